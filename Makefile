@@ -1,0 +1,97 @@
+.DEFAULT_GOAL := help
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+
+PYTHON ?= python3
+BIN := .venv/bin
+BUF := $(BIN)/buf
+PROTOS := $(sort $(wildcard protos/modelregistry/v1/*.proto))
+GOOGLEAPIS := .build/googleapis
+
+.PHONY: help
+help: ## Show this help
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | sort | awk -F'\t' '{printf "  make %-15s %s\n", $$1, $$2}'
+
+# ---- install -----------------------------------------------------------------
+
+.venv/.run: requirements.lock pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --editable .
+	touch $@
+
+.venv/.dev: requirements-dev.lock .venv/.run
+	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements-dev.lock
+	touch $@
+
+.PHONY: install
+install: .venv/.run ## Create .venv with .venv/bin/model-registry
+
+.PHONY: install-dev
+install-dev: .venv/.dev ## The same with what tests, linters and code generation need
+
+.PHONY: lock
+lock: ## Write the lock files anew from pyproject.toml (needs uv)
+	uv pip compile --quiet --upgrade --universal --generate-hashes --extra embedded \
+		--custom-compile-command "make lock" -o requirements.lock pyproject.toml
+	uv pip compile --quiet --upgrade --universal --generate-hashes --extra embedded --group dev -c requirements.lock \
+		--custom-compile-command "make lock" -o requirements-dev.lock pyproject.toml
+
+# ---- run and test --------------------------------------------------------------
+
+.PHONY: run
+run: install ## Install everything and run the whole product on embedded defaults
+	$(BIN)/model-registry up
+
+.PHONY: test
+test: install-dev ## Install everything and run the tests
+	$(BIN)/pytest
+
+# ---- code generation -----------------------------------------------------------
+
+$(GOOGLEAPIS): .venv/.dev
+	rm -rf $@ && mkdir -p $@/google/api
+	cp $$($(BIN)/python -c 'import google.api, pathlib; print(pathlib.Path(google.api.__path__[0]))')/{annotations,field_behavior,http,httpbody}.proto $@/google/api/
+	touch $@
+
+# Writes stubs, types and the descriptor set into the folder $(1).
+define generate_into
+	rm -rf $(1) && mkdir -p $(1)/modelregistry
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m grpc_tools.protoc --proto_path=protos --proto_path=$(GOOGLEAPIS) \
+		--python_out=$(1) --pyi_out=$(1) --grpc_python_out=$(1) --mypy_grpc_out=quiet:$(1) \
+		--include_imports --include_source_info --descriptor_set_out=$(1)/modelregistry/descriptor.binpb $(PROTOS)
+	touch $(1)/modelregistry/{__init__.py,py.typed,v1/__init__.py}
+endef
+
+.PHONY: generate
+generate: install-dev $(GOOGLEAPIS) ## Generate stubs and Envoy's descriptor set from protos/
+	$(call generate_into,generated)
+
+.PHONY: check-generate
+check-generate: install-dev $(GOOGLEAPIS) ## Fail when generated/ is not what protos/ says
+	$(call generate_into,.build/generated)
+	diff -r --exclude=__pycache__ .build/generated generated
+
+.PHONY: breaking
+breaking: install-dev $(GOOGLEAPIS) ## Fail when protos/ breaks clients of the last commit on main
+	rm -rf .build/breaking && mkdir -p .build/breaking
+	git archive main buf.yaml protos | tar -x -C .build/breaking
+	mkdir -p .build/breaking/.build && cp -r $(GOOGLEAPIS) .build/breaking/.build/
+	$(BUF) breaking --against .build/breaking
+
+# ---- lint ----------------------------------------------------------------------
+
+.PHONY: lint
+lint: install-dev $(GOOGLEAPIS) ## Check formatting, types, protos and the import rules
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BUF) format --diff --exit-code protos
+	$(BUF) lint
+
+.PHONY: format
+format: install-dev ## Format the code
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+	$(BUF) format --write protos

@@ -1,0 +1,101 @@
+-- The edges of the transcoder, on both sides of a JSON call. Real gRPC traffic
+-- passes untouched.
+
+local function is_grpc(headers)
+  local media_type = headers:get("content-type")
+  return media_type ~= nil and string.find(media_type, "^application/grpc") ~= nil
+end
+
+-- Whether a text is UTF-8 (RFC 3629).
+local function is_utf8(text)
+  local i, n = 1, #text
+  while i <= n do
+    local lead = string.byte(text, i)
+    local more, low, high = 0, 0x80, 0xBF  -- bytes that follow; bounds of the first of them
+    if lead < 0x80 then more = 0
+    elseif lead >= 0xC2 and lead <= 0xDF then more = 1
+    elseif lead == 0xE0 then more, low = 2, 0xA0
+    elseif lead == 0xED then more, high = 2, 0x9F
+    elseif lead >= 0xE1 and lead <= 0xEF then more = 2
+    elseif lead == 0xF0 then more, low = 3, 0x90
+    elseif lead >= 0xF1 and lead <= 0xF3 then more = 3
+    elseif lead == 0xF4 then more, high = 3, 0x8F
+    else return false end
+    for k = 1, more do
+      local byte = string.byte(text, i + k)
+      if byte == nil or byte < low or byte > high then return false end
+      low, high = 0x80, 0xBF
+    end
+    i = i + more + 1
+  end
+  return true
+end
+
+function envoy_on_request(handle)
+  local headers = handle:headers()
+  if is_grpc(headers) then
+    return
+  end
+  -- Texts of protobuf are UTF-8: the service would fail on anything else.
+  local path = headers:get(":path")
+  if path ~= nil and string.find(path, "%%[89A-Fa-f]%x") then
+    local decoded = string.gsub(path, "%%(%x%x)", function(digits) return string.char(tonumber(digits, 16)) end)
+    if not is_utf8(decoded) then
+      handle:respond({[":status"] = "400"}, "The address is not UTF-8.")
+      return
+    end
+  end
+  -- Has a meaning in gRPC, and fails the call where it is malformed.
+  local reserved = {}
+  for name, _ in pairs(headers) do
+    if string.find(name, "^grpc%-") or string.find(name, "%-bin$") then
+      table.insert(reserved, name)
+    end
+  end
+  for _, name in ipairs(reserved) do
+    headers:remove(name)
+  end
+end
+
+local grpc_headers = {
+  "grpc-status", "grpc-message", "grpc-status-details-bin", "grpc-encoding", "grpc-accept-encoding", "trailer",
+}
+
+-- The service says in its metadata what gRPC can't express:
+--   x-http-status      the HTTP status, for example 206
+--   x-content-length   the exact length of the body
+--   x-content-type     the media type, for answers without a message to say it
+function envoy_on_response(handle)
+  local headers = handle:headers()
+  if is_grpc(headers) then
+    return
+  end
+  local status = headers:get("x-http-status")
+  if status ~= nil and string.find(status, "^[2-5]%d%d$") then
+    headers:replace(":status", status)
+  end
+  local length = headers:get("x-content-length")
+  if length ~= nil and string.find(length, "^%d+$") then
+    headers:replace("content-length", length)
+  end
+  local media_type = headers:get("x-content-type")
+  if media_type ~= nil then
+    headers:replace("content-type", media_type)
+  end
+  status = headers:get(":status")
+  if status == "204" or status == "304" or status == "307" then
+    headers:remove("content-type")  -- Envoy's guess, of a body that isn't there
+  end
+  for _, name in ipairs({"x-http-status", "x-content-length", "x-content-type"}) do
+    headers:remove(name)
+  end
+  for _, name in ipairs(grpc_headers) do
+    headers:remove(name)
+  end
+  local trailers = handle:trailers()
+  if trailers ~= nil then
+    for _, name in ipairs(grpc_headers) do
+      trailers:remove(name)
+    end
+  end
+end

@@ -1,0 +1,90 @@
+"""The port to where artifacts' bytes are kept, and the tree of its keys.
+
+    artifacts/<uuid>    the artifact of one model, or bytes on the way to one
+
+A key holds no text of a client and is written once. Each key stands in the
+database before a byte is written under it: in `models`, in `uploads`, or in
+the ledger of unreferenced objects (`domain.ports.ObjectLedger`). So what a
+crash leaves behind is found there, never by listing the store.
+"""
+
+import uuid
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+CHUNK_SIZE = 1024 * 1024
+"""Size in bytes of the pieces that `read` answers; only the last is smaller."""
+
+
+def new_object_key() -> str:
+    """Makes a key that no reader knows yet."""
+    return f"artifacts/{uuid.uuid4()}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Part:
+    """A piece of an object under construction, stored for good."""
+
+    number: int
+    """Counts from 1."""
+    offset: int
+    """Where it begins in the object, in bytes."""
+    size: int
+    """In bytes."""
+    receipt: str
+    """What the store gave for it; means something to the store alone."""
+
+
+class ArtifactStore(Protocol):
+    """Keeps artifacts' bytes under keys.
+
+    Callers: pass only keys that this module makes; count and hash the bytes.
+    Every method raises `ArtifactStoreUnavailableError` when the store does not
+    answer in time, after its own bounded retries. All are safe to call from
+    several threads; writing one key from two at a time is undefined.
+    """
+
+    part_size: int
+    """Size in bytes of every part of an object but its last."""
+
+    def put(self, key: str, data: bytes) -> None:
+        """Stores a whole object: durable and visible on return, else absent. Replaces."""
+
+    def begin(self, key: str) -> str:
+        """Begins an object in parts and returns its handle, a text to keep. Nothing is visible yet."""
+
+    def write_part(self, key: str, handle: str, *, number: int, offset: int, data: bytes) -> Part:
+        """Stores one part: durable on return. Writing a number again replaces the part.
+
+        `data` has `part_size` bytes unless it is the object's last.
+        """
+
+    def finish(self, key: str, handle: str, parts: Sequence[Part]) -> None:
+        """Makes the object of the parts, in order, at least one: durable and visible on return.
+
+        Can be repeated after a crash: an object that is there already with the
+        parts' total size counts as finished.
+
+        Raises:
+            ArtifactLostError: A part is gone, or was replaced since.
+        """
+
+    def read(self, key: str, offset: int = 0, length: int | None = None) -> Iterator[bytes]:
+        """Reads a range in pieces of CHUNK_SIZE; `length` None reads to the end.
+
+        Reading past the end yields what there is. Closing the iterator early
+        frees its connection or file.
+
+        Raises (on the first `next`, or when the store breaks off, on a later one):
+            ArtifactLostError: There is no such object.
+        """
+
+    def size(self, key: str) -> int | None:
+        """Returns an object's size in bytes, None where there is none."""
+
+    def delete(self, key: str) -> None:
+        """Removes the object and whatever is under construction on its key. What is absent counts as removed."""
+
+    def check(self) -> None:
+        """Returns when the store can be read and written (`ArtifactStoreUnavailableError` otherwise)."""

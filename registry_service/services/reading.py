@@ -1,0 +1,218 @@
+"""Reads models and artifacts."""
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+
+from registry_service.domain import filter as filters
+from registry_service.domain.artifact_store import ArtifactStore
+from registry_service.domain.errors import (
+    ArtifactFileNotFoundError,
+    ArtifactLostError,
+    InvalidArgumentError,
+    OutOfRangeError,
+)
+from registry_service.domain.listing import (
+    MAX_PAGE_SIZE,
+    ListQuery,
+    decode_page_token,
+    encode_page_token,
+    page_size,
+    parse_order,
+    sort_kinds,
+    sort_values,
+)
+from registry_service.domain.models import Model
+from registry_service.domain.ports import Database
+from registry_service.services.archives import ArchiveMember, open_archive
+from registry_service.services.policy import Policy
+
+
+@dataclass(frozen=True, slots=True)
+class GetModel:
+    """Gets a model."""
+
+    database: Database
+
+    def __call__(self, model_id: str) -> Model:
+        """Returns the model (`ModelNotFoundError`)."""
+        with self.database.transaction() as transaction:
+            return transaction.models.get(model_id)
+
+
+@dataclass(frozen=True, slots=True)
+class ListModels:
+    """Lists models, a page at a time."""
+
+    database: Database
+
+    def __call__(self, *, filter: str, order_by: str, size: int, token: str) -> tuple[Sequence[Model], str]:  # noqa: A002 - AIP-160's name
+        """Returns the models of a page and the token of the next, empty where this is the last.
+
+        Raises:
+            InvalidArgumentError: Filter, order, size or token are wrong.
+        """
+        limit = page_size(size)
+        order = parse_order(order_by)
+        query = (filter, order_by)
+        after = decode_page_token(token, query, sort_kinds(order))
+        node = filters.parse(filter)
+        with self.database.transaction() as transaction:
+            # One more than asked for tells whether there is a next page.
+            models = transaction.models.list(ListQuery(filter=node, order=order, after=after, limit=limit + 1))
+        if len(models) <= limit:
+            return models, ""
+        models = models[:limit]
+        return models, encode_page_token(query, sort_values(models[-1], order))
+
+
+@dataclass(frozen=True, slots=True)
+class ReadArtifact:
+    """Reads an artifact, or a range of it."""
+
+    database: Database
+    store: ArtifactStore
+
+    def __call__(self, model_id: str, offset: int = 0, limit: int = 0) -> tuple[Model, Iterator[bytes]]:
+        """Returns the model and the bytes, at most `limit` unless that is 0, in pieces.
+
+        The pieces end with `ArtifactLostError` when the store has fewer bytes
+        than were registered, never silently.
+
+        Raises:
+            ModelNotFoundError: There is no such model.
+            InvalidArgumentError: Offset or limit are negative.
+            OutOfRangeError: The offset is past the end.
+        """
+        for name, number in (("read_offset", offset), ("read_limit", limit)):
+            if number < 0:
+                raise InvalidArgumentError.of(name, "must not be negative.")
+        with self.database.transaction() as transaction:
+            model = transaction.models.get(model_id)
+        size = model.artifact.size
+        if offset > size:
+            raise OutOfRangeError(
+                f"The artifact has {size} bytes; {offset} is past its end.", size=str(size), model_id=model_id
+            )
+        length = min(limit or size, size - offset)
+        return model, self.pieces(model, offset, length)
+
+    def pieces(self, model: Model, offset: int, length: int) -> Iterator[bytes]:
+        """Yields exactly so many bytes, or raises."""
+        if length == 0:
+            return
+        done = 0
+        for piece in self.store.read(model.artifact.object_key, offset, length):
+            done += len(piece)
+            yield piece
+        if done != length:
+            raise ArtifactLostError("The artifact store holds fewer bytes than were registered.")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verification:
+    """What an artifact's stored bytes were found to be."""
+
+    model: Model
+    actual_size: int
+    actual_sha256: str
+    """Empty where there are none."""
+
+    @property
+    def intact(self) -> bool:
+        """Whether they are the ones that were registered."""
+        expected = self.model.artifact
+        return (self.actual_size, self.actual_sha256) == (expected.size, expected.sha256)
+
+
+@dataclass(frozen=True, slots=True)
+class VerifyArtifact:
+    """Re-hashes an artifact."""
+
+    database: Database
+    store: ArtifactStore
+
+    def __call__(self, model_id: str) -> Verification:
+        """Reads all stored bytes (`ModelNotFoundError`; damage is a result)."""
+        with self.database.transaction() as transaction:
+            model = transaction.models.get(model_id)
+        digest = hashlib.sha256()
+        size = 0
+        try:
+            for piece in self.store.read(model.artifact.object_key):
+                size += len(piece)
+                digest.update(piece)
+        except ArtifactLostError:
+            return Verification(model=model, actual_size=0, actual_sha256="")
+        return Verification(model=model, actual_size=size, actual_sha256=digest.hexdigest())
+
+
+@dataclass(frozen=True, slots=True)
+class ListArtifactFiles:
+    """Lists the members of a ZIP artifact."""
+
+    database: Database
+    store: ArtifactStore
+    policy: Policy
+
+    def __call__(self, model_id: str, *, size: int, token: str) -> tuple[Sequence[ArchiveMember], str]:
+        """Returns a page of members in the archive's order and the token of the next.
+
+        Raises:
+            ModelNotFoundError: There is no such model.
+            NotAnArchiveError: The artifact is no readable ZIP.
+        """
+        limit = page_size(size, default=MAX_PAGE_SIZE)
+        start = decode_page_token(token, (model_id,), (int,))
+        first = start[0] if start is not None and isinstance(start[0], int) else 0
+        with self.database.transaction() as transaction:
+            artifact = transaction.models.get(model_id).artifact
+        with open_archive(
+            self.store,
+            artifact.object_key,
+            artifact.size,
+            directory_max_bytes=self.policy.zip_directory_max_bytes,
+        ) as archive:
+            members = archive.members()
+        end = max(first, 0) + limit
+        return members[max(first, 0) : end], encode_page_token((model_id,), (end,)) if end < len(members) else ""
+
+
+@dataclass(frozen=True, slots=True)
+class ReadArtifactFile:
+    """Reads one member of a ZIP artifact."""
+
+    database: Database
+    store: ArtifactStore
+    policy: Policy
+
+    def __call__(self, model_id: str, name: str) -> tuple[ArchiveMember, Iterator[bytes]]:
+        """Returns the member and its bytes, decompressed, in pieces.
+
+        Raises:
+            ModelNotFoundError: There is no such model.
+            NotAnArchiveError: The artifact, or the member, cannot be read.
+            ArtifactFileNotFoundError: There is no such member.
+        """
+        with self.database.transaction() as transaction:
+            artifact = transaction.models.get(model_id).artifact
+        with ExitStack() as stack:
+            archive = stack.enter_context(
+                open_archive(
+                    self.store,
+                    artifact.object_key,
+                    artifact.size,
+                    directory_max_bytes=self.policy.zip_directory_max_bytes,
+                )
+            )
+            found = archive.open(name)
+            if found is None:
+                raise ArtifactFileNotFoundError(model_id, name)
+            member, pieces = found
+            return member, _closing(stack.pop_all(), pieces)
+
+
+def _closing(stack: ExitStack, pieces: Iterator[bytes]) -> Iterator[bytes]:
+    with stack:
+        yield from pieces

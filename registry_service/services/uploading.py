@@ -1,0 +1,310 @@
+"""Resumable uploads.
+
+What is stored and what is committed never part: bytes are stored first, then
+one transaction commits them, and only if no newer writer has come. A tail that
+does not fill a part is an object of its own, under a new key each time; the
+ledger knows it before it is written.
+"""
+
+import hashlib
+import uuid
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+
+from registry_service.domain.artifact_store import ArtifactStore, Part, new_object_key
+from registry_service.domain.errors import (
+    ArtifactLostError,
+    ArtifactMismatchError,
+    ArtifactTooLargeError,
+    FailedPreconditionError,
+    InvalidArgumentError,
+    OutOfRangeError,
+)
+from registry_service.domain.models import Model, ModelSpec, checked_sha256, checked_spec, utc_now
+from registry_service.domain.ports import Database
+from registry_service.domain.uploads import Upload, UploadState
+from registry_service.services.policy import Policy
+from registry_service.services.registering import check_archive, new_model
+from registry_service.services.sweeping import DiscardObject, doom_upload
+
+
+@dataclass(frozen=True, slots=True)
+class CreateUpload:
+    """Begins an upload."""
+
+    database: Database
+    policy: Policy
+
+    def __call__(self, spec: ModelSpec) -> Upload:
+        """Returns the upload.
+
+        Raises:
+            InvalidArgumentError: A field is wrong.
+            AlreadyExistsError: The id or the identity is taken.
+        """
+        spec = checked_spec(
+            spec,
+            metadata_max_bytes=self.policy.metadata_max_bytes,
+            artifact_max_bytes=self.policy.artifact_max_bytes,
+        )
+        now = utc_now()
+        upload = Upload(
+            id=str(uuid.uuid4()),
+            spec=spec,
+            state=UploadState.ACTIVE,
+            object_key=new_object_key(),
+            handle=None,
+            tail_key=None,
+            committed_size=0,
+            epoch=0,
+            create_time=now,
+            expire_time=now + self.policy.upload_ttl,
+        )
+        with self.database.transaction() as transaction:
+            transaction.models.check_absent(spec)
+            transaction.uploads.add(upload)
+        return upload
+
+
+@dataclass(frozen=True, slots=True)
+class GetUpload:
+    """Gets an upload."""
+
+    database: Database
+
+    def __call__(self, upload_id: str) -> Upload:
+        """Returns the upload (`UploadNotFoundError`)."""
+        with self.database.transaction() as transaction:
+            return transaction.uploads.get(upload_id)
+
+
+@dataclass(frozen=True, slots=True)
+class WriteUpload:
+    """Appends bytes to an upload."""
+
+    database: Database
+    store: ArtifactStore
+    discard: DiscardObject
+    policy: Policy
+
+    def __call__(self, upload_id: str, offset: int, pieces: Iterable[bytes]) -> Upload:
+        """Returns the upload as it stands afterwards.
+
+        When `pieces` raises, what came before is committed all the same.
+
+        Raises:
+            UploadNotFoundError: There is none (any more).
+            UploadNotActiveError: It takes no more bytes.
+            OutOfRangeError: `offset` is not the committed size, or there are more bytes than were declared.
+            WriterDisplacedError: A newer writer has come.
+            ArtifactTooLargeError: There are too many bytes.
+        """
+        with self.database.transaction() as transaction:
+            upload = transaction.uploads.take_over(upload_id, offset=offset, ttl=self.policy.upload_ttl)
+        writer = _Writer(self, upload)
+        try:
+            for piece in pieces:
+                writer.write(piece)
+        finally:
+            writer.commit_tail()
+        return writer.upload
+
+
+class _Writer:
+    """Turns pieces into parts and a tail."""
+
+    def __init__(self, use_case: WriteUpload, upload: Upload) -> None:
+        self._database = use_case.database
+        self._store = use_case.store
+        self._discard = use_case.discard
+        self._policy = use_case.policy
+        self.upload = upload
+        self._buffer = bytearray()
+        if upload.tail_key is not None:
+            self._buffer += read_tail(self._store, upload)
+
+    def write(self, piece: bytes) -> None:
+        size = self.upload.parts_size + len(self._buffer) + len(piece)
+        declared = self.upload.spec.artifact.size
+        if size > self._policy.artifact_max_bytes:
+            raise ArtifactTooLargeError(self._policy.artifact_max_bytes)
+        if declared is not None and size > declared:
+            raise OutOfRangeError(f"More than the declared {declared} bytes came.", declared_size=str(declared))
+        self._buffer += piece
+        while len(self._buffer) > self._store.part_size:
+            self._commit_part()
+
+    def _commit_part(self) -> None:
+        """Stores a full part and commits it; the tail, whose bytes it begins with, is then no longer needed."""
+        upload = self.upload
+        handle = upload.handle
+        if handle is None:
+            # A writer that died right here may have begun before, and told nobody.
+            self._store.delete(upload.object_key)
+            handle = self._store.begin(upload.object_key)
+        offset = upload.parts_size
+        data = bytes(memoryview(self._buffer)[: self._store.part_size])
+        part = self._store.write_part(upload.object_key, handle, number=len(upload.parts) + 1, offset=offset, data=data)
+        del self._buffer[: self._store.part_size]
+        self._commit(offset + part.size, handle=handle, part=part, tail_key=None)
+
+    def commit_tail(self) -> None:
+        """Stores and commits what does not fill a part."""
+        upload = self.upload
+        if upload.parts_size + len(self._buffer) == upload.committed_size:
+            return
+        key = new_object_key()
+        with self._database.transaction() as transaction:
+            transaction.objects.lease(key, self._policy.registration_lease)
+        try:
+            self._store.put(key, bytes(self._buffer))
+            self._commit(upload.parts_size + len(self._buffer), handle=upload.handle, part=None, tail_key=key)
+        except BaseException:
+            self._discard.now_or_later(key)
+            raise
+
+    def _commit(self, size: int, *, handle: str | None, part: Part | None, tail_key: str | None) -> None:
+        old = self.upload
+        ttl = self._policy.upload_ttl
+        with self._database.transaction() as transaction:
+            transaction.uploads.commit(old, committed_size=size, handle=handle, part=part, tail_key=tail_key, ttl=ttl)
+            if old.tail_key is not None:
+                transaction.objects.doom(old.tail_key)
+            if tail_key is not None and not transaction.objects.release(tail_key):
+                raise ArtifactLostError
+        self.upload = replace(
+            old,
+            committed_size=size,
+            handle=handle,
+            parts=(*old.parts, part) if part is not None else old.parts,
+            tail_key=tail_key,
+            expire_time=utc_now() + ttl,
+        )
+        if old.tail_key is not None:
+            self._discard.now_or_later(old.tail_key)
+
+
+@dataclass(frozen=True, slots=True)
+class CompleteUpload:
+    """Makes a model of an upload. Can be repeated at any point."""
+
+    database: Database
+    store: ArtifactStore
+    discard: DiscardObject
+    policy: Policy
+
+    def __call__(self, upload_id: str, sha256: str = "") -> Model:
+        """Returns the model; of an upload that is completed already, the model that it became.
+
+        Raises:
+            UploadNotFoundError: There is none (any more).
+            ModelNotFoundError: It was completed, and the model has been deleted since.
+            FailedPreconditionError: Bytes are missing; the upload still takes them.
+            ArtifactMismatchError: The bytes are not the declared ones; the upload is gone.
+            InvalidArtifactError: It is not the ZIP that it was declared as; the upload is gone.
+            AlreadyExistsError: The id or the identity is taken; the upload stays.
+        """
+        sha256 = checked_sha256(sha256, "sha256")
+        with self.database.transaction() as transaction:
+            upload = transaction.uploads.get(upload_id)
+            if upload.state is UploadState.COMPLETED:
+                return transaction.models.get(upload.spec.id)
+            _check_whole(upload)
+            upload = transaction.uploads.begin_completion(upload_id, ttl=self.policy.upload_ttl)
+            if upload.state is UploadState.COMPLETED:
+                return transaction.models.get(upload.spec.id)
+        self._join(upload)
+        try:
+            digest = self._digest(upload)
+            for name, declared in (("artifact.sha256", upload.spec.artifact.sha256), ("sha256", sha256)):
+                if declared and declared != digest:
+                    raise ArtifactMismatchError.of(name, f"the bytes have {digest}, not the declared {declared}.")
+            check_archive(self.store, upload.spec, upload.object_key, upload.committed_size, self.policy)
+        except InvalidArgumentError:
+            _drop(self.database, self.discard, upload.id)
+            raise
+        model = new_model(upload.spec, upload.object_key, upload.committed_size, digest, self.policy)
+        with self.database.transaction() as transaction:
+            transaction.uploads.complete(upload)
+            transaction.models.add(model)
+            if upload.tail_key is not None:
+                transaction.objects.doom(upload.tail_key)
+        if upload.tail_key is not None:
+            self.discard.now_or_later(upload.tail_key)
+        return model
+
+    def _join(self, upload: Upload) -> None:
+        """Makes the whole object of parts and tail, unless an earlier try did."""
+        if self.store.size(upload.object_key) == upload.committed_size:
+            return
+        tail = read_tail(self.store, upload) if upload.tail_key is not None else b""
+        if upload.handle is None:
+            self.store.put(upload.object_key, tail)
+            return
+        parts = list(upload.parts)
+        if tail:
+            parts.append(
+                self.store.write_part(
+                    upload.object_key, upload.handle, number=len(parts) + 1, offset=upload.parts_size, data=tail
+                )
+            )
+        self.store.finish(upload.object_key, upload.handle, parts)
+
+    def _digest(self, upload: Upload) -> str:
+        # Read anew, as no process may have seen all the bytes.
+        digest = hashlib.sha256()
+        size = 0
+        for piece in self.store.read(upload.object_key):
+            digest.update(piece)
+            size += len(piece)
+        if size != upload.committed_size:
+            raise ArtifactLostError
+        return digest.hexdigest()
+
+
+@dataclass(frozen=True, slots=True)
+class CancelUpload:
+    """Drops an upload."""
+
+    database: Database
+    discard: DiscardObject
+
+    def __call__(self, upload_id: str) -> None:
+        """Drops it with its bytes.
+
+        Raises:
+            UploadNotFoundError: There is none (any more).
+            FailedPreconditionError: It has become a model.
+        """
+        with self.database.transaction() as transaction:
+            if transaction.uploads.get(upload_id).state is UploadState.COMPLETED:
+                raise FailedPreconditionError(f"The upload {upload_id!r} is completed.", upload_id=upload_id)
+        _drop(self.database, self.discard, upload_id)
+
+
+def read_tail(store: ArtifactStore, upload: Upload) -> bytes:
+    """Reads the bytes that are committed but not in a part (`ArtifactLostError`)."""
+    if upload.tail_key is None:
+        return b""
+    tail = b"".join(store.read(upload.tail_key))
+    if upload.parts_size + len(tail) != upload.committed_size:
+        raise ArtifactLostError
+    return tail
+
+
+def _check_whole(upload: Upload) -> None:
+    declared = upload.spec.artifact.size
+    if upload.committed_size == 0 or (declared is not None and upload.committed_size < declared):
+        raise FailedPreconditionError(
+            f"The upload {upload.id!r} has {upload.committed_size} bytes"
+            + (" so far." if declared is None else f" of {declared} so far."),
+            upload_id=upload.id,
+            committed_size=str(upload.committed_size),
+        )
+
+
+def _drop(database: Database, discard: DiscardObject, upload_id: str) -> None:
+    with database.transaction() as transaction:
+        keys = doom_upload(transaction, transaction.uploads.remove(upload_id))
+    for key in keys:
+        discard.now_or_later(key)

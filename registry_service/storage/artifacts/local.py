@@ -1,0 +1,281 @@
+"""Artifacts in a local folder.
+
+    <root>/<key>                              an object; only whole ones are here
+    <root>/.partial/<key>~<token>.put         a whole object on its way to its place
+    <root>/.partial/<key>~<handle>.data       the bytes of an object in parts
+    <root>/.partial/<key>~<handle>.receipts   the receipts of its parts, 32 bytes each
+
+In the names under `.partial` the slashes of the key are plus signs, so that all
+that is under construction on a key is found by its beginning. An object comes
+into being by one rename within the file system, which is what makes it atomic.
+"""
+
+import errno
+import hashlib
+import logging
+import os
+import re
+import secrets
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from registry_service.domain.artifact_store import CHUNK_SIZE, Part
+from registry_service.domain.errors import ArtifactLostError, ArtifactStoreUnavailableError
+from registry_service.storage.artifacts import PART_SIZE, check_key, check_part, check_range, total_size
+
+logger = logging.getLogger(__name__)
+
+_HANDLE = re.compile(r"[0-9a-f]{32}")
+_RECEIPT_SIZE = 32
+_NO_RECEIPT = bytes(_RECEIPT_SIZE)
+
+# How often a folder may be pruned between making it and renaming into it.
+_PRUNINGS = 100
+
+# macOS has no fdatasync.
+_sync_data: Callable[[int], None] = getattr(os, "fdatasync", os.fsync)
+
+
+class LocalArtifactStore:
+    """Keeps artifacts in a folder of one machine. For one process or several on that machine."""
+
+    part_size = PART_SIZE
+
+    def __init__(self, root: Path) -> None:
+        """Makes the folder when it is missing, for this user alone.
+
+        Raises:
+            OSError: It cannot be made.
+        """
+        self._root = root.absolute()
+        self._partial = self._root / ".partial"
+        self._root.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._partial.mkdir(mode=0o700, exist_ok=True)
+        _sync_folder(self._root)
+
+    def put(self, key: str, data: bytes) -> None:
+        """See the port."""
+        target = self._path(key)
+        source = self._under_construction(key, secrets.token_hex(16), "put")
+        with _translated("write", key):
+            try:
+                with _opened(source, os.O_WRONLY | os.O_CREAT | os.O_EXCL) as file:
+                    _write(file, data, 0)
+                    os.fsync(file)
+                self._publish(source, target)
+            except BaseException:
+                with suppress(OSError):
+                    source.unlink(missing_ok=True)
+                raise
+
+    def begin(self, key: str) -> str:
+        """See the port."""
+        check_key(key)
+        handle = secrets.token_hex(16)
+        with _translated("begin", key):
+            for kind in ("data", "receipts"):
+                with _opened(self._under_construction(key, handle, kind), os.O_WRONLY | os.O_CREAT | os.O_EXCL):
+                    pass
+            _sync_folder(self._partial)
+        return handle
+
+    def write_part(self, key: str, handle: str, *, number: int, offset: int, data: bytes) -> Part:
+        """See the port.
+
+        Raises:
+            ArtifactLostError: Nothing is under construction by this handle.
+        """
+        check_part(number, offset, data)
+        data_path, receipts_path = self._paths_of_parts(key, handle)
+        receipt = hashlib.sha256(data).digest()
+        place = (number - 1) * _RECEIPT_SIZE
+        with _translated("write a part of", key):
+            try:
+                with _opened(data_path, os.O_WRONLY) as file, _opened(receipts_path, os.O_RDWR) as receipts:
+                    # The old receipt goes before the old bytes do and the new one comes after the new
+                    # bytes: at no point of a crash does a receipt vouch for bytes that are not there.
+                    if os.pread(receipts, _RECEIPT_SIZE, place) not in {b"", _NO_RECEIPT, receipt}:
+                        _write(receipts, _NO_RECEIPT, place)
+                        _sync_data(receipts)
+                    _write(file, data, offset)
+                    _sync_data(file)
+                    _write(receipts, receipt, place)
+                    _sync_data(receipts)
+            except FileNotFoundError as error:
+                self._require_root()
+                raise ArtifactLostError from error
+        return Part(number=number, offset=offset, size=len(data), receipt=receipt.hex())
+
+    def finish(self, key: str, handle: str, parts: Sequence[Part]) -> None:
+        """See the port."""
+        total = total_size(parts)
+        target = self._path(key)
+        data_path, receipts_path = self._paths_of_parts(key, handle)
+        with _translated("finish", key):
+            try:
+                with _opened(data_path, os.O_WRONLY) as file:
+                    written = receipts_path.read_bytes()
+                    if os.fstat(file).st_size < total or written[: len(parts) * _RECEIPT_SIZE].hex() != "".join(
+                        part.receipt for part in parts
+                    ):
+                        raise ArtifactLostError
+                    os.ftruncate(file, total)
+                    os.fsync(file)
+                self._publish(data_path, target)
+            except FileNotFoundError as error:
+                if self.size(key) != total:
+                    raise ArtifactLostError from error
+                # The rename was done before a crash, but perhaps not yet for good.
+                self._sync_folders_above(target)
+            receipts_path.unlink(missing_ok=True)
+
+    def read(self, key: str, offset: int = 0, length: int | None = None) -> Iterator[bytes]:
+        """See the port."""
+        check_range(offset, length)
+        path = self._path(key)
+        with _translated("open", key):
+            try:
+                file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+            except FileNotFoundError as error:
+                self._require_root()
+                raise ArtifactLostError from error
+        try:
+            with _translated("read", key):
+                end = os.fstat(file).st_size
+            if length is not None:
+                end = min(end, offset + length)
+            while offset < end:
+                with _translated("read", key):
+                    chunk = os.pread(file, min(CHUNK_SIZE, end - offset), offset)
+                if not chunk:
+                    logger.error("The object %s has become shorter while it was read", key)
+                    raise ArtifactLostError
+                offset += len(chunk)
+                yield chunk
+        finally:
+            os.close(file)
+
+    def size(self, key: str) -> int | None:
+        """See the port."""
+        path = self._path(key)
+        with _translated("look at", key):
+            try:
+                return path.stat().st_size
+            except FileNotFoundError:
+                self._require_root()
+                return None
+
+    def delete(self, key: str) -> None:
+        """See the port."""
+        target = self._path(key)
+        beginning = self._under_construction(key, "", "").name.removesuffix(".")
+        with _translated("delete", key):
+            with os.scandir(self._partial) as entries:
+                leftovers = [Path(entry) for entry in entries if entry.name.startswith(beginning)]
+            for leftover in leftovers:
+                leftover.unlink(missing_ok=True)
+            _sync_folder(self._partial)
+            target.unlink(missing_ok=True)
+            # Also when there was nothing to unlink: the process may have died between the two last time.
+            with suppress(FileNotFoundError):
+                _sync_folder(target.parent)
+            self._prune(key)
+
+    def check(self) -> None:
+        """See the port. Logs for debugging only, since it is asked every second; the caller logs changes."""
+        probe = self._partial / f".probe-{secrets.token_hex(16)}"
+        try:
+            # Not synced: that would keep the disk busy to learn what the next write learns anyway.
+            with _opened(probe, os.O_WRONLY | os.O_CREAT | os.O_EXCL) as file:
+                _write(file, b"probe", 0)
+            probe.unlink()
+        except OSError as error:
+            with suppress(OSError):
+                probe.unlink(missing_ok=True)
+            logger.debug("The artifact store is not well", exc_info=True)
+            raise ArtifactStoreUnavailableError from error
+
+    def _path(self, key: str) -> Path:
+        check_key(key)
+        return self._root / key
+
+    def _under_construction(self, key: str, token: str, kind: str) -> Path:
+        check_key(key)
+        return self._partial / f"{key.replace('/', '+')}~{token}.{kind}"
+
+    def _paths_of_parts(self, key: str, handle: str) -> tuple[Path, Path]:
+        # Handles come back from the database; one of another adapter names nothing here.
+        if not _HANDLE.fullmatch(handle):
+            raise ArtifactLostError
+        return self._under_construction(key, handle, "data"), self._under_construction(key, handle, "receipts")
+
+    def _require_root(self) -> None:
+        """Tells a store that is away (a volume that is not mounted) from an object that is."""
+        if not self._partial.is_dir():
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(self._partial))
+
+    def _publish(self, source: Path, target: Path) -> None:
+        for _ in range(_PRUNINGS):
+            try:
+                target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+                source.replace(target)
+            except FileNotFoundError:
+                # A delete() of a neighbour pruned the folder in between, unless the source itself is gone.
+                source.stat()
+            else:
+                self._sync_folders_above(target)
+                return
+        raise OSError(errno.EAGAIN, "the folder is pruned again and again", str(target.parent))
+
+    def _sync_folders_above(self, target: Path) -> None:
+        """Makes the path down to an object durable: another thread may just have made a folder of it."""
+        for folder in target.parents:
+            _sync_folder(folder)
+            if folder == self._root:
+                break
+
+    def _prune(self, key: str) -> None:
+        """Removes the empty folders above a key, except the outermost, which every key shares."""
+        segments = key.split("/")
+        for depth in range(len(segments) - 1, 1, -1):
+            try:
+                self._root.joinpath(*segments[:depth]).rmdir()
+            except FileNotFoundError:
+                continue
+            except OSError as error:
+                if error.errno in {errno.ENOTEMPTY, errno.EEXIST}:
+                    return
+                raise
+
+
+@contextmanager
+def _translated(action: str, key: str) -> Iterator[None]:
+    """Turns what the file system raises (no space left included) into the port's error."""
+    try:
+        yield
+    except OSError as error:
+        logger.exception("The artifact store failed to %s %s", action, key)
+        raise ArtifactStoreUnavailableError from error
+
+
+@contextmanager
+def _opened(path: Path, flags: int) -> Iterator[int]:
+    file = os.open(path, flags | os.O_CLOEXEC, 0o600)
+    try:
+        yield file
+    finally:
+        os.close(file)
+
+
+def _write(file: int, data: bytes, offset: int) -> None:
+    rest = memoryview(data)
+    while rest:
+        written = os.pwrite(file, rest, offset)
+        rest = rest[written:]
+        offset += written
+
+
+def _sync_folder(folder: Path) -> None:
+    with _opened(folder, os.O_RDONLY | os.O_DIRECTORY) as file:
+        os.fsync(file)

@@ -1,0 +1,84 @@
+"""Connections to Postgres, and the one place where its errors become the domain's."""
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from sqlalchemy import URL, Engine, create_engine
+from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
+
+from registry_service.domain.errors import AbortedError, DatabaseUnavailableError
+
+logger = logging.getLogger(__name__)
+
+_CONNECT_TIMEOUT = 3
+_POOL_TIMEOUT = 10
+# Deadlock, serialization failure: the loser may simply try again.
+_RETRYABLE = {"40001", "40P01"}
+# Read-only transaction (a failover is under way), server shutting down or starting.
+_AWAY = {"25006", "57P01", "57P02", "57P03"}
+
+
+def make_engine(
+    *,
+    host: str,
+    port: int,
+    database: str,
+    user: str,
+    password: str,
+    sslmode: str,
+    pool_size: int,
+    statement_timeout_seconds: float,
+) -> Engine:
+    """Makes the pool of connections; connects nowhere yet."""
+    timeout = int(statement_timeout_seconds * 1000)
+    return create_engine(
+        URL.create("postgresql+psycopg", username=user, password=password or None, database=database),
+        connect_args={
+            "host": host,
+            "port": port,
+            "sslmode": sslmode,
+            "application_name": "model-registry",
+            "connect_timeout": _CONNECT_TIMEOUT,
+            # A host that vanished is noticed in seconds, not in TCP's minutes.
+            "keepalives_idle": 10,
+            "keepalives_interval": 5,
+            "keepalives_count": 3,
+            "tcp_user_timeout": 15_000,
+            "options": (
+                f"-c statement_timeout={timeout} -c lock_timeout={timeout}"
+                f" -c idle_in_transaction_session_timeout={timeout * 4} -c timezone=UTC"
+            ),
+        },
+        pool_size=pool_size,
+        max_overflow=0,
+        pool_timeout=_POOL_TIMEOUT,
+        pool_pre_ping=True,
+        pool_recycle=1800,
+        # Statements' parameters are clients' data, which has no place in a log.
+        hide_parameters=True,
+    )
+
+
+@contextmanager
+def domain_errors() -> Iterator[None]:
+    """Turns errors of Postgres that are nobody's mistake into the domain's; others pass.
+
+    Raises:
+        DatabaseUnavailableError: It is away, restarting, full, too slow, or read-only.
+        AbortedError: A deadlock or a serialization failure.
+    """
+    try:
+        yield
+    except PoolTimeoutError as error:
+        logger.warning("no free connection to Postgres within %s s", _POOL_TIMEOUT)
+        raise DatabaseUnavailableError from error
+    except DBAPIError as error:
+        sqlstate = getattr(error.orig, "sqlstate", None)
+        if sqlstate in _RETRYABLE:
+            raise AbortedError("Another change was under way at the same time; try again.") from error
+        if error.connection_invalidated or sqlstate in _AWAY or isinstance(error, OperationalError | InterfaceError):
+            logger.warning("Postgres does not answer: %s", error.orig, exc_info=True)
+            raise DatabaseUnavailableError from error
+        raise

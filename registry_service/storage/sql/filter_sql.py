@@ -1,0 +1,245 @@
+"""Filters (`registry_service.domain.filter`) as conditions of PostgreSQL.
+
+The conditions are written for the indexes of the table: trigram indexes serve
+`=`, LIKE and ILIKE on texts, GIN indexes serve `@>` and `?` on lists and JSON.
+So negations are pushed down to the restrictions, and only a negated one is
+wrapped (`IS NOT TRUE`), which no index could serve anyway.
+
+JSON columns are taken to hold anything: nothing here casts a JSON value, as one
+odd value would fail the whole query. Numbers compare as jsonb, which orders them
+as numeric, beside a check of the type.
+"""
+
+import operator
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from sqlalchemy import (
+    ColumnElement,
+    FromClause,
+    Text,
+    and_,
+    case,
+    func,
+    literal,
+    literal_column,
+    null,
+    or_,
+    select,
+    true,
+)
+from sqlalchemy import types as sqltypes
+from sqlalchemy.dialects.postgresql import ARRAY, JSONB
+
+from registry_service.domain.filter import And, Comparator, Field, Kind, Node, Not, Or, Pattern, Restriction, Value
+
+_ORDERS: Mapping[Comparator, Callable[[Any, Any], ColumnElement[bool]]] = {
+    Comparator.EQUAL: operator.eq,
+    Comparator.LESS: operator.lt,
+    Comparator.LESS_EQUAL: operator.le,
+    Comparator.GREATER: operator.gt,
+    Comparator.GREATER_EQUAL: operator.ge,
+}
+_EMPTY = ("null", '""', "[]", "{}")
+_ELEMENT_NAMES: Mapping[tuple[str, ...], tuple[str, ...]] = {
+    ("labels",): ("name",),
+    ("provenance", "datasets"): ("name", "digest"),
+}
+
+
+def where(node: Node, models: FromClause) -> ColumnElement[bool]:
+    """Translates a filter into the condition of a WHERE.
+
+    Args:
+        node: What `parse` gave.
+        models: The table of models, or an alias of it; its columns have the names
+            of the fields, precision as text[], and lists (but precision), maps and
+            objects as JSONB.
+
+    Returns:
+        The condition. Every value of the filter is a bound parameter. It is NULL
+        or false for a model that the filter does not match, so it must not be
+        negated: negate the filter.
+    """
+    return _condition(node, models, is_negated=False)
+
+
+def _condition(node: Node, models: FromClause, *, is_negated: bool) -> ColumnElement[bool]:
+    match node:
+        case Not(child):
+            return _condition(child, models, is_negated=not is_negated)
+        case And(children) | Or(children):
+            conditions = [_condition(child, models, is_negated=is_negated) for child in children]
+            return and_(*conditions) if isinstance(node, And) is not is_negated else or_(*conditions)
+        case Restriction(field, comparator, value):
+            matches = _restriction(field, comparator, value, models.c[field.path[0]])
+            return matches.is_not(true()) if is_negated else matches
+
+
+def _restriction(field: Field, comparator: Comparator, value: Value, column: ColumnElement[Any]) -> ColumnElement[bool]:
+    if comparator is Comparator.PRESENT:
+        return _is_present(field, column)
+    if isinstance(column.type, sqltypes.ARRAY):
+        return _array_has(column, _pattern(value))
+    if not isinstance(column.type, sqltypes.JSON):
+        return _scalar(column, comparator, value)
+    match field.kind:
+        case Kind.LIST:
+            return _list_has(field, column, _pattern(value))
+        case Kind.ELEMENT:
+            return _element_is(field, column, comparator, _pattern(value))
+        case _:
+            return _json(field, column, comparator, value)
+
+
+def _is_present(field: Field, column: ColumnElement[Any]) -> ColumnElement[bool]:
+    if isinstance(column.type, sqltypes.ARRAY):
+        return func.cardinality(column) > 0
+    if isinstance(column.type, sqltypes.JSON):
+        return _is_json_present(field, column)
+    return column != literal("") if field.kind is Kind.TEXT else column.is_not(None)
+
+
+def _is_json_present(field: Field, column: ColumnElement[Any]) -> ColumnElement[bool]:
+    if field.kind is Kind.ELEMENT:
+        return _any_element(_at(column, field.path[1:-1]), field.path[-1:], lambda text: text != literal(""))
+    value = _at(column, field.path[1:])
+    if field.is_key:
+        return and_(_has_key(field, column), func.jsonb_typeof(value) != "null")
+    return and_(*(value != literal_column(f"'{empty}'::jsonb") for empty in _EMPTY))
+
+
+# ---- Columns of one value
+
+
+def _scalar(column: ColumnElement[Any], comparator: Comparator, value: Value) -> ColumnElement[bool]:
+    return _text(column, comparator, value) if isinstance(value, Pattern) else _ORDERS[comparator](column, value)
+
+
+def _text(text: ColumnElement[Any], comparator: Comparator, pattern: Pattern) -> ColumnElement[bool]:
+    if comparator is Comparator.CONTAINS:
+        return text.ilike(f"%{_like(pattern)}%")
+    if pattern.literal is None:
+        return text.like(_like(pattern))
+    if comparator is Comparator.EQUAL:
+        return text == pattern.literal
+    # By code points, whatever the locale of the database.
+    return _ORDERS[comparator](text.collate("C"), pattern.literal)
+
+
+def _like(pattern: Pattern) -> str:
+    """Writes the pattern for LIKE, in which the backslash escapes."""
+    escapes = str.maketrans({"\\": "\\\\", "%": "\\%", "_": "\\_"})
+    return "%".join(part.translate(escapes) for part in pattern.parts)
+
+
+# ---- Lists
+
+
+def _array_has(column: ColumnElement[Any], pattern: Pattern) -> ColumnElement[bool]:
+    if pattern.literal is not None:
+        return column.bool_op("@>")(literal([pattern.literal], ARRAY(Text())))
+    element = func.unnest(column).column_valued("element")
+    return select(literal_column("1")).where(element.like(_like(pattern))).exists()
+
+
+def _list_has(field: Field, column: ColumnElement[Any], pattern: Pattern) -> ColumnElement[bool]:
+    names = _ELEMENT_NAMES.get(field.path, ())
+    if pattern.literal is None:
+        texts = _at(column, field.path[1:])
+        return or_(
+            _any_element(texts, (), lambda text: text.like(_like(pattern))),
+            *(_any_element(texts, (name,), lambda text: text.like(_like(pattern))) for name in names),
+        )
+    elements: list[object] = [pattern.literal, *({name: pattern.literal} for name in names)]
+    return or_(*(_contains(field.path, column, [element]) for element in elements))
+
+
+def _element_is(
+    field: Field, column: ColumnElement[Any], comparator: Comparator, pattern: Pattern
+) -> ColumnElement[bool]:
+    *path, name = field.path
+    if comparator is Comparator.EQUAL and pattern.literal is not None:
+        return _contains(path, column, [{name: pattern.literal}])
+    return _any_element(_at(column, path[1:]), (name,), lambda text: _text(text, comparator, pattern))
+
+
+def _any_element(
+    elements: ColumnElement[Any],
+    path: Sequence[str],
+    is_match: Callable[[ColumnElement[str]], ColumnElement[bool]],
+) -> ColumnElement[bool]:
+    """Asks whether an element of a JSON array has, at the path, a text that matches."""
+    # Anything but an array would fail jsonb_array_elements, NULL gives no rows.
+    array = case((func.jsonb_typeof(elements) == "array", elements), else_=null())
+    element = func.jsonb_array_elements(array, type_=JSONB()).column_valued("element")
+    value = _at(element, path)
+    return select(literal_column("1")).where(_is(value, "string"), is_match(_as_text(value))).exists()
+
+
+# ---- JSON
+
+
+def _json(field: Field, column: ColumnElement[Any], comparator: Comparator, value: Value) -> ColumnElement[bool]:
+    found = _at(column, field.path[1:])
+    if comparator is Comparator.EQUAL and not (isinstance(value, Pattern) and value.literal is None):
+        plain = _plain(value)
+        # At the root, @> takes an array to contain its elements.
+        return _contains(field.path, column, plain) if len(field.path) > 1 else found == literal(plain, JSONB())
+    if comparator is Comparator.CONTAINS and field.kind is Kind.JSON:
+        condition = _json_has(found, value)
+    elif isinstance(value, Pattern):
+        condition = and_(_is(found, "string"), _text(_as_text(found), comparator, value))
+    else:
+        condition = and_(_is(found, "number"), _ORDERS[comparator](found, literal(value, JSONB())))
+    # The key first, since that is what an index on the column can find.
+    return and_(_has_key(field, column), condition) if len(field.path) > 1 else condition
+
+
+def _json_has(found: ColumnElement[Any], value: Value) -> ColumnElement[bool]:
+    if not isinstance(value, Pattern):
+        return found.bool_op("@>")(literal(value, JSONB()))
+    is_inside = and_(_is(found, "string"), _text(_as_text(found), Comparator.CONTAINS, value))
+    if value.literal is None:
+        return is_inside
+    return or_(
+        is_inside,
+        and_(_is(found, "array"), found.bool_op("?")(literal(value.literal, Text()))),
+        func.jsonb_typeof(_at(found, (value.literal,))) != "null",
+    )
+
+
+def _contains(path: Sequence[str], column: ColumnElement[Any], value: object) -> ColumnElement[bool]:
+    """Asks with one `@>` whether the column has the value at the path (which begins with the column)."""
+    for key in reversed(path[1:]):
+        value = {key: value}
+    return column.bool_op("@>")(literal(value, JSONB()))
+
+
+def _has_key(field: Field, column: ColumnElement[Any]) -> ColumnElement[bool]:
+    return column.bool_op("?")(literal(field.path[1], Text()))
+
+
+def _at(value: ColumnElement[Any], path: Sequence[str]) -> ColumnElement[Any]:
+    """Goes down by keys; NULL where there is no object or no such key."""
+    for key in path:
+        value = value.op("->", return_type=JSONB())(literal(key, Text()))
+    return value
+
+
+def _as_text(value: ColumnElement[Any]) -> ColumnElement[str]:
+    return value.op("#>>", return_type=Text())(literal_column("'{}'"))
+
+
+def _is(value: ColumnElement[Any], kind: str) -> ColumnElement[bool]:
+    return func.jsonb_typeof(value) == kind
+
+
+def _pattern(value: Value) -> Pattern:
+    if not isinstance(value, Pattern):
+        raise TypeError(value)
+    return value
+
+
+def _plain(value: Value) -> object:
+    return value.literal if isinstance(value, Pattern) else value

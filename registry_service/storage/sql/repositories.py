@@ -1,0 +1,395 @@
+"""The ports of `domain.ports` on PostgreSQL."""
+
+import operator
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from functools import cached_property, reduce
+from typing import cast
+
+from psycopg.errors import UniqueViolation
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Engine,
+    Table,
+    Text,
+    and_,
+    bindparam,
+    delete,
+    func,
+    insert,
+    or_,
+    select,
+    true,
+    tuple_,
+    update,
+)
+from sqlalchemy.dialects.postgresql import ARRAY
+from sqlalchemy.dialects.postgresql import insert as upsert
+from sqlalchemy.exc import IntegrityError
+
+from registry_service.domain.artifact_store import Part
+from registry_service.domain.errors import (
+    AlreadyExistsError,
+    ModelNotFoundError,
+    OutOfRangeError,
+    UploadNotActiveError,
+    UploadNotFoundError,
+    WriterDisplacedError,
+)
+from registry_service.domain.listing import ListQuery, SortValue
+from registry_service.domain.models import Model, ModelFields, ModelSpec
+from registry_service.domain.ports import Transaction
+from registry_service.domain.uploads import Upload, UploadState
+from registry_service.storage.sql import rows, tables
+from registry_service.storage.sql.engine import domain_errors
+from registry_service.storage.sql.filter_sql import where
+
+_models = cast("Table", tables.models)
+_objects = cast("Table", tables.unreferenced_objects)
+_uploads = cast("Table", tables.uploads)
+_parts = cast("Table", tables.upload_parts)
+
+
+class SqlDatabase:
+    """`domain.ports.Database` on a pool of connections."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    @contextmanager
+    def transaction(self) -> Iterator[Transaction]:
+        """See the port."""
+        with domain_errors(), self._engine.begin() as connection:
+            yield SqlTransaction(connection)
+
+    def check(self) -> None:
+        """See the port."""
+        with domain_errors(), self._engine.connect() as connection:
+            connection.execute(select(true()))
+
+
+class SqlTransaction:
+    """`domain.ports.Transaction` on one connection."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    @cached_property
+    def models(self) -> "SqlModelRepository":
+        """See the port."""
+        return SqlModelRepository(self._connection)
+
+    @cached_property
+    def objects(self) -> "SqlObjectLedger":
+        """See the port."""
+        return SqlObjectLedger(self._connection)
+
+    @cached_property
+    def uploads(self) -> "SqlUploadRepository":
+        """See the port."""
+        return SqlUploadRepository(self._connection)
+
+
+@dataclass(frozen=True, slots=True)
+class SqlModelRepository:
+    """`domain.ports.ModelRepository`."""
+
+    connection: Connection
+
+    def add(self, model: Model) -> None:
+        """See the port."""
+        # Whichever unique index is in the way, none is an error that ends the transaction.
+        added = self.connection.execute(
+            upsert(_models).values(rows.model_values(model)).on_conflict_do_nothing().returning(_models.c.id)
+        )
+        if added.one_or_none() is None:
+            self._raise_conflict(model.id, model)
+
+    def check_absent(self, spec: ModelSpec) -> None:
+        """See the port."""
+        conflict = self._conflict(spec.id, spec.fields)
+        if conflict is not None:
+            raise conflict
+
+    def get(self, model_id: str) -> Model:
+        """See the port."""
+        return self._get(model_id, lock=False)
+
+    def list(self, query: ListQuery) -> Sequence[Model]:
+        """See the port."""
+        expressions = [tables.sort_expression(field.name) for field in query.order]
+        descending = [field.descending for field in query.order]
+        statement = select(_models).limit(query.limit)
+        if query.filter is not None:
+            statement = statement.where(where(query.filter, _models))
+        if query.after is not None:
+            statement = statement.where(_after(expressions, descending, _prefixed(query)))
+        order = [e.desc() if down else e.asc() for e, down in zip(expressions, descending, strict=True)]
+        return [rows.model(row) for row in self.connection.execute(statement.order_by(*order)).mappings()]
+
+    def update(self, model_id: str, change: Callable[[Model], Model]) -> Model:
+        """See the port."""
+        old = self._get(model_id, lock=True)
+        new = change(old)
+        if new is old:
+            return old
+        values = rows.model_values(new)
+        before = rows.model_values(old)
+        changed = {name: value for name, value in values.items() if value != before[name]}
+        try:
+            with self.connection.begin_nested():
+                self.connection.execute(update(_models).where(_models.c.id == model_id).values(changed))
+        except IntegrityError as error:
+            if isinstance(error.orig, UniqueViolation):
+                self._raise_conflict(model_id, new, without=model_id)
+            raise
+        return new
+
+    def remove(self, model_id: str, check: Callable[[Model], None]) -> Model:
+        """See the port."""
+        model = self._get(model_id, lock=True)
+        check(model)
+        self.connection.execute(delete(_models).where(_models.c.id == model_id))
+        return model
+
+    def _get(self, model_id: str, *, lock: bool) -> Model:
+        statement = _LOCKED_MODEL if lock else _MODEL
+        row = self.connection.execute(statement, {"id": model_id}).mappings().one_or_none()
+        if row is None:
+            raise ModelNotFoundError(model_id)
+        return rows.model(row)
+
+    def _raise_conflict(self, model_id: str, fields: ModelFields, without: str | None = None) -> None:
+        conflict = self._conflict(model_id, fields, without)
+        if conflict is None:
+            # What was in the way is gone again: the client may simply repeat the call.
+            raise AlreadyExistsError("The model was in conflict with another one.", model_id=model_id, conflict="id")
+        raise conflict
+
+    def _conflict(self, model_id: str, fields: ModelFields, without: str | None = None) -> AlreadyExistsError | None:
+        """Finds the model that has the id or the identity; of two the first by id, as the documented API has it."""
+        same = and_(
+            *(
+                func.text_digest(_models.c[name]).is_(None)
+                if value is None
+                else func.text_digest(_models.c[name]) == func.text_digest(value)
+                for name, value in (
+                    ("name", fields.name),
+                    ("version", fields.version),
+                    ("project_id", fields.project_id),
+                    ("project_name", fields.project_name),
+                )
+            ),
+            _models.c.precision == bindparam("precision", list(fields.precision), ARRAY(Text)),
+        )
+        candidates = same if without is not None else or_(_models.c.id == model_id, same)
+        statement = select(_models.c.id).where(candidates, _models.c.id != (without or "")).order_by(_models.c.id)
+        found = self.connection.execute(statement.limit(1)).scalar_one_or_none()
+        if found is None:
+            return None
+        if found == model_id:
+            return AlreadyExistsError(f"There is a model with the id {found!r} already.", model_id=found, conflict="id")
+        return AlreadyExistsError(
+            f"The model {found!r} has the same project, name, version and precision.",
+            model_id=found,
+            conflict="identity",
+        )
+
+
+_MODEL = select(_models).where(_models.c.id == bindparam("id"))
+_LOCKED_MODEL = _MODEL.with_for_update()
+
+
+def _prefixed(query: ListQuery) -> Sequence[SortValue]:
+    """Cuts texts as `tables.sort_expression` does."""
+    return [
+        value[: tables.SORT_PREFIX] if isinstance(value, str) and field.name != "id" else value
+        for field, value in zip(query.order, query.after or (), strict=True)
+    ]
+
+
+def _after(
+    expressions: Sequence[ColumnElement[object]], descending: Sequence[bool], values: Sequence[SortValue]
+) -> ColumnElement[bool]:
+    """Returns the condition that a row comes after these values in the order."""
+    bound = [bindparam(None, value, type_=e.type) for e, value in zip(expressions, values, strict=True)]
+    if len(set(descending)) == 1:
+        # One row comparison is one range of an index.
+        compare = operator.lt if descending[0] else operator.gt
+        return cast("ColumnElement[bool]", compare(tuple_(*expressions), tuple_(*bound)))
+    alternatives = []
+    for i, (expression, down) in enumerate(zip(expressions, descending, strict=True)):
+        equal = [e == b for e, b in zip(expressions[:i], bound[:i], strict=True)]
+        alternatives.append(and_(*equal, expression < bound[i] if down else expression > bound[i]))
+    return reduce(or_, alternatives)
+
+
+@dataclass(frozen=True, slots=True)
+class SqlObjectLedger:
+    """`domain.ports.ObjectLedger`. Its clock is the database's, which all replicas share."""
+
+    connection: Connection
+
+    def lease(self, key: str, duration: timedelta) -> None:
+        """See the port."""
+        self.connection.execute(insert(_objects).values(object_key=key, due_time=func.now() + duration))
+
+    def renew(self, key: str, duration: timedelta) -> bool:
+        """See the port."""
+        renewed = self.connection.execute(
+            update(_objects).where(_objects.c.object_key == key).values(due_time=func.now() + duration)
+        )
+        return renewed.rowcount == 1
+
+    def release(self, key: str) -> bool:
+        """See the port."""
+        return self.connection.execute(delete(_objects).where(_objects.c.object_key == key)).rowcount == 1
+
+    def doom(self, key: str) -> None:
+        """See the port."""
+        statement = upsert(_objects).values(object_key=key, due_time=func.now())
+        self.connection.execute(
+            statement.on_conflict_do_update(
+                index_elements=[_objects.c.object_key], set_={"due_time": statement.excluded.due_time}
+            )
+        )
+
+    def lock(self, key: str) -> bool:
+        """See the port."""
+        statement = select(_objects.c.object_key).where(_objects.c.object_key == key).with_for_update()
+        return self.connection.execute(statement).one_or_none() is not None
+
+    def due(self, limit: int) -> Sequence[str]:
+        """See the port."""
+        statement = select(_objects.c.object_key).where(_objects.c.due_time <= func.now())
+        return self.connection.execute(statement.order_by(_objects.c.due_time).limit(limit)).scalars().all()
+
+
+@dataclass(frozen=True, slots=True)
+class SqlUploadRepository:
+    """`domain.ports.UploadRepository`. Its clock is the database's, which all replicas share."""
+
+    connection: Connection
+
+    def add(self, upload: Upload) -> None:
+        """See the port."""
+        self.connection.execute(
+            insert(_uploads).values(
+                id=upload.id,
+                spec=rows.spec_values(upload.spec),
+                state=upload.state.value,
+                object_key=upload.object_key,
+                committed_size=upload.committed_size,
+                epoch=upload.epoch,
+                create_time=upload.create_time,
+                expire_time=upload.expire_time,
+            )
+        )
+
+    def get(self, upload_id: str) -> Upload:
+        """See the port."""
+        return self._get(upload_id, lock=False)
+
+    def take_over(self, upload_id: str, *, offset: int, ttl: timedelta) -> Upload:
+        """See the port."""
+        upload = self._get(upload_id, lock=True)
+        if upload.state is not UploadState.ACTIVE:
+            raise UploadNotActiveError(upload_id, upload.state.value)
+        if offset != upload.committed_size:
+            raise OutOfRangeError(
+                f"The upload's committed size is {upload.committed_size}, so a write begins there, not at {offset}.",
+                upload_id=upload_id,
+                committed_size=str(upload.committed_size),
+            )
+        return self._change(upload, ttl)
+
+    def commit(
+        self,
+        upload: Upload,
+        *,
+        committed_size: int,
+        handle: str | None,
+        part: Part | None,
+        tail_key: str | None,
+        ttl: timedelta,
+    ) -> None:
+        """See the port."""
+        committed = self.connection.execute(
+            update(_uploads)
+            .where(
+                _uploads.c.id == upload.id,
+                _uploads.c.epoch == upload.epoch,
+                _uploads.c.state == UploadState.ACTIVE.value,
+            )
+            .values(committed_size=committed_size, handle=handle, tail_key=tail_key, expire_time=func.now() + ttl)
+        )
+        if committed.rowcount != 1:
+            raise WriterDisplacedError(upload.id)
+        if part is not None:
+            self.connection.execute(
+                insert(_parts).values(
+                    upload_id=upload.id,
+                    number=part.number,
+                    offset=part.offset,
+                    size=part.size,
+                    receipt=part.receipt,
+                )
+            )
+
+    def begin_completion(self, upload_id: str, *, ttl: timedelta) -> Upload:
+        """See the port."""
+        upload = self._get(upload_id, lock=True)
+        if upload.state is UploadState.COMPLETED:
+            return upload
+        return self._change(upload, ttl, state=UploadState.COMPLETING.value)
+
+    def complete(self, upload: Upload) -> None:
+        """See the port."""
+        completed = self.connection.execute(
+            update(_uploads)
+            .where(_uploads.c.id == upload.id, _uploads.c.epoch == upload.epoch)
+            .values(state=UploadState.COMPLETED.value, tail_key=None, handle=None)
+        )
+        if completed.rowcount != 1:
+            raise WriterDisplacedError(upload.id)
+        self.connection.execute(delete(_parts).where(_parts.c.upload_id == upload.id))
+
+    def remove(self, upload_id: str) -> Upload:
+        """See the port."""
+        upload = self._get(upload_id, lock=True, expired=True)
+        self.connection.execute(delete(_uploads).where(_uploads.c.id == upload_id))
+        return upload
+
+    def expired(self, limit: int) -> Sequence[str]:
+        """See the port."""
+        statement = select(_uploads.c.id).where(_uploads.c.expire_time <= func.now())
+        return self.connection.execute(statement.order_by(_uploads.c.expire_time).limit(limit)).scalars().all()
+
+    def _get(self, upload_id: str, *, lock: bool, expired: bool = False) -> Upload:
+        statement = select(_uploads).where(_uploads.c.id == upload_id)
+        if not expired:
+            statement = statement.where(_uploads.c.expire_time > func.now())
+        if lock:
+            statement = statement.with_for_update()
+        row = self.connection.execute(statement).mappings().one_or_none()
+        if row is None:
+            raise UploadNotFoundError(upload_id)
+        parts = self.connection.execute(
+            select(_parts).where(_parts.c.upload_id == upload_id).order_by(_parts.c.number)
+        ).mappings()
+        return rows.upload(
+            row,
+            tuple(Part(number=p["number"], offset=p["offset"], size=p["size"], receipt=p["receipt"]) for p in parts),
+        )
+
+    def _change(self, upload: Upload, ttl: timedelta, **values: object) -> Upload:
+        """Begins a new epoch, in which all earlier writers' commits fail."""
+        self.connection.execute(
+            update(_uploads)
+            .where(_uploads.c.id == upload.id)
+            .values(epoch=upload.epoch + 1, expire_time=func.now() + ttl, **values)
+        )
+        return self._get(upload.id, lock=False)

@@ -1,0 +1,106 @@
+"""Models and uploads as rows, and back."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, fields
+from typing import Any
+
+from sqlalchemy import RowMapping
+
+from registry_service.domain.artifact_store import Part
+from registry_service.domain.models import (
+    MUTABLE_FIELDS,
+    Artifact,
+    ArtifactSpec,
+    Dataset,
+    Model,
+    ModelFields,
+    ModelSpec,
+    Provenance,
+)
+from registry_service.domain.uploads import Upload, UploadState
+
+# Rows come from a typed schema with CHECK constraints, but JSON has no type.
+Row = RowMapping | Mapping[str, Any]
+
+_ARTIFACT_FIELDS = tuple(f.name for f in fields(Artifact))
+_OWN_FIELDS = ("id", "created_date", "last_updated_date", "create_time", "update_time", "revision", "creator")
+
+
+def model_values(model: Model) -> dict[str, object]:
+    """Returns a model as the columns of its row."""
+    return (
+        field_values(model)
+        | {name: getattr(model, name) for name in _OWN_FIELDS}
+        | {name: getattr(model.artifact, name) for name in _ARTIFACT_FIELDS}
+    )
+
+
+def field_values(model: ModelFields) -> dict[str, object]:
+    """Returns the fields that a client gives, as plain lists, dicts and scalars."""
+    values: dict[str, object] = {name: getattr(model, name) for name in MUTABLE_FIELDS}
+    values["precision"] = list(model.precision)
+    values["labels"] = None if model.labels is None else list(model.labels)
+    values["metrics"] = dict(model.metrics)
+    values["tags"] = dict(model.tags)
+    # What is empty is left out: most models have little provenance or none.
+    values["provenance"] = {k: v for k, v in asdict(model.provenance).items() if v not in ("", (), {}, None)}
+    return values
+
+
+def model(row: Row) -> Model:
+    """Returns the model of a row."""
+    return Model(
+        **_fields(row),
+        **{name: row[name] for name in _OWN_FIELDS},
+        artifact=Artifact(**{name: row[name] for name in _ARTIFACT_FIELDS}),
+    )
+
+
+def _fields(values: Row) -> dict[str, Any]:
+    result = {name: values[name] for name in MUTABLE_FIELDS}
+    result["precision"] = tuple(values["precision"])
+    result["labels"] = None if values["labels"] is None else tuple(values["labels"])
+    # Postgres keeps 1.0 as the number 1, which comes back as an int.
+    result["metrics"] = {key: float(number) for key, number in values["metrics"].items()}
+    result["provenance"] = _provenance(values["provenance"])
+    return result
+
+
+def _provenance(values: Row) -> Provenance:
+    result = dict(values)
+    result["datasets"] = tuple(Dataset(**dataset) for dataset in values.get("datasets", ()))
+    result["parent_model_ids"] = tuple(values.get("parent_model_ids", ()))
+    return Provenance(**result)
+
+
+def spec_values(spec: ModelSpec) -> dict[str, object]:
+    """Returns a spec as JSON."""
+    return {
+        "fields": field_values(spec.fields),
+        "id": spec.id,
+        "created_date": spec.created_date,
+        "artifact": asdict(spec.artifact),
+    }
+
+
+def upload(row: Row, parts: tuple[Part, ...]) -> Upload:
+    """Returns the upload of a row."""
+    spec = row["spec"]
+    return Upload(
+        id=row["id"],
+        spec=ModelSpec(
+            fields=ModelFields(**_fields(spec["fields"])),
+            id=spec["id"],
+            created_date=spec["created_date"],
+            artifact=ArtifactSpec(**spec["artifact"]),
+        ),
+        state=UploadState(row["state"]),
+        object_key=row["object_key"],
+        handle=row["handle"],
+        tail_key=row["tail_key"],
+        committed_size=row["committed_size"],
+        epoch=row["epoch"],
+        create_time=row["create_time"],
+        expire_time=row["expire_time"],
+        parts=parts,
+    )

@@ -1,0 +1,45 @@
+"""Brings the database to the schema that this version of the program needs."""
+
+import logging
+from pathlib import Path
+
+from alembic import command
+from alembic.config import Config
+from alembic.util.exc import CommandError
+from sqlalchemy import Engine, text
+
+logger = logging.getLogger(__name__)
+
+MINIMUM_SERVER = 15
+"""Major version of PostgreSQL: the first with UNIQUE NULLS NOT DISTINCT."""
+_LOCK = 0x6D6F_6465_6C72  # "modelr": any number that nobody else takes
+
+
+class SchemaError(Exception):
+    """The database cannot be brought to this program's schema; the message says why."""
+
+
+def migrate(engine: Engine) -> str:
+    """Applies the migrations that are missing, in one transaction, and returns the schema's revision.
+
+    Replicas that start at once wait for one another under an advisory lock.
+
+    Raises:
+        SchemaError: The server is too old, or the schema is of a newer program.
+    """
+    config = Config()
+    config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
+    with engine.begin() as connection:
+        version = connection.execute(text("SELECT current_setting('server_version_num')::int / 10000")).scalar_one()
+        if version < MINIMUM_SERVER:
+            raise SchemaError(f"PostgreSQL {version} is too old: {MINIMUM_SERVER} or newer is needed.")
+        connection.execute(text("SET LOCAL statement_timeout = 0"))
+        connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _LOCK})
+        config.attributes["connection"] = connection
+        try:
+            command.upgrade(config, "head")
+        except CommandError as error:
+            raise SchemaError(f"The database's schema is not one of this program's: {error}") from error
+        revision: str = connection.execute(text("SELECT version_num FROM alembic_version")).scalar_one()
+    logger.info("database schema is at revision %s", revision)
+    return revision

@@ -1,0 +1,202 @@
+"""The tables. migrations/ makes them; a test compares the two."""
+
+from datetime import datetime
+from typing import Annotated, Any
+
+from sqlalchemy import (
+    ARRAY,
+    BigInteger,
+    CheckConstraint,
+    ColumnElement,
+    DateTime,
+    Double,
+    ForeignKey,
+    Index,
+    Integer,
+    MetaData,
+    Text,
+    func,
+    literal_column,
+    text,
+)
+from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+SORT_PREFIX = 400
+"""Texts are ordered by so many characters: an index row takes at most 2,704 bytes."""
+
+_OptionalText = Annotated[str | None, mapped_column(Text)]
+_RequiredText = Annotated[str, mapped_column(Text)]
+_Time = Annotated[datetime, mapped_column(DateTime(timezone=True))]
+_JsonObject = Annotated[dict[str, object], mapped_column(JSONB)]
+_JsonValue = Annotated[object | None, mapped_column(JSONB(none_as_null=True))]
+
+
+class Base(DeclarativeBase):
+    """Holds the tables; every constraint is named."""
+
+    metadata = MetaData(
+        naming_convention={
+            "pk": "pk_%(table_name)s",
+            "fk": "fk_%(table_name)s_%(column_0_name)s",
+            "ck": "ck_%(table_name)s_%(constraint_name)s",
+        }
+    )
+
+
+class ModelRow(Base):
+    """A registered model with its artifact."""
+
+    __tablename__ = "models"
+
+    id: Mapped[str] = mapped_column(Text(collation="C"), primary_key=True)
+    name: Mapped[_RequiredText]
+    version: Mapped[_RequiredText]
+    project_id: Mapped[_OptionalText]
+    project_name: Mapped[_OptionalText]
+    precision: Mapped[list[str]] = mapped_column(ARRAY(Text))
+    target_device: Mapped[_OptionalText]
+    target_device_type: Mapped[_OptionalText]
+    format: Mapped[_OptionalText]
+    origin: Mapped[_OptionalText]
+    category: Mapped[_OptionalText]
+    architecture: Mapped[_OptionalText]
+    score: Mapped[float | None] = mapped_column(Double)
+    overview: Mapped[_JsonValue]
+    optimization_capabilities: Mapped[_JsonValue]
+    labels: Mapped[_JsonValue]
+    metrics: Mapped[_JsonObject]
+    tags: Mapped[_JsonObject]
+    provenance: Mapped[_JsonObject]
+    created_date: Mapped[str] = mapped_column(Text, comment="As the documented API shows it; any text.")
+    last_updated_date: Mapped[str] = mapped_column(Text, comment="As the documented API shows it.")
+    create_time: Mapped[_Time]
+    update_time: Mapped[_Time]
+    revision: Mapped[int] = mapped_column(BigInteger)
+    creator: Mapped[_RequiredText]
+    file_name: Mapped[_RequiredText]
+    media_type: Mapped[_RequiredText]
+    size: Mapped[int] = mapped_column(BigInteger, comment="Of the artifact, in bytes.")
+    sha256: Mapped[str] = mapped_column(Text, comment="Of the artifact, in hexadecimal.")
+    file_url: Mapped[str] = mapped_column(Text, comment="Of the artifact, as the documented API shows it.")
+    object_key: Mapped[str] = mapped_column(Text, comment="Of the artifact in the artifact store.")
+
+    __table_args__ = (
+        CheckConstraint("id ~ '^[A-Za-z0-9_-]+$' AND char_length(id) BETWEEN 16 AND 256", name="id"),
+        CheckConstraint("name <> '' AND version <> ''", name="named"),
+        CheckConstraint(
+            "cardinality(precision) > 0 AND precision <@ ARRAY['fp32', 'fp16', 'int8', 'int4']", name="precision"
+        ),
+        # NaN sorts above infinity, so this refuses it too.
+        CheckConstraint("score > '-Infinity' AND score < 'Infinity'", name="score_finite"),
+        CheckConstraint("jsonb_typeof(labels) = 'array'", name="labels_array"),
+        CheckConstraint(
+            "jsonb_typeof(metrics) = 'object' AND jsonb_typeof(tags) = 'object'"
+            " AND jsonb_typeof(provenance) = 'object'",
+            name="maps",
+        ),
+        CheckConstraint("revision > 0", name="revision"),
+        CheckConstraint("size >= 0", name="size"),
+        CheckConstraint("sha256 ~ '^[0-9a-f]{64}$'", name="sha256"),
+        CheckConstraint("update_time >= create_time", name="times"),
+        Index("uq_models_object_key", "object_key", unique=True),
+        # Digests, as a text may be longer than an index row.
+        Index(
+            "uq_models_identity",
+            text("text_digest(name)"),
+            text("text_digest(version)"),
+            text("text_digest(project_id)"),
+            text("text_digest(project_name)"),
+            "precision",
+            unique=True,
+            postgresql_nulls_not_distinct=True,
+        ),
+        Index("ix_models_name", text(f'("left"(name, {SORT_PREFIX})) COLLATE "C"'), "id"),
+        Index("ix_models_version", text(f'("left"(version, {SORT_PREFIX})) COLLATE "C"'), "id"),
+        Index("ix_models_score", text("COALESCE(score, '-Infinity'::double precision)"), "id"),
+        Index("ix_models_create_time", "create_time", "id"),
+        Index("ix_models_update_time", "update_time", "id"),
+        # Trigrams serve substrings whatever the case, LIKE patterns and equality.
+        Index(
+            "ix_models_text",
+            *(
+                text(f"{column} gin_trgm_ops")
+                for column in (
+                    "name",
+                    "version",
+                    "project_id",
+                    "project_name",
+                    "target_device",
+                    "target_device_type",
+                    "format",
+                    "origin",
+                    "category",
+                    "architecture",
+                )
+            ),
+            postgresql_using="gin",
+        ),
+        Index("ix_models_elements", "precision", "labels", "metrics", "tags", "provenance", postgresql_using="gin"),
+    )
+
+
+class UnreferencedObjectRow(Base):
+    """An object of the artifact store that no model refers to, deleted when due (`domain.ports.ObjectLedger`)."""
+
+    __tablename__ = "unreferenced_objects"
+
+    object_key: Mapped[str] = mapped_column(Text, primary_key=True)
+    due_time: Mapped[_Time]
+
+    __table_args__ = (Index("ix_unreferenced_objects_due_time", "due_time"),)
+
+
+class UploadRow(Base):
+    """A resumable upload."""
+
+    __tablename__ = "uploads"
+
+    id: Mapped[str] = mapped_column(Text, primary_key=True)
+    spec: Mapped[_JsonObject]
+    state: Mapped[_RequiredText]
+    object_key: Mapped[_RequiredText]
+    handle: Mapped[_OptionalText]
+    tail_key: Mapped[_OptionalText]
+    committed_size: Mapped[int] = mapped_column(BigInteger, comment="In bytes.")
+    epoch: Mapped[int] = mapped_column(BigInteger, comment="Counts the writers; only the newest may commit.")
+    create_time: Mapped[_Time]
+    expire_time: Mapped[_Time]
+
+    __table_args__ = (
+        CheckConstraint("state IN ('active', 'completing', 'completed')", name="state"),
+        CheckConstraint("committed_size >= 0", name="committed_size"),
+        Index("ix_uploads_expire_time", "expire_time"),
+        Index("uq_uploads_object_key", "object_key", unique=True),
+    )
+
+
+class UploadPartRow(Base):
+    """A part of an upload that the artifact store holds for good."""
+
+    __tablename__ = "upload_parts"
+
+    upload_id: Mapped[str] = mapped_column(ForeignKey(UploadRow.id, ondelete="CASCADE"), primary_key=True)
+    number: Mapped[int] = mapped_column(Integer, primary_key=True)
+    offset: Mapped[int] = mapped_column(BigInteger, comment="In the artifact, in bytes.")
+    size: Mapped[int] = mapped_column(BigInteger, comment="In bytes.")
+    receipt: Mapped[str] = mapped_column(Text, comment="What the artifact store gave for it.")
+
+
+models = ModelRow.__table__
+unreferenced_objects = UnreferencedObjectRow.__table__
+uploads = UploadRow.__table__
+upload_parts = UploadPartRow.__table__
+
+
+def sort_expression(name: str) -> ColumnElement[Any]:
+    """Returns what a listing by this field is ordered by; each has an index that ends with id."""
+    if name in {"name", "version"}:
+        return func.left(models.c[name], literal_column(str(SORT_PREFIX)), type_=Text).collate("C")
+    if name == "score":
+        return func.coalesce(models.c.score, literal_column("'-Infinity'::double precision"), type_=Double)
+    return models.c[name]

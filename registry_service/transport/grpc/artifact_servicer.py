@@ -1,0 +1,74 @@
+"""ArtifactService."""
+
+from collections.abc import Iterator
+
+import grpc
+from google.api import httpbody_pb2
+from modelregistry.v1 import artifact_service_pb2 as pb
+from modelregistry.v1 import artifact_service_pb2_grpc
+
+from registry_service.domain.models import checked_model_id
+from registry_service.services.use_cases import UseCases
+from registry_service.transport.grpc.convert import artifact_message, file_message
+from registry_service.transport.grpc.http_download import plan_download
+
+
+class ArtifactServicer(artifact_service_pb2_grpc.ArtifactServiceServicer):
+    """Converts, calls one use case, converts back."""
+
+    def __init__(self, use_cases: UseCases) -> None:
+        self._use_cases = use_cases
+
+    def DownloadArtifact(
+        self, request: pb.DownloadArtifactRequest, context: grpc.ServicerContext
+    ) -> Iterator[pb.DownloadArtifactResponse]:
+        model, pieces = self._use_cases.read_artifact(
+            checked_model_id(request.model_id, "model_id"), request.read_offset, request.read_limit
+        )
+        yield pb.DownloadArtifactResponse(artifact=artifact_message(model.artifact))
+        for piece in pieces:
+            yield pb.DownloadArtifactResponse(chunk=piece)
+
+    def DownloadArtifactContent(
+        self, request: pb.DownloadArtifactContentRequest, context: grpc.ServicerContext
+    ) -> Iterator[httpbody_pb2.HttpBody]:
+        headers = {key: value for key, value in context.invocation_metadata() if isinstance(value, str)}
+        model = self._use_cases.get_model(checked_model_id(request.model_id, "model_id"))
+        plan = plan_download(model, headers)
+        pieces = self._use_cases.read_artifact.pieces(model, plan.offset, plan.length)
+        # The first piece before the headers: an error may still become a status of its own.
+        first = next(pieces, b"")
+        context.send_initial_metadata(plan.metadata)
+        yield httpbody_pb2.HttpBody(content_type=plan.content_type, data=first)
+        for piece in pieces:
+            yield httpbody_pb2.HttpBody(data=piece)
+
+    def ListArtifactFiles(
+        self, request: pb.ListArtifactFilesRequest, context: grpc.ServicerContext
+    ) -> pb.ListArtifactFilesResponse:
+        members, next_page_token = self._use_cases.list_artifact_files(
+            checked_model_id(request.model_id, "model_id"), size=request.page_size, token=request.page_token
+        )
+        return pb.ListArtifactFilesResponse(files=map(file_message, members), next_page_token=next_page_token)
+
+    def DownloadArtifactFile(
+        self, request: pb.DownloadArtifactFileRequest, context: grpc.ServicerContext
+    ) -> Iterator[pb.DownloadArtifactFileResponse]:
+        member, pieces = self._use_cases.read_artifact_file(
+            checked_model_id(request.model_id, "model_id"), request.name
+        )
+        yield pb.DownloadArtifactFileResponse(file=file_message(member))
+        for piece in pieces:
+            yield pb.DownloadArtifactFileResponse(chunk=piece)
+
+    def VerifyArtifact(
+        self, request: pb.VerifyArtifactRequest, context: grpc.ServicerContext
+    ) -> pb.VerifyArtifactResponse:
+        found = self._use_cases.verify_artifact(checked_model_id(request.model_id, "model_id"))
+        expected = artifact_message(found.model.artifact)
+        return pb.VerifyArtifactResponse(
+            intact=found.intact,
+            expected=expected,
+            actual_size=found.actual_size,
+            actual_sha256=found.actual_sha256,
+        )

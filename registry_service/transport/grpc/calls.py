@@ -1,0 +1,233 @@
+"""What surrounds every call: its id, its log line, its limits, and the mapping of its errors."""
+
+import logging
+import re
+import threading
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from typing import Any
+
+import grpc
+
+from registry_service import logs
+from registry_service.domain.errors import RegistryError, TooManyStreamsError
+from registry_service.transport.grpc.errors import InternalError, call_status
+
+logger = logging.getLogger("registry_service.calls")
+
+# A message of one byte that no protobuf parser takes: an unfinished tag.
+POISON = b"\xff"
+
+_REQUEST_ID = re.compile(r"[A-Za-z0-9._:/+=-]{1,128}")
+_PACKAGE = "/modelregistry.v1."
+# Unary, but they read a whole artifact.
+_LONG_UNARY = {f"{_PACKAGE}ArtifactService/VerifyArtifact", f"{_PACKAGE}UploadService/CompleteUpload"}
+# Probes come by the second; their success is no news.
+_QUIET = {f"{_PACKAGE}SystemService/GetHealth", f"{_PACKAGE}SystemService/GetReadiness"}
+_HTTP_BODY_DOWNLOADS = {f"{_PACKAGE}ArtifactService/DownloadArtifactContent"}
+
+# The interceptor handles messages of every type.
+_Behaviour = Callable[[Any, grpc.ServicerContext], Any]
+
+
+@dataclass(slots=True)
+class _Call:
+    method: str
+    request_id: str
+    context: grpc.ServicerContext
+    started: float = field(default_factory=time.monotonic)
+    waiting_since: float | None = None
+    """Since when it waits for its client, None while it works."""
+
+    @contextmanager
+    def waiting(self) -> Iterator[None]:
+        self.waiting_since = time.monotonic()
+        try:
+            yield
+        finally:
+            self.waiting_since = None
+
+
+class StreamLimit:
+    """Bounds long calls: how many there are, and how long one may wait for its client.
+
+    Each holds a thread, so without it clients that stall could take them all.
+    """
+
+    def __init__(self, *, most: int, idle_seconds: float) -> None:
+        self._most = most
+        self._idle_seconds = idle_seconds
+        self._by_id: dict[int, _Call] = {}
+        self._lock = threading.Lock()
+        self._stopped = threading.Event()
+        self._watch = threading.Thread(target=self._cancel_idle, name="stream-watch", daemon=True)
+        self._watch.start()
+
+    @contextmanager
+    def slot(self, call: _Call) -> Iterator[None]:
+        """Holds one of the places (`TooManyStreamsError` when all are taken)."""
+        with self._lock:
+            if len(self._by_id) >= self._most:
+                raise TooManyStreamsError(self._most)
+            self._by_id[id(call)] = call
+        try:
+            yield
+        finally:
+            with self._lock:
+                del self._by_id[id(call)]
+
+    def stop(self) -> None:
+        """Ends the watch."""
+        self._stopped.set()
+        self._watch.join()
+
+    def _cancel_idle(self) -> None:
+        while not self._stopped.wait(min(1.0, self._idle_seconds / 4)):
+            oldest = time.monotonic() - self._idle_seconds
+            with self._lock:
+                idle = [c for c in self._by_id.values() if c.waiting_since is not None and c.waiting_since < oldest]
+            for call in idle:
+                logger.warning(
+                    "cancelled: its client moved nothing for %s s",
+                    self._idle_seconds,
+                    extra={"method": call.method, "call_request_id": call.request_id},
+                )
+                call.context.cancel()
+
+
+class CallInterceptor(grpc.ServerInterceptor):
+    """Wraps every method but those of the health service, which do without threads."""
+
+    def __init__(self, streams: StreamLimit) -> None:
+        self._streams = streams
+
+    def intercept_service(
+        self,
+        continuation: "Callable[[grpc.HandlerCallDetails], grpc.RpcMethodHandler[Any, Any] | None]",
+        handler_call_details: grpc.HandlerCallDetails,
+    ) -> "grpc.RpcMethodHandler[Any, Any] | None":
+        """See grpc.ServerInterceptor."""
+        handler = continuation(handler_call_details)
+        method = handler_call_details.method
+        if handler is None or method.startswith("/grpc.health."):
+            return handler
+        streaming = handler.request_streaming or handler.response_streaming
+        long = streaming or method in _LONG_UNARY
+        kinds: dict[tuple[bool, bool], tuple[str, Any]] = {
+            (False, False): ("unary_unary", grpc.unary_unary_rpc_method_handler),
+            (True, False): ("stream_unary", grpc.stream_unary_rpc_method_handler),
+            (False, True): ("unary_stream", grpc.unary_stream_rpc_method_handler),
+            (True, True): ("stream_stream", grpc.stream_stream_rpc_method_handler),
+        }
+        name, make = kinds[bool(handler.request_streaming), bool(handler.response_streaming)]
+        behaviour: _Behaviour = getattr(handler, name)
+        serializer = handler.response_serializer
+        if method in _HTTP_BODY_DOWNLOADS:
+            serializer = _PassBytes(serializer)
+
+        def run(request: Any, context: grpc.ServicerContext) -> Any:
+            call = _Call(method, _request_id(context), context)
+            with self._surroundings(call, long=long):
+                return behaviour(_marked(call, request) if handler.request_streaming else request, context)
+
+        def stream(request: Any, context: grpc.ServicerContext) -> Iterator[Any]:
+            call = _Call(method, _request_id(context), context)
+            sent = False
+            with self._surroundings(call, long=long):
+                try:
+                    for response in behaviour(
+                        _marked(call, request) if handler.request_streaming else request, context
+                    ):
+                        with call.waiting():
+                            yield response
+                        sent = True
+                except Exception:
+                    if sent and method in _HTTP_BODY_DOWNLOADS:
+                        # Envoy would end the body as if it were complete; a message
+                        # that it cannot parse makes it break the connection instead.
+                        yield POISON
+                    raise
+
+        return make(  # type: ignore[no-any-return]
+            stream if handler.response_streaming else run,
+            request_deserializer=handler.request_deserializer,
+            response_serializer=serializer,
+        )
+
+    @contextmanager
+    def _surroundings(self, call: _Call, *, long: bool) -> Iterator[None]:
+        token = logs.request_id.set(call.request_id)
+        context = call.context
+        code = grpc.StatusCode.OK
+        try:
+            context.set_trailing_metadata((("x-request-id", call.request_id),))
+            if long:
+                with self._streams.slot(call):
+                    yield
+            else:
+                yield
+        except GeneratorExit:
+            code = grpc.StatusCode.CANCELLED
+            raise
+        except RegistryError as error:
+            status = call_status(error, call.request_id)
+            code = status.code
+            context.abort_with_status(status)
+        except Exception as error:
+            if not context.is_active():
+                # The client is gone; what broke off is its stream.
+                code = grpc.StatusCode.CANCELLED
+                raise
+            logger.exception("unexpected error", extra={"method": call.method})
+            internal = InternalError(f"Internal error; the log has it under the request id {call.request_id}.")
+            status = call_status(internal, call.request_id)
+            code = status.code
+            context.abort_with_status(status)
+            raise AssertionError("unreachable") from error
+        finally:
+            if call.method not in _QUIET or code is not grpc.StatusCode.OK:
+                logger.info(
+                    "call",
+                    extra={
+                        "method": call.method,
+                        "code": code.name,
+                        "duration_ms": round((time.monotonic() - call.started) * 1000, 3),
+                        "peer": context.peer(),
+                    },
+                )
+            # A generator may be closed in another context than the one it began in.
+            with suppress(ValueError):
+                logs.request_id.reset(token)
+
+
+class _PassBytes:
+    """Serializes messages, and lets the poison through as it is."""
+
+    def __init__(self, serializer: Callable[[Any], bytes] | None) -> None:
+        self._serializer = serializer
+
+    def __call__(self, message: Any) -> bytes:
+        if isinstance(message, bytes) or self._serializer is None:
+            return bytes(message)
+        return self._serializer(message)
+
+
+def _marked(call: _Call, requests: Iterator[Any]) -> Iterator[Any]:
+    """Hands requests on, noting when the call waits for the next one."""
+    while True:
+        with call.waiting():
+            try:
+                request = next(requests)
+            except StopIteration:
+                return
+        yield request
+
+
+def _request_id(context: grpc.ServicerContext) -> str:
+    for key, value in context.invocation_metadata():
+        if key == "x-request-id" and isinstance(value, str) and _REQUEST_ID.fullmatch(value):
+            return value
+    return str(uuid.uuid4())

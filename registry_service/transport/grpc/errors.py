@@ -1,0 +1,92 @@
+"""The one table from the domain's errors to gRPC, and the details that go with them (AIP-193)."""
+
+from dataclasses import dataclass
+
+import grpc
+from google.protobuf.any_pb2 import Any
+from google.protobuf.message import Message
+from google.rpc import error_details_pb2
+from google.rpc.status_pb2 import Status
+from grpc_status.rpc_status import to_status
+
+from registry_service.domain import errors
+from registry_service.domain.errors import InvalidArgumentError, RegistryError
+
+DOMAIN = "modelregistry.v1"
+
+STATUS_CODES: dict[type[RegistryError], grpc.StatusCode] = {
+    errors.NotFoundError: grpc.StatusCode.NOT_FOUND,
+    errors.InvalidArgumentError: grpc.StatusCode.INVALID_ARGUMENT,
+    errors.AlreadyExistsError: grpc.StatusCode.ALREADY_EXISTS,
+    errors.FailedPreconditionError: grpc.StatusCode.FAILED_PRECONDITION,
+    errors.AbortedError: grpc.StatusCode.ABORTED,
+    errors.OutOfRangeError: grpc.StatusCode.OUT_OF_RANGE,
+    errors.ResourceExhaustedError: grpc.StatusCode.RESOURCE_EXHAUSTED,
+    errors.UnavailableError: grpc.StatusCode.UNAVAILABLE,
+    errors.DataLossError: grpc.StatusCode.DATA_LOSS,
+}
+
+# Details travel in a header, of which peers take 8 KiB by default, base64 included.
+_MAX_MESSAGE_BYTES = 1000
+_MAX_VALUE_BYTES = 200
+_MAX_VIOLATIONS = 10
+
+
+class InternalError(RegistryError):
+    """Stands for whatever we did not foresee; the log has the rest."""
+
+    reason = "INTERNAL"
+
+
+@dataclass(frozen=True, slots=True)
+class CallStatus(grpc.Status):
+    """What `ServicerContext.abort_with_status` takes."""
+
+    code: grpc.StatusCode
+    details: str
+    trailing_metadata: tuple[tuple[str, str | bytes], ...]
+
+
+def status_code(error: RegistryError) -> grpc.StatusCode:
+    """Returns the code of an error: that of the nearest class in the table."""
+    for kind in type(error).__mro__:
+        if kind in STATUS_CODES:
+            return STATUS_CODES[kind]
+    return grpc.StatusCode.INTERNAL
+
+
+def call_status(error: RegistryError, request_id: str) -> CallStatus:
+    """Returns the status that a call ends with, details included."""
+    code = status_code(error)
+    details: list[Message] = [
+        error_details_pb2.ErrorInfo(
+            reason=error.reason,
+            domain=DOMAIN,
+            metadata={key: _cut(value, _MAX_VALUE_BYTES) for key, value in error.metadata.items()},
+        ),
+        error_details_pb2.RequestInfo(request_id=request_id),
+    ]
+    if isinstance(error, InvalidArgumentError):
+        details.append(
+            error_details_pb2.BadRequest(
+                field_violations=[
+                    error_details_pb2.BadRequest.FieldViolation(
+                        field=_cut(v.field, _MAX_VALUE_BYTES), description=_cut(v.description, _MAX_VALUE_BYTES)
+                    )
+                    for v in error.violations[:_MAX_VIOLATIONS]
+                ]
+            )
+        )
+    number: int = code.value[0]
+    status = Status(code=number, message=_cut(error.message, _MAX_MESSAGE_BYTES))
+    for detail in details:
+        packed = Any()
+        packed.Pack(detail)
+        status.details.append(packed)
+    encoded = to_status(status)
+    return CallStatus(code, status.message, (*(encoded.trailing_metadata or ()), ("x-request-id", request_id)))
+
+
+def _cut(text: str, size: int) -> str:
+    data = text.encode()
+    return text if len(data) <= size else data[: size - 3].decode(errors="ignore") + "…"

@@ -1,0 +1,78 @@
+"""Looks at the dependencies, and says so to probes."""
+
+import logging
+import threading
+from collections.abc import Sequence
+
+from grpc_health.v1 import health
+from grpc_health.v1.health_pb2 import HealthCheckResponse
+
+from registry_service.domain.artifact_store import ArtifactStore
+from registry_service.domain.errors import RegistryError, UnavailableError
+from registry_service.domain.ports import Database
+
+logger = logging.getLogger(__name__)
+
+
+class HealthMonitor:
+    """Checks Postgres and the artifact store again and again, and keeps the health service up to date."""
+
+    def __init__(
+        self, database: Database, store: ArtifactStore, services: Sequence[str], *, interval_seconds: float
+    ) -> None:
+        self.servicer = health.HealthServicer()
+        self._database = database
+        self._store = store
+        # "" stands for the whole server.
+        self._services = ("", *services)
+        self._interval = interval_seconds
+        self._stopped = threading.Event()
+        self._error: RegistryError | None = UnavailableError("The server is starting.")
+        self._publish(serving=False)
+        self._thread = threading.Thread(target=self._run, name="health", daemon=True)
+
+    @property
+    def error(self) -> RegistryError | None:
+        """What is away, None while everything answers."""
+        return self._error
+
+    def start(self) -> None:
+        """Checks once, then in the background."""
+        self._check()
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Says NOT_SERVING for good, so that load balancers look elsewhere while calls finish."""
+        self._stopped.set()
+        self._error = UnavailableError("The server is shutting down.")
+        self.servicer.enter_graceful_shutdown()
+        if self._thread.is_alive():
+            self._thread.join()
+
+    def _run(self) -> None:
+        while not self._stopped.wait(self._interval):
+            self._check()
+
+    def _check(self) -> None:
+        error: RegistryError | None = None
+        for check in (self._database.check, self._store.check):
+            try:
+                check()
+            except RegistryError as found:
+                error = found
+                break
+            except Exception:
+                logger.exception("a health check failed in an unexpected way")
+                error = UnavailableError("A dependency does not answer.")
+                break
+        if self._stopped.is_set():
+            return
+        if (error is None) != (self._error is None):
+            logger.log(logging.INFO if error is None else logging.WARNING, "ready" if error is None else str(error))
+        self._error = error
+        self._publish(serving=error is None)
+
+    def _publish(self, *, serving: bool) -> None:
+        status = HealthCheckResponse.SERVING if serving else HealthCheckResponse.NOT_SERVING
+        for service in self._services:
+            self.servicer.set(service, status)

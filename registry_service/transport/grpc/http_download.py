@@ -1,0 +1,109 @@
+"""The HTTP side of a download: conditions, ranges and headers (RFC 9110, RFC 6266).
+
+Headers leave as initial metadata. Envoy's filter (gateway/) makes `:status` of
+`x-http-status` and `content-length` of `x-content-length`, which gRPC would
+not let through under their own names.
+"""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from email.utils import format_datetime, parsedate_to_datetime
+from urllib.parse import quote
+
+from registry_service.domain.models import Model
+
+_RANGE = re.compile(r"bytes=(?:(\d{1,18})-(\d{1,18})?|-(\d{1,18}))", re.IGNORECASE)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DownloadPlan:
+    """What to answer."""
+
+    metadata: tuple[tuple[str, str], ...]
+    content_type: str
+    offset: int
+    length: int
+    """Bytes of the body, 0 where it has none."""
+
+
+def plan_download(model: Model, headers: Mapping[str, str]) -> DownloadPlan:
+    """Decides what answers a GET or HEAD of a model's artifact; header names are in lower case."""
+    artifact = model.artifact
+    etag = f'"{artifact.sha256}"'
+    # The artifact never changes, so it was last modified when it was registered.
+    modified = model.create_time.astimezone(UTC).replace(microsecond=0)
+    common = [
+        ("etag", etag),
+        ("last-modified", format_datetime(modified, usegmt=True)),
+        ("accept-ranges", "bytes"),
+    ]
+
+    def plan(status: int, offset: int, length: int, body: int, *more: tuple[str, str]) -> DownloadPlan:
+        metadata = [("x-http-status", str(status)), *common, *more]
+        if status != 304:
+            metadata.append(("x-content-length", str(length)))
+        head = headers.get("x-envoy-original-method") == "HEAD"
+        return DownloadPlan(
+            metadata=tuple(metadata),
+            content_type=artifact.media_type,
+            offset=offset,
+            length=0 if head else body,
+        )
+
+    if _not_modified(headers, etag, modified):
+        return plan(304, 0, 0, 0)
+    disposition = ("content-disposition", content_disposition(artifact.file_name))
+    wanted = _range(headers, etag, modified, artifact.size)
+    if wanted is None:
+        return plan(200, 0, artifact.size, artifact.size, disposition)
+    first, last = wanted
+    if first > last:
+        return plan(416, 0, 0, 0, ("content-range", f"bytes */{artifact.size}"))
+    length = last - first + 1
+    return plan(206, first, length, length, disposition, ("content-range", f"bytes {first}-{last}/{artifact.size}"))
+
+
+def content_disposition(file_name: str) -> str:
+    """Names the file that a browser saves, in ASCII and in full (RFC 6266)."""
+    plain = re.sub(r'[^ -~]|["\\%]', "_", file_name)
+    extended = "" if plain == file_name else f"; filename*=UTF-8''{quote(file_name, safe='')}"
+    return f'attachment; filename="{plain}"{extended}'
+
+
+def _not_modified(headers: Mapping[str, str], etag: str, modified: datetime) -> bool:
+    if "if-none-match" in headers:
+        candidates = {item.strip().removeprefix("W/") for item in headers["if-none-match"].split(",")}
+        return "*" in candidates or etag in candidates
+    since = _http_date(headers.get("if-modified-since", ""))
+    return since is not None and modified <= since
+
+
+def _range(headers: Mapping[str, str], etag: str, modified: datetime, size: int) -> tuple[int, int] | None:
+    """Returns first and last byte, first > last where no byte is in the range, None for the whole.
+
+    Several ranges, and what is no range, are answered with the whole, as RFC 9110 allows.
+    """
+    condition = headers.get("if-range")
+    if condition is not None and condition != etag and _http_date(condition) != modified:
+        return None
+    match = _RANGE.fullmatch(headers.get("range", "").replace(" ", ""))
+    if match is None:
+        return None
+    first, last, suffix = match.groups()
+    if suffix is not None:
+        return (size, 0) if int(suffix) == 0 else (max(size - int(suffix), 0), size - 1)
+    if last is not None and int(last) < int(first):
+        return None
+    if int(first) >= size:
+        return (size, 0)
+    return int(first), min(int(last), size - 1) if last is not None else size - 1
+
+
+def _http_date(text: str) -> datetime | None:
+    try:
+        date = parsedate_to_datetime(text)
+    except ValueError:
+        return None
+    return date.replace(tzinfo=UTC) if date.tzinfo is None else date

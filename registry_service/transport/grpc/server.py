@@ -1,0 +1,131 @@
+"""The gRPC server: services, limits, health, reflection, drain."""
+
+import logging
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import grpc
+from grpc_health.v1 import health, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+from modelregistry.v1 import (
+    artifact_service_pb2,
+    artifact_service_pb2_grpc,
+    model_service_pb2,
+    model_service_pb2_grpc,
+    system_service_pb2,
+    system_service_pb2_grpc,
+    upload_service_pb2,
+    upload_service_pb2_grpc,
+)
+
+from registry_service.domain.artifact_store import ArtifactStore
+from registry_service.domain.errors import DatabaseUnavailableError
+from registry_service.domain.ports import Database
+from registry_service.services.use_cases import UseCases
+from registry_service.transport.grpc.artifact_servicer import ArtifactServicer
+from registry_service.transport.grpc.calls import CallInterceptor, StreamLimit
+from registry_service.transport.grpc.health import HealthMonitor
+from registry_service.transport.grpc.model_servicer import ModelServicer
+from registry_service.transport.grpc.system_servicer import SystemServicer
+from registry_service.transport.grpc.upload_servicer import UploadServicer
+
+logger = logging.getLogger(__name__)
+
+_MAX_MESSAGE_BYTES = 8 * 1024 * 1024
+_SERVICES = tuple(
+    service.full_name
+    for module in (model_service_pb2, upload_service_pb2, artifact_service_pb2, system_service_pb2)
+    for service in module.DESCRIPTOR.services_by_name.values()
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServerOptions:
+    """How a server listens and what it bounds; `config.Settings` says what each is for."""
+
+    address: str
+    reuse_port: bool
+    max_unary_calls: int
+    max_waiting_calls: int
+    max_streams: int
+    stream_idle_seconds: float
+    shutdown_grace_seconds: float
+    health_interval_seconds: float
+    gc_interval_seconds: float
+
+
+class PortTakenError(Exception):
+    """The address cannot be listened on; the message names it."""
+
+
+class RegistryServer:
+    """A server that runs from `start` to `stop`."""
+
+    def __init__(self, use_cases: UseCases, database: Database, store: ArtifactStore, options: ServerOptions) -> None:
+        self._use_cases = use_cases
+        self._options = options
+        self._streams = StreamLimit(most=options.max_streams, idle_seconds=options.stream_idle_seconds)
+        self._health = HealthMonitor(database, store, _SERVICES, interval_seconds=options.health_interval_seconds)
+        self._stopped = threading.Event()
+        self._sweeper = threading.Thread(target=self._sweep, name="sweeper", daemon=True)
+        threads = options.max_unary_calls + options.max_streams
+        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="call")
+        self._server = grpc.server(
+            self._pool,
+            interceptors=[CallInterceptor(self._streams)],
+            maximum_concurrent_rpcs=threads + options.max_waiting_calls,
+            options=[
+                ("grpc.so_reuseport", int(options.reuse_port)),
+                ("grpc.max_receive_message_length", _MAX_MESSAGE_BYTES),
+                ("grpc.max_send_message_length", -1),
+                # A peer that vanished is noticed without its help.
+                ("grpc.keepalive_time_ms", 30_000),
+                ("grpc.keepalive_timeout_ms", 10_000),
+                ("grpc.keepalive_permit_without_calls", 1),
+                ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
+            ],
+        )
+        model_service_pb2_grpc.add_ModelServiceServicer_to_server(ModelServicer(use_cases), self._server)
+        upload_service_pb2_grpc.add_UploadServiceServicer_to_server(UploadServicer(use_cases), self._server)
+        artifact_service_pb2_grpc.add_ArtifactServiceServicer_to_server(ArtifactServicer(use_cases), self._server)
+        system_service_pb2_grpc.add_SystemServiceServicer_to_server(SystemServicer(self._health), self._server)
+        health_pb2_grpc.add_HealthServicer_to_server(self._health.servicer, self._server)
+        reflection.enable_server_reflection((*_SERVICES, health.SERVICE_NAME, reflection.SERVICE_NAME), self._server)
+        self.port = 0
+
+    def start(self) -> None:
+        """Listens; `port` is then the port.
+
+        Raises:
+            PortTakenError: Somebody else listens there.
+        """
+        try:
+            self.port = self._server.add_insecure_port(self._options.address)
+        except RuntimeError as error:
+            raise PortTakenError(f"cannot listen on {self._options.address}: is it taken?") from error
+        self._health.start()
+        self._server.start()
+        self._sweeper.start()
+        logger.info("serving gRPC on %s", self._options.address, extra={"port": self.port})
+
+    def stop(self) -> None:
+        """Takes no more calls, lets those under way finish within the grace period, and returns when all have ended."""
+        logger.info("draining for up to %s s", self._options.shutdown_grace_seconds)
+        self._health.stop()
+        self._stopped.set()
+        self._server.stop(self._options.shutdown_grace_seconds).wait()
+        self._streams.stop()
+        if self._sweeper.is_alive():
+            self._sweeper.join()
+        self._pool.shutdown()
+
+    def _sweep(self) -> None:
+        while not self._stopped.wait(self._options.gc_interval_seconds):
+            try:
+                self._use_cases.sweep()
+            except DatabaseUnavailableError:
+                logger.warning("cannot sweep now: the database is away")
+            except Exception:
+                # A sweep that failed is repeated; the server is there for other things.
+                logger.exception("a sweep failed")

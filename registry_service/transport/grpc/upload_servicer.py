@@ -1,0 +1,89 @@
+"""UploadService."""
+
+import re
+from collections.abc import Iterator
+
+import grpc
+from modelregistry.v1 import upload_service_pb2 as pb
+from modelregistry.v1 import upload_service_pb2_grpc
+
+from registry_service.domain.errors import InvalidArgumentError, OutOfRangeError
+from registry_service.domain.uploads import Upload
+from registry_service.services.use_cases import UseCases
+from registry_service.transport.grpc.convert import model_message, spec_of, upload_message
+
+_UPLOAD_ID = re.compile(r"[0-9a-f-]{36}")
+
+
+class UploadServicer(upload_service_pb2_grpc.UploadServiceServicer):
+    """Converts, calls one use case, converts back."""
+
+    def __init__(self, use_cases: UseCases) -> None:
+        self._use_cases = use_cases
+
+    def CreateUpload(self, request: pb.CreateUploadRequest, context: grpc.ServicerContext) -> pb.CreateUploadResponse:
+        return pb.CreateUploadResponse(upload=upload_message(self._use_cases.create_upload(spec_of(request.spec))))
+
+    def WriteUpload(
+        self, request_iterator: Iterator[pb.WriteUploadRequest], context: grpc.ServicerContext
+    ) -> pb.WriteUploadResponse:
+        first = next(request_iterator, None)
+        if first is None:
+            raise InvalidArgumentError.of("upload_id", "must be in the first message.")
+        return pb.WriteUploadResponse(
+            upload=upload_message(self._write(first.upload_id, first.write_offset, _data(first, request_iterator)))
+        )
+
+    def WriteUploadContent(
+        self, request_iterator: Iterator[pb.WriteUploadContentRequest], context: grpc.ServicerContext
+    ) -> pb.WriteUploadContentResponse:
+        first = next(request_iterator, None)
+        if first is None:
+            raise InvalidArgumentError.of("upload_id", "must be in the first message.")
+
+        def pieces() -> Iterator[bytes]:
+            yield first.content.data
+            for request in request_iterator:
+                yield request.content.data
+
+        return pb.WriteUploadContentResponse(
+            upload=upload_message(self._write(first.upload_id, first.write_offset, pieces()))
+        )
+
+    def GetUpload(self, request: pb.GetUploadRequest, context: grpc.ServicerContext) -> pb.GetUploadResponse:
+        return pb.GetUploadResponse(upload=upload_message(self._use_cases.get_upload(_upload_id(request.id, "id"))))
+
+    def CompleteUpload(
+        self, request: pb.CompleteUploadRequest, context: grpc.ServicerContext
+    ) -> pb.CompleteUploadResponse:
+        model = self._use_cases.complete_upload(_upload_id(request.id, "id"), request.sha256)
+        return pb.CompleteUploadResponse(model=model_message(model))
+
+    def CancelUpload(self, request: pb.CancelUploadRequest, context: grpc.ServicerContext) -> pb.CancelUploadResponse:
+        self._use_cases.cancel_upload(_upload_id(request.id, "id"))
+        return pb.CancelUploadResponse()
+
+    def _write(self, upload_id: str, offset: int, pieces: Iterator[bytes]) -> Upload:
+        if offset < 0:
+            raise InvalidArgumentError.of("write_offset", "must not be negative.")
+        return self._use_cases.write_upload(_upload_id(upload_id, "upload_id"), offset, pieces)
+
+
+def _data(first: pb.WriteUploadRequest, requests: Iterator[pb.WriteUploadRequest]) -> Iterator[bytes]:
+    position = first.write_offset + len(first.data)
+    yield first.data
+    for request in requests:
+        if request.upload_id and request.upload_id != first.upload_id:
+            raise InvalidArgumentError.of("upload_id", "is another one than in the first message.")
+        if request.HasField("write_offset") and request.write_offset != position:
+            raise OutOfRangeError(
+                f"The next byte is at {position}, not at {request.write_offset}.", write_offset=str(position)
+            )
+        position += len(request.data)
+        yield request.data
+
+
+def _upload_id(text: str, name: str) -> str:
+    if not _UPLOAD_ID.fullmatch(text):
+        raise InvalidArgumentError.of(name, "must be the id of an upload, a UUID in lower case.")
+    return text

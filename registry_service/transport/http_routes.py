@@ -1,0 +1,94 @@
+"""What the gateway must know of the API, read from its descriptor set: plain data, no protobuf."""
+
+import importlib.resources
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from google.api import annotations_pb2, http_pb2
+from google.protobuf import any_pb2, descriptor_pb2, duration_pb2
+from google.rpc import error_details_pb2, status_pb2
+
+PACKAGE = "modelregistry.v1"
+
+_VARIABLE = re.compile(r"\{[\w.]+(?:=([^}]*))?\}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class HttpRoutes:
+    """The HTTP face of the gRPC services."""
+
+    descriptor_set: bytes
+    """A serialized google.protobuf.FileDescriptorSet, with all that the services and their errors need."""
+    services: tuple[str, ...]
+    """Full names of the gRPC services that have JSON routes."""
+    paths: tuple[tuple[str, tuple[str, ...]], ...]
+    """Each path as a regular expression (RE2, for the whole path) and its HTTP methods, sorted. The first that
+    matches counts: paths with a verb (`:complete`) come before the ones whose last segment would swallow it."""
+
+
+def http_routes() -> HttpRoutes:
+    """Reads the descriptor set that was generated beside the stubs."""
+    raw = importlib.resources.files("modelregistry").joinpath("descriptor.binpb").read_bytes()
+    descriptors = descriptor_pb2.FileDescriptorSet.FromString(raw)
+    services: list[str] = []
+    methods: dict[str, set[str]] = {}
+    for file in descriptors.file:
+        file.ClearField("source_code_info")  # comments: four fifths of the bytes
+        if file.package != PACKAGE:
+            continue
+        for service in file.service:
+            bindings = [binding for method in service.method for binding in _bindings(method)]
+            if bindings:
+                services.append(f"{PACKAGE}.{service.name}")
+            for method, template in bindings:
+                methods.setdefault(_regex(template), set()).add(method)
+    _add_error_details(descriptors)
+    return HttpRoutes(
+        descriptor_set=descriptors.SerializeToString(),
+        services=tuple(sorted(services)),
+        paths=tuple((path, tuple(sorted(methods[path]))) for path in sorted(methods, key=_verbs_first)),
+    )
+
+
+def _bindings(method: descriptor_pb2.MethodDescriptorProto) -> Iterator[tuple[str, str]]:
+    """The HTTP methods and path templates of one RPC."""
+    if not method.options.HasExtension(annotations_pb2.http):
+        return
+    rule = method.options.Extensions[annotations_pb2.http]
+    for binding in (rule, *rule.additional_bindings):
+        yield _method_and_template(binding)
+
+
+def _method_and_template(rule: http_pb2.HttpRule) -> tuple[str, str]:
+    kind = rule.WhichOneof("pattern")
+    if kind is None:
+        raise ValueError("a google.api.http annotation without a pattern")
+    if kind == "custom":
+        return rule.custom.kind, rule.custom.path
+    return kind.upper(), getattr(rule, kind)
+
+
+def _verbs_first(path: str) -> tuple[bool, str]:
+    return ":" not in path, path
+
+
+def _regex(template: str) -> str:
+    """The regular expression of a path template: `{x}` is one segment, `{x=**}` the rest of the path."""
+    parts = []
+    end = 0
+    for variable in _VARIABLE.finditer(template):
+        parts.append(re.escape(template[end : variable.start()]))
+        pattern = variable[1] or "*"
+        parts.append(".+" if pattern == "**" else re.escape(pattern).replace(r"\*", "[^/]+"))
+        end = variable.end()
+    parts.append(re.escape(template[end:]))
+    return "".join(parts)
+
+
+def _add_error_details(descriptors: descriptor_pb2.FileDescriptorSet) -> None:
+    """Adds the messages of errors: no RPC names them, and without them an error's details can't become JSON."""
+    known = {file.name for file in descriptors.file}
+    for module in (any_pb2, duration_pb2, status_pb2, error_details_pb2):  # each after what it imports
+        if module.DESCRIPTOR.name not in known:
+            module.DESCRIPTOR.CopyToProto(descriptors.file.add())

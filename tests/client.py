@@ -1,0 +1,213 @@
+"""A client for tests: the stubs, and what every test would write again."""
+
+import contextlib
+import hashlib
+import io
+import zipfile
+from collections.abc import Iterable, Iterator
+from typing import Any, TypeVar, cast
+
+import grpc
+import pytest
+from google.protobuf.message import Message
+from google.rpc import error_details_pb2
+from grpc_status import rpc_status
+from modelregistry.v1 import (
+    artifact_service_pb2,
+    artifact_service_pb2_grpc,
+    model_pb2,
+    model_service_pb2,
+    model_service_pb2_grpc,
+    system_service_pb2_grpc,
+    upload_pb2,
+    upload_service_pb2,
+    upload_service_pb2_grpc,
+)
+
+DetailT = TypeVar("DetailT", bound=Message)
+
+CHUNK = 256 * 1024
+
+
+class Client:
+    """Stubs on one channel."""
+
+    def __init__(self, address: str) -> None:
+        self.address = address
+        # No waiting between attempts to reconnect: tests take servers away and bring them back.
+        self.channel = grpc.insecure_channel(
+            address,
+            options=[("grpc.initial_reconnect_backoff_ms", 100), ("grpc.max_reconnect_backoff_ms", 200)],
+        )
+        self.models = model_service_pb2_grpc.ModelServiceStub(self.channel)
+        self.uploads = upload_service_pb2_grpc.UploadServiceStub(self.channel)
+        self.artifacts = artifact_service_pb2_grpc.ArtifactServiceStub(self.channel)
+        self.system = system_service_pb2_grpc.SystemServiceStub(self.channel)
+
+    def register(self, data: bytes = b"weights", **fields: Any) -> model_pb2.Model:
+        """Registers a model in one call; see `spec` for the fields."""
+        return self.models.RegisterModel(registration(spec(**fields), pieces(data))).model
+
+    def get(self, model_id: str) -> model_pb2.Model:
+        return self.models.GetModel(model_service_pb2.GetModelRequest(id=model_id)).model
+
+    def all(self, filter: str = "", **fields: Any) -> list[model_pb2.Model]:  # noqa: A002
+        """Lists all pages."""
+        return list(self.iterate(filter, **fields))
+
+    def iterate(self, filter: str = "", **fields: Any) -> Iterator[model_pb2.Model]:  # noqa: A002
+        request = model_service_pb2.ListModelsRequest(filter=filter, **fields)
+        while True:
+            page = self.models.ListModels(request)
+            yield from page.models
+            if not page.next_page_token:
+                return
+            request.page_token = page.next_page_token
+
+    def names(self, filter: str = "", **fields: Any) -> list[str]:  # noqa: A002
+        return [model.name for model in self.iterate(filter, **fields)]
+
+    def update(self, model_id: str, paths: Iterable[str] = (), **fields: Any) -> model_pb2.Model:
+        return self.models.UpdateModel(
+            model_service_pb2.UpdateModelRequest(
+                model=model_pb2.Model(id=model_id, **fields), update_mask={"paths": list(paths)}
+            )
+        ).model
+
+    def delete(self, model_id: str, **fields: Any) -> None:
+        self.models.DeleteModel(model_service_pb2.DeleteModelRequest(id=model_id, **fields))
+
+    def download(self, model_id: str, **fields: Any) -> bytes:
+        answers = self.artifacts.DownloadArtifact(
+            artifact_service_pb2.DownloadArtifactRequest(model_id=model_id, **fields)
+        )
+        return b"".join(answer.chunk for answer in answers)
+
+    def verify(self, model_id: str) -> artifact_service_pb2.VerifyArtifactResponse:
+        return self.artifacts.VerifyArtifact(artifact_service_pb2.VerifyArtifactRequest(model_id=model_id))
+
+    def files(self, model_id: str, **fields: Any) -> artifact_service_pb2.ListArtifactFilesResponse:
+        return self.artifacts.ListArtifactFiles(
+            artifact_service_pb2.ListArtifactFilesRequest(model_id=model_id, **fields)
+        )
+
+    def download_file(self, model_id: str, name: str) -> bytes:
+        answers = self.artifacts.DownloadArtifactFile(
+            artifact_service_pb2.DownloadArtifactFileRequest(model_id=model_id, name=name)
+        )
+        return b"".join(answer.chunk for answer in answers)
+
+    def create_upload(self, **fields: Any) -> upload_pb2.Upload:
+        return self.uploads.CreateUpload(upload_service_pb2.CreateUploadRequest(spec=spec(**fields))).upload
+
+    def write_upload(self, upload_id: str, offset: int, data: bytes, chunk: int = CHUNK) -> upload_pb2.Upload:
+        return self.uploads.WriteUpload(writes(upload_id, offset, pieces(data, chunk))).upload
+
+    def get_upload(self, upload_id: str) -> upload_pb2.Upload:
+        return self.uploads.GetUpload(upload_service_pb2.GetUploadRequest(id=upload_id)).upload
+
+    def complete_upload(self, upload_id: str, **fields: Any) -> model_pb2.Model:
+        return self.uploads.CompleteUpload(upload_service_pb2.CompleteUploadRequest(id=upload_id, **fields)).model
+
+    def cancel_upload(self, upload_id: str) -> None:
+        self.uploads.CancelUpload(upload_service_pb2.CancelUploadRequest(id=upload_id))
+
+    def close(self) -> None:
+        self.channel.close()
+
+
+def spec(
+    name: str = "yolo", version: str = "1", artifact: dict[str, Any] | None = None, **fields: Any
+) -> model_service_pb2.ModelSpec:
+    """Makes a spec; `artifact` holds the fields of ArtifactSpec, the others are the model's."""
+    return model_service_pb2.ModelSpec(
+        model=model_pb2.Model(name=name, version=version, **fields),
+        artifact=model_service_pb2.ArtifactSpec(**(artifact or {})),
+    )
+
+
+def pieces(data: bytes, size: int = CHUNK) -> Iterator[bytes]:
+    for start in range(0, len(data), size):
+        yield data[start : start + size]
+
+
+def registration(
+    model_spec: model_service_pb2.ModelSpec, chunks: Iterable[bytes]
+) -> Iterator[model_service_pb2.RegisterModelRequest]:
+    """Makes the messages of RegisterModel."""
+    yield model_service_pb2.RegisterModelRequest(spec=model_spec)
+    for chunk in chunks:
+        yield model_service_pb2.RegisterModelRequest(chunk=chunk)
+
+
+def writes(upload_id: str, offset: int, chunks: Iterable[bytes]) -> Iterator[upload_service_pb2.WriteUploadRequest]:
+    """Makes the messages of WriteUpload."""
+    yield upload_service_pb2.WriteUploadRequest(upload_id=upload_id, write_offset=offset)
+    for chunk in chunks:
+        yield upload_service_pb2.WriteUploadRequest(data=chunk)
+
+
+def zip_of(members: dict[str, bytes], compression: int = zipfile.ZIP_DEFLATED) -> bytes:
+    """Makes a ZIP."""
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", compression) as archive:
+        for name, data in members.items():
+            archive.writestr(name, data)
+    return buffer.getvalue()
+
+
+def sha256(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
+class Refusal:
+    """What a refused call answered."""
+
+    error: grpc.RpcError
+
+    @property
+    def code(self) -> grpc.StatusCode:
+        return self._call.code()
+
+    @property
+    def message(self) -> str:
+        return self._call.details() or ""
+
+    @property
+    def reason(self) -> str:
+        return str(self.detail(error_details_pb2.ErrorInfo).reason)
+
+    @property
+    def metadata(self) -> dict[str, str]:
+        return dict(self.detail(error_details_pb2.ErrorInfo).metadata)
+
+    @property
+    def fields(self) -> list[str]:
+        """The fields that the answer says are wrong."""
+        return [v.field for v in self.detail(error_details_pb2.BadRequest).field_violations]
+
+    def detail(self, kind: type[DetailT]) -> DetailT:
+        status = rpc_status.from_call(self._call)
+        assert status is not None, f"no details: {self.error}"
+        for packed in status.details:
+            if packed.Is(kind.DESCRIPTOR):
+                found = kind()
+                packed.Unpack(found)
+                return found
+        raise AssertionError(f"no {kind.__name__} in {status}")
+
+    @property
+    def _call(self) -> grpc.Call:
+        return cast("grpc.Call", self.error)
+
+
+@contextlib.contextmanager
+def refused(code: grpc.StatusCode, reason: str | None = None) -> Iterator[Refusal]:
+    """Expects that the call in the block ends with this status."""
+    refusal = Refusal()
+    with pytest.raises(grpc.RpcError) as caught:
+        yield refusal
+    refusal.error = caught.value
+    assert refusal.code is code, f"{refusal.code}: {refusal.message}"
+    if reason is not None:
+        assert refusal.reason == reason

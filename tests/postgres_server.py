@@ -1,0 +1,100 @@
+"""A real PostgreSQL for tests, from the wheel, and a fresh database for each test."""
+
+import itertools
+from collections.abc import Iterator
+from contextlib import closing
+
+import psycopg
+import pytest
+from psycopg import sql
+from sqlalchemy import Engine
+
+from registry_service.embedded.postgres import EmbeddedPostgres, PostgresAddress
+from registry_service.storage.sql.engine import make_engine
+from registry_service.storage.sql.schema import migrate
+from tests.folders import passable_folder
+
+_TEMPLATE = "migrated"
+_numbers = itertools.count(1)
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[PostgresAddress]:
+    """A running server."""
+    with passable_folder() as folder, EmbeddedPostgres(folder, durable=False) as address:
+        yield address
+
+
+@pytest.fixture(scope="session")
+def _template(postgres: PostgresAddress) -> str:
+    create_database(postgres, _TEMPLATE, "template1")
+    engine = engine_of(postgres, _TEMPLATE)
+    migrate(engine)
+    engine.dispose()
+    return _TEMPLATE
+
+
+@pytest.fixture
+def empty_database(postgres: PostgresAddress) -> Iterator[Engine]:
+    """A database without tables."""
+    name = f"test_{next(_numbers)}"
+    create_database(postgres, name, "template1")
+    yield from _engine(postgres, name)
+
+
+@pytest.fixture
+def database_name(postgres: PostgresAddress, _template: str) -> Iterator[str]:
+    """The name of a database that is migrated and empty."""
+    name = f"test_{next(_numbers)}"
+    create_database(postgres, name, _template)
+    yield name
+    drop_database(postgres, name)
+
+
+@pytest.fixture
+def engine(postgres: PostgresAddress, database_name: str) -> Iterator[Engine]:
+    """Connections to `database_name`."""
+    engine = engine_of(postgres, database_name)
+    yield engine
+    engine.dispose()
+
+
+def engine_of(address: PostgresAddress, database: str) -> Engine:
+    return make_engine(
+        host=str(address.socket_dir),
+        port=address.port,
+        database=database,
+        user=address.user,
+        password="",
+        sslmode="prefer",
+        pool_size=16,
+        statement_timeout_seconds=30,
+    )
+
+
+def _engine(address: PostgresAddress, name: str) -> Iterator[Engine]:
+    engine = engine_of(address, name)
+    yield engine
+    engine.dispose()
+    drop_database(address, name)
+
+
+def create_database(address: PostgresAddress, name: str, template: str) -> None:
+    _execute(address, sql.SQL("CREATE DATABASE {} TEMPLATE {}").format(sql.Identifier(name), sql.Identifier(template)))
+
+
+def drop_database(address: PostgresAddress, name: str) -> None:
+    _execute(address, sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
+
+
+def _execute(address: PostgresAddress, statement: sql.Composed) -> None:
+    with closing(
+        psycopg.connect(
+            host=str(address.socket_dir),
+            port=address.port,
+            user=address.user,
+            dbname=address.database,
+            autocommit=True,
+        )
+    ) as connection:
+        connection.execute(statement)

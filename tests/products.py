@@ -1,0 +1,228 @@
+"""The product as its users run it: `model-registry` in processes of its own."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import grpc
+import httpx
+import psutil
+import pytest
+from grpc_health.v1 import health_pb2
+
+from registry_service.embedded.postgres import PostgresAddress
+from tests.client import Client
+from tests.folders import passable_folder
+from tests.postgres_server import create_database
+from tests.s3_server import S3Server, free_port
+from tests.waiting import eventually
+
+COMMAND = [sys.executable, "-m", "registry_service"]
+READY_SECONDS = 60
+
+
+def environment(**settings: object) -> dict[str, str]:
+    """Our environment without any setting of the registry, and with these."""
+    inherited = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(("PSQL_", "MINIO_", "SERVER_", "GRPC_", "MR_", "MIN_LOG", "ARTIFACT_", "GETI_"))
+    }
+    return inherited | {name.upper(): str(value) for name, value in settings.items()}
+
+
+@dataclass
+class Command:
+    """A `model-registry` command that runs until it is stopped."""
+
+    arguments: list[str]
+    env: dict[str, str]
+    log: Path
+    process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        with self.log.open("ab") as output:
+            self.process = subprocess.Popen(
+                [*COMMAND, *self.arguments],
+                env=self.env,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+
+    def stop(self, number: signal.Signals = signal.SIGTERM, seconds: float = 60) -> int:
+        """Sends a signal and returns the exit code."""
+        assert self.process is not None
+        self.process.send_signal(number)
+        code = self.process.wait(seconds)
+        self.process = None
+        return code
+
+    def kill(self) -> None:
+        """kill -9."""
+        self.stop(signal.SIGKILL)
+
+    def close(self) -> None:
+        if self.process is not None and self.process.poll() is None:
+            self.stop()
+        self.process = None
+
+    def output(self) -> str:
+        return self.log.read_text(encoding="utf-8", errors="replace")
+
+    def log_lines(self) -> list[dict[str, object]]:
+        """The JSON lines of the log."""
+        return [json.loads(line) for line in self.output().splitlines() if line.startswith("{")]
+
+
+@dataclass
+class Product:
+    """A running product: gRPC server and REST gateway."""
+
+    kind: str
+    grpc_port: int
+    rest_port: int
+    server: Command
+    gateway: Command | None
+    """None where the server's process runs it too (`up`)."""
+    client: Client = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.client = Client(self.grpc_address)
+
+    @property
+    def grpc_address(self) -> str:
+        return f"127.0.0.1:{self.grpc_port}"
+
+    @property
+    def rest_url(self) -> str:
+        return f"http://127.0.0.1:{self.rest_port}"
+
+    def wait_until_ready(self) -> None:
+        """Returns when gRPC's health service says SERVING and the gateway's /ready answers 200."""
+
+        def ready() -> bool:
+            process = self.server.process
+            if process is not None and process.poll() is not None:
+                pytest.fail(f"the server ended with {process.returncode}:\n{self.server.output()[-4000:]}")
+            return self.is_serving() and httpx.get(f"{self.rest_url}/ready").status_code == 200
+
+        eventually(ready, READY_SECONDS, "readiness")
+
+    def is_serving(self) -> bool:
+        """What gRPC's health service says."""
+        with grpc.insecure_channel(self.grpc_address) as channel:
+            answer = channel.unary_unary(
+                "/grpc.health.v1.Health/Check",
+                request_serializer=health_pb2.HealthCheckRequest.SerializeToString,
+                response_deserializer=health_pb2.HealthCheckResponse.FromString,
+            )(health_pb2.HealthCheckRequest(), timeout=5)
+        return bool(answer.status == health_pb2.HealthCheckResponse.SERVING)
+
+    def processes(self) -> list[psutil.Process]:
+        """Every process of the product."""
+        roots = [
+            psutil.Process(command.process.pid)
+            for command in (self.server, self.gateway)
+            if command is not None and command.process is not None
+        ]
+        return [process for root in roots for process in (root, *root.children(recursive=True))]
+
+    def close(self) -> None:
+        self.client.close()
+        for command in (self.gateway, self.server):
+            if command is not None:
+                command.close()
+
+
+@contextmanager
+def running_up(folder: Path, **settings: object) -> Iterator[Product]:
+    """`model-registry up`: everything embedded."""
+    grpc_port, rest_port = free_port(), free_port()
+    arguments = ["up", f"--data-dir={folder / 'data'}", f"--rest-port={rest_port}", f"--grpc-port={grpc_port}"]
+    server = Command(arguments, environment(**settings), folder / "up.log")
+    product = Product("embedded", grpc_port, rest_port, server, None)
+    try:
+        server.start()
+        product.wait_until_ready()
+        yield product
+    finally:
+        product.close()
+
+
+def s3_settings(postgres: PostgresAddress, database: str, s3: S3Server, bucket: str) -> dict[str, object]:
+    """The environment of a server on a Postgres and an S3."""
+    return {
+        "psql_hostname": postgres.socket_dir,
+        "psql_port": postgres.port,
+        "psql_database": database,
+        "mr_user_name": postgres.user,
+        "minio_hostname": s3.endpoint.host,
+        "minio_server_port": s3.endpoint.port,
+        "minio_access_key": s3.endpoint.access_key,
+        "minio_secret_key": s3.endpoint.secret_key,
+        "minio_bucket_name": bucket,
+    }
+
+
+@contextmanager
+def running_serve(folder: Path, settings: Mapping[str, object], arguments: tuple[str, ...] = ()) -> Iterator[Product]:
+    """`model-registry serve` and `model-registry gateway`, each a process of its own."""
+    grpc_port, rest_port = free_port(), free_port()
+    product = Product(
+        "s3",
+        grpc_port,
+        rest_port,
+        Command(["serve", *arguments], environment(**settings, grpc_port=grpc_port), folder / "serve.log"),
+        Command(
+            ["gateway"],
+            environment(grpc_upstreams=f"127.0.0.1:{grpc_port}", server_port=rest_port),
+            folder / "gateway.log",
+        ),
+    )
+    try:
+        product.server.start()
+        assert product.gateway is not None
+        product.gateway.start()
+        product.wait_until_ready()
+        yield product
+    finally:
+        product.close()
+
+
+@pytest.fixture(scope="session", params=["embedded", "s3"])
+def product(request: pytest.FixtureRequest) -> Iterator[Product]:
+    """The running product, once embedded and once on a real S3; shared, so tests name their models apart."""
+    with ExitStack() as stack:
+        folder = stack.enter_context(passable_folder())
+        if request.param == "embedded":
+            yield stack.enter_context(running_up(folder))
+        else:
+            postgres: PostgresAddress = request.getfixturevalue("postgres")
+            s3: S3Server = request.getfixturevalue("s3_server")
+            database: str = request.getfixturevalue("product_database")
+            settings = s3_settings(postgres, database, s3, "product")
+            yield stack.enter_context(running_serve(folder, settings))
+
+
+@pytest.fixture(scope="session")
+def product_database(postgres: PostgresAddress) -> str:
+    """The name of an empty database for `product`; the server migrates it."""
+    create_database(postgres, "product", "template1")
+    return "product"
+
+
+def grpcurl() -> str:
+    """The program grpcurl (GRPCURL_BINARY, else on PATH); the test is skipped where there is none."""
+    found = os.environ.get("GRPCURL_BINARY") or shutil.which("grpcurl")
+    if found is None:
+        pytest.skip("needs grpcurl on PATH, or GRPCURL_BINARY")
+    return found

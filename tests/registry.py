@@ -1,0 +1,86 @@
+"""A registry inside the test's process: a real gRPC server on a real Postgres and a folder."""
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import Engine, text
+
+from registry_service.bootstrap import Registry, build_server, open_registry
+from registry_service.config import Settings, load
+from registry_service.embedded.postgres import PostgresAddress
+from tests.client import Client
+
+
+@dataclass
+class RunningRegistry:
+    """What tests talk to, and what they look into."""
+
+    client: Client
+    parts: Registry
+    engine: Engine
+    artifact_dir: Path
+
+    def objects(self) -> list[Path]:
+        """Every file that the artifact store keeps, finished or not."""
+        return sorted(path for path in self.artifact_dir.rglob("*") if path.is_file())
+
+    def count(self, table: str) -> int:
+        with self.engine.connect() as connection:
+            number: int = connection.execute(text(f"SELECT count(*) FROM {table}")).scalar_one()
+            return number
+
+    def execute(self, statement: str) -> None:
+        with self.engine.begin() as connection:
+            connection.execute(text(statement))
+
+
+StartRegistry = Callable[..., RunningRegistry]
+
+
+@pytest.fixture
+def start_registry(
+    postgres: PostgresAddress, database_name: str, engine: Engine, tmp_path: Path
+) -> Iterator[StartRegistry]:
+    """Starts a registry with settings of the test's own: `start_registry(max_streams=2)`."""
+    with ExitStack() as stack:
+
+        def start(**settings: Any) -> RunningRegistry:
+            artifact_dir = tmp_path / "artifacts"
+            values = {
+                "psql_hostname": str(postgres.socket_dir),
+                "psql_port": postgres.port,
+                "psql_database": database_name,
+                "mr_user_name": postgres.user,
+                "artifact_store": "local",
+                "artifact_dir": artifact_dir,
+                "grpc_port": 1,  # replaced below
+                "shutdown_grace_seconds": 5,
+                "gc_interval_seconds": 3600,
+            } | settings
+            # Port 0, any that is free, is nothing that a person could mean in a setting.
+            loaded = load(Settings, **values).model_copy(update={"grpc_port": 0})
+            parts = stack.enter_context(open_registry(loaded))
+            server = build_server(parts, loaded)
+            server.start()
+            stack.callback(server.stop)
+            client = Client(f"127.0.0.1:{server.port}")
+            stack.callback(client.close)
+            return RunningRegistry(client, parts, engine, artifact_dir)
+
+        yield start
+
+
+@pytest.fixture
+def registry(start_registry: StartRegistry) -> RunningRegistry:
+    """A registry with default settings."""
+    return start_registry()
+
+
+@pytest.fixture
+def client(registry: RunningRegistry) -> Client:
+    """A client of `registry`."""
+    return registry.client

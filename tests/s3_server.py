@@ -1,0 +1,380 @@
+"""A real S3 for tests: MinIO where there is one, else moto's server.
+
+MinIO is looked for in MINIO_BINARY and on PATH. moto is an imitation; what it
+does not do is listed in MOTO_GAPS, and a test that needs it names the gap.
+"""
+
+import ipaddress
+import os
+import shutil
+import signal
+import socket
+import ssl
+import struct
+import subprocess
+import sys
+import threading
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Literal
+from urllib.error import URLError
+from urllib.request import urlopen
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+
+MOTO_GAPS = {
+    "credentials": "moto accepts every access key and secret key",
+    "durability": "moto keeps objects in memory, and forgets them when it stops",
+    "aborted uploads": "moto fails with an internal error when an aborted upload is used",
+    "keep-alive": "moto closes the connection after every answer",
+}
+
+READY_WITHIN_SECONDS = 60
+STOPPED_WITHIN_SECONDS = 20
+
+
+def minio_binary() -> str | None:
+    """The MinIO that tests use, None when there is none."""
+    configured = os.environ.get("MINIO_BINARY")
+    if configured:
+        # A wrong setting must not silently become moto.
+        if not os.access(configured, os.X_OK):
+            raise FileNotFoundError(f"MINIO_BINARY is no program: {configured}")
+        return configured
+    return shutil.which("minio")
+
+
+def pytest_report_header() -> str:
+    binary = minio_binary()
+    if binary:
+        return f"S3: MinIO ({binary})"
+    return "S3: moto, an imitation; set MINIO_BINARY or put minio on PATH for the real thing"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Certificates:
+    """Files of a server's certificate for loopback, its key, and the CA it is from."""
+
+    cert: Path
+    key: Path
+    ca: Path
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class S3Endpoint:
+    """How to reach a server: what `storage.artifacts.s3.connect` takes, but for the bucket."""
+
+    host: str
+    port: int
+    access_key: str
+    secret_key: str
+    secure: bool
+    ca_cert: Path | None
+
+
+class S3Server:
+    """One server on loopback, which can go away and come back on its port."""
+
+    def __init__(self, folder: Path, certificates: Certificates | None = None) -> None:
+        binary = minio_binary()
+        self.kind: Literal["minio", "moto"] = "minio" if binary else "moto"
+        self.endpoint = S3Endpoint(
+            host="127.0.0.1",
+            port=free_port(),
+            access_key="tests-access-key",
+            secret_key=uuid.uuid4().hex,
+            secure=certificates is not None,
+            ca_cert=certificates.ca if certificates else None,
+        )
+        self._folder = folder
+        self._command = self._minio(binary, certificates) if binary else self._moto(certificates)
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def require(self, capability: str) -> None:
+        """Skips the test when this server is known not to have the capability, one of MOTO_GAPS."""
+        reason = MOTO_GAPS[capability]
+        if self.kind == "moto":
+            pytest.skip(reason)
+
+    def start(self) -> None:
+        """Starts the server and returns when it answers."""
+        assert self._process is None, "started already"
+        log = self._folder / "server.log"
+        self._folder.mkdir(parents=True, exist_ok=True)
+        with log.open("ab") as output:
+            self._process = subprocess.Popen(
+                self._command,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                env={
+                    **os.environ,
+                    "HOME": str(self._folder),
+                    "MINIO_ROOT_USER": self.endpoint.access_key,
+                    "MINIO_ROOT_PASSWORD": self.endpoint.secret_key,
+                    "MINIO_BROWSER": "off",
+                    "MINIO_UPDATE": "off",
+                },
+            )
+        deadline = time.monotonic() + READY_WITHIN_SECONDS
+        while not self._is_ready():
+            with suppress(subprocess.TimeoutExpired):
+                self._process.wait(0.05)
+            if self._process.returncode is not None or time.monotonic() > deadline:
+                self.kill()
+                raise RuntimeError(f"{self.kind} did not start:\n{log.read_text(errors='replace')}")
+
+    def stop(self) -> None:
+        """Stops the server in order; nothing when it is stopped already."""
+        self._end(signal.SIGTERM)
+
+    def kill(self) -> None:
+        """Stops the server as a crash would."""
+        self._end(signal.SIGKILL)
+
+    @contextmanager
+    def frozen(self) -> Iterator[None]:
+        """Lets the server accept connections, but answer nothing, for a while."""
+        assert self._process is not None, "not started"
+        self._process.send_signal(signal.SIGSTOP)
+        # The signal only asks: until every thread has stopped, one may still answer.
+        os.waitid(os.P_PID, self._process.pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT)
+        try:
+            yield
+        finally:
+            self._process.send_signal(signal.SIGCONT)
+
+    @contextmanager
+    def away(self) -> Iterator[None]:
+        """Stops the server for a while."""
+        self.stop()
+        try:
+            yield
+        finally:
+            self.start()
+
+    def _end(self, how: signal.Signals) -> None:
+        process, self._process = self._process, None
+        if process is None:
+            return
+        process.send_signal(how)
+        try:
+            process.wait(STOPPED_WITHIN_SECONDS)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+    def _is_ready(self) -> bool:
+        scheme, context = "http", None
+        if self.endpoint.secure:
+            scheme, context = "https", ssl.create_default_context(cafile=self.endpoint.ca_cert)
+        path = "minio/health/ready" if self.kind == "minio" else "moto-api/data.json"
+        url = f"{scheme}://{self.endpoint.host}:{self.endpoint.port}/{path}"
+        try:
+            with urlopen(url, timeout=5, context=context) as answer:
+                return bool(answer.status == 200)
+        except (URLError, OSError) as error:
+            # HTTPError holds the answer's socket.
+            if hasattr(error, "close"):
+                error.close()
+            return False
+
+    def _minio(self, binary: str, certificates: Certificates | None) -> list[str]:
+        certs_dir = self._folder / "certs"
+        certs_dir.mkdir(parents=True, exist_ok=True)
+        if certificates:
+            shutil.copy(certificates.cert, certs_dir / "public.crt")
+            shutil.copy(certificates.key, certs_dir / "private.key")
+        address = f"{self.endpoint.host}:{self.endpoint.port}"
+        return [binary, "server", "--address", address, "--certs-dir", str(certs_dir), str(self._folder / "data")]
+
+    def _moto(self, certificates: Certificates | None) -> list[str]:
+        # A process of its own, unlike ThreadedMotoServer: it can be killed, and its memory is not the tests'.
+        command = [sys.executable, "-m", "moto.server", "-H", self.endpoint.host, "-p", str(self.endpoint.port)]
+        if certificates:
+            command += ["--ssl", "--ssl-cert", str(certificates.cert), "--ssl-key", str(certificates.key)]
+        return command
+
+
+@contextmanager
+def running_s3(folder: Path, certificates: Certificates | None = None) -> Iterator[S3Server]:
+    """Runs a server on a free port of loopback, with TLS when it has certificates."""
+    server = S3Server(folder, certificates)
+    server.start()
+    try:
+        yield server
+    finally:
+        server.stop()
+
+
+@pytest.fixture(scope="session")
+def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
+    """One server for all tests: take a bucket of your own, and leave it running."""
+    with running_s3(tmp_path_factory.mktemp("s3")) as server:
+        yield server
+
+
+def new_bucket_name() -> str:
+    return f"tests-{uuid.uuid4().hex}"
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def make_certificates(folder: Path) -> Certificates:
+    """Makes a CA, and a certificate of it for 127.0.0.1 and localhost, in a new folder."""
+    folder.mkdir(parents=True)
+    begin, end = datetime.now(UTC) - timedelta(hours=1), datetime.now(UTC) + timedelta(days=1)
+
+    def builder(name: str, issuer: x509.Name | None, key: ec.EllipticCurvePrivateKey) -> x509.CertificateBuilder:
+        subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
+        return (
+            x509.CertificateBuilder(subject_name=subject, issuer_name=issuer or subject)
+            .public_key(key.public_key())
+            .serial_number(x509.random_serial_number())
+            .not_valid_before(begin)
+            .not_valid_after(end)
+            .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
+        )
+
+    ca_key, key = ec.generate_private_key(ec.SECP256R1()), ec.generate_private_key(ec.SECP256R1())
+    ca = (
+        builder(f"Tests' CA {uuid.uuid4()}", None, ca_key)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+        .add_extension(
+            x509.KeyUsage(
+                digital_signature=True,
+                content_commitment=False,
+                key_encipherment=False,
+                data_encipherment=False,
+                key_agreement=False,
+                key_cert_sign=True,
+                crl_sign=True,
+                encipher_only=False,
+                decipher_only=False,
+            ),
+            critical=True,
+        )
+        .sign(ca_key, hashes.SHA256())
+    )
+    names = [x509.IPAddress(ipaddress.ip_address("127.0.0.1")), x509.DNSName("localhost")]
+    certificate = (
+        builder("Tests' server", ca.subject, key)
+        .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
+        .add_extension(x509.SubjectAlternativeName(names), critical=False)
+        .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(ca_key.public_key()), critical=False)
+        .sign(ca_key, hashes.SHA256())
+    )
+    files = Certificates(cert=folder / "server.crt", key=folder / "server.key", ca=folder / "ca.crt")
+    files.cert.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
+    files.ca.write_bytes(ca.public_bytes(serialization.Encoding.PEM))
+    files.key.write_bytes(
+        key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    )
+    return files
+
+
+class TcpProxy:
+    """Passes TCP on to a server, and cuts a connection after so many bytes of answer.
+
+    `limits` is asked for each new connection in turn; None, or its end, means no limit.
+    """
+
+    def __init__(self, host: str, port: int, limits: Callable[[int], int | None], *, reset: bool = False) -> None:
+        self._upstream = (host, port)
+        self._limits = limits
+        self._reset = reset
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self._threads: list[threading.Thread] = []
+        self._sockets: list[socket.socket] = []
+        self._lock = threading.Lock()
+        self.port = int(self._listener.getsockname()[1])
+        self.connections = 0
+        """How many connections were made."""
+        self.answered = 0
+        """Bytes of answers passed on, over all connections."""
+
+    def __enter__(self) -> "TcpProxy":
+        self._run(self._accept)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        # shutdown wakes accept(); close alone does not.
+        with suppress(OSError):
+            self._listener.shutdown(socket.SHUT_RDWR)
+        self._listener.close()
+        with self._lock:
+            for end in self._sockets:
+                with suppress(OSError):
+                    end.shutdown(socket.SHUT_RDWR)
+        for thread in self._threads:
+            thread.join()
+        for end in self._sockets:
+            end.close()
+
+    def _run(self, target: Callable[..., None], *args: object) -> None:
+        thread = threading.Thread(target=target, args=args, daemon=True)
+        self._threads.append(thread)
+        thread.start()
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                client, _ = self._listener.accept()
+            except OSError:
+                return
+            try:
+                server = socket.create_connection(self._upstream)
+            except OSError:
+                client.close()
+                continue
+            with self._lock:
+                self._sockets += [client, server]
+                limit = self._limits(self.connections)
+                self.connections += 1
+            self._run(self._pass_request, client, server)
+            self._run(self._pass_answer, server, client, limit)
+
+    def _pass_request(self, client: socket.socket, server: socket.socket) -> None:
+        with suppress(OSError):
+            while data := client.recv(65536):
+                server.sendall(data)
+        _shut(server, client)
+
+    def _pass_answer(self, server: socket.socket, client: socket.socket, limit: int | None) -> None:
+        passed, cut = 0, False
+        with suppress(OSError):
+            while not cut and (data := server.recv(65536)):
+                # Cut no sooner than the server has more to say: with a limit of 0, after it has done as asked.
+                cut = limit is not None and passed + len(data) > limit
+                if cut and limit is not None:
+                    data = data[: limit - passed]
+                client.sendall(data)
+                passed += len(data)
+                with self._lock:
+                    self.answered += len(data)
+        if cut and self._reset:
+            # Linger of zero makes the close a reset, once the other thread's recv() has let go of the socket.
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            with suppress(OSError):
+                client.shutdown(socket.SHUT_RD)
+            client.close()
+        _shut(server, client)
+
+
+def _shut(*ends: socket.socket) -> None:
+    for end in ends:
+        with suppress(OSError):
+            end.shutdown(socket.SHUT_RDWR)

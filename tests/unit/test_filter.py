@@ -1,0 +1,431 @@
+import inspect
+import sys
+from datetime import UTC, datetime
+
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from registry_service.domain.errors import InvalidFilterError
+from registry_service.domain.filter import (
+    MAX_DEPTH,
+    MAX_LENGTH,
+    MAX_RESTRICTIONS,
+    And,
+    Comparator,
+    Field,
+    Kind,
+    Node,
+    Not,
+    Or,
+    Pattern,
+    Restriction,
+    Value,
+    parse,
+)
+
+DOCUMENTED = (
+    'name = "yolo*"',
+    "score >= 0.5 AND metrics.mAP50 > 0.6",
+    'name : "yolo"',
+    'precision : "fp16"',
+    'labels : "cat"',
+    'tags : "team"',
+    'tags.team = "vision"',
+    'NOT (format = "onnx" OR create_time < "2026-01-01T00:00:00Z")',
+    "yolo",
+)
+
+
+def outline(node: Node | None) -> str:
+    """Writes the tree with all its parentheses."""
+    match node:
+        case None:
+            return "everything"
+        case And(children):
+            return "(" + " and ".join(map(outline, children)) + ")"
+        case Or(children):
+            return "(" + " or ".join(map(outline, children)) + ")"
+        case Not(child):
+            return f"not {outline(child)}"
+        case Restriction(field, comparator, value):
+            shown = "*".join(value.parts) if isinstance(value, Pattern) else value
+            return " ".join([".".join(field.path), comparator.value, *([] if value is None else [str(shown)])])
+
+
+def only(text: str) -> Restriction:
+    node = parse(text)
+    assert isinstance(node, Restriction)
+    return node
+
+
+def error_of(text: str) -> tuple[str, int]:
+    with pytest.raises(InvalidFilterError) as raised:
+        parse(text)
+    return raised.value.message, int(raised.value.metadata["position"])
+
+
+class TestGrammar:
+    @pytest.mark.parametrize("blank", ["", " ", "\t\n "])
+    def test_a_blank_filter_is_every_model(self, blank: str) -> None:
+        assert parse(blank) is None
+
+    @pytest.mark.parametrize("text", DOCUMENTED)
+    def test_the_documented_examples_parse(self, text: str) -> None:
+        assert parse(text) is not None
+
+    @pytest.mark.parametrize(
+        ("text", "expected"),
+        [
+            ("a AND b OR c", "(name : a and (name : b or name : c))"),
+            ("a OR b AND c", "((name : a or name : b) and name : c)"),
+            ("a b OR c d", "(name : a and (name : b or name : c) and name : d)"),
+            ("(a b) OR c", "((name : a and name : b) or name : c)"),
+            ("a (b OR c)", "(name : a and (name : b or name : c))"),
+            ("(a)(b)", "(name : a and name : b)"),
+            ("NOT a OR b", "(not name : a or name : b)"),
+            ("NOT (a OR b)", "not (name : a or name : b)"),
+            ("NOT(a)", "not name : a"),
+            ("-a b", "(not name : a and name : b)"),
+            ("-(a b)", "not (name : a and name : b)"),
+            ("NOT NOT a", "name : a"),
+            ("--a", "name : a"),
+            ("NOT -a", "name : a"),
+            ('NOT version != "1"', "version = 1"),
+            ("((a))", "name : a"),
+        ],
+    )
+    def test_or_binds_tighter_than_and_and_not_tighter_than_both(self, text: str, expected: str) -> None:
+        assert outline(parse(text)) == expected
+
+    @pytest.mark.parametrize("text", ["name=a", "name =a", "name= a", "\tname\n=\n'a'", '"name" = a'])
+    def test_white_space_and_quotes_make_no_difference(self, text: str) -> None:
+        assert outline(parse(text)) == "name = a"
+
+    @pytest.mark.parametrize(
+        ("text", "searched"),
+        [("yolo", "yolo"), ('"two words"', "two words"), ("v1.5", "v1.5"), ("x-large", "x-large"), ("yo*lo", "yo*lo")],
+    )
+    def test_a_bare_word_is_searched_in_the_name(self, text: str, searched: str) -> None:
+        assert outline(parse(text)) == f"name : {searched}"
+
+    def test_a_minus_before_a_number_is_a_sign_in_a_value_alone(self) -> None:
+        assert outline(parse("score > -1.5e-3 -7")) == "(score > -0.0015 and not name : 7)"
+
+    @pytest.mark.parametrize("operator", ["=", "<", "<=", ">", ">="])
+    def test_every_comparator_of_the_grammar_is_known(self, operator: str) -> None:
+        assert only(f"score {operator} 1").comparator.value == operator
+
+    def test_not_equal_is_the_opposite_of_equal(self) -> None:
+        assert parse("format != onnx") == parse("NOT format = onnx")
+
+
+class TestTexts:
+    @pytest.mark.parametrize(
+        ("written", "parts"),
+        [
+            ("'it is'", ("it is",)),
+            ('"say \\"hi\\""', ('say "hi"',)),
+            ("'it\\'s'", ("it's",)),
+            ('"it\'s"', ("it's",)),
+            ('"back\\\\slash"', ("back\\slash",)),
+            ('"line\\nbreak"', ("line\nbreak",)),
+            ('"100%_"', ("100%_",)),
+            ('""', ("",)),
+            ('"*"', ("", "")),
+            ('"*.foo"', ("", ".foo")),
+            ('"foo*"', ("foo", "")),
+            ('"a*b*c"', ("a", "b", "c")),
+            ('"a***"', ("a", "")),
+            ('"2\\*3"', ("2*3",)),
+            ("2\\*3", ("2*3",)),
+            ('"\\\\*"', ("\\", "")),
+            ("sha256:ab.cd", ("sha256:ab.cd",)),
+            ('"null"', ("null",)),
+            ('"AND"', ("AND",)),
+        ],
+    )
+    def test_quotes_escapes_and_wildcards_mean_what_they_say(self, written: str, parts: tuple[str, ...]) -> None:
+        assert only(f"name = {written}").value == Pattern(parts)
+
+    def test_precision_is_compared_in_lower_case(self) -> None:
+        assert only("precision : FP16").value == Pattern(("fp16",))
+
+
+class TestFields:
+    @pytest.mark.parametrize(
+        ("text", "field"),
+        [
+            ("id = x", Field(("id",), Kind.TEXT)),
+            ("size = 1", Field(("size",), Kind.INTEGER)),
+            ("artifact.size = 1", Field(("size",), Kind.INTEGER)),
+            ("artifact.sha256 = x", Field(("sha256",), Kind.TEXT)),
+            ("revision = 1", Field(("revision",), Kind.INTEGER)),
+            ("score = 1", Field(("score",), Kind.NUMBER)),
+            ("update_time > 2026-01-01", Field(("update_time",), Kind.TIME)),
+            ("metrics.mAP50 > 1", Field(("metrics", "mAP50"), Kind.NUMBER, is_key=True)),
+            ("tags.team = x", Field(("tags", "team"), Kind.TEXT, is_key=True)),
+            ('tags."odd key.x" = x', Field(("tags", "odd key.x"), Kind.TEXT, is_key=True)),
+            ("tags.AND = x", Field(("tags", "AND"), Kind.TEXT, is_key=True)),
+            ("provenance.source_commit = x", Field(("provenance", "source_commit"), Kind.TEXT)),
+            ("provenance.datasets : x", Field(("provenance", "datasets"), Kind.LIST)),
+            ("provenance.datasets.digest = x", Field(("provenance", "datasets", "digest"), Kind.ELEMENT)),
+            ("provenance.parent_model_ids : x", Field(("provenance", "parent_model_ids"), Kind.LIST)),
+            ("provenance.seed = 7", Field(("provenance", "seed"), Kind.INTEGER)),
+            (
+                "provenance.hyperparameters.lr.start < 1",
+                Field(("provenance", "hyperparameters", "lr", "start"), Kind.JSON, is_key=True),
+            ),
+            (
+                "provenance.environment.python : 3",
+                Field(("provenance", "environment", "python"), Kind.TEXT, is_key=True),
+            ),
+            ("overview.key.sub = 1", Field(("overview", "key", "sub"), Kind.JSON, is_key=True)),
+        ],
+    )
+    def test_every_documented_path_finds_its_field(self, text: str, field: Field) -> None:
+        assert only(text).field == field
+
+    @pytest.mark.parametrize(
+        "text", ["tags : team", 'tags : "team"', "tags.team : *", 'tags.team : "*"', "tags.team != null"]
+    )
+    def test_a_map_has_a_key_where_the_key_is_present(self, text: str) -> None:
+        assert only(text) == Restriction(Field(("tags", "team"), Kind.TEXT, is_key=True), Comparator.PRESENT)
+
+    @pytest.mark.parametrize("name", ["name", "score", "create_time", "labels", "tags", "provenance", "overview"])
+    def test_a_star_asks_for_presence_and_null_for_absence(self, name: str) -> None:
+        assert outline(parse(f"{name}:*")) == f"{name} :*"
+        assert outline(parse(f"{name} = null")) == f"not {name} :*"
+
+    def test_an_object_has_its_declared_fields(self) -> None:
+        assert outline(parse("provenance : seed")) == "provenance.seed :*"
+
+
+class TestValues:
+    @pytest.mark.parametrize(
+        ("text", "value"),
+        [
+            ("score = 1", 1.0),
+            ("score = -.5", -0.5),
+            ("score = 1e3", 1000.0),
+            ('score = "0.5"', 0.5),
+            ("size = 1e3", 1000),
+            ("size = 9223372036854775807", 2**63 - 1),
+            ("size = -9223372036854775808", -(2**63)),
+            ("size : 5", 5),
+            ("overview.x = 5", 5),
+            ("overview.x = 0.5", 0.5),
+            ("overview.x = true", True),
+            ("overview.x = false", False),
+            ('overview.x = "5"', Pattern(("5",))),
+            ('overview.x = "true"', Pattern(("true",))),
+            ("overview.x = 1e30", 1e30),
+            ("overview.x = five", Pattern(("five",))),
+            ("tags.x = 5", Pattern(("5",))),
+            ("tags.x = true", Pattern(("true",))),
+        ],
+    )
+    def test_a_value_has_the_type_of_its_field(self, text: str, value: Value) -> None:
+        found = only(text).value
+        assert found == value
+        assert type(found) is type(value)
+
+    @pytest.mark.parametrize(
+        ("written", "time"),
+        [
+            ("2026-01-31", datetime(2026, 1, 31, tzinfo=UTC)),
+            ('"2026-01-31T12:30:00Z"', datetime(2026, 1, 31, 12, 30, tzinfo=UTC)),
+            ("2026-01-31T12:30:00Z", datetime(2026, 1, 31, 12, 30, tzinfo=UTC)),
+            ("2026-01-31t12:30:00z", datetime(2026, 1, 31, 12, 30, tzinfo=UTC)),
+            ('"2026-01-31 12:30:00Z"', datetime(2026, 1, 31, 12, 30, tzinfo=UTC)),
+            ("2012-04-21T11:30:00-04:00", datetime(2012, 4, 21, 15, 30, tzinfo=UTC)),
+            ("2012-04-21T11:30:00+04:30", datetime(2012, 4, 21, 7, 0, tzinfo=UTC)),
+            ("2026-01-31T00:00:00.5Z", datetime(2026, 1, 31, 0, 0, 0, 500_000, tzinfo=UTC)),
+            ("2026-01-31T00:00:00.123456789Z", datetime(2026, 1, 31, 0, 0, 0, 123_456, tzinfo=UTC)),
+            ("2016-12-31T23:59:60Z", datetime(2017, 1, 1, tzinfo=UTC)),
+        ],
+    )
+    def test_a_time_is_that_of_rfc_3339_or_a_date(self, written: str, time: datetime) -> None:
+        assert only(f"create_time >= {written}").value == time
+
+
+class TestErrors:
+    @pytest.mark.parametrize(
+        ("text", "position", "told"),
+        [
+            ("nmae = x", 1, "no field nmae (did you mean name?)"),
+            ("score > 1 AND nmae = x", 15, "did you mean name?"),
+            ("zzz = x", 1, "there are architecture, artifact, category"),
+            ("artifact.siez = 1", 10, "no field siez in artifact (did you mean size?)"),
+            ("provenance.source_comit = x", 12, "did you mean source_commit?"),
+            ("provenance : source_comit", 14, "did you mean source_commit?"),
+            ("artifact = x", 1, "artifact.size"),
+            ("score.x = 1", 7, "nothing inside score"),
+            ("metrics.a.b > 1", 11, "quote a key that has a dot"),
+            ("tags.te* = x", 6, "no wildcard"),
+            ("tags : te*", 8, "no wildcard"),
+            ("score = high", 9, "score is a number, which high is not"),
+            ("metrics.acc > high", 15, "metrics.acc is a number"),
+            ("score = 1*", 9, "no wildcard"),
+            ("score = 1e999", 9, "larger than a number can be"),
+            ("score = nan", 9, "which nan is not"),
+            ("score = inf", 9, "which inf is not"),
+            ("overview.x = 1e999", 14, "larger than a number can be"),
+            ("size = 1.5", 8, "no integer of 64 bits"),
+            ("size = 9223372036854775808", 8, "no integer of 64 bits"),
+            ("size = 1e999999999", 8, "no integer of 64 bits"),
+            ("size = 1e99999999999999999999", 8, "no integer of 64 bits"),
+            ("provenance.seed = -9223372036854775809", 19, "no integer of 64 bits"),
+            ("create_time > yesterday", 15, "yesterday is no time"),
+            ("create_time > 2026-02-30", 15, "no such time"),
+            ("create_time > 2026-01-01T00:00:00", 15, "is no time"),
+            ("create_time > 2026-W01-1", 15, "is no time"),
+            ("create_time > 0001-01-01T00:00:00+23:59", 15, "no such time"),
+            ("create_time > 9999-12-31T23:59:60Z", 15, "no such time"),
+            ("labels < cat", 8, "labels is a list, which < cannot compare"),
+            ("precision >= fp16", 11, "precision is a list"),
+            ("tags = team", 6, "tags is a map, which = cannot compare"),
+            ("provenance != x", 12, "provenance is an object"),
+            ("provenance.datasets.name < x", 26, "cannot compare"),
+            ("overview < true", 12, "no order"),
+            ("name < null", 8, "null has no order"),
+            ("name < a*", 8, "< compares with no wildcard"),
+            ("name = lower(x)", 8, "There are no functions, so no lower()"),
+            ("lower(name) = x", 1, "There are no functions, so no lower()"),
+            ("expr.matches(name)", 1, "There are no functions"),
+            ("name = (a OR b)", 8, "One value has to follow ="),
+            ("name = a,b", 9, "no place for ,"),
+            ("name = a = b", 10, "no place for ="),
+            ("name == a", 7, "no value behind ="),
+            ("name =", 7, "no value behind ="),
+            ("name = AND score > 1", 8, "but a keyword"),
+            ("= a", 1, "in place of ="),
+            ("a AND", 6, "The filter ends"),
+            ("a OR ", 6, "The filter ends"),
+            ("NOT", 4, "The filter ends"),
+            ("a AND OR b", 7, "in place of OR"),
+            ("AND a", 1, "in place of AND"),
+            ("a and b", 3, "AND is written in upper case"),
+            ("(a", 1, "no ) for the ("),
+            ("a)", 2, "no ( for the )"),
+            ("()", 2, "in place of )"),
+            ("a. b", 2, "no name right behind the dot"),
+            ("a .b", 3, "no place for ."),
+            ("a - b", 3, "nothing right behind the -"),
+            ("a -", 3, "nothing right behind the -"),
+            ("!a", 1, "write NOT"),
+            ("'a'b", 4, "A space or a keyword has to come before b"),
+            ("name = 'a", 8, "no closing quote"),
+            ("it's", 3, "no closing quote"),
+            ("name = 'a\\q'", 10, "no escape \\q"),
+            ("name = \\", 8, "nothing behind the backslash"),
+            ("name = 'a\0'", 10, "U+0000 cannot be stored"),
+            ("name = '\ud800'", 9, "U+D800 cannot be stored"),
+        ],
+    )
+    def test_an_error_says_what_is_wrong_and_where(self, text: str, position: int, told: str) -> None:
+        message, found = error_of(text)
+        assert told in message
+        assert found == position
+        assert message.endswith(f" at position {position}.")
+
+    def test_what_the_client_wrote_is_shortened_in_an_error(self) -> None:
+        message, _ = error_of(f"{'x' * 5_000} = 1")
+        assert len(message) < 1_000
+
+
+class TestLimits:
+    def test_a_filter_may_be_as_long_as_the_limit_and_no_longer(self) -> None:
+        longest = "x" * MAX_LENGTH
+        assert outline(parse(longest)) == f"name : {longest}"
+        assert error_of(longest + "x")[1] == MAX_LENGTH + 1
+
+    def test_parentheses_may_be_as_deep_as_the_limit_and_no_deeper(self) -> None:
+        assert outline(parse("(" * MAX_DEPTH + "a" + ")" * MAX_DEPTH)) == "name : a"
+        assert error_of("(" * (MAX_DEPTH + 1) + "a" + ")" * (MAX_DEPTH + 1))[1] == MAX_DEPTH + 1
+
+    def test_there_may_be_as_many_restrictions_as_the_limit_and_no_more(self) -> None:
+        most = " ".join(["ab"] * MAX_RESTRICTIONS)
+        root = parse(most)
+        assert isinstance(root, And)
+        assert len(root.children) == MAX_RESTRICTIONS
+        assert error_of(most + " OR ab")[1] == len(most) + 5
+
+    def test_a_path_may_have_as_many_names_as_the_limit_and_no_more(self) -> None:
+        longest = "overview" + ".x" * (MAX_DEPTH - 1)
+        assert len(only(f"{longest} = 1").field.path) == MAX_DEPTH
+        assert error_of(f"{longest}.x = 1")[1] == len(longest) + 2
+
+    @pytest.mark.parametrize(
+        "text", ["(" * 8_000, "-" * 8_000, "NOT " * 2_000, "-(" * 4_000, "NOT(" * 2_000, "a." * 4_000]
+    )
+    def test_repetition_ends_in_an_error_not_in_a_deep_stack(self, text: str) -> None:
+        error_of(text)
+
+    def test_thousands_of_minuses_cancel_each_other(self) -> None:
+        assert outline(parse("-" * 8_001 + "a")) == "not name : a"
+
+
+PIECES = st.sampled_from(
+    [
+        *(
+            "name",
+            "score",
+            "tags",
+            "metrics",
+            "provenance",
+            "overview",
+            "artifact",
+            "create_time",
+            "labels",
+            "seed",
+            "x",
+        ),
+        *("AND", "OR", "NOT", "-", "(", ")", ",", ".", ":", "=", "!=", "<", "<=", ">", ">=", "!", "*", "\\", '"', "'"),
+        *(
+            " ",
+            "\n",
+            "1",
+            "-1",
+            "1e5",
+            "1e999999",
+            "true",
+            "null",
+            "2026-01-01",
+            "T00:00:00Z",
+            '"a*"',
+            "'\\*'",
+            "\0",
+            "é",
+        ),
+    ]
+)
+
+
+class TestAnyText:
+    @given(st.text() | st.lists(PIECES, max_size=30).map("".join) | st.lists(PIECES, max_size=30).map(" ".join))
+    @example("size=1e" + "9" * 5_000)
+    @example("size=" + "9" * 8_000)
+    @example("score=-0." + "0" * 8_000 + "1")
+    @settings(max_examples=500, deadline=None)
+    def test_any_text_is_a_filter_or_an_error_inside_of_it(self, text: str) -> None:
+        try:
+            parse(text)
+        except InvalidFilterError as error:
+            assert 1 <= int(error.metadata["position"]) <= len(text) + 1  # noqa: PT017 - both ways out are right
+
+    @given(st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"])))
+    def test_any_text_can_be_quoted(self, text: str) -> None:
+        escaped = "".join("\\" + character if character in "\\\"'*" else character for character in text)
+        for quote in "\"'":
+            assert only(f"name = {quote}{escaped}{quote}").value == Pattern((text,))
+
+    def test_the_deepest_filter_fits_a_small_stack(self) -> None:
+        deepest = "-(a OR " * MAX_DEPTH + "b" + ")" * MAX_DEPTH
+        limit = sys.getrecursionlimit()
+        depth = len(inspect.stack(0))
+        sys.setrecursionlimit(depth + 300)
+        try:
+            assert parse(deepest) is not None
+        finally:
+            sys.setrecursionlimit(limit)
