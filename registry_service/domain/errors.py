@@ -198,6 +198,21 @@ class TooManyStreamsError(ResourceExhaustedError):
         super().__init__(f"{limit} streams are under way, which is the limit; try again later.", limit=str(limit))
 
 
+class DeadlineExceededError(RegistryError):
+    """The request asks for more work than one request may take."""
+
+    reason = "DEADLINE_EXCEEDED"
+
+
+class QueryTooSlowError(DeadlineExceededError):
+    """The database needed longer than UNARY_TIMEOUT_SECONDS."""
+
+    reason = "QUERY_TOO_SLOW"
+
+    def __init__(self) -> None:
+        super().__init__("The database took too long; a narrower filter may help.")
+
+
 class UnavailableError(RegistryError):
     """A dependency is away; the same request may succeed later."""
 

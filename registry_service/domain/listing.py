@@ -14,6 +14,8 @@ from registry_service.domain.models import Model
 
 DEFAULT_PAGE_SIZE = 50
 MAX_PAGE_SIZE = 1000
+MAX_PAGE_BYTES = 2 * 1024 * 1024
+"""Most metadata in a page, as JSON: gRPC clients take messages of 4 MiB unless told otherwise."""
 DEFAULT_ORDER = "create_time desc"
 SORTABLE_FIELDS = ("id", "name", "version", "score", "create_time", "update_time")
 LOWEST_SCORE = float("-inf")
@@ -40,6 +42,15 @@ class ListQuery:
     after: tuple[SortValue, ...] | None
     """The order's values of the last model of the previous page."""
     limit: int
+    max_bytes: int = MAX_PAGE_BYTES
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Page:
+    """What a listing found."""
+
+    models: Sequence[Model]
+    more: bool
 
 
 def parse_order(text: str) -> tuple[OrderField, ...]:

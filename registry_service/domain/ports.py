@@ -11,7 +11,7 @@ from datetime import timedelta
 from typing import Protocol
 
 from registry_service.domain.artifact_store import Part
-from registry_service.domain.listing import ListQuery
+from registry_service.domain.listing import ListQuery, Page
 from registry_service.domain.models import Model, ModelSpec
 from registry_service.domain.uploads import Upload
 
@@ -32,8 +32,12 @@ class ModelRepository(Protocol):
     def get(self, model_id: str) -> Model:
         """Returns a model (`ModelNotFoundError`)."""
 
-    def list(self, query: ListQuery) -> Sequence[Model]:
-        """Returns the models of a page, at most `query.limit`, in order."""
+    def list(self, query: ListQuery) -> Page:
+        """Returns the models of a page, in order, and whether there are more.
+
+        At most `query.limit`, and no more than fit in `query.max_bytes`, but one
+        at least where there is one.
+        """
 
     def update(self, model_id: str, change: Callable[[Model], Model]) -> Model:
         """Replaces a model by what `change` makes of it, nobody else changing it meanwhile.

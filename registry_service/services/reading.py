@@ -59,12 +59,10 @@ class ListModels:
         after = decode_page_token(token, query, sort_kinds(order))
         node = filters.parse(filter)
         with self.database.transaction() as transaction:
-            # One more than asked for tells whether there is a next page.
-            models = transaction.models.list(ListQuery(filter=node, order=order, after=after, limit=limit + 1))
-        if len(models) <= limit:
-            return models, ""
-        models = models[:limit]
-        return models, encode_page_token(query, sort_values(models[-1], order))
+            page = transaction.models.list(ListQuery(filter=node, order=order, after=after, limit=limit))
+        if not page.more:
+            return page.models, ""
+        return page.models, encode_page_token(query, sort_values(page.models[-1], order))
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ from sqlalchemy import URL, Engine, create_engine
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
-from registry_service.domain.errors import AbortedError, DatabaseUnavailableError
+from registry_service.domain.errors import AbortedError, DatabaseUnavailableError, QueryTooSlowError
 
 logger = logging.getLogger(__name__)
 
@@ -17,6 +17,7 @@ _POOL_TIMEOUT = 10
 # Deadlock, serialization failure: the loser may simply try again.
 _RETRYABLE = {"40001", "40P01"}
 # Read-only transaction (a failover is under way), server shutting down or starting.
+_STATEMENT_TIMEOUT = "57014"
 _AWAY = {"25006", "57P01", "57P02", "57P03"}
 
 
@@ -66,7 +67,8 @@ def domain_errors() -> Iterator[None]:
     """Turns errors of Postgres that are nobody's mistake into the domain's; others pass.
 
     Raises:
-        DatabaseUnavailableError: It is away, restarting, full, too slow, or read-only.
+        DatabaseUnavailableError: It is away, restarting, full, or read-only.
+        QueryTooSlowError: The statement took longer than it may.
         AbortedError: A deadlock or a serialization failure.
     """
     try:
@@ -78,6 +80,8 @@ def domain_errors() -> Iterator[None]:
         sqlstate = getattr(error.orig, "sqlstate", None)
         if sqlstate in _RETRYABLE:
             raise AbortedError("Another change was under way at the same time; try again.") from error
+        if sqlstate == _STATEMENT_TIMEOUT:
+            raise QueryTooSlowError from error
         if error.connection_invalidated or sqlstate in _AWAY or isinstance(error, OperationalError | InterfaceError):
             logger.warning("Postgres does not answer: %s", error.orig, exc_info=True)
             raise DatabaseUnavailableError from error

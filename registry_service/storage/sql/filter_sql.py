@@ -32,6 +32,7 @@ from sqlalchemy import types as sqltypes
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 
 from registry_service.domain.filter import And, Comparator, Field, Kind, Node, Not, Or, Pattern, Restriction, Value
+from registry_service.storage.sql.tables import SORT_PREFIX, SORTED_TEXTS, sort_expression
 
 _ORDERS: Mapping[Comparator, Callable[[Any, Any], ColumnElement[bool]]] = {
     Comparator.EQUAL: operator.eq,
@@ -73,7 +74,15 @@ def _condition(node: Node, models: FromClause, *, is_negated: bool) -> ColumnEle
             return and_(*conditions) if isinstance(node, And) is not is_negated else or_(*conditions)
         case Restriction(field, comparator, value):
             matches = _restriction(field, comparator, value, models.c[field.path[0]])
+            if comparator is Comparator.EQUAL and field.path[0] in SORTED_TEXTS:
+                matches = and_(_prefix_is(field.path[0], _pattern(value), models), matches)
             return matches.is_not(true()) if is_negated else matches
+
+
+def _prefix_is(name: str, pattern: Pattern, models: FromClause) -> ColumnElement[bool]:
+    """Says nothing that equality does not, but as the index for ordering has it: one look instead of many trigrams."""
+    literal_text = pattern.literal
+    return true() if literal_text is None else sort_expression(name, models) == literal_text[:SORT_PREFIX]
 
 
 def _restriction(field: Field, comparator: Comparator, value: Value, column: ColumnElement[Any]) -> ColumnElement[bool]:

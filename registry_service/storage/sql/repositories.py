@@ -6,13 +6,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import cached_property, reduce
-from typing import cast
+from typing import Any, cast
 
 from psycopg.errors import UniqueViolation
 from sqlalchemy import (
     ColumnElement,
     Connection,
     Engine,
+    FromClause,
     Table,
     Text,
     and_,
@@ -39,7 +40,7 @@ from registry_service.domain.errors import (
     UploadNotFoundError,
     WriterDisplacedError,
 )
-from registry_service.domain.listing import ListQuery, SortValue
+from registry_service.domain.listing import ListQuery, Page, SortValue
 from registry_service.domain.models import Model, ModelFields, ModelSpec
 from registry_service.domain.ports import Transaction
 from registry_service.domain.uploads import Upload, UploadState
@@ -118,17 +119,35 @@ class SqlModelRepository:
         """See the port."""
         return self._get(model_id, lock=False)
 
-    def list(self, query: ListQuery) -> Sequence[Model]:
+    def list(self, query: ListQuery) -> Page:
         """See the port."""
-        expressions = [tables.sort_expression(field.name) for field in query.order]
         descending = [field.descending for field in query.order]
-        statement = select(_models).limit(query.limit)
+
+        def order(table: FromClause) -> list[ColumnElement[Any]]:
+            keys = _sort_keys(query, table)
+            return [key.desc() if down else key.asc() for key, down in zip(keys, descending, strict=True)]
+
+        # One more than asked for tells whether there are more.
+        rows_wanted = select(_models).order_by(*order(_models)).limit(query.limit + 1)
         if query.filter is not None:
-            statement = statement.where(where(query.filter, _models))
+            rows_wanted = rows_wanted.where(where(query.filter, _models))
         if query.after is not None:
-            statement = statement.where(_after(expressions, descending, _prefixed(query)))
-        order = [e.desc() if down else e.asc() for e, down in zip(expressions, descending, strict=True)]
-        return [rows.model(row) for row in self.connection.execute(statement.order_by(*order)).mappings()]
+            rows_wanted = rows_wanted.where(_after(_sort_keys(query, _models), descending, _prefixed(query)))
+        candidates = rows_wanted.subquery("candidates")
+        # The database adds up the sizes, so that no more than a page ever gets here.
+        sized = select(
+            candidates,
+            func.sum(candidates.c.metadata_bytes).over(order_by=order(candidates)).label("bytes_so_far"),
+            func.count().over().label("found"),
+        ).subquery("sized")
+        page = (
+            select(sized)
+            .where(sized.c.bytes_so_far - sized.c.metadata_bytes < query.max_bytes)
+            .order_by(*order(sized))
+            .limit(query.limit)
+        )
+        found = self.connection.execute(page).mappings().all()
+        return Page(models=[rows.model(row) for row in found], more=bool(found) and found[0]["found"] > len(found))
 
     def update(self, model_id: str, change: Callable[[Model], Model]) -> Model:
         """See the port."""
@@ -201,6 +220,10 @@ class SqlModelRepository:
 
 _MODEL = select(_models).where(_models.c.id == bindparam("id"))
 _LOCKED_MODEL = _MODEL.with_for_update()
+
+
+def _sort_keys(query: ListQuery, table: FromClause) -> list[ColumnElement[Any]]:
+    return [tables.sort_expression(field.name, table) for field in query.order]
 
 
 def _prefixed(query: ListQuery) -> Sequence[SortValue]:

@@ -8,9 +8,11 @@ from sqlalchemy import (
     BigInteger,
     CheckConstraint,
     ColumnElement,
+    Computed,
     DateTime,
     Double,
     ForeignKey,
+    FromClause,
     Index,
     Integer,
     MetaData,
@@ -22,8 +24,23 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
+SORTED_TEXTS = ("name", "version")
+"""Texts with an index of their own."""
+
 SORT_PREFIX = 400
 """Texts are ordered by so many characters: an index row takes at most 2,704 bytes."""
+
+# The texts that may be long, and everything that is JSON.
+_METADATA_BYTES = " + ".join(
+    (
+        "octet_length(name)",
+        "octet_length(version)",
+        *(
+            f"COALESCE(octet_length({column}::text), 0)"
+            for column in ("overview", "optimization_capabilities", "labels", "metrics", "tags", "provenance")
+        ),
+    )
+)
 
 _OptionalText = Annotated[str | None, mapped_column(Text)]
 _RequiredText = Annotated[str, mapped_column(Text)]
@@ -80,6 +97,11 @@ class ModelRow(Base):
     sha256: Mapped[str] = mapped_column(Text, comment="Of the artifact, in hexadecimal.")
     file_url: Mapped[str] = mapped_column(Text, comment="Of the artifact, as the documented API shows it.")
     object_key: Mapped[str] = mapped_column(Text, comment="Of the artifact in the artifact store.")
+    metadata_bytes: Mapped[int] = mapped_column(
+        Integer,
+        Computed(_METADATA_BYTES, persisted=True),
+        comment="What bounds a page of a listing.",
+    )
 
     __table_args__ = (
         CheckConstraint("id ~ '^[A-Za-z0-9_-]+$' AND char_length(id) BETWEEN 16 AND 256", name="id"),
@@ -193,10 +215,10 @@ uploads = UploadRow.__table__
 upload_parts = UploadPartRow.__table__
 
 
-def sort_expression(name: str) -> ColumnElement[Any]:
+def sort_expression(name: str, table: FromClause = models) -> ColumnElement[Any]:
     """Returns what a listing by this field is ordered by; each has an index that ends with id."""
-    if name in {"name", "version"}:
-        return func.left(models.c[name], literal_column(str(SORT_PREFIX)), type_=Text).collate("C")
+    if name in SORTED_TEXTS:
+        return func.left(table.c[name], literal_column(str(SORT_PREFIX)), type_=Text).collate("C")
     if name == "score":
-        return func.coalesce(models.c.score, literal_column("'-Infinity'::double precision"), type_=Double)
-    return models.c[name]
+        return func.coalesce(table.c.score, literal_column("'-Infinity'::double precision"), type_=Double)
+    return table.c[name]

@@ -22,6 +22,7 @@ STATUS_CODES: dict[type[RegistryError], grpc.StatusCode] = {
     errors.AbortedError: grpc.StatusCode.ABORTED,
     errors.OutOfRangeError: grpc.StatusCode.OUT_OF_RANGE,
     errors.ResourceExhaustedError: grpc.StatusCode.RESOURCE_EXHAUSTED,
+    errors.DeadlineExceededError: grpc.StatusCode.DEADLINE_EXCEEDED,
     errors.UnavailableError: grpc.StatusCode.UNAVAILABLE,
     errors.DataLossError: grpc.StatusCode.DATA_LOSS,
 }

@@ -1,8 +1,8 @@
 """The HTTP side of a download: conditions, ranges and headers (RFC 9110, RFC 6266).
 
 Headers leave as initial metadata. Envoy's filter (gateway/) makes `:status` of
-`x-http-status` and `content-length` of `x-content-length`, which gRPC would
-not let through under their own names.
+`x-http-status`, `content-length` of `x-content-length` and `content-type` of
+`x-content-type`, which gRPC would not let through under their own names.
 """
 
 import re
@@ -40,11 +40,15 @@ def plan_download(model: Model, headers: Mapping[str, str]) -> DownloadPlan:
         ("accept-ranges", "bytes"),
     ]
 
+    head = headers.get("x-envoy-original-method") == "HEAD"
+
     def plan(status: int, offset: int, length: int, body: int, *more: tuple[str, str]) -> DownloadPlan:
         metadata = [("x-http-status", str(status)), *common, *more]
+        if head:
+            # There is no message that could say it.
+            metadata.append(("x-content-type", artifact.media_type))
         if status != 304:
             metadata.append(("x-content-length", str(length)))
-        head = headers.get("x-envoy-original-method") == "HEAD"
         return DownloadPlan(
             metadata=tuple(metadata),
             content_type=artifact.media_type,

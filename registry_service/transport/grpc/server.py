@@ -32,7 +32,10 @@ from registry_service.transport.grpc.upload_servicer import UploadServicer
 
 logger = logging.getLogger(__name__)
 
-_MAX_MESSAGE_BYTES = 8 * 1024 * 1024
+# What the gateway lets through.
+_MAX_MESSAGE_BYTES = 16 * 1024 * 1024
+# A request's address, with its filter, reaches us as a header.
+_MAX_METADATA_BYTES = 64 * 1024
 _SERVICES = tuple(
     service.full_name
     for module in (model_service_pb2, upload_service_pb2, artifact_service_pb2, system_service_pb2)
@@ -79,6 +82,10 @@ class RegistryServer:
                 ("grpc.so_reuseport", int(options.reuse_port)),
                 ("grpc.max_receive_message_length", _MAX_MESSAGE_BYTES),
                 ("grpc.max_send_message_length", -1),
+                ("grpc.max_metadata_size", _MAX_METADATA_BYTES),
+                ("grpc.absolute_max_metadata_size", _MAX_METADATA_BYTES),
+                # Its guesses at the bandwidth buffer 7 to 22 MiB of every stalled upload.
+                ("grpc.http2.bdp_probe", 0),
                 # A peer that vanished is noticed without its help.
                 ("grpc.keepalive_time_ms", 30_000),
                 ("grpc.keepalive_timeout_ms", 10_000),

@@ -51,6 +51,12 @@ _STATEMENTS = (
         sha256 text NOT NULL,
         file_url text NOT NULL,
         object_key text NOT NULL,
+        metadata_bytes integer NOT NULL GENERATED ALWAYS AS (
+            octet_length(name) + octet_length(version)
+            + coalesce(octet_length(overview::text), 0) + coalesce(octet_length(optimization_capabilities::text), 0)
+            + coalesce(octet_length(labels::text), 0) + coalesce(octet_length(metrics::text), 0)
+            + coalesce(octet_length(tags::text), 0) + coalesce(octet_length(provenance::text), 0)
+        ) STORED,
         CONSTRAINT pk_models PRIMARY KEY (id),
         CONSTRAINT ck_models_id CHECK (id ~ '^[A-Za-z0-9_-]+$' AND char_length(id) BETWEEN 16 AND 256),
         CONSTRAINT ck_models_named CHECK (name <> '' AND version <> ''),
@@ -73,6 +79,7 @@ _STATEMENTS = (
     "COMMENT ON COLUMN models.sha256 IS 'Of the artifact, in hexadecimal.'",
     "COMMENT ON COLUMN models.file_url IS 'Of the artifact, as the documented API shows it.'",
     "COMMENT ON COLUMN models.object_key IS 'Of the artifact in the artifact store.'",
+    "COMMENT ON COLUMN models.metadata_bytes IS 'What bounds a page of a listing.'",
     "CREATE UNIQUE INDEX uq_models_object_key ON models (object_key)",
     """
     CREATE UNIQUE INDEX uq_models_identity ON models (
