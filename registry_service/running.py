@@ -131,7 +131,8 @@ def up(data_dir: Path, settings: dict[str, object], gateway: GatewaySettings, sa
             server.start()
         except PortTakenError as error:
             raise EmbeddedError(str(error)) from error
-        stack.callback(server.stop)
+        stop_server = stack.enter_context(ExitStack())
+        stop_server.callback(server.stop)
         routes = http_routes()
         config = render(
             gateway,
@@ -141,6 +142,8 @@ def up(data_dir: Path, settings: dict[str, object], gateway: GatewaySettings, sa
         )
         envoy = EnvoyGateway(config, gateway, data_dir, log=data_dir / "gateway.log")
         stack.enter_context(envoy)
+        # Calls under way finish through the gateway, so it goes last.
+        stack.push(stop_server.pop_all())
         say(_banner(data_dir, server_settings, gateway, time.monotonic() - started))
         while not stopped.wait(_POLL_SECONDS):
             for name, child in (("PostgreSQL", postgres), ("Envoy", envoy)):

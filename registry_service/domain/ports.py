@@ -117,8 +117,8 @@ class UploadRepository(Protocol):
     def complete(self, upload: Upload) -> None:
         """Moves it to COMPLETED and forgets its parts and tail (`WriterDisplacedError`)."""
 
-    def remove(self, upload_id: str) -> Upload:
-        """Removes an upload and returns it as it was (`UploadNotFoundError`)."""
+    def remove(self, upload_id: str, *, expired: bool = False) -> Upload:
+        """Removes an upload, or one that has (still) expired, and returns it as it was (`UploadNotFoundError`)."""
 
     def expired(self, limit: int) -> Sequence[str]:
         """Returns ids of uploads whose time is over, oldest first."""

@@ -112,7 +112,7 @@ class Sweep:
             for upload_id in expired:
                 try:
                     with self.database.transaction() as transaction:
-                        doom_upload(transaction, transaction.uploads.remove(upload_id))
+                        doom_upload(transaction, transaction.uploads.remove(upload_id, expired=True))
                     removed.append(upload_id)
                 except UploadNotFoundError:
-                    continue  # another replica was faster
+                    continue  # another replica was faster, or its client has come back

@@ -380,9 +380,9 @@ class SqlUploadRepository:
             raise WriterDisplacedError(upload.id)
         self.connection.execute(delete(_parts).where(_parts.c.upload_id == upload.id))
 
-    def remove(self, upload_id: str) -> Upload:
+    def remove(self, upload_id: str, *, expired: bool = False) -> Upload:
         """See the port."""
-        upload = self._get(upload_id, lock=True, expired=True)
+        upload = self._get(upload_id, lock=True, expired=expired)
         self.connection.execute(delete(_uploads).where(_uploads.c.id == upload_id))
         return upload
 
@@ -392,9 +392,8 @@ class SqlUploadRepository:
         return self.connection.execute(statement.order_by(_uploads.c.expire_time).limit(limit)).scalars().all()
 
     def _get(self, upload_id: str, *, lock: bool, expired: bool = False) -> Upload:
-        statement = select(_uploads).where(_uploads.c.id == upload_id)
-        if not expired:
-            statement = statement.where(_uploads.c.expire_time > func.now())
+        is_expired = _uploads.c.expire_time <= func.now()
+        statement = select(_uploads).where(_uploads.c.id == upload_id, is_expired if expired else ~is_expired)
         if lock:
             statement = statement.with_for_update()
         row = self.connection.execute(statement).mappings().one_or_none()
