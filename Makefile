@@ -72,11 +72,23 @@ check-generate: install-dev $(GOOGLEAPIS) ## Fail when generated/ is not what pr
 	$(call generate_into,.build/generated)
 	diff -r --exclude=__pycache__ .build/generated generated
 
+# Against what others already have: where this branch left main, as fetched or else as here. On main itself that is
+# the last commit, and when nothing has changed since, the one before it.
 .PHONY: breaking
 breaking: install-dev $(GOOGLEAPIS) ## Fail when protos/ breaks clients of the last commit on main
 	rm -rf .build/breaking && mkdir -p .build/breaking
-	git archive main buf.yaml protos | tar -x -C .build/breaking
-	mkdir -p .build/breaking/.build && cp -r $(GOOGLEAPIS) .build/breaking/.build/
+	@base=$$(git rev-parse --quiet --verify origin/main || git rev-parse --quiet --verify main || git rev-parse HEAD); \
+	base=$$(git merge-base "$$base" HEAD || echo "$$base"); \
+	if test "$$base" = "$$(git rev-parse HEAD)" && git diff --quiet HEAD -- buf.yaml protos; then \
+		base=$$(git rev-parse --quiet --verify HEAD~1 || true); \
+	fi; \
+	if test -z "$$base" || ! git cat-file -e "$$base:protos" 2>/dev/null; then \
+		echo "There is no earlier commit with protos/ to compare with."; \
+		exit; \
+	fi; \
+	echo "Comparing with $$(git log -1 --format='%h %s' "$$base")"; \
+	git archive "$$base" buf.yaml protos | tar -x -C .build/breaking; \
+	mkdir -p .build/breaking/.build && cp -r $(GOOGLEAPIS) .build/breaking/.build/; \
 	$(BUF) breaking --against .build/breaking
 
 # ---- lint ----------------------------------------------------------------------

@@ -23,7 +23,7 @@ from registry_service.config import (
     loopback_of,
 )
 from registry_service.domain.errors import RegistryError
-from registry_service.embedded.envoy import envoy_command, render
+from registry_service.embedded.envoy import envoy_command, envoy_log_level, render
 from registry_service.embedded.process import EmbeddedError
 from registry_service.storage.sql.schema import SchemaError
 from registry_service.transport.grpc.probe import health_status
@@ -42,7 +42,8 @@ def _explained(command: Callable[P, None]) -> Callable[P, None]:
             command(*args, **kwargs)
         except SettingsError as error:
             raise click.ClickException(f"settings:\n{error}") from error
-        except (EmbeddedError, PortTakenError, RegistryError, SchemaError) as error:
+        except (EmbeddedError, PortTakenError, RegistryError, SchemaError, OSError) as error:
+            # An OSError is a file or folder of the settings: only start-up comes this far.
             raise click.ClickException(str(error)) from error
 
     return run
@@ -114,7 +115,9 @@ def gateway(access_log: bool, print_only: bool) -> None:
     with tempfile.NamedTemporaryFile("w", prefix="model-registry-", suffix=".yaml", delete=False) as file:
         file.write(config)
     # In our place, so that signals and the exit code are Envoy's own.
-    command = envoy_command(Path(file.name), concurrency=settings.gateway_concurrency)
+    command = envoy_command(
+        Path(file.name), concurrency=settings.gateway_concurrency, log_level=envoy_log_level(settings.min_log_level)
+    )
     os.execv(command[0], command)  # noqa: S606
 
 

@@ -139,6 +139,11 @@ def envoy_command(config_file: Path, *, concurrency: int, log_level: str = "warn
     ]
 
 
+def envoy_log_level(level: str) -> str:
+    """Returns Envoy's level for one of ours: its INFO is about itself, so ours is its warnings."""
+    return {"DEBUG": "debug", "ERROR": "error", "CRITICAL": "critical"}.get(level, "warning")
+
+
 class EnvoyGateway:
     """Envoy as our child process. A context manager: starts on entry, stops on exit.
 

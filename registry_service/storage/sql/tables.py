@@ -30,11 +30,22 @@ SORTED_TEXTS = ("name", "version")
 SORT_PREFIX = 400
 """Texts are ordered by so many characters: an index row takes at most 2,704 bytes."""
 
-# The texts that may be long, and everything that is JSON.
 _METADATA_BYTES = " + ".join(
     (
-        "octet_length(name)",
-        "octet_length(version)",
+        *(f"octet_length({column})" for column in ("name", "version", "created_date")),
+        *(
+            f"COALESCE(octet_length({column}), 0)"
+            for column in (
+                "project_id",
+                "project_name",
+                "target_device",
+                "target_device_type",
+                "format",
+                "origin",
+                "category",
+                "architecture",
+            )
+        ),
         *(
             f"COALESCE(octet_length({column}::text), 0)"
             for column in ("overview", "optimization_capabilities", "labels", "metrics", "tags", "provenance")

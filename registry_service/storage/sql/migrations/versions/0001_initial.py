@@ -52,7 +52,11 @@ _STATEMENTS = (
         file_url text NOT NULL,
         object_key text NOT NULL,
         metadata_bytes integer NOT NULL GENERATED ALWAYS AS (
-            octet_length(name) + octet_length(version)
+            octet_length(name) + octet_length(version) + octet_length(created_date)
+            + coalesce(octet_length(project_id), 0) + coalesce(octet_length(project_name), 0)
+            + coalesce(octet_length(target_device), 0) + coalesce(octet_length(target_device_type), 0)
+            + coalesce(octet_length(format), 0) + coalesce(octet_length(origin), 0)
+            + coalesce(octet_length(category), 0) + coalesce(octet_length(architecture), 0)
             + coalesce(octet_length(overview::text), 0) + coalesce(octet_length(optimization_capabilities::text), 0)
             + coalesce(octet_length(labels::text), 0) + coalesce(octet_length(metrics::text), 0)
             + coalesce(octet_length(tags::text), 0) + coalesce(octet_length(provenance::text), 0)
