@@ -2,7 +2,6 @@
 
 import json
 import os
-import tempfile
 from collections.abc import Callable
 from functools import wraps
 from pathlib import Path
@@ -112,11 +111,9 @@ def gateway(access_log: bool, print_only: bool) -> None:
     if print_only:
         click.echo(config)
         return
-    with tempfile.NamedTemporaryFile("w", prefix="model-registry-", suffix=".yaml", delete=False) as file:
-        file.write(config)
     # In our place, so that signals and the exit code are Envoy's own.
     command = envoy_command(
-        Path(file.name), concurrency=settings.gateway_concurrency, log_level=envoy_log_level(settings.min_log_level)
+        config, concurrency=settings.gateway_concurrency, log_level=envoy_log_level(settings.min_log_level)
     )
     os.execv(command[0], command)  # noqa: S606
 

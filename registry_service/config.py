@@ -6,10 +6,11 @@ the others follow their style. The README has the table; a test compares the two
 """
 
 import ipaddress
+import re
 from pathlib import Path
 from typing import Annotated, Literal, TypeVar
 
-from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic import Field, FilePath, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 Port = Annotated[int, Field(ge=1, le=65535)]
@@ -110,7 +111,9 @@ class Settings(ListenSettings, DatabaseSettings):
     minio_bucket_name: str = Field("model-registry", description="Bucket of the artifacts, made when missing.")
     minio_region: str = Field("us-east-1", description="Region of the bucket.")
     minio_secure: bool = Field(False, description="TLS towards the S3.")
-    minio_ca_cert: Path | None = Field(None, description="File of the CA certificates that the S3's is checked with.")
+    minio_ca_cert: FilePath | None = Field(
+        None, description="File of the CA certificates that the S3's is checked with."
+    )
 
     artifact_max_bytes: Positive = Field(64 * GIB, le=78 * GIB, description="Largest artifact, in bytes.")
     metadata_max_bytes: Positive = Field(MIB, description="Largest metadata of one model as JSON, in bytes.")
@@ -131,6 +134,20 @@ class Settings(ListenSettings, DatabaseSettings):
     )
     gc_interval_seconds: Seconds = Field(60, description="Time between two sweeps of what is left over.")
     health_interval_seconds: Seconds = Field(1, description="Time between two looks at Postgres and the store.")
+
+    @field_validator("minio_hostname")
+    @classmethod
+    def _is_host(cls, value: str | None) -> str | None:
+        if value is not None and not re.fullmatch(r"[A-Za-z0-9._-]+|[0-9A-Fa-f:.]+", value):
+            raise ValueError(f"{value!r} is not a host, without scheme and port")
+        return value
+
+    @field_validator("minio_bucket_name")
+    @classmethod
+    def _is_bucket(cls, value: str) -> str:
+        if not re.fullmatch(r"(?!.*\.\.)[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]", value):
+            raise ValueError(f"{value!r} is not the name of a bucket: 3 to 63 of a-z, 0-9, '-' and '.'")
+        return value
 
     @model_validator(mode="after")
     def _store_is_complete(self) -> "Settings":

@@ -3,7 +3,6 @@
 import logging
 import signal
 import socket
-import subprocess
 import sys
 import threading
 import time
@@ -16,7 +15,7 @@ from registry_service.bootstrap import build_server, migrate_database, open_regi
 from registry_service.config import GatewaySettings, Settings, load
 from registry_service.embedded.envoy import EnvoyGateway, render
 from registry_service.embedded.postgres import EmbeddedPostgres
-from registry_service.embedded.process import EmbeddedError
+from registry_service.embedded.process import EmbeddedError, spawn
 from registry_service.transport.grpc.server import PortTakenError
 from registry_service.transport.http_routes import http_routes
 
@@ -45,7 +44,8 @@ def serve(settings: Settings, *, reuse_port: bool = False) -> None:
         PortTakenError: Somebody else listens on the port.
         UnavailableError: The artifact store does not answer within STARTUP_TIMEOUT_SECONDS.
     """
-    with stop_event() as stopped, open_registry(settings) as registry:
+    # In this order: a signal while we wait for the dependencies ends us at once.
+    with open_registry(settings) as registry, stop_event() as stopped:
         server = build_server(registry, settings, reuse_port=reuse_port)
         try:
             server.start()
@@ -58,20 +58,20 @@ def serve(settings: Settings, *, reuse_port: bool = False) -> None:
 def serve_workers(settings: Settings, workers: int) -> None:
     """Runs several server processes on one port, among which the kernel spreads connections.
 
-    One that dies is started again.
+    One that dies is started again; none outlives us.
 
     Raises:
         PortTakenError: Somebody else listens on the port.
     """
     with stop_event() as stopped, _reserved(settings.grpc_ip_address, settings.grpc_port):
         command = [sys.executable, "-m", "registry_service", "serve", "--worker"]
-        children = [subprocess.Popen(command, start_new_session=True) for _ in range(workers)]
+        children = [spawn(command, death_signal=signal.SIGTERM) for _ in range(workers)]
         try:
             while not stopped.wait(_RESTART_SECONDS):
                 for i, child in enumerate(children):
                     if child.poll() is not None:
                         logger.error("worker %d ended with %d; starting another", child.pid, child.returncode)
-                        children[i] = subprocess.Popen(command, start_new_session=True)
+                        children[i] = spawn(command, death_signal=signal.SIGTERM)
         finally:
             for child in children:
                 child.terminate()

@@ -128,11 +128,11 @@ def envoy_path() -> Path:
     return path
 
 
-def envoy_command(config_file: Path, *, concurrency: int, log_level: str = "warning") -> list[str]:
-    """The command line of Envoy, for running it as a child or in our place (exec)."""
+def envoy_command(config: Path | str, *, concurrency: int, log_level: str = "warning") -> list[str]:
+    """The command line of Envoy with a configuration, or its file, for running it as a child or in our place (exec)."""
     return [
         str(envoy_path()),
-        *("--config-path", str(config_file)),
+        *(("--config-path", str(config)) if isinstance(config, Path) else ("--config-yaml", config)),
         *("--concurrency", str(concurrency)),
         *("--log-level", log_level),
         "--disable-hot-restart",  # its shared memory would collide with another Envoy of this host

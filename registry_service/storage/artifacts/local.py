@@ -184,15 +184,14 @@ class LocalArtifactStore:
 
     def check(self) -> None:
         """See the port. Logs for debugging only, since it is asked every second; the caller logs changes."""
-        probe = self._partial / f".probe-{secrets.token_hex(16)}"
+        # One name for all: what a killed process leaves, the next check removes.
+        probe = self._partial / ".probe"
         try:
             # Not synced: that would keep the disk busy to learn what the next write learns anyway.
-            with _opened(probe, os.O_WRONLY | os.O_CREAT | os.O_EXCL) as file:
+            with _opened(probe, os.O_WRONLY | os.O_CREAT) as file:
                 _write(file, b"probe", 0)
-            probe.unlink()
+            probe.unlink(missing_ok=True)
         except OSError as error:
-            with suppress(OSError):
-                probe.unlink(missing_ok=True)
             logger.debug("The artifact store is not well", exc_info=True)
             raise ArtifactStoreUnavailableError from error
 

@@ -83,6 +83,6 @@ def domain_errors() -> Iterator[None]:
         if sqlstate == _STATEMENT_TIMEOUT:
             raise QueryTooSlowError from error
         if error.connection_invalidated or sqlstate in _AWAY or isinstance(error, OperationalError | InterfaceError):
-            logger.warning("Postgres does not answer: %s", error.orig, exc_info=True)
+            logger.warning("Postgres does not answer: %s", error.orig)
             raise DatabaseUnavailableError from error
         raise

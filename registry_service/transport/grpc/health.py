@@ -13,6 +13,9 @@ from registry_service.domain.ports import Database
 
 logger = logging.getLogger(__name__)
 
+_PATIENCE_SECONDS = 10
+"""The checks have timeouts of their own, but none helps against a Postgres that takes a query and says nothing."""
+
 
 class HealthMonitor:
     """Checks Postgres and the artifact store again and again, and keeps the health service up to date."""
@@ -38,7 +41,7 @@ class HealthMonitor:
 
     def start(self) -> None:
         """Checks once, then in the background."""
-        self._check()
+        self._check_patiently()
         self._thread.start()
 
     def stop(self) -> None:
@@ -51,7 +54,17 @@ class HealthMonitor:
 
     def _run(self) -> None:
         while not self._stopped.wait(self._interval):
-            self._check()
+            self._check_patiently()
+
+    def _check_patiently(self) -> None:
+        """Checks; does not take silence for health."""
+        check = threading.Thread(target=self._check, name="health-check", daemon=True)
+        check.start()
+        check.join(_PATIENCE_SECONDS)
+        if check.is_alive():
+            self._conclude(UnavailableError("A dependency does not answer."))
+        while check.is_alive() and not self._stopped.is_set():
+            check.join(self._interval)
 
     def _check(self) -> None:
         error: RegistryError | None = None
@@ -65,6 +78,9 @@ class HealthMonitor:
                 logger.exception("a health check failed in an unexpected way")
                 error = UnavailableError("A dependency does not answer.")
                 break
+        self._conclude(error)
+
+    def _conclude(self, error: RegistryError | None) -> None:
         if self._stopped.is_set():
             return
         if (error is None) != (self._error is None):

@@ -15,6 +15,7 @@ from urllib.parse import quote
 from registry_service.domain.models import Model
 
 _RANGE = re.compile(r"bytes=(?:(\d{1,18})-(\d{1,18})?|-(\d{1,18}))", re.IGNORECASE)
+_NO_BYTE = (1, 0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,7 +60,8 @@ def plan_download(model: Model, headers: Mapping[str, str]) -> DownloadPlan:
     if _not_modified(headers, etag, modified):
         return plan(304, 0, 0, 0)
     disposition = ("content-disposition", content_disposition(artifact.file_name))
-    wanted = _range(headers, etag, modified, artifact.size)
+    # Ranges are of GET alone (RFC 9110, 14.2).
+    wanted = None if head else _range(headers, etag, modified, artifact.size)
     if wanted is None:
         return plan(200, 0, artifact.size, artifact.size, disposition)
     first, last = wanted
@@ -97,17 +99,17 @@ def _range(headers: Mapping[str, str], etag: str, modified: datetime, size: int)
         return None
     first, last, suffix = match.groups()
     if suffix is not None:
-        return (size, 0) if int(suffix) == 0 else (max(size - int(suffix), 0), size - 1)
+        return _NO_BYTE if int(suffix) == 0 else (max(size - int(suffix), 0), size - 1)
     if last is not None and int(last) < int(first):
         return None
     if int(first) >= size:
-        return (size, 0)
+        return _NO_BYTE
     return int(first), min(int(last), size - 1) if last is not None else size - 1
 
 
 def _http_date(text: str) -> datetime | None:
     try:
         date = parsedate_to_datetime(text)
-    except ValueError:
+    except (ValueError, OverflowError, TypeError, IndexError):
         return None
     return date.replace(tzinfo=UTC) if date.tzinfo is None else date

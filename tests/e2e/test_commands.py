@@ -1,0 +1,361 @@
+"""The commands of `model-registry`, each in a process of its own."""
+
+import json
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from pathlib import Path
+
+import grpc
+import psutil
+import pytest
+from modelregistry.v1 import system_service_pb2, system_service_pb2_grpc
+from sqlalchemy import Engine, text
+
+from registry_service.embedded.envoy import envoy_path
+from registry_service.embedded.postgres import PostgresAddress
+from registry_service.storage.sql.schema import migrate
+from tests.client import Client, refused
+from tests.products import COMMAND, Command, Product, environment, running_serve, s3_settings
+from tests.s3_server import S3Server, free_port, new_bucket_name
+from tests.waiting import eventually
+
+
+def run(*arguments: str, **settings: object) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [*COMMAND, *arguments], env=environment(**settings), capture_output=True, text=True, timeout=60, check=False
+    )
+
+
+def mistakes(answer: subprocess.CompletedProcess[str]) -> str:
+    """What a command says that ends for a reason that a person can mend."""
+    assert answer.returncode == 1
+    assert "Traceback" not in answer.stderr
+    assert answer.stderr.splitlines()[-1] != ""
+    return answer.stderr
+
+
+@pytest.fixture
+def settings(postgres: PostgresAddress, empty_database: Engine, tmp_path: Path) -> dict[str, object]:
+    """An empty database and a folder."""
+    return {
+        "psql_hostname": postgres.socket_dir,
+        "psql_port": postgres.port,
+        "psql_database": empty_database.url.database,
+        "mr_user_name": postgres.user,
+        "artifact_store": "local",
+        "artifact_dir": tmp_path / "artifacts",
+    }
+
+
+# ---- settings ----
+
+
+@pytest.mark.parametrize("command", ["serve", "migrate", "gc", "config"])
+def test_a_setting_that_is_missing_is_named(command: str) -> None:
+    assert "PSQL_HOSTNAME: is not set" in mistakes(run(command, artifact_store="local", artifact_dir="/nowhere"))
+
+
+def test_every_wrong_setting_is_named(settings: dict[str, object]) -> None:
+    wrong = {"psql_port": "abc", "max_streams": "0", "min_log_level": "LOUD", "artifact_store": "tape"}
+    said = mistakes(run("serve", **(settings | wrong)))
+    for name in wrong:
+        assert f"{name.upper()}: " in said
+    said = mistakes(run("serve", **(settings | {"registration_lease_seconds": 5, "stream_idle_seconds": 5})))
+    assert "REGISTRATION_LEASE_SECONDS: must be more than STREAM_IDLE_SECONDS" in said
+
+
+def test_the_settings_that_a_store_needs_are_named(settings: dict[str, object]) -> None:
+    said = mistakes(run("serve", **(settings | {"artifact_store": "s3"})))
+    assert "MINIO_HOSTNAME, MINIO_ACCESS_KEY, MINIO_SECRET_KEY" in said
+    del settings["artifact_dir"]
+    assert "ARTIFACT_DIR" in mistakes(run("serve", **settings))
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("MINIO_CA_CERT", "/nowhere/ca.crt"),
+        ("MINIO_BUCKET_NAME", "No Bucket!"),
+        ("MINIO_BUCKET_NAME", "a..b"),
+        ("MINIO_HOSTNAME", "http://minio:9000"),
+        ("MINIO_HOSTNAME", "minio/bucket"),
+    ],
+)
+def test_a_setting_of_the_s3_that_cannot_be_is_named(settings: dict[str, object], name: str, value: str) -> None:
+    settings |= {"artifact_store": "s3", "minio_hostname": "127.0.0.1", "minio_secure": True, name.lower(): value}
+    settings |= {"minio_access_key": "key", "minio_secret_key": "secret"}
+    assert f"{name}: " in mistakes(run("serve", **settings))
+
+
+@pytest.mark.parametrize(("name", "value"), [("ARTIFACT_DIR", "/proc/nowhere"), ("GRPC_IP_ADDRESS", "no address")])
+def test_a_setting_that_proves_wrong_at_the_start_is_told(settings: dict[str, object], name: str, value: str) -> None:
+    settings |= {name.lower(): value, "startup_timeout_seconds": 1, "grpc_port": free_port()}
+    assert value in mistakes(run("serve", **settings))
+
+
+def test_config_prints_what_applies_and_masks_secrets(settings: dict[str, object]) -> None:
+    secrets = {"psql_password": "password-to-hide", "minio_secret_key": "secret-key-to-hide"}
+    answer = run("config", **(settings | secrets), grpc_port=4711, server_port=4712)
+    assert answer.returncode == 0
+    lines = dict(line.split("=", 1) for line in answer.stdout.splitlines())
+    assert lines["PSQL_HOSTNAME"] == str(settings["psql_hostname"])
+    assert lines["GRPC_PORT"] == "4711"
+    assert lines["SERVER_PORT"] == "4712"
+    assert lines["STREAM_IDLE_SECONDS"] == "60.0"
+    assert set(lines["PSQL_PASSWORD"]) == set(lines["MINIO_SECRET_KEY"]) == {"*"}
+    assert not [secret for secret in secrets.values() if secret in answer.stdout + answer.stderr]
+
+
+# ---- migrate, gc, check ----
+
+
+def test_migrate_says_the_revision_as_often_as_it_is_asked(settings: dict[str, object]) -> None:
+    first, second = run("migrate", **settings), run("migrate", **settings)
+    assert first.returncode == second.returncode == 0
+    assert first.stdout == second.stdout
+    assert first.stdout.startswith("The database is at revision ")
+
+
+def test_gc_tells_with_dry_run_and_removes_without(settings: dict[str, object], empty_database: Engine) -> None:
+    migrate(empty_database)
+    objects = Path(str(settings["artifact_dir"]))
+    (objects / "ab").mkdir(parents=True)
+    (objects / "ab" / "left-over").write_bytes(b"bytes")
+    with empty_database.begin() as connection:
+        connection.execute(text("INSERT INTO unreferenced_objects VALUES ('ab/left-over', now())"))
+        connection.execute(text("INSERT INTO unreferenced_objects VALUES ('ab/leased', now() + interval '1 hour')"))
+
+    answer = run("gc", "--dry-run", **settings)
+    assert answer.returncode == 0
+    assert answer.stdout == "object ab/left-over\n0 expired uploads and 1 objects would be removed.\n"
+    assert (objects / "ab" / "left-over").exists()
+
+    answer = run("gc", **settings)
+    assert answer.returncode == 0
+    assert answer.stdout == "object ab/left-over\n0 expired uploads and 1 objects removed.\n"
+    assert not (objects / "ab" / "left-over").exists()
+    with empty_database.connect() as connection:
+        left = connection.execute(text("SELECT object_key FROM unreferenced_objects")).scalars().all()
+    assert left == ["ab/leased"]
+
+
+def test_gc_drops_expired_uploads(settings: dict[str, object], tmp_path: Path) -> None:
+    with running_serve(tmp_path, settings | {"upload_ttl_seconds": 1, "gc_interval_seconds": 3600}) as product:
+        upload = product.client.create_upload(name="expires")
+        product.client.write_upload(upload.id, 0, bytes(9 * 1024 * 1024))
+        listing = f"upload {upload.id}\n"
+        eventually(lambda: run("gc", "--dry-run", **settings).stdout.startswith(listing), what="the expiry")
+        with refused(grpc.StatusCode.NOT_FOUND, "UPLOAD_NOT_FOUND"):
+            product.client.get_upload(upload.id)
+        assert run("gc", **settings).stdout.startswith(listing)
+    files = [path for path in (tmp_path / "artifacts").rglob("*") if path.is_file()]
+    assert files == []
+
+
+def test_check_tells_by_its_exit_code_whether_the_server_is_healthy(
+    settings: dict[str, object], tmp_path: Path
+) -> None:
+    with running_serve(tmp_path, settings | {"health_interval_seconds": 0.1}) as product:
+        answer = run("check", grpc_port=product.grpc_port)
+        assert (answer.returncode, answer.stdout) == (0, "SERVING\n")
+        artifacts = tmp_path / "artifacts"
+        artifacts.rename(tmp_path / "away")
+        eventually(lambda: not product.is_serving(), what="NOT_SERVING")
+        answer = run("check", grpc_port=product.grpc_port)
+        assert (answer.returncode, answer.stdout) == (1, "NOT_SERVING\n")
+        (tmp_path / "away").rename(artifacts)
+        eventually(product.is_serving, what="SERVING")
+    answer = run("check", grpc_port=product.grpc_port)
+    assert (answer.returncode, answer.stdout) == (1, "UNREACHABLE\n")
+
+
+# ---- serve ----
+
+
+def test_a_taken_port_is_named(settings: dict[str, object]) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        for arguments in (["serve"], ["serve", "--workers=2"]):
+            assert f"cannot listen on 127.0.0.1:{port}" in mistakes(run(*arguments, **settings, grpc_port=port))
+
+
+def test_servers_that_start_at_once_on_an_empty_database_all_come_up(
+    settings: dict[str, object], tmp_path: Path
+) -> None:
+    with ExitStack() as stack, ThreadPoolExecutor(3) as pool:
+        folders = [tmp_path / name for name in ("one", "two", "three")]
+        for folder in folders:
+            folder.mkdir()
+        products = list(pool.map(lambda folder: stack.enter_context(running_serve(folder, settings)), folders))
+        model = products[0].client.register(b"shared", name="shared")
+        for product in products:
+            assert product.client.download(model.id) == b"shared"
+
+
+@pytest.fixture
+def workers(settings: dict[str, object], tmp_path: Path) -> Iterator[Product]:
+    """Two workers on one port."""
+    with running_serve(tmp_path, settings | {"shutdown_grace_seconds": 5}, ("--workers=2",)) as product:
+        eventually(lambda: len(pids_that_serve(product)) == 2, what="both workers")
+        yield product
+
+
+def pids_of_workers(product: Product) -> set[int]:
+    assert product.server.process is not None
+    return {process.pid for process in psutil.Process(product.server.process.pid).children()}
+
+
+def pids_that_serve(product: Product) -> set[int]:
+    """Which workers answer when 24 connections are made."""
+    with ExitStack() as stack:
+        for _ in range(24):
+            # Otherwise channels of one process share their connection.
+            options = [("grpc.use_local_subchannel_pool", 1)]
+            channel = stack.enter_context(grpc.insecure_channel(product.grpc_address, options=options))
+            stub = system_service_pb2_grpc.SystemServiceStub(channel)
+            assert stub.GetHealth(system_service_pb2.GetHealthRequest(), timeout=5).status == "ok"
+        return {
+            pid
+            for pid in pids_of_workers(product)
+            for connection in psutil.Process(pid).net_connections("tcp")
+            if connection.status == psutil.CONN_ESTABLISHED and connection.laddr.port == product.grpc_port
+        }
+
+
+def test_workers_share_the_connections(workers: Product) -> None:
+    assert pids_that_serve(workers) == pids_of_workers(workers)
+    model = workers.client.register(b"of all", name="of all")
+    for _ in range(8):
+        client = Client(workers.grpc_address)
+        assert client.download(model.id) == b"of all"
+        client.close()
+
+
+def test_a_worker_that_dies_is_replaced(workers: Product) -> None:
+    before = pids_of_workers(workers)
+    victim, survivor = sorted(before)
+    psutil.Process(victim).kill()
+    eventually(lambda: len(pids_that_serve(workers)) == 2, what="a replacement")
+    after = pids_of_workers(workers)
+    assert survivor in after
+    assert victim not in after
+    assert any("ended with -9" in str(line["message"]) for line in workers.server.log_lines())
+
+
+def test_sigterm_ends_all_workers(workers: Product) -> None:
+    pids = pids_of_workers(workers)
+    assert workers.server.stop(signal.SIGTERM) == 0
+    assert not [pid for pid in pids if lives(pid)]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells children of their parent's death")
+def test_workers_do_not_outlive_their_parent(workers: Product) -> None:
+    pids = pids_of_workers(workers)
+    workers.server.kill()
+    eventually(lambda: not [pid for pid in pids if lives(pid)], 20, "the end of the workers")
+
+
+def lives(pid: int) -> bool:
+    """Whether it runs; a zombie waits for whoever adopted it."""
+    try:
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
+# ---- logs ----
+
+
+@pytest.mark.parametrize("level", ["INFO", "DEBUG"])
+def test_the_log_has_a_json_line_for_each_call_and_nothing_that_is_secret(
+    settings: dict[str, object], tmp_path: Path, s3_server: S3Server, postgres: PostgresAddress, level: str
+) -> None:
+    secrets = {"psql_password": "password-marker"}
+    s3 = s3_settings(postgres, str(settings["psql_database"]), s3_server, new_bucket_name())
+    everything = s3 | secrets | {"min_log_level": level, "gc_interval_seconds": 0.2}
+    with running_serve(tmp_path, everything) as product:
+        client = product.client
+        model = client.register(
+            b"artifact-marker" + bytes(9 * 1024 * 1024),
+            name="name-marker",
+            tags={"key-marker": "value-marker"},
+            overview={"string_value": "overview-marker"},
+            provenance={"training_run": "run-marker"},
+        )
+        client.names('name = "name-marker"')
+        client.update(model.id, score=1)
+        with refused(grpc.StatusCode.ALREADY_EXISTS):
+            client.register(b"artifact-marker", name="name-marker")
+        with refused(grpc.StatusCode.INVALID_ARGUMENT):
+            client.names('name = "filter-marker')
+        client.download(model.id)
+        client.delete(model.id)
+        with refused(grpc.StatusCode.NOT_FOUND):
+            client.get(model.id)
+    output = product.server.output()
+    lines = [json.loads(line) for line in output.splitlines()]
+    assert all({"time", "level", "logger", "message"} <= line.keys() for line in lines)
+    calls = [line for line in lines if line["message"] == "call" and "/modelregistry.v1." in line["method"]]
+    assert [(line["method"].rsplit("/")[-1], line["code"]) for line in calls] == [
+        ("RegisterModel", "OK"),
+        ("ListModels", "OK"),
+        ("UpdateModel", "OK"),
+        ("RegisterModel", "ALREADY_EXISTS"),
+        ("ListModels", "INVALID_ARGUMENT"),
+        ("DownloadArtifact", "OK"),
+        ("DeleteModel", "OK"),
+        ("GetModel", "NOT_FOUND"),
+    ]
+    assert all(line["request_id"] and line["duration_ms"] > 0 for line in calls)
+    assert s3_server.endpoint.secret_key not in output
+    assert "-marker" not in output
+
+
+# ---- gateway ----
+
+
+def test_the_printed_gateway_is_valid_to_envoy(tmp_path: Path) -> None:
+    printed = run("gateway", "--print", server_port=free_port(), grpc_upstreams="registry-1:50051,registry-2:50051")
+    assert printed.returncode == 0
+    config = tmp_path / "envoy.yaml"
+    config.write_text(printed.stdout)
+    command = [str(envoy_path()), "--mode", "validate", "--config-path", str(config), "--log-level", "warning"]
+    answer = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert answer.returncode == 0, answer.stderr
+    assert "deprecated" not in answer.stderr
+
+
+def test_a_gateway_with_wrong_settings_says_which() -> None:
+    assert "GRPC_UPSTREAMS: 'nowhere' is not host:port" in mistakes(run("gateway", grpc_upstreams="nowhere"))
+    assert "SERVER_IP_ADDRESS: 'localhost'" in mistakes(run("gateway", server_ip_address="localhost"))
+
+
+def test_the_gateway_ends_by_sigterm_and_when_its_port_is_taken(tmp_path: Path) -> None:
+    port = free_port()
+    gateway = Command(["gateway"], environment(server_port=port), tmp_path / "gateway.log")
+    gateway.start()
+    try:
+        eventually(lambda: listens(port), what="the gateway")
+        second = run("gateway", server_port=port)
+        assert second.returncode != 0
+        assert f"127.0.0.1:{port}" in second.stdout + second.stderr
+        assert gateway.stop(signal.SIGTERM) == 0
+    finally:
+        gateway.close()
+
+
+def test_help_and_version_need_no_settings() -> None:
+    assert run("--version").stdout.startswith("model-registry, version ")
+    listed = run("--help").stdout
+    for command in ("up", "serve", "gateway", "migrate", "gc", "check", "config"):
+        assert f"\n  {command} " in listed
+
+
+def listens(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0

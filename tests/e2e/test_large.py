@@ -1,0 +1,145 @@
+"""Artifacts that are larger than the memory we take, up and down every way there is."""
+
+import hashlib
+import os
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+import httpx
+import psutil
+import pytest
+from modelregistry.v1 import artifact_service_pb2, upload_service_pb2
+
+from registry_service.embedded.postgres import PostgresAddress
+from tests.client import registration, spec, writes
+from tests.folders import passable_folder
+from tests.postgres_server import create_database, drop_database
+from tests.products import Product, running_serve, running_up, s3_settings
+from tests.s3_server import S3Server
+
+MIB = 1024 * 1024
+SIZE = int(os.environ.get("LARGE_ARTIFACT_BYTES", 2 * 1024 * MIB))
+MOST_MEMORY = 250 * MIB
+
+# Gigabytes take their time where the disk is slow.
+pytestmark = pytest.mark.timeout(1200)
+
+
+class LargeArtifact:
+    """Random bytes, no two blocks alike, that are made as they are sent; afterwards the digest is known."""
+
+    def __init__(self, size: int = SIZE) -> None:
+        self._block = os.urandom(MIB)
+        self.size = size
+        self.sha256 = ""
+
+    def chunks(self) -> Iterator[bytes]:
+        digest = hashlib.sha256()
+        for start in range(0, self.size, MIB):
+            chunk = (start.to_bytes(8, "big") + self._block[8:])[: self.size - start]
+            digest.update(chunk)
+            yield chunk
+        self.sha256 = digest.hexdigest()
+
+
+def digest_of(pieces: Iterable[bytes]) -> tuple[int, str]:
+    size, digest = 0, hashlib.sha256()
+    for piece in pieces:
+        size += len(piece)
+        digest.update(piece)
+    return size, digest.hexdigest()
+
+
+@pytest.fixture(params=["embedded", "s3"])
+def fresh_product(request: pytest.FixtureRequest) -> Iterator[Product]:
+    """A product of the test's own: the peak of its memory is of this test."""
+    with ExitStack() as stack:
+        folder = stack.enter_context(passable_folder())
+        if request.param == "embedded":
+            yield stack.enter_context(running_up(folder))
+            return
+        postgres: PostgresAddress = request.getfixturevalue("postgres")
+        s3: S3Server = request.getfixturevalue("s3_server")
+        create_database(postgres, "large", "template1")
+        stack.callback(drop_database, postgres, "large")
+        yield stack.enter_context(running_serve(folder, s3_settings(postgres, "large", s3, "large")))
+
+
+@contextmanager
+def timed(product: Product, what: str, size: int = SIZE) -> Iterator[None]:
+    started = time.monotonic()
+    yield
+    seconds = time.monotonic() - started
+    print(f"{product.kind}, {what}: {size / MIB / seconds:.0f} MiB/s")  # noqa: T201 (figures are to be seen)
+
+
+def assert_little_memory(product: Product) -> None:
+    """Our own processes: the server's and Envoy's, not Postgres's."""
+    peaks = {f"{p.name()} {p.pid}": peak_memory(p) for p in product.processes() if p.name() != "postgres"}
+    print(f"{product.kind}, peaks in MiB: { ({name: peak // MIB for name, peak in peaks.items()}) }")  # noqa: T201 (figures are to be seen)
+    assert len(peaks) == 2
+    assert max(peaks.values()) < MOST_MEMORY
+
+
+def peak_memory(process: psutil.Process) -> int:
+    """In bytes; where the system does not tell the peak, what it is now."""
+    try:
+        status = Path(f"/proc/{process.pid}/status").read_text(encoding="ascii").splitlines()
+        return next(int(line.split()[1]) * 1024 for line in status if line.startswith("VmHWM:"))
+    except FileNotFoundError:
+        return process.memory_info().rss
+
+
+def test_a_large_artifact_goes_up_and_down_through_grpc(fresh_product: Product) -> None:
+    client, artifact = fresh_product.client, LargeArtifact()
+    with timed(fresh_product, "RegisterModel"):
+        answer = client.models.RegisterModel(registration(spec(artifact={"size": SIZE}), artifact.chunks()))
+    assert (answer.model.artifact.size, answer.model.artifact.sha256) == (SIZE, artifact.sha256)
+    request = artifact_service_pb2.DownloadArtifactRequest(model_id=answer.model.id)
+    with timed(fresh_product, "DownloadArtifact"):
+        received = digest_of(message.chunk for message in client.artifacts.DownloadArtifact(request))
+    assert received == (SIZE, artifact.sha256)
+    with timed(fresh_product, "VerifyArtifact"):
+        assert client.verify(answer.model.id).intact
+    client.delete(answer.model.id)
+    assert_little_memory(fresh_product)
+
+
+def test_a_large_upload_becomes_a_model(fresh_product: Product) -> None:
+    client, artifact = fresh_product.client, LargeArtifact()
+    upload = client.create_upload(artifact={"size": SIZE})
+    with timed(fresh_product, "WriteUpload"):
+        written = client.uploads.WriteUpload(writes(upload.id, 0, artifact.chunks())).upload
+    assert written.committed_size == SIZE
+    with timed(fresh_product, "CompleteUpload"):
+        completion = upload_service_pb2.CompleteUploadRequest(id=upload.id, sha256=artifact.sha256)
+        model = client.uploads.CompleteUpload(completion).model
+    assert (model.artifact.size, model.artifact.sha256) == (SIZE, artifact.sha256)
+    client.delete(model.id)
+    assert_little_memory(fresh_product)
+
+
+@pytest.mark.parametrize("http2", [False, True], ids=["http1", "http2"])
+def test_a_large_artifact_goes_up_and_down_through_http(fresh_product: Product, http2: bool) -> None:
+    # HTTP/2 in httpx is slow; what it sends is larger than the memory we take all the same.
+    artifact = LargeArtifact(SIZE // 8 if http2 else SIZE)
+    with httpx.Client(
+        base_url=fresh_product.rest_url, http1=not http2, http2=http2, timeout=600, trust_env=False
+    ) as http:
+        answer = http.post("/v1/uploads", json={"spec": {"model": {"name": "large", "version": "1"}}})
+        path = f"/v1/uploads/{answer.json()['upload']['id']}"
+        with timed(fresh_product, f"PUT {answer.http_version}", artifact.size):
+            written = http.put(f"{path}/content", content=artifact.chunks())
+        assert written.json()["upload"]["committed_size"] == str(artifact.size)
+        with timed(fresh_product, "complete", artifact.size):
+            completed = http.post(f"{path}:complete", json={"sha256": artifact.sha256})
+        model = completed.json()["model"]
+        path = f"/v1/models/{model['id']}/artifact"
+        with timed(fresh_product, f"GET {answer.http_version}", artifact.size), http.stream("GET", path) as download:
+            assert download.headers["content-length"] == str(artifact.size)
+            received = digest_of(download.iter_raw())
+        assert received == (artifact.size, artifact.sha256)
+        assert http.delete(f"/v1/models/{model['id']}").status_code == 200
+    assert_little_memory(fresh_product)

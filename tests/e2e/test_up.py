@@ -1,0 +1,260 @@
+"""`model-registry up`: everything on one machine, from one command, and nothing left of it afterwards."""
+
+import contextlib
+import json
+import os
+import pwd
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import psutil
+import pytest
+
+from tests.client import Client
+from tests.folders import passable_folder
+from tests.products import COMMAND, Command, Product, environment, running_up
+from tests.s3_server import free_port
+from tests.waiting import eventually
+
+START_SECONDS = 30
+
+
+@pytest.fixture
+def folder() -> Iterator[Path]:
+    """Where `up` keeps its data: `folder / "data"`."""
+    with passable_folder() as made:
+        yield made
+
+
+def processes_on(folder: Path) -> list[psutil.Process]:
+    """Every process that has to do with a folder, whoever its parent is by now."""
+    found = []
+    for process in psutil.process_iter(["cmdline", "cwd"]):
+        if process.pid == os.getpid():
+            continue
+        mentioned = [*(process.info["cmdline"] or ()), process.info["cwd"] or ""]
+        if any(str(folder) in text for text in mentioned):
+            found.append(process)
+    return found
+
+
+def expect_no_process(folder: Path) -> None:
+    eventually(lambda: not processes_on(folder), 20, "the end of every process")
+
+
+def refused_up(folder: Path, *arguments: str, **settings: object) -> str:
+    """What an `up` says that cannot run."""
+    answer = subprocess.run(
+        [*COMMAND, "up", f"--data-dir={folder / 'data'}", *arguments],
+        env=environment(**settings),
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert answer.returncode == 1
+    assert "Traceback" not in answer.stderr
+    assert answer.stdout == ""
+    return answer.stderr
+
+
+# ---- the life of it ----
+
+
+def test_it_is_ready_soon_and_says_what_is_where(folder: Path) -> None:
+    started = time.monotonic()
+    with running_up(folder) as product:
+        seconds = time.monotonic() - started
+        print(f"first start, initdb included: {seconds:.1f} s")  # noqa: T201 (figures are to be seen)
+        assert seconds < START_SECONDS
+        said = product.server.output()
+        assert re.search(r"^Model Registry is ready after \d+\.\d s\. Stop it with Ctrl-C\.$", said, re.MULTILINE)
+        assert f"{product.rest_url}/v1/models" in said
+        assert f"127.0.0.1:{product.grpc_port} " in said
+        assert str(folder / "data") in said
+        # The terminal is for people; what is for machines goes into files.
+        assert "{" not in said
+        model = product.client.register(b"first", name="first")
+        lines = [json.loads(line) for line in (folder / "data" / "registry.log").read_text().splitlines()]
+        assert [line["code"] for line in lines if str(line.get("method", "")).endswith("/RegisterModel")] == ["OK"]
+        names = {process.name() for process in product.processes()}
+        assert {"envoy", "postgres"} <= names
+    started = time.monotonic()
+    with running_up(folder) as product:
+        print(f"second start: {time.monotonic() - started:.1f} s")  # noqa: T201 (figures are to be seen)
+        assert product.client.download(model.id) == b"first"
+
+
+def test_what_it_keeps_is_for_its_user_alone(folder: Path) -> None:
+    with running_up(folder):
+        assert (folder / "data" / "artifacts").stat().st_mode & 0o077 == 0
+        assert (folder / "data" / "postgres").stat().st_mode & 0o077 == 0
+        assert (folder / "data").stat().st_mode & 0o066 == 0
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["Ctrl-C", "SIGTERM"])
+def test_it_ends_cleanly_and_starts_again_with_its_data(folder: Path, number: signal.Signals) -> None:
+    with running_up(folder) as product:
+        model = product.client.register(b"kept", name="kept")
+        tree = product.processes()
+        assert len(tree) > 5
+        assert product.server.stop(number) == 0
+        assert product.server.output().endswith("Stopping …\nStopped.\n")
+        assert psutil.wait_procs(tree, 0)[1] == []
+        assert processes_on(folder) == []
+    with running_up(folder) as product:
+        assert product.client.get(model.id) == model
+        assert product.client.download(model.id) == b"kept"
+
+
+def test_a_kill_of_all_its_processes_loses_nothing(folder: Path) -> None:
+    with running_up(folder) as product:
+        model = product.client.register(b"kept", name="kept")
+        tree = product.processes()
+        for process in tree:
+            # Some end because others did.
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()
+        product.server.kill()
+        assert psutil.wait_procs(tree, 10)[1] == []
+    with running_up(folder) as product:
+        assert product.client.names() == ["kept"]
+        assert product.client.download(model.id) == b"kept"
+        assert product.client.verify(model.id).intact
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells children of their parent's death")
+def test_a_kill_of_the_parent_alone_leaves_no_child(folder: Path) -> None:
+    with running_up(folder) as product:
+        model = product.client.register(b"kept", name="kept")
+        product.server.kill()
+        expect_no_process(folder)
+    with running_up(folder) as product:
+        assert product.client.download(model.id) == b"kept"
+
+
+@pytest.mark.parametrize(("child", "name"), [("envoy", "Envoy"), ("postgres", "PostgreSQL")])
+def test_the_death_of_a_child_ends_it_with_an_error(folder: Path, child: str, name: str) -> None:
+    with running_up(folder) as product:
+        assert product.server.process is not None
+        (victim,) = [p for p in psutil.Process(product.server.process.pid).children() if p.name() == child]
+        victim.kill()
+        assert product.server.process.wait(40) == 1
+        assert product.server.output().endswith(f"Error: {name} ended with -9; see the logs in {folder / 'data'}\n")
+        expect_no_process(folder)
+
+
+# ---- what is in its way ----
+
+
+@pytest.mark.parametrize("port", ["rest", "grpc"])
+def test_a_taken_port_is_named(folder: Path, port: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        number = taken.getsockname()[1]
+        ports = {"rest": free_port(), "grpc": free_port()} | {port: number}
+        said = refused_up(folder, f"--rest-port={ports['rest']}", f"--grpc-port={ports['grpc']}")
+    assert f"cannot listen on 127.0.0.1:{number}" in said
+    expect_no_process(folder)
+
+
+def test_a_second_one_on_the_same_data_is_refused(folder: Path) -> None:
+    with running_up(folder) as product:
+        assert product.server.process is not None
+        said = refused_up(folder, f"--rest-port={free_port()}", f"--grpc-port={free_port()}")
+        assert said == f"Error: {folder / 'data'} is in use by the process {product.server.process.pid}\n"
+        assert product.is_serving()
+
+
+def test_a_data_folder_that_cannot_be_made_is_named(folder: Path) -> None:
+    (folder / "data").write_text("a file")
+    assert str(folder / "data") in refused_up(folder)
+    assert str(folder / "data" / "below") in refused_up(folder, f"--data-dir={folder / 'data' / 'below'}")
+
+
+def test_a_wrong_setting_is_named_before_anything_is_made(folder: Path) -> None:
+    said = refused_up(folder, max_streams="many", min_log_level="LOUD")
+    assert "MAX_STREAMS: " in said
+    assert "MIN_LOG_LEVEL: " in said
+    assert not (folder / "data").exists()
+
+
+# ---- settings and users ----
+
+
+def test_documented_names_of_settings_apply(folder: Path) -> None:
+    grpc_port, rest_port = free_port(), free_port()
+    # Of the settings of a server elsewhere, those that cannot apply here do not.
+    settings = {"psql_hostname": "database.invalid", "minio_hostname": "s3.invalid", "psql_password": "secret"}
+    server = Command(
+        ["up", f"--data-dir={folder / 'data'}"],
+        environment(**settings, server_port=rest_port, grpc_port=grpc_port, min_log_level="ERROR"),
+        folder / "up.log",
+    )
+    product = Product("embedded", grpc_port, rest_port, server, None)
+    try:
+        server.start()
+        product.wait_until_ready()
+        product.client.register(name="documented")
+        assert (folder / "data" / "registry.log").read_text() == ""
+    finally:
+        product.close()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="is run by an ordinary user anyway")
+def test_it_works_for_an_ordinary_user(folder: Path) -> None:
+    nobody = pwd.getpwnam("nobody")
+    try:
+        subprocess.run(
+            [*COMMAND, "--version"],
+            user="nobody",
+            group=nobody.pw_gid,
+            extra_groups=[],
+            capture_output=True,
+            check=True,
+        )
+    except (OSError, subprocess.CalledProcessError) as error:
+        pytest.skip(f"the user nobody cannot run {sys.executable}: {error}")
+    home = folder / "home"
+    home.mkdir()
+    shutil.chown(home, nobody.pw_uid, nobody.pw_gid)
+    grpc_port, rest_port = free_port(), free_port()
+    env = environment(home=home, server_port=rest_port, grpc_port=grpc_port)
+    env.pop("XDG_DATA_HOME", None)
+    with (folder / "up.log").open("wb") as output:
+        process = subprocess.Popen(
+            [*COMMAND, "up"],
+            env=env,
+            cwd=home,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            user="nobody",
+            group=nobody.pw_gid,
+            extra_groups=[],
+        )
+    client = Client(f"127.0.0.1:{grpc_port}")
+    try:
+
+        def ready() -> bool:
+            if process.poll() is not None:
+                pytest.fail((folder / "up.log").read_text())
+            return httpx.get(f"http://127.0.0.1:{rest_port}/ready").status_code == 200
+
+        eventually(ready, START_SECONDS, "readiness")
+        model = client.register(b"mine", name="mine")
+        assert client.download(model.id) == b"mine"
+        assert (home / ".local" / "share" / "model-registry" / "artifacts").stat().st_uid == nobody.pw_uid
+        process.terminate()
+        assert process.wait(40) == 0
+    finally:
+        client.close()
+        if process.poll() is None:
+            process.kill()
+            process.wait()
