@@ -4,9 +4,10 @@ import base64
 import binascii
 import hashlib
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 
 from registry_service.domain import filter as filters
 from registry_service.domain.errors import InvalidArgumentError
@@ -124,8 +125,8 @@ def decode_page_token(token: str, query: Sequence[str], kinds: Sequence[type]) -
     try:
         data = json.loads(base64.urlsafe_b64decode(token + "=" * (-len(token) % 4)))
         fingerprint, encoded = data
-        values = tuple(datetime.fromisoformat(v["t"]) if isinstance(v, dict) else v for v in encoded)
-    except (binascii.Error, ValueError, TypeError, KeyError, RecursionError) as error:
+        values = tuple(_time(v["t"]) if isinstance(v, dict) else v for v in encoded)
+    except (binascii.Error, ValueError, OverflowError, TypeError, KeyError, RecursionError) as error:
         raise InvalidArgumentError.of("page_token", "is not a token that this service gave.") from error
     if fingerprint != _fingerprint(query):
         raise InvalidArgumentError.of("page_token", "belongs to another filter or order.")
@@ -137,13 +138,19 @@ def decode_page_token(token: str, query: Sequence[str], kinds: Sequence[type]) -
 def _fits(value: object, kind: type) -> bool:
     if isinstance(value, bool):
         return False
-    if kind is datetime:
-        return isinstance(value, datetime) and value.tzinfo is not None
     if kind is str:
-        return isinstance(value, str) and "\0" not in value
-    if kind is int:
-        return isinstance(value, int) and abs(value) < 2**63
-    return isinstance(value, int | float)
+        return isinstance(value, str) and not re.search("[\0\ud800-\udfff]", value)
+    if isinstance(value, int):
+        return kind in {int, float} and abs(value) < 2**63
+    return isinstance(value, kind)
+
+
+def _time(text: str) -> datetime:
+    time = datetime.fromisoformat(text)
+    if time.tzinfo is None:
+        raise ValueError("a time without a zone")
+    # In UTC, as Postgres has no fractions of a second in a zone.
+    return time.astimezone(UTC)
 
 
 def _fingerprint(query: Sequence[str]) -> str:

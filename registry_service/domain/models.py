@@ -6,7 +6,7 @@ import math
 import re
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, is_dataclass
 from datetime import UTC, datetime
 
 from registry_service.domain.errors import FieldViolation, InvalidArgumentError
@@ -18,6 +18,8 @@ PRECISIONS = ("fp32", "fp16", "int8", "int4")
 MAX_TEXT_LENGTH = 5_000
 """Most characters of any text field: what the documented API holds."""
 MAX_FILE_NAME_BYTES = 255
+MAX_JSON_DEPTH = 30
+"""Most objects and lists inside one another: protobuf parsers take 100 messages, and an object is three."""
 ZIP_MEDIA_TYPES = frozenset(
     {
         "application/zip",
@@ -175,6 +177,31 @@ def utc_now() -> datetime:
 def documented_date(time: datetime) -> str:
     """Writes a time as the documented API shows it: `YYYY-MM-DD HH:MM:SS.ffffff UTC`."""
     return f"{time.astimezone(UTC):%Y-%m-%d %H:%M:%S.%f} UTC"
+
+
+def is_same(one: object, other: object) -> bool:
+    """Tells whether two values of a field are equal, with JSON's eyes: 1 is 1.0, but not true."""
+    if is_dataclass(one) and type(one) is type(other):
+        return all(is_same(getattr(one, f.name), getattr(other, f.name)) for f in fields(one))
+    match one, other:
+        case (bool(), _) | (_, bool()):
+            return one is other
+        case (int() | float(), int() | float()):
+            # Postgres gives 1e300 back as an integer, which Python compares digit by digit.
+            return one == other or _as_double(one) == _as_double(other)
+        case (Mapping(), Mapping()):
+            return one.keys() == other.keys() and all(is_same(one[key], other[key]) for key in one)
+        case (Sequence(), Sequence()) if not isinstance(one, str):
+            return len(one) == len(other) and all(map(is_same, one, other))
+        case _:
+            return one == other
+
+
+def _as_double(number: float) -> float:
+    try:
+        return float(number)
+    except OverflowError:
+        return math.nan
 
 
 def is_zip_media_type(media_type: str) -> bool:
@@ -360,10 +387,14 @@ def _text_map_violations(name: str, texts: Mapping[str, str]) -> Iterator[FieldV
 
 
 def _json_violations(name: str, value: Json) -> Iterator[FieldViolation]:
-    """Finds what JSON in Postgres cannot hold: NUL and numbers that are not finite."""
-    pending: list[Json] = [value]
+    """Finds what JSON in Postgres, or a message, cannot hold: NUL, numbers that are not finite, too deep nesting."""
+    pending: list[tuple[Json, int]] = [(value, 0)]
     while pending:
-        match pending.pop():
+        found, depth = pending.pop()
+        if depth > MAX_JSON_DEPTH:
+            yield FieldViolation(name, f"must not be nested deeper than {MAX_JSON_DEPTH}.")
+            return
+        match found:
             case str(text):
                 if "\0" in text:
                     yield FieldViolation(name, "must not contain a NUL character.")
@@ -373,8 +404,8 @@ def _json_violations(name: str, value: Json) -> Iterator[FieldViolation]:
                     yield FieldViolation(name, "must contain finite numbers only.")
                     return
             case Mapping() as mapping:
-                pending += [*mapping.keys(), *mapping.values()]
+                pending += ((inner, depth + 1) for inner in (*mapping.keys(), *mapping.values()))
             case Sequence() as sequence:
-                pending += sequence
+                pending += ((inner, depth + 1) for inner in sequence)
             case _:
                 pass

@@ -108,6 +108,13 @@ class UploadRepository(Protocol):
     ) -> None:
         """Writes down what a writer has stored (`WriterDisplacedError` when it is not the newest)."""
 
+    def hold(self, upload: Upload) -> None:
+        """Makes whoever takes over or removes the upload wait until the transaction ends.
+
+        Raises:
+            WriterDisplacedError: The caller, who was the newest as `upload` was read, is not the newest any more.
+        """
+
     def begin_completion(self, upload_id: str, *, ttl: timedelta) -> Upload:
         """Displaces any writer and moves an active upload to COMPLETING; returns it as it then is.
 

@@ -7,6 +7,7 @@ small pieces, no further than the directory says.
 
 import io
 import re
+import struct
 import zipfile
 import zlib
 from collections.abc import Iterator, Sequence
@@ -21,6 +22,18 @@ _READ_AHEAD = 256 * 1024
 _UNSAFE_NAME = re.compile(r"^[/\\]|^[A-Za-z]:|(^|[/\\])\.\.([/\\]|$)|[\x00-\x1f\x7f]")
 _METHODS = {zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED}
 _ENCRYPTED = 0x1
+_MAX_SIZE = 2**63 - 1
+# What zipfile raises at damage, beside its own BadZipFile.
+_DAMAGE = (
+    zipfile.BadZipFile,
+    zlib.error,
+    struct.error,
+    EOFError,
+    OSError,
+    ValueError,
+    OverflowError,
+    NotImplementedError,
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -137,7 +150,7 @@ class Archive:
                 while piece := member.read(CHUNK_SIZE):
                     done += len(piece)
                     yield piece
-        except (zipfile.BadZipFile, zlib.error, EOFError, OSError, NotImplementedError) as error:
+        except _DAMAGE as error:
             raise DataLossError(f"The file {info.filename!r} is damaged.", file_name=info.filename) from error
         if done != info.file_size:
             raise DataLossError(f"The file {info.filename!r} is cut short.", file_name=info.filename)
@@ -155,9 +168,11 @@ def open_archive(store: ArtifactStore, key: str, size: int, *, directory_max_byt
     with _DirectoryReader(raw, size, max(directory_max_bytes, CHUNK_SIZE)) as reader:
         try:
             file = zipfile.ZipFile(reader)
-        except (zipfile.BadZipFile, OSError, ValueError, OverflowError, NotImplementedError, EOFError) as error:
+        except _DAMAGE as error:
             raise NotAnArchiveError("The artifact has no readable ZIP directory.") from error
         with file:
+            if any(info.file_size > _MAX_SIZE or info.compress_size > _MAX_SIZE for info in file.infolist()):
+                raise NotAnArchiveError("The ZIP's directory has an impossible size.")
             yield Archive(file)
 
 

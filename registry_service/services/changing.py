@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from registry_service.domain.errors import EtagMismatchError, ModelNotFoundError
-from registry_service.domain.models import MUTABLE_FIELDS, Model, checked_fields, documented_date, utc_now
+from registry_service.domain.models import MUTABLE_FIELDS, Model, checked_fields, documented_date, is_same, utc_now
 from registry_service.domain.ports import Database
 from registry_service.services.policy import Policy
 from registry_service.services.sweeping import DiscardObject
@@ -46,7 +46,7 @@ class UpdateModel:
                 values[name] = entry_map if value is None else entry_map | {key: value}
             changed = replace(old, **values)
             changed = replace(changed, **checked_fields(changed, metadata_max_bytes=self.policy.metadata_max_bytes))  # type: ignore[arg-type]
-            if all(getattr(changed, name) == getattr(old, name) for name in MUTABLE_FIELDS):
+            if all(is_same(getattr(changed, name), getattr(old, name)) for name in MUTABLE_FIELDS):
                 return old
             # Clocks of replicas differ; a model's times never run backwards.
             now = max(utc_now(), old.update_time)

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from registry_service.domain.artifact_store import ArtifactStore, new_object_key
-from registry_service.domain.errors import InvalidArtifactError, LeaseLostError, NotAnArchiveError
+from registry_service.domain.errors import ArtifactLostError, InvalidArtifactError, LeaseLostError, NotAnArchiveError
 from registry_service.domain.models import (
     MUTABLE_FIELDS,
     Artifact,
@@ -63,6 +63,15 @@ class RegisterModel:
             with self.database.transaction() as transaction:
                 _expect_lease(transaction.objects.release(key))
                 transaction.models.add(model)
+        except (LeaseLostError, ArtifactLostError) as error:
+            # No model refers to the object, but bytes that came after the sweeper may be there.
+            with self.database.transaction() as transaction:
+                held = transaction.objects.lock(key)
+                transaction.objects.doom(key)
+            self.discard.now_or_later(key)
+            if held:
+                raise
+            raise _lease_lost() from error
         except BaseException:
             # Also right when nobody knows whether the transaction went through:
             # then a model refers to the object, and the ledger's row is gone.
@@ -83,7 +92,11 @@ class RegisterModel:
 
 def _expect_lease(held: bool) -> None:
     if not held:
-        raise LeaseLostError("The registration took so long that its bytes were swept.")
+        raise _lease_lost()
+
+
+def _lease_lost() -> LeaseLostError:
+    return LeaseLostError("The registration took so long that its bytes were swept.")
 
 
 def check_archive(store: ArtifactStore, spec: ModelSpec, key: str, size: int, policy: Policy) -> None:

@@ -120,6 +120,8 @@ class _Writer:
         self._policy = use_case.policy
         self.upload = upload
         self._buffer = bytearray()
+        self._in_doubt = False
+        """Whether the buffer may begin with bytes that are committed already."""
         if upload.tail_key is not None:
             self._buffer += read_tail(self._store, upload)
 
@@ -136,22 +138,45 @@ class _Writer:
 
     def _commit_part(self) -> None:
         """Stores a full part and commits it; the tail, whose bytes it begins with, is then no longer needed."""
+        self._in_doubt = True
+        handle = self.upload.handle or self._begin()
         upload = self.upload
-        handle = upload.handle
-        if handle is None:
+        offset = upload.parts_size
+        data = bytes(memoryview(self._buffer)[: self._store.part_size])
+        try:
+            part = self._store.write_part(
+                upload.object_key, handle, number=len(upload.parts) + 1, offset=offset, data=data
+            )
+        except ArtifactLostError:
+            _expect_newest(self._database, upload)
+            raise
+        self._commit(offset + part.size, handle=handle, part=part, tail_key=None)
+        del self._buffer[: self._store.part_size]
+        self._in_doubt = False
+
+    def _begin(self) -> str:
+        """Begins the object, and commits its handle, while nobody else can take over or remove the upload."""
+        upload = self.upload
+        with self._database.transaction() as transaction:
+            transaction.uploads.hold(upload)
             # A writer that died right here may have begun before, and told nobody.
             self._store.delete(upload.object_key)
             handle = self._store.begin(upload.object_key)
-        offset = upload.parts_size
-        data = bytes(memoryview(self._buffer)[: self._store.part_size])
-        part = self._store.write_part(upload.object_key, handle, number=len(upload.parts) + 1, offset=offset, data=data)
-        del self._buffer[: self._store.part_size]
-        self._commit(offset + part.size, handle=handle, part=part, tail_key=None)
+            transaction.uploads.commit(
+                upload,
+                committed_size=upload.committed_size,
+                handle=handle,
+                part=None,
+                tail_key=upload.tail_key,
+                ttl=self._policy.upload_ttl,
+            )
+        self.upload = replace(upload, handle=handle)
+        return handle
 
     def commit_tail(self) -> None:
         """Stores and commits what does not fill a part."""
         upload = self.upload
-        if upload.parts_size + len(self._buffer) == upload.committed_size:
+        if self._in_doubt or upload.parts_size + len(self._buffer) == upload.committed_size:
             return
         key = new_object_key()
         with self._database.transaction() as transaction:
@@ -213,15 +238,22 @@ class CompleteUpload:
             upload = transaction.uploads.begin_completion(upload_id, ttl=self.policy.upload_ttl)
             if upload.state is UploadState.COMPLETED:
                 return transaction.models.get(upload.spec.id)
-        self._join(upload)
         try:
+            self._join(upload)
             digest = self._digest(upload)
             for name, declared in (("artifact.sha256", upload.spec.artifact.sha256), ("sha256", sha256)):
                 if declared and declared != digest:
                     raise ArtifactMismatchError.of(name, f"the bytes have {digest}, not the declared {declared}.")
             check_archive(self.store, upload.spec, upload.object_key, upload.committed_size, self.policy)
         except InvalidArgumentError:
-            _drop(self.database, self.discard, upload.id)
+            with self.database.transaction() as transaction:
+                transaction.uploads.hold(upload)
+                keys = doom_upload(transaction, transaction.uploads.remove(upload.id))
+            for key in keys:
+                self.discard.now_or_later(key)
+            raise
+        except ArtifactLostError:
+            _expect_newest(self.database, upload)
             raise
         model = new_model(upload.spec, upload.object_key, upload.committed_size, digest, self.policy)
         with self.database.transaction() as transaction:
@@ -235,20 +267,23 @@ class CompleteUpload:
 
     def _join(self, upload: Upload) -> None:
         """Makes the whole object of parts and tail, unless an earlier try did."""
-        if self.store.size(upload.object_key) == upload.committed_size:
-            return
-        tail = read_tail(self.store, upload) if upload.tail_key is not None else b""
-        if upload.handle is None:
-            self.store.put(upload.object_key, tail)
-            return
-        parts = list(upload.parts)
-        if tail:
-            parts.append(
-                self.store.write_part(
-                    upload.object_key, upload.handle, number=len(parts) + 1, offset=upload.parts_size, data=tail
+        with self.database.transaction() as transaction:
+            # Held, as what is written after the upload was removed would never be found again.
+            transaction.uploads.hold(upload)
+            if self.store.size(upload.object_key) == upload.committed_size:
+                return
+            tail = read_tail(self.store, upload)
+            if upload.handle is None or not upload.parts:
+                self.store.put(upload.object_key, tail)
+                return
+            parts = list(upload.parts)
+            if tail:
+                parts.append(
+                    self.store.write_part(
+                        upload.object_key, upload.handle, number=len(parts) + 1, offset=upload.parts_size, data=tail
+                    )
                 )
-            )
-        self.store.finish(upload.object_key, upload.handle, parts)
+            self.store.finish(upload.object_key, upload.handle, parts)
 
     def _digest(self, upload: Upload) -> str:
         # Read anew, as no process may have seen all the bytes.
@@ -277,9 +312,12 @@ class CancelUpload:
             FailedPreconditionError: It has become a model.
         """
         with self.database.transaction() as transaction:
-            if transaction.uploads.get(upload_id).state is UploadState.COMPLETED:
+            upload = transaction.uploads.remove(upload_id)
+            if upload.state is UploadState.COMPLETED:
                 raise FailedPreconditionError(f"The upload {upload_id!r} is completed.", upload_id=upload_id)
-        _drop(self.database, self.discard, upload_id)
+            keys = doom_upload(transaction, upload)
+        for key in keys:
+            self.discard.now_or_later(key)
 
 
 def read_tail(store: ArtifactStore, upload: Upload) -> bytes:
@@ -303,8 +341,7 @@ def _check_whole(upload: Upload) -> None:
         )
 
 
-def _drop(database: Database, discard: DiscardObject, upload_id: str) -> None:
+def _expect_newest(database: Database, upload: Upload) -> None:
+    """Raises WriterDisplacedError where the upload was taken over or removed: no wonder then that bytes are gone."""
     with database.transaction() as transaction:
-        keys = doom_upload(transaction, transaction.uploads.remove(upload_id))
-    for key in keys:
-        discard.now_or_later(key)
+        transaction.uploads.hold(upload)

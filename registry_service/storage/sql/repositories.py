@@ -41,7 +41,7 @@ from registry_service.domain.errors import (
     WriterDisplacedError,
 )
 from registry_service.domain.listing import ListQuery, Page, SortValue
-from registry_service.domain.models import Model, ModelFields, ModelSpec
+from registry_service.domain.models import Model, ModelFields, ModelSpec, is_same
 from registry_service.domain.ports import Transaction
 from registry_service.domain.uploads import Upload, UploadState
 from registry_service.storage.sql import rows, tables
@@ -157,7 +157,7 @@ class SqlModelRepository:
             return old
         values = rows.model_values(new)
         before = rows.model_values(old)
-        changed = {name: value for name, value in values.items() if value != before[name]}
+        changed = {name: value for name, value in values.items() if not is_same(value, before[name])}
         try:
             with self.connection.begin_nested():
                 self.connection.execute(update(_models).where(_models.c.id == model_id).values(changed))
@@ -361,6 +361,12 @@ class SqlUploadRepository:
                     receipt=part.receipt,
                 )
             )
+
+    def hold(self, upload: Upload) -> None:
+        """See the port."""
+        statement = select(_uploads.c.id).where(_uploads.c.id == upload.id, _uploads.c.epoch == upload.epoch)
+        if self.connection.execute(statement.with_for_update()).one_or_none() is None:
+            raise WriterDisplacedError(upload.id)
 
     def begin_completion(self, upload_id: str, *, ttl: timedelta) -> Upload:
         """See the port."""

@@ -1,0 +1,496 @@
+"""ArtifactService: what is stored is read whole, in part, member by member, or not passed off as whole."""
+
+import io
+import random
+import struct
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from modelregistry.v1 import artifact_service_pb2, model_pb2
+
+from tests.client import Client, refused, sha256, zip_of
+from tests.registry import RunningRegistry, StartRegistry
+from tests.streams import WrappedStore, expect, serving
+
+INVALID = grpc.StatusCode.INVALID_ARGUMENT
+NOT_FOUND = grpc.StatusCode.NOT_FOUND
+DATA_LOSS = grpc.StatusCode.DATA_LOSS
+OUT_OF_RANGE = grpc.StatusCode.OUT_OF_RANGE
+PRECONDITION = grpc.StatusCode.FAILED_PRECONDITION
+
+MIB = 1024 * 1024
+MISSING_ID = "there-is-no-such-model"
+ZIP = {"file_name": "model.zip"}
+
+
+def some_bytes(size: int, seed: int = 0) -> bytes:
+    return random.Random(seed).randbytes(size)
+
+
+def stored(registry: RunningRegistry) -> Path:
+    """The file of the only artifact."""
+    [path] = registry.objects()
+    return path
+
+
+def member_of(
+    client: Client, model: model_pb2.Model, name: str
+) -> list[artifact_service_pb2.DownloadArtifactFileResponse]:
+    request = artifact_service_pb2.DownloadArtifactFileRequest(model_id=model.id, name=name)
+    return list(client.artifacts.DownloadArtifactFile(request))
+
+
+class CountingStore(WrappedStore):
+    """Counts the bytes that are read."""
+
+    bytes_read = 0
+
+    def read(self, key: str, offset: int = 0, length: int | None = None) -> Iterator[bytes]:
+        for piece in super().read(key, offset, length):
+            self.bytes_read += len(piece)
+            yield piece
+
+
+class TestDownloading:
+    def test_the_artifact_is_described_first_and_its_bytes_follow(self, client: Client) -> None:
+        data = some_bytes(3 * MIB + 5)
+        model = client.register(data)
+        request = artifact_service_pb2.DownloadArtifactRequest(model_id=model.id)
+        first, *others = client.artifacts.DownloadArtifact(request)
+        assert first.WhichOneof("payload") == "artifact"
+        assert first.artifact == model.artifact
+        assert {message.WhichOneof("payload") for message in others} == {"chunk"}
+        assert all(0 < len(message.chunk) <= MIB for message in others)
+        assert b"".join(message.chunk for message in others) == data
+
+    @pytest.mark.parametrize("offset", [0, 1, MIB - 1, MIB, MIB + 7, 2 * MIB + 4, 2 * MIB + 5])
+    @pytest.mark.parametrize("limit", [0, 1, MIB, MIB + 1, 2**62])
+    def test_a_range_is_read(self, registry: RunningRegistry, offset: int, limit: int) -> None:
+        data = some_bytes(2 * MIB + 5)
+        model = registry.client.register(data)
+        expected = data[offset : offset + limit] if limit else data[offset:]
+        assert registry.client.download(model.id, read_offset=offset, read_limit=limit) == expected
+
+    def test_only_the_range_is_read_from_the_store(self, registry: RunningRegistry) -> None:
+        model = registry.client.register(some_bytes(10 * MIB))
+        store = CountingStore(registry.parts.store)
+        with serving(registry, store) as (_, client):
+            assert len(client.download(model.id, read_offset=5 * MIB + 1, read_limit=1000)) == 1000
+        assert store.bytes_read == 1000
+
+    @pytest.mark.parametrize("offset", [8, 2**63 - 1])
+    def test_past_the_end_is_nothing(self, client: Client, offset: int) -> None:
+        model = client.register(b"weights")
+        with refused(OUT_OF_RANGE, "OUT_OF_RANGE") as refusal:
+            client.download(model.id, read_offset=offset)
+        assert refusal.metadata == {"size": "7", "model_id": model.id}
+
+    @pytest.mark.parametrize("field", ["read_offset", "read_limit"])
+    def test_a_negative_number_is_invalid(self, client: Client, field: str) -> None:
+        model = client.register()
+        with refused(INVALID) as refusal:
+            client.download(model.id, **{field: -1})
+        assert refusal.fields == [field]
+
+    def test_a_model_that_is_not_there_is_not_found(self, client: Client) -> None:
+        calls: list[Callable[[str], Any]] = [client.download, client.verify, client.files]
+        calls.append(lambda model_id: client.download_file(model_id, "a"))
+        for call in calls:
+            with refused(NOT_FOUND, "MODEL_NOT_FOUND"):
+                call(MISSING_ID)
+            with refused(INVALID) as refusal:
+                call("' OR 1=1")
+            assert refusal.fields == ["model_id"]
+
+    @pytest.mark.parametrize("size", [1, MIB, 3 * MIB])
+    def test_a_truncated_artifact_is_data_loss(self, registry: RunningRegistry, size: int) -> None:
+        model = registry.client.register(some_bytes(size))
+        with stored(registry).open("r+b") as file:
+            file.truncate(size - 1)
+        with refused(DATA_LOSS, "ARTIFACT_LOST"):
+            registry.client.download(model.id)
+        with refused(DATA_LOSS):
+            registry.client.download(model.id, read_offset=size - 1)
+
+    def test_a_removed_artifact_is_data_loss(self, registry: RunningRegistry) -> None:
+        model = registry.client.register()
+        stored(registry).unlink()
+        with refused(DATA_LOSS, "ARTIFACT_LOST"):
+            registry.client.download(model.id)
+        assert registry.client.get(model.id) == model
+
+
+class TestVerifying:
+    def test_an_intact_artifact(self, client: Client) -> None:
+        data = some_bytes(3 * MIB + 1)
+        model = client.register(data)
+        assert client.verify(model.id) == artifact_service_pb2.VerifyArtifactResponse(
+            intact=True, expected=model.artifact, actual_size=len(data), actual_sha256=sha256(data)
+        )
+
+    @pytest.mark.parametrize("change", ["flip", "truncate", "append", "empty"])
+    def test_a_damaged_artifact(self, registry: RunningRegistry, change: str) -> None:
+        data = some_bytes(2 * MIB)
+        model = registry.client.register(data)
+        damaged = {
+            "flip": data[:MIB] + bytes([data[MIB] ^ 1]) + data[MIB + 1 :],
+            "truncate": data[:-1],
+            "append": data + b"x",
+            "empty": b"",
+        }[change]
+        stored(registry).write_bytes(damaged)
+        assert registry.client.verify(model.id) == artifact_service_pb2.VerifyArtifactResponse(
+            intact=False, expected=model.artifact, actual_size=len(damaged), actual_sha256=sha256(damaged)
+        )
+
+    def test_a_missing_artifact(self, registry: RunningRegistry) -> None:
+        model = registry.client.register()
+        stored(registry).unlink()
+        assert registry.client.verify(model.id) == artifact_service_pb2.VerifyArtifactResponse(
+            intact=False, expected=model.artifact
+        )
+
+
+MEMBERS = {
+    "deflated.txt": b"abc" * 1000,
+    "empty": b"",
+    "folder/": b"",
+    "folder/räder ☃.bin": some_bytes(3 * MIB + 7),
+    "a\\b": b"backslash",
+    " ": b"space",
+    "%2e%2e": b"percent",
+    "x" * 1000: b"long",
+}
+
+
+class TestArchives:
+    @pytest.mark.parametrize("compression", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])
+    @pytest.mark.parametrize("artifact", [ZIP, {"file_name": "undeclared.bin"}], ids=["declared", "undeclared"])
+    def test_members_are_listed_and_downloaded(
+        self, client: Client, compression: int, artifact: dict[str, str]
+    ) -> None:
+        model = client.register(zip_of(MEMBERS, compression), artifact=artifact)
+        answer = client.files(model.id)
+        assert answer.next_page_token == ""
+        assert [file.name for file in answer.files] == list(MEMBERS)
+        for file in answer.files:
+            data = MEMBERS[file.name]
+            assert (file.size, file.crc32) == (len(data), zlib.crc32(data))
+            if compression == zipfile.ZIP_STORED:
+                assert file.compressed_size == len(data)
+            messages = member_of(client, model, file.name)
+            assert messages[0].file == file
+            assert all(0 < len(message.chunk) <= MIB for message in messages[1:])
+            assert b"".join(message.chunk for message in messages) == data
+
+    def test_times_are_read_as_utc_and_impossible_ones_left_out(self, client: Client) -> None:
+        buffer = io.BytesIO()
+        with zipfile.ZipFile(buffer, "w") as archive:
+            archive.writestr(zipfile.ZipInfo("good", (2024, 2, 29, 12, 30, 58)), b"")
+            archive.writestr(zipfile.ZipInfo("bad", (2024, 13, 31, 0, 0, 0)), b"")
+        files = client.files(client.register(buffer.getvalue(), artifact=ZIP).id).files
+        assert files[0].modify_time.ToJsonString() == "2024-02-29T12:30:58Z"
+        assert not files[1].HasField("modify_time")
+
+    def test_pages_hold_every_member_once(self, client: Client) -> None:
+        model = client.register(zip_of({f"m{number:04}": b"" for number in range(2500)}), artifact=ZIP)
+        for size, pages in ((0, 3), (1000, 3), (2**31 - 1, 3), (99, 26), (2500, 3)):
+            names, token, count = [], "", 0
+            while True:
+                answer = client.files(model.id, page_size=size, page_token=token)
+                names += [file.name for file in answer.files]
+                count += 1
+                if not (token := answer.next_page_token):
+                    break
+            assert names == [f"m{number:04}" for number in range(2500)]
+            assert count == pages
+
+    def test_a_bad_page_is_invalid(self, client: Client) -> None:
+        one = client.register(zip_of({"a": b"", "b": b""}), name="one", artifact=ZIP)
+        two = client.register(zip_of({"a": b"", "b": b""}), name="two", artifact=ZIP)
+        token = client.files(one.id, page_size=1).next_page_token
+        assert token
+        with refused(INVALID) as refusal:
+            client.files(two.id, page_token=token)
+        assert refusal.fields == ["page_token"]
+        with refused(INVALID) as refusal:
+            client.files(one.id, page_size=-1)
+        assert refusal.fields == ["page_size"]
+
+    def test_an_empty_archive_has_no_members(self, client: Client) -> None:
+        model = client.register(zip_of({}), artifact=ZIP)
+        assert not client.files(model.id).files
+
+    @pytest.mark.parametrize("data", [b"x", b"PK\5\6", b"PK\3\4" + bytes(100), bytes(2 * MIB)])
+    def test_what_is_no_zip_has_no_members(self, client: Client, data: bytes) -> None:
+        model = client.register(data)
+        with refused(PRECONDITION, "NOT_AN_ARCHIVE"):
+            client.files(model.id)
+        with refused(PRECONDITION, "NOT_AN_ARCHIVE"):
+            client.download_file(model.id, "a")
+
+    @pytest.mark.parametrize("name", ["", "missing", "A", "a/", "../a", "☃" * 10_000])
+    def test_a_member_that_is_not_there_is_not_found(self, client: Client, name: str) -> None:
+        model = client.register(zip_of({"a": b"a"}), artifact=ZIP)
+        with refused(NOT_FOUND, "ARTIFACT_FILE_NOT_FOUND") as refusal:
+            client.download_file(model.id, name)
+        assert refusal.metadata["model_id"] == model.id
+
+    @pytest.mark.parametrize("method", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA, 99])
+    def test_other_compressions_are_refused(self, client: Client, method: int) -> None:
+        data = zip_of({"a": b"a" * 1000}, method if method != 99 else zipfile.ZIP_STORED)
+        if method == 99:
+            data = patched(data, method=99)
+        model = client.register(data, artifact=ZIP)
+        assert [file.name for file in client.files(model.id).files] == ["a"]
+        with refused(PRECONDITION, "NOT_AN_ARCHIVE") as refusal:
+            client.download_file(model.id, "a")
+        assert str(method) in refusal.message
+
+    def test_encrypted_members_are_refused(self, client: Client) -> None:
+        model = client.register(patched(zip_of({"a": b"a"}), flags=1), artifact=ZIP)
+        with refused(PRECONDITION, "NOT_AN_ARCHIVE") as refusal:
+            client.download_file(model.id, "a")
+        assert "encrypted" in refusal.message
+
+    @pytest.mark.parametrize("compression", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])
+    @pytest.mark.parametrize("size", [100, 3 * MIB])
+    def test_a_wrong_crc_is_data_loss_at_the_end(self, client: Client, compression: int, size: int) -> None:
+        data = some_bytes(size)
+        model = client.register(patched(zip_of({"a": data}, compression), crc=1), artifact=ZIP)
+        received = b""
+        with refused(DATA_LOSS, "DATA_LOSS"):
+            for message in client.artifacts.DownloadArtifactFile(
+                artifact_service_pb2.DownloadArtifactFileRequest(model_id=model.id, name="a")
+            ):
+                received += message.chunk
+        assert data.startswith(received)
+
+    @pytest.mark.parametrize(
+        ("field", "value"),
+        [("size", 2000), ("size", 500), ("compressed_size", 5), ("offset", 7), ("offset", 2**32 - 2)],
+    )
+    def test_a_directory_that_lies_is_data_loss(self, client: Client, field: str, value: int) -> None:
+        model = client.register(patched(zip_of({"a": b"abc" * 400}), **{field: value}), artifact=ZIP)
+        received = b""
+        with refused(DATA_LOSS):
+            for message in client.artifacts.DownloadArtifactFile(
+                artifact_service_pb2.DownloadArtifactFileRequest(model_id=model.id, name="a")
+            ):
+                received += message.chunk
+        assert len(received) <= client.files(model.id).files[0].size
+
+    def test_a_size_that_no_number_holds_does_not_break_the_listing(self, client: Client) -> None:
+        model = client.register(with_zip64_size(2**64 - 1), artifact={"file_name": "undeclared"})
+        try:
+            assert len(client.files(model.id).files) == 1
+        except grpc.RpcError as error:
+            expect(error, PRECONDITION)
+        with refused(INVALID, "INVALID_ARTIFACT"):
+            client.register(with_zip64_size(2**64 - 1), name="declared", artifact=ZIP)
+
+    def test_a_local_header_whose_name_is_no_text_is_data_loss(self, client: Client) -> None:
+        data = bytearray(zip_of({"ä": b"text"}))
+        data[30:32] = b"\xff\xff"  # the name in front of the member; the directory's stays
+        model = client.register(bytes(data), artifact=ZIP)
+        with refused(DATA_LOSS):
+            client.download_file(model.id, "ä")
+
+    def test_a_bomb_streams_in_small_pieces_until_the_client_has_enough(self, registry: RunningRegistry) -> None:
+        buffer = io.BytesIO()
+        with (
+            zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive,
+            archive.open("zeros", "w", force_zip64=True) as member,
+        ):
+            for _ in range(200):
+                member.write(bytes(MIB))
+        assert len(buffer.getvalue()) < MIB
+        model = registry.client.register(buffer.getvalue(), artifact=ZIP)
+        store = CountingStore(registry.parts.store)
+        with serving(registry, store) as (_, client):
+            call = client.artifacts.DownloadArtifactFile(
+                artifact_service_pb2.DownloadArtifactFileRequest(model_id=model.id, name="zeros")
+            )
+            sizes = [len(message.chunk) for message, _ in zip(call, range(21), strict=False)]
+            call.cancel()
+        assert max(sizes) <= MIB
+        assert sum(sizes) >= 19 * MIB
+        assert store.bytes_read < 3 * 256 * 1024
+        total = sum(len(message.chunk) for message in member_of(registry.client, model, "zeros"))
+        assert total == 200 * MIB
+
+    def test_a_member_is_read_without_the_others(self, registry: RunningRegistry) -> None:
+        members = {f"big{number}": some_bytes(4 * MIB, number) for number in range(4)} | {"small": b"small"}
+        model = registry.client.register(zip_of(members, zipfile.ZIP_STORED), artifact=ZIP)
+        store = CountingStore(registry.parts.store)
+        with serving(registry, store) as (_, client):
+            assert len(client.files(model.id).files) == 5
+            assert store.bytes_read < 2 * MIB
+            store.bytes_read = 0
+            assert client.download_file(model.id, "small") == b"small"
+            assert store.bytes_read < 2 * MIB
+            store.bytes_read = 0
+            assert client.download_file(model.id, "big2") == members["big2"]
+            assert store.bytes_read < 6 * MIB
+
+    def test_the_directory_read_again_finds_a_removed_artifact_lost(self, registry: RunningRegistry) -> None:
+        model = registry.client.register(zip_of({"a": b"a"}), artifact=ZIP)
+        stored(registry).unlink()
+        with refused(DATA_LOSS, "ARTIFACT_LOST"):
+            registry.client.files(model.id)
+        with refused(DATA_LOSS, "ARTIFACT_LOST"):
+            registry.client.download_file(model.id, "a")
+
+
+def patched(data: bytes, **changes: int) -> bytes:
+    """Changes the directory's only entry (and what the local header must share with it)."""
+    entry = data.index(b"PK\1\2")
+    result = bytearray(data)
+    for name, value in changes.items():
+        if name == "crc":
+            value ^= struct.unpack_from("<L", data, entry + 16)[0]  # noqa: PLW2901
+        place, form = {
+            "flags": (8, "<H"),
+            "method": (10, "<H"),
+            "crc": (16, "<L"),
+            "compressed_size": (20, "<L"),
+            "size": (24, "<L"),
+            "offset": (42, "<L"),
+        }[name]
+        struct.pack_into(form, result, entry + place, value)
+        if name in {"flags", "method"}:
+            struct.pack_into(form, result, place - 2, value)
+    return bytes(result)
+
+
+def with_zip64_size(size: int) -> bytes:
+    """A ZIP whose directory gives its only member's size in 64 bits."""
+    data = zip_of({"a": b"a"}, zipfile.ZIP_STORED)
+    start, end = data.index(b"PK\1\2"), data.index(b"PK\5\6")
+    entry = bytearray(data[start:end])
+    extra = struct.pack("<HHQ", 1, 8, size)
+    struct.pack_into("<L", entry, 24, 0xFFFFFFFF)
+    struct.pack_into("<H", entry, 30, len(extra))
+    ending = bytearray(data[end:])
+    struct.pack_into("<L", ending, 12, len(entry) + len(extra))
+    return data[:start] + bytes(entry) + extra + bytes(ending)
+
+
+def renamed(name: bytes) -> bytes:
+    """A ZIP whose only member has a name that zipfile would not write."""
+    return zip_of({"n" * len(name): b"x"}).replace(b"n" * len(name), name)
+
+
+class TestHostileArchives:
+    """What is declared as a ZIP must be a readable and harmless one, or nothing is registered."""
+
+    @pytest.mark.parametrize(
+        "data",
+        [
+            b"not a zip",
+            b"PK\3\4" + bytes(1000),
+            zip_of({"a": b"a" * 1000})[:-30],
+            zip_of({"a": b"a" * 1000})[30:-1],
+            zip_of({"a": b"a"}).replace(b"PK\1\2", b"PK\1\3"),
+            *(
+                renamed(name)
+                for name in (
+                    *(b"../x", b"a/../../x", b"/abs", b"\\abs", b"..\\x", b"a\\..\\x", b"C:\\x", b"c:x", b".."),
+                    *(b"a\0b", b"\0a", b"a\nb", b"\x1b[2J", b"\x7fdel", b"a\r", b"a/.."),
+                )
+            ),
+        ],
+        ids=lambda data: str(data[30:40]),
+    )
+    @pytest.mark.parametrize("media_type", ["application/zip", "application/x-zip-compressed; a=b"])
+    def test_nothing_is_registered(self, registry: RunningRegistry, data: bytes, media_type: str) -> None:
+        with refused(INVALID, "INVALID_ARTIFACT") as refusal:
+            registry.client.register(data, artifact={"media_type": media_type})
+        assert refusal.fields == ["artifact"]
+        assert registry.objects() == []
+        assert registry.count("models") == registry.count("unreferenced_objects") == 0
+
+    @pytest.mark.parametrize("name", [b"..x", b"x..", b"a/..b", b"...", b"ab:c", b"ok ", b"~", b"a//b", b"./a"])
+    def test_odd_but_harmless_names_are_registered(self, client: Client, name: bytes) -> None:
+        model = client.register(renamed(name), artifact=ZIP)
+        assert [file.name for file in client.files(model.id).files] == [name.decode()]
+        assert client.download_file(model.id, name.decode()) == b"x"
+
+    def test_a_directory_over_the_limit_is_refused(self, start_registry: StartRegistry) -> None:
+        registry = start_registry(zip_directory_max_bytes=2 * MIB)
+        big = zip_of({f"{'n' * 1000}{number}": b"" for number in range(3000)})
+        with refused(INVALID, "INVALID_ARTIFACT") as refusal:
+            registry.client.register(big, artifact=ZIP)
+        assert str(2 * MIB) in refusal.message
+        model = registry.client.register(big)
+        with refused(PRECONDITION, "NOT_AN_ARCHIVE") as refusal:
+            registry.client.files(model.id)
+        assert refusal.metadata == {"limit": str(2 * MIB)}
+        small = registry.client.register(zip_of({"n" * 1000: b""}), name="small", artifact=ZIP)
+        assert len(registry.client.files(small.id).files) == 1
+
+    def test_a_directory_that_claims_to_be_huge_is_not_read(self, registry: RunningRegistry) -> None:
+        data = bytearray(zip_of({"a": b"a"}))
+        end = data.index(b"PK\5\6")
+        padded = bytes(30 * MIB) + bytes(data)
+        result = bytearray(padded)
+        struct.pack_into("<LL", result, 30 * MIB + end + 12, 30 * MIB, 0)
+        store = CountingStore(registry.parts.store)
+        with serving(registry, store) as (_, client), refused(INVALID, "INVALID_ARTIFACT"):
+            client.register(bytes(result), artifact=ZIP)
+        assert store.bytes_read < 2 * MIB
+
+    @given(st.data())
+    @settings(max_examples=400, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+    def test_a_damaged_directory_is_never_our_fault(self, registry: RunningRegistry, data: st.DataObject) -> None:
+        archive = bytearray(FUZZED)
+        start = FUZZED_DIRECTORY if data.draw(st.booleans()) else 0
+        for place, value in data.draw(
+            st.lists(st.tuples(st.integers(start, len(archive) - 1), st.integers(0, 255)), min_size=1, max_size=6)
+        ):
+            archive[place] = value
+        client = registry.client
+        for artifact in (ZIP, {"file_name": "undeclared"}):
+            try:
+                model = client.register(bytes(archive), artifact=artifact)
+            except grpc.RpcError as error:
+                expect(error, INVALID)
+                continue
+            try:
+                _read_everything(client, model)
+            finally:
+                client.delete(model.id)
+
+
+FUZZED = zip_of({"ä": b"abc" * 100, "b/": b"", "stored": b"xyz"}) + b""
+FUZZED_DIRECTORY = FUZZED.index(b"PK\1\2")
+
+
+def _read_everything(client: Client, model: model_pb2.Model) -> None:
+    """Lists and downloads; what is refused must be so for the archive's sake."""
+    try:
+        files = client.files(model.id).files
+    except grpc.RpcError as error:
+        expect(error, PRECONDITION)
+        return
+    for file in files:
+        received = 0
+        try:
+            for message in client.artifacts.DownloadArtifactFile(
+                artifact_service_pb2.DownloadArtifactFileRequest(model_id=model.id, name=file.name)
+            ):
+                if message.HasField("file"):
+                    declared = message.file.size
+                received += len(message.chunk)
+                assert received <= declared
+        except grpc.RpcError as error:
+            expect(error, PRECONDITION, DATA_LOSS, NOT_FOUND)
+        else:
+            assert received == declared

@@ -1,0 +1,376 @@
+"""What surrounds every call, on a server that does nothing but fail: errors, request ids, log lines."""
+
+# protos/ names the methods, and failing takes no arguments.
+# ruff: noqa: ARG002, N802
+
+import base64
+import inspect
+import json
+import logging
+import socket
+import uuid
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
+from typing import Any, cast
+from urllib.parse import quote_from_bytes
+
+import grpc
+import pytest
+from google.api import httpbody_pb2
+from google.rpc import error_details_pb2
+from grpc_status import rpc_status
+from modelregistry.v1 import (
+    artifact_service_pb2,
+    artifact_service_pb2_grpc,
+    model_service_pb2,
+    model_service_pb2_grpc,
+    system_service_pb2,
+    system_service_pb2_grpc,
+)
+
+from registry_service.domain.errors import FieldViolation, ModelNotFoundError, RegistryError
+from registry_service.logs import JsonFormatter
+from registry_service.transport.grpc.calls import POISON, CallInterceptor, StreamLimit
+from registry_service.transport.grpc.errors import STATUS_CODES, call_status, status_code
+from tests.client import refused, registration, spec
+from tests.waiting import eventually
+
+SECRET = "s3cr3t-payload"
+
+LONG = "☃\U0001f600" * 5_000
+VALUES: dict[str, Any] = {
+    "message": LONG,
+    "description": LONG,
+    "position": 10**30,
+    "limit": 10**30,
+    "violations": [FieldViolation(LONG, LONG)] * 100,
+}
+
+
+def subclasses(kind: type[RegistryError]) -> Iterator[type[RegistryError]]:
+    for child in kind.__subclasses__():
+        yield child
+        yield from subclasses(child)
+
+
+ERRORS = sorted(set(subclasses(RegistryError)), key=lambda kind: kind.__name__)
+
+
+def made(kind: type[RegistryError]) -> RegistryError:
+    """An error with texts as long as no client should ever get."""
+    arguments, keywords = [], {}
+    for parameter in list(inspect.signature(kind.__init__).parameters.values())[1:]:
+        value = VALUES.get(parameter.name, LONG)
+        if parameter.kind in {parameter.POSITIONAL_ONLY, parameter.POSITIONAL_OR_KEYWORD}:
+            arguments.append(value)
+        elif parameter.kind is parameter.KEYWORD_ONLY:
+            keywords[parameter.name] = value
+        else:
+            keywords |= {"one": LONG, "two": LONG, "three": LONG}
+    return kind(*arguments, **keywords)
+
+
+class FailingModels(model_service_pb2_grpc.ModelServiceServicer):
+    def GetModel(self, request: model_service_pb2.GetModelRequest, context: Any) -> model_service_pb2.GetModelResponse:
+        if request.id in BY_NAME:
+            raise made(BY_NAME[request.id])
+        if request.id == "unexpected":
+            raise RuntimeError(f"{SECRET} from the driver")
+        return model_service_pb2.GetModelResponse()
+
+    def RegisterModel(
+        self, request_iterator: Iterator[model_service_pb2.RegisterModelRequest], context: Any
+    ) -> model_service_pb2.RegisterModelResponse:
+        next(request_iterator)
+        raise ModelNotFoundError("after the first message")
+
+
+class FailingArtifacts(artifact_service_pb2_grpc.ArtifactServiceServicer):
+    def DownloadArtifact(
+        self, request: artifact_service_pb2.DownloadArtifactRequest, context: Any
+    ) -> Iterator[artifact_service_pb2.DownloadArtifactResponse]:
+        yield artifact_service_pb2.DownloadArtifactResponse(chunk=b"first")
+        if request.model_id == "unexpected":
+            raise RuntimeError(SECRET)
+        raise ModelNotFoundError("after the first message")
+
+    def DownloadArtifactContent(
+        self, request: artifact_service_pb2.DownloadArtifactContentRequest, context: Any
+    ) -> Iterator[httpbody_pb2.HttpBody]:
+        if request.model_id == "late":
+            yield httpbody_pb2.HttpBody(data=b"first")
+        raise ModelNotFoundError("at once or not")
+
+
+class Fine(system_service_pb2_grpc.SystemServiceServicer):
+    def GetHealth(self, request: system_service_pb2.GetHealthRequest, context: Any) -> Any:
+        return system_service_pb2.GetHealthResponse(status="ok")
+
+    def GetReadiness(self, request: system_service_pb2.GetReadinessRequest, context: Any) -> Any:
+        raise made(BY_NAME["DatabaseUnavailableError"])
+
+
+BY_NAME = {kind.__name__: kind for kind in ERRORS}
+
+# ---- pytest-grpc runs the server
+
+grpc_max_workers = 4
+
+
+@pytest.fixture(scope="module")
+def grpc_addr() -> str:
+    with closing(socket.socket()) as free:
+        free.bind(("127.0.0.1", 0))
+        return f"127.0.0.1:{free.getsockname()[1]}"
+
+
+@pytest.fixture(scope="module")
+def grpc_interceptors() -> Iterator[Sequence[grpc.ServerInterceptor]]:
+    streams = StreamLimit(most=8, idle_seconds=60)
+    yield [CallInterceptor(streams)]
+    streams.stop()
+
+
+@pytest.fixture(scope="module")
+def grpc_servicer() -> FailingModels:
+    return FailingModels()  # type: ignore[abstract]  # what it lacks nobody calls
+
+
+@pytest.fixture(scope="module")
+def grpc_add_to_server() -> Callable[[FailingModels, grpc.Server], None]:
+    def add(servicer: FailingModels, server: grpc.Server) -> None:
+        model_service_pb2_grpc.add_ModelServiceServicer_to_server(servicer, server)
+        artifact_service_pb2_grpc.add_ArtifactServiceServicer_to_server(
+            FailingArtifacts(),  # type: ignore[abstract]
+            server,
+        )
+        system_service_pb2_grpc.add_SystemServiceServicer_to_server(Fine(), server)
+
+    return add
+
+
+@pytest.fixture(scope="module")
+def grpc_stub_cls() -> type[model_service_pb2_grpc.ModelServiceStub]:
+    return model_service_pb2_grpc.ModelServiceStub
+
+
+@pytest.fixture(scope="module")
+def artifacts(grpc_channel: grpc.Channel) -> artifact_service_pb2_grpc.ArtifactServiceStub:
+    return artifact_service_pb2_grpc.ArtifactServiceStub(grpc_channel)
+
+
+@pytest.fixture
+def lines() -> Iterator[list[str]]:
+    """What is logged, as it is written."""
+    written: list[str] = []
+
+    class Keeper(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            written.append(self.format(record))
+
+    handler = Keeper()
+    handler.setFormatter(JsonFormatter())
+    root, level = logging.getLogger(), logging.getLogger("registry_service").level
+    root.addHandler(handler)
+    logging.getLogger("registry_service").setLevel(logging.INFO)
+    yield written
+    root.removeHandler(handler)
+    logging.getLogger("registry_service").setLevel(level)
+
+
+def call_lines(lines: list[str]) -> list[dict[str, Any]]:
+    return [line for line in map(json.loads, lines) if line["message"] == "call"]
+
+
+def get(stub: model_service_pb2_grpc.ModelServiceStub, model_id: str, *metadata: tuple[str, str]) -> grpc.Call:
+    """Calls, and returns how the call ended."""
+    try:
+        _, call = stub.GetModel.with_call(model_service_pb2.GetModelRequest(id=model_id), metadata=metadata)
+    except grpc.RpcError as error:
+        return cast("grpc.Call", error)
+    return call
+
+
+def trailing(call: grpc.Call, key: str) -> list[str | bytes]:
+    return [value for found, value in call.trailing_metadata() or () if found == key]
+
+
+def details_of(call: grpc.Call, kind: Any) -> list[Any]:
+    status = rpc_status.from_call(call)
+    assert status is not None
+    found = []
+    for packed in status.details:
+        if packed.Is(kind.DESCRIPTOR):
+            found.append(kind())
+            packed.Unpack(found[-1])
+    return found
+
+
+class TestErrors:
+    def test_the_walk_finds_them_all(self) -> None:
+        assert len(ERRORS) > 20
+        assert set(STATUS_CODES) <= set(ERRORS)
+
+    @pytest.mark.parametrize("kind", ERRORS, ids=lambda kind: kind.__name__)
+    def test_every_error_arrives_as_the_table_says(
+        self, grpc_stub: model_service_pb2_grpc.ModelServiceStub, kind: type[RegistryError]
+    ) -> None:
+        call = get(grpc_stub, kind.__name__)
+        expected = [code for base, code in STATUS_CODES.items() if issubclass(kind, base)]
+        assert [call.code()] == (expected or [grpc.StatusCode.INTERNAL])
+        [info] = details_of(call, error_details_pb2.ErrorInfo)
+        assert info.domain == "modelregistry.v1"
+        assert info.reason == kind.reason
+        assert info.reason.replace("_", "").isalnum()
+        assert info.reason == info.reason.upper()
+        assert len(info.reason) <= 63
+        [request_info] = details_of(call, error_details_pb2.RequestInfo)
+        assert trailing(call, "x-request-id") == [request_info.request_id]
+
+    def test_reasons_are_unique(self) -> None:
+        reasons = [kind.reason for kind in ERRORS]
+        assert len(reasons) == len(set(reasons))
+
+    def test_only_what_is_no_registry_error_of_the_domain_is_internal(self) -> None:
+        internal = [kind for kind in ERRORS if status_code(made(kind)) is grpc.StatusCode.INTERNAL]
+        assert [kind.__name__ for kind in internal] == ["InternalError"]
+
+    @pytest.mark.parametrize("kind", ERRORS, ids=lambda kind: kind.__name__)
+    def test_the_end_of_a_call_fits_into_the_headers_that_every_peer_takes(self, kind: type[RegistryError]) -> None:
+        status = call_status(made(kind), "x" * 128)
+        # As HTTP/2 counts: name, value and 32; binary values in base64, messages percent-encoded.
+        headers = [("grpc-status", b"16"), ("content-type", b"application/grpc")]
+        headers.append(("grpc-message", quote_from_bytes(status.details.encode()).encode()))
+        for key, value in status.trailing_metadata:
+            data = value.encode() if isinstance(value, str) else value
+            headers.append((key, base64.b64encode(data) if key.endswith("-bin") else data))
+        assert sum(len(key) + len(value) + 32 for key, value in headers) < 8192
+
+    def test_field_violations_are_there_for_input(self, grpc_stub: model_service_pb2_grpc.ModelServiceStub) -> None:
+        [bad] = details_of(get(grpc_stub, "InvalidArgumentError"), error_details_pb2.BadRequest)
+        assert 0 < len(bad.field_violations) <= 10
+        assert details_of(get(grpc_stub, "ModelNotFoundError"), error_details_pb2.BadRequest) == []
+
+    def test_an_error_in_the_middle_of_a_stream_is_mapped(
+        self,
+        grpc_stub: model_service_pb2_grpc.ModelServiceStub,
+        artifacts: artifact_service_pb2_grpc.ArtifactServiceStub,
+    ) -> None:
+        with refused(grpc.StatusCode.NOT_FOUND, "MODEL_NOT_FOUND"):
+            grpc_stub.RegisterModel(registration(spec(), [b"x"]))
+        answers = artifacts.DownloadArtifact(artifact_service_pb2.DownloadArtifactRequest())
+        assert next(answers).chunk == b"first"
+        with refused(grpc.StatusCode.NOT_FOUND, "MODEL_NOT_FOUND"):
+            next(answers)
+        answers = artifacts.DownloadArtifact(artifact_service_pb2.DownloadArtifactRequest(model_id="unexpected"))
+        assert next(answers).chunk == b"first"
+        with refused(grpc.StatusCode.INTERNAL, "INTERNAL") as refusal:
+            next(answers)
+        assert SECRET not in refusal.message
+
+    def test_a_download_over_http_that_breaks_off_is_poisoned(self, grpc_channel: grpc.Channel) -> None:
+        method = grpc_channel.unary_stream(
+            "/modelregistry.v1.ArtifactService/DownloadArtifactContent",
+            request_serializer=artifact_service_pb2.DownloadArtifactContentRequest.SerializeToString,
+            response_deserializer=bytes,
+        )
+        answers = method(artifact_service_pb2.DownloadArtifactContentRequest(model_id="late"))
+        assert httpbody_pb2.HttpBody.FromString(next(answers)).data == b"first"
+        assert next(answers) == POISON
+        with refused(grpc.StatusCode.NOT_FOUND):
+            next(answers)
+        answers = method(artifact_service_pb2.DownloadArtifactContentRequest(model_id="at once"))
+        with refused(grpc.StatusCode.NOT_FOUND):
+            next(answers)
+
+
+class TestUnexpected:
+    def test_the_client_learns_nothing_and_the_log_all(
+        self, grpc_stub: model_service_pb2_grpc.ModelServiceStub, lines: list[str]
+    ) -> None:
+        call = get(grpc_stub, "unexpected", ("x-request-id", "my-request"))
+        assert call.code() is grpc.StatusCode.INTERNAL
+        assert SECRET not in str(call.details()) + str(call.trailing_metadata())
+        assert "my-request" in str(call.details())
+        [info] = details_of(call, error_details_pb2.ErrorInfo)
+        assert info.reason == "INTERNAL"
+        logged = [json.loads(line) for line in lines if SECRET in line]
+        [line] = [line for line in logged if line["logger"] == "registry_service.calls"]
+        assert line["level"] == "ERROR"
+        assert line["request_id"] == "my-request"
+        assert f"RuntimeError: {SECRET} from the driver" in line["exception"]
+        assert "in GetModel" in line["exception"]
+
+
+class TestRequestIds:
+    @pytest.mark.parametrize("model_id", ["fine", "ModelNotFoundError", "unexpected"])
+    @pytest.mark.parametrize("given", ["abc", "x" * 128, "a.B_c:d/e+f=g-1"])
+    def test_a_given_one_is_kept(
+        self, grpc_stub: model_service_pb2_grpc.ModelServiceStub, lines: list[str], model_id: str, given: str
+    ) -> None:
+        call = get(grpc_stub, model_id, ("x-request-id", given))
+        assert trailing(call, "x-request-id") == [given]
+        [line] = eventually(lambda: call_lines(lines))
+        assert line["request_id"] == given
+
+    @pytest.mark.parametrize("hostile", ["", "a b", 'a"}', "x" * 129, "${jndi:x}", "<script>"])
+    def test_a_hostile_one_is_replaced(
+        self, grpc_stub: model_service_pb2_grpc.ModelServiceStub, lines: list[str], hostile: str
+    ) -> None:
+        [replaced] = trailing(get(grpc_stub, "ModelNotFoundError", ("x-request-id", hostile)), "x-request-id")
+        assert uuid.UUID(str(replaced)).version == 4
+        [line] = eventually(lambda: call_lines(lines))
+        assert line["request_id"] == replaced
+
+    def test_everyone_gets_one(self, grpc_stub: model_service_pb2_grpc.ModelServiceStub) -> None:
+        [one] = trailing(get(grpc_stub, "fine"), "x-request-id")
+        [other] = trailing(get(grpc_stub, "fine"), "x-request-id")
+        assert one != other
+
+
+class TestLog:
+    def test_each_call_is_one_line_without_what_it_carried(
+        self,
+        grpc_stub: model_service_pb2_grpc.ModelServiceStub,
+        artifacts: artifact_service_pb2_grpc.ArtifactServiceStub,
+        lines: list[str],
+    ) -> None:
+        credentials = ("authorization", f"Bearer {SECRET}")
+        get(grpc_stub, SECRET, credentials)
+        get(grpc_stub, "ModelNotFoundError", credentials)
+        with refused(grpc.StatusCode.NOT_FOUND):
+            grpc_stub.RegisterModel(
+                registration(spec(name=SECRET), [SECRET.encode()]), metadata=(credentials, ("x-secret", SECRET))
+            )
+        with refused(grpc.StatusCode.NOT_FOUND):
+            list(artifacts.DownloadArtifact(artifact_service_pb2.DownloadArtifactRequest(model_id=SECRET)))
+        eventually(lambda: len(call_lines(lines)) == 4)
+        assert [(line["method"].rpartition("/")[2], line["code"]) for line in call_lines(lines)] == [
+            ("GetModel", "OK"),
+            ("GetModel", "NOT_FOUND"),
+            ("RegisterModel", "NOT_FOUND"),
+            ("DownloadArtifact", "NOT_FOUND"),
+        ]
+        for line in call_lines(lines):
+            assert line["method"].startswith("/modelregistry.v1.")
+            assert 0 <= line["duration_ms"] < 10_000
+            assert uuid.UUID(line["request_id"]).version == 4
+            assert line["level"] == "INFO"
+        assert SECRET not in "".join(lines)
+
+    def test_probes_are_logged_when_they_fail(self, grpc_channel: grpc.Channel, lines: list[str]) -> None:
+        system = system_service_pb2_grpc.SystemServiceStub(grpc_channel)
+        for _ in range(3):
+            system.GetHealth(system_service_pb2.GetHealthRequest())
+        with refused(grpc.StatusCode.UNAVAILABLE, "DATABASE_UNAVAILABLE"):
+            system.GetReadiness(system_service_pb2.GetReadinessRequest())
+        [line] = eventually(lambda: call_lines(lines))
+        assert line["method"].endswith("GetReadiness")
+
+    def test_a_download_that_the_client_leaves_is_logged_as_cancelled(
+        self, artifacts: artifact_service_pb2_grpc.ArtifactServiceStub, lines: list[str]
+    ) -> None:
+        answers = artifacts.DownloadArtifact(artifact_service_pb2.DownloadArtifactRequest())
+        answers.cancel()
+        [line] = eventually(lambda: call_lines(lines))
+        assert line["code"] in {"CANCELLED", "NOT_FOUND"}

@@ -1,0 +1,249 @@
+"""What one client may take up, and what the others get meanwhile."""
+
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import grpc
+import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from modelregistry.v1 import artifact_service_pb2, model_service_pb2, upload_service_pb2
+
+from tests.client import Client, pieces, refused, registration, spec, writes
+from tests.registry import RunningRegistry, StartRegistry
+from tests.streams import Feed, WrappedStore, expect, serving
+from tests.waiting import eventually
+
+EXHAUSTED = grpc.StatusCode.RESOURCE_EXHAUSTED
+MIB = 1024 * 1024
+
+
+def open_registration(client: Client, name: str) -> tuple[Feed[model_service_pb2.RegisterModelRequest], Any]:
+    """A registration that holds a place until its feed ends."""
+    feed = Feed(*registration(spec(name=name), [b"x"]))
+    return feed, client.models.RegisterModel.future(feed)
+
+
+def has_free_place(client: Client, model_id: str) -> bool:
+    """A verification needs a place of its own."""
+    try:
+        return client.verify(model_id).intact
+    except grpc.RpcError as error:
+        expect(error, EXHAUSTED)
+        return False
+
+
+class TestPlaces:
+    @pytest.fixture
+    def small(self, start_registry: StartRegistry) -> RunningRegistry:
+        return start_registry(max_streams=2, max_unary_calls=2)
+
+    def fill(self, small: RunningRegistry) -> list[tuple[Feed[model_service_pb2.RegisterModelRequest], Any]]:
+        streams = [open_registration(small.client, f"filling {number}") for number in range(2)]
+        eventually(lambda: small.count("unreferenced_objects") == 2)
+        return streams
+
+    def test_one_stream_too_many_is_refused_and_short_calls_are_not(self, small: RunningRegistry) -> None:
+        client = small.client
+        model = client.register(name="other")
+        upload = client.create_upload(name="upload")
+        streams = self.fill(small)
+        started = time.monotonic()
+        for call in (
+            lambda: client.register(name="one too many"),
+            lambda: client.download(model.id),
+            lambda: client.verify(model.id),
+            lambda: client.download_file(model.id, "a"),
+            lambda: client.write_upload(upload.id, 0, b"x"),
+            lambda: client.complete_upload(upload.id),
+        ):
+            with refused(EXHAUSTED, "TOO_MANY_STREAMS") as refusal:
+                call()
+            assert refusal.metadata == {"limit": "2"}
+        for _ in range(20):
+            assert client.get(model.id) == model
+        assert time.monotonic() - started < 10
+        for feed, call in streams:
+            feed.end()
+            assert call.result().model.artifact.size == 1
+        client.register(name="now there is a place")
+
+    def test_a_place_is_free_after_an_error(self, small: RunningRegistry) -> None:
+        model = small.client.register(name="other")
+        bad_messages = (
+            model_service_pb2.RegisterModelRequest(),
+            model_service_pb2.RegisterModelRequest(spec=spec()),
+        )
+        for (feed, call), bad in zip(self.fill(small), bad_messages, strict=True):
+            feed.send(bad)
+            assert call.code() is grpc.StatusCode.INVALID_ARGUMENT
+        eventually(lambda: has_free_place(small.client, model.id))
+        self.fill(small)
+
+    def test_a_place_is_free_after_a_cancellation(self, small: RunningRegistry) -> None:
+        model = small.client.register(bytes(64 * MIB), name="other")
+        for _, call in self.fill(small):
+            call.cancel()
+        eventually(lambda: has_free_place(small.client, model.id))
+        downloads = [
+            small.client.artifacts.DownloadArtifact(artifact_service_pb2.DownloadArtifactRequest(model_id=model.id))
+            for _ in range(2)
+        ]
+        for download in downloads:
+            next(download)
+        assert not has_free_place(small.client, model.id)
+        for download in downloads:
+            download.cancel()
+        eventually(lambda: has_free_place(small.client, model.id))
+        eventually(lambda: len(self.fill(small)) == 2)
+
+    def test_a_place_is_free_after_its_client_is_gone(self, small: RunningRegistry) -> None:
+        model = small.client.register(name="other")
+        other = Client(small.client.address)
+        calls = [open_registration(other, f"gone {number}") for number in range(2)]
+        eventually(lambda: small.count("unreferenced_objects") == 2)
+        other.close()
+        eventually(lambda: has_free_place(small.client, model.id))
+        assert all(call.done() for _, call in calls)
+
+
+class TestSilence:
+    @pytest.fixture
+    def impatient(self, start_registry: StartRegistry) -> RunningRegistry:
+        return start_registry(max_streams=2, stream_idle_seconds=1)
+
+    def test_silent_uploads_are_cancelled(self, impatient: RunningRegistry) -> None:
+        client = impatient.client
+        model = client.register(name="other")
+        upload = client.create_upload(name="upload")
+        started = time.monotonic()
+        calls = [
+            open_registration(client, "silent")[1],
+            client.uploads.WriteUpload.future(Feed(*writes(upload.id, 0, [b"abc"]))),
+        ]
+        eventually(lambda: not has_free_place(client, model.id))
+        while not all(call.done() for call in calls):
+            assert client.get(model.id) == model
+            assert time.monotonic() - started < 20
+        assert [call.code() for call in calls] == [grpc.StatusCode.CANCELLED] * 2
+        assert time.monotonic() - started > 0.9
+        eventually(lambda: has_free_place(client, model.id))
+        eventually(lambda: impatient.count("unreferenced_objects") == 0)
+        assert eventually(lambda: client.get_upload(upload.id).committed_size) == 3
+
+    def test_a_stalled_download_is_cancelled(self, impatient: RunningRegistry) -> None:
+        client = impatient.client
+        model = client.register(bytes(64 * MIB))
+        downloads = [
+            client.artifacts.DownloadArtifact(artifact_service_pb2.DownloadArtifactRequest(model_id=model.id))
+            for _ in range(2)
+        ]
+        for download in downloads:
+            next(download)
+        assert not has_free_place(client, model.id)
+        started = time.monotonic()
+        eventually(lambda: client.get(model.id) == model and has_free_place(client, model.id))
+        assert time.monotonic() - started < 20
+        for download in downloads:
+            with refused(grpc.StatusCode.CANCELLED):
+                for _ in download:
+                    pass
+
+    def test_a_slow_client_that_goes_on_is_not_cancelled(self, impatient: RunningRegistry) -> None:
+        feed, call = open_registration(impatient.client, "slow")
+        ticks = threading.Event()
+        for _ in range(8):
+            ticks.wait(0.3)
+            feed.send(model_service_pb2.RegisterModelRequest(chunk=b"x"))
+        feed.end()
+        assert call.result().model.artifact.size == 9
+
+    def test_slow_work_of_our_own_is_no_silence(self, registry: RunningRegistry) -> None:
+        class SlowStore(WrappedStore):
+            def put(self, key: str, data: bytes) -> None:
+                threading.Event().wait(2)
+                super().put(key, data)
+
+        with serving(registry, SlowStore(registry.parts.store), stream_idle_seconds=0.5) as (_, client):
+            assert client.register().artifact.size == 7
+
+
+class TestSizes:
+    def test_an_artifact_over_the_limit_is_refused(self, start_registry: StartRegistry) -> None:
+        registry = start_registry(artifact_max_bytes=10 * MIB)
+        sent = 0
+
+        def endless() -> Iterator[bytes]:
+            nonlocal sent
+            while True:
+                sent += MIB
+                yield bytes(MIB)
+
+        with refused(EXHAUSTED, "ARTIFACT_TOO_LARGE") as refusal:
+            registry.client.models.RegisterModel(registration(spec(), endless()), timeout=60)
+        assert refusal.metadata == {"limit": str(10 * MIB)}
+        assert sent < 500 * MIB
+        assert registry.count("models") == registry.count("unreferenced_objects") == 0
+        assert registry.objects() == []
+        assert registry.client.register(bytes(10 * MIB)).artifact.size == 10 * MIB
+
+    def test_a_declared_size_over_the_limit_is_refused_at_once(self, start_registry: StartRegistry) -> None:
+        registry = start_registry(artifact_max_bytes=10)
+        with refused(grpc.StatusCode.INVALID_ARGUMENT) as refusal:
+            registry.client.register(b"", artifact={"size": 11})
+        assert refusal.fields == ["artifact.size"]
+
+    def test_a_message_over_the_limit_is_refused(self, registry: RunningRegistry) -> None:
+        with refused(EXHAUSTED):
+            registry.client.models.RegisterModel(registration(spec(), [bytes(17 * MIB)]))
+        eventually(lambda: registry.count("unreferenced_objects") == 0)
+        assert registry.objects() == []
+        assert registry.client.register(bytes(7 * MIB)).artifact.size == 7 * MIB
+
+
+class TestDraining:
+    def test_what_is_under_way_may_end_while_probes_hear_of_it(self, registry: RunningRegistry) -> None:
+        data = bytes(20 * MIB)
+        with serving(registry, shutdown_grace_seconds=30) as (server, client), ThreadPoolExecutor(1) as thread:
+            health = health_pb2_grpc.HealthStub(client.channel)
+            states = health.Watch(health_pb2.HealthCheckRequest())  # type: ignore[attr-defined]  # its stub lacks it
+            assert next(states).status == health_pb2.HealthCheckResponse.SERVING
+            upload = client.create_upload()
+            feed = Feed(*writes(upload.id, 0, pieces(data[: 10 * MIB])))
+            call = client.uploads.WriteUpload.future(feed)
+            eventually(lambda: client.get_upload(upload.id).committed_size > 0)
+            stopping = thread.submit(server.stop)
+            assert next(states).status == health_pb2.HealthCheckResponse.NOT_SERVING
+            states.cancel()
+            eventually(lambda: _refuses(client))
+            assert not stopping.done()
+            for piece in pieces(data[10 * MIB :]):
+                feed.send(upload_service_pb2.WriteUploadRequest(data=piece))
+            feed.end()
+            assert call.result().upload.committed_size == len(data)
+            stopping.result(timeout=30)
+        registry.client.complete_upload(upload.id)
+        assert registry.client.verify(upload.model_id).intact
+
+    def test_what_does_not_end_in_time_is_cut_off(self, registry: RunningRegistry) -> None:
+        with serving(registry, shutdown_grace_seconds=0.5) as (server, client):
+            _, call = open_registration(client, "never ends")
+            eventually(lambda: registry.count("unreferenced_objects") == 1)
+            server.stop()
+            assert call.code() in {grpc.StatusCode.CANCELLED, grpc.StatusCode.UNAVAILABLE}
+        eventually(lambda: registry.count("unreferenced_objects") == 0)
+        assert registry.objects() == []
+
+
+def _refuses(client: Client) -> bool:
+    other = Client(client.address)
+    try:
+        other.models.ListModels(model_service_pb2.ListModelsRequest(), timeout=1)
+    except grpc.RpcError as error:
+        expect(error, grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED)
+        return True
+    finally:
+        other.close()
+    return False

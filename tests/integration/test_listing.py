@@ -1,0 +1,516 @@
+"""ListModels: every model once and in order, whatever goes on meanwhile, and by an index."""
+
+import base64
+import itertools
+import json
+import random
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import grpc
+import pytest
+from google.protobuf.struct_pb2 import ListValue, Struct, Value
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
+from modelregistry.v1 import model_pb2, model_service_pb2
+from sqlalchemy import Connection, Engine, event, text
+
+from registry_service.domain import listing
+from registry_service.domain.filter import parse
+from registry_service.domain.listing import ListQuery, parse_order, sort_values
+from registry_service.storage.sql.repositories import SqlDatabase
+from tests.client import Client, refused
+from tests.registry import RunningRegistry
+from tests.streams import expect
+
+INVALID = grpc.StatusCode.INVALID_ARGUMENT
+
+CODE_POINTS = (
+    "a",
+    "Z",
+    "z",
+    "é",
+    "É",
+    "e\u0301",
+    " ",
+    "_",
+    "\u00df",
+    "ss",
+    "\uffee",
+    "\U0001f600",
+    "中",
+    "0",
+    "10",
+    "9",
+    "",
+)
+
+
+def insert_models(engine: Engine, number: int) -> None:
+    """Puts models in without their bytes: listings never look at those."""
+    dice = random.Random(number)
+    row = """
+        INSERT INTO models (id, name, version, precision, score, overview, optimization_capabilities, labels, metrics,
+            tags, provenance, created_date, last_updated_date, create_time, update_time, revision, creator, file_name,
+            media_type, size, sha256, file_url, object_key)
+        VALUES (:id, :name, :version, '{fp32}', :score, '{}', '{}', '[]', '{}', '{}', '{}', '', '', :create_time,
+            :update_time, 1, '', 'a', 'a/b', 1, repeat('0', 64), '', :id)
+    """
+    rows = []
+    for index in range(number):
+        second = dice.randrange(20)
+        rows.append(
+            {
+                "id": f"{dice.choice('aA_-zZ09')}{dice.randrange(10**17):017}-{index}",
+                # Many are equal in all but the end, some only beyond what is compared.
+                "name": dice.choice(CODE_POINTS) + "n" * dice.choice([1, 399, 450]) + dice.choice(CODE_POINTS),
+                "version": f"{dice.choice(CODE_POINTS)}v{index}",
+                "score": dice.choice([None, None, -1e300, -1.5, 0.0, 0.1, 5e-324, 7, 1e300]),
+                "create_time": f"2026-01-01T00:00:{second:02}.{dice.choice(['000001', '5', '999999'])}Z",
+                "update_time": f"2026-01-01T00:01:{dice.randrange(20):02}Z",
+            }
+        )
+    with engine.begin() as connection:
+        connection.execute(text(row), rows)
+
+
+KEYS: dict[str, Callable[[model_pb2.Model], Any]] = {
+    "id": lambda model: model.id,
+    "name": lambda model: model.name[:400],
+    "version": lambda model: model.version[:400],
+    "score": lambda model: model.score if model.HasField("score") else float("-inf"),
+    "create_time": lambda model: model.create_time.ToNanoseconds(),
+    "update_time": lambda model: model.update_time.ToNanoseconds(),
+}
+
+
+def in_order(models: list[model_pb2.Model], order: str) -> list[str]:
+    """Ids of the models as Python sorts them: strings by code points."""
+    fields = [item.split() for item in order.split(",")]
+    if all(field[0] != "id" for field in fields):
+        fields.append(["id", *fields[-1][1:]])
+    result = list(models)
+    for name, *direction in reversed(fields):
+        result.sort(key=KEYS[name], reverse=direction == ["desc"])
+    return [model.id for model in result]
+
+
+ORDERS = (
+    *(f"{name}{direction}" for name in KEYS for direction in ("", " desc")),
+    *("name, score desc", "score desc, version", "update_time desc, name, id desc", "create_time, update_time desc"),
+    *("score, name", "name desc, version desc", "score asc , create_time   desc"),
+)
+
+
+class TestPages:
+    @pytest.mark.parametrize("order", ORDERS)
+    def test_each_model_comes_once_and_in_order(self, registry: RunningRegistry, order: str) -> None:
+        insert_models(registry.engine, 120)
+        client = registry.client
+        models = client.all()
+        assert len(models) == 120
+        expected = in_order(models, order)
+        for size in (7, 119, 120, 121):
+            listed = [model.id for model in client.iterate(order_by=order, page_size=size)]
+            assert listed == expected, size
+
+    def test_the_newest_come_first_by_default(self, registry: RunningRegistry) -> None:
+        insert_models(registry.engine, 30)
+        models = registry.client.all()
+        assert [model.id for model in models] == in_order(models, "create_time desc")
+
+    @pytest.mark.parametrize(
+        ("size", "expected"), [(0, 50), (1, 1), (999, 999), (1000, 1000), (5000, 1000), (2**31 - 1, 1000)]
+    )
+    def test_a_page_has_so_many(self, registry: RunningRegistry, size: int, expected: int) -> None:
+        insert_models(registry.engine, 1001)
+        page = registry.client.models.ListModels(model_service_pb2.ListModelsRequest(page_size=size))
+        assert len(page.models) == expected
+        assert page.next_page_token
+
+    @pytest.mark.parametrize("size", [-1, -(2**31)])
+    def test_a_negative_size_is_refused(self, client: Client, size: int) -> None:
+        with refused(INVALID) as refusal:
+            client.all(page_size=size)
+        assert refusal.fields == ["page_size"]
+
+    def test_a_last_page_that_is_full_has_no_token(self, registry: RunningRegistry) -> None:
+        insert_models(registry.engine, 10)
+        page = registry.client.models.ListModels(model_service_pb2.ListModelsRequest(page_size=10))
+        assert len(page.models) == 10
+        assert page.next_page_token == ""
+
+    def test_a_page_is_small_enough_for_any_client(self, client: Client) -> None:
+        # 5,000 characters of four bytes in every text are too much for all in one page.
+        text_fields = ("project_id", "project_name", "target_device", "target_device_type", "format", "origin")
+        long: dict[str, Any] = dict.fromkeys(
+            (*text_fields, "category", "architecture", "created_date"), "\U0001f600" * 5000
+        )
+        for number in range(30):
+            client.register(name=f"n{number}", **long)
+        page = client.models.ListModels(model_service_pb2.ListModelsRequest(page_size=1000))
+        assert 1 <= len(page.models) < 30
+        assert len(client.names(page_size=1000)) == 30
+
+    def test_an_empty_registry_has_an_empty_page(self, client: Client) -> None:
+        assert client.models.ListModels(model_service_pb2.ListModelsRequest()) == model_service_pb2.ListModelsResponse()
+
+    def test_the_size_may_change_between_pages(self, registry: RunningRegistry) -> None:
+        insert_models(registry.engine, 60)
+        seen, token = [], ""
+        for size in itertools.cycle([1, 7, 20]):
+            page = registry.client.models.ListModels(
+                model_service_pb2.ListModelsRequest(page_size=size, page_token=token, order_by="name")
+            )
+            seen += [model.id for model in page.models]
+            if not (token := page.next_page_token):
+                break
+        assert seen == in_order(registry.client.all(), "name")
+
+    @pytest.mark.parametrize("order", ["name", "create_time desc", "score desc, name"])
+    def test_models_that_stay_are_seen_once_while_others_come_and_go(
+        self, registry: RunningRegistry, order: str
+    ) -> None:
+        insert_models(registry.engine, 120)
+        client = registry.client
+        staying = client.all()
+        stop = threading.Event()
+
+        def come_and_go(worker: int) -> int:
+            for number in itertools.count():
+                if stop.is_set():
+                    return number
+                model = client.register(
+                    name=f"{CODE_POINTS[number % 16]}{worker}", version=str(number), score=number % 3
+                )
+                client.delete(model.id)
+            raise AssertionError
+
+        with ThreadPoolExecutor(2) as threads:
+            workers = [threads.submit(come_and_go, worker) for worker in range(2)]
+            try:
+                for _ in range(3):
+                    seen = [model.id for model in client.iterate(order_by=order, page_size=9)]
+                    assert len(seen) == len(set(seen))
+                    stayed = {model.id for model in staying}
+                    assert [model_id for model_id in seen if model_id in stayed] == in_order(staying, order)
+            finally:
+                stop.set()
+            assert all(worker.result() > 0 for worker in workers)
+
+
+class TestOrders:
+    @pytest.mark.parametrize(
+        "order",
+        [
+            "nonsense",
+            "name asc desc",
+            "name down",
+            "name DESC",
+            "name,",
+            ",",
+            "name,name desc",
+            "id; DROP TABLE models",
+            "metrics.m",
+            "(name)",
+            "name\x00",
+            "x" * 100000,
+            "tags",
+        ],
+        ids=lambda order: repr(order)[:20],
+    )
+    def test_what_is_no_order_is_refused_in_few_words(self, client: Client, order: str) -> None:
+        with refused(INVALID) as refusal:
+            client.all(order_by=order)
+        assert refusal.fields == ["order_by"]
+        assert len(refusal.message) < 300
+
+
+def token_of(values: list[Any], query: tuple[str, str] = ("", "")) -> str:
+    """A token as only somebody who has read our code would forge it."""
+    data = json.dumps([listing._fingerprint(query), values])
+    return base64.urlsafe_b64encode(data.encode()).decode().rstrip("=")
+
+
+JSON = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats()
+    | st.text()
+    | st.sampled_from(["\ud800", "a\0", "0" * 5000, "2026-01-01T00:00:00+00:00", "9999-12-31T23:59:59-23:59"])
+    | st.sampled_from([10**400, -(2**63), 2**63, float("nan"), float("inf"), -0.0]),
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(["t", "x"]) | st.text(), inner, max_size=2)
+    ),
+    max_leaves=6,
+)
+TIMES = st.fixed_dictionaries(
+    {
+        "t": st.datetimes(timezones=st.timezones()).map(lambda time: time.isoformat())
+        | st.sampled_from(
+            [
+                "0001-01-01T00:00:00+14:00",
+                "9999-12-31T23:59:59.999999-14:00",
+                "2026-01-01T00:00:00",
+                "2026-01-01",
+                "2026-01-01T00:00:00+00:00:30.5",
+                "2026-W01-1T00:00:00Z",
+                "20260101T000000+2359",
+                5,
+                None,
+            ]
+        )
+    }
+)
+
+
+class TestTokens:
+    def test_a_token_works_for_its_own_query_only(self, registry: RunningRegistry) -> None:
+        insert_models(registry.engine, 10)
+        models = registry.client.models
+        request = model_service_pb2.ListModelsRequest(filter="score > 0", order_by="name", page_size=1)
+        token = models.ListModels(request).next_page_token
+        assert token
+        for others in ({"filter": "score > 1"}, {"order_by": "name desc"}, {"filter": ""}, {"order_by": ""}):
+            other = model_service_pb2.ListModelsRequest(page_token=token)
+            other.MergeFrom(request)
+            for name, value in others.items():
+                setattr(other, name, value)
+            with refused(INVALID) as refusal:
+                models.ListModels(other)
+            assert refusal.fields == ["page_token"]
+
+    @pytest.mark.parametrize(
+        "token",
+        ["x", "not a token", "AAAA", "☃", "=" * 8, "e30", "bnVsbA", "W10", "WzFd", "x" * 1_000_001, "\0"],
+        ids=lambda token: repr(token)[:20],
+    )
+    def test_garbage_is_refused(self, client: Client, token: str) -> None:
+        with refused(INVALID) as refusal:
+            client.all(page_token=token)
+        assert refusal.fields == ["page_token"]
+        assert len(refusal.message) < 300
+
+    def test_a_token_that_was_tampered_with_is_never_our_fault(self, registry: RunningRegistry) -> None:
+        insert_models(registry.engine, 10)
+        models = registry.client.models
+        request = model_service_pb2.ListModelsRequest(order_by="create_time, name", page_size=1)
+        token = models.ListModels(request).next_page_token
+        for place in range(0, len(token), 2):
+            for character in "A_":
+                request.page_token = token[:place] + character + token[place + 1 :]
+                answers_or_refuses(registry.client, request)
+            request.page_token = token[:place]
+            answers_or_refuses(registry.client, request)
+
+    @given(JSON)
+    @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+    def test_made_up_json_is_refused(self, registry: RunningRegistry, value: Any) -> None:
+        token = base64.urlsafe_b64encode(json.dumps(value).encode()).decode()
+        with refused(INVALID) as refusal:
+            registry.client.all(page_token=token)
+        assert refusal.fields == ["page_token"]
+
+    @given(st.sampled_from(["name", "score", "create_time", "id"]), JSON | TIMES, st.text(max_size=3) | JSON)
+    @example("name", "\ud800", "x")
+    @example("name", "x", "\udfff")
+    @example("score", 10**400, "x")
+    @example("score", float("nan"), "x")
+    @example("create_time", {"t": "2026-01-01T00:00:00+00:00:30.5"}, "x")
+    @example("create_time", {"t": "0001-01-01T00:00:00+14:00"}, "x")
+    @example("create_time", {"t": "9999-12-31T23:59:59-14:00"}, "x")
+    @settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+    def test_a_forged_token_is_never_our_fault(
+        self, registry: RunningRegistry, order: str, value: Any, model_id: Any
+    ) -> None:
+        values = [value] if order == "id" else [value, model_id]
+        request = model_service_pb2.ListModelsRequest(order_by=order, page_token=token_of(values, ("", order)))
+        answers_or_refuses(registry.client, request)
+
+
+def answers_or_refuses(client: Client, request: model_service_pb2.ListModelsRequest) -> None:
+    try:
+        client.models.ListModels(request)
+    except grpc.RpcError as error:
+        expect(error, INVALID)
+
+
+class TestFilters:
+    @pytest.fixture
+    def three(self, client: Client) -> Client:
+        client.register(
+            b"a" * 10, id="first-model-0001", name="YOLOX-S", version="1.0", project_name="p",
+            precision=["fp16", "int8"], score=0.5, format="onnx",
+            labels=ListValue(values=[Value(string_value="cat")]), metrics={"mAP50": 0.7},
+            tags={"team": "vision", "odd key": "x"},
+            overview=Value(struct_value=Struct(fields={"a": Value(number_value=1)})),
+            provenance={"framework": "pytorch", "seed": 7, "datasets": [{"name": "coco", "digest": "sha256:00"}],
+                        "parent_model_ids": ["second-model-0002"]},
+            artifact={"file_name": "a.bin"},
+        )  # fmt: skip
+        client.register(b"b" * 20, id="second-model-0002", name="yolo 2", score=0.25, tags={"team": "audio"})
+        client.register(
+            b"c" * 30, id="third-model-00003", name="resnet", format="openvino", score=-1, target_device="GPU"
+        )
+        return client
+
+    @pytest.mark.parametrize(
+        ("filter_text", "found"),
+        [
+            ("", "123"),
+            ('name = "yolo*"', "2"),
+            ('name : "yolo"', "12"),
+            ("resnet", "3"),
+            ('id = "second-model-0002"', "2"),
+            ("score >= 0.5 AND metrics.mAP50 > 0.6", "1"),
+            ("score > -1 AND score < 0.5", "2"),
+            ('precision : "fp16"', "1"),
+            ('precision : "fp32"', "23"),
+            ('labels : "cat"', "1"),
+            ('tags : "team"', "12"),
+            ('tags.team = "vision"', "1"),
+            ('tags."odd key" = "x"', "1"),
+            ('NOT (format = "onnx" OR create_time < "2026-01-01T00:00:00Z")', "23"),
+            ('create_time > "2026-01-01T00:00:00Z"', "123"),
+            ('update_time < "2026-01-01T00:00:00Z"', ""),
+            ("overview.a = 1", "1"),
+            ("artifact.size > 10", "23"),
+            ('artifact.file_name = "a.bin"', "1"),
+            ("revision = 1", "123"),
+            ("provenance.seed = 7", "1"),
+            ('provenance.framework = "pytorch"', "1"),
+            ('provenance.datasets.digest = "sha256:00"', "1"),
+            ('provenance.parent_model_ids : "second-model-0002"', "1"),
+            ('target_device = "CPU"', "12"),
+            ("project_name : *", "1"),
+            ("format = null", "2"),
+            ("yolo AND (score < 0.3 OR format = onnx)", "12"),
+        ],
+    )
+    def test_the_documented_fields_are_found(self, three: Client, filter_text: str, found: str) -> None:
+        ids = {"1": "first-model-0001", "2": "second-model-0002", "3": "third-model-00003"}
+        assert [model.id for model in three.iterate(filter_text, order_by="id")] == [ids[number] for number in found]
+        assert [model.id for model in three.iterate(filter_text, order_by="id", page_size=1)] == [
+            ids[number] for number in found
+        ]
+
+    @pytest.mark.parametrize(
+        ("filter_text", "position"),
+        [
+            ("nme = 1", 1),
+            ("name = ", 8),
+            ("name = a AND (", 15),
+            ("score > high", 9),
+            ("a" * 9000, 8193),
+            ("name < 'x*'", 8),
+        ],
+        ids=lambda value: str(value)[:20],
+    )
+    def test_an_error_says_where_it_is(self, client: Client, filter_text: str, position: int) -> None:
+        with refused(INVALID, "INVALID_FILTER") as refusal:
+            client.all(filter_text)
+        assert refusal.metadata == {"field": "filter", "position": str(position)}
+        assert refusal.fields == ["filter"]
+        assert str(position) in refusal.message
+
+    @pytest.mark.parametrize(
+        "filter_text", ["'", "name = 'a\0b'", 'name = "\'; DROP TABLE models; --"', "tags.'%s' = '%(x)s'"]
+    )
+    def test_hostile_filters_are_answered_or_refused(self, client: Client, filter_text: str) -> None:
+        client.register()
+        answers_or_refuses(client, model_service_pb2.ListModelsRequest(filter=filter_text))
+        assert len(client.all()) == 1
+
+
+def bulk(engine: Engine) -> None:
+    with engine.begin() as connection:
+        connection.execute(
+            text("""
+            INSERT INTO models (id, name, version, project_name, precision, score, format, overview,
+                optimization_capabilities, labels, metrics, tags, provenance, created_date, last_updated_date,
+                create_time, update_time, revision, creator, file_name, media_type, size, sha256, file_url, object_key)
+            SELECT 'model-' || lpad(n::text, 12, '0'), md5(n::text), 'v' || n, 'p' || n, '{fp32}', (n * 7919) % 20011,
+                'onnx', '{}', '{}', '[]', '{}', jsonb_build_object('team', 't' || n % 2000, 'n', n::text), '{}', '', '',
+                timestamptz '2026-01-01Z' + n * interval '1 minute',
+                timestamptz '2027-01-01Z' + n * interval '1 minute',
+                1, '', 'a', 'a/b', 1, repeat('0', 64), '', n::text
+            FROM generate_series(1, 20000) AS n
+            """)
+        )
+    with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        connection.execute(text("VACUUM ANALYZE models"))
+
+
+def plan_of(engine: Engine, query: ListQuery) -> dict[str, Any]:
+    """Explains the very statement, with the very parameters, that the repository sends."""
+    caught: list[tuple[str, Any]] = []
+
+    def catch(_connection: Connection, _cursor: Any, statement: str, parameters: Any, *_rest: Any) -> None:
+        caught.append((statement, parameters))
+
+    event.listen(engine, "before_cursor_execute", catch)
+    try:
+        with SqlDatabase(engine).transaction() as transaction:
+            models = transaction.models.list(query).models
+    finally:
+        event.remove(engine, "before_cursor_execute", catch)
+    assert models
+    [(statement, parameters)] = caught
+    with engine.connect() as connection:
+        row = connection.exec_driver_sql(f"EXPLAIN (FORMAT JSON) {statement}", parameters).scalar_one()
+    plan: dict[str, Any] = row[0]["Plan"]
+    return plan
+
+
+def nodes(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    yield plan
+    for child in plan.get("Plans", ()):
+        yield from nodes(child)
+
+
+class TestIndexes:
+    """Of 20,000 models a page is found without looking at all of them."""
+
+    def test_every_page_is_found_by_an_index(self, engine: Engine) -> None:
+        # One test, as putting so many models in takes longer than all that follows.
+        bulk(engine)
+        indexes = {
+            "id": "pk_models",
+            **{name: f"ix_models_{name}" for name in ("name", "version", "score", "create_time", "update_time")},
+        }
+        for (name, index), direction in itertools.product(indexes.items(), ("", " desc")):
+            order = parse_order(name + direction)
+            first = ListQuery(filter=None, order=order, after=None, limit=51)
+            self.is_one_index_scan(plan_of(engine, first), index)
+            with SqlDatabase(engine).transaction() as transaction:
+                middle = transaction.models.list(ListQuery(filter=None, order=order, after=None, limit=1000)).models[-1]
+            page = plan_of(engine, ListQuery(filter=None, order=order, after=sort_values(middle, order), limit=51))
+            self.is_one_index_scan(page, index)
+            [scan] = [node for node in nodes(page) if "Index Cond" in node]
+            assert scan["Node Type"] == "Index Scan", "the page begins where the token says, not at the start"
+        for filter_text, index in (
+            ('name : "4238A0B"', "ix_models_text"),
+            ('name = "c4ca4238a0b923820dcc509a6f75849b"', "ix_models_name"),
+            ('version = "v77"', "ix_models_version"),
+            ('project_name = "p77"', "ix_models_text"),
+            ('tags.n = "77"', "ix_models_elements"),
+            ('tags.team = "t5" AND score > 1', "ix_models_elements"),
+            ('id = "model-000000000077"', "pk_models"),
+        ):
+            query = ListQuery(filter=parse(filter_text), order=parse_order("name"), after=None, limit=51)
+            plan = plan_of(engine, query)
+            found = [node for node in nodes(plan) if "Index Name" in node]
+            assert [node["Index Name"] for node in found] == [index], (filter_text, plan)
+            assert all("Index Cond" in node for node in found), (filter_text, plan)
+            assert all(node["Node Type"] != "Seq Scan" for node in nodes(plan)), (filter_text, plan)
+
+    @staticmethod
+    def is_one_index_scan(plan: dict[str, Any], index: str) -> None:
+        found = list(nodes(plan))
+        assert [node["Index Name"] for node in found if "Index Name" in node] == [index], plan
+        assert all(node["Node Type"] != "Seq Scan" for node in found), plan
+        # What is sorted, if anything, is the page alone.
+        assert all(node["Plan Rows"] <= 52 for node in found if "Sort" in node["Node Type"]), plan

@@ -1,0 +1,819 @@
+"""ModelService: one atomic registration, and what can be done with a model afterwards."""
+
+import hashlib
+import itertools
+import math
+import random
+import re
+import threading
+import uuid
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
+from typing import Any
+
+import grpc
+import pytest
+from google.protobuf.struct_pb2 import ListValue, Struct, Value
+from modelregistry.v1 import model_pb2, model_service_pb2
+from sqlalchemy import text
+
+from tests.client import Client, pieces, refused, registration, sha256, spec, zip_of
+from tests.registry import RunningRegistry, StartRegistry
+from tests.streams import Feed
+from tests.waiting import eventually
+
+INVALID = grpc.StatusCode.INVALID_ARGUMENT
+EXISTS = grpc.StatusCode.ALREADY_EXISTS
+ABORTED = grpc.StatusCode.ABORTED
+NOT_FOUND = grpc.StatusCode.NOT_FOUND
+
+GIVEN_ID = "0123456789abcdef"
+MISSING_ID = "there-is-no-such-model"
+DATE = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d{6} UTC")
+ALPHABETS = (range(0x20, 0x7F), range(0xA1, 0x250), range(0x4E00, 0x9FFF), range(0x1F300, 0x1F600))
+
+
+def odd_text(length: int, seed: int = 0) -> str:
+    """Random characters of one to four bytes."""
+    dice = random.Random(seed)
+    return "".join(chr(dice.choice(dice.choice(ALPHABETS))) for _ in range(length))
+
+
+def struct(**values: Any) -> Value:
+    message = Struct()
+    message.update(values)
+    return Value(struct_value=message)
+
+
+def texts(*values: str) -> ListValue:
+    return ListValue(values=[Value(string_value=value) for value in values])
+
+
+def nothing_is_left(registry: RunningRegistry) -> bool:
+    assert registry.count("models") == 0
+    assert registry.count("unreferenced_objects") == 0
+    assert registry.objects() == []
+    return True
+
+
+def run_together(number: int, call: Callable[[int], Any]) -> list[Any]:
+    """Calls so often at the same time, and returns the answers, or the errors of gRPC."""
+    barrier = threading.Barrier(number)
+
+    def one(index: int) -> Any:
+        barrier.wait()
+        try:
+            return call(index)
+        except grpc.RpcError as error:
+            return error
+
+    with ThreadPoolExecutor(number) as threads:
+        return list(threads.map(one, range(number)))
+
+
+def everything() -> dict[str, Any]:
+    """Every field that a client gives, none with its default."""
+    return {
+        "id": GIVEN_ID,
+        "name": odd_text(5000, 1),
+        "version": odd_text(5000, 2),
+        "project_id": "p-1",
+        "project_name": "Straßen ☃",
+        "precision": ["fp16", "int8"],
+        "target_device": "GPU",
+        "target_device_type": "edge\r\n\tbox",
+        "format": "onnx",
+        "origin": "Geti",
+        "category": "Detection",
+        "architecture": "YOLOX-S",
+        "score": 0.1 + 0.2,
+        "overview": struct(
+            nested={"list": [1, [2.5, None, True], {}], "": "empty key", "☃": "\u202e'\"\\"}, huge=1e300, tiny=5e-324
+        ),
+        "optimization_capabilities": Value(string_value="is a text"),
+        "labels": ListValue(values=[Value(string_value="cat"), struct(name="dog", id=7)]),
+        "created_date": "any text at all",
+        "metrics": {"mAP50": 0.71, "whole": 3.0, "a.b c/ü": -1e-300, "big": 1.7976931348623157e308},
+        "tags": {"team": "vision", "": ""} | {f"k{i}": odd_text(9, i) for i in range(20)},
+        "provenance": model_pb2.Provenance(
+            source_repository="https://example.org/r.git",
+            source_commit="0" * 40,
+            training_run="run 7",
+            datasets=[
+                model_pb2.Dataset(name="coco", uri="s3://coco", digest="sha256:00ff"),
+                model_pb2.Dataset(uri="file:///only-a-uri"),
+            ],
+            parent_model_ids=["another-model-0001", "another-model-0002"],
+            framework="pytorch",
+            framework_version="2.9",
+            hyperparameters=struct(lr=0.001, layers=[64, 32], nested={"on": True, "off": None}).struct_value,
+            environment={"python": "3.12.4"},
+            seed=-(2**63),
+        ),
+    }
+
+
+def with_fields(**fields: Any) -> dict[str, Any]:
+    given = everything() | fields
+    del given["tags"][""]  # a map has no empty keys
+    return given
+
+
+class TestRegistering:
+    def test_what_is_not_given_has_its_default(self, client: Client) -> None:
+        before = datetime.now(UTC)
+        model = client.register(b"weights", name="yolo", version="1.0")
+        assert uuid.UUID(model.id).version == 4
+        assert model.id == str(uuid.UUID(model.id))
+        assert (model.name, model.version) == ("yolo", "1.0")
+        assert list(model.precision) == ["fp32"]
+        assert model.target_device == "CPU"
+        assert model.HasField("score")
+        assert model.score == 0
+        for name in ("overview", "optimization_capabilities"):
+            assert getattr(model, name).WhichOneof("kind") == "struct_value", name
+            assert not getattr(model, name).struct_value.fields, name
+        assert model.HasField("labels")
+        assert not model.labels.values
+        for name in ("project_id", "project_name", "target_device_type", "format", "origin", "category"):
+            assert not model.HasField(name), name
+        assert not model.HasField("architecture")
+        assert not model.HasField("provenance")
+        assert (dict(model.metrics), dict(model.tags)) == ({}, {})
+        assert (model.revision, model.creator) == (1, "")
+        assert model.etag
+        assert before <= model.create_time.ToDatetime(UTC) <= datetime.now(UTC)
+        assert model.update_time == model.create_time
+        registered = f"{model.create_time.ToDatetime(UTC):%Y-%m-%d %H:%M:%S.%f} UTC"
+        assert DATE.fullmatch(registered)
+        assert (model.created_date, model.last_updated_date) == (registered, registered)
+        assert model.artifact == model_pb2.Artifact(
+            file_name="model.bin",
+            media_type="application/octet-stream",
+            size=7,
+            sha256=hashlib.sha256(b"weights").hexdigest(),
+            file_url=f"minio://model-registry/{model.id}/model.bin",
+        )
+
+    @pytest.mark.parametrize(
+        ("given", "file_name", "media_type"),
+        [
+            ({"file_name": "a.zip"}, "a.zip", "application/zip"),
+            ({"file_name": "A.ZIP"}, "A.ZIP", "application/zip"),
+            ({"file_name": "a.onnx"}, "a.onnx", "application/octet-stream"),
+            ({"media_type": "application/zip"}, "model.zip", "application/zip"),
+            ({"media_type": "Application/ZIP; a=b"}, "model.zip", "Application/ZIP; a=b"),
+            ({"media_type": "text/plain"}, "model.bin", "text/plain"),
+            ({"file_name": "mödel 1.bin", "media_type": "a/b"}, "mödel 1.bin", "a/b"),
+        ],
+    )
+    def test_file_name_and_media_type_follow_from_each_other(
+        self, client: Client, given: dict[str, str], file_name: str, media_type: str
+    ) -> None:
+        artifact = client.register(zip_of({"a": b"a"}), artifact=given).artifact
+        assert (artifact.file_name, artifact.media_type) == (file_name, media_type)
+
+    def test_every_field_comes_back_as_it_was_given(self, client: Client) -> None:
+        given = with_fields()
+        model = client.register(
+            b"weights", **given, artifact={"file_name": "a.bin", "size": 7, "sha256": sha256(b"weights").upper()}
+        )
+        expected = model_pb2.Model()
+        expected.CopyFrom(model)
+        for name, value in given.items():
+            expected.ClearField(name)
+            expected.MergeFrom(model_pb2.Model(**{name: value}))
+        assert model == expected
+        assert client.get(GIVEN_ID) == model
+        assert client.all() == [model]
+        assert model.artifact.file_url == f"minio://model-registry/{GIVEN_ID}/a.bin"
+        assert model.artifact.sha256 == sha256(b"weights")
+
+    def test_whole_numbers_in_json_stay_whole(self, registry: RunningRegistry) -> None:
+        registry.client.register(overview=struct(whole=3, half=0.5, list=[1, -7], big=2.0**52))
+        with registry.engine.connect() as connection:
+            stored = connection.execute(text("SELECT overview::text FROM models")).scalar_one()
+        assert stored == '{"big": 4503599627370496, "half": 0.5, "list": [1, -7], "whole": 3}'
+
+    def test_precisions_are_lower_case_and_without_repeats(self, client: Client) -> None:
+        assert list(client.register(precision=["FP16", "fp16", "Int8"]).precision) == ["fp16", "int8"]
+
+    def test_output_only_fields_are_ignored(self, client: Client) -> None:
+        model = client.register(last_updated_date="x", etag="x", revision=7, creator="me", artifact={"file_name": "a"})
+        assert model.revision == 1
+        assert model.creator == ""
+        assert model.etag != "x"
+        assert DATE.fullmatch(model.last_updated_date)
+
+    def test_all_the_bytes_are_stored(self, client: Client) -> None:
+        data = random.Random(1).randbytes(20 * 1024 * 1024 + 1)
+        model = client.register(data)
+        assert model.artifact.size == len(data)
+        assert model.artifact.sha256 == sha256(data)
+        assert client.download(model.id) == data
+
+    @pytest.mark.parametrize("extra", [-1, 0, 1])
+    def test_an_artifact_around_the_size_of_a_part_is_stored(self, client: Client, extra: int) -> None:
+        data = random.Random(2).randbytes(8 * 1024 * 1024 + extra)
+        assert client.download(client.register(data).id) == data
+
+    def test_empty_messages_between_the_bytes_do_not_matter(self, client: Client) -> None:
+        chunks = [b"", b"a", b"", b"b", b""]
+        model = client.models.RegisterModel(registration(spec(), chunks)).model
+        assert client.download(model.id) == b"ab"
+
+    def test_nothing_is_owed_to_the_sweeper_afterwards(self, registry: RunningRegistry) -> None:
+        registry.client.register(b"x")
+        assert registry.count("unreferenced_objects") == 0
+        assert len(registry.objects()) == 1
+
+
+BAD_FIELDS: list[tuple[str, dict[str, Any]]] = [
+    ("id", {"id": "short"}),
+    ("id", {"id": "a" * 257}),
+    ("id", {"id": "has spaces in it!"}),
+    ("id", {"id": "0123456789abcdé0"}),
+    ("id", {"id": "0123456789abcdef\n"}),
+    ("name", {"name": ""}),
+    ("version", {"version": ""}),
+    ("name", {"name": "a\0b"}),
+    ("name", {"name": "é" * 5001}),
+    *(
+        (name, {name: value})
+        for name in ("version", "project_id", "project_name", "target_device", "target_device_type", "format")
+        for value in ("a\0b", "x" * 5001)
+    ),
+    *(
+        (name, {name: value})
+        for name in ("origin", "category", "architecture", "created_date")
+        for value in ("a\0b", "x" * 5001)
+    ),
+    ("precision[0]", {"precision": ["fp8"]}),
+    ("precision[1]", {"precision": ["fp32", ""]}),
+    ("score", {"score": math.nan}),
+    ("score", {"score": math.inf}),
+    ("score", {"score": -math.inf}),
+    ("metrics.m", {"metrics": {"m": math.nan}}),
+    ("metrics.m", {"metrics": {"m": -math.inf}}),
+    ("metrics", {"metrics": {"": 1}}),
+    ("metrics", {"metrics": {"k" * 257: 1}}),
+    ("tags", {"tags": {"": "x"}}),
+    ("tags", {"tags": {"k\0": "x"}}),
+    ("tags.k", {"tags": {"k": "a\0b"}}),
+    ("tags.k", {"tags": {"k": "x" * 5001}}),
+    *(
+        (name, {name: value})
+        for name in ("overview", "optimization_capabilities")
+        for value in (
+            Value(number_value=1),
+            Value(bool_value=True),
+            Value(list_value=texts("a")),
+            struct(a={"b": ["a\0b"]}),
+            struct(**{"a\0b": 1}),
+            struct(a=[math.nan]),
+            struct(a=math.inf),
+        )
+    ),
+    ("labels[0]", {"labels": ListValue(values=[Value(number_value=1)])}),
+    ("labels[1]", {"labels": ListValue(values=[Value(string_value="a"), Value(null_value=0)])}),  # type: ignore[arg-type]
+    ("labels[0]", {"labels": texts("a\0b")}),
+    ("provenance.framework", {"provenance": {"framework": "a\0"}}),
+    ("provenance.source_commit", {"provenance": {"source_commit": "x" * 5001}}),
+    ("provenance.datasets[0]", {"provenance": {"datasets": [{"digest": "sha256:00"}]}}),
+    ("provenance.datasets[0].digest", {"provenance": {"datasets": [{"name": "a", "digest": "no digest"}]}}),
+    ("provenance.datasets[0].digest", {"provenance": {"datasets": [{"name": "a", "digest": "sha256:xyz"}]}}),
+    ("provenance.datasets[1].uri", {"provenance": {"datasets": [{"name": "a"}, {"uri": "a\0"}]}}),
+    ("provenance.parent_model_ids[0]", {"provenance": {"parent_model_ids": ["short"]}}),
+    ("provenance.environment.k", {"provenance": {"environment": {"k": "\0"}}}),
+    ("provenance.hyperparameters", {"provenance": {"hyperparameters": struct(a="\0").struct_value}}),
+    *(
+        ("artifact.file_name", {"artifact": {"file_name": name}})
+        for name in ("a/b", "/a", "a\\b", "..", ".", "a\nb", "a\0b", "\x7f", "é" * 128)
+    ),
+    *(
+        ("artifact.media_type", {"artifact": {"media_type": media_type}})
+        for media_type in ("zip", "a/b/c", "a/b\r\nx: y", "a/", "ü/b", "a b/c")
+    ),
+    *(("artifact.sha256", {"artifact": {"sha256": digest}}) for digest in ("0" * 63, "0" * 65, "g" * 64)),
+    *(("artifact.size", {"artifact": {"size": size}}) for size in (0, -1, 2**62)),
+]
+
+
+class TestRefusals:
+    @pytest.mark.parametrize(("field", "fields"), BAD_FIELDS, ids=lambda value: value if isinstance(value, str) else "")
+    def test_a_bad_field_is_named(self, registry: RunningRegistry, field: str, fields: dict[str, Any]) -> None:
+        with refused(INVALID, "INVALID_ARGUMENT") as refusal:
+            registry.client.register(**fields)
+        assert refusal.fields == [field]
+        assert refusal.metadata["field"] == field
+        with refused(INVALID) as refusal:
+            registry.client.create_upload(**fields)
+        assert refusal.fields == [field]
+        assert nothing_is_left(registry)
+        assert registry.count("uploads") == 0
+
+    def test_all_bad_fields_are_named_at_once(self, client: Client) -> None:
+        with refused(INVALID) as refusal:
+            client.register(
+                id="short", name="", version="", score=math.nan, precision=["fp8"], artifact={"file_name": "a/b"}
+            )
+        assert set(refusal.fields) == {"id", "name", "version", "score", "precision[0]", "artifact.file_name"}
+
+    def test_metadata_has_a_limit(self, start_registry: StartRegistry) -> None:
+        registry = start_registry(metadata_max_bytes=2000)
+        with refused(INVALID) as refusal:
+            registry.client.register(tags={"k": "é" * 1000})
+        assert refusal.fields == ["model"]
+        assert nothing_is_left(registry)
+        model = registry.client.register(tags={"k": "é" * 500})
+        with refused(INVALID):
+            registry.client.update(model.id, ["overview"], overview=struct(k="é" * 500))
+        assert registry.client.get(model.id) == model
+
+    @pytest.mark.parametrize("kind", ["lists", "objects"])
+    def test_json_is_nested_so_deep_and_no_deeper(self, client: Client, kind: str) -> None:
+        value: Any = "inside"
+        for _ in range(30):
+            value = [value] if kind == "lists" else {"a": value}
+        # One less, as these fields are an object, or a list of labels.
+        fields: dict[str, Any] = {
+            "overview": struct(a=value["a"]) if kind == "objects" else struct(a=value[0]),
+            "labels": ListValue(values=[struct(a=value["a"] if kind == "objects" else value[0])]),
+            "provenance": {"hyperparameters": struct(a=value["a"] if kind == "objects" else value[0]).struct_value},
+        }
+        model = client.register(**fields)
+        assert client.get(model.id) == model
+        assert client.all() == [model]
+        assert client.get_upload(client.create_upload(name="upload", **fields).id).spec.model.labels == model.labels
+        with refused(INVALID) as refusal:
+            client.register(name="deeper", overview=struct(a=value))
+        assert refusal.fields == ["overview"]
+        with refused(INVALID) as refusal:
+            client.update(model.id, ["labels"], labels=ListValue(values=[struct(a=value)]))
+        assert refusal.fields == ["labels[0]"]
+
+    @pytest.mark.parametrize(
+        "messages",
+        [
+            [],
+            [model_service_pb2.RegisterModelRequest()],
+            [model_service_pb2.RegisterModelRequest(chunk=b"bytes")],
+            [model_service_pb2.RegisterModelRequest(spec=model_service_pb2.ModelSpec())],
+        ],
+        ids=["no message", "empty message", "bytes first", "spec without a model"],
+    )
+    def test_the_first_message_needs_the_spec(
+        self, registry: RunningRegistry, messages: list[model_service_pb2.RegisterModelRequest]
+    ) -> None:
+        with refused(INVALID):
+            registry.client.models.RegisterModel(iter(messages))
+        assert nothing_is_left(registry)
+
+    @pytest.mark.parametrize(
+        "message",
+        [model_service_pb2.RegisterModelRequest(), model_service_pb2.RegisterModelRequest(spec=spec())],
+        ids=["empty", "spec"],
+    )
+    def test_every_other_message_needs_a_chunk(
+        self, registry: RunningRegistry, message: model_service_pb2.RegisterModelRequest
+    ) -> None:
+        first = model_service_pb2.RegisterModelRequest(spec=spec())
+        chunk = model_service_pb2.RegisterModelRequest(chunk=b"x" * 9_000_00)
+        with refused(INVALID) as refusal:
+            registry.client.models.RegisterModel(iter([first, *[chunk] * 12, message]))
+        assert refusal.fields == ["chunk"]
+        assert nothing_is_left(registry)
+
+    @pytest.mark.parametrize("chunks", [[], [b""]])
+    def test_an_empty_artifact_is_refused(self, registry: RunningRegistry, chunks: list[bytes]) -> None:
+        with refused(INVALID) as refusal:
+            registry.client.models.RegisterModel(registration(spec(), chunks))
+        assert refusal.fields == ["artifact"]
+        assert nothing_is_left(registry)
+
+    @pytest.mark.parametrize("size", [10, 9 * 1024 * 1024])
+    @pytest.mark.parametrize("difference", [-1, 1])
+    def test_a_size_other_than_the_declared_one_is_refused(
+        self, registry: RunningRegistry, size: int, difference: int
+    ) -> None:
+        with refused(INVALID, "ARTIFACT_MISMATCH") as refusal:
+            registry.client.register(bytes(size), artifact={"size": size + difference})
+        assert refusal.fields == ["artifact.size"]
+        assert nothing_is_left(registry)
+
+    def test_bytes_other_than_the_declared_ones_are_refused(self, registry: RunningRegistry) -> None:
+        with refused(INVALID, "ARTIFACT_MISMATCH") as refusal:
+            registry.client.register(b"weights", artifact={"sha256": sha256(b"Weights")})
+        assert refusal.fields == ["artifact.sha256"]
+        assert sha256(b"weights") in refusal.message
+        assert nothing_is_left(registry)
+
+
+class TestDuplicates:
+    def test_the_same_id_is_refused(self, registry: RunningRegistry) -> None:
+        first = registry.client.register(id=GIVEN_ID, name="one")
+        with refused(EXISTS, "MODEL_ALREADY_EXISTS") as refusal:
+            registry.client.register(id=GIVEN_ID, name="two")
+        assert refusal.metadata == {"model_id": GIVEN_ID, "conflict": "id"}
+        assert registry.client.all() == [first]
+        assert len(registry.objects()) == 1
+        assert registry.count("unreferenced_objects") == 0
+
+    @pytest.mark.parametrize(
+        "identity",
+        [
+            {},
+            {"project_id": "p"},
+            {"project_name": "p"},
+            {"project_id": "p", "project_name": ""},
+            {"precision": ["fp16", "int8"]},
+            {"version": "v" * 5000},
+        ],
+        ids=str,
+    )
+    def test_the_same_identity_is_refused_and_the_other_model_named(
+        self, client: Client, identity: dict[str, Any]
+    ) -> None:
+        first = client.register(**identity)
+        with refused(EXISTS, "MODEL_ALREADY_EXISTS") as refusal:
+            client.register(**identity, architecture="another", tags={"a": "b"})
+        assert refusal.metadata == {"model_id": first.id, "conflict": "identity"}
+        assert first.id in refusal.message
+        with refused(EXISTS) as refusal:
+            client.create_upload(**identity)
+        assert refusal.metadata["model_id"] == first.id
+        assert client.all() == [first]
+
+    @pytest.mark.parametrize(
+        ("one", "other"),
+        [
+            ({}, {"project_id": "p"}),
+            ({}, {"project_id": ""}),
+            ({}, {"project_name": "p"}),
+            ({"project_id": "p"}, {"project_name": "p"}),
+            ({"precision": ["fp16"]}, {"precision": ["fp32"]}),
+            ({"precision": ["fp16"]}, {"precision": ["fp16", "fp32"]}),
+            ({"version": "1"}, {"version": "1.0"}),
+            ({"name": "yolo"}, {"name": "YOLO"}),
+            ({"name": "é"}, {"name": "e\u0301"}),
+            ({"name": "yolo"}, {"name": "yolo "}),
+            ({"name": "x" * 4000 + "a"}, {"name": "x" * 4000 + "b"}),
+            ({"version": "ü" * 4000 + "a"}, {"version": "ü" * 4000 + "b"}),
+        ],
+        ids=lambda fields: str(fields)[:30],
+    )
+    def test_another_identity_is_another_model(
+        self, client: Client, one: dict[str, Any], other: dict[str, Any]
+    ) -> None:
+        client.register(**one)
+        client.register(**other)
+        assert len(client.all()) == 2
+
+    def test_a_duplicate_is_refused_before_its_bytes_are_read(self, registry: RunningRegistry) -> None:
+        first = registry.client.register()
+        sent = itertools.count()
+
+        def endless() -> Iterator[bytes]:
+            while True:
+                next(sent)
+                yield bytes(65536)
+
+        with refused(EXISTS) as refusal:
+            registry.client.models.RegisterModel(registration(spec(), endless()), timeout=30)
+        assert refusal.metadata["model_id"] == first.id
+        assert next(sent) < 10_000
+        assert len(registry.objects()) == 1
+
+    def test_of_many_at_once_one_is_registered(self, registry: RunningRegistry) -> None:
+        results = run_together(16, lambda number: registry.client.register(b"%d" % number))
+        models = [result for result in results if isinstance(result, model_pb2.Model)]
+        errors = [result for result in results if isinstance(result, grpc.RpcError)]
+        assert len(models) == 1
+        assert {error.code() for error in errors} == {EXISTS}
+        assert registry.client.all() == models
+        assert len(registry.objects()) == 1
+        assert registry.count("unreferenced_objects") == 0
+        assert registry.client.verify(models[0].id).intact
+
+    def test_of_many_that_end_at_once_one_is_registered(self, registry: RunningRegistry) -> None:
+        # Nobody is in the way when they begin, so that only the database can tell.
+        feeds = [Feed(*registration(spec(), [b"%d" % number])) for number in range(8)]
+        calls = [registry.client.models.RegisterModel.future(feed) for feed in feeds]
+        eventually(lambda: registry.count("unreferenced_objects") == 8)
+        for feed in feeds:
+            feed.end()
+        codes = [call.code() for call in calls]
+        assert sorted(code.name for code in codes) == ["ALREADY_EXISTS"] * 7 + ["OK"]
+        winner = next(call for call, code in zip(calls, codes, strict=True) if code is grpc.StatusCode.OK)
+        assert registry.client.all() == [winner.result().model]
+        for call in calls:
+            if call is not winner:
+                assert winner.result().model.id in call.details()
+        assert len(registry.objects()) == 1
+        assert registry.count("unreferenced_objects") == 0
+
+
+class TestBreakingOff:
+    @pytest.mark.parametrize("size", [1, 20 * 1024 * 1024])
+    def test_a_registration_that_is_cancelled_leaves_nothing(self, registry: RunningRegistry, size: int) -> None:
+        feed = Feed(*registration(spec(), pieces(bytes(size))))
+        call = registry.client.models.RegisterModel.future(feed)
+        eventually(lambda: registry.count("unreferenced_objects") == 1)
+        if size > 1024 * 1024:
+            eventually(lambda: any(path.stat().st_size >= 16 * 1024 * 1024 for path in registry.objects()))
+        call.cancel()
+        eventually(lambda: nothing_is_left(registry))
+        registry.client.register()
+
+    def test_a_registration_whose_time_is_over_leaves_nothing(self, registry: RunningRegistry) -> None:
+        feed = Feed(*registration(spec(), [b"x"]))
+        with refused(grpc.StatusCode.DEADLINE_EXCEEDED):
+            registry.client.models.RegisterModel(feed, timeout=0.3)
+        eventually(lambda: nothing_is_left(registry))
+
+
+class TestUpdating:
+    def test_only_the_fields_of_the_mask_change(self, client: Client) -> None:
+        old = client.register(name="a", format="onnx", tags={"k": "v"}, score=1)
+        new = client.update(old.id, ["format", "score"], name="ignored", format="openvino", tags={"x": "y"})
+        expected = model_pb2.Model()
+        expected.CopyFrom(old)
+        expected.format = "openvino"
+        expected.score = 0  # named and absent: its default
+        assert_changed(old, new, expected)
+        assert client.get(old.id) == new
+
+    def test_without_a_mask_the_fields_that_are_set_change(self, client: Client) -> None:
+        old = client.register(name="a", format="onnx", tags={"k": "v"}, score=1)
+        new = client.update(old.id, architecture="YOLOX", score=0.0, tags={"x": "y"})
+        expected = model_pb2.Model()
+        expected.CopyFrom(old)
+        expected.architecture = "YOLOX"
+        expected.score = 0
+        expected.tags.clear()
+        expected.tags["x"] = "y"
+        assert_changed(old, new, expected)
+
+    def test_with_a_star_what_is_absent_gets_its_default(self, client: Client) -> None:
+        given = with_fields()
+        old = client.register(**given)
+        new = client.update(old.id, ["*"], name="n", version="v")
+        bare = client.register(name="bare", version="v")
+        expected = model_pb2.Model()
+        expected.CopyFrom(bare)
+        expected.name = "n"
+        for name in ("id", "artifact", "created_date", "create_time"):
+            expected.ClearField(name)
+        expected.MergeFrom(
+            model_pb2.Model(
+                id=old.id, artifact=old.artifact, created_date=old.created_date, create_time=old.create_time
+            )
+        )
+        assert_changed(old, new, expected)
+
+    def test_every_field_can_be_changed_at_once(self, client: Client) -> None:
+        old = client.register(id=GIVEN_ID)
+        given = with_fields()
+        del given["created_date"]
+        new = client.models.UpdateModel(
+            model_service_pb2.UpdateModelRequest(model=model_pb2.Model(**given), update_mask={"paths": ["*"]})
+        ).model
+        expected = model_pb2.Model()
+        expected.CopyFrom(old)
+        for name, value in given.items():
+            expected.ClearField(name)
+            expected.MergeFrom(model_pb2.Model(**{name: value}))
+        assert_changed(old, new, expected)
+        assert client.get(GIVEN_ID) == new
+
+    def test_single_entries_of_a_map_change(self, client: Client) -> None:
+        old = client.register(tags={"a": "1", "b.c": "2", "d": "3"}, metrics={"m": 1, "n": 2})
+        new = client.update(
+            old.id, ["tags.a", "tags.b.c", "tags.e", "tags.absent", "metrics.m", "metrics.o"],
+            tags={"a": "one", "e": "5", "d": "ignored"}, metrics={"o": 3, "n": 99},
+        )  # fmt: skip
+        assert dict(new.tags) == {"a": "one", "d": "3", "e": "5"}
+        assert dict(new.metrics) == {"n": 2, "o": 3}
+
+    @pytest.mark.parametrize(
+        ("path", "words"),
+        [
+            ("nonsense", "not a field"),
+            ("nonsense.key", "not a field"),
+            ("", "not a field"),
+            ("tags.", "cannot be changed"),
+            ("name.x", "cannot be changed"),
+            ("overview.key", "cannot be changed"),
+            *(
+                (name, "cannot be changed")
+                for name in ("id", "created_date", "last_updated_date", "create_time", "update_time", "artifact")
+            ),
+            *((name, "cannot be changed") for name in ("etag", "revision", "creator", "artifact.size")),
+        ],
+    )
+    def test_a_path_that_cannot_change_is_refused(self, client: Client, path: str, words: str) -> None:
+        old = client.register()
+        with refused(INVALID) as refusal:
+            client.update(old.id, ["format", path], format="onnx")
+        assert refusal.fields == ["update_mask"]
+        assert words in refusal.message
+        assert client.get(old.id) == old
+
+    def test_a_star_stands_alone(self, client: Client) -> None:
+        old = client.register()
+        with refused(INVALID) as refusal:
+            client.update(old.id, ["*", "name"], name="x", version="y")
+        assert refusal.fields == ["update_mask"]
+
+    @pytest.mark.parametrize(
+        ("path", "fields", "field"),
+        [
+            ("name", {}, "name"),
+            ("score", {"score": math.inf}, "score"),
+            ("tags.k", {"tags": {"k": "\0"}}, "tags.k"),
+            ("metrics.k", {"metrics": {"k": math.nan}}, "metrics.k"),
+            ("overview", {"overview": Value(number_value=1)}, "overview"),
+        ],
+    )
+    def test_a_bad_value_is_refused(self, client: Client, path: str, fields: dict[str, Any], field: str) -> None:
+        old = client.register()
+        with refused(INVALID) as refusal:
+            client.update(old.id, [path, "format"], format="onnx", **fields)
+        assert refusal.fields == [field]
+        assert client.get(old.id) == old
+
+    def test_the_present_etag_is_accepted_and_an_earlier_one_refused(self, client: Client) -> None:
+        first = client.register()
+        second = client.update(first.id, ["format"], format="onnx", etag=first.etag)
+        with refused(ABORTED, "ETAG_MISMATCH") as refusal:
+            client.update(first.id, ["format"], format="openvino", etag=first.etag)
+        assert refusal.metadata == {"model_id": first.id}
+        assert client.get(first.id) == second
+        with refused(ABORTED, "ETAG_MISMATCH"):
+            client.update(first.id, ["format"], format="openvino", etag="made up")
+
+    def test_another_models_identity_is_refused(self, client: Client) -> None:
+        one, two = client.register(name="one"), client.register(name="two")
+        with refused(EXISTS, "MODEL_ALREADY_EXISTS") as refusal:
+            client.update(two.id, ["name", "format"], name="one", format="onnx")
+        assert refusal.metadata == {"model_id": one.id, "conflict": "identity"}
+        assert client.get(two.id) == two
+        client.update(one.id, ["name"], name="three")
+        assert client.update(two.id, ["name"], name="one").name == "one"
+
+    def test_an_update_that_changes_nothing_is_no_new_state(self, client: Client) -> None:
+        model = client.register(**with_fields())
+        same = model_pb2.Model()
+        same.CopyFrom(model)
+        for paths in (["*"], ["name"], ["tags.team"], ["tags.absent"], []):
+            answer = client.models.UpdateModel(
+                model_service_pb2.UpdateModelRequest(model=same, update_mask={"paths": paths})
+            ).model
+            assert answer == model, paths
+
+    @pytest.mark.parametrize(("before", "after"), [(1, True), (False, 0), ([1], [True]), ({"b": 0}, {"b": False})])
+    def test_a_truth_value_is_another_value_than_a_number(self, client: Client, before: Any, after: Any) -> None:
+        model = client.register(overview=struct(a=before))
+        changed = client.update(model.id, ["overview"], overview=struct(a=after))
+        assert changed.overview == struct(a=after)
+        assert changed.revision == 2
+        assert client.get(model.id) == changed
+
+    def test_each_change_is_a_new_revision_at_a_later_time(self, client: Client) -> None:
+        states = [client.register()]
+        for number in range(5):
+            states.append(client.update(states[0].id, ["format"], format=f"f{number}"))
+        assert [state.revision for state in states] == [1, 2, 3, 4, 5, 6]
+        assert len({state.etag for state in states}) == 6
+        times = [state.update_time.ToDatetime(UTC) for state in states]
+        assert times == sorted(times)
+        assert len({(state.created_date, state.create_time.ToNanoseconds()) for state in states}) == 1
+        assert states[-1].last_updated_date == f"{times[-1]:%Y-%m-%d %H:%M:%S.%f} UTC"
+
+    def test_of_many_with_the_same_etag_one_changes_the_model(self, client: Client) -> None:
+        model = client.register()
+        results = run_together(
+            8, lambda number: client.update(model.id, ["format"], format=f"f{number}", etag=model.etag)
+        )
+        changed = [result for result in results if isinstance(result, model_pb2.Model)]
+        assert len(changed) == 1
+        assert {error.code() for error in results if isinstance(error, grpc.RpcError)} == {ABORTED}
+        assert client.get(model.id) == changed[0]
+        assert changed[0].revision == 2
+
+    def test_changes_of_different_entries_at_once_are_all_kept(self, client: Client) -> None:
+        model = client.register()
+        run_together(8, lambda number: client.update(model.id, [f"tags.k{number}"], tags={f"k{number}": "v"}))
+        after = client.get(model.id)
+        assert dict(after.tags) == {f"k{number}": "v" for number in range(8)}
+        assert after.revision == 9
+
+    def test_of_many_to_the_same_identity_one_gets_it(self, client: Client) -> None:
+        models = [client.register(name=f"n{number}") for number in range(8)]
+        results = run_together(8, lambda number: client.update(models[number].id, ["name"], name="the one"))
+        assert sum(isinstance(result, model_pb2.Model) for result in results) == 1
+        assert {error.code() for error in results if isinstance(error, grpc.RpcError)} == {EXISTS}
+        assert client.names('name = "the one"') == ["the one"]
+
+    def test_a_model_that_is_not_there_is_not_found(self, client: Client) -> None:
+        with refused(NOT_FOUND, "MODEL_NOT_FOUND"):
+            client.update(MISSING_ID, ["name"], name="x")
+        with refused(INVALID) as refusal:
+            client.update("short", ["name"], name="x")
+        assert refusal.fields == ["model.id"]
+
+
+def assert_changed(old: model_pb2.Model, new: model_pb2.Model, expected: model_pb2.Model) -> None:
+    """Compares all that a client gives, and what the registry adds to a change."""
+    assert new.revision == old.revision + 1
+    assert new.etag != old.etag
+    assert new.update_time.ToDatetime(UTC) > old.update_time.ToDatetime(UTC)
+    assert new.last_updated_date == f"{new.update_time.ToDatetime(UTC):%Y-%m-%d %H:%M:%S.%f} UTC"
+    wanted = model_pb2.Model()
+    wanted.CopyFrom(expected)
+    for name in ("revision", "etag", "update_time", "last_updated_date"):
+        wanted.ClearField(name)
+    wanted.MergeFrom(
+        model_pb2.Model(
+            revision=new.revision,
+            etag=new.etag,
+            update_time=new.update_time,
+            last_updated_date=new.last_updated_date,
+        )
+    )
+    assert new == wanted
+
+
+class TestDeleting:
+    def test_the_model_and_its_bytes_are_gone(self, registry: RunningRegistry) -> None:
+        kept, deleted = registry.client.register(name="kept"), registry.client.register(name="deleted")
+        registry.client.delete(deleted.id)
+        with refused(NOT_FOUND, "MODEL_NOT_FOUND") as refusal:
+            registry.client.get(deleted.id)
+        assert refusal.metadata == {"model_id": deleted.id}
+        assert registry.client.all() == [kept]
+        assert len(registry.objects()) == 1
+        assert registry.count("unreferenced_objects") == 0
+        assert registry.client.verify(kept.id).intact
+
+    def test_an_etag_guards_the_model(self, client: Client) -> None:
+        model = client.register()
+        changed = client.update(model.id, ["format"], format="onnx")
+        with refused(ABORTED, "ETAG_MISMATCH"):
+            client.delete(model.id, etag=model.etag)
+        assert client.download(model.id) == b"weights"
+        client.delete(model.id, etag=changed.etag)
+        assert client.all() == []
+
+    def test_a_missing_model_is_not_found_unless_that_is_allowed(self, client: Client) -> None:
+        with refused(NOT_FOUND, "MODEL_NOT_FOUND"):
+            client.delete(MISSING_ID)
+        client.delete(MISSING_ID, allow_missing=True)
+        client.delete(MISSING_ID, allow_missing=True, etag="any")
+        with refused(INVALID):
+            client.delete("short", allow_missing=True)
+
+    def test_the_id_is_free_again_and_the_old_etag_worthless(self, client: Client) -> None:
+        old = client.register(id=GIVEN_ID)
+        client.delete(GIVEN_ID)
+        new = client.register(b"others", id=GIVEN_ID)
+        assert new.etag != old.etag
+        assert new.revision == old.revision
+        with refused(ABORTED):
+            client.delete(GIVEN_ID, etag=old.etag)
+        assert client.download(GIVEN_ID) == b"others"
+
+    def test_of_many_at_once_one_deletes(self, registry: RunningRegistry) -> None:
+        model = registry.client.register()
+        results = run_together(8, lambda _: registry.client.delete(model.id))
+        assert results.count(None) == 1
+        assert {error.code() for error in results if error is not None} == {NOT_FOUND}
+        assert nothing_is_left(registry)
+
+
+class TestGetting:
+    @pytest.mark.parametrize(
+        "hostile",
+        [
+            "",
+            "short",
+            "x' OR '1'='1' --xx",
+            "0123456789abcde\0",
+            "%" * 20,
+            "../../../../etc/passwd",
+            "☃" * 20,
+            "a" * 257,
+            "x" * 1_000_000,
+        ],
+        ids=lambda value: repr(value)[:20],
+    )
+    def test_what_cannot_be_an_id_is_refused_in_few_words(self, client: Client, hostile: str) -> None:
+        with refused(INVALID) as refusal:
+            client.get(hostile)
+        assert refusal.fields == ["id"]
+        assert len(refusal.message) < 300
+
+    def test_a_model_that_is_not_there_is_not_found(self, client: Client) -> None:
+        with refused(NOT_FOUND, "MODEL_NOT_FOUND"):
+            client.get("x" * 256)

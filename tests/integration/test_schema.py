@@ -1,0 +1,293 @@
+"""The migrations make the tables that the program believes in, once, and the tables refuse nonsense."""
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from threading import Barrier
+from typing import Any
+
+import psycopg
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+from sqlalchemy import Connection, Engine, text
+from sqlalchemy.exc import IntegrityError
+
+from registry_service.embedded.postgres import PostgresAddress
+from registry_service.storage.sql.schema import SchemaError, migrate
+from registry_service.storage.sql.tables import Base
+from tests.postgres_server import create_database, drop_database, engine_of
+
+# Columns, constraints, indexes, comments and functions, as Postgres itself writes them.
+CATALOG = """
+    SELECT 'column ' || table_name || '.' || column_name AS name, concat_ws(' ', data_type, udt_name, is_nullable,
+        collation_name, column_default, generation_expression,
+        col_description(table_name::regclass, ordinal_position::int)) AS definition
+    FROM information_schema.columns WHERE table_schema = 'public'
+    UNION ALL
+    SELECT 'constraint ' || conname, conrelid::regclass || ' ' || pg_get_constraintdef(oid)
+    FROM pg_constraint WHERE connamespace = 'public'::regnamespace
+    UNION ALL
+    SELECT 'index ' || indexname, indexdef FROM pg_indexes WHERE schemaname = 'public'
+"""
+
+
+def catalog(engine: Engine) -> dict[str, str]:
+    with engine.connect() as connection:
+        rows = connection.execute(text(CATALOG))
+        return {row.name: row.definition for row in rows if "alembic_version" not in row.name}
+
+
+@pytest.fixture
+def made_from_metadata(postgres: PostgresAddress) -> Iterator[Engine]:
+    """A database with the tables as tables.py has them."""
+    name = "made_from_metadata"
+    create_database(postgres, name, "template1")
+    engine = engine_of(postgres, name)
+    with engine.begin() as connection:
+        connection.execute(text("CREATE EXTENSION pg_trgm"))
+        connection.execute(
+            text(
+                "CREATE FUNCTION text_digest(value text) RETURNS bytea LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE"
+                " RETURN sha256(convert_to(value, 'UTF8'))"
+            )
+        )
+        Base.metadata.create_all(connection)
+    yield engine
+    engine.dispose()
+    drop_database(postgres, name)
+
+
+class TestMigrations:
+    def test_they_make_the_tables_of_the_program(self, engine: Engine, made_from_metadata: Engine) -> None:
+        migrated, believed = catalog(engine), catalog(made_from_metadata)
+        assert len(migrated) > 80
+        assert migrated == believed
+
+    # Expressions of indexes it cannot compare, and warns of; the test above does.
+    @pytest.mark.filterwarnings("ignore:Expression #")
+    def test_alembic_finds_no_difference(self, engine: Engine) -> None:
+        def compared(_object: Any, name: str | None, kind: str, _reflected: bool, _other: Any) -> bool:
+            return kind != "index" and name != "alembic_version"
+
+        with engine.connect() as connection:
+            context = MigrationContext.configure(
+                connection, opts={"include_object": compared, "compare_type": True, "compare_server_default": True}
+            )
+            assert compare_metadata(context, Base.metadata) == []
+
+    def test_a_second_time_changes_nothing(self, empty_database: Engine) -> None:
+        first = migrate(empty_database)
+        before = catalog(empty_database)
+        assert migrate(empty_database) == first
+        assert catalog(empty_database) == before
+
+    def test_many_at_once_migrate_once(self, empty_database: Engine) -> None:
+        barrier = Barrier(4)
+
+        def migrate_together(_number: int) -> str:
+            barrier.wait()
+            return migrate(empty_database)
+
+        with ThreadPoolExecutor(4) as threads:
+            revisions = list(threads.map(migrate_together, range(4)))
+        assert len(set(revisions)) == 1
+        with empty_database.connect() as connection:
+            assert connection.execute(text("SELECT version_num FROM alembic_version")).scalars().all() == revisions[:1]
+
+    def test_a_migration_that_fails_leaves_nothing(self, empty_database: Engine) -> None:
+        with empty_database.begin() as connection:
+            connection.execute(text("CREATE TABLE uploads (id text)"))
+        with pytest.raises(Exception, match="uploads"):
+            migrate(empty_database)
+        assert set(catalog(empty_database)) == {"column uploads.id"}
+        with empty_database.begin() as connection:
+            connection.execute(text("DROP TABLE uploads"))
+        migrate(empty_database)
+
+    def test_the_schema_of_a_newer_program_is_left_alone(self, empty_database: Engine) -> None:
+        migrate(empty_database)
+        with empty_database.begin() as connection:
+            connection.execute(text("UPDATE alembic_version SET version_num = '9999'"))
+        before = catalog(empty_database)
+        with pytest.raises(SchemaError, match="9999"):
+            migrate(empty_database)
+        assert catalog(empty_database) == before
+        with empty_database.connect() as connection:
+            assert connection.execute(text("SELECT version_num FROM alembic_version")).scalar_one() == "9999"
+
+
+MODEL: dict[str, str] = {
+    "id": "'0123456789abcdef'",
+    "name": "'n'",
+    "version": "'v'",
+    "project_id": "NULL",
+    "project_name": "NULL",
+    "precision": "'{fp32}'",
+    "score": "NULL",
+    "labels": "NULL",
+    "metrics": "'{}'",
+    "tags": "'{}'",
+    "provenance": "'{}'",
+    "created_date": "''",
+    "last_updated_date": "''",
+    "create_time": "'2026-01-01Z'",
+    "update_time": "'2026-01-01Z'",
+    "revision": "1",
+    "creator": "''",
+    "file_name": "''",
+    "media_type": "''",
+    "size": "0",
+    "sha256": "repeat('0', 64)",
+    "file_url": "''",
+    "object_key": "'k'",
+}
+UPLOAD: dict[str, str] = {
+    "id": "'u'",
+    "spec": "'{}'",
+    "state": "'active'",
+    "object_key": "'k'",
+    "committed_size": "0",
+    "epoch": "0",
+    "create_time": "now()",
+    "expire_time": "now()",
+}
+PART: dict[str, str] = {"upload_id": "'u'", "number": "1", '"offset"': "0", "size": "1", "receipt": "''"}
+ROWS = {
+    "models": MODEL,
+    "uploads": UPLOAD,
+    "upload_parts": PART,
+    "unreferenced_objects": {"object_key": "'k'", "due_time": "now()"},
+}
+OTHER = {"id": "'another-0123456789'", "object_key": "'another'"}
+
+
+def insert(connection: Connection, table: str, **changes: str) -> None:
+    values = ROWS[table] | changes
+    connection.execute(text(f"INSERT INTO {table} ({', '.join(values)}) VALUES ({', '.join(values.values())})"))
+
+
+def constraint_of(error: IntegrityError) -> str | None:
+    assert isinstance(error.orig, psycopg.Error)
+    return error.orig.diag.constraint_name
+
+
+class TestConstraints:
+    @pytest.mark.parametrize(
+        ("table", "constraint", "changes"),
+        [
+            *(
+                ("models", "ck_models_id", {"id": value})
+                for value in ("'short'", "repeat('a', 257)", "'0123456789abcde é'", "E'0123456789abcdef\\n'", "''")
+            ),
+            ("models", "ck_models_named", {"name": "''"}),
+            ("models", "ck_models_named", {"version": "''"}),
+            *(
+                ("models", "ck_models_precision", {"precision": value})
+                for value in ("'{}'", "'{fp8}'", "'{fp32,FP16}'", "'{NULL}'")
+            ),
+            *(
+                ("models", "ck_models_score_finite", {"score": value})
+                for value in ("'NaN'", "'Infinity'", "'-Infinity'")
+            ),
+            *(("models", "ck_models_labels_array", {"labels": value}) for value in ("'{}'", "'1'", "'null'")),
+            *(
+                ("models", "ck_models_maps", {name: value})
+                for name in ("metrics", "tags", "provenance")
+                for value in ("'[]'", "'null'", "'\"x\"'")
+            ),
+            ("models", "ck_models_revision", {"revision": "0"}),
+            ("models", "ck_models_size", {"size": "-1"}),
+            *(
+                ("models", "ck_models_sha256", {"sha256": value})
+                for value in (
+                    "''",
+                    "repeat('0', 63)",
+                    "repeat('A', 64)",
+                    "repeat('0', 65)",
+                    "repeat('0', 64) || E'\\n'",
+                )
+            ),
+            ("models", "ck_models_times", {"update_time": "'2025-12-31Z'"}),
+            ("uploads", "ck_uploads_state", {"state": "'asleep'"}),
+            ("uploads", "ck_uploads_committed_size", {"committed_size": "-1"}),
+            ("upload_parts", "fk_upload_parts_upload_id", {"upload_id": "'nobody'"}),
+            *(
+                (table, None, {column: "NULL"})
+                for table, columns in (
+                    ("models", [name for name, value in MODEL.items() if value != "NULL"]),
+                    ("uploads", list(UPLOAD)),
+                    ("upload_parts", list(PART)),
+                    ("unreferenced_objects", ["object_key", "due_time"]),
+                )
+                for column in columns
+            ),
+        ],
+    )
+    def test_nonsense_is_refused(
+        self, engine: Engine, table: str, constraint: str | None, changes: dict[str, str]
+    ) -> None:
+        with engine.connect() as connection:
+            if table == "upload_parts":
+                insert(connection, "uploads")
+            savepoint = connection.begin_nested()
+            insert(connection, table)  # is well but for the change
+            savepoint.rollback()
+            with pytest.raises(IntegrityError) as caught:
+                insert(connection, table, **changes)
+        assert constraint_of(caught.value) == constraint
+
+    @pytest.mark.parametrize(
+        ("table", "constraint", "first", "second"),
+        [
+            ("models", "pk_models", {}, {"object_key": "'another'", "name": "'another'"}),
+            ("models", "uq_models_object_key", {}, {"id": OTHER["id"], "name": "'another'"}),
+            ("models", "uq_models_identity", {}, OTHER),
+            ("models", "uq_models_identity", {"project_id": "'p'"}, OTHER | {"project_id": "'p'"}),
+            ("models", "uq_models_identity", {"project_name": "''"}, OTHER | {"project_name": "''"}),
+            ("models", "uq_models_identity", {"name": "repeat('x', 5000)"}, OTHER | {"name": "repeat('x', 5000)"}),
+            ("uploads", "pk_uploads", {}, {"object_key": "'another'"}),
+            ("uploads", "uq_uploads_object_key", {}, {"id": "'another'"}),
+            ("upload_parts", "pk_upload_parts", {}, {}),
+            ("unreferenced_objects", "pk_unreferenced_objects", {}, {}),
+        ],
+    )
+    def test_duplicates_are_refused(
+        self, engine: Engine, table: str, constraint: str, first: dict[str, str], second: dict[str, str]
+    ) -> None:
+        with engine.connect() as connection:
+            if table == "upload_parts":
+                insert(connection, "uploads")
+            insert(connection, table, **first)
+            with pytest.raises(IntegrityError) as caught:
+                insert(connection, table, **second)
+        assert constraint_of(caught.value) == constraint
+
+    @pytest.mark.parametrize(
+        "changes",
+        [
+            {"project_id": "''"},
+            {"project_name": "''"},
+            {"precision": "'{fp16}'"},
+            {"name": "'N'"},
+            {"version": "'v '"},
+            {"name": "repeat('x', 4999) || 'y'"},
+        ],
+    )
+    def test_other_identities_are_none(self, engine: Engine, changes: dict[str, str]) -> None:
+        with engine.connect() as connection:
+            insert(connection, "models")
+            insert(connection, "models", **OTHER, **changes)
+            insert(
+                connection,
+                "models",
+                id="'a-third-0123456789'",
+                object_key="'third'",
+                name="repeat('x', 4999) || 'z'",
+            )
+
+    def test_an_uploads_parts_go_with_it(self, engine: Engine) -> None:
+        with engine.connect() as connection:
+            insert(connection, "uploads")
+            insert(connection, "upload_parts")
+            connection.execute(text("DELETE FROM uploads"))
+            assert connection.execute(text("SELECT count(*) FROM upload_parts")).scalar_one() == 0

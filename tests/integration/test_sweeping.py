@@ -1,0 +1,233 @@
+"""The sweeper and the leases: nothing is forgotten, and nothing that is in use is swept."""
+
+# Failing takes no arguments.
+# ruff: noqa: ARG002
+
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import grpc
+import pytest
+from modelregistry.v1 import model_pb2, model_service_pb2
+from sqlalchemy import text
+
+from registry_service.domain.errors import ArtifactStoreUnavailableError
+from registry_service.services.sweeping import SweepReport
+from tests.client import pieces, refused, registration, spec
+from tests.registry import RunningRegistry, StartRegistry
+from tests.streams import Feed, WrappedStore, serving, use_cases_on
+from tests.waiting import eventually
+
+ABORTED = grpc.StatusCode.ABORTED
+MIB = 1024 * 1024
+PAST = "now() - interval '1 second'"
+NOTHING = SweepReport(uploads=(), objects=(), failed=())
+
+
+def sweep(registry: RunningRegistry, **options: Any) -> SweepReport:
+    return registry.parts.use_cases.sweep(**options)
+
+
+def leave_object(registry: RunningRegistry, key: str, due: str = PAST) -> None:
+    """Leaves behind what a crash in the middle of a registration does."""
+    registry.execute(f"INSERT INTO unreferenced_objects VALUES ('{key}', {due})")
+    registry.parts.store.put(key, b"left over")
+
+
+def leave_parts(registry: RunningRegistry, key: str) -> None:
+    registry.execute(f"INSERT INTO unreferenced_objects VALUES ('{key}', {PAST})")
+    handle = registry.parts.store.begin(key)
+    registry.parts.store.write_part(key, handle, number=1, offset=0, data=b"left over")
+
+
+def keys(registry: RunningRegistry) -> set[str]:
+    with registry.engine.connect() as connection:
+        return set(connection.execute(text("SELECT object_key FROM unreferenced_objects")).scalars())
+
+
+def nothing_is_left(registry: RunningRegistry) -> bool:
+    return (registry.count("models"), registry.count("unreferenced_objects"), registry.objects()) == (0, 0, [])
+
+
+class TestSweeping:
+    def test_what_is_due_is_removed_and_what_is_not_is_spared(self, registry: RunningRegistry) -> None:
+        model = registry.client.register()
+        leave_object(registry, "artifacts/due")
+        leave_parts(registry, "artifacts/parts")
+        leave_object(registry, "artifacts/leased", "now() + interval '1 minute'")
+        registry.execute(f"INSERT INTO unreferenced_objects VALUES ('artifacts/never-written', {PAST})")
+        report = sweep(registry)
+        assert set(report.objects) == {"artifacts/due", "artifacts/parts", "artifacts/never-written"}
+        assert report.failed == ()
+        assert keys(registry) == {"artifacts/leased"}
+        assert len(registry.objects()) == 2
+        assert registry.client.verify(model.id).intact
+        assert sweep(registry) == NOTHING
+
+    def test_more_than_a_batch_is_removed(self, registry: RunningRegistry) -> None:
+        registry.execute(
+            f"INSERT INTO unreferenced_objects SELECT 'artifacts/' || n, {PAST} FROM generate_series(1, 350) AS n"
+        )
+        assert len(sweep(registry).objects) == 350
+        assert registry.count("unreferenced_objects") == 0
+
+    def test_a_dry_run_tells_and_changes_nothing(self, registry: RunningRegistry) -> None:
+        leave_object(registry, "artifacts/due")
+        leave_object(registry, "artifacts/leased", "now() + interval '1 minute'")
+        expired, alive = (registry.client.create_upload(name=name) for name in ("expired", "alive"))
+        registry.client.write_upload(expired.id, 0, b"x")
+        registry.execute(f"UPDATE uploads SET expire_time = {PAST} WHERE id = '{expired.id}'")
+        before = registry.objects()
+        expected = SweepReport(uploads=(expired.id,), objects=("artifacts/due",), failed=())
+        for _ in range(2):
+            assert sweep(registry, dry_run=True) == expected
+        assert registry.objects() == before
+        assert registry.count("uploads") == 2
+        assert keys(registry) == {"artifacts/due", "artifacts/leased"}
+        assert set(sweep(registry).objects) > {"artifacts/due"}
+        assert registry.client.get_upload(alive.id) == alive
+
+    @pytest.mark.parametrize("number", [1, 250])
+    def test_what_the_store_does_not_delete_stays_due(self, registry: RunningRegistry, number: int) -> None:
+        class FailingStore(WrappedStore):
+            deletions = 0
+
+            def delete(self, key: str) -> None:
+                self.deletions += 1
+                raise ArtifactStoreUnavailableError
+
+        registry.execute(
+            f"INSERT INTO unreferenced_objects SELECT 'artifacts/' || n, {PAST} FROM generate_series(1, {number}) AS n"
+        )
+        leave_object(registry, "artifacts/due")
+        before = keys(registry)
+        store = FailingStore(registry.parts.store)
+        report = use_cases_on(registry, store).sweep()
+        assert report.objects == ()
+        assert report.failed
+        assert store.deletions == len(report.failed) == len(set(report.failed))
+        assert keys(registry) == before
+        assert len(registry.objects()) == 1
+        assert len(sweep(registry).objects) == number + 1
+        assert nothing_is_left(registry)
+
+    def test_one_object_that_cannot_be_deleted_does_not_stop_the_others(self, registry: RunningRegistry) -> None:
+        class FailingStore(WrappedStore):
+            def delete(self, key: str) -> None:
+                if key.endswith("bad"):
+                    raise ArtifactStoreUnavailableError
+                super().delete(key)
+
+        for name in ("a", "bad", "z"):
+            leave_object(registry, f"artifacts/{name}")
+        report = use_cases_on(registry, FailingStore(registry.parts.store)).sweep()
+        assert set(report.objects) == {"artifacts/a", "artifacts/z"}
+        assert report.failed == ("artifacts/bad",)
+
+    def test_a_deletion_that_the_store_refuses_is_finished_by_the_sweeper(self, registry: RunningRegistry) -> None:
+        class FailingStore(WrappedStore):
+            def delete(self, key: str) -> None:
+                raise ArtifactStoreUnavailableError
+
+        model = registry.client.register()
+        with serving(registry, FailingStore(registry.parts.store)) as (_, client):
+            client.delete(model.id)
+        assert registry.client.all() == []
+        assert len(registry.objects()) == 1
+        assert len(sweep(registry).objects) == 1
+        assert nothing_is_left(registry)
+
+    def test_many_sweepers_at_once_remove_each_object_once(self, registry: RunningRegistry) -> None:
+        for number in range(60):
+            leave_object(registry, f"artifacts/{number}")
+        with ThreadPoolExecutor(4) as threads:
+            reports = [future.result() for future in [threads.submit(sweep, registry) for _ in range(4)]]
+        swept = [key for report in reports for key in report.objects]
+        assert sorted(swept) == sorted(f"artifacts/{number}" for number in range(60))
+        assert nothing_is_left(registry)
+
+    def test_a_server_sweeps_by_itself(self, registry: RunningRegistry) -> None:
+        leave_object(registry, "artifacts/due")
+        with serving(registry, gc_interval_seconds=0.05):
+            eventually(lambda: nothing_is_left(registry))
+
+
+class TestLeases:
+    @pytest.mark.parametrize("size", [1, 20 * MIB])
+    def test_a_registration_that_was_swept_ends_and_leaves_nothing(self, registry: RunningRegistry, size: int) -> None:
+        feed = Feed(*registration(spec(), pieces(bytes(size))))
+        call = registry.client.models.RegisterModel.future(feed)
+        eventually(lambda: registry.count("unreferenced_objects") == 1)
+        if size > 1:
+            eventually(lambda: any(path.stat().st_size >= 8 * MIB for path in registry.objects()))
+        registry.execute(f"UPDATE unreferenced_objects SET due_time = {PAST}")
+        assert len(sweep(registry).objects) == 1
+        for piece in pieces(bytes(size)):
+            feed.send(model_service_pb2.RegisterModelRequest(chunk=piece))
+        feed.end()
+        with refused(ABORTED, "LEASE_LOST"):
+            call.result()
+        assert nothing_is_left(registry)
+        registry.client.register()
+
+    @pytest.mark.parametrize("size", [1, 20 * MIB])
+    def test_a_registration_whose_lease_is_gone_ends_and_leaves_nothing(
+        self, registry: RunningRegistry, size: int
+    ) -> None:
+        feed = Feed(*registration(spec(), pieces(bytes(size))))
+        call = registry.client.models.RegisterModel.future(feed)
+        eventually(lambda: registry.count("unreferenced_objects") == 1)
+        registry.execute("DELETE FROM unreferenced_objects")
+        feed.end()
+        with refused(ABORTED, "LEASE_LOST"):
+            call.result()
+        assert nothing_is_left(registry)
+
+    def test_a_sign_of_life_renews_the_lease(self, start_registry: StartRegistry) -> None:
+        registry = start_registry(registration_lease_seconds=1.5, stream_idle_seconds=1)
+        feed = Feed(*registration(spec(), [b"x"]))
+        call = registry.client.models.RegisterModel.future(feed)
+        eventually(lambda: registry.count("unreferenced_objects") == 1)
+        pause = threading.Event()
+        for _ in range(16):
+            pause.wait(0.25)
+            feed.send(model_service_pb2.RegisterModelRequest(chunk=b"x"))
+            assert sweep(registry) == NOTHING
+        feed.end()
+        assert call.result().model.artifact.size == 17
+        assert registry.client.verify(call.result().model.id).intact
+
+    def test_registrations_and_sweeps_at_once_do_no_harm(self, start_registry: StartRegistry) -> None:
+        # Leases so short that some registrations lose theirs.
+        registry = start_registry(registration_lease_seconds=0.011, stream_idle_seconds=0.01)
+        stop = threading.Event()
+
+        def keep_sweeping() -> None:
+            while not stop.is_set():
+                assert not sweep(registry).failed
+
+        def register(number: int) -> model_pb2.Model | grpc.StatusCode:
+            try:
+                return registry.client.register(bytes(1 + number % 3 * 5 * MIB), name=f"n{number}")
+            except grpc.RpcError as error:
+                code: grpc.StatusCode = error.code()
+                return code
+
+        with ThreadPoolExecutor(6) as threads:
+            sweepers = [threads.submit(keep_sweeping) for _ in range(2)]
+            try:
+                results = list(threads.map(register, range(40)))
+            finally:
+                stop.set()
+            for sweeper in sweepers:
+                sweeper.result()
+        models = [result for result in results if isinstance(result, model_pb2.Model)]
+        codes = {result for result in results if isinstance(result, grpc.StatusCode)}
+        # UNAVAILABLE: the file that was being written was taken away.
+        assert codes <= {ABORTED, grpc.StatusCode.CANCELLED, grpc.StatusCode.UNAVAILABLE}
+        assert {model.id for model in registry.client.all()} == {model.id for model in models}
+        for model in models:
+            assert registry.client.verify(model.id).intact
+        eventually(lambda: sweep(registry) is not None and registry.count("unreferenced_objects") == 0)
+        assert len(registry.objects()) == len(models)

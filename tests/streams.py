@@ -1,0 +1,111 @@
+"""What tests of streams need: messages sent one by one, and servers on parts of the test's own."""
+
+import queue
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, Generic, TypeVar
+
+import grpc
+
+from registry_service.domain.artifact_store import ArtifactStore, Part
+from registry_service.services.use_cases import UseCases
+from registry_service.transport.grpc.server import RegistryServer, ServerOptions
+from tests.client import Client
+from tests.registry import RunningRegistry
+
+MessageT = TypeVar("MessageT")
+
+
+def expect(error: grpc.RpcError, *codes: grpc.StatusCode) -> None:
+    """Fails unless the call ended with one of these."""
+    assert error.code() in codes, error
+
+
+class Feed(Generic[MessageT]):
+    """The messages of a client stream, sent when the test says so."""
+
+    def __init__(self, *messages: MessageT) -> None:
+        self._queue: queue.Queue[MessageT | None] = queue.Queue()
+        self.send(*messages)
+
+    def send(self, *messages: MessageT) -> None:
+        for message in messages:
+            self._queue.put(message)
+
+    def end(self) -> None:
+        """Half-closes the stream."""
+        self._queue.put(None)
+
+    def __iter__(self) -> Iterator[MessageT]:
+        return self
+
+    def __next__(self) -> MessageT:
+        message = self._queue.get()
+        if message is None:
+            raise StopIteration
+        return message
+
+
+class WrappedStore:
+    """An artifact store that does what another one does, until a test overrides it."""
+
+    def __init__(self, store: ArtifactStore) -> None:
+        self.inner = store
+        self.part_size = store.part_size
+
+    def put(self, key: str, data: bytes) -> None:
+        self.inner.put(key, data)
+
+    def begin(self, key: str) -> str:
+        return self.inner.begin(key)
+
+    def write_part(self, key: str, handle: str, *, number: int, offset: int, data: bytes) -> Part:
+        return self.inner.write_part(key, handle, number=number, offset=offset, data=data)
+
+    def finish(self, key: str, handle: str, parts: Sequence[Part]) -> None:
+        self.inner.finish(key, handle, parts)
+
+    def read(self, key: str, offset: int = 0, length: int | None = None) -> Iterator[bytes]:
+        return self.inner.read(key, offset, length)
+
+    def size(self, key: str) -> int | None:
+        return self.inner.size(key)
+
+    def delete(self, key: str) -> None:
+        self.inner.delete(key)
+
+    def check(self) -> None:
+        self.inner.check()
+
+
+def use_cases_on(registry: RunningRegistry, store: ArtifactStore) -> UseCases:
+    """Wires the registry's use cases to another store."""
+    parts = registry.parts
+    return UseCases.on(parts.database, store, parts.use_cases.register_model.policy)
+
+
+@contextmanager
+def serving(
+    registry: RunningRegistry, store: ArtifactStore | None = None, **options: Any
+) -> Iterator[tuple[RegistryServer, Client]]:
+    """Runs one more server on the database of a registry, with a store or with options of its own."""
+    store = store or registry.parts.store
+    values: dict[str, Any] = {
+        "address": "127.0.0.1:0",
+        "reuse_port": False,
+        "max_unary_calls": 8,
+        "max_waiting_calls": 64,
+        "max_streams": 8,
+        "stream_idle_seconds": 60,
+        "shutdown_grace_seconds": 5,
+        "health_interval_seconds": 1,
+        "gc_interval_seconds": 3600,
+    } | options
+    server = RegistryServer(use_cases_on(registry, store), registry.parts.database, store, ServerOptions(**values))
+    server.start()
+    client = Client(f"127.0.0.1:{server.port}")
+    try:
+        yield server, client
+    finally:
+        client.close()
+        server.stop()
