@@ -162,6 +162,15 @@ class WriterDisplacedError(AbortedError):
         super().__init__(f"A newer call has taken over the upload {upload_id!r}.", upload_id=upload_id)
 
 
+class CallCancelledError(RegistryError):
+    """The client has gone, or its time is over: nobody waits for the answer."""
+
+    reason = "CANCELLED"
+
+    def __init__(self) -> None:
+        super().__init__("The call was cancelled.")
+
+
 class LeaseLostError(AbortedError):
     """The registration went on for so long without a sign of life that its bytes were swept."""
 

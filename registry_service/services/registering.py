@@ -1,7 +1,7 @@
 """Registers models: metadata and artifact, whole or not at all."""
 
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 from registry_service.domain.artifact_store import ArtifactStore, new_object_key
@@ -37,8 +37,11 @@ class RegisterModel:
     discard: DiscardObject
     policy: Policy
 
-    def __call__(self, spec: ModelSpec, pieces: Iterable[bytes]) -> Model:
+    def __call__(self, spec: ModelSpec, pieces: Iterable[bytes], confirm: Callable[[], None]) -> Model:
         """Returns the model.
+
+        `confirm` raises when the end of `pieces` was none: called last of all,
+        right before the transaction is committed, and the model is then not there.
 
         Raises:
             InvalidArgumentError: A field is wrong, or the bytes are not the declared ones.
@@ -63,6 +66,7 @@ class RegisterModel:
             with self.database.transaction() as transaction:
                 _expect_lease(transaction.objects.release(key))
                 transaction.models.add(model)
+                confirm()
         except (LeaseLostError, ArtifactLostError) as error:
             # No model refers to the object, but bytes that came after the sweeper may be there.
             with self.database.transaction() as transaction:

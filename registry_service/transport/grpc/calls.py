@@ -13,7 +13,7 @@ from typing import Any
 import grpc
 
 from registry_service import logs
-from registry_service.domain.errors import RegistryError, TooManyStreamsError
+from registry_service.domain.errors import CallCancelledError, RegistryError, TooManyStreamsError
 from registry_service.transport.grpc.errors import InternalError, call_status
 
 logger = logging.getLogger("registry_service.calls")
@@ -49,6 +49,19 @@ class _Call:
             yield
         finally:
             self.waiting_since = None
+
+
+def expect_client(context: grpc.ServicerContext) -> None:
+    """Raises CallCancelledError when the client has gone.
+
+    grpcio may hand a stream that was cut off over as one that was ended: it hears
+    of the missing message a moment before it hears of the cancellation. So whoever
+    takes the end of a stream for «that is all» has to ask here before he acts on
+    it, as late as he can: what lies between, a few milliseconds of writing and of
+    Postgres, is a thousand times what grpcio needs.
+    """
+    if not context.is_active() or context.time_remaining() <= 0:
+        raise CallCancelledError
 
 
 class StreamLimit:

@@ -9,6 +9,7 @@ from modelregistry.v1 import model_service_pb2_grpc
 from registry_service.domain.errors import InvalidArgumentError
 from registry_service.domain.models import checked_model_id
 from registry_service.services.use_cases import UseCases
+from registry_service.transport.grpc.calls import expect_client
 from registry_service.transport.grpc.convert import changes_of, model_message, spec_of
 
 
@@ -24,7 +25,9 @@ class ModelServicer(model_service_pb2_grpc.ModelServiceServicer):
         first = next(request_iterator, None)
         if first is None or first.WhichOneof("payload") != "spec":
             raise InvalidArgumentError.of("spec", "must be in the first message.")
-        model = self._use_cases.register_model(spec_of(first.spec), _chunks(request_iterator))
+        model = self._use_cases.register_model(
+            spec_of(first.spec), _chunks(request_iterator), lambda: expect_client(context)
+        )
         return pb.RegisterModelResponse(model=model_message(model))
 
     def GetModel(self, request: pb.GetModelRequest, context: grpc.ServicerContext) -> pb.GetModelResponse:
