@@ -75,8 +75,10 @@ def test_it_is_ready_soon_and_says_what_is_where(folder: Path) -> None:
         seconds = time.monotonic() - started
         print(f"first start, initdb included: {seconds:.1f} s")  # noqa: T201 (figures are to be seen)
         assert seconds < START_SECONDS
+        ready = re.compile(r"^Model Registry is ready after \d+\.\d s\. Stop it with Ctrl-C\.$", re.MULTILINE)
+        # It answers a moment before it says so.
+        eventually(lambda: ready.search(product.server.output()), what="the banner")
         said = product.server.output()
-        assert re.search(r"^Model Registry is ready after \d+\.\d s\. Stop it with Ctrl-C\.$", said, re.MULTILINE)
         assert f"{product.rest_url}/v1/models" in said
         assert f"127.0.0.1:{product.grpc_port} " in said
         assert str(folder / "data") in said
