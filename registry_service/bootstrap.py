@@ -20,7 +20,7 @@ from registry_service.storage.artifacts.s3 import connect
 from registry_service.storage.sql.engine import domain_errors, make_engine
 from registry_service.storage.sql.repositories import SqlDatabase
 from registry_service.storage.sql.schema import migrate
-from registry_service.transport.grpc.server import RegistryServer, ServerOptions
+from registry_service.transport.grpc.server import Certificate, RegistryServer, ServerOptions
 
 logger = logging.getLogger(__name__)
 
@@ -125,6 +125,7 @@ def build_server(registry: Registry, settings: Settings, *, reuse_port: bool = F
         registry.store,
         ServerOptions(
             address=f"{settings.grpc_ip_address}:{settings.grpc_port}",
+            certificate=_certificate(settings),
             reuse_port=reuse_port,
             max_unary_calls=settings.max_unary_calls,
             max_waiting_calls=settings.max_waiting_calls,
@@ -135,6 +136,12 @@ def build_server(registry: Registry, settings: Settings, *, reuse_port: bool = F
             gc_interval_seconds=settings.gc_interval_seconds,
         ),
     )
+
+
+def _certificate(settings: Settings) -> Certificate | None:
+    if not settings.enable_https_mode or settings.server_cert is None or settings.server_private_key is None:
+        return None
+    return Certificate(settings.server_cert, settings.server_private_key)
 
 
 def _patiently(attempt: Callable[[], Result], seconds: float) -> Result:

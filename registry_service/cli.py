@@ -151,7 +151,8 @@ def check() -> None:
     """Tell whether the server of GRPC_PORT is healthy; exits with 1 where it is not."""
     settings = load(ListenSettings)
     host = loopback_of(settings.grpc_ip_address)
-    status = health_status(f"{host}:{settings.grpc_port}", timeout_seconds=5)
+    trust = (settings.ca_cert or settings.server_cert) if settings.enable_https_mode else None
+    status = health_status(f"{host}:{settings.grpc_port}", timeout_seconds=5, trust=trust)
     click.echo(status)
     if status != "SERVING":
         raise SystemExit(1)

@@ -8,7 +8,7 @@ the others follow their style. The README has the table; a test compares the two
 import ipaddress
 import re
 from pathlib import Path
-from typing import Annotated, Literal, TypeVar
+from typing import Annotated, Literal, Self, TypeVar
 
 from pydantic import Field, FilePath, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
@@ -50,7 +50,32 @@ class LogSettings(BaseSettings):
         return value.upper() if isinstance(value, str) else value
 
 
-class GatewaySettings(LogSettings):
+class TlsSettings(LogSettings):
+    """TLS towards clients, for REST and gRPC alike."""
+
+    enable_https_mode: bool = Field(
+        False, description="TLS (1.2 or newer) on the ports of REST and gRPC; needs SERVER_CERT and SERVER_PRIVATE_KEY."
+    )
+    server_cert: Path | None = Field(None, description="File of the server's certificate chain, PEM.")
+    server_private_key: Path | None = Field(None, description="File of its private key, PEM.")
+    ca_cert: Path | None = Field(
+        None, description="File of the CA that SERVER_CERT is from, PEM, for the gateway to check the gRPC server with."
+    )
+
+    @model_validator(mode="after")
+    def _certificate_is_there(self) -> Self:
+        if not self.enable_https_mode:
+            return self
+        for name in ("server_cert", "server_private_key", "ca_cert"):
+            path: Path | None = getattr(self, name)
+            if path is None and name != "ca_cert":
+                raise ValueError(f"{name.upper()}: not set, but needed with ENABLE_HTTPS_MODE")
+            if path is not None and not path.is_file():
+                raise ValueError(f"{name.upper()}: there is no file {path}")
+        return self
+
+
+class GatewaySettings(TlsSettings):
     """Settings of `model-registry gateway`: Envoy."""
 
     server_ip_address: str = Field("127.0.0.1", description="Address that the REST gateway listens on.")
@@ -92,7 +117,7 @@ class DatabaseSettings(LogSettings):
     )
 
 
-class ListenSettings(LogSettings):
+class ListenSettings(TlsSettings):
     """Where the gRPC server listens: what `model-registry check` needs."""
 
     grpc_ip_address: str = Field("127.0.0.1", description="Address that the gRPC server listens on.")

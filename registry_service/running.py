@@ -154,7 +154,8 @@ def up(data_dir: Path, settings: dict[str, object], gateway: GatewaySettings, sa
 
 
 def _banner(data_dir: Path, settings: Settings, gateway: GatewaySettings, seconds: float) -> str:
-    rest = f"http://{gateway.server_ip_address}:{gateway.server_port}"
+    scheme = "https" if gateway.enable_https_mode else "http"
+    rest = f"{scheme}://{gateway.server_ip_address}:{gateway.server_port}"
     return (
         f"Model Registry is ready after {seconds:.1f} s. Stop it with Ctrl-C.\n"
         f"  REST       {rest}/v1/models   ({rest}/ready tells how it is)\n"

@@ -2,10 +2,12 @@
 
 import base64
 import contextlib
+import hashlib
 import ipaddress
 import os
 import signal
 import socket
+import ssl
 import subprocess
 import time
 from collections.abc import Sequence
@@ -19,6 +21,8 @@ from registry_service.config import GatewaySettings
 from registry_service.embedded.process import EmbeddedError, NotInstalledError, find_package, log_tail, spawn, stop
 
 _IDLE_SECONDS = 120
+# What the documented service offers.
+_CIPHER_SUITES = ("ECDHE-RSA-AES256-GCM-SHA384", "ECDHE-ECDSA-AES256-GCM-SHA384")
 _GRPC_ROUTES = (
     # Calls that read a whole artifact, 64 GiB perhaps, before they answer.
     ({"path": "/modelregistry.v1.ArtifactService/VerifyArtifact"}, 3600),
@@ -101,7 +105,35 @@ def render(
         lua=(folder / "headers.lua").read_text(encoding="utf-8"),
         access_log=access_log,
         admin_socket=None if admin_socket is None else str(admin_socket),
+        tls=_tls(settings),
     )
+
+
+def _tls(settings: GatewaySettings) -> dict[str, object] | None:
+    """What the template needs for TLS; None without.
+
+    Raises:
+        EmbeddedError: SERVER_CERT is no certificate.
+    """
+    if not settings.enable_https_mode or settings.server_cert is None:
+        return None
+    return {
+        "certificate": str(settings.server_cert.resolve()),
+        "certificate_hash": _certificate_hash(settings.server_cert),
+        "private_key": str(settings.server_private_key.resolve()) if settings.server_private_key else None,
+        "ca": str(settings.ca_cert.resolve()) if settings.ca_cert else None,
+        "cipher_suites": _CIPHER_SUITES,
+    }
+
+
+def _certificate_hash(chain: Path) -> str:
+    """SHA-256 of the first certificate of a chain, in hexadecimal."""
+    first, end, _ = chain.read_text(encoding="ascii", errors="replace").partition("-----END CERTIFICATE-----")
+    try:
+        der = ssl.PEM_cert_to_DER_cert(first[first.index("-----BEGIN CERTIFICATE-----") :] + end)
+    except ValueError:
+        raise EmbeddedError(f"SERVER_CERT: {chain} holds no certificate in PEM") from None
+    return hashlib.sha256(der).hexdigest()
 
 
 def _host_and_port(upstream: str) -> tuple[str, int]:

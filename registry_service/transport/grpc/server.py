@@ -4,6 +4,7 @@ import logging
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from pathlib import Path
 
 import grpc
 from grpc_health.v1 import health, health_pb2_grpc
@@ -43,11 +44,20 @@ _SERVICES = tuple(
 )
 
 
+@dataclass(frozen=True, slots=True)
+class Certificate:
+    """A server's certificate, as files in PEM."""
+
+    chain: Path
+    private_key: Path
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServerOptions:
     """How a server listens and what it bounds; `config.Settings` says what each is for."""
 
     address: str
+    certificate: Certificate | None
     reuse_port: bool
     max_unary_calls: int
     max_waiting_calls: int
@@ -108,13 +118,20 @@ class RegistryServer:
             PortTakenError: Somebody else listens there.
         """
         try:
-            self.port = self._server.add_insecure_port(self._options.address)
+            self.port = self._listen()
         except RuntimeError as error:
             raise PortTakenError(f"cannot listen on {self._options.address}: is it taken?") from error
         self._health.start()
         self._server.start()
         self._sweeper.start()
         logger.info("serving gRPC on %s", self._options.address, extra={"port": self.port})
+
+    def _listen(self) -> int:
+        certificate = self._options.certificate
+        if certificate is None:
+            return self._server.add_insecure_port(self._options.address)
+        pair = (certificate.private_key.read_bytes(), certificate.chain.read_bytes())
+        return self._server.add_secure_port(self._options.address, grpc.ssl_server_credentials([pair]))
 
     def stop(self) -> None:
         """Takes no more calls, lets those under way finish within the grace period, and returns when all have ended."""
