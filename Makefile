@@ -60,6 +60,7 @@ define generate_into
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m grpc_tools.protoc --proto_path=protos --proto_path=$(GOOGLEAPIS) \
 		--python_out=$(1) --pyi_out=$(1) --grpc_python_out=$(1) --mypy_grpc_out=quiet:$(1) \
 		--include_imports --include_source_info --descriptor_set_out=$(1)/modelregistry/descriptor.binpb $(PROTOS)
+	$(BIN)/python gateway/openapi.py $(1)/modelregistry/descriptor.binpb gateway/documented_api.yaml >$(1)/modelregistry/openapi.json
 	touch $(1)/modelregistry/{__init__.py,py.typed,v1/__init__.py}
 endef
 

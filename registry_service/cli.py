@@ -106,6 +106,7 @@ def gateway(access_log: bool, print_only: bool) -> None:
         descriptor_set=routes.descriptor_set,
         services=routes.services,
         paths=routes.paths,
+        openapi=routes.openapi,
         access_log=access_log,
     )
     if print_only:

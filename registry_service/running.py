@@ -139,6 +139,7 @@ def up(data_dir: Path, settings: dict[str, object], gateway: GatewaySettings, sa
             descriptor_set=routes.descriptor_set,
             services=routes.services,
             paths=routes.paths,
+            openapi=routes.openapi,
         )
         envoy = EnvoyGateway(config, gateway, data_dir, log=data_dir / "gateway.log")
         stack.enter_context(envoy)

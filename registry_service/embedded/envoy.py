@@ -5,6 +5,7 @@ import contextlib
 import hashlib
 import ipaddress
 import os
+import re
 import signal
 import socket
 import ssl
@@ -62,6 +63,7 @@ def render(
     descriptor_set: bytes,
     services: Sequence[str],
     paths: Sequence[tuple[str, Sequence[str]]],
+    openapi: Path,
     access_log: bool = False,
     admin_socket: Path | None = None,
 ) -> str:
@@ -73,6 +75,7 @@ def render(
         services: Full names of the gRPC services with JSON routes.
         paths: Path regular expressions with their HTTP methods, the first that matches counts
             (`transport.http_routes`).
+        openapi: File of the API's description (OpenAPI).
         access_log: Whether to write a JSON line to stdout for each request.
         admin_socket: Unix socket for Envoy's admin interface; None for no such interface.
 
@@ -99,14 +102,36 @@ def render(
         upstreams_are_addresses=all(_is_address(host) for host, _ in upstreams),
         descriptor_set=base64.b64encode(descriptor_set).decode(),
         services=list(services),
-        paths=list(paths),
+        # They have methods of their own, and a slash too many is taken off as elsewhere.
+        paths=[*paths, *((re.escape(path), ("GET", "HEAD")) for path in ("/docs", "/redoc", "/openapi.json"))],
         grpc_routes=_GRPC_ROUTES,
         local_replies=_LOCAL_REPLIES,
         lua=(folder / "headers.lua").read_text(encoding="utf-8"),
         access_log=access_log,
         admin_socket=None if admin_socket is None else str(admin_socket),
         tls=_tls(settings),
+        pages=_pages(folder, openapi),
     )
+
+
+def _pages(folder: Path, openapi: Path) -> list[dict[str, str]]:
+    """The API's description and what shows it; without the wheel of the scripts, the description alone."""
+    pages = [("/openapi.json", openapi, "application/json")]
+    with contextlib.suppress(NotInstalledError):
+        # Only its copies of Swagger UI and Redoc are of use here.
+        assets = find_package("fastapi_offline") / "static"
+        pages += [
+            ("/docs", folder / "docs.html", "text/html; charset=utf-8"),
+            ("/redoc", folder / "redoc.html", "text/html; charset=utf-8"),
+            ("/docs/swagger-ui.css", assets / "swagger-ui.css", "text/css; charset=utf-8"),
+            ("/docs/swagger-ui-bundle.js", assets / "swagger-ui-bundle.js", "text/javascript; charset=utf-8"),
+            ("/docs/redoc.standalone.js", assets / "redoc.standalone.js", "text/javascript; charset=utf-8"),
+        ]
+    return [
+        {"path": path, "file": str(file), "content_type": content_type}
+        for path, file, content_type in pages
+        if file.is_file()
+    ]
 
 
 def _tls(settings: GatewaySettings) -> dict[str, object] | None:

@@ -4,6 +4,7 @@ import importlib.resources
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 from google.api import annotations_pb2, http_pb2
 from google.protobuf import any_pb2, descriptor_pb2, duration_pb2
@@ -22,6 +23,8 @@ class HttpRoutes:
     """A serialized google.protobuf.FileDescriptorSet, with all that the services and their errors need."""
     services: tuple[str, ...]
     """Full names of the gRPC services that have JSON routes."""
+    openapi: Path
+    """The file of the HTTP API's description."""
     paths: tuple[tuple[str, tuple[str, ...]], ...]
     """Each path as a regular expression (RE2, for the whole path) and its HTTP methods, sorted. The first that
     matches counts: paths with a verb (`:complete`) come before the ones whose last segment would swallow it."""
@@ -29,7 +32,8 @@ class HttpRoutes:
 
 def http_routes() -> HttpRoutes:
     """Reads the descriptor set that was generated beside the stubs."""
-    raw = importlib.resources.files("modelregistry").joinpath("descriptor.binpb").read_bytes()
+    generated = Path(str(importlib.resources.files("modelregistry")))
+    raw = (generated / "descriptor.binpb").read_bytes()
     descriptors = descriptor_pb2.FileDescriptorSet.FromString(raw)
     services: list[str] = []
     methods: dict[str, set[str]] = {}
@@ -38,21 +42,22 @@ def http_routes() -> HttpRoutes:
         if file.package != PACKAGE:
             continue
         for service in file.service:
-            bindings = [binding for method in service.method for binding in _bindings(method)]
-            if bindings:
+            bound = [binding for method in service.method for binding in bindings(method)]
+            if bound:
                 services.append(f"{PACKAGE}.{service.name}")
-            for method, template in bindings:
+            for method, template in bound:
                 methods.setdefault(_regex(template), set()).add(method)
     _add_error_details(descriptors)
     return HttpRoutes(
         descriptor_set=descriptors.SerializeToString(),
+        openapi=generated / "openapi.json",
         services=tuple(sorted(services)),
         paths=tuple((path, tuple(sorted(methods[path]))) for path in sorted(methods, key=_verbs_first)),
     )
 
 
-def _bindings(method: descriptor_pb2.MethodDescriptorProto) -> Iterator[tuple[str, str]]:
-    """The HTTP methods and path templates of one RPC."""
+def bindings(method: descriptor_pb2.MethodDescriptorProto) -> Iterator[tuple[str, str]]:
+    """Yields the HTTP methods and path templates of one RPC."""
     if not method.options.HasExtension(annotations_pb2.http):
         return
     rule = method.options.Extensions[annotations_pb2.http]
