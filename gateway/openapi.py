@@ -181,7 +181,8 @@ def document(descriptors: FileDescriptorSet, documented: Json) -> Json:
 
 def _operations(api: _Api, service: str, method: MethodDescriptorProto) -> Iterator[tuple[str, str, Json]]:
     for verb, template in bindings(method):
-        path = _VARIABLE.sub(r"{\1}", template)
+        # Tools expect plain names, so {model.id} is {id}.
+        path = _VARIABLE.sub(lambda variable: f"{{{_plain(variable[1])}}}", template)
         variables = _VARIABLE.findall(template)
         request = api.messages[method.input_type]
         body = method.options.Extensions[annotations_pb2.http].body
@@ -190,7 +191,7 @@ def _operations(api: _Api, service: str, method: MethodDescriptorProto) -> Itera
             "operationId": f"{method.name}{'' if verb != 'HEAD' else 'Head'}",
             "summary": api.comment(f"{service}.{method.name}").partition(".")[0],
             "description": api.comment(f"{service}.{method.name}"),
-            "parameters": [_path_parameter(name) for name in variables],
+            "parameters": [_path_parameter(_plain(name)) for name in variables],
             "responses": _responses(method),
         }
         in_query = [f for f in request.field if f.name not in {*(v.partition(".")[0] for v in variables), body}]
@@ -207,6 +208,10 @@ def _operations(api: _Api, service: str, method: MethodDescriptorProto) -> Itera
         if body:
             operation["requestBody"] = _request_body(api, method.input_type, body)
         yield path, verb.lower(), operation
+
+
+def _plain(name: str) -> str:
+    return name.rpartition(".")[2]
 
 
 def _path_parameter(name: str) -> Json:

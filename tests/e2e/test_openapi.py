@@ -1,0 +1,112 @@
+"""The description of the HTTP API: true, complete, and shown by pages that need no other host."""
+
+import json
+import re
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+import schemathesis
+from hypothesis import HealthCheck, given, settings
+from openapi_spec_validator import validate
+from schemathesis.checks import not_a_server_error
+from schemathesis.specs.openapi.checks import content_type_conformance, response_schema_conformance
+
+from registry_service.transport.http_routes import http_routes
+from tests.products import Product
+
+_EXAMPLES = 25
+
+
+@pytest.fixture(scope="module")
+def document(product: Product) -> Any:
+    return httpx.get(f"{product.rest_url}/openapi.json").raise_for_status().json()
+
+
+@pytest.fixture(scope="module")
+def api(product: Product, document: Any) -> schemathesis.BaseSchema:
+    schema = schemathesis.openapi.from_dict(document)
+    schema.config.update(base_url=product.rest_url)
+    return schema
+
+
+def operations() -> list[tuple[str, str]]:
+    """Every method and path of the description that was generated."""
+    description = json.loads(http_routes().openapi.read_text(encoding="utf-8"))
+    return [
+        (verb.upper(), path) for path, item in description["paths"].items() for verb in item if verb != "parameters"
+    ]
+
+
+def test_the_description_is_openapi_3_1(document: Any) -> None:
+    assert document["openapi"].startswith("3.1")
+    validate(document)
+
+
+def test_the_description_has_every_http_method_of_the_protos_and_no_other(document: Any) -> None:
+    assert document == json.loads(http_routes().openapi.read_text(encoding="utf-8"))
+    described = {(re.sub(r"\{[^}]*\}", "{}", path), method) for method, path in operations()}
+    bound = {
+        (path.replace("[^/]+", "{}").replace("\\", ""), method)
+        for path, methods in http_routes().paths
+        for method in methods
+    }
+    assert described == bound
+
+
+@pytest.mark.parametrize(("method", "path"), operations())
+def test_whatever_is_sent_the_answer_is_described_and_no_server_error(
+    api: schemathesis.BaseSchema, method: str, path: str
+) -> None:
+    @given(case=api[path][method].as_strategy())
+    @settings(max_examples=_EXAMPLES, deadline=None, database=None, suppress_health_check=list(HealthCheck))
+    def send(case: schemathesis.Case[Any]) -> None:
+        case.call_and_validate(
+            checks=[not_a_server_error, content_type_conformance, response_schema_conformance], timeout=30
+        )
+
+    send()
+
+
+@pytest.mark.parametrize("page", ["/docs", "/redoc"])
+def test_a_page_takes_everything_from_the_gateway(product: Product, page: str) -> None:
+    answer = httpx.get(f"{product.rest_url}{page}")
+    assert (answer.status_code, answer.headers["content-type"]) == (200, "text/html; charset=utf-8")
+    addresses = re.findall(r'(?:src|href|spec-url)="([^"]+)"|url: "([^"]+)"', answer.text)
+    for address in (a or b for a, b in addresses):
+        assert address.startswith(("/docs/", "/openapi.json", "data:")), address
+        if not address.startswith("data:"):
+            assert httpx.get(f"{product.rest_url}{address}").status_code == 200
+
+
+@pytest.mark.parametrize(("page", "shown"), [("/docs", "Register a model with its ZIP file"), ("/redoc", "Models")])
+def test_a_browser_shows_the_api(product: Product, page: str, shown: str, tmp_path: Path) -> None:
+    chromium = shutil.which("chromium") or shutil.which("google-chrome")
+    if chromium is None:
+        pytest.skip("needs chromium on PATH")
+    dump = subprocess.run(
+        [
+            chromium,
+            *("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
+            *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
+            # Whatever a page wants from elsewhere, it does not get.
+            "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",
+            *(f"--user-data-dir={tmp_path}", "--virtual-time-budget=20000", "--dump-dom"),
+            f"{product.rest_url}{page}",
+        ],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=120,
+    ).stdout
+    assert shown in dump
+
+
+def test_the_pages_answer_head_and_refuse_other_methods(product: Product) -> None:
+    for path in ("/docs", "/redoc", "/openapi.json"):
+        assert httpx.head(f"{product.rest_url}{path}").status_code == 200
+        refused = httpx.post(f"{product.rest_url}{path}")
+        assert (refused.status_code, refused.headers["allow"]) == (405, "GET, HEAD")
