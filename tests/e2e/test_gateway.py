@@ -183,7 +183,12 @@ def start_gateway(run_dir: Path, upstream: int) -> Iterator[Gateway]:
     )
     routes = http_routes()
     config = render(
-        settings, descriptor_set=routes.descriptor_set, services=routes.services, paths=routes.paths, access_log=True
+        settings,
+        descriptor_set=routes.descriptor_set,
+        services=routes.services,
+        paths=routes.paths,
+        openapi=routes.openapi,
+        access_log=True,
     )
     with EnvoyGateway(config, settings, run_dir, log=run_dir / "envoy.log") as envoy:
         yield Gateway(envoy, port)
@@ -649,7 +654,7 @@ def test_a_bad_configuration_is_told_with_the_log(tmp_path: Path) -> None:
 def test_a_name_as_address_is_refused() -> None:
     settings = load(GatewaySettings, server_ip_address="localhost")
     with pytest.raises(EmbeddedError, match="SERVER_IP_ADDRESS: 'localhost' is not an IP address"):
-        render(settings, descriptor_set=b"", services=(), paths=())
+        render(settings, descriptor_set=b"", services=(), paths=(), openapi=Path("openapi.json"))
 
 
 def test_without_the_wheel_it_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -667,7 +672,13 @@ def test_several_servers_by_name_make_a_valid_configuration(tmp_path: Path) -> N
         grpc_upstreams=("localhost:50051", "[::1]:50052"),
     )
     routes = http_routes()
-    config = render(settings, descriptor_set=routes.descriptor_set, services=routes.services, paths=routes.paths)
+    config = render(
+        settings,
+        descriptor_set=routes.descriptor_set,
+        services=routes.services,
+        paths=routes.paths,
+        openapi=routes.openapi,
+    )
     log = tmp_path / "envoy.log"
     with EnvoyGateway(config, settings, tmp_path, log=log):
         assert log.read_text() == ""  # nothing deprecated, nothing to warn of
