@@ -28,6 +28,13 @@ _GRPC_ROUTES = (
     ({"prefix": "/grpc.reflection."}, _IDLE_SECONDS),
 )
 
+# What documents the REST API, under the documented paths.
+_PAGES = (
+    ("/docs", "text/html; charset=utf-8", "docs.html"),
+    ("/redoc", "text/html; charset=utf-8", "docs.html"),
+    ("/openapi.json", "application/json", "openapi.json"),
+)
+
 # For the answers that Envoy makes up itself: its own words would name hosts and causes.
 _LOCAL_REPLIES = (
     (400, "Bad Request"),
@@ -99,6 +106,7 @@ def render(
         grpc_routes=_GRPC_ROUTES,
         local_replies=_LOCAL_REPLIES,
         lua=(folder / "headers.lua").read_text(encoding="utf-8"),
+        pages=[(path, kind, (folder / file).read_text(encoding="utf-8")) for path, kind, file in _PAGES],
         access_log=access_log,
         admin_socket=None if admin_socket is None else str(admin_socket),
     )
