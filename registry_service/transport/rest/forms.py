@@ -9,11 +9,11 @@ from urllib.parse import parse_qsl
 
 from registry_service.domain.models import (
     MAX_SIZE,
+    ZIP_MEDIA_TYPES,
     ArtifactSpec,
     ModelFields,
     ModelSpec,
     is_model_id,
-    is_zip_media_type,
 )
 from registry_service.transport.rest import answers
 from registry_service.transport.rest.answers import RestError
@@ -239,7 +239,8 @@ def _artifact(file: PartHeader) -> ArtifactSpec:
     Raises:
         RestError: 422, its type is none of a ZIP, or its name leads out of its folder.
     """
-    if not is_zip_media_type(file.content_type):
+    # To the letter, as documented: other writings were never accepted.
+    if file.content_type not in ZIP_MEDIA_TYPES:
         raise RestError(answers.text(422, f"Unsupported file type found: {file.content_type[:200]}\n"))
     path = PureWindowsPath(file.file_name or "model.zip")  # parts it at / and \ alike
     if ".." in path.parts or not path.name:
