@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Iterator
 from functools import wraps
 from itertools import chain
 from typing import Any, TypeVar, cast
+from urllib.parse import unquote
 
 import grpc
 from google.api import httpbody_pb2
@@ -25,6 +26,8 @@ from registry_service.transport.rest.queries import query_of
 from registry_service.transport.rest.registering import Registration
 
 logger = logging.getLogger(__name__)
+
+_PATH = "x-envoy-original-path"
 
 Method = TypeVar("Method", bound=Callable[..., Any])
 
@@ -72,7 +75,7 @@ def _sent(answer: Answer, context: grpc.ServicerContext) -> httpbody_pb2.HttpBod
     metadata = [("x-http-status", str(answer.status)), ("x-content-type", answer.content_type)]
     if answer.body:
         metadata.append(("x-content-length", str(len(answer.body))))
-    context.send_initial_metadata(metadata)
+    context.send_initial_metadata(tuple(metadata))
     return httpbody_pb2.HttpBody(content_type=answer.content_type, data=answer.body)
 
 
@@ -94,7 +97,7 @@ class DocumentedRestServicer(documented_rest_service_pb2_grpc.DocumentedRestServ
     def ListModels(
         self, request: pb.DocumentedRestServiceListModelsRequest, context: grpc.ServicerContext
     ) -> Iterator[httpbody_pb2.HttpBody]:
-        query = query_of(_headers(context).get("x-envoy-original-path", ""))
+        query = query_of(_headers(context).get(_PATH, ""))
         pages = self._use_cases.find_models(query.node)
         # The first page before the headers: an error may still become a status of its own.
         first = next(pages, None)
@@ -113,21 +116,21 @@ class DocumentedRestServicer(documented_rest_service_pb2_grpc.DocumentedRestServ
 
     @_unary
     def GetModel(self, request: pb.DocumentedRestServiceGetModelRequest, context: grpc.ServicerContext) -> Answer:
-        return answers.json_answer(200, document(self._use_cases.get_model(_model_id(request.id))))
+        return answers.json_answer(200, document(self._use_cases.get_model(_model_id(request.id, context))))
 
     @_unary
     def UpdateModel(
         self, request_iterator: Iterator[pb.DocumentedRestServiceUpdateModelRequest], context: grpc.ServicerContext
     ) -> Answer:
         first = next(request_iterator, pb.DocumentedRestServiceUpdateModelRequest())
-        model_id = _model_id(first.id)
+        model_id = _model_id(first.id, context)
         chunks = (message.content.data for message in chain((first,), request_iterator))
         self._use_cases.update_model(model_id, changes(form_texts(first.content.content_type, chunks)), touch=True)
         return answers.COMPLETED
 
     @_unary
     def DeleteModel(self, request: pb.DocumentedRestServiceDeleteModelRequest, context: grpc.ServicerContext) -> Answer:
-        self._use_cases.delete_model(_model_id(request.id))
+        self._use_cases.delete_model(_model_id(request.id, context))
         return answers.DELETED
 
     @_streaming
@@ -135,7 +138,7 @@ class DocumentedRestServicer(documented_rest_service_pb2_grpc.DocumentedRestServ
         self, request: pb.DocumentedRestServiceDownloadModelFilesRequest, context: grpc.ServicerContext
     ) -> Iterator[httpbody_pb2.HttpBody]:
         headers = _headers(context)
-        model = self._use_cases.get_model(_model_id(request.id))
+        model = self._use_cases.get_model(_model_id(request.id, context))
         # The interactive page cannot show a ZIP.
         content_type = "application/octet-stream" if headers.get("referer", "").endswith("/docs") else MEDIA_TYPE
         plan = plan_download(model, headers, content_type)
@@ -173,10 +176,13 @@ def _headers(context: grpc.ServicerContext) -> dict[str, str]:
     return {key: value for key, value in context.invocation_metadata() if isinstance(value, str)}
 
 
-def _model_id(text: str) -> str:
-    if not is_model_id(text):
+def _model_id(bound: str, context: grpc.ServicerContext) -> str:
+    """Returns the id in the address: what the gateway binds may be a query's `id` instead."""
+    path = _headers(context).get(_PATH)
+    model_id = bound if path is None else unquote(path.partition("?")[0].split("/")[2])
+    if not is_model_id(model_id):
         raise RestError(answers.INVALID_ID)
-    return text
+    return model_id
 
 
 def _joined(models: Iterable[Model]) -> bytes:

@@ -1,6 +1,5 @@
 """The fields of a form, judged: what registers a model, and what changes one."""
 
-import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -38,9 +37,8 @@ _PLAIN_TEXTS = (
     "architecture",
 )
 _OBJECTS = ("overview", "optimization_capabilities")
-_NUMBERS: Mapping[str, Callable[[str, str], float]] = {"score": number, "size": integer}
 _KNOWN = frozenset(
-    {*_REQUIRED, *_PLAIN_TEXTS, *_OBJECTS, *_NUMBERS, "precision", "labels", "id", "created_date", "file"}
+    {*_REQUIRED, *_PLAIN_TEXTS, *_OBJECTS, "score", "size", "precision", "labels", "id", "created_date", "file"}
 )
 IDENTITY = frozenset({"name", "version", "project_id", "project_name", "precision"})
 
@@ -218,12 +216,20 @@ class RegistrationForm:
                 yield FieldError("missing", name, "Field required", None)
             elif not value.strip():
                 yield FieldError("value_error", name, "Value error, must not be blank", value)
-        yield from _number_errors(texts)
-        yield from (error for error in texts.errors())
+        yield from _number_errors(texts, {"score": number, "size": integer})
+        yield from texts.errors()
 
 
-def _number_errors(texts: Texts) -> Iterator[FieldError]:
-    for name, read in _NUMBERS.items():
+def _shown_size(name: str, text: str) -> int:
+    """Reads a size that the registry is to show (`FieldError`)."""
+    size = integer(name, text)
+    if not 0 <= size <= MAX_SIZE:
+        raise FieldError("value_error", name, f"Value error, must be from 0 to {MAX_SIZE}", text)
+    return size
+
+
+def _number_errors(texts: Texts, readers: Mapping[str, Callable[[str, str], float]]) -> Iterator[FieldError]:
+    for name, read in readers.items():
         value = texts.last(name)
         if value is None:
             continue
@@ -278,11 +284,8 @@ def _change_errors(texts: Texts) -> Iterator[FieldError]:
     for error in texts.errors():
         if error.field in _KNOWN - {"id", "file"}:
             yield error
-    yield from _number_errors(texts)
+    yield from _number_errors(texts, {"score": number, "size": _shown_size})
     for name in _REQUIRED:
         value = texts.last(name)
         if value and not value.strip():
             yield FieldError("value_error", name, "Value error, must not be blank", value)
-    size = texts.last("size")
-    if size and re.fullmatch(r"\s*[+-]?\d+\s*", size) and not 0 <= integer("size", size) <= MAX_SIZE:
-        yield FieldError("value_error", "size", f"Value error, must be from 0 to {MAX_SIZE}", size)
