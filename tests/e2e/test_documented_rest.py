@@ -348,6 +348,14 @@ def test_a_query_of_the_typed_api_is_still_judged_by_the_gateway(rest: httpx.Cli
     assert rest.get("/models", params={"bogus": "1"}).status_code == 422
 
 
+@pytest.mark.parametrize("body", [b"", b"x=1", b"{", b'{"id": "another-model-00001"}', bytes(100_000)])
+def test_a_body_where_none_belongs_is_ignored(rest: httpx.Client, body: bytes) -> None:
+    model_id = register(rest)
+    for method, path in (("GET", ""), ("GET", "/files"), ("DELETE", "")):
+        assert rest.request(method, f"/models/{model_id}{path}", content=body).is_success
+    assert rest.request("GET", "/models", content=body).is_success
+
+
 @pytest.mark.parametrize("method", ["GET", "PUT", "DELETE"])
 def test_a_query_does_not_name_another_model(rest: httpx.Client, method: str) -> None:
     model_id, other = register(rest), register(rest, origin="untouched")

@@ -27,7 +27,7 @@ from google.api import field_behavior_pb2 as google_dot_api_dot_field__behavior_
 from google.api import httpbody_pb2 as google_dot_api_dot_httpbody__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n.modelregistry/v1/documented_rest_service.proto\x12\x10modelregistry.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x19google/api/httpbody.proto\"(\n&DocumentedRestServiceListModelsRequest\"8\n$DocumentedRestServiceGetModelRequest\x12\x10\n\x02id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\"b\n\'DocumentedRestServiceUpdateModelRequest\x12\x10\n\x02id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12%\n\x07\x63ontent\x18\x02 \x01(\x0b\x32\x14.google.api.HttpBody\";\n\'DocumentedRestServiceDeleteModelRequest\x12\x10\n\x02id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\"B\n.DocumentedRestServiceDownloadModelFilesRequest\x12\x10\n\x02id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\"*\n(DocumentedRestServiceListProjectsRequest\":\n&DocumentedRestServiceGetProjectRequest\x12\x10\n\x02id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\"c\n(DocumentedRestServiceImportModelsRequest\x12\x10\n\x02id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12%\n\x07\x63ontent\x18\x02 \x01(\x0b\x32\x14.google.api.HttpBody2\xf1\x08\n\x15\x44ocumentedRestService\x12Q\n\rRegisterModel\x12\x14.google.api.HttpBody\x1a\x14.google.api.HttpBody\"\x12\x82\xd3\xe4\x93\x02\x0c\"\x07/models:\x01*(\x01\x12o\n\nListModels\x12\x38.modelregistry.v1.DocumentedRestServiceListModelsRequest\x1a\x14.google.api.HttpBody\"\x0f\x82\xd3\xe4\x93\x02\t\x12\x07/models0\x01\x12n\n\x08GetModel\x12\x36.modelregistry.v1.DocumentedRestServiceGetModelRequest\x1a\x14.google.api.HttpBody\"\x14\x82\xd3\xe4\x93\x02\x0e\x12\x0c/models/{id}\x12\x7f\n\x0bUpdateModel\x12\x39.modelregistry.v1.DocumentedRestServiceUpdateModelRequest\x1a\x14.google.api.HttpBody\"\x1d\x82\xd3\xe4\x93\x02\x17\x1a\x0c/models/{id}:\x07\x63ontent(\x01\x12t\n\x0b\x44\x65leteModel\x12\x39.modelregistry.v1.DocumentedRestServiceDeleteModelRequest\x1a\x14.google.api.HttpBody\"\x14\x82\xd3\xe4\x93\x02\x0e*\x0c/models/{id}\x12\xa8\x01\n\x12\x44ownloadModelFiles\x12@.modelregistry.v1.DocumentedRestServiceDownloadModelFilesRequest\x1a\x14.google.api.HttpBody\"8\x82\xd3\xe4\x93\x02\x32\x12\x12/models/{id}/filesZ\x1c\x42\x1a\n\x04HEAD\x12\x12/models/{id}/files0\x01\x12s\n\x0cListProjects\x12:.modelregistry.v1.DocumentedRestServiceListProjectsRequest\x1a\x14.google.api.HttpBody\"\x11\x82\xd3\xe4\x93\x02\x0b\x12\t/projects\x12t\n\nGetProject\x12\x38.modelregistry.v1.DocumentedRestServiceGetProjectRequest\x1a\x14.google.api.HttpBody\"\x16\x82\xd3\xe4\x93\x02\x10\x12\x0e/projects/{id}\x12\x96\x01\n\x0cImportModels\x12:.modelregistry.v1.DocumentedRestServiceImportModelsRequest\x1a\x14.google.api.HttpBody\"4\x82\xd3\xe4\x93\x02.\"#/projects/{id}/geti-models/download:\x07\x63ontentb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n.modelregistry/v1/documented_rest_service.proto\x12\x10modelregistry.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x19google/api/httpbody.proto\"O\n&DocumentedRestServiceListModelsRequest\x12%\n\x07\x63ontent\x18\x01 \x01(\x0b\x32\x14.google.api.HttpBody\"_\n$DocumentedRestServiceGetModelRequest\x12\x10\n\x02id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12%\n\x07\x63ontent\x18\x02 \x01(\x0b\x32\x14.google.api.HttpBody\"b\n\'DocumentedRestServiceUpdateModelRequest\x12\x10\n\x02id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12%\n\x07\x63ontent\x18\x02 \x01(\x0b\x32\x14.google.api.HttpBody\"b\n\'DocumentedRestServiceDeleteModelRequest\x12\x10\n\x02id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12%\n\x07\x63ontent\x18\x02 \x01(\x0b\x32\x14.google.api.HttpBody\"i\n.DocumentedRestServiceDownloadModelFilesRequest\x12\x10\n\x02id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12%\n\x07\x63ontent\x18\x02 \x01(\x0b\x32\x14.google.api.HttpBody\"Q\n(DocumentedRestServiceListProjectsRequest\x12%\n\x07\x63ontent\x18\x01 \x01(\x0b\x32\x14.google.api.HttpBody\"a\n&DocumentedRestServiceGetProjectRequest\x12\x10\n\x02id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12%\n\x07\x63ontent\x18\x02 \x01(\x0b\x32\x14.google.api.HttpBody\"c\n(DocumentedRestServiceImportModelsRequest\x12\x10\n\x02id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12%\n\x07\x63ontent\x18\x02 \x01(\x0b\x32\x14.google.api.HttpBody2\xb0\t\n\x15\x44ocumentedRestService\x12Q\n\rRegisterModel\x12\x14.google.api.HttpBody\x1a\x14.google.api.HttpBody\"\x12\x82\xd3\xe4\x93\x02\x0c\"\x07/models:\x01*(\x01\x12x\n\nListModels\x12\x38.modelregistry.v1.DocumentedRestServiceListModelsRequest\x1a\x14.google.api.HttpBody\"\x18\x82\xd3\xe4\x93\x02\x12\x12\x07/models:\x07\x63ontent0\x01\x12w\n\x08GetModel\x12\x36.modelregistry.v1.DocumentedRestServiceGetModelRequest\x1a\x14.google.api.HttpBody\"\x1d\x82\xd3\xe4\x93\x02\x17\x12\x0c/models/{id}:\x07\x63ontent\x12\x7f\n\x0bUpdateModel\x12\x39.modelregistry.v1.DocumentedRestServiceUpdateModelRequest\x1a\x14.google.api.HttpBody\"\x1d\x82\xd3\xe4\x93\x02\x17\x1a\x0c/models/{id}:\x07\x63ontent(\x01\x12}\n\x0b\x44\x65leteModel\x12\x39.modelregistry.v1.DocumentedRestServiceDeleteModelRequest\x1a\x14.google.api.HttpBody\"\x1d\x82\xd3\xe4\x93\x02\x17*\x0c/models/{id}:\x07\x63ontent\x12\xba\x01\n\x12\x44ownloadModelFiles\x12@.modelregistry.v1.DocumentedRestServiceDownloadModelFilesRequest\x1a\x14.google.api.HttpBody\"J\x82\xd3\xe4\x93\x02\x44\x12\x12/models/{id}/files:\x07\x63ontentZ%:\x07\x63ontentB\x1a\n\x04HEAD\x12\x12/models/{id}/files0\x01\x12|\n\x0cListProjects\x12:.modelregistry.v1.DocumentedRestServiceListProjectsRequest\x1a\x14.google.api.HttpBody\"\x1a\x82\xd3\xe4\x93\x02\x14\x12\t/projects:\x07\x63ontent\x12}\n\nGetProject\x12\x38.modelregistry.v1.DocumentedRestServiceGetProjectRequest\x1a\x14.google.api.HttpBody\"\x1f\x82\xd3\xe4\x93\x02\x19\x12\x0e/projects/{id}:\x07\x63ontent\x12\x96\x01\n\x0cImportModels\x12:.modelregistry.v1.DocumentedRestServiceImportModelsRequest\x1a\x14.google.api.HttpBody\"4\x82\xd3\xe4\x93\x02.\"#/projects/{id}/geti-models/download:\x07\x63ontentb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -49,37 +49,37 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_DOCUMENTEDRESTSERVICE'].methods_by_name['RegisterModel']._loaded_options = None
   _globals['_DOCUMENTEDRESTSERVICE'].methods_by_name['RegisterModel']._serialized_options = b'\202\323\344\223\002\014\"\007/models:\001*'
   _globals['_DOCUMENTEDRESTSERVICE'].methods_by_name['ListModels']._loaded_options = None
-  _globals['_DOCUMENTEDRESTSERVICE'].methods_by_name['ListModels']._serialized_options = b'\202\323\344\223\002\t\022\007/models'
+  _globals['_DOCUMENTEDRESTSERVICE'].methods_by_name['ListModels']._serialized_options = b'\202\323\344\223\002\022\022\007/models:\007content'
   _globals['_DOCUMENTEDRESTSERVICE'].methods_by_name['GetModel']._loaded_options = None
-  _globals['_DOCUMENTEDRESTSERVICE'].methods_by_name['GetModel']._serialized_options = b'\202\323\344\223\002\016\022\014/models/{id}'
+  _globals['_DOCUMENTEDRESTSERVICE'].methods_by_name['GetModel']._serialized_options = b'\202\323\344\223\002\027\022\014/models/{id}:\007content'
   _globals['_DOCUMENTEDRESTSERVICE'].methods_by_name['UpdateModel']._loaded_options = None
   _globals['_DOCUMENTEDRESTSERVICE'].methods_by_name['UpdateModel']._serialized_options = b'\202\323\344\223\002\027\032\014/models/{id}:\007content'
   _globals['_DOCUMENTEDRESTSERVICE'].methods_by_name['DeleteModel']._loaded_options = None
-  _globals['_DOCUMENTEDRESTSERVICE'].methods_by_name['DeleteModel']._serialized_options = b'\202\323\344\223\002\016*\014/models/{id}'
+  _globals['_DOCUMENTEDRESTSERVICE'].methods_by_name['DeleteModel']._serialized_options = b'\202\323\344\223\002\027*\014/models/{id}:\007content'
   _globals['_DOCUMENTEDRESTSERVICE'].methods_by_name['DownloadModelFiles']._loaded_options = None
-  _globals['_DOCUMENTEDRESTSERVICE'].methods_by_name['DownloadModelFiles']._serialized_options = b'\202\323\344\223\0022\022\022/models/{id}/filesZ\034B\032\n\004HEAD\022\022/models/{id}/files'
+  _globals['_DOCUMENTEDRESTSERVICE'].methods_by_name['DownloadModelFiles']._serialized_options = b'\202\323\344\223\002D\022\022/models/{id}/files:\007contentZ%:\007contentB\032\n\004HEAD\022\022/models/{id}/files'
   _globals['_DOCUMENTEDRESTSERVICE'].methods_by_name['ListProjects']._loaded_options = None
-  _globals['_DOCUMENTEDRESTSERVICE'].methods_by_name['ListProjects']._serialized_options = b'\202\323\344\223\002\013\022\t/projects'
+  _globals['_DOCUMENTEDRESTSERVICE'].methods_by_name['ListProjects']._serialized_options = b'\202\323\344\223\002\024\022\t/projects:\007content'
   _globals['_DOCUMENTEDRESTSERVICE'].methods_by_name['GetProject']._loaded_options = None
-  _globals['_DOCUMENTEDRESTSERVICE'].methods_by_name['GetProject']._serialized_options = b'\202\323\344\223\002\020\022\016/projects/{id}'
+  _globals['_DOCUMENTEDRESTSERVICE'].methods_by_name['GetProject']._serialized_options = b'\202\323\344\223\002\031\022\016/projects/{id}:\007content'
   _globals['_DOCUMENTEDRESTSERVICE'].methods_by_name['ImportModels']._loaded_options = None
   _globals['_DOCUMENTEDRESTSERVICE'].methods_by_name['ImportModels']._serialized_options = b'\202\323\344\223\002.\"#/projects/{id}/geti-models/download:\007content'
   _globals['_DOCUMENTEDRESTSERVICELISTMODELSREQUEST']._serialized_start=158
-  _globals['_DOCUMENTEDRESTSERVICELISTMODELSREQUEST']._serialized_end=198
-  _globals['_DOCUMENTEDRESTSERVICEGETMODELREQUEST']._serialized_start=200
-  _globals['_DOCUMENTEDRESTSERVICEGETMODELREQUEST']._serialized_end=256
-  _globals['_DOCUMENTEDRESTSERVICEUPDATEMODELREQUEST']._serialized_start=258
-  _globals['_DOCUMENTEDRESTSERVICEUPDATEMODELREQUEST']._serialized_end=356
-  _globals['_DOCUMENTEDRESTSERVICEDELETEMODELREQUEST']._serialized_start=358
-  _globals['_DOCUMENTEDRESTSERVICEDELETEMODELREQUEST']._serialized_end=417
-  _globals['_DOCUMENTEDRESTSERVICEDOWNLOADMODELFILESREQUEST']._serialized_start=419
-  _globals['_DOCUMENTEDRESTSERVICEDOWNLOADMODELFILESREQUEST']._serialized_end=485
-  _globals['_DOCUMENTEDRESTSERVICELISTPROJECTSREQUEST']._serialized_start=487
-  _globals['_DOCUMENTEDRESTSERVICELISTPROJECTSREQUEST']._serialized_end=529
-  _globals['_DOCUMENTEDRESTSERVICEGETPROJECTREQUEST']._serialized_start=531
-  _globals['_DOCUMENTEDRESTSERVICEGETPROJECTREQUEST']._serialized_end=589
-  _globals['_DOCUMENTEDRESTSERVICEIMPORTMODELSREQUEST']._serialized_start=591
-  _globals['_DOCUMENTEDRESTSERVICEIMPORTMODELSREQUEST']._serialized_end=690
-  _globals['_DOCUMENTEDRESTSERVICE']._serialized_start=693
-  _globals['_DOCUMENTEDRESTSERVICE']._serialized_end=1830
+  _globals['_DOCUMENTEDRESTSERVICELISTMODELSREQUEST']._serialized_end=237
+  _globals['_DOCUMENTEDRESTSERVICEGETMODELREQUEST']._serialized_start=239
+  _globals['_DOCUMENTEDRESTSERVICEGETMODELREQUEST']._serialized_end=334
+  _globals['_DOCUMENTEDRESTSERVICEUPDATEMODELREQUEST']._serialized_start=336
+  _globals['_DOCUMENTEDRESTSERVICEUPDATEMODELREQUEST']._serialized_end=434
+  _globals['_DOCUMENTEDRESTSERVICEDELETEMODELREQUEST']._serialized_start=436
+  _globals['_DOCUMENTEDRESTSERVICEDELETEMODELREQUEST']._serialized_end=534
+  _globals['_DOCUMENTEDRESTSERVICEDOWNLOADMODELFILESREQUEST']._serialized_start=536
+  _globals['_DOCUMENTEDRESTSERVICEDOWNLOADMODELFILESREQUEST']._serialized_end=641
+  _globals['_DOCUMENTEDRESTSERVICELISTPROJECTSREQUEST']._serialized_start=643
+  _globals['_DOCUMENTEDRESTSERVICELISTPROJECTSREQUEST']._serialized_end=724
+  _globals['_DOCUMENTEDRESTSERVICEGETPROJECTREQUEST']._serialized_start=726
+  _globals['_DOCUMENTEDRESTSERVICEGETPROJECTREQUEST']._serialized_end=823
+  _globals['_DOCUMENTEDRESTSERVICEIMPORTMODELSREQUEST']._serialized_start=825
+  _globals['_DOCUMENTEDRESTSERVICEIMPORTMODELSREQUEST']._serialized_end=924
+  _globals['_DOCUMENTEDRESTSERVICE']._serialized_start=927
+  _globals['_DOCUMENTEDRESTSERVICE']._serialized_end=2127
 # @@protoc_insertion_point(module_scope)

@@ -9,14 +9,18 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class DocumentedRestServiceListModelsRequest(_message.Message):
-    __slots__ = ()
-    def __init__(self) -> None: ...
+    __slots__ = ("content",)
+    CONTENT_FIELD_NUMBER: _ClassVar[int]
+    content: _httpbody_pb2.HttpBody
+    def __init__(self, content: _Optional[_Union[_httpbody_pb2.HttpBody, _Mapping]] = ...) -> None: ...
 
 class DocumentedRestServiceGetModelRequest(_message.Message):
-    __slots__ = ("id",)
+    __slots__ = ("id", "content")
     ID_FIELD_NUMBER: _ClassVar[int]
+    CONTENT_FIELD_NUMBER: _ClassVar[int]
     id: str
-    def __init__(self, id: _Optional[str] = ...) -> None: ...
+    content: _httpbody_pb2.HttpBody
+    def __init__(self, id: _Optional[str] = ..., content: _Optional[_Union[_httpbody_pb2.HttpBody, _Mapping]] = ...) -> None: ...
 
 class DocumentedRestServiceUpdateModelRequest(_message.Message):
     __slots__ = ("id", "content")
@@ -27,26 +31,34 @@ class DocumentedRestServiceUpdateModelRequest(_message.Message):
     def __init__(self, id: _Optional[str] = ..., content: _Optional[_Union[_httpbody_pb2.HttpBody, _Mapping]] = ...) -> None: ...
 
 class DocumentedRestServiceDeleteModelRequest(_message.Message):
-    __slots__ = ("id",)
+    __slots__ = ("id", "content")
     ID_FIELD_NUMBER: _ClassVar[int]
+    CONTENT_FIELD_NUMBER: _ClassVar[int]
     id: str
-    def __init__(self, id: _Optional[str] = ...) -> None: ...
+    content: _httpbody_pb2.HttpBody
+    def __init__(self, id: _Optional[str] = ..., content: _Optional[_Union[_httpbody_pb2.HttpBody, _Mapping]] = ...) -> None: ...
 
 class DocumentedRestServiceDownloadModelFilesRequest(_message.Message):
-    __slots__ = ("id",)
+    __slots__ = ("id", "content")
     ID_FIELD_NUMBER: _ClassVar[int]
+    CONTENT_FIELD_NUMBER: _ClassVar[int]
     id: str
-    def __init__(self, id: _Optional[str] = ...) -> None: ...
+    content: _httpbody_pb2.HttpBody
+    def __init__(self, id: _Optional[str] = ..., content: _Optional[_Union[_httpbody_pb2.HttpBody, _Mapping]] = ...) -> None: ...
 
 class DocumentedRestServiceListProjectsRequest(_message.Message):
-    __slots__ = ()
-    def __init__(self) -> None: ...
+    __slots__ = ("content",)
+    CONTENT_FIELD_NUMBER: _ClassVar[int]
+    content: _httpbody_pb2.HttpBody
+    def __init__(self, content: _Optional[_Union[_httpbody_pb2.HttpBody, _Mapping]] = ...) -> None: ...
 
 class DocumentedRestServiceGetProjectRequest(_message.Message):
-    __slots__ = ("id",)
+    __slots__ = ("id", "content")
     ID_FIELD_NUMBER: _ClassVar[int]
+    CONTENT_FIELD_NUMBER: _ClassVar[int]
     id: str
-    def __init__(self, id: _Optional[str] = ...) -> None: ...
+    content: _httpbody_pb2.HttpBody
+    def __init__(self, id: _Optional[str] = ..., content: _Optional[_Union[_httpbody_pb2.HttpBody, _Mapping]] = ...) -> None: ...
 
 class DocumentedRestServiceImportModelsRequest(_message.Message):
     __slots__ = ("id", "content")
