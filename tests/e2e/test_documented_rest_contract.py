@@ -2,13 +2,17 @@
 
 import json
 from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 
 import pytest
 
+from registry_service.embedded.postgres import PostgresAddress
 from tests.folders import passable_folder
-from tests.products import running_up
+from tests.postgres_server import create_database
+from tests.products import running_serve, running_up, s3_settings
 from tests.rest_contract.replaying import Case, Replay, load
+from tests.s3_server import S3Server
 
 CASES, FILES = load()
 
@@ -35,9 +39,18 @@ class Groups:
         self.played = [*before, case["name"]]
 
 
-@pytest.fixture(scope="module")
-def groups() -> Iterator[Groups]:
-    with passable_folder() as folder, running_up(folder) as product:
+@pytest.fixture(scope="module", params=["embedded", "s3"])
+def groups(request: pytest.FixtureRequest) -> Iterator[Groups]:
+    with ExitStack() as stack:
+        folder = stack.enter_context(passable_folder())
+        if request.param == "embedded":
+            product = stack.enter_context(running_up(folder))
+        else:
+            postgres: PostgresAddress = request.getfixturevalue("postgres")
+            s3: S3Server = request.getfixturevalue("s3_server")
+            create_database(postgres, "rest_contract", "template1")
+            settings = s3_settings(postgres, "rest_contract", s3, "model-registry")
+            product = stack.enter_context(running_serve(folder, settings))
         yield Groups(Replay(f"127.0.0.1:{product.rest_port}", FILES))
 
 

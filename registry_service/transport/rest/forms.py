@@ -247,7 +247,7 @@ def _artifact(file: PartHeader) -> ArtifactSpec:
     """
     # To the letter, as documented: other writings were never accepted.
     if file.content_type not in ZIP_MEDIA_TYPES:
-        raise RestError(answers.text(422, f"Unsupported file type found: {file.content_type[:200]}\n"))
+        raise RestError(answers.text(422, f"Unsupported file type found: {file.content_type[:200] or None}\n"))
     path = PureWindowsPath(file.file_name or "model.zip")  # parts it at / and \ alike
     if ".." in path.parts or not path.name:
         error = FieldError("value_error", "file", "Value error, the file name must be a plain one", file.file_name)
