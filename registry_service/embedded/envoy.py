@@ -3,6 +3,7 @@
 import base64
 import contextlib
 import ipaddress
+import json
 import os
 import signal
 import socket
@@ -106,10 +107,16 @@ def render(
         grpc_routes=_GRPC_ROUTES,
         local_replies=_LOCAL_REPLIES,
         lua=(folder / "headers.lua").read_text(encoding="utf-8"),
-        pages=[(path, kind, (folder / file).read_text(encoding="utf-8")) for path, kind, file in _PAGES],
+        pages=[(path, kind, _page(folder / file)) for path, kind, file in _PAGES],
         access_log=access_log,
         admin_socket=None if admin_socket is None else str(admin_socket),
     )
+
+
+def _page(file: Path) -> str:
+    text = file.read_text(encoding="utf-8")
+    # The configuration may travel on a command line, where room is short.
+    return json.dumps(json.loads(text), separators=(",", ":")) if file.suffix == ".json" else text
 
 
 def _host_and_port(upstream: str) -> tuple[str, int]:
