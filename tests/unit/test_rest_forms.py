@@ -9,11 +9,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from registry_service.domain.models import MAX_JSON_DEPTH
 from registry_service.transport.rest.answers import RestError
 from registry_service.transport.rest.forms import Texts, changes, form_texts
 from registry_service.transport.rest.multipart import MultipartReader, PartHeader
 from registry_service.transport.rest.queries import query_of
-from registry_service.transport.rest.values import MAX_DEPTH, json_object, labels
+from registry_service.transport.rest.values import json_object, labels
 
 
 def refusal(call: Any, *arguments: Any) -> int:
@@ -100,8 +101,8 @@ def test_json_is_as_deep_as_grpc_can_read() -> None:
     def nested(depth: int) -> str:
         return '{"a":' * depth + "1" + "}" * depth
 
-    assert json_object("overview", nested(MAX_DEPTH)) == json.loads(nested(MAX_DEPTH))
-    assert refusal(json_object, "overview", nested(MAX_DEPTH + 1)) == 422
+    assert json_object("overview", nested(MAX_JSON_DEPTH)) == json.loads(nested(MAX_JSON_DEPTH))
+    assert refusal(json_object, "overview", nested(MAX_JSON_DEPTH + 1)) == 422
 
 
 def test_a_blank_text_changes_nothing() -> None:

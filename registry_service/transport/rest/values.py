@@ -7,12 +7,10 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import NoReturn
 
-from registry_service.domain.models import PRECISIONS, Json
+from registry_service.domain.models import MAX_JSON_DEPTH, PRECISIONS, Json
 from registry_service.transport.rest import answers
 from registry_service.transport.rest.answers import RestError
 
-MAX_DEPTH = 30
-"""Deepest JSON: gRPC clients read messages of 100 levels, and each level of JSON takes three."""
 _MAX_LITERAL = 65_536
 _INTEGER = re.compile(r"\s*([+-]?\d+(?:_\d+)*)(?:\.0+)?\s*", re.ASCII)
 _NUMBER = re.compile(r"\s*[+-]?(?:\d+(?:_\d+)*(?:\.(?:\d+(?:_\d+)*)?)?|\.\d+)(?:[eE][+-]?\d+)?\s*", re.ASCII)
@@ -131,9 +129,9 @@ def _plain(value: object, depth: int = 1) -> Json:
             if not -1e308 < value < 1e308:  # also refuses NaN
                 raise ValueError(value)
             return value
-        case list() if depth <= MAX_DEPTH:
+        case list() if depth <= MAX_JSON_DEPTH:
             return [_plain(item, depth + 1) for item in value]
-        case dict() if depth <= MAX_DEPTH:
+        case dict() if depth <= MAX_JSON_DEPTH:
             return {_checked(key): _plain(item, depth + 1) for key, item in value.items()}
         case _:
             raise ValueError(type(value).__name__)
