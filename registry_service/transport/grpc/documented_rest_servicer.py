@@ -15,7 +15,7 @@ from modelregistry.v1 import documented_rest_service_pb2_grpc
 
 from registry_service.domain.models import Model, is_model_id
 from registry_service.services.use_cases import UseCases
-from registry_service.transport.grpc.calls import StreamLimit
+from registry_service.transport.grpc.calls import StreamLimit, expect_client
 from registry_service.transport.grpc.http_download import plan_download
 from registry_service.transport.rest import answers
 from registry_service.transport.rest.answers import Answer, RestError
@@ -90,7 +90,9 @@ class DocumentedRestServicer(documented_rest_service_pb2_grpc.DocumentedRestServ
     def RegisterModel(self, request_iterator: Iterator[httpbody_pb2.HttpBody], context: grpc.ServicerContext) -> Answer:
         first = next(request_iterator, httpbody_pb2.HttpBody())
         chunks = (message.data for message in chain((first,), request_iterator))
-        model = Registration(self._use_cases.register_model).run(first.content_type, chunks)
+        model = Registration(self._use_cases.register_model, lambda: expect_client(context)).run(
+            first.content_type, chunks
+        )
         return answers.text(201, model.id)
 
     @_streaming
@@ -125,7 +127,9 @@ class DocumentedRestServicer(documented_rest_service_pb2_grpc.DocumentedRestServ
         first = next(request_iterator, pb.DocumentedRestServiceUpdateModelRequest())
         model_id = _model_id(first.id, context)
         chunks = (message.content.data for message in chain((first,), request_iterator))
-        self._use_cases.update_model(model_id, changes(form_texts(first.content.content_type, chunks)), touch=True)
+        found = changes(form_texts(first.content.content_type, chunks))
+        expect_client(context)  # an urlencoded form doesn't say where it ends
+        self._use_cases.update_model(model_id, found, touch=True)
         return answers.COMPLETED
 
     @_unary

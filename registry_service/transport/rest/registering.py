@@ -1,6 +1,6 @@
 """POST /models: a form that is stored as it arrives."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
 
 from registry_service.domain.errors import AlreadyExistsError
@@ -24,8 +24,9 @@ class Registration:
     that came are taken for all.
     """
 
-    def __init__(self, register: RegisterModel) -> None:
+    def __init__(self, register: RegisterModel, confirm: Callable[[], None]) -> None:
         self._register = register
+        self._confirm = confirm
         self._form = RegistrationForm()
         self._refusal: RestError | None = None
 
@@ -66,7 +67,7 @@ class Registration:
             if staged is None:
                 # Its bytes went by unstored; too late for a text that would mend it.
                 raise self._refusal or AssertionError("a form without a file passed")
-            return staged.commit(spec)
+            return staged.commit(spec, self._confirm)
 
     def _is_refused(self) -> bool:
         """Tells whether the form is refused for sure, though its answer needs the parts that follow.
