@@ -36,12 +36,17 @@ function envoy_on_request(handle)
   if is_grpc(headers) then
     return
   end
-  -- Texts of protobuf are UTF-8: the service would fail on anything else.
+  -- Texts of protobuf are UTF-8: the service would fail on anything else. The
+  -- documented API reads its queries by itself.
   local path = headers:get(":path")
+  if path ~= nil and string.sub(path, 1, 4) ~= "/v1/" then
+    path = string.match(path, "^[^?]*")
+  end
   if path ~= nil and string.find(path, "%%[89A-Fa-f]%x") then
     local decoded = string.gsub(path, "%%(%x%x)", function(digits) return string.char(tonumber(digits, 16)) end)
     if not is_utf8(decoded) then
-      handle:respond({[":status"] = "400"}, "The address is not UTF-8.")
+      local is_id = string.find(path, "^/models/[^/]+") ~= nil
+      handle:respond({[":status"] = "400"}, is_id and "Invalid format for model ID." or "The address is not UTF-8.")
       return
     end
   end

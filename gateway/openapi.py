@@ -6,7 +6,7 @@ Run as a program by `make generate`: prints the document.
 import json
 import re
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -155,8 +155,13 @@ def document(descriptors: FileDescriptorSet, documented: Json) -> Json:
     tags: list[Json] = list(documented["tags"])
     for file in api.files:
         for service in file.service:
-            operations = [op for method in service.method for op in _operations(api, service.name, method)]
-            own = [op for op in operations if op[0] not in documented["paths"]]
+            own = [
+                op
+                for method in service.method
+                for verb, template in bindings(method)
+                if _path(template) not in documented["paths"]
+                for op in [(_path(template), verb.lower(), _operation(api, service.name, method, verb, template))]
+            ]
             if own:
                 tags.append({"name": service.name, "description": api.comment(service.name)})
             for path, verb, operation in own:
@@ -179,35 +184,38 @@ def document(descriptors: FileDescriptorSet, documented: Json) -> Json:
     }
 
 
-def _operations(api: _Api, service: str, method: MethodDescriptorProto) -> Iterator[tuple[str, str, Json]]:
-    for verb, template in bindings(method):
-        # Tools expect plain names, so {model.id} is {id}.
-        path = _VARIABLE.sub(lambda variable: f"{{{_plain(variable[1])}}}", template)
-        variables = _VARIABLE.findall(template)
-        request = api.messages[method.input_type]
-        body = method.options.Extensions[annotations_pb2.http].body
-        operation: Json = {
-            "tags": [service],
-            "operationId": f"{method.name}{'' if verb != 'HEAD' else 'Head'}",
-            "summary": api.comment(f"{service}.{method.name}").partition(".")[0],
-            "description": api.comment(f"{service}.{method.name}"),
-            "parameters": [_path_parameter(_plain(name)) for name in variables],
-            "responses": _responses(method),
-        }
-        in_query = [f for f in request.field if f.name not in {*(v.partition(".")[0] for v in variables), body}]
-        if body != "*":
-            operation["parameters"] += [
-                {
-                    "name": field.name,
-                    "in": "query",
-                    "description": api.comment(f"{method.input_type}.{field.name}"),
-                    "schema": api.field_schema(method.input_type, field),
-                }
-                for field in in_query
-            ]
-        if body:
-            operation["requestBody"] = _request_body(api, method.input_type, body)
-        yield path, verb.lower(), operation
+def _operation(api: _Api, service: str, method: MethodDescriptorProto, verb: str, template: str) -> Json:
+    variables = _VARIABLE.findall(template)
+    request = api.messages[method.input_type]
+    body = method.options.Extensions[annotations_pb2.http].body
+    operation: Json = {
+        "tags": [service],
+        "operationId": f"{method.name}{'' if verb != 'HEAD' else 'Head'}",
+        "summary": api.comment(f"{service}.{method.name}").partition(".")[0],
+        "description": api.comment(f"{service}.{method.name}"),
+        "parameters": [_path_parameter(_plain(name)) for name in variables],
+        "responses": _responses(method),
+    }
+    if body != "*":
+        elsewhere = {body, *(name.partition(".")[0] for name in variables)}
+        operation["parameters"] += [
+            {
+                "name": field.name,
+                "in": "query",
+                "description": api.comment(f"{method.input_type}.{field.name}"),
+                "schema": api.field_schema(method.input_type, field),
+            }
+            for field in request.field
+            if field.name not in elsewhere
+        ]
+    if body:
+        operation["requestBody"] = _request_body(api, method.input_type, body)
+    return operation
+
+
+def _path(template: str) -> str:
+    # Tools expect plain names, so {model.id} is {id}.
+    return _VARIABLE.sub(lambda variable: f"{{{_plain(variable[1])}}}", template)
 
 
 def _plain(name: str) -> str:

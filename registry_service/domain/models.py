@@ -110,6 +110,9 @@ class ModelFields:
 
 
 MUTABLE_FIELDS = tuple(f.name for f in fields(ModelFields))
+DOCUMENTED_FIELDS = ("created_date", "documented_size")
+"""Fields of a model that the documented API alone can change."""
+MAX_SIZE = 2**63 - 1
 _TEXT_FIELDS = (
     "name",
     "version",
@@ -139,6 +142,8 @@ class Model(ModelFields):
     """Aware, UTC."""
     revision: int = 1
     creator: str = ""
+    documented_size: int | None = None
+    """Size that the documented API shows, where its client changed that; None shows the artifact's."""
 
     @property
     def etag(self) -> str:
@@ -254,6 +259,18 @@ def checked_fields(model: ModelFields, *, metadata_max_bytes: int) -> Mapping[st
     _raise_any(list(_field_violations(model)))
     normalised = _normalised(model, metadata_max_bytes)
     return {name: getattr(normalised, name) for name in MUTABLE_FIELDS}
+
+
+def check_documented_fields(model: Model) -> None:
+    """Checks the fields that the documented API alone can change.
+
+    Raises:
+        InvalidArgumentError: Names every field that is wrong.
+    """
+    violations = list(_text_violations("created_date", model.created_date))
+    if model.documented_size is not None and not 0 <= model.documented_size <= MAX_SIZE:
+        violations.append(FieldViolation("size", f"must be from 0 to {MAX_SIZE} bytes."))
+    _raise_any(violations)
 
 
 def checked_sha256(text: str, name: str) -> str:

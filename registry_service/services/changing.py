@@ -5,7 +5,16 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from registry_service.domain.errors import EtagMismatchError, ModelNotFoundError
-from registry_service.domain.models import MUTABLE_FIELDS, Model, checked_fields, documented_date, is_same, utc_now
+from registry_service.domain.models import (
+    DOCUMENTED_FIELDS,
+    MUTABLE_FIELDS,
+    Model,
+    check_documented_fields,
+    checked_fields,
+    documented_date,
+    is_same,
+    utc_now,
+)
 from registry_service.domain.ports import Database
 from registry_service.services.policy import Policy
 from registry_service.services.sweeping import DiscardObject
@@ -25,11 +34,13 @@ class UpdateModel:
         *,
         entries: Mapping[tuple[str, str], object] | None = None,
         etag: str = "",
+        touch: bool = False,
     ) -> Model:
         """Returns the model as it then is; unchanged, with its revision, where nothing changes.
 
-        `changes` are new values of fields in MUTABLE_FIELDS; `entries` of single
-        entries of a map, by (field, key), None removing the entry.
+        `changes` are new values of fields in MUTABLE_FIELDS and DOCUMENTED_FIELDS;
+        `entries` of single entries of a map, by (field, key), None removing the
+        entry. With `touch` the model counts as changed even where it is not.
 
         Raises:
             ModelNotFoundError: There is no such model.
@@ -46,7 +57,9 @@ class UpdateModel:
                 values[name] = entry_map if value is None else entry_map | {key: value}
             changed = replace(old, **values)
             changed = replace(changed, **checked_fields(changed, metadata_max_bytes=self.policy.metadata_max_bytes))  # type: ignore[arg-type]
-            if all(is_same(getattr(changed, name), getattr(old, name)) for name in MUTABLE_FIELDS):
+            check_documented_fields(changed)
+            names = (*MUTABLE_FIELDS, *DOCUMENTED_FIELDS)
+            if not touch and all(is_same(getattr(changed, name), getattr(old, name)) for name in names):
                 return old
             # Clocks of replicas differ; a model's times never run backwards.
             now = max(utc_now(), old.update_time)

@@ -16,6 +16,7 @@ from registry_service.domain.errors import (
 from registry_service.domain.listing import (
     MAX_PAGE_SIZE,
     ListQuery,
+    OrderField,
     decode_page_token,
     encode_page_token,
     page_size,
@@ -63,6 +64,33 @@ class ListModels:
         if not page.more:
             return page.models, ""
         return page.models, encode_page_token(query, sort_values(page.models[-1], order))
+
+
+@dataclass(frozen=True, slots=True)
+class FindModels:
+    """Finds every model that a filter matches."""
+
+    database: Database
+
+    def __call__(self, node: filters.Node | None) -> Iterator[Sequence[Model]]:
+        """Yields the models in the order of their ids (bytes), in pages; no page where there are none.
+
+        Each page is read when it is asked for, in a transaction of its own: who
+        takes hours holds no connection. A model that is registered or deleted
+        meanwhile is there or not; all others are there exactly once.
+        """
+        after: tuple[str] | None = None
+        more = True
+        while more:
+            query = ListQuery(
+                filter=node, order=(OrderField("id", descending=False),), after=after, limit=MAX_PAGE_SIZE
+            )
+            with self.database.transaction() as transaction:
+                page = transaction.models.list(query)
+            if page.models:
+                yield page.models
+                after = (page.models[-1].id,)
+            more = page.more
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from registry_service.domain.artifact_store import ArtifactStore, new_object_key
@@ -9,6 +10,7 @@ from registry_service.domain.errors import ArtifactLostError, InvalidArtifactErr
 from registry_service.domain.models import (
     MUTABLE_FIELDS,
     Artifact,
+    ArtifactSpec,
     Model,
     ModelSpec,
     checked_spec,
@@ -48,50 +50,110 @@ class RegisterModel:
             AlreadyExistsError: The id or the identity is taken; said before the bytes are read where possible.
             ArtifactTooLargeError: There are too many bytes.
         """
-        spec = checked_spec(
+        spec = self.checked(spec)
+        with self.stage(spec) as staged:
+            staged.write(pieces, spec.artifact)
+            check_archive(self.store, spec, staged.key, staged.size, self.policy)
+            return staged.commit(spec, confirm)
+
+    def checked(self, spec: ModelSpec) -> ModelSpec:
+        """Returns the spec with its defaults (`InvalidArgumentError`)."""
+        return checked_spec(
             spec,
             metadata_max_bytes=self.policy.metadata_max_bytes,
             artifact_max_bytes=self.policy.artifact_max_bytes,
         )
-        key = new_object_key()
+
+    def check_absent(self, spec: ModelSpec) -> None:
+        """Raises AlreadyExistsError where `commit` of a checked spec would now."""
         with self.database.transaction() as transaction:
             transaction.models.check_absent(spec)
+
+    @contextmanager
+    def stage(self, spec: ModelSpec | None = None) -> "Iterator[StagedArtifact]":
+        """Gives a place for an artifact; discarded at the end of the block unless committed.
+
+        Raises:
+            AlreadyExistsError: `spec`, where it is known by now, clashes with a model.
+        """
+        key = new_object_key()
+        with self.database.transaction() as transaction:
+            if spec is not None:
+                transaction.models.check_absent(spec)
             transaction.objects.lease(key, self.policy.registration_lease)
+        staged = StagedArtifact(self, key)
         try:
-            measure = Measure(spec.artifact, self.policy.artifact_max_bytes)
-            write_object(self.store, key, measure.of(self._holding_lease(key, pieces)))
-            sha256 = measure.sha256()
-            check_archive(self.store, spec, key, measure.size, self.policy)
-            model = new_model(spec, key, measure.size, sha256, self.policy)
-            with self.database.transaction() as transaction:
-                _expect_lease(transaction.objects.release(key))
-                transaction.models.add(model)
-                confirm()
+            yield staged
         except (LeaseLostError, ArtifactLostError) as error:
             # No model refers to the object, but bytes that came after the sweeper may be there.
             with self.database.transaction() as transaction:
                 held = transaction.objects.lock(key)
                 transaction.objects.doom(key)
-            self.discard.now_or_later(key)
             if held:
                 raise
             raise _lease_lost() from error
-        except BaseException:
-            # Also right when nobody knows whether the transaction went through:
-            # then a model refers to the object, and the ledger's row is gone.
-            self.discard.now_or_later(key)
-            raise
+        finally:
+            if not staged.is_committed:
+                # Also right when nobody knows whether the transaction went through:
+                # then a model refers to the object, and the ledger's row is gone.
+                self.discard.now_or_later(key)
+
+
+class StagedArtifact:
+    """An artifact under way to a model, under a lease that its writer keeps alive."""
+
+    def __init__(self, use_case: RegisterModel, key: str) -> None:
+        self._use_case = use_case
+        self._renewed = time.monotonic()
+        self._sha256 = ""
+        self.key = key
+        self.size = 0
+        self.is_committed = False
+
+    def write(self, pieces: Iterable[bytes], spec: ArtifactSpec) -> None:
+        """Stores and measures the bytes, once.
+
+        Raises:
+            InvalidArgumentError: There are none, or they are not the declared ones.
+            ArtifactTooLargeError: There are too many.
+            LeaseLostError: The bytes were swept.
+        """
+        measure = Measure(spec, self._use_case.policy.artifact_max_bytes)
+        write_object(self._use_case.store, self.key, measure.of(self._holding_lease(pieces)))
+        self._sha256 = measure.sha256()
+        self.size = measure.size
+
+    def hold(self) -> None:
+        """Renews the lease when it is time; called again and again by whoever waits for more of the request.
+
+        Raises:
+            LeaseLostError: The bytes were swept.
+        """
+        lease = self._use_case.policy.registration_lease
+        if time.monotonic() - self._renewed > lease.total_seconds() / 3:
+            with self._use_case.database.transaction() as transaction:
+                _expect_lease(transaction.objects.renew(self.key, lease))
+            self._renewed = time.monotonic()
+
+    def commit(self, spec: ModelSpec, confirm: Callable[[], None]) -> Model:
+        """Makes the model of a checked spec; `confirm` as for RegisterModel.
+
+        Raises:
+            AlreadyExistsError: The id or the identity is taken.
+            LeaseLostError: The bytes were swept.
+        """
+        model = new_model(spec, self.key, self.size, self._sha256, self._use_case.policy)
+        with self._use_case.database.transaction() as transaction:
+            _expect_lease(transaction.objects.release(self.key))
+            transaction.models.add(model)
+            confirm()
+        self.is_committed = True
         return model
 
-    def _holding_lease(self, key: str, pieces: Iterable[bytes]) -> Iterator[bytes]:
-        period = self.policy.registration_lease.total_seconds() / 3
-        renewed = time.monotonic()
+    def _holding_lease(self, pieces: Iterable[bytes]) -> Iterator[bytes]:
         for piece in pieces:
             yield piece
-            if time.monotonic() - renewed > period:
-                with self.database.transaction() as transaction:
-                    _expect_lease(transaction.objects.renew(key, self.policy.registration_lease))
-                renewed = time.monotonic()
+            self.hold()
 
 
 def _expect_lease(held: bool) -> None:

@@ -7,6 +7,7 @@ from registry_service.domain.ports import Database
 from registry_service.services.changing import DeleteModel, UpdateModel
 from registry_service.services.policy import Policy
 from registry_service.services.reading import (
+    FindModels,
     GetModel,
     ListArtifactFiles,
     ListModels,
@@ -26,6 +27,7 @@ class UseCases:
     register_model: RegisterModel
     get_model: GetModel
     list_models: ListModels
+    find_models: FindModels
     update_model: UpdateModel
     delete_model: DeleteModel
     create_upload: CreateUpload
@@ -47,6 +49,7 @@ class UseCases:
             register_model=RegisterModel(database, store, discard, policy),
             get_model=GetModel(database),
             list_models=ListModels(database),
+            find_models=FindModels(database),
             update_model=UpdateModel(database, policy),
             delete_model=DeleteModel(database, discard),
             create_upload=CreateUpload(database, policy),

@@ -81,6 +81,7 @@ class ArtifactServiceServicer:
     def DownloadArtifactContent(self, request, context):
         """DownloadArtifact for HTTP: the answer's body is the bytes. Understands
         Range, If-Range and If-None-Match (RFC 9110).
+        buf:lint:ignore RPC_REQUEST_RESPONSE_UNIQUE
         buf:lint:ignore RPC_RESPONSE_STANDARD_NAME
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)

@@ -44,6 +44,7 @@ class ArtifactServiceStub:
     DownloadArtifactContent: _grpc.UnaryStreamMultiCallable[_artifact_service_pb2.DownloadArtifactContentRequest, _httpbody_pb2.HttpBody]
     """DownloadArtifact for HTTP: the answer's body is the bytes. Understands
     Range, If-Range and If-None-Match (RFC 9110).
+    buf:lint:ignore RPC_REQUEST_RESPONSE_UNIQUE
     buf:lint:ignore RPC_RESPONSE_STANDARD_NAME
     """
     ListArtifactFiles: _grpc.UnaryUnaryMultiCallable[_artifact_service_pb2.ListArtifactFilesRequest, _artifact_service_pb2.ListArtifactFilesResponse]
@@ -78,6 +79,7 @@ class ArtifactServiceAsyncStub(ArtifactServiceStub):
     DownloadArtifactContent: _aio.UnaryStreamMultiCallable[_artifact_service_pb2.DownloadArtifactContentRequest, _httpbody_pb2.HttpBody]  # type: ignore[assignment]
     """DownloadArtifact for HTTP: the answer's body is the bytes. Understands
     Range, If-Range and If-None-Match (RFC 9110).
+    buf:lint:ignore RPC_REQUEST_RESPONSE_UNIQUE
     buf:lint:ignore RPC_RESPONSE_STANDARD_NAME
     """
     ListArtifactFiles: _aio.UnaryUnaryMultiCallable[_artifact_service_pb2.ListArtifactFilesRequest, _artifact_service_pb2.ListArtifactFilesResponse]  # type: ignore[assignment]
@@ -121,6 +123,7 @@ class ArtifactServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_abc.Iterator[_httpbody_pb2.HttpBody], _abc.AsyncIterator[_httpbody_pb2.HttpBody]]:
         """DownloadArtifact for HTTP: the answer's body is the bytes. Understands
         Range, If-Range and If-None-Match (RFC 9110).
+        buf:lint:ignore RPC_REQUEST_RESPONSE_UNIQUE
         buf:lint:ignore RPC_RESPONSE_STANDARD_NAME
         """
 

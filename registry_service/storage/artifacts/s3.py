@@ -10,9 +10,10 @@ import logging
 import re
 import ssl
 import time
-from collections.abc import Container, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Container, Generator, Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
+from typing import TypeVar
 from xml.etree.ElementTree import ParseError
 
 import certifi
@@ -27,6 +28,8 @@ from registry_service.domain.errors import ArtifactLostError, ArtifactStoreUnava
 from registry_service.storage.artifacts import PART_SIZE, check_key, check_part, check_range, total_size
 
 logger = logging.getLogger(__name__)
+
+Result = TypeVar("Result")
 
 # All that a store that is away, ill or none at all makes the SDK raise; the
 # last two come from answers that are no XML or no text.
@@ -162,15 +165,18 @@ class S3ArtifactStore:
     def put(self, key: str, data: bytes) -> None:
         """See the port."""
         check_key(key)
+        # A part size that holds all of it makes this one request, hence atomic.
+        part_size = max(len(data), PART_SIZE)
         with _translated("write", key):
-            # A part size that holds all of it makes this one request, hence atomic.
-            self._client.put_object(self._bucket, key, io.BytesIO(data), len(data), part_size=max(len(data), PART_SIZE))
+            self._in_bucket(
+                lambda: self._client.put_object(self._bucket, key, io.BytesIO(data), len(data), part_size=part_size)
+            )
 
     def begin(self, key: str) -> str:
         """See the port."""
         check_key(key)
         with _translated("begin", key):
-            return self._multipart.create(key)
+            return self._in_bucket(lambda: self._multipart.create(key))
 
     def write_part(self, key: str, handle: str, *, number: int, offset: int, data: bytes) -> Part:
         """See the port.
@@ -248,6 +254,17 @@ class S3ArtifactStore:
             except S3Error as error:
                 if error.code != "NoSuchKey":
                     raise
+
+    def _in_bucket(self, write: Callable[[], Result]) -> Result:
+        """Writes; makes the bucket again where somebody has removed it."""
+        try:
+            return write()
+        except S3Error as error:
+            if error.code != "NoSuchBucket":
+                raise
+        logger.warning("The bucket %s is gone; making it again", self._bucket)
+        self.ensure_bucket()
+        return write()
 
     def _appears(self, key: str, size: int) -> bool:
         for pause in _APPEARANCE_PAUSES:

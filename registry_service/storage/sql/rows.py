@@ -23,7 +23,16 @@ from registry_service.domain.uploads import Upload, UploadState
 Row = RowMapping | Mapping[str, Any]
 
 _ARTIFACT_FIELDS = tuple(f.name for f in fields(Artifact))
-_OWN_FIELDS = ("id", "created_date", "last_updated_date", "create_time", "update_time", "revision", "creator")
+_OWN_FIELDS = (
+    "id",
+    "created_date",
+    "last_updated_date",
+    "create_time",
+    "update_time",
+    "revision",
+    "creator",
+    "documented_size",
+)
 
 
 def model_values(model: Model) -> dict[str, object]:

@@ -6,7 +6,8 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -27,7 +28,21 @@ _PACKAGE = "/modelregistry.v1."
 _LONG_UNARY = {f"{_PACKAGE}ArtifactService/VerifyArtifact", f"{_PACKAGE}UploadService/CompleteUpload"}
 # Probes come by the second; their success is no news.
 _QUIET = {f"{_PACKAGE}SystemService/GetHealth", f"{_PACKAGE}SystemService/GetReadiness"}
-_HTTP_BODY_DOWNLOADS = {f"{_PACKAGE}ArtifactService/DownloadArtifactContent"}
+_HTTP_BODY_STREAMS = {
+    f"{_PACKAGE}ArtifactService/DownloadArtifactContent",
+    f"{_PACKAGE}DocumentedRestService/DownloadModelFiles",
+    f"{_PACKAGE}DocumentedRestService/ListModels",
+}
+
+# The documented API's answers mostly fit in one message: it asks for a place by itself where one doesn't.
+_BRIEF_STREAMS = {f"{_PACKAGE}DocumentedRestService/ListModels"}
+# Its clients know no "try again later", so they wait for a place.
+_PATIENT_STREAMS = {
+    f"{_PACKAGE}DocumentedRestService/RegisterModel",
+    f"{_PACKAGE}DocumentedRestService/UpdateModel",
+    f"{_PACKAGE}DocumentedRestService/DownloadModelFiles",
+}
+_PATIENCE_SECONDS = 10.0
 
 # The interceptor handles messages of every type.
 _Behaviour = Callable[[Any, grpc.ServicerContext], Any]
@@ -49,6 +64,9 @@ class _Call:
             yield
         finally:
             self.waiting_since = None
+
+
+_current_call: ContextVar[_Call] = ContextVar("current_call")
 
 
 def expect_client(context: grpc.ServicerContext) -> None:
@@ -74,23 +92,39 @@ class StreamLimit:
         self._most = most
         self._idle_seconds = idle_seconds
         self._by_id: dict[int, _Call] = {}
-        self._lock = threading.Lock()
+        self._lock = threading.Condition()
+        self._waiting = 0
         self._stopped = threading.Event()
         self._watch = threading.Thread(target=self._cancel_idle, name="stream-watch", daemon=True)
         self._watch.start()
 
     @contextmanager
-    def slot(self, call: _Call) -> Iterator[None]:
-        """Holds one of the places (`TooManyStreamsError` when all are taken)."""
+    def slot(self, call: _Call, *, patience_seconds: float = 0) -> Iterator[None]:
+        """Holds one of the places (`TooManyStreamsError` when all are taken, and stay so)."""
         with self._lock:
-            if len(self._by_id) >= self._most:
-                raise TooManyStreamsError(self._most)
+            self._await_place(patience_seconds)
             self._by_id[id(call)] = call
         try:
             yield
         finally:
             with self._lock:
                 del self._by_id[id(call)]
+                self._lock.notify()
+
+    def hold(self) -> AbstractContextManager[None]:
+        """Holds one of the places for the call at hand, which began without one."""
+        return self.slot(_current_call.get(), patience_seconds=_PATIENCE_SECONDS)
+
+    def _await_place(self, patience_seconds: float) -> None:
+        # Who waits holds a thread too, so only some may.
+        if len(self._by_id) >= self._most and patience_seconds and self._waiting < self._most // 2:
+            self._waiting += 1
+            try:
+                self._lock.wait_for(lambda: len(self._by_id) < self._most, patience_seconds)
+            finally:
+                self._waiting -= 1
+        if len(self._by_id) >= self._most:
+            raise TooManyStreamsError(self._most)
 
     def stop(self) -> None:
         """Ends the watch."""
@@ -128,7 +162,7 @@ class CallInterceptor(grpc.ServerInterceptor):
         if handler is None or method.startswith("/grpc.health."):
             return handler
         streaming = handler.request_streaming or handler.response_streaming
-        long = streaming or method in _LONG_UNARY
+        long = (streaming and method not in _BRIEF_STREAMS) or method in _LONG_UNARY
         kinds: dict[tuple[bool, bool], tuple[str, Any]] = {
             (False, False): ("unary_unary", grpc.unary_unary_rpc_method_handler),
             (True, False): ("stream_unary", grpc.stream_unary_rpc_method_handler),
@@ -138,7 +172,7 @@ class CallInterceptor(grpc.ServerInterceptor):
         name, make = kinds[bool(handler.request_streaming), bool(handler.response_streaming)]
         behaviour: _Behaviour = getattr(handler, name)
         serializer = handler.response_serializer
-        if method in _HTTP_BODY_DOWNLOADS:
+        if method in _HTTP_BODY_STREAMS:
             serializer = _PassBytes(serializer)
 
         def run(request: Any, context: grpc.ServicerContext) -> Any:
@@ -158,7 +192,7 @@ class CallInterceptor(grpc.ServerInterceptor):
                             yield response
                         sent = True
                 except Exception:
-                    if sent and method in _HTTP_BODY_DOWNLOADS:
+                    if sent and method in _HTTP_BODY_STREAMS:
                         # Envoy would end the body as if it were complete; a message
                         # that it cannot parse makes it break the connection instead.
                         yield POISON
@@ -173,12 +207,14 @@ class CallInterceptor(grpc.ServerInterceptor):
     @contextmanager
     def _surroundings(self, call: _Call, *, long: bool) -> Iterator[None]:
         token = logs.request_id.set(call.request_id)
+        _current_call.set(call)
         context = call.context
         code = grpc.StatusCode.OK
         try:
             context.set_trailing_metadata((("x-request-id", call.request_id),))
             if long:
-                with self._streams.slot(call):
+                patience = _PATIENCE_SECONDS if call.method in _PATIENT_STREAMS else 0
+                with self._streams.slot(call, patience_seconds=patience):
                     yield
             else:
                 yield

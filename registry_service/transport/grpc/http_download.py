@@ -29,9 +29,13 @@ class DownloadPlan:
     """Bytes of the body, 0 where it has none."""
 
 
-def plan_download(model: Model, headers: Mapping[str, str]) -> DownloadPlan:
-    """Decides what answers a GET or HEAD of a model's artifact; header names are in lower case."""
+def plan_download(model: Model, headers: Mapping[str, str], content_type: str | None = None) -> DownloadPlan:
+    """Decides what answers a GET or HEAD of a model's artifact; header names are in lower case.
+
+    `content_type` is shown instead of the artifact's media type.
+    """
     artifact = model.artifact
+    content_type = content_type or artifact.media_type
     etag = f'"{artifact.sha256}"'
     # The artifact never changes, so it was last modified when it was registered.
     modified = model.create_time.astimezone(UTC).replace(microsecond=0)
@@ -47,12 +51,12 @@ def plan_download(model: Model, headers: Mapping[str, str]) -> DownloadPlan:
         metadata = [("x-http-status", str(status)), *common, *more]
         if head:
             # There is no message that could say it.
-            metadata.append(("x-content-type", artifact.media_type))
+            metadata.append(("x-content-type", content_type))
         if status != 304:
             metadata.append(("x-content-length", str(length)))
         return DownloadPlan(
             metadata=tuple(metadata),
-            content_type=artifact.media_type,
+            content_type=content_type,
             offset=offset,
             length=0 if head else body,
         )

@@ -12,6 +12,8 @@ from grpc_reflection.v1alpha import reflection
 from modelregistry.v1 import (
     artifact_service_pb2,
     artifact_service_pb2_grpc,
+    documented_rest_service_pb2,
+    documented_rest_service_pb2_grpc,
     model_service_pb2,
     model_service_pb2_grpc,
     system_service_pb2,
@@ -26,6 +28,7 @@ from registry_service.domain.ports import Database
 from registry_service.services.use_cases import UseCases
 from registry_service.transport.grpc.artifact_servicer import ArtifactServicer
 from registry_service.transport.grpc.calls import CallInterceptor, StreamLimit
+from registry_service.transport.grpc.documented_rest_servicer import DocumentedRestServicer
 from registry_service.transport.grpc.health import HealthMonitor
 from registry_service.transport.grpc.model_servicer import ModelServicer
 from registry_service.transport.grpc.system_servicer import SystemServicer
@@ -39,7 +42,13 @@ _MAX_MESSAGE_BYTES = 16 * 1024 * 1024
 _MAX_METADATA_BYTES = 64 * 1024
 _SERVICES = tuple(
     service.full_name
-    for module in (model_service_pb2, upload_service_pb2, artifact_service_pb2, system_service_pb2)
+    for module in (
+        model_service_pb2,
+        upload_service_pb2,
+        artifact_service_pb2,
+        documented_rest_service_pb2,
+        system_service_pb2,
+    )
     for service in module.DESCRIPTOR.services_by_name.values()
 )
 
@@ -106,6 +115,9 @@ class RegistryServer:
         model_service_pb2_grpc.add_ModelServiceServicer_to_server(ModelServicer(use_cases), self._server)
         upload_service_pb2_grpc.add_UploadServiceServicer_to_server(UploadServicer(use_cases), self._server)
         artifact_service_pb2_grpc.add_ArtifactServiceServicer_to_server(ArtifactServicer(use_cases), self._server)
+        documented_rest_service_pb2_grpc.add_DocumentedRestServiceServicer_to_server(
+            DocumentedRestServicer(use_cases, self._streams), self._server
+        )
         system_service_pb2_grpc.add_SystemServiceServicer_to_server(SystemServicer(self._health), self._server)
         health_pb2_grpc.add_HealthServicer_to_server(self._health.servicer, self._server)
         reflection.enable_server_reflection((*_SERVICES, health.SERVICE_NAME, reflection.SERVICE_NAME), self._server)

@@ -1,0 +1,193 @@
+"""DocumentedRestService: HTTP requests as gRPC calls."""
+
+import json
+import logging
+from collections.abc import Callable, Iterable, Iterator
+from functools import wraps
+from itertools import chain
+from typing import Any, TypeVar, cast
+from urllib.parse import unquote
+
+import grpc
+from google.api import httpbody_pb2
+from modelregistry.v1 import documented_rest_service_pb2 as pb
+from modelregistry.v1 import documented_rest_service_pb2_grpc
+
+from registry_service.domain.models import Model, is_model_id
+from registry_service.services.use_cases import UseCases
+from registry_service.transport.grpc.calls import StreamLimit, expect_client
+from registry_service.transport.grpc.http_download import plan_download
+from registry_service.transport.rest import answers
+from registry_service.transport.rest.answers import Answer, RestError
+from registry_service.transport.rest.documents import document
+from registry_service.transport.rest.errors import answer_to
+from registry_service.transport.rest.forms import MEDIA_TYPE, changes, form_texts
+from registry_service.transport.rest.queries import query_of
+from registry_service.transport.rest.registering import Registration
+
+logger = logging.getLogger(__name__)
+
+_PATH = "x-envoy-original-path"
+
+Method = TypeVar("Method", bound=Callable[..., Any])
+
+
+def _unary(method: Method) -> Method:
+    """Lets a method return an Answer, and answers its errors."""
+
+    @wraps(method)
+    def run(self: object, request: Any, context: grpc.ServicerContext) -> httpbody_pb2.HttpBody:
+        try:
+            answer: Answer = method(self, request, context)
+        except Exception as error:  # noqa: BLE001 - each has an answer
+            answer = _answer_to(error, context)
+        return _sent(answer, context)
+
+    return cast("Method", run)
+
+
+def _streaming(method: Method) -> Method:
+    """Answers the errors that come before a method's first message."""
+
+    @wraps(method)
+    def run(self: object, request: Any, context: grpc.ServicerContext) -> Iterator[httpbody_pb2.HttpBody]:
+        messages = iter(method(self, request, context))
+        try:
+            first = next(messages)
+        except Exception as error:  # noqa: BLE001 - each has an answer
+            yield _sent(_answer_to(error, context), context)
+            return
+        yield from chain((first,), messages)
+
+    return cast("Method", run)
+
+
+def _answer_to(error: Exception, context: grpc.ServicerContext) -> Answer:
+    if not context.is_active():
+        raise error  # nobody is there to hear an answer; what broke off is the client's stream
+    answer = answer_to(error)
+    if answer is answers.INTERNAL:
+        logger.error("unexpected error", exc_info=error)
+    return answer
+
+
+def _sent(answer: Answer, context: grpc.ServicerContext) -> httpbody_pb2.HttpBody:
+    metadata = [("x-http-status", str(answer.status)), ("x-content-type", answer.content_type)]
+    if answer.body:
+        metadata.append(("x-content-length", str(len(answer.body))))
+    context.send_initial_metadata(tuple(metadata))
+    return httpbody_pb2.HttpBody(content_type=answer.content_type, data=answer.body)
+
+
+class DocumentedRestServicer(documented_rest_service_pb2_grpc.DocumentedRestServiceServicer):
+    """Hands bodies to `transport.rest`, calls one use case, answers."""
+
+    def __init__(self, use_cases: UseCases, streams: StreamLimit) -> None:
+        self._use_cases = use_cases
+        self._streams = streams
+
+    @_unary
+    def RegisterModel(self, request_iterator: Iterator[httpbody_pb2.HttpBody], context: grpc.ServicerContext) -> Answer:
+        first = next(request_iterator, httpbody_pb2.HttpBody())
+        chunks = (message.data for message in chain((first,), request_iterator))
+        model = Registration(self._use_cases.register_model, lambda: expect_client(context)).run(
+            first.content_type, chunks
+        )
+        return answers.text(201, model.id)
+
+    @_streaming
+    def ListModels(
+        self, request: pb.DocumentedRestServiceListModelsRequest, context: grpc.ServicerContext
+    ) -> Iterator[httpbody_pb2.HttpBody]:
+        query = query_of(_headers(context).get(_PATH, ""))
+        pages = self._use_cases.find_models(query.node)
+        # The first page before the headers: an error may still become a status of its own.
+        first = next(pages, None)
+        if first is None and query.must_match:
+            raise RestError(answers.MODELS_NOT_FOUND)
+        second = next(pages, None)
+        if second is None:
+            yield _sent(Answer(status=200, content_type=answers.JSON, body=b"[" + _joined(first or ()) + b"]"), context)
+            return
+        with self._streams.hold():
+            context.send_initial_metadata((("x-http-status", "200"),))
+            yield httpbody_pb2.HttpBody(content_type=answers.JSON, data=b"[" + _joined(first or ()))
+            for page in chain((second,), pages):
+                yield httpbody_pb2.HttpBody(data=b"," + _joined(page))
+            yield httpbody_pb2.HttpBody(data=b"]")
+
+    @_unary
+    def GetModel(self, request: pb.DocumentedRestServiceGetModelRequest, context: grpc.ServicerContext) -> Answer:
+        return answers.json_answer(200, document(self._use_cases.get_model(_model_id(request.id, context))))
+
+    @_unary
+    def UpdateModel(
+        self, request_iterator: Iterator[pb.DocumentedRestServiceUpdateModelRequest], context: grpc.ServicerContext
+    ) -> Answer:
+        first = next(request_iterator, pb.DocumentedRestServiceUpdateModelRequest())
+        model_id = _model_id(first.id, context)
+        chunks = (message.content.data for message in chain((first,), request_iterator))
+        found = changes(form_texts(first.content.content_type, chunks))
+        expect_client(context)  # an urlencoded form doesn't say where it ends
+        self._use_cases.update_model(model_id, found, touch=True)
+        return answers.COMPLETED
+
+    @_unary
+    def DeleteModel(self, request: pb.DocumentedRestServiceDeleteModelRequest, context: grpc.ServicerContext) -> Answer:
+        self._use_cases.delete_model(_model_id(request.id, context))
+        return answers.DELETED
+
+    @_streaming
+    def DownloadModelFiles(
+        self, request: pb.DocumentedRestServiceDownloadModelFilesRequest, context: grpc.ServicerContext
+    ) -> Iterator[httpbody_pb2.HttpBody]:
+        headers = _headers(context)
+        model = self._use_cases.get_model(_model_id(request.id, context))
+        # The interactive page cannot show a ZIP.
+        content_type = "application/octet-stream" if headers.get("referer", "").endswith("/docs") else MEDIA_TYPE
+        plan = plan_download(model, headers, content_type)
+        pieces = self._use_cases.read_artifact.pieces(model, plan.offset, plan.length)
+        first = next(pieces, b"")
+        context.send_initial_metadata(plan.metadata)
+        yield httpbody_pb2.HttpBody(content_type=plan.content_type, data=first)
+        for piece in pieces:
+            yield httpbody_pb2.HttpBody(data=piece)
+
+    @_unary
+    def ListProjects(
+        self, request: pb.DocumentedRestServiceListProjectsRequest, context: grpc.ServicerContext
+    ) -> Answer:
+        return answers.GETI_NOT_CONFIGURED
+
+    @_unary
+    def GetProject(self, request: pb.DocumentedRestServiceGetProjectRequest, context: grpc.ServicerContext) -> Answer:
+        return answers.GETI_NOT_CONFIGURED
+
+    @_unary
+    def ImportModels(
+        self, request: pb.DocumentedRestServiceImportModelsRequest, context: grpc.ServicerContext
+    ) -> Answer:
+        try:
+            json.loads(request.content.data)
+        except json.JSONDecodeError as error:
+            return answers.json_invalid(error.pos, error.msg)
+        except (ValueError, RecursionError):
+            return answers.json_invalid(0, "Not JSON")
+        return answers.GETI_NOT_CONFIGURED
+
+
+def _headers(context: grpc.ServicerContext) -> dict[str, str]:
+    return {key: value for key, value in context.invocation_metadata() if isinstance(value, str)}
+
+
+def _model_id(bound: str, context: grpc.ServicerContext) -> str:
+    """Returns the id in the address: what the gateway binds may be a query's `id` instead."""
+    path = _headers(context).get(_PATH)
+    model_id = bound if path is None else unquote(path.partition("?")[0].split("/")[2])
+    if not is_model_id(model_id):
+        raise RestError(answers.INVALID_ID)
+    return model_id
+
+
+def _joined(models: Iterable[Model]) -> bytes:
+    return b",".join(answers.json_bytes(document(model)) for model in models)

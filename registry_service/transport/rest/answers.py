@@ -1,0 +1,94 @@
+"""What the documented REST API answers: statuses, texts and JSON, without a transport."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+TEXT = "text/plain; charset=utf-8"
+JSON = "application/json"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """A whole answer."""
+
+    status: int
+    content_type: str
+    body: bytes = b""
+
+
+class RestError(Exception):
+    """The request is answered with something else than was asked for."""
+
+    def __init__(self, answer: Answer) -> None:
+        super().__init__(answer.status)
+        self.answer = answer
+
+
+def text(status: int, body: str) -> Answer:
+    """Answers a text."""
+    # What a client wrote comes back in some texts, and need not be Unicode.
+    return Answer(status=status, content_type=TEXT, body=body.encode(errors="replace"))
+
+
+def json_answer(status: int, body: object) -> Answer:
+    """Answers JSON."""
+    return Answer(status=status, content_type=JSON, body=json_bytes(body))
+
+
+def json_bytes(value: object) -> bytes:
+    """Writes JSON as the documented API does: no spaces, text as it is."""
+    return json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode(errors="replace")
+
+
+def detail(status: int, message: str) -> Answer:
+    """Answers `{"detail": "..."}`."""
+    return json_answer(status, {"detail": message})
+
+
+def details(items: Sequence[Mapping[str, object]]) -> Answer:
+    """Answers 422 with what is wrong with each field, in the words of FastAPI."""
+    return json_answer(422, {"detail": items})
+
+
+def json_invalid(position: int, error: str) -> Answer:
+    """Answers 422 to a body that is no JSON."""
+    return details(
+        [
+            {
+                "type": "json_invalid",
+                "loc": ["body", position],
+                "msg": "JSON decode error",
+                "input": {},
+                "ctx": {"error": error},
+            }
+        ]
+    )
+
+
+INVALID_ID = detail(400, "Invalid format for model ID.")
+BROKEN_BODY = detail(400, "There was an error parsing the body")
+MODEL_NOT_FOUND = text(404, "Model not found.\n")
+MODELS_NOT_FOUND = text(404, "Model(s) not found.\n")
+FILES_NOT_FOUND = text(404, "Model files not found.\n")
+NOTHING_TO_CHANGE = json_answer(
+    400,
+    {
+        "status": "error",
+        "message": "Invalid request. Check the request body and ensure at least 1 supported field is provided.",
+    },
+)
+COMPLETED = json_answer(200, {"status": "completed"})
+DELETED = Answer(status=204, content_type=TEXT)
+UNAVAILABLE = text(503, "The service cannot do this at present; try again later.\n")
+INTERNAL = text(500, "Internal Server Error")
+GETI_NOT_CONFIGURED = text(
+    500,
+    "ValueError\n\nOne or more of the following environment variables are not set: GETI_HOST, GETI_ORGANIZATION_ID, "
+    "GETI_WORKSPACE_ID, GETI_TOKEN, and/or GETI_SERVER_API_VERSION.",
+)
+
+
+def conflict(model_id: str) -> Answer:
+    """Answers 409, naming the other model."""
+    return text(409, f"The requested action could not be completed due to a conflict with model '{model_id}'.")

@@ -1,0 +1,54 @@
+"""The one table from the domain's errors to the documented REST API's answers."""
+
+from collections.abc import Callable
+
+from registry_service.domain import errors
+from registry_service.domain.errors import AlreadyExistsError, InvalidArgumentError, RegistryError
+from registry_service.transport.rest import answers
+from registry_service.transport.rest.answers import Answer, RestError
+
+
+def _conflict(error: RegistryError) -> Answer:
+    if not isinstance(error, AlreadyExistsError):
+        raise TypeError(error)
+    return answers.conflict(error.model_id)
+
+
+def _invalid(error: RegistryError) -> Answer:
+    if not isinstance(error, InvalidArgumentError):
+        raise TypeError(error)
+    return answers.details(
+        [
+            {
+                "type": "value_error",
+                "loc": ["body", "file" if violation.field.startswith("artifact") else violation.field],
+                "msg": f"Value error, {violation.description}",
+                "input": None,
+            }
+            for violation in error.violations
+        ]
+    )
+
+
+_ANSWERS: dict[type[RegistryError], Callable[[RegistryError], Answer]] = {
+    errors.NotFoundError: lambda _: answers.MODEL_NOT_FOUND,
+    errors.InvalidArgumentError: _invalid,
+    errors.AlreadyExistsError: _conflict,
+    errors.ArtifactTooLargeError: lambda error: answers.detail(413, error.message),
+    # The store works, and does not have it: nothing that another try could change.
+    errors.DataLossError: lambda _: answers.FILES_NOT_FOUND,
+    errors.AbortedError: lambda _: answers.UNAVAILABLE,
+    errors.ResourceExhaustedError: lambda _: answers.UNAVAILABLE,
+    errors.DeadlineExceededError: lambda _: answers.UNAVAILABLE,
+    errors.UnavailableError: lambda _: answers.UNAVAILABLE,
+}
+
+
+def answer_to(error: Exception) -> Answer:
+    """Returns what answers an error: that of the nearest class in the table, 500 for what nobody foresaw."""
+    if isinstance(error, RestError):
+        return error.answer
+    for kind in type(error).__mro__:
+        if kind in _ANSWERS and isinstance(error, RegistryError):
+            return _ANSWERS[kind](error)
+    return answers.INTERNAL

@@ -1,0 +1,291 @@
+"""The fields of a form, judged: what registers a model, and what changes one."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import PureWindowsPath
+from urllib.parse import parse_qsl
+
+from registry_service.domain.models import (
+    MAX_SIZE,
+    ZIP_MEDIA_TYPES,
+    ArtifactSpec,
+    ModelFields,
+    ModelSpec,
+    is_model_id,
+)
+from registry_service.transport.rest import answers
+from registry_service.transport.rest.answers import RestError
+from registry_service.transport.rest.multipart import MultipartReader, PartHeader
+from registry_service.transport.rest.values import FieldError, integer, json_object, labels, number, precision
+
+MEDIA_TYPE = "application/zip"
+"""Of every artifact of this API, whatever its content is."""
+MAX_TEXT_BYTES = 2 * 1024 * 1024
+"""Of one text; what it means may take METADATA_MAX_BYTES, but JSON escapes take up to six times as much."""
+_MAX_FORM_BYTES = 8 * 1024 * 1024
+
+_REQUIRED = ("name", "version")
+_PLAIN_TEXTS = (
+    "target_device",
+    "format",
+    "origin",
+    "project_id",
+    "project_name",
+    "category",
+    "target_device_type",
+    "architecture",
+)
+_OBJECTS = ("overview", "optimization_capabilities")
+_KNOWN = frozenset(
+    {*_REQUIRED, *_PLAIN_TEXTS, *_OBJECTS, "score", "size", "precision", "labels", "id", "created_date", "file"}
+)
+IDENTITY = frozenset({"name", "version", "project_id", "project_name", "precision"})
+
+
+class Texts:
+    """The texts of a form by name, bounded; of repeated ones the last counts, but for labels."""
+
+    def __init__(self) -> None:
+        self._texts: dict[str, list[str]] = {}
+        self._size = 0
+        self._errors: dict[str, FieldError] = {}
+
+    @property
+    def names(self) -> list[str]:
+        """The names that came, in their order."""
+        return list(self._texts)
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._texts
+
+    def last(self, name: str) -> str | None:
+        """Returns a text, None where there is none."""
+        return self._texts[name][-1] if name in self._texts else None
+
+    def all(self, name: str) -> Sequence[str]:
+        """Returns every text of that name."""
+        return self._texts.get(name, [])
+
+    def errors(self) -> Iterator[FieldError]:
+        """Yields what could not be taken as texts."""
+        yield from self._errors.values()
+
+    def add(self, name: str, data: bytes) -> None:
+        """Takes a text.
+
+        Raises:
+            RestError: 413, there are too many of them.
+        """
+        self._size += len(data) + len(name)
+        if self._size > _MAX_FORM_BYTES:
+            raise RestError(answers.detail(413, f"The fields take more than {_MAX_FORM_BYTES} bytes."))
+        self._errors.pop(name, None)
+        try:
+            value = data.decode()
+        except UnicodeDecodeError:
+            value = ""
+            self._errors[name] = FieldError("string_unicode", name, "Input should be valid UTF-8", None)
+        self._texts.setdefault(name, []).append(value)
+
+    def refuse(self, name: str, kind: str, message: str) -> None:
+        """Notes that what came under a name is no text that could be taken."""
+        self._texts.setdefault(name, []).append("")
+        self._errors[name] = FieldError(kind, name, message, None)
+
+
+def read_text(reader: MultipartReader, part: PartHeader, texts: Texts) -> None:
+    """Takes a part that is not the file."""
+    if part.file_name is not None:
+        if part.name in _KNOWN:
+            texts.refuse(part.name, "string_type", "Input should be a valid string")
+        else:
+            texts.add(part.name, b"")
+        return
+    try:
+        texts.add(part.name, reader.text(MAX_TEXT_BYTES))
+    except ValueError:
+        texts.refuse(part.name, "string_too_long", f"String should have at most {MAX_TEXT_BYTES} bytes")
+
+
+def form_texts(content_type: str, chunks: Iterator[bytes]) -> Texts:
+    """Reads the texts of a form of either kind, files left out; none from what is no form.
+
+    Raises:
+        RestError: It is broken, or too large.
+    """
+    media_type = content_type.partition(";")[0].strip().lower()
+    if media_type == "application/x-www-form-urlencoded":
+        return urlencoded_texts(chunks)
+    texts = Texts()
+    if media_type == "multipart/form-data":
+        reader = MultipartReader(chunks, content_type)
+        for part in reader.parts():
+            if part.name != "file":
+                read_text(reader, part, texts)
+    return texts
+
+
+def urlencoded_texts(chunks: Iterator[bytes]) -> Texts:
+    """Reads application/x-www-form-urlencoded.
+
+    Raises:
+        RestError: 413, it is too large.
+    """
+    body = bytearray()
+    for chunk in chunks:
+        body += chunk
+        if len(body) > _MAX_FORM_BYTES:
+            raise RestError(answers.detail(413, f"The fields take more than {_MAX_FORM_BYTES} bytes."))
+    texts = Texts()
+    try:
+        # Through latin-1, so that the bytes of each value are judged by themselves.
+        pairs = parse_qsl(body.decode("latin-1"), keep_blank_values=True, encoding="latin-1", max_num_fields=1000)
+    except ValueError:
+        raise RestError(answers.BROKEN_BODY) from None
+    for name, value in pairs:
+        texts.add(name.encode("latin-1").decode(errors="replace"), value.encode("latin-1"))
+    return texts
+
+
+@dataclass(slots=True)
+class RegistrationForm:
+    """What has come of a registration so far."""
+
+    texts: Texts = field(default_factory=Texts)
+    file: PartHeader | None = None
+    """The last file."""
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether the required texts are there, so that an answer need not wait for them."""
+        return all(name in self.texts for name in _REQUIRED)
+
+    @property
+    def has_identity(self) -> bool:
+        """Whether every text came by which a model can clash with another."""
+        return all(name in self.texts for name in IDENTITY)
+
+    def spec(self, *, is_whole: bool = True) -> ModelSpec:
+        """Returns what to register; what may still come, unless `is_whole`, is not missed.
+
+        Raises:
+            RestError: Something is wrong.
+        """
+        texts = self.texts
+        model_id = texts.last("id") or ""
+        if not model_id.strip():
+            model_id = ""
+        if model_id and not is_model_id(model_id):
+            raise RestError(answers.INVALID_ID)
+        items = [error.item for error in self._errors() if is_whole or error.item["type"] != "missing"]
+        if items:
+            raise RestError(answers.details(items))
+        values: dict[str, object] = {
+            name: json_object(name, texts.last(name) or "") for name in _OBJECTS if name in texts
+        }
+        if "labels" in texts:
+            values["labels"] = labels(texts.all("labels"))
+        unknown = [name for name in texts.names if name not in _KNOWN]
+        if unknown:
+            raise RestError(answers.text(422, f"Unsupported key(s) found: {', '.join(unknown)[:1000]}\n"))
+        artifact = _artifact(self.file) if self.file is not None else ArtifactSpec()
+        # A blank text is as good as none.
+        values |= {name: value for name in _PLAIN_TEXTS if (value := texts.last(name))}
+        if text := texts.last("precision"):
+            values["precision"] = precision(text)
+        if text := texts.last("score"):
+            values["score"] = number("score", text)
+        return ModelSpec(
+            fields=ModelFields(name=texts.last("name") or "", version=texts.last("version") or "", **values),  # type: ignore[arg-type]
+            id=model_id,
+            created_date=texts.last("created_date") or "",
+            artifact=artifact,
+        )
+
+    def _errors(self) -> Iterator[FieldError]:
+        texts = self.texts
+        if "file" in texts:
+            message = "Value error, Expected UploadFile, received: <class 'str'>"
+            yield FieldError("value_error", "file", message, texts.last("file"))
+        elif self.file is None:
+            yield FieldError("missing", "file", "Field required", None)
+        for name in _REQUIRED:
+            value = texts.last(name)
+            if value is None:
+                yield FieldError("missing", name, "Field required", None)
+            elif not value.strip():
+                yield FieldError("value_error", name, "Value error, must not be blank", value)
+        yield from _number_errors(texts, {"score": number, "size": integer})
+        yield from texts.errors()
+
+
+def _shown_size(name: str, text: str) -> int:
+    """Reads a size that the registry is to show (`FieldError`)."""
+    size = integer(name, text)
+    if not 0 <= size <= MAX_SIZE:
+        raise FieldError("value_error", name, f"Value error, must be from 0 to {MAX_SIZE}", text)
+    return size
+
+
+def _number_errors(texts: Texts, readers: Mapping[str, Callable[[str, str], float]]) -> Iterator[FieldError]:
+    for name, read in readers.items():
+        value = texts.last(name)
+        if value is None:
+            continue
+        try:
+            read(name, value)
+        except FieldError as error:
+            yield error
+
+
+def _artifact(file: PartHeader) -> ArtifactSpec:
+    """Returns what a file part says of itself.
+
+    Raises:
+        RestError: 422, its type is none of a ZIP, or its name leads out of its folder.
+    """
+    # To the letter, as documented: other writings were never accepted.
+    if file.content_type not in ZIP_MEDIA_TYPES:
+        raise RestError(answers.text(422, f"Unsupported file type found: {file.content_type[:200] or None}\n"))
+    path = PureWindowsPath(file.file_name or "model.zip")  # parts it at / and \ alike
+    if ".." in path.parts or not path.name:
+        error = FieldError("value_error", "file", "Value error, the file name must be a plain one", file.file_name)
+        raise RestError(answers.details([error.item]))
+    return ArtifactSpec(file_name=path.name, media_type=MEDIA_TYPE)
+
+
+def changes(texts: Texts) -> Mapping[str, object]:
+    """Returns the new values of a model's fields by name; a blank text, and what is no field, changes nothing.
+
+    Raises:
+        RestError: Something is wrong, or nothing is left to change.
+    """
+    items = [error.item for error in _change_errors(texts)]
+    if items:
+        raise RestError(answers.details(items))
+    readers: dict[str, Callable[[str], object]] = {
+        **dict.fromkeys((*_REQUIRED, *_PLAIN_TEXTS, "created_date"), str),
+        **{name: partial(json_object, name) for name in _OBJECTS},
+        "labels": lambda _: labels(texts.all("labels")),
+        "precision": precision,
+        "score": partial(number, "score"),
+        "size": partial(integer, "size"),
+    }
+    found = {name: read(text) for name, read in readers.items() if (text := texts.last(name))}
+    if not found:
+        raise RestError(answers.NOTHING_TO_CHANGE)
+    if "size" in found:
+        found["documented_size"] = found.pop("size")
+    return found
+
+
+def _change_errors(texts: Texts) -> Iterator[FieldError]:
+    for error in texts.errors():
+        if error.field in _KNOWN - {"id", "file"}:
+            yield error
+    yield from _number_errors(texts, {"score": number, "size": _shown_size})
+    for name in _REQUIRED:
+        value = texts.last(name)
+        if value and not value.strip():
+            yield FieldError("value_error", name, "Value error, must not be blank", value)

@@ -1,0 +1,85 @@
+"""The query of GET /models: six filters, and what is wrong with it."""
+
+from collections.abc import Callable, Mapping
+from urllib.parse import parse_qsl
+
+from registry_service.domain.filter import And, Comparator, Field, Kind, Node, Pattern, Restriction
+from registry_service.transport.rest import answers
+from registry_service.transport.rest.answers import RestError
+
+_MAX_KEYS = 1000
+_BAD_CHARACTERS = "<%'"
+
+
+def _contains(name: str) -> Callable[[str], Node]:
+    """Whatever the case, and literally; a blank value matches every model that has the field."""
+    field = Field((name,), Kind.TEXT)
+
+    def node(value: str) -> Node:
+        return Restriction(field, Comparator.CONTAINS, Pattern((value,)))
+
+    return node
+
+
+def _precision(value: str) -> Node:
+    # Precisions are stored in lower case; each is compared by itself.
+    parts = ("", value.lower(), "") if value else ("", "")
+    return Restriction(Field(("precision",), Kind.LIST), Comparator.CONTAINS, Pattern(parts))
+
+
+def _version(value: str) -> Node:
+    # No version is empty, so a blank one matches none.
+    return Restriction(Field(("version",), Kind.TEXT), Comparator.EQUAL, Pattern((value,)))
+
+
+_FILTERS: Mapping[str, Callable[[str], Node]] = {
+    "name": _contains("name"),
+    "project_name": _contains("project_name"),
+    "category": _contains("category"),
+    "architecture": _contains("architecture"),
+    "precision": _precision,
+    "version": _version,
+}
+
+
+class ModelQuery:
+    """What a query asks for."""
+
+    def __init__(self, filters: Mapping[str, str]) -> None:
+        self._filters = filters
+
+    @property
+    def must_match(self) -> bool:
+        """Whether no match is an error: not without a filter, nor with blank ones alone."""
+        return any(self._filters.values())
+
+    @property
+    def node(self) -> Node | None:
+        """The filter, None where every model is asked for."""
+        nodes = [_FILTERS[name](value) for name, value in self._filters.items()]
+        return And(tuple(nodes)) if len(nodes) > 1 else (nodes[0] if nodes else None)
+
+
+def query_of(path: str) -> ModelQuery:
+    """Reads the query of an address as it was sent.
+
+    Raises:
+        RestError: 422 for a key that is no filter, or a NUL; 400 for a character that is not allowed.
+    """
+    _, _, query = path.partition("?")
+    try:
+        # Bytes that are no UTF-8 become a character that no stored text has to have.
+        pairs = parse_qsl(query, keep_blank_values=True, errors="replace", max_num_fields=_MAX_KEYS)
+    except ValueError:
+        raise RestError(answers.text(422, "Too many query parameters.\n")) from None
+    unknown = list(dict.fromkeys(key for key, _ in pairs if key not in _FILTERS))
+    if unknown:
+        raise RestError(answers.text(422, f"Invalid query parameter(s): {', '.join(unknown)}\n"))
+    filters = dict(pairs)  # of a repeated key the last value
+    for name, value in filters.items():
+        if any(character in value for character in _BAD_CHARACTERS):
+            message = f"The value provided for '{name}' must not contain special characters like <, %, '."
+            raise RestError(answers.text(400, message))
+        if "\0" in value:
+            raise RestError(answers.text(422, f"The value provided for '{name}' must not contain a NUL character.\n"))
+    return ModelQuery(filters)

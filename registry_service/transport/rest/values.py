@@ -1,0 +1,144 @@
+"""The texts of a form as values: numbers, JSON, lists of labels, precisions."""
+
+import ast
+import json
+import math
+import re
+from collections.abc import Mapping, Sequence
+from typing import NoReturn
+
+from registry_service.domain.models import MAX_JSON_DEPTH, PRECISIONS, Json
+from registry_service.transport.rest import answers
+from registry_service.transport.rest.answers import RestError
+
+_MAX_LITERAL = 65_536
+_INTEGER = re.compile(r"\s*([+-]?\d+(?:_\d+)*)(?:\.0+)?\s*", re.ASCII)
+_NUMBER = re.compile(r"\s*[+-]?(?:\d+(?:_\d+)*(?:\.(?:\d+(?:_\d+)*)?)?|\.\d+)(?:[eE][+-]?\d+)?\s*", re.ASCII)
+_MAX_DIGITS = 4300
+
+
+class FieldError(Exception):
+    """A field is wrong: one item of FastAPI's list."""
+
+    def __init__(self, kind: str, name: str, message: str, value: object) -> None:
+        super().__init__(message)
+        self.field = name
+        shown = value[:100] if isinstance(value, str) else value
+        self.item: Mapping[str, object] = {"type": kind, "loc": ["body", name], "msg": message, "input": shown}
+
+
+def number(name: str, text: str) -> float:
+    """Reads a finite number (`FieldError`)."""
+    if not _NUMBER.fullmatch(text):
+        raise FieldError(
+            "float_parsing", name, "Input should be a valid number, unable to parse string as a number", text
+        )
+    value = float(text)
+    if not math.isfinite(value):
+        raise FieldError("finite_number", name, "Input should be a finite number", text)
+    return value
+
+
+def integer(name: str, text: str) -> int:
+    """Reads an integer (`FieldError`)."""
+    found = _INTEGER.fullmatch(text)
+    if found is None:
+        raise FieldError(
+            "int_parsing", name, "Input should be a valid integer, unable to parse string as an integer", text
+        )
+    if len(found[1]) > _MAX_DIGITS:
+        raise FieldError(
+            "int_parsing_size", name, "Unable to parse input string as an integer, exceeded maximum size", text
+        )
+    return int(found[1])
+
+
+def precision(text: str) -> tuple[str, ...]:
+    """Reads the one precision that a form can name.
+
+    Raises:
+        RestError: 400, it is no precision.
+    """
+    value = text.lower()
+    if value not in PRECISIONS:
+        raise RestError(answers.text(400, f"{value[:1000]} is not a supported precision.\n"))
+    return (value,)
+
+
+def json_object(name: str, text: str) -> Json:
+    """Reads a JSON object or text.
+
+    Raises:
+        RestError: 422, it is neither, or nothing that every reader could take.
+    """
+    try:
+        value = _plain(json.loads(text, parse_constant=_refuse))
+    except (ValueError, RecursionError):
+        value = None
+    if not isinstance(value, str | Mapping):
+        raise RestError(answers.detail(422, f"{name} is not a valid JSON object."))
+    return value
+
+
+def labels(texts: Sequence[str]) -> tuple[Json, ...]:
+    """Reads labels: one list, as JSON or as Python writes it, of texts or objects; or each text a label.
+
+    Raises:
+        RestError: 422, they are something else.
+    """
+    if len(texts) > 1:
+        found: object = [text for text in texts if text]
+    elif not texts or not texts[0].strip():
+        found = []
+    else:
+        found = _list(texts[0])
+    try:
+        value = _plain(found)
+    except ValueError:
+        value = None
+    if not isinstance(value, list) or not all(isinstance(label, str | Mapping) for label in value):
+        raise RestError(answers.detail(422, "labels is not a valid list of texts or objects."))
+    return tuple(value)
+
+
+def _list(text: str) -> object:
+    try:
+        return json.loads(text, parse_constant=_refuse)
+    except (ValueError, RecursionError):
+        pass
+    if len(text) > _MAX_LITERAL:  # its parser takes a hundred times the memory
+        return None
+    try:
+        return ast.literal_eval(text.strip())
+    except (ValueError, SyntaxError, TypeError, RecursionError, MemoryError):
+        return None
+
+
+def _refuse(constant: str) -> NoReturn:
+    raise ValueError(constant)
+
+
+def _plain(value: object, depth: int = 1) -> Json:
+    """Returns what is JSON, can be stored, and can be read back through every API (`ValueError`)."""
+    match value:
+        case None | bool():
+            return value
+        case str():
+            return _checked(value)
+        case int() | float():
+            if not -1e308 < value < 1e308:  # also refuses NaN
+                raise ValueError(value)
+            return value
+        case list() if depth <= MAX_JSON_DEPTH:
+            return [_plain(item, depth + 1) for item in value]
+        case dict() if depth <= MAX_JSON_DEPTH:
+            return {_checked(key): _plain(item, depth + 1) for key, item in value.items()}
+        case _:
+            raise ValueError(type(value).__name__)
+
+
+def _checked(text: object) -> str:
+    if not isinstance(text, str) or "\0" in text:
+        raise ValueError("no text that can be stored")
+    text.encode()  # half of a surrogate pair is no text
+    return text

@@ -1,0 +1,369 @@
+"""What the documented REST API's contract (tests/rest_contract) cannot say case by case."""
+
+import http.client
+import json
+import os
+import socket
+import uuid
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, contextmanager
+from pathlib import Path
+
+import httpx
+import psutil
+import pytest
+
+from tests.folders import passable_folder
+from tests.products import Product, running_up
+from tests.waiting import eventually
+
+MIB = 1024 * 1024
+BOUNDARY = "----------------boundary"
+FORM = f"multipart/form-data; boundary={BOUNDARY}"
+ZIP = "application/zip"
+
+
+@pytest.fixture(scope="module")
+def folder() -> Iterator[Path]:
+    with passable_folder() as folder:
+        yield folder
+
+
+@pytest.fixture(scope="module")
+def product(folder: Path) -> Iterator[Product]:
+    with running_up(folder, unary_timeout_seconds=10) as product:
+        yield product
+
+
+@pytest.fixture
+def rest(product: Product) -> Iterator[httpx.Client]:
+    with httpx.Client(base_url=product.rest_url, timeout=60) as client:
+        yield client
+
+
+def objects(folder: Path) -> set[Path]:
+    """Every file that the artifact store keeps."""
+    return {path for path in (folder / "data" / "artifacts").rglob("*") if path.is_file()}
+
+
+def new_id() -> str:
+    return f"rest-{uuid.uuid4()}"
+
+
+def texts(**fields: str) -> bytes:
+    """The parts of a form that are no files."""
+    return b"".join(
+        f'--{BOUNDARY}\r\nContent-Disposition: form-data; name="{name}"\r\n\r\n{value}\r\n'.encode()
+        for name, value in fields.items()
+    )
+
+
+def file_head(content_type: str = ZIP) -> bytes:
+    """The beginning of the file's part."""
+    return (
+        f'--{BOUNDARY}\r\nContent-Disposition: form-data; name="file"; filename="model.zip"\r\n'
+        f"Content-Type: {content_type}\r\n\r\n"
+    ).encode()
+
+
+END = f"--{BOUNDARY}--\r\n".encode()
+
+
+def register(rest: httpx.Client, data: bytes = b"weights", **fields: str) -> str:
+    fields = {"name": new_id(), "version": "1"} | fields
+    answer = rest.post("/models", data=fields, files={"file": ("model.zip", data, ZIP)})
+    assert answer.status_code == 201, answer.text
+    return answer.text
+
+
+@contextmanager
+def slow_upload(product: Product, beginning: bytes, length: int = 1024 * MIB) -> Iterator[socket.socket]:
+    """A POST /models of which only the beginning is sent."""
+    with closing(socket.create_connection(("127.0.0.1", product.rest_port), timeout=20)) as connection:
+        head = f"POST /models HTTP/1.1\r\nHost: registry\r\nContent-Type: {FORM}\r\nContent-Length: {length}\r\n\r\n"
+        connection.sendall(head.encode() + beginning)
+        yield connection
+
+
+def answer_of(connection: socket.socket) -> tuple[int, str]:
+    reply = http.client.HTTPResponse(connection)
+    reply.begin()
+    return reply.status, reply.read().decode()
+
+
+# ---- Registration
+
+
+def test_texts_may_follow_a_large_file(rest: httpx.Client) -> None:
+    model_id, data = new_id(), os.urandom(20 * MIB)
+    body = file_head() + data + b"\r\n" + texts(name=new_id(), version="7", id=model_id, precision="INT8") + END
+    answer = rest.post("/models", content=body, headers={"Content-Type": FORM})
+    assert (answer.status_code, answer.text) == (201, model_id)
+    model = rest.get(f"/models/{model_id}").json()
+    assert (model["version"], model["precision"], model["size"]) == ("7", ["int8"], len(data))
+    assert rest.get(f"/models/{model_id}/files").content == data
+
+
+def test_a_form_may_arrive_byte_by_byte(product: Product, rest: httpx.Client) -> None:
+    body = texts(name=new_id(), version="1") + file_head() + b"weights\r\n--not the boundary\r\n" + END
+    with slow_upload(product, b"", len(body)) as connection:
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        for i in range(len(body)):
+            connection.sendall(body[i : i + 1])
+        status, model_id = answer_of(connection)
+    assert status == 201
+    assert rest.get(f"/models/{model_id}/files").content == b"weights\r\n--not the boundary"
+
+
+@pytest.mark.parametrize(
+    ("fields", "content_type", "status"),
+    [
+        ({"score": "high"}, ZIP, 422),
+        ({"overview": "words"}, ZIP, 422),
+        ({"precision": "fp64"}, ZIP, 400),
+        ({"id": "short"}, ZIP, 400),
+        ({"colour": "red"}, ZIP, 422),
+        ({"name": "n" * 5001}, ZIP, 422),
+        ({}, "text/plain", 422),
+    ],
+)
+def test_what_is_wrong_in_itself_is_answered_before_the_file_comes(
+    product: Product, folder: Path, fields: dict[str, str], content_type: str, status: int
+) -> None:
+    before = objects(folder)
+    beginning = texts(**{"name": new_id(), "version": "1", **fields}) + file_head(content_type)
+    with slow_upload(product, beginning) as connection:
+        assert answer_of(connection)[0] == status
+    assert objects(folder) == before
+
+
+def test_a_taken_id_is_answered_before_the_file_comes(product: Product, rest: httpx.Client) -> None:
+    model_id = register(rest, id=new_id())
+    with slow_upload(product, texts(name=new_id(), version="1", id=model_id) + file_head()) as connection:
+        status, text = answer_of(connection)
+    assert status == 409
+    assert model_id in text
+
+
+def test_a_taken_name_is_answered_once_the_file_goes_on(product: Product, rest: httpx.Client) -> None:
+    name = new_id()
+    model_id = register(rest, name=name)
+    with slow_upload(product, texts(name=name, version="1") + file_head()) as connection:
+        connection.sendall(bytes(2 * MIB))
+        status, text = answer_of(connection)
+    assert status == 409
+    assert model_id in text
+
+
+def test_a_project_that_follows_the_file_makes_another_model(rest: httpx.Client) -> None:
+    name = new_id()
+    register(rest, name=name)
+    body = texts(name=name, version="1") + file_head() + b"weights\r\n" + texts(project_name="Other") + END
+    assert rest.post("/models", content=body, headers={"Content-Type": FORM}).status_code == 201
+
+
+def test_a_wrong_text_is_judged_with_the_texts_that_follow_the_file(rest: httpx.Client, folder: Path) -> None:
+    before = objects(folder)
+    body = texts(score="high") + file_head() + b"weights\r\n" + texts(name="x") + END
+    answer = rest.post("/models", content=body, headers={"Content-Type": FORM})
+    assert answer.status_code == 422
+    found = {(item["type"], item["loc"][1]) for item in answer.json()["detail"]}
+    assert found == {("missing", "version"), ("float_parsing", "score")}
+    assert objects(folder) == before
+
+
+def test_of_two_files_the_first_leaves_nothing(rest: httpx.Client, folder: Path) -> None:
+    before = len(objects(folder))
+    body = texts(name=new_id(), version="1") + file_head() + bytes(9 * MIB) + b"\r\n" + file_head() + b"last\r\n" + END
+    answer = rest.post("/models", content=body, headers={"Content-Type": FORM})
+    assert rest.get(f"/models/{answer.text}/files").content == b"last"
+    assert len(objects(folder)) == before + 1
+
+
+def test_a_client_that_leaves_leaves_nothing(product: Product, folder: Path, rest: httpx.Client) -> None:
+    before = objects(folder)
+    model_id = new_id()
+    with slow_upload(product, texts(name=new_id(), version="1", id=model_id) + file_head()) as connection:
+        connection.sendall(bytes(20 * MIB))
+        eventually(lambda: objects(folder) != before, what="the upload's first part")
+    eventually(lambda: objects(folder) == before, what="the end of what it left")
+    assert rest.get(f"/models/{model_id}").status_code == 404
+
+
+def test_of_simultaneous_registrations_of_a_model_one_wins(rest: httpx.Client, folder: Path) -> None:
+    before = len(objects(folder))
+    name = new_id()
+
+    def attempt(n: int) -> int:
+        files = {"file": ("model.zip", bytes([n]) * 1000, ZIP)}
+        return rest.post("/models", data={"name": name, "version": "1"}, files=files).status_code
+
+    with ThreadPoolExecutor(8) as pool:
+        statuses = sorted(pool.map(attempt, range(8)))
+    assert statuses == [201] + [409] * 7
+    assert len(objects(folder)) == before + 1
+
+
+def test_others_are_served_during_an_upload_and_its_memory_is_flat(product: Product, rest: httpx.Client) -> None:
+    size = 200 * MIB
+    model_id = new_id()
+    head = texts(name=new_id(), version="1", id=model_id) + file_head()
+    tail = b"\r\n" + END
+    process = psutil.Process(product.processes()[0].pid)
+    before = process.memory_info().rss
+    with slow_upload(product, head, len(head) + size + len(tail)) as connection:
+        piece = os.urandom(MIB)
+        for n in range(size // MIB):
+            connection.sendall(piece)
+            if n % 40 == 0:
+                assert rest.get("/health").status_code == 200
+                assert rest.get(f"/models/{model_id}").status_code == 404
+        grown = process.memory_info().rss - before
+        connection.sendall(tail)
+        assert answer_of(connection) == (201, model_id)
+    assert grown < 100 * MIB
+    assert rest.get(f"/models/{model_id}").json()["size"] == size
+
+
+def test_more_uploads_than_places_wait_for_one(rest: httpx.Client) -> None:
+    with ThreadPoolExecutor(48) as pool:
+        ids = list(pool.map(lambda _: register(rest, bytes(1000)), range(96)))
+    assert len(set(ids)) == 96
+
+
+# ---- Downloads
+
+
+@pytest.mark.parametrize("http2", [False, True], ids=["http1", "http2"])
+def test_a_download_that_fails_breaks_its_connection(
+    product: Product, rest: httpx.Client, folder: Path, http2: bool
+) -> None:
+    before = objects(folder)
+    model_id = register(rest, bytes(30 * MIB))
+    (stored,) = objects(folder) - before
+    os.truncate(stored, 20 * MIB)
+    with (
+        httpx.Client(base_url=product.rest_url, http1=not http2, http2=http2, timeout=20) as client,
+        pytest.raises(httpx.RemoteProtocolError),
+    ):
+        client.get(f"/models/{model_id}/files")
+
+
+def test_a_file_that_is_gone_is_not_found(rest: httpx.Client, folder: Path) -> None:
+    before = objects(folder)
+    model_id = register(rest)
+    (stored,) = objects(folder) - before
+    stored.unlink()
+    answer = rest.get(f"/models/{model_id}/files")
+    assert (answer.status_code, answer.headers["content-type"]) == (404, "text/plain; charset=utf-8")
+    assert rest.delete(f"/models/{model_id}").status_code == 204
+
+
+def test_downloads_understand_ranges_and_conditions(rest: httpx.Client) -> None:
+    data = os.urandom(3 * MIB)
+    path = f"/models/{register(rest, data)}/files"
+    whole = rest.get(path)
+    etag, modified = whole.headers["etag"], whole.headers["last-modified"]
+    assert whole.headers["content-length"] == str(len(data))
+    assert whole.headers["content-disposition"] == 'attachment; filename="model.zip"'
+
+    head = rest.head(path)
+    assert (head.status_code, head.content) == (200, b"")
+    assert {name: head.headers[name] for name in ("content-length", "content-type", "etag")} == {
+        "content-length": str(len(data)),
+        "content-type": ZIP,
+        "etag": etag,
+    }
+
+    part = rest.get(path, headers={"Range": "bytes=1000000-1999999"})
+    assert (part.status_code, part.headers["content-type"]) == (206, ZIP)
+    assert part.headers["content-range"] == f"bytes 1000000-1999999/{len(data)}"
+    assert part.content == data[1_000_000:2_000_000]
+    assert rest.get(path, headers={"Range": "bytes=-10"}).content == data[-10:]
+    assert rest.get(path, headers={"Range": f"bytes={len(data)}-"}).status_code == 416
+
+    assert rest.get(path, headers={"Range": "bytes=0-9", "If-Range": etag}).status_code == 206
+    assert rest.get(path, headers={"Range": "bytes=0-9", "If-Range": '"other"'}).status_code == 200
+    for condition in ({"If-None-Match": etag}, {"If-Modified-Since": modified}):
+        unchanged = rest.get(path, headers=condition)
+        assert (unchanged.status_code, unchanged.content) == (304, b"")
+
+
+def test_a_head_of_no_model_says_so_without_a_body(rest: httpx.Client) -> None:
+    answer = rest.head(f"/models/{new_id()}/files")
+    assert (answer.status_code, answer.content) == (404, b"")
+
+
+# ---- Changes
+
+
+def test_a_change_ignores_a_large_file(rest: httpx.Client) -> None:
+    model_id = register(rest, origin="before")
+    answer = rest.put(f"/models/{model_id}", data={"origin": "after"}, files={"file": ("x", bytes(40 * MIB), ZIP)})
+    assert answer.json() == {"status": "completed"}
+    assert rest.get(f"/models/{model_id}").json()["origin"] == "after"
+
+
+def test_every_change_moves_the_date_of_the_last_one(rest: httpx.Client) -> None:
+    model_id = register(rest, origin="same")
+    first = rest.get(f"/models/{model_id}").json()
+    assert rest.put(f"/models/{model_id}", data={"origin": "same"}).status_code == 200
+    second = rest.get(f"/models/{model_id}").json()
+    assert second["last_updated_date"] > first["last_updated_date"]
+    assert second["created_date"] == first["created_date"]
+
+
+# ---- Lists
+
+
+def test_a_list_is_whole_and_in_order(rest: httpx.Client) -> None:
+    category = new_id()
+    with ThreadPoolExecutor(4) as pool:
+        ids = list(pool.map(lambda _: register(rest, id=new_id(), category=category), range(1_100)))
+    found = rest.get("/models", params={"category": category.upper()})
+    assert [model["id"] for model in found.json()] == sorted(ids)
+    everything = [model["id"] for model in rest.get("/models").json()]
+    assert set(ids) <= set(everything)
+    assert everything == sorted(everything)
+
+
+def test_long_texts_do_not_limit_a_list(rest: httpx.Client) -> None:
+    category = new_id()
+    overview = json.dumps({"text": "é" * 200_000})
+    ids = {register(rest, category=category, overview=overview) for _ in range(12)}
+    found = rest.get("/models", params={"category": category}).json()
+    assert {model["id"] for model in found} == ids
+    assert found[0]["overview"] == json.loads(overview)
+
+
+def test_many_lists_at_once_are_all_answered(rest: httpx.Client) -> None:
+    with ThreadPoolExecutor(40) as pool:
+        statuses = list(pool.map(lambda _: rest.get("/models", params={"name": ""}).status_code, range(80)))
+    assert set(statuses) == {200}
+
+
+def test_a_query_of_the_typed_api_is_still_judged_by_the_gateway(rest: httpx.Client) -> None:
+    assert rest.get("/v1/models", params={"bogus": "1"}).status_code == 400
+    assert rest.get("/models", params={"bogus": "1"}).status_code == 422
+
+
+@pytest.mark.parametrize("body", [b"", b"x=1", b"{", b'{"id": "another-model-00001"}', bytes(100_000)])
+def test_a_body_where_none_belongs_is_ignored(rest: httpx.Client, body: bytes) -> None:
+    model_id = register(rest)
+    for method, path in (("GET", ""), ("GET", "/files"), ("DELETE", "")):
+        assert rest.request(method, f"/models/{model_id}{path}", content=body).is_success
+    assert rest.request("GET", "/models", content=body).is_success
+
+
+@pytest.mark.parametrize("method", ["GET", "PUT", "DELETE"])
+def test_a_query_does_not_name_another_model(rest: httpx.Client, method: str) -> None:
+    model_id, other = register(rest), register(rest, origin="untouched")
+    answer = rest.request(method, f"/models/{model_id}", params={"id": other}, data={"origin": "x"})
+    assert answer.is_success
+    assert rest.get(f"/models/{other}").json()["origin"] == "untouched"
+
+
+def test_an_address_whose_id_is_no_text_is_no_id(rest: httpx.Client) -> None:
+    answer = rest.get("/models/%E9%E9%E9%E9%E9%E9%E9%E9%E9%E9%E9%E9%E9%E9%E9%E9")
+    assert (answer.status_code, answer.json()) == (400, {"detail": "Invalid format for model ID."})
