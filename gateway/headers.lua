@@ -31,6 +31,34 @@ local function is_utf8(text)
   return true
 end
 
+-- The transcoder lets a query parameter replace a variable of the path: with it,
+-- DELETE /v1/models/a?id=b would delete b. No other parameter has these names, in
+-- whatever way they are written.
+local path_variables = {id = true, modelid = true, uploadid = true, ["model.id"] = true}
+
+local function unescape(text)
+  local decoded = string.gsub((string.gsub(text, "%+", " ")), "%%(%x%x)", function(digits)
+    return string.char(tonumber(digits, 16))
+  end)
+  return decoded
+end
+
+-- Whether a query has a parameter that stands for a variable of the path.
+local function replaces_variable(path)
+  local query = string.match(path, "^/v1/[^?]*%?(.*)$")
+  if query == nil then
+    return false
+  end
+  for key in string.gmatch(query, "([^&=]+)[^&]*") do
+    local name = unescape(key)
+    -- In parentheses, as gsub returns a count too.
+    if path_variables[(string.gsub(string.lower(name), "_", ""))] then
+      return true
+    end
+  end
+  return false
+end
+
 function envoy_on_request(handle)
   local headers = handle:headers()
   if is_grpc(headers) then
@@ -49,6 +77,10 @@ function envoy_on_request(handle)
       handle:respond({[":status"] = "400"}, is_id and "Invalid format for model ID." or "The address is not UTF-8.")
       return
     end
+  end
+  if path ~= nil and replaces_variable(path) then
+    handle:respond({[":status"] = "400"}, "The path names it, so the query must not.")
+    return
   end
   -- Has a meaning in gRPC, and fails the call where it is malformed.
   local reserved = {}

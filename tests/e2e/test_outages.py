@@ -1,6 +1,7 @@
 """Postgres or the artifact store go away and come back, under a server that stays up."""
 
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -163,6 +164,37 @@ def test_without_postgres_calls_are_refused_soon_and_work_again_with_it(outage: 
     assert client.download(model.id) == b"before"
     client.write_upload(upload.id, 5, b"way")
     assert client.download(client.complete_upload(upload.id).id) == b"half way"
+
+
+def test_the_documented_api_says_shortly_what_is_away_and_works_again(outage: Outage) -> None:
+    form = {"name": "documented", "version": "1"}
+
+    def register() -> httpx.Response:
+        files = {"file": ("model.zip", b"bytes", "application/zip")}
+        return httpx.post(f"{outage.product.rest_url}/models", data=form, files=files, timeout=60, trust_env=False)
+
+    model_id = register().raise_for_status().text
+    form["version"] = "2"
+    outage.postgres.stop()
+    try:
+        answers = [outage.get("/models"), outage.get(f"/models/{model_id}"), register()]
+        assert outage.get("/health").json() == {"status": "ok"}
+    finally:
+        outage.postgres.start()
+    outage.product.wait_until_ready()
+    outage.s3.stop()
+    try:
+        answers += [outage.get(f"/models/{model_id}/files"), register()]
+        assert outage.get(f"/models/{model_id}").json()["name"] == "documented"
+    finally:
+        outage.s3.start()
+    for answer in answers:
+        assert answer.status_code == 503
+        assert len(answer.text) < 200
+        assert not re.search(r"127\.0\.0\.1|localhost|sql|Traceback|psycopg|minio", answer.text, re.IGNORECASE)
+    outage.product.wait_until_ready()
+    assert outage.get(f"/models/{model_id}/files").content == b"bytes"
+    assert [model["version"] for model in outage.get("/models?name=documented").json()] == ["1"]
 
 
 def test_a_restart_of_postgres_between_two_calls_is_not_noticed(outage: Outage) -> None:

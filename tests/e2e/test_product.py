@@ -385,6 +385,22 @@ def test_probes_and_unknown_paths_answer_json(product: Product, http: httpx.Clie
     assert http.get(redirect.headers["location"]).json().keys() == {"models", "next_page_token"}
 
 
+@pytest.mark.parametrize("key", ["id", "%69d", "Id", "i_d", "id+", "model.id"])
+def test_a_query_cannot_name_another_model_than_the_path(product: Product, http: httpx.Client, key: str) -> None:
+    kept = product.client.register(name="kept", version=key)
+    named = product.client.register(name="named", version=key)
+    try:
+        for method, path in (("GET", ""), ("DELETE", ""), ("PATCH", ""), ("GET", "/artifact"), ("GET", "/files")):
+            for query in (f"{key}={kept.id}", f"filter=x&{key}={kept.id}", f"model%5Fid={kept.id}"):
+                answer = http.request(method, f"/v1/models/{named.id}{path}?{query}")
+                assert answer.status_code == 400, f"{method} {path} {query}: {answer.text}"
+        assert product.client.get(kept.id) == kept
+        assert product.client.get(named.id) == named
+    finally:
+        product.client.delete(kept.id)
+        product.client.delete(named.id)
+
+
 def begin_upload(http: httpx.Client, name: str) -> str:
     answer = http.post("/v1/uploads", json={"spec": {"model": {"name": name, "version": "1"}}})
     assert answer.status_code == 200, answer.text

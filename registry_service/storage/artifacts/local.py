@@ -219,8 +219,9 @@ class LocalArtifactStore:
             try:
                 target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
                 source.replace(target)
-            except FileNotFoundError:
+            except (FileNotFoundError, FileExistsError):
                 # A delete() of a neighbour pruned the folder in between, unless the source itself is gone.
+                # (mkdir says that there is one when it was there a moment ago.)
                 source.stat()
             else:
                 self._sync_folders_above(target)
