@@ -66,7 +66,8 @@ class ServerOptions:
     """How a server listens and what it bounds; `config.Settings` says what each is for."""
 
     address: str
-    certificate: Certificate | None
+    certificate: Certificate | None = None
+    """For TLS."""
     reuse_port: bool
     max_unary_calls: int
     max_waiting_calls: int
