@@ -19,6 +19,9 @@ Seconds = Annotated[float, Field(gt=0)]
 
 SettingsT = TypeVar("SettingsT", bound="LogSettings")
 
+CIPHER_SUITES = ("ECDHE-RSA-AES256-GCM-SHA384", "ECDHE-ECDSA-AES256-GCM-SHA384")
+"""Of TLS 1.2, what the documented service offers; those of TLS 1.3 are not to be chosen, and all good."""
+
 MIB = 1024 * 1024
 GIB = 1024 * MIB
 

@@ -18,12 +18,10 @@ from typing import IO, Self
 
 import jinja2
 
-from registry_service.config import GatewaySettings
+from registry_service.config import CIPHER_SUITES, GatewaySettings
 from registry_service.embedded.process import EmbeddedError, NotInstalledError, find_package, log_tail, spawn, stop
 
 _IDLE_SECONDS = 120
-# What the documented service offers.
-_CIPHER_SUITES = ("ECDHE-RSA-AES256-GCM-SHA384", "ECDHE-ECDSA-AES256-GCM-SHA384")
 _GRPC_ROUTES = (
     # Calls that read a whole artifact, 64 GiB perhaps, before they answer.
     ({"path": "/modelregistry.v1.ArtifactService/VerifyArtifact"}, 3600),
@@ -147,7 +145,7 @@ def _tls(settings: GatewaySettings) -> dict[str, object] | None:
         "certificate_hash": _certificate_hash(settings.server_cert),
         "private_key": str(settings.server_private_key.resolve()) if settings.server_private_key else None,
         "ca": str(settings.ca_cert.resolve()) if settings.ca_cert else None,
-        "cipher_suites": _CIPHER_SUITES,
+        "cipher_suites": CIPHER_SUITES,
     }
 
 

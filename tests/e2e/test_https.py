@@ -137,10 +137,11 @@ def test_old_tls_is_refused(product: SecureProduct, port: str) -> None:
         product.handshake(port, ssl.TLSVersion.TLSv1_1, ciphers="ALL:@SECLEVEL=0")
 
 
-def test_rest_offers_the_documented_ciphers_only(product: SecureProduct) -> None:
-    product.handshake("rest_port", ssl.TLSVersion.TLSv1_2, ciphers="ECDHE-ECDSA-AES256-GCM-SHA384")
+@PORTS
+def test_the_documented_ciphers_are_offered_and_no_others(product: SecureProduct, port: str) -> None:
+    product.handshake(port, ssl.TLSVersion.TLSv1_2, ciphers="ECDHE-ECDSA-AES256-GCM-SHA384")
     with pytest.raises((ssl.SSLError, ConnectionResetError)):
-        product.handshake("rest_port", ssl.TLSVersion.TLSv1_2, ciphers="ECDHE-ECDSA-AES128-GCM-SHA256")
+        product.handshake(port, ssl.TLSVersion.TLSv1_2, ciphers="ECDHE-ECDSA-AES128-GCM-SHA256")
 
 
 def test_a_missing_certificate_is_named(tmp_path: Path) -> None:
