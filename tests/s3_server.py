@@ -177,7 +177,8 @@ class S3Server:
         scheme, context = "http", None
         if self.endpoint.secure:
             scheme, context = "https", ssl.create_default_context(cafile=self.endpoint.ca_cert)
-        path = "minio/health/ready" if self.kind == "minio" else "moto-api/data.json"
+        # MinIO's health/ready and health/live say 200 while its drives are not there yet, and calls fail.
+        path = "minio/health/cluster" if self.kind == "minio" else "moto-api/data.json"
         url = f"{scheme}://{self.endpoint.host}:{self.endpoint.port}/{path}"
         try:
             with urlopen(url, timeout=5, context=context) as answer:

@@ -105,7 +105,18 @@ def connect(
     # Only CompleteMultipartUpload is waited for patiently, and not repeated here. When the
     # client hangs up, MinIO stops at once, even between forgetting the parts and renaming
     # them, and the parts are lost: seen on every third try. Thousands of parts take their time.
-    finishing = Retry(total=1, connect=1, read=0, other=0, status=0, respect_retry_after_header=False)
+    # A 503 is an answer: nothing has begun, as when the store is still starting.
+    finishing = Retry(
+        total=2,
+        connect=1,
+        read=0,
+        other=0,
+        allowed_methods=None,
+        status_forcelist=(503,),
+        backoff_factor=0.25,
+        raise_on_status=False,
+        respect_retry_after_header=False,
+    )
     return S3ArtifactStore(
         client(Timeout(connect=2.5, read=30), retries, connections),
         bucket,
