@@ -50,17 +50,21 @@ test: install-dev ## Install everything and run the tests
 # ---- code generation -----------------------------------------------------------
 
 $(GOOGLEAPIS): .venv/.dev
-	rm -rf $@ && mkdir -p $@/google/api
-	cp $$($(BIN)/python -c 'import google.api, pathlib; print(pathlib.Path(google.api.__path__[0]))')/{annotations,field_behavior,http,httpbody}.proto $@/google/api/
+	rm -rf $@ && mkdir -p $@/google/{api,rpc}
+	cp $$($(BIN)/python -c 'import google.api as m; print(m.__path__[0])')/{annotations,field_behavior,http,httpbody}.proto $@/google/api/
+	cp $$($(BIN)/python -c 'import google.rpc as m; print(m.__path__[0])')/{error_details,status}.proto $@/google/rpc/
 	touch $@
 
-# Writes stubs, types and the descriptor set into the folder $(1).
+# Writes stubs, types, the descriptor set that Envoy loads, and the OpenAPI document into the folder $(1). No RPC names
+# the messages of google.rpc, but without them Envoy cannot write an error's details as JSON.
 define generate_into
 	rm -rf $(1) && mkdir -p $(1)/modelregistry
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m grpc_tools.protoc --proto_path=protos --proto_path=$(GOOGLEAPIS) \
 		--python_out=$(1) --pyi_out=$(1) --grpc_python_out=$(1) --mypy_grpc_out=quiet:$(1) \
-		--include_imports --include_source_info --descriptor_set_out=$(1)/modelregistry/descriptor.binpb $(PROTOS)
-	$(BIN)/python gateway/openapi.py $(1)/modelregistry/descriptor.binpb gateway/documented_api.yaml >$(1)/modelregistry/openapi.json
+		--include_source_info --descriptor_set_out=.build/commented.binpb $(PROTOS)
+	$(BIN)/python -m grpc_tools.protoc --proto_path=protos --proto_path=$(GOOGLEAPIS) --include_imports \
+		--descriptor_set_out=$(1)/modelregistry/descriptor.binpb $(PROTOS) google/rpc/{error_details,status}.proto
+	$(BIN)/python gateway/openapi.py .build/commented.binpb gateway/documented_api.yaml >$(1)/modelregistry/openapi.json
 	touch $(1)/modelregistry/{__init__.py,py.typed,v1/__init__.py}
 endef
 

@@ -1,5 +1,6 @@
 -- The edges of the transcoder, on both sides of a JSON call. Real gRPC traffic
--- passes untouched.
+-- passes untouched. Before this file stands the set path_variables: the names of
+-- the variables of all paths, in lower case and without underscores.
 
 local function is_grpc(headers)
   local media_type = headers:get("content-type")
@@ -34,8 +35,6 @@ end
 -- The transcoder lets a query parameter replace a variable of the path: with it,
 -- DELETE /v1/models/a?id=b would delete b. No other parameter has these names, in
 -- whatever way they are written.
-local path_variables = {id = true, modelid = true, uploadid = true, ["model.id"] = true}
-
 local function unescape(text)
   local decoded = string.gsub((string.gsub(text, "%+", " ")), "%%(%x%x)", function(digits)
     return string.char(tonumber(digits, 16))

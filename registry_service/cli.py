@@ -104,6 +104,7 @@ def gateway(access_log: bool, print_only: bool) -> None:
     config = render(
         settings,
         descriptor_set=routes.descriptor_set,
+        path_variables=routes.path_variables,
         services=routes.services,
         paths=routes.paths,
         openapi=routes.openapi,

@@ -137,6 +137,7 @@ def up(data_dir: Path, settings: dict[str, object], gateway: GatewaySettings, sa
         config = render(
             gateway,
             descriptor_set=routes.descriptor_set,
+            path_variables=routes.path_variables,
             services=routes.services,
             paths=routes.paths,
             openapi=routes.openapi,

@@ -1,6 +1,5 @@
 """The REST gateway: Envoy's configuration, and Envoy as a child process."""
 
-import base64
 import contextlib
 import hashlib
 import ipaddress
@@ -58,18 +57,20 @@ def gateway_dir() -> Path:
 def render(
     settings: GatewaySettings,
     *,
-    descriptor_set: bytes,
+    descriptor_set: Path,
+    path_variables: Sequence[str],
     services: Sequence[str],
     paths: Sequence[tuple[str, Sequence[str]]],
     openapi: Path,
     access_log: bool = False,
     admin_socket: Path | None = None,
 ) -> str:
-    """Makes Envoy's bootstrap configuration: one YAML document that needs no other file.
+    """Makes Envoy's bootstrap configuration: one YAML document, which names files of this installation.
 
     Args:
         settings: Where to listen, and which servers are behind.
-        descriptor_set: The API, a serialized google.protobuf.FileDescriptorSet.
+        descriptor_set: File of the API, a serialized google.protobuf.FileDescriptorSet.
+        path_variables: Names that stand for a part of a path, which no query may give.
         services: Full names of the gRPC services with JSON routes.
         paths: Path regular expressions with their HTTP methods, the first that matches counts
             (`transport.http_routes`).
@@ -98,18 +99,24 @@ def render(
         port=settings.server_port,
         upstreams=upstreams,
         upstreams_are_addresses=all(_is_address(host) for host, _ in upstreams),
-        descriptor_set=base64.b64encode(descriptor_set).decode(),
+        descriptor_set=str(descriptor_set),
         services=list(services),
         # They have methods of their own, and a slash too many is taken off as elsewhere.
         paths=[*paths, *((re.escape(path), ("GET", "HEAD")) for path in ("/docs", "/redoc", "/openapi.json"))],
         grpc_routes=_GRPC_ROUTES,
         local_replies=_LOCAL_REPLIES,
-        lua=(folder / "headers.lua").read_text(encoding="utf-8"),
+        lua=_lua_set("path_variables", path_variables) + (folder / "headers.lua").read_text(encoding="utf-8"),
         access_log=access_log,
         admin_socket=None if admin_socket is None else str(admin_socket),
         tls=_tls(settings),
         pages=_pages(folder, openapi),
     )
+
+
+def _lua_set(name: str, members: Sequence[str]) -> str:
+    """Declares a set in Lua; its members are plain words."""
+    entries = ", ".join(f'["{member}"] = true' for member in members)
+    return f"local {name} = {{{entries}}}\n"
 
 
 def _pages(folder: Path, openapi: Path) -> list[dict[str, str]]:

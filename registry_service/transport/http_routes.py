@@ -7,20 +7,21 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from google.api import annotations_pb2, http_pb2
-from google.protobuf import any_pb2, descriptor_pb2, duration_pb2
-from google.rpc import error_details_pb2, status_pb2
+from google.protobuf import descriptor_pb2
 
 PACKAGE = "modelregistry.v1"
 
-_VARIABLE = re.compile(r"\{[\w.]+(?:=([^}]*))?\}")
+_VARIABLE = re.compile(r"\{([\w.]+)(?:=([^}]*))?\}")
 
 
 @dataclass(frozen=True, kw_only=True)
 class HttpRoutes:
     """The HTTP face of the gRPC services."""
 
-    descriptor_set: bytes
-    """A serialized google.protobuf.FileDescriptorSet, with all that the services and their errors need."""
+    descriptor_set: Path
+    """File of a serialized google.protobuf.FileDescriptorSet, with all that the services and their errors need."""
+    path_variables: tuple[str, ...]
+    """Names of the variables of all paths, in lower case and without underscores, sorted."""
     services: tuple[str, ...]
     """Full names of the gRPC services that have JSON routes."""
     openapi: Path
@@ -33,12 +34,12 @@ class HttpRoutes:
 def http_routes() -> HttpRoutes:
     """Reads the descriptor set that was generated beside the stubs."""
     generated = Path(str(importlib.resources.files("modelregistry")))
-    raw = (generated / "descriptor.binpb").read_bytes()
-    descriptors = descriptor_pb2.FileDescriptorSet.FromString(raw)
+    descriptor_set = generated / "descriptor.binpb"
+    descriptors = descriptor_pb2.FileDescriptorSet.FromString(descriptor_set.read_bytes())
     services: list[str] = []
     methods: dict[str, set[str]] = {}
+    variables: set[str] = set()
     for file in descriptors.file:
-        file.ClearField("source_code_info")  # comments: four fifths of the bytes
         if file.package != PACKAGE:
             continue
         for service in file.service:
@@ -47,9 +48,10 @@ def http_routes() -> HttpRoutes:
                 services.append(f"{PACKAGE}.{service.name}")
             for method, template in bound:
                 methods.setdefault(_regex(template), set()).add(method)
-    _add_error_details(descriptors)
+                variables |= {variable[1].replace("_", "").lower() for variable in _VARIABLE.finditer(template)}
     return HttpRoutes(
-        descriptor_set=descriptors.SerializeToString(),
+        descriptor_set=descriptor_set,
+        path_variables=tuple(sorted(variables)),
         openapi=generated / "openapi.json",
         services=tuple(sorted(services)),
         paths=tuple((path, tuple(sorted(methods[path]))) for path in sorted(methods, key=_verbs_first)),
@@ -84,16 +86,8 @@ def _regex(template: str) -> str:
     end = 0
     for variable in _VARIABLE.finditer(template):
         parts.append(re.escape(template[end : variable.start()]))
-        pattern = variable[1] or "*"
+        pattern = variable[2] or "*"
         parts.append(".+" if pattern == "**" else re.escape(pattern).replace(r"\*", "[^/]+"))
         end = variable.end()
     parts.append(re.escape(template[end:]))
     return "".join(parts)
-
-
-def _add_error_details(descriptors: descriptor_pb2.FileDescriptorSet) -> None:
-    """Adds the messages of errors: no RPC names them, and without them an error's details can't become JSON."""
-    known = {file.name for file in descriptors.file}
-    for module in (any_pb2, duration_pb2, status_pb2, error_details_pb2):  # each after what it imports
-        if module.DESCRIPTOR.name not in known:
-            module.DESCRIPTOR.CopyToProto(descriptors.file.add())

@@ -185,6 +185,7 @@ def start_gateway(run_dir: Path, upstream: int) -> Iterator[Gateway]:
     config = render(
         settings,
         descriptor_set=routes.descriptor_set,
+        path_variables=routes.path_variables,
         services=routes.services,
         paths=routes.paths,
         openapi=routes.openapi,
@@ -654,7 +655,14 @@ def test_a_bad_configuration_is_told_with_the_log(tmp_path: Path) -> None:
 def test_a_name_as_address_is_refused() -> None:
     settings = load(GatewaySettings, server_ip_address="localhost")
     with pytest.raises(EmbeddedError, match="SERVER_IP_ADDRESS: 'localhost' is not an IP address"):
-        render(settings, descriptor_set=b"", services=(), paths=(), openapi=Path("openapi.json"))
+        render(
+            settings,
+            descriptor_set=Path("descriptor.binpb"),
+            path_variables=(),
+            services=(),
+            paths=(),
+            openapi=Path("openapi.json"),
+        )
 
 
 def test_without_the_wheel_it_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -675,6 +683,7 @@ def test_several_servers_by_name_make_a_valid_configuration(tmp_path: Path) -> N
     config = render(
         settings,
         descriptor_set=routes.descriptor_set,
+        path_variables=routes.path_variables,
         services=routes.services,
         paths=routes.paths,
         openapi=routes.openapi,
