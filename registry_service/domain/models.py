@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, fields, is_dataclass
 from datetime import UTC, datetime
 
 from registry_service.domain.errors import FieldViolation, InvalidArgumentError
+from registry_service.domain.schema import ModelSchema
 
 Json = None | bool | int | float | str | Sequence["Json"] | Mapping[str, "Json"]
 """A JSON value (RFC 8259)."""
@@ -144,6 +145,8 @@ class Model(ModelFields):
     creator: str = ""
     documented_size: int | None = None
     """Size that the documented API shows, where its client changed that; None shows the artifact's."""
+    schema: ModelSchema | None = None
+    """What the artifact says; None where it is of no known format, and in listings, which leave it out."""
 
     @property
     def etag(self) -> str:

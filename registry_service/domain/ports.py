@@ -11,13 +11,14 @@ from datetime import timedelta
 from typing import Protocol
 
 from registry_service.domain.artifact_store import Part
+from registry_service.domain.events import EventLog
 from registry_service.domain.listing import ListQuery, Page
 from registry_service.domain.models import Model, ModelSpec
 from registry_service.domain.uploads import Upload
 
 
 class ModelRepository(Protocol):
-    """The registered models."""
+    """The registered models. Whatever changes one records an event."""
 
     def add(self, model: Model) -> None:
         """Adds a model.
@@ -33,7 +34,7 @@ class ModelRepository(Protocol):
         """Returns a model (`ModelNotFoundError`)."""
 
     def list(self, query: ListQuery) -> Page:
-        """Returns the models of a page, in order, and whether there are more.
+        """Returns the models of a page, in order and without their schemas, and whether there are more.
 
         At most `query.limit`, and no more than fit in `query.max_bytes`, but one
         at least where there is one.
@@ -145,6 +146,10 @@ class Transaction(Protocol):
     @property
     def uploads(self) -> UploadRepository:
         """The uploads."""
+
+    @property
+    def events(self) -> EventLog:
+        """The log of all changes."""
 
 
 class Database(Protocol):

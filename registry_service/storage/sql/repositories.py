@@ -1,7 +1,7 @@
 """The ports of `domain.ports` on PostgreSQL."""
 
 import operator
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -40,12 +40,14 @@ from registry_service.domain.errors import (
     UploadNotFoundError,
     WriterDisplacedError,
 )
+from registry_service.domain.events import Action, Change, Lineage
 from registry_service.domain.listing import ListQuery, Page, SortValue
 from registry_service.domain.models import Model, ModelFields, ModelSpec, is_same
 from registry_service.domain.ports import Transaction
 from registry_service.domain.uploads import Upload, UploadState
 from registry_service.storage.sql import rows, tables
 from registry_service.storage.sql.engine import domain_errors
+from registry_service.storage.sql.event_log import SqlEventLog
 from registry_service.storage.sql.filter_sql import where
 
 _models = cast("Table", tables.models)
@@ -64,7 +66,9 @@ class SqlDatabase:
     def transaction(self) -> Iterator[Transaction]:
         """See the port."""
         with domain_errors(), self._engine.begin() as connection:
-            yield SqlTransaction(connection)
+            transaction = SqlTransaction(connection)
+            yield transaction
+            transaction.events.write()
 
     def check(self) -> None:
         """See the port."""
@@ -81,7 +85,7 @@ class SqlTransaction:
     @cached_property
     def models(self) -> "SqlModelRepository":
         """See the port."""
-        return SqlModelRepository(self._connection)
+        return SqlModelRepository(self._connection, self.events)
 
     @cached_property
     def objects(self) -> "SqlObjectLedger":
@@ -93,21 +97,27 @@ class SqlTransaction:
         """See the port."""
         return SqlUploadRepository(self._connection)
 
+    @cached_property
+    def events(self) -> SqlEventLog:
+        """See the port."""
+        return SqlEventLog(self._connection)
+
 
 @dataclass(frozen=True, slots=True)
 class SqlModelRepository:
     """`domain.ports.ModelRepository`."""
 
     connection: Connection
+    events: SqlEventLog
 
     def add(self, model: Model) -> None:
         """See the port."""
+        values = rows.model_values(model)
         # Whichever unique index is in the way, none is an error that ends the transaction.
-        added = self.connection.execute(
-            upsert(_models).values(rows.model_values(model)).on_conflict_do_nothing().returning(_models.c.id)
-        )
+        added = self.connection.execute(upsert(_models).values(values).on_conflict_do_nothing().returning(_models.c.id))
         if added.one_or_none() is None:
             self._raise_conflict(model.id, model)
+        self._record(Action.MODEL_REGISTERED, model, after=values)
 
     def check_absent(self, spec: ModelSpec) -> None:
         """See the port."""
@@ -128,7 +138,7 @@ class SqlModelRepository:
             return [key.desc() if down else key.asc() for key, down in zip(keys, descending, strict=True)]
 
         # One more than asked for tells whether there are more.
-        rows_wanted = select(_models).order_by(*order(_models)).limit(query.limit + 1)
+        rows_wanted = select(*_LISTED).order_by(*order(_models)).limit(query.limit + 1)
         if query.filter is not None:
             rows_wanted = rows_wanted.where(where(query.filter, _models))
         if query.after is not None:
@@ -165,6 +175,7 @@ class SqlModelRepository:
             if isinstance(error.orig, UniqueViolation):
                 self._raise_conflict(model_id, new, without=model_id)
             raise
+        self._record(Action.MODEL_UPDATED, new, before={name: before[name] for name in changed}, after=changed)
         return new
 
     def remove(self, model_id: str, check: Callable[[Model], None]) -> Model:
@@ -172,7 +183,26 @@ class SqlModelRepository:
         model = self._get(model_id, lock=True)
         check(model)
         self.connection.execute(delete(_models).where(_models.c.id == model_id))
+        self._record(Action.MODEL_DELETED, model, before=rows.model_values(model))
         return model
+
+    def _record(
+        self,
+        action: Action,
+        model: Model,
+        *,
+        before: Mapping[str, object] | None = None,
+        after: Mapping[str, object] | None = None,
+    ) -> None:
+        self.events.record(
+            Change(
+                action=action,
+                lineage=Lineage.of(model),
+                model_id=model.id,
+                before=None if before is None else rows.event_values(before),
+                after=None if after is None else rows.event_values(after),
+            )
+        )
 
     def _get(self, model_id: str, *, lock: bool) -> Model:
         statement = _LOCKED_MODEL if lock else _MODEL
@@ -218,6 +248,7 @@ class SqlModelRepository:
         )
 
 
+_LISTED = [column for column in _models.c if column.name != "schema"]
 _MODEL = select(_models).where(_models.c.id == bindparam("id"))
 _LOCKED_MODEL = _MODEL.with_for_update()
 

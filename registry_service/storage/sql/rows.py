@@ -2,11 +2,13 @@
 
 from collections.abc import Mapping
 from dataclasses import asdict, fields
+from datetime import datetime
 from typing import Any
 
 from sqlalchemy import RowMapping
 
 from registry_service.domain.artifact_store import Part
+from registry_service.domain.events import Action, Event, Lineage
 from registry_service.domain.models import (
     MUTABLE_FIELDS,
     Artifact,
@@ -17,12 +19,15 @@ from registry_service.domain.models import (
     ModelSpec,
     Provenance,
 )
+from registry_service.domain.schema import ModelSchema, Tensor
 from registry_service.domain.uploads import Upload, UploadState
 
 # Rows come from a typed schema with CHECK constraints, but JSON has no type.
 Row = RowMapping | Mapping[str, Any]
 
 _ARTIFACT_FIELDS = tuple(f.name for f in fields(Artifact))
+_EVENT_FIELDS = tuple(f.name for f in fields(Event) if f.name not in {"action", "lineage"})
+_INTERNAL = frozenset({"object_key", "schema"})
 _OWN_FIELDS = (
     "id",
     "created_date",
@@ -41,7 +46,17 @@ def model_values(model: Model) -> dict[str, object]:
         field_values(model)
         | {name: getattr(model, name) for name in _OWN_FIELDS}
         | {name: getattr(model.artifact, name) for name in _ARTIFACT_FIELDS}
+        | {"schema": None if model.schema is None else _without_empty(asdict(model.schema))}
     )
+
+
+def event_values(columns: Mapping[str, object]) -> dict[str, Any]:
+    """Returns columns of a model's row as an event shows them: JSON, without what is internal."""
+    return {
+        name: value.isoformat() if isinstance(value, datetime) else value
+        for name, value in columns.items()
+        if name not in _INTERNAL
+    }
 
 
 def field_values(model: ModelFields) -> dict[str, object]:
@@ -52,8 +67,12 @@ def field_values(model: ModelFields) -> dict[str, object]:
     values["metrics"] = dict(model.metrics)
     values["tags"] = dict(model.tags)
     # What is empty is left out: most models have little provenance or none.
-    values["provenance"] = {k: v for k, v in asdict(model.provenance).items() if v not in ("", (), {}, None)}
+    values["provenance"] = _without_empty(asdict(model.provenance))
     return values
+
+
+def _without_empty(values: Mapping[str, object]) -> dict[str, object]:
+    return {name: value for name, value in values.items() if value not in ("", (), {}, None)}
 
 
 def model(row: Row) -> Model:
@@ -62,6 +81,7 @@ def model(row: Row) -> Model:
         **_fields(row),
         **{name: row[name] for name in _OWN_FIELDS},
         artifact=Artifact(**{name: row[name] for name in _ARTIFACT_FIELDS}),
+        schema=_schema(row.get("schema")),
     )
 
 
@@ -80,6 +100,33 @@ def _provenance(values: Row) -> Provenance:
     result["datasets"] = tuple(Dataset(**dataset) for dataset in values.get("datasets", ()))
     result["parent_model_ids"] = tuple(values.get("parent_model_ids", ()))
     return Provenance(**result)
+
+
+def _schema(values: Mapping[str, Any] | None) -> ModelSchema | None:
+    if values is None:
+        return None
+    tensors = {
+        name: tuple(_tensor(tensor) for tensor in values.get(name, ())) for name in ("inputs", "outputs", "weights")
+    }
+    lists = {name: tuple(values.get(name, ())) for name in ("precision", "problems")}
+    return ModelSchema(**(dict(values) | tensors | lists))
+
+
+def _tensor(values: Mapping[str, Any]) -> Tensor:
+    return Tensor(
+        name=values["name"],
+        element_type=values["element_type"],
+        shape=None if values["shape"] is None else tuple(values["shape"]),
+    )
+
+
+def event(row: Row) -> Event:
+    """Returns the event of a row."""
+    return Event(
+        action=Action(row["action"]),
+        lineage=Lineage(name=row["name"], project_id=row["project_id"], project_name=row["project_name"]),
+        **{name: row[name] for name in _EVENT_FIELDS},
+    )
 
 
 def spec_values(spec: ModelSpec) -> dict[str, object]:

@@ -11,6 +11,7 @@ from sqlalchemy import (
     Computed,
     DateTime,
     Double,
+    FetchedValue,
     ForeignKey,
     FromClause,
     Index,
@@ -58,6 +59,7 @@ _RequiredText = Annotated[str, mapped_column(Text)]
 _Time = Annotated[datetime, mapped_column(DateTime(timezone=True))]
 _JsonObject = Annotated[dict[str, object], mapped_column(JSONB)]
 _JsonValue = Annotated[object | None, mapped_column(JSONB(none_as_null=True))]
+_OptionalJsonObject = Annotated[dict[str, object] | None, mapped_column(JSONB(none_as_null=True))]
 
 
 class Base(DeclarativeBase):
@@ -116,6 +118,7 @@ class ModelRow(Base):
     documented_size: Mapped[int | None] = mapped_column(
         BigInteger, comment="Size that the documented API shows, where its client changed that."
     )
+    schema: Mapped[_OptionalJsonObject] = mapped_column(comment="What the artifact says about the model inside.")
 
     __table_args__ = (
         CheckConstraint("id ~ '^[A-Za-z0-9_-]+$' AND char_length(id) BETWEEN 16 AND 256", name="id"),
@@ -224,10 +227,53 @@ class UploadPartRow(Base):
     receipt: Mapped[str] = mapped_column(Text, comment="What the artifact store gave for it.")
 
 
+class AuditEventRow(Base):
+    """A change. Rows are only ever added; a trigger numbers and chains them (`domain.events`)."""
+
+    __tablename__ = "audit_events"
+
+    sequence: Mapped[int] = mapped_column(BigInteger, FetchedValue(), primary_key=True, autoincrement=False)
+    time: Mapped[_Time]
+    actor: Mapped[_RequiredText]
+    request_id: Mapped[_RequiredText]
+    action: Mapped[_RequiredText]
+    project_id: Mapped[_OptionalText]
+    project_name: Mapped[_OptionalText]
+    name: Mapped[_RequiredText]
+    model_id: Mapped[_RequiredText]
+    alias: Mapped[_RequiredText]
+    reason: Mapped[_RequiredText]
+    before: Mapped[_OptionalJsonObject]
+    after: Mapped[_OptionalJsonObject]
+    previous_hash: Mapped[_RequiredText]
+    hash: Mapped[_RequiredText]
+
+    __table_args__ = (
+        Index("ix_audit_events_model_id", "model_id", "sequence"),
+        Index("ix_audit_events_name", text("text_digest(name)"), "sequence"),
+        Index("ix_audit_events_time", "time"),
+    )
+
+
+class AuditHeadRow(Base):
+    """The one row that tells where the log ends; locked by whoever adds an event, until its transaction ends."""
+
+    __tablename__ = "audit_head"
+
+    id: Mapped[int] = mapped_column(Integer, primary_key=True, autoincrement=False, server_default=text("1"))
+    sequence: Mapped[int] = mapped_column(BigInteger)
+    time: Mapped[_Time]
+    hash: Mapped[_RequiredText]
+
+    __table_args__ = (CheckConstraint("id = 1", name="only_one"),)
+
+
 models = ModelRow.__table__
 unreferenced_objects = UnreferencedObjectRow.__table__
 uploads = UploadRow.__table__
 upload_parts = UploadPartRow.__table__
+audit_events = AuditEventRow.__table__
+audit_head = AuditHeadRow.__table__
 
 
 def sort_expression(name: str, table: FromClause = models) -> ColumnElement[Any]:

@@ -14,6 +14,7 @@ from typing import Any
 import grpc
 
 from registry_service import logs
+from registry_service.domain.caller import Caller, current_caller
 from registry_service.domain.errors import CallCancelledError, RegistryError, TooManyStreamsError
 from registry_service.transport.grpc.errors import InternalError, call_status
 
@@ -207,6 +208,7 @@ class CallInterceptor(grpc.ServerInterceptor):
     @contextmanager
     def _surroundings(self, call: _Call, *, long: bool) -> Iterator[None]:
         token = logs.request_id.set(call.request_id)
+        current_caller.set(Caller(request_id=call.request_id))
         _current_call.set(call)
         context = call.context
         code = grpc.StatusCode.OK

@@ -1,0 +1,121 @@
+"""Changes of the registry as events: one append-only log, which audits, and feeds whoever watches.
+
+An event is written in the transaction of its change, so there is neither a
+change without its event nor an event without its change. Sequence numbers have
+no gaps and are in the order of the commits: whoever has seen an event has been
+able to see all earlier ones. Each event's hash covers the hash of the one
+before it, so that no event can be changed or removed unnoticed.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+from typing import Protocol
+
+from registry_service.domain.filter import Node
+from registry_service.domain.models import Json, ModelFields
+
+GENESIS_HASH = "0" * 64
+"""What stands for the hash before the first event."""
+
+
+class Action(StrEnum):
+    """What was done."""
+
+    MODEL_REGISTERED = "model.registered"
+    MODEL_UPDATED = "model.updated"
+    MODEL_DELETED = "model.deleted"
+    ALIAS_SET = "alias.set"
+    ALIAS_ROLLED_BACK = "alias.rolled_back"
+    ALIAS_DELETED = "alias.deleted"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Lineage:
+    """What all versions of one model share. An absent project equals an absent project."""
+
+    name: str
+    project_id: str | None = None
+    project_name: str | None = None
+
+    @classmethod
+    def of(cls, model: ModelFields) -> "Lineage":
+        """Returns the lineage of a model."""
+        return cls(name=model.name, project_id=model.project_id, project_name=model.project_name)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Change:
+    """What an event says, but for what the log adds."""
+
+    action: Action
+    lineage: Lineage
+    model_id: str
+    """Of the model that was changed, or that the alias points to afterwards; before, where it was deleted."""
+    alias: str = ""
+    """Empty where a model was changed."""
+    reason: str = ""
+    actor: str = ""
+    """Empty: the caller."""
+    before: Mapping[str, Json] | None = None
+    """Of a model that was updated, the fields that changed; None where there was nothing before."""
+    after: Mapping[str, Json] | None = None
+    """The like; None where there is nothing afterwards."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Event(Change):
+    """A change as the log has it."""
+
+    sequence: int
+    """Counts from 1, without gaps, in the order of the commits."""
+    time: datetime
+    """Aware, UTC; never before that of an earlier event."""
+    request_id: str
+    previous_hash: str
+    """Of the event before it; GENESIS_HASH for the first."""
+    hash: str
+    """SHA-256 of all the other fields, 64 lower-case hexadecimal digits."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LogHead:
+    """Where the log ends."""
+
+    sequence: int
+    """Of the last event; 0 where there is none."""
+    hash: str
+    """Of the last event; GENESIS_HASH where there is none."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BrokenLink:
+    """The first event that is not as it was written."""
+
+    sequence: int
+    description: str
+    """What is wrong, for a person."""
+
+
+class EventLog(Protocol):
+    """The log of all changes."""
+
+    def record(self, change: Change) -> None:
+        """Writes an event when the transaction is committed, after whatever else is done in it."""
+
+    def head(self) -> LogHead:
+        """Returns where the log ends."""
+
+    def after(self, sequence: int, *, limit: int, filter: Node | None = None) -> Sequence[Event]:  # noqa: A002 - AIP-160's name
+        """Returns the events after a sequence number that match, in order, at most `limit`."""
+
+    def before(self, sequence: int | None, *, limit: int, filter: Node | None = None) -> Sequence[Event]:  # noqa: A002 - AIP-160's name
+        """Returns at most `limit` events before a sequence number (None: the end) that match, newest first."""
+
+    def verify(self, after: LogHead, *, limit: int) -> tuple[LogHead, BrokenLink | None]:
+        """Checks up to `limit` events after one that is known to be good.
+
+        Returns the last good one, the same as `after` where there are no more;
+        and the first one that is not as it was written, or is missing.
+        """
