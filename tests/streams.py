@@ -1,7 +1,7 @@
 """What tests of streams need: messages sent one by one, and servers on parts of the test's own."""
 
 import queue
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Generic, TypeVar
 
@@ -55,6 +55,9 @@ class WrappedStore:
 
     def put(self, key: str, data: bytes) -> None:
         self.inner.put(key, data)
+
+    def write(self, key: str, pieces: Iterable[bytes]) -> None:
+        self.inner.write(key, pieces)
 
     def begin(self, key: str) -> str:
         return self.inner.begin(key)

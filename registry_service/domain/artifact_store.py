@@ -9,7 +9,7 @@ crash leaves behind is found there, never by listing the store.
 """
 
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -50,6 +50,16 @@ class ArtifactStore(Protocol):
 
     def put(self, key: str, data: bytes) -> None:
         """Stores a whole object: durable and visible on return, else absent. Replaces."""
+
+    def write(self, key: str, pieces: Iterable[bytes]) -> None:
+        """Stores a whole object as its bytes come, in flat memory: durable and visible on return, else absent.
+
+        Pieces may have any size. What `pieces` raises passes. After an exception
+        bytes may be left under construction on the key: `delete` removes them.
+
+        Raises:
+            ArtifactLostError: `delete` was called meanwhile. (Or it comes too late to notice.)
+        """
 
     def begin(self, key: str) -> str:
         """Begins an object in parts and returns its handle, a text to keep. Nothing is visible yet."""

@@ -20,7 +20,7 @@ from registry_service.domain.models import (
 )
 from registry_service.domain.ports import Database
 from registry_service.services.archives import open_archive
-from registry_service.services.object_writing import Measure, write_object
+from registry_service.services.measuring import Measure
 from registry_service.services.policy import Policy
 from registry_service.services.sweeping import DiscardObject
 
@@ -119,7 +119,7 @@ class StagedArtifact:
             LeaseLostError: The bytes were swept.
         """
         measure = Measure(spec, self._use_case.policy.artifact_max_bytes)
-        write_object(self._use_case.store, self.key, measure.of(self._holding_lease(pieces)))
+        self._use_case.store.write(self.key, measure.of(self._holding_lease(pieces)))
         self._sha256 = measure.sha256()
         self.size = measure.size
 

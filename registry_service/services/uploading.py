@@ -7,9 +7,14 @@ ledger knows it before it is written.
 """
 
 import hashlib
+import threading
 import uuid
+from collections import OrderedDict
 from collections.abc import Iterable
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextvars import copy_context
 from dataclasses import dataclass, replace
+from typing import Self
 
 from registry_service.domain.artifact_store import ArtifactStore, Part, new_object_key
 from registry_service.domain.errors import (
@@ -78,6 +83,34 @@ class GetUpload:
             return transaction.uploads.get(upload_id)
 
 
+class DigestCache:
+    """SHA-256 of the uploads of which this process has seen every byte, so that they need not be read again.
+
+    Knowing nothing is no harm: other processes, and this one after a restart, read.
+    """
+
+    def __init__(self, most: int = 1024) -> None:
+        self._most = most
+        self._known: OrderedDict[str, tuple[int, hashlib._Hash]] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def of(self, upload_id: str, size: int) -> "hashlib._Hash | None":
+        """Returns what the first `size` bytes of an upload have, to go on from; None where that is not known."""
+        if size == 0:
+            return hashlib.sha256()
+        with self._lock:
+            known_size, digest = self._known.get(upload_id, (0, None))
+            return digest.copy() if digest is not None and known_size == size else None
+
+    def keep(self, upload_id: str, size: int, digest: "hashlib._Hash") -> None:
+        """Keeps it, and forgets the oldest of too many."""
+        with self._lock:
+            self._known[upload_id] = (size, digest)
+            self._known.move_to_end(upload_id)
+            if len(self._known) > self._most:
+                self._known.popitem(last=False)
+
+
 @dataclass(frozen=True, slots=True)
 class WriteUpload:
     """Appends bytes to an upload."""
@@ -86,6 +119,7 @@ class WriteUpload:
     store: ArtifactStore
     discard: DiscardObject
     policy: Policy
+    digests: DigestCache
 
     def __call__(self, upload_id: str, offset: int, pieces: Iterable[bytes]) -> Upload:
         """Returns the upload as it stands afterwards.
@@ -101,48 +135,86 @@ class WriteUpload:
         """
         with self.database.transaction() as transaction:
             upload = transaction.uploads.take_over(upload_id, offset=offset, ttl=self.policy.upload_ttl)
-        writer = _Writer(self, upload)
-        try:
+        with _Writer(self, upload) as writer:
             for piece in pieces:
                 writer.write(piece)
-        finally:
-            writer.commit_tail()
         return writer.upload
 
 
 class _Writer:
-    """Turns pieces into parts and a tail."""
+    """Turns pieces into parts and a tail; one part is on its way while the bytes of the next one come.
+
+    A context manager: commits what does not fill a part at the end of the block,
+    however that ends.
+    """
 
     def __init__(self, use_case: WriteUpload, upload: Upload) -> None:
         self._database = use_case.database
         self._store = use_case.store
         self._discard = use_case.discard
         self._policy = use_case.policy
+        self._digests = use_case.digests
         self.upload = upload
+        self._size = upload.committed_size
+        self._digest = self._digests.of(upload.id, upload.committed_size)
         self._buffer = bytearray()
+        self._sender = ThreadPoolExecutor(1, thread_name_prefix="part-sender")
+        self._sending: Future[None] | None = None
         self._in_doubt = False
-        """Whether the buffer may begin with bytes that are committed already."""
+        """Whether a part before the buffer's bytes was not committed, or nobody knows."""
         if upload.tail_key is not None:
             self._buffer += read_tail(self._store, upload)
 
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        with self._sender:
+            if self._in_doubt:
+                return
+            self._settle()
+            self._commit_tail()
+        if self._digest is not None and self.upload.committed_size == self._size:
+            self._digests.keep(self.upload.id, self._size, self._digest)
+
     def write(self, piece: bytes) -> None:
-        size = self.upload.parts_size + len(self._buffer) + len(piece)
         declared = self.upload.spec.artifact.size
+        size = self._size + len(piece)
         if size > self._policy.artifact_max_bytes:
             raise ArtifactTooLargeError(self._policy.artifact_max_bytes)
         if declared is not None and size > declared:
             raise OutOfRangeError(f"More than the declared {declared} bytes came.", declared_size=str(declared))
+        self._size = size
         self._buffer += piece
-        while len(self._buffer) > self._store.part_size:
-            self._commit_part()
+        if self._digest is not None:
+            self._digest.update(piece)
+        while len(self._buffer) >= self._store.part_size:
+            self._send(self._store.part_size)
+        if self._size == declared and self._buffer:
+            self._send(len(self._buffer))  # the last part may be short
 
-    def _commit_part(self) -> None:
-        """Stores a full part and commits it; the tail, whose bytes it begins with, is then no longer needed."""
-        self._in_doubt = True
+    def _send(self, size: int) -> None:
+        """Hands the first bytes of the buffer over to be stored and committed as the next part."""
+        data = bytes(memoryview(self._buffer)[:size])
+        del self._buffer[:size]
+        self._settle()
+        self._sending = self._sender.submit(copy_context().run, self._commit_part, data)
+
+    def _settle(self) -> None:
+        """Waits for the part that is on its way, and raises what went wrong with it."""
+        sending, self._sending = self._sending, None
+        if sending is not None:
+            try:
+                sending.result()
+            except BaseException:
+                self._in_doubt = True
+                raise
+
+    def _commit_part(self, data: bytes) -> None:
+        """Stores a part and commits it; the tail, whose bytes it begins with, is then no longer needed."""
         handle = self.upload.handle or self._begin()
         upload = self.upload
         offset = upload.parts_size
-        data = bytes(memoryview(self._buffer)[: self._store.part_size])
         try:
             part = self._store.write_part(
                 upload.object_key, handle, number=len(upload.parts) + 1, offset=offset, data=data
@@ -151,8 +223,6 @@ class _Writer:
             _expect_newest(self._database, upload)
             raise
         self._commit(offset + part.size, handle=handle, part=part, tail_key=None)
-        del self._buffer[: self._store.part_size]
-        self._in_doubt = False
 
     def _begin(self) -> str:
         """Begins the object, and commits its handle, while nobody else can take over or remove the upload."""
@@ -173,10 +243,10 @@ class _Writer:
         self.upload = replace(upload, handle=handle)
         return handle
 
-    def commit_tail(self) -> None:
+    def _commit_tail(self) -> None:
         """Stores and commits what does not fill a part."""
         upload = self.upload
-        if self._in_doubt or upload.parts_size + len(self._buffer) == upload.committed_size:
+        if self._size == upload.committed_size:
             return
         key = new_object_key()
         with self._database.transaction() as transaction:
@@ -217,6 +287,7 @@ class CompleteUpload:
     store: ArtifactStore
     discard: DiscardObject
     policy: Policy
+    digests: DigestCache
 
     def __call__(self, upload_id: str, sha256: str = "") -> Model:
         """Returns the model; of an upload that is completed already, the model that it became.
@@ -286,6 +357,9 @@ class CompleteUpload:
             self.store.finish(upload.object_key, upload.handle, parts)
 
     def _digest(self, upload: Upload) -> str:
+        known = self.digests.of(upload.id, upload.committed_size)
+        if known is not None:
+            return known.hexdigest()
         # Read anew, as no process may have seen all the bytes.
         digest = hashlib.sha256()
         size = 0

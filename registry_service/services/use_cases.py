@@ -17,7 +17,14 @@ from registry_service.services.reading import (
 )
 from registry_service.services.registering import RegisterModel
 from registry_service.services.sweeping import DiscardObject, Sweep
-from registry_service.services.uploading import CancelUpload, CompleteUpload, CreateUpload, GetUpload, WriteUpload
+from registry_service.services.uploading import (
+    CancelUpload,
+    CompleteUpload,
+    CreateUpload,
+    DigestCache,
+    GetUpload,
+    WriteUpload,
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,6 +52,7 @@ class UseCases:
     def on(cls, database: Database, store: ArtifactStore, policy: Policy) -> "UseCases":
         """Wires the use cases to a database and an artifact store."""
         discard = DiscardObject(database, store)
+        digests = DigestCache()
         return cls(
             register_model=RegisterModel(database, store, discard, policy),
             get_model=GetModel(database),
@@ -53,9 +61,9 @@ class UseCases:
             update_model=UpdateModel(database, policy),
             delete_model=DeleteModel(database, discard),
             create_upload=CreateUpload(database, policy),
-            write_upload=WriteUpload(database, store, discard, policy),
+            write_upload=WriteUpload(database, store, discard, policy, digests),
             get_upload=GetUpload(database),
-            complete_upload=CompleteUpload(database, store, discard, policy),
+            complete_upload=CompleteUpload(database, store, discard, policy, digests),
             cancel_upload=CancelUpload(database, discard),
             read_artifact=ReadArtifact(database, store),
             verify_artifact=VerifyArtifact(database, store),

@@ -10,7 +10,7 @@ import random
 import threading
 import tracemalloc
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import psutil
@@ -23,6 +23,7 @@ from registry_service.domain.artifact_store import (
     new_object_key,
 )
 from registry_service.domain.errors import ArtifactLostError
+from registry_service.storage.artifacts import PART_SIZE
 
 MIB = 1024 * 1024
 
@@ -84,6 +85,41 @@ class ArtifactStoreContract:
         assert read(store, key) == b"new tail"
         assert store.size(key) == 8
 
+    @pytest.mark.parametrize("size", [0, 1, PART_SIZE - 1, PART_SIZE, PART_SIZE + 1, 3 * PART_SIZE, 5 * PART_SIZE + 7])
+    @pytest.mark.parametrize("piece", [1000 * 1000, PART_SIZE, 2 * PART_SIZE + 1])
+    def test_what_was_written_in_pieces_is_read(self, store: ArtifactStore, key: str, size: int, piece: int) -> None:
+        data = some_bytes(size)
+        store.write(key, (data[start : start + piece] for start in range(0, size, piece)))
+        assert store.size(key) == size
+        assert read(store, key) == data
+
+    def test_empty_pieces_are_nothing(self, store: ArtifactStore, key: str) -> None:
+        store.write(key, [b"", b"some", b"", b" bytes", b""])
+        assert read(store, key) == b"some bytes"
+
+    @pytest.mark.parametrize("size", [3, 3 * PART_SIZE])
+    def test_pieces_that_break_off_leave_nothing_visible(self, store: ArtifactStore, key: str, size: int) -> None:
+        def pieces() -> Iterator[bytes]:
+            yield bytes(size)
+            raise InterruptedError("broken off")
+
+        with pytest.raises(InterruptedError, match="broken off"):
+            store.write(key, pieces())
+        assert store.size(key) is None
+        store.delete(key)
+        store.write(key, [b"anew"])
+        assert read(store, key) == b"anew"
+
+    def test_a_write_takes_flat_memory(self, store: ArtifactStore, key: str) -> None:
+        block = some_bytes(MIB)
+        tracemalloc.start()
+        try:
+            store.write(key, (block for _ in range(12 * PART_SIZE // MIB)))
+            _, peak = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+        assert peak < 5 * PART_SIZE
+
     def test_objects_under_different_keys_are_apart(self, store: ArtifactStore) -> None:
         one, other = "uploads/aaaa/tail", "uploads/aaaa/tail2"
         store.put(one, b"one")
@@ -113,6 +149,7 @@ class ArtifactStoreContract:
     def test_a_hostile_key_is_refused(self, store: ArtifactStore, hostile: str) -> None:
         uses: list[Callable[[], object]] = [
             lambda: store.put(hostile, b"data"),
+            lambda: store.write(hostile, [b"data"]),
             lambda: store.begin(hostile),
             lambda: store.write_part(hostile, "0" * 32, number=1, offset=0, data=b"data"),
             lambda: store.finish(hostile, "0" * 32, [Part(number=1, offset=0, size=4, receipt="0" * 64)]),

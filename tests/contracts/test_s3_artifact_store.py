@@ -10,7 +10,6 @@ import pytest
 
 from registry_service.domain.artifact_store import CHUNK_SIZE, ArtifactStore, new_object_key
 from registry_service.domain.errors import ArtifactLostError, ArtifactStoreUnavailableError
-from registry_service.services.object_writing import write_object
 from registry_service.storage.artifacts import PART_SIZE
 from registry_service.storage.artifacts.s3 import S3ArtifactStore, connect
 from tests.contracts.artifact_store import (
@@ -132,7 +131,7 @@ class TestS3ArtifactStore(ArtifactStoreContract):
         self, s3_server: S3Server, bucket: str, key: str, size: int
     ) -> None:
         store = connected(s3_server.endpoint, bucket)
-        write_object(store, key, [bytes(size)])
+        store.write(key, [bytes(size)])
         assert read(store, key) == bytes(size)
 
     def test_delete_aborts_the_unfinished_uploads_of_its_key_alone(self, store: S3ArtifactStore, key: str) -> None:

@@ -50,7 +50,7 @@ class Folder:
     def stored_parts(self, key: str) -> int:
         """How many whole parts of an unfinished object are stored."""
         beginning = key.replace("/", "+") + "~"
-        found = [p for p in (self.root / ".partial").iterdir() if p.name.startswith(beginning) and p.suffix == ".data"]
+        found = [p for p in (self.root / ".partial").glob(f"{beginning}*") if p.suffix in {".data", ".put"}]
         return found[0].stat().st_size // PART if found else 0
 
     def _files(self) -> list[str]:

@@ -2,7 +2,7 @@
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -166,9 +166,9 @@ class TestSilence:
 
     def test_slow_work_of_our_own_is_no_silence(self, registry: RunningRegistry) -> None:
         class SlowStore(WrappedStore):
-            def put(self, key: str, data: bytes) -> None:
+            def write(self, key: str, pieces: Iterable[bytes]) -> None:
+                super().write(key, pieces)
                 threading.Event().wait(2)
-                super().put(key, data)
 
         with serving(registry, SlowStore(registry.parts.store), stream_idle_seconds=0.5) as (_, client):
             assert client.register().artifact.size == 7

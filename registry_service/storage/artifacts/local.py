@@ -16,8 +16,9 @@ import logging
 import os
 import re
 import secrets
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
 from registry_service.domain.artifact_store import CHUNK_SIZE, Part
@@ -29,6 +30,9 @@ logger = logging.getLogger(__name__)
 _HANDLE = re.compile(r"[0-9a-f]{32}")
 _RECEIPT_SIZE = 32
 _NO_RECEIPT = bytes(_RECEIPT_SIZE)
+
+# A file that is still growing is synced each time that so much has come: the disk has begun when the rest comes.
+_SYNC_BYTES = 8 * 1024 * 1024
 
 # How often a folder may be pruned between making it and renaming into it.
 _PRUNINGS = 100
@@ -56,18 +60,32 @@ class LocalArtifactStore:
 
     def put(self, key: str, data: bytes) -> None:
         """See the port."""
+        self.write(key, (data,))
+
+    def write(self, key: str, pieces: Iterable[bytes]) -> None:
+        """See the port."""
         target = self._path(key)
         source = self._under_construction(key, secrets.token_hex(16), "put")
-        with _translated("write", key):
-            try:
-                with _opened(source, os.O_WRONLY | os.O_CREAT | os.O_EXCL) as file:
-                    _write(file, data, 0)
-                    os.fsync(file)
-                self._publish(source, target)
-            except BaseException:
-                with suppress(OSError):
-                    source.unlink(missing_ok=True)
-                raise
+        try:
+            with _translated("write", key):
+                file = os.open(source, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+            with closing(_GrowingFile(file)) as growing:
+                for piece in pieces:
+                    with _translated("write", key):
+                        growing.append(piece)
+                with _translated("write", key):
+                    growing.sync()
+            with _translated("write", key):
+                try:
+                    self._publish(source, target)
+                except FileNotFoundError as error:
+                    # Somebody has deleted what was under construction.
+                    self._require_root()
+                    raise ArtifactLostError from error
+        except BaseException:
+            with suppress(OSError):
+                source.unlink(missing_ok=True)
+            raise
 
     def begin(self, key: str) -> str:
         """See the port."""
@@ -266,6 +284,37 @@ def _opened(path: Path, flags: int) -> Iterator[int]:
         yield file
     finally:
         os.close(file)
+
+
+class _GrowingFile:
+    """A file that is written from its beginning, and brought to the disk by another thread meanwhile."""
+
+    def __init__(self, file: int) -> None:
+        self._file = file
+        self._size = 0
+        self._synced = 0
+        self._syncer: ThreadPoolExecutor | None = None
+        self._syncing: Future[None] | None = None
+
+    def append(self, data: bytes) -> None:
+        _write(self._file, data, self._size)
+        self._size += len(data)
+        if self._size - self._synced >= _SYNC_BYTES and (self._syncing is None or self._syncing.done()):
+            if self._syncing is not None:
+                self._syncing.result()
+            self._syncer = self._syncer or ThreadPoolExecutor(1, thread_name_prefix="syncer")
+            self._syncing = self._syncer.submit(_sync_data, self._file)
+            self._synced = self._size
+
+    def sync(self) -> None:
+        if self._syncing is not None:
+            self._syncing.result()
+        os.fsync(self._file)
+
+    def close(self) -> None:
+        if self._syncer is not None:
+            self._syncer.shutdown()
+        os.close(self._file)
 
 
 def _write(file: int, data: bytes, offset: int) -> None:

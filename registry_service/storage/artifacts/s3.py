@@ -11,7 +11,9 @@ import re
 import ssl
 import time
 from collections.abc import Callable, Container, Generator, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing, contextmanager
+from itertools import chain
 from pathlib import Path
 from typing import TypeVar
 from xml.etree.ElementTree import ParseError
@@ -37,6 +39,9 @@ _FAILURES = (MinioException, HTTPError, OSError, ParseError, UnicodeDecodeError)
 
 # What a completion answers when the upload, or a part of it, is not there (any more).
 _PARTS_GONE = frozenset({"NoSuchUpload", "InvalidPart"})
+
+# Parts of one object that are sent at once.
+_SENDERS = 2
 
 # How often in a row a read goes on after a broken connection, and the pause
 # before each try: 3.5 seconds in all, for a store that restarts.
@@ -182,6 +187,28 @@ class S3ArtifactStore:
             self._in_bucket(
                 lambda: self._client.put_object(self._bucket, key, io.BytesIO(data), len(data), part_size=part_size)
             )
+
+    def write(self, key: str, pieces: Iterable[bytes]) -> None:
+        """See the port. Holds at most a part for each sender, and one more."""
+        parts = _in_parts(pieces)
+        begun = [next(parts, b"")]
+        if (second := next(parts, None)) is None:
+            self.put(key, begun[0])
+            return
+        begun.insert(0, second)
+        del second
+        handle = self.begin(key)
+        sending: list[Future[Part]] = []
+        with ThreadPoolExecutor(_SENDERS, thread_name_prefix="part-sender") as senders:
+            for number, data in enumerate(chain(_taken(begun), parts)):
+                if number >= _SENDERS:
+                    sending[number - _SENDERS].result()
+                sending.append(
+                    senders.submit(
+                        self.write_part, key, handle, number=number + 1, offset=number * PART_SIZE, data=data
+                    )
+                )
+        self.finish(key, handle, [sent.result() for sent in sending])
 
     def begin(self, key: str) -> str:
         """See the port."""
@@ -462,6 +489,33 @@ class _Download:
             body.close()
             raise InvalidResponseError(206, None, f"the object ends at {body.end}, not {end}")
         raise error
+
+
+def _taken(items: list[Result]) -> Iterator[Result]:
+    """Yields the items, the last first, and holds none that it has yielded."""
+    while items:
+        yield items.pop()
+
+
+def _in_parts(pieces: Iterable[bytes]) -> Iterator[bytes]:
+    """Joins pieces of any size to parts of exactly PART_SIZE, the last excepted."""
+    held: list[bytes | memoryview] = []
+    missing = PART_SIZE
+    for piece in pieces:
+        rest = memoryview(piece)
+        while len(rest) >= missing:
+            held.append(rest[:missing])
+            rest = rest[missing:]
+            part = b"".join(held)
+            # Not held while the part is on its way.
+            held, missing = [], PART_SIZE
+            yield part
+            del part
+        if rest:
+            held.append(rest)
+            missing -= len(rest)
+    if held:
+        yield b"".join(held)
 
 
 def _regrouped(pieces: Iterable[bytes]) -> Iterator[bytes]:

@@ -1,11 +1,8 @@
-"""Writes a stream of bytes as one object, in flat memory."""
+"""Counts and hashes the bytes of an artifact on their way."""
 
 import hashlib
 from collections.abc import Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack
 
-from registry_service.domain.artifact_store import ArtifactStore, Part
 from registry_service.domain.errors import ArtifactMismatchError, ArtifactTooLargeError, InvalidArgumentError
 from registry_service.domain.models import ArtifactSpec
 
@@ -54,37 +51,3 @@ class Measure:
                 "artifact.sha256", f"the bytes that came have {digest}, not the declared {self._spec.sha256}."
             )
         return digest
-
-
-def write_object(store: ArtifactStore, key: str, pieces: Iterable[bytes]) -> None:
-    """Stores the pieces, joined, under a key: durable and visible on return.
-
-    One part is sent while the next one arrives; no more than two are held. An
-    exception, of the store or of `pieces`, may leave bytes behind under the
-    key: `ArtifactStore.delete` removes them.
-    """
-    buffer = bytearray()
-    parts: list[Part] = []
-    handle: str | None = None
-    sending: Future[Part] | None = None
-    with ExitStack() as stack:
-        sender: ThreadPoolExecutor | None = None
-        for piece in pieces:
-            buffer += piece
-            while len(buffer) > store.part_size:
-                if handle is None or sender is None:
-                    handle = store.begin(key)
-                    sender = stack.enter_context(ThreadPoolExecutor(1, thread_name_prefix="part-sender"))
-                if sending is not None:
-                    parts.append(sending.result())
-                data = bytes(memoryview(buffer)[: store.part_size])
-                del buffer[: store.part_size]
-                number, offset = len(parts) + 1, len(parts) * store.part_size
-                sending = sender.submit(store.write_part, key, handle, number=number, offset=offset, data=data)
-        if handle is None or sending is None:
-            store.put(key, bytes(buffer))
-            return
-        parts.append(sending.result())
-        offset = len(parts) * store.part_size
-        parts.append(store.write_part(key, handle, number=len(parts) + 1, offset=offset, data=bytes(buffer)))
-        store.finish(key, handle, parts)
