@@ -34,7 +34,7 @@ end
 -- The transcoder lets a query parameter replace a variable of the path: with it,
 -- DELETE /v1/models/a?id=b would delete b. No other parameter has these names, in
 -- whatever way they are written.
-local path_variables = {id = true, modelid = true, uploadid = true, ["model.id"] = true}
+local path_variables = {id = true, modelid = true, projectid = true, uploadid = true, ["model.id"] = true}
 
 local function unescape(text)
   local decoded = string.gsub((string.gsub(text, "%+", " ")), "%%(%x%x)", function(digits)
@@ -73,8 +73,10 @@ function envoy_on_request(handle)
   if path ~= nil and string.find(path, "%%[89A-Fa-f]%x") then
     local decoded = string.gsub(path, "%%(%x%x)", function(digits) return string.char(tonumber(digits, 16)) end)
     if not is_utf8(decoded) then
-      local is_id = string.find(path, "^/models/[^/]+") ~= nil
-      handle:respond({[":status"] = "400"}, is_id and "Invalid format for model ID." or "The address is not UTF-8.")
+      local kind = string.match(path, "^/(%a+)s/[^/]+")
+      local is_id = kind == "model" or kind == "project"
+      local message = is_id and "Invalid format for " .. kind .. " ID." or "The address is not UTF-8."
+      handle:respond({[":status"] = "400"}, message)
       return
     end
   end
