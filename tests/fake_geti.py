@@ -4,6 +4,7 @@ import io
 import itertools
 import json
 import re
+import sys
 import threading
 import time
 import zipfile
@@ -157,7 +158,7 @@ class FakeGeti:
         class Handler(_Handler):
             fake = geti
 
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._server = _Server(("127.0.0.1", 0), Handler)
         self._server.daemon_threads = True
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True)
         self._thread.start()
@@ -354,6 +355,14 @@ class _Sink(io.RawIOBase):
         data = bytes(self.data)
         self.data.clear()
         return data
+
+
+class _Server(ThreadingHTTPServer):
+    """Says nothing of clients that leave."""
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        if not isinstance(sys.exc_info()[1], ConnectionError):
+            super().handle_error(request, client_address)
 
 
 _CALLS = tuple(
