@@ -9,6 +9,7 @@ import ipaddress
 import re
 from pathlib import Path
 from typing import Annotated, Literal, Self, TypeVar
+from urllib.parse import urlsplit
 
 from pydantic import Field, FilePath, SecretStr, ValidationError, ValidationInfo, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
@@ -158,9 +159,11 @@ class GetiSettings(LogSettings):
     @classmethod
     def _is_url(cls, value: str | None) -> str | None:
         # What could stand in a URL besides would only be lost, or leak.
-        if value is not None and not re.fullmatch(r"https?://[^\s/?#@\\]+(/[^\s?#@\\]*)?", value):
-            raise ValueError("is not a URL such as https://geti.example.org")
-        return value
+        if value is None or (
+            re.fullmatch(r"https?://[^\s/?#@\\]+(/[^\s?#@\\]*)?", value) and _has_possible_port(value)
+        ):
+            return value
+        raise ValueError("is not a URL such as https://geti.example.org")
 
     @field_validator("geti_token")
     @classmethod
@@ -243,6 +246,13 @@ class Settings(ListenSettings, DatabaseSettings, GetiSettings):
         if self.stream_idle_seconds >= self.registration_lease_seconds:
             raise ValueError("REGISTRATION_LEASE_SECONDS: must be more than STREAM_IDLE_SECONDS")
         return self
+
+
+def _has_possible_port(url: str) -> bool:
+    try:
+        return urlsplit(url).port != 0
+    except ValueError:  # also where brackets are not closed
+        return False
 
 
 def loopback_of(address: str) -> str:

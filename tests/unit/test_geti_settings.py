@@ -52,6 +52,8 @@ def test_without_one_there_is_none_and_the_log_says_which(
         ("geti_host", "https://user:s3cr3t@geti.example.org"),
         ("geti_host", "https://geti.example.org/?q=s3cr3t"),
         ("geti_host", "https://"),
+        ("geti_host", "https://[::1"),
+        ("geti_host", "https://geti.example.org:99999"),
         ("geti_token", "s3cr3t s3cr3t"),
         ("geti_token", "s3cr3t\ns3cr3t"),
         ("geti_token", "s3cr3t-é"),
