@@ -31,7 +31,7 @@ def folder() -> Iterator[Path]:
 @pytest.fixture(scope="module")
 def product(folder: Path, geti_server: FakeGeti) -> Iterator[Product]:
     # A writer that died is soon swept.
-    times = {"registration_lease_seconds": 4, "stream_idle_seconds": 2, "gc_interval_seconds": 1}
+    times = {"registration_lease_seconds": 12, "stream_idle_seconds": 5, "gc_interval_seconds": 1}
     with running_up(folder, min_log_level="DEBUG", **times, **geti_server.settings()) as product:
         yield product
 
@@ -119,6 +119,10 @@ class TestDocumentedApi:
         assert rest.get("/models").json() == []
         assert objects(folder) == []
 
+    def test_an_address_whose_id_is_no_text_is_no_id(self, rest: httpx.Client) -> None:
+        answer = rest.get(f"/projects/{'%E9' * 16}")
+        assert (answer.status_code, answer.json()) == (400, {"detail": "Invalid format for project ID."})
+
     def test_a_list_is_more_than_a_page_of_geti(self, rest: httpx.Client, geti: FakeGeti) -> None:
         geti.behave(more_projects=130)
         assert [project["id"] for project in rest.get("/projects").json()] == geti.project_ids()
@@ -194,7 +198,7 @@ class TestDocumentedApi:
         geti.behave()
         product.server.start()
         product.wait_until_ready()
-        eventually(lambda: objects(folder) == [], what="the sweep")
+        eventually(lambda: objects(folder) == [], 60, "the sweep")
         assert rest.get("/models").json() == []
         assert imported(rest, YOLOX_FP16).status_code == 201
 
