@@ -72,8 +72,10 @@ function envoy_on_request(handle)
   if path ~= nil and string.find(path, "%%[89A-Fa-f]%x") then
     local decoded = string.gsub(path, "%%(%x%x)", function(digits) return string.char(tonumber(digits, 16)) end)
     if not is_utf8(decoded) then
-      local is_id = string.find(path, "^/models/[^/]+") ~= nil
-      handle:respond({[":status"] = "400"}, is_id and "Invalid format for model ID." or "The address is not UTF-8.")
+      local kind = string.match(path, "^/(%a+)s/[^/]+")
+      local is_id = kind == "model" or kind == "project"
+      local message = is_id and "Invalid format for " .. kind .. " ID." or "The address is not UTF-8."
+      handle:respond({[":status"] = "400"}, message)
       return
     end
   end

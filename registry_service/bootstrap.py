@@ -3,16 +3,17 @@
 import logging
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import TypeVar
 
 from sqlalchemy import Engine
 
-from registry_service.config import DatabaseSettings, Settings
+from registry_service.config import DatabaseSettings, GetiSettings, Settings
 from registry_service.domain.artifact_store import ArtifactStore
 from registry_service.domain.errors import UnavailableError
+from registry_service.geti.client import HttpGeti, Workspace
 from registry_service.services.policy import Policy
 from registry_service.services.use_cases import UseCases
 from registry_service.storage.artifacts.local import LocalArtifactStore
@@ -88,6 +89,30 @@ def build_store(settings: Settings) -> ArtifactStore:
     return store
 
 
+def build_geti(settings: GetiSettings) -> HttpGeti | None:
+    """Makes the connection to Geti; None where it is not, or only partly, configured. Nothing is asked of it yet."""
+    missing = settings.geti_missing
+    if missing:
+        if settings.is_geti_begun:
+            logger.warning("not connected to a Geti: %s not set", ", ".join(missing))
+        return None
+    host, token = settings.geti_host, settings.geti_token
+    version, organization = settings.geti_server_api_version, settings.geti_organization_id
+    workspace = settings.geti_workspace_id
+    if host is None or token is None or version is None or organization is None or workspace is None:
+        raise AssertionError("they are what is missing otherwise")
+    return HttpGeti(
+        Workspace(
+            host=host,
+            api_version=version,
+            organization_id=organization,
+            workspace_id=workspace,
+            token=token.get_secret_value(),
+            verify=settings.geti_server_ssl_verify,
+        )
+    )
+
+
 @dataclass(frozen=True, slots=True)
 class Registry:
     """The registry without a transport."""
@@ -101,7 +126,8 @@ class Registry:
 def open_registry(settings: Settings) -> Iterator[Registry]:
     """Wires the registry to its Postgres and its artifact store; the database must be migrated."""
     engine = build_engine(settings, statement_timeout_seconds=settings.unary_timeout_seconds)
-    try:
+    with ExitStack() as stack:
+        stack.callback(engine.dispose)
         database = SqlDatabase(engine)
         store = build_store(settings)
         policy = Policy(
@@ -112,9 +138,10 @@ def open_registry(settings: Settings) -> Iterator[Registry]:
             registration_lease=timedelta(seconds=settings.registration_lease_seconds),
             bucket_name=settings.minio_bucket_name,
         )
-        yield Registry(database, store, UseCases.on(database, store, policy))
-    finally:
-        engine.dispose()
+        geti = build_geti(settings)
+        if geti is not None:
+            stack.enter_context(geti)
+        yield Registry(database, store, UseCases.on(database, store, policy, geti))
 
 
 def build_server(registry: Registry, settings: Settings, *, reuse_port: bool = False) -> RegistryServer:

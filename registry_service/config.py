@@ -1,7 +1,7 @@
 """Settings, and the only reader of the environment.
 
 The names are those of the documented API's service where it has them (PSQL_*,
-MINIO_*, SERVER_*, MIN_LOG_LEVEL), so that an existing `.env` keeps working;
+MINIO_*, SERVER_*, GETI_*, MIN_LOG_LEVEL), so that an existing `.env` keeps working;
 the others follow their style. The README has the table; a test compares the two.
 """
 
@@ -9,8 +9,9 @@ import ipaddress
 import re
 from pathlib import Path
 from typing import Annotated, Literal, Self, TypeVar
+from urllib.parse import urlsplit
 
-from pydantic import Field, FilePath, SecretStr, ValidationError, field_validator, model_validator
+from pydantic import Field, FilePath, SecretStr, ValidationError, ValidationInfo, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 Port = Annotated[int, Field(ge=1, le=65535)]
@@ -21,6 +22,8 @@ SettingsT = TypeVar("SettingsT", bound="LogSettings")
 
 CIPHER_SUITES = ("ECDHE-RSA-AES256-GCM-SHA384", "ECDHE-ECDSA-AES256-GCM-SHA384")
 """Of TLS 1.2, what the documented service offers; those of TLS 1.3 are not to be chosen, and all good."""
+
+_GETI_NEEDED = ("geti_host", "geti_token", "geti_server_api_version", "geti_organization_id", "geti_workspace_id")
 
 MIB = 1024 * 1024
 GIB = 1024 * MIB
@@ -127,7 +130,60 @@ class ListenSettings(TlsSettings):
     grpc_port: Port = Field(50051, description="Port that the gRPC server listens on.")
 
 
-class Settings(ListenSettings, DatabaseSettings):
+class GetiSettings(LogSettings):
+    """The Intel Geti that models are imported from; all but the last, or the registry is not connected to one."""
+
+    geti_host: str | None = Field(None, description="URL of an Intel Geti server to import models from.")
+    geti_token: SecretStr | None = Field(None, description="API key for it.")
+    geti_server_api_version: str | None = Field(None, description="Version of its REST API, such as v1.")
+    geti_organization_id: str | None = Field(None, description="Organization whose workspace it is.")
+    geti_workspace_id: str | None = Field(None, description="Workspace with the projects.")
+    geti_server_ssl_verify: bool = Field(True, description="Whether its certificate is checked.")
+
+    @field_validator(
+        "geti_host",
+        "geti_token",
+        "geti_server_api_version",
+        "geti_organization_id",
+        "geti_workspace_id",
+        "geti_server_ssl_verify",
+        mode="before",
+    )
+    @classmethod
+    def _blank_is_unset(cls, value: object, info: ValidationInfo) -> object:
+        if isinstance(value, str) and not value.strip():
+            return cls.model_fields[str(info.field_name)].default
+        return value.strip() if isinstance(value, str) else value
+
+    @field_validator("geti_host")
+    @classmethod
+    def _is_url(cls, value: str | None) -> str | None:
+        # What could stand in a URL besides would only be lost, or leak.
+        if value is None or (
+            re.fullmatch(r"https?://[^\s/?#@\\]+(/[^\s?#@\\]*)?", value) and _has_possible_port(value)
+        ):
+            return value
+        raise ValueError("is not a URL such as https://geti.example.org")
+
+    @field_validator("geti_token")
+    @classmethod
+    def _is_header(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None and not re.fullmatch(r"[!-~]+", value.get_secret_value()):
+            raise ValueError("is not printable ASCII without spaces")
+        return value
+
+    @property
+    def geti_missing(self) -> list[str]:
+        """Names of the settings without which there is no connection, as far as they are not set."""
+        return [name.upper() for name in _GETI_NEEDED if getattr(self, name) is None]
+
+    @property
+    def is_geti_begun(self) -> bool:
+        """Whether one of them is set."""
+        return len(self.geti_missing) < len(_GETI_NEEDED)
+
+
+class Settings(ListenSettings, DatabaseSettings, GetiSettings):
     """Settings of `model-registry serve`, the gRPC server."""
 
     artifact_store: Literal["s3", "local"] = Field("s3", description="Where artifacts are kept.")
@@ -151,7 +207,7 @@ class Settings(ListenSettings, DatabaseSettings):
     max_unary_calls: Positive = Field(32, description="Short calls that run at once; more wait.")
     max_waiting_calls: Positive = Field(256, description="Calls that may wait; more get RESOURCE_EXHAUSTED.")
     max_streams: Positive = Field(
-        32, description="Long calls (uploads, downloads, verifications) at once; more get RESOURCE_EXHAUSTED."
+        32, description="Long calls (uploads, downloads, imports, …) at once; more get RESOURCE_EXHAUSTED."
     )
     unary_timeout_seconds: Seconds = Field(30, description="Longest time of one short call's statement in Postgres.")
     stream_idle_seconds: Seconds = Field(60, description="A stream that moves nothing for so long is cancelled.")
@@ -190,6 +246,13 @@ class Settings(ListenSettings, DatabaseSettings):
         if self.stream_idle_seconds >= self.registration_lease_seconds:
             raise ValueError("REGISTRATION_LEASE_SECONDS: must be more than STREAM_IDLE_SECONDS")
         return self
+
+
+def _has_possible_port(url: str) -> bool:
+    try:
+        return urlsplit(url).port != 0
+    except ValueError:  # also where brackets are not closed
+        return False
 
 
 def loopback_of(address: str) -> str:

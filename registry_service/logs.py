@@ -43,5 +43,5 @@ def configure(level: str, file: Path | None = None) -> None:
     logging.basicConfig(level=level, handlers=[handler], force=True)
     logging.captureWarnings(capture=True)
     # Their INFO is about themselves: connections, migrations that do not run.
-    for name in ("alembic", "urllib3"):
+    for name in ("alembic", "httpcore", "httpx", "urllib3"):
         logging.getLogger(name).setLevel(max(logging.WARNING, logging.getLevelName(level)))

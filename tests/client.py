@@ -18,6 +18,7 @@ from modelregistry.v1 import (
     model_pb2,
     model_service_pb2,
     model_service_pb2_grpc,
+    project_service_pb2_grpc,
     system_service_pb2_grpc,
     upload_pb2,
     upload_service_pb2,
@@ -42,6 +43,7 @@ class Client:
         self.models = model_service_pb2_grpc.ModelServiceStub(self.channel)
         self.uploads = upload_service_pb2_grpc.UploadServiceStub(self.channel)
         self.artifacts = artifact_service_pb2_grpc.ArtifactServiceStub(self.channel)
+        self.projects = project_service_pb2_grpc.ProjectServiceStub(self.channel)
         self.system = system_service_pb2_grpc.SystemServiceStub(self.channel)
 
     def register(self, data: bytes = b"weights", **fields: Any) -> model_pb2.Model:

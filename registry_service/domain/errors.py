@@ -65,6 +65,28 @@ class ArtifactFileNotFoundError(NotFoundError):
         super().__init__(f"The artifact of {model_id!r} has no file {name!r}.", model_id=model_id, file_name=name)
 
 
+class ProjectNotFoundError(NotFoundError):
+    """Geti has no project with this id."""
+
+    reason = "PROJECT_NOT_FOUND"
+
+    def __init__(self, project_id: str) -> None:
+        super().__init__(f"Geti has no project with the id {project_id!r}.", project_id=project_id)
+
+
+class GetiModelNotFoundError(NotFoundError):
+    """The project has no OpenVINO model with this id."""
+
+    reason = "GETI_MODEL_NOT_FOUND"
+
+    def __init__(self, project_id: str, model_id: str) -> None:
+        super().__init__(
+            f"The project {project_id!r} has no OpenVINO model with the id {model_id!r}.",
+            project_id=project_id,
+            model_id=model_id,
+        )
+
+
 class InvalidArgumentError(RegistryError):
     """The input is wrong whatever the state of the registry."""
 
@@ -115,6 +137,20 @@ class AlreadyExistsError(RegistryError):
         """`id` or `identity` (project, name, version, precision)."""
 
 
+class ModelsRegisteredError(AlreadyExistsError):
+    """Some of the models to import are registered already."""
+
+    reason = "MODELS_REGISTERED"
+
+    def __init__(self, model_ids: Sequence[str]) -> None:
+        super().__init__(
+            f"Registered already: {', '.join(model_ids)}. Nothing was imported.",
+            model_id=model_ids[0],
+            conflict="id",
+        )
+        self.model_ids = tuple(model_ids)
+
+
 class FailedPreconditionError(RegistryError):
     """The request cannot be served in the present state; another one could."""
 
@@ -136,6 +172,42 @@ class NotAnArchiveError(FailedPreconditionError):
     """The artifact, or its member, cannot be read as a ZIP."""
 
     reason = "NOT_AN_ARCHIVE"
+
+
+class GetiNotConfiguredError(FailedPreconditionError):
+    """The registry is not connected to a Geti."""
+
+    reason = "GETI_NOT_CONFIGURED"
+
+    def __init__(self) -> None:
+        super().__init__("The registry is not connected to an Intel Geti.")
+
+
+class GetiRefusedError(FailedPreconditionError):
+    """Geti will not give a model away."""
+
+    reason = "GETI_REFUSED"
+
+
+class GetiDeploymentError(FailedPreconditionError):
+    """What Geti made of a model for us is unusable, or it made nothing."""
+
+    reason = "GETI_DEPLOYMENT_FAILED"
+
+
+class PermissionDeniedError(RegistryError):
+    """Something that the registry needs is denied to it."""
+
+    reason = "PERMISSION_DENIED"
+
+
+class GetiDeniedError(PermissionDeniedError):
+    """Geti does not take the registry's key, or the key is not for this workspace."""
+
+    reason = "GETI_DENIED"
+
+    def __init__(self) -> None:
+        super().__init__("Geti denies access to the registry; its key may be wrong or out of date.")
 
 
 class AbortedError(RegistryError):
@@ -244,6 +316,15 @@ class ArtifactStoreUnavailableError(UnavailableError):
 
     def __init__(self) -> None:
         super().__init__("The artifact store does not answer; try again later.")
+
+
+class GetiUnavailableError(UnavailableError):
+    """Geti does not answer, or not what it should."""
+
+    reason = "GETI_UNAVAILABLE"
+
+    def __init__(self) -> None:
+        super().__init__("Geti does not answer as it should; try again later.")
 
 
 class DataLossError(RegistryError):

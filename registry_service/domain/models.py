@@ -111,7 +111,7 @@ class ModelFields:
 
 
 MUTABLE_FIELDS = tuple(f.name for f in fields(ModelFields))
-DOCUMENTED_FIELDS = ("created_date", "documented_size")
+DOCUMENTED_FIELDS = ("created_date", "documented_size", "documented_precision")
 """Fields of a model that the documented API alone can change."""
 MAX_SIZE = 2**63 - 1
 _TEXT_FIELDS = (
@@ -144,7 +144,9 @@ class Model(ModelFields):
     revision: int = 1
     creator: str = ""
     documented_size: int | None = None
-    """Size that the documented API shows, where its client changed that; None shows the artifact's."""
+    """Size that the documented API shows, where its client or Geti says another; None shows the artifact's."""
+    documented_precision: tuple[str, ...] | None = None
+    """Precisions as the documented API shows them, where Geti writes them otherwise; None shows `precision`."""
     schema: ModelSchema | None = None
     """What the artifact says; None where it is of no known format, and in listings, which leave it out."""
 
@@ -175,6 +177,10 @@ class ModelSpec:
     created_date: str = ""
     """Empty: the time of registration."""
     artifact: ArtifactSpec = ArtifactSpec()
+    documented_size: int | None = None
+    """As for Model. Known of imports alone, so an upload does not keep it."""
+    documented_precision: tuple[str, ...] | None = None
+    """As for Model. Known of imports alone, so an upload does not keep it."""
 
 
 def utc_now() -> datetime:
@@ -243,6 +249,7 @@ def checked_spec(spec: ModelSpec, *, metadata_max_bytes: int, artifact_max_bytes
     if spec.id and not is_model_id(spec.id):
         violations.append(FieldViolation("id", "must be 16 to 256 characters of A-Z, a-z, 0-9, _ and -."))
     violations += _text_violations("created_date", spec.created_date)
+    violations += _size_violations(spec.documented_size)
     violations += _artifact_violations(spec.artifact, artifact_max_bytes)
     _raise_any(violations)
     return ModelSpec(
@@ -250,6 +257,8 @@ def checked_spec(spec: ModelSpec, *, metadata_max_bytes: int, artifact_max_bytes
         id=spec.id or str(uuid.uuid4()),
         created_date=spec.created_date,
         artifact=_with_defaults(spec.artifact),
+        documented_size=spec.documented_size,
+        documented_precision=spec.documented_precision,
     )
 
 
@@ -271,8 +280,7 @@ def check_documented_fields(model: Model) -> None:
         InvalidArgumentError: Names every field that is wrong.
     """
     violations = list(_text_violations("created_date", model.created_date))
-    if model.documented_size is not None and not 0 <= model.documented_size <= MAX_SIZE:
-        violations.append(FieldViolation("size", f"must be from 0 to {MAX_SIZE} bytes."))
+    violations += _size_violations(model.documented_size)
     _raise_any(violations)
 
 
@@ -384,6 +392,11 @@ def _provenance_violations(provenance: Provenance) -> Iterator[FieldViolation]:
             yield FieldViolation(f"provenance.parent_model_ids[{i}]", "must be the id of a model.")
     yield from _json_violations("provenance.hyperparameters", provenance.hyperparameters)
     yield from _text_map_violations("provenance.environment", provenance.environment)
+
+
+def _size_violations(size: int | None) -> Iterator[FieldViolation]:
+    if size is not None and not 0 <= size <= MAX_SIZE:
+        yield FieldViolation("size", f"must be from 0 to {MAX_SIZE} bytes.")
 
 
 def _text_violations(name: str, text: str | None) -> Iterator[FieldViolation]:

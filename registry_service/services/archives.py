@@ -143,6 +143,13 @@ class Archive:
             )
         return _member(info), self._pieces(info)
 
+    def read(self, member: ArchiveMember) -> Iterator[bytes]:
+        """Yields the bytes of a member as `open` does, and raises what that raises, on the first `next` as well."""
+        found = self.open(member.name)
+        if found is None:
+            raise NotAnArchiveError(f"There is no file {member.name!r}.", file_name=member.name)
+        yield from found[1]
+
     def _pieces(self, info: zipfile.ZipInfo) -> Iterator[bytes]:
         done = 0
         try:

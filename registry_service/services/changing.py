@@ -57,6 +57,8 @@ class UpdateModel:
                 values[name] = entry_map if value is None else entry_map | {key: value}
             changed = replace(old, **values)
             changed = replace(changed, **checked_fields(changed, metadata_max_bytes=self.policy.metadata_max_bytes))  # type: ignore[arg-type]
+            if changed.precision != old.precision:
+                changed = replace(changed, documented_precision=None)
             check_documented_fields(changed)
             names = (*MUTABLE_FIELDS, *DOCUMENTED_FIELDS)
             if not touch and all(is_same(getattr(changed, name), getattr(old, name)) for name in names):

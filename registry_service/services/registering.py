@@ -191,6 +191,8 @@ def new_model(spec: ModelSpec, key: str, size: int, sha256: str, policy: Policy)
         id=spec.id,
         created_date=spec.created_date or date,
         last_updated_date=date,
+        documented_size=spec.documented_size,
+        documented_precision=spec.documented_precision,
         create_time=now,
         update_time=now,
         artifact=Artifact(

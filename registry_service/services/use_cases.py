@@ -3,9 +3,11 @@
 from dataclasses import dataclass
 
 from registry_service.domain.artifact_store import ArtifactStore
+from registry_service.domain.geti import Geti
 from registry_service.domain.ports import Database
 from registry_service.services.changing import DeleteModel, UpdateModel
 from registry_service.services.policy import Policy
+from registry_service.services.projects import GetProject, ImportModels, ListProjects
 from registry_service.services.reading import (
     FindModels,
     GetModel,
@@ -46,15 +48,19 @@ class UseCases:
     verify_artifact: VerifyArtifact
     list_artifact_files: ListArtifactFiles
     read_artifact_file: ReadArtifactFile
+    list_projects: ListProjects
+    get_project: GetProject
+    import_models: ImportModels
     sweep: Sweep
 
     @classmethod
-    def on(cls, database: Database, store: ArtifactStore, policy: Policy) -> "UseCases":
-        """Wires the use cases to a database and an artifact store."""
+    def on(cls, database: Database, store: ArtifactStore, policy: Policy, geti: Geti | None = None) -> "UseCases":
+        """Wires the use cases to a database, an artifact store, and a Geti where there is one."""
         discard = DiscardObject(database, store)
+        register_model = RegisterModel(database, store, discard, policy)
         digests = DigestCache()
         return cls(
-            register_model=RegisterModel(database, store, discard, policy),
+            register_model=register_model,
             get_model=GetModel(database),
             list_models=ListModels(database),
             find_models=FindModels(database),
@@ -69,5 +75,8 @@ class UseCases:
             verify_artifact=VerifyArtifact(database, store),
             list_artifact_files=ListArtifactFiles(database, store, policy),
             read_artifact_file=ReadArtifactFile(database, store, policy),
+            list_projects=ListProjects(geti),
+            get_project=GetProject(geti),
+            import_models=ImportModels(geti, register_model),
             sweep=Sweep(database, discard),
         )

@@ -6,12 +6,19 @@ from pathlib import Path
 from pydantic import SecretStr
 from pydantic.fields import FieldInfo
 
-from registry_service.config import DatabaseSettings, GatewaySettings, LogSettings, Settings, TlsSettings
+from registry_service.config import DatabaseSettings, GatewaySettings, GetiSettings, LogSettings, Settings, TlsSettings
 from registry_service.domain import filter as filters
 
 README = Path(__file__).resolve().parents[2] / "README.md"
 # A row for each setting, under the class that has it first.
-CLASSES: tuple[type[LogSettings], ...] = (LogSettings, TlsSettings, GatewaySettings, DatabaseSettings, Settings)
+CLASSES: tuple[type[LogSettings], ...] = (
+    LogSettings,
+    TlsSettings,
+    GatewaySettings,
+    DatabaseSettings,
+    GetiSettings,
+    Settings,
+)
 ROW = re.compile(r"\| `[A-Z_]+` \|")
 
 

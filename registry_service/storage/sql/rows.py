@@ -45,6 +45,7 @@ def model_values(model: Model) -> dict[str, object]:
     return (
         field_values(model)
         | {name: getattr(model, name) for name in _OWN_FIELDS}
+        | {"documented_precision": None if model.documented_precision is None else list(model.documented_precision)}
         | {name: getattr(model.artifact, name) for name in _ARTIFACT_FIELDS}
         | {"schema": None if model.schema is None else _without_empty(asdict(model.schema))}
     )
@@ -80,6 +81,7 @@ def model(row: Row) -> Model:
     return Model(
         **_fields(row),
         **{name: row[name] for name in _OWN_FIELDS},
+        documented_precision=None if row["documented_precision"] is None else tuple(row["documented_precision"]),
         artifact=Artifact(**{name: row[name] for name in _ARTIFACT_FIELDS}),
         schema=_schema(row.get("schema")),
     )

@@ -118,6 +118,9 @@ class ModelRow(Base):
     documented_size: Mapped[int | None] = mapped_column(
         BigInteger, comment="Size that the documented API shows, where its client changed that."
     )
+    documented_precision: Mapped[list[str] | None] = mapped_column(
+        ARRAY(Text), comment="Precisions as the documented API shows them, where Geti writes them otherwise."
+    )
     schema: Mapped[_OptionalJsonObject] = mapped_column(comment="What the artifact says about the model inside.")
 
     __table_args__ = (
@@ -137,6 +140,7 @@ class ModelRow(Base):
         CheckConstraint("revision > 0", name="revision"),
         CheckConstraint("size >= 0", name="size"),
         CheckConstraint("documented_size >= 0", name="documented_size"),
+        CheckConstraint("cardinality(documented_precision) > 0", name="documented_precision"),
         CheckConstraint("sha256 ~ '^[0-9a-f]{64}$'", name="sha256"),
         CheckConstraint("update_time >= create_time", name="times"),
         Index("uq_models_object_key", "object_key", unique=True),

@@ -25,8 +25,16 @@ POISON = b"\xff"
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._:/+=-]{1,128}")
 _PACKAGE = "/modelregistry.v1."
-# Unary, but they read a whole artifact.
-_LONG_UNARY = {f"{_PACKAGE}ArtifactService/VerifyArtifact", f"{_PACKAGE}UploadService/CompleteUpload"}
+# Unary, but they read a whole artifact, or wait for another server.
+_LONG_UNARY = {
+    f"{_PACKAGE}ArtifactService/VerifyArtifact",
+    f"{_PACKAGE}UploadService/CompleteUpload",
+    f"{_PACKAGE}ProjectService/ListProjects",
+    f"{_PACKAGE}ProjectService/GetProject",
+    f"{_PACKAGE}DocumentedRestService/ListProjects",
+    f"{_PACKAGE}DocumentedRestService/GetProject",
+    f"{_PACKAGE}DocumentedRestService/ImportModels",
+}
 # Probes come by the second; their success is no news.
 _QUIET = {f"{_PACKAGE}SystemService/GetHealth", f"{_PACKAGE}SystemService/GetReadiness"}
 _HTTP_BODY_STREAMS = {
@@ -42,6 +50,9 @@ _PATIENT_STREAMS = {
     f"{_PACKAGE}DocumentedRestService/RegisterModel",
     f"{_PACKAGE}DocumentedRestService/UpdateModel",
     f"{_PACKAGE}DocumentedRestService/DownloadModelFiles",
+    f"{_PACKAGE}DocumentedRestService/ListProjects",
+    f"{_PACKAGE}DocumentedRestService/GetProject",
+    f"{_PACKAGE}DocumentedRestService/ImportModels",
 }
 _PATIENCE_SECONDS = 10.0
 

@@ -6,9 +6,17 @@ from typing import Any
 from google.protobuf import struct_pb2
 from google.protobuf.json_format import ParseDict
 from google.protobuf.timestamp_pb2 import Timestamp
-from modelregistry.v1 import artifact_service_pb2, model_pb2, model_service_pb2, upload_pb2
+from modelregistry.v1 import (
+    artifact_service_pb2,
+    model_pb2,
+    model_service_pb2,
+    project_pb2,
+    project_service_pb2,
+    upload_pb2,
+)
 
 from registry_service.domain.errors import InvalidArgumentError
+from registry_service.domain.geti import Project
 from registry_service.domain.models import (
     MUTABLE_FIELDS,
     Artifact,
@@ -22,6 +30,8 @@ from registry_service.domain.models import (
 )
 from registry_service.domain.uploads import Upload, UploadState
 from registry_service.services.archives import ArchiveMember
+from registry_service.services.projects import ImportProgress, ImportState
+from registry_service.transport.grpc.errors import status_code
 
 _OPTIONAL_TEXTS = (
     "project_id",
@@ -38,6 +48,12 @@ _STATES = {
     UploadState.ACTIVE: upload_pb2.Upload.STATE_ACTIVE,
     UploadState.COMPLETING: upload_pb2.Upload.STATE_COMPLETING,
     UploadState.COMPLETED: upload_pb2.Upload.STATE_COMPLETED,
+}
+_IMPORT_STATES = {
+    ImportState.PREPARING: project_service_pb2.ImportModelsResponse.STATE_PREPARING,
+    ImportState.DOWNLOADING: project_service_pb2.ImportModelsResponse.STATE_DOWNLOADING,
+    ImportState.REGISTERED: project_service_pb2.ImportModelsResponse.STATE_REGISTERED,
+    ImportState.FAILED: project_service_pb2.ImportModelsResponse.STATE_FAILED,
 }
 
 
@@ -231,6 +247,50 @@ def file_message(member: ArchiveMember) -> artifact_service_pb2.ArtifactFile:
         compressed_size=member.compressed_size,
         crc32=member.crc32,
         modify_time=None if member.modify_time is None else time_message(member.modify_time),
+    )
+
+
+def project_message(project: Project) -> project_pb2.Project:
+    """Returns a project as a message."""
+    return project_pb2.Project(
+        id=project.id,
+        name=project.name,
+        creation_time=project.creation_time,
+        task_types=project.task_types,
+        model_groups=[
+            project_pb2.ProjectModelGroup(
+                id=group.id,
+                name=group.name,
+                versions=[
+                    project_pb2.ProjectModelVersion(
+                        id=version.id,
+                        name=version.name,
+                        number=version.number,
+                        openvino_models=[
+                            project_pb2.ProjectModel(id=model.id, name=model.name) for model in version.openvino_models
+                        ],
+                    )
+                    for version in group.versions
+                ],
+            )
+            for group in project.model_groups
+        ],
+    )
+
+
+def import_message(progress: ImportProgress) -> project_service_pb2.ImportModelsResponse:
+    """Returns the state of an import as a message."""
+    error = progress.error
+    return project_service_pb2.ImportModelsResponse(
+        model_id=progress.model_id,
+        state=_IMPORT_STATES[progress.state],
+        downloaded_bytes=progress.downloaded_bytes,
+        model=None if progress.model is None else model_message(progress.model),
+        failure=None
+        if error is None
+        else project_service_pb2.ImportFailure(
+            code=status_code(error).value[0], reason=error.reason, message=error.message
+        ),
     )
 
 

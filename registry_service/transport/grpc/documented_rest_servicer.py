@@ -1,6 +1,5 @@
 """DocumentedRestService: HTTP requests as gRPC calls."""
 
-import json
 import logging
 from collections.abc import Callable, Iterable, Iterator
 from functools import wraps
@@ -13,6 +12,7 @@ from google.api import httpbody_pb2
 from modelregistry.v1 import documented_rest_service_pb2 as pb
 from modelregistry.v1 import documented_rest_service_pb2_grpc
 
+from registry_service.domain.errors import ProjectNotFoundError
 from registry_service.domain.models import Model, is_model_id
 from registry_service.services.use_cases import UseCases
 from registry_service.transport.grpc.calls import StreamLimit, expect_client
@@ -22,6 +22,7 @@ from registry_service.transport.rest.answers import Answer, RestError
 from registry_service.transport.rest.documents import document
 from registry_service.transport.rest.errors import answer_to
 from registry_service.transport.rest.forms import MEDIA_TYPE, changes, form_texts
+from registry_service.transport.rest.projects import import_answer, project_document, wanted_models
 from registry_service.transport.rest.queries import query_of
 from registry_service.transport.rest.registering import Registration
 
@@ -157,23 +158,30 @@ class DocumentedRestServicer(documented_rest_service_pb2_grpc.DocumentedRestServ
     def ListProjects(
         self, request: pb.DocumentedRestServiceListProjectsRequest, context: grpc.ServicerContext
     ) -> Answer:
-        return answers.GETI_NOT_CONFIGURED
+        projects = self._use_cases.list_projects()
+        return answers.json_answer(200, [project_document(project) for project in projects])
 
     @_unary
     def GetProject(self, request: pb.DocumentedRestServiceGetProjectRequest, context: grpc.ServicerContext) -> Answer:
-        return answers.GETI_NOT_CONFIGURED
+        project = self._use_cases.get_project(_project_id(request.id, context))
+        return answers.json_answer(200, project_document(project))
 
     @_unary
     def ImportModels(
         self, request: pb.DocumentedRestServiceImportModelsRequest, context: grpc.ServicerContext
     ) -> Answer:
+        project_id = _project_id(request.id, context)
+        self._use_cases.import_models.expect_connection()
+        models = wanted_models(request.content.content_type, request.content.data)
+
+        def proceed() -> None:
+            expect_client(context)
+
         try:
-            json.loads(request.content.data)
-        except json.JSONDecodeError as error:
-            return answers.json_invalid(error.pos, error.msg)
-        except (ValueError, RecursionError):
-            return answers.json_invalid(0, "Not JSON")
-        return answers.GETI_NOT_CONFIGURED
+            results = self._use_cases.import_models(project_id, models, report=lambda _: proceed(), proceed=proceed)
+        except ProjectNotFoundError:
+            return answers.GETI_MODELS_NOT_FOUND
+        return import_answer(results)
 
 
 def _headers(context: grpc.ServicerContext) -> dict[str, str]:
@@ -181,12 +189,23 @@ def _headers(context: grpc.ServicerContext) -> dict[str, str]:
 
 
 def _model_id(bound: str, context: grpc.ServicerContext) -> str:
-    """Returns the id in the address: what the gateway binds may be a query's `id` instead."""
-    path = _headers(context).get(_PATH)
-    model_id = bound if path is None else unquote(path.partition("?")[0].split("/")[2])
+    model_id = _addressed(bound, context)
     if not is_model_id(model_id):
         raise RestError(answers.INVALID_ID)
     return model_id
+
+
+def _project_id(bound: str, context: grpc.ServicerContext) -> str:
+    project_id = _addressed(bound, context)
+    if not is_model_id(project_id):  # one rule for both
+        raise RestError(answers.INVALID_PROJECT_ID)
+    return project_id
+
+
+def _addressed(bound: str, context: grpc.ServicerContext) -> str:
+    """Returns the id in the address: what the gateway binds may be a query's `id` instead."""
+    path = _headers(context).get(_PATH)
+    return bound if path is None else unquote(path.partition("?")[0].split("/")[2])
 
 
 def _joined(models: Iterable[Model]) -> bytes:

@@ -19,6 +19,7 @@ STATUS_CODES: dict[type[RegistryError], grpc.StatusCode] = {
     errors.InvalidArgumentError: grpc.StatusCode.INVALID_ARGUMENT,
     errors.AlreadyExistsError: grpc.StatusCode.ALREADY_EXISTS,
     errors.FailedPreconditionError: grpc.StatusCode.FAILED_PRECONDITION,
+    errors.PermissionDeniedError: grpc.StatusCode.PERMISSION_DENIED,
     errors.AbortedError: grpc.StatusCode.ABORTED,
     errors.CallCancelledError: grpc.StatusCode.CANCELLED,
     errors.OutOfRangeError: grpc.StatusCode.OUT_OF_RANGE,

@@ -16,6 +16,8 @@ from modelregistry.v1 import (
     documented_rest_service_pb2_grpc,
     model_service_pb2,
     model_service_pb2_grpc,
+    project_service_pb2,
+    project_service_pb2_grpc,
     system_service_pb2,
     system_service_pb2_grpc,
     upload_service_pb2,
@@ -31,6 +33,7 @@ from registry_service.transport.grpc.calls import CallInterceptor, StreamLimit
 from registry_service.transport.grpc.documented_rest_servicer import DocumentedRestServicer
 from registry_service.transport.grpc.health import HealthMonitor
 from registry_service.transport.grpc.model_servicer import ModelServicer
+from registry_service.transport.grpc.project_servicer import ProjectServicer
 from registry_service.transport.grpc.system_servicer import SystemServicer
 from registry_service.transport.grpc.upload_servicer import UploadServicer
 
@@ -46,6 +49,7 @@ _SERVICES = tuple(
         model_service_pb2,
         upload_service_pb2,
         artifact_service_pb2,
+        project_service_pb2,
         documented_rest_service_pb2,
         system_service_pb2,
     )
@@ -116,6 +120,7 @@ class RegistryServer:
         model_service_pb2_grpc.add_ModelServiceServicer_to_server(ModelServicer(use_cases), self._server)
         upload_service_pb2_grpc.add_UploadServiceServicer_to_server(UploadServicer(use_cases), self._server)
         artifact_service_pb2_grpc.add_ArtifactServiceServicer_to_server(ArtifactServicer(use_cases), self._server)
+        project_service_pb2_grpc.add_ProjectServiceServicer_to_server(ProjectServicer(use_cases), self._server)
         documented_rest_service_pb2_grpc.add_DocumentedRestServiceServicer_to_server(
             DocumentedRestServicer(use_cases, self._streams), self._server
         )

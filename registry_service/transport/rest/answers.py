@@ -66,6 +66,7 @@ def json_invalid(position: int, error: str) -> Answer:
     )
 
 
+INVALID_PROJECT_ID = detail(400, "Invalid format for project ID.")
 INVALID_ID = detail(400, "Invalid format for model ID.")
 BROKEN_BODY = detail(400, "There was an error parsing the body")
 MODEL_NOT_FOUND = text(404, "Model not found.\n")
@@ -87,8 +88,25 @@ GETI_NOT_CONFIGURED = text(
     "ValueError\n\nOne or more of the following environment variables are not set: GETI_HOST, GETI_ORGANIZATION_ID, "
     "GETI_WORKSPACE_ID, GETI_TOKEN, and/or GETI_SERVER_API_VERSION.",
 )
+PROJECT_NOT_FOUND = text(404, "Project not found.\n")
+GETI_MODELS_NOT_FOUND = text(404, "Project or model id not found. No model(s) registered.\n")
 
 
 def conflict(model_id: str) -> Answer:
     """Answers 409, naming the other model."""
     return text(409, f"The requested action could not be completed due to a conflict with model '{model_id}'.")
+
+
+def registered(model_ids: Sequence[str]) -> Answer:
+    """Answers 409 to an import of models that are there."""
+    verb = "is" if len(model_ids) == 1 else "are"
+    return text(
+        409,
+        f"Model(s): {', '.join(model_ids)} {verb} already registered. No model(s) registered.\n"
+        "Tip: Delete the previously mentioned model(s) or remove the id(s) from the request body then try again.\n",
+    )
+
+
+def bad_gateway(message: str) -> Answer:
+    """Answers 502: what is wrong is wrong with Geti."""
+    return text(502, f"{message}\n")

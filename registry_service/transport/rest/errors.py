@@ -3,7 +3,12 @@
 from collections.abc import Callable
 
 from registry_service.domain import errors
-from registry_service.domain.errors import AlreadyExistsError, InvalidArgumentError, RegistryError
+from registry_service.domain.errors import (
+    AlreadyExistsError,
+    InvalidArgumentError,
+    ModelsRegisteredError,
+    RegistryError,
+)
 from registry_service.transport.rest import answers
 from registry_service.transport.rest.answers import Answer, RestError
 
@@ -12,6 +17,16 @@ def _conflict(error: RegistryError) -> Answer:
     if not isinstance(error, AlreadyExistsError):
         raise TypeError(error)
     return answers.conflict(error.model_id)
+
+
+def _registered(error: RegistryError) -> Answer:
+    if not isinstance(error, ModelsRegisteredError):
+        raise TypeError(error)
+    return answers.registered(error.model_ids)
+
+
+def _bad_gateway(error: RegistryError) -> Answer:
+    return answers.bad_gateway(error.message)
 
 
 def _invalid(error: RegistryError) -> Answer:
@@ -32,8 +47,17 @@ def _invalid(error: RegistryError) -> Answer:
 
 _ANSWERS: dict[type[RegistryError], Callable[[RegistryError], Answer]] = {
     errors.NotFoundError: lambda _: answers.MODEL_NOT_FOUND,
+    errors.ProjectNotFoundError: lambda _: answers.PROJECT_NOT_FOUND,
+    errors.GetiModelNotFoundError: lambda _: answers.GETI_MODELS_NOT_FOUND,
     errors.InvalidArgumentError: _invalid,
     errors.AlreadyExistsError: _conflict,
+    errors.ModelsRegisteredError: _registered,
+    errors.GetiNotConfiguredError: lambda _: answers.GETI_NOT_CONFIGURED,
+    # Not the client's fault, so no 403.
+    errors.PermissionDeniedError: _bad_gateway,
+    errors.GetiRefusedError: _bad_gateway,
+    errors.GetiDeploymentError: _bad_gateway,
+    errors.GetiUnavailableError: _bad_gateway,
     errors.ArtifactTooLargeError: lambda error: answers.detail(413, error.message),
     # The store works, and does not have it: nothing that another try could change.
     errors.DataLossError: lambda _: answers.FILES_NOT_FOUND,

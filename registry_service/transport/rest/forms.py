@@ -277,6 +277,8 @@ def changes(texts: Texts) -> Mapping[str, object]:
         raise RestError(answers.NOTHING_TO_CHANGE)
     if "size" in found:
         found["documented_size"] = found.pop("size")
+    if "precision" in found:
+        found["documented_precision"] = None
     return found
 
 

@@ -1,0 +1,92 @@
+from google.api import annotations_pb2 as _annotations_pb2
+from google.api import field_behavior_pb2 as _field_behavior_pb2
+from modelregistry.v1 import model_pb2 as _model_pb2
+from modelregistry.v1 import project_pb2 as _project_pb2
+from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from google.protobuf import descriptor as _descriptor
+from google.protobuf import message as _message
+from collections.abc import Iterable as _Iterable, Mapping as _Mapping
+from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
+
+DESCRIPTOR: _descriptor.FileDescriptor
+
+class ListProjectsRequest(_message.Message):
+    __slots__ = ("page_size", "page_token")
+    PAGE_SIZE_FIELD_NUMBER: _ClassVar[int]
+    PAGE_TOKEN_FIELD_NUMBER: _ClassVar[int]
+    page_size: int
+    page_token: str
+    def __init__(self, page_size: _Optional[int] = ..., page_token: _Optional[str] = ...) -> None: ...
+
+class ListProjectsResponse(_message.Message):
+    __slots__ = ("projects", "next_page_token")
+    PROJECTS_FIELD_NUMBER: _ClassVar[int]
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _ClassVar[int]
+    projects: _containers.RepeatedCompositeFieldContainer[_project_pb2.Project]
+    next_page_token: str
+    def __init__(self, projects: _Optional[_Iterable[_Union[_project_pb2.Project, _Mapping]]] = ..., next_page_token: _Optional[str] = ...) -> None: ...
+
+class GetProjectRequest(_message.Message):
+    __slots__ = ("id",)
+    ID_FIELD_NUMBER: _ClassVar[int]
+    id: str
+    def __init__(self, id: _Optional[str] = ...) -> None: ...
+
+class GetProjectResponse(_message.Message):
+    __slots__ = ("project",)
+    PROJECT_FIELD_NUMBER: _ClassVar[int]
+    project: _project_pb2.Project
+    def __init__(self, project: _Optional[_Union[_project_pb2.Project, _Mapping]] = ...) -> None: ...
+
+class ModelToImport(_message.Message):
+    __slots__ = ("id", "group_id")
+    ID_FIELD_NUMBER: _ClassVar[int]
+    GROUP_ID_FIELD_NUMBER: _ClassVar[int]
+    id: str
+    group_id: str
+    def __init__(self, id: _Optional[str] = ..., group_id: _Optional[str] = ...) -> None: ...
+
+class ImportModelsRequest(_message.Message):
+    __slots__ = ("project_id", "models")
+    PROJECT_ID_FIELD_NUMBER: _ClassVar[int]
+    MODELS_FIELD_NUMBER: _ClassVar[int]
+    project_id: str
+    models: _containers.RepeatedCompositeFieldContainer[ModelToImport]
+    def __init__(self, project_id: _Optional[str] = ..., models: _Optional[_Iterable[_Union[ModelToImport, _Mapping]]] = ...) -> None: ...
+
+class ImportFailure(_message.Message):
+    __slots__ = ("code", "reason", "message")
+    CODE_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    MESSAGE_FIELD_NUMBER: _ClassVar[int]
+    code: int
+    reason: str
+    message: str
+    def __init__(self, code: _Optional[int] = ..., reason: _Optional[str] = ..., message: _Optional[str] = ...) -> None: ...
+
+class ImportModelsResponse(_message.Message):
+    __slots__ = ("model_id", "state", "downloaded_bytes", "model", "failure")
+    class State(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+        __slots__ = ()
+        STATE_UNSPECIFIED: _ClassVar[ImportModelsResponse.State]
+        STATE_PREPARING: _ClassVar[ImportModelsResponse.State]
+        STATE_DOWNLOADING: _ClassVar[ImportModelsResponse.State]
+        STATE_REGISTERED: _ClassVar[ImportModelsResponse.State]
+        STATE_FAILED: _ClassVar[ImportModelsResponse.State]
+    STATE_UNSPECIFIED: ImportModelsResponse.State
+    STATE_PREPARING: ImportModelsResponse.State
+    STATE_DOWNLOADING: ImportModelsResponse.State
+    STATE_REGISTERED: ImportModelsResponse.State
+    STATE_FAILED: ImportModelsResponse.State
+    MODEL_ID_FIELD_NUMBER: _ClassVar[int]
+    STATE_FIELD_NUMBER: _ClassVar[int]
+    DOWNLOADED_BYTES_FIELD_NUMBER: _ClassVar[int]
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    FAILURE_FIELD_NUMBER: _ClassVar[int]
+    model_id: str
+    state: ImportModelsResponse.State
+    downloaded_bytes: int
+    model: _model_pb2.Model
+    failure: ImportFailure
+    def __init__(self, model_id: _Optional[str] = ..., state: _Optional[_Union[ImportModelsResponse.State, str]] = ..., downloaded_bytes: _Optional[int] = ..., model: _Optional[_Union[_model_pb2.Model, _Mapping]] = ..., failure: _Optional[_Union[ImportFailure, _Mapping]] = ...) -> None: ...

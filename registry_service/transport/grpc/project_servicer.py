@@ -1,0 +1,48 @@
+"""ProjectService."""
+
+from collections.abc import Iterator
+from functools import partial
+
+import grpc
+from modelregistry.v1 import project_service_pb2 as pb
+from modelregistry.v1 import project_service_pb2_grpc
+
+from registry_service.domain.errors import InvalidArgumentError
+from registry_service.domain.geti import ModelKey
+from registry_service.domain.models import is_model_id
+from registry_service.services.use_cases import UseCases
+from registry_service.transport.grpc.calls import expect_client
+from registry_service.transport.grpc.convert import import_message, project_message
+from registry_service.transport.grpc.reports import reported
+
+
+class ProjectServicer(project_service_pb2_grpc.ProjectServiceServicer):
+    """Converts, calls one use case, converts back."""
+
+    def __init__(self, use_cases: UseCases) -> None:
+        self._use_cases = use_cases
+
+    def ListProjects(self, request: pb.ListProjectsRequest, context: grpc.ServicerContext) -> pb.ListProjectsResponse:
+        projects, token = self._use_cases.list_projects.page(size=request.page_size, token=request.page_token)
+        return pb.ListProjectsResponse(projects=map(project_message, projects), next_page_token=token)
+
+    def GetProject(self, request: pb.GetProjectRequest, context: grpc.ServicerContext) -> pb.GetProjectResponse:
+        project = self._use_cases.get_project(_project_id(request.id, "id"))
+        return pb.GetProjectResponse(project=project_message(project))
+
+    def ImportModels(
+        self, request: pb.ImportModelsRequest, context: grpc.ServicerContext
+    ) -> Iterator[pb.ImportModelsResponse]:
+        run = partial(
+            self._use_cases.import_models,
+            _project_id(request.project_id, "project_id"),
+            [ModelKey(id=model.id, group_id=model.group_id) for model in request.models],
+        )
+        for progress in reported(run, lambda: expect_client(context)):
+            yield import_message(progress)
+
+
+def _project_id(text: str, name: str) -> str:
+    if not is_model_id(text):  # the documented API's rule for both
+        raise InvalidArgumentError.of(name, "must be 16 to 256 characters of A-Z, a-z, 0-9, _ and -.")
+    return text

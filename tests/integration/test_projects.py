@@ -1,0 +1,361 @@
+"""ProjectService: the projects of a Geti, and imports that are whole or leave nothing."""
+
+import io
+import json
+import logging
+import threading
+import zipfile
+from functools import partial
+from typing import Any
+
+import grpc
+import pytest
+from google.protobuf.json_format import MessageToDict
+from modelregistry.v1 import project_service_pb2 as pb
+
+from registry_service import bootstrap
+from registry_service.domain.errors import ArtifactStoreUnavailableError
+from registry_service.geti.client import HttpGeti, Patience
+from registry_service.logs import JsonFormatter
+from registry_service.storage.artifacts.local import LocalArtifactStore
+from tests.client import refused, zip_of
+from tests.fake_geti import CATTLE, MEMBERS, TOKEN, WELD, YOLOX, YOLOX_FP16, YOLOX_FP32, YOLOX_INT8, FakeGeti
+from tests.registry import RunningRegistry, StartRegistry
+from tests.waiting import eventually
+
+State = pb.ImportModelsResponse
+FAST = Patience(retry=0.01, connect=1, answer=2, listing=10, poll=0.02, poll_most=0.1, deployment=5)
+
+
+@pytest.fixture
+def connect(monkeypatch: pytest.MonkeyPatch, start_registry: StartRegistry, geti: FakeGeti) -> StartRegistry:
+    """Starts a registry that is connected to the stand-in."""
+    monkeypatch.setattr(bootstrap, "HttpGeti", partial(HttpGeti, patience=FAST))
+    return partial(start_registry, **geti.settings())
+
+
+@pytest.fixture
+def connected(connect: StartRegistry) -> RunningRegistry:
+    return connect()
+
+
+def begin(registry: RunningRegistry, *model_ids: str, project_id: str = CATTLE, group_id: str = YOLOX) -> Any:
+    models = [pb.ModelToImport(id=model_id, group_id=group_id) for model_id in model_ids]
+    return registry.client.projects.ImportModels(
+        pb.ImportModelsRequest(project_id=project_id, models=models), timeout=60
+    )
+
+
+def imported(registry: RunningRegistry, *model_ids: str, **address: str) -> dict[str, pb.ImportModelsResponse]:
+    """Imports models and returns how each ended."""
+    return {answer.model_id: answer for answer in begin(registry, *model_ids, **address)}
+
+
+def failure(registry: RunningRegistry) -> pb.ImportFailure:
+    """Imports a model that cannot be, and makes sure that nothing is left of it."""
+    (answer,) = imported(registry, YOLOX_FP16).values()
+    assert answer.state == State.STATE_FAILED
+    assert_nothing_is_left(registry)
+    return answer.failure
+
+
+def assert_nothing_is_left(registry: RunningRegistry) -> None:
+    assert registry.objects() == []
+    assert (registry.count("models"), registry.count("unreferenced_objects")) == (0, 0)
+
+
+class TestProjects:
+    def test_a_project_has_its_models(self, connected: RunningRegistry) -> None:
+        project = connected.client.projects.GetProject(pb.GetProjectRequest(id=CATTLE)).project
+        assert (project.name, list(project.task_types)) == ("Cattle Detection v1.2", ["detection"])
+        assert [group.name for group in project.model_groups] == ["YOLOX-S", "MobileNetV2-ATSS", "SSD"]
+        newest = project.model_groups[0].versions[1]
+        assert [model.id for model in newest.openvino_models] == [YOLOX_FP32, YOLOX_INT8]
+
+    def test_pages_of_projects_hold_each_once(self, connected: RunningRegistry, geti: FakeGeti) -> None:
+        geti.behave(more_projects=150)
+        request = pb.ListProjectsRequest(page_size=60)
+        found: list[str] = []
+        while True:
+            page = connected.client.projects.ListProjects(request)
+            assert len(page.projects) <= 60
+            found += [project.id for project in page.projects]
+            if not page.next_page_token:
+                break
+            request.page_token = page.next_page_token
+        assert found == geti.project_ids()
+
+    def test_a_page_asks_for_the_models_of_its_own_projects_alone(
+        self, connected: RunningRegistry, geti: FakeGeti
+    ) -> None:
+        geti.behave(more_projects=50)
+        connected.client.projects.ListProjects(pb.ListProjectsRequest(page_size=3))
+        assert geti.asked("/model_groups") == 3
+
+    def test_what_is_wrong_is_refused(self, connected: RunningRegistry) -> None:
+        projects = connected.client.projects
+        with refused(grpc.StatusCode.NOT_FOUND, "PROJECT_NOT_FOUND"):
+            projects.GetProject(pb.GetProjectRequest(id="65f0a1b2c3d4e5f600000009"))
+        with refused(grpc.StatusCode.INVALID_ARGUMENT):
+            projects.GetProject(pb.GetProjectRequest(id="short"))
+        with refused(grpc.StatusCode.INVALID_ARGUMENT):
+            projects.ListProjects(pb.ListProjectsRequest(page_token="nonsense"))
+
+    @pytest.mark.parametrize(
+        ("behaviour", "code", "reason"),
+        [
+            ({"token": "another"}, grpc.StatusCode.PERMISSION_DENIED, "GETI_DENIED"),
+            ({"away": True}, grpc.StatusCode.UNAVAILABLE, "GETI_UNAVAILABLE"),
+            ({"not_json": True}, grpc.StatusCode.UNAVAILABLE, "GETI_UNAVAILABLE"),
+            ({"status": {"model": 500}}, grpc.StatusCode.UNAVAILABLE, "GETI_UNAVAILABLE"),
+            ({"status": {"projects": 404}}, grpc.StatusCode.UNAVAILABLE, "GETI_UNAVAILABLE"),
+        ],
+    )
+    def test_an_error_is_no_empty_list(
+        self, connected: RunningRegistry, geti: FakeGeti, behaviour: Any, code: grpc.StatusCode, reason: str
+    ) -> None:
+        geti.behave(**behaviour)
+        with refused(code, reason):
+            connected.client.projects.ListProjects(pb.ListProjectsRequest())
+
+    def test_without_a_geti_nothing_else_is_affected(self, registry: RunningRegistry) -> None:
+        with refused(grpc.StatusCode.FAILED_PRECONDITION, "GETI_NOT_CONFIGURED"):
+            registry.client.projects.ListProjects(pb.ListProjectsRequest())
+        with refused(grpc.StatusCode.FAILED_PRECONDITION, "GETI_NOT_CONFIGURED"):
+            registry.client.projects.GetProject(pb.GetProjectRequest(id=CATTLE))
+        with refused(grpc.StatusCode.FAILED_PRECONDITION, "GETI_NOT_CONFIGURED"):
+            imported(registry, YOLOX_FP16)
+        assert registry.client.download(registry.client.register().id) == b"weights"
+
+    def test_a_connection_that_is_half_configured_is_none_and_says_so(
+        self, start_registry: StartRegistry, geti: FakeGeti, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        registry = start_registry(**geti.settings(geti_organization_id="", geti_workspace_id=" "))
+        assert "GETI_ORGANIZATION_ID, GETI_WORKSPACE_ID not set" in caplog.text
+        with refused(grpc.StatusCode.FAILED_PRECONDITION, "GETI_NOT_CONFIGURED"):
+            registry.client.projects.ListProjects(pb.ListProjectsRequest())
+
+
+class TestImports:
+    def test_progress_is_told_from_the_beginning_to_the_model(self, connected: RunningRegistry) -> None:
+        answers = list(begin(connected, YOLOX_FP16))
+        states = [answer.state for answer in answers]
+        assert states[0] == State.STATE_PREPARING
+        assert set(states[1:-1]) == {State.STATE_DOWNLOADING}
+        assert states[-1] == State.STATE_REGISTERED
+        assert answers[-2].downloaded_bytes > 0
+        assert answers[-1].model == connected.client.get(YOLOX_FP16)
+
+    def test_a_model_is_registered_with_what_geti_says(self, connected: RunningRegistry) -> None:
+        model = imported(connected, YOLOX_FP16)[YOLOX_FP16].model
+        assert (model.id, model.name, model.version) == (YOLOX_FP16, "YOLOX-S OpenVINO FP16", "1")
+        assert (model.project_id, model.project_name, model.category) == (CATTLE, "Cattle Detection v1.2", "Detection")
+        assert (model.origin, model.format, model.architecture) == ("Geti", "openvino", "YOLOX-S")
+        assert (list(model.precision), model.score, model.target_device) == (["fp16"], 0.79, "CPU")
+        assert model.created_date == "2025-07-01T10:20:30.405000+00:00"
+        assert not model.HasField("target_device_type")
+        assert [label["name"] for label in MessageToDict(model)["labels"]] == ["cow", "sheep"]
+        assert model.artifact.file_url == f"minio://model-registry/{YOLOX_FP16}/cattle-detection-v12.zip"
+        assert connected.client.names('precision : "FP16" AND origin = "Geti"') == [model.name]
+
+    def test_the_file_is_one_folder_named_after_the_project(self, connected: RunningRegistry) -> None:
+        imported(connected, YOLOX_FP16)
+        with zipfile.ZipFile(io.BytesIO(connected.client.download(YOLOX_FP16))) as archive:
+            assert archive.namelist()[0] == "cattle-detection-v12/"
+            assert {name: archive.read(f"cattle-detection-v12/{name}") for name in MEMBERS} == MEMBERS
+        files = connected.client.files(YOLOX_FP16).files
+        assert {file.name for file in files} >= {f"cattle-detection-v12/{name}" for name in MEMBERS}
+        assert connected.client.verify(YOLOX_FP16).intact
+
+    @pytest.mark.parametrize(
+        ("task_type", "category"),
+        [
+            (None, "Detection_Classification"),
+            ("instance_segmentation", "Instance_Segmentation"),
+            ("ANOMALY", "Anomaly"),
+        ],
+    )
+    def test_any_type_of_task_is_a_category(
+        self, connected: RunningRegistry, geti: FakeGeti, task_type: str | None, category: str
+    ) -> None:
+        geti.behave(task_type=task_type)
+        project, model_id, group_id = (
+            (WELD, "66c20000000000000000b111", "66a2000000000000000000b1")
+            if task_type is None
+            else (CATTLE, YOLOX_FP16, YOLOX)
+        )
+        answers = imported(connected, model_id, project_id=project, group_id=group_id)
+        assert answers[model_id].model.category == category
+
+    def test_what_geti_does_not_say_is_absent(self, connected: RunningRegistry, geti: FakeGeti) -> None:
+        names = ("size", "labels", "optimization_capabilities", "target_device", "architecture", "creation_date")
+        geti.behave(model_fields={**dict.fromkeys(names), "performance": None, "target_device_type": "edge"})
+        model = imported(connected, YOLOX_FP16)[YOLOX_FP16].model
+        for name in ("labels", "target_device", "architecture", "score"):
+            assert not model.HasField(name)
+        assert model.target_device_type == "edge"
+        assert model.created_date == model.last_updated_date
+        assert "None" not in str(model)
+
+    def test_a_project_is_looked_at_once(self, connected: RunningRegistry, geti: FakeGeti) -> None:
+        imported(connected, YOLOX_FP16, YOLOX_FP32, YOLOX_INT8)
+        assert geti.asked(f"/projects/{CATTLE}") == 1
+        assert geti.asked("/model_groups") == 1
+        assert geti.asked(f"/models/{YOLOX_FP16}") == 1
+
+    def test_each_is_imported_whatever_becomes_of_the_others(self, connected: RunningRegistry, geti: FakeGeti) -> None:
+        geti.behave(passing={"download": [500]})
+        answers = imported(connected, YOLOX_FP16, YOLOX_FP32, YOLOX_INT8, YOLOX_INT8)
+        assert [answer.state for answer in answers.values()] == [
+            State.STATE_FAILED,
+            State.STATE_REGISTERED,
+            State.STATE_REGISTERED,
+        ]
+        assert answers[YOLOX_FP16].failure.code == grpc.StatusCode.UNAVAILABLE.value[0]
+        assert (connected.count("models"), connected.count("unreferenced_objects")) == (2, 0)
+        assert len(connected.objects()) == 2
+
+    def test_the_others_need_not_be_in_the_right_group(self, connected: RunningRegistry) -> None:
+        models = [
+            pb.ModelToImport(id=YOLOX_FP16, group_id="../x"),
+            pb.ModelToImport(id=YOLOX_FP32, group_id=YOLOX),
+        ]
+        request = pb.ImportModelsRequest(project_id=CATTLE, models=models)
+        answers = {answer.model_id: answer for answer in connected.client.projects.ImportModels(request)}
+        assert answers[YOLOX_FP16].failure.reason == "GETI_REFUSED"
+        assert answers[YOLOX_FP32].state == State.STATE_REGISTERED
+
+    def test_nothing_is_imported_where_one_is_unknown_or_registered(
+        self, connected: RunningRegistry, geti: FakeGeti
+    ) -> None:
+        with refused(grpc.StatusCode.NOT_FOUND, "GETI_MODEL_NOT_FOUND") as refusal:
+            imported(connected, YOLOX_FP16, "66b100000000000000000a11")
+        assert refusal.metadata["model_id"] == "66b100000000000000000a11"
+        assert_nothing_is_left(connected)
+        imported(connected, YOLOX_FP32)
+        geti.behave()
+        with refused(grpc.StatusCode.ALREADY_EXISTS, "MODELS_REGISTERED") as refusal:
+            imported(connected, YOLOX_FP16, YOLOX_FP32)
+        assert YOLOX_FP32 in refusal.message
+        assert geti.asked(":prepare") == 0
+        with refused(grpc.StatusCode.NOT_FOUND, "PROJECT_NOT_FOUND"):
+            imported(connected, YOLOX_FP16, project_id="65f0a1b2c3d4e5f600000009")
+
+    @pytest.mark.parametrize("count", [0, 101])
+    def test_the_number_of_models_is_bounded(self, connected: RunningRegistry, count: int) -> None:
+        with refused(grpc.StatusCode.INVALID_ARGUMENT) as refusal:
+            imported(connected, *[YOLOX_FP16] * count)
+        assert refusal.fields == ["models"]
+
+    def test_a_model_of_the_same_name_and_version_is_in_the_way(self, connected: RunningRegistry) -> None:
+        other = connected.client.register(
+            name="YOLOX-S OpenVINO FP16",
+            version="1",
+            precision=["fp16"],
+            project_id=CATTLE,
+            project_name="Cattle Detection v1.2",
+        )
+        (answer,) = imported(connected, YOLOX_FP16).values()
+        assert (answer.state, answer.failure.reason) == (State.STATE_FAILED, "MODEL_ALREADY_EXISTS")
+        assert other.id in answer.failure.message
+        assert (connected.count("models"), len(connected.objects())) == (1, 1)
+
+
+BAD_MEMBERS = zip_of({"../up": b"1"})
+BOMB = zip_of({"model.bin": bytes(2_000_000)})
+
+
+class TestFailures:
+    @pytest.mark.parametrize(
+        ("behaviour", "code", "reason"),
+        [
+            ({"status": {"prepare": 500}}, grpc.StatusCode.UNAVAILABLE, "GETI_UNAVAILABLE"),
+            ({"status": {"prepare": 404}}, grpc.StatusCode.FAILED_PRECONDITION, "GETI_REFUSED"),
+            ({"status": {"prepare": 403}}, grpc.StatusCode.PERMISSION_DENIED, "GETI_DENIED"),
+            ({"status": {"deployment": 500}}, grpc.StatusCode.UNAVAILABLE, "GETI_UNAVAILABLE"),
+            ({"status": {"download": 500}}, grpc.StatusCode.UNAVAILABLE, "GETI_UNAVAILABLE"),
+            ({"status": {"download": 401}}, grpc.StatusCode.PERMISSION_DENIED, "GETI_DENIED"),
+            ({"final_state": "FAILED"}, grpc.StatusCode.FAILED_PRECONDITION, "GETI_DEPLOYMENT_FAILED"),
+            ({"cut_short": True}, grpc.StatusCode.UNAVAILABLE, "GETI_UNAVAILABLE"),
+            ({"cut_short": True, "large": 20}, grpc.StatusCode.UNAVAILABLE, "GETI_UNAVAILABLE"),
+            ({"bad_zip": True}, grpc.StatusCode.FAILED_PRECONDITION, "GETI_DEPLOYMENT_FAILED"),
+            ({"download": b""}, grpc.StatusCode.FAILED_PRECONDITION, "GETI_DEPLOYMENT_FAILED"),
+            ({"download": BAD_MEMBERS}, grpc.StatusCode.FAILED_PRECONDITION, "GETI_DEPLOYMENT_FAILED"),
+            ({"model_fields": {"precision": ["FP64"]}}, grpc.StatusCode.INVALID_ARGUMENT, "INVALID_ARGUMENT"),
+            ({"model_fields": {"size": -1}}, grpc.StatusCode.INVALID_ARGUMENT, "INVALID_ARGUMENT"),
+            ({"model_fields": {"name": "x" * 5001}}, grpc.StatusCode.INVALID_ARGUMENT, "INVALID_ARGUMENT"),
+            ({"model_fields": {"name": "\0"}}, grpc.StatusCode.INVALID_ARGUMENT, "INVALID_ARGUMENT"),
+            ({"model_fields": {"name": None}}, grpc.StatusCode.UNAVAILABLE, "GETI_UNAVAILABLE"),
+            ({"model_fields": {"performance": {"score": "high"}}}, grpc.StatusCode.UNAVAILABLE, "GETI_UNAVAILABLE"),
+        ],
+    )
+    def test_each_is_told_and_leaves_nothing(
+        self, connected: RunningRegistry, geti: FakeGeti, behaviour: Any, code: grpc.StatusCode, reason: str
+    ) -> None:
+        geti.behave(**behaviour)
+        told = failure(connected)
+        assert (told.code, told.reason) == (code.value[0], reason)
+        geti.behave()
+        assert imported(connected, YOLOX_FP16)[YOLOX_FP16].state == State.STATE_REGISTERED
+
+    @pytest.mark.parametrize("behaviour", [{"large": 3}, {"download": BOMB}])
+    def test_what_is_too_large_leaves_nothing(self, connect: StartRegistry, geti: FakeGeti, behaviour: Any) -> None:
+        registry = connect(artifact_max_bytes=1_000_000)
+        geti.behave(**behaviour)
+        assert failure(registry).reason == "ARTIFACT_TOO_LARGE"
+
+    def test_a_store_that_goes_away_is_told_and_the_rest_is_swept(
+        self, connected: RunningRegistry, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def away(*_: object, **__: object) -> None:
+            raise ArtifactStoreUnavailableError
+
+        with monkeypatch.context() as patched:
+            patched.setattr(LocalArtifactStore, "put", away)
+            (answer,) = imported(connected, YOLOX_FP16).values()
+        assert answer.failure.reason == "ARTIFACT_STORE_UNAVAILABLE"
+        connected.parts.use_cases.sweep()
+        assert_nothing_is_left(connected)
+
+    @pytest.mark.parametrize("behaviour", [{"polls_until_final": 10**9}, {"slow": {"download": 0.5}}, {"large": 200}])
+    def test_a_client_that_leaves_ends_the_import_and_leaves_nothing(
+        self, connected: RunningRegistry, geti: FakeGeti, behaviour: Any
+    ) -> None:
+        geti.behave(**behaviour)
+        call = begin(connected, YOLOX_FP16, YOLOX_FP32)
+        next(iter(call))
+        call.cancel()
+        eventually(_is_over, what="the end of the import")
+        assert_nothing_is_left(connected)
+        assert geti.asked(f"/models/{YOLOX_FP32}") == 0
+
+    def test_an_import_takes_a_place_among_the_streams(self, connect: StartRegistry, geti: FakeGeti) -> None:
+        registry = connect(max_streams=1)
+        geti.behave(polls_until_final=10**9)
+        call = begin(registry, YOLOX_FP16)
+        next(iter(call))
+        with refused(grpc.StatusCode.RESOURCE_EXHAUSTED):
+            imported(registry, YOLOX_FP32)
+        call.cancel()
+        geti.behave()
+        eventually(lambda: imported(registry, YOLOX_FP32), what="a place for another import")
+
+    def test_the_key_is_in_no_answer_and_no_log(
+        self, connected: RunningRegistry, geti: FakeGeti, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        with caplog.at_level(logging.DEBUG):
+            for behaviour in ({"token": "x"}, {"away": True}, {"not_json": True}):
+                geti.behave(**behaviour)
+                with pytest.raises(grpc.RpcError) as caught:
+                    connected.client.projects.ListProjects(pb.ListProjectsRequest())
+                assert TOKEN not in str(caught.value)
+                assert geti.url not in str(caught.value)
+            geti.behave(cut_short=True)
+            failure(connected)
+        lines = [JsonFormatter().format(record) for record in caplog.records]
+        assert any("Geti" in json.loads(line)["message"] for line in lines)
+        assert not any(TOKEN in line for line in lines)
+
+
+def _is_over() -> bool:
+    return not any(thread.name == "reporting" for thread in threading.enumerate())
