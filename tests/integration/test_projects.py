@@ -311,7 +311,7 @@ class TestFailures:
             raise ArtifactStoreUnavailableError
 
         with monkeypatch.context() as patched:
-            patched.setattr(LocalArtifactStore, "put", away)
+            patched.setattr(LocalArtifactStore, "write", away)
             (answer,) = imported(connected, YOLOX_FP16).values()
         assert answer.failure.reason == "ARTIFACT_STORE_UNAVAILABLE"
         connected.parts.use_cases.sweep()
