@@ -9,6 +9,7 @@ from modelregistry.v1 import artifact_service_pb2_grpc
 
 from registry_service.domain.models import checked_model_id
 from registry_service.services.use_cases import UseCases
+from registry_service.transport.grpc.chunks import chunk_message
 from registry_service.transport.grpc.convert import artifact_message, file_message
 from registry_service.transport.grpc.http_download import plan_download
 
@@ -19,19 +20,19 @@ class ArtifactServicer(artifact_service_pb2_grpc.ArtifactServiceServicer):
     def __init__(self, use_cases: UseCases) -> None:
         self._use_cases = use_cases
 
-    def DownloadArtifact(
+    def DownloadArtifact(  # type: ignore[override]  # messages, or serialized ones
         self, request: pb.DownloadArtifactRequest, context: grpc.ServicerContext
-    ) -> Iterator[pb.DownloadArtifactResponse]:
+    ) -> Iterator[pb.DownloadArtifactResponse | bytes]:
         model, pieces = self._use_cases.read_artifact(
             checked_model_id(request.model_id, "model_id"), request.read_offset, request.read_limit
         )
         yield pb.DownloadArtifactResponse(artifact=artifact_message(model.artifact))
         for piece in pieces:
-            yield pb.DownloadArtifactResponse(chunk=piece)
+            yield chunk_message(pb.DownloadArtifactResponse.CHUNK_FIELD_NUMBER, piece)
 
     def DownloadArtifactContent(
         self, request: pb.DownloadArtifactContentRequest, context: grpc.ServicerContext
-    ) -> Iterator[httpbody_pb2.HttpBody]:
+    ) -> Iterator[httpbody_pb2.HttpBody | bytes]:
         headers = {key: value for key, value in context.invocation_metadata() if isinstance(value, str)}
         model = self._use_cases.get_model(checked_model_id(request.model_id, "model_id"))
         plan = plan_download(model, headers)
@@ -41,7 +42,7 @@ class ArtifactServicer(artifact_service_pb2_grpc.ArtifactServiceServicer):
         context.send_initial_metadata(plan.metadata)
         yield httpbody_pb2.HttpBody(content_type=plan.content_type, data=first)
         for piece in pieces:
-            yield httpbody_pb2.HttpBody(data=piece)
+            yield chunk_message(httpbody_pb2.HttpBody.DATA_FIELD_NUMBER, piece)
 
     def ListArtifactFiles(
         self, request: pb.ListArtifactFilesRequest, context: grpc.ServicerContext

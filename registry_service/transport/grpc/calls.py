@@ -12,10 +12,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import grpc
+from modelregistry.v1 import model_service_pb2, upload_service_pb2
 
 from registry_service import logs
 from registry_service.domain.caller import Caller, current_caller
 from registry_service.domain.errors import CallCancelledError, RegistryError, TooManyStreamsError
+from registry_service.transport.grpc.chunks import ChunkDeserializer
 from registry_service.transport.grpc.errors import InternalError, call_status
 
 logger = logging.getLogger("registry_service.calls")
@@ -42,6 +44,13 @@ _HTTP_BODY_STREAMS = {
     f"{_PACKAGE}DocumentedRestService/DownloadModelFiles",
     f"{_PACKAGE}DocumentedRestService/ListModels",
 }
+
+# Streams of bytes, each with the field that holds them.
+_CHUNKS_IN = {
+    f"{_PACKAGE}ModelService/RegisterModel": model_service_pb2.RegisterModelRequest.CHUNK_FIELD_NUMBER,
+    f"{_PACKAGE}UploadService/WriteUpload": upload_service_pb2.WriteUploadRequest.DATA_FIELD_NUMBER,
+}
+_CHUNKS_OUT = _HTTP_BODY_STREAMS | {f"{_PACKAGE}ArtifactService/DownloadArtifact"}
 
 # The documented API's answers mostly fit in one message: it asks for a place by itself where one doesn't.
 _BRIEF_STREAMS = {f"{_PACKAGE}DocumentedRestService/ListModels"}
@@ -184,8 +193,11 @@ class CallInterceptor(grpc.ServerInterceptor):
         name, make = kinds[bool(handler.request_streaming), bool(handler.response_streaming)]
         behaviour: _Behaviour = getattr(handler, name)
         serializer = handler.response_serializer
-        if method in _HTTP_BODY_STREAMS:
+        if method in _CHUNKS_OUT:
             serializer = _PassBytes(serializer)
+        deserializer = handler.request_deserializer
+        if method in _CHUNKS_IN and deserializer is not None:
+            deserializer = ChunkDeserializer(deserializer, _CHUNKS_IN[method])
 
         def run(request: Any, context: grpc.ServicerContext) -> Any:
             call = _Call(method, _request_id(context), context)
@@ -212,7 +224,7 @@ class CallInterceptor(grpc.ServerInterceptor):
 
         return make(  # type: ignore[no-any-return]
             stream if handler.response_streaming else run,
-            request_deserializer=handler.request_deserializer,
+            request_deserializer=deserializer,
             response_serializer=serializer,
         )
 
@@ -266,7 +278,7 @@ class CallInterceptor(grpc.ServerInterceptor):
 
 
 class _PassBytes:
-    """Serializes messages, and lets the poison through as it is."""
+    """Serializes messages, and lets through as it is what is serialized already, or poison."""
 
     def __init__(self, serializer: Callable[[Any], bytes] | None) -> None:
         self._serializer = serializer

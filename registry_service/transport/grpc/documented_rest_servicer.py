@@ -16,6 +16,7 @@ from registry_service.domain.errors import ProjectNotFoundError
 from registry_service.domain.models import Model, is_model_id
 from registry_service.services.use_cases import UseCases
 from registry_service.transport.grpc.calls import StreamLimit, expect_client
+from registry_service.transport.grpc.chunks import chunk_message
 from registry_service.transport.grpc.http_download import plan_download
 from registry_service.transport.rest import answers
 from registry_service.transport.rest.answers import Answer, RestError
@@ -141,7 +142,7 @@ class DocumentedRestServicer(documented_rest_service_pb2_grpc.DocumentedRestServ
     @_streaming
     def DownloadModelFiles(
         self, request: pb.DocumentedRestServiceDownloadModelFilesRequest, context: grpc.ServicerContext
-    ) -> Iterator[httpbody_pb2.HttpBody]:
+    ) -> Iterator[httpbody_pb2.HttpBody | bytes]:
         headers = _headers(context)
         model = self._use_cases.get_model(_model_id(request.id, context))
         # The interactive page cannot show a ZIP.
@@ -152,7 +153,7 @@ class DocumentedRestServicer(documented_rest_service_pb2_grpc.DocumentedRestServ
         context.send_initial_metadata(plan.metadata)
         yield httpbody_pb2.HttpBody(content_type=plan.content_type, data=first)
         for piece in pieces:
-            yield httpbody_pb2.HttpBody(data=piece)
+            yield chunk_message(httpbody_pb2.HttpBody.DATA_FIELD_NUMBER, piece)
 
     @_unary
     def ListProjects(

@@ -20,10 +20,10 @@ class ModelServicer(model_service_pb2_grpc.ModelServiceServicer):
         self._use_cases = use_cases
 
     def RegisterModel(
-        self, request_iterator: Iterator[pb.RegisterModelRequest], context: grpc.ServicerContext
+        self, request_iterator: Iterator[pb.RegisterModelRequest | memoryview], context: grpc.ServicerContext
     ) -> pb.RegisterModelResponse:
         first = next(request_iterator, None)
-        if first is None or first.WhichOneof("payload") != "spec":
+        if first is None or isinstance(first, memoryview) or first.WhichOneof("payload") != "spec":
             raise InvalidArgumentError.of("spec", "must be in the first message.")
         model = self._use_cases.register_model(
             spec_of(first.spec), _chunks(request_iterator), lambda: expect_client(context)
@@ -53,8 +53,11 @@ class ModelServicer(model_service_pb2_grpc.ModelServiceServicer):
         return pb.DeleteModelResponse()
 
 
-def _chunks(requests: Iterator[pb.RegisterModelRequest]) -> Iterator[bytes]:
+def _chunks(requests: Iterator[pb.RegisterModelRequest | memoryview]) -> Iterator[bytes]:
     for request in requests:
+        if isinstance(request, memoryview):
+            yield request  # type: ignore[misc]  # whoever takes bytes here takes any buffer
+            continue
         if request.WhichOneof("payload") != "chunk":
             raise InvalidArgumentError.of("chunk", "must be in every message after the first.")
         yield request.chunk

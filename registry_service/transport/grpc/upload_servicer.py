@@ -25,10 +25,10 @@ class UploadServicer(upload_service_pb2_grpc.UploadServiceServicer):
         return pb.CreateUploadResponse(upload=upload_message(self._use_cases.create_upload(spec_of(request.spec))))
 
     def WriteUpload(
-        self, request_iterator: Iterator[pb.WriteUploadRequest], context: grpc.ServicerContext
+        self, request_iterator: Iterator[pb.WriteUploadRequest | memoryview], context: grpc.ServicerContext
     ) -> pb.WriteUploadResponse:
         first = next(request_iterator, None)
-        if first is None:
+        if first is None or isinstance(first, memoryview):
             raise InvalidArgumentError.of("upload_id", "must be in the first message.")
         return pb.WriteUploadResponse(
             upload=upload_message(self._write(first.upload_id, first.write_offset, _data(first, request_iterator)))
@@ -69,10 +69,14 @@ class UploadServicer(upload_service_pb2_grpc.UploadServiceServicer):
         return self._use_cases.write_upload(_upload_id(upload_id, "upload_id"), offset, pieces)
 
 
-def _data(first: pb.WriteUploadRequest, requests: Iterator[pb.WriteUploadRequest]) -> Iterator[bytes]:
+def _data(first: pb.WriteUploadRequest, requests: Iterator[pb.WriteUploadRequest | memoryview]) -> Iterator[bytes]:
     position = first.write_offset + len(first.data)
     yield first.data
     for request in requests:
+        if isinstance(request, memoryview):
+            position += len(request)
+            yield request  # type: ignore[misc]  # whoever takes bytes here takes any buffer
+            continue
         if request.upload_id and request.upload_id != first.upload_id:
             raise InvalidArgumentError.of("upload_id", "is another one than in the first message.")
         if request.HasField("write_offset") and request.write_offset != position:
