@@ -4,6 +4,14 @@ from dataclasses import dataclass
 
 from registry_service.domain.artifact_store import ArtifactStore
 from registry_service.domain.ports import Database
+from registry_service.services.aliasing import (
+    DeleteAlias,
+    GetAlias,
+    ListAliases,
+    ListAliasHistory,
+    RollbackAlias,
+    SetAlias,
+)
 from registry_service.services.changing import DeleteModel, UpdateModel
 from registry_service.services.policy import Policy
 from registry_service.services.reading import (
@@ -40,6 +48,12 @@ class UseCases:
     list_artifact_files: ListArtifactFiles
     read_artifact_file: ReadArtifactFile
     sweep: Sweep
+    set_alias: SetAlias
+    get_alias: GetAlias
+    list_aliases: ListAliases
+    list_alias_history: ListAliasHistory
+    rollback_alias: RollbackAlias
+    delete_alias: DeleteAlias
 
     @classmethod
     def on(cls, database: Database, store: ArtifactStore, policy: Policy) -> "UseCases":
@@ -62,4 +76,10 @@ class UseCases:
             list_artifact_files=ListArtifactFiles(database, store, policy),
             read_artifact_file=ReadArtifactFile(database, store, policy),
             sweep=Sweep(database, discard),
+            set_alias=SetAlias(database, VerifyArtifact(database, store)),
+            get_alias=GetAlias(database),
+            list_aliases=ListAliases(database),
+            list_alias_history=ListAliasHistory(database),
+            rollback_alias=RollbackAlias(database),
+            delete_alias=DeleteAlias(database),
         )
