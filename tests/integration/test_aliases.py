@@ -17,9 +17,10 @@ from sqlalchemy.exc import IntegrityError
 from registry_service.domain.events import Action, Event
 from registry_service.domain.schema import ModelSchema, Tensor
 from registry_service.storage.sql import rows, tables
-from tests.client import Client, refused, sha256
+from tests.client import Client, refused, registration, sha256, spec
 from tests.registry import RunningRegistry
-from tests.streams import serving
+from tests.streams import Feed, serving
+from tests.waiting import eventually
 
 INVALID = grpc.StatusCode.INVALID_ARGUMENT
 NOT_FOUND = grpc.StatusCode.NOT_FOUND
@@ -40,21 +41,26 @@ def set_alias(client: Client, model_id: str, alias: str = "production", **fields
     return client.aliases.SetAlias(pb.SetAliasRequest(alias=alias, model_id=model_id, **fields))
 
 
+def named(alias: str, fields: dict[str, Any]) -> dict[str, Any]:
+    """Fields of a request that is about an alias of yolo, unless they say otherwise."""
+    return {"alias": alias, "lineage": YOLO} | fields
+
+
 def rollback(client: Client, alias: str = "production", **fields: Any) -> pb.RollbackAliasResponse:
-    return client.aliases.RollbackAlias(pb.RollbackAliasRequest(**({"alias": alias, "lineage": YOLO} | fields)))
+    return client.aliases.RollbackAlias(pb.RollbackAliasRequest(**named(alias, fields)))
 
 
 def delete_alias(client: Client, alias: str = "production", **fields: Any) -> pb.DeleteAliasResponse:
-    return client.aliases.DeleteAlias(pb.DeleteAliasRequest(**({"alias": alias, "lineage": YOLO} | fields)))
+    return client.aliases.DeleteAlias(pb.DeleteAliasRequest(**named(alias, fields)))
 
 
 def get_alias(client: Client, alias: str = "production", **fields: Any) -> alias_pb2.Alias:
-    return client.aliases.GetAlias(pb.GetAliasRequest(**({"alias": alias, "lineage": YOLO} | fields))).alias
+    return client.aliases.GetAlias(pb.GetAliasRequest(**named(alias, fields))).alias
 
 
 def history(client: Client, alias: str = "production", **fields: Any) -> list[alias_pb2.AliasMove]:
     """All moves, the oldest first, page by page."""
-    request = pb.ListAliasHistoryRequest(**({"alias": alias, "lineage": YOLO} | fields))
+    request = pb.ListAliasHistoryRequest(**named(alias, fields))
     moves: list[alias_pb2.AliasMove] = []
     while True:
         page = client.aliases.ListAliasHistory(request)
@@ -705,10 +711,17 @@ class TestRequirements:
 
     def test_whoever_reads_bytes_takes_the_place_of_a_stream(self, registry: RunningRegistry) -> None:
         model = register(registry.client, "1")
-        with serving(registry, max_streams=1) as (server, client), server._streams.slot(Any):  # type: ignore[arg-type]
+        verified = {"verified": True}
+        with serving(registry, max_streams=1) as (_, client):
+            feed = Feed(*registration(spec(), [b"x"]))
+            stream = client.models.RegisterModel.future(feed)
+            eventually(lambda: registry.count("unreferenced_objects") == 1)
             assert set_alias(client, model.id).changed
             with refused(grpc.StatusCode.RESOURCE_EXHAUSTED, "TOO_MANY_STREAMS"):
-                set_alias(client, model.id, requirements={"verified": True})
+                set_alias(client, model.id, "best", requirements=verified)
+            stream.cancel()
+            answer = eventually(lambda: set_alias(client, model.id, "best", requirements=verified))
+            assert answer.checks[0].passed
 
     def test_the_first_target_is_the_same_as_none(self, client: Client) -> None:
         same = {"same_inputs": True, "same_outputs": True, "same_labels": True}
@@ -771,8 +784,8 @@ class TestDocumentedApi:
         model = register(client, "1")
         set_alias(client, model.id)
 
-        def answer(method: str, request: Any, *, streaming: bool) -> tuple[str, bytes]:
-            kind = client.channel.stream_unary if streaming else client.channel.unary_unary
+        def answer(method: str, request: Any, *, streaming: bool) -> tuple[str | bytes, bytes]:
+            kind: Any = client.channel.stream_unary if streaming else client.channel.unary_unary
             call = kind(
                 f"/modelregistry.v1.DocumentedRestService/{method}",
                 request_serializer=lambda message: message.SerializeToString(),

@@ -239,10 +239,7 @@ class TestConstraints:
             ("alias_moves", "ck_alias_moves_previous", {"previous": "1"}),
             ("alias_moves", "ck_alias_moves_kind", {"kind": "'moved'"}),
             ("alias_moves", "ck_alias_moves_revision", {"revision": "0"}),
-            *(
-                ("alias_moves", "ck_alias_moves_target", {name: "NULL"})
-                for name in ("model_id", "version", "sha256")
-            ),
+            *(("alias_moves", "ck_alias_moves_target", {name: "NULL"}) for name in ("model_id", "version", "sha256")),
             ("alias_moves", "ck_alias_moves_target", {"kind": "'deleted'"}),
             *(
                 (table, None, {column: "NULL"})
