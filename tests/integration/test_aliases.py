@@ -503,14 +503,19 @@ class TestHistory:
         for size in (1, 3, 10, 11):
             assert [move.revision for move in history(client, page_size=size)] == list(range(1, 11))
 
-    def test_a_page_is_bounded_in_bytes(self, client: Client, models: list[model_pb2.Model]) -> None:
-        for i in range(180):
-            set_alias(client, models[i % 2].id, reason="☃" * 5000)
+    def test_a_page_is_bounded_in_bytes(self, registry: RunningRegistry) -> None:
+        set_alias(registry.client, register(registry.client, "1").id)
+        registry.execute(
+            "INSERT INTO alias_moves SELECT alias_id, number, kind, model_id, version, sha256, 1,"
+            " time + number * interval '1 s', actor, repeat('☃', 5000), request_id"
+            " FROM alias_moves, generate_series(2, 400) number"
+        )
+        registry.execute("UPDATE aliases SET revision = 400")
         request = pb.ListAliasHistoryRequest(alias="production", lineage=YOLO, page_size=1000)
-        page = client.aliases.ListAliasHistory(request)
-        assert 1 < len(page.moves) < 180
-        assert page.ByteSize() < 3 * 2**20
-        assert len(history(client, page_size=1000)) == 180
+        page = registry.client.aliases.ListAliasHistory(request)
+        assert 1 < len(page.moves) < 400
+        assert page.ByteSize() < 2.5 * 2**20
+        assert len(history(registry.client, page_size=1000)) == 400
 
 
 class TestTimes:
@@ -713,7 +718,7 @@ class TestRequirements:
         model = register(registry.client, "1")
         verified = {"verified": True}
         with serving(registry, max_streams=1) as (_, client):
-            feed = Feed(*registration(spec(), [b"x"]))
+            feed = Feed(*registration(spec(name="holds the place"), [b"x"]))
             stream = client.models.RegisterModel.future(feed)
             eventually(lambda: registry.count("unreferenced_objects") == 1)
             assert set_alias(client, model.id).changed
