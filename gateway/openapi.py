@@ -6,7 +6,7 @@ Run as a program by `make generate`: prints the document.
 import json
 import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -199,18 +199,28 @@ def _operation(api: _Api, service: str, method: MethodDescriptorProto, verb: str
     if body != "*":
         elsewhere = {body, *(name.partition(".")[0] for name in variables)}
         operation["parameters"] += [
-            {
-                "name": field.name,
-                "in": "query",
-                "description": api.comment(f"{method.input_type}.{field.name}"),
-                "schema": api.field_schema(method.input_type, field),
-            }
+            parameter
             for field in request.field
             if field.name not in elsewhere
+            for parameter in _query_parameters(api, method.input_type, field)
         ]
     if body:
         operation["requestBody"] = _request_body(api, method.input_type, body)
     return operation
+
+
+def _query_parameters(api: _Api, message_name: str, field: FieldDescriptorProto, prefix: str = "") -> Iterator[Json]:
+    """Yields the parameter of a field; of a message the parameters of its fields, `lineage.name`."""
+    if field.type_name in api.messages:
+        for inner in api.messages[field.type_name].field:
+            yield from _query_parameters(api, field.type_name, inner, f"{prefix}{field.name}.")
+        return
+    yield {
+        "name": f"{prefix}{field.name}",
+        "in": "query",
+        "description": api.comment(f"{message_name}.{field.name}"),
+        "schema": api.field_schema(message_name, field),
+    }
 
 
 def _path(template: str) -> str:

@@ -13,6 +13,7 @@ from google.protobuf.message import Message
 from google.rpc import error_details_pb2
 from grpc_status import rpc_status
 from modelregistry.v1 import (
+    alias_service_pb2_grpc,
     artifact_service_pb2,
     artifact_service_pb2_grpc,
     model_pb2,
@@ -44,6 +45,7 @@ class Client:
         self.uploads = upload_service_pb2_grpc.UploadServiceStub(self.channel)
         self.artifacts = artifact_service_pb2_grpc.ArtifactServiceStub(self.channel)
         self.projects = project_service_pb2_grpc.ProjectServiceStub(self.channel)
+        self.aliases = alias_service_pb2_grpc.AliasServiceStub(self.channel)
         self.system = system_service_pb2_grpc.SystemServiceStub(self.channel)
 
     def register(self, data: bytes = b"weights", **fields: Any) -> model_pb2.Model:

@@ -87,6 +87,18 @@ class GetiModelNotFoundError(NotFoundError):
         )
 
 
+class AliasNotFoundError(NotFoundError):
+    """The alias points, or at that time pointed, to nothing."""
+
+    reason = "ALIAS_NOT_FOUND"
+
+    def __init__(self, alias: str, name: str, *, at_time: str = "") -> None:
+        when = f" at {at_time}" if at_time else ""
+        super().__init__(f"There is no alias {alias!r} of {name!r}{when}.", alias=alias, name=name)
+        if at_time:
+            self.metadata["at_time"] = at_time
+
+
 class InvalidArgumentError(RegistryError):
     """The input is wrong whatever the state of the registry."""
 
@@ -210,6 +222,70 @@ class GetiDeniedError(PermissionDeniedError):
         super().__init__("Geti denies access to the registry; its key may be wrong or out of date.")
 
 
+class ModelInUseError(FailedPreconditionError):
+    """Aliases point to the model, so it can neither be deleted nor leave its lineage."""
+
+    reason = "MODEL_IN_USE"
+
+    def __init__(self, model_id: str, aliases: Sequence[str]) -> None:
+        names = ", ".join(aliases)
+        super().__init__(
+            f"The model {model_id!r} can neither be deleted nor leave its lineage, as aliases point to it: {names}.",
+            model_id=model_id,
+            aliases=names,
+        )
+
+
+class NoPreviousTargetError(FailedPreconditionError):
+    """The alias has pointed to nothing else since it was first set, or that is where rollbacks have led."""
+
+    reason = "NO_PREVIOUS_TARGET"
+
+    def __init__(self, alias: str) -> None:
+        super().__init__(f"There is nothing before that the alias {alias!r} could go back to.", alias=alias)
+
+
+class NeverTargetError(FailedPreconditionError):
+    """The alias is to go back to a model that it never pointed to."""
+
+    reason = "NEVER_A_TARGET"
+
+    def __init__(self, alias: str, model_id: str) -> None:
+        super().__init__(
+            f"The alias {alias!r} never pointed to the model {model_id!r}.", alias=alias, model_id=model_id
+        )
+
+
+class TargetGoneError(FailedPreconditionError):
+    """What the alias is to go back to was deleted, or its id is another model's now."""
+
+    reason = "TARGET_GONE"
+
+    def __init__(self, alias: str, model_id: str, version: str) -> None:
+        super().__init__(
+            f"The alias {alias!r} cannot go back to the model {model_id!r} (version {version!r}), which is gone;"
+            " name another one.",
+            alias=alias,
+            model_id=model_id,
+            version=version,
+        )
+
+
+class RequirementsNotMetError(FailedPreconditionError):
+    """The model does not meet what an alias's move requires."""
+
+    reason = "REQUIREMENTS_NOT_MET"
+
+    def __init__(self, model_id: str, violations: Sequence[FieldViolation]) -> None:
+        super().__init__(
+            f"The model {model_id!r} does not meet the requirements. "
+            + " ".join(f"{v.field}: {v.description}" for v in violations),
+            model_id=model_id,
+        )
+        self.violations = tuple(violations)
+        """Each with the requirement as its field."""
+
+
 class AbortedError(RegistryError):
     """Somebody else was faster; reading anew and trying again may help."""
 
@@ -223,6 +299,16 @@ class EtagMismatchError(AbortedError):
 
     def __init__(self, model_id: str) -> None:
         super().__init__(f"The model {model_id!r} has changed: its etag is another one.", model_id=model_id)
+
+
+class AliasChangedError(AbortedError):
+    """The alias is not as the client expects it."""
+
+    reason = "ALIAS_CHANGED"
+
+    def __init__(self, alias: str, model_id: str) -> None:
+        now = f"to the model {model_id!r}" if model_id else "to nothing"
+        super().__init__(f"The alias {alias!r} has changed: it points {now}.", alias=alias, model_id=model_id)
 
 
 class WriterDisplacedError(AbortedError):

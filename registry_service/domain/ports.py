@@ -10,6 +10,7 @@ from contextlib import AbstractContextManager
 from datetime import timedelta
 from typing import Protocol
 
+from registry_service.domain.aliases import AliasRepository
 from registry_service.domain.artifact_store import Part
 from registry_service.domain.events import EventLog
 from registry_service.domain.listing import ListQuery, Page
@@ -32,6 +33,9 @@ class ModelRepository(Protocol):
 
     def get(self, model_id: str) -> Model:
         """Returns a model (`ModelNotFoundError`)."""
+
+    def hold(self, model_id: str) -> Model:
+        """Returns a model that nobody can change or remove until the transaction ends (`ModelNotFoundError`)."""
 
     def list(self, query: ListQuery) -> Page:
         """Returns the models of a page, in order and without their schemas, and whether there are more.
@@ -138,6 +142,10 @@ class Transaction(Protocol):
     @property
     def models(self) -> ModelRepository:
         """The registered models."""
+
+    @property
+    def aliases(self) -> AliasRepository:
+        """The aliases."""
 
     @property
     def objects(self) -> ObjectLedger:

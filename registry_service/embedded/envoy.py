@@ -28,6 +28,7 @@ _GRPC_ROUTES = (
     # And ones that wait until Geti has made one.
     ({"path": "/modelregistry.v1.ProjectService/ImportModels"}, 7200),
     ({"path": "/modelregistry.v1.DocumentedRestService/ImportModels"}, 7200),
+    ({"path": "/modelregistry.v1.AliasService/SetAlias"}, 3600),
     ({"prefix": "/modelregistry.v1."}, _IDLE_SECONDS),
     ({"prefix": "/grpc.health.v1."}, _IDLE_SECONDS),
     ({"prefix": "/grpc.reflection."}, _IDLE_SECONDS),

@@ -4,7 +4,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from registry_service.domain.errors import EtagMismatchError, ModelNotFoundError
+from registry_service.domain.aliases import MoveKind, Remark
+from registry_service.domain.errors import EtagMismatchError, ModelInUseError, ModelNotFoundError
+from registry_service.domain.events import Lineage
 from registry_service.domain.models import (
     DOCUMENTED_FIELDS,
     MUTABLE_FIELDS,
@@ -15,7 +17,7 @@ from registry_service.domain.models import (
     is_same,
     utc_now,
 )
-from registry_service.domain.ports import Database
+from registry_service.domain.ports import Database, Transaction
 from registry_service.services.policy import Policy
 from registry_service.services.sweeping import DiscardObject
 
@@ -47,6 +49,7 @@ class UpdateModel:
             InvalidArgumentError: A value is wrong.
             EtagMismatchError: An etag is given and the model has another.
             AlreadyExistsError: The new identity is another model's.
+            ModelInUseError: It would leave its lineage while aliases point to it.
         """
 
         def change(old: Model) -> Model:
@@ -68,7 +71,7 @@ class UpdateModel:
             return replace(changed, update_time=now, last_updated_date=documented_date(now), revision=old.revision + 1)
 
         with self.database.transaction() as transaction:
-            return transaction.models.update(model_id, change)
+            return transaction.models.update(model_id, lambda old: _in_lineage(transaction, old, change(old)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,16 +81,24 @@ class DeleteModel:
     database: Database
     discard: DiscardObject
 
-    def __call__(self, model_id: str, *, etag: str = "", allow_missing: bool = False) -> None:
+    def __call__(self, model_id: str, *, etag: str = "", allow_missing: bool = False, force: bool = False) -> None:
         """Deletes it; the artifact at once if the store answers, else by the sweeper.
+
+        With `force` the aliases that point to it are deleted, too.
 
         Raises:
             ModelNotFoundError: There is no such model, unless `allow_missing`.
             EtagMismatchError: An etag is given and the model has another.
+            ModelInUseError: Aliases point to it, unless `force`.
         """
+
+        def check(found: Model) -> None:
+            _check_etag(found, etag)
+            _release(transaction, found, force=force)
+
         try:
             with self.database.transaction() as transaction:
-                model = transaction.models.remove(model_id, lambda found: _check_etag(found, etag))
+                model = transaction.models.remove(model_id, check)
                 transaction.objects.doom(model.artifact.object_key)
         except ModelNotFoundError:
             if allow_missing:
@@ -99,3 +110,22 @@ class DeleteModel:
 def _check_etag(model: Model, etag: str) -> None:
     if etag and etag != model.etag:
         raise EtagMismatchError(model.id)
+
+
+def _in_lineage(transaction: Transaction, old: Model, new: Model) -> Model:
+    """Returns a changed model, which is locked (`ModelInUseError` where it leaves a lineage that needs it)."""
+    if Lineage.of(new) != Lineage.of(old):
+        aliases = transaction.aliases.of_models([old.id]).get(old.id, ())
+        if aliases:
+            raise ModelInUseError(old.id, aliases)
+    return new
+
+
+def _release(transaction: Transaction, model: Model, *, force: bool) -> None:
+    """Deletes the aliases that point to a model, which is locked (`ModelInUseError` unless `force`)."""
+    aliases = transaction.aliases.lock_all_of(model.id)
+    if aliases and not force:
+        raise ModelInUseError(model.id, [state.alias for state in aliases])
+    remark = Remark(reason="The model was deleted.")
+    for state in aliases:
+        transaction.aliases.move(state, kind=MoveKind.DELETED, target=None, previous=None, remark=remark)

@@ -5,6 +5,14 @@ from dataclasses import dataclass
 from registry_service.domain.artifact_store import ArtifactStore
 from registry_service.domain.geti import Geti
 from registry_service.domain.ports import Database
+from registry_service.services.aliasing import (
+    DeleteAlias,
+    GetAlias,
+    ListAliases,
+    ListAliasHistory,
+    RollbackAlias,
+    SetAlias,
+)
 from registry_service.services.changing import DeleteModel, UpdateModel
 from registry_service.services.policy import Policy
 from registry_service.services.projects import GetProject, ImportModels, ListProjects
@@ -52,6 +60,12 @@ class UseCases:
     get_project: GetProject
     import_models: ImportModels
     sweep: Sweep
+    set_alias: SetAlias
+    get_alias: GetAlias
+    list_aliases: ListAliases
+    list_alias_history: ListAliasHistory
+    rollback_alias: RollbackAlias
+    delete_alias: DeleteAlias
 
     @classmethod
     def on(cls, database: Database, store: ArtifactStore, policy: Policy, geti: Geti | None = None) -> "UseCases":
@@ -79,4 +93,10 @@ class UseCases:
             get_project=GetProject(geti),
             import_models=ImportModels(geti, register_model),
             sweep=Sweep(database, discard),
+            set_alias=SetAlias(database, VerifyArtifact(database, store)),
+            get_alias=GetAlias(database),
+            list_aliases=ListAliases(database),
+            list_alias_history=ListAliasHistory(database),
+            rollback_alias=RollbackAlias(database),
+            delete_alias=DeleteAlias(database),
         )

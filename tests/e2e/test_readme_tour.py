@@ -1,5 +1,6 @@
 """The tour in the README works as it is pasted: only ports, folders and programs are put in."""
 
+import json
 import re
 import shlex
 import subprocess
@@ -74,6 +75,17 @@ def nothing_is_left(product: Product) -> None:
         assert httpx.delete(f"{product.rest_url}/v1/models/{model_id}", params={"allow_missing": True}).is_success
 
 
+def assert_rolled_back(printed: str) -> None:
+    """Expects that production was promoted from version 7 to 8, and rolled back: now 7, then 8."""
+    starts = re.finditer(r'\{"(?:alias":\{|moves":\[)', printed)
+    answers = [json.JSONDecoder().raw_decode(printed, start.start())[0] for start in starts]
+    aliases = [answer["alias"] for answer in answers if "alias" in answer]
+    assert [alias["version"] for alias in aliases] == ["7", "8", "7", "8"]
+    assert [alias["reason"] for alias in aliases] == ["in use", "half the size", "false alarms", "half the size"]
+    [moves] = [answer["moves"] for answer in answers if "moves" in answer]
+    assert [move["kind"] for move in moves][:3] == ["KIND_ROLLED_BACK", "KIND_SET", "KIND_SET"]
+
+
 @pytest.mark.usefixtures("nothing_is_left")
 def test_python_and_curl_show_what_the_tour_says(product: Product, tmp_path: Path) -> None:
     printed = paste([block for block in tour() if block.heading != "grpcurl"], product, tmp_path)
@@ -81,6 +93,7 @@ def test_python_and_curl_show_what_the_tour_says(product: Product, tmp_path: Pat
     assert "Found silero-vad 6.2.3" in printed
     assert "Downloaded the same bytes" in printed
     assert '"stage":"candidate"' in printed
+    assert_rolled_back(printed)
 
 
 @pytest.mark.usefixtures("nothing_is_left")
@@ -89,6 +102,7 @@ def test_grpcurl_shows_what_the_tour_says(product: Product, tmp_path: Path) -> N
     printed = paste([block for block in tour() if block.heading != "curl"], product, tmp_path, grpcurl=program)
     assert "modelregistry.v1.ModelService" in printed.splitlines()
     assert printed.count('"id": "silero-vad-6-2-3-fp32"') == 2, "GetModel and ListModels"
+    assert_rolled_back(printed)
 
 
 def test_the_readme_names_the_commands_that_the_checks_run() -> None:

@@ -152,12 +152,28 @@ UPLOAD: dict[str, str] = {
     "expire_time": "now()",
 }
 PART: dict[str, str] = {"upload_id": "'u'", "number": "1", '"offset"': "0", "size": "1", "receipt": "''"}
+ALIAS: dict[str, str] = {"name": "'n'", "alias": "'production'", "revision": "0"}
+MOVE: dict[str, str] = {
+    "alias_id": "(SELECT id FROM aliases)",
+    "revision": "1",
+    "kind": "'set'",
+    "model_id": "'m'",
+    "version": "''",
+    "sha256": "''",
+    "time": "'2026-01-01Z'",
+    "actor": "''",
+    "reason": "''",
+    "request_id": "''",
+}
 ROWS = {
+    "aliases": ALIAS,
+    "alias_moves": MOVE,
     "models": MODEL,
     "uploads": UPLOAD,
     "upload_parts": PART,
     "unreferenced_objects": {"object_key": "'k'", "due_time": "now()"},
 }
+NEEDED = {"upload_parts": "uploads", "alias_moves": "aliases"}
 OTHER = {"id": "'another-0123456789'", "object_key": "'another'"}
 
 
@@ -211,6 +227,20 @@ class TestConstraints:
             ("uploads", "ck_uploads_state", {"state": "'asleep'"}),
             ("uploads", "ck_uploads_committed_size", {"committed_size": "-1"}),
             ("upload_parts", "fk_upload_parts_upload_id", {"upload_id": "'nobody'"}),
+            ("aliases", "fk_aliases_model_id", {"model_id": "'nobody'"}),
+            ("aliases", "ck_aliases_named", {"name": "''"}),
+            ("aliases", "ck_aliases_revision", {"revision": "-1"}),
+            *(
+                ("aliases", "ck_aliases_alias", {"alias": value})
+                for value in ("''", "'-a'", "'a b'", "'é'", "repeat('a', 129)", "'latest'", "'LATEST'", "E'a\\n'")
+            ),
+            ("alias_moves", "fk_alias_moves_alias_id", {"alias_id": "0"}),
+            ("alias_moves", "fk_alias_moves_previous", {"revision": "3", "previous": "2"}),
+            ("alias_moves", "ck_alias_moves_previous", {"previous": "1"}),
+            ("alias_moves", "ck_alias_moves_kind", {"kind": "'moved'"}),
+            ("alias_moves", "ck_alias_moves_revision", {"revision": "0"}),
+            *(("alias_moves", "ck_alias_moves_target", {name: "NULL"}) for name in ("model_id", "version", "sha256")),
+            ("alias_moves", "ck_alias_moves_target", {"kind": "'deleted'"}),
             *(
                 (table, None, {column: "NULL"})
                 for table, columns in (
@@ -218,6 +248,8 @@ class TestConstraints:
                     ("uploads", list(UPLOAD)),
                     ("upload_parts", list(PART)),
                     ("unreferenced_objects", ["object_key", "due_time"]),
+                    ("aliases", list(ALIAS)),
+                    ("alias_moves", [name for name in MOVE if name not in {"model_id", "version", "sha256"}]),
                 )
                 for column in columns
             ),
@@ -227,8 +259,8 @@ class TestConstraints:
         self, engine: Engine, table: str, constraint: str | None, changes: dict[str, str]
     ) -> None:
         with engine.connect() as connection:
-            if table == "upload_parts":
-                insert(connection, "uploads")
+            if table in NEEDED:
+                insert(connection, NEEDED[table])
             savepoint = connection.begin_nested()
             insert(connection, table)  # is well but for the change
             savepoint.rollback()
@@ -249,14 +281,18 @@ class TestConstraints:
             ("uploads", "uq_uploads_object_key", {}, {"id": "'another'"}),
             ("upload_parts", "pk_upload_parts", {}, {}),
             ("unreferenced_objects", "pk_unreferenced_objects", {}, {}),
+            ("aliases", "uq_aliases_identity", {}, {}),
+            ("aliases", "uq_aliases_identity", {"project_id": "'p'"}, {"project_id": "'p'"}),
+            ("alias_moves", "pk_alias_moves", {}, {"time": "now()"}),
+            ("alias_moves", "uq_alias_moves_time", {}, {"revision": "2"}),
         ],
     )
     def test_duplicates_are_refused(
         self, engine: Engine, table: str, constraint: str, first: dict[str, str], second: dict[str, str]
     ) -> None:
         with engine.connect() as connection:
-            if table == "upload_parts":
-                insert(connection, "uploads")
+            if table in NEEDED:
+                insert(connection, NEEDED[table])
             insert(connection, table, **first)
             with pytest.raises(IntegrityError) as caught:
                 insert(connection, table, **second)

@@ -13,6 +13,7 @@ from registry_service.domain.errors import (
     GetiNotConfiguredError,
     GetiUnavailableError,
     InvalidArgumentError,
+    ModelInUseError,
     ModelNotFoundError,
     ModelsRegisteredError,
     ProjectNotFoundError,
@@ -32,12 +33,16 @@ def kinds(base: type[RegistryError]) -> Iterator[type[RegistryError]]:
 
 def test_the_table_knows_every_error_that_a_request_can_meet() -> None:
     unknown = {kind.__name__ for kind in kinds(RegistryError) if not set(kind.__mro__) & set(_ANSWERS)}
-    # Of uploads and members of archives, which this API does not have; and of clients who hear no answer.
+    # Of uploads, aliases and members of archives, which this API does not have; and of clients who hear no answer.
     assert unknown == {
         "CallCancelledError",
         "FailedPreconditionError",
+        "NeverTargetError",
+        "NoPreviousTargetError",
         "NotAnArchiveError",
         "OutOfRangeError",
+        "RequirementsNotMetError",
+        "TargetGoneError",
         "UploadNotActiveError",
     }
 
@@ -47,6 +52,7 @@ def test_the_table_knows_every_error_that_a_request_can_meet() -> None:
     [
         (ModelNotFoundError("x"), 404),
         (AlreadyExistsError("x", model_id="other", conflict="id"), 409),
+        (ModelInUseError("x", ["production"]), 409),
         (InvalidArgumentError.of("artifact", "must not be empty."), 422),
         (ArtifactTooLargeError(5), 413),
         (ArtifactLostError(), 404),

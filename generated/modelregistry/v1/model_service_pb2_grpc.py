@@ -104,7 +104,8 @@ class ModelServiceServicer:
     def UpdateModel(self, request, context):
         """Changes the fields named by the mask, all or none. Errors: NOT_FOUND,
         INVALID_ARGUMENT, ABORTED (the etag is of an earlier state),
-        ALREADY_EXISTS (another model has the new identity).
+        ALREADY_EXISTS (another model has the new identity), FAILED_PRECONDITION
+        (the model would leave its lineage while aliases point to it).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -112,7 +113,8 @@ class ModelServiceServicer:
 
     def DeleteModel(self, request, context):
         """Deletes a model and its artifact. Errors: NOT_FOUND (unless allow_missing),
-        ABORTED (the etag is of an earlier state).
+        ABORTED (the etag is of an earlier state), FAILED_PRECONDITION (aliases
+        point to it, unless force).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

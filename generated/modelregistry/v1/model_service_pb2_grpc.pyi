@@ -55,11 +55,13 @@ class ModelServiceStub:
     UpdateModel: _grpc.UnaryUnaryMultiCallable[_model_service_pb2.UpdateModelRequest, _model_service_pb2.UpdateModelResponse]
     """Changes the fields named by the mask, all or none. Errors: NOT_FOUND,
     INVALID_ARGUMENT, ABORTED (the etag is of an earlier state),
-    ALREADY_EXISTS (another model has the new identity).
+    ALREADY_EXISTS (another model has the new identity), FAILED_PRECONDITION
+    (the model would leave its lineage while aliases point to it).
     """
     DeleteModel: _grpc.UnaryUnaryMultiCallable[_model_service_pb2.DeleteModelRequest, _model_service_pb2.DeleteModelResponse]
     """Deletes a model and its artifact. Errors: NOT_FOUND (unless allow_missing),
-    ABORTED (the etag is of an earlier state).
+    ABORTED (the etag is of an earlier state), FAILED_PRECONDITION (aliases
+    point to it, unless force).
     """
 
 @_typing.type_check_only
@@ -89,11 +91,13 @@ class ModelServiceAsyncStub(ModelServiceStub):
     UpdateModel: _aio.UnaryUnaryMultiCallable[_model_service_pb2.UpdateModelRequest, _model_service_pb2.UpdateModelResponse]  # type: ignore[assignment]
     """Changes the fields named by the mask, all or none. Errors: NOT_FOUND,
     INVALID_ARGUMENT, ABORTED (the etag is of an earlier state),
-    ALREADY_EXISTS (another model has the new identity).
+    ALREADY_EXISTS (another model has the new identity), FAILED_PRECONDITION
+    (the model would leave its lineage while aliases point to it).
     """
     DeleteModel: _aio.UnaryUnaryMultiCallable[_model_service_pb2.DeleteModelRequest, _model_service_pb2.DeleteModelResponse]  # type: ignore[assignment]
     """Deletes a model and its artifact. Errors: NOT_FOUND (unless allow_missing),
-    ABORTED (the etag is of an earlier state).
+    ABORTED (the etag is of an earlier state), FAILED_PRECONDITION (aliases
+    point to it, unless force).
     """
 
 class ModelServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -144,7 +148,8 @@ class ModelServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_model_service_pb2.UpdateModelResponse, _abc.Awaitable[_model_service_pb2.UpdateModelResponse]]:
         """Changes the fields named by the mask, all or none. Errors: NOT_FOUND,
         INVALID_ARGUMENT, ABORTED (the etag is of an earlier state),
-        ALREADY_EXISTS (another model has the new identity).
+        ALREADY_EXISTS (another model has the new identity), FAILED_PRECONDITION
+        (the model would leave its lineage while aliases point to it).
         """
 
     @_abc_1.abstractmethod
@@ -154,7 +159,8 @@ class ModelServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_model_service_pb2.DeleteModelResponse, _abc.Awaitable[_model_service_pb2.DeleteModelResponse]]:
         """Deletes a model and its artifact. Errors: NOT_FOUND (unless allow_missing),
-        ABORTED (the etag is of an earlier state).
+        ABORTED (the etag is of an earlier state), FAILED_PRECONDITION (aliases
+        point to it, unless force).
         """
 
 def add_ModelServiceServicer_to_server(servicer: ModelServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -14,6 +14,7 @@ from sqlalchemy import (
     Connection,
     Engine,
     FromClause,
+    Select,
     Table,
     Text,
     and_,
@@ -46,6 +47,7 @@ from registry_service.domain.models import Model, ModelFields, ModelSpec, is_sam
 from registry_service.domain.ports import Transaction
 from registry_service.domain.uploads import Upload, UploadState
 from registry_service.storage.sql import rows, tables
+from registry_service.storage.sql.aliases import SqlAliasRepository
 from registry_service.storage.sql.engine import domain_errors
 from registry_service.storage.sql.event_log import SqlEventLog
 from registry_service.storage.sql.filter_sql import where
@@ -88,6 +90,11 @@ class SqlTransaction:
         return SqlModelRepository(self._connection, self.events)
 
     @cached_property
+    def aliases(self) -> SqlAliasRepository:
+        """See the port."""
+        return SqlAliasRepository(self._connection, self.events)
+
+    @cached_property
     def objects(self) -> "SqlObjectLedger":
         """See the port."""
         return SqlObjectLedger(self._connection)
@@ -127,7 +134,11 @@ class SqlModelRepository:
 
     def get(self, model_id: str) -> Model:
         """See the port."""
-        return self._get(model_id, lock=False)
+        return self._get(model_id, _MODEL)
+
+    def hold(self, model_id: str) -> Model:
+        """See the port."""
+        return self._get(model_id, _HELD_MODEL)
 
     def list(self, query: ListQuery) -> Page:
         """See the port."""
@@ -161,7 +172,7 @@ class SqlModelRepository:
 
     def update(self, model_id: str, change: Callable[[Model], Model]) -> Model:
         """See the port."""
-        old = self._get(model_id, lock=True)
+        old = self._get(model_id, _LOCKED_MODEL)
         new = change(old)
         if new is old:
             return old
@@ -180,7 +191,7 @@ class SqlModelRepository:
 
     def remove(self, model_id: str, check: Callable[[Model], None]) -> Model:
         """See the port."""
-        model = self._get(model_id, lock=True)
+        model = self._get(model_id, _LOCKED_MODEL)
         check(model)
         self.connection.execute(delete(_models).where(_models.c.id == model_id))
         self._record(Action.MODEL_DELETED, model, before=rows.model_values(model))
@@ -204,8 +215,7 @@ class SqlModelRepository:
             )
         )
 
-    def _get(self, model_id: str, *, lock: bool) -> Model:
-        statement = _LOCKED_MODEL if lock else _MODEL
+    def _get(self, model_id: str, statement: Select[Any]) -> Model:
         row = self.connection.execute(statement, {"id": model_id}).mappings().one_or_none()
         if row is None:
             raise ModelNotFoundError(model_id)
@@ -251,6 +261,7 @@ class SqlModelRepository:
 _LISTED = [column for column in _models.c if column.name != "schema"]
 _MODEL = select(_models).where(_models.c.id == bindparam("id"))
 _LOCKED_MODEL = _MODEL.with_for_update()
+_HELD_MODEL = _MODEL.with_for_update(read=True)
 
 
 def _sort_keys(query: ListQuery, table: FromClause) -> list[ColumnElement[Any]]:

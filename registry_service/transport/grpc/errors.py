@@ -10,7 +10,7 @@ from google.rpc.status_pb2 import Status
 from grpc_status.rpc_status import to_status
 
 from registry_service.domain import errors
-from registry_service.domain.errors import InvalidArgumentError, RegistryError
+from registry_service.domain.errors import InvalidArgumentError, RegistryError, RequirementsNotMetError
 
 DOMAIN = "modelregistry.v1"
 
@@ -77,6 +77,19 @@ def call_status(error: RegistryError, request_id: str) -> CallStatus:
                 field_violations=[
                     error_details_pb2.BadRequest.FieldViolation(
                         field=_cut(v.field, _MAX_FIELD_BYTES), description=_cut(v.description, _MAX_VALUE_BYTES)
+                    )
+                    for v in error.violations[:_MAX_VIOLATIONS]
+                ]
+            )
+        )
+    if isinstance(error, RequirementsNotMetError):
+        details.append(
+            error_details_pb2.PreconditionFailure(
+                violations=[
+                    error_details_pb2.PreconditionFailure.Violation(
+                        type="REQUIREMENT",
+                        subject=_cut(v.field, _MAX_FIELD_BYTES),
+                        description=_cut(v.description, _MAX_VALUE_BYTES),
                     )
                     for v in error.violations[:_MAX_VIOLATIONS]
                 ]

@@ -48,7 +48,7 @@ class ModelServicer(model_service_pb2_grpc.ModelServiceServicer):
 
     def DeleteModel(self, request: pb.DeleteModelRequest, context: grpc.ServicerContext) -> pb.DeleteModelResponse:
         self._use_cases.delete_model(
-            checked_model_id(request.id), etag=request.etag, allow_missing=request.allow_missing
+            checked_model_id(request.id), etag=request.etag, allow_missing=request.allow_missing, force=request.force
         )
         return pb.DeleteModelResponse()
 

@@ -10,6 +10,8 @@ import grpc
 from grpc_health.v1 import health, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 from modelregistry.v1 import (
+    alias_service_pb2,
+    alias_service_pb2_grpc,
     artifact_service_pb2,
     artifact_service_pb2_grpc,
     documented_rest_service_pb2,
@@ -28,6 +30,7 @@ from registry_service.domain.artifact_store import ArtifactStore
 from registry_service.domain.errors import DatabaseUnavailableError
 from registry_service.domain.ports import Database
 from registry_service.services.use_cases import UseCases
+from registry_service.transport.grpc.alias_servicer import AliasServicer
 from registry_service.transport.grpc.artifact_servicer import ArtifactServicer
 from registry_service.transport.grpc.calls import CallInterceptor, StreamLimit
 from registry_service.transport.grpc.documented_rest_servicer import DocumentedRestServicer
@@ -50,6 +53,7 @@ _SERVICES = tuple(
         upload_service_pb2,
         artifact_service_pb2,
         project_service_pb2,
+        alias_service_pb2,
         documented_rest_service_pb2,
         system_service_pb2,
     )
@@ -121,6 +125,7 @@ class RegistryServer:
         upload_service_pb2_grpc.add_UploadServiceServicer_to_server(UploadServicer(use_cases), self._server)
         artifact_service_pb2_grpc.add_ArtifactServiceServicer_to_server(ArtifactServicer(use_cases), self._server)
         project_service_pb2_grpc.add_ProjectServiceServicer_to_server(ProjectServicer(use_cases), self._server)
+        alias_service_pb2_grpc.add_AliasServiceServicer_to_server(AliasServicer(use_cases, self._streams), self._server)
         documented_rest_service_pb2_grpc.add_DocumentedRestServiceServicer_to_server(
             DocumentedRestServicer(use_cases, self._streams), self._server
         )

@@ -1,0 +1,363 @@
+"""Moves aliases, and tells what they point to."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from registry_service.domain.aliases import (
+    Alias,
+    AliasMove,
+    AliasState,
+    AliasTarget,
+    MoveKind,
+    Remark,
+    alias_after,
+)
+from registry_service.domain.caller import current_caller
+from registry_service.domain.errors import (
+    AbortedError,
+    AliasChangedError,
+    AliasNotFoundError,
+    FieldViolation,
+    ModelNotFoundError,
+    NeverTargetError,
+    NoPreviousTargetError,
+    RequirementsNotMetError,
+    TargetGoneError,
+)
+from registry_service.domain.events import Lineage
+from registry_service.domain.listing import MAX_PAGE_BYTES, decode_page_token, encode_page_token, page_size
+from registry_service.domain.models import Model, utc_now
+from registry_service.domain.ports import Database, Transaction
+from registry_service.domain.promotion import Check, Requirements, checks_of
+from registry_service.services.reading import Verification, VerifyArtifact
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Expectation:
+    """What a client says of the alias that it moves."""
+
+    model_id: str | None = None
+    """What it points to; empty: nothing. None: whatever it is."""
+    etag: str = ""
+    """Empty: whatever it is."""
+
+    def check(self, state: AliasState) -> None:
+        """Raises AliasChangedError where it is not so."""
+        model_id = "" if state.target is None else state.target.model_id
+        etag = "" if state.current is None else state.current.etag
+        if self.model_id not in {None, model_id} or self.etag not in {"", etag}:
+            raise AliasChangedError(state.alias, model_id)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Moved:
+    """What became of an alias, or would become of it."""
+
+    alias: Alias
+    before: AliasTarget | None
+    changed: bool
+    checks: tuple[Check, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class SetAlias:
+    """Points an alias of a model's lineage to the model."""
+
+    database: Database
+    verify: VerifyArtifact
+
+    def __call__(
+        self,
+        alias: str,
+        model_id: str,
+        *,
+        expectation: Expectation,
+        requirements: Requirements,
+        remark: Remark,
+        validate_only: bool,
+    ) -> Moved:
+        """Returns the alias as it then is; with `validate_only` as it would be.
+
+        Raises:
+            ModelNotFoundError: There is no such model.
+            AliasChangedError: The alias is not as expected.
+            RequirementsNotMetError: The model does not meet them, unless `validate_only`.
+        """
+        # Before all locks, as it may take minutes.
+        verification = self.verify(model_id) if requirements.verified else None
+        with self.database.transaction() as transaction:
+            model = transaction.models.get(model_id) if validate_only else transaction.models.hold(model_id)
+            lineage = Lineage.of(model)
+            if validate_only:
+                state = transaction.aliases.find(lineage, alias)
+            else:
+                state = transaction.aliases.lock(lineage, alias, add=True)
+            expectation.check(state)
+            checks = (
+                *([] if verification is None else [_verified(verification, model)]),
+                *checks_of(requirements, model, _current_model(transaction, state)),
+            )
+            failed = [FieldViolation(check.requirement, check.description) for check in checks if not check.passed]
+            if failed and not validate_only:
+                raise RequirementsNotMetError(model_id, failed)
+            if state.current is not None and state.current.target.model_id == model_id:
+                return Moved(alias=state.current, before=state.target, changed=False, checks=checks)
+            # Set anew after a deletion, it begins a new stack.
+            previous = None if state.head is None or state.target is None else state.head.revision
+            moved = _moved(
+                transaction,
+                state,
+                kind=MoveKind.SET,
+                target=AliasTarget.of(model),
+                previous=previous,
+                remark=remark,
+                validate_only=validate_only,
+            )
+        return Moved(alias=moved, before=state.target, changed=not failed, checks=checks)
+
+
+def _verified(verification: Verification, model: Model) -> Check:
+    if verification.model.artifact != model.artifact:
+        raise AbortedError("The model was deleted and registered anew meanwhile; try again.", model_id=model.id)
+    return Check(
+        requirement="verified",
+        passed=verification.intact,
+        description="the stored bytes are the ones that were registered."
+        if verification.intact
+        else f"the stored bytes are others than were registered: {verification.actual_size} of them"
+        f" with the SHA-256 {verification.actual_sha256 or 'of nothing'}.",
+    )
+
+
+def _current_model(transaction: Transaction, state: AliasState) -> Model | None:
+    """Returns what an alias points to. Not locked: as long as the alias is, it stays, with its schema."""
+    if state.target is None:
+        return None
+    try:
+        return transaction.models.get(state.target.model_id)
+    except ModelNotFoundError as error:
+        raise AliasChangedError(state.alias, "") from error
+
+
+@dataclass(frozen=True, slots=True)
+class RollbackAlias:
+    """Points an alias to what it pointed to before."""
+
+    database: Database
+
+    def __call__(
+        self,
+        lineage: Lineage,
+        alias: str,
+        *,
+        to_model_id: str = "",
+        expectation: Expectation,
+        remark: Remark,
+        validate_only: bool,
+    ) -> Moved:
+        """Returns the alias as it then is; with `validate_only` as it would be.
+
+        Goes back to the target before, or to `to_model_id` as it last was a target.
+
+        Raises:
+            AliasNotFoundError: It points nowhere.
+            AliasChangedError: It is not as expected, or was moved meanwhile.
+            NoPreviousTargetError: There is nothing before.
+            NeverTargetError: It never pointed to `to_model_id`.
+            TargetGoneError: The model to go back to is not there any more.
+        """
+        with self.database.transaction() as transaction:
+            state = transaction.aliases.find(lineage, alias)
+            current = _existing(state)
+            expectation.check(state)
+            if current.target.model_id == to_model_id:
+                return Moved(alias=current, before=current.target, changed=False)
+            goal = _goal(transaction, state, to_model_id)
+            if goal.after is None:
+                raise AssertionError("no rollback leads to a deletion")
+            target = _there(transaction, state, goal.after, hold=not validate_only)
+            if not validate_only:
+                # After the model, as models are locked first; whoever was faster made the goal another.
+                locked = transaction.aliases.lock(lineage, alias)
+                if locked.head is None or locked.head.revision != current.revision:
+                    raise AliasChangedError(alias, "" if locked.target is None else locked.target.model_id)
+            moved = _moved(
+                transaction,
+                state,
+                kind=MoveKind.ROLLED_BACK,
+                target=target,
+                previous=goal.previous,
+                remark=remark,
+                validate_only=validate_only,
+            )
+        return Moved(alias=moved, before=current.target, changed=True)
+
+
+def _goal(transaction: Transaction, state: AliasState, to_model_id: str) -> AliasMove:
+    if to_model_id:
+        named = transaction.aliases.newest_move_to(state, to_model_id)
+        if named is None:
+            raise NeverTargetError(state.alias, to_model_id)
+        return named
+    if state.head is None or state.head.previous is None:
+        raise NoPreviousTargetError(state.alias)
+    return transaction.aliases.get_move(state, state.head.previous)
+
+
+def _there(transaction: Transaction, state: AliasState, target: AliasTarget, *, hold: bool) -> AliasTarget:
+    """Returns a former target as it is now.
+
+    Raises:
+        TargetGoneError: It was deleted, was replaced under its id, or has left the lineage.
+    """
+    models = transaction.models
+    try:
+        model = models.hold(target.model_id) if hold else models.get(target.model_id)
+    except ModelNotFoundError as error:
+        raise TargetGoneError(state.alias, target.model_id, target.version) from error
+    if Lineage.of(model) != state.lineage or model.artifact.sha256 != target.sha256:
+        raise TargetGoneError(state.alias, target.model_id, target.version)
+    return AliasTarget.of(model)
+
+
+def _moved(
+    transaction: Transaction,
+    state: AliasState,
+    *,
+    kind: MoveKind,
+    target: AliasTarget,
+    previous: int | None,
+    remark: Remark,
+    validate_only: bool,
+) -> Alias:
+    """Moves an alias, or tells how it would be."""
+    if validate_only:
+        caller = current_caller.get()
+        move = AliasMove(
+            revision=1 if state.head is None else state.head.revision + 1,
+            kind=kind,
+            before=state.target,
+            after=target,
+            previous=previous,
+            time=utc_now(),
+            actor=remark.actor or caller.actor,
+            reason=remark.reason,
+            request_id=caller.request_id,
+        )
+    else:
+        move = transaction.aliases.move(state, kind=kind, target=target, previous=previous, remark=remark)
+    moved = alias_after(state, move)
+    if moved is None:
+        raise AssertionError("it has a target")
+    return moved
+
+
+@dataclass(frozen=True, slots=True)
+class DeleteAlias:
+    """Deletes an alias; its history stays."""
+
+    database: Database
+
+    def __call__(
+        self, lineage: Lineage, alias: str, *, expectation: Expectation, allow_missing: bool, remark: Remark
+    ) -> AliasTarget | None:
+        """Returns what it pointed to; None where it pointed nowhere.
+
+        Raises:
+            AliasNotFoundError: It points nowhere, unless `allow_missing`.
+            AliasChangedError: It is not as expected.
+        """
+        with self.database.transaction() as transaction:
+            state = transaction.aliases.lock(lineage, alias)
+            if state.target is None and allow_missing:
+                return None
+            _existing(state)
+            expectation.check(state)
+            transaction.aliases.move(state, kind=MoveKind.DELETED, target=None, previous=None, remark=remark)
+        return state.target
+
+
+@dataclass(frozen=True, slots=True)
+class GetAlias:
+    """Tells what an alias points to, or did."""
+
+    database: Database
+
+    def __call__(self, lineage: Lineage, alias: str, at_time: datetime | None = None) -> Alias:
+        """Returns the alias, now or as it was.
+
+        Raises:
+            AliasNotFoundError: It points, or pointed, nowhere.
+            InvalidArgumentError: The time is in the future.
+        """
+        with self.database.transaction() as transaction:
+            if at_time is None:
+                return _existing(transaction.aliases.find(lineage, alias))
+            found = transaction.aliases.at(lineage, alias, at_time)
+        if found is None:
+            raise AliasNotFoundError(alias, lineage.name, at_time=at_time.isoformat())
+        return found
+
+
+@dataclass(frozen=True, slots=True)
+class ListAliases:
+    """Lists aliases, a page at a time."""
+
+    database: Database
+
+    def __call__(self, lineage: Lineage | None, *, size: int, token: str) -> tuple[Sequence[Alias], str]:
+        """Returns the aliases of a page and the token of the next, empty where this is the last.
+
+        Raises:
+            InvalidArgumentError: Size or token are wrong.
+        """
+        limit = page_size(size)
+        query = ("aliases", *_query(lineage))
+        after = _decoded(token, query)
+        with self.database.transaction() as transaction:
+            page = transaction.aliases.list(lineage, after=after or 0, limit=limit, max_bytes=MAX_PAGE_BYTES)
+        aliases = [alias for _, alias in page.aliases]
+        return aliases, encode_page_token(query, (page.aliases[-1][0],)) if page.more else ""
+
+
+@dataclass(frozen=True, slots=True)
+class ListAliasHistory:
+    """Lists the moves of an alias, a page at a time."""
+
+    database: Database
+
+    def __call__(self, lineage: Lineage, alias: str, *, size: int, token: str) -> tuple[Sequence[AliasMove], str]:
+        """Returns the moves of a page, newest first, and the token of the next, empty where this is the last.
+
+        Raises:
+            AliasNotFoundError: It was never set.
+            InvalidArgumentError: Size or token are wrong.
+        """
+        limit = page_size(size)
+        query = ("history", alias, *_query(lineage))
+        before = _decoded(token, query)
+        with self.database.transaction() as transaction:
+            state = transaction.aliases.find(lineage, alias)
+            if state.head is None:
+                raise AliasNotFoundError(alias, lineage.name)
+            page = transaction.aliases.history(state, before=before, limit=limit, max_bytes=MAX_PAGE_BYTES)
+        return page.moves, encode_page_token(query, (page.moves[-1].revision,)) if page.more else ""
+
+
+def _query(lineage: Lineage | None) -> tuple[str, ...]:
+    """Returns texts that differ for any two lineages."""
+    if lineage is None:
+        return ()
+    return tuple(repr(part) for part in (lineage.name, lineage.project_id, lineage.project_name))
+
+
+def _decoded(token: str, query: tuple[str, ...]) -> int | None:
+    values = decode_page_token(token, query, (int,))
+    return values[0] if values is not None and isinstance(values[0], int) else None
+
+
+def _existing(state: AliasState) -> Alias:
+    if state.current is None:
+        raise AliasNotFoundError(state.alias, state.lineage.name)
+    return state.current

@@ -1,0 +1,289 @@
+"""`domain.aliases.AliasRepository` on PostgreSQL. Its clock is the database's, which all replicas share."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from datetime import datetime, timedelta
+from typing import Any, cast
+
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    DateTime,
+    RowMapping,
+    Select,
+    Table,
+    and_,
+    func,
+    insert,
+    literal,
+    select,
+    true,
+    update,
+)
+from sqlalchemy.dialects.postgresql import insert as upsert
+
+from registry_service.domain.aliases import (
+    Alias,
+    AliasMove,
+    AliasPage,
+    AliasState,
+    AliasTarget,
+    MoveKind,
+    MovePage,
+    Remark,
+)
+from registry_service.domain.caller import current_caller
+from registry_service.domain.errors import InvalidArgumentError
+from registry_service.domain.events import Action, Change, Lineage
+from registry_service.storage.sql import tables
+from registry_service.storage.sql.event_log import SqlEventLog
+
+_aliases = cast("Table", tables.aliases)
+_moves = cast("Table", tables.alias_moves)
+_older = _moves.alias("older")
+_models = cast("Table", tables.models)
+
+_ACTIONS = {
+    MoveKind.SET: Action.ALIAS_SET,
+    MoveKind.ROLLED_BACK: Action.ALIAS_ROLLED_BACK,
+    MoveKind.DELETED: Action.ALIAS_DELETED,
+}
+_MICROSECOND = timedelta(microseconds=1)
+_SHORT_TEXTS_BYTES = 1_000
+"""More than all the other fields of an alias, or of a move, take."""
+
+# What an alias pointed to before is what the move before led to.
+_MOVE = select(
+    _moves,
+    _older.c.model_id.label("older_model_id"),
+    _older.c.version.label("older_version"),
+    _older.c.sha256.label("older_sha256"),
+)
+_WITH_OLDER = _moves.outerjoin(
+    _older, and_(_older.c.alias_id == _moves.c.alias_id, _older.c.revision == _moves.c.revision - 1)
+)
+# The state of an alias: its newest move, with the version that the model has now.
+_STATE = _MOVE.add_columns(
+    _aliases.c.id.label("key"),
+    _aliases.c.name,
+    _aliases.c.project_id,
+    _aliases.c.project_name,
+    _aliases.c.alias,
+    func.coalesce(_models.c.version, _moves.c.version).label("present_version"),
+).select_from(
+    _WITH_OLDER.join(_aliases, and_(_aliases.c.id == _moves.c.alias_id, _aliases.c.revision == _moves.c.revision))
+    # What it points to cannot be gone; what it does not point to is none of its business.
+    .outerjoin(_models, _models.c.id == _aliases.c.model_id)
+)
+
+
+@dataclass(frozen=True, slots=True)
+class SqlAliasRepository:
+    """`domain.aliases.AliasRepository`."""
+
+    connection: Connection
+    events: SqlEventLog
+
+    def find(self, lineage: Lineage, alias: str) -> AliasState:
+        """See the port."""
+        row = self.connection.execute(_STATE.where(_is(lineage, alias))).mappings().one_or_none()
+        return AliasState(key=None, lineage=lineage, alias=alias, head=None) if row is None else _state(row)
+
+    def lock(self, lineage: Lineage, alias: str, *, add: bool = False) -> AliasState:
+        """See the port."""
+        key = self._lock(lineage, alias)
+        if key is None and add:
+            # Of two that add it, the second waits here for the first, and finds its row.
+            self.connection.execute(
+                upsert(_aliases)
+                .values(_lineage_values(lineage) | {"alias": alias, "revision": 0})
+                .on_conflict_do_nothing()
+            )
+            key = self._lock(lineage, alias)
+        # In a statement of its own, which sees what those have done that the lock had to wait for.
+        state = self.find(lineage, alias)
+        return AliasState(key=key, lineage=lineage, alias=alias, head=state.head)
+
+    def _lock(self, lineage: Lineage, alias: str) -> int | None:
+        statement = select(_aliases.c.id).where(_is(lineage, alias)).with_for_update()
+        return self.connection.execute(statement).scalar_one_or_none()
+
+    def lock_all_of(self, model_id: str) -> Sequence[AliasState]:
+        """See the port."""
+        statement = select(_aliases.c.id).where(_aliases.c.model_id == model_id).order_by(_aliases.c.id)
+        keys = self.connection.execute(statement.with_for_update()).scalars().all()
+        found = self.connection.execute(_STATE.where(_aliases.c.id.in_(keys)).order_by(_aliases.c.alias))
+        return [_state(row) for row in found.mappings()]
+
+    def move(
+        self, state: AliasState, *, kind: MoveKind, target: AliasTarget | None, previous: int | None, remark: Remark
+    ) -> AliasMove:
+        """See the port."""
+        caller = current_caller.get()
+        actor = remark.actor or caller.actor
+        time: ColumnElement[datetime] = func.clock_timestamp(type_=DateTime(timezone=True))
+        revision = 1
+        if state.head is not None:
+            # Clocks may be set back.
+            time = func.greatest(time, literal(state.head.time + _MICROSECOND, DateTime(timezone=True)))
+            revision += state.head.revision
+        values: dict[str, Any] = {
+            "revision": revision,
+            "kind": kind.value,
+            "previous": previous,
+            "actor": actor,
+            "reason": remark.reason,
+            "request_id": caller.request_id,
+        } | ({} if target is None else asdict(target))
+        moved: datetime = self.connection.execute(
+            insert(_moves).values(values | {"alias_id": state.key, "time": time}).returning(_moves.c.time)
+        ).scalar_one()
+        self.connection.execute(
+            update(_aliases)
+            .where(_aliases.c.id == state.key)
+            .values(model_id=None if target is None else target.model_id, revision=revision)
+        )
+        pointed_to = target or state.target
+        self.events.record(
+            Change(
+                action=_ACTIONS[kind],
+                lineage=state.lineage,
+                model_id="" if pointed_to is None else pointed_to.model_id,
+                alias=state.alias,
+                reason=remark.reason,
+                actor=actor,
+                before=None if state.target is None else asdict(state.target),
+                after=None if target is None else asdict(target),
+            )
+        )
+        return AliasMove(
+            revision=revision,
+            kind=kind,
+            before=state.target,
+            after=target,
+            previous=previous,
+            time=moved,
+            actor=actor,
+            reason=remark.reason,
+            request_id=caller.request_id,
+        )
+
+    def at(self, lineage: Lineage, alias: str, time: datetime) -> Alias | None:
+        """See the port."""
+        locked = select(_aliases.c.id).where(_is(lineage, alias)).with_for_update(read=True)
+        key = self.connection.execute(locked).scalar_one_or_none()
+        # Only now: whoever moves the alias after this does it later.
+        if self.connection.execute(
+            select(literal(time, DateTime(timezone=True)) > func.clock_timestamp())
+        ).scalar_one():
+            raise InvalidArgumentError.of("at_time", "is in the future.")
+        statement = (
+            _MOVE.select_from(_WITH_OLDER)
+            .where(_moves.c.alias_id == key, _moves.c.time <= time)
+            .order_by(_moves.c.time.desc())
+            .limit(1)
+        )
+        row = self.connection.execute(statement).mappings().one_or_none()
+        state = AliasState(key=key, lineage=lineage, alias=alias, head=None if row is None else _move(row))
+        return state.current
+
+    def get_move(self, state: AliasState, revision: int) -> AliasMove:
+        """See the port."""
+        statement = _MOVE.select_from(_WITH_OLDER).where(_moves.c.alias_id == state.key, _moves.c.revision == revision)
+        return _move(self.connection.execute(statement).mappings().one())
+
+    def newest_move_to(self, state: AliasState, model_id: str) -> AliasMove | None:
+        """See the port."""
+        statement = (
+            _MOVE.select_from(_WITH_OLDER)
+            .where(_moves.c.alias_id == state.key, _moves.c.model_id == model_id)
+            .order_by(_moves.c.revision.desc())
+            .limit(1)
+        )
+        row = self.connection.execute(statement).mappings().one_or_none()
+        return None if row is None else _move(row)
+
+    def list(self, lineage: Lineage | None, *, after: int, limit: int, max_bytes: int) -> AliasPage:
+        """See the port."""
+        texts = [_aliases.c.name, _aliases.c.project_id, _aliases.c.project_name, _models.c.version, _moves.c.reason]
+        statement = _STATE.where(_aliases.c.model_id.is_not(None), _aliases.c.id > after)
+        if lineage is not None:
+            statement = statement.where(_in(lineage))
+        rows, more = self._page(statement.order_by(_aliases.c.id), texts, limit, max_bytes)
+        states = [(row["key"], _state(row).current) for row in rows]
+        return AliasPage(aliases=[(key, alias) for key, alias in states if alias is not None], more=more)
+
+    def history(self, state: AliasState, *, before: int | None, limit: int, max_bytes: int) -> MovePage:
+        """See the port."""
+        texts = [_moves.c.version, _older.c.version, _moves.c.reason, _moves.c.actor]
+        until = true() if before is None else _moves.c.revision < before
+        statement = _MOVE.select_from(_WITH_OLDER).where(_moves.c.alias_id == state.key, until)
+        rows, more = self._page(statement.order_by(_moves.c.revision.desc()), texts, limit, max_bytes)
+        return MovePage(moves=[_move(row) for row in rows], more=more)
+
+    def _page(
+        self, ordered: Select[Any], texts: Sequence[ColumnElement[Any]], limit: int, max_bytes: int
+    ) -> tuple[Sequence[RowMapping], bool]:
+        """Returns the rows of a page, whose long texts these are, and whether there are more."""
+        size = sum((func.coalesce(func.octet_length(text), 0) for text in texts), start=literal(_SHORT_TEXTS_BYTES))
+        # One more than asked for tells whether there are more.
+        candidates = ordered.add_columns(size.label("bytes")).limit(limit + 1).subquery("candidates")
+        # The database adds up the sizes, so that no more than a page ever gets here.
+        numbered = select(candidates, func.row_number().over().label("number")).subquery("numbered")
+        sized = select(
+            numbered,
+            func.sum(numbered.c.bytes).over(order_by=numbered.c.number).label("bytes_so_far"),
+            func.count().over().label("found"),
+        ).subquery("sized")
+        page = select(sized).where(sized.c.bytes_so_far - sized.c.bytes < max_bytes).order_by(sized.c.number)
+        rows = self.connection.execute(page.limit(limit)).mappings().all()
+        return rows, bool(rows) and rows[0]["found"] > len(rows)
+
+    def of_models(self, model_ids: Sequence[str]) -> Mapping[str, Sequence[str]]:
+        """See the port."""
+        statement = select(_aliases.c.model_id, _aliases.c.alias).where(_aliases.c.model_id.in_(model_ids))
+        names: dict[str, list[str]] = {}
+        for model_id, alias in self.connection.execute(statement.order_by(_aliases.c.alias)):
+            names.setdefault(model_id, []).append(alias)
+        return names
+
+
+def _lineage_values(lineage: Lineage) -> dict[str, object]:
+    return {"name": lineage.name, "project_id": lineage.project_id, "project_name": lineage.project_name}
+
+
+def _in(lineage: Lineage) -> ColumnElement[bool]:
+    return and_(
+        *(
+            func.text_digest(_aliases.c[name]).is_(None)
+            if value is None
+            else func.text_digest(_aliases.c[name]) == func.text_digest(value)
+            for name, value in _lineage_values(lineage).items()
+        )
+    )
+
+
+def _is(lineage: Lineage, alias: str) -> ColumnElement[bool]:
+    return and_(_in(lineage), _aliases.c.alias == alias)
+
+
+def _target(model_id: str | None, version: str, sha256: str) -> AliasTarget | None:
+    return None if model_id is None else AliasTarget(model_id=model_id, version=version, sha256=sha256)
+
+
+def _move(row: RowMapping, version: str = "version") -> AliasMove:
+    return AliasMove(
+        kind=MoveKind(row["kind"]),
+        before=_target(row["older_model_id"], row["older_version"], row["older_sha256"]),
+        after=_target(row["model_id"], row[version], row["sha256"]),
+        **{name: row[name] for name in ("revision", "previous", "time", "actor", "reason", "request_id")},
+    )
+
+
+def _state(row: RowMapping) -> AliasState:
+    return AliasState(
+        key=row["key"],
+        lineage=Lineage(name=row["name"], project_id=row["project_id"], project_name=row["project_name"]),
+        alias=row["alias"],
+        head=_move(row, "present_version"),
+    )

@@ -1,0 +1,194 @@
+"""AliasService."""
+
+from contextlib import nullcontext
+from datetime import UTC, datetime
+
+import grpc
+from google.protobuf.timestamp_pb2 import Timestamp
+from modelregistry.v1 import alias_pb2, alias_service_pb2_grpc
+from modelregistry.v1 import alias_service_pb2 as pb
+
+from registry_service.domain.aliases import (
+    Alias,
+    AliasMove,
+    AliasTarget,
+    MoveKind,
+    Remark,
+    checked_alias,
+    checked_lineage,
+    checked_remark,
+)
+from registry_service.domain.errors import InvalidArgumentError
+from registry_service.domain.events import Lineage
+from registry_service.domain.models import checked_model_id
+from registry_service.domain.promotion import Check, MetricBound, Requirements, checked_requirements
+from registry_service.services.aliasing import Expectation
+from registry_service.services.use_cases import UseCases
+from registry_service.transport.grpc.calls import StreamLimit
+from registry_service.transport.grpc.convert import time_message
+
+_KINDS = {
+    MoveKind.SET: alias_pb2.AliasMove.KIND_SET,
+    MoveKind.ROLLED_BACK: alias_pb2.AliasMove.KIND_ROLLED_BACK,
+    MoveKind.DELETED: alias_pb2.AliasMove.KIND_DELETED,
+}
+
+
+class AliasServicer(alias_service_pb2_grpc.AliasServiceServicer):
+    """Converts, calls one use case, converts back."""
+
+    def __init__(self, use_cases: UseCases, streams: StreamLimit) -> None:
+        self._use_cases = use_cases
+        self._streams = streams
+
+    def SetAlias(self, request: pb.SetAliasRequest, context: grpc.ServicerContext) -> pb.SetAliasResponse:
+        alias, model_id = checked_alias(request.alias), checked_model_id(request.model_id, "model_id")
+        requirements, remark = _requirements_of(request.requirements), _remark_of(request)
+        # Whoever reads a whole artifact takes the place of a stream.
+        with self._streams.hold() if requirements.verified else nullcontext():
+            moved = self._use_cases.set_alias(
+                alias,
+                model_id,
+                expectation=_expectation_of(request),
+                requirements=requirements,
+                remark=remark,
+                validate_only=request.validate_only,
+            )
+        return pb.SetAliasResponse(
+            alias=_alias_message(moved.alias),
+            before=_target_message(moved.before),
+            changed=moved.changed,
+            checks=map(_check_message, moved.checks),
+        )
+
+    def GetAlias(self, request: pb.GetAliasRequest, context: grpc.ServicerContext) -> pb.GetAliasResponse:
+        at_time = _time_of(request.at_time) if request.HasField("at_time") else None
+        alias = self._use_cases.get_alias(_lineage_of(request.lineage), checked_alias(request.alias), at_time)
+        return pb.GetAliasResponse(alias=_alias_message(alias))
+
+    def ListAliases(self, request: pb.ListAliasesRequest, context: grpc.ServicerContext) -> pb.ListAliasesResponse:
+        lineage = _lineage_of(request.lineage) if request.HasField("lineage") else None
+        aliases, next_page_token = self._use_cases.list_aliases(
+            lineage, size=request.page_size, token=request.page_token
+        )
+        return pb.ListAliasesResponse(aliases=map(_alias_message, aliases), next_page_token=next_page_token)
+
+    def ListAliasHistory(
+        self, request: pb.ListAliasHistoryRequest, context: grpc.ServicerContext
+    ) -> pb.ListAliasHistoryResponse:
+        moves, next_page_token = self._use_cases.list_alias_history(
+            _lineage_of(request.lineage), checked_alias(request.alias), size=request.page_size, token=request.page_token
+        )
+        return pb.ListAliasHistoryResponse(moves=map(_move_message, moves), next_page_token=next_page_token)
+
+    def RollbackAlias(
+        self, request: pb.RollbackAliasRequest, context: grpc.ServicerContext
+    ) -> pb.RollbackAliasResponse:
+        moved = self._use_cases.rollback_alias(
+            _lineage_of(request.lineage),
+            checked_alias(request.alias),
+            to_model_id=checked_model_id(request.to_model_id, "to_model_id") if request.to_model_id else "",
+            expectation=_expectation_of(request),
+            remark=_remark_of(request),
+            validate_only=request.validate_only,
+        )
+        return pb.RollbackAliasResponse(
+            alias=_alias_message(moved.alias), before=_target_message(moved.before), changed=moved.changed
+        )
+
+    def DeleteAlias(self, request: pb.DeleteAliasRequest, context: grpc.ServicerContext) -> pb.DeleteAliasResponse:
+        before = self._use_cases.delete_alias(
+            _lineage_of(request.lineage),
+            checked_alias(request.alias),
+            expectation=Expectation(etag=request.etag),
+            allow_missing=request.allow_missing,
+            remark=_remark_of(request),
+        )
+        return pb.DeleteAliasResponse(before=_target_message(before))
+
+
+def _lineage_of(message: alias_pb2.Lineage) -> Lineage:
+    return checked_lineage(
+        Lineage(
+            name=message.name,
+            project_id=message.project_id if message.HasField("project_id") else None,
+            project_name=message.project_name if message.HasField("project_name") else None,
+        )
+    )
+
+
+def _expectation_of(request: pb.SetAliasRequest | pb.RollbackAliasRequest) -> Expectation:
+    model_id = request.expected_model_id if request.HasField("expected_model_id") else None
+    return Expectation(model_id=model_id, etag=request.etag)
+
+
+def _remark_of(request: pb.SetAliasRequest | pb.RollbackAliasRequest | pb.DeleteAliasRequest) -> Remark:
+    return checked_remark(actor=request.actor, reason=request.reason)
+
+
+def _requirements_of(message: alias_pb2.PromotionRequirements) -> Requirements:
+    return checked_requirements(
+        Requirements(
+            verified=message.verified,
+            metrics=tuple(
+                MetricBound(
+                    metric=bound.metric,
+                    min=bound.min if bound.HasField("min") else None,
+                    max=bound.max if bound.HasField("max") else None,
+                )
+                for bound in message.metrics
+            ),
+            same_inputs=message.same_inputs,
+            same_outputs=message.same_outputs,
+            same_labels=message.same_labels,
+        )
+    )
+
+
+def _time_of(message: Timestamp) -> datetime:
+    try:
+        return message.ToDatetime(tzinfo=UTC)
+    except (ValueError, OverflowError) as error:
+        raise InvalidArgumentError.of("at_time", "must be a time of the years 1 to 9999.") from error
+
+
+def _lineage_message(lineage: Lineage) -> alias_pb2.Lineage:
+    return alias_pb2.Lineage(name=lineage.name, project_id=lineage.project_id, project_name=lineage.project_name)
+
+
+def _target_message(target: AliasTarget | None) -> alias_pb2.AliasTarget | None:
+    if target is None:
+        return None
+    return alias_pb2.AliasTarget(model_id=target.model_id, version=target.version, sha256=target.sha256)
+
+
+def _alias_message(alias: Alias) -> alias_pb2.Alias:
+    return alias_pb2.Alias(
+        alias=alias.alias,
+        lineage=_lineage_message(alias.lineage),
+        model_id=alias.target.model_id,
+        version=alias.target.version,
+        sha256=alias.target.sha256,
+        etag=alias.etag,
+        revision=alias.revision,
+        update_time=time_message(alias.time),
+        actor=alias.actor,
+        reason=alias.reason,
+    )
+
+
+def _move_message(move: AliasMove) -> alias_pb2.AliasMove:
+    return alias_pb2.AliasMove(
+        revision=move.revision,
+        kind=_KINDS[move.kind],
+        before=_target_message(move.before),
+        after=_target_message(move.after),
+        time=time_message(move.time),
+        actor=move.actor,
+        reason=move.reason,
+        request_id=move.request_id,
+    )
+
+
+def _check_message(check: Check) -> alias_pb2.RequirementCheck:
+    return alias_pb2.RequirementCheck(requirement=check.requirement, passed=check.passed, description=check.description)

@@ -1,0 +1,202 @@
+"""Aliases under fire from many clients of several server processes: one wins, and nothing dangles."""
+
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from functools import partial
+from typing import Any
+
+import grpc
+import pytest
+from google.rpc import error_details_pb2
+from grpc_status import rpc_status
+from modelregistry.v1 import alias_pb2
+from modelregistry.v1 import alias_service_pb2 as pb
+from sqlalchemy import Engine, text
+
+from registry_service.domain.events import GENESIS_HASH, Action, Event, LogHead
+from registry_service.embedded.postgres import PostgresAddress
+from registry_service.storage.sql.repositories import SqlDatabase
+from tests.client import Client
+from tests.folders import passable_folder
+from tests.products import Command, environment
+from tests.s3_server import free_port
+from tests.waiting import eventually
+
+SERVERS = 3
+CLIENTS = 12
+YOLO = alias_pb2.Lineage(name="yolo")
+
+
+@pytest.fixture
+def clients(postgres: PostgresAddress, database_name: str) -> Iterator[list[Client]]:
+    """Clients, each with a connection of its own, of three server processes on one database."""
+    with ExitStack() as stack:
+        folder = stack.enter_context(passable_folder())
+        ports = [free_port() for _ in range(SERVERS)]
+        for port in ports:
+            settings = {
+                "psql_hostname": postgres.socket_dir,
+                "psql_port": postgres.port,
+                "psql_database": database_name,
+                "mr_user_name": postgres.user,
+                "psql_pool_size": 8,
+                "artifact_store": "local",
+                "artifact_dir": folder / "artifacts",
+                "grpc_port": port,
+            }
+            server = Command(["serve"], environment(**settings), folder / f"{port}.log")
+            stack.callback(server.close)
+            server.start()
+        found = [Client(f"127.0.0.1:{ports[i % SERVERS]}") for i in range(CLIENTS)]
+        for client in found:
+            stack.callback(client.close)
+            eventually(partial(answers, client), 60, "a server")
+        yield found
+
+
+def answers(client: Client) -> bool:
+    return client.all() == []
+
+
+def together(clients: Sequence[Client], call: Callable[[int, Client], Any]) -> list[Any]:
+    """Lets all clients call at the same time; returns the answers, or the reasons of the refusals."""
+    barrier = threading.Barrier(len(clients))
+
+    def one(i: int, client: Client) -> Any:
+        barrier.wait()
+        try:
+            return call(i, client)
+        except grpc.RpcError as error:
+            return reason(error)
+
+    with ThreadPoolExecutor(len(clients)) as threads:
+        return list(threads.map(one, range(len(clients)), clients))
+
+
+def reason(error: Any) -> str:
+    status = rpc_status.from_call(error)
+    assert status is not None, error
+    for packed in status.details:
+        info = error_details_pb2.ErrorInfo()
+        if packed.Unpack(info):
+            return str(info.reason)
+    raise AssertionError(status)
+
+
+def set_alias(client: Client, model_id: str, **fields: Any) -> pb.SetAliasResponse:
+    return client.aliases.SetAlias(pb.SetAliasRequest(alias="production", model_id=model_id, **fields))
+
+
+def rollback(client: Client, **fields: Any) -> pb.RollbackAliasResponse:
+    return client.aliases.RollbackAlias(pb.RollbackAliasRequest(alias="production", lineage=YOLO, **fields))
+
+
+def moves(client: Client) -> list[alias_pb2.AliasMove]:
+    """The history, the oldest first."""
+    request = pb.ListAliasHistoryRequest(alias="production", lineage=YOLO, page_size=1000)
+    return list(client.aliases.ListAliasHistory(request).moves)[::-1]
+
+
+def expect_agreement(client: Client, engine: Engine) -> list[Event]:
+    """Expects history and audit log to tell the same, and aliases to point to models of their lineages or nowhere."""
+    with SqlDatabase(engine).transaction() as transaction:
+        events = [
+            event
+            for event in transaction.events.after(0, limit=1000)
+            if event.alias and event.lineage.name == YOLO.name
+        ]
+        good, broken = transaction.events.verify(LogHead(sequence=0, hash=GENESIS_HASH), limit=10_000)
+        assert broken is None
+        assert good == transaction.events.head()
+    history = moves(client) if events else []
+    assert [move.revision for move in history] == list(range(1, len(history) + 1))
+    assert [move.request_id for move in history] == [event.request_id for event in events]
+    for move, event in zip(history, events, strict=True):
+        assert move.after.model_id == (event.after or {}).get("model_id", "")
+        assert move.before.model_id == (event.before or {}).get("model_id", "")
+    assert [move.before for move in history[1:]] == [move.after for move in history[:-1]]
+    with engine.connect() as connection:
+        astray = """
+            SELECT count(*) FROM aliases a LEFT JOIN models m ON m.id = a.model_id
+            WHERE a.model_id IS NOT NULL AND m.name IS DISTINCT FROM a.name
+        """
+        assert connection.execute(text(astray)).scalar_one() == 0
+    return events
+
+
+def test_of_moves_from_one_expected_state_exactly_one_wins(clients: list[Client], engine: Engine) -> None:
+    models = [clients[0].register(version=str(i)).id for i in range(CLIENTS)]
+    expected = ""
+    for round_ in range(1, 6):
+
+        def call(i: int, client: Client, now: str = expected) -> pb.SetAliasResponse:
+            return set_alias(client, models[i], expected_model_id=now)
+
+        told = together(clients, call)
+        winners = [answer for answer in told if not isinstance(answer, str)]
+        # The one that sets what is set already is right, too: it changes nothing.
+        [winner] = [answer for answer in winners if answer.changed]
+        assert [w.alias.model_id for w in winners if not w.changed] in ([], [expected])
+        assert Counter(answer for answer in told if isinstance(answer, str)) == {
+            "ALIAS_CHANGED": CLIENTS - len(winners)
+        }
+        assert winner.alias.revision == round_
+        expected = winner.alias.model_id
+        assert moves(clients[0])[-1].after.model_id == expected
+    assert [event.action for event in expect_agreement(clients[0], engine)] == [Action.ALIAS_SET] * 5
+
+
+def test_moves_without_an_expectation_all_happen_one_after_the_other(clients: list[Client], engine: Engine) -> None:
+    models = [clients[0].register(version=str(i)).id for i in range(CLIENTS)]
+    told = together(clients, lambda i, client: set_alias(client, models[i]))
+    assert sorted(answer.alias.revision for answer in told) == list(range(1, CLIENTS + 1))
+    assert len(expect_agreement(clients[0], engine)) == CLIENTS
+
+
+def test_of_rollbacks_at_the_same_time_each_goes_one_step_or_none(clients: list[Client], engine: Engine) -> None:
+    models = [clients[0].register(version=str(i)).id for i in range(CLIENTS + 1)]
+    for model_id in models:
+        set_alias(clients[0], model_id)
+    told = together(clients, lambda _, client: rollback(client))
+    done = [answer for answer in told if not isinstance(answer, str)]
+    assert done
+    assert {answer for answer in told if isinstance(answer, str)} <= {"ALIAS_CHANGED"}
+    reached = [answer.alias.model_id for answer in sorted(done, key=lambda answer: answer.alias.revision)]
+    assert reached == models[-2 : -2 - len(done) : -1]
+    expect_agreement(clients[0], engine)
+
+
+@pytest.mark.parametrize("force", [False, True])
+def test_models_that_are_deleted_and_renamed_while_aliases_are_set_leave_none_behind(
+    clients: list[Client], engine: Engine, force: bool
+) -> None:
+    for round_ in range(6):
+        one, two = (clients[0].register(version=f"{round_}.{i}").id for i in range(2))
+
+        def call(i: int, client: Client, one: str = one, two: str = two) -> str:
+            match i % 5:
+                case 0:
+                    client.delete(one, force=force)
+                case 1:
+                    set_alias(client, one)
+                case 2:
+                    set_alias(client, two)
+                case 3:
+                    rollback(client)
+                case _:
+                    client.update(one, ["name"], name="another")
+            return "OK"
+
+        assert set(together(clients, call)) <= {
+            "OK",
+            "MODEL_NOT_FOUND",
+            "MODEL_IN_USE",
+            "ALIAS_CHANGED",
+            "ALIAS_NOT_FOUND",
+            "NO_PREVIOUS_TARGET",
+            "TARGET_GONE",
+        }
+        expect_agreement(clients[0], engine)

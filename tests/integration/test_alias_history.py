@@ -1,0 +1,148 @@
+"""Whatever is done to an alias, it is what a plain stack says, and so is what it was at every instant."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import Literal
+
+import pytest
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
+
+from registry_service.domain.aliases import Alias, Remark
+from registry_service.domain.errors import (
+    AliasNotFoundError,
+    NeverTargetError,
+    NoPreviousTargetError,
+    RegistryError,
+)
+from registry_service.domain.events import Lineage
+from registry_service.domain.promotion import Requirements
+from registry_service.services.aliasing import Expectation, Moved
+from registry_service.services.use_cases import UseCases
+from tests.client import Client
+from tests.registry import RunningRegistry
+
+YOLO = Lineage(name="yolo")
+MODELS = 4
+
+Verb = Literal["set", "rollback", "rollback_to", "delete"]
+
+
+@dataclass
+class Stack:
+    """The model of an alias: `frames[-1]` is what it points to, and below is what a rollback goes back to."""
+
+    frames: list[str] = field(default_factory=list)
+    stacks: dict[str, list[str]] = field(default_factory=dict)
+    """The stack as it was when each target was last pointed to."""
+
+    def apply(self, verb: Verb, model_id: str) -> type[RegistryError] | None:
+        """Does it, or returns what is raised."""
+        present = self.frames[-1] if self.frames else None
+        match verb:
+            case "set":
+                if present != model_id:
+                    self._become([*self.frames, model_id])
+            case _ if present is None:
+                return AliasNotFoundError
+            case "rollback":
+                if len(self.frames) == 1:
+                    return NoPreviousTargetError
+                self._become(self.frames[:-1])
+            case "rollback_to":
+                if model_id not in self.stacks:
+                    return NeverTargetError
+                self._become(self.stacks[model_id])
+            case "delete":
+                self.frames = []
+        return None
+
+    def _become(self, frames: list[str]) -> None:
+        self.frames = frames
+        self.stacks[frames[-1]] = frames
+
+
+def apply(use_cases: UseCases, alias: str, verb: Verb, model_id: str) -> Moved | None:
+    match verb:
+        case "set":
+            return use_cases.set_alias(
+                alias,
+                model_id,
+                expectation=Expectation(),
+                requirements=Requirements(),
+                remark=Remark(),
+                validate_only=False,
+            )
+        case "delete":
+            use_cases.delete_alias(YOLO, alias, expectation=Expectation(), allow_missing=False, remark=Remark())
+            return None
+        case _:
+            return use_cases.rollback_alias(
+                YOLO,
+                alias,
+                to_model_id=model_id if verb == "rollback_to" else "",
+                expectation=Expectation(),
+                remark=Remark(),
+                validate_only=False,
+            )
+
+
+def present(use_cases: UseCases, alias: str) -> Alias | None:
+    try:
+        return use_cases.get_alias(YOLO, alias)
+    except AliasNotFoundError:
+        return None
+
+
+@pytest.fixture
+def model_ids(client: Client) -> list[str]:
+    return [client.register(version=str(i)).id for i in range(MODELS)]
+
+
+def test_any_sequence_of_moves_is_that_of_a_stack(registry: RunningRegistry, model_ids: Sequence[str]) -> None:
+    use_cases = registry.parts.use_cases
+    numbers = iter(range(10**9))
+    verbs: st.SearchStrategy[Verb] = st.sampled_from(["set", "set", "rollback", "rollback", "rollback_to", "delete"])
+
+    @given(moves=st.lists(st.tuples(verbs, st.integers(0, MODELS - 1)), max_size=25))
+    @example(moves=[("set", 0), ("set", 1), ("set", 2), ("rollback", 0), ("set", 3), ("rollback", 0), ("rollback", 0)])
+    @example(moves=[("set", 0), ("set", 1), ("rollback_to", 0), ("rollback", 0), ("rollback_to", 1), ("rollback", 0)])
+    @example(moves=[("set", 0), ("delete", 0), ("set", 1), ("rollback", 0), ("rollback_to", 0), ("rollback", 0)])
+    @settings(max_examples=40, deadline=None, database=None, suppress_health_check=list(HealthCheck))
+    def check(moves: list[tuple[Verb, int]]) -> None:
+        alias, stack = f"a{next(numbers)}", Stack()
+        seen: list[Alias | None] = [None]
+        for verb, number in moves:
+            raised = stack.apply(verb, model_ids[number])
+            if raised is None:
+                apply(use_cases, alias, verb, model_ids[number])
+            else:
+                with pytest.raises(raised):
+                    apply(use_cases, alias, verb, model_ids[number])
+            found = present(use_cases, alias)
+            assert (None if found is None else found.target.model_id) == (stack.frames[-1] if stack.frames else None)
+            if found != seen[-1]:
+                seen.append(found)
+        if len(seen) > 1:
+            told(use_cases, alias, seen)
+
+    check()
+
+
+def told(use_cases: UseCases, alias: str, seen: Sequence[Alias | None]) -> None:
+    """Expects the history, and the answers about every instant of it, to be what was seen when it was made."""
+    moves, _ = use_cases.list_alias_history(YOLO, alias, size=1000, token="")
+    moves = moves[::-1]
+    assert [move.revision for move in moves] == list(range(1, len(seen)))
+    assert [move.after for move in moves] == [None if found is None else found.target for found in seen[1:]]
+    assert [move.before for move in moves] == [None if found is None else found.target for found in seen[:-1]]
+    times = [move.time for move in moves]
+    assert sorted(set(times)) == times
+    for time, before, after in zip(times, seen[:-1], seen[1:], strict=True):
+        for instant, expected in ((time - timedelta(microseconds=1), before), (time, after)):
+            if expected is None:
+                with pytest.raises(AliasNotFoundError):
+                    use_cases.get_alias(YOLO, alias, instant)
+            else:
+                assert use_cases.get_alias(YOLO, alias, instant) == expected

@@ -1,0 +1,811 @@
+"""AliasService: an alias points to one model, moves whole or not at all, and forgets nothing."""
+
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import grpc
+import pytest
+from google.protobuf.struct_pb2 import ListValue
+from google.protobuf.timestamp_pb2 import Timestamp
+from google.rpc import error_details_pb2
+from modelregistry.v1 import alias_pb2, model_pb2
+from modelregistry.v1 import alias_service_pb2 as pb
+from modelregistry.v1 import documented_rest_service_pb2 as rest
+from sqlalchemy.exc import IntegrityError
+
+from registry_service.domain.events import Action, Event
+from registry_service.domain.schema import ModelSchema, Tensor
+from registry_service.storage.sql import rows, tables
+from tests.client import Client, refused, registration, sha256, spec
+from tests.registry import RunningRegistry
+from tests.streams import Feed, serving
+from tests.waiting import eventually
+
+INVALID = grpc.StatusCode.INVALID_ARGUMENT
+NOT_FOUND = grpc.StatusCode.NOT_FOUND
+ABORTED = grpc.StatusCode.ABORTED
+PRECONDITION = grpc.StatusCode.FAILED_PRECONDITION
+
+Kind = alias_pb2.AliasMove
+YOLO = alias_pb2.Lineage(name="yolo")
+LONG_AGO = "there-was-no-such-model"
+
+
+def register(client: Client, version: str, data: bytes | None = None, **fields: Any) -> model_pb2.Model:
+    """Registers a version of yolo, with bytes of its own."""
+    return client.register(data or version.encode(), version=version, **fields)
+
+
+def set_alias(client: Client, model_id: str, alias: str = "production", **fields: Any) -> pb.SetAliasResponse:
+    return client.aliases.SetAlias(pb.SetAliasRequest(alias=alias, model_id=model_id, **fields))
+
+
+def named(alias: str, fields: dict[str, Any]) -> dict[str, Any]:
+    """Fields of a request that is about an alias of yolo, unless they say otherwise."""
+    return {"alias": alias, "lineage": YOLO} | fields
+
+
+def rollback(client: Client, alias: str = "production", **fields: Any) -> pb.RollbackAliasResponse:
+    return client.aliases.RollbackAlias(pb.RollbackAliasRequest(**named(alias, fields)))
+
+
+def delete_alias(client: Client, alias: str = "production", **fields: Any) -> pb.DeleteAliasResponse:
+    return client.aliases.DeleteAlias(pb.DeleteAliasRequest(**named(alias, fields)))
+
+
+def get_alias(client: Client, alias: str = "production", **fields: Any) -> alias_pb2.Alias:
+    return client.aliases.GetAlias(pb.GetAliasRequest(**named(alias, fields))).alias
+
+
+def history(client: Client, alias: str = "production", **fields: Any) -> list[alias_pb2.AliasMove]:
+    """All moves, the oldest first, page by page."""
+    request = pb.ListAliasHistoryRequest(**named(alias, fields))
+    moves: list[alias_pb2.AliasMove] = []
+    while True:
+        page = client.aliases.ListAliasHistory(request)
+        moves += page.moves
+        if not page.next_page_token:
+            return moves[::-1]
+        request.page_token = page.next_page_token
+
+
+def all_aliases(client: Client, **fields: Any) -> list[alias_pb2.Alias]:
+    request = pb.ListAliasesRequest(**fields)
+    found: list[alias_pb2.Alias] = []
+    while True:
+        page = client.aliases.ListAliases(request)
+        found += page.aliases
+        if not page.next_page_token:
+            return found
+        request.page_token = page.next_page_token
+
+
+def target(model: model_pb2.Model) -> alias_pb2.AliasTarget:
+    return alias_pb2.AliasTarget(model_id=model.id, version=model.version, sha256=model.artifact.sha256)
+
+
+def alias_events(registry: RunningRegistry) -> list[Event]:
+    with registry.parts.database.transaction() as transaction:
+        return [event for event in transaction.events.after(0, limit=1000) if event.alias]
+
+
+def give_schema(registry: RunningRegistry, model_id: str, schema: ModelSchema) -> None:
+    """Writes down what an artifact says, as its registration would have."""
+    with registry.parts.database.transaction() as transaction:
+        model = replace(transaction.models.get(model_id), schema=schema)
+    with registry.engine.begin() as connection:
+        values = {"schema": rows.model_values(model)["schema"]}
+        connection.execute(tables.ModelRow.__table__.update().where(tables.ModelRow.id == model_id).values(values))  # type: ignore[attr-defined]
+
+
+@pytest.fixture
+def models(client: Client) -> list[model_pb2.Model]:
+    """Five versions of yolo."""
+    return [register(client, version) for version in "12345"]
+
+
+class TestSet:
+    def test_an_alias_points_to_a_model_of_its_lineage(self, client: Client) -> None:
+        model = register(client, "1", project_id="p", project_name="")
+        answer = set_alias(client, model.id, reason="it is good", actor="ada")
+        lineage = alias_pb2.Lineage(name="yolo", project_id="p", project_name="")
+        assert answer.changed
+        assert not answer.HasField("before")
+        alias = answer.alias
+        assert (alias.alias, alias.lineage, alias.revision) == ("production", lineage, 1)
+        assert (alias.model_id, alias.version, alias.sha256) == (model.id, "1", sha256(b"1"))
+        assert (alias.actor, alias.reason) == ("ada", "it is good")
+        assert alias.etag
+        assert get_alias(client, lineage=lineage) == alias
+        for other in (
+            alias_pb2.Lineage(name="yolo"),
+            alias_pb2.Lineage(name="yolo", project_id="p"),
+            alias_pb2.Lineage(name="yolo", project_id="", project_name=""),
+        ):
+            with refused(NOT_FOUND, "ALIAS_NOT_FOUND"):
+                get_alias(client, lineage=other)
+
+    def test_it_moves_to_another_model(self, client: Client, models: list[model_pb2.Model]) -> None:
+        one, two = models[:2]
+        first = set_alias(client, one.id).alias
+        moved = set_alias(client, two.id, expected_model_id=one.id, etag=first.etag, reason="better")
+        assert moved.changed
+        assert moved.before == target(one)
+        assert (moved.alias.model_id, moved.alias.revision) == (two.id, 2)
+        assert moved.alias.etag != first.etag
+        assert moved.alias.update_time.ToDatetime() > first.update_time.ToDatetime()
+        assert get_alias(client) == moved.alias
+
+    def test_setting_what_is_set_changes_nothing(self, registry: RunningRegistry) -> None:
+        client = registry.client
+        model = register(client, "1")
+        first = set_alias(client, model.id)
+        again = set_alias(client, model.id, reason="again")
+        assert not again.changed
+        assert again.alias == first.alias
+        assert len(history(client)) == len(alias_events(registry)) == 1
+
+    @pytest.mark.parametrize("expected", ["", LONG_AGO, "x"])
+    def test_what_is_not_as_expected_is_left_alone(
+        self, client: Client, models: list[model_pb2.Model], expected: str
+    ) -> None:
+        one, two = models[:2]
+        set_alias(client, one.id, expected_model_id="")
+        with refused(ABORTED, "ALIAS_CHANGED") as refusal:
+            set_alias(client, two.id, expected_model_id=expected)
+        assert refusal.metadata == {"alias": "production", "model_id": one.id}
+        assert get_alias(client).model_id == one.id
+
+    def test_an_etag_of_an_earlier_state_is_refused(self, client: Client, models: list[model_pb2.Model]) -> None:
+        one, two = models[:2]
+        etag = set_alias(client, one.id).alias.etag
+        set_alias(client, two.id)
+        set_alias(client, one.id)
+        with refused(ABORTED, "ALIAS_CHANGED"):
+            set_alias(client, two.id, etag=etag)
+        with refused(ABORTED, "ALIAS_CHANGED"):
+            rollback(client, etag=etag)
+        with refused(ABORTED, "ALIAS_CHANGED"):
+            delete_alias(client, etag=etag)
+        with refused(ABORTED, "ALIAS_CHANGED"):
+            set_alias(client, two.id, alias="new", etag=etag)
+
+    def test_a_retry_of_a_move_that_succeeded_is_told_so(self, client: Client, models: list[model_pb2.Model]) -> None:
+        set_alias(client, models[0].id)
+        set_alias(client, models[1].id, expected_model_id=models[0].id)
+        with refused(ABORTED, "ALIAS_CHANGED") as refusal:
+            set_alias(client, models[1].id, expected_model_id=models[0].id)
+        assert refusal.metadata["model_id"] == models[1].id
+
+    def test_there_is_no_alias_of_a_model_that_is_not_there(self, registry: RunningRegistry) -> None:
+        with refused(NOT_FOUND, "MODEL_NOT_FOUND"):
+            set_alias(registry.client, LONG_AGO)
+        assert registry.count("aliases") == 0
+
+    def test_validate_only_tells_and_changes_nothing(self, registry: RunningRegistry) -> None:
+        client = registry.client
+        one, two = register(client, "1"), register(client, "2")
+        would = set_alias(client, one.id, validate_only=True, actor="ada")
+        assert would.changed
+        assert (would.alias.model_id, would.alias.revision, would.alias.actor) == (one.id, 1, "ada")
+        assert registry.count("aliases") == 0
+        set_alias(client, one.id)
+        would = set_alias(client, two.id, validate_only=True)
+        assert (would.changed, would.alias.model_id, would.before) == (True, two.id, target(one))
+        assert not set_alias(client, one.id, validate_only=True).changed
+        with refused(ABORTED, "ALIAS_CHANGED"):
+            set_alias(client, two.id, validate_only=True, expected_model_id="")
+        with refused(NOT_FOUND, "MODEL_NOT_FOUND"):
+            set_alias(client, LONG_AGO, validate_only=True)
+        assert get_alias(client).model_id == one.id
+        assert len(history(client)) == len(alias_events(registry)) == 1
+
+    def test_an_alias_shows_the_version_that_its_model_has_now(self, client: Client) -> None:
+        model = register(client, "1")
+        set_alias(client, model.id)
+        client.update(model.id, ["version"], version="1.0")
+        assert get_alias(client).version == "1.0"
+        assert [alias.version for alias in all_aliases(client)] == ["1.0"]
+        [move] = history(client)
+        assert move.after.version == "1"
+
+
+class TestInput:
+    @pytest.mark.parametrize(
+        "alias", ["", "-a", ".a", "a b", "a/b", "é", "a:set", "a" * 129, "latest", "Latest", "a\n", "a\0"]
+    )
+    def test_names_that_no_alias_has_are_refused_everywhere(self, client: Client, alias: str) -> None:
+        for call in (
+            lambda: set_alias(client, LONG_AGO, alias),
+            lambda: get_alias(client, alias),
+            lambda: history(client, alias),
+            lambda: rollback(client, alias),
+            lambda: delete_alias(client, alias),
+        ):
+            with refused(INVALID) as refusal:
+                call()
+            assert refusal.fields == ["alias"]
+
+    @pytest.mark.parametrize("alias", ["a", "0", "Production", "v1.2_rc-3", "a" * 128, "later", "latest-good"])
+    def test_other_names_are_well(self, client: Client, alias: str) -> None:
+        model = register(client, "1")
+        assert set_alias(client, model.id, alias).alias.alias == alias
+        assert get_alias(client, alias).model_id == model.id
+
+    def test_names_differ_by_case(self, client: Client, models: list[model_pb2.Model]) -> None:
+        set_alias(client, models[0].id, "prod")
+        set_alias(client, models[1].id, "Prod")
+        assert get_alias(client, "prod").model_id == models[0].id
+
+    @pytest.mark.parametrize(
+        ("lineage", "field"),
+        [
+            ({}, "lineage.name"),
+            ({"name": "x" * 5001}, "lineage.name"),
+            ({"name": "a\0"}, "lineage.name"),
+            ({"name": "a", "project_id": "x" * 5001}, "lineage.project_id"),
+            ({"name": "a", "project_name": "\0"}, "lineage.project_name"),
+        ],
+    )
+    def test_lineages_that_no_model_has_are_refused(self, client: Client, lineage: dict[str, str], field: str) -> None:
+        message = alias_pb2.Lineage(**lineage)
+        for call in (
+            lambda: get_alias(client, lineage=message),
+            lambda: history(client, lineage=message),
+            lambda: rollback(client, lineage=message),
+            lambda: delete_alias(client, lineage=message),
+            lambda: all_aliases(client, lineage=message),
+        ):
+            with refused(INVALID) as refusal:
+                call()
+            assert refusal.fields == [field]
+
+    @pytest.mark.parametrize(
+        ("fields", "wrong"),
+        [
+            ({"reason": "x" * 5001}, ["reason"]),
+            ({"reason": "\0"}, ["reason"]),
+            ({"actor": "x" * 257, "reason": "\0"}, ["actor", "reason"]),
+            ({"actor": "\0"}, ["actor"]),
+        ],
+    )
+    def test_remarks_are_bounded(self, client: Client, fields: dict[str, str], wrong: list[str]) -> None:
+        for call in (
+            lambda: set_alias(client, LONG_AGO, **fields),
+            lambda: rollback(client, **fields),
+            lambda: delete_alias(client, **fields),
+        ):
+            with refused(INVALID) as refusal:
+                call()
+            assert refusal.fields == wrong
+
+    @pytest.mark.parametrize(
+        ("requirements", "field"),
+        [
+            ({"metrics": [{}]}, "requirements.metrics[0].metric"),
+            ({"metrics": [{"metric": "x" * 257}]}, "requirements.metrics[0].metric"),
+            ({"metrics": [{"metric": "a"}, {"metric": "\0"}]}, "requirements.metrics[1].metric"),
+            ({"metrics": [{"metric": "a", "min": float("nan")}]}, "requirements.metrics[0].min"),
+            ({"metrics": [{"metric": "a", "max": float("inf")}]}, "requirements.metrics[0].max"),
+            ({"metrics": [{"metric": "a", "min": 2, "max": 1}]}, "requirements.metrics[0].max"),
+            ({"metrics": [{"metric": "a"}] * 101}, "requirements.metrics"),
+        ],
+    )
+    def test_requirements_are_checked(self, client: Client, requirements: dict[str, Any], field: str) -> None:
+        with refused(INVALID) as refusal:
+            set_alias(client, LONG_AGO, requirements=requirements)
+        assert refusal.fields == [field]
+
+    @pytest.mark.parametrize("model_id", ["", "short", "with blanks in between", "x" * 257])
+    def test_ids_are_checked(self, client: Client, model_id: str) -> None:
+        with refused(INVALID) as refusal:
+            set_alias(client, model_id)
+        assert refusal.fields == ["model_id"]
+        if model_id:
+            with refused(INVALID) as refusal:
+                rollback(client, to_model_id=model_id)
+            assert refusal.fields == ["to_model_id"]
+
+    @pytest.mark.parametrize("page", [{"page_size": -1}, {"page_token": "nonsense"}])
+    def test_pages_are_checked(self, client: Client, page: dict[str, Any]) -> None:
+        set_alias(client, register(client, "1").id)
+        with refused(INVALID) as refusal:
+            client.aliases.ListAliases(pb.ListAliasesRequest(**page))
+        assert refusal.fields == list(page)
+        with refused(INVALID) as refusal:
+            history(client, **page)
+        assert refusal.fields == list(page)
+
+    @pytest.mark.parametrize("time", [Timestamp(seconds=10**12), Timestamp(seconds=-(10**12)), Timestamp(nanos=-1)])
+    def test_times_that_there_are_not_are_refused(self, client: Client, time: Timestamp) -> None:
+        with refused(INVALID) as refusal:
+            get_alias(client, at_time=time)
+        assert refusal.fields == ["at_time"]
+
+
+class TestRollback:
+    def test_again_and_again_it_goes_further_back(self, client: Client, models: list[model_pb2.Model]) -> None:
+        one, two, three = models[:3]
+        for model in (one, two, three):
+            set_alias(client, model.id)
+        answer = rollback(client, reason="trouble", actor="ada", expected_model_id=three.id)
+        assert answer.changed
+        assert answer.before == target(three)
+        assert (answer.alias.model_id, answer.alias.version, answer.alias.sha256) == (two.id, "2", sha256(b"2"))
+        assert (answer.alias.reason, answer.alias.actor, answer.alias.revision) == ("trouble", "ada", 4)
+        assert rollback(client).alias.model_id == one.id
+        with refused(PRECONDITION, "NO_PREVIOUS_TARGET"):
+            rollback(client)
+        assert get_alias(client).model_id == one.id
+
+    def test_what_is_set_after_a_rollback_is_undone_first(self, client: Client, models: list[model_pb2.Model]) -> None:
+        one, two, three, four, _ = models
+        for model in (one, two, three):
+            set_alias(client, model.id)
+        rollback(client)
+        set_alias(client, four.id)
+        assert [rollback(client).alias.model_id for _ in range(2)] == [two.id, one.id]
+
+    def test_a_named_target_is_gone_back_to_as_it_last_was_one(
+        self, client: Client, models: list[model_pb2.Model]
+    ) -> None:
+        one, two, three, four, five = models
+        for model in (one, two, three, four):
+            set_alias(client, model.id)
+        assert rollback(client, to_model_id=two.id).alias.model_id == two.id
+        assert rollback(client).alias.model_id == one.id
+        # Forth is possible by name.
+        assert rollback(client, to_model_id=four.id).alias.model_id == four.id
+        assert rollback(client).alias.model_id == three.id
+        with refused(PRECONDITION, "NEVER_A_TARGET") as refusal:
+            rollback(client, to_model_id=five.id)
+        assert refusal.metadata == {"alias": "production", "model_id": five.id}
+
+    def test_a_named_target_that_is_the_present_one_changes_nothing(
+        self, client: Client, models: list[model_pb2.Model]
+    ) -> None:
+        set_alias(client, models[0].id)
+        answer = rollback(client, to_model_id=models[0].id)
+        assert not answer.changed
+        assert answer.alias == get_alias(client)
+        assert len(history(client)) == 1
+
+    def test_a_target_that_is_gone_is_named_and_passed_by_name(
+        self, client: Client, models: list[model_pb2.Model]
+    ) -> None:
+        one, two, three = models[:3]
+        for model in (one, two, three):
+            set_alias(client, model.id)
+        client.delete(two.id)
+        for fields in ({}, {"to_model_id": two.id}, {"validate_only": True}):
+            with refused(PRECONDITION, "TARGET_GONE") as refusal:
+                rollback(client, **fields)
+            assert refusal.metadata == {"alias": "production", "model_id": two.id, "version": "2"}
+            assert "name another" in refusal.message
+        assert rollback(client, to_model_id=one.id).alias.model_id == one.id
+
+    def test_another_model_under_the_id_of_a_former_target_is_none(self, client: Client) -> None:
+        one = register(client, "1", b"good", id="0123456789abcdef")
+        set_alias(client, one.id)
+        set_alias(client, register(client, "2").id)
+        client.delete(one.id)
+        register(client, "1", b"another", id=one.id)
+        with refused(PRECONDITION, "TARGET_GONE"):
+            rollback(client)
+
+    def test_a_former_target_that_left_the_lineage_is_none(self, client: Client) -> None:
+        one = register(client, "1")
+        set_alias(client, one.id)
+        set_alias(client, register(client, "2").id)
+        client.update(one.id, ["name"], name="another")
+        with refused(PRECONDITION, "TARGET_GONE"):
+            rollback(client)
+
+    def test_what_was_never_set_cannot_be_rolled_back(self, client: Client, models: list[model_pb2.Model]) -> None:
+        with refused(NOT_FOUND, "ALIAS_NOT_FOUND"):
+            rollback(client)
+        set_alias(client, models[0].id)
+        with refused(PRECONDITION, "NO_PREVIOUS_TARGET"):
+            rollback(client)
+
+    def test_what_is_not_as_expected_is_left_alone(self, client: Client, models: list[model_pb2.Model]) -> None:
+        for model in models[:3]:
+            set_alias(client, model.id)
+        with refused(ABORTED, "ALIAS_CHANGED"):
+            rollback(client, expected_model_id=models[1].id)
+        assert rollback(client, etag=get_alias(client).etag).alias.model_id == models[1].id
+
+    def test_validate_only_tells_and_changes_nothing(self, client: Client, models: list[model_pb2.Model]) -> None:
+        one, two = models[:2]
+        set_alias(client, one.id)
+        set_alias(client, two.id)
+        would = rollback(client, validate_only=True)
+        assert (would.changed, would.alias.model_id, would.alias.revision) == (True, one.id, 3)
+        assert get_alias(client).model_id == two.id
+        assert len(history(client)) == 2
+
+
+class TestDelete:
+    def test_an_alias_goes_and_its_history_stays(self, client: Client, models: list[model_pb2.Model]) -> None:
+        one, two = models[:2]
+        set_alias(client, one.id)
+        answer = delete_alias(client, reason="retired", actor="ada", etag=get_alias(client).etag)
+        assert answer.before == target(one)
+        with refused(NOT_FOUND, "ALIAS_NOT_FOUND"):
+            get_alias(client)
+        with refused(NOT_FOUND, "ALIAS_NOT_FOUND"):
+            rollback(client)
+        with refused(NOT_FOUND, "ALIAS_NOT_FOUND"):
+            delete_alias(client)
+        assert not delete_alias(client, allow_missing=True).HasField("before")
+        assert all_aliases(client) == []
+        assert [move.kind for move in history(client)] == [Kind.KIND_SET, Kind.KIND_DELETED]
+        client.delete(one.id)
+
+        # It begins anew, and its numbers go on.
+        again = set_alias(client, two.id, expected_model_id="")
+        assert again.alias.revision == 3
+        with refused(PRECONDITION, "NO_PREVIOUS_TARGET"):
+            rollback(client)
+        with refused(PRECONDITION, "TARGET_GONE"):
+            rollback(client, to_model_id=one.id)
+
+    def test_what_was_never_set_leaves_no_trace_when_it_is_deleted(self, registry: RunningRegistry) -> None:
+        delete_alias(registry.client, allow_missing=True)
+        assert registry.count("aliases") == 0
+        with refused(NOT_FOUND, "ALIAS_NOT_FOUND"):
+            history(registry.client)
+
+
+class TestHistory:
+    def test_every_move_is_written_down(self, registry: RunningRegistry) -> None:
+        client = registry.client
+        one, two = register(client, "1"), register(client, "2")
+        set_alias(client, one.id, actor="ada", reason="first")
+        set_alias(client, two.id, actor="bob", reason="second")
+        rollback(client, actor="cyd", reason="third")
+        delete_alias(client, actor="dan", reason="fourth")
+        moves = history(client)
+        assert [(m.revision, m.actor, m.reason) for m in moves] == [
+            (1, "ada", "first"),
+            (2, "bob", "second"),
+            (3, "cyd", "third"),
+            (4, "dan", "fourth"),
+        ]
+        assert [m.kind for m in moves] == [Kind.KIND_SET, Kind.KIND_SET, Kind.KIND_ROLLED_BACK, Kind.KIND_DELETED]
+        assert [m.after for m in moves[:3]] == [target(one), target(two), target(one)]
+        assert [m.before for m in moves[1:]] == [target(one), target(two), target(one)]
+        assert not moves[0].HasField("before")
+        assert not moves[3].HasField("after")
+
+        events = alias_events(registry)
+        assert [e.action for e in events] == [
+            Action.ALIAS_SET,
+            Action.ALIAS_SET,
+            Action.ALIAS_ROLLED_BACK,
+            Action.ALIAS_DELETED,
+        ]
+        assert [e.request_id for e in events] == [m.request_id for m in moves]
+        assert [(e.actor, e.reason) for e in events] == [(m.actor, m.reason) for m in moves]
+        assert [e.model_id for e in events] == [one.id, two.id, one.id, one.id]
+        assert [e.after and e.after["version"] for e in events] == ["1", "2", "1", None]
+        assert [e.before and e.before["sha256"] for e in events] == [
+            None,
+            one.artifact.sha256,
+            two.artifact.sha256,
+            one.artifact.sha256,
+        ]
+
+    def test_pages_of_any_size_hold_every_move_once(self, client: Client, models: list[model_pb2.Model]) -> None:
+        for model in (*models, *models):
+            set_alias(client, model.id)
+        for size in (1, 3, 10, 11):
+            assert [move.revision for move in history(client, page_size=size)] == list(range(1, 11))
+
+    def test_a_page_is_bounded_in_bytes(self, registry: RunningRegistry) -> None:
+        set_alias(registry.client, register(registry.client, "1").id)
+        registry.execute(
+            "INSERT INTO alias_moves SELECT alias_id, number, kind, model_id, version, sha256, 1,"
+            " time + number * interval '1 s', actor, repeat('☃', 5000), request_id"
+            " FROM alias_moves, generate_series(2, 400) number"
+        )
+        registry.execute("UPDATE aliases SET revision = 400")
+        request = pb.ListAliasHistoryRequest(alias="production", lineage=YOLO, page_size=1000)
+        page = registry.client.aliases.ListAliasHistory(request)
+        assert 1 < len(page.moves) < 400
+        assert page.ByteSize() < 2.5 * 2**20
+        assert len(history(registry.client, page_size=1000)) == 400
+
+
+class TestTimes:
+    def test_an_alias_is_told_as_it_was(self, client: Client, models: list[model_pb2.Model]) -> None:
+        one, two = models[:2]
+        first = set_alias(client, one.id, reason="first").alias
+        second = set_alias(client, two.id).alias
+        delete_alias(client)
+        deleted = history(client)[-1].time
+        for time, expected in (
+            (first.update_time, first),
+            (before(second.update_time), first),
+            (second.update_time, second),
+            (before(deleted), second),
+        ):
+            assert get_alias(client, at_time=time) == expected
+        for time in (before(first.update_time), deleted, Timestamp()):
+            with refused(NOT_FOUND, "ALIAS_NOT_FOUND") as refusal:
+                get_alias(client, at_time=time)
+            assert "at_time" in refusal.metadata
+
+    def test_what_an_alias_pointed_to_is_known_when_the_model_is_gone(self, client: Client) -> None:
+        one = register(client, "1")
+        first = set_alias(client, one.id).alias
+        set_alias(client, register(client, "2").id)
+        client.delete(one.id)
+        assert get_alias(client, at_time=first.update_time) == first
+
+    def test_the_future_is_not_known(self, client: Client) -> None:
+        set_alias(client, register(client, "1").id)
+        later = Timestamp()
+        later.FromDatetime(datetime.now(UTC) + timedelta(hours=1))
+        with refused(INVALID) as refusal:
+            get_alias(client, at_time=later)
+        assert refusal.fields == ["at_time"]
+
+    def test_times_never_run_backwards(self, registry: RunningRegistry) -> None:
+        client = registry.client
+        one, two = register(client, "1"), register(client, "2")
+        set_alias(client, one.id)
+        registry.execute("UPDATE alias_moves SET time = now() + interval '1 day'")
+        set_alias(client, two.id)
+        first, second = history(client)
+        assert second.time.ToDatetime() == first.time.ToDatetime() + timedelta(microseconds=1)
+
+
+def before(time: Timestamp) -> Timestamp:
+    """The microsecond before."""
+    earlier = Timestamp()
+    earlier.FromDatetime(time.ToDatetime(tzinfo=UTC) - timedelta(microseconds=1))
+    return earlier
+
+
+class TestList:
+    def test_the_aliases_of_one_lineage_or_of_all(self, client: Client) -> None:
+        yolo, other = register(client, "1"), register(client, "1", project_id="p")
+        for model, alias in ((yolo, "b"), (yolo, "a"), (other, "b"), (yolo, "c")):
+            set_alias(client, model.id, alias)
+        delete_alias(client, "c")
+        everything = all_aliases(client)
+        assert [(alias.alias, alias.model_id) for alias in everything] == [
+            ("b", yolo.id),
+            ("a", yolo.id),
+            ("b", other.id),
+        ]
+        assert all_aliases(client, page_size=1) == everything
+        assert all_aliases(client, lineage=YOLO) == everything[:2]
+        assert (
+            all_aliases(client, lineage=alias_pb2.Lineage(name="yolo", project_id="p"), page_size=1) == everything[2:]
+        )
+        assert all_aliases(client, lineage=alias_pb2.Lineage(name="nothing")) == []
+
+    def test_a_token_is_of_its_listing(self, client: Client) -> None:
+        model = register(client, "1")
+        for alias in "ab":
+            set_alias(client, model.id, alias)
+        token = client.aliases.ListAliases(pb.ListAliasesRequest(page_size=1)).next_page_token
+        for lineage in (YOLO, alias_pb2.Lineage(name="yolo", project_id="None")):
+            with refused(INVALID) as refusal:
+                client.aliases.ListAliases(pb.ListAliasesRequest(lineage=lineage, page_token=token))
+            assert refusal.fields == ["page_token"]
+
+    def test_the_aliases_of_models(self, registry: RunningRegistry) -> None:
+        client = registry.client
+        one, two = register(client, "1"), register(client, "2")
+        for alias in ("b", "a"):
+            set_alias(client, one.id, alias)
+        with registry.parts.database.transaction() as transaction:
+            assert transaction.aliases.of_models([one.id, two.id, LONG_AGO]) == {one.id: ["a", "b"]}
+            assert transaction.aliases.of_models([]) == {}
+
+
+class TestModelsInUse:
+    def test_a_model_that_aliases_point_to_cannot_be_deleted(self, client: Client) -> None:
+        model = register(client, "1")
+        set_alias(client, model.id)
+        set_alias(client, model.id, "best")
+        with refused(PRECONDITION, "MODEL_IN_USE") as refusal:
+            client.delete(model.id)
+        assert refusal.metadata == {"model_id": model.id, "aliases": "best, production"}
+        assert client.download(model.id) == b"1"
+        delete_alias(client)
+        delete_alias(client, "best")
+        client.delete(model.id)
+
+    def test_unless_by_force_which_deletes_the_aliases_too(self, registry: RunningRegistry) -> None:
+        client = registry.client
+        one, two = register(client, "1"), register(client, "2")
+        set_alias(client, one.id)
+        set_alias(client, two.id)
+        set_alias(client, two.id, "best")
+        client.delete(two.id, force=True)
+        for alias in ("production", "best"):
+            with refused(NOT_FOUND, "ALIAS_NOT_FOUND"):
+                get_alias(client, alias)
+            last = history(client, alias)[-1]
+            assert (last.kind, last.before, last.reason) == (Kind.KIND_DELETED, target(two), "The model was deleted.")
+        with registry.parts.database.transaction() as transaction:
+            newest = transaction.events.before(None, limit=3)
+        assert [event.action for event in newest] == [
+            Action.MODEL_DELETED,
+            Action.ALIAS_DELETED,
+            Action.ALIAS_DELETED,
+        ]
+        assert len({event.request_id for event in newest}) == 1
+
+    def test_a_forced_deletion_of_another_state_deletes_nothing(self, client: Client) -> None:
+        model = register(client, "1")
+        set_alias(client, model.id)
+        with refused(ABORTED, "ETAG_MISMATCH"):
+            client.delete(model.id, force=True, etag="another")
+        assert get_alias(client).model_id == model.id
+
+    @pytest.mark.parametrize("field", ["name", "project_id", "project_name"])
+    def test_a_model_that_aliases_point_to_stays_in_its_lineage(self, client: Client, field: str) -> None:
+        model = register(client, "1")
+        set_alias(client, model.id)
+        with refused(PRECONDITION, "MODEL_IN_USE"):
+            client.update(model.id, [field], **{field: "another"})
+        updated = client.update(model.id, ["name", "version", "score"], name="yolo", version="2", score=0.5)
+        assert (updated.version, updated.score) == ("2", 0.5)
+        delete_alias(client)
+        assert getattr(client.update(model.id, [field], **{field: "another"}), field) == "another"
+
+    def test_the_database_refuses_an_alias_of_nothing(self, registry: RunningRegistry) -> None:
+        set_alias(registry.client, register(registry.client, "1").id)
+        with pytest.raises(IntegrityError, match="fk_aliases_model_id"):
+            registry.execute("DELETE FROM models")
+
+
+class TestRequirements:
+    def test_bounds_of_metrics(self, client: Client) -> None:
+        model = register(client, "1", metrics={"mAP50": 0.61, "latency": 12.5})
+        bounds = [{"metric": "mAP50", "min": 0.61}, {"metric": "latency", "min": 0, "max": 20}, {"metric": "mAP50"}]
+        answer = set_alias(client, model.id, requirements={"metrics": bounds})
+        assert answer.changed
+        assert [(c.requirement, c.passed) for c in answer.checks] == [
+            ("metrics.mAP50", True),
+            ("metrics.latency", True),
+            ("metrics.mAP50", True),
+        ]
+        bounds = [{"metric": "mAP50", "min": 0.62}, {"metric": "latency", "max": 12}, {"metric": "recall", "min": 0}]
+        with refused(PRECONDITION, "REQUIREMENTS_NOT_MET") as refusal:
+            set_alias(client, model.id, "best", requirements={"metrics": bounds})
+        violations = refusal.detail(error_details_pb2.PreconditionFailure).violations
+        assert [(v.type, v.subject, v.description) for v in violations] == [
+            ("REQUIREMENT", "metrics.mAP50", "is 0.61; must be at least 0.62."),
+            ("REQUIREMENT", "metrics.latency", "is 12.5; must be at most 12."),
+            ("REQUIREMENT", "metrics.recall", "the model has no such metric; must be at least 0."),
+        ]
+        with refused(NOT_FOUND, "ALIAS_NOT_FOUND"):
+            get_alias(client, "best")
+
+    def test_validate_only_is_told_of_what_is_not_met(self, registry: RunningRegistry) -> None:
+        client = registry.client
+        model = register(client, "1")
+        answer = set_alias(
+            client, model.id, validate_only=True, requirements={"verified": True, "metrics": [{"metric": "mAP50"}]}
+        )
+        assert not answer.changed
+        assert answer.alias.model_id == model.id
+        assert [(c.requirement, c.passed) for c in answer.checks] == [("verified", True), ("metrics.mAP50", False)]
+        assert registry.count("aliases") == 0
+
+    def test_the_bytes_are_read_again(self, registry: RunningRegistry) -> None:
+        client = registry.client
+        model = register(client, "1")
+        assert set_alias(client, model.id, requirements={"verified": True}).changed
+        [artifact] = registry.objects()
+        artifact.write_bytes(b"2")
+        with refused(PRECONDITION, "REQUIREMENTS_NOT_MET") as refusal:
+            set_alias(client, model.id, "best", requirements={"verified": True})
+        [violation] = refusal.detail(error_details_pb2.PreconditionFailure).violations
+        assert (violation.subject, sha256(b"2") in violation.description) == ("verified", True)
+        artifact.unlink()
+        [check] = set_alias(client, model.id, requirements={"verified": True}, validate_only=True).checks
+        assert not check.passed
+
+    def test_whoever_reads_bytes_takes_the_place_of_a_stream(self, registry: RunningRegistry) -> None:
+        model = register(registry.client, "1")
+        verified = {"verified": True}
+        with serving(registry, max_streams=1) as (_, client):
+            feed = Feed(*registration(spec(name="holds the place"), [b"x"]))
+            stream = client.models.RegisterModel.future(feed)
+            eventually(lambda: registry.count("unreferenced_objects") == 1)
+            assert set_alias(client, model.id).changed
+            with refused(grpc.StatusCode.RESOURCE_EXHAUSTED, "TOO_MANY_STREAMS"):
+                set_alias(client, model.id, "best", requirements=verified)
+            stream.cancel()
+            answer = eventually(lambda: set_alias(client, model.id, "best", requirements=verified))
+            assert answer.checks[0].passed
+
+    def test_the_first_target_is_the_same_as_none(self, client: Client) -> None:
+        same = {"same_inputs": True, "same_outputs": True, "same_labels": True}
+        answer = set_alias(client, register(client, "1").id, requirements=same)
+        assert answer.changed
+        assert [(c.requirement, c.passed) for c in answer.checks] == [(name, True) for name in same]
+        assert "no present target" in answer.checks[0].description
+
+    def test_labels_are_compared_in_any_order(self, client: Client) -> None:
+        def labels(*values: Any) -> ListValue:
+            message = ListValue()
+            message.extend(values)
+            return message
+
+        one = register(client, "1", labels=labels("cat", {"name": "dog", "n": 1}))
+        same = register(client, "2", labels=labels({"n": 1.0, "name": "dog"}, "cat"))
+        other = register(client, "3", labels=labels("cat", {"name": "dog", "n": True}, "cow"))
+        set_alias(client, one.id)
+        assert set_alias(client, same.id, requirements={"same_labels": True}).changed
+        with refused(PRECONDITION, "REQUIREMENTS_NOT_MET") as refusal:
+            set_alias(client, other.id, requirements={"same_labels": True})
+        [violation] = refusal.detail(error_details_pb2.PreconditionFailure).violations
+        assert violation.subject == "same_labels"
+        assert "cow is new" in violation.description
+        assert "{'n': 1, 'name': 'dog'} is missing" in violation.description
+
+    def test_inputs_and_outputs_are_compared_by_name_type_and_shape(self, registry: RunningRegistry) -> None:
+        client = registry.client
+        image = Tensor(name="image", element_type="FLOAT", shape=("batch", 3, 640, 640))
+        mask = Tensor(name="mask", element_type="BOOL", shape=None)
+        boxes = Tensor(name="boxes", element_type="FLOAT", shape=(1, 8400, 84))
+        schema = ModelSchema(format="onnx", inputs=(image, mask), outputs=(boxes,))
+        one, same, other, unknown = (register(client, version) for version in "1234")
+        give_schema(registry, one.id, schema)
+        give_schema(registry, same.id, replace(schema, inputs=(mask, image), producer="another"))
+        larger = replace(image, shape=("batch", 3, 1280, 1280))
+        give_schema(registry, other.id, replace(schema, inputs=(larger, mask)))
+        both = {"same_inputs": True, "same_outputs": True}
+        set_alias(client, one.id)
+        assert set_alias(client, same.id, requirements=both).changed
+        checks = set_alias(client, other.id, requirements=both, validate_only=True).checks
+        assert [(c.requirement, c.passed) for c in checks] == [("same_inputs", False), ("same_outputs", True)]
+        assert checks[0].description == (
+            "image FLOAT [batch, 3, 1280, 1280] is new; image FLOAT [batch, 3, 640, 640] is missing."
+        )
+        with refused(PRECONDITION, "REQUIREMENTS_NOT_MET") as refusal:
+            set_alias(client, unknown.id, requirements=both)
+        violations = refusal.detail(error_details_pb2.PreconditionFailure).violations
+        assert [v.description for v in violations] == [
+            "the inputs of the model are not known.",
+            "the outputs of the model are not known.",
+        ]
+        set_alias(client, unknown.id)
+        checks = set_alias(client, same.id, requirements=both, validate_only=True).checks
+        assert [c.description for c in checks][:1] == ["the inputs of the present target are not known."]
+
+
+class TestDocumentedApi:
+    def test_a_conflict_with_an_alias_is_a_409(self, client: Client) -> None:
+        model = register(client, "1")
+        set_alias(client, model.id)
+
+        def answer(method: str, request: Any, *, streaming: bool) -> tuple[str | bytes, bytes]:
+            kind: Any = client.channel.stream_unary if streaming else client.channel.unary_unary
+            call = kind(
+                f"/modelregistry.v1.DocumentedRestService/{method}",
+                request_serializer=lambda message: message.SerializeToString(),
+                response_deserializer=bytes,
+            )
+            body, ended = call.with_call(iter([request]) if streaming else request, timeout=20)
+            return dict(ended.initial_metadata())["x-http-status"], body
+
+        status, body = answer("DeleteModel", rest.DocumentedRestServiceDeleteModelRequest(id=model.id), streaming=False)
+        assert (status, b"production" in body) == ("409", True)
+        form = rest.DocumentedRestServiceUpdateModelRequest(id=model.id)
+        form.content.content_type = "application/x-www-form-urlencoded"
+        form.content.data = b"name=another"
+        status, body = answer("UpdateModel", form, streaming=True)
+        assert (status, b"production" in body) == ("409", True)
+        form.content.data = b"version=1.0"
+        assert answer("UpdateModel", form, streaming=True)[0] == "200"
+        assert get_alias(client).version == "1.0"
