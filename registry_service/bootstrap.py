@@ -101,8 +101,8 @@ class Registry:
 def open_registry(settings: Settings) -> Iterator[Registry]:
     """Wires the registry to its Postgres and its artifact store; the database must be migrated."""
     engine = build_engine(settings, statement_timeout_seconds=settings.unary_timeout_seconds)
+    database = SqlDatabase(engine)
     try:
-        database = SqlDatabase(engine)
         store = build_store(settings)
         policy = Policy(
             artifact_max_bytes=settings.artifact_max_bytes,
@@ -111,9 +111,11 @@ def open_registry(settings: Settings) -> Iterator[Registry]:
             upload_ttl=timedelta(seconds=settings.upload_ttl_seconds),
             registration_lease=timedelta(seconds=settings.registration_lease_seconds),
             bucket_name=settings.minio_bucket_name,
+            watch_heartbeat=timedelta(seconds=settings.watch_heartbeat_seconds),
         )
         yield Registry(database, store, UseCases.on(database, store, policy))
     finally:
+        database.close()
         engine.dispose()
 
 
@@ -130,6 +132,7 @@ def build_server(registry: Registry, settings: Settings, *, reuse_port: bool = F
             max_unary_calls=settings.max_unary_calls,
             max_waiting_calls=settings.max_waiting_calls,
             max_streams=settings.max_streams,
+            max_watches=settings.max_watches,
             stream_idle_seconds=settings.stream_idle_seconds,
             shutdown_grace_seconds=settings.shutdown_grace_seconds,
             health_interval_seconds=settings.health_interval_seconds,

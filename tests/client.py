@@ -15,6 +15,7 @@ from grpc_status import rpc_status
 from modelregistry.v1 import (
     artifact_service_pb2,
     artifact_service_pb2_grpc,
+    audit_service_pb2_grpc,
     model_pb2,
     model_service_pb2,
     model_service_pb2_grpc,
@@ -42,6 +43,7 @@ class Client:
         self.models = model_service_pb2_grpc.ModelServiceStub(self.channel)
         self.uploads = upload_service_pb2_grpc.UploadServiceStub(self.channel)
         self.artifacts = artifact_service_pb2_grpc.ArtifactServiceStub(self.channel)
+        self.audit = audit_service_pb2_grpc.AuditServiceStub(self.channel)
         self.system = system_service_pb2_grpc.SystemServiceStub(self.channel)
 
     def register(self, data: bytes = b"weights", **fields: Any) -> model_pb2.Model:

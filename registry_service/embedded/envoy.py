@@ -25,6 +25,8 @@ _GRPC_ROUTES = (
     # Calls that read a whole artifact, 64 GiB perhaps, before they answer.
     ({"path": "/modelregistry.v1.ArtifactService/VerifyArtifact"}, 3600),
     ({"path": "/modelregistry.v1.UploadService/CompleteUpload"}, 3600),
+    # The like, of the whole log.
+    ({"path": "/modelregistry.v1.AuditService/VerifyAuditLog"}, 3600),
     ({"prefix": "/modelregistry.v1."}, _IDLE_SECONDS),
     ({"prefix": "/grpc.health.v1."}, _IDLE_SECONDS),
     ({"prefix": "/grpc.reflection."}, _IDLE_SECONDS),

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from registry_service.domain.artifact_store import ArtifactStore
 from registry_service.domain.ports import Database
+from registry_service.services.auditing import ListEvents, VerifyLog
 from registry_service.services.changing import DeleteModel, UpdateModel
 from registry_service.services.policy import Policy
 from registry_service.services.reading import (
@@ -18,6 +19,7 @@ from registry_service.services.reading import (
 from registry_service.services.registering import RegisterModel
 from registry_service.services.sweeping import DiscardObject, Sweep
 from registry_service.services.uploading import CancelUpload, CompleteUpload, CreateUpload, GetUpload, WriteUpload
+from registry_service.services.watching import WatchModels
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,6 +41,9 @@ class UseCases:
     verify_artifact: VerifyArtifact
     list_artifact_files: ListArtifactFiles
     read_artifact_file: ReadArtifactFile
+    list_events: ListEvents
+    verify_log: VerifyLog
+    watch_models: WatchModels
     sweep: Sweep
 
     @classmethod
@@ -61,5 +66,8 @@ class UseCases:
             verify_artifact=VerifyArtifact(database, store),
             list_artifact_files=ListArtifactFiles(database, store, policy),
             read_artifact_file=ReadArtifactFile(database, store, policy),
+            list_events=ListEvents(database),
+            verify_log=VerifyLog(database),
+            watch_models=WatchModels(database, policy),
             sweep=Sweep(database, discard),
         )

@@ -152,11 +152,23 @@ UPLOAD: dict[str, str] = {
     "expire_time": "now()",
 }
 PART: dict[str, str] = {"upload_id": "'u'", "number": "1", '"offset"': "0", "size": "1", "receipt": "''"}
+EVENT: dict[str, str] = {
+    "actor": "''",
+    "request_id": "''",
+    "action": "'model.updated'",
+    "name": "'n'",
+    "model_id": "'m'",
+    "alias": "''",
+    "reason": "''",
+}
+HEAD: dict[str, str] = {"sequence": "0", "time": "now()", "hash": "''"}
 ROWS = {
     "models": MODEL,
     "uploads": UPLOAD,
     "upload_parts": PART,
     "unreferenced_objects": {"object_key": "'k'", "due_time": "now()"},
+    "audit_events": EVENT,
+    "audit_head": HEAD,
 }
 OTHER = {"id": "'another-0123456789'", "object_key": "'another'"}
 
@@ -164,6 +176,14 @@ OTHER = {"id": "'another-0123456789'", "object_key": "'another'"}
 def insert(connection: Connection, table: str, **changes: str) -> None:
     values = ROWS[table] | changes
     connection.execute(text(f"INSERT INTO {table} ({', '.join(values)}) VALUES ({', '.join(values.values())})"))
+
+
+def prepare(connection: Connection, table: str) -> None:
+    """Makes room for a row, and what it refers to."""
+    if table == "upload_parts":
+        insert(connection, "uploads")
+    if table == "audit_head":
+        connection.execute(text("DELETE FROM audit_head"))
 
 
 def constraint_of(error: IntegrityError) -> str | None:
@@ -211,6 +231,7 @@ class TestConstraints:
             ("uploads", "ck_uploads_state", {"state": "'asleep'"}),
             ("uploads", "ck_uploads_committed_size", {"committed_size": "-1"}),
             ("upload_parts", "fk_upload_parts_upload_id", {"upload_id": "'nobody'"}),
+            ("audit_head", "ck_audit_head_only_one", {"id": "2"}),
             *(
                 (table, None, {column: "NULL"})
                 for table, columns in (
@@ -218,6 +239,9 @@ class TestConstraints:
                     ("uploads", list(UPLOAD)),
                     ("upload_parts", list(PART)),
                     ("unreferenced_objects", ["object_key", "due_time"]),
+                    # The others are the trigger's.
+                    ("audit_events", list(EVENT)),
+                    ("audit_head", list(HEAD)),
                 )
                 for column in columns
             ),
@@ -227,8 +251,7 @@ class TestConstraints:
         self, engine: Engine, table: str, constraint: str | None, changes: dict[str, str]
     ) -> None:
         with engine.connect() as connection:
-            if table == "upload_parts":
-                insert(connection, "uploads")
+            prepare(connection, table)
             savepoint = connection.begin_nested()
             insert(connection, table)  # is well but for the change
             savepoint.rollback()
@@ -249,18 +272,29 @@ class TestConstraints:
             ("uploads", "uq_uploads_object_key", {}, {"id": "'another'"}),
             ("upload_parts", "pk_upload_parts", {}, {}),
             ("unreferenced_objects", "pk_unreferenced_objects", {}, {}),
+            ("audit_head", "pk_audit_head", {}, {}),
         ],
     )
     def test_duplicates_are_refused(
         self, engine: Engine, table: str, constraint: str, first: dict[str, str], second: dict[str, str]
     ) -> None:
         with engine.connect() as connection:
-            if table == "upload_parts":
-                insert(connection, "uploads")
+            prepare(connection, table)
             insert(connection, table, **first)
             with pytest.raises(IntegrityError) as caught:
                 insert(connection, table, **second)
         assert constraint_of(caught.value) == constraint
+
+    def test_no_two_events_have_one_number(self, engine: Engine) -> None:
+        with engine.connect() as connection:
+            insert(connection, "audit_events")
+            connection.execute(text("CREATE TEMPORARY TABLE copy AS SELECT * FROM audit_events"))
+            connection.execute(text("ALTER TABLE copy DROP COLUMN json_bytes"))
+            # The trigger would give it another.
+            connection.execute(text("SET LOCAL session_replication_role = replica"))
+            with pytest.raises(IntegrityError) as caught:
+                connection.execute(text("INSERT INTO audit_events SELECT * FROM copy"))
+        assert constraint_of(caught.value) == "pk_audit_events"
 
     @pytest.mark.parametrize(
         "changes",

@@ -12,6 +12,8 @@ from grpc_reflection.v1alpha import reflection
 from modelregistry.v1 import (
     artifact_service_pb2,
     artifact_service_pb2_grpc,
+    audit_service_pb2,
+    audit_service_pb2_grpc,
     documented_rest_service_pb2,
     documented_rest_service_pb2_grpc,
     model_service_pb2,
@@ -27,7 +29,8 @@ from registry_service.domain.errors import DatabaseUnavailableError
 from registry_service.domain.ports import Database
 from registry_service.services.use_cases import UseCases
 from registry_service.transport.grpc.artifact_servicer import ArtifactServicer
-from registry_service.transport.grpc.calls import CallInterceptor, StreamLimit
+from registry_service.transport.grpc.audit_servicer import AuditServicer
+from registry_service.transport.grpc.calls import CallInterceptor, Drain, StreamLimit
 from registry_service.transport.grpc.documented_rest_servicer import DocumentedRestServicer
 from registry_service.transport.grpc.health import HealthMonitor
 from registry_service.transport.grpc.model_servicer import ModelServicer
@@ -46,6 +49,7 @@ _SERVICES = tuple(
         model_service_pb2,
         upload_service_pb2,
         artifact_service_pb2,
+        audit_service_pb2,
         documented_rest_service_pb2,
         system_service_pb2,
     )
@@ -72,6 +76,7 @@ class ServerOptions:
     max_unary_calls: int
     max_waiting_calls: int
     max_streams: int
+    max_watches: int
     stream_idle_seconds: float
     shutdown_grace_seconds: float
     health_interval_seconds: float
@@ -89,14 +94,16 @@ class RegistryServer:
         self._use_cases = use_cases
         self._options = options
         self._streams = StreamLimit(most=options.max_streams, idle_seconds=options.stream_idle_seconds)
+        self._watches = StreamLimit(most=options.max_watches, idle_seconds=options.stream_idle_seconds)
+        self._drain = Drain()
         self._health = HealthMonitor(database, store, _SERVICES, interval_seconds=options.health_interval_seconds)
         self._stopped = threading.Event()
         self._sweeper = threading.Thread(target=self._sweep, name="sweeper", daemon=True)
-        threads = options.max_unary_calls + options.max_streams
+        threads = options.max_unary_calls + options.max_streams + options.max_watches
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="call")
         self._server = grpc.server(
             self._pool,
-            interceptors=[CallInterceptor(self._streams)],
+            interceptors=[CallInterceptor(self._streams, self._watches)],
             maximum_concurrent_rpcs=threads + options.max_waiting_calls,
             options=[
                 ("grpc.so_reuseport", int(options.reuse_port)),
@@ -113,9 +120,10 @@ class RegistryServer:
                 ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
             ],
         )
-        model_service_pb2_grpc.add_ModelServiceServicer_to_server(ModelServicer(use_cases), self._server)
+        model_service_pb2_grpc.add_ModelServiceServicer_to_server(ModelServicer(use_cases, self._drain), self._server)
         upload_service_pb2_grpc.add_UploadServiceServicer_to_server(UploadServicer(use_cases), self._server)
         artifact_service_pb2_grpc.add_ArtifactServiceServicer_to_server(ArtifactServicer(use_cases), self._server)
+        audit_service_pb2_grpc.add_AuditServiceServicer_to_server(AuditServicer(use_cases), self._server)
         documented_rest_service_pb2_grpc.add_DocumentedRestServiceServicer_to_server(
             DocumentedRestServicer(use_cases, self._streams), self._server
         )
@@ -151,8 +159,11 @@ class RegistryServer:
         logger.info("draining for up to %s s", self._options.shutdown_grace_seconds)
         self._health.stop()
         self._stopped.set()
-        self._server.stop(self._options.shutdown_grace_seconds).wait()
+        stopping = self._server.stop(self._options.shutdown_grace_seconds)
+        self._drain.begin()
+        stopping.wait()
         self._streams.stop()
+        self._watches.stop()
         if self._sweeper.is_alive():
             self._sweeper.join()
         self._pool.shutdown()
