@@ -43,6 +43,11 @@ class Watch:
     def events(self, count: int) -> list[audit_pb2.AuditEvent]:
         return [self.event() for _ in range(count)]
 
+    def read_to_end(self) -> None:
+        """Takes what comes until the call ends, and raises what it ended with."""
+        while self.message() is not None:
+            pass
+
     def cancel(self) -> None:
         self.call.cancel()
         self._thread.join(SECONDS)

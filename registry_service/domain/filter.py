@@ -379,11 +379,11 @@ def _pattern(field: Field, comparator: Comparator, operator: "_Token", argument:
 
 def _action(pattern: Pattern) -> Pattern:
     """Writes an action as it is kept: `ACTION_ALIAS_ROLLED_BACK` is alias.rolled_back."""
-    first, *others = pattern.parts
-    if not first.startswith(_ACTION_PREFIX):
+    if not pattern.parts[0].startswith(_ACTION_PREFIX):
         return pattern
-    kept = first.removeprefix(_ACTION_PREFIX).lower().replace("_", ".", 1)
-    return Pattern((kept, *(part.lower() for part in others)))
+    # No text has a NUL, so it can stand for the wildcards.
+    text = "\0".join(pattern.parts).removeprefix(_ACTION_PREFIX).lower().replace("_", ".", 1)
+    return Pattern(tuple(text.split("\0")))
 
 
 def _element(field: Field, comparator: Comparator, operator: "_Token", argument: "_Token") -> Pattern:

@@ -11,7 +11,7 @@ import pytest
 from modelregistry.v1 import audit_service_pb2
 
 from registry_service.embedded.postgres import PostgresAddress
-from tests.client import refused
+from tests.client import refused, zip_of
 from tests.postgres_server import create_database, drop_database
 from tests.products import Product, running_serve, s3_settings
 from tests.s3_server import S3Server, new_bucket_name
@@ -42,7 +42,7 @@ def register(product: Product, name: str, **headers: str) -> str:
     answer = httpx.post(
         f"{product.rest_url}/models",
         data={"name": name, "version": "1"},
-        files={"file": ("model.bin", b"x", "application/octet-stream")},
+        files={"file": ("model.zip", zip_of({"a": b"x"}), "application/zip")},
         headers=headers,
     )
     assert answer.status_code == 201, answer.text
@@ -75,13 +75,13 @@ class TestHttp:
     def test_what_is_wrong_is_a_status(self, product: Product) -> None:
         answer = httpx.get(f"{product.rest_url}/v1/models:watch", params={"resume_token": "nonsense"})
         assert answer.status_code == 400
-        assert answer.json()["details"][1]["field_violations"][0]["field"] == "resume_token"
+        assert answer.json()["details"][2]["field_violations"][0]["field"] == "resume_token"
 
     def test_whoever_posts_a_model_is_its_creator(self, product: Product) -> None:
         model_id = register(product, "has a creator", **{"x-actor": "Ada Lovelace"})
         assert product.client.get(model_id).creator == "Ada Lovelace"
         assert product.client.get(register(product, "has none")).creator == ""
-        odd = {"x-actor": "Zoë ☃".encode()}
+        odd = {b"x-actor": "Zoë ☃".encode()}
         answer = httpx.patch(
             f"{product.rest_url}/v1/models/{model_id}",
             headers=odd,
@@ -150,13 +150,11 @@ class TestServers:
                     if round_number % 2:
                         assert product.server.stop(seconds=15) == 0
                         with refused(grpc.StatusCode.UNAVAILABLE, "SERVER_STOPPING"):
-                            while True:
-                                watch.event()
+                            watch.read_to_end()
                     else:
                         product.server.kill()
                         with refused(grpc.StatusCode.UNAVAILABLE):
-                            while True:
-                                watch.event()
+                            watch.read_to_end()
                 product.server.start()
                 product.wait_until_ready()
             with Watch(product.client, resume_token=token) as watch:
