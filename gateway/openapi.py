@@ -254,7 +254,9 @@ def _responses(method: MethodDescriptorProto) -> Json:
         "default": {"description": "An error.", "content": {"application/json": {"schema": error}}},
     }
     if method.output_type != _HTTP_BODY:
-        schema = {"$ref": f"{_REFERENCE}{method.output_type.rpartition('.')[2]}"}
+        schema: Json = {"$ref": f"{_REFERENCE}{method.output_type.rpartition('.')[2]}"}
+        if method.server_streaming:
+            schema = {"type": "array", "items": schema}
         return {"200": {"description": "Done.", "content": {"application/json": {"schema": schema}}}} | responses
     binary = {"*/*": {"schema": {"type": "string", "format": "binary"}}}
     return {

@@ -129,6 +129,7 @@ def open_registry(settings: Settings) -> Iterator[Registry]:
     with ExitStack() as stack:
         stack.callback(engine.dispose)
         database = SqlDatabase(engine)
+        stack.callback(database.close)
         store = build_store(settings)
         policy = Policy(
             artifact_max_bytes=settings.artifact_max_bytes,
@@ -137,6 +138,7 @@ def open_registry(settings: Settings) -> Iterator[Registry]:
             upload_ttl=timedelta(seconds=settings.upload_ttl_seconds),
             registration_lease=timedelta(seconds=settings.registration_lease_seconds),
             bucket_name=settings.minio_bucket_name,
+            watch_heartbeat=timedelta(seconds=settings.watch_heartbeat_seconds),
         )
         geti = build_geti(settings)
         if geti is not None:
@@ -157,6 +159,7 @@ def build_server(registry: Registry, settings: Settings, *, reuse_port: bool = F
             max_unary_calls=settings.max_unary_calls,
             max_waiting_calls=settings.max_waiting_calls,
             max_streams=settings.max_streams,
+            max_watches=settings.max_watches,
             stream_idle_seconds=settings.stream_idle_seconds,
             shutdown_grace_seconds=settings.shutdown_grace_seconds,
             health_interval_seconds=settings.health_interval_seconds,

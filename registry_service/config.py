@@ -117,7 +117,9 @@ class DatabaseSettings(LogSettings):
     psql_sslmode: Literal["disable", "allow", "prefer", "require", "verify-ca", "verify-full"] = Field(
         "prefer", description="TLS towards Postgres, as libpq's sslmode; certificates by libpq's PGSSL* names."
     )
-    psql_pool_size: Positive = Field(16, description="Most connections to Postgres of one server process.")
+    psql_pool_size: Positive = Field(
+        16, description="Most connections to Postgres of one server process; one more once somebody watches."
+    )
     startup_timeout_seconds: Seconds = Field(
         60, description="How long to wait at start for Postgres and the artifact store."
     )
@@ -208,6 +210,10 @@ class Settings(ListenSettings, DatabaseSettings, GetiSettings):
     max_waiting_calls: Positive = Field(256, description="Calls that may wait; more get RESOURCE_EXHAUSTED.")
     max_streams: Positive = Field(
         32, description="Long calls (uploads, downloads, imports, …) at once; more get RESOURCE_EXHAUSTED."
+    )
+    max_watches: Positive = Field(32, description="Watches (WatchModels) at once; more get RESOURCE_EXHAUSTED.")
+    watch_heartbeat_seconds: Annotated[float, Field(gt=0, le=60)] = Field(
+        30, description="A watch with nothing to tell says so after so long; at most 60."
     )
     unary_timeout_seconds: Seconds = Field(30, description="Longest time of one short call's statement in Postgres.")
     stream_idle_seconds: Seconds = Field(60, description="A stream that moves nothing for so long is cancelled.")

@@ -16,6 +16,7 @@ from modelregistry.v1 import (
     alias_service_pb2_grpc,
     artifact_service_pb2,
     artifact_service_pb2_grpc,
+    audit_service_pb2_grpc,
     model_pb2,
     model_service_pb2,
     model_service_pb2_grpc,
@@ -46,6 +47,7 @@ class Client:
         self.artifacts = artifact_service_pb2_grpc.ArtifactServiceStub(self.channel)
         self.projects = project_service_pb2_grpc.ProjectServiceStub(self.channel)
         self.aliases = alias_service_pb2_grpc.AliasServiceStub(self.channel)
+        self.audit = audit_service_pb2_grpc.AuditServiceStub(self.channel)
         self.system = system_service_pb2_grpc.SystemServiceStub(self.channel)
 
     def register(self, data: bytes = b"weights", **fields: Any) -> model_pb2.Model:

@@ -99,6 +99,7 @@ def serving(
         "max_unary_calls": 8,
         "max_waiting_calls": 64,
         "max_streams": 8,
+        "max_watches": 8,
         "stream_idle_seconds": 60,
         "shutdown_grace_seconds": 5,
         "health_interval_seconds": 1,

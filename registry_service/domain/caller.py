@@ -9,7 +9,8 @@ class Caller:
     """Whoever made the call that the running code serves."""
 
     actor: str = ""
-    """Empty where nobody said who they are, and for what the registry does by itself."""
+    """Who they say they are, a claim that nobody checks as there is no authentication. Empty where nobody said who they
+    are, and for what the registry does by itself."""
     request_id: str = ""
     """Of the call; empty for what the registry does by itself."""
 

@@ -395,6 +395,15 @@ class DatabaseUnavailableError(UnavailableError):
         super().__init__("The database does not answer; try again later.")
 
 
+class ServerStoppingError(UnavailableError):
+    """The server ends a call that would go on for ever, as it stops."""
+
+    reason = "SERVER_STOPPING"
+
+    def __init__(self) -> None:
+        super().__init__("The server stops; go on at another, or here in a moment.")
+
+
 class ArtifactStoreUnavailableError(UnavailableError):
     """The artifact store does not answer."""
 

@@ -14,6 +14,7 @@ from enum import StrEnum
 from typing import Protocol
 
 from registry_service.domain.filter import Node
+from registry_service.domain.listing import MAX_PAGE_BYTES
 from registry_service.domain.models import Json, ModelFields
 
 GENESIS_HASH = "0" * 64
@@ -107,14 +108,33 @@ class EventLog(Protocol):
     def head(self) -> LogHead:
         """Returns where the log ends."""
 
-    def after(self, sequence: int, *, limit: int, filter: Node | None = None) -> Sequence[Event]:  # noqa: A002 - AIP-160's name
-        """Returns the events after a sequence number that match, in order, at most `limit`."""
+    def after(
+        self,
+        sequence: int,
+        *,
+        until: int | None = None,
+        limit: int,
+        max_bytes: int = MAX_PAGE_BYTES,
+        filter: Node | None = None,  # noqa: A002 - AIP-160's name
+    ) -> Sequence[Event]:
+        """Returns the events after a sequence number, and up to `until` (None: the end), that match, in order.
 
-    def before(self, sequence: int | None, *, limit: int, filter: Node | None = None) -> Sequence[Event]:  # noqa: A002 - AIP-160's name
-        """Returns at most `limit` events before a sequence number (None: the end) that match, newest first."""
+        At most `limit`, and no more than fit in `max_bytes` of JSON, but one at
+        least where there is one.
+        """
+
+    def before(
+        self,
+        sequence: int | None,
+        *,
+        limit: int,
+        max_bytes: int = MAX_PAGE_BYTES,
+        filter: Node | None = None,  # noqa: A002 - AIP-160's name
+    ) -> Sequence[Event]:
+        """Returns the events before a sequence number (None: the end) that match, newest first; as many as `after`."""
 
     def verify(self, after: LogHead, *, limit: int) -> tuple[LogHead, BrokenLink | None]:
-        """Checks up to `limit` events after one that is known to be good.
+        """Checks up to `limit` events, fewer where they are large, after one that is known to be good.
 
         Returns the last good one, the same as `after` where there are no more;
         and the first one that is not as it was written, or is missing.

@@ -1,4 +1,4 @@
-r"""The filter language of AIP-160 (https://google.aip.dev/160) over the fields of a model.
+r"""The filter language of AIP-160 (https://google.aip.dev/160) over the fields of a model, or of an event.
 
 `parse` turns a text into a tree of typed nodes, all names resolved and all
 values checked; a storage only has to translate the tree. The grammar is that of
@@ -10,7 +10,8 @@ What a restriction means:
 - A text is equal with exact case; `*` in the value stands for any text and `\*`
   for itself. `:` asks whether it contains the value, whatever the case. The
   order of texts is that of their code points. Precisions are in lower case, so
-  the value is taken so.
+  the value is taken so; an action may be written as the API shows it
+  (`ACTION_MODEL_UPDATED`, or `ACTION_MODEL_*`) or as it is kept (`model.updated`).
 - On a list, `:` and `=` ask whether one element is equal: a text, or an object
   with such a name (for data sets, also with such a digest).
 - On a map, `:` asks whether it has the key; `tags.team` is the value of a key,
@@ -23,7 +24,7 @@ What a restriction means:
 - `field:*` asks whether the field is present: an empty text, list or object is
   not, nor is a JSON null. A key of a map or of JSON is present with an empty
   value too. `= null` and `!= null` say the same.
-- A bare word asks whether the name contains it.
+- A bare word asks whether the name contains it; of an event, the model's name.
 
 Every restriction is true or false, never unknown: an absent value matches
 none, and `NOT` and `!=` are the exact opposites. So `format != "onnx"` and
@@ -73,7 +74,7 @@ class Kind(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Field:
-    """A field of a model, or a value inside one."""
+    """A field of a model or of an event, or a value inside one."""
 
     path: tuple[str, ...]
     """Name of the field, then names and keys inside it; artifact fields by their last name alone."""
@@ -155,19 +156,27 @@ class Not:
 Node = And | Or | Not | Restriction
 
 
-def parse(text: str) -> Node | None:
-    """Parses a filter and checks it against the fields of a model.
+class Subject(Enum):
+    """What a filter is about, and so which fields there are."""
+
+    MODEL = "model"
+    EVENT = "event"
+
+
+def parse(text: str, subject: Subject = Subject.MODEL) -> Node | None:
+    """Parses a filter and checks it against the fields of its subject.
 
     Args:
         text: The filter, as the module describes the language.
+        subject: What it is about.
 
     Returns:
-        The root of the tree, None for a blank filter (every model). Its depth and
+        The root of the tree, None for a blank filter (everything). Its depth and
         size are within MAX_DEPTH and MAX_RESTRICTIONS, and no text in it has a
         NUL or half a surrogate pair.
 
     Raises:
-        InvalidFilterError: The text is no filter, names no field of a model,
+        InvalidFilterError: The text is no filter, names no field of its subject,
             compares what cannot be compared, or is beyond a limit. Its position is
             that of the offending token's first character, from 1; the text's
             length plus 1 where the end comes too early.
@@ -177,7 +186,7 @@ def parse(text: str) -> Node | None:
     if unstorable := re.search("[\0\ud800-\udfff]", text):
         raise _error(f"The character U+{ord(unstorable[0]):04X} cannot be stored, nor searched,", unstorable.start())
     tokens = tuple(_tokens(text))
-    return None if tokens[0].kind is _Lexeme.END else _Parser(tokens).filter()
+    return None if tokens[0].kind is _Lexeme.END else _Parser(tokens, _FIELDS[subject]).filter()
 
 
 # ---- Fields
@@ -232,37 +241,59 @@ _ARTIFACT_KINDS: Mapping[str, Kind] = {
     "size": Kind.INTEGER,
     "sha256": Kind.TEXT,
 }
-_FIELDS: Mapping[tuple[str, ...], Field] = {
-    **{(path := tuple(name.split("."))): Field(path, kind) for name, kind in _KINDS.items()},
-    **{
-        (*prefix, name): Field((name,), kind)
-        for name, kind in _ARTIFACT_KINDS.items()
-        for prefix in ((), ("artifact",))
+_EVENT_KINDS: Mapping[str, Kind] = {
+    "sequence": Kind.INTEGER,
+    "time": Kind.TIME,
+    **dict.fromkeys(
+        (
+            "actor",
+            "request_id",
+            "action",
+            "model_id",
+            "project_id",
+            "project_name",
+            "name",
+            "alias",
+            "reason",
+        ),
+        Kind.TEXT,
+    ),
+}
+_Fields = Mapping[tuple[str, ...], Field]
+_FIELDS: Mapping[Subject, _Fields] = {
+    Subject.MODEL: {
+        **{(path := tuple(name.split("."))): Field(path, kind) for name, kind in _KINDS.items()},
+        **{
+            (*prefix, name): Field((name,), kind)
+            for name, kind in _ARTIFACT_KINDS.items()
+            for prefix in ((), ("artifact",))
+        },
     },
+    Subject.EVENT: {(name,): Field((name,), kind) for name, kind in _EVENT_KINDS.items()},
 }
 _NAME = Field(("name",), Kind.TEXT)
 _PRECISION = Field(("precision",), Kind.LIST)
+_ACTION = Field(("action",), Kind.TEXT)
+_ACTION_PREFIX = "ACTION_"
 
 
-def _field_of(path: Sequence["_Token"]) -> Field:
+def _field_of(path: Sequence["_Token"], fields: _Fields) -> Field:
     """Finds the field that the path names, and the key inside it."""
     if len(path) > MAX_DEPTH:
         raise _error(f"A path has at most {MAX_DEPTH} names, this one goes on", path[MAX_DEPTH].start)
     names = tuple(_name_of(token) for token in path)
     for length in range(1, len(names) + 1):
-        declared = _FIELDS.get(names[:length])
+        declared = fields.get(names[:length])
         if declared and declared.kind in {Kind.MAP, Kind.JSON}:
             return _inside(declared, names[length:], path[length:])
         siblings = {
-            known[length - 1]
-            for known in _FIELDS
-            if len(known) >= length and known[: length - 1] == names[: length - 1]
+            known[length - 1] for known in fields if len(known) >= length and known[: length - 1] == names[: length - 1]
         }
         if names[length - 1] not in siblings:
             raise _unknown(path[length - 1], siblings, owner=".".join(names[: length - 1]))
-    if field := _FIELDS.get(names):
+    if field := fields.get(names):
         return field
-    inner = ", ".join(".".join(known) for known in _FIELDS if known[: len(names)] == names)
+    inner = ", ".join(".".join(known) for known in fields if known[: len(names)] == names)
     raise _error(f"{'.'.join(names)} is no value by itself (it has {inner})", path[0].start)
 
 
@@ -305,14 +336,14 @@ _TIME = re.compile(
 _INTEGERS = range(-(2**63), 2**63)
 
 
-def _restriction(field: Field, operator: "_Token", argument: "_Token") -> Node:
+def _restriction(field: Field, operator: "_Token", argument: "_Token", fields: _Fields) -> Node:
     """Types one comparison; the errors point at the operator or at the argument."""
     if operator.text == "!=":
-        return _negated(_compared(field, Comparator.EQUAL, operator, argument))
-    return _compared(field, Comparator(operator.text), operator, argument)
+        return _negated(_compared(field, Comparator.EQUAL, operator, argument, fields))
+    return _compared(field, Comparator(operator.text), operator, argument, fields)
 
 
-def _compared(field: Field, comparator: Comparator, operator: "_Token", argument: "_Token") -> Node:
+def _compared(field: Field, comparator: Comparator, operator: "_Token", argument: "_Token", fields: _Fields) -> Node:
     if comparator is Comparator.CONTAINS and argument.pattern.is_any:
         return Restriction(field, Comparator.PRESENT)
     if argument.text == "null" and comparator is not Comparator.CONTAINS:
@@ -326,7 +357,7 @@ def _compared(field: Field, comparator: Comparator, operator: "_Token", argument
         case Kind.LIST:
             return Restriction(field, Comparator.EQUAL, _element(field, comparator, operator, argument))
         case Kind.MAP | Kind.OBJECT:
-            return _member(field, comparator, operator, argument)
+            return _member(field, comparator, operator, argument, fields)
         case Kind.TEXT | Kind.ELEMENT | Kind.JSON:
             is_json = field.kind is Kind.JSON
             return Restriction(
@@ -336,7 +367,7 @@ def _compared(field: Field, comparator: Comparator, operator: "_Token", argument
 
 def _pattern(field: Field, comparator: Comparator, operator: "_Token", argument: "_Token") -> Pattern:
     if comparator in {Comparator.EQUAL, Comparator.CONTAINS}:
-        return argument.pattern
+        return _action(argument.pattern) if field == _ACTION else argument.pattern
     if field.kind is Kind.ELEMENT:
         raise _error(
             f"{_shown_field(field)} is {field.kind.value}, which {operator.text} cannot compare,", operator.start
@@ -344,6 +375,15 @@ def _pattern(field: Field, comparator: Comparator, operator: "_Token", argument:
     if argument.pattern.literal is None:
         raise _error(f"{operator.text} compares with no wildcard (write \\* for the character), as is", argument.start)
     return argument.pattern
+
+
+def _action(pattern: Pattern) -> Pattern:
+    """Writes an action as it is kept: `ACTION_ALIAS_ROLLED_BACK` is alias.rolled_back."""
+    if not pattern.parts[0].startswith(_ACTION_PREFIX):
+        return pattern
+    # No text has a NUL, so it can stand for the wildcards.
+    text = "\0".join(pattern.parts).removeprefix(_ACTION_PREFIX).lower().replace("_", ".", 1)
+    return Pattern(tuple(text.split("\0")))
 
 
 def _element(field: Field, comparator: Comparator, operator: "_Token", argument: "_Token") -> Pattern:
@@ -354,7 +394,9 @@ def _element(field: Field, comparator: Comparator, operator: "_Token", argument:
     return argument.pattern
 
 
-def _member(field: Field, comparator: Comparator, operator: "_Token", argument: "_Token") -> Restriction:
+def _member(
+    field: Field, comparator: Comparator, operator: "_Token", argument: "_Token", fields: _Fields
+) -> Restriction:
     if comparator is not Comparator.CONTAINS:
         raise _error(
             f"{_shown_field(field)} is {field.kind.value}, which {operator.text} cannot compare "
@@ -366,7 +408,7 @@ def _member(field: Field, comparator: Comparator, operator: "_Token", argument: 
         raise _error("A key has no wildcard (write \\* for the character)", argument.start)
     if field.kind is Kind.MAP:
         return Restriction(_inside(field, (key,), [argument]), Comparator.PRESENT)
-    inner = {known[-1]: found for known, found in _FIELDS.items() if known[:-1] == field.path}
+    inner = {known[-1]: found for known, found in fields.items() if known[:-1] == field.path}
     if key not in inner:
         raise _unknown(argument, set(inner), owner=_shown_field(field))
     return Restriction(inner[key], Comparator.PRESENT)
@@ -543,8 +585,9 @@ def _unescaped(text: str, start: int) -> Pattern:
 class _Parser:
     """Recursive descent over the EBNF of AIP-160; as deep as the parentheses, which are limited."""
 
-    def __init__(self, tokens: Sequence[_Token]) -> None:
+    def __init__(self, tokens: Sequence[_Token], fields: _Fields) -> None:
         self._tokens = tokens
+        self._fields = fields
         self._next = 0
         self._restrictions = 0
 
@@ -607,7 +650,7 @@ class _Parser:
             raise _error(f"A filter has at most {MAX_RESTRICTIONS} restrictions, here is one more", path[0].start)
         if self._peek().kind is _Lexeme.COMPARATOR:
             operator = self._take()
-            return _restriction(_field_of(path), operator, self._argument(operator))
+            return _restriction(_field_of(path, self._fields), operator, self._argument(operator), self._fields)
         if len(path) == 1 and path[0].is_keyword("and", "or", "not"):
             keyword = path[0].text
             raise _error(

@@ -111,11 +111,14 @@ def encode_page_token(query: Sequence[str], values: Sequence[SortValue]) -> str:
     return base64.urlsafe_b64encode(data.encode()).decode().rstrip("=")
 
 
-def decode_page_token(token: str, query: Sequence[str], kinds: Sequence[type]) -> tuple[SortValue, ...] | None:
+def decode_page_token(
+    token: str, query: Sequence[str], kinds: Sequence[type], field: str = "page_token"
+) -> tuple[SortValue, ...] | None:
     """Returns what `encode_page_token` was given, None for an empty token.
 
     `kinds` are the types of the values; whatever a client made up passes only
-    where it fits them, and then is no more than a place to start from.
+    where it fits them, and then is no more than a place to start from. `field` is
+    the token's name in the request.
 
     Raises:
         InvalidArgumentError: It is no token, or one of another query.
@@ -127,11 +130,11 @@ def decode_page_token(token: str, query: Sequence[str], kinds: Sequence[type]) -
         fingerprint, encoded = data
         values = tuple(_time(v["t"]) if isinstance(v, dict) else v for v in encoded)
     except (binascii.Error, ValueError, OverflowError, TypeError, KeyError, RecursionError) as error:
-        raise InvalidArgumentError.of("page_token", "is not a token that this service gave.") from error
+        raise InvalidArgumentError.of(field, "is not a token that this service gave.") from error
     if fingerprint != _fingerprint(query):
-        raise InvalidArgumentError.of("page_token", "belongs to another filter or order.")
+        raise InvalidArgumentError.of(field, "belongs to another filter or order.")
     if len(values) != len(kinds) or not all(map(_fits, values, kinds)):
-        raise InvalidArgumentError.of("page_token", "is not a token that this service gave.")
+        raise InvalidArgumentError.of(field, "is not a token that this service gave.")
     return values
 
 

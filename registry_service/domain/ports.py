@@ -5,6 +5,7 @@ an exception has changed nothing, unless its connection broke while it was
 committed: then nobody knows, and callers must be right either way.
 """
 
+import threading
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from datetime import timedelta
@@ -165,6 +166,13 @@ class Database(Protocol):
 
     def transaction(self) -> AbstractContextManager[Transaction]:
         """Begins one; it is committed at the end of the block, or rolled back by an exception."""
+
+    def wakes(self, event: threading.Event) -> AbstractContextManager[None]:
+        """Sets the event whenever the log of changes may have grown, until the end of the block.
+
+        Only a hint, that saves looking all the time: one may get lost, and one may
+        come for nothing. Never raises.
+        """
 
     def check(self) -> None:
         """Returns when the database answers (`DatabaseUnavailableError` otherwise)."""

@@ -29,6 +29,8 @@ _GRPC_ROUTES = (
     ({"path": "/modelregistry.v1.ProjectService/ImportModels"}, 7200),
     ({"path": "/modelregistry.v1.DocumentedRestService/ImportModels"}, 7200),
     ({"path": "/modelregistry.v1.AliasService/SetAlias"}, 3600),
+    # The like, of the whole log.
+    ({"path": "/modelregistry.v1.AuditService/VerifyAuditLog"}, 3600),
     ({"prefix": "/modelregistry.v1."}, _IDLE_SECONDS),
     ({"prefix": "/grpc.health.v1."}, _IDLE_SECONDS),
     ({"prefix": "/grpc.reflection."}, _IDLE_SECONDS),

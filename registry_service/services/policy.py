@@ -14,3 +14,4 @@ class Policy:
     upload_ttl: timedelta
     registration_lease: timedelta
     bucket_name: str
+    watch_heartbeat: timedelta

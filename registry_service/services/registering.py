@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from registry_service.domain.artifact_store import ArtifactStore, new_object_key
+from registry_service.domain.caller import current_caller
 from registry_service.domain.errors import ArtifactLostError, InvalidArtifactError, LeaseLostError, NotAnArchiveError
 from registry_service.domain.models import (
     MUTABLE_FIELDS,
@@ -195,6 +196,7 @@ def new_model(spec: ModelSpec, key: str, size: int, sha256: str, policy: Policy)
         documented_precision=spec.documented_precision,
         create_time=now,
         update_time=now,
+        creator=current_caller.get().actor,
         artifact=Artifact(
             file_name=spec.artifact.file_name,
             media_type=spec.artifact.media_type,

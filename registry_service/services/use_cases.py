@@ -13,6 +13,7 @@ from registry_service.services.aliasing import (
     RollbackAlias,
     SetAlias,
 )
+from registry_service.services.auditing import ListEvents, VerifyLog
 from registry_service.services.changing import DeleteModel, UpdateModel
 from registry_service.services.policy import Policy
 from registry_service.services.projects import GetProject, ImportModels, ListProjects
@@ -35,6 +36,7 @@ from registry_service.services.uploading import (
     GetUpload,
     WriteUpload,
 )
+from registry_service.services.watching import WatchModels
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,6 +61,9 @@ class UseCases:
     list_projects: ListProjects
     get_project: GetProject
     import_models: ImportModels
+    list_events: ListEvents
+    verify_log: VerifyLog
+    watch_models: WatchModels
     sweep: Sweep
     set_alias: SetAlias
     get_alias: GetAlias
@@ -92,6 +97,9 @@ class UseCases:
             list_projects=ListProjects(geti),
             get_project=GetProject(geti),
             import_models=ImportModels(geti, register_model),
+            list_events=ListEvents(database),
+            verify_log=VerifyLog(database),
+            watch_models=WatchModels(database, policy),
             sweep=Sweep(database, discard),
             set_alias=SetAlias(database, VerifyArtifact(database, store)),
             get_alias=GetAlias(database),

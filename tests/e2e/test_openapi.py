@@ -19,6 +19,8 @@ from registry_service.transport.http_routes import http_routes
 from tests.products import Product
 
 _EXAMPLES = 25
+# Its answer has no end.
+_WATCH = ("GET", "/v1/models:watch")
 
 
 @pytest.fixture(scope="module")
@@ -57,7 +59,7 @@ def test_the_description_has_every_http_method_of_the_protos_and_no_other(docume
     assert described == bound
 
 
-@pytest.mark.parametrize(("method", "path"), operations())
+@pytest.mark.parametrize(("method", "path"), [operation for operation in operations() if operation != _WATCH])
 def test_whatever_is_sent_the_answer_is_described_and_no_server_error(
     api: schemathesis.BaseSchema, method: str, path: str
 ) -> None:
@@ -69,6 +71,22 @@ def test_whatever_is_sent_the_answer_is_described_and_no_server_error(
             # Without a Geti, the documented answer is a 500 that says so.
             checks.remove(not_a_server_error)
         case.call_and_validate(checks=checks, timeout=30)
+
+    send()
+
+
+def test_whatever_is_asked_of_a_watch_its_answer_begins_and_is_no_server_error(
+    api: schemathesis.BaseSchema, product: Product
+) -> None:
+    method, path = _WATCH
+
+    @given(case=api[path][method].as_strategy())
+    @settings(max_examples=_EXAMPLES, deadline=None, database=None, suppress_health_check=list(HealthCheck))
+    def send(case: schemathesis.Case[Any]) -> None:
+        with httpx.stream(method, f"{product.rest_url}{path}", params=case.query, timeout=30) as answer:
+            assert answer.status_code < 500
+            assert answer.headers["content-type"] == "application/json"
+            assert next(answer.iter_bytes())
 
     send()
 

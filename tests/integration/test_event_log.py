@@ -7,6 +7,7 @@ from sqlalchemy import Engine, text
 from sqlalchemy.exc import DBAPIError
 
 from registry_service.domain.events import GENESIS_HASH, Action, BrokenLink, Change, Event, Lineage, LogHead
+from registry_service.domain.filter import Subject, parse
 from registry_service.storage.sql.repositories import SqlDatabase
 from tests.registry import RunningRegistry
 
@@ -153,6 +154,13 @@ class TestTampering:
                 6,
                 "does not follow the event before it.",
             ),
+            ("UPDATE audit_head SET sequence = 4", 5, "is not where the log was left."),
+            ("DELETE FROM audit_head", 1, "cannot follow: the log has no head."),
+            (
+                "UPDATE audit_events SET sequence = -1 WHERE sequence = 1",
+                -1,
+                "is before the first event.",
+            ),
         ],
     )
     @pytest.mark.parametrize("limit", [2, 1000])
@@ -161,6 +169,42 @@ class TestTampering:
     ) -> None:
         tamper(engine, statement)
         assert verify(log, limit) == BrokenLink(sequence=sequence, description=description)
+
+
+class TestPages:
+    """What of the log is read at once."""
+
+    @pytest.fixture
+    def log(self, database: SqlDatabase) -> SqlDatabase:
+        for number in range(1, 8):
+            with database.transaction() as transaction:
+                transaction.events.record(
+                    Change(
+                        action=Action.MODEL_UPDATED,
+                        lineage=Lineage(name="even" if number % 2 == 0 else "odd"),
+                        model_id="m",
+                        after={"overview": "x" * 1000},
+                    )
+                )
+        return database
+
+    @pytest.mark.parametrize(
+        ("max_bytes", "expected"), [(1, [3]), (1500, [3, 4]), (2500, [3, 4, 5]), (10**6, [3, 4, 5, 6])]
+    )
+    def test_a_page_is_bounded_in_bytes_and_has_one_event_at_least(
+        self, log: SqlDatabase, max_bytes: int, expected: list[int]
+    ) -> None:
+        with log.transaction() as transaction:
+            after = transaction.events.after(2, limit=4, max_bytes=max_bytes)
+            before = transaction.events.before(6, limit=4, max_bytes=max_bytes)
+        assert [event.sequence for event in after] == expected
+        assert [event.sequence for event in before] == [8 - sequence for sequence in expected]
+
+    def test_a_page_ends_where_it_is_told_to(self, log: SqlDatabase) -> None:
+        node = parse("name = odd", Subject.EVENT)
+        with log.transaction() as transaction:
+            assert [event.sequence for event in transaction.events.after(1, until=5, limit=9, filter=node)] == [3, 5]
+            assert [event.sequence for event in transaction.events.before(5, limit=9, filter=node)] == [3, 1]
 
 
 class TestModels:

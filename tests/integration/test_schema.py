@@ -165,6 +165,16 @@ MOVE: dict[str, str] = {
     "reason": "''",
     "request_id": "''",
 }
+EVENT: dict[str, str] = {
+    "actor": "''",
+    "request_id": "''",
+    "action": "'model.updated'",
+    "name": "'n'",
+    "model_id": "'m'",
+    "alias": "''",
+    "reason": "''",
+}
+HEAD: dict[str, str] = {"sequence": "0", "time": "now()", "hash": "''"}
 ROWS = {
     "aliases": ALIAS,
     "alias_moves": MOVE,
@@ -172,6 +182,8 @@ ROWS = {
     "uploads": UPLOAD,
     "upload_parts": PART,
     "unreferenced_objects": {"object_key": "'k'", "due_time": "now()"},
+    "audit_events": EVENT,
+    "audit_head": HEAD,
 }
 NEEDED = {"upload_parts": "uploads", "alias_moves": "aliases"}
 OTHER = {"id": "'another-0123456789'", "object_key": "'another'"}
@@ -180,6 +192,14 @@ OTHER = {"id": "'another-0123456789'", "object_key": "'another'"}
 def insert(connection: Connection, table: str, **changes: str) -> None:
     values = ROWS[table] | changes
     connection.execute(text(f"INSERT INTO {table} ({', '.join(values)}) VALUES ({', '.join(values.values())})"))
+
+
+def prepare(connection: Connection, table: str) -> None:
+    """Makes room for a row, and what it refers to."""
+    if table in NEEDED:
+        insert(connection, NEEDED[table])
+    if table == "audit_head":
+        connection.execute(text("DELETE FROM audit_head"))
 
 
 def constraint_of(error: IntegrityError) -> str | None:
@@ -241,6 +261,7 @@ class TestConstraints:
             ("alias_moves", "ck_alias_moves_revision", {"revision": "0"}),
             *(("alias_moves", "ck_alias_moves_target", {name: "NULL"}) for name in ("model_id", "version", "sha256")),
             ("alias_moves", "ck_alias_moves_target", {"kind": "'deleted'"}),
+            ("audit_head", "ck_audit_head_only_one", {"id": "2"}),
             *(
                 (table, None, {column: "NULL"})
                 for table, columns in (
@@ -250,6 +271,9 @@ class TestConstraints:
                     ("unreferenced_objects", ["object_key", "due_time"]),
                     ("aliases", list(ALIAS)),
                     ("alias_moves", [name for name in MOVE if name not in {"model_id", "version", "sha256"}]),
+                    # The others are the trigger's.
+                    ("audit_events", list(EVENT)),
+                    ("audit_head", list(HEAD)),
                 )
                 for column in columns
             ),
@@ -259,8 +283,7 @@ class TestConstraints:
         self, engine: Engine, table: str, constraint: str | None, changes: dict[str, str]
     ) -> None:
         with engine.connect() as connection:
-            if table in NEEDED:
-                insert(connection, NEEDED[table])
+            prepare(connection, table)
             savepoint = connection.begin_nested()
             insert(connection, table)  # is well but for the change
             savepoint.rollback()
@@ -285,18 +308,29 @@ class TestConstraints:
             ("aliases", "uq_aliases_identity", {"project_id": "'p'"}, {"project_id": "'p'"}),
             ("alias_moves", "pk_alias_moves", {}, {"time": "now()"}),
             ("alias_moves", "uq_alias_moves_time", {}, {"revision": "2"}),
+            ("audit_head", "pk_audit_head", {}, {}),
         ],
     )
     def test_duplicates_are_refused(
         self, engine: Engine, table: str, constraint: str, first: dict[str, str], second: dict[str, str]
     ) -> None:
         with engine.connect() as connection:
-            if table in NEEDED:
-                insert(connection, NEEDED[table])
+            prepare(connection, table)
             insert(connection, table, **first)
             with pytest.raises(IntegrityError) as caught:
                 insert(connection, table, **second)
         assert constraint_of(caught.value) == constraint
+
+    def test_no_two_events_have_one_number(self, engine: Engine) -> None:
+        with engine.connect() as connection:
+            insert(connection, "audit_events")
+            connection.execute(text("CREATE TEMPORARY TABLE copy AS SELECT * FROM audit_events"))
+            connection.execute(text("ALTER TABLE copy DROP COLUMN json_bytes"))
+            # The trigger would give it another.
+            connection.execute(text("SET LOCAL session_replication_role = replica"))
+            with pytest.raises(IntegrityError) as caught:
+                connection.execute(text("INSERT INTO audit_events SELECT * FROM copy"))
+        assert constraint_of(caught.value) == "pk_audit_events"
 
     @pytest.mark.parametrize(
         "changes",

@@ -8,7 +8,7 @@ import threading
 import uuid
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from datetime import UTC, datetime
 from typing import Any
 
@@ -329,6 +329,9 @@ class TestWriters:
 
             def check(self) -> None:
                 parts.database.check()
+
+            def wakes(self, event: threading.Event) -> AbstractContextManager[None]:
+                return parts.database.wakes(event)
 
             @contextmanager
             def transaction(self) -> Iterator[Transaction]:

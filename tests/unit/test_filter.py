@@ -20,6 +20,7 @@ from registry_service.domain.filter import (
     Or,
     Pattern,
     Restriction,
+    Subject,
     Value,
     parse,
 )
@@ -400,6 +401,39 @@ PIECES = st.sampled_from(
         ),
     ]
 )
+
+
+class TestEvents:
+    """The same language over the fields of an event."""
+
+    @pytest.mark.parametrize(
+        ("text", "expected"),
+        [
+            ("sequence > 5 yolo", "(sequence > 5 and name : yolo)"),
+            ("time >= 2026-01-01", "time >= 2026-01-01 00:00:00+00:00"),
+            (
+                "actor = a request_id = b alias = c reason : d",
+                "(actor = a and request_id = b and alias = c and reason : d)",
+            ),
+            ("model_id = m OR project_id = p OR project_name:*", "(model_id = m or project_id = p or project_name :*)"),
+            ("action = ACTION_ALIAS_ROLLED_BACK", "action = alias.rolled_back"),
+            ("action = 'ACTION_ALIAS_*'", "action = alias.*"),
+            ("action = 'ACTION_*_DELETED'", "action = *.deleted"),
+            ("action = 'model.*'", "action = model.*"),
+        ],
+    )
+    def test_filters(self, text: str, expected: str) -> None:
+        assert outline(parse(text, Subject.EVENT)) == expected
+
+    @pytest.mark.parametrize("text", ["score > 1", "after.score > 1", "hash = a", "artifact.size = 1", "tags : a"])
+    def test_other_fields_are_none(self, text: str) -> None:
+        with pytest.raises(InvalidFilterError, match="There is no field"):
+            parse(text, Subject.EVENT)
+
+    def test_a_model_has_none_of_an_events_fields(self) -> None:
+        for name in ("sequence", "time", "actor", "request_id", "action", "model_id", "alias", "reason"):
+            with pytest.raises(InvalidFilterError, match="There is no field"):
+                parse(f"{name} = 1")
 
 
 class TestAnyText:

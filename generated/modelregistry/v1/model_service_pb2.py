@@ -25,10 +25,11 @@ _sym_db = _symbol_database.Default()
 from google.api import annotations_pb2 as google_dot_api_dot_annotations__pb2
 from google.api import field_behavior_pb2 as google_dot_api_dot_field__behavior__pb2
 from google.protobuf import field_mask_pb2 as google_dot_protobuf_dot_field__mask__pb2
+from modelregistry.v1 import audit_pb2 as modelregistry_dot_v1_dot_audit__pb2
 from modelregistry.v1 import model_pb2 as modelregistry_dot_v1_dot_model__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n$modelregistry/v1/model_service.proto\x12\x10modelregistry.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a google/protobuf/field_mask.proto\x1a\x1cmodelregistry/v1/model.proto\"a\n\x0c\x41rtifactSpec\x12\x11\n\tfile_name\x18\x01 \x01(\t\x12\x12\n\nmedia_type\x18\x02 \x01(\t\x12\x11\n\x04size\x18\x03 \x01(\x03H\x00\x88\x01\x01\x12\x0e\n\x06sha256\x18\x04 \x01(\tB\x07\n\x05_size\"k\n\tModelSpec\x12,\n\x05model\x18\x01 \x01(\x0b\x32\x17.modelregistry.v1.ModelB\x04\xe2\x41\x01\x02\x12\x30\n\x08\x61rtifact\x18\x02 \x01(\x0b\x32\x1e.modelregistry.v1.ArtifactSpec\"_\n\x14RegisterModelRequest\x12+\n\x04spec\x18\x01 \x01(\x0b\x32\x1b.modelregistry.v1.ModelSpecH\x00\x12\x0f\n\x05\x63hunk\x18\x02 \x01(\x0cH\x00\x42\t\n\x07payload\"?\n\x15RegisterModelResponse\x12&\n\x05model\x18\x01 \x01(\x0b\x32\x17.modelregistry.v1.Model\"#\n\x0fGetModelRequest\x12\x10\n\x02id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\":\n\x10GetModelResponse\x12&\n\x05model\x18\x01 \x01(\x0b\x32\x17.modelregistry.v1.Model\"\\\n\x11ListModelsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\x12\x0e\n\x06\x66ilter\x18\x03 \x01(\t\x12\x10\n\x08order_by\x18\x04 \x01(\t\"V\n\x12ListModelsResponse\x12\'\n\x06models\x18\x01 \x03(\x0b\x32\x17.modelregistry.v1.Model\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"s\n\x12UpdateModelRequest\x12,\n\x05model\x18\x01 \x01(\x0b\x32\x17.modelregistry.v1.ModelB\x04\xe2\x41\x01\x02\x12/\n\x0bupdate_mask\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.FieldMask\"=\n\x13UpdateModelResponse\x12&\n\x05model\x18\x01 \x01(\x0b\x32\x17.modelregistry.v1.Model\"Z\n\x12\x44\x65leteModelRequest\x12\x10\n\x02id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x0c\n\x04\x65tag\x18\x02 \x01(\t\x12\x15\n\rallow_missing\x18\x03 \x01(\x08\x12\r\n\x05\x66orce\x18\x04 \x01(\x08\"\x15\n\x13\x44\x65leteModelResponse2\xc3\x04\n\x0cModelService\x12\x62\n\rRegisterModel\x12&.modelregistry.v1.RegisterModelRequest\x1a\'.modelregistry.v1.RegisterModelResponse(\x01\x12j\n\x08GetModel\x12!.modelregistry.v1.GetModelRequest\x1a\".modelregistry.v1.GetModelResponse\"\x17\x82\xd3\xe4\x93\x02\x11\x12\x0f/v1/models/{id}\x12k\n\nListModels\x12#.modelregistry.v1.ListModelsRequest\x1a$.modelregistry.v1.ListModelsResponse\"\x12\x82\xd3\xe4\x93\x02\x0c\x12\n/v1/models\x12\x80\x01\n\x0bUpdateModel\x12$.modelregistry.v1.UpdateModelRequest\x1a%.modelregistry.v1.UpdateModelResponse\"$\x82\xd3\xe4\x93\x02\x1e\x32\x15/v1/models/{model.id}:\x05model\x12s\n\x0b\x44\x65leteModel\x12$.modelregistry.v1.DeleteModelRequest\x1a%.modelregistry.v1.DeleteModelResponse\"\x17\x82\xd3\xe4\x93\x02\x11*\x0f/v1/models/{id}b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n$modelregistry/v1/model_service.proto\x12\x10modelregistry.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a google/protobuf/field_mask.proto\x1a\x1cmodelregistry/v1/audit.proto\x1a\x1cmodelregistry/v1/model.proto\"a\n\x0c\x41rtifactSpec\x12\x11\n\tfile_name\x18\x01 \x01(\t\x12\x12\n\nmedia_type\x18\x02 \x01(\t\x12\x11\n\x04size\x18\x03 \x01(\x03H\x00\x88\x01\x01\x12\x0e\n\x06sha256\x18\x04 \x01(\tB\x07\n\x05_size\"k\n\tModelSpec\x12,\n\x05model\x18\x01 \x01(\x0b\x32\x17.modelregistry.v1.ModelB\x04\xe2\x41\x01\x02\x12\x30\n\x08\x61rtifact\x18\x02 \x01(\x0b\x32\x1e.modelregistry.v1.ArtifactSpec\"_\n\x14RegisterModelRequest\x12+\n\x04spec\x18\x01 \x01(\x0b\x32\x1b.modelregistry.v1.ModelSpecH\x00\x12\x0f\n\x05\x63hunk\x18\x02 \x01(\x0cH\x00\x42\t\n\x07payload\"?\n\x15RegisterModelResponse\x12&\n\x05model\x18\x01 \x01(\x0b\x32\x17.modelregistry.v1.Model\"#\n\x0fGetModelRequest\x12\x10\n\x02id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\":\n\x10GetModelResponse\x12&\n\x05model\x18\x01 \x01(\x0b\x32\x17.modelregistry.v1.Model\"\\\n\x11ListModelsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\x12\x0e\n\x06\x66ilter\x18\x03 \x01(\t\x12\x10\n\x08order_by\x18\x04 \x01(\t\"V\n\x12ListModelsResponse\x12\'\n\x06models\x18\x01 \x03(\x0b\x32\x17.modelregistry.v1.Model\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"s\n\x12UpdateModelRequest\x12,\n\x05model\x18\x01 \x01(\x0b\x32\x17.modelregistry.v1.ModelB\x04\xe2\x41\x01\x02\x12/\n\x0bupdate_mask\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.FieldMask\"=\n\x13UpdateModelResponse\x12&\n\x05model\x18\x01 \x01(\x0b\x32\x17.modelregistry.v1.Model\"Z\n\x12\x44\x65leteModelRequest\x12\x10\n\x02id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x0c\n\x04\x65tag\x18\x02 \x01(\t\x12\x15\n\rallow_missing\x18\x03 \x01(\x08\x12\r\n\x05\x66orce\x18\x04 \x01(\x08\"\x15\n\x13\x44\x65leteModelResponse\"R\n\x12WatchModelsRequest\x12\x0e\n\x06\x66ilter\x18\x01 \x01(\t\x12\x14\n\x0cresume_token\x18\x02 \x01(\t\x12\x16\n\x0e\x66rom_beginning\x18\x03 \x01(\x08\"X\n\x13WatchModelsResponse\x12+\n\x05\x65vent\x18\x01 \x01(\x0b\x32\x1c.modelregistry.v1.AuditEvent\x12\x14\n\x0cresume_token\x18\x02 \x01(\t2\xbb\x05\n\x0cModelService\x12\x62\n\rRegisterModel\x12&.modelregistry.v1.RegisterModelRequest\x1a\'.modelregistry.v1.RegisterModelResponse(\x01\x12j\n\x08GetModel\x12!.modelregistry.v1.GetModelRequest\x1a\".modelregistry.v1.GetModelResponse\"\x17\x82\xd3\xe4\x93\x02\x11\x12\x0f/v1/models/{id}\x12k\n\nListModels\x12#.modelregistry.v1.ListModelsRequest\x1a$.modelregistry.v1.ListModelsResponse\"\x12\x82\xd3\xe4\x93\x02\x0c\x12\n/v1/models\x12\x80\x01\n\x0bUpdateModel\x12$.modelregistry.v1.UpdateModelRequest\x1a%.modelregistry.v1.UpdateModelResponse\"$\x82\xd3\xe4\x93\x02\x1e\x32\x15/v1/models/{model.id}:\x05model\x12s\n\x0b\x44\x65leteModel\x12$.modelregistry.v1.DeleteModelRequest\x1a%.modelregistry.v1.DeleteModelResponse\"\x17\x82\xd3\xe4\x93\x02\x11*\x0f/v1/models/{id}\x12v\n\x0bWatchModels\x12$.modelregistry.v1.WatchModelsRequest\x1a%.modelregistry.v1.WatchModelsResponse\"\x18\x82\xd3\xe4\x93\x02\x12\x12\x10/v1/models:watch0\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -51,30 +52,36 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_MODELSERVICE'].methods_by_name['UpdateModel']._serialized_options = b'\202\323\344\223\002\0362\025/v1/models/{model.id}:\005model'
   _globals['_MODELSERVICE'].methods_by_name['DeleteModel']._loaded_options = None
   _globals['_MODELSERVICE'].methods_by_name['DeleteModel']._serialized_options = b'\202\323\344\223\002\021*\017/v1/models/{id}'
-  _globals['_ARTIFACTSPEC']._serialized_start=185
-  _globals['_ARTIFACTSPEC']._serialized_end=282
-  _globals['_MODELSPEC']._serialized_start=284
-  _globals['_MODELSPEC']._serialized_end=391
-  _globals['_REGISTERMODELREQUEST']._serialized_start=393
-  _globals['_REGISTERMODELREQUEST']._serialized_end=488
-  _globals['_REGISTERMODELRESPONSE']._serialized_start=490
-  _globals['_REGISTERMODELRESPONSE']._serialized_end=553
-  _globals['_GETMODELREQUEST']._serialized_start=555
-  _globals['_GETMODELREQUEST']._serialized_end=590
-  _globals['_GETMODELRESPONSE']._serialized_start=592
-  _globals['_GETMODELRESPONSE']._serialized_end=650
-  _globals['_LISTMODELSREQUEST']._serialized_start=652
-  _globals['_LISTMODELSREQUEST']._serialized_end=744
-  _globals['_LISTMODELSRESPONSE']._serialized_start=746
-  _globals['_LISTMODELSRESPONSE']._serialized_end=832
-  _globals['_UPDATEMODELREQUEST']._serialized_start=834
-  _globals['_UPDATEMODELREQUEST']._serialized_end=949
-  _globals['_UPDATEMODELRESPONSE']._serialized_start=951
-  _globals['_UPDATEMODELRESPONSE']._serialized_end=1012
-  _globals['_DELETEMODELREQUEST']._serialized_start=1014
-  _globals['_DELETEMODELREQUEST']._serialized_end=1104
-  _globals['_DELETEMODELRESPONSE']._serialized_start=1106
-  _globals['_DELETEMODELRESPONSE']._serialized_end=1127
-  _globals['_MODELSERVICE']._serialized_start=1130
-  _globals['_MODELSERVICE']._serialized_end=1709
+  _globals['_MODELSERVICE'].methods_by_name['WatchModels']._loaded_options = None
+  _globals['_MODELSERVICE'].methods_by_name['WatchModels']._serialized_options = b'\202\323\344\223\002\022\022\020/v1/models:watch'
+  _globals['_ARTIFACTSPEC']._serialized_start=215
+  _globals['_ARTIFACTSPEC']._serialized_end=312
+  _globals['_MODELSPEC']._serialized_start=314
+  _globals['_MODELSPEC']._serialized_end=421
+  _globals['_REGISTERMODELREQUEST']._serialized_start=423
+  _globals['_REGISTERMODELREQUEST']._serialized_end=518
+  _globals['_REGISTERMODELRESPONSE']._serialized_start=520
+  _globals['_REGISTERMODELRESPONSE']._serialized_end=583
+  _globals['_GETMODELREQUEST']._serialized_start=585
+  _globals['_GETMODELREQUEST']._serialized_end=620
+  _globals['_GETMODELRESPONSE']._serialized_start=622
+  _globals['_GETMODELRESPONSE']._serialized_end=680
+  _globals['_LISTMODELSREQUEST']._serialized_start=682
+  _globals['_LISTMODELSREQUEST']._serialized_end=774
+  _globals['_LISTMODELSRESPONSE']._serialized_start=776
+  _globals['_LISTMODELSRESPONSE']._serialized_end=862
+  _globals['_UPDATEMODELREQUEST']._serialized_start=864
+  _globals['_UPDATEMODELREQUEST']._serialized_end=979
+  _globals['_UPDATEMODELRESPONSE']._serialized_start=981
+  _globals['_UPDATEMODELRESPONSE']._serialized_end=1042
+  _globals['_DELETEMODELREQUEST']._serialized_start=1044
+  _globals['_DELETEMODELREQUEST']._serialized_end=1134
+  _globals['_DELETEMODELRESPONSE']._serialized_start=1136
+  _globals['_DELETEMODELRESPONSE']._serialized_end=1157
+  _globals['_WATCHMODELSREQUEST']._serialized_start=1159
+  _globals['_WATCHMODELSREQUEST']._serialized_end=1241
+  _globals['_WATCHMODELSRESPONSE']._serialized_start=1243
+  _globals['_WATCHMODELSRESPONSE']._serialized_end=1331
+  _globals['_MODELSERVICE']._serialized_start=1334
+  _globals['_MODELSERVICE']._serialized_end=2033
 # @@protoc_insertion_point(module_scope)

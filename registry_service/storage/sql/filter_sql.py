@@ -48,41 +48,52 @@ _ELEMENT_NAMES: Mapping[tuple[str, ...], tuple[str, ...]] = {
 }
 
 
-def where(node: Node, models: FromClause) -> ColumnElement[bool]:
+IndexHelp = Mapping[str, Callable[[FromClause, str], ColumnElement[bool]]]
+"""By columns, what says nothing that equality with a text does not, but as an index has it."""
+
+
+def _prefix_is(name: str) -> Callable[[FromClause, str], ColumnElement[bool]]:
+    # The index for ordering needs one look, that of trigrams many.
+    return lambda models, value: sort_expression(name, models) == value[:SORT_PREFIX]
+
+
+MODEL_INDEXES: IndexHelp = {name: _prefix_is(name) for name in SORTED_TEXTS}
+EVENT_INDEXES: IndexHelp = {
+    "name": lambda events, value: func.text_digest(events.c.name) == func.text_digest(value),
+}
+
+
+def where(node: Node, table: FromClause, indexes: IndexHelp = MODEL_INDEXES) -> ColumnElement[bool]:
     """Translates a filter into the condition of a WHERE.
 
     Args:
         node: What `parse` gave.
-        models: The table of models, or an alias of it; its columns have the names
-            of the fields, precision as text[], and lists (but precision), maps and
-            objects as JSONB.
+        table: The table of models or of events, or an alias of it; its columns
+            have the names of the fields, precision as text[], and lists (but
+            precision), maps and objects as JSONB.
+        indexes: The table's.
 
     Returns:
         The condition. Every value of the filter is a bound parameter. It is NULL
-        or false for a model that the filter does not match, so it must not be
+        or false for a row that the filter does not match, so it must not be
         negated: negate the filter.
     """
-    return _condition(node, models, is_negated=False)
+    return _condition(node, table, indexes, is_negated=False)
 
 
-def _condition(node: Node, models: FromClause, *, is_negated: bool) -> ColumnElement[bool]:
+def _condition(node: Node, table: FromClause, indexes: IndexHelp, *, is_negated: bool) -> ColumnElement[bool]:
     match node:
         case Not(child):
-            return _condition(child, models, is_negated=not is_negated)
+            return _condition(child, table, indexes, is_negated=not is_negated)
         case And(children) | Or(children):
-            conditions = [_condition(child, models, is_negated=is_negated) for child in children]
+            conditions = [_condition(child, table, indexes, is_negated=is_negated) for child in children]
             return and_(*conditions) if isinstance(node, And) is not is_negated else or_(*conditions)
         case Restriction(field, comparator, value):
-            matches = _restriction(field, comparator, value, models.c[field.path[0]])
-            if comparator is Comparator.EQUAL and field.path[0] in SORTED_TEXTS:
-                matches = and_(_prefix_is(field.path[0], _pattern(value), models), matches)
+            matches = _restriction(field, comparator, value, table.c[field.path[0]])
+            help_of = indexes.get(field.path[0])
+            if comparator is Comparator.EQUAL and help_of is not None and (text := _pattern(value).literal) is not None:
+                matches = and_(help_of(table, text), matches)
             return matches.is_not(true()) if is_negated else matches
-
-
-def _prefix_is(name: str, pattern: Pattern, models: FromClause) -> ColumnElement[bool]:
-    """Says nothing that equality does not, but as the index for ordering has it: one look instead of many trigrams."""
-    literal_text = pattern.literal
-    return true() if literal_text is None else sort_expression(name, models) == literal_text[:SORT_PREFIX]
 
 
 def _restriction(field: Field, comparator: Comparator, value: Value, column: ColumnElement[Any]) -> ColumnElement[bool]:

@@ -1,8 +1,9 @@
 """The ports of `domain.ports` on PostgreSQL."""
 
 import operator
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import cached_property, reduce
@@ -48,6 +49,7 @@ from registry_service.domain.ports import Transaction
 from registry_service.domain.uploads import Upload, UploadState
 from registry_service.storage.sql import rows, tables
 from registry_service.storage.sql.aliases import SqlAliasRepository
+from registry_service.storage.sql.change_signal import ChangeSignal
 from registry_service.storage.sql.engine import domain_errors
 from registry_service.storage.sql.event_log import SqlEventLog
 from registry_service.storage.sql.filter_sql import where
@@ -63,6 +65,7 @@ class SqlDatabase:
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
+        self._signal = ChangeSignal(engine)
 
     @contextmanager
     def transaction(self) -> Iterator[Transaction]:
@@ -71,6 +74,14 @@ class SqlDatabase:
             transaction = SqlTransaction(connection)
             yield transaction
             transaction.events.write()
+
+    def wakes(self, event: threading.Event) -> AbstractContextManager[None]:
+        """See the port."""
+        return self._signal.wakes(event)
+
+    def close(self) -> None:
+        """Ends what `wakes` began; the pool is the caller's."""
+        self._signal.close()
 
     def check(self) -> None:
         """See the port."""

@@ -253,6 +253,11 @@ class AuditEventRow(Base):
     after: Mapped[_OptionalJsonObject]
     previous_hash: Mapped[_RequiredText]
     hash: Mapped[_RequiredText]
+    json_bytes: Mapped[int] = mapped_column(
+        Integer,
+        Computed("COALESCE(octet_length(before::text), 0) + COALESCE(octet_length(after::text), 0)", persisted=True),
+        comment="What bounds a page of a listing.",
+    )
 
     __table_args__ = (
         Index("ix_audit_events_model_id", "model_id", "sequence"),

@@ -16,7 +16,12 @@ from modelregistry.v1 import model_service_pb2, upload_service_pb2
 
 from registry_service import logs
 from registry_service.domain.caller import Caller, current_caller
-from registry_service.domain.errors import CallCancelledError, RegistryError, TooManyStreamsError
+from registry_service.domain.errors import (
+    CallCancelledError,
+    RegistryError,
+    ServerStoppingError,
+    TooManyStreamsError,
+)
 from registry_service.transport.grpc.chunks import ChunkDeserializer
 from registry_service.transport.grpc.errors import InternalError, call_status
 
@@ -26,10 +31,12 @@ logger = logging.getLogger("registry_service.calls")
 POISON = b"\xff"
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._:/+=-]{1,128}")
+_MAX_ACTOR_LENGTH = 256
 _PACKAGE = "/modelregistry.v1."
-# Unary, but they read a whole artifact, or wait for another server.
+# Unary, but they read a whole artifact or the whole log, or wait for another server.
 _LONG_UNARY = {
     f"{_PACKAGE}ArtifactService/VerifyArtifact",
+    f"{_PACKAGE}AuditService/VerifyAuditLog",
     f"{_PACKAGE}UploadService/CompleteUpload",
     f"{_PACKAGE}ProjectService/ListProjects",
     f"{_PACKAGE}ProjectService/GetProject",
@@ -37,6 +44,8 @@ _LONG_UNARY = {
     f"{_PACKAGE}DocumentedRestService/GetProject",
     f"{_PACKAGE}DocumentedRestService/ImportModels",
 }
+# They last for ever, so they have places of their own.
+_WATCHES = {f"{_PACKAGE}ModelService/WatchModels"}
 # Probes come by the second; their success is no news.
 _QUIET = {f"{_PACKAGE}SystemService/GetHealth", f"{_PACKAGE}SystemService/GetReadiness"}
 _HTTP_BODY_STREAMS = {
@@ -166,11 +175,48 @@ class StreamLimit:
                 call.context.cancel()
 
 
-class CallInterceptor(grpc.ServerInterceptor):
-    """Wraps every method but those of the health service, which do without threads."""
+class Drain:
+    """Ends the calls that would not end by themselves when the server stops."""
 
-    def __init__(self, streams: StreamLimit) -> None:
+    def __init__(self) -> None:
+        self._begun = threading.Event()
+        self._waiting: set[threading.Event] = set()
+        self._lock = threading.Lock()
+
+    def begin(self) -> None:
+        """From now on `check` raises; sets every event, as who waits for one has to check."""
+        self._begun.set()
+        with self._lock:
+            for event in self._waiting:
+                event.set()
+
+    @contextmanager
+    def wakes(self, event: threading.Event) -> Iterator[None]:
+        """Has the event set by `begin`, until the end of the block."""
+        with self._lock:
+            self._waiting.add(event)
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._waiting.discard(event)
+
+    def check(self) -> None:
+        """Raises ServerStoppingError once the server stops."""
+        if self._begun.is_set():
+            raise ServerStoppingError
+
+
+class CallInterceptor(grpc.ServerInterceptor):
+    """Wraps every method but those of the health service, which do without threads.
+
+    `streams` has the places of long calls, `watches` (the same unless it is given)
+    those of calls that last for ever.
+    """
+
+    def __init__(self, streams: StreamLimit, watches: StreamLimit | None = None) -> None:
         self._streams = streams
+        self._watches = watches or streams
 
     def intercept_service(
         self,
@@ -231,7 +277,7 @@ class CallInterceptor(grpc.ServerInterceptor):
     @contextmanager
     def _surroundings(self, call: _Call, *, long: bool) -> Iterator[None]:
         token = logs.request_id.set(call.request_id)
-        current_caller.set(Caller(request_id=call.request_id))
+        current_caller.set(Caller(actor=_actor(call.context), request_id=call.request_id))
         _current_call.set(call)
         context = call.context
         code = grpc.StatusCode.OK
@@ -239,7 +285,8 @@ class CallInterceptor(grpc.ServerInterceptor):
             context.set_trailing_metadata((("x-request-id", call.request_id),))
             if long:
                 patience = _PATIENCE_SECONDS if call.method in _PATIENT_STREAMS else 0
-                with self._streams.slot(call, patience_seconds=patience):
+                places = self._watches if call.method in _WATCHES else self._streams
+                with places.slot(call, patience_seconds=patience):
                     yield
             else:
                 yield
@@ -305,3 +352,11 @@ def _request_id(context: grpc.ServicerContext) -> str:
         if key == "x-request-id" and isinstance(value, str) and _REQUEST_ID.fullmatch(value):
             return value
     return str(uuid.uuid4())
+
+
+def _actor(context: grpc.ServicerContext) -> str:
+    """Who the caller says they are; what cannot be a name counts as nothing, as it is only a claim."""
+    for key, value in context.invocation_metadata():
+        if key == "x-actor" and isinstance(value, str) and len(value) <= _MAX_ACTOR_LENGTH and value.isprintable():
+            return value
+    return ""

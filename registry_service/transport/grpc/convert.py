@@ -8,6 +8,7 @@ from google.protobuf.json_format import ParseDict
 from google.protobuf.timestamp_pb2 import Timestamp
 from modelregistry.v1 import (
     artifact_service_pb2,
+    audit_pb2,
     model_pb2,
     model_service_pb2,
     project_pb2,
@@ -16,6 +17,7 @@ from modelregistry.v1 import (
 )
 
 from registry_service.domain.errors import InvalidArgumentError
+from registry_service.domain.events import Action, Event, LogHead
 from registry_service.domain.geti import Project
 from registry_service.domain.models import (
     MUTABLE_FIELDS,
@@ -54,6 +56,15 @@ _IMPORT_STATES = {
     ImportState.DOWNLOADING: project_service_pb2.ImportModelsResponse.STATE_DOWNLOADING,
     ImportState.REGISTERED: project_service_pb2.ImportModelsResponse.STATE_REGISTERED,
     ImportState.FAILED: project_service_pb2.ImportModelsResponse.STATE_FAILED,
+}
+
+_ACTIONS = {
+    Action.MODEL_REGISTERED: audit_pb2.AuditEvent.ACTION_MODEL_REGISTERED,
+    Action.MODEL_UPDATED: audit_pb2.AuditEvent.ACTION_MODEL_UPDATED,
+    Action.MODEL_DELETED: audit_pb2.AuditEvent.ACTION_MODEL_DELETED,
+    Action.ALIAS_SET: audit_pb2.AuditEvent.ACTION_ALIAS_SET,
+    Action.ALIAS_ROLLED_BACK: audit_pb2.AuditEvent.ACTION_ALIAS_ROLLED_BACK,
+    Action.ALIAS_DELETED: audit_pb2.AuditEvent.ACTION_ALIAS_DELETED,
 }
 
 
@@ -292,6 +303,40 @@ def import_message(progress: ImportProgress) -> project_service_pb2.ImportModels
             code=status_code(error).value[0], reason=error.reason, message=error.message
         ),
     )
+
+
+def event_message(event: Event, *, max_bytes: int | None = None) -> audit_pb2.AuditEvent:
+    """Returns an event as a message; without its details where it would be larger than `max_bytes`."""
+    message = audit_pb2.AuditEvent(
+        sequence=event.sequence,
+        time=time_message(event.time),
+        actor=event.actor,
+        request_id=event.request_id,
+        action=_ACTIONS[event.action],
+        project_id=event.lineage.project_id,
+        project_name=event.lineage.project_name,
+        name=event.lineage.name,
+        model_id=event.model_id,
+        alias=event.alias,
+        reason=event.reason,
+        previous_hash=event.previous_hash,
+        hash=event.hash,
+    )
+    for name, values in (("before", event.before), ("after", event.after)):
+        if values is not None:
+            struct: struct_pb2.Struct = getattr(message, name)
+            struct.SetInParent()
+            ParseDict(dict(values), struct)
+    if max_bytes is not None and message.ByteSize() > max_bytes:
+        message.ClearField("before")
+        message.ClearField("after")
+        message.details_omitted = True
+    return message
+
+
+def position_message(head: LogHead) -> audit_pb2.AuditLogPosition:
+    """Returns a place in the log as a message."""
+    return audit_pb2.AuditLogPosition(sequence=head.sequence, hash=head.hash)
 
 
 def time_message(time: datetime) -> Timestamp:

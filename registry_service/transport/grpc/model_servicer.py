@@ -1,23 +1,28 @@
 """ModelService."""
 
+import threading
 from collections.abc import Iterator
 
 import grpc
 from modelregistry.v1 import model_service_pb2 as pb
 from modelregistry.v1 import model_service_pb2_grpc
 
-from registry_service.domain.errors import InvalidArgumentError
+from registry_service.domain.errors import CallCancelledError, InvalidArgumentError
 from registry_service.domain.models import checked_model_id
 from registry_service.services.use_cases import UseCases
-from registry_service.transport.grpc.calls import expect_client
-from registry_service.transport.grpc.convert import changes_of, model_message, spec_of
+from registry_service.transport.grpc.calls import Drain, expect_client
+from registry_service.transport.grpc.convert import changes_of, event_message, model_message, spec_of
+
+# Clients take messages of 4 MiB: one event too large would end their watch again and again.
+_MAX_EVENT_BYTES = 3 * 1024 * 1024
 
 
 class ModelServicer(model_service_pb2_grpc.ModelServiceServicer):
     """Converts, calls one use case, converts back."""
 
-    def __init__(self, use_cases: UseCases) -> None:
+    def __init__(self, use_cases: UseCases, drain: Drain) -> None:
         self._use_cases = use_cases
+        self._drain = drain
 
     def RegisterModel(
         self, request_iterator: Iterator[pb.RegisterModelRequest | memoryview], context: grpc.ServicerContext
@@ -51,6 +56,28 @@ class ModelServicer(model_service_pb2_grpc.ModelServiceServicer):
             checked_model_id(request.id), etag=request.etag, allow_missing=request.allow_missing, force=request.force
         )
         return pb.DeleteModelResponse()
+
+    def WatchModels(
+        self, request: pb.WatchModelsRequest, context: grpc.ServicerContext
+    ) -> Iterator[pb.WatchModelsResponse]:
+        wake = threading.Event()
+
+        def confirm() -> None:
+            expect_client(context)
+            self._drain.check()
+
+        with self._drain.wakes(wake):
+            if not context.add_callback(wake.set):
+                raise CallCancelledError
+            for event, resume_token in self._use_cases.watch_models(
+                filter=request.filter,
+                token=request.resume_token,
+                from_beginning=request.from_beginning,
+                wake=wake,
+                confirm=confirm,
+            ):
+                message = None if event is None else event_message(event, max_bytes=_MAX_EVENT_BYTES)
+                yield pb.WatchModelsResponse(event=message, resume_token=resume_token)
 
 
 def _chunks(requests: Iterator[pb.RegisterModelRequest | memoryview]) -> Iterator[bytes]:

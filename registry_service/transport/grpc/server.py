@@ -14,6 +14,8 @@ from modelregistry.v1 import (
     alias_service_pb2_grpc,
     artifact_service_pb2,
     artifact_service_pb2_grpc,
+    audit_service_pb2,
+    audit_service_pb2_grpc,
     documented_rest_service_pb2,
     documented_rest_service_pb2_grpc,
     model_service_pb2,
@@ -32,7 +34,8 @@ from registry_service.domain.ports import Database
 from registry_service.services.use_cases import UseCases
 from registry_service.transport.grpc.alias_servicer import AliasServicer
 from registry_service.transport.grpc.artifact_servicer import ArtifactServicer
-from registry_service.transport.grpc.calls import CallInterceptor, StreamLimit
+from registry_service.transport.grpc.audit_servicer import AuditServicer
+from registry_service.transport.grpc.calls import CallInterceptor, Drain, StreamLimit
 from registry_service.transport.grpc.documented_rest_servicer import DocumentedRestServicer
 from registry_service.transport.grpc.health import HealthMonitor
 from registry_service.transport.grpc.model_servicer import ModelServicer
@@ -54,6 +57,7 @@ _SERVICES = tuple(
         artifact_service_pb2,
         project_service_pb2,
         alias_service_pb2,
+        audit_service_pb2,
         documented_rest_service_pb2,
         system_service_pb2,
     )
@@ -80,6 +84,7 @@ class ServerOptions:
     max_unary_calls: int
     max_waiting_calls: int
     max_streams: int
+    max_watches: int
     stream_idle_seconds: float
     shutdown_grace_seconds: float
     health_interval_seconds: float
@@ -97,14 +102,16 @@ class RegistryServer:
         self._use_cases = use_cases
         self._options = options
         self._streams = StreamLimit(most=options.max_streams, idle_seconds=options.stream_idle_seconds)
+        self._watches = StreamLimit(most=options.max_watches, idle_seconds=options.stream_idle_seconds)
+        self._drain = Drain()
         self._health = HealthMonitor(database, store, _SERVICES, interval_seconds=options.health_interval_seconds)
         self._stopped = threading.Event()
         self._sweeper = threading.Thread(target=self._sweep, name="sweeper", daemon=True)
-        threads = options.max_unary_calls + options.max_streams
+        threads = options.max_unary_calls + options.max_streams + options.max_watches
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="call")
         self._server = grpc.server(
             self._pool,
-            interceptors=[CallInterceptor(self._streams)],
+            interceptors=[CallInterceptor(self._streams, self._watches)],
             maximum_concurrent_rpcs=threads + options.max_waiting_calls,
             options=[
                 ("grpc.so_reuseport", int(options.reuse_port)),
@@ -121,11 +128,12 @@ class RegistryServer:
                 ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
             ],
         )
-        model_service_pb2_grpc.add_ModelServiceServicer_to_server(ModelServicer(use_cases), self._server)
+        model_service_pb2_grpc.add_ModelServiceServicer_to_server(ModelServicer(use_cases, self._drain), self._server)
         upload_service_pb2_grpc.add_UploadServiceServicer_to_server(UploadServicer(use_cases), self._server)
         artifact_service_pb2_grpc.add_ArtifactServiceServicer_to_server(ArtifactServicer(use_cases), self._server)
         project_service_pb2_grpc.add_ProjectServiceServicer_to_server(ProjectServicer(use_cases), self._server)
         alias_service_pb2_grpc.add_AliasServiceServicer_to_server(AliasServicer(use_cases, self._streams), self._server)
+        audit_service_pb2_grpc.add_AuditServiceServicer_to_server(AuditServicer(use_cases), self._server)
         documented_rest_service_pb2_grpc.add_DocumentedRestServiceServicer_to_server(
             DocumentedRestServicer(use_cases, self._streams), self._server
         )
@@ -161,8 +169,11 @@ class RegistryServer:
         logger.info("draining for up to %s s", self._options.shutdown_grace_seconds)
         self._health.stop()
         self._stopped.set()
-        self._server.stop(self._options.shutdown_grace_seconds).wait()
+        stopping = self._server.stop(self._options.shutdown_grace_seconds)
+        self._drain.begin()
+        stopping.wait()
         self._streams.stop()
+        self._watches.stop()
         if self._sweeper.is_alive():
             self._sweeper.join()
         self._pool.shutdown()

@@ -30,9 +30,13 @@ _STATEMENTS = (
         after jsonb,
         previous_hash text NOT NULL,
         hash text NOT NULL,
+        json_bytes integer NOT NULL GENERATED ALWAYS AS (
+            COALESCE(octet_length(before::text), 0) + COALESCE(octet_length(after::text), 0)
+        ) STORED,
         CONSTRAINT pk_audit_events PRIMARY KEY (sequence)
     )
     """,
+    "COMMENT ON COLUMN audit_events.json_bytes IS 'What bounds a page of a listing.'",
     "CREATE INDEX ix_audit_events_model_id ON audit_events (model_id, sequence)",
     "CREATE INDEX ix_audit_events_name ON audit_events (text_digest(name), sequence)",
     "CREATE INDEX ix_audit_events_time ON audit_events (time)",

@@ -1,0 +1,336 @@
+"""AuditService: who changed what, and proof that the log is what was written."""
+
+from typing import Any
+
+import grpc
+import pytest
+from google.protobuf.json_format import MessageToDict
+from modelregistry.v1 import audit_pb2, audit_service_pb2, model_pb2, model_service_pb2, upload_service_pb2
+from sqlalchemy import Engine, text
+
+from registry_service.domain.models import MAX_JSON_DEPTH
+from tests.client import Client, refused, registration, spec
+from tests.registry import RunningRegistry
+from tests.streams import Feed, serving
+from tests.waiting import eventually
+
+Action = audit_pb2.AuditEvent.Action
+INVALID = grpc.StatusCode.INVALID_ARGUMENT
+
+
+def page(client: Client, **fields: Any) -> audit_service_pb2.ListAuditEventsResponse:
+    return client.audit.ListAuditEvents(audit_service_pb2.ListAuditEventsRequest(**fields))
+
+
+def sequences(client: Client, filter: str, **fields: Any) -> list[int]:  # noqa: A002 - AIP-160's name
+    return [event.sequence for event in page(client, filter=filter, **fields).events]
+
+
+def verify(
+    client: Client, anchor: audit_pb2.AuditLogPosition | None = None
+) -> audit_service_pb2.VerifyAuditLogResponse:
+    return client.audit.VerifyAuditLog(audit_service_pb2.VerifyAuditLogRequest(anchor=anchor))
+
+
+def tamper(engine: Engine, *statements: str) -> None:
+    """Changes the log as somebody could who owns the database."""
+    with engine.begin() as connection:
+        connection.execute(text("SET LOCAL session_replication_role = replica"))
+        for statement in statements:
+            connection.execute(text(statement))
+
+
+def nested(depth: int) -> Any:
+    value: Any = 1
+    for _ in range(depth):
+        value = {"a": value}
+    return value
+
+
+class TestListing:
+    def test_an_event_tells_who_did_what_when_and_why(self, client: Client) -> None:
+        model = client.register(name="yolo", version="1", project_id="p", project_name="")
+        request = model_service_pb2.UpdateModelRequest(
+            model=model_pb2.Model(id=model.id, score=0.5, overview={"struct_value": {}}),
+            update_mask={"paths": ["score"]},
+        )
+        client.models.UpdateModel(request, metadata=(("x-actor", "Ada Lovelace"), ("x-request-id", "change-1")))
+        client.delete(model.id)
+        deleted, updated, registered = page(client).events
+        assert [event.sequence for event in (registered, updated, deleted)] == [1, 2, 3]
+        assert [event.action for event in (registered, updated, deleted)] == [
+            Action.ACTION_MODEL_REGISTERED,
+            Action.ACTION_MODEL_UPDATED,
+            Action.ACTION_MODEL_DELETED,
+        ]
+        assert (updated.actor, updated.request_id) == ("Ada Lovelace", "change-1")
+        assert (updated.name, updated.project_id, updated.project_name) == ("yolo", "p", "")
+        assert updated.HasField("project_name")
+        assert updated.model_id == model.id
+        assert (updated.before["score"], updated.after["score"]) == (0, 0.5)
+        assert not registered.HasField("before")
+        assert not deleted.HasField("after")
+        assert MessageToDict(registered.after)["sha256"] == model.artifact.sha256
+        assert registered.time.ToDatetime() <= updated.time.ToDatetime() <= deleted.time.ToDatetime()
+        assert registered.previous_hash == "0" * 64
+        assert [updated.previous_hash, deleted.previous_hash] == [registered.hash, updated.hash]
+
+    def test_pages_go_back_to_the_first_event(self, client: Client) -> None:
+        model = client.register()
+        for number in range(6):
+            client.update(model.id, ["score"], score=number + 1)
+        found, token = [], ""
+        while True:
+            answer = page(client, page_size=3, page_token=token)
+            found.append([event.sequence for event in answer.events])
+            token = answer.next_page_token
+            if not token:
+                break
+            # What comes meanwhile disturbs no page.
+            client.update(model.id, ["tags.n"], tags={"n": token})
+        assert found == [[7, 6, 5], [4, 3, 2], [1]]
+        assert page(client, page_size=1000).next_page_token == ""
+
+    def test_a_page_is_no_larger_than_a_client_takes(self, client: Client) -> None:
+        text_of_half_a_mib = "x" * 512 * 1024
+        for number in range(8):
+            client.register(name=f"large {number}", overview={"string_value": text_of_half_a_mib})
+        found: list[int] = []
+        token = ""
+        while not found or token:
+            answer = page(client, page_token=token)
+            assert 0 < answer.ByteSize() < 3 * 1024 * 1024
+            found += [event.sequence for event in answer.events]
+            token = answer.next_page_token
+        assert found == list(range(8, 0, -1))
+
+    @pytest.mark.parametrize(
+        ("filter_text", "expected"),
+        [
+            ("", [4, 3, 2, 1]),
+            ("name = yolo", [4, 2, 1]),
+            ("name = 'y*'", [4, 2, 1]),
+            ("YOL", [4, 2, 1]),
+            ("NOT name = yolo", [3]),
+            ("project_id = p", [3]),
+            ("NOT project_id:*", [4, 2, 1]),
+            ("sequence > 1 AND sequence <= 3", [3, 2]),
+            ("action = ACTION_MODEL_UPDATED", [2]),
+            ("action = model.updated", [2]),
+            ("action = 'ACTION_MODEL_*' AND action != ACTION_MODEL_REGISTERED", [4, 2]),
+            ("actor = Ada", [2]),
+            ("request_id : change", [2]),
+            ("time >= 2020-01-01 AND time < 2020-01-02", []),
+            ("time > 2020-01-01", [4, 3, 2, 1]),
+            ("alias:* OR reason:*", []),
+            ("model_id = '0123456789-other'", [3]),
+        ],
+    )
+    def test_filters(self, client: Client, filter_text: str, expected: list[int]) -> None:
+        model = client.register(name="yolo")
+        client.models.UpdateModel(
+            model_service_pb2.UpdateModelRequest(model=model_pb2.Model(id=model.id, score=0.5)),
+            metadata=(("x-actor", "Ada"), ("x-request-id", "change-1")),
+        )
+        client.register(name="other", project_id="p", id="0123456789-other")
+        client.delete(model.id)
+        assert sequences(client, filter_text) == expected
+
+    @pytest.mark.parametrize(
+        ("fields", "field"),
+        [
+            ({"filter": "score > 1"}, "filter"),
+            ({"filter": "after.score > 1"}, "filter"),
+            ({"filter": "sequence = x"}, "filter"),
+            ({"page_size": -1}, "page_size"),
+            ({"page_token": "nonsense"}, "page_token"),
+        ],
+    )
+    def test_what_is_wrong_is_named(self, client: Client, fields: dict[str, Any], field: str) -> None:
+        with refused(INVALID) as refusal:
+            page(client, **fields)
+        assert refusal.fields == [field]
+
+    def test_a_token_is_of_its_filter_alone(self, client: Client) -> None:
+        model = client.register(name="yolo")
+        client.update(model.id, ["score"], score=0.5)
+        token = page(client, filter="yolo", page_size=1).next_page_token
+        assert sequences(client, "yolo", page_token=token) == [1]
+        with refused(INVALID) as refusal:
+            page(client, filter="other", page_token=token)
+        assert refusal.fields == ["page_token"]
+
+    def test_the_deepest_metadata_is_shown(self, client: Client) -> None:
+        model = client.register(
+            provenance={"hyperparameters": nested(MAX_JSON_DEPTH)}, overview={"struct_value": nested(MAX_JSON_DEPTH)}
+        )
+        (event,) = page(client).events
+        after = MessageToDict(event.after, preserving_proto_field_name=True)
+        assert after["overview"] == MessageToDict(model.overview) == nested(MAX_JSON_DEPTH)
+
+    def test_the_indexes_serve_names_and_ids(self, registry: RunningRegistry) -> None:
+        with registry.engine.begin() as connection:
+            connection.execute(
+                text(
+                    "INSERT INTO audit_events (time, actor, request_id, action, name, model_id, alias, reason)"
+                    " SELECT now(), '', '', 'model.updated', 'name ' || i, 'id ' || i, '', ''"
+                    " FROM generate_series(1, 5000) i"
+                )
+            )
+            connection.execute(text("ANALYZE audit_events"))
+        for condition, index in (
+            ("text_digest(name) = text_digest('name 7') AND name = 'name 7'", "ix_audit_events_name"),
+            ("model_id = 'id 7'", "ix_audit_events_model_id"),
+        ):
+            with registry.engine.connect() as connection:
+                plan = "\n".join(
+                    connection.execute(
+                        text(f"EXPLAIN SELECT * FROM audit_events WHERE {condition} ORDER BY sequence DESC LIMIT 50")
+                    ).scalars()
+                )
+            assert index in plan
+        assert sequences(registry.client, "name = 'name 7'") == sequences(registry.client, "model_id = 'id 7'") == [7]
+
+
+class TestVerification:
+    @pytest.fixture
+    def log(self, registry: RunningRegistry) -> RunningRegistry:
+        """A registry whose log has five events."""
+        for number in range(5):
+            registry.client.register(name=f"model {number}")
+        return registry
+
+    def test_a_log_that_nobody_touched_is_valid(self, log: RunningRegistry) -> None:
+        answer = verify(log.client)
+        assert answer.valid
+        assert answer.checked == answer.head.sequence == 5
+        assert answer.head.hash == page(log.client).events[0].hash
+        assert not answer.HasField("broken")
+        log.client.register(name="one more")
+        assert verify(log.client, answer.head).checked == 6
+
+    def test_an_empty_log_is_valid(self, client: Client) -> None:
+        answer = verify(client)
+        assert answer.valid
+        assert answer.head == audit_pb2.AuditLogPosition(sequence=0, hash="0" * 64)
+        assert verify(client, answer.head).valid
+
+    @pytest.mark.parametrize(
+        ("statement", "sequence", "description"),
+        [
+            ("UPDATE audit_events SET actor = 'nobody' WHERE sequence = 3", 3, "is not as it was written."),
+            ("DELETE FROM audit_events WHERE sequence = 2", 2, "is missing."),
+            ("DELETE FROM audit_events WHERE sequence = 5", 5, "is missing."),
+            ("DELETE FROM audit_events", 1, "is missing."),
+        ],
+    )
+    def test_the_first_broken_link_is_named(
+        self, log: RunningRegistry, statement: str, sequence: int, description: str
+    ) -> None:
+        tamper(log.engine, statement)
+        answer = verify(log.client)
+        assert not answer.valid
+        assert (answer.broken.sequence, answer.broken.description) == (sequence, description)
+        assert answer.checked == answer.head.sequence == sequence - 1
+
+    def test_a_log_that_was_written_anew_is_found_by_its_anchor(self, log: RunningRegistry) -> None:
+        anchors = [
+            audit_pb2.AuditLogPosition(sequence=event.sequence, hash=event.hash)
+            for event in reversed(page(log.client).events)
+        ]
+        # Everything from the third event on goes, and is written again by the trigger itself.
+        with log.engine.begin() as connection:
+            connection.execute(text("CREATE TEMPORARY TABLE kept AS SELECT * FROM audit_events WHERE sequence > 2"))
+            connection.execute(text("ALTER TABLE kept DROP COLUMN json_bytes"))
+            connection.execute(text("UPDATE kept SET actor = 'nobody' WHERE sequence = 3"))
+            connection.execute(text("SET LOCAL session_replication_role = replica"))
+            connection.execute(text("DELETE FROM audit_events WHERE sequence > 2"))
+            connection.execute(
+                text(
+                    "UPDATE audit_head SET (sequence, hash, time) ="
+                    " (SELECT sequence, hash, time FROM audit_events WHERE sequence = 2)"
+                )
+            )
+            connection.execute(text("SET LOCAL session_replication_role = origin"))
+            columns = "time, actor, request_id, action, name, model_id, alias, reason, after"
+            connection.execute(
+                text(f"INSERT INTO audit_events ({columns}) SELECT {columns} FROM kept ORDER BY sequence")
+            )
+        assert verify(log.client).valid
+        assert [verify(log.client, anchor).valid for anchor in anchors] == [True, True, False, False, False]
+        answer = verify(log.client, anchors[3])
+        assert answer.broken.sequence == 4
+        assert answer.broken.description == "is not the anchor: the log was written anew."
+
+    def test_a_log_that_was_cut_off_is_found_by_its_anchor(self, log: RunningRegistry) -> None:
+        anchor = verify(log.client).head
+        tamper(
+            log.engine,
+            "DELETE FROM audit_events WHERE sequence > 3",
+            "UPDATE audit_head SET (sequence, hash) = (SELECT sequence, hash FROM audit_events WHERE sequence = 3)",
+        )
+        assert verify(log.client).valid
+        answer = verify(log.client, anchor)
+        assert not answer.valid
+        assert answer.broken.sequence == 4
+        assert answer.broken.description == "is missing: the anchor is a later event."
+
+    @pytest.mark.parametrize(
+        ("anchor", "field"),
+        [
+            ({"sequence": -1, "hash": "0" * 64}, "anchor.sequence"),
+            ({"sequence": 1, "hash": "A" * 64}, "anchor.hash"),
+            ({"sequence": 1}, "anchor.hash"),
+        ],
+    )
+    def test_an_anchor_that_can_be_none_is_refused(self, client: Client, anchor: dict[str, Any], field: str) -> None:
+        with refused(INVALID) as refusal:
+            verify(client, audit_pb2.AuditLogPosition(**anchor))
+        assert refusal.fields == [field]
+
+    def test_a_long_log_is_read_in_batches_while_others_write(self, registry: RunningRegistry) -> None:
+        with registry.engine.begin() as connection:
+            connection.execute(
+                text(
+                    "INSERT INTO audit_events (time, actor, request_id, action, name, model_id, alias, reason, after)"
+                    " SELECT now(), '', '', 'model.updated', 'n', 'm', '', '', jsonb_build_object('i', i)"
+                    " FROM generate_series(1, 3500) i"
+                )
+            )
+        call = registry.client.audit.VerifyAuditLog.future(audit_service_pb2.VerifyAuditLogRequest())
+        registry.client.register(name="meanwhile")
+        answer = call.result()
+        assert answer.valid
+        assert answer.checked in {3500, 3501}
+
+    def test_it_takes_the_place_of_a_long_call(self, registry: RunningRegistry) -> None:
+        with serving(registry, max_streams=1) as (_, client):
+            feed = Feed(*registration(spec(name="holds the place"), [b"x"]))
+            call = client.models.RegisterModel.future(feed)
+            eventually(lambda: registry.count("unreferenced_objects") == 1)
+            with refused(grpc.StatusCode.RESOURCE_EXHAUSTED, "TOO_MANY_STREAMS"):
+                verify(client)
+            feed.end()
+            call.result()
+
+
+class TestActors:
+    @pytest.mark.parametrize(
+        ("claimed", "known"),
+        [("Ada Lovelace", "Ada Lovelace"), ("a" * 256, "a" * 256), ("a" * 257, ""), ("", "")],
+    )
+    def test_whoever_registers_is_the_creator(self, client: Client, claimed: str, known: str) -> None:
+        metadata = (("x-actor", claimed),)
+        first = client.models.RegisterModel(registration(spec(name="a"), [b"x"]), metadata=metadata).model
+        upload = client.create_upload(name="b")
+        client.write_upload(upload.id, 0, b"x")
+        second = client.uploads.CompleteUpload(
+            upload_service_pb2.CompleteUploadRequest(id=upload.id), metadata=metadata
+        ).model
+        assert first.creator == second.creator == client.get(first.id).creator == known
+        assert [event.actor for event in page(client).events] == [known, known]
+        assert [event.after["creator"] for event in page(client).events] == [known, known]
+
+    def test_nobody_is_the_creator_where_nobody_said(self, client: Client) -> None:
+        assert client.register().creator == ""
+        assert page(client).events[0].actor == ""

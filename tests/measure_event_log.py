@@ -1,0 +1,78 @@
+"""What the event of a change costs: `python -m tests.measure_event_log` prints updates of models per second.
+
+On a PostgreSQL of its own that writes to disk at every commit, straight through
+`SqlDatabase`, each client with a model of its own, with the event and without.
+"""
+
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+
+import click
+
+from registry_service.domain.models import Artifact, Model, utc_now
+from registry_service.embedded.postgres import EmbeddedPostgres
+from registry_service.storage.sql.repositories import SqlDatabase, SqlTransaction
+from registry_service.storage.sql.schema import migrate
+from tests.folders import passable_folder
+from tests.postgres_server import engine_of
+
+SECONDS = 5.0
+
+
+def model(number: int) -> Model:
+    now = utc_now()
+    artifact = Artifact(file_name="m", media_type="m/m", size=1, sha256="0" * 64, file_url="", object_key=f"{number}")
+    return Model(
+        id=f"0123456789abcdef-{number}",
+        name=f"model {number}",
+        version="1",
+        artifact=artifact,
+        created_date="",
+        last_updated_date="",
+        create_time=now,
+        update_time=now,
+    )
+
+
+def updates(database: SqlDatabase, model_id: str, deadline: float, *, with_event: bool) -> int:
+    done = 0
+    while time.monotonic() < deadline:
+        with database.transaction() as transaction:
+            transaction.models.update(model_id, lambda old: replace(old, revision=old.revision + 1))
+            if not with_event:
+                assert isinstance(transaction, SqlTransaction)
+                transaction.events._recorded.clear()
+        done += 1
+    return done
+
+
+def measure(database: SqlDatabase, clients: int, *, with_event: bool) -> float:
+    barrier = threading.Barrier(clients)
+
+    def run(number: int) -> int:
+        barrier.wait()
+        return updates(database, f"0123456789abcdef-{number}", time.monotonic() + SECONDS, with_event=with_event)
+
+    with ThreadPoolExecutor(clients) as threads:
+        return sum(threads.map(run, range(clients))) / SECONDS
+
+
+def main() -> None:
+    with passable_folder() as folder, EmbeddedPostgres(folder) as address:
+        engine = engine_of(address, address.database)
+        migrate(engine)
+        database = SqlDatabase(engine)
+        for number in range(8):
+            with database.transaction() as transaction:
+                transaction.models.add(model(number))
+        for clients in (1, 8):
+            for with_event in (False, True):
+                rate = measure(database, clients, with_event=with_event)
+                click.echo(f"{clients} clients, {'with' if with_event else 'without'} the event: {rate:.0f} updates/s")
+        engine.dispose()
+
+
+if __name__ == "__main__":
+    main()
