@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from registry_service.domain.artifact_store import ArtifactStore
 from registry_service.domain.ports import Database
 from registry_service.services.changing import DeleteModel, UpdateModel
+from registry_service.services.comparing import CompareModels
+from registry_service.services.lineage import GetModelManifest, ListAncestors, ListDescendants, ListLineage
 from registry_service.services.policy import Policy
 from registry_service.services.reading import (
     FindModels,
@@ -30,6 +32,11 @@ class UseCases:
     find_models: FindModels
     update_model: UpdateModel
     delete_model: DeleteModel
+    compare_models: CompareModels
+    list_lineage: ListLineage
+    list_ancestors: ListAncestors
+    list_descendants: ListDescendants
+    get_model_manifest: GetModelManifest
     create_upload: CreateUpload
     write_upload: WriteUpload
     get_upload: GetUpload
@@ -52,6 +59,11 @@ class UseCases:
             find_models=FindModels(database),
             update_model=UpdateModel(database, policy),
             delete_model=DeleteModel(database, discard),
+            compare_models=CompareModels(database, store, policy),
+            list_lineage=ListLineage(database),
+            list_ancestors=ListAncestors(database),
+            list_descendants=ListDescendants(database),
+            get_model_manifest=GetModelManifest(database, store, policy),
             create_upload=CreateUpload(database, policy),
             write_upload=WriteUpload(database, store, discard, policy),
             get_upload=GetUpload(database),
