@@ -315,13 +315,17 @@ _MODEL = select(_models).where(_models.c.id == bindparam("id"))
 _LOCKED_MODEL = _MODEL.with_for_update()
 _LINKS_LOCK = 0x6D6F_6465_6C73  # "models": held by whoever adds links between models
 _PARENTS = select(_models.c.id, _models.c.provenance["parent_model_ids"].label("parents"))
-# For each id one look into the index of elements.
+# For each id one look into ix_models_parents, which OFFSET 0 insists on: Postgres overrates how many rows match, and
+# would read the whole table for each, in the order of the ids.
 _CHILDREN = text("""
-    SELECT models.id, models.provenance -> 'parent_model_ids' AS parents
+    SELECT DISTINCT child.id, child.parents
     FROM unnest(CAST(:ids AS text[])) AS wanted (id)
-    JOIN models ON models.provenance @> jsonb_build_object('parent_model_ids', jsonb_build_array(wanted.id))
-    GROUP BY models.id
-    ORDER BY models.id
+    CROSS JOIN LATERAL (
+        SELECT id, provenance -> 'parent_model_ids' AS parents FROM models
+        WHERE (provenance -> 'parent_model_ids') ? wanted.id
+        OFFSET 0
+    ) AS child
+    ORDER BY child.id
     LIMIT :limit
 """)
 # Every link on the ways up from a model, whose own links are given. UNION drops what was found already, so it ends
