@@ -140,8 +140,9 @@ class TestFields:
     def test_what_an_artifact_says_about_its_model_is_compared(self, registry: RunningRegistry) -> None:
         client = registry.client
         models = [client.register(version=str(i)) for i in range(3)]
-        for model, shape in zip(models, ([1, 3, 224, 224], ["?", 3, 224, 224]), strict=False):
-            schema: dict[str, Any] = {
+        shapes: list[list[Any]] = [[1, 3, 224, 224], ["?", 3, 224, 224]]
+        for model, shape in zip(models, shapes, strict=False):
+            schema = {
                 "format": "onnx",
                 "inputs": [{"name": "data", "element_type": "f32", "shape": shape}],
                 "opsets": {"ai.onnx": shape[1]},
