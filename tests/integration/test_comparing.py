@@ -3,6 +3,7 @@
 import io
 import json
 import struct
+import threading
 import zipfile
 import zlib
 from collections.abc import Iterator
@@ -17,6 +18,7 @@ from hypothesis import strategies as st
 from modelregistry.v1 import comparison_pb2, model_pb2, model_service_pb2
 from sqlalchemy import text
 
+from registry_service.domain.artifact_store import ArtifactStore
 from tests.client import Client, refused, registration, sha256, spec, zip_of
 from tests.registry import RunningRegistry, StartRegistry
 from tests.streams import Feed, WrappedStore, serving
@@ -48,6 +50,21 @@ class CountingStore(WrappedStore):
         for piece in super().read(key, offset, length):
             self.bytes_read += len(piece)
             yield piece
+
+
+class StallingStore(CountingStore):
+    """Stops reading after more than 1 MiB, and goes on when the test says so."""
+
+    def __init__(self, store: ArtifactStore) -> None:
+        super().__init__(store)
+        self.begun, self.go_on = threading.Event(), threading.Event()
+
+    def read(self, key: str, offset: int = 0, length: int | None = None) -> Iterator[bytes]:
+        for piece in super().read(key, offset, length):
+            yield piece
+            if self.bytes_read > MIB:
+                self.begun.set()
+                assert self.go_on.wait(30)
 
 
 def json_value(value: Any) -> Value:
@@ -290,7 +307,8 @@ class TestFiles:
         assert changes(client.compare(*ids, hash_files=True, diff_only=True)) == {"a": [SAME, CHANGED]}
 
     def test_the_same_artifacts_are_not_read(self, registry: RunningRegistry) -> None:
-        ids = [registry.client.register(zip_of({"a": b"a"}), version=str(i), artifact=ZIP).id for i in range(3)]
+        data = zip_of({"a": b"a"})
+        ids = [registry.client.register(data, version=str(i), artifact=ZIP).id for i in range(3)]
         store = CountingStore(registry.parts.store)
         with serving(registry, store) as (_, client):
             answer = client.compare(*ids, hash_files=True)
@@ -459,6 +477,22 @@ class TestLimits:
             feed.end()
             call.result()
             assert changes(client.compare(*ids, hash_files=True)) == {"a": [SAME, CHANGED]}
+
+    def test_hashing_ends_when_nobody_waits_for_it(self, registry: RunningRegistry) -> None:
+        data = [zip_of({"a": bytes([i]) * 20 * MIB}, compression=zipfile.ZIP_STORED) for i in range(2)]
+        ids = [registry.client.register(d, version=str(i), artifact=ZIP).id for i, d in enumerate(data)]
+        store = StallingStore(registry.parts.store)
+        with serving(registry, store, max_streams=1) as (_, client):
+            request = model_service_pb2.CompareModelsRequest(ids=ids, hash_files=True)
+            call = client.models.CompareModels.future(request)
+            assert store.begun.wait(30)
+            call.cancel()
+            # On the same connection, so the server hears of the cancellation first.
+            client.get(ids[0])
+            store.go_on.set()
+            # Its place is free again before all was read; the verification reads an artifact too.
+            eventually(lambda: client.verify(ids[0]).intact)
+            assert store.bytes_read < (2 * 20 + 20) * MIB
 
     def test_however_large_the_models_the_answer_can_be_taken(self, client: Client) -> None:
         """Every kind of content that grows on its way into a message, up to the limit of a model's metadata."""
