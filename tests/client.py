@@ -17,6 +17,7 @@ from modelregistry.v1 import (
     artifact_service_pb2,
     artifact_service_pb2_grpc,
     audit_service_pb2_grpc,
+    lineage_pb2,
     model_pb2,
     model_service_pb2,
     model_service_pb2_grpc,
@@ -82,6 +83,21 @@ class Client:
 
     def delete(self, model_id: str, **fields: Any) -> None:
         self.models.DeleteModel(model_service_pb2.DeleteModelRequest(id=model_id, **fields))
+
+    def compare(self, *ids: str, **fields: Any) -> model_service_pb2.CompareModelsResponse:
+        return self.models.CompareModels(model_service_pb2.CompareModelsRequest(ids=ids, **fields))
+
+    def lineage(self, name: str, **fields: Any) -> model_service_pb2.ListLineageResponse:
+        return self.models.ListLineage(model_service_pb2.ListLineageRequest(name=name, **fields))
+
+    def ancestors(self, model_id: str, **fields: Any) -> model_service_pb2.ListAncestorsResponse:
+        return self.models.ListAncestors(model_service_pb2.ListAncestorsRequest(id=model_id, **fields))
+
+    def descendants(self, model_id: str, **fields: Any) -> model_service_pb2.ListDescendantsResponse:
+        return self.models.ListDescendants(model_service_pb2.ListDescendantsRequest(id=model_id, **fields))
+
+    def manifest(self, model_id: str) -> lineage_pb2.ModelManifest:
+        return self.models.GetModelManifest(model_service_pb2.GetModelManifestRequest(id=model_id)).manifest
 
     def download(self, model_id: str, **fields: Any) -> bytes:
         answers = self.artifacts.DownloadArtifact(

@@ -136,6 +136,29 @@ class InvalidArtifactError(InvalidArgumentError):
     reason = "INVALID_ARTIFACT"
 
 
+class ProvenanceCycleError(InvalidArgumentError):
+    """The model would be its own ancestor."""
+
+    reason = "PROVENANCE_CYCLE"
+
+    def __init__(self, cycle: Sequence[str]) -> None:
+        path = " from ".join(cycle)
+        super().__init__([FieldViolation("provenance.parent_model_ids", f"closes a cycle: {path}.")])
+        self.metadata["model_ids"] = ",".join(cycle)
+        self.cycle = tuple(cycle)
+        """Ids of models, each made from the next; the last is the first."""
+
+
+class AncestryTooLargeError(InvalidArgumentError):
+    """The model would have more ancestors than are searched for a cycle."""
+
+    reason = "ANCESTRY_TOO_LARGE"
+
+    def __init__(self, limit: int) -> None:
+        super().__init__([FieldViolation("provenance.parent_model_ids", f"leads to over {limit} links to ancestors.")])
+        self.metadata["limit"] = str(limit)
+
+
 class AlreadyExistsError(RegistryError):
     """Another model has the id, or the identity, of this one."""
 

@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 
 from registry_service.domain import filter as filters
 from registry_service.domain.errors import InvalidArgumentError
+from registry_service.domain.events import Lineage
 from registry_service.domain.models import Model
 
 DEFAULT_PAGE_SIZE = 50
@@ -38,6 +39,8 @@ class ListQuery:
     """A page of a listing."""
 
     filter: filters.Node | None
+    lineage: Lineage | None = None
+    """None: whatever the name and the project."""
     order: tuple[OrderField, ...]
     """Ends with id, so that it is total."""
     after: tuple[SortValue, ...] | None

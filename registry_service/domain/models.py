@@ -6,7 +6,7 @@ import math
 import re
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, fields, is_dataclass
+from dataclasses import dataclass, field, fields, is_dataclass, replace
 from datetime import UTC, datetime
 
 from registry_service.domain.errors import FieldViolation, InvalidArgumentError
@@ -37,6 +37,8 @@ _SHA256 = re.compile(r"[0-9a-f]{64}")
 _MEDIA_TYPE = re.compile(r"[A-Za-z0-9!#$&^_.+-]{1,127}/[A-Za-z0-9!#$&^_.+-]{1,127}(?:;[ -~]{0,255})?")
 _DIGEST = re.compile(r"[A-Za-z0-9_+.-]+:[0-9A-Fa-f]+")
 _MAP_KEY_LENGTH = 256
+_MAX_DATASETS = 100
+_MAX_PARENTS = 100
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,6 +60,7 @@ class Provenance:
     training_run: str = ""
     datasets: tuple[Dataset, ...] = ()
     parent_model_ids: tuple[str, ...] = ()
+    """Without repeats. Models that the registry does not have may be among them, but never a cycle."""
     framework: str = ""
     framework_version: str = ""
     hyperparameters: Mapping[str, Json] = field(default_factory=dict)
@@ -239,6 +242,12 @@ def checked_model_id(text: str, name: str = "id") -> str:
     return text
 
 
+def checked_text(text: str, name: str) -> str:
+    """Returns a text that a field could hold (`InvalidArgumentError`; `name` is the field)."""
+    _raise_any(list(_text_violations(name, text)))
+    return text
+
+
 def checked_spec(spec: ModelSpec, *, metadata_max_bytes: int, artifact_max_bytes: int) -> ModelSpec:
     """Checks what a client wants to register and fills in the defaults.
 
@@ -304,6 +313,9 @@ def _raise_any(violations: Sequence[FieldViolation]) -> None:
 def _normalised(model: ModelFields, metadata_max_bytes: int) -> ModelFields:
     values = {name: getattr(model, name) for name in MUTABLE_FIELDS}
     values["precision"] = tuple(dict.fromkeys(p.lower() for p in model.precision)) or ("fp32",)
+    values["provenance"] = replace(
+        model.provenance, parent_model_ids=tuple(dict.fromkeys(model.provenance.parent_model_ids))
+    )
     normalised = ModelFields(**values)
     size = len(json.dumps(values, default=_jsonable, ensure_ascii=False).encode())
     if size > metadata_max_bytes:
@@ -378,6 +390,10 @@ def _structure_violations(model: ModelFields) -> Iterator[FieldViolation]:
 def _provenance_violations(provenance: Provenance) -> Iterator[FieldViolation]:
     for name in ("source_repository", "source_commit", "training_run", "framework", "framework_version"):
         yield from _text_violations(f"provenance.{name}", getattr(provenance, name))
+    for name, most in (("datasets", _MAX_DATASETS), ("parent_model_ids", _MAX_PARENTS)):
+        if len(getattr(provenance, name)) > most:
+            yield FieldViolation(f"provenance.{name}", f"has {len(getattr(provenance, name))} entries, over {most}.")
+            return
     for i, dataset in enumerate(provenance.datasets):
         path = f"provenance.datasets[{i}]"
         if not (dataset.name or dataset.uri):

@@ -6,7 +6,7 @@ committed: then nobody knows, and callers must be right either way.
 """
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from datetime import timedelta
 from typing import Protocol
@@ -14,6 +14,7 @@ from typing import Protocol
 from registry_service.domain.aliases import AliasRepository
 from registry_service.domain.artifact_store import Part
 from registry_service.domain.events import EventLog
+from registry_service.domain.family import Link
 from registry_service.domain.listing import ListQuery, Page
 from registry_service.domain.models import Model, ModelSpec
 from registry_service.domain.uploads import Upload
@@ -27,10 +28,12 @@ class ModelRepository(Protocol):
 
         Raises:
             AlreadyExistsError: Its id, or its identity, is taken.
+            ProvenanceCycleError: It would be its own ancestor.
+            AncestryTooLargeError: There are too many ancestors to be sure.
         """
 
     def check_absent(self, spec: ModelSpec) -> None:
-        """Raises AlreadyExistsError where `add` would now. A courtesy: only `add` decides."""
+        """Raises the errors that `add` would now. A courtesy: only `add` decides."""
 
     def get(self, model_id: str) -> Model:
         """Returns a model (`ModelNotFoundError`)."""
@@ -45,12 +48,26 @@ class ModelRepository(Protocol):
         at least where there is one.
         """
 
+    def find(self, ids: Sequence[str]) -> Mapping[str, Model]:
+        """Returns those of these models that there are, by id, without their schemas."""
+
+    def metadata_sizes(self, ids: Sequence[str]) -> Mapping[str, int]:
+        """Returns the bytes that the metadata of these models takes, of those that there are."""
+
+    def parents(self, ids: Sequence[str]) -> Sequence[Link]:
+        """Returns the links from these models up to their parents, whether these are there or not."""
+
+    def children(self, ids: Sequence[str], limit: int) -> Sequence[Link]:
+        """Returns the links up from models that have one of these as a parent, at most `limit` models, by id."""
+
     def update(self, model_id: str, change: Callable[[Model], Model]) -> Model:
         """Replaces a model by what `change` makes of it, nobody else changing it meanwhile.
 
         Raises:
             ModelNotFoundError: There is none.
             AlreadyExistsError: The new identity is another model's.
+            ProvenanceCycleError: It would be its own ancestor.
+            AncestryTooLargeError: There are too many ancestors to be sure.
         """
 
     def remove(self, model_id: str, check: Callable[[Model], None]) -> Model:

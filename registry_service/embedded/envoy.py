@@ -24,6 +24,7 @@ _IDLE_SECONDS = 120
 _GRPC_ROUTES = (
     # Calls that read a whole artifact, 64 GiB perhaps, before they answer.
     ({"path": "/modelregistry.v1.ArtifactService/VerifyArtifact"}, 3600),
+    ({"path": "/modelregistry.v1.ModelService/CompareModels"}, 3600),
     ({"path": "/modelregistry.v1.UploadService/CompleteUpload"}, 3600),
     # And ones that wait until Geti has made one.
     ({"path": "/modelregistry.v1.ProjectService/ImportModels"}, 7200),

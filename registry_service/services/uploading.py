@@ -299,6 +299,7 @@ class CompleteUpload:
             ArtifactMismatchError: The bytes are not the declared ones; the upload is gone.
             InvalidArtifactError: It is not the ZIP that it was declared as; the upload is gone.
             AlreadyExistsError: The id or the identity is taken; the upload stays.
+            ProvenanceCycleError: The model would be its own ancestor; the upload stays.
         """
         sha256 = checked_sha256(sha256, "sha256")
         with self.database.transaction() as transaction:

@@ -15,6 +15,8 @@ from registry_service.services.aliasing import (
 )
 from registry_service.services.auditing import ListEvents, VerifyLog
 from registry_service.services.changing import DeleteModel, UpdateModel
+from registry_service.services.comparing import CompareModels
+from registry_service.services.lineage import GetModelManifest, ListAncestors, ListDescendants, ListLineage
 from registry_service.services.policy import Policy
 from registry_service.services.projects import GetProject, ImportModels, ListProjects
 from registry_service.services.reading import (
@@ -49,6 +51,11 @@ class UseCases:
     find_models: FindModels
     update_model: UpdateModel
     delete_model: DeleteModel
+    compare_models: CompareModels
+    list_lineage: ListLineage
+    list_ancestors: ListAncestors
+    list_descendants: ListDescendants
+    get_model_manifest: GetModelManifest
     create_upload: CreateUpload
     write_upload: WriteUpload
     get_upload: GetUpload
@@ -85,6 +92,11 @@ class UseCases:
             find_models=FindModels(database),
             update_model=UpdateModel(database, policy),
             delete_model=DeleteModel(database, discard),
+            compare_models=CompareModels(database, store, policy),
+            list_lineage=ListLineage(database),
+            list_ancestors=ListAncestors(database),
+            list_descendants=ListDescendants(database),
+            get_model_manifest=GetModelManifest(database, store, policy),
             create_upload=CreateUpload(database, policy),
             write_upload=WriteUpload(database, store, discard, policy, digests),
             get_upload=GetUpload(database),

@@ -2,6 +2,8 @@ from google.api import annotations_pb2 as _annotations_pb2
 from google.api import field_behavior_pb2 as _field_behavior_pb2
 from google.protobuf import field_mask_pb2 as _field_mask_pb2
 from modelregistry.v1 import audit_pb2 as _audit_pb2
+from modelregistry.v1 import comparison_pb2 as _comparison_pb2
+from modelregistry.v1 import lineage_pb2 as _lineage_pb2
 from modelregistry.v1 import model_pb2 as _model_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf import descriptor as _descriptor
@@ -124,3 +126,99 @@ class WatchModelsResponse(_message.Message):
     event: _audit_pb2.AuditEvent
     resume_token: str
     def __init__(self, event: _Optional[_Union[_audit_pb2.AuditEvent, _Mapping]] = ..., resume_token: _Optional[str] = ...) -> None: ...
+
+class CompareModelsRequest(_message.Message):
+    __slots__ = ("ids", "diff_only", "hash_files")
+    IDS_FIELD_NUMBER: _ClassVar[int]
+    DIFF_ONLY_FIELD_NUMBER: _ClassVar[int]
+    HASH_FILES_FIELD_NUMBER: _ClassVar[int]
+    ids: _containers.RepeatedScalarFieldContainer[str]
+    diff_only: bool
+    hash_files: bool
+    def __init__(self, ids: _Optional[_Iterable[str]] = ..., diff_only: _Optional[bool] = ..., hash_files: _Optional[bool] = ...) -> None: ...
+
+class CompareModelsResponse(_message.Message):
+    __slots__ = ("models", "fields", "metrics", "labels", "artifacts", "truncated")
+    MODELS_FIELD_NUMBER: _ClassVar[int]
+    FIELDS_FIELD_NUMBER: _ClassVar[int]
+    METRICS_FIELD_NUMBER: _ClassVar[int]
+    LABELS_FIELD_NUMBER: _ClassVar[int]
+    ARTIFACTS_FIELD_NUMBER: _ClassVar[int]
+    TRUNCATED_FIELD_NUMBER: _ClassVar[int]
+    models: _containers.RepeatedCompositeFieldContainer[_comparison_pb2.ComparedModel]
+    fields: _containers.RepeatedCompositeFieldContainer[_comparison_pb2.FieldComparison]
+    metrics: _containers.RepeatedCompositeFieldContainer[_comparison_pb2.MetricComparison]
+    labels: _comparison_pb2.LabelComparison
+    artifacts: _comparison_pb2.ArtifactComparison
+    truncated: bool
+    def __init__(self, models: _Optional[_Iterable[_Union[_comparison_pb2.ComparedModel, _Mapping]]] = ..., fields: _Optional[_Iterable[_Union[_comparison_pb2.FieldComparison, _Mapping]]] = ..., metrics: _Optional[_Iterable[_Union[_comparison_pb2.MetricComparison, _Mapping]]] = ..., labels: _Optional[_Union[_comparison_pb2.LabelComparison, _Mapping]] = ..., artifacts: _Optional[_Union[_comparison_pb2.ArtifactComparison, _Mapping]] = ..., truncated: _Optional[bool] = ...) -> None: ...
+
+class ListLineageRequest(_message.Message):
+    __slots__ = ("name", "project_id", "project_name", "page_size", "page_token")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    PROJECT_ID_FIELD_NUMBER: _ClassVar[int]
+    PROJECT_NAME_FIELD_NUMBER: _ClassVar[int]
+    PAGE_SIZE_FIELD_NUMBER: _ClassVar[int]
+    PAGE_TOKEN_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    project_id: str
+    project_name: str
+    page_size: int
+    page_token: str
+    def __init__(self, name: _Optional[str] = ..., project_id: _Optional[str] = ..., project_name: _Optional[str] = ..., page_size: _Optional[int] = ..., page_token: _Optional[str] = ...) -> None: ...
+
+class ListLineageResponse(_message.Message):
+    __slots__ = ("versions", "next_page_token")
+    VERSIONS_FIELD_NUMBER: _ClassVar[int]
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _ClassVar[int]
+    versions: _containers.RepeatedCompositeFieldContainer[_lineage_pb2.LineageVersion]
+    next_page_token: str
+    def __init__(self, versions: _Optional[_Iterable[_Union[_lineage_pb2.LineageVersion, _Mapping]]] = ..., next_page_token: _Optional[str] = ...) -> None: ...
+
+class ListAncestorsRequest(_message.Message):
+    __slots__ = ("id", "max_depth")
+    ID_FIELD_NUMBER: _ClassVar[int]
+    MAX_DEPTH_FIELD_NUMBER: _ClassVar[int]
+    id: str
+    max_depth: int
+    def __init__(self, id: _Optional[str] = ..., max_depth: _Optional[int] = ...) -> None: ...
+
+class ListAncestorsResponse(_message.Message):
+    __slots__ = ("ancestors", "links", "truncated")
+    ANCESTORS_FIELD_NUMBER: _ClassVar[int]
+    LINKS_FIELD_NUMBER: _ClassVar[int]
+    TRUNCATED_FIELD_NUMBER: _ClassVar[int]
+    ancestors: _containers.RepeatedCompositeFieldContainer[_lineage_pb2.RelatedModel]
+    links: _containers.RepeatedCompositeFieldContainer[_lineage_pb2.ModelLink]
+    truncated: bool
+    def __init__(self, ancestors: _Optional[_Iterable[_Union[_lineage_pb2.RelatedModel, _Mapping]]] = ..., links: _Optional[_Iterable[_Union[_lineage_pb2.ModelLink, _Mapping]]] = ..., truncated: _Optional[bool] = ...) -> None: ...
+
+class ListDescendantsRequest(_message.Message):
+    __slots__ = ("id", "max_depth")
+    ID_FIELD_NUMBER: _ClassVar[int]
+    MAX_DEPTH_FIELD_NUMBER: _ClassVar[int]
+    id: str
+    max_depth: int
+    def __init__(self, id: _Optional[str] = ..., max_depth: _Optional[int] = ...) -> None: ...
+
+class ListDescendantsResponse(_message.Message):
+    __slots__ = ("descendants", "links", "truncated")
+    DESCENDANTS_FIELD_NUMBER: _ClassVar[int]
+    LINKS_FIELD_NUMBER: _ClassVar[int]
+    TRUNCATED_FIELD_NUMBER: _ClassVar[int]
+    descendants: _containers.RepeatedCompositeFieldContainer[_lineage_pb2.RelatedModel]
+    links: _containers.RepeatedCompositeFieldContainer[_lineage_pb2.ModelLink]
+    truncated: bool
+    def __init__(self, descendants: _Optional[_Iterable[_Union[_lineage_pb2.RelatedModel, _Mapping]]] = ..., links: _Optional[_Iterable[_Union[_lineage_pb2.ModelLink, _Mapping]]] = ..., truncated: _Optional[bool] = ...) -> None: ...
+
+class GetModelManifestRequest(_message.Message):
+    __slots__ = ("id",)
+    ID_FIELD_NUMBER: _ClassVar[int]
+    id: str
+    def __init__(self, id: _Optional[str] = ...) -> None: ...
+
+class GetModelManifestResponse(_message.Message):
+    __slots__ = ("manifest",)
+    MANIFEST_FIELD_NUMBER: _ClassVar[int]
+    manifest: _lineage_pb2.ModelManifest
+    def __init__(self, manifest: _Optional[_Union[_lineage_pb2.ModelManifest, _Mapping]] = ...) -> None: ...

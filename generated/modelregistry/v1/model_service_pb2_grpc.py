@@ -68,6 +68,31 @@ class ModelServiceStub:
                 request_serializer=modelregistry_dot_v1_dot_model__service__pb2.WatchModelsRequest.SerializeToString,
                 response_deserializer=modelregistry_dot_v1_dot_model__service__pb2.WatchModelsResponse.FromString,
                 _registered_method=True)
+        self.CompareModels = channel.unary_unary(
+                '/modelregistry.v1.ModelService/CompareModels',
+                request_serializer=modelregistry_dot_v1_dot_model__service__pb2.CompareModelsRequest.SerializeToString,
+                response_deserializer=modelregistry_dot_v1_dot_model__service__pb2.CompareModelsResponse.FromString,
+                _registered_method=True)
+        self.ListLineage = channel.unary_unary(
+                '/modelregistry.v1.ModelService/ListLineage',
+                request_serializer=modelregistry_dot_v1_dot_model__service__pb2.ListLineageRequest.SerializeToString,
+                response_deserializer=modelregistry_dot_v1_dot_model__service__pb2.ListLineageResponse.FromString,
+                _registered_method=True)
+        self.ListAncestors = channel.unary_unary(
+                '/modelregistry.v1.ModelService/ListAncestors',
+                request_serializer=modelregistry_dot_v1_dot_model__service__pb2.ListAncestorsRequest.SerializeToString,
+                response_deserializer=modelregistry_dot_v1_dot_model__service__pb2.ListAncestorsResponse.FromString,
+                _registered_method=True)
+        self.ListDescendants = channel.unary_unary(
+                '/modelregistry.v1.ModelService/ListDescendants',
+                request_serializer=modelregistry_dot_v1_dot_model__service__pb2.ListDescendantsRequest.SerializeToString,
+                response_deserializer=modelregistry_dot_v1_dot_model__service__pb2.ListDescendantsResponse.FromString,
+                _registered_method=True)
+        self.GetModelManifest = channel.unary_unary(
+                '/modelregistry.v1.ModelService/GetModelManifest',
+                request_serializer=modelregistry_dot_v1_dot_model__service__pb2.GetModelManifestRequest.SerializeToString,
+                response_deserializer=modelregistry_dot_v1_dot_model__service__pb2.GetModelManifestResponse.FromString,
+                _registered_method=True)
 
 
 class ModelServiceServicer:
@@ -146,6 +171,54 @@ class ModelServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def CompareModels(self, request, context):
+        """Compares models with the first of them: fields, metrics, labels, and their
+        artifacts file by file. A lost or damaged artifact is part of the answer.
+
+        Of ZIPs the directories alone are read, unless `hash_files`. Artifacts with
+        the same SHA-256 are not read at all.
+
+        Errors: NOT_FOUND, INVALID_ARGUMENT (fewer than 2 models, more than 10, the
+        same one twice), RESOURCE_EXHAUSTED (`hash_files`, and too many streams).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListLineage(self, request, context):
+        """Lists every version of a name in a project, newest first, a page at a time.
+        A name that no model has is an empty list.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListAncestors(self, request, context):
+        """Lists the models that a model was made from, and what these were made from,
+        nearest first: `provenance.parent_model_ids`, followed. Errors: NOT_FOUND.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListDescendants(self, request, context):
+        """Lists the models that were made from a model, and what was made from these,
+        nearest first. The model itself may be one that this registry does not
+        have. Errors: NOT_FOUND (nor has it a descendant).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetModelManifest(self, request, context):
+        """Gets everything that is known of how a model came to be as one document
+        that needs no registry: from it, a person can make the model again. Errors:
+        NOT_FOUND.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_ModelServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -178,6 +251,31 @@ def add_ModelServiceServicer_to_server(servicer, server):
                     servicer.WatchModels,
                     request_deserializer=modelregistry_dot_v1_dot_model__service__pb2.WatchModelsRequest.FromString,
                     response_serializer=modelregistry_dot_v1_dot_model__service__pb2.WatchModelsResponse.SerializeToString,
+            ),
+            'CompareModels': grpc.unary_unary_rpc_method_handler(
+                    servicer.CompareModels,
+                    request_deserializer=modelregistry_dot_v1_dot_model__service__pb2.CompareModelsRequest.FromString,
+                    response_serializer=modelregistry_dot_v1_dot_model__service__pb2.CompareModelsResponse.SerializeToString,
+            ),
+            'ListLineage': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListLineage,
+                    request_deserializer=modelregistry_dot_v1_dot_model__service__pb2.ListLineageRequest.FromString,
+                    response_serializer=modelregistry_dot_v1_dot_model__service__pb2.ListLineageResponse.SerializeToString,
+            ),
+            'ListAncestors': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListAncestors,
+                    request_deserializer=modelregistry_dot_v1_dot_model__service__pb2.ListAncestorsRequest.FromString,
+                    response_serializer=modelregistry_dot_v1_dot_model__service__pb2.ListAncestorsResponse.SerializeToString,
+            ),
+            'ListDescendants': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListDescendants,
+                    request_deserializer=modelregistry_dot_v1_dot_model__service__pb2.ListDescendantsRequest.FromString,
+                    response_serializer=modelregistry_dot_v1_dot_model__service__pb2.ListDescendantsResponse.SerializeToString,
+            ),
+            'GetModelManifest': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetModelManifest,
+                    request_deserializer=modelregistry_dot_v1_dot_model__service__pb2.GetModelManifestRequest.FromString,
+                    response_serializer=modelregistry_dot_v1_dot_model__service__pb2.GetModelManifestResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -346,6 +444,141 @@ class ModelService:
             '/modelregistry.v1.ModelService/WatchModels',
             modelregistry_dot_v1_dot_model__service__pb2.WatchModelsRequest.SerializeToString,
             modelregistry_dot_v1_dot_model__service__pb2.WatchModelsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CompareModels(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/modelregistry.v1.ModelService/CompareModels',
+            modelregistry_dot_v1_dot_model__service__pb2.CompareModelsRequest.SerializeToString,
+            modelregistry_dot_v1_dot_model__service__pb2.CompareModelsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListLineage(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/modelregistry.v1.ModelService/ListLineage',
+            modelregistry_dot_v1_dot_model__service__pb2.ListLineageRequest.SerializeToString,
+            modelregistry_dot_v1_dot_model__service__pb2.ListLineageResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListAncestors(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/modelregistry.v1.ModelService/ListAncestors',
+            modelregistry_dot_v1_dot_model__service__pb2.ListAncestorsRequest.SerializeToString,
+            modelregistry_dot_v1_dot_model__service__pb2.ListAncestorsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListDescendants(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/modelregistry.v1.ModelService/ListDescendants',
+            modelregistry_dot_v1_dot_model__service__pb2.ListDescendantsRequest.SerializeToString,
+            modelregistry_dot_v1_dot_model__service__pb2.ListDescendantsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetModelManifest(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/modelregistry.v1.ModelService/GetModelManifest',
+            modelregistry_dot_v1_dot_model__service__pb2.GetModelManifestRequest.SerializeToString,
+            modelregistry_dot_v1_dot_model__service__pb2.GetModelManifestResponse.FromString,
             options,
             channel_credentials,
             insecure,

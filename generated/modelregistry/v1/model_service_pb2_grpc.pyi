@@ -80,6 +80,34 @@ class ModelServiceStub:
     watch already), UNAVAILABLE (the server stops, or the database is away for
     longer: go on with the token).
     """
+    CompareModels: _grpc.UnaryUnaryMultiCallable[_model_service_pb2.CompareModelsRequest, _model_service_pb2.CompareModelsResponse]
+    """Compares models with the first of them: fields, metrics, labels, and their
+    artifacts file by file. A lost or damaged artifact is part of the answer.
+
+    Of ZIPs the directories alone are read, unless `hash_files`. Artifacts with
+    the same SHA-256 are not read at all.
+
+    Errors: NOT_FOUND, INVALID_ARGUMENT (fewer than 2 models, more than 10, the
+    same one twice), RESOURCE_EXHAUSTED (`hash_files`, and too many streams).
+    """
+    ListLineage: _grpc.UnaryUnaryMultiCallable[_model_service_pb2.ListLineageRequest, _model_service_pb2.ListLineageResponse]
+    """Lists every version of a name in a project, newest first, a page at a time.
+    A name that no model has is an empty list.
+    """
+    ListAncestors: _grpc.UnaryUnaryMultiCallable[_model_service_pb2.ListAncestorsRequest, _model_service_pb2.ListAncestorsResponse]
+    """Lists the models that a model was made from, and what these were made from,
+    nearest first: `provenance.parent_model_ids`, followed. Errors: NOT_FOUND.
+    """
+    ListDescendants: _grpc.UnaryUnaryMultiCallable[_model_service_pb2.ListDescendantsRequest, _model_service_pb2.ListDescendantsResponse]
+    """Lists the models that were made from a model, and what was made from these,
+    nearest first. The model itself may be one that this registry does not
+    have. Errors: NOT_FOUND (nor has it a descendant).
+    """
+    GetModelManifest: _grpc.UnaryUnaryMultiCallable[_model_service_pb2.GetModelManifestRequest, _model_service_pb2.GetModelManifestResponse]
+    """Gets everything that is known of how a model came to be as one document
+    that needs no registry: from it, a person can make the model again. Errors:
+    NOT_FOUND.
+    """
 
 @_typing.type_check_only
 class ModelServiceAsyncStub(ModelServiceStub):
@@ -132,6 +160,34 @@ class ModelServiceAsyncStub(ModelServiceStub):
     database, or of one that was restored since), RESOURCE_EXHAUSTED (too many
     watch already), UNAVAILABLE (the server stops, or the database is away for
     longer: go on with the token).
+    """
+    CompareModels: _aio.UnaryUnaryMultiCallable[_model_service_pb2.CompareModelsRequest, _model_service_pb2.CompareModelsResponse]  # type: ignore[assignment]
+    """Compares models with the first of them: fields, metrics, labels, and their
+    artifacts file by file. A lost or damaged artifact is part of the answer.
+
+    Of ZIPs the directories alone are read, unless `hash_files`. Artifacts with
+    the same SHA-256 are not read at all.
+
+    Errors: NOT_FOUND, INVALID_ARGUMENT (fewer than 2 models, more than 10, the
+    same one twice), RESOURCE_EXHAUSTED (`hash_files`, and too many streams).
+    """
+    ListLineage: _aio.UnaryUnaryMultiCallable[_model_service_pb2.ListLineageRequest, _model_service_pb2.ListLineageResponse]  # type: ignore[assignment]
+    """Lists every version of a name in a project, newest first, a page at a time.
+    A name that no model has is an empty list.
+    """
+    ListAncestors: _aio.UnaryUnaryMultiCallable[_model_service_pb2.ListAncestorsRequest, _model_service_pb2.ListAncestorsResponse]  # type: ignore[assignment]
+    """Lists the models that a model was made from, and what these were made from,
+    nearest first: `provenance.parent_model_ids`, followed. Errors: NOT_FOUND.
+    """
+    ListDescendants: _aio.UnaryUnaryMultiCallable[_model_service_pb2.ListDescendantsRequest, _model_service_pb2.ListDescendantsResponse]  # type: ignore[assignment]
+    """Lists the models that were made from a model, and what was made from these,
+    nearest first. The model itself may be one that this registry does not
+    have. Errors: NOT_FOUND (nor has it a descendant).
+    """
+    GetModelManifest: _aio.UnaryUnaryMultiCallable[_model_service_pb2.GetModelManifestRequest, _model_service_pb2.GetModelManifestResponse]  # type: ignore[assignment]
+    """Gets everything that is known of how a model came to be as one document
+    that needs no registry: from it, a person can make the model again. Errors:
+    NOT_FOUND.
     """
 
 class ModelServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -218,6 +274,64 @@ class ModelServiceServicer(metaclass=_abc_1.ABCMeta):
         database, or of one that was restored since), RESOURCE_EXHAUSTED (too many
         watch already), UNAVAILABLE (the server stops, or the database is away for
         longer: go on with the token).
+        """
+
+    @_abc_1.abstractmethod
+    def CompareModels(
+        self,
+        request: _model_service_pb2.CompareModelsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_model_service_pb2.CompareModelsResponse, _abc.Awaitable[_model_service_pb2.CompareModelsResponse]]:
+        """Compares models with the first of them: fields, metrics, labels, and their
+        artifacts file by file. A lost or damaged artifact is part of the answer.
+
+        Of ZIPs the directories alone are read, unless `hash_files`. Artifacts with
+        the same SHA-256 are not read at all.
+
+        Errors: NOT_FOUND, INVALID_ARGUMENT (fewer than 2 models, more than 10, the
+        same one twice), RESOURCE_EXHAUSTED (`hash_files`, and too many streams).
+        """
+
+    @_abc_1.abstractmethod
+    def ListLineage(
+        self,
+        request: _model_service_pb2.ListLineageRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_model_service_pb2.ListLineageResponse, _abc.Awaitable[_model_service_pb2.ListLineageResponse]]:
+        """Lists every version of a name in a project, newest first, a page at a time.
+        A name that no model has is an empty list.
+        """
+
+    @_abc_1.abstractmethod
+    def ListAncestors(
+        self,
+        request: _model_service_pb2.ListAncestorsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_model_service_pb2.ListAncestorsResponse, _abc.Awaitable[_model_service_pb2.ListAncestorsResponse]]:
+        """Lists the models that a model was made from, and what these were made from,
+        nearest first: `provenance.parent_model_ids`, followed. Errors: NOT_FOUND.
+        """
+
+    @_abc_1.abstractmethod
+    def ListDescendants(
+        self,
+        request: _model_service_pb2.ListDescendantsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_model_service_pb2.ListDescendantsResponse, _abc.Awaitable[_model_service_pb2.ListDescendantsResponse]]:
+        """Lists the models that were made from a model, and what was made from these,
+        nearest first. The model itself may be one that this registry does not
+        have. Errors: NOT_FOUND (nor has it a descendant).
+        """
+
+    @_abc_1.abstractmethod
+    def GetModelManifest(
+        self,
+        request: _model_service_pb2.GetModelManifestRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_model_service_pb2.GetModelManifestResponse, _abc.Awaitable[_model_service_pb2.GetModelManifestResponse]]:
+        """Gets everything that is known of how a model came to be as one document
+        that needs no registry: from it, a person can make the model again. Errors:
+        NOT_FOUND.
         """
 
 def add_ModelServiceServicer_to_server(servicer: ModelServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -13,6 +13,7 @@ from psycopg.errors import UniqueViolation
 from sqlalchemy import (
     ColumnElement,
     Connection,
+    CursorResult,
     Engine,
     FromClause,
     Select,
@@ -25,6 +26,7 @@ from sqlalchemy import (
     insert,
     or_,
     select,
+    text,
     true,
     tuple_,
     update,
@@ -36,13 +38,16 @@ from sqlalchemy.exc import IntegrityError
 from registry_service.domain.artifact_store import Part
 from registry_service.domain.errors import (
     AlreadyExistsError,
+    AncestryTooLargeError,
     ModelNotFoundError,
     OutOfRangeError,
+    ProvenanceCycleError,
     UploadNotActiveError,
     UploadNotFoundError,
     WriterDisplacedError,
 )
 from registry_service.domain.events import Action, Change, Lineage
+from registry_service.domain.family import MAX_ANCESTRY_LINKS, Link, cycle_through
 from registry_service.domain.listing import ListQuery, Page, SortValue
 from registry_service.domain.models import Model, ModelFields, ModelSpec, is_same
 from registry_service.domain.ports import Transaction
@@ -135,6 +140,7 @@ class SqlModelRepository:
         added = self.connection.execute(upsert(_models).values(values).on_conflict_do_nothing().returning(_models.c.id))
         if added.one_or_none() is None:
             self._raise_conflict(model.id, model)
+        self._expect_no_cycle(model.id, model.provenance.parent_model_ids)
         self._record(Action.MODEL_REGISTERED, model, after=values)
 
     def check_absent(self, spec: ModelSpec) -> None:
@@ -142,6 +148,7 @@ class SqlModelRepository:
         conflict = self._conflict(spec.id, spec.fields)
         if conflict is not None:
             raise conflict
+        self._check_ancestry(spec.id, spec.fields.provenance.parent_model_ids)
 
     def get(self, model_id: str) -> Model:
         """See the port."""
@@ -163,6 +170,8 @@ class SqlModelRepository:
         rows_wanted = select(*_LISTED).order_by(*order(_models)).limit(query.limit + 1)
         if query.filter is not None:
             rows_wanted = rows_wanted.where(where(query.filter, _models))
+        if query.lineage is not None:
+            rows_wanted = rows_wanted.where(_is_of(query.lineage))
         if query.after is not None:
             rows_wanted = rows_wanted.where(_after(_sort_keys(query, _models), descending, _prefixed(query)))
         candidates = rows_wanted.subquery("candidates")
@@ -181,6 +190,24 @@ class SqlModelRepository:
         found = self.connection.execute(page).mappings().all()
         return Page(models=[rows.model(row) for row in found], more=bool(found) and found[0]["found"] > len(found))
 
+    def find(self, ids: Sequence[str]) -> Mapping[str, Model]:
+        """See the port."""
+        found = self.connection.execute(select(*_LISTED).where(_models.c.id.in_(ids))).mappings()
+        return {row["id"]: rows.model(row) for row in found}
+
+    def metadata_sizes(self, ids: Sequence[str]) -> Mapping[str, int]:
+        """See the port."""
+        statement = select(_models.c.id, _models.c.metadata_bytes).where(_models.c.id.in_(ids))
+        return {row.id: row.metadata_bytes for row in self.connection.execute(statement)}
+
+    def parents(self, ids: Sequence[str]) -> Sequence[Link]:
+        """See the port."""
+        return _links(self.connection.execute(_PARENTS.where(_models.c.id.in_(ids))))
+
+    def children(self, ids: Sequence[str], limit: int) -> Sequence[Link]:
+        """See the port."""
+        return _links(self.connection.execute(_CHILDREN, {"ids": list(ids), "limit": limit}))
+
     def update(self, model_id: str, change: Callable[[Model], Model]) -> Model:
         """See the port."""
         old = self._get(model_id, _LOCKED_MODEL)
@@ -197,6 +224,8 @@ class SqlModelRepository:
             if isinstance(error.orig, UniqueViolation):
                 self._raise_conflict(model_id, new, without=model_id)
             raise
+        if "provenance" in changed:
+            self._expect_no_cycle(model_id, new.provenance.parent_model_ids, old.provenance.parent_model_ids)
         self._record(Action.MODEL_UPDATED, new, before={name: before[name] for name in changed}, after=changed)
         return new
 
@@ -207,6 +236,30 @@ class SqlModelRepository:
         self.connection.execute(delete(_models).where(_models.c.id == model_id))
         self._record(Action.MODEL_DELETED, model, before=rows.model_values(model))
         return model
+
+    def _expect_no_cycle(self, model_id: str, parents: Sequence[str], before: Sequence[str] = ()) -> None:
+        """Checks a model whose row is written; nobody else adds a link until the transaction ends.
+
+        Links that are only taken away close no cycle, so most changes don't wait for one another here.
+        """
+        if set(parents) <= set(before):
+            return
+        # After the row's lock and before that of the log's end: an order that all transactions keep.
+        self.connection.execute(select(func.pg_advisory_xact_lock(_LINKS_LOCK)))
+        self._check_ancestry(model_id, parents)
+
+    def _check_ancestry(self, model_id: str, parents: Sequence[str]) -> None:
+        if not parents:
+            return
+        found = self.connection.execute(_ANCESTRY, {"id": model_id, "parents": list(parents)}).all()
+        links: dict[str, list[str]] = {}
+        for child, parent in found:
+            links.setdefault(child, []).append(parent)
+        cycle = cycle_through(model_id, links)
+        if cycle:
+            raise ProvenanceCycleError(cycle)
+        if len(found) > MAX_ANCESTRY_LINKS:
+            raise AncestryTooLargeError(MAX_ANCESTRY_LINKS)
 
     def _record(
         self,
@@ -242,17 +295,8 @@ class SqlModelRepository:
     def _conflict(self, model_id: str, fields: ModelFields, without: str | None = None) -> AlreadyExistsError | None:
         """Finds the model that has the id or the identity; of two the first by id, as the documented API has it."""
         same = and_(
-            *(
-                func.text_digest(_models.c[name]).is_(None)
-                if value is None
-                else func.text_digest(_models.c[name]) == func.text_digest(value)
-                for name, value in (
-                    ("name", fields.name),
-                    ("version", fields.version),
-                    ("project_id", fields.project_id),
-                    ("project_name", fields.project_name),
-                )
-            ),
+            _is_of(Lineage.of(fields)),
+            func.text_digest(_models.c.version) == func.text_digest(fields.version),
             _models.c.precision == bindparam("precision", list(fields.precision), ARRAY(Text)),
         )
         candidates = same if without is not None else or_(_models.c.id == model_id, same)
@@ -269,10 +313,56 @@ class SqlModelRepository:
         )
 
 
+def _is_of(lineage: Lineage) -> ColumnElement[bool]:
+    """Returns the condition of a lineage, as the index of identities has it."""
+    values = {"name": lineage.name, "project_id": lineage.project_id, "project_name": lineage.project_name}
+    return and_(
+        *(
+            func.text_digest(_models.c[name]).is_(None)
+            if value is None
+            else func.text_digest(_models.c[name]) == func.text_digest(value)
+            for name, value in values.items()
+        )
+    )
+
+
+def _links(found: CursorResult[Any]) -> Sequence[Link]:
+    """Returns the links of rows (id, parents)."""
+    return [Link(row.id, parent) for row in found for parent in row.parents or ()]
+
+
 _LISTED = [column for column in _models.c if column.name != "schema"]
 _MODEL = select(_models).where(_models.c.id == bindparam("id"))
 _LOCKED_MODEL = _MODEL.with_for_update()
 _HELD_MODEL = _MODEL.with_for_update(read=True)
+_LINKS_LOCK = 0x6D6F_6465_6C73  # "models": held by whoever adds links between models
+_PARENTS = select(_models.c.id, _models.c.provenance["parent_model_ids"].label("parents"))
+# For each id one look into ix_models_parents, which OFFSET 0 insists on: Postgres overrates how many rows match, and
+# would read the whole table for each, in the order of the ids.
+_CHILDREN = text("""
+    SELECT DISTINCT child.id, child.parents
+    FROM unnest(CAST(:ids AS text[])) AS wanted (id)
+    CROSS JOIN LATERAL (
+        SELECT id, provenance -> 'parent_model_ids' AS parents FROM models
+        WHERE (provenance -> 'parent_model_ids') ? wanted.id
+        OFFSET 0
+    ) AS child
+    ORDER BY child.id
+    LIMIT :limit
+""")
+# Every link on the ways up from a model, whose own links are given. UNION drops what was found already, so it ends
+# on a cycle too; one link more than may be tells that there are too many.
+_ANCESTRY = text(f"""
+    WITH RECURSIVE links (child, parent) AS (
+        SELECT CAST(:id AS text) COLLATE "C", unnest(CAST(:parents AS text[])) COLLATE "C"
+        UNION
+        SELECT models.id, above.parent COLLATE "C"
+        FROM links
+        JOIN models ON models.id = links.parent AND links.parent <> :id
+        CROSS JOIN LATERAL jsonb_array_elements_text(models.provenance -> 'parent_model_ids') AS above (parent)
+    )
+    SELECT child, parent FROM links LIMIT {MAX_ANCESTRY_LINKS + 1}
+""")  # noqa: S608 - the number is ours
 
 
 def _sort_keys(query: ListQuery, table: FromClause) -> list[ColumnElement[Any]]:

@@ -182,6 +182,8 @@ class ModelRow(Base):
             ),
             postgresql_using="gin",
         ),
+        # For the children of many models at once: the next one is slow where most models have parents.
+        Index("ix_models_parents", text("(provenance -> 'parent_model_ids'::text)"), postgresql_using="gin"),
         Index("ix_models_elements", "precision", "labels", "metrics", "tags", "provenance", postgresql_using="gin"),
     )
 

@@ -1,5 +1,6 @@
 """Messages to the domain's objects, and back."""
 
+from collections.abc import Iterator, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -9,6 +10,8 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from modelregistry.v1 import (
     artifact_service_pb2,
     audit_pb2,
+    comparison_pb2,
+    lineage_pb2,
     model_pb2,
     model_service_pb2,
     project_pb2,
@@ -16,8 +19,10 @@ from modelregistry.v1 import (
     upload_pb2,
 )
 
+from registry_service.domain.comparison import ArtifactComparison, Comparison, FileChange, LabelComparison
 from registry_service.domain.errors import InvalidArgumentError
 from registry_service.domain.events import Action, Event, LogHead
+from registry_service.domain.family import Family
 from registry_service.domain.geti import Project
 from registry_service.domain.models import (
     MUTABLE_FIELDS,
@@ -32,6 +37,7 @@ from registry_service.domain.models import (
 )
 from registry_service.domain.uploads import Upload, UploadState
 from registry_service.services.archives import ArchiveMember
+from registry_service.services.lineage import LineageVersion, Manifest
 from registry_service.services.projects import ImportProgress, ImportState
 from registry_service.transport.grpc.errors import status_code
 
@@ -45,6 +51,13 @@ _OPTIONAL_TEXTS = (
     "category",
     "architecture",
 )
+_CHANGES = {
+    FileChange.UNKNOWN: comparison_pb2.FileVersion.CHANGE_UNSPECIFIED,
+    FileChange.SAME: comparison_pb2.FileVersion.CHANGE_SAME,
+    FileChange.CHANGED: comparison_pb2.FileVersion.CHANGE_CHANGED,
+    FileChange.ADDED: comparison_pb2.FileVersion.CHANGE_ADDED,
+    FileChange.REMOVED: comparison_pb2.FileVersion.CHANGE_REMOVED,
+}
 _MAPS = ("metrics", "tags")
 _STATES = {
     UploadState.ACTIVE: upload_pb2.Upload.STATE_ACTIVE,
@@ -252,8 +265,7 @@ def upload_message(upload: Upload) -> upload_pb2.Upload:
 def file_message(member: ArchiveMember) -> artifact_service_pb2.ArtifactFile:
     """Returns a member of an archive as a message."""
     return artifact_service_pb2.ArtifactFile(
-        # Names that no text can hold are shown with replacement characters.
-        name=member.name.encode(errors="replace").decode(),
+        name=_printable(member.name),
         size=member.size,
         compressed_size=member.compressed_size,
         crc32=member.crc32,
@@ -337,6 +349,122 @@ def event_message(event: Event, *, max_bytes: int | None = None) -> audit_pb2.Au
 def position_message(head: LogHead) -> audit_pb2.AuditLogPosition:
     """Returns a place in the log as a message."""
     return audit_pb2.AuditLogPosition(sequence=head.sequence, hash=head.hash)
+
+
+def comparison_message(comparison: Comparison) -> model_service_pb2.CompareModelsResponse:
+    """Returns a comparison as a message."""
+    artifacts = comparison.artifacts
+    return model_service_pb2.CompareModelsResponse(
+        models=[
+            comparison_pb2.ComparedModel(
+                id=model.id,
+                name=model.name,
+                version=model.version,
+                etag=model.etag,
+                sha256=model.artifact.sha256,
+                create_time=time_message(model.create_time),
+            )
+            for model in comparison.models
+        ],
+        fields=[
+            comparison_pb2.FieldComparison(path=f.path, values=map(value_message, f.values), equal=f.equal)
+            for f in comparison.fields
+        ],
+        metrics=[
+            comparison_pb2.MetricComparison(
+                name=metric.name,
+                values=[
+                    comparison_pb2.MetricValue(value=value, delta=delta)
+                    for value, delta in zip(metric.values, metric.deltas, strict=True)
+                ],
+                equal=metric.equal,
+            )
+            for metric in comparison.metrics
+        ],
+        labels=None if comparison.labels is None else _labels_message(comparison.labels),
+        artifacts=None if artifacts is None else _artifacts_message(artifacts, comparison.models),
+        truncated=comparison.truncated,
+    )
+
+
+def _labels_message(labels: LabelComparison) -> comparison_pb2.LabelComparison:
+    return comparison_pb2.LabelComparison(
+        common=map(value_message, labels.common),
+        models=[
+            comparison_pb2.ModelLabels(only=map(value_message, model.only), lacking=map(value_message, model.lacking))
+            for model in labels.models
+        ],
+        equal=labels.equal,
+    )
+
+
+def _artifacts_message(artifacts: ArtifactComparison, models: Sequence[Model]) -> comparison_pb2.ArtifactComparison:
+    return comparison_pb2.ArtifactComparison(
+        artifacts=[
+            comparison_pb2.ComparedArtifact(
+                file_name=model.artifact.file_name,
+                size=model.artifact.size,
+                sha256=model.artifact.sha256,
+                problem=_printable(problem),
+            )
+            for model, problem in zip(models, artifacts.problems, strict=True)
+        ],
+        equal=artifacts.equal,
+        files=[
+            comparison_pb2.FileComparison(
+                name=_printable(file.name),
+                versions=[
+                    comparison_pb2.FileVersion(change=_CHANGES[change])
+                    if content is None
+                    else comparison_pb2.FileVersion(
+                        present=True, size=content.size, digest=content.digest, change=_CHANGES[change]
+                    )
+                    for content, change in file.versions
+                ],
+            )
+            for file in artifacts.files
+        ],
+        file_count=artifacts.file_count,
+        truncated=len(artifacts.files) < artifacts.file_count,
+    )
+
+
+def version_message(version: LineageVersion) -> lineage_pb2.LineageVersion:
+    """Returns a version of a name as a message."""
+    return lineage_pb2.LineageVersion(model=model_message(version.model), aliases=version.aliases)
+
+
+def relatives_messages(family: Family) -> Iterator[lineage_pb2.RelatedModel]:
+    """Yields ancestors or descendants as messages."""
+    for relative in family.relatives:
+        model = None if relative.model is None else model_message(relative.model)
+        yield lineage_pb2.RelatedModel(id=relative.id, depth=relative.depth, model=model)
+
+
+def links_messages(family: Family) -> Iterator[lineage_pb2.ModelLink]:
+    """Yields the links of a family as messages."""
+    return (lineage_pb2.ModelLink(child_id=link.child, parent_id=link.parent) for link in family.links)
+
+
+def manifest_message(manifest: Manifest) -> lineage_pb2.ModelManifest:
+    """Returns a manifest as a message."""
+    return lineage_pb2.ModelManifest(
+        api_version=lineage_pb2.DESCRIPTOR.package,
+        make_time=time_message(manifest.make_time),
+        model=model_message(manifest.model),
+        files=map(file_message, manifest.files),
+        file_count=manifest.file_count,
+        artifact_problem=manifest.artifact_problem,
+        ancestors=relatives_messages(manifest.ancestors),
+        links=links_messages(manifest.ancestors),
+        unknown_ids=manifest.unknown_ids,
+        ancestors_truncated=manifest.ancestors.truncated,
+    )
+
+
+def _printable(text: str) -> str:
+    """Replaces what no message can hold."""
+    return text.encode(errors="replace").decode()
 
 
 def time_message(time: datetime) -> Timestamp:

@@ -2,16 +2,28 @@
 
 import threading
 from collections.abc import Iterator
+from contextlib import nullcontext
 
 import grpc
 from modelregistry.v1 import model_service_pb2 as pb
 from modelregistry.v1 import model_service_pb2_grpc
 
 from registry_service.domain.errors import CallCancelledError, InvalidArgumentError
+from registry_service.domain.events import Lineage
 from registry_service.domain.models import checked_model_id
 from registry_service.services.use_cases import UseCases
-from registry_service.transport.grpc.calls import Drain, expect_client
-from registry_service.transport.grpc.convert import changes_of, event_message, model_message, spec_of
+from registry_service.transport.grpc.calls import Drain, StreamLimit, expect_client
+from registry_service.transport.grpc.convert import (
+    changes_of,
+    comparison_message,
+    event_message,
+    links_messages,
+    manifest_message,
+    model_message,
+    relatives_messages,
+    spec_of,
+    version_message,
+)
 
 # Clients take messages of 4 MiB: one event too large would end their watch again and again.
 _MAX_EVENT_BYTES = 3 * 1024 * 1024
@@ -20,8 +32,9 @@ _MAX_EVENT_BYTES = 3 * 1024 * 1024
 class ModelServicer(model_service_pb2_grpc.ModelServiceServicer):
     """Converts, calls one use case, converts back."""
 
-    def __init__(self, use_cases: UseCases, drain: Drain) -> None:
+    def __init__(self, use_cases: UseCases, streams: StreamLimit, drain: Drain) -> None:
         self._use_cases = use_cases
+        self._streams = streams
         self._drain = drain
 
     def RegisterModel(
@@ -56,6 +69,52 @@ class ModelServicer(model_service_pb2_grpc.ModelServiceServicer):
             checked_model_id(request.id), etag=request.etag, allow_missing=request.allow_missing, force=request.force
         )
         return pb.DeleteModelResponse()
+
+    def CompareModels(
+        self, request: pb.CompareModelsRequest, context: grpc.ServicerContext
+    ) -> pb.CompareModelsResponse:
+        # Only hashing makes it a long call.
+        with self._streams.hold() if request.hash_files else nullcontext():
+            comparison = self._use_cases.compare_models(
+                request.ids,
+                lambda: expect_client(context),
+                diff_only=request.diff_only,
+                hash_files=request.hash_files,
+            )
+        return comparison_message(comparison)
+
+    def ListLineage(self, request: pb.ListLineageRequest, context: grpc.ServicerContext) -> pb.ListLineageResponse:
+        lineage = Lineage(
+            name=request.name,
+            project_id=request.project_id if request.HasField("project_id") else None,
+            project_name=request.project_name if request.HasField("project_name") else None,
+        )
+        versions, next_page_token = self._use_cases.list_lineage(
+            lineage, size=request.page_size, token=request.page_token
+        )
+        return pb.ListLineageResponse(versions=map(version_message, versions), next_page_token=next_page_token)
+
+    def ListAncestors(
+        self, request: pb.ListAncestorsRequest, context: grpc.ServicerContext
+    ) -> pb.ListAncestorsResponse:
+        found = self._use_cases.list_ancestors(checked_model_id(request.id), max_depth=request.max_depth)
+        return pb.ListAncestorsResponse(
+            ancestors=relatives_messages(found), links=links_messages(found), truncated=found.truncated
+        )
+
+    def ListDescendants(
+        self, request: pb.ListDescendantsRequest, context: grpc.ServicerContext
+    ) -> pb.ListDescendantsResponse:
+        found = self._use_cases.list_descendants(checked_model_id(request.id), max_depth=request.max_depth)
+        return pb.ListDescendantsResponse(
+            descendants=relatives_messages(found), links=links_messages(found), truncated=found.truncated
+        )
+
+    def GetModelManifest(
+        self, request: pb.GetModelManifestRequest, context: grpc.ServicerContext
+    ) -> pb.GetModelManifestResponse:
+        manifest = self._use_cases.get_model_manifest(checked_model_id(request.id))
+        return pb.GetModelManifestResponse(manifest=manifest_message(manifest))
 
     def WatchModels(
         self, request: pb.WatchModelsRequest, context: grpc.ServicerContext

@@ -128,7 +128,9 @@ class RegistryServer:
                 ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
             ],
         )
-        model_service_pb2_grpc.add_ModelServiceServicer_to_server(ModelServicer(use_cases, self._drain), self._server)
+        model_service_pb2_grpc.add_ModelServiceServicer_to_server(
+            ModelServicer(use_cases, self._streams, self._drain), self._server
+        )
         upload_service_pb2_grpc.add_UploadServiceServicer_to_server(UploadServicer(use_cases), self._server)
         artifact_service_pb2_grpc.add_ArtifactServiceServicer_to_server(ArtifactServicer(use_cases), self._server)
         project_service_pb2_grpc.add_ProjectServiceServicer_to_server(ProjectServicer(use_cases), self._server)

@@ -1,0 +1,62 @@
+import datetime
+
+from google.protobuf import timestamp_pb2 as _timestamp_pb2
+from modelregistry.v1 import artifact_service_pb2 as _artifact_service_pb2
+from modelregistry.v1 import model_pb2 as _model_pb2
+from google.protobuf.internal import containers as _containers
+from google.protobuf import descriptor as _descriptor
+from google.protobuf import message as _message
+from collections.abc import Iterable as _Iterable, Mapping as _Mapping
+from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
+
+DESCRIPTOR: _descriptor.FileDescriptor
+
+class LineageVersion(_message.Message):
+    __slots__ = ("model", "aliases")
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    ALIASES_FIELD_NUMBER: _ClassVar[int]
+    model: _model_pb2.Model
+    aliases: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, model: _Optional[_Union[_model_pb2.Model, _Mapping]] = ..., aliases: _Optional[_Iterable[str]] = ...) -> None: ...
+
+class RelatedModel(_message.Message):
+    __slots__ = ("id", "depth", "model")
+    ID_FIELD_NUMBER: _ClassVar[int]
+    DEPTH_FIELD_NUMBER: _ClassVar[int]
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    id: str
+    depth: int
+    model: _model_pb2.Model
+    def __init__(self, id: _Optional[str] = ..., depth: _Optional[int] = ..., model: _Optional[_Union[_model_pb2.Model, _Mapping]] = ...) -> None: ...
+
+class ModelLink(_message.Message):
+    __slots__ = ("child_id", "parent_id")
+    CHILD_ID_FIELD_NUMBER: _ClassVar[int]
+    PARENT_ID_FIELD_NUMBER: _ClassVar[int]
+    child_id: str
+    parent_id: str
+    def __init__(self, child_id: _Optional[str] = ..., parent_id: _Optional[str] = ...) -> None: ...
+
+class ModelManifest(_message.Message):
+    __slots__ = ("api_version", "make_time", "model", "files", "file_count", "artifact_problem", "ancestors", "links", "unknown_ids", "ancestors_truncated")
+    API_VERSION_FIELD_NUMBER: _ClassVar[int]
+    MAKE_TIME_FIELD_NUMBER: _ClassVar[int]
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    FILES_FIELD_NUMBER: _ClassVar[int]
+    FILE_COUNT_FIELD_NUMBER: _ClassVar[int]
+    ARTIFACT_PROBLEM_FIELD_NUMBER: _ClassVar[int]
+    ANCESTORS_FIELD_NUMBER: _ClassVar[int]
+    LINKS_FIELD_NUMBER: _ClassVar[int]
+    UNKNOWN_IDS_FIELD_NUMBER: _ClassVar[int]
+    ANCESTORS_TRUNCATED_FIELD_NUMBER: _ClassVar[int]
+    api_version: str
+    make_time: _timestamp_pb2.Timestamp
+    model: _model_pb2.Model
+    files: _containers.RepeatedCompositeFieldContainer[_artifact_service_pb2.ArtifactFile]
+    file_count: int
+    artifact_problem: str
+    ancestors: _containers.RepeatedCompositeFieldContainer[RelatedModel]
+    links: _containers.RepeatedCompositeFieldContainer[ModelLink]
+    unknown_ids: _containers.RepeatedScalarFieldContainer[str]
+    ancestors_truncated: bool
+    def __init__(self, api_version: _Optional[str] = ..., make_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., model: _Optional[_Union[_model_pb2.Model, _Mapping]] = ..., files: _Optional[_Iterable[_Union[_artifact_service_pb2.ArtifactFile, _Mapping]]] = ..., file_count: _Optional[int] = ..., artifact_problem: _Optional[str] = ..., ancestors: _Optional[_Iterable[_Union[RelatedModel, _Mapping]]] = ..., links: _Optional[_Iterable[_Union[ModelLink, _Mapping]]] = ..., unknown_ids: _Optional[_Iterable[str]] = ..., ancestors_truncated: _Optional[bool] = ...) -> None: ...

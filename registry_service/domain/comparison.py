@@ -1,0 +1,425 @@
+"""How models differ from the first of them: fields, metrics, labels, files.
+
+Whatever the models hold, a comparison stays so small that a client can take it:
+long values are cut, and of many entries the equal ones are left out first.
+"""
+
+import json
+import math
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields
+from enum import Enum
+from typing import TypeVar
+
+from registry_service.domain.errors import InvalidArgumentError
+from registry_service.domain.models import (
+    MUTABLE_FIELDS,
+    Json,
+    Model,
+    Provenance,
+    checked_model_id,
+)
+from registry_service.domain.schema import ModelSchema, Tensor
+
+MIN_MODELS = 2
+MAX_MODELS = 10
+MAX_FILES = 1_000
+"""Most files that are listed."""
+# As messages, estimated; together they stay below the 4 MiB that gRPC clients take.
+_FIELDS_BYTES = 1_250_000
+_METRICS_BYTES = 500_000
+_LABELS_BYTES = 500_000
+_FILES_BYTES = 1_250_000
+_ENTRY_BYTES = 24
+_FILE_BYTES = 100
+"""Of a file in one model: its size and its digest."""
+_NUMBER_BYTES = 24
+
+_MAX_VALUE_LENGTH = 2_000
+_MAX_KEYS = 8
+_EXACT_INTEGER = 2**53
+_PLAIN_KEY = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_TAKEN_APART = {"labels", "metrics", "tags", "overview", "optimization_capabilities", "provenance"}
+_SCALARS = tuple(name for name in MUTABLE_FIELDS if name not in _TAKEN_APART)
+
+EntryT = TypeVar("EntryT")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FieldComparison:
+    """One field, or one value inside a field."""
+
+    path: str
+    """As in a filter."""
+    values: Sequence[Json]
+    """Of each model; None where it is absent. Long ones are cut."""
+    equal: bool
+    """Whether the whole values are."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MetricComparison:
+    """One metric."""
+
+    name: str
+    values: Sequence[float | None]
+    """Of each model; None where it is absent."""
+    equal: bool
+
+    @property
+    def deltas(self) -> Sequence[float | None]:
+        """Each value less that of the first model; None where either is absent, or no number can hold it."""
+        first = self.values[0]
+        found = [None if value is None or first is None else value - first for value in self.values]
+        return [delta if delta is not None and math.isfinite(delta) else None for delta in found]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelLabels:
+    """What sets one model apart."""
+
+    only: Sequence[Json]
+    """That no other model has."""
+    lacking: Sequence[Json]
+    """That some other model has, and it has not."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LabelComparison:
+    """The labels."""
+
+    common: Sequence[Json]
+    models: Sequence[ModelLabels]
+    equal: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FileContent:
+    """What is known of a file's bytes."""
+
+    size: int
+    """In bytes."""
+    crc32: int | None = None
+    sha256: str = ""
+    """In hexadecimal; empty where it is not known."""
+
+    @property
+    def digest(self) -> str:
+        """The best digest, with its kind."""
+        return f"sha256:{self.sha256}" if self.sha256 else f"crc32:{self.crc32 or 0:08x}"
+
+    def is_same(self, other: "FileContent") -> bool | None:
+        """Tells whether the bytes are the same; None where that can't be told."""
+        if self.size != other.size:
+            return False
+        if self.sha256 and other.sha256:
+            return self.sha256 == other.sha256
+        if self.crc32 is not None and other.crc32 is not None:
+            return self.crc32 == other.crc32
+        return None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ArtifactFiles:
+    """The files of an artifact."""
+
+    files: Mapping[str, FileContent] | None
+    """By name; None where the artifact can't be read."""
+    problem: str = ""
+    """Why not, or why not all is known, for a person."""
+
+
+class FileChange(Enum):
+    """What happened to a file since the first model."""
+
+    UNKNOWN = "neither has it, or it can't be told"
+    SAME = "same"
+    CHANGED = "changed"
+    ADDED = "added"
+    REMOVED = "removed"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FileComparison:
+    """One file."""
+
+    name: str
+    versions: Sequence[tuple[FileContent | None, FileChange]]
+    """Of each model; None where it hasn't got the file."""
+
+    @property
+    def equal(self) -> bool:
+        """Whether all models have the same."""
+        return all(change is FileChange.SAME for _, change in self.versions)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ArtifactComparison:
+    """The artifacts."""
+
+    problems: Sequence[str]
+    """Of each model: why its files are not known; empty where all is well."""
+    equal: bool
+    files: Sequence[FileComparison] = ()
+    """By name."""
+    file_count: int = 0
+    """Of all files that could be listed."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Comparison:
+    """All of it. What is None is equal, and not wanted."""
+
+    models: Sequence[Model]
+    fields: Sequence[FieldComparison]
+    metrics: Sequence[MetricComparison]
+    labels: LabelComparison | None
+    artifacts: ArtifactComparison | None
+    truncated: bool
+    """Whether fields, metrics or labels were left out for their size."""
+
+
+def checked_ids(ids: Sequence[str]) -> Sequence[str]:
+    """Returns the ids of models that can be compared.
+
+    Raises:
+        InvalidArgumentError: There are too few or too many, one is twice there, or none that a model can have.
+    """
+    if not MIN_MODELS <= len(ids) <= MAX_MODELS:
+        raise InvalidArgumentError.of("ids", f"must be {MIN_MODELS} to {MAX_MODELS}, not {len(ids)}.")
+    for i, model_id in enumerate(ids):
+        checked_model_id(model_id, f"ids[{i}]")
+        if model_id in ids[:i]:
+            raise InvalidArgumentError.of(f"ids[{i}]", "is there twice.")
+    return ids
+
+
+def compare_fields(models: Sequence[Model], *, diff_only: bool) -> tuple[Sequence[FieldComparison], bool]:
+    """Compares all fields but metrics and labels; also tells whether some were left out for their size."""
+    flat = [dict(_values(model)) for model in models]
+    paths = dict.fromkeys(path for values in flat for path in values)
+
+    def entries() -> Iterator[tuple[FieldComparison, bool, int]]:
+        for path in paths:
+            values = [values.get(path) for values in flat]
+            equal = len({_canonical(value) for value in values}) == 1
+            if diff_only and equal:
+                continue
+            shown = [_shown(value) for value in values]
+            cost = len(path.encode()) + sum(map(_cost, shown)) + _ENTRY_BYTES
+            yield FieldComparison(path=path, values=shown, equal=equal), equal, cost
+
+    return _bounded(entries(), _FIELDS_BYTES)
+
+
+def compare_metrics(models: Sequence[Model], *, diff_only: bool) -> tuple[Sequence[MetricComparison], bool]:
+    """Compares the metrics; also tells whether some were left out for their size."""
+
+    def entries() -> Iterator[tuple[MetricComparison, bool, int]]:
+        for name in sorted({name for model in models for name in model.metrics}):
+            values = [model.metrics.get(name) for model in models]
+            equal = len(set(values)) == 1
+            if not (diff_only and equal):
+                cost = len(name.encode()) + len(values) * _NUMBER_BYTES + _ENTRY_BYTES
+                yield MetricComparison(name=name, values=values, equal=equal), equal, cost
+
+    return _bounded(entries(), _METRICS_BYTES)
+
+
+def compare_labels(models: Sequence[Model]) -> tuple[LabelComparison, bool]:
+    """Compares the labels as sets; also tells whether some were left out for their size."""
+    labels = [{_canonical(label): label for label in model.labels or ()} for model in models]
+    everything = {key: label for found in labels for key, label in found.items()}
+    common = everything.keys() & set.intersection(*(set(found) for found in labels))
+
+    def entries() -> Iterator[tuple[str, bool, int]]:
+        for key, label in everything.items():
+            yield key, key in common, (_cost(_shown(label)) + _ENTRY_BYTES) * (1 if key in common else len(models))
+
+    kept, truncated = _bounded(entries(), _LABELS_BYTES)
+
+    def only(index: int) -> Iterator[Json]:
+        others = set().union(*(set(found) for i, found in enumerate(labels) if i != index))
+        return (_shown(everything[key]) for key in kept if key in labels[index] and key not in others)
+
+    return LabelComparison(
+        common=[_shown(everything[key]) for key in kept if key in common],
+        models=[
+            ModelLabels(
+                only=list(only(i)),
+                lacking=[_shown(everything[key]) for key in kept if key not in found],
+            )
+            for i, found in enumerate(labels)
+        ],
+        equal=len(common) == len(everything),
+    ), truncated
+
+
+def compare_files(artifacts: Sequence[ArtifactFiles], *, diff_only: bool) -> ArtifactComparison:
+    """Compares artifacts that are not all the same, file by file."""
+    names = sorted({name for artifact in artifacts for name in artifact.files or ()})
+    # The versions of those that are listed alone: there may be many more.
+    equal = [_compared(name, artifacts).equal for name in names]
+    wanted = [(name, same) for name, same in zip(names, equal, strict=True) if not (diff_only and same)]
+    entries = (
+        (name, same, len(name.encode(errors="replace")) + len(artifacts) * _FILE_BYTES + _ENTRY_BYTES)
+        for name, same in wanted
+    )
+    kept, _ = _bounded(entries, _FILES_BYTES, MAX_FILES)
+    return ArtifactComparison(
+        problems=[artifact.problem for artifact in artifacts],
+        equal=False,
+        files=[_compared(name, artifacts) for name in kept],
+        file_count=len(wanted),
+    )
+
+
+def _compared(name: str, artifacts: Sequence[ArtifactFiles]) -> FileComparison:
+    found = [(artifact.files or {}).get(name) for artifact in artifacts]
+    changes = [
+        FileChange.UNKNOWN if artifacts[0].files is None or artifact.files is None else _change(found[0], content)
+        for artifact, content in zip(artifacts, found, strict=True)
+    ]
+    return FileComparison(name=name, versions=list(zip(found, changes, strict=True)))
+
+
+def _change(first: FileContent | None, this: FileContent | None) -> FileChange:
+    if first is None:
+        return FileChange.UNKNOWN if this is None else FileChange.ADDED
+    if this is None:
+        return FileChange.REMOVED
+    return {True: FileChange.SAME, False: FileChange.CHANGED, None: FileChange.UNKNOWN}[this.is_same(first)]
+
+
+def _bounded(
+    entries: Iterable[tuple[EntryT, bool, int]], most_bytes: int, most: int | None = None
+) -> tuple[Sequence[EntryT], bool]:
+    """Returns those of entries (entry, whether equal, bytes) that fit, in their order, and whether some do not.
+
+    The ones that differ go first.
+    """
+    found = list(entries)
+    left = most_bytes
+    kept: list[int] = []
+    for i in sorted(range(len(found)), key=lambda i: found[i][1]):
+        if found[i][2] <= left and (most is None or len(kept) < most):
+            left -= found[i][2]
+            kept.append(i)
+    return [found[i][0] for i in sorted(kept)], len(kept) < len(found)
+
+
+# ---- Models as values by path
+
+
+def _values(model: Model) -> Iterator[tuple[str, Json]]:
+    for name in _SCALARS:
+        value = getattr(model, name)
+        if value is not None:
+            yield name, list(value) if isinstance(value, tuple) else value
+    yield "creator", model.creator
+    yield "artifact.file_name", model.artifact.file_name
+    yield "artifact.media_type", model.artifact.media_type
+    yield from _apart("overview", model.overview)
+    yield from _apart("optimization_capabilities", model.optimization_capabilities)
+    yield from _apart("tags", model.tags)
+    yield from _provenance_values(model.provenance)
+    if model.schema is not None:
+        yield from _schema_values(model.schema)
+
+
+def _provenance_values(provenance: Provenance) -> Iterator[tuple[str, Json]]:
+    for field in fields(provenance):
+        value = getattr(provenance, field.name)
+        match field.name:
+            case "datasets":
+                named = [(d.name or d.uri, {"name": d.name, "uri": d.uri, "digest": d.digest}) for d in value]
+                yield from _by_name("provenance.datasets", named)
+            case "hyperparameters" | "environment":
+                yield from _apart(f"provenance.{field.name}", value)
+            case "seed":
+                # A number of JSON, here a double, holds no 64 bits.
+                if value is not None:
+                    yield "provenance.seed", value if abs(value) <= _EXACT_INTEGER else str(value)
+            case _:
+                if value:
+                    yield f"provenance.{field.name}", list(value) if isinstance(value, tuple) else value
+
+
+def _schema_values(schema: ModelSchema) -> Iterator[tuple[str, Json]]:
+    for field in fields(schema):
+        value = getattr(schema, field.name)
+        if not value:
+            continue
+        if isinstance(value, Mapping):
+            yield from _apart(f"schema.{field.name}", value)
+        elif isinstance(value, tuple) and isinstance(value[0], Tensor):
+            yield from _by_name(f"schema.{field.name}", [(tensor.name, _tensor(tensor)) for tensor in value])
+        else:
+            yield f"schema.{field.name}", list(value) if isinstance(value, tuple) else value
+
+
+def _tensor(tensor: Tensor) -> Mapping[str, Json]:
+    return {"element_type": tensor.element_type, "shape": None if tensor.shape is None else list(tensor.shape)}
+
+
+def _by_name(path: str, named: Iterable[tuple[str, Json]]) -> Iterator[tuple[str, Json]]:
+    """Yields each under its name; several of one name together, as a list."""
+    groups: dict[str, list[Json]] = {}
+    for name, value in named:
+        groups.setdefault(name, []).append(value)
+    for name, values in groups.items():
+        yield _joined(path, name), values[0] if len(values) == 1 else values
+
+
+def _apart(path: str, value: Json, keys: int = _MAX_KEYS) -> Iterator[tuple[str, Json]]:
+    """Takes JSON apart, so many keys deep. An empty object says as much as none."""
+    if not isinstance(value, Mapping):
+        yield path, value
+        return
+    for key, inner in value.items():
+        if isinstance(inner, Mapping) and inner and keys > 1:
+            yield from _apart(_joined(path, key), inner, keys - 1)
+        else:
+            yield _joined(path, key), inner
+
+
+def _joined(path: str, key: str) -> str:
+    return f"{path}.{key}" if _PLAIN_KEY.fullmatch(key) else f"{path}.{json.dumps(key, ensure_ascii=False)}"
+
+
+# ---- Values as texts
+
+
+def _canonical(value: Json) -> str:
+    """Writes JSON so that equal values are equal texts: 1 is 1.0, as `models.is_same` has it."""
+    return json.dumps(_with_doubles(value), sort_keys=True, ensure_ascii=False)
+
+
+def _with_doubles(value: Json) -> Json:
+    match value:
+        case bool() | str() | None:
+            return value
+        case int() | float():
+            try:
+                return float(value)
+            except OverflowError:
+                return value
+        case Mapping():
+            return {key: _with_doubles(inner) for key, inner in value.items()}
+        case _:
+            return [_with_doubles(inner) for inner in value]
+
+
+def _shown(value: Json) -> Json:
+    if value is None or isinstance(value, bool | int | float):
+        return value
+    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    return value if len(text) <= _MAX_VALUE_LENGTH else f"{text[:_MAX_VALUE_LENGTH]}…"
+
+
+def _cost(value: Json) -> int:
+    """Estimates the bytes of a value as a message, upwards: a list of numbers takes several times its JSON."""
+    if isinstance(value, str):
+        return len(value.encode()) + _ENTRY_BYTES
+    return 6 * len(json.dumps(value, ensure_ascii=False).encode()) + _ENTRY_BYTES

@@ -1,0 +1,112 @@
+"""Models that were made from one another: a graph of links from child to parent, without cycles."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from registry_service.domain.errors import InvalidArgumentError
+from registry_service.domain.models import Model
+
+MAX_ANCESTRY_LINKS = 10_000
+"""Most links on all the ways up from one model: what is searched for a cycle."""
+MAX_DEPTH = 100
+"""Most steps that a listing goes."""
+MAX_RELATIVES = 1_000
+"""Most models of a listing."""
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Link:
+    """One model was made from another."""
+
+    child: str
+    parent: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Relatives:
+    """The ancestors, or the descendants, of a model: their ids."""
+
+    depths: Mapping[str, int]
+    """How many steps away each is by the shortest way; in this order, then by id."""
+    links: Sequence[Link]
+    """Among them and the model itself, sorted."""
+    truncated: bool
+    """Whether some were left out."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Relative:
+    """An ancestor or a descendant."""
+
+    id: str
+    depth: int
+    model: Model | None
+    """None where the registry has no such model. Without its schema."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Family:
+    """The ancestors, or the descendants, of a model."""
+
+    relatives: Sequence[Relative]
+    """Nearest first, equally near ones by id."""
+    links: Sequence[Link]
+    """Among them and the model itself, sorted."""
+    truncated: bool
+    """Whether some were left out."""
+
+
+def checked_depth(requested: int) -> int:
+    """Returns how many steps a listing goes.
+
+    Raises:
+        InvalidArgumentError: The number is negative.
+    """
+    if requested < 0:
+        raise InvalidArgumentError.of("max_depth", "must not be negative.")
+    return min(requested or MAX_DEPTH, MAX_DEPTH)
+
+
+def cycle_through(model_id: str, parents: Mapping[str, Sequence[str]]) -> Sequence[str]:
+    """Finds the shortest way from a model up to itself, given the parents of each model.
+
+    Returns ids, each made from the next, the first and the last the model's; none where there is no such way.
+    """
+    children = {model_id: ""}
+    pending = [model_id]
+    for child in pending:
+        for parent in parents.get(child, ()):
+            if parent == model_id:
+                way = [parent, child]
+                while way[-1] != model_id:
+                    way.append(children[way[-1]])
+                return way[::-1]
+            if parent not in children:
+                children[parent] = child
+                pending.append(parent)
+    return ()
+
+
+def relatives(
+    model_id: str, max_depth: int, step: Callable[[Sequence[str]], Sequence[Link]], *, upwards: bool
+) -> Relatives:
+    """Walks breadth-first from a model, at most `max_depth` steps and to at most MAX_RELATIVES models.
+
+    `step` returns the links up, or down, from models.
+    """
+    depths = {model_id: 0}
+    links: set[Link] = set()
+    frontier = [model_id]
+    truncated = False
+    for depth in range(1, max_depth + 2):
+        found = step(frontier)
+        ahead = {link.parent if upwards else link.child for link in found} - depths.keys()
+        room = 0 if depth > max_depth else MAX_RELATIVES + 1 - len(depths)
+        truncated |= len(ahead) > room
+        frontier = sorted(ahead)[:room]
+        depths |= dict.fromkeys(frontier, depth)
+        links |= {link for link in found if link.child in depths and link.parent in depths}
+        if not frontier:
+            break
+    del depths[model_id]
+    return Relatives(depths=depths, links=sorted(links), truncated=truncated)

@@ -1,0 +1,139 @@
+"""Comparison, lineage and manifests as JSON over HTTP."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import httpx
+import pytest
+from modelregistry.v1 import model_pb2
+
+from tests.client import sha256, zip_of
+from tests.products import Product
+
+NAME = "compared/with a slash"
+ZIP = {"file_name": "model.zip"}
+BEFORE = zip_of({"model.bin": b"before", "same.txt": b"same"})
+AFTER = zip_of({"model.bin": b"behind", "same.txt": b"same"})
+
+
+@pytest.fixture
+def http(product: Product) -> Iterator[httpx.Client]:
+    """An HTTP client of the product's REST gateway."""
+    with httpx.Client(base_url=product.rest_url, timeout=60, trust_env=False) as client:
+        yield client
+
+
+@pytest.fixture
+def pair(product: Product) -> Iterator[tuple[model_pb2.Model, model_pb2.Model]]:
+    """Two versions of a model, the second made from the first, and that from one that is not here."""
+    old = product.client.register(
+        BEFORE,
+        id="compared-version-one",
+        name=NAME,
+        version="1",
+        project_name="über",
+        metrics={"mAP": 0.5},
+        artifact=ZIP,
+        provenance=model_pb2.Provenance(parent_model_ids=["compared-not-here"]),
+    )
+    new = product.client.register(
+        AFTER,
+        id="compared-version-two",
+        name=NAME,
+        version="2",
+        project_name="über",
+        metrics={"mAP": 0.75},
+        artifact=ZIP,
+        provenance=model_pb2.Provenance(parent_model_ids=[old.id], seed=7),
+    )
+    yield old, new
+    for model in (old, new):
+        product.client.delete(model.id)
+
+
+def got(http: httpx.Client, path: str, **params: Any) -> Any:
+    answer = http.get(path, params=params)
+    assert answer.status_code == 200, answer.text
+    return answer.json()
+
+
+def test_two_versions_are_compared(http: httpx.Client, pair: tuple[model_pb2.Model, model_pb2.Model]) -> None:
+    old, new = pair
+    found = got(http, "/v1/models:compare", ids=[old.id, new.id], diff_only=True, hash_files=True)
+    assert [model["sha256"] for model in found["models"]] == [sha256(BEFORE), sha256(AFTER)]
+    assert found["fields"] == [
+        {"path": "version", "values": ["1", "2"], "equal": False},
+        {
+            "path": "provenance.parent_model_ids",
+            "values": [["compared-not-here"], [old.id]],
+            "equal": False,
+        },
+        {"path": "provenance.seed", "values": [None, 7], "equal": False},
+    ]
+    assert found["metrics"] == [
+        {"name": "mAP", "values": [{"value": 0.5, "delta": 0}, {"value": 0.75, "delta": 0.25}], "equal": False}
+    ]
+    assert found.get("labels") is None
+    [file] = found["artifacts"]["files"]
+    assert file == {
+        "name": "model.bin",
+        "versions": [
+            {"present": True, "size": "6", "digest": f"sha256:{sha256(b'before')}", "change": "CHANGE_SAME"},
+            {"present": True, "size": "6", "digest": f"sha256:{sha256(b'behind')}", "change": "CHANGE_CHANGED"},
+        ],
+    }
+
+
+def test_what_cannot_be_compared_is_said(http: httpx.Client, pair: tuple[model_pb2.Model, model_pb2.Model]) -> None:
+    few = http.get("/v1/models:compare", params={"ids": pair[0].id})
+    assert few.status_code == 400
+    assert few.json()["details"][0]["metadata"] == {"field": "ids"}
+    missing = http.get("/v1/models:compare", params={"ids": [pair[0].id, "there-is-no-such-model"]})
+    assert missing.status_code == 404
+    assert missing.json()["details"][0]["metadata"] == {"model_id": "there-is-no-such-model"}
+
+
+def test_the_versions_of_a_name_are_listed(http: httpx.Client, pair: tuple[model_pb2.Model, model_pb2.Model]) -> None:
+    first = got(http, "/v1/lineage", name=NAME, project_name="über", page_size=1)
+    [version] = first["versions"]
+    assert (version["model"]["id"], version["aliases"]) == (pair[1].id, [])
+    rest = got(http, "/v1/lineage", name=NAME, project_name="über", page_token=first["next_page_token"])
+    assert [version["model"]["id"] for version in rest["versions"]] == [pair[0].id]
+    assert got(http, "/v1/lineage", name=NAME) == {"versions": [], "next_page_token": ""}
+
+
+def test_a_family_is_listed_up_and_down(http: httpx.Client, pair: tuple[model_pb2.Model, model_pb2.Model]) -> None:
+    old, new = pair
+    up = got(http, f"/v1/models/{new.id}/ancestors")
+    assert [(found["depth"], found["id"], found.get("model") is None) for found in up["ancestors"]] == [
+        (1, old.id, False),
+        (2, "compared-not-here", True),
+    ]
+    assert up["links"] == [
+        {"child_id": old.id, "parent_id": "compared-not-here"},
+        {"child_id": new.id, "parent_id": old.id},
+    ]
+    down = got(http, f"/v1/models/{old.id}/descendants", max_depth=1)
+    assert [found["id"] for found in down["descendants"]] == [new.id]
+    assert down["truncated"] is False
+
+
+def test_a_cycle_is_refused(http: httpx.Client, pair: tuple[model_pb2.Model, model_pb2.Model]) -> None:
+    old, new = pair
+    answer = http.patch(
+        f"/v1/models/{old.id}?update_mask=provenance", json={"provenance": {"parent_model_ids": [new.id]}}
+    )
+    assert answer.status_code == 400
+    assert answer.json()["details"][0]["reason"] == "PROVENANCE_CYCLE"
+    assert answer.json()["details"][0]["metadata"]["model_ids"] == f"{old.id},{new.id},{old.id}"
+
+
+def test_a_manifest_holds_it_all(http: httpx.Client, pair: tuple[model_pb2.Model, model_pb2.Model]) -> None:
+    old, new = pair
+    manifest = got(http, f"/v1/models/{new.id}/manifest")["manifest"]
+    assert manifest["api_version"] == "modelregistry.v1"
+    assert manifest["model"] == got(http, f"/v1/models/{new.id}")["model"]
+    assert [file["name"] for file in manifest["files"]] == ["model.bin", "same.txt"]
+    assert [found["id"] for found in manifest["ancestors"]] == [old.id, "compared-not-here"]
+    assert manifest["ancestors"][0]["model"]["artifact"]["sha256"] == sha256(BEFORE)
+    assert manifest["unknown_ids"] == ["compared-not-here"]
