@@ -116,14 +116,20 @@ class Findings:
             metadata=self._metadata,
             problems=tuple(self._problems),
         )
-        for part, empty in (("weights", ()), ("metadata", {}), ("inputs and outputs", ()), ("opsets", {})):
-            if _size(schema) <= limits.SCHEMA_BYTES:
-                break
-            names = part.split(" and ")
-            if any(getattr(schema, name) for name in names):
-                problem = f"Its {part} are not kept: with them the schema takes over {limits.SCHEMA_BYTES >> 10} KiB."
-                schema = replace(schema, **dict.fromkeys(names, empty), problems=(*schema.problems, problem))  # type: ignore[arg-type]
-        return schema
+        return _cut(schema)
+
+
+def _cut(schema: ModelSchema) -> ModelSchema:
+    """Returns the schema without what makes it too large: first its last weights, which nobody needs a word about."""
+    while schema.weights and _size(schema) > limits.SCHEMA_BYTES:
+        schema = replace(schema, weights=schema.weights[: len(schema.weights) // 2])
+    for names, empty in ((("metadata",), {}), (("inputs", "outputs"), ()), (("opsets",), {})):
+        if _size(schema) <= limits.SCHEMA_BYTES:
+            break
+        if any(getattr(schema, name) for name in names):
+            problem = f"Its {' and '.join(names)} are not kept: they would take over {limits.SCHEMA_BYTES >> 10} KiB."
+            schema = replace(schema, **dict.fromkeys(names, empty), problems=(*schema.problems, problem))  # type: ignore[arg-type]
+    return schema
 
 
 def _size(schema: ModelSchema) -> int:

@@ -6,7 +6,7 @@ STORED_BYTES = 64 * 1024 * 1024
 """Most bytes read from the store, compressed ones aside."""
 INFLATED_BYTES = 256 * 1024 * 1024
 """Most bytes decompressed of one member of a ZIP."""
-STEPS = 1_000_000
+STEPS = 500_000
 """Most elements or fields looked at."""
 
 HEAD_BYTES = 512

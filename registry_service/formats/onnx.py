@@ -64,7 +64,7 @@ def read_onnx(reader: Reader, budget: Budget, findings: Findings, sibling: Sibli
     try:
         walk.model()
     except FormatError as error:
-        if not walk.has_graph:
+        if not (walk.has_graph and (findings.producer or findings.inputs or findings.outputs or findings.weight_count)):
             raise UnknownFormatError("It is no ONNX.") from error
         raise
     finally:
@@ -317,7 +317,8 @@ class _Walk:
     def _fields(self, end: int) -> Iterator[tuple[int, int, int]]:
         """Yields number, wire type and value of a message's fields; for bytes, where they end.
 
-        Whoever takes a field of bytes may read into it; what is left of it is skipped.
+        Whoever takes a field of bytes may read into it; what is left of it is
+        skipped. Of one that is cut short, what there is comes before the error.
         """
         reader = self._reader
         while reader.position < end:
@@ -328,11 +329,12 @@ class _Walk:
                 yield number, wire, reader.varint()
             elif wire == _BYTES:
                 length = reader.varint()
-                stop = reader.position + length
-                if stop > end:
-                    raise FormatError("It is cut short." if end == reader.size else "It has a field that is too long.")
+                stop = min(reader.position + length, end)
+                is_whole = reader.position + length <= end
                 yield number, wire, stop
                 reader.skip(stop - reader.position)
+                if not is_whole:
+                    raise FormatError("It is cut short.")
             elif wire in {_FIXED64, _FIXED32}:
                 reader.skip(8 if wire == _FIXED64 else 4)
             else:
