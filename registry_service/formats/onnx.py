@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from registry_service.domain.schema import Tensor
 from registry_service.formats import limits
 from registry_service.formats.findings import Findings, Sibling, clean, tensor
-from registry_service.formats.reading import Budget, FormatError, Reader, UnknownFormatError
+from registry_service.formats.reading import Budget, FormatError, LimitError, Reader, UnknownFormatError
 
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 # TensorProto.DataType: name and bits of an element.
@@ -63,6 +63,8 @@ def read_onnx(reader: Reader, budget: Budget, findings: Findings, sibling: Sibli
     walk = _Walk(reader, budget, findings)
     try:
         walk.model()
+    except LimitError:
+        raise
     except FormatError as error:
         if not (walk.has_graph and (findings.producer or findings.inputs or findings.outputs or findings.weight_count)):
             raise UnknownFormatError("It is no ONNX.") from error

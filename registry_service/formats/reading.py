@@ -18,6 +18,10 @@ class UnknownFormatError(FormatError):
     """The file is not of the format at all."""
 
 
+class LimitError(FormatError):
+    """The file is larger, or takes longer, than we read."""
+
+
 class Budget:
     """What reading one artifact may cost."""
 
@@ -27,24 +31,24 @@ class Budget:
         self._steps = limits.STEPS
 
     def spend(self, size: int) -> None:
-        """Takes bytes that are about to be read (`FormatError` where there are not so many left)."""
+        """Takes bytes that are about to be read (`LimitError` where there are not so many left)."""
         self.check_time()
         self._bytes -= size
         if self._bytes < 0:
-            raise FormatError(f"Only {limits.STORED_BYTES >> 20} MiB of it were read.")
+            raise LimitError(f"Only {limits.STORED_BYTES >> 20} MiB of it were read.")
 
     def step(self) -> None:
-        """Counts one thing looked at (`FormatError` where there are too many, or the time is over)."""
+        """Counts one thing looked at (`LimitError` where there are too many, or the time is over)."""
         self._steps -= 1
         if self._steps % _STEPS_BETWEEN_LOOKS == 0:
             self.check_time()
             if self._steps <= 0:
-                raise FormatError(f"Only its first {limits.STEPS:,} elements were read.")
+                raise LimitError(f"Only its first {limits.STEPS:,} elements were read.")
 
     def check_time(self) -> None:
-        """Raises FormatError where the time is over."""
+        """Raises LimitError where the time is over."""
         if time.monotonic() > self._deadline:
-            raise FormatError(f"Only what could be read in {limits.SECONDS:.0f} seconds was.")
+            raise LimitError(f"Only what could be read in {limits.SECONDS:.0f} seconds was.")
 
 
 class Source(Protocol):

@@ -16,7 +16,7 @@ from registry_service.domain.models import ArtifactSpec, is_zip_media_type
 from registry_service.domain.schema import ModelSchema
 from registry_service.formats import limits
 from registry_service.formats.models import format_by_content, format_by_name, read_model
-from registry_service.formats.reading import Budget, FormatError, Reader
+from registry_service.formats.reading import Budget, FormatError, LimitError, Reader
 from registry_service.services.archives import Archive, open_archive
 
 logger = logging.getLogger(__name__)
@@ -166,7 +166,7 @@ class _Inflated:
         self._budget.check_time()
         self._piece_start += len(self._piece)
         if self._piece_start > limits.INFLATED_BYTES:
-            raise FormatError(f"Only its first {limits.INFLATED_BYTES >> 20} MiB were decompressed and read.")
+            raise LimitError(f"Only its first {limits.INFLATED_BYTES >> 20} MiB were decompressed and read.")
         try:
             self._piece = next(self._pieces, b"")
         except ArtifactLostError:
