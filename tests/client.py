@@ -138,6 +138,15 @@ class Client:
         self.channel.close()
 
 
+def as_listed(model: model_pb2.Model) -> model_pb2.Model:
+    """The model as listings show it: without schema and warnings."""
+    listed = model_pb2.Model()
+    listed.CopyFrom(model)
+    listed.ClearField("schema")
+    listed.ClearField("warnings")
+    return listed
+
+
 def spec(
     name: str = "yolo", version: str = "1", artifact: dict[str, Any] | None = None, **fields: Any
 ) -> model_service_pb2.ModelSpec:

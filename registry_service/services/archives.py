@@ -22,6 +22,9 @@ _READ_AHEAD = 256 * 1024
 _UNSAFE_NAME = re.compile(r"^[/\\]|^[A-Za-z]:|(^|[/\\])\.\.([/\\]|$)|[\x00-\x1f\x7f]")
 _METHODS = {zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED}
 _ENCRYPTED = 0x1
+_LOCAL_SIGNATURE = b"PK\x03\x04"
+_LOCAL_HEADER = struct.Struct("<4s22xHH")
+"""Before a member's bytes: its signature .. the lengths of the name and the extra field that follow."""
 _MAX_SIZE = 2**63 - 1
 # What zipfile raises at damage, beside its own BadZipFile.
 _DAMAGE = (
@@ -108,8 +111,9 @@ class _DirectoryReader(io.BufferedReader):
 class Archive:
     """An open ZIP."""
 
-    def __init__(self, file: zipfile.ZipFile) -> None:
+    def __init__(self, file: zipfile.ZipFile, size: int) -> None:
         self._file = file
+        self._size = size
 
     def members(self) -> Sequence[ArchiveMember]:
         """Returns the members in the archive's order."""
@@ -120,6 +124,26 @@ class Archive:
         return next(
             (info.orig_filename for info in self._file.infolist() if _UNSAFE_NAME.search(info.orig_filename)), None
         )
+
+    def stored_offset(self, name: str) -> int | None:
+        """Returns where in the ZIP a member's bytes begin; None where they are compressed, encrypted, or not there.
+
+        Whoever reads them there sees them unchecked.
+        """
+        try:
+            info = self._file.getinfo(name)
+        except KeyError:
+            return None
+        if info.compress_type != zipfile.ZIP_STORED or info.flag_bits & _ENCRYPTED or self._file.fp is None:
+            return None
+        self._file.fp.seek(info.header_offset)
+        header = self._file.fp.read(_LOCAL_HEADER.size)
+        if len(header) < _LOCAL_HEADER.size:
+            return None
+        signature, name_length, extra_length = _LOCAL_HEADER.unpack(header)
+        offset = info.header_offset + _LOCAL_HEADER.size + name_length + extra_length
+        is_whole = info.file_size == info.compress_size and offset + info.file_size <= self._size
+        return offset if signature == _LOCAL_SIGNATURE and is_whole else None
 
     def open(self, name: str) -> tuple[ArchiveMember, Iterator[bytes]] | None:
         """Returns a member and its bytes, decompressed, in pieces of at most CHUNK_SIZE; None where there is none.
@@ -180,7 +204,7 @@ def open_archive(store: ArtifactStore, key: str, size: int, *, directory_max_byt
         with file:
             if any(info.file_size > _MAX_SIZE or info.compress_size > _MAX_SIZE for info in file.infolist()):
                 raise NotAnArchiveError("The ZIP's directory has an impossible size.")
-            yield Archive(file)
+            yield Archive(file, size)
 
 
 def _member(info: zipfile.ZipInfo) -> ArchiveMember:

@@ -5,12 +5,15 @@ from collections.abc import Iterable, Iterator
 
 from registry_service.domain.errors import ArtifactMismatchError, ArtifactTooLargeError, InvalidArgumentError
 from registry_service.domain.models import ArtifactSpec
+from registry_service.services.introspection import HEAD_BYTES
 
 
 class Measure:
-    """Counts and hashes the bytes of an artifact as they pass, and refuses too many at once."""
+    """Counts and hashes the bytes of an artifact as they pass, keeps the first, and refuses too many at once."""
 
     def __init__(self, spec: ArtifactSpec, max_bytes: int) -> None:
+        self.head = b""
+        """The first HEAD_BYTES."""
         self._spec = spec
         self._max_bytes = max_bytes
         self._hash = hashlib.sha256()
@@ -30,6 +33,8 @@ class Measure:
             if self._spec.size is not None and self.size > self._spec.size:
                 raise ArtifactMismatchError.of("artifact.size", f"more than the declared {self._spec.size} bytes came.")
             self._hash.update(piece)
+            if len(self.head) < HEAD_BYTES:
+                self.head += piece[: HEAD_BYTES - len(self.head)]
             yield piece
 
     def sha256(self) -> str:

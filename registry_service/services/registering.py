@@ -20,7 +20,9 @@ from registry_service.domain.models import (
     utc_now,
 )
 from registry_service.domain.ports import Database
+from registry_service.domain.schema import ModelSchema
 from registry_service.services.archives import open_archive
+from registry_service.services.introspection import introspect
 from registry_service.services.measuring import Measure
 from registry_service.services.policy import Policy
 from registry_service.services.sweeping import DiscardObject
@@ -107,6 +109,7 @@ class StagedArtifact:
         self._use_case = use_case
         self._renewed = time.monotonic()
         self._sha256 = ""
+        self._head = b""
         self.key = key
         self.size = 0
         self.is_committed = False
@@ -122,6 +125,7 @@ class StagedArtifact:
         measure = Measure(spec, self._use_case.policy.artifact_max_bytes)
         self._use_case.store.write(self.key, measure.of(self._holding_lease(pieces)))
         self._sha256 = measure.sha256()
+        self._head = measure.head
         self.size = measure.size
 
     def hold(self) -> None:
@@ -137,13 +141,15 @@ class StagedArtifact:
             self._renewed = time.monotonic()
 
     def commit(self, spec: ModelSpec, confirm: Callable[[], None]) -> Model:
-        """Makes the model of a checked spec; `confirm` as for RegisterModel.
+        """Makes the model of a checked spec, with what its artifact says; `confirm` as for RegisterModel.
 
         Raises:
             AlreadyExistsError: The id or the identity is taken.
             LeaseLostError: The bytes were swept.
         """
-        model = new_model(spec, self.key, self.size, self._sha256, self._use_case.policy)
+        self.hold()
+        schema = introspect(self._use_case.store, spec.artifact, self.key, self.size, self._head)
+        model = new_model(spec, self.key, self.size, self._sha256, self._use_case.policy, schema=schema)
         with self._use_case.database.transaction() as transaction:
             _expect_lease(transaction.objects.release(self.key))
             transaction.models.add(model)
@@ -183,7 +189,9 @@ def check_archive(store: ArtifactStore, spec: ModelSpec, key: str, size: int, po
         raise InvalidArtifactError.of("artifact", f"has a file with the unsafe name {unsafe[:200]!r}.")
 
 
-def new_model(spec: ModelSpec, key: str, size: int, sha256: str, policy: Policy) -> Model:
+def new_model(
+    spec: ModelSpec, key: str, size: int, sha256: str, policy: Policy, *, schema: ModelSchema | None
+) -> Model:
     """Makes the model of a checked spec, registered now."""
     now = utc_now()
     date = documented_date(now)
@@ -205,4 +213,5 @@ def new_model(spec: ModelSpec, key: str, size: int, sha256: str, policy: Policy)
             file_url=f"minio://{policy.bucket_name}/{spec.id}/{spec.artifact.file_name}",
             object_key=key,
         ),
+        schema=schema,
     )

@@ -28,6 +28,7 @@ from registry_service.domain.errors import (
 from registry_service.domain.models import Model, ModelSpec, checked_sha256, checked_spec, utc_now
 from registry_service.domain.ports import Database
 from registry_service.domain.uploads import Upload, UploadState
+from registry_service.services.introspection import HEAD_BYTES, introspect
 from registry_service.services.policy import Policy
 from registry_service.services.registering import check_archive, new_model
 from registry_service.services.sweeping import DiscardObject, doom_upload
@@ -312,7 +313,7 @@ class CompleteUpload:
                 return transaction.models.get(upload.spec.id)
         try:
             self._join(upload)
-            digest = self._digest(upload)
+            digest, head = self._digest(upload)
             for name, declared in (("artifact.sha256", upload.spec.artifact.sha256), ("sha256", sha256)):
                 if declared and declared != digest:
                     raise ArtifactMismatchError.of(name, f"the bytes have {digest}, not the declared {declared}.")
@@ -327,7 +328,8 @@ class CompleteUpload:
         except ArtifactLostError:
             _expect_newest(self.database, upload)
             raise
-        model = new_model(upload.spec, upload.object_key, upload.committed_size, digest, self.policy)
+        schema = introspect(self.store, upload.spec.artifact, upload.object_key, upload.committed_size, head)
+        model = new_model(upload.spec, upload.object_key, upload.committed_size, digest, self.policy, schema=schema)
         with self.database.transaction() as transaction:
             transaction.uploads.complete(upload)
             transaction.models.add(model)
@@ -357,19 +359,22 @@ class CompleteUpload:
                 )
             self.store.finish(upload.object_key, upload.handle, parts)
 
-    def _digest(self, upload: Upload) -> str:
+    def _digest(self, upload: Upload) -> tuple[str, bytes]:
+        """Returns the SHA-256 of the object, and its first HEAD_BYTES."""
         known = self.digests.of(upload.id, upload.committed_size)
         if known is not None:
-            return known.hexdigest()
+            return known.hexdigest(), b"".join(self.store.read(upload.object_key, 0, HEAD_BYTES))
         # Read anew, as no process may have seen all the bytes.
         digest = hashlib.sha256()
+        head = b""
         size = 0
         for piece in self.store.read(upload.object_key):
             digest.update(piece)
+            head = head or piece[:HEAD_BYTES]  # pieces are larger, but for the last
             size += len(piece)
         if size != upload.committed_size:
             raise ArtifactLostError
-        return digest.hexdigest()
+        return digest.hexdigest(), head
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,7 +17,7 @@ import httpx
 import pytest
 from grpc_health.v1 import health_pb2
 
-from tests.client import Client, pieces, refused, sha256, writes, zip_of
+from tests.client import Client, as_listed, pieces, refused, sha256, writes, zip_of
 from tests.products import Product, grpcurl
 from tests.waiting import eventually
 
@@ -63,9 +63,11 @@ def test_a_model_lives_its_whole_life_through_grpc(product: Product) -> None:
     )
     assert (model.artifact.size, model.artifact.sha256) == (len(data), sha256(data))
     assert model.artifact.file_url.endswith(f"/{model.id}/resnet50.onnx")
+    assert [(found.name, list(found.shape)) for found in model.schema.inputs] == [("gpu_0/data_0", [1, 3, 224, 224])]
+    assert not model.warnings
     assert client.get(model.id) == model
     wanted = 'project_name = "through-grpc" AND format = "onnx" AND metrics.top1 > 0.7 AND tags.team = "vision"'
-    assert client.all(wanted) == [model]
+    assert client.all(wanted) == [as_listed(model)]
     assert client.all(wanted.replace("0.7", "0.8")) == []
 
     assert client.download(model.id) == data
@@ -211,18 +213,22 @@ def test_a_model_lives_its_whole_life_through_http(product: Product, http: httpx
     assert model["precision"] == ["fp16"]
     assert model["artifact"]["sha256"] == sha256(data)
     assert model["provenance"]["hyperparameters"] == {"epochs": 90, "optimizer": "sgd"}
+    assert model["schema"]["file_name"] == "model/resnet50.onnx"
+    assert model["schema"]["inputs"] == [{"name": "gpu_0/data_0", "element_type": "FLOAT", "shape": [1, 3, 224, 224]}]
+    assert model["warnings"] == ["The precision is fp16, but the weights are fp32."]
     assert http.get(path).json()["upload"]["state"] == "STATE_COMPLETED"
     assert http.post(f"{path}:complete", json={}).json()["model"] == model
     assert product.client.get(model["id"]).etag == model["etag"]
 
     resource = f"/v1/models/{model['id']}"
     assert http.get(resource).json() == {"model": model}
+    listed = {name: value for name, value in model.items() if name != "schema"} | {"warnings": []}
     for wanted in (
         "/v1/models?filter=name+%3D+%22resnet50+for+the+edge%22",
         "/v1/models?filter=name%20%3D%20%22resnet50%20for%20the%20edge%22&order_by=create_time%20desc&page_size=5",
         "/v1/models?filter=project_name=%22through-http%22+AND+metrics.top1%3E0.5",
     ):
-        assert http.get(wanted).json() == {"models": [model], "next_page_token": ""}
+        assert http.get(wanted).json() == {"models": [listed], "next_page_token": ""}
 
     files = http.get(f"{resource}/files?page_size=1").json()
     assert [file["name"] for file in files["files"]] == ["model/resnet50.onnx"]

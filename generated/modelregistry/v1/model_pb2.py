@@ -27,7 +27,7 @@ from google.protobuf import struct_pb2 as google_dot_protobuf_dot_struct__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1cmodelregistry/v1/model.proto\x12\x10modelregistry.v1\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xe3\x08\n\x05Model\x12\x10\n\x02id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x05\x12\x12\n\x04name\x18\x02 \x01(\tB\x04\xe2\x41\x01\x02\x12\x15\n\x07version\x18\x03 \x01(\tB\x04\xe2\x41\x01\x02\x12\x17\n\nproject_id\x18\x04 \x01(\tH\x00\x88\x01\x01\x12\x19\n\x0cproject_name\x18\x05 \x01(\tH\x01\x88\x01\x01\x12\x11\n\tprecision\x18\x06 \x03(\t\x12\x1a\n\rtarget_device\x18\x07 \x01(\tH\x02\x88\x01\x01\x12\x1f\n\x12target_device_type\x18\x08 \x01(\tH\x03\x88\x01\x01\x12\x13\n\x06\x66ormat\x18\t \x01(\tH\x04\x88\x01\x01\x12\x13\n\x06origin\x18\n \x01(\tH\x05\x88\x01\x01\x12\x15\n\x08\x63\x61tegory\x18\x0b \x01(\tH\x06\x88\x01\x01\x12\x19\n\x0c\x61rchitecture\x18\x0c \x01(\tH\x07\x88\x01\x01\x12\x12\n\x05score\x18\r \x01(\x01H\x08\x88\x01\x01\x12(\n\x08overview\x18\x0e \x01(\x0b\x32\x16.google.protobuf.Value\x12\x39\n\x19optimization_capabilities\x18\x0f \x01(\x0b\x32\x16.google.protobuf.Value\x12*\n\x06labels\x18\x10 \x01(\x0b\x32\x1a.google.protobuf.ListValue\x12\x1a\n\x0c\x63reated_date\x18\x11 \x01(\tB\x04\xe2\x41\x01\x05\x12\x1f\n\x11last_updated_date\x18\x12 \x01(\tB\x04\xe2\x41\x01\x03\x12\x35\n\x07metrics\x18\x13 \x03(\x0b\x32$.modelregistry.v1.Model.MetricsEntry\x12/\n\x04tags\x18\x14 \x03(\x0b\x32!.modelregistry.v1.Model.TagsEntry\x12\x30\n\nprovenance\x18\x15 \x01(\x0b\x32\x1c.modelregistry.v1.Provenance\x12\x32\n\x08\x61rtifact\x18\x16 \x01(\x0b\x32\x1a.modelregistry.v1.ArtifactB\x04\xe2\x41\x01\x03\x12\x35\n\x0b\x63reate_time\x18\x17 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x35\n\x0bupdate_time\x18\x18 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x0c\n\x04\x65tag\x18\x19 \x01(\t\x12\x16\n\x08revision\x18\x1a \x01(\x03\x42\x04\xe2\x41\x01\x03\x12\x15\n\x07\x63reator\x18\x1b \x01(\tB\x04\xe2\x41\x01\x03\x1a.\n\x0cMetricsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\x1a+\n\tTagsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x42\r\n\x0b_project_idB\x0f\n\r_project_nameB\x10\n\x0e_target_deviceB\x15\n\x13_target_device_typeB\t\n\x07_formatB\t\n\x07_originB\x0b\n\t_categoryB\x0f\n\r_architectureB\x08\n\x06_score\"a\n\x08\x41rtifact\x12\x11\n\tfile_name\x18\x01 \x01(\t\x12\x12\n\nmedia_type\x18\x02 \x01(\t\x12\x0c\n\x04size\x18\x03 \x01(\x03\x12\x0e\n\x06sha256\x18\x04 \x01(\t\x12\x10\n\x08\x66ile_url\x18\x05 \x01(\t\"\x8f\x03\n\nProvenance\x12\x19\n\x11source_repository\x18\x01 \x01(\t\x12\x15\n\rsource_commit\x18\x02 \x01(\t\x12\x14\n\x0ctraining_run\x18\x03 \x01(\t\x12+\n\x08\x64\x61tasets\x18\x04 \x03(\x0b\x32\x19.modelregistry.v1.Dataset\x12\x18\n\x10parent_model_ids\x18\x05 \x03(\t\x12\x11\n\tframework\x18\x06 \x01(\t\x12\x19\n\x11\x66ramework_version\x18\x07 \x01(\t\x12\x30\n\x0fhyperparameters\x18\x08 \x01(\x0b\x32\x17.google.protobuf.Struct\x12\x42\n\x0b\x65nvironment\x18\t \x03(\x0b\x32-.modelregistry.v1.Provenance.EnvironmentEntry\x12\x11\n\x04seed\x18\n \x01(\x03H\x00\x88\x01\x01\x1a\x32\n\x10\x45nvironmentEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x42\x07\n\x05_seed\"4\n\x07\x44\x61taset\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0b\n\x03uri\x18\x02 \x01(\t\x12\x0e\n\x06\x64igest\x18\x03 \x01(\tb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1cmodelregistry/v1/model.proto\x12\x10modelregistry.v1\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xb0\t\n\x05Model\x12\x10\n\x02id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x05\x12\x12\n\x04name\x18\x02 \x01(\tB\x04\xe2\x41\x01\x02\x12\x15\n\x07version\x18\x03 \x01(\tB\x04\xe2\x41\x01\x02\x12\x17\n\nproject_id\x18\x04 \x01(\tH\x00\x88\x01\x01\x12\x19\n\x0cproject_name\x18\x05 \x01(\tH\x01\x88\x01\x01\x12\x11\n\tprecision\x18\x06 \x03(\t\x12\x1a\n\rtarget_device\x18\x07 \x01(\tH\x02\x88\x01\x01\x12\x1f\n\x12target_device_type\x18\x08 \x01(\tH\x03\x88\x01\x01\x12\x13\n\x06\x66ormat\x18\t \x01(\tH\x04\x88\x01\x01\x12\x13\n\x06origin\x18\n \x01(\tH\x05\x88\x01\x01\x12\x15\n\x08\x63\x61tegory\x18\x0b \x01(\tH\x06\x88\x01\x01\x12\x19\n\x0c\x61rchitecture\x18\x0c \x01(\tH\x07\x88\x01\x01\x12\x12\n\x05score\x18\r \x01(\x01H\x08\x88\x01\x01\x12(\n\x08overview\x18\x0e \x01(\x0b\x32\x16.google.protobuf.Value\x12\x39\n\x19optimization_capabilities\x18\x0f \x01(\x0b\x32\x16.google.protobuf.Value\x12*\n\x06labels\x18\x10 \x01(\x0b\x32\x1a.google.protobuf.ListValue\x12\x1a\n\x0c\x63reated_date\x18\x11 \x01(\tB\x04\xe2\x41\x01\x05\x12\x1f\n\x11last_updated_date\x18\x12 \x01(\tB\x04\xe2\x41\x01\x03\x12\x35\n\x07metrics\x18\x13 \x03(\x0b\x32$.modelregistry.v1.Model.MetricsEntry\x12/\n\x04tags\x18\x14 \x03(\x0b\x32!.modelregistry.v1.Model.TagsEntry\x12\x30\n\nprovenance\x18\x15 \x01(\x0b\x32\x1c.modelregistry.v1.Provenance\x12\x32\n\x08\x61rtifact\x18\x16 \x01(\x0b\x32\x1a.modelregistry.v1.ArtifactB\x04\xe2\x41\x01\x03\x12\x35\n\x0b\x63reate_time\x18\x17 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x35\n\x0bupdate_time\x18\x18 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x0c\n\x04\x65tag\x18\x19 \x01(\t\x12\x16\n\x08revision\x18\x1a \x01(\x03\x42\x04\xe2\x41\x01\x03\x12\x15\n\x07\x63reator\x18\x1b \x01(\tB\x04\xe2\x41\x01\x03\x12\x33\n\x06schema\x18\x1c \x01(\x0b\x32\x1d.modelregistry.v1.ModelSchemaB\x04\xe2\x41\x01\x03\x12\x16\n\x08warnings\x18\x1d \x03(\tB\x04\xe2\x41\x01\x03\x1a.\n\x0cMetricsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\x1a+\n\tTagsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x42\r\n\x0b_project_idB\x0f\n\r_project_nameB\x10\n\x0e_target_deviceB\x15\n\x13_target_device_typeB\t\n\x07_formatB\t\n\x07_originB\x0b\n\t_categoryB\x0f\n\r_architectureB\x08\n\x06_score\"\xd7\x03\n\x0bModelSchema\x12\x0e\n\x06\x66ormat\x18\x01 \x01(\t\x12\x11\n\tfile_name\x18\x02 \x01(\t\x12(\n\x06inputs\x18\x03 \x03(\x0b\x32\x18.modelregistry.v1.Tensor\x12)\n\x07outputs\x18\x04 \x03(\x0b\x32\x18.modelregistry.v1.Tensor\x12)\n\x07weights\x18\x05 \x03(\x0b\x32\x18.modelregistry.v1.Tensor\x12\x14\n\x0cweight_count\x18\x06 \x01(\x03\x12\x11\n\tprecision\x18\x07 \x03(\t\x12\x10\n\x08producer\x18\x08 \x01(\t\x12\x39\n\x06opsets\x18\t \x03(\x0b\x32).modelregistry.v1.ModelSchema.OpsetsEntry\x12=\n\x08metadata\x18\n \x03(\x0b\x32+.modelregistry.v1.ModelSchema.MetadataEntry\x12\x10\n\x08problems\x18\x0b \x03(\t\x1a-\n\x0bOpsetsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x03:\x02\x38\x01\x1a/\n\rMetadataEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"W\n\x06Tensor\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x14\n\x0c\x65lement_type\x18\x02 \x01(\t\x12)\n\x05shape\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.ListValue\"a\n\x08\x41rtifact\x12\x11\n\tfile_name\x18\x01 \x01(\t\x12\x12\n\nmedia_type\x18\x02 \x01(\t\x12\x0c\n\x04size\x18\x03 \x01(\x03\x12\x0e\n\x06sha256\x18\x04 \x01(\t\x12\x10\n\x08\x66ile_url\x18\x05 \x01(\t\"\x8f\x03\n\nProvenance\x12\x19\n\x11source_repository\x18\x01 \x01(\t\x12\x15\n\rsource_commit\x18\x02 \x01(\t\x12\x14\n\x0ctraining_run\x18\x03 \x01(\t\x12+\n\x08\x64\x61tasets\x18\x04 \x03(\x0b\x32\x19.modelregistry.v1.Dataset\x12\x18\n\x10parent_model_ids\x18\x05 \x03(\t\x12\x11\n\tframework\x18\x06 \x01(\t\x12\x19\n\x11\x66ramework_version\x18\x07 \x01(\t\x12\x30\n\x0fhyperparameters\x18\x08 \x01(\x0b\x32\x17.google.protobuf.Struct\x12\x42\n\x0b\x65nvironment\x18\t \x03(\x0b\x32-.modelregistry.v1.Provenance.EnvironmentEntry\x12\x11\n\x04seed\x18\n \x01(\x03H\x00\x88\x01\x01\x1a\x32\n\x10\x45nvironmentEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x42\x07\n\x05_seed\"4\n\x07\x44\x61taset\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0b\n\x03uri\x18\x02 \x01(\t\x12\x0e\n\x06\x64igest\x18\x03 \x01(\tb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -58,20 +58,36 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_MODEL'].fields_by_name['revision']._serialized_options = b'\342A\001\003'
   _globals['_MODEL'].fields_by_name['creator']._loaded_options = None
   _globals['_MODEL'].fields_by_name['creator']._serialized_options = b'\342A\001\003'
+  _globals['_MODEL'].fields_by_name['schema']._loaded_options = None
+  _globals['_MODEL'].fields_by_name['schema']._serialized_options = b'\342A\001\003'
+  _globals['_MODEL'].fields_by_name['warnings']._loaded_options = None
+  _globals['_MODEL'].fields_by_name['warnings']._serialized_options = b'\342A\001\003'
+  _globals['_MODELSCHEMA_OPSETSENTRY']._loaded_options = None
+  _globals['_MODELSCHEMA_OPSETSENTRY']._serialized_options = b'8\001'
+  _globals['_MODELSCHEMA_METADATAENTRY']._loaded_options = None
+  _globals['_MODELSCHEMA_METADATAENTRY']._serialized_options = b'8\001'
   _globals['_PROVENANCE_ENVIRONMENTENTRY']._loaded_options = None
   _globals['_PROVENANCE_ENVIRONMENTENTRY']._serialized_options = b'8\001'
   _globals['_MODEL']._serialized_start=147
-  _globals['_MODEL']._serialized_end=1270
-  _globals['_MODEL_METRICSENTRY']._serialized_start=1044
-  _globals['_MODEL_METRICSENTRY']._serialized_end=1090
-  _globals['_MODEL_TAGSENTRY']._serialized_start=1092
-  _globals['_MODEL_TAGSENTRY']._serialized_end=1135
-  _globals['_ARTIFACT']._serialized_start=1272
-  _globals['_ARTIFACT']._serialized_end=1369
-  _globals['_PROVENANCE']._serialized_start=1372
-  _globals['_PROVENANCE']._serialized_end=1771
-  _globals['_PROVENANCE_ENVIRONMENTENTRY']._serialized_start=1712
-  _globals['_PROVENANCE_ENVIRONMENTENTRY']._serialized_end=1762
-  _globals['_DATASET']._serialized_start=1773
-  _globals['_DATASET']._serialized_end=1825
+  _globals['_MODEL']._serialized_end=1347
+  _globals['_MODEL_METRICSENTRY']._serialized_start=1121
+  _globals['_MODEL_METRICSENTRY']._serialized_end=1167
+  _globals['_MODEL_TAGSENTRY']._serialized_start=1169
+  _globals['_MODEL_TAGSENTRY']._serialized_end=1212
+  _globals['_MODELSCHEMA']._serialized_start=1350
+  _globals['_MODELSCHEMA']._serialized_end=1821
+  _globals['_MODELSCHEMA_OPSETSENTRY']._serialized_start=1727
+  _globals['_MODELSCHEMA_OPSETSENTRY']._serialized_end=1772
+  _globals['_MODELSCHEMA_METADATAENTRY']._serialized_start=1774
+  _globals['_MODELSCHEMA_METADATAENTRY']._serialized_end=1821
+  _globals['_TENSOR']._serialized_start=1823
+  _globals['_TENSOR']._serialized_end=1910
+  _globals['_ARTIFACT']._serialized_start=1912
+  _globals['_ARTIFACT']._serialized_end=2009
+  _globals['_PROVENANCE']._serialized_start=2012
+  _globals['_PROVENANCE']._serialized_end=2411
+  _globals['_PROVENANCE_ENVIRONMENTENTRY']._serialized_start=2352
+  _globals['_PROVENANCE_ENVIRONMENTENTRY']._serialized_end=2402
+  _globals['_DATASET']._serialized_start=2413
+  _globals['_DATASET']._serialized_end=2465
 # @@protoc_insertion_point(module_scope)

@@ -12,7 +12,7 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class Model(_message.Message):
-    __slots__ = ("id", "name", "version", "project_id", "project_name", "precision", "target_device", "target_device_type", "format", "origin", "category", "architecture", "score", "overview", "optimization_capabilities", "labels", "created_date", "last_updated_date", "metrics", "tags", "provenance", "artifact", "create_time", "update_time", "etag", "revision", "creator")
+    __slots__ = ("id", "name", "version", "project_id", "project_name", "precision", "target_device", "target_device_type", "format", "origin", "category", "architecture", "score", "overview", "optimization_capabilities", "labels", "created_date", "last_updated_date", "metrics", "tags", "provenance", "artifact", "create_time", "update_time", "etag", "revision", "creator", "schema", "warnings")
     class MetricsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -54,6 +54,8 @@ class Model(_message.Message):
     ETAG_FIELD_NUMBER: _ClassVar[int]
     REVISION_FIELD_NUMBER: _ClassVar[int]
     CREATOR_FIELD_NUMBER: _ClassVar[int]
+    SCHEMA_FIELD_NUMBER: _ClassVar[int]
+    WARNINGS_FIELD_NUMBER: _ClassVar[int]
     id: str
     name: str
     version: str
@@ -81,7 +83,59 @@ class Model(_message.Message):
     etag: str
     revision: int
     creator: str
-    def __init__(self, id: _Optional[str] = ..., name: _Optional[str] = ..., version: _Optional[str] = ..., project_id: _Optional[str] = ..., project_name: _Optional[str] = ..., precision: _Optional[_Iterable[str]] = ..., target_device: _Optional[str] = ..., target_device_type: _Optional[str] = ..., format: _Optional[str] = ..., origin: _Optional[str] = ..., category: _Optional[str] = ..., architecture: _Optional[str] = ..., score: _Optional[float] = ..., overview: _Optional[_Union[_struct_pb2.Value, _Mapping]] = ..., optimization_capabilities: _Optional[_Union[_struct_pb2.Value, _Mapping]] = ..., labels: _Optional[_Union[_struct_pb2.ListValue, _Mapping]] = ..., created_date: _Optional[str] = ..., last_updated_date: _Optional[str] = ..., metrics: _Optional[_Mapping[str, float]] = ..., tags: _Optional[_Mapping[str, str]] = ..., provenance: _Optional[_Union[Provenance, _Mapping]] = ..., artifact: _Optional[_Union[Artifact, _Mapping]] = ..., create_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., update_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., etag: _Optional[str] = ..., revision: _Optional[int] = ..., creator: _Optional[str] = ...) -> None: ...
+    schema: ModelSchema
+    warnings: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, id: _Optional[str] = ..., name: _Optional[str] = ..., version: _Optional[str] = ..., project_id: _Optional[str] = ..., project_name: _Optional[str] = ..., precision: _Optional[_Iterable[str]] = ..., target_device: _Optional[str] = ..., target_device_type: _Optional[str] = ..., format: _Optional[str] = ..., origin: _Optional[str] = ..., category: _Optional[str] = ..., architecture: _Optional[str] = ..., score: _Optional[float] = ..., overview: _Optional[_Union[_struct_pb2.Value, _Mapping]] = ..., optimization_capabilities: _Optional[_Union[_struct_pb2.Value, _Mapping]] = ..., labels: _Optional[_Union[_struct_pb2.ListValue, _Mapping]] = ..., created_date: _Optional[str] = ..., last_updated_date: _Optional[str] = ..., metrics: _Optional[_Mapping[str, float]] = ..., tags: _Optional[_Mapping[str, str]] = ..., provenance: _Optional[_Union[Provenance, _Mapping]] = ..., artifact: _Optional[_Union[Artifact, _Mapping]] = ..., create_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., update_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., etag: _Optional[str] = ..., revision: _Optional[int] = ..., creator: _Optional[str] = ..., schema: _Optional[_Union[ModelSchema, _Mapping]] = ..., warnings: _Optional[_Iterable[str]] = ...) -> None: ...
+
+class ModelSchema(_message.Message):
+    __slots__ = ("format", "file_name", "inputs", "outputs", "weights", "weight_count", "precision", "producer", "opsets", "metadata", "problems")
+    class OpsetsEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: int
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[int] = ...) -> None: ...
+    class MetadataEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: str
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[str] = ...) -> None: ...
+    FORMAT_FIELD_NUMBER: _ClassVar[int]
+    FILE_NAME_FIELD_NUMBER: _ClassVar[int]
+    INPUTS_FIELD_NUMBER: _ClassVar[int]
+    OUTPUTS_FIELD_NUMBER: _ClassVar[int]
+    WEIGHTS_FIELD_NUMBER: _ClassVar[int]
+    WEIGHT_COUNT_FIELD_NUMBER: _ClassVar[int]
+    PRECISION_FIELD_NUMBER: _ClassVar[int]
+    PRODUCER_FIELD_NUMBER: _ClassVar[int]
+    OPSETS_FIELD_NUMBER: _ClassVar[int]
+    METADATA_FIELD_NUMBER: _ClassVar[int]
+    PROBLEMS_FIELD_NUMBER: _ClassVar[int]
+    format: str
+    file_name: str
+    inputs: _containers.RepeatedCompositeFieldContainer[Tensor]
+    outputs: _containers.RepeatedCompositeFieldContainer[Tensor]
+    weights: _containers.RepeatedCompositeFieldContainer[Tensor]
+    weight_count: int
+    precision: _containers.RepeatedScalarFieldContainer[str]
+    producer: str
+    opsets: _containers.ScalarMap[str, int]
+    metadata: _containers.ScalarMap[str, str]
+    problems: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, format: _Optional[str] = ..., file_name: _Optional[str] = ..., inputs: _Optional[_Iterable[_Union[Tensor, _Mapping]]] = ..., outputs: _Optional[_Iterable[_Union[Tensor, _Mapping]]] = ..., weights: _Optional[_Iterable[_Union[Tensor, _Mapping]]] = ..., weight_count: _Optional[int] = ..., precision: _Optional[_Iterable[str]] = ..., producer: _Optional[str] = ..., opsets: _Optional[_Mapping[str, int]] = ..., metadata: _Optional[_Mapping[str, str]] = ..., problems: _Optional[_Iterable[str]] = ...) -> None: ...
+
+class Tensor(_message.Message):
+    __slots__ = ("name", "element_type", "shape")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    ELEMENT_TYPE_FIELD_NUMBER: _ClassVar[int]
+    SHAPE_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    element_type: str
+    shape: _struct_pb2.ListValue
+    def __init__(self, name: _Optional[str] = ..., element_type: _Optional[str] = ..., shape: _Optional[_Union[_struct_pb2.ListValue, _Mapping]] = ...) -> None: ...
 
 class Artifact(_message.Message):
     __slots__ = ("file_name", "media_type", "size", "sha256", "file_url")

@@ -20,6 +20,7 @@ from modelregistry.v1 import (
 )
 
 from registry_service.domain.comparison import ArtifactComparison, Comparison, FileChange, LabelComparison
+from registry_service.domain.consistency import warnings_of
 from registry_service.domain.errors import InvalidArgumentError
 from registry_service.domain.events import Action, Event, LogHead
 from registry_service.domain.family import Family
@@ -35,6 +36,7 @@ from registry_service.domain.models import (
     ModelSpec,
     Provenance,
 )
+from registry_service.domain.schema import ModelSchema, Tensor
 from registry_service.domain.uploads import Upload, UploadState
 from registry_service.services.archives import ArchiveMember
 from registry_service.services.lineage import LineageVersion, Manifest
@@ -180,6 +182,9 @@ def model_message(model: Model) -> model_pb2.Model:
     message.etag = model.etag
     message.revision = model.revision
     message.creator = model.creator
+    if model.schema is not None:
+        message.schema.CopyFrom(schema_message(model.schema))
+    message.warnings.extend(warnings_of(model))
     return message
 
 
@@ -214,6 +219,32 @@ def artifact_message(artifact: Artifact) -> model_pb2.Artifact:
         sha256=artifact.sha256,
         file_url=artifact.file_url,
     )
+
+
+def schema_message(schema: ModelSchema) -> model_pb2.ModelSchema:
+    """Returns a schema as a message."""
+    return model_pb2.ModelSchema(
+        format=schema.format,
+        file_name=schema.file_name,
+        inputs=map(tensor_message, schema.inputs),
+        outputs=map(tensor_message, schema.outputs),
+        weights=map(tensor_message, schema.weights),
+        weight_count=schema.weight_count,
+        precision=schema.precision,
+        producer=schema.producer,
+        opsets=schema.opsets,
+        metadata=schema.metadata,
+        problems=schema.problems,
+    )
+
+
+def tensor_message(tensor: Tensor) -> model_pb2.Tensor:
+    """Returns a tensor as a message."""
+    message = model_pb2.Tensor(name=tensor.name, element_type=tensor.element_type)
+    if tensor.shape is not None:
+        message.shape.SetInParent()
+        message.shape.extend(tensor.shape)
+    return message
 
 
 def _provenance_message(provenance: Provenance) -> model_pb2.Provenance:

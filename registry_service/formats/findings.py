@@ -1,0 +1,136 @@
+"""What a reader finds, kept in bounds, until it becomes a schema."""
+
+import json
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, replace
+
+from registry_service.domain.schema import ModelSchema, Tensor
+from registry_service.formats import limits
+from registry_service.formats.reading import FormatError
+
+Sibling = Callable[[str], int | None]
+"""Tells the size of the file with a path relative to the one that is read; None where there is none."""
+
+_PRECISIONS: Mapping[str, str] = {
+    "f64": "fp64",
+    "double": "fp64",
+    "f32": "fp32",
+    "float": "fp32",
+    "f16": "fp16",
+    "float16": "fp16",
+    "bf16": "bf16",
+    "bfloat16": "bf16",
+    "i8": "int8",
+    "u8": "int8",
+    "int8": "int8",
+    "uint8": "int8",
+    "i4": "int4",
+    "u4": "int4",
+    "nf4": "int4",
+    "int4": "int4",
+    "uint4": "int4",
+}
+# Wider integers are shapes, axes and indices, whatever the precision of the weights.
+_NO_PRECISIONS = frozenset(
+    f"{sign}{bits}" for sign in ("i", "u", "int", "uint") for bits in (16, 32, 64)
+) | {"bool", "boolean", "string", "undefined", ""}  # fmt: skip
+
+
+def clean(text: str, length: int = limits.TEXT_LENGTH) -> str:
+    """Returns a text that can be stored: cut, without NUL and lone surrogates."""
+    if len(text) > length:
+        text = text[: length - 1] + "…"
+    return text.replace("\0", "\ufffd").encode(errors="replace").decode()
+
+
+def tensor(name: str, element_type: str, shape: Sequence[int | str] | None) -> Tensor:
+    """Makes a tensor of what a file says (`FormatError` where it has too many dimensions)."""
+    if shape is None:
+        return Tensor(name=clean(name), element_type=clean(element_type, 100), shape=None)
+    if len(shape) > limits.DIMENSIONS:
+        raise FormatError(f"It has a tensor of more than {limits.DIMENSIONS} dimensions.")
+    return Tensor(
+        name=clean(name),
+        element_type=clean(element_type, 100),
+        shape=tuple(clean(size, 100) if isinstance(size, str) else size for size in shape),
+    )
+
+
+class Findings:
+    """A schema in the making. Readers fill it as they go, so that what they found before an error is kept."""
+
+    def __init__(self, format: str, file_name: str) -> None:  # noqa: A002 - the schema's name for it
+        self.format = format
+        self.file_name = file_name
+        self.inputs: list[Tensor] = []
+        self.outputs: list[Tensor] = []
+        self.weights: list[Tensor] = []
+        self.weight_count = 0
+        self.producer = ""
+        self._bits: Counter[str] = Counter()
+        self._opsets: dict[str, int] = {}
+        self._metadata: dict[str, str] = {}
+        self._problems: dict[str, None] = {}
+
+    def add_weight(self, element_type: str, bits: int) -> None:
+        """Counts a weight that takes so many bits."""
+        self.weight_count += 1
+        name = clean(element_type.lower(), 100)
+        if name in _NO_PRECISIONS or bits <= 0:
+            return
+        precision = _PRECISIONS.get(name, name)
+        if precision in self._bits or len(self._bits) < limits.ENTRIES:
+            self._bits[precision] += bits
+
+    def add_opset(self, domain: str, version: int) -> None:
+        """Adds an operator set, unless there are too many."""
+        if len(self._opsets) < limits.ENTRIES:
+            self._opsets[clean(domain)] = version
+
+    def add_metadata(self, name: str, text: str) -> None:
+        """Adds what the file says about itself, unless there is too much; what came first stays."""
+        if len(self._metadata) < limits.ENTRIES:
+            self._metadata.setdefault(clean(name), clean(text))
+
+    def add_problem(self, text: str) -> None:
+        """Adds what is wrong, once."""
+        if len(self._problems) < limits.PROBLEMS:
+            self._problems[clean(text)] = None
+
+    def schema(self) -> ModelSchema:
+        """Returns what was found, or as much as is kept, and says so."""
+        for name in ("inputs", "outputs"):
+            if len(getattr(self, name)) > limits.TENSORS:
+                self.add_problem(f"Only the first {limits.TENSORS:,} of its {name} are kept.")
+        schema = ModelSchema(
+            format=self.format,
+            file_name=clean(self.file_name),
+            inputs=tuple(self.inputs[: limits.TENSORS]),
+            outputs=tuple(self.outputs[: limits.TENSORS]),
+            weights=tuple(self.weights[: limits.TENSORS]),
+            weight_count=self.weight_count,
+            precision=tuple(name for name, _ in self._bits.most_common()),
+            producer=clean(self.producer),
+            opsets=self._opsets,
+            metadata=self._metadata,
+            problems=tuple(self._problems),
+        )
+        return _cut(schema)
+
+
+def _cut(schema: ModelSchema) -> ModelSchema:
+    """Returns the schema without what makes it too large: first its last weights, which nobody needs a word about."""
+    while schema.weights and _size(schema) > limits.SCHEMA_BYTES:
+        schema = replace(schema, weights=schema.weights[: len(schema.weights) // 2])
+    for names, empty in ((("metadata",), {}), (("inputs", "outputs"), ()), (("opsets",), {})):
+        if _size(schema) <= limits.SCHEMA_BYTES:
+            break
+        if any(getattr(schema, name) for name in names):
+            problem = f"Its {' and '.join(names)} are not kept: they would take over {limits.SCHEMA_BYTES >> 10} KiB."
+            schema = replace(schema, **dict.fromkeys(names, empty), problems=(*schema.problems, problem))  # type: ignore[arg-type]
+    return schema
+
+
+def _size(schema: ModelSchema) -> int:
+    return len(json.dumps(asdict(schema), ensure_ascii=False).encode())

@@ -1,0 +1,38 @@
+"""How much of a file is read, and how much of what it says is kept. A file is hostile until shown otherwise."""
+
+SECONDS = 5.0
+"""Longest that reading one artifact may take, but for a store that does not answer."""
+STORED_BYTES = 64 * 1024 * 1024
+"""Most bytes read from the store, compressed ones aside."""
+INFLATED_BYTES = 256 * 1024 * 1024
+"""Most bytes decompressed of one member of a ZIP."""
+STEPS = 500_000
+"""Most elements or fields looked at."""
+
+HEAD_BYTES = 512
+"""Of a file's beginning, what shows its format."""
+DIRECTORY_BYTES = 1024 * 1024
+"""Largest directory of a ZIP in which models are looked for."""
+CANDIDATES = 16
+"""Most members of a ZIP looked at to find the model."""
+
+XML_BYTES = 64 * 1024 * 1024
+XML_TOKEN_BYTES = 1024 * 1024
+"""Largest tag, with its attributes."""
+DEPTH = 64
+"""Most XML elements, or messages of ONNX, inside one another."""
+HEADER_BYTES = 8 * 1024 * 1024
+"""Largest header of safetensors: that of 80,000 tensors."""
+
+TEXT_LENGTH = 1_000
+"""Most characters of any text that is kept; what is longer is cut."""
+DIMENSIONS = 64
+TENSORS = 1_000
+"""Most inputs, outputs or weights that are kept, each."""
+ENTRIES = 200
+"""Most entries of metadata, and operator sets, that are kept."""
+NAMES = 100_000
+"""Most names remembered while a file is read."""
+PROBLEMS = 20
+SCHEMA_BYTES = 64 * 1024
+"""Largest schema, as JSON."""

@@ -1,0 +1,66 @@
+"""Which reader a file needs, and its call."""
+
+import logging
+from collections.abc import Callable, Mapping
+
+from registry_service.domain.schema import ModelSchema
+from registry_service.formats.findings import Findings, Sibling
+from registry_service.formats.onnx import is_onnx, read_onnx
+from registry_service.formats.openvino import is_openvino, read_openvino
+from registry_service.formats.reading import Budget, FormatError, Reader, UnknownFormatError
+from registry_service.formats.safetensors import is_safetensors, read_safetensors
+
+logger = logging.getLogger(__name__)
+
+_READERS: Mapping[str, Callable[[Reader, Budget, Findings, Sibling], None]] = {
+    "openvino": read_openvino,
+    "onnx": read_onnx,
+    "safetensors": read_safetensors,
+}
+
+
+def format_by_content(head: bytes, size: int) -> str | None:
+    """Tells the format of a file from its first HEAD_BYTES; None where it is none that we read."""
+    if is_openvino(head):
+        return "openvino"
+    if is_safetensors(head, size):
+        return "safetensors"
+    return "onnx" if is_onnx(head) else None
+
+
+def format_by_name(file_name: str) -> str | None:
+    """Tells the format that a name promises. XML may be anything, so `.xml` promises nothing."""
+    name = file_name.lower()
+    return next((known for known in ("onnx", "safetensors") if name.endswith(f".{known}")), None)
+
+
+def read_model(
+    reader: Reader,
+    budget: Budget,
+    *,
+    file_name: str,
+    kind: str | None,
+    sibling: Sibling,
+) -> ModelSchema | None:
+    """Reads a file of a known format, or (None) of the format that its name promises.
+
+    `file_name` is that of the file, `sibling` tells the sizes of the files
+    beside it. Returns None where the file is nothing that we read; what is wrong
+    with it otherwise is in the schema's problems. Raises nothing of its own.
+    """
+    kind = kind or format_by_name(file_name)
+    if kind is None:
+        return None
+    findings = Findings(kind, file_name)
+    try:
+        _READERS[kind](reader, budget, findings, sibling)
+    except UnknownFormatError as error:
+        if format_by_name(file_name) != kind:
+            return None
+        findings.add_problem(str(error))
+    except FormatError as error:
+        findings.add_problem(str(error))
+    except Exception:
+        logger.warning("Reading %r as %s failed", file_name, kind, exc_info=True)
+        findings.add_problem("It could not be read to its end.")
+    return findings.schema()

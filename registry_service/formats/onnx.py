@@ -1,0 +1,353 @@
+"""Reads ONNX: walks the wire format of its protobuf message, passing over weights and small nodes unread.
+
+The numbers of fields are those of onnx.proto. Readers go from one field to the
+next, as messages of any size come by: never is one held as a whole.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from registry_service.domain.schema import Tensor
+from registry_service.formats import limits
+from registry_service.formats.findings import Findings, Sibling, clean, tensor
+from registry_service.formats.reading import Budget, FormatError, LimitError, Reader, UnknownFormatError
+
+_VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
+# TensorProto.DataType: name and bits of an element.
+_TYPES = {
+    1: ("FLOAT", 32),
+    2: ("UINT8", 8),
+    3: ("INT8", 8),
+    4: ("UINT16", 16),
+    5: ("INT16", 16),
+    6: ("INT32", 32),
+    7: ("INT64", 64),
+    8: ("STRING", 0),
+    9: ("BOOL", 8),
+    10: ("FLOAT16", 16),
+    11: ("DOUBLE", 64),
+    12: ("UINT32", 32),
+    13: ("UINT64", 64),
+    14: ("COMPLEX64", 64),
+    15: ("COMPLEX128", 128),
+    16: ("BFLOAT16", 16),
+    17: ("FLOAT8E4M3FN", 8),
+    18: ("FLOAT8E4M3FNUZ", 8),
+    19: ("FLOAT8E5M2", 8),
+    20: ("FLOAT8E5M2FNUZ", 8),
+    21: ("UINT4", 4),
+    22: ("INT4", 4),
+    23: ("FLOAT4E2M1", 4),
+    24: ("FLOAT8E8M0", 8),
+    25: ("UINT2", 2),
+    26: ("INT2", 2),
+}
+_SMALL_NODE = 256
+"""Bytes of a node that may hold a weight worth counting."""
+# ir_version, and then what may follow: producer_name .. graph, opset_import, metadata_props.
+_SECOND_TAGS = frozenset(b"\x12\x1a\x22\x28\x32\x3a\x42\x72")
+
+
+def is_onnx(head: bytes) -> bool:
+    """Tells whether a file may be ONNX, by how all writers begin it: with its small ir_version."""
+    return len(head) > 2 and head[0] == 0x08 and 0 < head[1] < 64 and head[2] in _SECOND_TAGS
+
+
+def read_onnx(reader: Reader, budget: Budget, findings: Findings, sibling: Sibling) -> None:
+    """Fills the findings.
+
+    Raises:
+        UnknownFormatError: It has no graph.
+        FormatError: It is damaged, or too large.
+    """
+    walk = _Walk(reader, budget, findings)
+    try:
+        walk.model()
+    except LimitError:
+        raise
+    except FormatError as error:
+        if not (walk.has_graph and (findings.producer or findings.inputs or findings.outputs or findings.weight_count)):
+            raise UnknownFormatError("It is no ONNX.") from error
+        raise
+    finally:
+        walk.report(sibling)
+    if not walk.has_graph:
+        raise UnknownFormatError("It is no ONNX.")
+
+
+@dataclass(slots=True)
+class _Weight:
+    """What counts of a TensorProto."""
+
+    name: str = ""
+    type: int = 0
+    elements: int = 1
+    dimensions: int = 0
+    raw_size: int | None = None
+    is_external: bool = False
+    external: dict[str, str] = field(default_factory=dict)
+
+
+class _Walk:
+    """One reading of a model."""
+
+    def __init__(self, reader: Reader, budget: Budget, findings: Findings) -> None:
+        self._reader = reader
+        self._budget = budget
+        self._findings = findings
+        self._weight_names: set[int] = set()
+        """Hashes of them."""
+        self._external: dict[str, int] = {}
+        """Where the weights end in each other file."""
+        self.has_graph = False
+
+    def report(self, sibling: Sibling) -> None:
+        """Tells apart inputs and weights, and looks for the other files."""
+        # Before IR version 4, weights had to be inputs as well.
+        self._findings.inputs = [t for t in self._findings.inputs if hash(t.name) not in self._weight_names]
+        for location, end in self._external.items():
+            size = sibling(location)
+            if size is None:
+                self._findings.add_problem(f"Its weights are in the file {location}, which is missing.")
+            elif size < end:
+                self._findings.add_problem(f"Its weights take {end} bytes of the file {location}, which has {size}.")
+
+    def model(self) -> None:
+        """Reads a ModelProto."""
+        producer = version = ""
+        for number, wire, value in self._fields(self._reader.size):
+            match number, wire:
+                case 1, 0:
+                    self._findings.add_metadata("ir_version", str(value))
+                case 2, 2:
+                    producer = self._text(value)
+                case 3, 2:
+                    version = self._text(value)
+                case 4, 2:
+                    self._add_metadata("domain", self._text(value))
+                case 5, 0:
+                    self._add_metadata("model_version", str(_signed(value)) if value else "")
+                case 7, 2:
+                    self.has_graph = True
+                    self._graph(value, depth=0)
+                case 8, 2:
+                    self._opset(value)
+                case 14, 2:
+                    self._add_metadata(*self._pair(value))
+                case _:
+                    pass
+            self._findings.producer = f"{producer} {version}".strip()
+
+    def _add_metadata(self, name: str, text: str) -> None:
+        if text:
+            self._findings.add_metadata(name, text)
+
+    def _graph(self, end: int, depth: int) -> None:
+        if depth > limits.DEPTH // 4:
+            raise FormatError("Its graphs are nested too deep.")
+        for number, wire, value in self._fields(end):
+            match number, wire:
+                case 1, 2 if value - self._reader.position > _SMALL_NODE:
+                    self._node(value, depth)
+                case 5, 2:
+                    self._add(self._tensor(value), is_named=depth == 0)
+                case 15, 2:
+                    self._sparse(value, is_named=depth == 0)
+                case 11, 2 if depth == 0:
+                    self._add_value_info(self._findings.inputs, value)
+                case 12, 2 if depth == 0:
+                    self._add_value_info(self._findings.outputs, value)
+                case _:
+                    pass
+
+    def _sparse(self, end: int, *, is_named: bool) -> None:
+        for number, wire, value in self._fields(end):
+            if number == 1 and wire == _BYTES:
+                self._add(self._tensor(value), is_named=is_named)
+
+    def _node(self, end: int, depth: int) -> None:
+        """Finds the weights in a node's attributes: constants, and the graphs of branches and loops."""
+        for number, wire, attribute_end in self._fields(end):
+            if number != 5 or wire != _BYTES:
+                continue
+            for inner, inner_wire, inner_end in self._fields(attribute_end):
+                if inner_wire != _BYTES:
+                    continue
+                if inner in {5, 10}:
+                    self._add(self._tensor(inner_end), is_named=False)
+                elif inner in {6, 11}:
+                    self._graph(inner_end, depth + 1)
+
+    def _add(self, weight: _Weight, *, is_named: bool) -> None:
+        if is_named and len(self._weight_names) < limits.NAMES:
+            self._weight_names.add(hash(weight.name))
+        name, bits = _TYPES.get(weight.type, (f"type {weight.type}", 0))
+        self._findings.add_weight(name, bits * weight.elements)
+        size = (bits * weight.elements + 7) // 8
+        if weight.is_external:
+            self._add_external(weight, size)
+        elif weight.raw_size is not None and bits and weight.raw_size != size:
+            self._findings.add_problem(
+                f"Its weight {weight.name[:100]!r} has {weight.raw_size} bytes of data, not the {size} of its shape."
+            )
+
+    def _add_external(self, weight: _Weight, size: int) -> None:
+        location = weight.external.get("location", "")
+        offset = _number(weight.external.get("offset", "0"))
+        length = _number(weight.external.get("length", "")) or size
+        if location in self._external or len(self._external) < limits.PROBLEMS:
+            self._external[location] = max(self._external.get(location, 0), offset + length)
+
+    def _tensor(self, end: int) -> _Weight:
+        weight = _Weight()
+        for number, wire, value in self._fields(end):
+            match number, wire:
+                case 1, 0:
+                    self._add_dimension(weight, value)
+                case 1, 2:
+                    self._add_packed_dimensions(weight, value)
+                case 2, 0:
+                    weight.type = value
+                case 8, 2:
+                    weight.name = self._text(value)
+                case 9, 2:
+                    weight.raw_size = value - self._reader.position
+                case 13, 2:
+                    weight.is_external = True
+                    name, text = self._pair(value)
+                    if name in {"location", "offset", "length"}:
+                        weight.external[name] = text
+                case 14, 0:
+                    weight.is_external |= value == 1
+                case _:
+                    pass
+        return weight
+
+    def _add_packed_dimensions(self, weight: _Weight, end: int) -> None:
+        while self._reader.position < end:
+            self._add_dimension(weight, self._reader.varint())
+        if self._reader.position != end:
+            raise FormatError("It has a field that is too long.")
+
+    def _add_dimension(self, weight: _Weight, size: int) -> None:
+        weight.dimensions += 1
+        if weight.dimensions > limits.DIMENSIONS:
+            raise FormatError(f"It has a tensor of more than {limits.DIMENSIONS} dimensions.")
+        weight.elements *= max(_signed(size), 0)
+
+    def _add_value_info(self, found: list[Tensor], end: int) -> None:
+        # Of the inputs, many may turn out to be weights.
+        if len(found) >= 4 * limits.TENSORS:
+            return
+        name, element_type = "", ""
+        shape: list[int | str] | None = None
+        for number, wire, value in self._fields(end):
+            if number == 1 and wire == _BYTES:
+                name = self._text(value)
+            elif number == 2 and wire == _BYTES:
+                element_type, shape = self._type(value, depth=0)
+        found.append(tensor(name, element_type, shape))
+
+    def _type(self, end: int, depth: int) -> tuple[str, list[int | str] | None]:
+        if depth > limits.DEPTH // 4:
+            raise FormatError("Its types are nested too deep.")
+        for number, wire, value in self._fields(end):
+            if wire != _BYTES:
+                continue
+            if number in {1, 8}:
+                return self._tensor_type(value)
+            if number in {4, 9}:
+                inner = ""
+                for inner_number, _, inner_end in self._fields(value):
+                    if inner_number == 1:
+                        inner, shape = self._type(inner_end, depth + 1)
+                        if number == 9:
+                            return f"optional({inner})", shape
+                return f"{'sequence' if number == 4 else 'optional'}({inner})", None
+            if number == 5:
+                return "map", None
+        return "", None
+
+    def _tensor_type(self, end: int) -> tuple[str, list[int | str] | None]:
+        element_type = ""
+        shape: list[int | str] | None = None
+        for number, wire, value in self._fields(end):
+            if number == 1 and wire == _VARINT:
+                element_type = _TYPES.get(value, (f"type {value}", 0))[0]
+            elif number == 2 and wire == _BYTES:
+                shape = []
+                for inner, _, dimension_end in self._fields(value):
+                    if inner == 1:
+                        shape.append(self._dimension(dimension_end))
+                        if len(shape) > limits.DIMENSIONS:
+                            raise FormatError(f"It has a tensor of more than {limits.DIMENSIONS} dimensions.")
+        return element_type, shape
+
+    def _dimension(self, end: int) -> int | str:
+        size: int | str = "?"
+        for number, wire, value in self._fields(end):
+            if number == 1 and wire == _VARINT:
+                size = _signed(value) if _signed(value) >= 0 else "?"
+            elif number == 2 and wire == _BYTES:
+                size = self._text(value) or "?"
+        return size
+
+    def _opset(self, end: int) -> None:
+        domain, version = "", 0
+        for number, wire, value in self._fields(end):
+            if number == 1 and wire == _BYTES:
+                domain = self._text(value)
+            elif number == 2 and wire == _VARINT:
+                version = _signed(value)
+        self._findings.add_opset(domain or "ai.onnx", version)
+
+    def _pair(self, end: int) -> tuple[str, str]:
+        """Reads a StringStringEntryProto."""
+        key = text = ""
+        for number, wire, value in self._fields(end):
+            if wire == _BYTES and number == 1:
+                key = self._text(value)
+            elif wire == _BYTES and number == 2:
+                text = self._text(value)
+        return key, text
+
+    def _text(self, end: int) -> str:
+        length = end - self._reader.position
+        # A character takes up to four bytes; one more than is kept shows that it was cut.
+        return clean(self._reader.take(min(length, 4 * limits.TEXT_LENGTH + 4)).decode(errors="replace"))
+
+    def _fields(self, end: int) -> Iterator[tuple[int, int, int]]:
+        """Yields number, wire type and value of a message's fields; for bytes, where they end.
+
+        Whoever takes a field of bytes may read into it; what is left of it is
+        skipped. Of one that is cut short, what there is comes before the error.
+        """
+        reader = self._reader
+        while reader.position < end:
+            self._budget.step()
+            tag = reader.varint()
+            number, wire = tag >> 3, tag & 7
+            if wire == _VARINT:
+                yield number, wire, reader.varint()
+            elif wire == _BYTES:
+                length = reader.varint()
+                stop = min(reader.position + length, end)
+                is_whole = reader.position + length <= end
+                yield number, wire, stop
+                reader.skip(stop - reader.position)
+                if not is_whole:
+                    raise FormatError("It is cut short.")
+            elif wire in {_FIXED64, _FIXED32}:
+                reader.skip(8 if wire == _FIXED64 else 4)
+            else:
+                raise FormatError("It has a field of an unknown kind.")
+        if reader.position != end:
+            raise FormatError("It has a field that is too long.")
+
+
+def _signed(value: int) -> int:
+    return value - 2**64 if value >= 2**63 else value
+
+
+def _number(text: str) -> int:
+    return int(text) if text.isascii() and text.isdecimal() and len(text) < 20 else 0

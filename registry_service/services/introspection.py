@@ -1,0 +1,177 @@
+"""Finds the model in an artifact and reads what it says about itself.
+
+An artifact is what its bytes say, whatever its name or media type. Nothing that
+is in it can keep it from being registered: what can't be read is a problem in
+the schema, or there is none.
+"""
+
+import logging
+import posixpath
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+from registry_service.domain.artifact_store import ArtifactStore
+from registry_service.domain.errors import ArtifactLostError, DataLossError, NotAnArchiveError
+from registry_service.domain.models import ArtifactSpec, is_zip_media_type
+from registry_service.domain.schema import ModelSchema
+from registry_service.formats import limits
+from registry_service.formats.models import format_by_content, format_by_name, read_model
+from registry_service.formats.reading import Budget, FormatError, LimitError, Reader
+from registry_service.services.archives import Archive, open_archive
+
+logger = logging.getLogger(__name__)
+
+HEAD_BYTES = limits.HEAD_BYTES
+"""How many of an artifact's first bytes `introspect` wants."""
+_ZIP_BEGINNING = b"PK\x03\x04"
+_SUFFIXES = (".xml", ".onnx", ".safetensors")
+
+
+def introspect(store: ArtifactStore, artifact: ArtifactSpec, key: str, size: int, head: bytes) -> ModelSchema | None:
+    """Returns what a stored artifact says about the model inside; None where it is of no known format.
+
+    `head` is its first HEAD_BYTES: where they and the name show nothing that we
+    read, the store isn't asked. Raises nothing.
+    """
+    try:
+        budget = Budget()
+        if head.startswith(_ZIP_BEGINNING) or is_zip_media_type(artifact.media_type):
+            with open_archive(store, key, size, directory_max_bytes=limits.DIRECTORY_BYTES) as archive:
+                return _from_archive(_ZipArtifact(store, key, archive, budget), budget)
+        kind = format_by_content(head, size)
+        if kind is None and format_by_name(artifact.file_name) is None:
+            return None
+        reader = Reader(_StoredRange(store, key, 0, size, budget))
+        schema = read_model(reader, budget, file_name=artifact.file_name, kind=kind, sibling=lambda _: None)
+        return None if schema is None else replace(schema, file_name="")
+    except (NotAnArchiveError, FormatError) as error:
+        logger.info("No model is looked for in the artifact %s: %s", key, error)
+    except Exception:
+        logger.warning("Looking for a model in the artifact %s failed", key, exc_info=True)
+    return None
+
+
+def _from_archive(artifact: "_ZipArtifact", budget: Budget) -> ModelSchema | None:
+    """Reads the first model of a ZIP: an IR that has its weights before others, then by depth and name."""
+    found: tuple[str, str | None] | None = None
+    more = False
+    for name in artifact.candidates():
+        kind = format_by_content(artifact.head(name), artifact.sizes[name])
+        if kind is None:
+            continue
+        if found is not None:
+            more = True
+            break
+        found = name, kind
+    if found is None:
+        # What is called a model and isn't one is worth a word.
+        promising = next((name for name in artifact.candidates() if format_by_name(name)), None)
+        if promising is None:
+            return None
+        found = promising, None
+    name, kind = found
+    reader = artifact.reader(name)
+    if reader is None:
+        return None
+    schema = read_model(
+        reader, budget, file_name=name, kind=kind, sibling=lambda relative: artifact.size_beside(name, relative)
+    )
+    if schema is None or not more:
+        return schema
+    return replace(schema, problems=(*schema.problems, "The ZIP holds more models; only this one was read."))
+
+
+class _ZipArtifact:
+    """A ZIP in the store."""
+
+    def __init__(self, store: ArtifactStore, key: str, archive: Archive, budget: Budget) -> None:
+        self._store = store
+        self._key = key
+        self._archive = archive
+        self._budget = budget
+        self.sizes = {member.name: member.size for member in archive.members()}
+
+    def candidates(self) -> list[str]:
+        """Returns the members that may be models, by their names, best first."""
+
+        def rank(name: str) -> tuple[bool, int, str]:
+            stem, suffix = posixpath.splitext(name)
+            return suffix.lower() == ".xml" and f"{stem}.bin" not in self.sizes, name.count("/"), name
+
+        return sorted((name for name in self.sizes if name.lower().endswith(_SUFFIXES)), key=rank)[: limits.CANDIDATES]
+
+    def size_beside(self, name: str, relative: str) -> int | None:
+        """Returns the size of the member with a path relative to another's folder; None where there is none."""
+        return self.sizes.get(posixpath.normpath(posixpath.join(posixpath.dirname(name), relative)))
+
+    def head(self, name: str) -> bytes:
+        """Returns a member's first bytes; none where it can't be read."""
+        try:
+            reader = self.reader(name)
+            return b"" if reader is None else reader.peek(HEAD_BYTES)
+        except FormatError:
+            return b""
+
+    def reader(self, name: str) -> Reader | None:
+        """Opens a member; None where it is encrypted, or compressed in a way we don't read."""
+        size = self.sizes[name]
+        offset = self._archive.stored_offset(name)
+        if offset is not None:
+            return Reader(_StoredRange(self._store, self._key, offset, size, self._budget))
+        try:
+            opened = self._archive.open(name)
+        except NotAnArchiveError:
+            return None
+        return None if opened is None else Reader(_Inflated(opened[1], size, self._budget))
+
+
+@dataclass(frozen=True, slots=True)
+class _StoredRange:
+    """A range of a stored object, as a `formats.reading.Source`."""
+
+    store: ArtifactStore
+    key: str
+    start: int
+    size: int
+    budget: Budget
+
+    def read(self, offset: int, length: int) -> bytes:
+        self.budget.spend(length)
+        data = b"".join(self.store.read(self.key, self.start + offset, length))
+        if len(data) != length:
+            raise ArtifactLostError
+        return data
+
+
+class _Inflated:
+    """A member of a ZIP as it is decompressed, as a `formats.reading.Source`: what is skipped is dropped."""
+
+    def __init__(self, pieces: Iterator[bytes], size: int, budget: Budget) -> None:
+        self._pieces = pieces
+        self._piece = b""
+        self._piece_start = 0
+        self._budget = budget
+        self.size = size
+
+    def read(self, offset: int, length: int) -> bytes:
+        data = bytearray()
+        while len(data) < length:
+            start = offset + len(data) - self._piece_start
+            data += self._piece[start : start + length - len(data)]
+            if len(data) < length:
+                self._next()
+        return bytes(data)
+
+    def _next(self) -> None:
+        self._budget.check_time()
+        self._piece_start += len(self._piece)
+        if self._piece_start > limits.INFLATED_BYTES:
+            raise LimitError(f"Only its first {limits.INFLATED_BYTES >> 20} MiB were decompressed and read.")
+        try:
+            self._piece = next(self._pieces, b"")
+        except ArtifactLostError:
+            raise
+        except DataLossError as error:
+            raise FormatError("It is damaged: it can't be decompressed.") from error
+        if not self._piece:
+            raise FormatError("It is cut short.")

@@ -1,0 +1,199 @@
+"""Registered models show what their artifacts say, whichever way they came; broken ones are registered all the same."""
+
+import logging
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from google.api.httpbody_pb2 import HttpBody
+from google.protobuf.json_format import MessageToDict
+from modelregistry.v1 import model_pb2
+
+from registry_service.domain.errors import ArtifactLostError, ArtifactStoreUnavailableError
+from registry_service.formats import models as formats
+from registry_service.storage.artifacts.local import LocalArtifactStore
+from tests.client import Client, zip_of
+from tests.model_files import IR, geti_deployment, onnx_model, safetensors
+from tests.registry import RunningRegistry
+from tests.streams import WrappedStore, serving
+
+BOUNDARY = "a-boundary-of-this-test"
+
+Register = Callable[..., model_pb2.Model]
+
+
+def register(client: Client, data: bytes, file_name: str, **fields: Any) -> model_pb2.Model:
+    return client.register(data, artifact={"file_name": file_name}, **fields)
+
+
+def register_by_upload(client: Client, data: bytes, file_name: str, **fields: Any) -> model_pb2.Model:
+    upload = client.create_upload(artifact={"file_name": file_name}, **fields)
+    client.write_upload(upload.id, 0, data)
+    model = client.complete_upload(upload.id)
+    assert client.complete_upload(upload.id) == model
+    return model
+
+
+def register_by_form(client: Client, data: bytes, file_name: str, **fields: Any) -> model_pb2.Model:
+    """POST /models, as the gateway hands it on. The documented API takes no other artifacts than ZIPs."""
+    parts = [
+        f'--{BOUNDARY}\r\nContent-Disposition: form-data; name="{name}"\r\n\r\n{value}\r\n'
+        for name, value in ({"name": "yolo", "version": "1"} | fields).items()
+    ]
+    head = (
+        f'--{BOUNDARY}\r\nContent-Disposition: form-data; name="file"; filename="{file_name}"\r\n'
+        "Content-Type: application/zip\r\n\r\n"
+    )
+    body = "".join([*parts, head]).encode() + data + f"\r\n--{BOUNDARY}--\r\n".encode()
+    call: Any = client.channel.stream_unary(
+        "/modelregistry.v1.DocumentedRestService/RegisterModel",
+        request_serializer=lambda message: message.SerializeToString(),
+        response_deserializer=HttpBody.FromString,
+    )
+    answer = call(iter([HttpBody(content_type=f"multipart/form-data; boundary={BOUNDARY}", data=body)]))
+    return client.get(answer.data.decode().strip('"'))
+
+
+WAYS = [register, register_by_upload, register_by_form]
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_a_model_shows_its_schema_whichever_way_it_came(client: Client, way: Register) -> None:
+    model = way(client, zip_of(geti_deployment()), "model.zip", format="openvino")
+    assert MessageToDict(model.schema, preserving_proto_field_name=True) == {
+        "format": "openvino",
+        "file_name": "deployment/Detection/model/model.xml",
+        "inputs": [{"name": "image", "element_type": "u8", "shape": ["?", 3, "224..448", 640]}],
+        "outputs": [
+            {"name": "boxes", "element_type": "f32", "shape": ["?", 100, 5]},
+            {"name": "labels/sink", "element_type": "i64", "shape": ["?", 100]},
+        ],
+        "weight_count": "3",
+        "precision": ["int8", "fp16"],
+        "producer": "OpenVINO 2024.4.0-16579-c3152d32c9c",
+        "metadata": {
+            "ir_version": "11",
+            "Runtime_version": "2024.4.0-16579-c3152d32c9c",
+            "conversion_parameters.framework": "pytorch",
+            "conversion_parameters.is_python_object": "True",
+            "model_info.labels": "cat dog",
+            "model_info.model_type": "ssd",
+            "nncf.quantization.preset": "mixed",
+            "nncf.quantization.advanced_parameters": "{'overflow_fix': 'disable'}",
+        },
+    }
+    assert list(model.warnings) == ["The precision is fp32, but the weights are int8, fp16."]
+    assert client.get(model.id) == model
+
+
+def test_warnings_change_with_what_they_are_about_and_the_schema_stays(client: Client) -> None:
+    model = register(client, onnx_model().SerializeToString(), "m.onnx", format="OpenVINO IR", precision=["int8"])
+    assert list(model.warnings) == [
+        "The format is 'OpenVINO IR', but the artifact holds ONNX.",
+        "The precision is int8, but the weights are fp32.",
+    ]
+    assert dict(model.schema.opsets) == {"ai.onnx": 18, "ai.onnx.ml": 3}
+    changed = client.update(model.id, ["format", "precision"], format="onnx", precision=["fp32"])
+    assert list(changed.warnings) == []
+    assert changed.schema == model.schema
+    assert client.get(model.id) == changed
+
+
+def test_a_client_can_give_neither(client: Client) -> None:
+    given: dict[str, Any] = {"schema": {"format": "onnx"}, "warnings": ["mine"]}
+    model = client.register(**given)
+    assert not model.HasField("schema")
+    assert not model.warnings
+    assert not client.update(model.id, tags={"a": "b"}, **given).HasField("schema")
+
+
+def test_listings_leave_both_out(client: Client) -> None:
+    register(client, onnx_model().SerializeToString(), "m.onnx", format="openvino")
+    (listed,) = client.all()
+    assert not listed.HasField("schema")
+    assert not listed.warnings
+
+
+def test_shapes_that_are_open_and_scalars_differ(client: Client) -> None:
+    ir = '<net ><layers><layer id="0" name="x" type="Parameter"><data shape="" element_type="f32"/></layer>'
+    ir += '<layer id="1" name="y" type="Parameter"><data shape="..." element_type="f32"/></layer></layers></net>'
+    scalar, open_ = register(client, ir.encode(), "model.xml").schema.inputs
+    assert scalar.HasField("shape")
+    assert len(scalar.shape) == 0
+    assert not open_.HasField("shape")
+
+
+@pytest.mark.parametrize("way", [register, register_by_upload])
+@pytest.mark.parametrize(
+    ("data", "file_name", "warning"),
+    [
+        (b"weights", "m.onnx", "m.onnx: It is no ONNX."),
+        (IR.partition("/>")[0].encode(), "m.xml", "m.xml: It is damaged: its XML is not well-formed."),
+        (
+            safetensors({"a\0": ("F32", [2], 4)}),
+            "m.bin",
+            r"m.bin: Its tensor 'a\x00' has 4 bytes of data, which is not its shape.",
+        ),
+        (b"<html/>", "m.xml", ""),
+        (b"weights", "m.bin", ""),
+    ],
+)
+def test_broken_ones_are_registered(client: Client, way: Register, data: bytes, file_name: str, warning: str) -> None:
+    model = way(client, data, file_name)
+    assert client.download(model.id) == data
+    assert list(model.warnings) == ([warning] if warning else [])
+    assert model.HasField("schema") == bool(warning)
+
+
+def test_a_form_takes_a_zip_that_is_none(client: Client) -> None:
+    model = register_by_form(client, b"no ZIP", "model.zip")
+    assert not model.HasField("schema")
+
+
+@pytest.mark.parametrize("way", [register, register_by_upload])
+@pytest.mark.parametrize("error", [ValueError("secret"), MemoryError(), RecursionError()])
+def test_a_reader_that_fails_keeps_no_model_from_being_registered(
+    client: Client, way: Register, error: Exception, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def failing(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(formats, "_READERS", {"onnx": failing})
+    with caplog.at_level(logging.WARNING):
+        model = way(client, onnx_model().SerializeToString(), "m.onnx")
+    assert list(model.warnings) == ["m.onnx: It could not be read to its end."]
+    (record,) = (r for r in caplog.records if r.name == formats.logger.name)
+    assert record.exc_info is not None
+    assert record.exc_info[1] is error
+
+
+class Unreadable(WrappedStore):
+    """A store that writes, and reads whole objects, but no ranges."""
+
+    def __init__(self, store: Any, error: Exception) -> None:
+        super().__init__(store)
+        self.error = error
+
+    def read(self, key: str, offset: int = 0, length: int | None = None) -> Iterator[bytes]:
+        if length is not None:
+            raise self.error
+        return super().read(key, offset, length)
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("error", [ArtifactStoreUnavailableError(), ArtifactLostError()])
+def test_nor_does_a_store_that_does_not_answer(registry: RunningRegistry, way: Register, error: Exception) -> None:
+    is_form = way is register_by_form
+    data = zip_of(geti_deployment()) if is_form else onnx_model().SerializeToString()
+    with serving(registry, Unreadable(registry.parts.store, error)) as (_, client):
+        model = way(client, data, "model.zip" if is_form else "m.onnx")
+    assert list(model.warnings) == ([] if is_form else ["m.onnx: It could not be read to its end."])
+    assert registry.client.download(model.id) == data
+
+
+def test_what_is_of_no_known_format_is_not_read_again(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    def unread(*_: object, **__: object) -> Iterator[bytes]:
+        raise AssertionError("read")
+
+    monkeypatch.setattr(LocalArtifactStore, "read", unread)
+    client.register(bytes(range(256)) * 4)

@@ -1,0 +1,92 @@
+"""What a model is warned of."""
+
+from dataclasses import replace
+
+import pytest
+
+from registry_service.domain.consistency import warnings_of
+from registry_service.domain.models import Artifact, Model, utc_now
+from registry_service.domain.schema import ModelSchema
+
+MODEL = Model(
+    name="n",
+    version="1",
+    id="a-model-of-this-test",
+    created_date="",
+    last_updated_date="",
+    create_time=utc_now(),
+    update_time=utc_now(),
+    artifact=Artifact(file_name="m.onnx", media_type="", size=1, sha256="0" * 64, file_url="", object_key=""),
+)
+
+
+def warnings(
+    *,
+    declared: tuple[str, ...] = ("fp32",),
+    found: tuple[str, ...] = (),
+    format: str | None = None,  # noqa: A002 - the model's name for it
+    problems: tuple[str, ...] = (),
+    file_name: str = "",
+) -> tuple[str, ...]:
+    schema = ModelSchema(format="onnx", precision=found, problems=problems, file_name=file_name)
+    return warnings_of(replace(MODEL, precision=declared, format=format, schema=schema))
+
+
+def test_what_is_of_no_known_format_is_not_warned_of() -> None:
+    assert warnings_of(replace(MODEL, format="onnx")) == ()
+
+
+@pytest.mark.parametrize(
+    "name", ["onnx", "ONNX", " Onnx ", None, "", "pytorch", "tensorflow", "geti", "openvino, onnx"]
+)
+def test_a_format_that_fits_or_says_nothing_is_well(name: str | None) -> None:
+    assert warnings(format=name) == ()
+
+
+@pytest.mark.parametrize(
+    "name", ["openvino", "OpenVINO", "OpenVINO IR", "openvino_ir", "IR", "safetensors", "SafeTensors"]
+)
+def test_another_known_format_is_warned_of(name: str) -> None:
+    assert warnings(format=name) == (f"The format is {name!r}, but the artifact holds ONNX.",)
+
+
+@pytest.mark.parametrize(
+    ("declared", "found"),
+    [
+        (("fp32",), ("fp32",)),
+        (("fp32",), ()),
+        (("fp32",), ("fp32", "int8")),
+        (("int8",), ("fp32", "int8")),
+        (("fp16", "int8"), ("int8", "fp16", "fp32")),
+        (("fp16",), ("bf16",)),
+        (("fp32",), ("fp64",)),
+        (("int8",), ("f8_e4m3", "fp32")),
+        (("int8",), ("float8e4m3fn",)),
+        (("int4",), ("float4e2m1",)),
+        (("int4",), ("fp16", "f4")),
+        (("fp32",), ("something new",)),
+    ],
+)
+def test_a_precision_that_fits_is_well(declared: tuple[str, ...], found: tuple[str, ...]) -> None:
+    assert warnings(declared=declared, found=found) == ()
+
+
+@pytest.mark.parametrize(
+    ("declared", "found"),
+    [
+        (("fp32",), ("int8", "fp32")),
+        (("fp16",), ("fp32",)),
+        (("fp32",), ("bf16",)),
+        (("int8", "int4"), ("fp16", "fp32")),
+        (("fp16",), ("fp32", "fp16", "int8")),
+    ],
+)
+def test_a_precision_that_does_not_fit_is_warned_of(declared: tuple[str, ...], found: tuple[str, ...]) -> None:
+    assert warnings(declared=declared, found=found) == (
+        f"The precision is {', '.join(declared)}, but the weights are {', '.join(found)}.",
+    )
+
+
+def test_problems_are_warnings_too_and_name_the_file() -> None:
+    assert warnings(problems=("It is cut short.",)) == ("m.onnx: It is cut short.",)
+    assert warnings(problems=("It is cut short.",), file_name="a/b.onnx") == ("a/b.onnx: It is cut short.",)

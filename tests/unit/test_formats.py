@@ -1,0 +1,653 @@
+"""What is read from model files, and what hostile ones can't do to the one who reads."""
+
+import json
+import os
+import struct
+import time
+import tracemalloc
+import zipfile
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict
+from typing import Any
+
+import onnx
+import pytest
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
+from onnx import TensorProto, helper
+
+from registry_service.domain.models import ArtifactSpec
+from registry_service.domain.schema import ModelSchema, Tensor
+from registry_service.formats import limits
+from registry_service.services.introspection import HEAD_BYTES, introspect
+from registry_service.storage.sql import rows
+from tests.client import zip_of
+from tests.model_files import (
+    IR,
+    WEIGHTS,
+    geti_deployment,
+    onnx_model,
+    raw_weight,
+    safetensors,
+    safetensors_file,
+)
+
+MIB = 1024 * 1024
+
+
+class OneObject:
+    """A store with one object, which counts what is read of it."""
+
+    part_size = 8 * MIB
+
+    def __init__(self, data: Any) -> None:
+        self.data = data
+        self.bytes_read = 0
+        self.reads = 0
+
+    def read(self, _key: str, offset: int = 0, length: int | None = None) -> Iterator[bytes]:
+        assert length is not None
+        self.reads += 1
+        self.bytes_read += length
+        yield bytes(self.data[offset : offset + length])
+
+
+def read(data: Any, file_name: str = "model.bin", media_type: str = "", store: OneObject | None = None) -> Any:
+    store = store or OneObject(data)
+    spec = ArtifactSpec(file_name=file_name, media_type=media_type)
+    return introspect(store, spec, "key", len(data), bytes(data[:HEAD_BYTES]))  # type: ignore[arg-type]
+
+
+def schema_of(data: Any, file_name: str = "model.bin") -> ModelSchema:
+    schema = read(data, file_name)
+    assert isinstance(schema, ModelSchema)
+    return schema
+
+
+def tensor(name: str, element_type: str, *shape: int | str) -> Tensor:
+    return Tensor(name=name, element_type=element_type, shape=shape)
+
+
+@contextmanager
+def bounded(mebibytes: float, seconds: float = limits.SECONDS + 5) -> Iterator[None]:
+    """Expects that the block takes no more memory than this at any time, nor more time."""
+    tracemalloc.start()
+    started = time.monotonic()
+    try:
+        yield
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < mebibytes * MIB, f"{peak / MIB:.1f} MiB"
+    assert time.monotonic() - started < seconds
+
+
+class TestOpenVino:
+    def test_a_deployment_of_geti_tells_all(self) -> None:
+        schema = schema_of(zip_of(geti_deployment()))
+        assert schema == ModelSchema(
+            format="openvino",
+            file_name="deployment/Detection/model/model.xml",
+            inputs=(tensor("image", "u8", "?", 3, "224..448", 640),),
+            outputs=(tensor("boxes", "f32", "?", 100, 5), tensor("labels/sink", "i64", "?", 100)),
+            weight_count=3,
+            precision=("int8", "fp16"),
+            producer="OpenVINO 2024.4.0-16579-c3152d32c9c",
+            metadata={
+                "ir_version": "11",
+                "Runtime_version": "2024.4.0-16579-c3152d32c9c",
+                "conversion_parameters.framework": "pytorch",
+                "conversion_parameters.is_python_object": "True",
+                "model_info.labels": "cat dog",
+                "model_info.model_type": "ssd",
+                "nncf.quantization.preset": "mixed",
+                "nncf.quantization.advanced_parameters": "{'overflow_fix': 'disable'}",
+            },
+        )
+
+    def test_an_artifact_may_be_the_xml_itself_but_then_lacks_its_weights(self) -> None:
+        schema = schema_of(IR.encode(), "ssd.xml")
+        assert schema.file_name == ""
+        assert len(schema.inputs) == 1
+        assert schema.problems == ("Its weights, the file ssd.bin, are missing.",)
+
+    @pytest.mark.parametrize(
+        ("weights", "problem"),
+        [
+            (None, "Its weights, the file model.bin, are missing."),
+            (WEIGHTS[:-1], "Its weights take 876 bytes of model.bin, which has 875."),
+        ],
+    )
+    def test_weights_that_are_missing_or_cut_are_a_problem(self, weights: bytes | None, problem: str) -> None:
+        schema = schema_of(zip_of(geti_deployment(weights=weights)))
+        assert schema.problems == (problem,)
+        assert len(schema.outputs) == 2
+
+    def test_a_model_without_weights_needs_no_file_of_them(self) -> None:
+        ir = '<net version="10"><layers><layer id="0" name="x" type="Parameter"><data shape="" element_type="f32"/>'
+        ir += '</layer><layer id="1" name="y" type="Parameter"><data shape="..." element_type="f32"/></layer>'
+        schema = schema_of(f"{ir}</layers></net>".encode())
+        assert schema.inputs == (tensor("x", "f32"), Tensor(name="y", element_type="f32", shape=None))
+        assert schema.problems == ()
+
+    @pytest.mark.parametrize(
+        "data",
+        [
+            b"<html><net></net></html>",
+            b"<?xml version='1.0'?><network/>",
+            b"<?xml version='1.0'?><!-- <net > --><annotation/>",
+            b"not XML with a <net > in it",
+        ],
+    )
+    def test_other_xml_is_none(self, data: bytes) -> None:
+        assert read(data, "model.xml") is None
+
+    @pytest.mark.parametrize("cut", [600, 2000, len(IR) - 8])
+    def test_what_was_read_of_damaged_xml_is_kept(self, cut: int) -> None:
+        schema = schema_of(IR.encode()[:cut], "model.xml")
+        assert "It is damaged: its XML is not well-formed." in schema.problems
+        assert len(schema.inputs) == 1
+
+
+class TestOnnx:
+    def test_a_model_tells_all(self) -> None:
+        schema = schema_of(onnx_model(metadata={"author": "someone", "author ": "else"}).SerializeToString())
+        assert schema == ModelSchema(
+            format="onnx",
+            inputs=(tensor("x", "FLOAT", "batch", 4, "?"),),
+            outputs=(tensor("y", "FLOAT", "batch", 4, "?"),),
+            weight_count=1,
+            precision=("fp32",),
+            producer="pytorch 2.5.1",
+            opsets={"ai.onnx": 18, "ai.onnx.ml": 3},
+            metadata={"ir_version": "9", "author": "someone", "author ": "else"},
+        )
+
+    def test_weights_that_are_inputs_as_well_are_none(self) -> None:
+        inputs = [
+            helper.make_tensor_value_info("w", TensorProto.FLOAT, [4]),
+            helper.make_tensor_value_info("x", TensorProto.FLOAT16, None),
+        ]
+        schema = schema_of(onnx_model(inputs=inputs).SerializeToString())
+        assert schema.inputs == (Tensor(name="x", element_type="FLOAT16", shape=None),)
+
+    def test_inputs_that_are_no_tensors(self) -> None:
+        element = helper.make_tensor_type_proto(TensorProto.INT64, [2])
+        inputs = [
+            helper.make_value_info("maybe", helper.make_optional_type_proto(element)),
+            helper.make_value_info("many", helper.make_sequence_type_proto(element)),
+            helper.make_value_info("mapped", helper.make_map_type_proto(TensorProto.INT64, element)),
+        ]
+        schema = schema_of(onnx_model(inputs=inputs).SerializeToString())
+        assert schema.inputs == (
+            tensor("maybe", "optional(INT64)", 2),
+            Tensor(name="many", element_type="sequence(INT64)", shape=None),
+            Tensor(name="mapped", element_type="map", shape=None),
+        )
+
+    def test_the_precision_of_most_bytes_comes_first_wherever_weights_are(self) -> None:
+        constant = helper.make_node("Constant", [], ["c"], value=raw_weight("", TensorProto.FLOAT16, [500], 1000))
+        branch = helper.make_graph([], "then", [], [], initializer=[raw_weight("b", TensorProto.BFLOAT16, [150], 300)])
+        sparse = helper.make_sparse_tensor(
+            helper.make_tensor("s", TensorProto.DOUBLE, [20], [1.0] * 20),
+            helper.make_tensor("i", TensorProto.INT64, [20], range(20)),
+            [100],
+        )
+        model = onnx_model(
+            weights=[
+                raw_weight("w", TensorProto.UINT8, [3000], 3000),
+                raw_weight("half a byte", TensorProto.INT4, [5], 3),
+                raw_weight("shape", TensorProto.INT64, [9999], 8 * 9999),
+            ],
+            nodes=[constant, helper.make_node("If", ["x"], ["z"], then_branch=branch, else_branch=branch)],
+        )
+        model.graph.sparse_initializer.append(sparse)
+        schema = schema_of(model.SerializeToString())
+        assert schema.precision == ("int8", "fp16", "bf16", "fp64", "int4")
+        assert schema.problems == ()
+
+    def test_packed_and_single_dimensions_are_the_same(self) -> None:
+        weight = raw_weight("w", TensorProto.FLOAT, [2, 2], 16)
+        single = weight.SerializeToString()
+        packed = b"\x0a\x02\x02\x02" + single.removeprefix(b"\x08\x02\x08\x02")
+        assert onnx.TensorProto.FromString(packed) == weight
+        data = onnx_model(weights=[weight]).SerializeToString()
+        assert len(packed) == len(single)
+        assert schema_of(data.replace(single, packed)) == schema_of(data)
+
+    def external(self, location: str = "weights/w.data") -> bytes:
+        weight = onnx.TensorProto(name="w", data_type=TensorProto.FLOAT, dims=[4])
+        weight.data_location = TensorProto.EXTERNAL
+        for key, value in (("location", location), ("offset", "4096"), ("length", "16")):
+            weight.external_data.add(key=key, value=value)
+        return onnx_model(weights=[weight]).SerializeToString()
+
+    @pytest.mark.parametrize(
+        ("data", "problems"),
+        [
+            (bytes(4112), ()),
+            (bytes(4111), ("Its weights take 4112 bytes of the file weights/w.data, which has 4111.",)),
+            (None, ("Its weights are in the file weights/w.data, which is missing.",)),
+        ],
+    )
+    def test_weights_in_another_file_are_looked_for(self, data: bytes | None, problems: tuple[str, ...]) -> None:
+        members = {"m/model.onnx": self.external()} | ({} if data is None else {"m/weights/w.data": data})
+        schema = schema_of(zip_of(members))
+        assert schema.problems == problems
+        assert schema.precision == ("fp32",)
+
+    def test_weights_outside_of_the_folder_are_missing(self) -> None:
+        assert len(schema_of(zip_of({"m/model.onnx": self.external("/etc/passwd")})).problems) == 1
+        assert len(schema_of(self.external("../../w")).problems) == 1
+
+    def test_weights_of_another_size_than_their_shape_are_a_problem(self) -> None:
+        weight = raw_weight("w", TensorProto.FLOAT, [4], 16)
+        weight.dims[0] = 5
+        problems = schema_of(onnx_model(weights=[weight]).SerializeToString()).problems
+        assert problems == ("Its weight 'w' has 16 bytes of data, not the 20 of its shape.",)
+
+    def test_two_gibibytes_of_weights_are_passed_over(self) -> None:
+        head = onnx_model(weights=[]).SerializeToString()
+        graph = onnx.ModelProto.FromString(head).graph
+        start = head.index(b"\x3a")
+        size = 2**31
+        weight = b"\x08" + _varint(size // 4) + b"\x10\x01\x42\x01w\x4a" + _varint(size)
+        before = b"\x2a" + _varint(len(weight) + size) + weight
+        after = graph.SerializeToString()
+        beginning = head[:start] + b"\x3a" + _varint(len(before) + size + len(after)) + before
+        ending = after + head[start:].split(after)[1]
+
+        class Sparse:
+            def __len__(self) -> int:
+                return len(beginning) + size + len(ending)
+
+            def __getitem__(self, at: slice) -> bytes:
+                parts = [beginning[at]]
+                gap = min(at.stop, len(self)) - max(at.start or 0, len(beginning))
+                if (at.start or 0) + max(gap, 0) > len(beginning) and gap > 0:
+                    data = bytearray(gap)
+                    first = max(at.start or 0, len(beginning))
+                    for i in range(max(first, len(beginning) + size), min(at.stop, len(self))):
+                        data[i - first] = ending[i - len(beginning) - size]
+                    parts.append(bytes(data))
+                return b"".join(parts)
+
+        store = OneObject(Sparse())
+        schema = read(store.data, "huge.onnx", store=store)
+        assert schema is not None
+        assert schema.inputs == (tensor("x", "FLOAT", "batch", 4, "?"),)
+        assert schema.precision == ("fp32",)
+        assert schema.problems == ()
+        assert store.bytes_read < MIB
+
+    def test_what_is_only_called_onnx_is_a_problem(self) -> None:
+        assert schema_of(b"weights", "model.onnx").problems == ("It is no ONNX.",)
+        assert schema_of(b"", "model.onnx").problems == ("It is no ONNX.",)
+
+    def test_what_happens_to_begin_like_onnx_is_nothing(self) -> None:
+        assert read(b"\x08\x07\x12\xff" + bytes(100)) is None
+
+    @pytest.mark.parametrize("cut", [12, 30, 60])
+    def test_what_was_read_of_a_cut_one_is_kept(self, cut: int) -> None:
+        schema = schema_of(onnx_model().SerializeToString()[:-cut])
+        assert schema.problems == ("It is cut short.",)
+        assert schema.producer == "pytorch 2.5.1"
+
+
+def _varint(number: int) -> bytes:
+    out = bytearray()
+    while number > 0x7F:
+        out.append(number & 0x7F | 0x80)
+        number >>= 7
+    return bytes([*out, number])
+
+
+class TestSafetensors:
+    def test_a_file_tells_all(self) -> None:
+        data = safetensors(
+            {"a": ("BF16", [2, 3], 12), "b": ("F32", [], 4), "c": ("I64", [100], 800), "d": ("F4", [3], 2)},
+            {"format": "pt", "note": 'with } and " and é'},
+        )
+        assert schema_of(data) == ModelSchema(
+            format="safetensors",
+            weights=(tensor("a", "BF16", 2, 3), tensor("b", "F32"), tensor("c", "I64", 100), tensor("d", "F4", 3)),
+            weight_count=4,
+            precision=("bf16", "fp32", "f4"),
+            metadata={"format": "pt", "note": 'with } and " and é'},
+        )
+
+    def test_a_header_may_be_filled_up_with_spaces(self) -> None:
+        assert schema_of(safetensors_file(b"{}      ")).problems == ()
+
+    @pytest.mark.parametrize(
+        ("offsets", "problem"),
+        [
+            ("[0, 8], [4, 12]", "Its tensors overlap."),
+            ("[0, 8], [8, 17]", "Its tensors go on behind its end: of their data it has 16 bytes."),
+            ("[0, 8], [-8, 0]", "Its tensors have impossible offsets."),
+            ("[0, 8], [16, 8]", "Its tensors have impossible offsets."),
+            ("[0, 8], [8, 15]", "Its tensor 'b' has 7 bytes of data, which is not its shape."),
+        ],
+    )
+    def test_data_that_is_not_there_is_a_problem(self, offsets: str, problem: str) -> None:
+        a, b = (f'{{"dtype":"F32","shape":[2],"data_offsets":{found}}}' for found in json.loads(f"[{offsets}]"))
+        header = f'{{"a":{a},"b":{b}}}'
+        assert problem in schema_of(safetensors_file(header.encode(), bytes(16))).problems
+
+    @pytest.mark.parametrize(
+        "header",
+        [
+            b"{",
+            b"{]",
+            b'{"a"}',
+            b'{"a":1}',
+            b'{"a":{}}',
+            b'{"a":{"dtype":"F32","shape":[1.5],"data_offsets":[0,4]}}',
+            b'{"a":{"dtype":"F32","shape":[true],"data_offsets":[0,4]}}',
+            b'{"a":{"dtype":"F32","shape":[1],"data_offsets":[0]}}',
+            b'{"a":{"dtype":"F32","shape":[' + b"[" * 3000 + b'],"data_offsets":[0,4]}}',
+            b'{"a":{"dtype":"F32","shape":[' + b"1" * 4000 + b'],"data_offsets":[0,4]}}',
+            b'{"__metadata__":{"a":{}}}',
+            b'{"__metadata__":"a"}',
+            b"{} {}",
+            b'{"a' + b"\xff" + b'":{}}',
+        ],
+    )
+    def test_a_damaged_header_is_a_problem(self, header: bytes) -> None:
+        problems = schema_of(safetensors_file(header), "model.safetensors").problems
+        assert len(problems) == 1
+        assert problems[0].startswith("Its header is")
+
+    @pytest.mark.parametrize("length", [2**63, 2**64 - 1, 100_000_001, 3])
+    def test_a_header_that_is_longer_than_the_file_is_a_problem(self, length: int) -> None:
+        schema = schema_of(safetensors_file(b"{}", length=length), "model.safetensors")
+        assert schema.problems == (f"Its header should take {length} bytes, more than there are.",)
+
+    def test_as_many_weights_as_fit_are_kept(self) -> None:
+        schema = schema_of(safetensors({f"{'layer' * 30}.{i}": ("F32", [1], 4) for i in range(2000)}, {"a": "b"}))
+        assert (schema.weight_count, len(schema.weights)) == (2000, 250)
+        assert (schema.metadata, schema.problems) == ({"a": "b"}, ())
+        assert len(schema_of(safetensors({str(i): ("F32", [1], 4) for i in range(1001)})).weights) == 1000
+
+
+class TestZip:
+    def test_the_shallowest_that_is_whole_is_read_and_others_are_told(self) -> None:
+        members = {
+            "a.xml": IR.encode(),
+            "z/model.xml": IR.replace("image", "whole").encode(),
+            "z/model.bin": WEIGHTS,
+            "z/z/model.xml": IR.encode(),
+            "z/z/model.bin": WEIGHTS,
+        }
+        schema = schema_of(zip_of(members))
+        assert schema.file_name == "z/model.xml"
+        assert schema.inputs[0].name == "whole"
+        assert schema.problems == ("The ZIP holds more models; only this one was read.",)
+
+    def test_names_promise_nothing(self) -> None:
+        members = {
+            "__MACOSX/._model.onnx": b"\0\x05\x16\x07",
+            "annotation.xml": b"<annotation/>",
+            "a.safetensors": b"x",
+            "deep/er/model.ONNX": onnx_model().SerializeToString(),
+        }
+        schema = schema_of(zip_of(members))
+        assert (schema.format, schema.file_name, schema.problems) == ("onnx", "deep/er/model.ONNX", ())
+
+    def test_what_is_only_called_a_model_is_a_problem(self) -> None:
+        schema = schema_of(zip_of({"b/model.onnx": b"x", "a.safetensors": b"y"}))
+        assert (schema.format, schema.problems) == ("safetensors", ("It is no safetensors.",))
+
+    def test_without_a_model_there_is_no_schema(self) -> None:
+        assert read(zip_of({"a.txt": b"x", "a.xml": b"<a/>", "folder.onnx/": b""})) is None
+        assert read(zip_of({})) is None
+
+    def test_members_that_are_not_compressed_are_read_where_they_are(self) -> None:
+        weights = [raw_weight(str(i), TensorProto.FLOAT, [MIB], 4 * MIB) for i in range(3)]
+        data = zip_of({"first": b"x", "m.onnx": onnx_model(weights=weights).SerializeToString()}, zipfile.ZIP_STORED)
+        store = OneObject(data)
+        schema = read(data, store=store)
+        assert schema is not None
+        assert (schema.weight_count, schema.problems) == (3, ())
+        assert store.bytes_read < MIB
+
+    def test_compressed_members_are_read_through(self) -> None:
+        weights = [raw_weight(str(i), TensorProto.FLOAT, [MIB], 4 * MIB) for i in range(3)]
+        schema = schema_of(zip_of({"m.onnx": onnx_model(weights=weights).SerializeToString()}))
+        assert (schema.weight_count, len(schema.outputs), schema.problems) == (3, 1, ())
+
+    @pytest.mark.parametrize(
+        "name", ["../../model.onnx", "/model.onnx", "a\nb.onnx", "\u202eevil.onnx", "x" * 5000 + ".onnx"]
+    )
+    def test_odd_names_are_names(self, name: str) -> None:
+        schema = schema_of(zip_of({name: onnx_model().SerializeToString()}))
+        assert schema.format == "onnx"
+        assert len(schema.file_name) <= limits.TEXT_LENGTH
+
+    def test_an_encrypted_member_is_passed_over(self) -> None:
+        data = bytearray(zip_of({"model.onnx": onnx_model().SerializeToString()}))
+        for signature, at in ((b"PK\x03\x04", 6), (b"PK\x01\x02", 8)):
+            data[data.index(signature) + at] |= 1
+        assert read(bytes(data)) is None
+
+    def test_a_damaged_member_is_a_problem(self) -> None:
+        data = bytearray(zip_of({"model.onnx": os.urandom(2 * MIB)}))
+        data[data.index(b"model.onnx") + 500 : data.index(b"model.onnx") + 900] = bytes(400)
+        assert len(schema_of(bytes(data)).problems) == 1
+
+    def test_a_stored_member_that_should_reach_past_the_end_is_none(self) -> None:
+        data = bytearray(zip_of({"model.onnx": onnx_model().SerializeToString()}, zipfile.ZIP_STORED))
+        at = data.index(b"PK\x01\x02")
+        data[at + 20 : at + 28] = struct.pack("<II", 2**31, 2**31)
+        schema = read(bytes(data))
+        assert schema is None or schema.problems
+
+    @pytest.mark.parametrize("cut", [1, 22, 100])
+    def test_a_cut_zip_is_none(self, cut: int) -> None:
+        assert read(zip_of(geti_deployment())[:-cut], media_type="application/zip") is None
+
+
+class TestCost:
+    @pytest.mark.parametrize("data", [os.urandom(1024), b"weights", bytes(5000), b"PK", b"{}", b"\x08\x01"])
+    def test_what_is_of_no_known_format_is_not_read(self, data: bytes) -> None:
+        store = OneObject(data)
+        assert read(data, "model.bin", store=store) is None or data[:1] == b"\x08"
+        assert store.reads == 0
+
+    def test_a_deployment_takes_few_reads(self) -> None:
+        data = zip_of(geti_deployment(weights=WEIGHTS + os.urandom(10 * MIB)))
+        store = OneObject(data)
+        assert read(data, store=store) is not None
+        assert store.reads <= 6
+        assert store.bytes_read < 2 * MIB
+
+
+def billion_laughs() -> bytes:
+    entities = "".join(f'<!ENTITY l{i} "{f"&l{i - 1};" * 10}">' for i in range(1, 10))
+    return f'<?xml version="1.0"?><!-- <net > --><!DOCTYPE net [<!ENTITY l0 "lol">{entities}]><net>&l9;</net>'.encode()
+
+
+def quadratic_blowup() -> bytes:
+    return f'<!-- <net > --><!DOCTYPE net [<!ENTITY a "{"a" * 50_000}">]><net>{"&a;" * 50_000}</net>'.encode()
+
+
+HOSTILE: Mapping[str, tuple[str, Callable[[], bytes]]] = {
+    "billion laughs": ("model.xml", billion_laughs),
+    "quadratic blowup": ("model.xml", quadratic_blowup),
+    "external entity": (
+        "model.xml",
+        lambda: (
+            b'<?xml version="1.0"?><!DOCTYPE net [<!ENTITY x SYSTEM "file:///etc/passwd">]><net name="&x;">&x;</net>'
+        ),
+    ),
+    "external document type": (
+        "model.xml",
+        lambda: b'<?xml version="1.0"?><!DOCTYPE net SYSTEM "http://127.0.0.1:1/"><net ></net>',
+    ),
+    "elements inside one another": ("model.xml", lambda: b"<net>" + b"<a>" * 600_000),
+    "too many elements": ("model.xml", lambda: b"<net>" + b"<a/>" * 600_000),
+    "elements of as many names": ("model.xml", lambda: b"<net>" + b"".join(b"<a%d/>" % i for i in range(200_000))),
+    "a huge attribute": ("model.xml", lambda: b'<net name="' + b"a" * (100 * MIB) + b'"/>'),
+    "a huge name": ("model.xml", lambda: b"<net ><" + b"a" * (20 * MIB)),
+    "a huge comment": ("model.xml", lambda: b"<net ><!--" + b"-a" * (10 * MIB)),
+    "a huge text": ("model.xml", lambda: b"<net>" + b"a" * (100 * MIB) + b"</net>"),
+    "many attributes": ("model.xml", lambda: b"<net " + b" ".join(b"a%d=''" % i for i in range(100_000)) + b"/>"),
+    "an odd encoding": ("model.xml", lambda: b"<?xml version='1.0' encoding='utf-7'?><net ></net>"),
+    "an unknown encoding": ("model.xml", lambda: b"<?xml version='1.0' encoding='idna'?><net ></net>"),
+    "huge numbers": (
+        "model.xml",
+        lambda: (
+            b'<net ><layers><layer type="Const"><data size="' + b"9" * 9000 + b'" offset="-1"/></layer></layers></net>'
+        ),
+    ),
+    "too many nodes": ("model.onnx", lambda: _in_graph(b"\x0a\x02\x0a\x00" * 600_000)),
+    "too many weights": ("model.onnx", lambda: _in_graph(b"\x2a\x04\x08\x01\x10\x01" * 600_000)),
+    "weights of as many names": (
+        "model.onnx",
+        lambda: _in_graph(b"".join(b"\x2a\x0a\x42\x08%08d" % i for i in range(200_000))),
+    ),
+    "too many inputs": ("model.onnx", lambda: _in_graph(b"\x5a\x03\x0a\x01a" * 600_000)),
+    "too many dimensions": ("model.onnx", lambda: _in_graph(_field(b"\x2a", _field(b"\x0a", b"\x7f" * 600_000)))),
+    "a name of 50 MiB": ("model.onnx", lambda: _in_graph(_field(b"\x5a", _field(b"\x0a", b"\xff" * (50 * MIB))))),
+    "too many metadata": ("model.onnx", lambda: _in_graph(b"") + b"\x72\x06\x0a\x01a\x12\x01b" * 600_000),
+    "a varint without end": ("model.onnx", lambda: b"\x08\x07\x3a" + b"\xff" * 100),
+    "graphs inside one another": ("model.onnx", lambda: nested(b"\x0a", b"\x2a", b"\x32")),
+    "types inside one another": ("model.onnx", lambda: nested(b"\x22", b"\x0a", start=b"\x5a\x12")),
+    "an array of arrays": ("m.safetensors", lambda: safetensors_file(b'{"a":[' + b"[]," * (2 * MIB) + b"]}")),
+    "arrays inside one another": ("m.safetensors", lambda: safetensors_file(b'{"a":' + b"[" * (4 * MIB))),
+    "objects inside one another": ("m.safetensors", lambda: safetensors_file(b'{"a":' * MIB)),
+    "too many metadata entries": (
+        "m.safetensors",
+        lambda: safetensors_file(b'{"__metadata__":{' + b'"":"",' * 600_000 + b'"":""}}'),
+    ),
+    "as many tensors as fit": (
+        "m.safetensors",
+        lambda: safetensors_file(
+            b'{"a":{"dtype":"F32","shape":[],"data_offsets":[0,4]}'
+            + b',"a":{"dtype":"F32","shape":[],"data_offsets":[0,4]}' * 100_000
+            + b"}",
+            bytes(4),
+        ),
+    ),
+    "a header of wide characters": (
+        "m.safetensors",
+        lambda: safetensors_file(b'{"' + b"\xf0\x9d\x95\x8f" * (2 * MIB - 100)),
+    ),
+    "a header over the limit": ("m.safetensors", lambda: safetensors_file(b"{" + b" " * (20 * MIB))),
+}
+
+
+HARMLESS = {"many attributes", "huge numbers", "a name of 50 MiB"}
+
+
+def _field(tag: bytes, content: bytes) -> bytes:
+    return tag + _varint(len(content)) + content
+
+
+def _in_graph(content: bytes) -> bytes:
+    return b"\x08\x07" + _field(b"\x3a", content)
+
+
+def nested(*tags: bytes, start: bytes = b"") -> bytes:
+    content = bytes(300)
+    for _ in range(1000):
+        for tag in reversed(tags):
+            content = _field(tag, content)
+    for i in reversed(range(len(start))):
+        content = _field(start[i : i + 1], content)
+    return _in_graph(content)
+
+
+class TestHostileFiles:
+    @pytest.mark.parametrize("what", HOSTILE)
+    def test_it_costs_little_and_what_is_kept_is_small(self, what: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(limits, "SECONDS", 2.0)  # the memory is watched, which takes time as well
+        file_name, make = HOSTILE[what]
+        data = memoryview(make())
+        with bounded(mebibytes=64):
+            schema = schema_of(data, file_name)
+        assert bool(schema.problems) == (what not in HARMLESS)
+        if what in {"too many nodes", "too many metadata"}:
+            assert schema.problems[0].startswith("Only")
+        assert len(repr(schema)) < 2 * limits.SCHEMA_BYTES
+        if "<!DOCTYPE" in str(bytes(data[:200])):
+            assert schema.problems == ("It has a document type or entities, which are not read.",)
+
+    @pytest.mark.parametrize("what", ["billion laughs", "a huge attribute", "too many weights", "an array of arrays"])
+    def test_nor_inside_a_zip(self, what: str) -> None:
+        file_name, make = HOSTILE[what]
+        data = zip_of({file_name: make()})
+        with bounded(mebibytes=64):
+            assert schema_of(data).problems
+
+    def test_a_bomb_is_not_decompressed_to_its_end(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(limits, "INFLATED_BYTES", 8 * MIB)
+        weights = [raw_weight("w", TensorProto.FLOAT, [5 * MIB], 20 * MIB)]
+        store = OneObject(zip_of({"model.onnx": onnx_model(weights=weights).SerializeToString()}))
+        with bounded(mebibytes=16):
+            schema = read(store.data, store=store)
+        assert schema is not None
+        assert schema.weight_count == 1
+        assert schema.problems == ("Only its first 8 MiB were decompressed and read.",)
+
+    def test_texts_are_fit_for_storing(self) -> None:
+        data = safetensors({"a\0b": ("F32", [1], 4)}, {"x\0": "\ud800", "y": "z" * 100_000})
+        schema = schema_of(data)
+        assert schema.weights[0].name == "a\ufffdb"
+        assert schema.metadata == {"x\ufffd": "?", "y": "z" * 999 + "…"}
+
+    def test_a_schema_fits_always(self) -> None:
+        inputs = [helper.make_tensor_value_info("x" * 990 + str(i), 1, ["d" * 100] * 64) for i in range(100)]
+        model = onnx_model(inputs=inputs, metadata={f"{'k' * 900}{i}": "v" * 1000 for i in range(300)})
+        for i in range(150):
+            model.opset_import.add(domain="o" * 900 + str(i), version=1)
+        schema = schema_of(model.SerializeToString())
+        assert (schema.inputs, schema.outputs, schema.metadata, schema.opsets) == ((), (), {}, {})
+        assert len(schema.problems) == 3
+
+    def test_a_schema_comes_back_from_its_row_as_it_was(self) -> None:
+        for data in (zip_of(geti_deployment()), onnx_model().SerializeToString(), safetensors({"a": ("F32", [1], 4)})):
+            schema = schema_of(data)
+            assert rows._schema(asdict(schema)) == schema
+
+
+ANY_FILE = st.sampled_from(
+    [
+        IR.encode(),
+        onnx_model(metadata={"a": "b"}).SerializeToString(),
+        safetensors({"a": ("F32", [2], 8), "b": ("I8", [1], 1)}, {"format": "pt"}),
+        zip_of(geti_deployment()),
+        zip_of({"model.onnx": onnx_model().SerializeToString()}, zipfile.ZIP_STORED),
+    ]
+)
+NAMES = st.sampled_from(["model.bin", "model.xml", "model.onnx", "model.safetensors", "model.zip"])
+
+
+@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(
+    data=ANY_FILE,
+    cut=st.integers(0, 6000),
+    edits=st.lists(st.tuples(st.integers(0, 6000), st.binary(max_size=8)), max_size=4),
+    name=NAMES,
+)
+def test_files_with_bytes_changed_or_cut_off_never_raise(
+    data: bytes, cut: int, edits: list[tuple[int, bytes]], name: str
+) -> None:
+    for at, piece in edits:
+        data = data[:at] + piece + data[at + len(piece) :]
+    data = data[: max(len(data) - cut, 0)]
+    for media_type in ("", "application/zip"):
+        schema = read(data, name, media_type)
+        assert schema is None or rows._schema(asdict(schema)) == schema
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    data=st.binary(max_size=2000),
+    beginning=st.sampled_from([b"", b"<net ", b"\x08\x07\x3a", b"\x40\0\0\0\0\0\0\0{", b"PK\x03\x04"]),
+    name=NAMES,
+)
+@example(data=b"", beginning=b"", name="model.zip")
+def test_any_bytes_never_raise(data: bytes, beginning: bytes, name: str) -> None:
+    read(beginning + data, name)
