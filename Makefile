@@ -30,12 +30,18 @@ install: .venv/.run ## Create .venv with .venv/bin/model-registry
 .PHONY: install-dev
 install-dev: .venv/.dev ## The same with what tests, linters and code generation need
 
+.venv/.bench: requirements-bench.lock .venv/.dev
+	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements-bench.lock
+	touch $@
+
 .PHONY: lock
 lock: ## Write the lock files anew from pyproject.toml (needs uv)
 	uv pip compile --quiet --upgrade --universal --generate-hashes --extra embedded \
 		--custom-compile-command "make lock" -o requirements.lock pyproject.toml
 	uv pip compile --quiet --upgrade --universal --generate-hashes --extra embedded --group dev -c requirements.lock \
 		--custom-compile-command "make lock" -o requirements-dev.lock pyproject.toml
+	uv pip compile --quiet --upgrade --universal --generate-hashes --group bench -c requirements-dev.lock \
+		--custom-compile-command "make lock" -o requirements-bench.lock
 
 # ---- run and test --------------------------------------------------------------
 
@@ -46,6 +52,14 @@ run: install ## Install everything and run the whole product on embedded default
 .PHONY: test
 test: install-dev ## Install everything and run the tests
 	$(BIN)/pytest
+
+.PHONY: bench
+bench: .venv/.bench ## Measure how fast it is, beside what the same costs without it (about half an hour)
+	$(BIN)/python -m benchmarks
+
+.PHONY: bench-quick
+bench-quick: .venv/.bench ## The same with less of everything, in under four minutes
+	$(BIN)/python -m benchmarks --quick
 
 # ---- code generation -----------------------------------------------------------
 

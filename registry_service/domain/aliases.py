@@ -17,8 +17,7 @@ from enum import StrEnum
 from typing import Protocol
 
 from registry_service.domain.errors import FieldViolation, InvalidArgumentError
-from registry_service.domain.events import Lineage
-from registry_service.domain.models import MAX_TEXT_LENGTH, Model
+from registry_service.domain.models import MAX_TEXT_LENGTH, Lineage, Model
 
 MAX_ACTOR_LENGTH = 256
 

@@ -15,7 +15,7 @@ from typing import Protocol
 
 from registry_service.domain.filter import Node
 from registry_service.domain.listing import MAX_PAGE_BYTES
-from registry_service.domain.models import Json, ModelFields
+from registry_service.domain.models import Json, Lineage
 
 GENESIS_HASH = "0" * 64
 """What stands for the hash before the first event."""
@@ -30,20 +30,6 @@ class Action(StrEnum):
     ALIAS_SET = "alias.set"
     ALIAS_ROLLED_BACK = "alias.rolled_back"
     ALIAS_DELETED = "alias.deleted"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Lineage:
-    """What all versions of one model share. An absent project equals an absent project."""
-
-    name: str
-    project_id: str | None = None
-    project_name: str | None = None
-
-    @classmethod
-    def of(cls, model: ModelFields) -> "Lineage":
-        """Returns the lineage of a model."""
-        return cls(name=model.name, project_id=model.project_id, project_name=model.project_name)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

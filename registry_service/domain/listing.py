@@ -11,8 +11,7 @@ from datetime import UTC, datetime
 
 from registry_service.domain import filter as filters
 from registry_service.domain.errors import InvalidArgumentError
-from registry_service.domain.events import Lineage
-from registry_service.domain.models import Model
+from registry_service.domain.models import Lineage, Model
 
 DEFAULT_PAGE_SIZE = 50
 MAX_PAGE_SIZE = 1000

@@ -113,6 +113,20 @@ class ModelFields:
     provenance: Provenance = field(default_factory=Provenance)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Lineage:
+    """What all versions of one model share. An absent project equals an absent project."""
+
+    name: str
+    project_id: str | None = None
+    project_name: str | None = None
+
+    @classmethod
+    def of(cls, model: ModelFields) -> "Lineage":
+        """Returns the lineage of a model."""
+        return cls(name=model.name, project_id=model.project_id, project_name=model.project_name)
+
+
 MUTABLE_FIELDS = tuple(f.name for f in fields(ModelFields))
 DOCUMENTED_FIELDS = ("created_date", "documented_size", "documented_precision")
 """Fields of a model that the documented API alone can change."""

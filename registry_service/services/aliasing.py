@@ -25,9 +25,8 @@ from registry_service.domain.errors import (
     RequirementsNotMetError,
     TargetGoneError,
 )
-from registry_service.domain.events import Lineage
 from registry_service.domain.listing import MAX_PAGE_BYTES, decode_page_token, encode_page_token, page_size
-from registry_service.domain.models import Model, utc_now
+from registry_service.domain.models import Lineage, Model, utc_now
 from registry_service.domain.ports import Database, Transaction
 from registry_service.domain.promotion import Check, Requirements, checks_of
 from registry_service.services.reading import Verification, VerifyArtifact

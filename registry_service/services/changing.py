@@ -6,10 +6,10 @@ from typing import Any
 
 from registry_service.domain.aliases import MoveKind, Remark
 from registry_service.domain.errors import EtagMismatchError, ModelInUseError, ModelNotFoundError
-from registry_service.domain.events import Lineage
 from registry_service.domain.models import (
     DOCUMENTED_FIELDS,
     MUTABLE_FIELDS,
+    Lineage,
     Model,
     check_documented_fields,
     checked_fields,

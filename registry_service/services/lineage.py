@@ -7,7 +7,6 @@ from itertools import takewhile
 
 from registry_service.domain.artifact_store import ArtifactStore
 from registry_service.domain.errors import ArtifactLostError, InvalidArgumentError, NotAnArchiveError
-from registry_service.domain.events import Lineage
 from registry_service.domain.family import (
     MAX_DEPTH,
     MAX_RELATIVES,
@@ -29,7 +28,7 @@ from registry_service.domain.listing import (
     sort_kinds,
     sort_values,
 )
-from registry_service.domain.models import Model, checked_text, utc_now
+from registry_service.domain.models import Lineage, Model, checked_text, utc_now
 from registry_service.domain.ports import Database, ModelRepository
 from registry_service.services.archives import ArchiveMember, open_archive
 from registry_service.services.policy import Policy

@@ -16,7 +16,7 @@ from registry_service.domain.errors import (
     NoPreviousTargetError,
     RegistryError,
 )
-from registry_service.domain.events import Lineage
+from registry_service.domain.models import Lineage
 from registry_service.domain.promotion import Requirements
 from registry_service.services.aliasing import Expectation, Moved
 from registry_service.services.use_cases import UseCases

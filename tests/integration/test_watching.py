@@ -15,7 +15,8 @@ from modelregistry.v1 import audit_pb2, model_service_pb2
 from psycopg import sql
 from sqlalchemy import text
 
-from registry_service.domain.events import Action, Change, Lineage
+from registry_service.domain.events import Action, Change
+from registry_service.domain.models import Lineage
 from registry_service.embedded.postgres import PostgresAddress
 from registry_service.services import watching
 from registry_service.storage.sql.repositories import SqlDatabase

@@ -34,7 +34,8 @@ from registry_service.domain.aliases import (
 )
 from registry_service.domain.caller import current_caller
 from registry_service.domain.errors import InvalidArgumentError
-from registry_service.domain.events import Action, Change, Lineage
+from registry_service.domain.events import Action, Change
+from registry_service.domain.models import Lineage
 from registry_service.storage.sql import tables
 from registry_service.storage.sql.event_log import SqlEventLog
 

@@ -46,10 +46,10 @@ from registry_service.domain.errors import (
     UploadNotFoundError,
     WriterDisplacedError,
 )
-from registry_service.domain.events import Action, Change, Lineage
+from registry_service.domain.events import Action, Change
 from registry_service.domain.family import MAX_ANCESTRY_LINKS, Link, cycle_through
 from registry_service.domain.listing import ListQuery, Page, SortValue
-from registry_service.domain.models import Model, ModelFields, ModelSpec, is_same
+from registry_service.domain.models import Lineage, Model, ModelFields, ModelSpec, is_same
 from registry_service.domain.ports import Transaction
 from registry_service.domain.uploads import Upload, UploadState
 from registry_service.storage.sql import rows, tables

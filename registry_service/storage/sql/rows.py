@@ -8,12 +8,13 @@ from typing import Any
 from sqlalchemy import RowMapping
 
 from registry_service.domain.artifact_store import Part
-from registry_service.domain.events import Action, Event, Lineage
+from registry_service.domain.events import Action, Event
 from registry_service.domain.models import (
     MUTABLE_FIELDS,
     Artifact,
     ArtifactSpec,
     Dataset,
+    Lineage,
     Model,
     ModelFields,
     ModelSpec,

@@ -19,8 +19,7 @@ from registry_service.domain.aliases import (
     checked_remark,
 )
 from registry_service.domain.errors import InvalidArgumentError
-from registry_service.domain.events import Lineage
-from registry_service.domain.models import checked_model_id
+from registry_service.domain.models import Lineage, checked_model_id
 from registry_service.domain.promotion import Check, MetricBound, Requirements, checked_requirements
 from registry_service.services.aliasing import Expectation
 from registry_service.services.use_cases import UseCases

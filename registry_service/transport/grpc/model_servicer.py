@@ -9,8 +9,7 @@ from modelregistry.v1 import model_service_pb2 as pb
 from modelregistry.v1 import model_service_pb2_grpc
 
 from registry_service.domain.errors import CallCancelledError, InvalidArgumentError
-from registry_service.domain.events import Lineage
-from registry_service.domain.models import checked_model_id
+from registry_service.domain.models import Lineage, checked_model_id
 from registry_service.services.use_cases import UseCases
 from registry_service.transport.grpc.calls import Drain, StreamLimit, expect_client
 from registry_service.transport.grpc.convert import (

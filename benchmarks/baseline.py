@@ -1,0 +1,281 @@
+"""The bare equivalent of the server: the same SQL, by psycopg, from a handler that knows nothing else.
+
+At its start it lets the registry's own use cases run once, and notes the
+statements that they send. Then it answers each call by sending the same
+statements again, with other ids, and by making the same message of the rows.
+"""
+
+import os
+import sys
+import threading
+import time
+import uuid
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent import futures
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import grpc
+import psycopg
+from google.protobuf.struct_pb2 import ListValue, Value
+from modelregistry.v1 import alias_service_pb2, model_pb2, model_service_pb2
+from psycopg.rows import dict_row
+from sqlalchemy import Engine, event
+
+from benchmarks.load import LIST_FILTER, LIST_ORDER, model_id, substring
+from registry_service.bootstrap import Registry, open_registry
+from registry_service.config import Settings, load
+from registry_service.domain.aliases import Remark
+from registry_service.domain.models import ArtifactSpec, ModelFields, ModelSpec
+from registry_service.domain.promotion import Requirements
+from registry_service.services.aliasing import Expectation
+
+_THREADS = 32
+
+
+@dataclass(frozen=True)
+class Recording:
+    """The statements of one use case, and the values that stand for those of a call."""
+
+    statements: Sequence[tuple[str, Mapping[str, Any]]]
+    stand_ins: Sequence[object]
+
+    def replay(self, connection: psycopg.Connection[dict[str, Any]], values: Sequence[object]) -> list[dict[str, Any]]:
+        """Sends the statements with other values, in one transaction; returns the rows of the last that has some."""
+        exchange = dict(zip(self.stand_ins, values, strict=True))
+        rows: list[dict[str, Any]] = []
+        with connection.transaction():
+            for statement, parameters in self.statements:
+                cursor = connection.execute(
+                    statement,
+                    {
+                        name: exchange.get(value, value) if isinstance(value, str) else value
+                        for name, value in parameters.items()
+                    },
+                )
+                if cursor.description is not None:
+                    rows = cursor.fetchall()
+        return rows
+
+
+@contextmanager
+def recording() -> Iterator[list[tuple[str, Mapping[str, Any]]]]:
+    """Notes what any engine sends."""
+    statements: list[tuple[str, Mapping[str, Any]]] = []
+
+    def note(_c: object, _cursor: object, statement: str, parameters: Any, _context: object, _many: bool) -> None:
+        statements.append((statement, dict(parameters)))
+
+    event.listen(Engine, "before_cursor_execute", note)
+    try:
+        yield statements
+    finally:
+        event.remove(Engine, "before_cursor_execute", note)
+
+
+class Recorder:
+    """Records the use cases of a registry."""
+
+    def __init__(self, registry: Registry) -> None:
+        self._use_cases = registry.use_cases
+
+    def record(self, call: Callable[[], object], *stand_ins: object) -> Recording:
+        """Runs a use case once."""
+        with recording() as statements:
+            call()
+        return Recording(statements, stand_ins)
+
+    def all(self, page_token: str) -> dict[str, Recording]:
+        """Records each."""
+        cases = self._use_cases
+        text = substring(0)
+
+        def page(token: str) -> Callable[[], object]:
+            return lambda: cases.list_models(filter=LIST_FILTER, order_by=LIST_ORDER, size=50, token=token)
+
+        name = f"baseline-{uuid.uuid4()}"
+        new_id = str(uuid.uuid4())
+        registration = self.record(
+            lambda: cases.register_model(
+                ModelSpec(fields=ModelFields(name=name, version="1"), id=new_id, artifact=ArtifactSpec()),
+                [bytes(1024)],
+                lambda: None,
+            ),
+            new_id,
+            name,
+        )
+        object_key = next(sent["object_key"] for _, sent in registration.statements if "object_key" in sent)
+        registration = replace(registration, stand_ins=(*registration.stand_ins, object_key))
+        alias = uuid.uuid4().hex
+        return {
+            "get": self.record(lambda: cases.get_model(model_id(1)), model_id(1)),
+            "first page": self.record(page("")),
+            "deep page": self.record(page(page_token)),
+            "substring": self.record(
+                lambda: cases.list_models(filter=f'name : "{text}"', order_by="", size=50, token=""), f"%{text}%"
+            ),
+            "update": self.record(lambda: cases.update_model(model_id(1), {"score": time.time()}), model_id(1)),
+            "register": registration,
+            "promote": self.record(
+                lambda: cases.set_alias(
+                    alias,
+                    model_id(1),
+                    expectation=Expectation(),
+                    requirements=Requirements(),
+                    remark=Remark(),
+                    validate_only=False,
+                ),
+                alias,
+                model_id(1),
+            ),
+        }
+
+
+class Handlers:
+    """Answers the calls of the load, by method."""
+
+    def __init__(self, recordings: Mapping[str, Recording], dsn: Mapping[str, Any], folder: Path) -> None:
+        self._recordings = recordings
+        self._dsn = dsn
+        self._folder = folder
+        self._local = threading.local()
+
+    def _rows(self, operation: str, *values: object) -> list[dict[str, Any]]:
+        connection = getattr(self._local, "connection", None)
+        if connection is None:
+            connection = self._local.connection = psycopg.connect(**self._dsn, row_factory=dict_row, autocommit=True)
+        return self._recordings[operation].replay(connection, values)
+
+    def get(self, request: model_service_pb2.GetModelRequest, _: object) -> model_service_pb2.GetModelResponse:
+        """GetModel."""
+        (row,) = self._rows("get", request.id)
+        return model_service_pb2.GetModelResponse(model=_message(row))
+
+    def list(self, request: model_service_pb2.ListModelsRequest, _: object) -> model_service_pb2.ListModelsResponse:
+        """ListModels."""
+        if request.filter == LIST_FILTER:
+            rows = self._rows("deep page" if request.page_token else "first page")
+        else:
+            rows = self._rows("substring", f"%{request.filter.split(chr(34))[1]}%")
+        return model_service_pb2.ListModelsResponse(models=map(_message, rows))
+
+    def update(self, request: model_service_pb2.UpdateModelRequest, _: object) -> model_service_pb2.UpdateModelResponse:
+        """UpdateModel."""
+        self._rows("update", request.model.id)
+        return model_service_pb2.UpdateModelResponse(model=request.model)
+
+    def register(
+        self, requests: Iterator[model_service_pb2.RegisterModelRequest], _: object
+    ) -> model_service_pb2.RegisterModelResponse:
+        """RegisterModel, with a durable file for the artifact."""
+        wanted = next(requests).spec
+        data = b"".join(request.chunk for request in requests)
+        key = str(uuid.uuid4())
+        _write_durably(self._folder / key, data)
+        self._rows("register", key, wanted.model.name, f"artifacts/{key}")
+        return model_service_pb2.RegisterModelResponse(model=wanted.model)
+
+    def promote(self, request: alias_service_pb2.SetAliasRequest, _: object) -> alias_service_pb2.SetAliasResponse:
+        """SetAlias."""
+        self._rows("promote", request.alias, request.model_id)
+        return alias_service_pb2.SetAliasResponse()
+
+
+def _message(row: Mapping[str, Any]) -> model_pb2.Model:
+    """Makes the message by hand, as an author would who knows these rows alone."""
+    message = model_pb2.Model(
+        id=row["id"],
+        name=row["name"],
+        version=row["version"],
+        project_id=row["project_id"],
+        project_name=row["project_name"],
+        precision=row["precision"],
+        target_device=row["target_device"],
+        format=row["format"],
+        category=row["category"],
+        architecture=row["architecture"],
+        score=row["score"],
+        labels=ListValue(values=[Value(string_value=label) for label in row["labels"] or ()]),
+        created_date=row["created_date"],
+        last_updated_date=row["last_updated_date"],
+        metrics=row["metrics"],
+        tags=row["tags"],
+        artifact=model_pb2.Artifact(
+            file_name=row["file_name"],
+            media_type=row["media_type"],
+            size=row["size"],
+            sha256=row["sha256"],
+            file_url=row["file_url"],
+        ),
+        revision=row["revision"],
+    )
+    message.overview.struct_value.update(row["overview"] or {})
+    message.optimization_capabilities.struct_value.update(row["optimization_capabilities"] or {})
+    message.create_time.FromDatetime(row["create_time"])
+    message.update_time.FromDatetime(row["update_time"])
+    return message
+
+
+def _write_durably(path: Path, data: bytes) -> None:
+    with path.open("wb", buffering=0) as file:
+        file.write(data)
+        os.fsync(file)
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+def _method(request: Any, behaviour: Any, *, stream: bool = False) -> "grpc.RpcMethodHandler[Any, Any]":
+    make = grpc.stream_unary_rpc_method_handler if stream else grpc.unary_unary_rpc_method_handler
+    return make(
+        behaviour,
+        request_deserializer=request.FromString,
+        response_serializer=lambda message: message.SerializeToString(),
+    )
+
+
+def _main() -> None:
+    port, page_token = int(sys.argv[1]), sys.argv[2]
+    settings = load(Settings)
+    if settings.artifact_dir is None:
+        raise AssertionError("the baseline writes into a folder")
+    folder = settings.artifact_dir / "baseline"
+    folder.mkdir(parents=True, exist_ok=True)
+    with open_registry(settings) as registry:
+        recordings = Recorder(registry).all(page_token)
+    dsn = {
+        "host": settings.psql_hostname,
+        "port": settings.psql_port,
+        "dbname": settings.psql_database,
+        "user": settings.mr_user_name,
+    }
+    handlers = Handlers(recordings, dsn, folder)
+    server = grpc.server(futures.ThreadPoolExecutor(_THREADS))
+    server.add_generic_rpc_handlers(
+        (
+            grpc.method_handlers_generic_handler(
+                "modelregistry.v1.ModelService",
+                {
+                    "GetModel": _method(model_service_pb2.GetModelRequest, handlers.get),
+                    "ListModels": _method(model_service_pb2.ListModelsRequest, handlers.list),
+                    "UpdateModel": _method(model_service_pb2.UpdateModelRequest, handlers.update),
+                    "RegisterModel": _method(model_service_pb2.RegisterModelRequest, handlers.register, stream=True),
+                },
+            ),
+            grpc.method_handlers_generic_handler(
+                "modelregistry.v1.AliasService",
+                {"SetAlias": _method(alias_service_pb2.SetAliasRequest, handlers.promote)},
+            ),
+        )
+    )
+    server.add_insecure_port(f"127.0.0.1:{port}")
+    server.start()
+    server.wait_for_termination()
+
+
+if __name__ == "__main__":
+    _main()

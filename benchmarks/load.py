@@ -1,0 +1,242 @@
+"""Load: so many clients, each in a closed loop, for so long, in a process of its own.
+
+`python -m benchmarks.load` reads what to do as JSON from its input and prints the
+latencies, so that the measuring takes none of the measured processes' time.
+"""
+
+import functools
+import json
+import operator
+import random
+import socket
+import subprocess
+import sys
+import threading
+import time
+import uuid
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import grpc
+from modelregistry.v1 import alias_service_pb2, model_pb2, model_service_pb2
+
+from tests.client import registration, spec
+
+_SERVICE = "/modelregistry.v1.ModelService"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Load:
+    """What is to be done."""
+
+    operation: str
+    """Of OPERATIONS."""
+    address: str
+    """host:port."""
+    clients: int
+    seconds: float
+    models: int
+    """The ids of 0 to this are there (`model_id`)."""
+    page_token: str = ""
+    """For the deep page."""
+    http: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measured:
+    """What came of it. Latencies in milliseconds."""
+
+    per_second: float
+    p50: float
+    p95: float
+    p99: float
+    errors: int
+
+
+def model_id(number: int) -> str:
+    """The id of one of the models that were laid down."""
+    return f"benchmark-{number:010}"
+
+
+def run(load: Load) -> Measured:
+    """Runs a load in a process of its own, and waits for it."""
+    answer = subprocess.run(
+        [sys.executable, "-m", "benchmarks.load"],
+        input=json.dumps(asdict(load)),
+        capture_output=True,
+        text=True,
+        timeout=load.seconds + 120,
+        check=False,
+    )
+    if answer.returncode != 0:
+        raise RuntimeError(f"{load}: {answer.stderr[-2000:]}")
+    return measured(json.loads(answer.stdout), load.seconds)
+
+
+def measured(outcome: Mapping[str, Any], seconds: float) -> Measured:
+    """Sums up latencies in seconds."""
+    latencies: Sequence[float] = sorted(outcome["latencies"])
+    if not latencies:
+        raise RuntimeError(f"nothing was answered: {outcome['errors']} errors")
+
+    def percentile(share: float) -> float:
+        return latencies[min(int(len(latencies) * share), len(latencies) - 1)] * 1000
+
+    return Measured(
+        per_second=len(latencies) / seconds,
+        p50=percentile(0.50),
+        p95=percentile(0.95),
+        p99=percentile(0.99),
+        errors=outcome["errors"],
+    )
+
+
+class _Grpc:
+    """One client: a channel of its own, as a service has it."""
+
+    def __init__(self, load: Load) -> None:
+        # Without a pool of its own, all channels of a process would share one connection.
+        self._channel = grpc.insecure_channel(load.address, options=[("grpc.use_local_subchannel_pool", 1)])
+        self._load = load
+        self._dice = random.Random()  # noqa: S311 - chooses models
+
+    def operation(self) -> Callable[[], object]:
+        load = self._load
+        match load.operation:
+            case "get":
+                call = self._unary("GetModel", model_service_pb2.GetModelResponse)
+                return lambda: call(model_service_pb2.GetModelRequest(id=self._any()))
+            case "first page" | "deep page":
+                call = self._unary("ListModels", model_service_pb2.ListModelsResponse)
+                token = load.page_token if load.operation == "deep page" else ""
+                request = model_service_pb2.ListModelsRequest(
+                    filter=LIST_FILTER, order_by=LIST_ORDER, page_size=50, page_token=token
+                )
+                return lambda: call(request)
+            case "substring":
+                call = self._unary("ListModels", model_service_pb2.ListModelsResponse)
+                return lambda: call(
+                    model_service_pb2.ListModelsRequest(
+                        filter=f'name : "{substring(self._dice.randrange(load.models))}"', page_size=50
+                    )
+                )
+            case "update":
+                call = self._unary("UpdateModel", model_service_pb2.UpdateModelResponse)
+                return lambda: call(
+                    model_service_pb2.UpdateModelRequest(
+                        model=model_pb2.Model(id=self._any(), score=self._dice.random()),
+                        update_mask={"paths": ["score"]},
+                    )
+                )
+            case "register":
+                stream = self._channel.stream_unary(
+                    f"{_SERVICE}/RegisterModel",
+                    request_serializer=model_service_pb2.RegisterModelRequest.SerializeToString,
+                    response_deserializer=model_service_pb2.RegisterModelResponse.FromString,
+                )
+                data = bytes(range(256)) * 4
+                return lambda: stream(registration(spec(name=f"new-{uuid.uuid4()}"), [data]))
+            case "promote":
+                call = self._channel.unary_unary(
+                    "/modelregistry.v1.AliasService/SetAlias",
+                    request_serializer=alias_service_pb2.SetAliasRequest.SerializeToString,
+                    response_deserializer=alias_service_pb2.SetAliasResponse.FromString,
+                )
+                return lambda: call(alias_service_pb2.SetAliasRequest(alias=uuid.uuid4().hex, model_id=self._any()))
+            case other:
+                raise ValueError(other)
+
+    def _unary(self, method: str, answer: Any) -> Callable[[Any], object]:
+        return self._channel.unary_unary(
+            f"{_SERVICE}/{method}",
+            request_serializer=lambda message: message.SerializeToString(),
+            response_deserializer=answer.FromString,
+        )
+
+    def _any(self) -> str:
+        return model_id(self._dice.randrange(self._load.models))
+
+
+class _Http:
+    """One client with one connection, as lean as can be: GET of whole answers with a Content-Length or in chunks."""
+
+    def __init__(self, load: Load) -> None:
+        host, _, port = load.address.rpartition(":")
+        self._socket = socket.create_connection((host, int(port)), timeout=60)
+        self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self._load = load
+        self._dice = random.Random()  # noqa: S311 - chooses models
+
+    def operation(self) -> Callable[[], object]:
+        load = self._load
+        match load.operation:
+            case "get":
+                return lambda: self._get(f"/models/{model_id(self._dice.randrange(load.models))}")
+            case "substring":
+                return lambda: self._get(f"/models?name={substring(self._dice.randrange(load.models))}")
+            case other:
+                raise ValueError(other)
+
+    def _get(self, path: str) -> None:
+        self._socket.sendall(f"GET {path} HTTP/1.1\r\nHost: registry\r\n\r\n".encode())
+        answer = b""
+        while (end := answer.find(b"\r\n\r\n")) < 0:
+            answer += self._more()
+        head = answer[:end].lower()
+        if not head.startswith(b"http/1.1 200"):
+            raise RuntimeError(head.decode())
+        if b"transfer-encoding: chunked" in head:
+            while not answer.endswith(b"0\r\n\r\n"):
+                answer += self._more()
+            return
+        length = int(head.split(b"content-length:")[1].split(b"\r\n")[0])
+        missing = length - (len(answer) - end - 4)
+        while missing > 0:
+            missing -= len(self._more())
+
+    def _more(self) -> bytes:
+        data = self._socket.recv(1 << 20)
+        if not data:
+            raise ConnectionError("closed")
+        return data
+
+
+LIST_FILTER = 'format = "onnx"'
+LIST_ORDER = "name"
+
+
+def substring(number: int) -> str:
+    """Six characters that only few names have."""
+    return f"{number:06}"
+
+
+def _main() -> None:
+    load = Load(**json.load(sys.stdin))
+    latencies: list[list[float]] = [[] for _ in range(load.clients)]
+    errors = [0] * load.clients
+    barrier = threading.Barrier(load.clients)
+
+    def client(number: int) -> None:
+        operation = (_Http if load.http else _Grpc)(load).operation()
+        operation()  # connects
+        barrier.wait()
+        until = time.perf_counter() + load.seconds
+        while (started := time.perf_counter()) < until:
+            try:
+                operation()
+            except (grpc.RpcError, OSError, RuntimeError):
+                errors[number] += 1
+            else:
+                latencies[number].append(time.perf_counter() - started)
+
+    threads = [threading.Thread(target=client, args=(number,)) for number in range(load.clients)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    json.dump({"latencies": functools.reduce(operator.iadd, latencies, []), "errors": sum(errors)}, sys.stdout)
+
+
+if __name__ == "__main__":
+    _main()

@@ -1,0 +1,162 @@
+"""Metadata: each operation at so many models, with so many clients, beside its bare equivalent."""
+
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from modelregistry.v1 import model_service_pb2
+from sqlalchemy import Engine
+
+from benchmarks.load import LIST_FILTER, LIST_ORDER, Load, Measured, run
+from benchmarks.models import lay_down
+from benchmarks.results import Result
+from tests.products import Product, environment
+from tests.s3_server import free_port
+from tests.waiting import eventually
+
+OPERATIONS = ("get", "first page", "deep page", "substring", "update", "register", "promote")
+_GOALS = {"get": 0.6}
+_DEPTH = 500
+
+
+@dataclass
+class Metadata:
+    """The measurements on one product, whose database is at hand."""
+
+    product: Product
+    engine: Engine
+    settings: dict[str, object]
+    """Of a server on the same database, for the baseline."""
+    seconds: float
+    clients: Sequence[int]
+
+    def __post_init__(self) -> None:
+        self.p99: dict[str, dict[int, float]] = {}
+        """Milliseconds with one client, by operation and number of models."""
+        self._laid_down = 0
+
+    def results(self, models: int) -> Iterator[Result]:
+        """Measures every operation at so many models."""
+        lay_down(self.engine, self._laid_down, models)
+        self._laid_down = models
+        token = self._page_token()
+        with self._baseline(token) as baseline:
+            for operation in OPERATIONS:
+                for clients in self.clients:
+                    yield self._compared(operation, models, clients, token, baseline)
+        yield from self._rest(models)
+
+    def growth(self, small: int, large: int) -> Iterator[Result]:
+        """Compares the slowest calls at two numbers of models."""
+        for operation, points in self.p99.items():
+            if small in points and large in points:
+                yield Result.of(
+                    f"{operation}, {large:,} models",
+                    points[large] / points[small],
+                    f"p99 with one client, to that at {small:,} models",
+                    at_most=2,
+                    p99_ms=points[large],
+                    p99_ms_before=points[small],
+                )
+
+    def _compared(self, operation: str, models: int, clients: int, token: str, baseline: str) -> Result:
+        def load(address: str) -> Load:
+            return Load(
+                operation=operation,
+                address=address,
+                clients=clients,
+                seconds=self.seconds,
+                models=models,
+                page_token=token,
+            )
+
+        # The baseline before and after, so that a trend of the machine is no advantage.
+        before, ours = run(load(baseline)), run(load(self.product.grpc_address))
+        bare = max(before, run(load(baseline)), key=lambda found: found.per_second)
+        if clients == 1:
+            self.p99.setdefault(operation, {})[models] = ours.p99
+        return Result.of(
+            f"{operation}, {models:,} models, {clients} clients, gRPC",
+            ours.per_second / bare.per_second,
+            "calls per second, to the bare equivalent",
+            at_least=_GOALS.get(operation),
+            **_figures(ours),
+            baseline_per_s=bare.per_second,
+            baseline_p99_ms=bare.p99,
+        )
+
+    def _rest(self, models: int) -> Iterator[Result]:
+        for operation, path in (("get", "GET /models/{id}"), ("substring", "GET /models?name=")):
+            for clients in self.clients:
+                grpc_load = Load(
+                    operation=operation,
+                    address=self.product.grpc_address,
+                    clients=clients,
+                    seconds=self.seconds,
+                    models=models,
+                )
+                http_load = Load(
+                    operation=operation,
+                    address=f"127.0.0.1:{self.product.rest_port}",
+                    clients=clients,
+                    seconds=self.seconds,
+                    models=models,
+                    http=True,
+                )
+                over_grpc, over_http = run(grpc_load), run(http_load)
+                yield Result.of(
+                    f"{path}, {models:,} models, {clients} connections",
+                    over_http.per_second / over_grpc.per_second,
+                    "answers per second through Envoy, to those of the same over gRPC",
+                    **_figures(over_http),
+                    grpc_per_s=over_grpc.per_second,
+                )
+
+    def _page_token(self) -> str:
+        """The token of a page that is deep down, or as deep as there is one."""
+        request = model_service_pb2.ListModelsRequest(filter=LIST_FILTER, order_by=LIST_ORDER, page_size=50)
+        token = ""
+        for _ in range(_DEPTH):
+            request.page_token = token
+            following = self.product.client.models.ListModels(request).next_page_token
+            if not following:
+                break
+            token = following
+        return token
+
+    @contextmanager
+    def _baseline(self, token: str) -> Iterator[str]:
+        port = free_port()
+        process = subprocess.Popen(
+            [sys.executable, "-m", "benchmarks.baseline", str(port), token],
+            env=environment(**self.settings, grpc_port=port),
+            cwd=Path(__file__).parents[1],
+        )
+        address = f"127.0.0.1:{port}"
+        try:
+            eventually(lambda: listens(port), 60, "the baseline")
+            yield address
+        finally:
+            process.send_signal(signal.SIGTERM)
+            process.wait(30)
+
+
+def _figures(found: Measured) -> dict[str, float]:
+    return {
+        "per_s": found.per_second,
+        "p50_ms": found.p50,
+        "p95_ms": found.p95,
+        "p99_ms": found.p99,
+        "errors": float(found.errors),
+    }
+
+
+def listens(port: int) -> bool:
+    """Whether somebody does, on loopback."""
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0

@@ -1,0 +1,56 @@
+"""Lays down models by the hundred thousand: rows without artifacts, by SQL alone."""
+
+from sqlalchemy import Engine, text
+
+from benchmarks.load import model_id
+
+_FIRST = model_id(0).rstrip("0123456789")
+_INSERT = rf"""
+    INSERT INTO models (
+        id, name, version, project_id, project_name, precision, target_device, format, category, architecture, score,
+        overview, optimization_capabilities, labels, metrics, tags, provenance, created_date, last_updated_date,
+        create_time, update_time, revision, creator, file_name, media_type, size, sha256, file_url, object_key
+    )
+    SELECT
+        '{_FIRST}' || lpad(n::text, 10, '0'),
+        'net-' || lpad((n % 1000000)::text, 6, '0') || '-' || substr(md5(n::text), 1, 6),
+        (n % 50)::text || '.' || (n % 7)::text,
+        CASE WHEN n % 3 = 0 THEN 'project-' || (n % 1000)::text END,
+        CASE WHEN n % 3 = 0 THEN 'Project ' || (n % 1000)::text END,
+        ARRAY[(ARRAY['fp32', 'fp16', 'int8', 'int4'])[1 + n % 4]],
+        (ARRAY['CPU', 'GPU', 'NPU'])[1 + n % 3],
+        (ARRAY['onnx', 'openvino', 'safetensors'])[1 + n % 3],
+        (ARRAY['Detection', 'Classification', 'Segmentation', 'Anomaly'])[1 + n % 4],
+        (ARRAY['YOLOX', 'ResNet', 'SSD', 'EfficientNet', 'ViT'])[1 + n % 5],
+        (n % 1000) / 1000.0,
+        '{{}}', '{{}}', '["cat", "dog"]',
+        jsonb_build_object('mAP50', (n % 997) / 997.0),
+        jsonb_build_object('team', 'team-' || (n % 20)::text),
+        '{{}}', '2026-01-01', '2026-01-01',
+        '2026-01-01Z'::timestamptz + n * interval '1 second', '2026-01-01Z'::timestamptz + n * interval '1 second',
+        1, '', 'model.bin', 'application/octet-stream', 1024, repeat('0', 64),
+        'minio://model-registry/' || n::text, 'artifacts/benchmark-' || n::text
+    FROM generate_series(CAST(:first AS bigint), CAST(:last AS bigint)) AS n
+"""  # noqa: S608 - the text is ours
+
+
+def lay_down(engine: Engine, first: int, count: int) -> None:
+    """Adds the models from `first` up to `count`, and lets Postgres look at them."""
+    with engine.begin() as connection:
+        connection.execute(text("SET LOCAL statement_timeout = 0"))
+        connection.execute(text("SET LOCAL maintenance_work_mem = '1GB'"))
+        # Inverted indexes are made in a fraction of the time that it takes to keep them up to date.
+        inverted = connection.execute(
+            text(
+                "SELECT indexname, indexdef FROM pg_indexes WHERE tablename = 'models' AND indexdef LIKE '%USING gin%'"
+            )
+        ).all()
+        for index in inverted:
+            connection.execute(text(f"DROP INDEX {index.indexname}"))
+        connection.execute(text(_INSERT), {"first": first, "last": count - 1})
+        for index in inverted:
+            connection.execute(text(index.indexdef))
+    with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        connection.execute(text("SET statement_timeout = 0"))
+        connection.execute(text("VACUUM ANALYZE models"))
+        connection.execute(text("CHECKPOINT"))

@@ -1,0 +1,214 @@
+"""Artifacts up and down, beside the same bytes without us.
+
+The measure is what a client would do instead of asking the registry: with an S3,
+the SDK putting and getting the object itself on the same MinIO; embedded, a copy
+of the file with SHA-256 and fsync. Beside it, the same chunks through gRPC alone.
+"""
+
+import hashlib
+import http.client
+import os
+import queue
+import time
+from collections.abc import Callable, Iterable, Iterator
+from concurrent import futures
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import grpc
+from minio import Minio
+from modelregistry.v1 import artifact_service_pb2
+
+from benchmarks.memory import PeakMemory
+from benchmarks.results import Result
+from tests.client import registration, spec, writes
+from tests.products import Product
+
+MIB = 2**20
+_ROUNDS = 3
+_MEMORY_GOAL = 250.0
+_BOUNDARY = "benchmark-boundary"
+
+
+class Transfers:
+    """All transfers of one file to and from one product."""
+
+    def __init__(self, product: Product, path: Path, folder: Path, minio: Minio | None) -> None:
+        self._product = product
+        self._path = path
+        self._received = folder / "received"
+        self._minio = minio
+        self._number = 0
+        self.size = path.stat().st_size
+
+    def results(self) -> Iterator[Result]:
+        """Measures everything, in turns, so that what disturbs one disturbs all."""
+        up = {
+            "RegisterModel": self._register,
+            "resumable upload": self._upload,
+            "POST /models": self._post,
+        }
+        model_id = self._register()
+        down = {
+            "DownloadArtifact": lambda: self._download(model_id),
+            "GET /models/{id}/files": lambda: self._get(model_id),
+        }
+        with PeakMemory(self._product) as memory:
+            best_up = self._best({"baseline": self._put_without_us, **up})
+            best_down = self._best({"baseline": self._get_without_us, **down})
+        with empty_stream(MIB) as (send, receive):
+            stream = self._best({"up": lambda: send(self._chunks()), "down": lambda: receive(self.size)})
+        kind, size = self._product.kind, f"{self.size // MIB} MiB"
+        instead = "the SDK alone" if self._minio else "a copy with SHA-256 and fsync"
+        for direction, best in (("up", best_up), ("down", best_down)):
+            for name, seconds in best.items():
+                if name != "baseline":
+                    yield Result.of(
+                        f"{name}, {size}, {kind}",
+                        best["baseline"] / seconds,
+                        f"bytes per second, ours to those of {instead}",
+                        at_least=0.7,
+                        mib_per_s=self.size / MIB / seconds,
+                        baseline_mib_per_s=self.size / MIB / best["baseline"],
+                        ratio_to_an_empty_stream=stream[direction] / seconds,
+                    )
+        for name, peak in memory.peaks().items():
+            yield Result.of(
+                f"peak memory of {name}, {size}, {kind}",
+                peak / MIB / _MEMORY_GOAL,
+                f"peak resident memory to {_MEMORY_GOAL:g} MiB",
+                at_most=1,
+                mib=peak / MIB,
+            )
+
+    def _best(self, operations: dict[str, Callable[[], Any]]) -> dict[str, float]:
+        best = dict.fromkeys(operations, float("inf"))
+        for _ in range(_ROUNDS if self.size < 512 * MIB else 2):
+            for name, operation in operations.items():
+                started = time.perf_counter()
+                operation()
+                best[name] = min(best[name], time.perf_counter() - started)
+        return best
+
+    def _chunks(self) -> Iterator[bytes]:
+        with self._path.open("rb", buffering=0) as file:
+            while chunk := file.read(MIB):
+                yield chunk
+
+    def _new_version(self) -> str:
+        self._number += 1
+        return f"{self._path.name}-{self._number}"
+
+    def _register(self) -> str:
+        wanted = spec(name="transfer", version=self._new_version(), artifact={"media_type": "application/octet-stream"})
+        return self._product.client.models.RegisterModel(registration(wanted, self._chunks())).model.id
+
+    def _upload(self) -> None:
+        client = self._product.client
+        upload = client.create_upload(name="transfer", version=self._new_version())
+        client.uploads.WriteUpload(writes(upload.id, 0, self._chunks()))
+        client.complete_upload(upload.id)
+
+    def _post(self) -> None:
+        head = "".join(
+            f'--{_BOUNDARY}\r\nContent-Disposition: form-data; name="{name}"\r\n\r\n{value}\r\n'
+            for name, value in (("name", "transfer"), ("version", self._new_version()))
+        ) + (
+            f'--{_BOUNDARY}\r\nContent-Disposition: form-data; name="file"; filename="model.zip"\r\n'
+            "Content-Type: application/zip\r\n\r\n"
+        )
+        tail = f"\r\n--{_BOUNDARY}--\r\n"
+        connection = http.client.HTTPConnection("127.0.0.1", self._product.rest_port, timeout=600)
+        connection.putrequest("POST", "/models")
+        connection.putheader("Content-Type", f"multipart/form-data; boundary={_BOUNDARY}")
+        connection.putheader("Content-Length", str(len(head) + self.size + len(tail)))
+        connection.endheaders(head.encode())
+        with self._path.open("rb") as file:
+            connection.sock.sendfile(file)
+        connection.send(tail.encode())
+        answer = connection.getresponse()
+        if answer.status != 201:
+            raise RuntimeError(f"{answer.status} {answer.read()!r}")
+        connection.close()
+
+    def _download(self, model_id: str) -> None:
+        request = artifact_service_pb2.DownloadArtifactRequest(model_id=model_id)
+        self._receive(message.chunk for message in self._product.client.artifacts.DownloadArtifact(request))
+
+    def _get(self, model_id: str) -> None:
+        connection = http.client.HTTPConnection("127.0.0.1", self._product.rest_port, timeout=600)
+        connection.request("GET", f"/models/{model_id}/files")
+        answer = connection.getresponse()
+        self._receive(iter(lambda: answer.read(MIB), b""))
+        connection.close()
+
+    def _receive(self, pieces: Iterator[bytes]) -> None:
+        """Takes what comes over the network: one thread writes what another one receives, as downloaders do."""
+        waiting: queue.Queue[bytes | None] = queue.Queue(8)
+        with futures.ThreadPoolExecutor(1) as writer:
+            written = writer.submit(self._write, iter(waiting.get, None))
+            for piece in pieces:
+                waiting.put(piece)
+            waiting.put(None)
+            written.result()
+
+    def _write(self, pieces: Iterable[bytes]) -> None:
+        """Writes into a file; embedded, with SHA-256 and fsync, as the copy does."""
+        digest = None if self._minio else hashlib.sha256()
+        size = 0
+        with self._received.open("wb", buffering=0) as file:
+            for piece in pieces:
+                if digest is not None:
+                    digest.update(piece)
+                size += file.write(piece)
+            if digest is not None:
+                os.fsync(file)
+        if size != self.size:
+            raise RuntimeError(f"{size} bytes came, not {self.size}")
+
+    def _put_without_us(self) -> None:
+        if self._minio is None:
+            self._write(self._chunks())
+        else:
+            self._minio.fput_object("baseline", "object", str(self._path))
+
+    def _get_without_us(self) -> None:
+        if self._minio is None:
+            self._write(self._chunks())
+        else:
+            self._minio.fget_object("baseline", "object", str(self._received))
+
+
+@contextmanager
+def empty_stream(chunk: int) -> Iterator[tuple[Callable[[Iterator[bytes]], Any], Callable[[int], Any]]]:
+    """A gRPC server that does nothing with bytes: gives a call that sends some, and one that receives so many."""
+
+    def swallow(requests: Iterator[bytes], _: grpc.ServicerContext) -> bytes:
+        for _request in requests:
+            pass
+        return b""
+
+    def give(request: bytes, _: grpc.ServicerContext) -> Iterator[bytes]:
+        piece = bytes(chunk)
+        for _number in range(int(request) // chunk):
+            yield piece
+
+    handlers: dict[str, grpc.RpcMethodHandler[Any, Any]] = {
+        "Up": grpc.stream_unary_rpc_method_handler(swallow),
+        "Down": grpc.unary_stream_rpc_method_handler(give),
+    }
+    server = grpc.server(futures.ThreadPoolExecutor(2))
+    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler("Empty", handlers),))
+    port = server.add_insecure_port("127.0.0.1:0")
+    server.start()
+    with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
+        up: Any = channel.stream_unary("/Empty/Up")
+        down: Any = channel.unary_stream("/Empty/Down")
+
+        def receive(size: int) -> None:
+            for _piece in down(str(size).encode()):
+                pass
+
+        yield up, receive
+    server.stop(None)
