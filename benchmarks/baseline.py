@@ -15,7 +15,7 @@ from concurrent import futures
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, LiteralString
 
 import grpc
 import psycopg
@@ -27,12 +27,28 @@ from sqlalchemy import Engine, event
 from benchmarks.load import LIST_FILTER, LIST_ORDER, model_id, substring
 from registry_service.bootstrap import Registry, open_registry
 from registry_service.config import Settings, load
-from registry_service.domain.aliases import Remark
 from registry_service.domain.models import ArtifactSpec, ModelFields, ModelSpec
-from registry_service.domain.promotion import Requirements
-from registry_service.services.aliasing import Expectation
 
 _THREADS = 32
+
+# What SetAlias sends after it has the model. Written out, as each statement needs what the one before it answered.
+_PROMOTION: tuple[LiteralString, ...] = (
+    """
+    INSERT INTO aliases (name, project_id, project_name, alias, revision)
+    VALUES (%(name)s, %(project_id)s, %(project_name)s, %(alias)s, 0) ON CONFLICT DO NOTHING RETURNING id AS alias_id
+    """,
+    "SELECT id AS alias_id FROM aliases WHERE id = %(alias_id)s FOR UPDATE",
+    """
+    INSERT INTO alias_moves (alias_id, revision, kind, model_id, version, sha256, time, actor, reason, request_id)
+    VALUES (%(alias_id)s, 1, 'set', %(model_id)s, %(version)s, %(sha256)s, clock_timestamp(), '', '', '')
+    """,
+    "UPDATE aliases SET model_id = %(model_id)s, revision = 1 WHERE id = %(alias_id)s",
+    """
+    INSERT INTO audit_events (actor, request_id, action, project_id, project_name, name, model_id, alias, reason, after)
+    VALUES ('', '', 'alias.set', %(project_id)s, %(project_name)s, %(name)s, %(model_id)s, %(alias)s, '',
+        jsonb_build_object('model_id', %(model_id)s::text, 'version', %(version)s::text, 'sha256', %(sha256)s::text))
+    """,
+)
 
 
 @dataclass(frozen=True)
@@ -108,7 +124,6 @@ class Recorder:
         )
         object_key = next(sent["object_key"] for _, sent in registration.statements if "object_key" in sent)
         registration = replace(registration, stand_ins=(*registration.stand_ins, object_key))
-        alias = uuid.uuid4().hex
         return {
             "get": self.record(lambda: cases.get_model(model_id(1)), model_id(1)),
             "first page": self.record(page("")),
@@ -118,18 +133,6 @@ class Recorder:
             ),
             "update": self.record(lambda: cases.update_model(model_id(1), {"score": time.time()}), model_id(1)),
             "register": registration,
-            "promote": self.record(
-                lambda: cases.set_alias(
-                    alias,
-                    model_id(1),
-                    expectation=Expectation(),
-                    requirements=Requirements(),
-                    remark=Remark(),
-                    validate_only=False,
-                ),
-                alias,
-                model_id(1),
-            ),
         }
 
 
@@ -142,11 +145,15 @@ class Handlers:
         self._folder = folder
         self._local = threading.local()
 
-    def _rows(self, operation: str, *values: object) -> list[dict[str, Any]]:
-        connection = getattr(self._local, "connection", None)
+    def _connection(self) -> psycopg.Connection[dict[str, Any]]:
+        """Returns the thread's own connection."""
+        connection: psycopg.Connection[dict[str, Any]] | None = getattr(self._local, "connection", None)
         if connection is None:
             connection = self._local.connection = psycopg.connect(**self._dsn, row_factory=dict_row, autocommit=True)
-        return self._recordings[operation].replay(connection, values)
+        return connection
+
+    def _rows(self, operation: str, *values: object) -> list[dict[str, Any]]:
+        return self._recordings[operation].replay(self._connection(), values)
 
     def get(self, request: model_service_pb2.GetModelRequest, _: object) -> model_service_pb2.GetModelResponse:
         """GetModel."""
@@ -178,8 +185,17 @@ class Handlers:
         return model_service_pb2.RegisterModelResponse(model=wanted.model)
 
     def promote(self, request: alias_service_pb2.SetAliasRequest, _: object) -> alias_service_pb2.SetAliasResponse:
-        """SetAlias."""
-        self._rows("promote", request.alias, request.model_id)
+        """SetAlias of an alias that is new."""
+        connection = self._connection()
+        with connection.transaction():
+            model = connection.execute("SELECT * FROM models WHERE id = %s FOR SHARE", (request.model_id,)).fetchone()
+            if model is None:
+                raise LookupError(request.model_id)
+            values = model | {"alias": request.alias, "model_id": request.model_id}
+            for statement in _PROMOTION:
+                cursor = connection.execute(statement, values)
+                if cursor.description is not None:
+                    values |= cursor.fetchone() or {}
         return alias_service_pb2.SetAliasResponse()
 
 

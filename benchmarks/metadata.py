@@ -1,9 +1,11 @@
 """Metadata: each operation at so many models, with so many clients, beside its bare equivalent."""
 
+import http.client
 import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -13,6 +15,7 @@ from modelregistry.v1 import model_service_pb2
 from sqlalchemy import Engine
 
 from benchmarks.load import LIST_FILTER, LIST_ORDER, Load, Measured, run
+from benchmarks.memory import PeakMemory
 from benchmarks.models import lay_down
 from benchmarks.results import Result
 from tests.products import Product, environment
@@ -22,6 +25,8 @@ from tests.waiting import eventually
 OPERATIONS = ("get", "first page", "deep page", "substring", "update", "register", "promote")
 _GOALS = {"get": 0.6}
 _DEPTH = 500
+_MIB = 2**20
+_MEMORY_GOAL = 250.0
 
 
 @dataclass
@@ -50,6 +55,7 @@ class Metadata:
                 for clients in self.clients:
                     yield self._compared(operation, models, clients, token, baseline)
         yield from self._rest(models)
+        yield self.whole_list()
 
     def growth(self, small: int, large: int) -> Iterator[Result]:
         """Compares the slowest calls at two numbers of models."""
@@ -117,6 +123,23 @@ class Metadata:
                     grpc_per_s=over_grpc.per_second,
                 )
 
+    def whole_list(self) -> Result:
+        """Takes the documented list, which has every model there is, and looks at the memory meanwhile."""
+        with PeakMemory(self.product) as memory:
+            started = time.perf_counter()
+            size = _read_all(self.product.rest_port, "/models")
+            seconds = time.perf_counter() - started
+        peaks = {name: peak / _MIB for name, peak in memory.peaks().items()}
+        return Result.of(
+            f"GET /models, all {self._laid_down:,} of them: memory",
+            max(peaks.values()) / _MEMORY_GOAL,
+            f"largest peak of a process, to {_MEMORY_GOAL:g} MiB",
+            at_most=1,
+            answer_mib=size / _MIB,
+            seconds=seconds,
+            **{f"{name.split()[-1]}_mib": peak for name, peak in peaks.items()},
+        )
+
     def _page_token(self) -> str:
         """The token of a page that is deep down, or as deep as there is one."""
         request = model_service_pb2.ListModelsRequest(filter=LIST_FILTER, order_by=LIST_ORDER, page_size=50)
@@ -154,6 +177,16 @@ def _figures(found: Measured) -> dict[str, float]:
         "p99_ms": found.p99,
         "errors": float(found.errors),
     }
+
+
+def _read_all(port: int, path: str) -> int:
+    """Gets a path, and returns how many bytes came."""
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=600)
+    connection.request("GET", path)
+    answer = connection.getresponse()
+    size = sum(map(len, iter(lambda: answer.read(_MIB), b"")))
+    connection.close()
+    return size
 
 
 def listens(port: int) -> bool:

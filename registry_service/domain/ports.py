@@ -184,6 +184,9 @@ class Database(Protocol):
     def transaction(self) -> AbstractContextManager[Transaction]:
         """Begins one; it is committed at the end of the block, or rolled back by an exception."""
 
+    def reading(self) -> AbstractContextManager[Transaction]:
+        """Gives something cheaper, to read one thing: nothing can be changed, nor two reads relied on to agree."""
+
     def wakes(self, event: threading.Event) -> AbstractContextManager[None]:
         """Sets the event whenever the log of changes may have grown, until the end of the block.
 

@@ -38,7 +38,7 @@ class GetModel:
 
     def __call__(self, model_id: str) -> Model:
         """Returns the model (`ModelNotFoundError`)."""
-        with self.database.transaction() as transaction:
+        with self.database.reading() as transaction:
             return transaction.models.get(model_id)
 
 
@@ -59,7 +59,7 @@ class ListModels:
         query = (filter, order_by)
         after = decode_page_token(token, query, sort_kinds(order))
         node = filters.parse(filter)
-        with self.database.transaction() as transaction:
+        with self.database.reading() as transaction:
             page = transaction.models.list(ListQuery(filter=node, order=order, after=after, limit=limit))
         if not page.more:
             return page.models, ""
@@ -85,7 +85,7 @@ class FindModels:
             query = ListQuery(
                 filter=node, order=(OrderField("id", descending=False),), after=after, limit=MAX_PAGE_SIZE
             )
-            with self.database.transaction() as transaction:
+            with self.database.reading() as transaction:
                 page = transaction.models.list(query)
             if page.models:
                 yield page.models
@@ -114,7 +114,7 @@ class ReadArtifact:
         for name, number in (("read_offset", offset), ("read_limit", limit)):
             if number < 0:
                 raise InvalidArgumentError.of(name, "must not be negative.")
-        with self.database.transaction() as transaction:
+        with self.database.reading() as transaction:
             model = transaction.models.get(model_id)
         size = model.artifact.size
         if offset > size:
@@ -161,7 +161,7 @@ class VerifyArtifact:
 
     def __call__(self, model_id: str) -> Verification:
         """Reads all stored bytes (`ModelNotFoundError`; damage is a result)."""
-        with self.database.transaction() as transaction:
+        with self.database.reading() as transaction:
             model = transaction.models.get(model_id)
         digest = hashlib.sha256()
         size = 0
@@ -192,7 +192,7 @@ class ListArtifactFiles:
         limit = page_size(size, default=MAX_PAGE_SIZE)
         start = decode_page_token(token, (model_id,), (int,))
         first = start[0] if start is not None and isinstance(start[0], int) else 0
-        with self.database.transaction() as transaction:
+        with self.database.reading() as transaction:
             artifact = transaction.models.get(model_id).artifact
         with open_archive(
             self.store,
@@ -221,7 +221,7 @@ class ReadArtifactFile:
             NotAnArchiveError: The artifact, or the member, cannot be read.
             ArtifactFileNotFoundError: There is no such member.
         """
-        with self.database.transaction() as transaction:
+        with self.database.reading() as transaction:
             artifact = transaction.models.get(model_id).artifact
         with ExitStack() as stack:
             archive = stack.enter_context(

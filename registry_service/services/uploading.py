@@ -84,32 +84,59 @@ class GetUpload:
             return transaction.uploads.get(upload_id)
 
 
-class DigestCache:
-    """SHA-256 of the uploads of which this process has seen every byte, so that they need not be read again.
+class SeenBytes:
+    """What remains of the bytes of an upload, from the first on, once they have passed."""
+
+    def __init__(self) -> None:
+        self.size = 0
+        self.head = b""
+        """The first HEAD_BYTES."""
+        self._hash = hashlib.sha256()
+
+    def add(self, piece: bytes) -> None:
+        """Takes the next bytes."""
+        self.size += len(piece)
+        self._hash.update(piece)
+        if len(self.head) < HEAD_BYTES:
+            self.head += piece[: HEAD_BYTES - len(self.head)]
+
+    def sha256(self) -> str:
+        """Returns their SHA-256 in hexadecimal."""
+        return self._hash.hexdigest()
+
+    def copy(self) -> "SeenBytes":
+        """Returns another, to go on from here."""
+        other = SeenBytes()
+        other.size, other.head, other._hash = self.size, self.head, self._hash.copy()
+        return other
+
+
+class SeenUploads:
+    """The uploads of which this process has seen every byte, so that they need not be read again to be hashed.
 
     Knowing nothing is no harm: other processes, and this one after a restart, read.
     """
 
     def __init__(self, most: int = 1024) -> None:
         self._most = most
-        self._known: OrderedDict[str, tuple[int, hashlib._Hash]] = OrderedDict()
+        self._seen: OrderedDict[str, SeenBytes] = OrderedDict()
         self._lock = threading.Lock()
 
-    def of(self, upload_id: str, size: int) -> "hashlib._Hash | None":
-        """Returns what the first `size` bytes of an upload have, to go on from; None where that is not known."""
+    def of(self, upload_id: str, size: int) -> SeenBytes | None:
+        """Returns what is known of the first `size` bytes of an upload, to go on from; None where that is not all."""
         if size == 0:
-            return hashlib.sha256()
+            return SeenBytes()
         with self._lock:
-            known_size, digest = self._known.get(upload_id, (0, None))
-            return digest.copy() if digest is not None and known_size == size else None
+            seen = self._seen.get(upload_id)
+            return seen.copy() if seen is not None and seen.size == size else None
 
-    def keep(self, upload_id: str, size: int, digest: "hashlib._Hash") -> None:
+    def keep(self, upload_id: str, seen: SeenBytes) -> None:
         """Keeps it, and forgets the oldest of too many."""
         with self._lock:
-            self._known[upload_id] = (size, digest)
-            self._known.move_to_end(upload_id)
-            if len(self._known) > self._most:
-                self._known.popitem(last=False)
+            self._seen[upload_id] = seen
+            self._seen.move_to_end(upload_id)
+            if len(self._seen) > self._most:
+                self._seen.popitem(last=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +147,7 @@ class WriteUpload:
     store: ArtifactStore
     discard: DiscardObject
     policy: Policy
-    digests: DigestCache
+    seen: SeenUploads
 
     def __call__(self, upload_id: str, offset: int, pieces: Iterable[bytes]) -> Upload:
         """Returns the upload as it stands afterwards.
@@ -154,10 +181,10 @@ class _Writer:
         self._store = use_case.store
         self._discard = use_case.discard
         self._policy = use_case.policy
-        self._digests = use_case.digests
+        self._uploads_seen = use_case.seen
         self.upload = upload
         self._size = upload.committed_size
-        self._digest = self._digests.of(upload.id, upload.committed_size)
+        self._seen = self._uploads_seen.of(upload.id, upload.committed_size)
         self._buffer = bytearray()
         self._sender = ThreadPoolExecutor(1, thread_name_prefix="part-sender")
         self._sending: Future[None] | None = None
@@ -175,8 +202,8 @@ class _Writer:
                 return
             self._settle()
             self._commit_tail()
-        if self._digest is not None and self.upload.committed_size == self._size:
-            self._digests.keep(self.upload.id, self._size, self._digest)
+        if self._seen is not None and self._seen.size == self.upload.committed_size:
+            self._uploads_seen.keep(self.upload.id, self._seen)
 
     def write(self, piece: bytes) -> None:
         declared = self.upload.spec.artifact.size
@@ -187,8 +214,8 @@ class _Writer:
             raise OutOfRangeError(f"More than the declared {declared} bytes came.", declared_size=str(declared))
         self._size = size
         self._buffer += piece
-        if self._digest is not None:
-            self._digest.update(piece)
+        if self._seen is not None:
+            self._seen.add(piece)
         while len(self._buffer) >= self._store.part_size:
             self._send(self._store.part_size)
         if self._size == declared and self._buffer:
@@ -288,7 +315,7 @@ class CompleteUpload:
     store: ArtifactStore
     discard: DiscardObject
     policy: Policy
-    digests: DigestCache
+    seen: SeenUploads
 
     def __call__(self, upload_id: str, sha256: str = "") -> Model:
         """Returns the model; of an upload that is completed already, the model that it became.
@@ -361,20 +388,15 @@ class CompleteUpload:
 
     def _digest(self, upload: Upload) -> tuple[str, bytes]:
         """Returns the SHA-256 of the object, and its first HEAD_BYTES."""
-        known = self.digests.of(upload.id, upload.committed_size)
-        if known is not None:
-            return known.hexdigest(), b"".join(self.store.read(upload.object_key, 0, HEAD_BYTES))
-        # Read anew, as no process may have seen all the bytes.
-        digest = hashlib.sha256()
-        head = b""
-        size = 0
-        for piece in self.store.read(upload.object_key):
-            digest.update(piece)
-            head = head or piece[:HEAD_BYTES]  # pieces are larger, but for the last
-            size += len(piece)
-        if size != upload.committed_size:
-            raise ArtifactLostError
-        return digest.hexdigest(), head
+        seen = self.seen.of(upload.id, upload.committed_size)
+        if seen is None:
+            # Read anew, as no process may have seen all the bytes.
+            seen = SeenBytes()
+            for piece in self.store.read(upload.object_key):
+                seen.add(piece)
+            if seen.size != upload.committed_size:
+                raise ArtifactLostError
+        return seen.sha256(), seen.head
 
 
 @dataclass(frozen=True, slots=True)

@@ -34,8 +34,8 @@ from registry_service.services.uploading import (
     CancelUpload,
     CompleteUpload,
     CreateUpload,
-    DigestCache,
     GetUpload,
+    SeenUploads,
     WriteUpload,
 )
 from registry_service.services.watching import WatchModels
@@ -84,7 +84,7 @@ class UseCases:
         """Wires the use cases to a database, an artifact store, and a Geti where there is one."""
         discard = DiscardObject(database, store)
         register_model = RegisterModel(database, store, discard, policy)
-        digests = DigestCache()
+        seen = SeenUploads()
         return cls(
             register_model=register_model,
             get_model=GetModel(database),
@@ -98,9 +98,9 @@ class UseCases:
             list_descendants=ListDescendants(database),
             get_model_manifest=GetModelManifest(database, store, policy),
             create_upload=CreateUpload(database, policy),
-            write_upload=WriteUpload(database, store, discard, policy, digests),
+            write_upload=WriteUpload(database, store, discard, policy, seen),
             get_upload=GetUpload(database),
-            complete_upload=CompleteUpload(database, store, discard, policy, digests),
+            complete_upload=CompleteUpload(database, store, discard, policy, seen),
             cancel_upload=CancelUpload(database, discard),
             read_artifact=ReadArtifact(database, store),
             verify_artifact=VerifyArtifact(database, store),

@@ -333,6 +333,9 @@ class TestWriters:
             def wakes(self, event: threading.Event) -> AbstractContextManager[None]:
                 return parts.database.wakes(event)
 
+            def reading(self) -> AbstractContextManager[Transaction]:
+                return parts.database.reading()
+
             @contextmanager
             def transaction(self) -> Iterator[Transaction]:
                 before = registry.count("upload_parts")

@@ -1,12 +1,15 @@
 """Connections to Postgres, and the one place where its errors become the domain's."""
 
 import logging
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from sqlalchemy import URL, Engine, create_engine
-from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
+from sqlalchemy import URL, Engine, create_engine, event
+from sqlalchemy.engine.interfaces import DBAPIConnection
+from sqlalchemy.exc import DBAPIError, DisconnectionError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
+from sqlalchemy.pool import ConnectionPoolEntry
 
 from registry_service.domain.errors import AbortedError, DatabaseUnavailableError, QueryTooSlowError
 
@@ -14,6 +17,7 @@ logger = logging.getLogger(__name__)
 
 _CONNECT_TIMEOUT = 3
 _POOL_TIMEOUT = 10
+_TRUSTED_SECONDS = 1.0
 # Deadlock, serialization failure: the loser may simply try again.
 _RETRYABLE = {"40001", "40P01"}
 # Read-only transaction (a failover is under way), server shutting down or starting.
@@ -34,7 +38,7 @@ def make_engine(
 ) -> Engine:
     """Makes the pool of connections; connects nowhere yet."""
     timeout = int(statement_timeout_seconds * 1000)
-    return create_engine(
+    engine = create_engine(
         URL.create("postgresql+psycopg", username=user, password=password or None, database=database),
         connect_args={
             "host": host,
@@ -55,11 +59,34 @@ def make_engine(
         pool_size=pool_size,
         max_overflow=0,
         pool_timeout=_POOL_TIMEOUT,
-        pool_pre_ping=True,
         pool_recycle=1800,
         # Statements' parameters are clients' data, which has no place in a log.
         hide_parameters=True,
     )
+    _check_idle_connections(engine)
+    return engine
+
+
+def _check_idle_connections(engine: Engine) -> None:
+    """Replaces connections that broke while nobody used them.
+
+    As `pool_pre_ping` does, which asks each time, another round trip for every
+    call: one that was well a moment ago is taken as it is.
+    """
+
+    def note(_connection: DBAPIConnection | None, record: ConnectionPoolEntry) -> None:
+        record.info["idle_since"] = time.monotonic()
+
+    def check(connection: DBAPIConnection, record: ConnectionPoolEntry, _proxy: object) -> None:
+        if time.monotonic() - record.info.get("idle_since", time.monotonic()) < _TRUSTED_SECONDS:
+            return
+        try:
+            engine.dialect.do_ping(connection)
+        except engine.dialect.loaded_dbapi.Error as error:
+            raise DisconnectionError from error
+
+    event.listen(engine, "checkin", note)
+    event.listen(engine, "checkout", check)
 
 
 @contextmanager

@@ -70,6 +70,8 @@ class SqlDatabase:
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
+        # The same connections; what reads one thing needs no BEGIN and no COMMIT, each a round trip.
+        self._reading = engine.execution_options(isolation_level="AUTOCOMMIT")
         self._signal = ChangeSignal(engine)
 
     @contextmanager
@@ -79,6 +81,12 @@ class SqlDatabase:
             transaction = SqlTransaction(connection)
             yield transaction
             transaction.events.write()
+
+    @contextmanager
+    def reading(self) -> Iterator[Transaction]:
+        """See the port."""
+        with domain_errors(), self._reading.connect() as connection:
+            yield SqlTransaction(connection)
 
     def wakes(self, event: threading.Event) -> AbstractContextManager[None]:
         """See the port."""

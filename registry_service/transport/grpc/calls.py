@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import grpc
+from google.api import httpbody_pb2
 from modelregistry.v1 import model_service_pb2, upload_service_pb2
 
 from registry_service import logs
@@ -58,6 +59,7 @@ _HTTP_BODY_STREAMS = {
 _CHUNKS_IN = {
     f"{_PACKAGE}ModelService/RegisterModel": model_service_pb2.RegisterModelRequest.CHUNK_FIELD_NUMBER,
     f"{_PACKAGE}UploadService/WriteUpload": upload_service_pb2.WriteUploadRequest.DATA_FIELD_NUMBER,
+    f"{_PACKAGE}DocumentedRestService/RegisterModel": httpbody_pb2.HttpBody.DATA_FIELD_NUMBER,
 }
 _CHUNKS_OUT = _HTTP_BODY_STREAMS | {f"{_PACKAGE}ArtifactService/DownloadArtifact"}
 

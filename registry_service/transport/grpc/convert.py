@@ -1,6 +1,6 @@
 """Messages to the domain's objects, and back."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -526,5 +526,27 @@ def json_of(message: struct_pb2.Value) -> Json:
 def value_message(value: Json) -> struct_pb2.Value:
     """Returns a JSON value as a message."""
     message = struct_pb2.Value()
-    ParseDict(value, message)  # type: ignore[arg-type]  # its stub knows of objects only
+    _set_value(message, value)
     return message
+
+
+def _set_value(message: struct_pb2.Value, value: Json) -> None:
+    """Does what json_format.ParseDict does, in a fraction of its time."""
+    match value:
+        case None:
+            message.null_value = struct_pb2.NULL_VALUE
+        case bool():
+            message.bool_value = value
+        case str():
+            message.string_value = value
+        case int() | float():
+            message.number_value = value
+        case Mapping():
+            message.struct_value.SetInParent()
+            fields = message.struct_value.fields
+            for key, item in value.items():
+                _set_value(fields[key], item)
+        case _:
+            message.list_value.SetInParent()
+            for item in value:
+                _set_value(message.list_value.values.add(), item)

@@ -89,9 +89,16 @@ class DocumentedRestServicer(documented_rest_service_pb2_grpc.DocumentedRestServ
         self._streams = streams
 
     @_unary
-    def RegisterModel(self, request_iterator: Iterator[httpbody_pb2.HttpBody], context: grpc.ServicerContext) -> Answer:
+    def RegisterModel(
+        self, request_iterator: Iterator[httpbody_pb2.HttpBody | memoryview], context: grpc.ServicerContext
+    ) -> Answer:
         first = next(request_iterator, httpbody_pb2.HttpBody())
-        chunks = (message.data for message in chain((first,), request_iterator))
+        if isinstance(first, memoryview):
+            first = httpbody_pb2.HttpBody(data=bytes(first))
+        chunks = (
+            bytes(message) if isinstance(message, memoryview) else message.data
+            for message in chain((first,), request_iterator)
+        )
         model = Registration(self._use_cases.register_model, lambda: expect_client(context)).run(
             first.content_type, chunks
         )

@@ -28,7 +28,7 @@ class _End:
     """The end of a part."""
 
 
-_Event = PartHeader | bytes | _End
+_Event = PartHeader | memoryview | _End
 
 
 class MultipartReader:
@@ -81,8 +81,8 @@ class MultipartReader:
     def data(self) -> Iterator[bytes]:
         """Yields the bytes of the part at hand."""
         while (event := self._next()) is not None:
-            if isinstance(event, bytes):
-                yield event
+            if isinstance(event, memoryview):
+                yield event  # type: ignore[misc]  # whoever takes bytes here takes any buffer
             else:
                 return
         raise RestError(answers.BROKEN_BODY)
@@ -143,7 +143,7 @@ class MultipartReader:
         )
 
     def _on_part_data(self, data: bytes, start: int, end: int) -> None:
-        self._events.append(data[start:end])
+        self._events.append(memoryview(data)[start:end])
 
     def _on_end(self) -> None:
         self._ended = True
