@@ -42,7 +42,8 @@ class ArtifactStore(Protocol):
     Callers: pass only keys that this module makes; count and hash the bytes.
     Every method raises `ArtifactStoreUnavailableError` when the store does not
     answer in time, after its own bounded retries. All are safe to call from
-    several threads; writing one key from two at a time is undefined.
+    several threads; writing one key from two at a time is undefined, but for
+    different parts of one object.
     """
 
     part_size: int

@@ -9,15 +9,17 @@ ledger knows it before it is written.
 import hashlib
 import threading
 import uuid
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from collections.abc import Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextvars import copy_context
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Self
 
 from registry_service.domain.artifact_store import ArtifactStore, Part, new_object_key
 from registry_service.domain.errors import (
+    AbortedError,
     ArtifactLostError,
     ArtifactMismatchError,
     ArtifactTooLargeError,
@@ -32,6 +34,9 @@ from registry_service.services.introspection import HEAD_BYTES, introspect
 from registry_service.services.policy import Policy
 from registry_service.services.registering import check_archive, new_model
 from registry_service.services.sweeping import DiscardObject, doom_upload
+
+# Of one upload: while the bytes of the next part come, one is stored and one is committed.
+_PARTS_UNDER_WAY = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,7 +175,7 @@ class WriteUpload:
 
 
 class _Writer:
-    """Turns pieces into parts and a tail; one part is on its way while the bytes of the next one come.
+    """Turns pieces into parts and a tail; parts are on their way while the bytes of the next one come.
 
     A context manager: commits what does not fill a part at the end of the block,
     however that ends.
@@ -185,22 +190,27 @@ class _Writer:
         self.upload = upload
         self._size = upload.committed_size
         self._seen = self._uploads_seen.of(upload.id, upload.committed_size)
-        self._buffer = bytearray()
-        self._sender = ThreadPoolExecutor(1, thread_name_prefix="part-sender")
-        self._sending: Future[None] | None = None
+        self._held: deque[memoryview] = deque()
+        self._held_size = 0
+        self._sent_size = upload.parts_size
+        self._sent_parts = len(upload.parts)
+        self._senders = ThreadPoolExecutor(_PARTS_UNDER_WAY, thread_name_prefix="part-sender")
+        self._committer = ThreadPoolExecutor(1, thread_name_prefix="part-committer")
+        self._sending: deque[Future[None]] = deque()
         self._in_doubt = False
-        """Whether a part before the buffer's bytes was not committed, or nobody knows."""
+        """Whether a part before the held bytes was not committed, or nobody knows."""
         if upload.tail_key is not None:
-            self._buffer += read_tail(self._store, upload)
+            self._hold(read_tail(self._store, upload))
 
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *_: object) -> None:
-        with self._sender:
-            if self._in_doubt:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        with self._committer, self._senders:
+            if self._in_doubt and kind is not None:
                 return
-            self._settle()
+            while self._sending:
+                self._settle()
             self._commit_tail()
         if self._seen is not None and self._seen.size == self.upload.committed_size:
             self._uploads_seen.keep(self.upload.id, self._seen)
@@ -213,44 +223,68 @@ class _Writer:
         if declared is not None and size > declared:
             raise OutOfRangeError(f"More than the declared {declared} bytes came.", declared_size=str(declared))
         self._size = size
-        self._buffer += piece
+        self._hold(piece)
         if self._seen is not None:
             self._seen.add(piece)
-        while len(self._buffer) >= self._store.part_size:
+        while self._held_size >= self._store.part_size:
             self._send(self._store.part_size)
-        if self._size == declared and self._buffer:
-            self._send(len(self._buffer))  # the last part may be short
+        if self._size == declared and self._held_size:
+            self._send(self._held_size)  # the last part may be short
+
+    def _hold(self, piece: bytes) -> None:
+        self._held.append(memoryview(piece))
+        self._held_size += len(piece)
+
+    def _take(self, size: int) -> bytes:
+        """Returns the first of the held bytes, and lets go of them."""
+        taken = []
+        missing = size
+        while missing:
+            piece = self._held.popleft()
+            if len(piece) > missing:
+                self._held.appendleft(piece[missing:])
+            taken.append(piece[:missing])
+            missing -= len(taken[-1])
+        self._held_size -= size
+        return b"".join(taken)
 
     def _send(self, size: int) -> None:
-        """Hands the first bytes of the buffer over to be stored and committed as the next part."""
-        data = bytes(memoryview(self._buffer)[:size])
-        del self._buffer[:size]
-        self._settle()
-        self._sending = self._sender.submit(copy_context().run, self._commit_part, data)
+        """Hands the first of the held bytes over to be stored and then committed as the next part."""
+        data = self._take(size)
+        handle = self.upload.handle or self._begin()
+        self._sent_parts += 1
+        store_part = partial(
+            self._store.write_part,
+            self.upload.object_key,
+            handle,
+            number=self._sent_parts,
+            offset=self._sent_size,
+            data=data,
+        )
+        self._sent_size += size
+        stored = self._senders.submit(copy_context().run, store_part)
+        self._sending.append(self._committer.submit(copy_context().run, self._commit_part, handle, stored))
+        while len(self._sending) >= _PARTS_UNDER_WAY:
+            self._settle()
 
     def _settle(self) -> None:
-        """Waits for the part that is on its way, and raises what went wrong with it."""
-        sending, self._sending = self._sending, None
-        if sending is not None:
-            try:
-                sending.result()
-            except BaseException:
-                self._in_doubt = True
-                raise
+        """Waits for the oldest part that is on its way, and raises what went wrong with it."""
+        self._sending.popleft().result()
 
-    def _commit_part(self, data: bytes) -> None:
-        """Stores a part and commits it; the tail, whose bytes it begins with, is then no longer needed."""
-        handle = self.upload.handle or self._begin()
-        upload = self.upload
-        offset = upload.parts_size
+    def _commit_part(self, handle: str, stored: Future[Part]) -> None:
+        """Commits a part as soon as it is stored; the tail, whose bytes it begins with, is then no longer needed."""
+        if self._in_doubt:
+            raise AbortedError("A part before this one was not committed.")
         try:
-            part = self._store.write_part(
-                upload.object_key, handle, number=len(upload.parts) + 1, offset=offset, data=data
-            )
+            part = stored.result()
+            self._commit(part.offset + part.size, handle=handle, part=part, tail_key=None)
         except ArtifactLostError:
-            _expect_newest(self._database, upload)
+            self._in_doubt = True
+            _expect_newest(self._database, self.upload)
             raise
-        self._commit(offset + part.size, handle=handle, part=part, tail_key=None)
+        except BaseException:
+            self._in_doubt = True
+            raise
 
     def _begin(self) -> str:
         """Begins the object, and commits its handle, while nobody else can take over or remove the upload."""
@@ -280,8 +314,8 @@ class _Writer:
         with self._database.transaction() as transaction:
             transaction.objects.lease(key, self._policy.registration_lease)
         try:
-            self._store.put(key, bytes(self._buffer))
-            self._commit(upload.parts_size + len(self._buffer), handle=upload.handle, part=None, tail_key=key)
+            self._store.put(key, self._take(self._held_size))
+            self._commit(self._size, handle=upload.handle, part=None, tail_key=key)
         except BaseException:
             self._discard.now_or_later(key)
             raise

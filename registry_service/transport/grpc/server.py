@@ -121,6 +121,7 @@ class RegistryServer:
                 ("grpc.absolute_max_metadata_size", _MAX_METADATA_BYTES),
                 # Its guesses at the bandwidth buffer 7 to 22 MiB of every stalled upload.
                 ("grpc.http2.bdp_probe", 0),
+                ("grpc.http2.lookahead_bytes", 2 * 1024 * 1024),
                 # A peer that vanished is noticed without its help.
                 ("grpc.keepalive_time_ms", 30_000),
                 ("grpc.keepalive_timeout_ms", 10_000),
