@@ -48,7 +48,7 @@ from registry_service.domain.errors import (
 )
 from registry_service.domain.events import Action, Change
 from registry_service.domain.family import MAX_ANCESTRY_LINKS, Link, cycle_through
-from registry_service.domain.listing import ListQuery, Page, SortValue
+from registry_service.domain.listing import SORTABLE_FIELDS, ListQuery, Page, SortValue
 from registry_service.domain.models import Lineage, Model, ModelFields, ModelSpec, is_same
 from registry_service.domain.ports import Transaction
 from registry_service.domain.uploads import Upload, UploadState
@@ -169,20 +169,27 @@ class SqlModelRepository:
     def list(self, query: ListQuery) -> Page:
         """See the port."""
         descending = [field.descending for field in query.order]
+        keys = _sort_keys(query)
 
         def order(table: FromClause) -> list[ColumnElement[Any]]:
-            keys = _sort_keys(query, table)
-            return [key.desc() if down else key.asc() for key, down in zip(keys, descending, strict=True)]
+            labelled = [table.c[_KEYS[i]] for i in range(len(keys))]
+            return [key.desc() if down else key.asc() for key, down in zip(labelled, descending, strict=True)]
 
-        # One more than asked for tells whether there are more.
-        rows_wanted = select(*_LISTED).order_by(*order(_models)).limit(query.limit + 1)
+        # One more than asked for tells whether there are more. No more columns than it takes to find the page:
+        # SQLAlchemy copies those of a subquery each time.
+        wanted = select(
+            _models.c.id.label("found_id"),
+            _models.c.metadata_bytes,
+            *(key.label(name) for key, name in zip(keys, _KEYS, strict=False)),
+        )
         if query.filter is not None:
-            rows_wanted = rows_wanted.where(where(query.filter, _models))
+            wanted = wanted.where(where(query.filter, _models))
         if query.lineage is not None:
-            rows_wanted = rows_wanted.where(_is_of(query.lineage))
+            wanted = wanted.where(_is_of(query.lineage))
         if query.after is not None:
-            rows_wanted = rows_wanted.where(_after(_sort_keys(query, _models), descending, _prefixed(query)))
-        candidates = rows_wanted.subquery("candidates")
+            wanted = wanted.where(_after(keys, descending, _prefixed(query)))
+        sorted_keys = [key.desc() if down else key.asc() for key, down in zip(keys, descending, strict=True)]
+        candidates = wanted.order_by(*sorted_keys).limit(query.limit + 1).subquery("candidates")
         # The database adds up the sizes, so that no more than a page ever gets here.
         sized = select(
             candidates,
@@ -190,7 +197,8 @@ class SqlModelRepository:
             func.count().over().label("found"),
         ).subquery("sized")
         page = (
-            select(sized)
+            select(*_LISTED, sized.c.found)
+            .join_from(sized, _models, _models.c.id == sized.c.found_id)
             .where(sized.c.bytes_so_far - sized.c.metadata_bytes < query.max_bytes)
             .order_by(*order(sized))
             .limit(query.limit)
@@ -339,6 +347,8 @@ def _links(found: CursorResult[Any]) -> Sequence[Link]:
     return [Link(row.id, parent) for row in found for parent in row.parents or ()]
 
 
+# What a listing is ordered by, as columns of a subquery.
+_KEYS = [f"key_{number}" for number in range(len(SORTABLE_FIELDS))]
 _LISTED = [column for column in _models.c if column.name != "schema"]
 _MODEL = select(_models).where(_models.c.id == bindparam("id"))
 _LOCKED_MODEL = _MODEL.with_for_update()
@@ -373,8 +383,8 @@ _ANCESTRY = text(f"""
 """)  # noqa: S608 - the number is ours
 
 
-def _sort_keys(query: ListQuery, table: FromClause) -> list[ColumnElement[Any]]:
-    return [tables.sort_expression(field.name, table) for field in query.order]
+def _sort_keys(query: ListQuery) -> list[ColumnElement[Any]]:
+    return [tables.sort_expression(field.name) for field in query.order]
 
 
 def _prefixed(query: ListQuery) -> Sequence[SortValue]:
