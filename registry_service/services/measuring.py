@@ -8,16 +8,40 @@ from registry_service.domain.models import ArtifactSpec
 from registry_service.services.introspection import HEAD_BYTES
 
 
-class Measure:
-    """Counts and hashes the bytes of an artifact as they pass, keeps the first, and refuses too many at once."""
+class SeenBytes:
+    """What remains of bytes, from the first on, once they have passed: how many, the first, and their SHA-256."""
 
-    def __init__(self, spec: ArtifactSpec, max_bytes: int) -> None:
+    def __init__(self) -> None:
+        self.size = 0
         self.head = b""
         """The first HEAD_BYTES."""
+        self._hash = hashlib.sha256()
+
+    def add(self, piece: bytes) -> None:
+        """Takes the next bytes."""
+        self.size += len(piece)
+        self._hash.update(piece)
+        if len(self.head) < HEAD_BYTES:
+            self.head += piece[: HEAD_BYTES - len(self.head)]
+
+    def sha256(self) -> str:
+        """Returns their SHA-256 in hexadecimal."""
+        return self._hash.hexdigest()
+
+    def copy(self) -> "SeenBytes":
+        """Returns another, to go on from here."""
+        other = SeenBytes()
+        other.size, other.head, other._hash = self.size, self.head, self._hash.copy()
+        return other
+
+
+class Measure:
+    """Looks at the bytes of an artifact as they pass, and refuses too many at once."""
+
+    def __init__(self, spec: ArtifactSpec, max_bytes: int) -> None:
+        self.seen = SeenBytes()
         self._spec = spec
         self._max_bytes = max_bytes
-        self._hash = hashlib.sha256()
-        self.size = 0
 
     def of(self, pieces: Iterable[bytes]) -> Iterator[bytes]:
         """Hands the pieces on.
@@ -27,14 +51,12 @@ class Measure:
             ArtifactMismatchError: There are more than were declared.
         """
         for piece in pieces:
-            self.size += len(piece)
-            if self.size > self._max_bytes:
+            size = self.seen.size + len(piece)
+            if size > self._max_bytes:
                 raise ArtifactTooLargeError(self._max_bytes)
-            if self._spec.size is not None and self.size > self._spec.size:
+            if self._spec.size is not None and size > self._spec.size:
                 raise ArtifactMismatchError.of("artifact.size", f"more than the declared {self._spec.size} bytes came.")
-            self._hash.update(piece)
-            if len(self.head) < HEAD_BYTES:
-                self.head += piece[: HEAD_BYTES - len(self.head)]
+            self.seen.add(piece)
             yield piece
 
     def sha256(self) -> str:
@@ -44,13 +66,13 @@ class Measure:
             ArtifactMismatchError: Size or digest differ.
             InvalidArgumentError: Nothing came.
         """
-        if self.size == 0:
+        if self.seen.size == 0:
             raise InvalidArgumentError.of("artifact", "must not be empty.")
-        if self._spec.size is not None and self.size != self._spec.size:
+        if self._spec.size is not None and self.seen.size != self._spec.size:
             raise ArtifactMismatchError.of(
-                "artifact.size", f"{self.size} bytes came, not the declared {self._spec.size}."
+                "artifact.size", f"{self.seen.size} bytes came, not the declared {self._spec.size}."
             )
-        digest = self._hash.hexdigest()
+        digest = self.seen.sha256()
         if self._spec.sha256 and digest != self._spec.sha256:
             raise ArtifactMismatchError.of(
                 "artifact.sha256", f"the bytes that came have {digest}, not the declared {self._spec.sha256}."

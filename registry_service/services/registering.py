@@ -125,8 +125,8 @@ class StagedArtifact:
         measure = Measure(spec, self._use_case.policy.artifact_max_bytes)
         self._use_case.store.write(self.key, measure.of(self._holding_lease(pieces)))
         self._sha256 = measure.sha256()
-        self._head = measure.head
-        self.size = measure.size
+        self._head = measure.seen.head
+        self.size = measure.seen.size
 
     def hold(self) -> None:
         """Renews the lease when it is time; called again and again by whoever waits for more of the request.

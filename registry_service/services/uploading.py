@@ -6,7 +6,6 @@ does not fill a part is an object of its own, under a new key each time; the
 ledger knows it before it is written.
 """
 
-import hashlib
 import threading
 import uuid
 from collections import OrderedDict, deque
@@ -30,7 +29,8 @@ from registry_service.domain.errors import (
 from registry_service.domain.models import Model, ModelSpec, checked_sha256, checked_spec, utc_now
 from registry_service.domain.ports import Database
 from registry_service.domain.uploads import Upload, UploadState
-from registry_service.services.introspection import HEAD_BYTES, introspect
+from registry_service.services.introspection import introspect
+from registry_service.services.measuring import SeenBytes
 from registry_service.services.policy import Policy
 from registry_service.services.registering import check_archive, new_model
 from registry_service.services.sweeping import DiscardObject, doom_upload
@@ -87,33 +87,6 @@ class GetUpload:
         """Returns the upload (`UploadNotFoundError`)."""
         with self.database.transaction() as transaction:
             return transaction.uploads.get(upload_id)
-
-
-class SeenBytes:
-    """What remains of the bytes of an upload, from the first on, once they have passed."""
-
-    def __init__(self) -> None:
-        self.size = 0
-        self.head = b""
-        """The first HEAD_BYTES."""
-        self._hash = hashlib.sha256()
-
-    def add(self, piece: bytes) -> None:
-        """Takes the next bytes."""
-        self.size += len(piece)
-        self._hash.update(piece)
-        if len(self.head) < HEAD_BYTES:
-            self.head += piece[: HEAD_BYTES - len(self.head)]
-
-    def sha256(self) -> str:
-        """Returns their SHA-256 in hexadecimal."""
-        return self._hash.hexdigest()
-
-    def copy(self) -> "SeenBytes":
-        """Returns another, to go on from here."""
-        other = SeenBytes()
-        other.size, other.head, other._hash = self.size, self.head, self._hash.copy()
-        return other
 
 
 class SeenUploads:
