@@ -163,8 +163,7 @@ class _Writer:
         self.upload = upload
         self._size = upload.committed_size
         self._seen = self._uploads_seen.of(upload.id, upload.committed_size)
-        self._held: deque[memoryview] = deque()
-        self._held_size = 0
+        self._buffer = bytearray()
         self._sent_size = upload.parts_size
         self._sent_parts = len(upload.parts)
         self._senders = ThreadPoolExecutor(_PARTS_UNDER_WAY, thread_name_prefix="part-sender")
@@ -173,7 +172,7 @@ class _Writer:
         self._in_doubt = False
         """Whether a part before the held bytes was not committed, or nobody knows."""
         if upload.tail_key is not None:
-            self._hold(read_tail(self._store, upload))
+            self._buffer += read_tail(self._store, upload)
 
     def __enter__(self) -> Self:
         return self
@@ -196,30 +195,19 @@ class _Writer:
         if declared is not None and size > declared:
             raise OutOfRangeError(f"More than the declared {declared} bytes came.", declared_size=str(declared))
         self._size = size
-        self._hold(piece)
+        self._buffer += piece
         if self._seen is not None:
             self._seen.add(piece)
-        while self._held_size >= self._store.part_size:
+        while len(self._buffer) >= self._store.part_size:
             self._send(self._store.part_size)
-        if self._size == declared and self._held_size:
-            self._send(self._held_size)  # the last part may be short
-
-    def _hold(self, piece: bytes) -> None:
-        self._held.append(memoryview(piece))
-        self._held_size += len(piece)
+        if self._size == declared and self._buffer:
+            self._send(len(self._buffer))  # the last part may be short
 
     def _take(self, size: int) -> bytes:
         """Returns the first of the held bytes, and lets go of them."""
-        taken = []
-        missing = size
-        while missing:
-            piece = self._held.popleft()
-            if len(piece) > missing:
-                self._held.appendleft(piece[missing:])
-            taken.append(piece[:missing])
-            missing -= len(taken[-1])
-        self._held_size -= size
-        return b"".join(taken)
+        data = bytes(memoryview(self._buffer)[:size])
+        del self._buffer[:size]
+        return data
 
     def _send(self, size: int) -> None:
         """Hands the first of the held bytes over to be stored and then committed as the next part."""
@@ -287,7 +275,7 @@ class _Writer:
         with self._database.transaction() as transaction:
             transaction.objects.lease(key, self._policy.registration_lease)
         try:
-            self._store.put(key, self._take(self._held_size))
+            self._store.put(key, self._take(len(self._buffer)))
             self._commit(self._size, handle=upload.handle, part=None, tail_key=key)
         except BaseException:
             self._discard.now_or_later(key)

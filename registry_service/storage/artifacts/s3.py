@@ -499,23 +499,22 @@ def _taken(items: list[Result]) -> Iterator[Result]:
 
 def _in_parts(pieces: Iterable[bytes]) -> Iterator[bytes]:
     """Joins pieces of any size to parts of exactly PART_SIZE, the last excepted."""
-    held: list[bytes | memoryview] = []
-    missing = PART_SIZE
+    # Copied together at once: a million pieces that are kept take far more than their bytes.
+    buffer = bytearray()
     for piece in pieces:
         rest = memoryview(piece)
-        while len(rest) >= missing:
-            held.append(rest[:missing])
+        while len(buffer) + len(rest) >= PART_SIZE:
+            missing = PART_SIZE - len(buffer)
+            buffer += rest[:missing]
             rest = rest[missing:]
-            part = b"".join(held)
+            part = bytes(buffer)
             # Not held while the part is on its way.
-            held, missing = [], PART_SIZE
+            buffer.clear()
             yield part
             del part
-        if rest:
-            held.append(rest)
-            missing -= len(rest)
-    if held:
-        yield b"".join(held)
+        buffer += rest
+    if buffer:
+        yield bytes(buffer)
 
 
 def _regrouped(pieces: Iterable[bytes]) -> Iterator[bytes]:
