@@ -1,10 +1,13 @@
 """Connections to Postgres, and the one place where its errors become the domain's."""
 
 import logging
+import select
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import cast
 
+import psycopg
 from sqlalchemy import URL, Engine, create_engine, event
 from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.exc import DBAPIError, DisconnectionError, InterfaceError, OperationalError
@@ -71,14 +74,16 @@ def _check_idle_connections(engine: Engine) -> None:
     """Replaces connections that broke while nobody used them.
 
     As `pool_pre_ping` does, which asks each time, another round trip for every
-    call: one that was well a moment ago is taken as it is.
+    call: one that was well a moment ago, and on which Postgres has sent nothing
+    since (its farewell, the end of the stream), is taken as it is.
     """
 
     def note(_connection: DBAPIConnection | None, record: ConnectionPoolEntry) -> None:
         record.info["idle_since"] = time.monotonic()
 
     def check(connection: DBAPIConnection, record: ConnectionPoolEntry, _proxy: object) -> None:
-        if time.monotonic() - record.info.get("idle_since", time.monotonic()) < _TRUSTED_SECONDS:
+        idle_seconds = time.monotonic() - record.info.get("idle_since", time.monotonic())
+        if idle_seconds < _TRUSTED_SECONDS and not _has_unread(connection):
             return
         try:
             engine.dialect.do_ping(connection)
@@ -87,6 +92,13 @@ def _check_idle_connections(engine: Engine) -> None:
 
     event.listen(engine, "checkin", note)
     event.listen(engine, "checkout", check)
+
+
+def _has_unread(connection: DBAPIConnection) -> bool:
+    """Whether something has come from Postgres that nobody has read yet."""
+    poll = select.poll()
+    poll.register(cast(psycopg.Connection, connection).fileno(), select.POLLIN)
+    return bool(poll.poll(0))
 
 
 @contextmanager
