@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent import futures
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from datetime import datetime
 from pathlib import Path
 from typing import Any, LiteralString
 
@@ -155,18 +156,22 @@ class Handlers:
     def _rows(self, operation: str, *values: object) -> list[dict[str, Any]]:
         return self._recordings[operation].replay(self._connection(), values)
 
+    def _models(self, operation: str, *values: object) -> list[model_pb2.Model]:
+        """Returns the models that come in the first column, as JSON."""
+        return [_message(next(iter(row.values()))) for row in self._rows(operation, *values)]
+
     def get(self, request: model_service_pb2.GetModelRequest, _: object) -> model_service_pb2.GetModelResponse:
         """GetModel."""
-        (row,) = self._rows("get", request.id)
-        return model_service_pb2.GetModelResponse(model=_message(row))
+        (model,) = self._models("get", request.id)
+        return model_service_pb2.GetModelResponse(model=model)
 
     def list(self, request: model_service_pb2.ListModelsRequest, _: object) -> model_service_pb2.ListModelsResponse:
         """ListModels."""
         if request.filter == LIST_FILTER:
-            rows = self._rows("deep page" if request.page_token else "first page")
+            models = self._models("deep page" if request.page_token else "first page")
         else:
-            rows = self._rows("substring", f"%{request.filter.split(chr(34))[1]}%")
-        return model_service_pb2.ListModelsResponse(models=map(_message, rows))
+            models = self._models("substring", f"%{request.filter.split(chr(34))[1]}%")
+        return model_service_pb2.ListModelsResponse(models=models)
 
     def update(self, request: model_service_pb2.UpdateModelRequest, _: object) -> model_service_pb2.UpdateModelResponse:
         """UpdateModel."""
@@ -229,8 +234,8 @@ def _message(row: Mapping[str, Any]) -> model_pb2.Model:
     )
     message.overview.struct_value.update(row["overview"] or {})
     message.optimization_capabilities.struct_value.update(row["optimization_capabilities"] or {})
-    message.create_time.FromDatetime(row["create_time"])
-    message.update_time.FromDatetime(row["update_time"])
+    message.create_time.FromDatetime(datetime.fromisoformat(row["create_time"]))
+    message.update_time.FromDatetime(datetime.fromisoformat(row["update_time"]))
     return message
 
 

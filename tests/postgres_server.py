@@ -10,7 +10,7 @@ from psycopg import sql
 from sqlalchemy import Engine
 
 from registry_service.embedded.postgres import EmbeddedPostgres, PostgresAddress
-from registry_service.storage.sql.engine import make_engine
+from registry_service.storage.sql.engine import make_engine, transactional
 from registry_service.storage.sql.schema import migrate
 from tests.folders import passable_folder
 
@@ -60,7 +60,7 @@ def engine(postgres: PostgresAddress, database_name: str) -> Iterator[Engine]:
 
 
 def engine_of(address: PostgresAddress, database: str) -> Engine:
-    return make_engine(
+    engine = make_engine(
         host=str(address.socket_dir),
         port=address.port,
         database=database,
@@ -70,6 +70,7 @@ def engine_of(address: PostgresAddress, database: str) -> Engine:
         pool_size=16,
         statement_timeout_seconds=30,
     )
+    return transactional(engine)
 
 
 def _engine(address: PostgresAddress, name: str) -> Iterator[Engine]:

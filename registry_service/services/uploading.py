@@ -35,7 +35,7 @@ from registry_service.services.policy import Policy
 from registry_service.services.registering import check_archive, new_model
 from registry_service.services.sweeping import DiscardObject, doom_upload
 
-# Of one upload: while the bytes of the next part come, one is stored and one is committed.
+# Of one upload, as many are stored or wait to be committed; meanwhile the bytes of the next one come.
 _PARTS_UNDER_WAY = 2
 
 
@@ -223,10 +223,10 @@ class _Writer:
             data=data,
         )
         self._sent_size += size
-        stored = self._senders.submit(copy_context().run, store_part)
-        self._sending.append(self._committer.submit(copy_context().run, self._commit_part, handle, stored))
         while len(self._sending) >= _PARTS_UNDER_WAY:
             self._settle()
+        stored = self._senders.submit(copy_context().run, store_part)
+        self._sending.append(self._committer.submit(copy_context().run, self._commit_part, handle, stored))
 
     def _settle(self) -> None:
         """Waits for the oldest part that is on its way, and raises what went wrong with it."""

@@ -125,6 +125,30 @@ class TestLocalArtifactStore(ArtifactStoreContract):
         with pytest.raises(ArtifactLostError):
             store.finish(key, handle, parts)
 
+    def test_receipts_that_a_crash_of_the_machine_lost_are_not_needed(
+        self, store: ArtifactStore, root: Path, key: str
+    ) -> None:
+        data = some_bytes(3 * store.part_size + 5)
+        handle = store.begin(key)
+        parts = write_parts(store, key, handle, data)
+        [receipts] = (root / ".partial").glob("*.receipts")
+        # Of the first the disk has nothing, of the third not even a hole.
+        receipts.write_bytes(bytes(32) + receipts.read_bytes()[32:64])
+        store.finish(key, handle, parts)
+        assert read(store, key) == data
+
+    def test_bytes_without_a_receipt_that_are_not_those_of_the_part_are_a_loss(
+        self, store: ArtifactStore, root: Path, key: str
+    ) -> None:
+        handle = store.begin(key)
+        parts = write_parts(store, key, handle, some_bytes(store.part_size))
+        [receipts] = (root / ".partial").glob("*.receipts")
+        [bytes_] = (root / ".partial").glob("*.data")
+        receipts.write_bytes(b"")
+        bytes_.write_bytes(some_bytes(store.part_size, seed=1))
+        with pytest.raises(ArtifactLostError):
+            store.finish(key, handle, parts)
+
     def test_a_write_that_finds_no_space_is_unavailable_and_leaves_nothing(
         self, store: ArtifactStore, root: Path, key: str
     ) -> None:

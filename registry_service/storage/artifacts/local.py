@@ -29,7 +29,8 @@ logger = logging.getLogger(__name__)
 
 _HANDLE = re.compile(r"[0-9a-f]{32}")
 _RECEIPT_SIZE = 32
-_NO_RECEIPT = bytes(_RECEIPT_SIZE)
+_UNWRITTEN = (b"", bytes(_RECEIPT_SIZE))  # where the file ends, and in a hole
+_OVERWRITTEN = b"\xff" * _RECEIPT_SIZE
 
 # A file that is still growing is synced each time that so much has come: the disk has begun when the rest comes.
 _SYNC_BYTES = 8 * 1024 * 1024
@@ -113,13 +114,13 @@ class LocalArtifactStore:
                 with _opened(data_path, os.O_WRONLY) as file, _opened(receipts_path, os.O_RDWR) as receipts:
                     # The old receipt goes before the old bytes do and the new one comes after the new
                     # bytes: at no point of a crash does a receipt vouch for bytes that are not there.
-                    if os.pread(receipts, _RECEIPT_SIZE, place) not in {b"", _NO_RECEIPT, receipt}:
-                        _write(receipts, _NO_RECEIPT, place)
+                    if os.pread(receipts, _RECEIPT_SIZE, place) not in {*_UNWRITTEN, receipt}:
+                        _write(receipts, _OVERWRITTEN, place)
                         _sync_data(receipts)
                     _write(file, data, offset)
                     _sync_data(file)
+                    # Not synced: `finish` does without one that was lost in a crash of the machine.
                     _write(receipts, receipt, place)
-                    _sync_data(receipts)
             except FileNotFoundError as error:
                 self._require_root()
                 raise ArtifactLostError from error
@@ -132,11 +133,9 @@ class LocalArtifactStore:
         data_path, receipts_path = self._paths_of_parts(key, handle)
         with _translated("finish", key):
             try:
-                with _opened(data_path, os.O_WRONLY) as file:
-                    written = receipts_path.read_bytes()
-                    if os.fstat(file).st_size < total or written[: len(parts) * _RECEIPT_SIZE].hex() != "".join(
-                        part.receipt for part in parts
-                    ):
+                with _opened(data_path, os.O_RDWR) as file:
+                    receipts = receipts_path.read_bytes()
+                    if os.fstat(file).st_size < total or not all(_is_written(file, receipts, part) for part in parts):
                         raise ArtifactLostError
                     os.ftruncate(file, total)
                     os.fsync(file)
@@ -315,6 +314,14 @@ class _GrowingFile:
         if self._syncer is not None:
             self._syncer.shutdown()
         os.close(self._file)
+
+
+def _is_written(file: int, receipts: bytes, part: Part) -> bool:
+    """Whether the file has the bytes of a part: by their receipt, or where that is lost, by looking at them."""
+    receipt = receipts[(part.number - 1) * _RECEIPT_SIZE : part.number * _RECEIPT_SIZE]
+    if receipt in _UNWRITTEN:
+        receipt = hashlib.sha256(os.pread(file, part.size, part.offset)).digest()
+    return receipt.hex() == part.receipt
 
 
 def _write(file: int, data: bytes, offset: int) -> None:

@@ -71,8 +71,6 @@ class ChangeSignal:
         if not isinstance(connection, psycopg.Connection):
             raise TypeError(connection)
         with closing(connection):
-            connection.rollback()
-            connection.autocommit = True
             connection.execute(f"LISTEN {_CHANNEL}")
             # What was written before we could hear of it.
             self._wake()

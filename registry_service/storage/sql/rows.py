@@ -77,11 +77,14 @@ def _without_empty(values: Mapping[str, object]) -> dict[str, object]:
     return {name: value for name, value in values.items() if value not in ("", (), {}, None)}
 
 
-def model(row: Row) -> Model:
-    """Returns the model of a row."""
+def model(row: Mapping[str, Any]) -> Model:
+    """Returns the model of a row that came as JSON."""
+    own = {name: row[name] for name in _OWN_FIELDS}
+    own["create_time"] = datetime.fromisoformat(row["create_time"])
+    own["update_time"] = datetime.fromisoformat(row["update_time"])
     return Model(
         **_fields(row),
-        **{name: row[name] for name in _OWN_FIELDS},
+        **own,
         documented_precision=None if row["documented_precision"] is None else tuple(row["documented_precision"]),
         artifact=Artifact(**{name: row[name] for name in _ARTIFACT_FIELDS}),
         schema=_schema(row.get("schema")),
@@ -92,7 +95,8 @@ def _fields(values: Row) -> dict[str, Any]:
     result = {name: values[name] for name in MUTABLE_FIELDS}
     result["precision"] = tuple(values["precision"])
     result["labels"] = None if values["labels"] is None else tuple(values["labels"])
-    # Postgres keeps 1.0 as the number 1, which comes back as an int.
+    # In JSON 1.0 is the number 1, which comes back as an int.
+    result["score"] = None if values["score"] is None else float(values["score"])
     result["metrics"] = {key: float(number) for key, number in values["metrics"].items()}
     result["provenance"] = _provenance(values["provenance"])
     return result

@@ -8,6 +8,8 @@ from alembic.config import Config
 from alembic.util.exc import CommandError
 from sqlalchemy import Engine, text
 
+from registry_service.storage.sql.engine import transactional
+
 logger = logging.getLogger(__name__)
 
 MINIMUM_SERVER = 15
@@ -29,7 +31,7 @@ def migrate(engine: Engine) -> str:
     """
     config = Config()
     config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
-    with engine.begin() as connection:
+    with transactional(engine).begin() as connection:
         version = connection.execute(text("SELECT current_setting('server_version_num')::int / 10000")).scalar_one()
         if version < MINIMUM_SERVER:
             raise SchemaError(f"PostgreSQL {version} is too old: {MINIMUM_SERVER} or newer is needed.")
