@@ -18,7 +18,7 @@ from registry_service.services.policy import Policy
 from registry_service.services.use_cases import UseCases
 from registry_service.storage.artifacts.local import LocalArtifactStore
 from registry_service.storage.artifacts.s3 import connect
-from registry_service.storage.sql.engine import domain_errors, make_engine
+from registry_service.storage.sql.engine import Tls, domain_errors, make_engine
 from registry_service.storage.sql.repositories import SqlDatabase
 from registry_service.storage.sql.schema import migrate
 from registry_service.transport.grpc.server import Certificate, RegistryServer, ServerOptions
@@ -38,7 +38,12 @@ def build_engine(settings: DatabaseSettings, *, statement_timeout_seconds: float
         database=settings.psql_database,
         user=settings.mr_user_name,
         password=settings.psql_password.get_secret_value(),
-        sslmode=settings.psql_sslmode,
+        tls=Tls(
+            mode=settings.psql_sslmode,
+            ca_cert=settings.psql_ca_cert,
+            client_cert=settings.psql_client_cert,
+            client_private_key=settings.psql_client_private_key,
+        ),
         pool_size=settings.psql_pool_size,
         statement_timeout_seconds=statement_timeout_seconds,
     )

@@ -21,7 +21,7 @@ from registry_service.config import (
     load,
     loopback_of,
 )
-from registry_service.domain.errors import RegistryError
+from registry_service.domain.errors import RegistryError, UnavailableError
 from registry_service.embedded.envoy import envoy_command, envoy_log_level, render
 from registry_service.embedded.process import EmbeddedError
 from registry_service.storage.sql.schema import SchemaError
@@ -41,11 +41,20 @@ def _explained(command: Callable[P, None]) -> Callable[P, None]:
             command(*args, **kwargs)
         except SettingsError as error:
             raise click.ClickException(f"settings:\n{error}") from error
+        except UnavailableError as error:
+            raise click.ClickException(f"{error}\n{_root_cause(error)}") from error
         except (EmbeddedError, PortTakenError, RegistryError, SchemaError, OSError) as error:
             # An OSError is a file or folder of the settings: only start-up comes this far.
             raise click.ClickException(str(error)) from error
 
     return run
+
+
+def _root_cause(error: BaseException) -> BaseException:
+    """Returns what it all began with: a certificate that was refused, a host that is unknown."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return error
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})

@@ -115,7 +115,16 @@ class DatabaseSettings(LogSettings):
     mr_user_name: str = Field("model_registry", description="User of the database.")
     psql_password: SecretStr = Field(SecretStr(""), description="Password of that user.")
     psql_sslmode: Literal["disable", "allow", "prefer", "require", "verify-ca", "verify-full"] = Field(
-        "prefer", description="TLS towards Postgres, as libpq's sslmode; certificates by libpq's PGSSL* names."
+        "prefer", description="TLS towards Postgres, as libpq's sslmode; verify-full checks certificate and name."
+    )
+    psql_ca_cert: FilePath | None = Field(
+        None, description="File of the CA certificates that Postgres's is checked with, for verify-ca and verify-full."
+    )
+    psql_client_cert: FilePath | None = Field(
+        None, description="File of the certificate chain that Postgres may ask us for, PEM."
+    )
+    psql_client_private_key: FilePath | None = Field(
+        None, description="File of its private key, PEM, that nobody else may read."
     )
     psql_pool_size: Positive = Field(
         16, description="Most connections to Postgres of one server process; one more once somebody watches."
@@ -123,6 +132,20 @@ class DatabaseSettings(LogSettings):
     startup_timeout_seconds: Seconds = Field(
         60, description="How long to wait at start for Postgres and the artifact store."
     )
+
+    @field_validator("psql_ca_cert", "psql_client_cert", "psql_client_private_key", mode="before")
+    @classmethod
+    def _no_file(cls, value: object) -> object:
+        return _blank_is_none(value)
+
+    @model_validator(mode="after")
+    def _files_are_used(self) -> Self:
+        # libpq would take such a file, and check nothing with it.
+        if self.psql_ca_cert is not None and self.psql_sslmode not in {"verify-ca", "verify-full"}:
+            raise ValueError("PSQL_CA_CERT: needs PSQL_SSLMODE=verify-full, or verify-ca")
+        if (self.psql_client_cert is None) != (self.psql_client_private_key is None):
+            raise ValueError("PSQL_CLIENT_CERT, PSQL_CLIENT_PRIVATE_KEY: one needs the other")
+        return self
 
 
 class ListenSettings(TlsSettings):
@@ -252,6 +275,11 @@ class Settings(ListenSettings, DatabaseSettings, GetiSettings):
         if self.stream_idle_seconds >= self.registration_lease_seconds:
             raise ValueError("REGISTRATION_LEASE_SECONDS: must be more than STREAM_IDLE_SECONDS")
         return self
+
+
+def _blank_is_none(value: object) -> object:
+    """Returns None for a blank text: how containers leave a variable out."""
+    return None if isinstance(value, str) and not value.strip() else value
 
 
 def _has_possible_port(url: str) -> bool:

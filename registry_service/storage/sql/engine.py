@@ -5,6 +5,8 @@ import select
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
 from typing import cast
 
 import psycopg
@@ -28,6 +30,25 @@ _STATEMENT_TIMEOUT = "57014"
 _AWAY = {"25006", "57P01", "57P02", "57P03"}
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tls:
+    """TLS towards Postgres."""
+
+    mode: str
+    """libpq's sslmode."""
+    ca_cert: Path | None = None
+    """File of what Postgres's certificate is checked with; None leaves it to libpq (PGSSLROOTCERT)."""
+    client_cert: Path | None = None
+    """File of what Postgres may ask for; its key goes with it. None leaves them to libpq."""
+    client_private_key: Path | None = None
+
+    @property
+    def parameters(self) -> dict[str, str]:
+        """How libpq is told."""
+        files = {"sslrootcert": self.ca_cert, "sslcert": self.client_cert, "sslkey": self.client_private_key}
+        return {"sslmode": self.mode} | {name: str(file) for name, file in files.items() if file is not None}
+
+
 def make_engine(
     *,
     host: str,
@@ -35,7 +56,7 @@ def make_engine(
     database: str,
     user: str,
     password: str,
-    sslmode: str,
+    tls: Tls,
     pool_size: int,
     statement_timeout_seconds: float,
 ) -> Engine:
@@ -46,7 +67,7 @@ def make_engine(
         connect_args={
             "host": host,
             "port": port,
-            "sslmode": sslmode,
+            **tls.parameters,
             "application_name": "model-registry",
             "connect_timeout": _CONNECT_TIMEOUT,
             # A host that vanished is noticed in seconds, not in TCP's minutes.
