@@ -10,6 +10,7 @@ from typing import TypeVar
 
 from sqlalchemy import Engine
 
+from registry_service.certificates import Certificate
 from registry_service.config import DatabaseSettings, GetiSettings, Settings
 from registry_service.domain.artifact_store import ArtifactStore
 from registry_service.domain.errors import UnavailableError
@@ -21,7 +22,7 @@ from registry_service.storage.artifacts.s3 import connect
 from registry_service.storage.sql.engine import Tls, domain_errors, make_engine
 from registry_service.storage.sql.repositories import SqlDatabase
 from registry_service.storage.sql.schema import migrate
-from registry_service.transport.grpc.server import Certificate, RegistryServer, ServerOptions
+from registry_service.transport.grpc.server import RegistryServer, ServerOptions
 
 logger = logging.getLogger(__name__)
 
@@ -160,6 +161,7 @@ def build_server(registry: Registry, settings: Settings, *, reuse_port: bool = F
         ServerOptions(
             address=f"{settings.grpc_ip_address}:{settings.grpc_port}",
             certificate=_certificate(settings),
+            client_ca=settings.client_ca_cert,
             reuse_port=reuse_port,
             max_unary_calls=settings.max_unary_calls,
             max_waiting_calls=settings.max_waiting_calls,
