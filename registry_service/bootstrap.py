@@ -31,8 +31,10 @@ Result = TypeVar("Result")
 _RETRY_SECONDS = 0.5
 
 
-def build_engine(settings: DatabaseSettings, *, statement_timeout_seconds: float = 30) -> Engine:
-    """Makes the pool of connections that the settings describe."""
+def build_engine(
+    settings: DatabaseSettings, *, statement_timeout_seconds: float = 30, is_bounded: bool = True
+) -> Engine:
+    """Makes the pool of connections that the settings describe; see `make_engine`."""
     return make_engine(
         host=settings.psql_hostname,
         port=settings.psql_port,
@@ -47,6 +49,7 @@ def build_engine(settings: DatabaseSettings, *, statement_timeout_seconds: float
         ),
         pool_size=settings.psql_pool_size,
         statement_timeout_seconds=statement_timeout_seconds,
+        is_bounded=is_bounded,
     )
 
 
@@ -57,7 +60,8 @@ def migrate_database(settings: DatabaseSettings) -> str:
         DatabaseUnavailableError: It does not answer within STARTUP_TIMEOUT_SECONDS.
         SchemaError: See `storage.sql.schema.migrate`.
     """
-    engine = build_engine(settings)
+    # A migration takes as long as it takes.
+    engine = build_engine(settings, is_bounded=False)
 
     def attempt() -> str:
         with domain_errors():

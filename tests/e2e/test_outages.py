@@ -218,6 +218,9 @@ def test_a_postgres_that_says_nothing_is_told_by_the_health_service(outage: Outa
         assert outage.get("/health").status_code == 200
         with refused(grpc.StatusCode.DEADLINE_EXCEEDED):
             outage.client.models.ListModels(model_service_pb2.ListModelsRequest(), timeout=1)
+        # Whoever sets no deadline is told as well, and holds no thread for longer.
+        with refused(grpc.StatusCode.UNAVAILABLE, "DATABASE_UNAVAILABLE"):
+            outage.client.models.ListModels(model_service_pb2.ListModelsRequest())
     finally:
         for process in frozen:
             process.resume()

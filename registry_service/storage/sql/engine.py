@@ -7,11 +7,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import cast
+from typing import Any, TypeVar, cast
 
 import psycopg
+from psycopg.abc import PQGen
 from sqlalchemy import URL, Engine, create_engine, event
-from sqlalchemy.engine.interfaces import DBAPIConnection
+from sqlalchemy.engine.interfaces import DBAPIConnection, Dialect
 from sqlalchemy.exc import DBAPIError, DisconnectionError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.pool import ConnectionPoolEntry
@@ -20,9 +21,14 @@ from registry_service.domain.errors import AbortedError, DatabaseUnavailableErro
 
 logger = logging.getLogger(__name__)
 
+Answer = TypeVar("Answer")
+
 _CONNECT_TIMEOUT = 3
 _POOL_TIMEOUT = 10
 _TRUSTED_SECONDS = 1.0
+_PING_SECONDS = 5.0
+# How much longer than a statement may take is waited for its answer.
+_ANSWER_MARGIN_SECONDS = 5.0
 # Deadlock, serialization failure: the loser may simply try again.
 _RETRYABLE = {"40001", "40P01"}
 # Read-only transaction (a failover is under way), server shutting down or starting.
@@ -49,6 +55,25 @@ class Tls:
         return {"sslmode": self.mode} | {name: str(file) for name, file in files.items() if file is not None}
 
 
+class _Connection(psycopg.Connection[Any]):
+    """Does not wait for ever: a host that is frozen, or cut off without notice, ends no statement and no connection."""
+
+    answer_seconds: float | None = None
+    """How long one answer may take; None has no bound."""
+
+    def wait(self, gen: PQGen[Answer], interval: float = 0.1, timeout: float | None = None) -> Answer:
+        """See psycopg; a connection that is waited for in vain is closed, as nobody knows what it is doing."""
+        if timeout is not None or self.answer_seconds is None:
+            return super().wait(gen, interval, timeout)
+        started = time.monotonic()
+        try:
+            return super().wait(gen, interval, self.answer_seconds)
+        except psycopg.OperationalError:
+            if time.monotonic() - started >= self.answer_seconds:
+                self.close()
+            raise
+
+
 def make_engine(
     *,
     host: str,
@@ -59,8 +84,21 @@ def make_engine(
     tls: Tls,
     pool_size: int,
     statement_timeout_seconds: float,
+    is_bounded: bool = True,
 ) -> Engine:
-    """Makes the pool of connections; connects nowhere yet."""
+    """Makes the pool of connections; connects nowhere yet.
+
+    Args:
+        host: Or the folder of a Unix socket.
+        port: Of Postgres.
+        database: Its name.
+        user: Its name.
+        password: Of the user; may be empty.
+        tls: Towards Postgres.
+        pool_size: Most connections at once.
+        statement_timeout_seconds: For one statement, and for a lock; Postgres sees to it.
+        is_bounded: Whether we see to it, too, where Postgres does not. Not for statements that lift the timeout.
+    """
     timeout = int(statement_timeout_seconds * 1000)
     engine = create_engine(
         URL.create("postgresql+psycopg", username=user, password=password or None, database=database),
@@ -87,6 +125,14 @@ def make_engine(
         # Statements' parameters are clients' data, which has no place in a log.
         hide_parameters=True,
     )
+    answer_seconds = statement_timeout_seconds + _ANSWER_MARGIN_SECONDS if is_bounded else None
+
+    def connect(_dialect: Dialect, _record: ConnectionPoolEntry, args: tuple[Any, ...], options: dict[str, Any]) -> Any:
+        connection = _Connection.connect(*args, **options)
+        connection.answer_seconds = answer_seconds
+        return connection
+
+    event.listen(engine, "do_connect", connect)
     _check_idle_connections(engine)
     return engine
 
@@ -106,10 +152,14 @@ def _check_idle_connections(engine: Engine) -> None:
         idle_seconds = time.monotonic() - record.info.get("idle_since", time.monotonic())
         if idle_seconds < _TRUSTED_SECONDS and not _has_unread(connection):
             return
+        own = cast(_Connection, connection)
+        answer_seconds, own.answer_seconds = own.answer_seconds, _PING_SECONDS
         try:
             engine.dialect.do_ping(connection)
         except engine.dialect.loaded_dbapi.Error as error:
             raise DisconnectionError from error
+        finally:
+            own.answer_seconds = answer_seconds
 
     event.listen(engine, "checkin", note)
     event.listen(engine, "checkout", check)
