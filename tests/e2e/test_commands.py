@@ -24,7 +24,7 @@ from registry_service.embedded.postgres import PostgresAddress
 from registry_service.storage.sql.schema import migrate
 from tests.client import Client, refused
 from tests.products import COMMAND, Command, Product, environment, running_serve, s3_settings
-from tests.s3_server import S3Server, free_port, new_bucket_name
+from tests.s3_server import S3Server, free_port, make_certificates, new_bucket_name
 from tests.waiting import eventually
 
 MIB = 1024 * 1024
@@ -325,8 +325,14 @@ def test_the_log_has_a_json_line_for_each_call_and_nothing_that_is_secret(
 # ---- gateway ----
 
 
-def test_the_printed_gateway_is_valid_to_envoy(tmp_path: Path) -> None:
-    printed = run("gateway", "--print", server_port=free_port(), grpc_upstreams="registry-1:50051,registry-2:50051")
+@pytest.mark.parametrize("tls", [False, True], ids=["plain", "TLS"])
+def test_the_printed_gateway_is_valid_to_envoy(tmp_path: Path, tls: bool) -> None:
+    settings: dict[str, object] = {"grpc_upstreams": "registry-1:50051,registry-2:50051", "server_port": free_port()}
+    if tls:
+        files = make_certificates(tmp_path / "certificates")
+        settings |= {"enable_https_mode": True, "server_cert": files.cert, "server_private_key": files.key}
+        settings |= {"client_ca_cert": files.ca, "client_cert": files.cert, "client_private_key": files.key}
+    printed = run("gateway", "--print", **settings)
     assert printed.returncode == 0
     config = tmp_path / "envoy.yaml"
     config.write_text(printed.stdout)
