@@ -10,6 +10,7 @@ from typing import TypeVar
 
 from sqlalchemy import Engine
 
+from registry_service.certificates import Certificate
 from registry_service.config import DatabaseSettings, GetiSettings, Settings
 from registry_service.domain.artifact_store import ArtifactStore
 from registry_service.domain.errors import UnavailableError
@@ -18,10 +19,10 @@ from registry_service.services.policy import Policy
 from registry_service.services.use_cases import UseCases
 from registry_service.storage.artifacts.local import LocalArtifactStore
 from registry_service.storage.artifacts.s3 import connect
-from registry_service.storage.sql.engine import domain_errors, make_engine
+from registry_service.storage.sql.engine import Tls, domain_errors, make_engine
 from registry_service.storage.sql.repositories import SqlDatabase
 from registry_service.storage.sql.schema import migrate
-from registry_service.transport.grpc.server import Certificate, RegistryServer, ServerOptions
+from registry_service.transport.grpc.server import RegistryServer, ServerOptions
 
 logger = logging.getLogger(__name__)
 
@@ -30,17 +31,25 @@ Result = TypeVar("Result")
 _RETRY_SECONDS = 0.5
 
 
-def build_engine(settings: DatabaseSettings, *, statement_timeout_seconds: float = 30) -> Engine:
-    """Makes the pool of connections that the settings describe."""
+def build_engine(
+    settings: DatabaseSettings, *, statement_timeout_seconds: float = 30, is_bounded: bool = True
+) -> Engine:
+    """Makes the pool of connections that the settings describe; see `make_engine`."""
     return make_engine(
         host=settings.psql_hostname,
         port=settings.psql_port,
         database=settings.psql_database,
         user=settings.mr_user_name,
         password=settings.psql_password.get_secret_value(),
-        sslmode=settings.psql_sslmode,
+        tls=Tls(
+            mode=settings.psql_sslmode,
+            ca_cert=settings.psql_ca_cert,
+            client_cert=settings.psql_client_cert,
+            client_private_key=settings.psql_client_private_key,
+        ),
         pool_size=settings.psql_pool_size,
         statement_timeout_seconds=statement_timeout_seconds,
+        is_bounded=is_bounded,
     )
 
 
@@ -51,7 +60,8 @@ def migrate_database(settings: DatabaseSettings) -> str:
         DatabaseUnavailableError: It does not answer within STARTUP_TIMEOUT_SECONDS.
         SchemaError: See `storage.sql.schema.migrate`.
     """
-    engine = build_engine(settings)
+    # A migration takes as long as it takes.
+    engine = build_engine(settings, is_bounded=False)
 
     def attempt() -> str:
         with domain_errors():
@@ -155,6 +165,7 @@ def build_server(registry: Registry, settings: Settings, *, reuse_port: bool = F
         ServerOptions(
             address=f"{settings.grpc_ip_address}:{settings.grpc_port}",
             certificate=_certificate(settings),
+            client_ca=settings.client_ca_cert,
             reuse_port=reuse_port,
             max_unary_calls=settings.max_unary_calls,
             max_waiting_calls=settings.max_waiting_calls,

@@ -11,6 +11,7 @@ import click
 
 from registry_service import __version__, logs, running
 from registry_service.bootstrap import migrate_database, open_registry
+from registry_service.certificates import Certificate, CertificateError, ClientTls
 from registry_service.config import (
     DatabaseSettings,
     GatewaySettings,
@@ -18,18 +19,20 @@ from registry_service.config import (
     LogSettings,
     Settings,
     SettingsError,
+    TlsSettings,
     load,
     loopback_of,
 )
-from registry_service.domain.errors import RegistryError
-from registry_service.embedded.envoy import envoy_command, envoy_log_level, render
+from registry_service.domain.errors import RegistryError, UnavailableError
 from registry_service.embedded.process import EmbeddedError
 from registry_service.storage.sql.schema import SchemaError
 from registry_service.transport.grpc.probe import health_status
 from registry_service.transport.grpc.server import PortTakenError
-from registry_service.transport.http_routes import http_routes
+from registry_service.transport.rest.probe import gateway_status
 
 P = ParamSpec("P")
+
+_CHECK_SECONDS = 5
 
 
 def _explained(command: Callable[P, None]) -> Callable[P, None]:
@@ -41,11 +44,20 @@ def _explained(command: Callable[P, None]) -> Callable[P, None]:
             command(*args, **kwargs)
         except SettingsError as error:
             raise click.ClickException(f"settings:\n{error}") from error
-        except (EmbeddedError, PortTakenError, RegistryError, SchemaError, OSError) as error:
+        except UnavailableError as error:
+            raise click.ClickException(f"{error}\n{_root_cause(error)}") from error
+        except (CertificateError, EmbeddedError, PortTakenError, RegistryError, SchemaError, OSError) as error:
             # An OSError is a file or folder of the settings: only start-up comes this far.
             raise click.ClickException(str(error)) from error
 
     return run
+
+
+def _root_cause(error: BaseException) -> BaseException:
+    """Returns what it all began with: a certificate that was refused, a host that is unknown."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return error
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -100,24 +112,11 @@ def serve(workers: int, worker: bool) -> None:
 def gateway(access_log: bool, print_only: bool) -> None:
     """Run the REST gateway, Envoy, in front of the gRPC servers of GRPC_UPSTREAMS."""
     settings = load(GatewaySettings)
-    routes = http_routes()
-    config = render(
-        settings,
-        descriptor_set=routes.descriptor_set,
-        path_variables=routes.path_variables,
-        services=routes.services,
-        paths=routes.paths,
-        openapi=routes.openapi,
-        access_log=access_log,
-    )
     if print_only:
-        click.echo(config)
+        click.echo(running.gateway_config(settings, access_log=access_log))
         return
-    # In our place, so that signals and the exit code are Envoy's own.
-    command = envoy_command(
-        config, concurrency=settings.gateway_concurrency, log_level=envoy_log_level(settings.min_log_level)
-    )
-    os.execv(command[0], command)  # noqa: S606
+    logs.configure(settings.min_log_level)
+    running.gateway(settings, access_log=access_log)
 
 
 @main.command()
@@ -148,13 +147,18 @@ def gc(dry_run: bool) -> None:
 
 
 @main.command()
+@click.option("--rest", is_flag=True, help="Ask the gateway of SERVER_PORT instead.")
 @_explained
-def check() -> None:
+def check(rest: bool) -> None:
     """Tell whether the server of GRPC_PORT is healthy; exits with 1 where it is not."""
-    settings = load(ListenSettings)
-    host = loopback_of(settings.grpc_ip_address)
-    trust = (settings.ca_cert or settings.server_cert) if settings.enable_https_mode else None
-    status = health_status(f"{host}:{settings.grpc_port}", timeout_seconds=5, trust=trust)
+    if rest:
+        gateway = load(GatewaySettings)
+        host = loopback_of(gateway.server_ip_address)
+        status = gateway_status(host, gateway.server_port, _CHECK_SECONDS, _probe_tls(gateway))
+    else:
+        settings = load(ListenSettings)
+        host = loopback_of(settings.grpc_ip_address)
+        status = health_status(f"{host}:{settings.grpc_port}", _CHECK_SECONDS, _probe_tls(settings))
     click.echo(status)
     if status != "SERVING":
         raise SystemExit(1)
@@ -168,6 +172,16 @@ def config() -> None:
         for name, value in settings.model_dump(mode="json").items():
             if name not in LogSettings.model_fields or isinstance(settings, GatewaySettings):
                 click.echo(f"{name.upper()}={value if isinstance(value, str) else json.dumps(value)}")
+
+
+def _probe_tls(settings: TlsSettings) -> ClientTls | None:
+    """How a probe reaches a server with these settings; None without TLS."""
+    trust = settings.ca_cert or settings.server_cert
+    if not settings.enable_https_mode or trust is None:
+        return None
+    if settings.client_cert is None or settings.client_private_key is None:
+        return ClientTls(trust)
+    return ClientTls(trust, Certificate(settings.client_cert, settings.client_private_key))
 
 
 def _default_data_dir() -> Path:

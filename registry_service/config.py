@@ -23,6 +23,7 @@ SettingsT = TypeVar("SettingsT", bound="LogSettings")
 CIPHER_SUITES = ("ECDHE-RSA-AES256-GCM-SHA384", "ECDHE-ECDSA-AES256-GCM-SHA384")
 """Of TLS 1.2, what the documented service offers; those of TLS 1.3 are not to be chosen, and all good."""
 
+_TLS_FILES = ("server_cert", "server_private_key", "ca_cert", "client_ca_cert", "client_cert", "client_private_key")
 _GETI_NEEDED = ("geti_host", "geti_token", "geti_server_api_version", "geti_organization_id", "geti_workspace_id")
 
 MIB = 1024 * 1024
@@ -67,21 +68,44 @@ class TlsSettings(LogSettings):
     ca_cert: Path | None = Field(
         None, description="File of the CA that SERVER_CERT is from, PEM, for the gateway to check the gRPC server with."
     )
+    client_ca_cert: Path | None = Field(
+        None, description="File of CA certificates, PEM: clients must show a certificate of theirs."
+    )
+    client_cert: Path | None = Field(
+        None, description="File of the certificate chain that the gateway and `check` show then, PEM."
+    )
+    client_private_key: Path | None = Field(None, description="File of its private key, PEM.")
+
+    @field_validator(*_TLS_FILES, mode="before")
+    @classmethod
+    def _no_file(cls, value: object) -> object:
+        return _blank_is_none(value)
 
     @model_validator(mode="after")
     def _certificate_is_there(self) -> Self:
         if not self.enable_https_mode:
+            if self.client_ca_cert is not None:
+                raise ValueError("CLIENT_CA_CERT: needs ENABLE_HTTPS_MODE")
             return self
-        for name in ("server_cert", "server_private_key", "ca_cert"):
+        needed = {"server_cert", "server_private_key"}
+        if self.client_cert is not None or self.client_private_key is not None:
+            needed |= {"client_cert", "client_private_key"}
+        for name in _TLS_FILES:
             path: Path | None = getattr(self, name)
-            if path is None and name != "ca_cert":
+            if path is None and name in needed:
                 raise ValueError(f"{name.upper()}: not set, but needed with ENABLE_HTTPS_MODE")
             if path is not None and not path.is_file():
                 raise ValueError(f"{name.upper()}: there is no file {path}")
         return self
 
 
-class GatewaySettings(TlsSettings):
+class ShutdownSettings(LogSettings):
+    """How a server ends."""
+
+    shutdown_grace_seconds: Seconds = Field(20, description="How long calls may finish after SIGTERM.")
+
+
+class GatewaySettings(TlsSettings, ShutdownSettings):
     """Settings of `model-registry gateway`: Envoy."""
 
     server_ip_address: str = Field("127.0.0.1", description="Address that the REST gateway listens on.")
@@ -105,6 +129,12 @@ class GatewaySettings(TlsSettings):
                 raise ValueError(f"{upstream!r} is not host:port")
         return value
 
+    @model_validator(mode="after")
+    def _gateway_has_a_certificate(self) -> Self:
+        if self.client_ca_cert is not None and self.client_cert is None:
+            raise ValueError("CLIENT_CERT: not set, but needed with CLIENT_CA_CERT, as the gateway is a client, too")
+        return self
+
 
 class DatabaseSettings(LogSettings):
     """Where Postgres is: what `model-registry migrate` needs."""
@@ -115,7 +145,16 @@ class DatabaseSettings(LogSettings):
     mr_user_name: str = Field("model_registry", description="User of the database.")
     psql_password: SecretStr = Field(SecretStr(""), description="Password of that user.")
     psql_sslmode: Literal["disable", "allow", "prefer", "require", "verify-ca", "verify-full"] = Field(
-        "prefer", description="TLS towards Postgres, as libpq's sslmode; certificates by libpq's PGSSL* names."
+        "prefer", description="TLS towards Postgres, as libpq's sslmode; verify-full checks certificate and name."
+    )
+    psql_ca_cert: FilePath | None = Field(
+        None, description="File of the CA certificates that Postgres's is checked with, for verify-ca and verify-full."
+    )
+    psql_client_cert: FilePath | None = Field(
+        None, description="File of the certificate chain that Postgres may ask us for, PEM."
+    )
+    psql_client_private_key: FilePath | None = Field(
+        None, description="File of its private key, PEM, that nobody else may read."
     )
     psql_pool_size: Positive = Field(
         16, description="Most connections to Postgres of one server process; one more once somebody watches."
@@ -123,6 +162,20 @@ class DatabaseSettings(LogSettings):
     startup_timeout_seconds: Seconds = Field(
         60, description="How long to wait at start for Postgres and the artifact store."
     )
+
+    @field_validator("psql_ca_cert", "psql_client_cert", "psql_client_private_key", mode="before")
+    @classmethod
+    def _no_file(cls, value: object) -> object:
+        return _blank_is_none(value)
+
+    @model_validator(mode="after")
+    def _files_are_used(self) -> Self:
+        # libpq would take such a file, and check nothing with it.
+        if self.psql_ca_cert is not None and self.psql_sslmode not in {"verify-ca", "verify-full"}:
+            raise ValueError("PSQL_CA_CERT: needs PSQL_SSLMODE=verify-full, or verify-ca")
+        if (self.psql_client_cert is None) != (self.psql_client_private_key is None):
+            raise ValueError("PSQL_CLIENT_CERT, PSQL_CLIENT_PRIVATE_KEY: one needs the other")
+        return self
 
 
 class ListenSettings(TlsSettings):
@@ -185,7 +238,7 @@ class GetiSettings(LogSettings):
         return len(self.geti_missing) < len(_GETI_NEEDED)
 
 
-class Settings(ListenSettings, DatabaseSettings, GetiSettings):
+class Settings(ListenSettings, ShutdownSettings, DatabaseSettings, GetiSettings):
     """Settings of `model-registry serve`, the gRPC server."""
 
     artifact_store: Literal["s3", "local"] = Field("s3", description="Where artifacts are kept.")
@@ -217,7 +270,6 @@ class Settings(ListenSettings, DatabaseSettings, GetiSettings):
     )
     unary_timeout_seconds: Seconds = Field(30, description="Longest time of one short call's statement in Postgres.")
     stream_idle_seconds: Seconds = Field(60, description="A stream that moves nothing for so long is cancelled.")
-    shutdown_grace_seconds: Seconds = Field(20, description="How long calls may finish after SIGTERM.")
     upload_ttl_seconds: Seconds = Field(86_400, description="How long an upload is kept after its last write.")
     registration_lease_seconds: Seconds = Field(
         300, description="How long bytes without a model are spared after the last sign of life of their writer."
@@ -252,6 +304,11 @@ class Settings(ListenSettings, DatabaseSettings, GetiSettings):
         if self.stream_idle_seconds >= self.registration_lease_seconds:
             raise ValueError("REGISTRATION_LEASE_SECONDS: must be more than STREAM_IDLE_SECONDS")
         return self
+
+
+def _blank_is_none(value: object) -> object:
+    """Returns None for a blank text: how containers leave a variable out."""
+    return None if isinstance(value, str) and not value.strip() else value
 
 
 def _has_possible_port(url: str) -> bool:

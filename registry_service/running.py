@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from registry_service import logs
 from registry_service.bootstrap import build_server, migrate_database, open_registry
@@ -79,6 +80,56 @@ def serve_workers(settings: Settings, workers: int) -> None:
                 child.wait()
 
 
+def gateway_config(
+    settings: GatewaySettings,
+    *,
+    access_log: bool = False,
+    admin_socket: Path | None = None,
+    secrets_dir: Path | None = None,
+) -> str:
+    """Makes Envoy's configuration for our API; see `embedded.envoy.render`."""
+    routes = http_routes()
+    return render(
+        settings,
+        descriptor_set=routes.descriptor_set,
+        path_variables=routes.path_variables,
+        services=routes.services,
+        paths=routes.paths,
+        openapi=routes.openapi,
+        access_log=access_log,
+        admin_socket=admin_socket,
+        secrets_dir=secrets_dir,
+    )
+
+
+def gateway(settings: GatewaySettings, *, access_log: bool) -> None:
+    """Runs Envoy until SIGTERM or SIGINT, then lets the requests that it has finish.
+
+    Raises:
+        EmbeddedError: The port is taken, or Envoy failed.
+        CertificateError: Files of certificates are not what they should be.
+    """
+    with (
+        stop_event() as stopped,
+        TemporaryDirectory(prefix="model-registry-gateway-") as folder,
+        _envoy(settings, Path(folder), Path(folder), access_log=access_log) as envoy,
+    ):
+        while not stopped.wait(_POLL_SECONDS):
+            if (code := envoy.poll()) is not None:
+                raise EmbeddedError(f"Envoy ended with {code}")
+            envoy.refresh_certificates()
+        logger.info("draining for up to %s s", settings.shutdown_grace_seconds)
+
+
+def _envoy(
+    settings: GatewaySettings, config_dir: Path, run_dir: Path, *, access_log: bool = False, log: Path | None = None
+) -> EnvoyGateway:
+    """Makes the gateway; the path of `run_dir` must be short enough for a socket's."""
+    files = {"admin_socket": run_dir / "admin.sock", "secrets_dir": run_dir / "secrets"}
+    config = gateway_config(settings, access_log=access_log, **files)
+    return EnvoyGateway(config, settings, config_dir, log=log, **files)
+
+
 @contextmanager
 def _reserved(address: str, port: int) -> Iterator[None]:
     """Keeps others off a port that our workers share: without it theirs would get a part of our connections."""
@@ -133,16 +184,8 @@ def up(data_dir: Path, settings: dict[str, object], gateway: GatewaySettings, sa
             raise EmbeddedError(str(error)) from error
         stop_server = stack.enter_context(ExitStack())
         stop_server.callback(server.stop)
-        routes = http_routes()
-        config = render(
-            gateway,
-            descriptor_set=routes.descriptor_set,
-            path_variables=routes.path_variables,
-            services=routes.services,
-            paths=routes.paths,
-            openapi=routes.openapi,
-        )
-        envoy = EnvoyGateway(config, gateway, data_dir, log=data_dir / "gateway.log")
+        run_dir = Path(stack.enter_context(TemporaryDirectory(prefix="model-registry-gateway-")))
+        envoy = _envoy(gateway, data_dir, run_dir, log=data_dir / "gateway.log")
         stack.enter_context(envoy)
         # Calls under way finish through the gateway, so it goes last.
         stack.push(stop_server.pop_all())
@@ -151,6 +194,7 @@ def up(data_dir: Path, settings: dict[str, object], gateway: GatewaySettings, sa
             for name, child in (("PostgreSQL", postgres), ("Envoy", envoy)):
                 if (code := child.poll()) is not None:
                     raise EmbeddedError(f"{name} ended with {code}; see the logs in {data_dir}")
+            envoy.refresh_certificates()
         say("Stopping …")
     say("Stopped.")
 

@@ -139,6 +139,8 @@ class Behaviour:
     """Pieces of a MiB that the download has in one more member, stored."""
     cut_short: bool = False
     """The download ends in its middle."""
+    drips: float | None = None
+    """Every answer comes byte by byte, with so many seconds between them."""
 
 
 class FakeGeti:
@@ -450,8 +452,17 @@ class _Handler(BaseHTTPRequestHandler):
                 self.wfile.write(b"%x\r\n%b" % (len(piece), piece[: len(piece) // 2]))
                 self.close_connection = True
                 return
-            self.wfile.write(b"%x\r\n%b\r\n" % (len(piece), piece))
+            for part in self._parts(piece):
+                self.wfile.write(b"%x\r\n%b\r\n" % (len(part), part))
         self.wfile.write(b"0\r\n\r\n")
+
+    def _parts(self, data: bytes) -> Iterator[bytes]:
+        if self.fake.behaviour.drips is None:
+            yield data
+            return
+        for byte in data:
+            time.sleep(self.fake.behaviour.drips or 0)
+            yield bytes([byte])
 
     def _error(self, status: int) -> None:
         answer = {"error_code": "an_error", "message": f"This says {self.path}.", "http_status": status}
@@ -462,7 +473,8 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_header("Content-Type", content_type)
         self.send_header("Content-Length", str(len(data)))
         self.end_headers()
-        self.wfile.write(data)
+        for part in self._parts(data):
+            self.wfile.write(part)
 
 
 @pytest.fixture(scope="session")

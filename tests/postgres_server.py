@@ -10,7 +10,7 @@ from psycopg import sql
 from sqlalchemy import Engine
 
 from registry_service.embedded.postgres import EmbeddedPostgres, PostgresAddress
-from registry_service.storage.sql.engine import make_engine, transactional
+from registry_service.storage.sql.engine import Tls, make_engine, transactional
 from registry_service.storage.sql.schema import migrate
 from tests.folders import passable_folder
 
@@ -66,7 +66,7 @@ def engine_of(address: PostgresAddress, database: str) -> Engine:
         database=database,
         user=address.user,
         password="",
-        sslmode="prefer",
+        tls=Tls(mode="prefer"),
         pool_size=16,
         statement_timeout_seconds=30,
     )

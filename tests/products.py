@@ -174,8 +174,13 @@ def s3_settings(postgres: PostgresAddress, database: str, s3: S3Server, bucket: 
 
 
 @contextmanager
-def running_serve(folder: Path, settings: Mapping[str, object], arguments: tuple[str, ...] = ()) -> Iterator[Product]:
-    """`model-registry serve` and `model-registry gateway`, each a process of its own."""
+def running_serve(
+    folder: Path,
+    settings: Mapping[str, object],
+    arguments: tuple[str, ...] = (),
+    gateway: Mapping[str, object] | None = None,
+) -> Iterator[Product]:
+    """`model-registry serve` and `model-registry gateway`, each a process of its own, with settings of its own."""
     grpc_port, rest_port = free_port(), free_port()
     product = Product(
         "s3",
@@ -184,7 +189,7 @@ def running_serve(folder: Path, settings: Mapping[str, object], arguments: tuple
         Command(["serve", *arguments], environment(**settings, grpc_port=grpc_port), folder / "serve.log"),
         Command(
             ["gateway"],
-            environment(grpc_upstreams=f"127.0.0.1:{grpc_port}", server_port=rest_port),
+            environment(grpc_upstreams=f"127.0.0.1:{grpc_port}", server_port=rest_port, **(gateway or {})),
             folder / "gateway.log",
         ),
     )

@@ -1,13 +1,13 @@
 """The REST gateway: Envoy's configuration, and Envoy as a child process."""
 
 import contextlib
-import hashlib
+import http.client
 import ipaddress
+import logging
 import os
 import re
 import signal
 import socket
-import ssl
 import subprocess
 import time
 from collections.abc import Sequence
@@ -18,8 +18,15 @@ from typing import IO, Self
 import jinja2
 
 from registry_service.config import CIPHER_SUITES, GatewaySettings
+from registry_service.embedded.envoy_admin import EnvoyAdmin
 from registry_service.embedded.process import EmbeddedError, NotInstalledError, find_package, log_tail, spawn, stop
+from registry_service.embedded.secrets import Secrets
 
+logger = logging.getLogger(__name__)
+
+# What clients have not had yet: requests, and bytes of answers. The prefix is of the template's making.
+_UNDER_WAY = ("http.http.downstream_rq_active", "http.http.downstream_cx_tx_bytes_buffered")
+_DRAIN_POLL_SECONDS = 0.1
 _IDLE_SECONDS = 120
 _GRPC_ROUTES = (
     # Calls that read a whole artifact, 64 GiB perhaps, before they answer.
@@ -71,6 +78,7 @@ def render(
     openapi: Path,
     access_log: bool = False,
     admin_socket: Path | None = None,
+    secrets_dir: Path | None = None,
 ) -> str:
     """Makes Envoy's bootstrap configuration: one YAML document, which names files of this installation.
 
@@ -84,6 +92,7 @@ def render(
         openapi: File of the API's description (OpenAPI).
         access_log: Whether to write a JSON line to stdout for each request.
         admin_socket: Unix socket for Envoy's admin interface; None for no such interface.
+        secrets_dir: Where `Secrets` will be, for certificates that are renewed; None has Envoy read them once.
 
     Raises:
         EmbeddedError: SERVER_IP_ADDRESS is no IP address.
@@ -115,7 +124,7 @@ def render(
         lua=_lua_set("path_variables", path_variables) + (folder / "headers.lua").read_text(encoding="utf-8"),
         access_log=access_log,
         admin_socket=None if admin_socket is None else str(admin_socket),
-        tls=_tls(settings),
+        tls=_tls(settings, secrets_dir),
         pages=_pages(folder, openapi),
     )
 
@@ -146,31 +155,21 @@ def _pages(folder: Path, openapi: Path) -> list[dict[str, str]]:
     ]
 
 
-def _tls(settings: GatewaySettings) -> dict[str, object] | None:
+def _tls(settings: GatewaySettings, folder: Path | None) -> dict[str, object] | None:
     """What the template needs for TLS; None without.
 
     Raises:
         EmbeddedError: SERVER_CERT is no certificate.
     """
-    if not settings.enable_https_mode or settings.server_cert is None:
+    if not settings.enable_https_mode:
         return None
+    secrets = Secrets(settings, folder)
     return {
-        "certificate": str(settings.server_cert.resolve()),
-        "certificate_hash": _certificate_hash(settings.server_cert),
-        "private_key": str(settings.server_private_key.resolve()) if settings.server_private_key else None,
-        "ca": str(settings.ca_cert.resolve()) if settings.ca_cert else None,
         "cipher_suites": CIPHER_SUITES,
+        "listener": secrets.of_listener(),
+        "demands_certificates": settings.client_ca_cert is not None,
+        "upstream": secrets.of_upstream(),
     }
-
-
-def _certificate_hash(chain: Path) -> str:
-    """SHA-256 of the first certificate of a chain, in hexadecimal."""
-    first, end, _ = chain.read_text(encoding="ascii", errors="replace").partition("-----END CERTIFICATE-----")
-    try:
-        der = ssl.PEM_cert_to_DER_cert(first[first.index("-----BEGIN CERTIFICATE-----") :] + end)
-    except ValueError:
-        raise EmbeddedError(f"SERVER_CERT: {chain} holds no certificate in PEM") from None
-    return hashlib.sha256(der).hexdigest()
 
 
 def _host_and_port(upstream: str) -> tuple[str, int]:
@@ -221,13 +220,26 @@ class EnvoyGateway:
         settings: The same settings.
         run_dir: An existing folder, private to us, for the configuration file.
         log: File that Envoy's output is appended to; None for our own stdout and stderr.
+        admin_socket: What `render` got: with it, requests may finish when it stops.
+        secrets_dir: What `render` got.
     """
 
-    def __init__(self, config: str, settings: GatewaySettings, run_dir: Path, *, log: Path | None = None) -> None:
+    def __init__(
+        self,
+        config: str,
+        settings: GatewaySettings,
+        run_dir: Path,
+        *,
+        log: Path | None = None,
+        admin_socket: Path | None = None,
+        secrets_dir: Path | None = None,
+    ) -> None:
         self._config = config
         self._settings = settings
         self._run_dir = run_dir
         self._log = log
+        self._admin = None if admin_socket is None else EnvoyAdmin(admin_socket)
+        self._secrets = Secrets(settings, secrets_dir)
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -245,18 +257,28 @@ class EnvoyGateway:
         """The exit code when Envoy has ended (negative: by that signal), else None."""
         return self.process.poll()
 
+    def refresh_certificates(self) -> None:
+        """Has Envoy take up certificates that were renewed; to be called now and then."""
+        self._secrets.refresh()
+
     def start(self, timeout_seconds: float = 30) -> None:
         """Starts Envoy and returns once it accepts connections.
 
         Raises:
             EmbeddedError: The port is taken, or Envoy failed; the message has the end of its log.
+            CertificateError: Files of certificates are not what they should be.
         """
         if self._process is not None:
             raise RuntimeError("the gateway is already started")
         self._check_port()
+        self._secrets.write()
         config_file = self._run_dir / "envoy.yaml"
         config_file.write_text(self._config, encoding="utf-8")
-        command = envoy_command(config_file, concurrency=self._settings.gateway_concurrency)
+        command = envoy_command(
+            config_file,
+            concurrency=self._settings.gateway_concurrency,
+            log_level=envoy_log_level(self._settings.min_log_level),
+        )
         with contextlib.ExitStack() as files:
             output: IO[bytes] | None = None
             offset = 0
@@ -267,14 +289,31 @@ class EnvoyGateway:
         try:
             self._wait_until_ready(time.monotonic() + timeout_seconds, offset)
         except BaseException:
-            self.stop()
+            self._end()
             raise
 
-    def stop(self, grace_seconds: float = 5) -> None:
-        """Stops Envoy; open connections break. Does nothing when it isn't running."""
-        if self._process is not None:
-            stop(self._process, (signal.SIGTERM, grace_seconds))
-            self._process = None
+    def stop(self) -> None:
+        """Stops Envoy once requests under way are answered, or have had SHUTDOWN_GRACE_SECONDS. It may have ended."""
+        if self._process is None:
+            return
+        if self._admin is not None and self._process.poll() is None:
+            try:
+                self._drain(self._admin, time.monotonic() + self._settings.shutdown_grace_seconds)
+            except (OSError, ValueError, http.client.HTTPException):
+                logger.warning("the gateway ends without waiting for its requests", exc_info=True)
+        self._end()
+
+    def _drain(self, admin: EnvoyAdmin, deadline: float) -> None:
+        admin.refuse_connections()
+        while self.process.poll() is None and any(admin.gauges(_UNDER_WAY).values()):
+            if time.monotonic() > deadline:
+                logger.warning("requests are broken off after %s s", self._settings.shutdown_grace_seconds)
+                return
+            time.sleep(_DRAIN_POLL_SECONDS)
+
+    def _end(self) -> None:
+        stop(self.process, (signal.SIGTERM, 5))
+        self._process = None
 
     def __enter__(self) -> Self:
         self.start()

@@ -83,9 +83,10 @@ class Workspace:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Patience:
-    """How long, and how often, is tried. All but `attempts` in seconds."""
+    """How long, and how often, is tried. In seconds, where nothing else is said."""
 
     attempts: int = 3
+    """In all."""
     retry: float = 0.3
     """Before the second attempt; twice as long before each further one, and somewhat less by chance."""
     connect: float = 5
@@ -98,6 +99,8 @@ class Patience:
     poll_most: float = 10
     deployment: float = 1800
     """Until a deployment is ready."""
+    slowest: float = 16 * 1024
+    """Bytes a second, on average over `answer`, under which an answer counts as broken off."""
 
 
 class HttpGeti:
@@ -234,7 +237,14 @@ class HttpGeti:
         response = self._open("GET", url, headers={"Accept-Encoding": "identity"})
         with closing(response), _failure_is_unavailable():
             _expect_success(response, None)
-            yield from response.iter_bytes(CHUNK_SIZE)
+            buffer = bytearray()
+            for piece in self._steadily(response.iter_bytes()):
+                buffer += piece
+                if len(buffer) >= CHUNK_SIZE:
+                    yield bytes(buffer)
+                    buffer.clear()
+            if buffer:
+                yield bytes(buffer)
 
     def _url(self, *parts: str) -> str:
         return "/".join((self._base, *map(_segment, parts)))
@@ -293,11 +303,30 @@ class HttpGeti:
         with closing(response), _failure_is_unavailable():
             _expect_success(response, refusal)
             data = bytearray()
-            for piece in response.iter_bytes():
+            for piece in self._steadily(response.iter_bytes()):
                 data += piece
                 if len(data) > _MAX_ANSWER_BYTES:
                     raise MalformedError(f"more than {_MAX_ANSWER_BYTES} bytes")
             return answers.parse(bytes(data))
+
+    def _steadily(self, pieces: Iterator[bytes]) -> Iterator[bytes]:
+        """Hands on what arrives, as long as it does not merely drip (`httpx.ReadTimeout`).
+
+        Only the time that is spent on waiting for it counts, and not that of whoever takes it.
+        """
+        waited, received = 0.0, 0
+        while True:
+            begun = time.monotonic()
+            piece = next(pieces, None)
+            if piece is None:
+                return
+            waited += time.monotonic() - begun
+            received += len(piece)
+            if waited >= self._patience.answer:
+                if received < waited * self._patience.slowest:
+                    raise httpx.ReadTimeout(f"{received} bytes in {waited:.1f} s")
+                waited, received = 0.0, 0
+            yield piece
 
     def _open(self, method: str, url: str, deadline: float = float("inf"), **options: Any) -> httpx.Response:
         """Asks, again where that may help, and returns the answer of whatever status, its body unread."""

@@ -1,16 +1,19 @@
 """The commands of `model-registry`, each in a process of its own."""
 
 import json
+import random
 import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
 
 import grpc
+import httpx
 import psutil
 import pytest
 from modelregistry.v1 import system_service_pb2, system_service_pb2_grpc
@@ -21,8 +24,11 @@ from registry_service.embedded.postgres import PostgresAddress
 from registry_service.storage.sql.schema import migrate
 from tests.client import Client, refused
 from tests.products import COMMAND, Command, Product, environment, running_serve, s3_settings
-from tests.s3_server import S3Server, free_port, new_bucket_name
+from tests.s3_server import S3Server, free_port, make_certificates, new_bucket_name
 from tests.waiting import eventually
+
+MIB = 1024 * 1024
+GRACE_SECONDS = 60
 
 
 def run(*arguments: str, **settings: object) -> subprocess.CompletedProcess[str]:
@@ -319,8 +325,14 @@ def test_the_log_has_a_json_line_for_each_call_and_nothing_that_is_secret(
 # ---- gateway ----
 
 
-def test_the_printed_gateway_is_valid_to_envoy(tmp_path: Path) -> None:
-    printed = run("gateway", "--print", server_port=free_port(), grpc_upstreams="registry-1:50051,registry-2:50051")
+@pytest.mark.parametrize("tls", [False, True], ids=["plain", "TLS"])
+def test_the_printed_gateway_is_valid_to_envoy(tmp_path: Path, tls: bool) -> None:
+    settings: dict[str, object] = {"grpc_upstreams": "registry-1:50051,registry-2:50051", "server_port": free_port()}
+    if tls:
+        files = make_certificates(tmp_path / "certificates")
+        settings |= {"enable_https_mode": True, "server_cert": files.cert, "server_private_key": files.key}
+        settings |= {"client_ca_cert": files.ca, "client_cert": files.cert, "client_private_key": files.key}
+    printed = run("gateway", "--print", **settings)
     assert printed.returncode == 0
     config = tmp_path / "envoy.yaml"
     config.write_text(printed.stdout)
@@ -347,6 +359,98 @@ def test_the_gateway_ends_by_sigterm_and_when_its_port_is_taken(tmp_path: Path) 
         assert gateway.stop(signal.SIGTERM) == 0
     finally:
         gateway.close()
+
+
+# ---- the end of the gateway ----
+
+
+@pytest.fixture
+def served(settings: dict[str, object], tmp_path: Path) -> Iterator[Product]:
+    """A server and a gateway whose requests may take long to finish."""
+    with running_serve(tmp_path, settings, gateway={"shutdown_grace_seconds": GRACE_SECONDS}) as product:
+        yield product
+
+
+def begin_download(product: Product, model_id: str) -> socket.socket:
+    """Asks for an artifact, and takes no more of it than its first bytes."""
+    connection = socket.socket()
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 8192)
+    connection.connect(("127.0.0.1", product.rest_port))
+    connection.settimeout(GRACE_SECONDS)
+    connection.sendall(f"GET /v1/models/{model_id}/artifact HTTP/1.1\r\nHost: registry\r\n\r\n".encode())
+    assert connection.recv(12) == b"HTTP/1.1 200"
+    return connection
+
+
+def terminate(product: Product) -> subprocess.Popen[bytes]:
+    """Sends SIGTERM to the gateway, and returns once it takes no more connections."""
+    assert product.gateway is not None
+    assert product.gateway.process is not None
+    product.gateway.process.terminate()
+    eventually(lambda: not listens(product.rest_port), what="the end of listening")
+    return product.gateway.process
+
+
+def test_a_download_survives_the_end_of_the_gateway_whole(served: Product) -> None:
+    data = random.Random(7).randbytes(24 * MIB)
+    model = served.client.register(data, name="slow")
+    with begin_download(served, model.id) as connection:
+        gateway = terminate(served)
+        assert gateway.poll() is None
+        received = bytearray()
+        while not received.endswith(data[-64:]):
+            received += connection.recv(65536) or pytest.fail("the download broke off")
+        assert bytes(received.partition(b"\r\n\r\n")[2]) == data
+    assert gateway.wait(GRACE_SECONDS) == 0
+
+
+def test_an_idle_gateway_ends_at_once_also_with_open_connections(served: Product) -> None:
+    with httpx.Client(base_url=served.rest_url, trust_env=False) as http, httpx.Client(http2=True) as http2:
+        assert http.get("/health").status_code == http2.get(f"{served.rest_url}/health").status_code == 200
+        started = time.monotonic()
+        assert terminate(served).wait(GRACE_SECONDS) == 0
+        assert time.monotonic() - started < GRACE_SECONDS / 2
+
+
+def test_a_client_that_takes_nothing_holds_the_gateway_up_no_longer_than_the_grace(
+    settings: dict[str, object], tmp_path: Path
+) -> None:
+    with running_serve(tmp_path, settings, gateway={"shutdown_grace_seconds": 1}) as product:
+        model = product.client.register(bytes(24 * MIB), name="stalled")
+        with begin_download(product, model.id):
+            assert terminate(product).wait(GRACE_SECONDS) == 0
+        assert product.gateway is not None
+        assert any("broken off" in str(line["message"]) for line in product.gateway.log_lines() if "message" in line)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells children of their parent's death")
+def test_envoy_does_not_outlive_the_gateway(served: Product) -> None:
+    assert served.gateway is not None
+    assert served.gateway.process is not None
+    (envoy,) = psutil.Process(served.gateway.process.pid).children()
+    served.gateway.kill()
+    eventually(lambda: not lives(envoy.pid), 20, "the end of Envoy")
+
+
+def test_an_envoy_that_dies_ends_the_gateway_with_an_error(served: Product) -> None:
+    assert served.gateway is not None
+    assert served.gateway.process is not None
+    (envoy,) = psutil.Process(served.gateway.process.pid).children()
+    envoy.kill()
+    assert served.gateway.process.wait(20) == 1
+    assert "Error: Envoy ended with -9" in served.gateway.output()
+
+
+def test_check_asks_the_gateway_with_rest(served: Product) -> None:
+    def asked() -> tuple[int, str]:
+        answer = run("check", "--rest", server_port=served.rest_port)
+        return answer.returncode, answer.stdout.strip()
+
+    assert asked() == (0, "SERVING")
+    served.server.stop()
+    assert asked() == (1, "NOT_SERVING")
+    terminate(served)
+    assert asked() == (1, "UNREACHABLE")
 
 
 def test_help_and_version_need_no_settings() -> None:

@@ -1,11 +1,12 @@
-"""ENABLE_HTTPS_MODE: TLS on both ports, with certificates made here."""
+"""ENABLE_HTTPS_MODE: TLS on both ports, with certificates made here, demanded of clients, too, and renewed."""
 
 import signal
 import socket
 import ssl
 import subprocess
 from collections.abc import Iterator
-from dataclasses import dataclass
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import grpc
@@ -13,10 +14,12 @@ import httpx
 import pytest
 from modelregistry.v1 import model_service_pb2, model_service_pb2_grpc
 
-from tests.client import pieces, registration, spec
+from registry_service.certificates import Certificate, CertificateError
+from registry_service.transport.grpc.credentials import server_credentials
+from tests.client import pieces, refused, registration, spec
 from tests.folders import passable_folder
 from tests.products import COMMAND, Command, environment
-from tests.s3_server import Certificates, free_port, make_certificates
+from tests.s3_server import Authority, Certificates, free_port, make_certificates
 from tests.waiting import eventually
 
 PORTS = pytest.mark.parametrize("port", ["rest_port", "grpc_port"])
@@ -28,6 +31,8 @@ class SecureProduct:
     grpc_port: int
     certificates: Certificates
     env: dict[str, str]
+    client: Certificates | None = None
+    """What its clients show."""
 
     @property
     def rest_url(self) -> str:
@@ -35,11 +40,39 @@ class SecureProduct:
 
     def http(self, *, http2: bool = False) -> httpx.Client:
         context = ssl.create_default_context(cafile=self.certificates.ca)
+        if self.client is not None:
+            context.load_cert_chain(self.client.cert, self.client.key)
         return httpx.Client(base_url=self.rest_url, verify=context, http2=http2)
 
     def channel(self) -> grpc.Channel:
-        credentials = grpc.ssl_channel_credentials(self.certificates.ca.read_bytes())
-        return grpc.secure_channel(f"127.0.0.1:{self.grpc_port}", credentials)
+        own = self.client
+        credentials = grpc.ssl_channel_credentials(
+            self.certificates.ca.read_bytes(),
+            private_key=None if own is None else own.key.read_bytes(),
+            certificate_chain=None if own is None else own.cert.read_bytes(),
+        )
+        # Otherwise channels of one process share their connection.
+        options = [("grpc.use_local_subchannel_pool", 1)]
+        return grpc.secure_channel(f"127.0.0.1:{self.grpc_port}", credentials, options=options)
+
+    def lists(self) -> bool:
+        """Whether a client's call goes through, over gRPC and over REST."""
+        with self.channel() as channel, self.http() as http:
+            request = model_service_pb2.ListModelsRequest()
+            model_service_pb2_grpc.ModelServiceStub(channel).ListModels(request, timeout=10)
+            return http.get("/v1/models").status_code == 200
+
+    def shown(self, port: str) -> bytes:
+        """Returns the certificate that a new connection gets, DER."""
+        context = ssl.create_default_context(cafile=self.certificates.ca)
+        context.set_alpn_protocols(["h2"])
+        if self.client is not None:
+            context.load_cert_chain(self.client.cert, self.client.key)
+        with (
+            socket.create_connection(("127.0.0.1", getattr(self, port)), 10) as connection,
+            context.wrap_socket(connection, server_hostname="127.0.0.1") as secure,
+        ):
+            return secure.getpeercert(binary_form=True) or b""
 
     def handshake(self, port: str, version: ssl.TLSVersion, ciphers: str | None = None) -> str | None:
         """Shakes hands in one version of TLS, and returns which it was."""
@@ -56,30 +89,43 @@ class SecureProduct:
             return secure.version()
 
 
+@contextmanager
+def running(folder: Path, certificates: Certificates, **settings: object) -> Iterator[SecureProduct]:
+    """`up` with TLS and these settings."""
+    grpc_port, rest_port = free_port(), free_port()
+    settings |= {
+        "enable_https_mode": "true",
+        "server_cert": certificates.cert,
+        "server_private_key": certificates.key,
+        "grpc_port": grpc_port,
+        "server_port": rest_port,
+    }
+    client = None
+    if "client_cert" in settings:
+        client = Certificates(
+            cert=Path(str(settings["client_cert"])),
+            key=Path(str(settings["client_private_key"])),
+            ca=Path(str(settings["client_ca_cert"])),
+        )
+    product = SecureProduct(rest_port, grpc_port, certificates, environment(**settings), client)
+    command = Command(["up", f"--data-dir={folder / 'data'}"], product.env, folder / "up.log")
+    command.start()
+    try:
+        with product.http() as http:
+            eventually(lambda: http.get("/ready").status_code == 200, what="readiness")
+        yield product
+    finally:
+        assert command.stop(signal.SIGTERM) == 0, command.output()
+
+
 @pytest.fixture(scope="module", params=["with the CA", "without a CA"])
 def product(request: pytest.FixtureRequest) -> Iterator[SecureProduct]:
     """`up` with TLS; the gateway checks the gRPC server by the CA, or for having the very same certificate."""
     with passable_folder() as folder:
         certificates = make_certificates(folder / "certificates")
-        grpc_port, rest_port = free_port(), free_port()
-        settings: dict[str, object] = {
-            "enable_https_mode": "true",
-            "server_cert": certificates.cert,
-            "server_private_key": certificates.key,
-            "grpc_port": grpc_port,
-            "server_port": rest_port,
-        }
-        if request.param == "with the CA":
-            settings["ca_cert"] = certificates.ca
-        product = SecureProduct(rest_port, grpc_port, certificates, environment(**settings))
-        command = Command(["up", f"--data-dir={folder / 'data'}"], product.env, folder / "up.log")
-        command.start()
-        try:
-            with product.http() as http:
-                eventually(lambda: http.get("/ready").status_code == 200, what="readiness")
+        settings = {"ca_cert": certificates.ca} if request.param == "with the CA" else {}
+        with running(folder, certificates, **settings) as product:
             yield product
-        finally:
-            assert command.stop(signal.SIGTERM) == 0, command.output()
 
 
 @pytest.mark.parametrize("http2", [False, True], ids=["HTTP/1.1", "HTTP/2"])
@@ -99,9 +145,15 @@ def test_a_model_comes_in_over_grpc_with_tls_and_goes_out_over_https(product: Se
         models.DeleteModel(model_service_pb2.DeleteModelRequest(id=model.id))
 
 
+def check(product: SecureProduct, *arguments: str, **settings: object) -> tuple[int, str]:
+    env = product.env | environment(**settings)
+    answer = subprocess.run([*COMMAND, "check", *arguments], env=env, capture_output=True, text=True, check=False)
+    assert "Traceback" not in answer.stderr
+    return answer.returncode, (answer.stdout or answer.stderr).strip()
+
+
 def test_the_check_command_asks_over_tls(product: SecureProduct) -> None:
-    checked = subprocess.run([*COMMAND, "check"], env=product.env, capture_output=True, text=True, check=False)
-    assert (checked.returncode, checked.stdout.strip()) == (0, "SERVING"), checked.stderr
+    assert check(product) == check(product, "--rest") == (0, "SERVING")
 
 
 def test_a_client_that_does_not_know_the_ca_refuses_the_server(product: SecureProduct) -> None:
@@ -142,6 +194,113 @@ def test_the_documented_ciphers_are_offered_and_no_others(product: SecureProduct
     product.handshake(port, ssl.TLSVersion.TLSv1_2, ciphers="ECDHE-ECDSA-AES256-GCM-SHA384")
     with pytest.raises((ssl.SSLError, ConnectionResetError)):
         product.handshake(port, ssl.TLSVersion.TLSv1_2, ciphers="ECDHE-ECDSA-AES128-GCM-SHA256")
+
+
+# ---- certificates of clients ----
+
+
+@pytest.fixture(scope="module")
+def exclusive() -> Iterator[SecureProduct]:
+    """`up` that demands certificates of a CA other than its own."""
+    with passable_folder() as folder:
+        certificates, clients = make_certificates(folder / "certificates"), Authority(folder / "clients")
+        client = clients.issue("client")
+        with running(
+            folder,
+            certificates,
+            ca_cert=certificates.ca,
+            client_ca_cert=clients.ca,
+            client_cert=client.cert,
+            client_private_key=client.key,
+        ) as product:
+            yield product
+
+
+def test_a_client_with_a_certificate_is_served(exclusive: SecureProduct) -> None:
+    assert exclusive.lists()
+    assert check(exclusive) == check(exclusive, "--rest") == (0, "SERVING")
+
+
+@pytest.mark.parametrize("client", ["none", "another CA's"])
+def test_a_client_without_one_is_refused_on_both_ports(exclusive: SecureProduct, client: str, tmp_path: Path) -> None:
+    stranger = replace(exclusive, client=None if client == "none" else make_certificates(tmp_path / "others"))
+    with stranger.channel() as channel:
+        models = model_service_pb2_grpc.ModelServiceStub(channel)
+        with refused(grpc.StatusCode.UNAVAILABLE):
+            models.ListModels(model_service_pb2.ListModelsRequest(), timeout=10)
+    with stranger.http() as http, pytest.raises(httpx.TransportError):
+        http.get("/health")
+    own = {} if stranger.client is None else {"client_cert": stranger.client.cert}
+    if stranger.client is not None:
+        own["client_private_key"] = stranger.client.key
+        assert check(exclusive, **own) == check(exclusive, "--rest", **own) == (1, "UNREACHABLE")
+
+
+# ---- renewal ----
+
+
+def test_renewed_certificates_are_served_without_a_restart() -> None:
+    with passable_folder() as folder:
+        servers, clients = Authority(folder / "servers"), Authority(folder / "clients")
+        server, client = servers.issue("server"), clients.issue("client")
+        with running(
+            folder,
+            server,
+            ca_cert=servers.ca,
+            client_ca_cert=clients.ca,
+            client_cert=client.cert,
+            client_private_key=client.key,
+        ) as product:
+            before = product.shown("grpc_port")
+            assert before == product.shown("rest_port")
+            with product.channel() as channel, product.http() as http:
+                # Connections that are open stay.
+                models = model_service_pb2_grpc.ModelServiceStub(channel)
+                models.ListModels(model_service_pb2.ListModelsRequest())
+                http.get("/health")
+                servers.issue("server")
+                clients.issue("client")
+                renewed = ssl.PEM_cert_to_DER_cert(server.cert.read_text())
+                eventually(lambda: product.shown("grpc_port") == renewed, what="the server's renewed certificate")
+                eventually(lambda: product.shown("rest_port") == renewed, what="the gateway's renewed certificate")
+                models.ListModels(model_service_pb2.ListModelsRequest())
+                assert http.get("/health").status_code == 200
+            assert product.lists()
+            # What does not fit together is not taken up.
+            server.key.write_bytes(client.key.read_bytes())
+            assert product.shown("grpc_port") == product.shown("rest_port") == renewed
+            assert product.lists()
+            assert "the key is not that of the certificate" in (folder / "data" / "registry.log").read_text()
+
+
+# ---- settings ----
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"server_cert": "/nowhere/server.crt"}, "SERVER_CERT: there is no file /nowhere/server.crt"),
+        ({"server_private_key": ""}, "SERVER_PRIVATE_KEY: not set"),
+        ({"client_ca_cert": __file__}, "CLIENT_CERT: not set, but needed with CLIENT_CA_CERT"),
+        ({"client_cert": __file__}, "CLIENT_PRIVATE_KEY: not set"),
+        ({"enable_https_mode": "false", "client_ca_cert": __file__}, "CLIENT_CA_CERT: needs ENABLE_HTTPS_MODE"),
+        ({"server_private_key": __file__}, f"{__file__}: no certificate or key in PEM"),
+    ],
+)
+def test_a_setting_that_cannot_be_is_named(tmp_path: Path, changes: dict[str, object], said: str) -> None:
+    server = make_certificates(tmp_path / "certificates")
+    settings = {"enable_https_mode": "true", "server_cert": server.cert, "server_private_key": server.key} | changes
+    env = environment(**settings, server_port=free_port())
+    ended = subprocess.run([*COMMAND, "gateway"], env=env, capture_output=True, text=True, timeout=60, check=False)
+    assert ended.returncode == 1
+    assert said in ended.stderr
+    assert "Traceback" not in ended.stderr
+
+
+def test_a_key_of_another_certificate_is_told_at_the_start(tmp_path: Path) -> None:
+    authority = Authority(tmp_path / "certificates")
+    with pytest.raises(CertificateError, match="the key is not that of the certificate"):
+        server_credentials(Certificate(authority.issue("one").cert, authority.issue("two").key), None)
 
 
 def test_a_missing_certificate_is_named(tmp_path: Path) -> None:

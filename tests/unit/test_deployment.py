@@ -84,7 +84,7 @@ def test_the_four_services_are_there(compose: dict[str, Any]) -> None:
 def test_named_volumes_and_networks_are_declared(compose: dict[str, Any]) -> None:
     for service in compose["services"].values():
         for volume in service.get("volumes", []):
-            assert volume.split(":")[0] in compose["volumes"]
+            assert interpolated(volume).split(":")[0] in compose["volumes"]
         assert set(service["networks"]) <= set(compose["networks"])
 
 
@@ -107,16 +107,13 @@ def test_our_commands_are_commands_of_the_program(compose: dict[str, Any], name:
 
 
 def test_health_checks_use_programs_that_the_images_have(compose: dict[str, Any]) -> None:
-    images = {"postgres": {"pg_isready"}, "minio": {"mc"}, "registry": {"model-registry", "python"}}
+    images = {"postgres": {"pg_isready"}, "minio": {"mc"}, "registry": {"model-registry"}}
     images["envoy"] = images["registry"]
     for name, service in compose["services"].items():
         program, *arguments = service["healthcheck"]["test"][1:]
         assert program in images[name]
         if program == "model-registry":
-            assert arguments[0] in main.commands
-        elif program == "python":
-            assert arguments[0] == "-c"
-            compile(arguments[1], name, "exec")
+            main.commands[arguments[0]].make_context(arguments[0], arguments[1:])
 
 
 @pytest.mark.parametrize("name", OWN)
@@ -132,6 +129,18 @@ def test_every_variable_of_our_containers_is_a_setting_with_a_valid_value(
     for variable, value in environment.items():
         monkeypatch.setenv(variable, interpolated(value))
     load(kind)
+
+
+def test_certificates_are_mounted_for_reading_alone(compose: dict[str, Any]) -> None:
+    for name in OWN:
+        assert compose["services"][name]["volumes"] == ["${MR_CERTIFICATES:-certificates}:/certificates:ro"]
+
+
+@pytest.mark.parametrize("name", OWN)
+def test_a_container_has_the_time_to_finish_its_requests(compose: dict[str, Any], name: str) -> None:
+    service = compose["services"][name]
+    grace = SETTINGS[service["command"][0]].model_fields["shutdown_grace_seconds"].default
+    assert int(service["stop_grace_period"].removesuffix("s")) > grace
 
 
 def test_the_containers_reach_one_another(compose: dict[str, Any]) -> None:
@@ -185,7 +194,7 @@ def text_of(default: object) -> object:
     """How an environment says a default; a blank text counts as none."""
     if default is None:
         return ""
-    return "true" if default is True else default
+    return str(default).lower() if isinstance(default, bool) else default
 
 
 def test_the_example_names_every_variable(compose: dict[str, Any]) -> None:

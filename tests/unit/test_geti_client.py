@@ -195,6 +195,18 @@ class TestFailures:
         with pytest.raises(GetiUnavailableError):
             list(client.download_deployment(CATTLE, deployment_id))
 
+    def test_an_answer_that_only_drips_is_an_error(self, client: HttpGeti, geti: FakeGeti) -> None:
+        deployment_id = client.prepare_deployment(CATTLE, KEY, proceed)
+        # No pause is long enough to be one, and the whole would take minutes.
+        geti.behave(drips=0.05)
+        with HttpGeti(workspace(geti.url), replace(FAST, answer=0.5)) as impatient:
+            started = time.monotonic()
+            with pytest.raises(GetiUnavailableError):
+                list(impatient.download_deployment(CATTLE, deployment_id))
+            with pytest.raises(GetiUnavailableError):
+                impatient.list_projects()
+            assert time.monotonic() - started < 30
+
 
 class TestPatience:
     @pytest.mark.parametrize("statuses", [[0], [0, 0], [503], [502, 504], [429, 0]])

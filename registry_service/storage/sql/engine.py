@@ -5,11 +5,14 @@ import select
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import cast
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar, cast
 
 import psycopg
+from psycopg.abc import PQGen
 from sqlalchemy import URL, Engine, create_engine, event
-from sqlalchemy.engine.interfaces import DBAPIConnection
+from sqlalchemy.engine.interfaces import DBAPIConnection, Dialect
 from sqlalchemy.exc import DBAPIError, DisconnectionError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.pool import ConnectionPoolEntry
@@ -18,14 +21,57 @@ from registry_service.domain.errors import AbortedError, DatabaseUnavailableErro
 
 logger = logging.getLogger(__name__)
 
+Answer = TypeVar("Answer")
+
 _CONNECT_TIMEOUT = 3
 _POOL_TIMEOUT = 10
 _TRUSTED_SECONDS = 1.0
+_PING_SECONDS = 5.0
+# How much longer than a statement may take is waited for its answer.
+_ANSWER_MARGIN_SECONDS = 5.0
 # Deadlock, serialization failure: the loser may simply try again.
 _RETRYABLE = {"40001", "40P01"}
 # Read-only transaction (a failover is under way), server shutting down or starting.
 _STATEMENT_TIMEOUT = "57014"
 _AWAY = {"25006", "57P01", "57P02", "57P03"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tls:
+    """TLS towards Postgres."""
+
+    mode: str
+    """libpq's sslmode."""
+    ca_cert: Path | None = None
+    """File of what Postgres's certificate is checked with; None leaves it to libpq (PGSSLROOTCERT)."""
+    client_cert: Path | None = None
+    """File of what Postgres may ask for; its key goes with it. None leaves them to libpq."""
+    client_private_key: Path | None = None
+
+    @property
+    def parameters(self) -> dict[str, str]:
+        """How libpq is told."""
+        files = {"sslrootcert": self.ca_cert, "sslcert": self.client_cert, "sslkey": self.client_private_key}
+        return {"sslmode": self.mode} | {name: str(file) for name, file in files.items() if file is not None}
+
+
+class _Connection(psycopg.Connection[Any]):
+    """Does not wait for ever: a host that is frozen, or cut off without notice, ends no statement and no connection."""
+
+    answer_seconds: float | None = None
+    """How long one answer may take; None has no bound."""
+
+    def wait(self, gen: PQGen[Answer], interval: float = 0.1, timeout: float | None = None) -> Answer:
+        """See psycopg; a connection that is waited for in vain is closed, as nobody knows what it is doing."""
+        if timeout is not None or self.answer_seconds is None:
+            return super().wait(gen, interval, timeout)
+        started = time.monotonic()
+        try:
+            return super().wait(gen, interval, self.answer_seconds)
+        except psycopg.OperationalError:
+            if time.monotonic() - started >= self.answer_seconds:
+                self.close()
+            raise
 
 
 def make_engine(
@@ -35,14 +81,26 @@ def make_engine(
     database: str,
     user: str,
     password: str,
-    sslmode: str,
+    tls: Tls,
     pool_size: int,
     statement_timeout_seconds: float,
+    is_bounded: bool = True,
 ) -> Engine:
     """Makes the pool of connections; connects nowhere yet.
 
     Each statement is a transaction of its own, which spares reads the round trips
     of BEGIN and COMMIT: who needs several in one takes `transactional`.
+
+    Args:
+        host: Or the folder of a Unix socket.
+        port: Of Postgres.
+        database: Its name.
+        user: Its name.
+        password: Of the user; may be empty.
+        tls: Towards Postgres.
+        pool_size: Most connections at once.
+        statement_timeout_seconds: For one statement, and for a lock; Postgres sees to it.
+        is_bounded: Whether we see to it, too, where Postgres does not. Not for statements that lift the timeout.
     """
     timeout = int(statement_timeout_seconds * 1000)
     engine = create_engine(
@@ -50,7 +108,7 @@ def make_engine(
         connect_args={
             "host": host,
             "port": port,
-            "sslmode": sslmode,
+            **tls.parameters,
             "application_name": "model-registry",
             "connect_timeout": _CONNECT_TIMEOUT,
             # A host that vanished is noticed in seconds, not in TCP's minutes.
@@ -72,6 +130,14 @@ def make_engine(
         # Statements' parameters are clients' data, which has no place in a log.
         hide_parameters=True,
     )
+    answer_seconds = statement_timeout_seconds + _ANSWER_MARGIN_SECONDS if is_bounded else None
+
+    def connect(_dialect: Dialect, _record: ConnectionPoolEntry, args: tuple[Any, ...], options: dict[str, Any]) -> Any:
+        connection = _Connection.connect(*args, **options)
+        connection.answer_seconds = answer_seconds
+        return connection
+
+    event.listen(engine, "do_connect", connect)
     _check_idle_connections(engine)
     return engine
 
@@ -96,10 +162,14 @@ def _check_idle_connections(engine: Engine) -> None:
         idle_seconds = time.monotonic() - record.info.get("idle_since", time.monotonic())
         if idle_seconds < _TRUSTED_SECONDS and not _has_unread(connection):
             return
+        own = cast(_Connection, connection)
+        answer_seconds, own.answer_seconds = own.answer_seconds, _PING_SECONDS
         try:
             engine.dialect.do_ping(connection)
         except engine.dialect.loaded_dbapi.Error as error:
             raise DisconnectionError from error
+        finally:
+            own.answer_seconds = answer_seconds
 
     event.listen(engine, "checkin", note)
     event.listen(engine, "checkout", check)

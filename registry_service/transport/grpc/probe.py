@@ -1,21 +1,21 @@
 """Asks a running server how it is, as a container's health check does."""
 
 import socket
-import ssl
-from pathlib import Path
 
 import grpc
 from grpc_health.v1 import health_pb2
 
+from registry_service.certificates import ClientTls
 
-def health_status(address: str, timeout_seconds: float, trust: Path | None = None) -> str:
+
+def health_status(address: str, timeout_seconds: float, tls: ClientTls | None = None) -> str:
     """Returns what the server's gRPC health service says, for example SERVING; UNREACHABLE where nothing answers.
 
-    `trust` is a file of certificates, PEM: the server is asked over TLS and must
-    have one of them, or one that they vouch for, under whatever name.
+    Raises:
+        CertificateError: Our own certificate is not what it should be.
     """
     try:
-        channel = grpc.insecure_channel(address) if trust is None else _secure_channel(address, trust, timeout_seconds)
+        channel = grpc.insecure_channel(address) if tls is None else _secure_channel(address, tls, timeout_seconds)
     except OSError:
         return "UNREACHABLE"
     with channel:
@@ -31,19 +31,22 @@ def health_status(address: str, timeout_seconds: float, trust: Path | None = Non
     return str(health_pb2.HealthCheckResponse.ServingStatus.Name(answer.status))
 
 
-def _secure_channel(address: str, trust: Path, timeout_seconds: float) -> grpc.Channel:
+def _secure_channel(address: str, tls: ClientTls, timeout_seconds: float) -> grpc.Channel:
+    own = tls.own
     return grpc.secure_channel(
         address,
-        grpc.ssl_channel_credentials(trust.read_bytes()),
-        options=[("grpc.ssl_target_name_override", _name_of_server(address, trust, timeout_seconds))],
+        grpc.ssl_channel_credentials(
+            tls.trust.read_bytes(),
+            private_key=None if own is None else own.private_key.read_bytes(),
+            certificate_chain=None if own is None else own.chain.read_bytes(),
+        ),
+        options=[("grpc.ssl_target_name_override", _name_of_server(address, tls, timeout_seconds))],
     )
 
 
-def _name_of_server(address: str, trust: Path, timeout_seconds: float) -> str:
-    """Returns a name that the server's certificate is for: a probe on the same host knows it by none."""
-    context = ssl.create_default_context(cafile=trust)
-    context.check_hostname = False
-    context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
+def _name_of_server(address: str, tls: ClientTls, timeout_seconds: float) -> str:
+    """Returns a name that the server's certificate is for, as gRPC insists on one."""
+    context = tls.context()
     context.set_alpn_protocols(["h2"])
     host, _, port = address.rpartition(":")
     with (

@@ -28,6 +28,7 @@ from modelregistry.v1 import (
     upload_service_pb2_grpc,
 )
 
+from registry_service.certificates import Certificate
 from registry_service.domain.artifact_store import ArtifactStore
 from registry_service.domain.errors import DatabaseUnavailableError
 from registry_service.domain.ports import Database
@@ -36,6 +37,7 @@ from registry_service.transport.grpc.alias_servicer import AliasServicer
 from registry_service.transport.grpc.artifact_servicer import ArtifactServicer
 from registry_service.transport.grpc.audit_servicer import AuditServicer
 from registry_service.transport.grpc.calls import CallInterceptor, Drain, StreamLimit
+from registry_service.transport.grpc.credentials import server_credentials
 from registry_service.transport.grpc.documented_rest_servicer import DocumentedRestServicer
 from registry_service.transport.grpc.health import HealthMonitor
 from registry_service.transport.grpc.model_servicer import ModelServicer
@@ -65,21 +67,15 @@ _SERVICES = tuple(
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Certificate:
-    """A server's certificate, as files in PEM."""
-
-    chain: Path
-    private_key: Path
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServerOptions:
     """How a server listens and what it bounds; `config.Settings` says what each is for."""
 
     address: str
     certificate: Certificate | None = None
-    """For TLS."""
+    """For TLS; it may be renewed at any time."""
+    client_ca: Path | None = None
+    """File of CA certificates: with TLS, clients must show a certificate of theirs."""
     reuse_port: bool
     max_unary_calls: int
     max_waiting_calls: int
@@ -150,6 +146,7 @@ class RegistryServer:
 
         Raises:
             PortTakenError: Somebody else listens there.
+            CertificateError: The files are not what they should be.
         """
         try:
             self.port = self._listen()
@@ -164,8 +161,8 @@ class RegistryServer:
         certificate = self._options.certificate
         if certificate is None:
             return self._server.add_insecure_port(self._options.address)
-        pair = (certificate.private_key.read_bytes(), certificate.chain.read_bytes())
-        return self._server.add_secure_port(self._options.address, grpc.ssl_server_credentials([pair]))
+        credentials = server_credentials(certificate, self._options.client_ca)
+        return self._server.add_secure_port(self._options.address, credentials)
 
     def stop(self) -> None:
         """Takes no more calls, lets those under way finish within the grace period, and returns when all have ended."""

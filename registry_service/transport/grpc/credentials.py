@@ -1,0 +1,34 @@
+"""TLS of the gRPC server, with files that may be renewed while it runs."""
+
+from pathlib import Path
+
+import grpc
+
+from registry_service.certificates import Certificate, CertificateFiles
+
+
+def server_credentials(certificate: Certificate, client_ca: Path | None) -> grpc.ServerCredentials:
+    """Makes what a port needs for TLS; each new connection gets what the files hold by then.
+
+    Args:
+        certificate: The server's.
+        client_ca: File of CA certificates, of which clients must show a certificate; None demands none.
+
+    Raises:
+        CertificateError: The files are not what they should be.
+    """
+    files = CertificateFiles([certificate], [] if client_ca is None else [client_ca])
+
+    def configuration(contents: dict[Path, bytes]) -> grpc.ServerCertificateConfiguration:
+        pair = (contents[certificate.private_key], contents[certificate.chain])
+        return grpc.ssl_server_certificate_configuration([pair], None if client_ca is None else contents[client_ca])
+
+    def renewed() -> grpc.ServerCertificateConfiguration | None:
+        contents = files.take_renewed()
+        return None if contents is None else configuration(contents)
+
+    return grpc.dynamic_ssl_server_credentials(
+        configuration(files.take()),
+        renewed,  # type: ignore[arg-type]  # None is "no change"
+        require_client_authentication=client_ca is not None,
+    )

@@ -1,0 +1,116 @@
+"""TLS in front of a Postgres: the embedded one has none.
+
+What libpq sees is a server with TLS in every respect: it asks for it in the
+protocol's own way, and gets the certificate, the request for its own, or the
+answer that there is no TLS.
+"""
+
+import select
+import socket
+import ssl
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from registry_service.embedded.postgres import PostgresAddress
+from tests.s3_server import Certificates
+
+# A message of eight bytes that asks for TLS, and one that asks for encryption by Kerberos.
+_SSL_REQUEST = bytes.fromhex("0000000804d2162f")
+_GSS_REQUEST = bytes.fromhex("0000000804d21630")
+
+
+class TlsFront:
+    """Listens on a port of every address, and passes on to a Postgres what comes over TLS, or in plain."""
+
+    def __init__(self, address: PostgresAddress, certificates: Certificates | None, client_ca: Path | None) -> None:
+        self._upstream = str(address.socket_dir / f".s.PGSQL.{address.port}")
+        self._context: ssl.SSLContext | None = None
+        if certificates is not None:
+            self._context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            self._context.load_cert_chain(certificates.cert, certificates.key)
+            if client_ca is not None:
+                self._context.load_verify_locations(client_ca)
+                self._context.verify_mode = ssl.CERT_REQUIRED
+        self._listener = socket.create_server(("", 0))
+        self.port = int(self._listener.getsockname()[1])
+        self.encrypted: list[bool] = []
+        """Whether each connection that went on to Postgres came over TLS."""
+        self._ends: list[socket.socket] = []
+        self._threads = [threading.Thread(target=self._accept, daemon=True)]
+        self._threads[0].start()
+
+    def close(self) -> None:
+        with suppress(OSError):
+            self._listener.shutdown(socket.SHUT_RDWR)
+        self._listener.close()
+        self._threads[0].join()
+        for end in self._ends:
+            _shut(end)
+        for thread in self._threads[1:]:
+            thread.join()
+        for end in self._ends:
+            end.close()
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                client, _ = self._listener.accept()
+            except OSError:
+                return
+            self._ends.append(client)
+            thread = threading.Thread(target=self._serve, args=(client,), daemon=True)
+            self._threads.append(thread)
+            thread.start()
+
+    def _serve(self, client: socket.socket) -> None:
+        upstream = socket.socket(socket.AF_UNIX)
+        self._ends.append(upstream)
+        with suppress(OSError):
+            begun = client.recv(8, socket.MSG_WAITALL)
+            while begun == _GSS_REQUEST or (begun == _SSL_REQUEST and self._context is None):
+                client.sendall(b"N")
+                begun = client.recv(8, socket.MSG_WAITALL)
+            if not begun:
+                return
+            encrypted = begun == _SSL_REQUEST
+            upstream.connect(self._upstream)
+            if encrypted and self._context is not None:
+                client.sendall(b"S")
+                client = self._context.wrap_socket(client, server_side=True)
+                self._ends.append(client)
+            else:
+                upstream.sendall(begun)
+            self.encrypted.append(encrypted)
+            _exchange(client, upstream)
+        _shut(client)
+        _shut(upstream)
+
+
+def _exchange(client: socket.socket, upstream: socket.socket) -> None:
+    """Passes on in both directions, until one ends. In one thread: a TLS connection is not for two."""
+    other = {client: upstream, upstream: client}
+    while True:
+        unread = isinstance(client, ssl.SSLSocket) and client.pending()
+        for source in [client] if unread else select.select([client, upstream], [], [])[0]:
+            if not (data := source.recv(65536)):
+                return
+            other[source].sendall(data)
+
+
+def _shut(end: socket.socket) -> None:
+    with suppress(OSError):
+        end.shutdown(socket.SHUT_RDWR)
+
+
+@contextmanager
+def tls_front(
+    address: PostgresAddress, certificates: Certificates | None, *, client_ca: Path | None = None
+) -> Iterator[TlsFront]:
+    """Puts a front before a Postgres: without certificates one that has no TLS; `client_ca` demands clients' own."""
+    front = TlsFront(address, certificates, client_ca)
+    try:
+        yield front
+    finally:
+        front.close()
