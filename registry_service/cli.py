@@ -175,11 +175,13 @@ def config() -> None:
 
 
 def _probe_tls(settings: TlsSettings) -> ClientTls | None:
-    """How a probe reaches a server with these settings; None without TLS."""
+    """How a probe reaches a server with these settings; None without TLS (`CertificateError`)."""
     trust = settings.ca_cert or settings.server_cert
     if not settings.enable_https_mode or trust is None:
         return None
     if settings.client_cert is None or settings.client_private_key is None:
+        if settings.client_ca_cert is not None:
+            raise CertificateError("CLIENT_CERT: not set, but needed with CLIENT_CA_CERT, as a check is a client, too")
         return ClientTls(trust)
     return ClientTls(trust, Certificate(settings.client_cert, settings.client_private_key))
 

@@ -1,11 +1,15 @@
-"""TLS in front of a Postgres: the embedded one has none.
+"""TLS in front of a Postgres: the embedded one has none. And a Postgres with TLS of its own, where there is one.
 
-What libpq sees is a server with TLS in every respect: it asks for it in the
-protocol's own way, and gets the certificate, the request for its own, or the
-answer that there is no TLS.
+What libpq sees of the front is a server with TLS in every respect: it asks for it
+in the protocol's own way, and gets the certificate, the request for its own, or
+the answer that there is no TLS.
 """
 
+import os
+import pwd
 import select
+import shutil
+import signal
 import socket
 import ssl
 import threading
@@ -13,8 +17,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from registry_service.embedded.postgres import PostgresAddress
-from tests.s3_server import Certificates
+import psycopg
+import pytest
+
+from registry_service.embedded.postgres import NAME, PostgresAddress
+from registry_service.embedded.process import User, run, spawn, stop
+from tests.s3_server import Certificates, free_port
+from tests.waiting import eventually
 
 # A message of eight bytes that asks for TLS, and one that asks for encryption by Kerberos.
 _SSL_REQUEST = bytes.fromhex("0000000804d2162f")
@@ -114,3 +123,61 @@ def tls_front(
         yield front
     finally:
         front.close()
+
+
+@contextmanager
+def own_tls_postgres(folder: Path, server: Certificates, client: Certificates) -> Iterator[int]:
+    """Runs a Postgres from PATH, and gives its port on localhost.
+
+    It takes whoever shows a certificate of the client's CA, as the user NAME, and
+    nobody else. The database is `postgres`.
+    """
+    initdb, postgres = shutil.which("initdb"), shutil.which("postgres")
+    if initdb is None or postgres is None:
+        pytest.skip("needs initdb and postgres on PATH, 15 or newer and with TLS")
+    user = None
+    if os.geteuid() == 0:
+        entry = pwd.getpwnam("nobody")
+        user = User(uid=entry.pw_uid, gid=entry.pw_gid, name="nobody")
+    cluster, env = folder / "cluster", {"PATH": os.defpath, "LC_ALL": "C"}
+    cluster.mkdir(mode=0o700)
+    _give(cluster, user)
+    making: list[str | Path] = [initdb, "-D", cluster, "-U", NAME, "--auth=trust", "--encoding=UTF8", "--locale=C"]
+    run([*making, "--no-sync"], user=user, env=env, cwd=Path("/"), seconds=120)
+    (cluster / "pg_hba.conf").write_text("hostssl all all all cert map=any\n")
+    (cluster / "pg_ident.conf").write_text(f"any /^.*$ {NAME}\n")
+    files = {"ssl_cert_file": server.cert, "ssl_key_file": server.key, "ssl_ca_file": client.ca}
+    port = free_port()
+    command: list[str | Path] = [postgres, "-D", cluster, "-p", str(port), "-c", "ssl=on", "-c", "fsync=off"]
+    for name, value in {"listen_addresses": "localhost", "unix_socket_directories": ""}.items():
+        command += ["-c", f"{name}={value}"]
+    for name, file in files.items():
+        _give(Path(shutil.copy(file, cluster)), user)
+        (cluster / file.name).chmod(0o600)
+        command += ["-c", f"{name}={file.name}"]
+
+    def answers() -> bool:
+        psycopg.connect(
+            host="localhost",
+            port=port,
+            user=NAME,
+            dbname="postgres",
+            sslmode="require",
+            sslcert=str(client.cert),
+            sslkey=str(client.key),
+            connect_timeout=5,
+        ).close()
+        return True
+
+    with (folder / "postgres.log").open("ab") as log:
+        process = spawn(command, death_signal=signal.SIGINT, user=user, env=env, cwd=Path("/"), output=log)
+    try:
+        eventually(answers, what="Postgres")
+        yield port
+    finally:
+        stop(process, (signal.SIGINT, 30))
+
+
+def _give(path: Path, user: User | None) -> None:
+    if user is not None:
+        os.chown(path, user.uid, user.gid)

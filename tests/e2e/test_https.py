@@ -236,6 +236,12 @@ def test_a_client_without_one_is_refused_on_both_ports(exclusive: SecureProduct,
         assert check(exclusive, **own) == check(exclusive, "--rest", **own) == (1, "UNREACHABLE")
 
 
+def test_a_check_that_has_none_to_show_says_so(exclusive: SecureProduct) -> None:
+    code, said = check(exclusive, client_cert="", client_private_key="")
+    assert code == 1
+    assert "CLIENT_CERT: not set, but needed with CLIENT_CA_CERT" in said
+
+
 # ---- renewal ----
 
 

@@ -8,9 +8,10 @@ import pytest
 from sqlalchemy import Engine
 
 from registry_service.embedded.postgres import PostgresAddress
+from tests.folders import passable_folder
 from tests.products import COMMAND, environment, running_serve, s3_settings
 from tests.s3_server import Certificates, S3Server, make_certificates, new_bucket_name, running_s3
-from tests.tls_postgres import TlsFront, tls_front
+from tests.tls_postgres import TlsFront, own_tls_postgres, tls_front
 from tests.watching import Watch
 
 MIB = 1024 * 1024
@@ -61,6 +62,13 @@ def refused_start(command: str, settings: dict[str, object]) -> str:
     said = answer.stderr.partition("\nError: ")[2] or answer.stderr
     assert "Traceback" not in said
     return said
+
+
+def migrated(settings: dict[str, object]) -> tuple[int, str]:
+    """Migrates, and returns the exit code and what was warned of."""
+    env = environment(**settings, min_log_level="WARNING")
+    answer = subprocess.run([*COMMAND, "migrate"], env=env, capture_output=True, text=True, timeout=60, check=False)
+    return answer.returncode, answer.stderr
 
 
 # ---- Postgres ----
@@ -116,16 +124,21 @@ def test_postgres_may_ask_for_a_certificate(
         said = refused_start("migrate", settings)
         assert "certificate required" in said
         own = {"psql_client_cert": others.cert, "psql_client_private_key": others.key}
-        migrated = subprocess.run(
-            [*COMMAND, "migrate"],
-            env=environment(**settings, **own),
-            capture_output=True,
-            text=True,
-            timeout=60,
-            check=False,
-        )
-        assert migrated.returncode == 0, migrated.stderr
+        assert migrated(settings | own) == (0, "")
         assert front.encrypted == [True]
+
+
+def test_a_postgres_with_tls_of_its_own_is_the_same(
+    settings: dict[str, object], certificates: Certificates, others: Certificates
+) -> None:
+    with passable_folder() as folder, own_tls_postgres(folder, certificates, others) as port:
+        settings |= {"psql_port": port, "psql_database": "postgres", "psql_sslmode": "verify-full"}
+        settings |= {"psql_client_cert": others.cert, "psql_client_private_key": others.key}
+        assert "certificate verify failed" in refused_start("migrate", settings | {"psql_ca_cert": others.ca})
+        assert migrated(settings | {"psql_ca_cert": certificates.ca}) == (0, "")
+        del settings["psql_client_cert"], settings["psql_client_private_key"]
+        said = refused_start("migrate", settings | {"psql_ca_cert": certificates.ca})
+        assert "connection requires a valid client certificate" in said
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from registry_service.domain.ports import Database
 logger = logging.getLogger(__name__)
 
 _PATIENCE_SECONDS = 10
-"""The checks have timeouts of their own, but none helps against a Postgres that takes a query and says nothing."""
+"""The checks have timeouts of their own, but a Postgres that takes a query and says nothing is waited for longer."""
 
 
 class HealthMonitor:
