@@ -8,17 +8,22 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import TypeVar
 
+from pydantic import SecretStr
 from sqlalchemy import Engine
 
-from registry_service.config import DatabaseSettings, GetiSettings, Settings
-from registry_service.domain.artifact_store import ArtifactStore
+from registry_service.config import DatabaseSettings, GetiSettings, Settings, SourceSettings
+from registry_service.domain.artifact_store import ListableArtifactStore
 from registry_service.domain.errors import UnavailableError
+from registry_service.domain.legacy import SourceError
 from registry_service.geti.client import HttpGeti, Workspace
+from registry_service.services.adopting import AdoptModels
 from registry_service.services.policy import Policy
 from registry_service.services.use_cases import UseCases
+from registry_service.storage.artifacts import is_key
 from registry_service.storage.artifacts.local import LocalArtifactStore
-from registry_service.storage.artifacts.s3 import connect
+from registry_service.storage.artifacts.s3 import connect, connect_source
 from registry_service.storage.sql.engine import domain_errors, make_engine
+from registry_service.storage.sql.legacy import SqlLegacyRegistry
 from registry_service.storage.sql.repositories import SqlDatabase
 from registry_service.storage.sql.schema import migrate
 from registry_service.transport.grpc.server import Certificate, RegistryServer, ServerOptions
@@ -63,7 +68,7 @@ def migrate_database(settings: DatabaseSettings) -> str:
         engine.dispose()
 
 
-def build_store(settings: Settings) -> ArtifactStore:
+def build_store(settings: Settings) -> ListableArtifactStore:
     """Makes the artifact store, waiting for it to answer; makes folder or bucket when missing.
 
     Raises:
@@ -118,7 +123,7 @@ class Registry:
     """The registry without a transport."""
 
     database: SqlDatabase
-    store: ArtifactStore
+    store: ListableArtifactStore
     use_cases: UseCases
 
 
@@ -144,6 +149,58 @@ def open_registry(settings: Settings) -> Iterator[Registry]:
         if geti is not None:
             stack.enter_context(geti)
         yield Registry(database, store, UseCases.on(database, store, policy, geti))
+
+
+@contextmanager
+def open_adoption(
+    registry: Registry, settings: Settings, source: SourceSettings, *, copy: bool
+) -> Iterator[AdoptModels]:
+    """Wires what takes over a deployment of the original; `copy` has it leave no artifact in its place."""
+    s3 = {
+        "host": source.source_minio_hostname or settings.minio_hostname,
+        "access_key": source.source_minio_access_key or settings.minio_access_key,
+        "secret_key": source.source_minio_secret_key or settings.minio_secret_key,
+    }
+    missing = [name for name, value in s3.items() if value is None]
+    if missing:
+        raise SourceError(f"SOURCE_MINIO_*: its S3 is not known: {', '.join(missing)} not set")
+    is_ours = source.source_minio_hostname is None
+    port = settings.minio_server_port if is_ours else source.source_minio_server_port
+    bucket = connect_source(
+        host=str(s3["host"]),
+        port=port,
+        access_key=str(s3["access_key"]),
+        secret_key=(source.source_minio_secret_key or settings.minio_secret_key or SecretStr("")).get_secret_value(),
+        bucket=source.source_minio_bucket_name,
+        region=settings.minio_region if is_ours else source.source_minio_region,
+        secure=settings.minio_secure if is_ours else source.source_minio_secure,
+        ca_cert=settings.minio_ca_cert if is_ours else source.source_minio_ca_cert,
+    )
+    is_same = settings.artifact_store == "s3" and (s3["host"], port, source.source_minio_bucket_name) == (
+        settings.minio_hostname,
+        settings.minio_server_port,
+        settings.minio_bucket_name,
+    )
+    engine = make_engine(
+        host=source.source_psql_hostname,
+        port=source.source_psql_port,
+        database=source.source_psql_database,
+        user=source.source_psql_user,
+        password=source.source_psql_password.get_secret_value(),
+        sslmode=source.source_psql_sslmode,
+        pool_size=1,
+        statement_timeout_seconds=300,
+    )
+    try:
+        yield AdoptModels(
+            register=registry.use_cases.register_model,
+            discard=registry.use_cases.sweep.discard,
+            registry=SqlLegacyRegistry(engine),
+            bucket=bucket,
+            is_place=lambda key: is_same and not copy and is_key(key),
+        )
+    finally:
+        engine.dispose()
 
 
 def build_server(registry: Registry, settings: Settings, *, reuse_port: bool = False) -> RegistryServer:

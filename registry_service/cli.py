@@ -3,6 +3,8 @@
 import json
 import os
 from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import asdict
 from functools import wraps
 from pathlib import Path
 from typing import ParamSpec
@@ -10,7 +12,7 @@ from typing import ParamSpec
 import click
 
 from registry_service import __version__, logs, running
-from registry_service.bootstrap import migrate_database, open_registry
+from registry_service.bootstrap import migrate_database, open_adoption, open_registry
 from registry_service.config import (
     DatabaseSettings,
     GatewaySettings,
@@ -18,12 +20,15 @@ from registry_service.config import (
     LogSettings,
     Settings,
     SettingsError,
+    SourceSettings,
     load,
     loopback_of,
 )
 from registry_service.domain.errors import RegistryError
+from registry_service.domain.legacy import SourceError
 from registry_service.embedded.envoy import envoy_command, envoy_log_level, render
 from registry_service.embedded.process import EmbeddedError
+from registry_service.services.adopting import Outcome
 from registry_service.storage.sql.schema import SchemaError
 from registry_service.transport.grpc.probe import health_status
 from registry_service.transport.grpc.server import PortTakenError
@@ -41,7 +46,7 @@ def _explained(command: Callable[P, None]) -> Callable[P, None]:
             command(*args, **kwargs)
         except SettingsError as error:
             raise click.ClickException(f"settings:\n{error}") from error
-        except (EmbeddedError, PortTakenError, RegistryError, SchemaError, OSError) as error:
+        except (EmbeddedError, PortTakenError, RegistryError, SchemaError, SourceError, OSError) as error:
             # An OSError is a file or folder of the settings: only start-up comes this far.
             raise click.ClickException(str(error)) from error
 
@@ -145,6 +150,53 @@ def gc(dry_run: bool) -> None:
     click.echo(f"{len(report.uploads)} expired uploads and {len(report.objects)} objects {verb}.")
     if report.failed:
         raise click.ClickException(f"{len(report.failed)} objects could not be deleted now.")
+
+
+_data_dir = click.option(
+    "--data-dir",
+    type=click.Path(path_type=Path),
+    help="Work on the data of an `up`, rather than by PSQL_* and MINIO_*.",
+)
+
+
+@main.command()
+@click.option("--source-host", "source_psql_hostname", help="Host of the original's Postgres.")
+@click.option("--source-port", "source_psql_port", type=click.IntRange(1, 65535), help="Its port.")
+@click.option("--source-database", "source_psql_database", help="The original's database.")
+@click.option("--source-user", "source_psql_user", help="User of that database.")
+@click.option("--source-bucket", "source_minio_bucket_name", help="The original's bucket.")
+@click.option("--copy", is_flag=True, help="Copy every artifact, even where it could stay in its place.")
+@click.option("--dry-run", is_flag=True, help="Only tell what would be done; reads no artifact.")
+@click.option("--json", "as_json", is_flag=True, help="A JSON object a line for each model, and one for all.")
+@_data_dir
+@_explained
+def adopt(data_dir: Path | None, copy: bool, dry_run: bool, as_json: bool, **source: object) -> None:
+    """Take over the models of a deployment of the original, which is not changed.
+
+    Settings SOURCE_* tell where it is; its passwords come from there alone. Can
+    be repeated. Exits with 1 where a model could not be taken.
+    """
+    given = {name: value for name, value in source.items() if value is not None}
+    counts = dict.fromkeys(Outcome, 0)
+    copied = 0
+    with ExitStack() as stack:
+        settings = stack.enter_context(running.opened_settings(data_dir, must_exist=False))
+        registry = stack.enter_context(open_registry(settings))
+        adopt_models = stack.enter_context(open_adoption(registry, settings, load(SourceSettings, **given), copy=copy))
+        for adoption in adopt_models(dry_run=dry_run):
+            counts[adoption.outcome] += 1
+            copied += adoption.copied and adoption.outcome is not Outcome.FAILED
+            if as_json:
+                click.echo(json.dumps(asdict(adoption), ensure_ascii=False))
+            elif adoption.outcome is not Outcome.UNCHANGED:
+                click.echo(" ".join(filter(None, (adoption.outcome, adoption.model_id, adoption.reason))))
+    if as_json:
+        click.echo(json.dumps({"dry_run": dry_run, "copied": copied, **counts}))
+    else:
+        told = ", ".join(f"{count} {outcome}" for outcome, count in counts.items())
+        click.echo(f"{sum(counts.values())} models{' would be' if dry_run else ''}: {told}; {copied} artifacts copied.")
+    if counts[Outcome.FAILED]:
+        raise SystemExit(1)
 
 
 @main.command()

@@ -21,7 +21,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
-from registry_service.domain.artifact_store import CHUNK_SIZE, Part
+from registry_service.domain.artifact_store import CHUNK_SIZE, OBJECT_PREFIX, Part
 from registry_service.domain.errors import ArtifactLostError, ArtifactStoreUnavailableError
 from registry_service.storage.artifacts import PART_SIZE, check_key, check_part, check_range, total_size
 
@@ -199,6 +199,14 @@ class LocalArtifactStore:
             with suppress(FileNotFoundError):
                 _sync_folder(target.parent)
             self._prune(key)
+
+    def keys(self) -> Iterator[str]:
+        """See the port."""
+        with _translated("list", OBJECT_PREFIX):
+            self._require_root()
+            for folder, _, names in os.walk(self._root / OBJECT_PREFIX):
+                for name in names:
+                    yield (Path(folder) / name).relative_to(self._root).as_posix()
 
     def check(self) -> None:
         """See the port. Logs for debugging only, since it is asked every second; the caller logs changes."""
