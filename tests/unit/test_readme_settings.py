@@ -6,7 +6,15 @@ from pathlib import Path
 from pydantic import SecretStr
 from pydantic.fields import FieldInfo
 
-from registry_service.config import DatabaseSettings, GatewaySettings, GetiSettings, LogSettings, Settings, TlsSettings
+from registry_service.config import (
+    DatabaseSettings,
+    GatewaySettings,
+    GetiSettings,
+    LogSettings,
+    Settings,
+    SourceSettings,
+    TlsSettings,
+)
 from registry_service.domain import filter as filters
 
 README = Path(__file__).resolve().parents[2] / "README.md"
@@ -18,6 +26,7 @@ CLASSES: tuple[type[LogSettings], ...] = (
     DatabaseSettings,
     GetiSettings,
     Settings,
+    SourceSettings,
 )
 ROW = re.compile(r"\| `[A-Z_]+` \|")
 
