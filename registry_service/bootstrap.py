@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
+from pathlib import Path
 from typing import TypeVar
 
 from pydantic import SecretStr
@@ -17,11 +18,14 @@ from registry_service.domain.errors import UnavailableError
 from registry_service.domain.legacy import SourceError
 from registry_service.geti.client import HttpGeti, Workspace
 from registry_service.services.adopting import AdoptModels
+from registry_service.services.backing_up import BackUp, Restore
 from registry_service.services.policy import Policy
 from registry_service.services.use_cases import UseCases
+from registry_service.services.verifying import VerifyRegistry
 from registry_service.storage.artifacts import is_key
 from registry_service.storage.artifacts.local import LocalArtifactStore
 from registry_service.storage.artifacts.s3 import connect, connect_source
+from registry_service.storage.sql.backup import SqlDatabaseCopier
 from registry_service.storage.sql.engine import domain_errors, make_engine
 from registry_service.storage.sql.legacy import SqlLegacyRegistry
 from registry_service.storage.sql.repositories import SqlDatabase
@@ -201,6 +205,50 @@ def open_adoption(
         )
     finally:
         engine.dispose()
+
+
+@contextmanager
+def open_backup(settings: Settings, folder: Path) -> Iterator[BackUp]:
+    """Wires what backs the registry up to a folder, which is made when missing."""
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    with _copier(settings) as copier:
+        objects = LocalArtifactStore(folder / "objects")
+        yield BackUp(copier=copier, store=build_store(settings), folder=folder, objects=objects)
+
+
+@contextmanager
+def open_restore(settings: Settings, folder: Path) -> Iterator[Restore]:
+    """Wires what restores the registry from a folder; the database need not be migrated.
+
+    Raises:
+        SourceError: There is no such folder.
+    """
+    if not (folder / "objects").is_dir():
+        raise SourceError(f"{folder} holds no backup.")
+    with _copier(settings) as copier:
+        objects = LocalArtifactStore(folder / "objects")
+        yield Restore(copier=copier, store=build_store(settings), folder=folder, objects=objects)
+
+
+@contextmanager
+def _copier(settings: Settings) -> Iterator[SqlDatabaseCopier]:
+    # One connection holds the lock, the other copies.
+    engine = build_engine(settings.model_copy(update={"psql_pool_size": 2}))
+    try:
+        yield SqlDatabaseCopier(engine)
+    finally:
+        engine.dispose()
+
+
+def build_verification(registry: Registry) -> VerifyRegistry:
+    """Makes what checks everything that the registry keeps."""
+    return VerifyRegistry(
+        database=registry.database,
+        store=registry.store,
+        find_models=registry.use_cases.find_models,
+        verify_artifact=registry.use_cases.verify_artifact,
+        verify_log=registry.use_cases.verify_log,
+    )
 
 
 def build_server(registry: Registry, settings: Settings, *, reuse_port: bool = False) -> RegistryServer:

@@ -80,14 +80,18 @@ def serve_workers(settings: Settings, workers: int) -> None:
 
 
 @contextmanager
-def opened_settings(data_dir: Path | None, *, must_exist: bool = True) -> Iterator[Settings]:
+def opened_settings(data_dir: Path | None, *, is_new: bool = False) -> Iterator[Settings]:
     """Gives the settings of a registry to work on: the environment's, or those of an `up` on this folder.
 
     Whether that is running or not: its Postgres is started for the moment where
-    it isn't. The database is migrated.
+    it isn't.
+
+    Args:
+        data_dir: The folder; None: the environment's settings.
+        is_new: Whether the folder may be one that `up` has not seen yet.
 
     Raises:
-        EmbeddedError: There is no such data, unless it need not exist; or it cannot be started.
+        EmbeddedError: There is no such data, or it cannot be started.
     """
     with ExitStack() as stack:
         if data_dir is None:
@@ -95,7 +99,7 @@ def opened_settings(data_dir: Path | None, *, must_exist: bool = True) -> Iterat
             logs.configure(settings.min_log_level)
         else:
             data_dir = data_dir.expanduser().resolve()
-            if must_exist and not (data_dir / "postgres").is_dir():
+            if not is_new and not (data_dir / "postgres").is_dir():
                 raise EmbeddedError(f"{data_dir}: there is no data of `model-registry up` here")
             data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
             try:
@@ -104,7 +108,6 @@ def opened_settings(data_dir: Path | None, *, must_exist: bool = True) -> Iterat
                 place = PostgresAddress(socket_dir=data_dir / "run")
             settings = _embedded_settings(data_dir, place)
             logs.configure(settings.min_log_level)
-        migrate_database(settings)
         yield settings
 
 

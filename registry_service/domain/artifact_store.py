@@ -107,8 +107,8 @@ class ArtifactStore(Protocol):
 class ListableArtifactStore(ArtifactStore, Protocol):
     """A store that can tell what it holds: for whoever checks all of it. What serves clients needs no such thing."""
 
-    def keys(self) -> Iterator[str]:
-        """Yields the key of each whole object under OBJECT_PREFIX, in any order; slow, for whoever checks all.
+    def keys(self, prefix: str = OBJECT_PREFIX) -> Iterator[str]:
+        """Yields the key of each whole object under a prefix (whole segments, or empty: all), in any order.
 
         What comes or goes meanwhile is there or not.
         """

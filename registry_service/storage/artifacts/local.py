@@ -200,11 +200,12 @@ class LocalArtifactStore:
                 _sync_folder(target.parent)
             self._prune(key)
 
-    def keys(self) -> Iterator[str]:
+    def keys(self, prefix: str = OBJECT_PREFIX) -> Iterator[str]:
         """See the port."""
-        with _translated("list", OBJECT_PREFIX):
+        with _translated("list", prefix):
             self._require_root()
-            for folder, _, names in os.walk(self._root / OBJECT_PREFIX):
+            for folder, folders, names in os.walk(self._root / prefix):
+                folders[:] = [name for name in folders if not name.startswith(".")]
                 for name in names:
                     yield (Path(folder) / name).relative_to(self._root).as_posix()
 

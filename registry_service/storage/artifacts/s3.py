@@ -342,10 +342,10 @@ class S3ArtifactStore:
                 if error.code != "NoSuchKey":
                     raise
 
-    def keys(self) -> Iterator[str]:
+    def keys(self, prefix: str = OBJECT_PREFIX) -> Iterator[str]:
         """See the port."""
-        with _translated("list", OBJECT_PREFIX):
-            for found in self._client.list_objects(self._bucket, prefix=OBJECT_PREFIX, recursive=True):
+        with _translated("list", prefix):
+            for found in self._client.list_objects(self._bucket, prefix=prefix, recursive=True):
                 if found.object_name is not None:
                     yield found.object_name
 
