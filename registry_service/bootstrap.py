@@ -199,6 +199,7 @@ def open_adoption(
         yield AdoptModels(
             register=registry.use_cases.register_model,
             discard=registry.use_cases.sweep.discard,
+            find_models=registry.use_cases.find_models,
             registry=SqlLegacyRegistry(engine),
             bucket=bucket,
             is_place=lambda key: is_same and not copy and is_key(key),

@@ -32,6 +32,7 @@ from registry_service.services.crowd import for_each
 from registry_service.services.introspection import introspect
 from registry_service.services.legacy_values import LegacyDocument, read_document
 from registry_service.services.measuring import SeenBytes
+from registry_service.services.reading import FindModels
 from registry_service.services.registering import RegisterModel
 from registry_service.services.sweeping import DiscardObject
 
@@ -51,7 +52,7 @@ class Outcome(StrEnum):
     """It was adopted before, and was changed in the source since."""
     UNCHANGED = "unchanged"
     KEPT = "kept"
-    """It was adopted before and changed, or deleted, here since: left as it is here."""
+    """It was adopted before, and was changed or deleted here since, or deleted in the source: left as it is here."""
     FAILED = "failed"
 
 
@@ -83,6 +84,7 @@ class AdoptModels:
 
     register: RegisterModel
     discard: DiscardObject
+    find_models: FindModels
     registry: LegacyRegistry
     bucket: LegacyBucket
     is_place: Callable[[str], bool]
@@ -97,6 +99,7 @@ class AdoptModels:
             UnavailableError: Postgres or a store does not answer time and again.
         """
         self.bucket.check()
+        ids: set[str] = set()
         twins: list[LegacyModel] = []
         failures = 0
 
@@ -118,7 +121,7 @@ class AdoptModels:
                 current_caller.reset(token)
 
         # Of two with the same identity the first by id is taken, not the one that is hashed first.
-        for models, workers in ((self._firsts(twins), self.workers), (twins, 1)):
+        for models, workers in ((self._firsts(ids, twins), self.workers), (twins, 1)):
             for adoption, error in for_each(models, adopt, workers=workers):
                 failures = failures + 1 if error is not None else 0
                 if error is not None and failures == _MAX_FAILURES:
@@ -128,10 +131,20 @@ class AdoptModels:
                     yield replace(adoption, outcome=Outcome.FAILED, reason=reason)
                 else:
                     yield adoption
+        yield from self._gone(ids)
 
-    def _firsts(self, twins: list[LegacyModel]) -> Iterator[LegacyModel]:
+    def _gone(self, ids: set[str]) -> Iterator[Adoption]:
+        """Yields what was adopted before and is not in the source any more."""
+        for page in self.find_models(filters.parse(f'creator = "{ACTOR}"')):
+            for model in page:
+                if model.id not in ids:
+                    reason = "is not in the source any more."
+                    yield Adoption(model_id=model.id, outcome=Outcome.KEPT, reason=reason)
+
+    def _firsts(self, ids: set[str], twins: list[LegacyModel]) -> Iterator[LegacyModel]:
         seen: set[int] = set()
         for model in self.registry.models():
+            ids.add(model.id)
             tags = model.tags
             names = ("name", "version", "project_id", "project_name", "precision")
             identity = hash(tuple((tags.get(name) or "").lower() for name in names))

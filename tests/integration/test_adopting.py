@@ -265,6 +265,15 @@ def test_what_was_changed_or_deleted_here_stays_so(target: Target, legacy: Legac
         target.get("put-twin-a-00000001")
 
 
+def test_what_was_deleted_in_the_source_since_is_told_and_stays(target: Target, legacy: LegacyDeployment) -> None:
+    target.adopt()
+    legacy.execute("DELETE FROM registered_model_tags WHERE name = %s", BASE)
+    legacy.execute("DELETE FROM registered_models WHERE name = %s", BASE)
+    found = target.adopt()
+    assert (found[BASE].outcome, found[BASE].reason) == (Outcome.KEPT, "is not in the source any more.")
+    assert target.get(BASE).id == BASE
+
+
 def test_the_one_that_is_there_twice_is_taken_once_the_other_has_another_name(target: Target) -> None:
     target.adopt()
     target.registry.use_cases.update_model("put-other-000000002", {"version": "7-fp16"})

@@ -56,8 +56,9 @@ class SqlDatabaseCopier:
 
             def confirm() -> None:
                 # A connection that was made anew in between has another server process, and no lock.
-                if _server_of(connection) != server:
-                    raise DatabaseUnavailableError
+                with domain_errors():
+                    if _server_of(connection) != server:
+                        raise DatabaseUnavailableError
 
             try:
                 yield confirm
