@@ -6,20 +6,29 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
+from pathlib import Path
 from typing import TypeVar
 
+from pydantic import SecretStr
 from sqlalchemy import Engine
 
 from registry_service.certificates import Certificate
-from registry_service.config import DatabaseSettings, GetiSettings, Settings
-from registry_service.domain.artifact_store import ArtifactStore
+from registry_service.config import DatabaseSettings, GetiSettings, Settings, SourceSettings
+from registry_service.domain.artifact_store import ListableArtifactStore
 from registry_service.domain.errors import UnavailableError
+from registry_service.domain.legacy import SourceError
 from registry_service.geti.client import HttpGeti, Workspace
+from registry_service.services.adopting import AdoptModels
+from registry_service.services.backing_up import BackUp, Restore
 from registry_service.services.policy import Policy
 from registry_service.services.use_cases import UseCases
+from registry_service.services.verifying import VerifyRegistry
+from registry_service.storage.artifacts import is_key
 from registry_service.storage.artifacts.local import LocalArtifactStore
-from registry_service.storage.artifacts.s3 import connect
+from registry_service.storage.artifacts.s3 import connect, connect_source
+from registry_service.storage.sql.backup import SqlDatabaseCopier
 from registry_service.storage.sql.engine import Tls, domain_errors, make_engine
+from registry_service.storage.sql.legacy import SqlLegacyRegistry
 from registry_service.storage.sql.repositories import SqlDatabase
 from registry_service.storage.sql.schema import migrate
 from registry_service.transport.grpc.server import RegistryServer, ServerOptions
@@ -73,7 +82,7 @@ def migrate_database(settings: DatabaseSettings) -> str:
         engine.dispose()
 
 
-def build_store(settings: Settings) -> ArtifactStore:
+def build_store(settings: Settings) -> ListableArtifactStore:
     """Makes the artifact store, waiting for it to answer; makes folder or bucket when missing.
 
     Raises:
@@ -128,7 +137,7 @@ class Registry:
     """The registry without a transport."""
 
     database: SqlDatabase
-    store: ArtifactStore
+    store: ListableArtifactStore
     use_cases: UseCases
 
 
@@ -154,6 +163,103 @@ def open_registry(settings: Settings) -> Iterator[Registry]:
         if geti is not None:
             stack.enter_context(geti)
         yield Registry(database, store, UseCases.on(database, store, policy, geti))
+
+
+@contextmanager
+def open_adoption(
+    registry: Registry, settings: Settings, source: SourceSettings, *, copy: bool
+) -> Iterator[AdoptModels]:
+    """Wires what takes over a deployment of the original; `copy` has it leave no artifact in its place."""
+    s3 = {
+        "host": source.source_minio_hostname or settings.minio_hostname,
+        "access_key": source.source_minio_access_key or settings.minio_access_key,
+        "secret_key": source.source_minio_secret_key or settings.minio_secret_key,
+    }
+    missing = [name for name, value in s3.items() if value is None]
+    if missing:
+        raise SourceError(f"SOURCE_MINIO_*: its S3 is not known: {', '.join(missing)} not set")
+    is_ours = source.source_minio_hostname is None
+    port = settings.minio_server_port if is_ours else source.source_minio_server_port
+    bucket = connect_source(
+        host=str(s3["host"]),
+        port=port,
+        access_key=str(s3["access_key"]),
+        secret_key=(source.source_minio_secret_key or settings.minio_secret_key or SecretStr("")).get_secret_value(),
+        bucket=source.source_minio_bucket_name,
+        region=settings.minio_region if is_ours else source.source_minio_region,
+        secure=settings.minio_secure if is_ours else source.source_minio_secure,
+        ca_cert=settings.minio_ca_cert if is_ours else source.source_minio_ca_cert,
+    )
+    is_same = settings.artifact_store == "s3" and (s3["host"], port, source.source_minio_bucket_name) == (
+        settings.minio_hostname,
+        settings.minio_server_port,
+        settings.minio_bucket_name,
+    )
+    engine = make_engine(
+        host=source.source_psql_hostname,
+        port=source.source_psql_port,
+        database=source.source_psql_database,
+        user=source.source_psql_user,
+        password=source.source_psql_password.get_secret_value(),
+        tls=Tls(mode=source.source_psql_sslmode),
+        pool_size=1,
+        statement_timeout_seconds=300,
+    )
+    try:
+        yield AdoptModels(
+            register=registry.use_cases.register_model,
+            discard=registry.use_cases.sweep.discard,
+            find_models=registry.use_cases.find_models,
+            registry=SqlLegacyRegistry(engine),
+            bucket=bucket,
+            is_place=lambda key: is_same and not copy and is_key(key),
+        )
+    finally:
+        engine.dispose()
+
+
+@contextmanager
+def open_backup(settings: Settings, folder: Path) -> Iterator[BackUp]:
+    """Wires what backs the registry up to a folder, which is made when missing."""
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    with _copier(settings) as copier:
+        objects = LocalArtifactStore(folder / "objects")
+        yield BackUp(copier=copier, store=build_store(settings), folder=folder, objects=objects)
+
+
+@contextmanager
+def open_restore(settings: Settings, folder: Path) -> Iterator[Restore]:
+    """Wires what restores the registry from a folder; the database need not be migrated.
+
+    Raises:
+        SourceError: There is no such folder.
+    """
+    if not (folder / "objects").is_dir():
+        raise SourceError(f"{folder} holds no backup.")
+    with _copier(settings) as copier:
+        objects = LocalArtifactStore(folder / "objects")
+        yield Restore(copier=copier, store=build_store(settings), folder=folder, objects=objects)
+
+
+@contextmanager
+def _copier(settings: Settings) -> Iterator[SqlDatabaseCopier]:
+    # One connection holds the lock, the other copies.
+    engine = build_engine(settings.model_copy(update={"psql_pool_size": 2}), is_bounded=False)
+    try:
+        yield SqlDatabaseCopier(engine)
+    finally:
+        engine.dispose()
+
+
+def build_verification(registry: Registry) -> VerifyRegistry:
+    """Makes what checks everything that the registry keeps."""
+    return VerifyRegistry(
+        database=registry.database,
+        store=registry.store,
+        find_models=registry.use_cases.find_models,
+        verify_artifact=registry.use_cases.verify_artifact,
+        verify_log=registry.use_cases.verify_log,
+    )
 
 
 def build_server(registry: Registry, settings: Settings, *, reuse_port: bool = False) -> RegistryServer:

@@ -3,6 +3,8 @@
 import json
 import os
 from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import asdict
 from functools import wraps
 from pathlib import Path
 from typing import ParamSpec
@@ -10,7 +12,14 @@ from typing import ParamSpec
 import click
 
 from registry_service import __version__, logs, running
-from registry_service.bootstrap import migrate_database, open_registry
+from registry_service.bootstrap import (
+    build_verification,
+    migrate_database,
+    open_adoption,
+    open_backup,
+    open_registry,
+    open_restore,
+)
 from registry_service.certificates import Certificate, CertificateError, ClientTls
 from registry_service.config import (
     DatabaseSettings,
@@ -19,12 +28,17 @@ from registry_service.config import (
     LogSettings,
     Settings,
     SettingsError,
+    SourceSettings,
     TlsSettings,
     load,
     loopback_of,
 )
 from registry_service.domain.errors import RegistryError, UnavailableError
+from registry_service.domain.legacy import SourceError
 from registry_service.embedded.process import EmbeddedError
+from registry_service.services.adopting import Outcome
+from registry_service.services.backing_up import CopyReport
+from registry_service.services.verifying import Finding
 from registry_service.storage.sql.schema import SchemaError
 from registry_service.transport.grpc.probe import health_status
 from registry_service.transport.grpc.server import PortTakenError
@@ -46,7 +60,15 @@ def _explained(command: Callable[P, None]) -> Callable[P, None]:
             raise click.ClickException(f"settings:\n{error}") from error
         except UnavailableError as error:
             raise click.ClickException(f"{error}\n{_root_cause(error)}") from error
-        except (CertificateError, EmbeddedError, PortTakenError, RegistryError, SchemaError, OSError) as error:
+        except (
+            CertificateError,
+            EmbeddedError,
+            PortTakenError,
+            RegistryError,
+            SchemaError,
+            SourceError,
+            OSError,
+        ) as error:
             # An OSError is a file or folder of the settings: only start-up comes this far.
             raise click.ClickException(str(error)) from error
 
@@ -144,6 +166,125 @@ def gc(dry_run: bool) -> None:
     click.echo(f"{len(report.uploads)} expired uploads and {len(report.objects)} objects {verb}.")
     if report.failed:
         raise click.ClickException(f"{len(report.failed)} objects could not be deleted now.")
+
+
+_data_dir = click.option(
+    "--data-dir",
+    type=click.Path(path_type=Path),
+    help="Work on the data of an `up`, rather than by PSQL_* and MINIO_*.",
+)
+
+
+@main.command()
+@click.option("--source-host", "source_psql_hostname", help="Host of the original's Postgres.")
+@click.option("--source-port", "source_psql_port", type=click.IntRange(1, 65535), help="Its port.")
+@click.option("--source-database", "source_psql_database", help="The original's database.")
+@click.option("--source-user", "source_psql_user", help="User of that database.")
+@click.option("--source-bucket", "source_minio_bucket_name", help="The original's bucket.")
+@click.option("--copy", is_flag=True, help="Copy every artifact, even where it could stay in its place.")
+@click.option("--dry-run", is_flag=True, help="Only tell what would be done; reads no artifact.")
+@click.option("--json", "as_json", is_flag=True, help="A JSON object a line for each model, and one for all.")
+@_data_dir
+@_explained
+def adopt(data_dir: Path | None, copy: bool, dry_run: bool, as_json: bool, **source: object) -> None:
+    """Take over the models of a deployment of the original, which is not changed.
+
+    Settings SOURCE_* tell where it is; its passwords come from there alone. Can
+    be repeated. Exits with 1 where a model could not be taken.
+    """
+    given = {name: value for name, value in source.items() if value is not None}
+    counts = dict.fromkeys(Outcome, 0)
+    copied = 0
+    with ExitStack() as stack:
+        settings = stack.enter_context(running.opened_settings(data_dir, is_new=True))
+        migrate_database(settings)
+        registry = stack.enter_context(open_registry(settings))
+        adopt_models = stack.enter_context(open_adoption(registry, settings, load(SourceSettings, **given), copy=copy))
+        for adoption in adopt_models(dry_run=dry_run):
+            counts[adoption.outcome] += 1
+            copied += adoption.copied and adoption.outcome is not Outcome.FAILED
+            if as_json:
+                click.echo(json.dumps(asdict(adoption), ensure_ascii=False))
+            elif adoption.outcome is not Outcome.UNCHANGED:
+                click.echo(" ".join(filter(None, (adoption.outcome, adoption.model_id, adoption.reason))))
+    if as_json:
+        click.echo(json.dumps({"dry_run": dry_run, "copied": copied, **counts}))
+    else:
+        told = ", ".join(f"{count} {outcome}" for outcome, count in counts.items())
+        click.echo(f"{sum(counts.values())} models{' would be' if dry_run else ''}: {told}; {copied} artifacts copied.")
+    if counts[Outcome.FAILED]:
+        raise SystemExit(1)
+
+
+@main.command()
+@click.option("--to", "folder", type=click.Path(path_type=Path, file_okay=False), required=True, help="Folder.")
+@_data_dir
+@_explained
+def backup(folder: Path, data_dir: Path | None) -> None:
+    """Back the registry up to a folder, while it is used.
+
+    Again to the same folder: only objects that are new are copied, and the
+    backup before it stays whole until this one is. Exits with 1 where an object is
+    missing or damaged.
+    """
+    with running.opened_settings(data_dir) as settings, open_backup(settings, folder.resolve()) as back_up:
+        _tell("backed up", back_up())
+
+
+@main.command()
+@click.option("--from", "folder", type=click.Path(path_type=Path, exists=True), required=True, help="Folder.")
+@_data_dir
+@_explained
+def restore(folder: Path, data_dir: Path | None) -> None:
+    """Restore a backup into an empty database, and the objects that the store lacks.
+
+    Can be repeated when it broke off. Exits with 1 where the backup lacks an object.
+    """
+    with (
+        running.opened_settings(data_dir, is_new=True) as settings,
+        open_restore(settings, folder.resolve()) as restore_all,
+    ):
+        _tell("restored", restore_all())
+
+
+def _tell(verb: str, report: CopyReport) -> None:
+    for problem in report.problems:
+        click.echo(f"object {problem}")
+    click.echo(
+        f"{report.objects - len(report.problems)} of {report.objects} objects {verb},"
+        f" {report.copied} of them ({report.copied_bytes} bytes) copied."
+    )
+    click.echo(f"The audit log ends with event {report.log_head.sequence}, hash {report.log_head.hash}.")
+    if report.problems:
+        raise SystemExit(1)
+
+
+@main.command()
+@click.option("--model", "model_ids", multiple=True, metavar="ID", help="Check only this model. Can be repeated.")
+@click.option("--json", "as_json", is_flag=True, help="A JSON object a line for each finding, and one for all.")
+@_data_dir
+@_explained
+def verify(model_ids: tuple[str, ...], as_json: bool, data_dir: Path | None) -> None:
+    """Re-hash every artifact, check the audit log, and look for objects that nobody knows.
+
+    Exits with 1 where something is missing or damaged.
+    """
+    counts = dict.fromkeys(Finding, 0)
+    size = 0
+    with running.opened_settings(data_dir) as settings, open_registry(settings) as registry:
+        for found in build_verification(registry)(model_ids):
+            counts[found.finding] += 1
+            size += found.size
+            if as_json:
+                click.echo(json.dumps(asdict(found), ensure_ascii=False))
+            elif found.finding is not Finding.INTACT:
+                click.echo(f"{found.finding} {found.subject}: {found.detail}")
+    if as_json:
+        click.echo(json.dumps({"bytes": size, **counts}))
+    else:
+        click.echo(f"{', '.join(f'{count} {finding}' for finding, count in counts.items())}; {size} bytes read.")
+    if any(count and finding.is_wrong for finding, count in counts.items()):
+        raise SystemExit(1)
 
 
 @main.command()

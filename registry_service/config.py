@@ -306,6 +306,33 @@ class Settings(ListenSettings, ShutdownSettings, DatabaseSettings, GetiSettings)
         return self
 
 
+class SourceSettings(LogSettings):
+    """The deployment of the original that `model-registry adopt` takes over."""
+
+    source_psql_hostname: str = Field(description="Host of its Postgres, or the folder of a Unix socket.")
+    source_psql_port: Port = Field(5432, description="Port of its Postgres.")
+    source_psql_database: str = Field(description="Name of its database.")
+    source_psql_user: str = Field("model_registry", description="User of its database; reading is enough.")
+    source_psql_password: SecretStr = Field(SecretStr(""), description="Password of that user.")
+    source_psql_sslmode: Literal["disable", "allow", "prefer", "require", "verify-ca", "verify-full"] = Field(
+        "prefer", description="TLS towards its Postgres, as libpq's sslmode."
+    )
+    source_minio_hostname: str | None = Field(
+        None, description="Host of its S3; unset, all but the bucket is as in MINIO_*."
+    )
+    source_minio_server_port: Port = Field(9000, description="Port of its S3.")
+    source_minio_access_key: str | None = Field(None, description="Access key of its S3; unset, MINIO_ACCESS_KEY.")
+    source_minio_secret_key: SecretStr | None = Field(
+        None, description="Secret key of its S3; unset, MINIO_SECRET_KEY."
+    )
+    source_minio_bucket_name: str = Field("model-registry", description="Bucket of its artifacts.")
+    source_minio_region: str = Field("us-east-1", description="Region of that bucket.")
+    source_minio_secure: bool = Field(False, description="TLS towards its S3.")
+    source_minio_ca_cert: FilePath | None = Field(
+        None, description="File of the CA certificates that its S3's is checked with."
+    )
+
+
 def _blank_is_none(value: object) -> object:
     """Returns None for a blank text: how containers leave a variable out."""
     return None if isinstance(value, str) and not value.strip() else value

@@ -15,7 +15,7 @@ from registry_service import logs
 from registry_service.bootstrap import build_server, migrate_database, open_registry
 from registry_service.config import GatewaySettings, Settings, load
 from registry_service.embedded.envoy import EnvoyGateway, render
-from registry_service.embedded.postgres import EmbeddedPostgres
+from registry_service.embedded.postgres import DataDirInUseError, EmbeddedPostgres, PostgresAddress
 from registry_service.embedded.process import EmbeddedError, spawn
 from registry_service.transport.grpc.server import PortTakenError
 from registry_service.transport.http_routes import http_routes
@@ -131,6 +131,52 @@ def _envoy(
 
 
 @contextmanager
+def opened_settings(data_dir: Path | None, *, is_new: bool = False) -> Iterator[Settings]:
+    """Gives the settings of a registry to work on: the environment's, or those of an `up` on this folder.
+
+    Whether that is running or not: its Postgres is started for the moment where
+    it isn't.
+
+    Args:
+        data_dir: The folder; None: the environment's settings.
+        is_new: Whether the folder may be one that `up` has not seen yet.
+
+    Raises:
+        EmbeddedError: There is no such data, or it cannot be started.
+    """
+    with ExitStack() as stack:
+        if data_dir is None:
+            settings = load(Settings)
+            logs.configure(settings.min_log_level)
+        else:
+            data_dir = data_dir.expanduser().resolve()
+            if not is_new and not (data_dir / "postgres").is_dir():
+                raise EmbeddedError(f"{data_dir}: there is no data of `model-registry up` here")
+            data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+            try:
+                place = stack.enter_context(EmbeddedPostgres(data_dir))
+            except DataDirInUseError:
+                place = PostgresAddress(socket_dir=data_dir / "run")
+            settings = _embedded_settings(data_dir, place)
+            logs.configure(settings.min_log_level)
+        yield settings
+
+
+def _embedded_settings(data_dir: Path, place: PostgresAddress, **settings: object) -> Settings:
+    return load(
+        Settings,
+        psql_hostname=str(place.socket_dir),
+        psql_port=place.port,
+        psql_database=place.database,
+        mr_user_name=place.user,
+        psql_password="",
+        artifact_store="local",
+        artifact_dir=data_dir / "artifacts",
+        **settings,
+    )
+
+
+@contextmanager
 def _reserved(address: str, port: int) -> Iterator[None]:
     """Keeps others off a port that our workers share: without it theirs would get a part of our connections."""
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
@@ -164,17 +210,7 @@ def up(data_dir: Path, settings: dict[str, object], gateway: GatewaySettings, sa
         started = time.monotonic()
         postgres = EmbeddedPostgres(data_dir)
         place = stack.enter_context(postgres)
-        server_settings = load(
-            Settings,
-            psql_hostname=str(place.socket_dir),
-            psql_port=place.port,
-            psql_database=place.database,
-            mr_user_name=place.user,
-            psql_password="",
-            artifact_store="local",
-            artifact_dir=data_dir / "artifacts",
-            **settings,
-        )
+        server_settings = _embedded_settings(data_dir, place, **settings)
         logs.configure(server_settings.min_log_level, data_dir / "registry.log")
         migrate_database(server_settings)
         server = build_server(stack.enter_context(open_registry(server_settings)), server_settings)

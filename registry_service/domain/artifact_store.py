@@ -1,8 +1,9 @@
 """The port to where artifacts' bytes are kept, and the tree of its keys.
 
     artifacts/<uuid>    the artifact of one model, or bytes on the way to one
+    <id>/<file name>    the artifact of a model that was taken over in its place (`services.adopting`)
 
-A key holds no text of a client and is written once. Each key stands in the
+A key of ours holds no text of a client; each is written once. Each key stands in the
 database before a byte is written under it: in `models`, in `uploads`, or in
 the ledger of unreferenced objects (`domain.ports.ObjectLedger`). So what a
 crash leaves behind is found there, never by listing the store.
@@ -13,13 +14,15 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+OBJECT_PREFIX = "artifacts/"
+"""Of the keys that this program makes."""
 CHUNK_SIZE = 1024 * 1024
 """Size in bytes of the pieces that `read` answers; only the last is smaller."""
 
 
 def new_object_key() -> str:
     """Makes a key that no reader knows yet."""
-    return f"artifacts/{uuid.uuid4()}"
+    return f"{OBJECT_PREFIX}{uuid.uuid4()}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,3 +102,13 @@ class ArtifactStore(Protocol):
 
     def check(self) -> None:
         """Returns when the store can be read and written (`ArtifactStoreUnavailableError` otherwise)."""
+
+
+class ListableArtifactStore(ArtifactStore, Protocol):
+    """A store that can tell what it holds: for whoever checks all of it. What serves clients needs no such thing."""
+
+    def keys(self, prefix: str = OBJECT_PREFIX) -> Iterator[str]:
+        """Yields the key of each whole object under a prefix (whole segments, or empty: all), in any order.
+
+        What comes or goes meanwhile is there or not.
+        """

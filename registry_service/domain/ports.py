@@ -100,6 +100,12 @@ class ObjectLedger(Protocol):
     def due(self, limit: int) -> Sequence[str]:
         """Returns keys whose time has come, oldest first."""
 
+    def may_delete(self) -> bool:
+        """Tells whether objects may be deleted until the transaction ends; not while a backup copies them."""
+
+    def unknown(self, keys: Sequence[str]) -> Sequence[str]:
+        """Returns those of these keys that stand nowhere: not as a model's, an upload's, nor here."""
+
 
 class UploadRepository(Protocol):
     """The resumable uploads."""

@@ -71,7 +71,7 @@ class UpdateModel:
             return replace(changed, update_time=now, last_updated_date=documented_date(now), revision=old.revision + 1)
 
         with self.database.transaction() as transaction:
-            return transaction.models.update(model_id, lambda old: _in_lineage(transaction, old, change(old)))
+            return transaction.models.update(model_id, lambda old: in_lineage(transaction, old, change(old)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +112,7 @@ def _check_etag(model: Model, etag: str) -> None:
         raise EtagMismatchError(model.id)
 
 
-def _in_lineage(transaction: Transaction, old: Model, new: Model) -> Model:
+def in_lineage(transaction: Transaction, old: Model, new: Model) -> Model:
     """Returns a changed model, which is locked (`ModelInUseError` where it leaves a lineage that needs it)."""
     if Lineage.of(new) != Lineage.of(old):
         aliases = transaction.aliases.of_models([old.id]).get(old.id, ())

@@ -19,7 +19,7 @@ from registry_service.domain.models import (
     is_zip_media_type,
     utc_now,
 )
-from registry_service.domain.ports import Database
+from registry_service.domain.ports import Database, Transaction
 from registry_service.domain.schema import ModelSchema
 from registry_service.services.archives import open_archive
 from registry_service.services.introspection import introspect
@@ -108,7 +108,7 @@ class StagedArtifact:
     def __init__(self, use_case: RegisterModel, key: str) -> None:
         self._use_case = use_case
         self._renewed = time.monotonic()
-        self._sha256 = ""
+        self.sha256 = ""
         self._head = b""
         self.key = key
         self.size = 0
@@ -124,7 +124,7 @@ class StagedArtifact:
         """
         measure = Measure(spec, self._use_case.policy.artifact_max_bytes)
         self._use_case.store.write(self.key, measure.of(self._holding_lease(pieces)))
-        self._sha256 = measure.sha256()
+        self.sha256 = measure.sha256()
         self._head = measure.seen.head
         self.size = measure.seen.size
 
@@ -148,14 +148,30 @@ class StagedArtifact:
             LeaseLostError: The bytes were swept.
         """
         self.hold()
-        schema = introspect(self._use_case.store, spec.artifact, self.key, self.size, self._head)
-        model = new_model(spec, self.key, self.size, self._sha256, self._use_case.policy, schema=schema)
-        with self._use_case.database.transaction() as transaction:
-            _expect_lease(transaction.objects.release(self.key))
+        schema = self.schema(spec.artifact)
+        model = new_model(spec, self.key, self.size, self.sha256, self._use_case.policy, schema=schema)
+
+        def add(transaction: Transaction) -> None:
             transaction.models.add(model)
             confirm()
-        self.is_committed = True
+
+        self.commit_with(add)
         return model
+
+    def schema(self, artifact: ArtifactSpec) -> ModelSchema | None:
+        """Returns what the bytes say about the model inside."""
+        return introspect(self._use_case.store, artifact, self.key, self.size, self._head)
+
+    def commit_with(self, write: Callable[[Transaction], None]) -> None:
+        """Has `write` make a model refer to the bytes, in the transaction that takes them out of the ledger.
+
+        Raises:
+            LeaseLostError: The bytes were swept.
+        """
+        with self._use_case.database.transaction() as transaction:
+            _expect_lease(transaction.objects.release(self.key))
+            write(transaction)
+        self.is_committed = True
 
     def _holding_lease(self, pieces: Iterable[bytes]) -> Iterator[bytes]:
         for piece in pieces:

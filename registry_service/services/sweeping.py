@@ -31,13 +31,13 @@ class DiscardObject:
     store: ArtifactStore
 
     def __call__(self, key: str) -> bool:
-        """Deletes it unless a model refers to it by now; tells whether it was there to delete.
+        """Deletes it unless a model refers to it by now, or a backup is under way; tells whether it did.
 
         The ledger's row stays locked meanwhile, so that a registration which
         still wants the object finds it gone rather than half deleted.
         """
         with self.database.transaction() as transaction:
-            if not transaction.objects.lock(key):
+            if not (transaction.objects.may_delete() and transaction.objects.lock(key)):
                 return False
             self.store.delete(key)
             return transaction.objects.release(key)
@@ -85,6 +85,8 @@ class Sweep:
         failed: list[str] = []
         while True:
             with self.database.transaction() as transaction:
+                if not transaction.objects.may_delete():
+                    break  # a backup is under way; what is due stays so
                 keys = transaction.objects.due(_BATCH + len(failed))
             keys = [key for key in keys if key not in failed]
             if not keys:

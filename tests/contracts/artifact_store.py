@@ -19,6 +19,7 @@ import pytest
 from registry_service.domain.artifact_store import (
     CHUNK_SIZE,
     ArtifactStore,
+    ListableArtifactStore,
     Part,
     new_object_key,
 )
@@ -461,3 +462,22 @@ class ArtifactStoreContract:
 
     def test_a_store_that_is_well_passes_the_check(self, store: ArtifactStore) -> None:
         store.check()
+
+    # Listing
+
+    def test_every_whole_object_is_listed_and_nothing_else(self, store: ListableArtifactStore, key: str) -> None:
+        keys = {key, new_object_key(), new_object_key()}
+        for whole in keys:
+            store.put(whole, b"bytes")
+        store.put("another-folder/model.zip", b"bytes")
+        store.begin(new_object_key())
+        listed = set(store.keys())
+        assert listed >= keys
+        assert all(found.startswith("artifacts/") for found in listed)
+        assert set(store.keys("")) >= keys | {"another-folder/model.zip"}
+        assert not [found for found in store.keys("") if store.size(found) is None]
+        store.delete(key)
+        assert key not in set(store.keys())
+
+    def test_a_store_without_objects_lists_none(self, store: ListableArtifactStore) -> None:
+        assert list(store.keys("nothing-here/")) == []

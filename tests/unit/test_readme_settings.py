@@ -13,6 +13,7 @@ from registry_service.config import (
     LogSettings,
     Settings,
     ShutdownSettings,
+    SourceSettings,
     TlsSettings,
 )
 from registry_service.domain import filter as filters
@@ -27,6 +28,7 @@ CLASSES: tuple[type[LogSettings], ...] = (
     DatabaseSettings,
     GetiSettings,
     Settings,
+    SourceSettings,
 )
 ROW = re.compile(r"\| `[A-Z_]+` \|")
 

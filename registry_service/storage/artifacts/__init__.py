@@ -19,13 +19,18 @@ MAX_PARTS = 10_000
 _KEY = re.compile(r"(?!.{201})[A-Za-z0-9_-][A-Za-z0-9_.-]*(?:/[A-Za-z0-9_-][A-Za-z0-9_.-]*)*")
 
 
+def is_key(text: str) -> bool:
+    """Tells whether the stores take a key."""
+    return _KEY.fullmatch(text) is not None
+
+
 def check_key(key: str) -> None:
-    """Refuses a key that `domain.artifact_store` cannot have made.
+    """Refuses a key that `domain.artifact_store` does not know.
 
     Raises:
         ValueError: It is one.
     """
-    if not _KEY.fullmatch(key):
+    if not is_key(key):
         raise ValueError(f"{key!r} is no key of the artifact store")
 
 

@@ -21,7 +21,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
-from registry_service.domain.artifact_store import CHUNK_SIZE, Part
+from registry_service.domain.artifact_store import CHUNK_SIZE, OBJECT_PREFIX, Part
 from registry_service.domain.errors import ArtifactLostError, ArtifactStoreUnavailableError
 from registry_service.storage.artifacts import PART_SIZE, check_key, check_part, check_range, total_size
 
@@ -198,6 +198,15 @@ class LocalArtifactStore:
             with suppress(FileNotFoundError):
                 _sync_folder(target.parent)
             self._prune(key)
+
+    def keys(self, prefix: str = OBJECT_PREFIX) -> Iterator[str]:
+        """See the port."""
+        with _translated("list", prefix):
+            self._require_root()
+            for folder, folders, names in os.walk(self._root / prefix):
+                folders[:] = [name for name in folders if not name.startswith(".")]
+                for name in names:
+                    yield (Path(folder) / name).relative_to(self._root).as_posix()
 
     def check(self) -> None:
         """See the port. Logs for debugging only, since it is asked every second; the caller logs changes."""

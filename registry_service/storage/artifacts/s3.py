@@ -25,8 +25,9 @@ from minio.error import InvalidResponseError, MinioException, S3Error, ServerErr
 from urllib3 import BaseHTTPResponse, PoolManager, Retry, Timeout
 from urllib3.exceptions import HTTPError, ProtocolError
 
-from registry_service.domain.artifact_store import CHUNK_SIZE, Part
+from registry_service.domain.artifact_store import CHUNK_SIZE, OBJECT_PREFIX, Part
 from registry_service.domain.errors import ArtifactLostError, ArtifactStoreUnavailableError
+from registry_service.domain.legacy import SourceError
 from registry_service.storage.artifacts import PART_SIZE, check_key, check_part, check_range, total_size
 
 logger = logging.getLogger(__name__)
@@ -84,29 +85,19 @@ def connect(
     Raises:
         OSError: `ca_cert` cannot be read, or holds no certificate (`ssl.SSLError`).
     """
-    tls = _tls_context(ca_cert) if secure else None
-    endpoint = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-
-    def client(timeout: Timeout, retries: Retry, maxsize: int) -> Minio:
-        pool = PoolManager(maxsize=maxsize, timeout=timeout, retries=retries, ssl_context=tls)
-        return Minio(
-            endpoint, access_key=access_key, secret_key=secret_key, secure=secure, region=region, http_client=pool
-        )
+    client = _clients(
+        host=host,
+        port=port,
+        access_key=access_key,
+        secret_key=secret_key,
+        region=region,
+        tls=_tls_context(ca_cert) if secure else None,
+    )
 
     # An S3 that is away is told within 2 x 2.5 s. Every call may be repeated, POST
     # included: a second CreateMultipartUpload leaves one more upload for delete() to
     # abort. The store does not get to say how long we wait: it may ask for minutes.
-    retries = Retry(
-        total=2,
-        connect=1,
-        read=1,
-        other=1,
-        allowed_methods=None,
-        status_forcelist=(429, 500, 502, 503, 504),
-        backoff_factor=0.25,
-        raise_on_status=False,
-        respect_retry_after_header=False,
-    )
+    retries = _retries()
     # Only CompleteMultipartUpload is waited for patiently, and not repeated here. When the
     # client hangs up, MinIO stops at once, even between forgetting the parts and renaming
     # them, and the parts are lost: seen on every third try. Thousands of parts take their time.
@@ -127,6 +118,64 @@ def connect(
         bucket,
         finisher=client(Timeout(connect=2.5, read=300), finishing, 4),
         probe=client(Timeout(connect=2, read=4), Retry(total=0), 1),
+    )
+
+
+def connect_source(
+    *,
+    host: str,
+    port: int,
+    access_key: str,
+    secret_key: str,
+    bucket: str,
+    region: str = "us-east-1",
+    secure: bool = False,
+    ca_cert: Path | None = None,
+    connections: int = 16,
+) -> "S3Bucket":
+    """Makes a reader of somebody else's bucket without talking to it yet; arguments and errors as for `connect`."""
+    client = _clients(
+        host=host,
+        port=port,
+        access_key=access_key,
+        secret_key=secret_key,
+        region=region,
+        tls=_tls_context(ca_cert) if secure else None,
+    )
+    return S3Bucket(client(Timeout(connect=2.5, read=30), _retries(), connections), bucket)
+
+
+def _clients(
+    *, host: str, port: int, access_key: str, secret_key: str, region: str, tls: ssl.SSLContext | None
+) -> Callable[[Timeout, Retry, int], Minio]:
+    """Returns what makes clients of one S3 from their timeouts, their retries and how many connections they keep."""
+    endpoint = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+    def client(timeout: Timeout, retries: Retry, maxsize: int) -> Minio:
+        pool = PoolManager(maxsize=maxsize, timeout=timeout, retries=retries, ssl_context=tls)
+        return Minio(
+            endpoint,
+            access_key=access_key,
+            secret_key=secret_key,
+            secure=tls is not None,
+            region=region,
+            http_client=pool,
+        )
+
+    return client
+
+
+def _retries() -> Retry:
+    return Retry(
+        total=2,
+        connect=1,
+        read=1,
+        other=1,
+        allowed_methods=None,
+        status_forcelist=(429, 500, 502, 503, 504),
+        backoff_factor=0.25,
+        raise_on_status=False,
+        respect_retry_after_header=False,
     )
 
 
@@ -293,6 +342,13 @@ class S3ArtifactStore:
                 if error.code != "NoSuchKey":
                     raise
 
+    def keys(self, prefix: str = OBJECT_PREFIX) -> Iterator[str]:
+        """See the port."""
+        with _translated("list", prefix):
+            for found in self._client.list_objects(self._bucket, prefix=prefix, recursive=True):
+                if found.object_name is not None:
+                    yield found.object_name
+
     def _in_bucket(self, write: Callable[[], Result]) -> Result:
         """Writes; makes the bucket again where somebody has removed it."""
         try:
@@ -324,6 +380,40 @@ class S3ArtifactStore:
         if not exists:
             logger.debug("The bucket %s is gone", self._bucket)
             raise ArtifactStoreUnavailableError
+
+
+class S3Bucket:
+    """`domain.legacy.LegacyBucket`: objects that another program has put into a bucket."""
+
+    def __init__(self, client: Minio, bucket: str) -> None:
+        self._client = client
+        self._bucket = bucket
+
+    def size(self, key: str) -> int | None:
+        """See the port."""
+        with _translated("look at", key):
+            try:
+                return self._client.stat_object(self._bucket, key).size
+            except S3Error as error:
+                if error.code != "NoSuchKey":
+                    raise
+                return None
+
+    def read(self, key: str) -> Iterator[bytes]:
+        """See the port."""
+        with closing(_Download(self._client, self._bucket, key).pieces(0, None)) as pieces:
+            yield from pieces
+
+    def check(self) -> None:
+        """See the port."""
+        try:
+            if not self._client.bucket_exists(self._bucket):
+                raise SourceError(f"The S3 has no bucket {self._bucket!r}.")
+        except S3Error as error:
+            raise SourceError(f"The bucket {self._bucket!r} cannot be read: {error.code}.") from error
+        except _FAILURES as error:
+            logger.debug("The source's S3 is not well", exc_info=True)
+            raise SourceError("The S3 of the source does not answer.") from error
 
 
 class _Multipart:

@@ -57,6 +57,7 @@ from registry_service.domain.ports import Transaction
 from registry_service.domain.uploads import Upload, UploadState
 from registry_service.storage.sql import rows, tables
 from registry_service.storage.sql.aliases import SqlAliasRepository
+from registry_service.storage.sql.backup import BACKUP_LOCK
 from registry_service.storage.sql.change_signal import ChangeSignal
 from registry_service.storage.sql.engine import domain_errors, transactional
 from registry_service.storage.sql.event_log import SqlEventLog
@@ -361,6 +362,13 @@ _LISTED = func.json_build_object(
 _MODEL = select(func.to_json(_models.table_valued(), type_=JSON)).where(_models.c.id == bindparam("id"))
 _LOCKED_MODEL = _MODEL.with_for_update()
 _HELD_MODEL = _MODEL.with_for_update(read=True)
+# One statement, hence one snapshot: a key moves from one table to another.
+_UNKNOWN = text("""
+    SELECT key FROM unnest(CAST(:keys AS text[])) AS key
+    WHERE NOT EXISTS (SELECT FROM models WHERE object_key = key)
+        AND NOT EXISTS (SELECT FROM unreferenced_objects WHERE object_key = key)
+        AND NOT EXISTS (SELECT FROM uploads WHERE key IN (object_key, tail_key))
+""")
 _LINKS_LOCK = 0x6D6F_6465_6C73  # "models": held by whoever adds links between models
 _PARENTS = select(_models.c.id, _models.c.provenance["parent_model_ids"].label("parents"))
 # For each id one look into ix_models_parents, which OFFSET 0 insists on: Postgres overrates how many rows match, and
@@ -458,6 +466,14 @@ class SqlObjectLedger:
         """See the port."""
         statement = select(_objects.c.object_key).where(_objects.c.due_time <= func.now())
         return self.connection.execute(statement.order_by(_objects.c.due_time).limit(limit)).scalars().all()
+
+    def may_delete(self) -> bool:
+        """See the port."""
+        return bool(self.connection.execute(select(func.pg_try_advisory_xact_lock_shared(BACKUP_LOCK))).scalar_one())
+
+    def unknown(self, keys: Sequence[str]) -> Sequence[str]:
+        """See the port."""
+        return self.connection.execute(_UNKNOWN, {"keys": list(keys)}).scalars().all()
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,8 +21,8 @@ class SchemaError(Exception):
     """The database cannot be brought to this program's schema; the message says why."""
 
 
-def migrate(engine: Engine) -> str:
-    """Applies the migrations that are missing, in one transaction, and returns the schema's revision.
+def migrate(engine: Engine, revision: str = "head") -> str:
+    """Applies the migrations that are missing up to one, in one transaction, and returns the schema's revision.
 
     Replicas that start at once wait for one another under an advisory lock.
 
@@ -39,9 +39,9 @@ def migrate(engine: Engine) -> str:
         connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _LOCK})
         config.attributes["connection"] = connection
         try:
-            command.upgrade(config, "head")
+            command.upgrade(config, revision)
         except CommandError as error:
             raise SchemaError(f"The database's schema is not one of this program's: {error}") from error
-        revision: str = connection.execute(text("SELECT version_num FROM alembic_version")).scalar_one()
-    logger.info("database schema is at revision %s", revision)
-    return revision
+        reached: str = connection.execute(text("SELECT version_num FROM alembic_version")).scalar_one()
+    logger.info("database schema is at revision %s", reached)
+    return reached

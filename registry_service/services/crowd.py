@@ -1,0 +1,30 @@
+"""Does one thing for many items, several at once, in bounded memory."""
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextvars import copy_context
+from functools import partial
+from typing import TypeVar
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+def for_each(items: Iterable[Item], work: Callable[[Item], Result], *, workers: int) -> Iterator[Result]:
+    """Yields what `work` returns for each item, in their order, or raises the first exception.
+
+    At most two items for each worker are under way; `work` runs in a copy of the caller's context.
+    """
+    with ThreadPoolExecutor(workers, thread_name_prefix="crowd") as pool:
+        pending: deque[Future[Result]] = deque()
+        try:
+            for item in items:
+                if len(pending) >= 2 * workers:
+                    yield pending.popleft().result()
+                pending.append(pool.submit(copy_context().run, partial(work, item)))
+            while pending:
+                yield pending.popleft().result()
+        finally:
+            for future in pending:
+                future.cancel()

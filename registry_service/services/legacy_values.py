@@ -1,0 +1,225 @@
+"""What the original's texts mean: each documented field of a model is one, JSON or as Python writes it."""
+
+import ast
+import json
+import re
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, NoReturn
+
+from registry_service.domain.errors import FieldViolation, InvalidArgumentError
+from registry_service.domain.legacy import LegacyModel
+from registry_service.domain.models import MAX_FILE_NAME_BYTES, Json, ModelFields, documented_date, is_model_id
+
+_MAX_LITERAL = 65_536  # characters; Python's parser takes a hundred times the memory
+_PLAIN_TEXTS = (
+    "name",
+    "version",
+    "project_id",
+    "project_name",
+    "target_device",
+    "target_device_type",
+    "format",
+    "origin",
+    "category",
+    "architecture",
+)
+_FILE_URL = re.compile(r"minio://[^/]+/(?P<key>(?P<id>[^/]+)/(?P<file>[^/]+))", re.DOTALL)
+_DATE = "%Y-%m-%d %H:%M:%S.%f UTC"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LegacyDocument:
+    """A model of the original, understood."""
+
+    fields: ModelFields
+    created_date: str
+    last_updated_date: str
+    create_time: datetime
+    update_time: datetime
+    size: int | None
+    """What the original shows; None where it shows none."""
+    documented_precision: tuple[str, ...] | None
+    file_url: str
+    file_name: str
+    key: str
+    """Of the object in the original's bucket."""
+
+
+def read_document(model: LegacyModel) -> LegacyDocument:
+    """Reads a model's texts; what `checked_fields` checks is not checked here.
+
+    Raises:
+        InvalidArgumentError: Names every field that cannot be read.
+    """
+    return _Reading(model).document()
+
+
+class _Reading:
+    def __init__(self, model: LegacyModel) -> None:
+        self._model = model
+        self._tags = model.tags
+        self._violations: list[FieldViolation] = []
+
+    def document(self) -> LegacyDocument:
+        model = self._model
+        if not is_model_id(model.id):
+            self._refuse("id", "must be 16 to 256 characters of A-Z, a-z, 0-9, _ and -.")
+        if self._tags.get("id", model.id) != model.id:
+            self._refuse("id", "is another one in its tags.")
+        if model.is_repeated:
+            self._refuse("id", "is there more than once, or has a tag more than once.")
+        values: dict[str, Any] = {name: self._tags.get(name) for name in _PLAIN_TEXTS}
+        values |= {name: self._tags.get(name, "") for name in ("name", "version")}
+        precision = self._precision()
+        fields = ModelFields(
+            **values,
+            precision=tuple(text.lower() for text in precision),
+            score=self._number("score", float),
+            overview=self._object("overview"),
+            optimization_capabilities=self._object("optimization_capabilities"),
+            labels=self._labels(),
+        )
+        size = self._number("size", int)
+        key, file_name = self._place()
+        if self._violations:
+            raise InvalidArgumentError(self._violations)
+        last_updated_date = self._tags.get("last_updated_date")
+        return LegacyDocument(
+            fields=fields,
+            # Where the original was not told, it shows the times of its row.
+            created_date=self._tags.get("created_date") or documented_date(model.create_time),
+            last_updated_date=last_updated_date or documented_date(model.update_time),
+            create_time=model.create_time,
+            update_time=max(model.create_time, _time(last_updated_date) or model.update_time),
+            size=size,
+            documented_precision=precision if precision != fields.precision else None,
+            file_url=self._tags["file_url"],
+            file_name=file_name,
+            key=key,
+        )
+
+    def _refuse(self, name: str, description: str) -> None:
+        self._violations.append(FieldViolation(name, description))
+
+    def _precision(self) -> tuple[str, ...]:
+        text = self._tags.get("precision")
+        if text is None:
+            return ("fp32",)
+        try:
+            value = _literal(text)
+        except ValueError:
+            value = None
+        if isinstance(value, list) and value and all(isinstance(item, str) for item in value):
+            return tuple(dict.fromkeys(value))
+        self._refuse("precision", "is no list of texts.")
+        return ("fp32",)
+
+    def _number(self, name: str, kind: type[float] | type[int]) -> Any:
+        text = self._tags.get(name)
+        if text is None or text == "None":
+            return None
+        try:
+            return kind(text)
+        except ValueError:
+            self._refuse(name, "is no number.")
+            return None
+
+    def _object(self, name: str) -> Json:
+        text = self._tags.get(name)
+        if text is None:
+            return {}
+        try:
+            value: Json = _plain(_literal(text))
+        except ValueError:
+            # A text was stored without its quotes; what begins as an object was cut off.
+            if text.lstrip()[:1] in {"{", "["}:
+                self._refuse(name, "is neither JSON nor what Python writes; it may be cut off.")
+            return text
+        return value
+
+    def _labels(self) -> tuple[Json, ...] | None:
+        text = self._tags.get("labels")
+        if text is None:
+            return ()
+        try:
+            value = _plain(_literal(text))
+            # An update took a list for the text of one label.
+            if isinstance(value, list) and len(value) == 1 and isinstance(value[0], str):
+                value = _inner_list(value[0]) or value
+        except ValueError:
+            value = text
+        if value is None:
+            return None
+        if not isinstance(value, list):
+            self._refuse("labels", "is no list.")
+            return ()
+        return tuple(value)
+
+    def _place(self) -> tuple[str, str]:
+        found = _FILE_URL.fullmatch(self._tags.get("file_url", ""))
+        if (
+            found is None
+            or found["id"] != self._model.id
+            or found["file"] in {".", ".."}
+            or len(found["file"].encode(errors="replace")) > MAX_FILE_NAME_BYTES
+        ):
+            self._refuse("file_url", "is not minio://<bucket>/<id>/<file name>.")
+            return "", ""
+        return found["key"], found["file"]
+
+
+def _inner_list(text: str) -> list[Any] | None:
+    if not text.lstrip().startswith("["):
+        return None
+    try:
+        value = _plain(_literal(text))
+    except ValueError:
+        return None
+    return value if isinstance(value, list) and value else None
+
+
+def _literal(text: str) -> object:
+    """Reads JSON, else a literal of Python (`ValueError`)."""
+    if len(text) > _MAX_LITERAL:
+        raise ValueError("too long")
+    try:
+        return json.loads(text, parse_constant=_no_number)
+    except (ValueError, RecursionError):
+        pass
+    try:
+        return ast.literal_eval(text.strip())
+    except (ValueError, SyntaxError, TypeError, RecursionError, MemoryError) as error:
+        raise ValueError("no literal") from error
+
+
+def _no_number(constant: str) -> NoReturn:
+    raise ValueError(constant)
+
+
+def _plain(value: object, depth: int = 1) -> Any:
+    """Returns what is JSON and can be stored (`ValueError`)."""
+    match value:
+        case None | bool():
+            return value
+        case str():
+            value.encode()  # half of a surrogate pair is no text (UnicodeEncodeError is a ValueError)
+            return value
+        case int() | float():
+            if not -1e308 < value < 1e308:  # also refuses NaN
+                raise ValueError("not finite")
+            return value
+        case list() | tuple() if depth <= 100:
+            return [_plain(item, depth + 1) for item in value]
+        case dict() if depth <= 100 and all(isinstance(key, str) for key in value):
+            return {_plain(key): _plain(item, depth + 1) for key, item in value.items()}
+        case _:
+            raise ValueError(type(value).__name__)
+
+
+def _time(date: str | None) -> datetime | None:
+    """Reads a time that the original wrote; None where it is no such text."""
+    try:
+        return datetime.strptime(date or "", _DATE).replace(tzinfo=UTC)
+    except ValueError:
+        return None

@@ -1,0 +1,206 @@
+"""`domain.backup.DatabaseCopier` on PostgreSQL: COPY to files, and from them.
+
+Text of COPY is the same to every major version of Postgres, as a dump of
+pg_dump is, but needs no program of the server's version on this machine.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any, cast
+
+import psycopg
+from psycopg import sql
+from sqlalchemy import Connection, Engine, Table, text
+from sqlalchemy.exc import OperationalError
+
+from registry_service.domain.backup import OBJECTS, DatabaseCopy, TableCopy
+from registry_service.domain.errors import DatabaseUnavailableError
+from registry_service.domain.events import LogHead
+from registry_service.domain.legacy import SourceError
+from registry_service.storage.sql.engine import domain_errors, transactional
+from registry_service.storage.sql.schema import migrate
+from registry_service.storage.sql.tables import Base
+
+BACKUP_LOCK = 0x6D6F_6465_6C62  # "modelb": who deletes objects shares it, a backup has it alone
+_LEFT_OUT = {"uploads", "upload_parts", "unreferenced_objects"}
+_HOLD_SECONDS = 60
+_BLOCK = 1024 * 1024
+_COLUMNS = text("""
+    SELECT column_name FROM information_schema.columns
+    WHERE table_schema = current_schema() AND table_name = :name AND is_generated = 'NEVER'
+    ORDER BY ordinal_position
+""")
+
+
+@dataclass(frozen=True, slots=True)
+class SqlDatabaseCopier:
+    """Works on connections of a pool."""
+
+    engine: Engine
+
+    @contextmanager
+    def hold(self) -> Iterator[Callable[[], None]]:
+        """See the port. The lock is the connection's, so Postgres takes it back should we die."""
+        with domain_errors(), self.engine.connect() as connection:
+            connection.execute(text(f"SET lock_timeout = '{_HOLD_SECONDS}s'"))
+            connection.execute(text("SET statement_timeout = 0"))
+            try:
+                connection.execute(text("SELECT pg_advisory_lock(:lock)"), {"lock": BACKUP_LOCK})
+            except OperationalError as error:
+                if isinstance(error.orig, psycopg.errors.LockNotAvailable):
+                    raise SourceError("Another backup is under way.") from error
+                raise
+            server = _server_of(connection)
+
+            def confirm() -> None:
+                # A connection that was made anew in between has another server process, and no lock.
+                with domain_errors():
+                    if _server_of(connection) != server:
+                        raise DatabaseUnavailableError
+
+            try:
+                yield confirm
+            finally:
+                # The pool would keep the connection, and with it the lock and the settings.
+                connection.invalidate()
+
+    def copy(self, folder: Path) -> DatabaseCopy:
+        """See the port."""
+        options = {"isolation_level": "REPEATABLE READ", "postgresql_readonly": True}
+        with domain_errors(), self.engine.connect().execution_options(**options) as connection:
+            _prepare(connection)
+            copies = []
+            for table in _tables():
+                columns = _columns(connection, table.name)
+                if columns:  # an older schema may not have it yet
+                    copies.append(TableCopy(name=table.name, columns=columns))
+                    _copy_out(connection, folder / f"{table.name}.copy", _copy_statement(copies[-1], "TO STDOUT"))
+            objects = sql.SQL("COPY (SELECT object_key, size, sha256 FROM models ORDER BY object_key) TO STDOUT")
+            _copy_out(connection, folder / OBJECTS, objects)
+            head = connection.execute(text("SELECT sequence, hash FROM audit_head")).one()
+            return DatabaseCopy(
+                revision=_revision(connection) or "",
+                tables=tuple(copies),
+                log_head=LogHead(sequence=head.sequence, hash=head.hash),
+            )
+
+    def check_empty(self, revision: str) -> None:
+        """See the port."""
+        with domain_errors(), self.engine.connect() as connection:
+            _check_empty(connection, revision)
+
+    def restore(self, folder: Path, copy: DatabaseCopy) -> None:
+        """See the port."""
+        with domain_errors():
+            migrate(self.engine, copy.revision)
+            with transactional(self.engine).begin() as connection:
+                _prepare(connection)
+                known = {table.name: table for table in _tables()}
+                strange = [table.name for table in copy.tables if table.name not in known]
+                if strange:
+                    raise SourceError(f"The backup has tables that this program does not know: {', '.join(strange)}.")
+                for table in copy.tables:
+                    _alter(connection, "LOCK TABLE {} IN ACCESS EXCLUSIVE MODE", table)
+                _check_empty(connection, copy.revision)
+                # The log has its numbers and hashes already.
+                for table in copy.tables:
+                    _alter(connection, "ALTER TABLE {} DISABLE TRIGGER USER", table)
+                for table in reversed(copy.tables):
+                    _alter(connection, "DELETE FROM {}", table)
+                for table in copy.tables:
+                    _copy_in(connection, folder / f"{table.name}.copy", _copy_statement(table, "FROM STDIN"))
+                    _set_identity(connection, known[table.name])
+                for table in copy.tables:
+                    _alter(connection, "ALTER TABLE {} ENABLE TRIGGER USER", table)
+            migrate(self.engine)
+
+
+def _tables() -> list[Table]:
+    return [table for table in Base.metadata.sorted_tables if table.name not in _LEFT_OUT]
+
+
+def _columns(connection: Connection, table: str) -> tuple[str, ...]:
+    """Returns the columns of a table that are not computed from others; none where there is no such table."""
+    return tuple(connection.execute(_COLUMNS, {"name": table}).scalars())
+
+
+def _server_of(connection: Connection) -> int:
+    return int(connection.execute(text("SELECT pg_backend_pid()")).scalar_one())
+
+
+def _prepare(connection: Connection) -> None:
+    """Makes the transaction patient, and what COPY writes the same whatever the server's settings."""
+    for name, value in (
+        ("statement_timeout", "0"),
+        ("idle_in_transaction_session_timeout", "0"),
+        ("datestyle", "ISO"),
+        ("extra_float_digits", "1"),
+    ):
+        connection.execute(text(f"SET LOCAL {name} = {value}"))
+
+
+def _revision(connection: Connection) -> str | None:
+    """Returns the revision of the schema, None where there are no tables."""
+    if connection.execute(text("SELECT to_regclass('alembic_version')")).scalar_one() is None:
+        return None
+    found = connection.execute(text("SELECT version_num FROM alembic_version")).scalar_one_or_none()
+    return None if found is None else str(found)
+
+
+def _check_empty(connection: Connection, revision: str) -> None:
+    found = _revision(connection)
+    if found is None:
+        return
+    if found != revision:
+        raise SourceError(
+            f"The database is at revision {found}, the backup at {revision}: restore into a database without tables."
+        )
+    used = connection.execute(
+        text("SELECT EXISTS (SELECT FROM models) OR EXISTS (SELECT FROM audit_events)")
+    ).scalar_one()
+    if used:
+        raise SourceError("The database is not empty: there are, or were, models in it.")
+
+
+def _alter(connection: Connection, statement: str, table: TableCopy) -> None:
+    _cursor(connection).execute(sql.SQL(cast("Any", statement)).format(sql.Identifier(table.name)))
+
+
+def _set_identity(connection: Connection, table: Table) -> None:
+    """Has a column that numbers its rows go on after the last."""
+    for column in table.columns:
+        if column.identity is not None:
+            name, table_name = sql.Identifier(column.name), sql.Identifier(table.name)
+            _cursor(connection).execute(
+                sql.SQL("SELECT setval(pg_get_serial_sequence({}, {}), max({})) FROM {} HAVING count(*) > 0").format(
+                    sql.Literal(table.name), sql.Literal(column.name), name, table_name
+                )
+            )
+
+
+def _copy_statement(table: TableCopy, direction: str) -> sql.Composed:
+    columns = sql.SQL(", ").join(map(sql.Identifier, table.columns))
+    return sql.SQL("COPY {} ({}) {}").format(sql.Identifier(table.name), columns, sql.SQL(cast("Any", direction)))
+
+
+def _cursor(connection: Connection) -> psycopg.Cursor[Any]:
+    return cast("psycopg.Connection[Any]", connection.connection.driver_connection).cursor()
+
+
+def _copy_out(connection: Connection, path: Path, statement: sql.SQL | sql.Composed) -> None:
+    with path.open("xb") as file, _cursor(connection).copy(statement) as copy:
+        for block in copy:
+            file.write(block)
+
+
+def _copy_in(connection: Connection, path: Path, statement: sql.SQL | sql.Composed) -> None:
+    with path.open("rb") as file, _cursor(connection).copy(statement) as copy:
+        for block in _blocks(file):
+            copy.write(block)
+
+
+def _blocks(file: IO[bytes]) -> Iterator[bytes]:
+    while block := file.read(_BLOCK):
+        yield block

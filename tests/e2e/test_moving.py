@@ -1,0 +1,144 @@
+"""`adopt`, `backup`, `restore` and `verify` as commands, and the product on what they leave."""
+
+import json
+import subprocess
+from collections.abc import Mapping
+from pathlib import Path
+
+import httpx
+import pytest
+from sqlalchemy import Engine
+
+from registry_service.embedded.postgres import PostgresAddress
+from tests.folders import passable_folder
+from tests.legacy_deployment import IDS, OBJECTS, TWIN, LegacyDeployment
+from tests.products import COMMAND, environment, running_serve, running_up, s3_settings
+from tests.s3_server import S3Server
+
+TAKEN = [model_id for model_id in IDS if model_id != TWIN]
+
+
+def run(*arguments: str, **settings: object) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [*COMMAND, *arguments], env=environment(**settings), capture_output=True, text=True, timeout=120, check=False
+    )
+
+
+@pytest.fixture
+def settings(
+    postgres: PostgresAddress, empty_database: Engine, s3_server: S3Server, legacy: LegacyDeployment
+) -> Mapping[str, object]:
+    """An empty database, and the bucket of the original."""
+    return s3_settings(postgres, str(empty_database.url.database), s3_server, legacy.bucket)
+
+
+def test_a_deployment_that_was_taken_over_is_served_as_the_original_served_it(
+    settings: Mapping[str, object], legacy: LegacyDeployment, tmp_path: Path
+) -> None:
+    before = legacy.state()
+    options = [f"--source-host={legacy.address.socket_dir}", f"--source-database={legacy.database}"]
+    options += [f"--source-user={legacy.address.user}", f"--source-bucket={legacy.bucket}"]
+    dry = run("adopt", *options, "--dry-run", **settings)
+    assert (dry.returncode, dry.stdout.splitlines()[-1]) == (
+        1,
+        "16 models would be: 15 adopted, 0 updated, 0 unchanged, 0 kept, 1 failed; 0 artifacts copied.",
+    )
+    answer = run("adopt", *options, **settings)
+    assert answer.returncode == 1, answer.stderr
+    assert f"failed {TWIN} The model 'put-other-000000002' has the same project" in answer.stdout
+    again = run("adopt", *options, "--json", **settings)
+    lines = [json.loads(line) for line in again.stdout.splitlines()]
+    assert {line["outcome"] for line in lines[:-1]} == {"unchanged", "failed"}
+    assert (lines[-1]["unchanged"], lines[-1]["failed"]) == (15, 1)
+    assert legacy.state() == before
+
+    with running_serve(tmp_path, settings) as product:
+        listed = httpx.get(f"{product.rest_url}/models").json()
+        assert [model["id"] for model in listed] == TAKEN
+        for shown in listed:
+            one = httpx.get(f"{product.rest_url}/models/{shown['id']}")
+            assert one.json() == shown
+            key = shown["file_url"].removeprefix("minio://model-registry/")
+            file = httpx.get(f"{product.rest_url}/models/{shown['id']}/files")
+            assert file.headers["content-type"] == "application/zip"
+            assert file.content == OBJECTS[key].read_bytes()
+        found = httpx.get(f"{product.rest_url}/models", params={"precision": "FP16"}).json()
+        assert {model["id"] for model in found} >= {"66c10000000000000000a111", "put-other-000000002"}
+        assert httpx.delete(f"{product.rest_url}/models/legacy-poison-0001").status_code == 204
+
+
+def test_all_models_taken_is_a_success(settings: Mapping[str, object], legacy: LegacyDeployment) -> None:
+    legacy.set_tag(TWIN, "version", "8")
+    answer = run("adopt", **settings, **legacy.settings())
+    assert answer.returncode == 0, answer.stdout
+    assert answer.stdout.splitlines()[-1].startswith("16 models: 16 adopted")
+
+
+def test_a_source_that_cannot_be_read_is_a_message_without_its_password(
+    settings: Mapping[str, object], legacy: LegacyDeployment
+) -> None:
+    answer = run(
+        "adopt",
+        **settings,
+        **(legacy.settings() | {"source_psql_database": "nowhere", "source_psql_password": "password-marker"}),
+    )
+    assert answer.returncode == 1
+    assert 'database "nowhere" does not exist' in answer.stderr
+    assert "marker" not in answer.stderr + answer.stdout
+    assert "Traceback" not in answer.stderr
+    answer = run("adopt", **settings)
+    assert "SOURCE_PSQL_HOSTNAME: is not set" in answer.stderr
+
+
+def test_the_embedded_product_takes_over_is_backed_up_and_restored(legacy: LegacyDeployment) -> None:
+    with passable_folder() as folder:
+        data, backup, second = folder / "data", folder / "backup", folder / "second"
+        source = legacy.settings() | legacy.s3_settings()
+        answer = run("adopt", f"--data-dir={data}", **source)
+        assert answer.stdout.splitlines()[-1] == (
+            "16 models: 15 adopted, 0 updated, 0 unchanged, 0 kept, 1 failed; 15 artifacts copied."
+        )
+        with running_up(folder) as product:
+            assert [model.id for model in product.client.all(order_by="id")] == TAKEN
+            new = product.client.register(b"new here", name="new")
+            answer = run("backup", f"--to={backup}", f"--data-dir={data}")
+            assert answer.returncode == 0, answer.stderr
+            assert answer.stdout.startswith("16 of 16 objects backed up, 16 of them")
+            answer = run("verify", f"--data-dir={data}")
+            assert answer.stdout.startswith("17 intact, 0 missing"), answer.stderr
+        answer = run("restore", f"--from={backup}", f"--data-dir={data}")
+        assert (answer.returncode, "The database is not empty" in answer.stderr) == (1, True)
+        answer = run("restore", f"--from={backup}", f"--data-dir={second / 'data'}")
+        assert answer.returncode == 0, answer.stderr
+        assert run("verify", f"--data-dir={second / 'data'}").returncode == 0
+        with running_up(second) as product:
+            assert len(product.client.all()) == 16
+            assert product.client.download(new.id) == b"new here"
+
+
+def test_verify_tells_what_is_wrong_by_its_exit_code_and_as_json(
+    settings: Mapping[str, object], legacy: LegacyDeployment, s3_server: S3Server
+) -> None:
+    run("adopt", **settings, **legacy.settings())
+    key = "put-base-0000000001/model.zip"
+    legacy.s3.remove_object(legacy.bucket, key)
+    answer = run("verify", "--json", **settings)
+    assert answer.returncode == 1
+    lines = [json.loads(line) for line in answer.stdout.splitlines()]
+    wrong = [line for line in lines[:-1] if line["finding"] != "intact"]
+    assert [(line["finding"], line["subject"]) for line in wrong] == [("missing", "put-base-0000000001")]
+    assert (lines[-1]["intact"], lines[-1]["missing"]) == (15, 1)
+    assert run("verify", "--model=put-other-000000002", **settings).returncode == 0
+    assert run("verify", "--model=put-base-0000000001", **settings).returncode == 1
+    assert run("verify", "--model=nothing-like-that-1", **settings).returncode == 1
+
+
+def test_a_folder_without_data_is_named(tmp_path: Path) -> None:
+    for command in (["verify"], ["backup", f"--to={tmp_path / 'to'}"]):
+        answer = run(*command, f"--data-dir={tmp_path / 'nothing'}")
+        assert answer.returncode == 1
+        assert "there is no data" in answer.stderr
+    answer = run(
+        "restore", f"--from={tmp_path}", psql_hostname="/nowhere", artifact_store="local", artifact_dir=tmp_path
+    )
+    assert "holds no backup" in answer.stderr

@@ -1,0 +1,469 @@
+"""Taking over a deployment of the original."""
+
+import io
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import Engine, text
+
+from registry_service.bootstrap import Registry, open_adoption, open_registry
+from registry_service.config import Settings, SourceSettings, load
+from registry_service.domain.errors import ArtifactStoreUnavailableError, ModelNotFoundError
+from registry_service.domain.legacy import SourceError
+from registry_service.domain.models import Model, ModelFields, ModelSpec
+from registry_service.embedded.postgres import PostgresAddress
+from registry_service.services.adopting import ACTOR, Adoption, Outcome
+from registry_service.transport.rest.documents import document
+from tests.legacy_deployment import IDS, OBJECTS, TWIN, LegacyDeployment
+from tests.s3_server import S3Server, new_bucket_name
+
+BASE = "put-base-0000000001"
+Adopt = Callable[..., Mapping[str, Adoption]]
+
+
+class Target:
+    """The registry that takes over."""
+
+    def __init__(self, settings: Settings, registry: Registry, legacy: LegacyDeployment) -> None:
+        self.settings = settings
+        self.registry = registry
+        self._legacy = legacy
+
+    def adopt(self, *, copy: bool = False, dry_run: bool = False, **source: object) -> dict[str, Adoption]:
+        loaded = load(SourceSettings, **(self._legacy.settings() | self._legacy.s3_settings() | source))
+        with open_adoption(self.registry, self.settings, loaded, copy=copy) as adopt:
+            return {adoption.model_id: adoption for adoption in adopt(dry_run=dry_run)}
+
+    def get(self, model_id: str) -> Model:
+        return self.registry.use_cases.get_model(model_id)
+
+    def download(self, model_id: str) -> bytes:
+        return b"".join(self.registry.use_cases.read_artifact(model_id)[1])
+
+    def ids(self) -> list[str]:
+        return [model.id for page in self.registry.use_cases.find_models(None) for model in page]
+
+    def events(self) -> list[Any]:
+        return list(self.registry.use_cases.list_events(filter="", size=1000, token="")[0])
+
+
+@pytest.fixture
+def open_target(
+    postgres: PostgresAddress, database_name: str, s3_server: S3Server, legacy: LegacyDeployment
+) -> Iterator[Callable[..., Target]]:
+    """Opens a registry; its bucket is the original's unless the settings say otherwise."""
+    with ExitStack() as stack:
+
+        def start(**settings: object) -> Target:
+            values: dict[str, object] = {
+                "psql_hostname": str(postgres.socket_dir),
+                "psql_port": postgres.port,
+                "psql_database": database_name,
+                "mr_user_name": postgres.user,
+                "minio_hostname": s3_server.endpoint.host,
+                "minio_server_port": s3_server.endpoint.port,
+                "minio_access_key": s3_server.endpoint.access_key,
+                "minio_secret_key": s3_server.endpoint.secret_key,
+                "minio_bucket_name": legacy.bucket,
+            }
+            loaded = load(Settings, **(values | settings))
+            return Target(loaded, stack.enter_context(open_registry(loaded)), legacy)
+
+        yield start
+
+
+@pytest.fixture
+def target(open_target: Callable[..., Target]) -> Target:
+    """A registry on the original's bucket."""
+    return open_target()
+
+
+def outcomes(adoptions: Mapping[str, Adoption]) -> Counter[Outcome]:
+    return Counter(adoption.outcome for adoption in adoptions.values())
+
+
+def shown(target: Target, model_id: str, *names: str) -> dict[str, object]:
+    found = document(target.get(model_id))
+    return {name: found[name] for name in names}
+
+
+# ---- what is taken ----
+
+
+def test_every_model_is_taken_but_the_one_that_is_there_twice(target: Target, legacy: LegacyDeployment) -> None:
+    before = legacy.state()
+    found = target.adopt()
+    assert sorted(found) == IDS
+    assert outcomes(found) == {Outcome.ADOPTED: 15, Outcome.FAILED: 1}
+    reason = "The model 'put-other-000000002' has the same project, name, version and precision."
+    assert (found[TWIN].outcome, found[TWIN].reason) == (Outcome.FAILED, reason)
+    assert target.ids() == [model_id for model_id in IDS if model_id != TWIN]
+    assert legacy.state() == before
+
+
+def test_artifacts_stay_in_their_place_and_are_hashed(target: Target) -> None:
+    assert not any(adoption.copied for adoption in target.adopt().values())
+    for key, path in OBJECTS.items():
+        model_id = key.partition("/")[0]
+        if model_id == TWIN:
+            continue
+        assert target.get(model_id).artifact.object_key == key
+        assert target.get(model_id).artifact.file_url == f"minio://model-registry/{key}"
+        assert target.download(model_id) == path.read_bytes()
+        assert target.registry.use_cases.verify_artifact(model_id).intact
+
+
+def test_a_changed_model_is_as_the_original_shows_it(target: Target) -> None:
+    target.adopt()
+    assert document(target.get(BASE)) == {
+        "id": BASE,
+        "name": "Changed before the failure",
+        "target_device": "NPU",
+        "created_date": "2023-01-02 03:04:05",
+        "last_updated_date": "2026-11-23 05:27:20.642091 UTC",
+        "precision": ["fp16"],
+        "size": 77,
+        "version": "3",
+        "format": "tflite",
+        "origin": "also changed",
+        "file_url": f"minio://model-registry/{BASE}/model.zip",
+        "project_id": "proj-2",
+        "project_name": "Project Two",
+        "category": "Segmentation",
+        "target_device_type": "client",
+        "score": 1e-07,
+        "overview": {"d": 1},
+        "optimization_capabilities": {"optimization": "speed"},
+        "labels": ["x", "y"],
+        "architecture": "ﬁ",
+    }
+    assert target.get(BASE).artifact.size == 1295
+
+
+def test_an_import_from_geti_is_as_the_original_shows_it(target: Target) -> None:
+    target.adopt()
+    assert document(target.get("66c10000000000000000a111")) == {
+        "id": "66c10000000000000000a111",
+        "name": "YOLOX-S OpenVINO FP16",
+        "target_device": "CPU",
+        "created_date": "2025-07-01T10:20:30.405000+00:00",
+        "last_updated_date": "2026-11-23 05:27:21.071000 UTC",
+        "precision": ["FP16"],
+        "size": 18350080,
+        "version": "1",
+        "format": "openvino",
+        "origin": "Geti",
+        "file_url": "minio://model-registry/66c10000000000000000a111/cattle-detection-v12.zip",
+        "project_id": "65f0a1b2c3d4e5f600000001",
+        "project_name": "Cattle Detection v1.2",
+        "category": "Detection",
+        "target_device_type": "None",
+        "score": 0.79,
+        "overview": None,
+        "optimization_capabilities": {"is_nncf_supported": False},
+        "labels": [
+            {"id": "65f0a1b2c3d4e5f6000001a0", "name": "cow", "is_empty": False, "color": "#25a18eff"},
+            {"id": "65f0a1b2c3d4e5f6000001a1", "name": "sheep", "is_empty": False, "color": "#f15b85ff"},
+        ],
+        "architecture": "YOLOX-S",
+    }
+
+
+def test_what_breaks_every_list_of_the_original_is_taken(target: Target) -> None:
+    target.adopt()
+    assert shown(target, "legacy-poison-0001", "name", "overview") == {
+        "name": "Poisoned",
+        "overview": {"reviewed": True},
+    }
+
+
+def test_odd_texts_and_what_is_absent_are_as_they_were(target: Target) -> None:
+    target.adopt()
+    assert shown(target, "00-filter-000000007", "name", "version", "project_id", "project_name") == {
+        "name": "模型 É",
+        "version": "\uff11",
+        "project_id": None,
+        "project_name": "None",
+    }
+    assert shown(target, "Zz-filter-000000008", "version", "created_date", "last_updated_date", "overview") == {
+        "version": "1 ",
+        "created_date": "2026-11-23 05:27:18.773000 UTC",
+        "last_updated_date": "2026-11-23 05:27:18.773000 UTC",
+        "overview": {},
+    }
+    assert shown(target, "a-filter-0000000009", "labels", "format", "precision") == {
+        "labels": [],
+        "format": None,
+        "precision": ["fp32"],
+    }
+
+
+def test_the_log_says_who_registered_them(target: Target) -> None:
+    target.adopt()
+    events = target.events()
+    assert {(event.action, event.actor) for event in events} == {("model.registered", ACTOR)}
+    assert len(events) == 15
+    assert {target.get(model_id).creator for model_id in target.ids()} == {ACTOR}
+    assert target.registry.use_cases.verify_log(None, lambda: None).broken is None
+
+
+def test_a_dry_run_tells_the_same_and_does_nothing(target: Target) -> None:
+    told = target.adopt(dry_run=True)
+    assert (target.ids(), target.events()) == ([], [])
+    done = target.adopt()
+    assert {name: found.outcome for name, found in told.items()} == {n: found.outcome for n, found in done.items()}
+
+
+# ---- again ----
+
+
+def test_a_second_run_changes_nothing(target: Target, legacy: LegacyDeployment) -> None:
+    target.adopt()
+    before = [target.get(model_id) for model_id in target.ids()], target.events(), legacy.state()
+    assert outcomes(target.adopt()) == {Outcome.UNCHANGED: 15, Outcome.FAILED: 1}
+    assert ([target.get(model_id) for model_id in target.ids()], target.events(), legacy.state()) == before
+
+
+def test_what_was_changed_in_the_source_since_is_changed_here(target: Target, legacy: LegacyDeployment) -> None:
+    target.adopt()
+    legacy.set_tag(BASE, "score", "0.5")
+    legacy.set_tag(BASE, "last_updated_date", "2026-11-24 01:02:03.000004 UTC")
+    found = target.adopt()
+    assert found[BASE].outcome is Outcome.UPDATED
+    assert shown(target, BASE, "score", "last_updated_date", "size") == {
+        "score": 0.5,
+        "last_updated_date": "2026-11-24 01:02:03.000004 UTC",
+        "size": 77,
+    }
+    assert target.get(BASE).revision == 2
+    assert (target.events()[0].action, target.events()[0].actor) == ("model.updated", ACTOR)
+    assert target.adopt()[BASE].outcome is Outcome.UNCHANGED
+
+
+def test_what_was_registered_anew_in_the_source_is_hashed_anew(target: Target, legacy: LegacyDeployment) -> None:
+    target.adopt()
+    legacy.s3.put_object(legacy.bucket, f"{BASE}/model.zip", io.BytesIO(b"another"), 7)
+    legacy.execute("UPDATE registered_models SET creation_time = creation_time + 60000 WHERE name = %s", BASE)
+    assert target.adopt()[BASE].outcome is Outcome.UPDATED
+    assert target.download(BASE) == b"another"
+    assert target.registry.use_cases.verify_artifact(BASE).intact
+
+
+def test_what_was_changed_or_deleted_here_stays_so(target: Target, legacy: LegacyDeployment) -> None:
+    target.adopt(copy=True)
+    target.registry.use_cases.update_model(BASE, {"score": 0.25})
+    target.registry.use_cases.delete_model("put-twin-a-00000001")
+    legacy.set_tag(BASE, "score", "0.5")
+    found = target.adopt(copy=True)
+    assert (found[BASE].outcome, found["put-twin-a-00000001"].outcome) == (Outcome.KEPT, Outcome.KEPT)
+    assert target.get(BASE).score == 0.25
+    with pytest.raises(ModelNotFoundError):
+        target.get("put-twin-a-00000001")
+
+
+def test_what_was_deleted_in_the_source_since_is_told_and_stays(target: Target, legacy: LegacyDeployment) -> None:
+    target.adopt()
+    legacy.execute("DELETE FROM registered_model_tags WHERE name = %s", BASE)
+    legacy.execute("DELETE FROM registered_models WHERE name = %s", BASE)
+    found = target.adopt()
+    assert (found[BASE].outcome, found[BASE].reason) == (Outcome.KEPT, "is not in the source any more.")
+    assert target.get(BASE).id == BASE
+
+
+def test_the_one_that_is_there_twice_is_taken_once_the_other_has_another_name(target: Target) -> None:
+    target.adopt()
+    target.registry.use_cases.update_model("put-other-000000002", {"version": "7-fp16"})
+    found = target.adopt()
+    assert found[TWIN].outcome is Outcome.ADOPTED
+    assert found["put-other-000000002"].outcome is Outcome.KEPT
+    assert shown(target, TWIN, "version", "precision") == {"version": "7", "precision": ["FP16"]}
+
+
+def test_a_run_that_was_cut_short_is_continued(target: Target, legacy: LegacyDeployment) -> None:
+    loaded = load(SourceSettings, **(legacy.settings() | legacy.s3_settings()))
+    with open_adoption(target.registry, target.settings, loaded, copy=False) as adopt:
+        running = adopt()
+        for _ in range(5):
+            next(running)
+        running.close()
+    assert outcomes(target.adopt())[Outcome.FAILED] == 1
+    assert len(target.ids()) == 15
+
+
+# ---- objects ----
+
+
+def test_a_copy_leaves_the_source_alone_whatever_happens_here(target: Target, legacy: LegacyDeployment) -> None:
+    found = target.adopt(copy=True)
+    assert {model_id for model_id, adoption in found.items() if adoption.copied} == set(IDS) - {TWIN}
+    for model_id in target.ids():
+        artifact = target.get(model_id).artifact
+        assert artifact.object_key.startswith("artifacts/")
+        assert target.download(model_id) == OBJECTS[f"{model_id}/{artifact.file_name}"].read_bytes()
+        target.registry.use_cases.delete_model(model_id)
+    left = {left.object_name for left in legacy.s3.list_objects(legacy.bucket, recursive=True)}
+    assert left == set(OBJECTS)
+
+
+def test_deleting_a_model_that_stayed_in_place_deletes_its_object_and_no_other(
+    target: Target, legacy: LegacyDeployment
+) -> None:
+    target.adopt()
+    target.registry.use_cases.sweep()
+    target.registry.use_cases.delete_model(BASE)
+    target.registry.use_cases.sweep()
+    left = {found.object_name for found in legacy.s3.list_objects(legacy.bucket, recursive=True)}
+    assert left == set(OBJECTS) - {f"{BASE}/model.zip"}
+
+
+def test_an_object_that_was_due_is_not_swept_once_it_is_referred_to(target: Target, engine: Engine) -> None:
+    key = f"{BASE}/model.zip"
+    with engine.begin() as connection:
+        connection.execute(text("INSERT INTO unreferenced_objects VALUES (:key, now())"), {"key": key})
+    target.adopt()
+    target.registry.use_cases.sweep()
+    assert target.download(BASE) == OBJECTS[key].read_bytes()
+
+
+def test_a_name_that_is_no_key_is_copied(target: Target, legacy: LegacyDeployment) -> None:
+    key = f"{BASE}/modèle n° 1.zip"
+    legacy.s3.put_object(legacy.bucket, key, io.BytesIO(b"zip"), 3)
+    legacy.set_tag(BASE, "file_url", f"minio://model-registry/{key}")
+    found = target.adopt()
+    assert (found[BASE].outcome, found[BASE].copied) == (Outcome.ADOPTED, True)
+    assert target.get(BASE).artifact.file_name == "modèle n° 1.zip"
+    assert target.get(BASE).artifact.file_url == f"minio://model-registry/{key}"
+    assert target.download(BASE) == b"zip"
+
+
+@pytest.mark.parametrize("to", ["a folder", "another bucket"])
+def test_artifacts_are_copied_to_another_store(
+    to: str, open_target: Callable[..., Target], legacy: LegacyDeployment, tmp_path: Path
+) -> None:
+    elsewhere: dict[str, object] = {"minio_bucket_name": new_bucket_name()}
+    if to == "a folder":
+        elsewhere = {"artifact_store": "local", "artifact_dir": tmp_path / "artifacts"}
+    target = open_target(**elsewhere)
+    before = legacy.state()
+    assert outcomes(target.adopt()) == {Outcome.ADOPTED: 15, Outcome.FAILED: 1}
+    for model_id in target.ids():
+        model = target.get(model_id)
+        assert target.download(model_id) == OBJECTS[f"{model_id}/{model.artifact.file_name}"].read_bytes()
+    assert outcomes(target.adopt()) == {Outcome.UNCHANGED: 15, Outcome.FAILED: 1}
+    assert legacy.state() == before
+
+
+# ---- what is broken ----
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "reason"),
+    [
+        ("name", None, "name: must not be empty."),
+        ("version", "", "version: must not be empty."),
+        ("precision", "['fp64']", "precision[0]: must be one of"),
+        ("precision", "fp32", "precision: is no list"),
+        ("score", "good", "score: is no number"),
+        ("score", "nan", "score: must be a finite number"),
+        ("size", "-1", "size: must be from 0"),
+        ("size", "1.5", "size: is no number"),
+        ("overview", '{"description": "cut o', "overview: is neither JSON"),
+        ("overview", "__import__('os').system('true')", None),
+        ("overview", "[1, 2]", "overview: must be an object or a text"),
+        ("overview", "[" * 2500 + "]" * 2500, "overview: "),
+        ("labels", "{'a': 1}", "labels: is no list"),
+        ("labels", "[1]", "labels[0]: must be a text or an object"),
+        ("file_url", None, "file_url: is not minio://"),
+        ("file_url", "minio://model-registry/put-other-000000002/model.zip", "file_url: is not minio://"),
+        ("file_url", f"minio://model-registry/{BASE}/../../etc/passwd", "file_url: is not minio://"),
+        ("file_url", f"minio://model-registry/{BASE}/..", "file_url: is not minio://"),
+        ("file_url", f"minio://model-registry/{BASE}/gone.zip", f"the bucket has no {BASE}/gone.zip"),
+        ("id", "another-id-00000001", "id: is another one in its tags"),
+    ],
+)
+def test_a_model_that_cannot_be_taken_is_told_and_no_hindrance(
+    key: str, value: str | None, reason: str | None, target: Target, legacy: LegacyDeployment
+) -> None:
+    legacy.set_tag(BASE, key, value)
+    for dry_run in (True, False):
+        found = target.adopt(dry_run=dry_run)
+        if reason is None:  # a text is only ever a text
+            assert found[BASE].outcome is Outcome.ADOPTED
+        else:
+            assert found[BASE].outcome is Outcome.FAILED
+            assert reason in found[BASE].reason
+    assert len(target.ids()) == (15 if reason is None else 14)
+
+
+def test_a_missing_object_is_told_and_taken_when_it_is_back(target: Target, legacy: LegacyDeployment) -> None:
+    key = f"{BASE}/model.zip"
+    legacy.s3.remove_object(legacy.bucket, key)
+    assert f"the bucket has no {key}" in target.adopt()[BASE].reason
+    legacy.s3.put_object(legacy.bucket, key, io.BytesIO(b"back"), 4)
+    assert target.adopt()[BASE].outcome is Outcome.ADOPTED
+
+
+def test_a_model_of_another_origin_is_not_touched(target: Target) -> None:
+    spec = ModelSpec(fields=ModelFields(name="mine", version="1"), id=BASE)
+    target.registry.use_cases.register_model(spec, [b"mine"], lambda: None)
+    found = target.adopt()
+    assert found[BASE].outcome is Outcome.FAILED
+    assert "another model" in found[BASE].reason
+    assert target.download(BASE) == b"mine"
+
+
+def test_ids_that_no_model_can_have_are_told(target: Target, legacy: LegacyDeployment) -> None:
+    legacy.execute("INSERT INTO registered_models VALUES ('short', 1, 1, NULL), ('../../../etc/passwd', 1, 1, NULL)")
+    found = target.adopt()
+    assert {found["short"].outcome, found["../../../etc/passwd"].outcome} == {Outcome.FAILED}
+    assert "id: must be 16 to 256 characters" in found["short"].reason
+
+
+def test_a_database_that_lost_its_keys_has_its_doubles_told(target: Target, legacy: LegacyDeployment) -> None:
+    legacy.execute("ALTER TABLE registered_models DROP CONSTRAINT registered_model_pk CASCADE")
+    legacy.execute("INSERT INTO registered_models SELECT * FROM registered_models WHERE name = %s", BASE)
+    assert "more than once" in target.adopt()[BASE].reason
+
+
+def test_more_models_than_a_page_are_all_found(target: Target, legacy: LegacyDeployment) -> None:
+    legacy.execute("INSERT INTO registered_models SELECT 'empty-model-' || n, 1, 1 FROM generate_series(1000, 2200) n")
+    found = target.adopt(dry_run=True)
+    assert len(found) == 16 + 1201
+
+
+def test_a_source_that_is_none_is_named(target: Target, legacy: LegacyDeployment, database_name: str) -> None:
+    with pytest.raises(SourceError, match="no database of the original"):
+        target.adopt(source_psql_database=database_name)
+    with pytest.raises(SourceError, match=r"cannot be read.*does not exist"):
+        target.adopt(source_psql_database="nowhere")
+    with pytest.raises(SourceError, match="cannot be read"):
+        target.adopt(source_psql_hostname="127.0.0.1", source_psql_port=1, source_psql_password="marker")
+    with pytest.raises(SourceError, match="no bucket 'nowhere'"):
+        target.adopt(source_minio_bucket_name="nowhere")
+
+
+def test_wrong_keys_of_the_source_are_told_without_them(
+    target: Target, legacy: LegacyDeployment, s3_server: S3Server
+) -> None:
+    s3_server.require("credentials")
+    with pytest.raises((SourceError, ArtifactStoreUnavailableError)) as caught:
+        target.adopt(source_minio_secret_key="wrong-secret-marker")
+    assert "marker" not in str(caught.value)
+
+
+def test_the_source_is_read_in_transactions_that_can_write_nothing(target: Target, legacy: LegacyDeployment) -> None:
+    # A function that writes stands for whatever might be hidden in a source.
+    legacy.execute("CREATE TABLE written (n int)")
+    legacy.execute("ALTER TABLE registered_models RENAME TO kept")
+    legacy.execute(
+        "CREATE FUNCTION sneaky() RETURNS text LANGUAGE plpgsql VOLATILE AS"
+        " $$ BEGIN INSERT INTO written VALUES (1); RETURN 'x'; END $$"
+    )
+    legacy.execute("CREATE VIEW registered_models AS SELECT *, sneaky() FROM kept WHERE sneaky() <> ''")
+    with pytest.raises(SourceError, match="read-only transaction"):
+        target.adopt()
+    assert legacy.execute("SELECT * FROM written") == []

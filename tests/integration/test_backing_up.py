@@ -1,0 +1,441 @@
+"""Backups while the registry is used, and what is restored from them."""
+
+import json
+import shutil
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import Engine, text
+
+from registry_service.bootstrap import Registry, build_verification, open_backup, open_registry, open_restore
+from registry_service.config import Settings, load
+from registry_service.domain.errors import DatabaseUnavailableError, ModelNotFoundError
+from registry_service.domain.legacy import SourceError
+from registry_service.embedded.postgres import PostgresAddress
+from registry_service.services.backing_up import CopyReport
+from registry_service.services.verifying import Found
+from registry_service.storage.sql.schema import migrate
+from tests.client import Client
+from tests.registry import RunningRegistry, StartRegistry
+from tests.s3_server import S3Server, new_bucket_name
+from tests.waiting import eventually
+from tests.watching import Watch
+
+
+@pytest.fixture(params=["a folder", "an S3"])
+def store(request: pytest.FixtureRequest, s3_server: S3Server) -> dict[str, object]:
+    """Settings of a store; none are those of a folder."""
+    if request.param == "a folder":
+        return {}
+    return {
+        "artifact_store": "s3",
+        "minio_hostname": s3_server.endpoint.host,
+        "minio_server_port": s3_server.endpoint.port,
+        "minio_access_key": s3_server.endpoint.access_key,
+        "minio_secret_key": s3_server.endpoint.secret_key,
+        "minio_bucket_name": new_bucket_name(),
+    }
+
+
+@pytest.fixture
+def settings_of(
+    postgres: PostgresAddress, database_name: str, empty_database: Engine, tmp_path: Path, store: dict[str, object]
+) -> Callable[[str], Settings]:
+    """The settings of the registry that `start_registry` starts, or those of an empty one: "source" and "target"."""
+
+    def settings(which: str) -> Settings:
+        values: dict[str, object] = {
+            "psql_hostname": str(postgres.socket_dir),
+            "psql_port": postgres.port,
+            "psql_database": database_name if which == "source" else empty_database.url.database,
+            "mr_user_name": postgres.user,
+            "artifact_store": "local",
+            "artifact_dir": tmp_path / ("artifacts" if which == "source" else "restored"),
+            **store,
+        }
+        if which == "target" and "minio_bucket_name" in store:
+            values["minio_bucket_name"] = f"{str(store['minio_bucket_name'])[:50]}-target"
+        return load(Settings, **values)
+
+    return settings
+
+
+@pytest.fixture
+def source(start_registry: StartRegistry, store: dict[str, object]) -> RunningRegistry:
+    """The registry that is backed up."""
+    return start_registry(**store)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return tmp_path / "backup"
+
+
+def back_up(settings: Settings, folder: Path) -> CopyReport:
+    with open_backup(settings, folder) as run:
+        return run()
+
+
+def restore(settings: Settings, folder: Path) -> CopyReport:
+    with open_restore(settings, folder) as run:
+        return run()
+
+
+@contextmanager
+def restored(settings: Settings) -> Iterator[Registry]:
+    with open_registry(settings) as registry:
+        yield registry
+
+
+def findings(registry: Registry) -> list[Found]:
+    return [found for found in build_verification(registry)() if found.finding != "intact"]
+
+
+def contents(registry: Registry) -> dict[str, bytes]:
+    return {
+        model.id: b"".join(registry.use_cases.read_artifact(model.id)[1])
+        for page in registry.use_cases.find_models(None)
+        for model in page
+    }
+
+
+def rows(engine: Engine, table: str) -> list[Any]:
+    with engine.connect() as connection:
+        return [tuple(row) for row in connection.execute(text(f"SELECT * FROM {table} ORDER BY 1, 2"))]
+
+
+# ---- what is restored ----
+
+
+def test_everything_is_restored_as_it_was(
+    source: RunningRegistry, settings_of: Callable[[str], Settings], folder: Path, empty_database: Engine
+) -> None:
+    client = source.client
+    one = client.register(
+        b"one", name="model", metrics={"mAP50": 0.1 + 0.2}, tags={"a\tb\\n": "\\N\n\r\\."}, score=1e-300
+    )
+    two = client.register(bytes(9 * 1024 * 1024), name="model", version="2")
+    client.update(one.id, score=0.5)
+    gone = client.register(b"gone", name="gone")
+    client.delete(gone.id)
+    upload = client.create_upload(name="under way")
+    client.write_upload(upload.id, 0, b"not yet a model")
+    report = back_up(settings_of("source"), folder)
+    assert (report.objects, report.copied, report.problems) == (2, 2, ())
+    report = restore(settings_of("target"), folder)
+    assert (report.objects, report.copied, report.problems) == (2, 2, ())
+    for table in ("models", "audit_events", "audit_head", "aliases", "alias_moves"):
+        assert rows(empty_database, table) == rows(source.engine, table)
+    assert rows(empty_database, "uploads") == []
+    with restored(settings_of("target")) as registry:
+        assert findings(registry) == []
+        assert contents(registry) == {one.id: b"one", two.id: bytes(9 * 1024 * 1024)}
+        assert registry.use_cases.get_model(one.id) == source.parts.use_cases.get_model(one.id)
+
+
+def test_the_restored_registry_goes_on_where_the_other_stopped(
+    source: RunningRegistry, settings_of: Callable[[str], Settings], folder: Path, start_registry: StartRegistry
+) -> None:
+    model = source.client.register(b"one", name="model")
+    with Watch(source.client) as watch:
+        source.client.update(model.id, score=1)
+        watch.event()
+        token = watch.token
+    source.client.register(b"two", name="model", version="2")
+    back_up(settings_of("source"), folder)
+    restore(settings_of("target"), folder)
+    target = settings_of("target")
+    values = target.model_dump(include={"psql_database", "artifact_dir", "minio_bucket_name"})
+    client = start_registry(**values).client if target.artifact_store == "local" else None
+    if client is None:
+        client = start_registry(
+            **values,
+            **target.model_dump(include={"artifact_store", "minio_hostname", "minio_server_port", "minio_access_key"}),
+            minio_secret_key=target.minio_secret_key,
+        ).client
+    with Watch(client, resume_token=token) as watch:
+        assert watch.event().after["version"] == "2"
+        client.register(b"three", name="model", version="3")
+        assert watch.event().sequence == 4
+
+
+def test_aliases_go_on_with_new_numbers(
+    source: RunningRegistry, settings_of: Callable[[str], Settings], folder: Path, empty_database: Engine
+) -> None:
+    model = source.client.register(b"one", name="model")
+    source.execute("INSERT INTO aliases (name, alias, model_id, revision) SELECT name, 'production', id, 0 FROM models")
+    back_up(settings_of("source"), folder)
+    restore(settings_of("target"), folder)
+    with empty_database.begin() as connection:
+        statement = (
+            "INSERT INTO aliases (name, alias, model_id, revision) VALUES ('model', 'next', :id, 0) RETURNING id"
+        )
+        assert connection.execute(text(statement), {"id": model.id}).scalar_one() == 2
+        # The triggers of the log are back.
+        with pytest.raises(Exception, match="can only be added"):
+            connection.execute(text("DELETE FROM audit_events"))
+
+
+# ---- while it is used ----
+
+
+def test_a_backup_under_load_is_whole(
+    source: RunningRegistry, settings_of: Callable[[str], Settings], folder: Path
+) -> None:
+    for number in range(20):
+        source.client.register(bytes([number]) * 100_000, name="there", version=str(number))
+    stop = threading.Event()
+    done = [0, 0]
+
+    def churn(worker: int) -> None:
+        client = Client(source.client.address)
+        kept: list[str] = []
+        number = 0
+        while not stop.is_set():
+            number += 1
+            kept.append(
+                client.register(f"{worker} {number}".encode() * 1000, name=f"load-{worker}", version=str(number)).id
+            )
+            if len(kept) > 3:
+                client.delete(kept.pop(0))
+            done[worker] += 1
+        client.close()
+
+    def sweep() -> None:
+        while not stop.is_set():
+            source.parts.use_cases.sweep()
+            stop.wait(0.01)
+
+    threads = [threading.Thread(target=churn, args=(worker,)) for worker in (0, 1)]
+    threads.append(threading.Thread(target=sweep))
+    for thread in threads:
+        thread.start()
+    try:
+        for _ in range(3):
+            before = sum(done)
+            assert back_up(settings_of("source"), folder).problems == ()
+            eventually(lambda before=before: sum(done) > before, what="some load")  # type: ignore[misc]
+        report = back_up(settings_of("source"), folder)
+    finally:
+        stop.set()
+        for thread in threads:
+            thread.join()
+    restore(settings_of("target"), folder)
+    with restored(settings_of("target")) as registry:
+        assert findings(registry) == []
+        found = contents(registry)
+        assert len(found) == report.objects >= 20
+        log = registry.use_cases.verify_log(report.log_head, lambda: None)
+        assert (log.head, log.broken) == (report.log_head, None)
+    # What was deleted meanwhile is deleted now.
+    source.parts.use_cases.sweep()
+    assert source.count("unreferenced_objects") == 0
+    assert findings(source.parts) == []
+
+
+def test_objects_are_spared_while_a_backup_runs_and_no_longer(
+    source: RunningRegistry, settings_of: Callable[[str], Settings], folder: Path
+) -> None:
+    model = source.client.register(b"bytes", name="model")
+    key = source.parts.use_cases.get_model(model.id).artifact.object_key
+    with open_backup(settings_of("source"), folder) as run, run.copier.hold():
+        source.client.delete(model.id)
+        with pytest.raises(ModelNotFoundError):
+            source.parts.use_cases.get_model(model.id)
+        assert source.parts.use_cases.sweep().objects == ()
+        assert source.parts.store.size(key) == 5
+        assert source.parts.use_cases.sweep(dry_run=True).objects == (key,)
+    assert source.parts.use_cases.sweep().objects == (key,)
+    assert source.parts.store.size(key) is None
+
+
+def test_a_backup_that_dies_spares_nothing(
+    source: RunningRegistry, settings_of: Callable[[str], Settings], folder: Path
+) -> None:
+    model = source.client.register(b"bytes", name="model")
+    with open_backup(settings_of("source"), folder) as run, run.copier.hold() as confirm:
+        source.client.delete(model.id)
+        source.execute(
+            "SELECT pg_terminate_backend(pid) FROM pg_locks"
+            " WHERE locktype = 'advisory' AND mode = 'ExclusiveLock' AND granted AND pid <> pg_backend_pid()"
+        )
+        eventually(lambda: len(source.parts.use_cases.sweep().objects) == 1, what="the sweep")
+        with pytest.raises(DatabaseUnavailableError):
+            confirm()
+
+
+def test_a_second_backup_copies_what_is_new_and_drops_what_is_old(
+    source: RunningRegistry, settings_of: Callable[[str], Settings], folder: Path
+) -> None:
+    one, two = (source.client.register(bytes([n]) * 1000, name="model", version=str(n)) for n in (1, 2))
+    back_up(settings_of("source"), folder)
+    source.client.delete(one.id)
+    three = source.client.register(b"three", name="model", version="3")
+    report = back_up(settings_of("source"), folder)
+    assert (report.objects, report.copied, report.copied_bytes) == (2, 1, 5)
+    assert len([path for path in (folder / "objects" / "artifacts").iterdir() if path.is_file()]) == 2
+    assert len(list(folder.glob("database-*"))) == 1
+    restore(settings_of("target"), folder)
+    with restored(settings_of("target")) as registry:
+        assert contents(registry) == {two.id: bytes([2]) * 1000, three.id: b"three"}
+
+
+# ---- what goes wrong ----
+
+
+def test_an_object_that_is_damaged_or_missing_is_told_and_no_hindrance(
+    source: RunningRegistry, settings_of: Callable[[str], Settings], folder: Path
+) -> None:
+    keys = []
+    for version in ("1", "2", "3"):
+        model = source.client.register(b"bytes", name="model", version=version)
+        keys.append(source.parts.use_cases.get_model(model.id).artifact.object_key)
+    source.parts.store.put(keys[0], b"other")
+    source.parts.store.delete(keys[1])
+    report = back_up(settings_of("source"), folder)
+    assert report.copied == 1
+    assert sorted(problem.split(" is ")[0] for problem in report.problems) == sorted(keys[:2])
+    assert len(restore(settings_of("target"), folder).problems) == 2
+    with restored(settings_of("target")) as registry:
+        assert {found.finding for found in findings(registry)} == {"missing"}
+
+
+def test_a_run_that_breaks_off_leaves_the_backup_before_it(
+    source: RunningRegistry, settings_of: Callable[[str], Settings], folder: Path
+) -> None:
+    model = source.client.register(b"one", name="model")
+    back_up(settings_of("source"), folder)
+    source.client.register(b"two", name="model", version="2")
+    with open_backup(settings_of("source"), folder) as run:
+        object.__setattr__(run, "store", None)
+        with pytest.raises(AttributeError):
+            run()
+    restore(settings_of("target"), folder)
+    with restored(settings_of("target")) as registry:
+        assert contents(registry) == {model.id: b"one"}
+
+
+def test_a_restoration_that_broke_off_is_repeated(
+    source: RunningRegistry, settings_of: Callable[[str], Settings], folder: Path
+) -> None:
+    model = source.client.register(b"one", name="model")
+    back_up(settings_of("source"), folder)
+    with open_restore(settings_of("target"), folder) as run:
+        object.__setattr__(run, "copier", Breaking(run.copier))
+        with pytest.raises(ConnectionError):
+            run()
+    assert restore(settings_of("target"), folder).copied == 0
+    with restored(settings_of("target")) as registry:
+        assert contents(registry) == {model.id: b"one"}
+
+
+class Breaking:
+    """A copier that dies when it comes to the database."""
+
+    def __init__(self, copier: Any) -> None:
+        self.check_empty = copier.check_empty
+
+    def restore(self, *_: object) -> None:
+        raise ConnectionError
+
+
+def test_only_an_empty_database_is_restored_into(
+    source: RunningRegistry, settings_of: Callable[[str], Settings], folder: Path, empty_database: Engine
+) -> None:
+    source.client.register(b"one", name="model")
+    back_up(settings_of("source"), folder)
+    with pytest.raises(SourceError, match="is not empty"):
+        restore(settings_of("source"), folder)
+    migrate(empty_database, "0003")
+    with pytest.raises(SourceError, match="is at revision 0003"):
+        restore(settings_of("target"), folder)
+    migrate(empty_database)
+    assert restore(settings_of("target"), folder).problems == ()
+
+
+def test_a_backup_of_an_older_schema_is_brought_to_this_one(
+    settings_of: Callable[[str], Settings], folder: Path, empty_database: Engine, source: RunningRegistry
+) -> None:
+    source.client.register(b"one", name="model")
+    back_up(settings_of("source"), folder)
+    manifest = json.loads((folder / "manifest.json").read_text())
+    manifest["revision"] = "0005"
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    restore(settings_of("target"), folder)
+    assert rows(empty_database, "models") == rows(source.engine, "models")
+
+
+@pytest.mark.parametrize(
+    "damage", ["no manifest", "no table", "a changed table", "another folder", "no JSON", "a format"]
+)
+def test_a_damaged_backup_is_refused_before_anything_is_done(
+    damage: str, source: RunningRegistry, settings_of: Callable[[str], Settings], folder: Path, empty_database: Engine
+) -> None:
+    source.client.register(b"one", name="model")
+    back_up(settings_of("source"), folder)
+    manifest = folder / "manifest.json"
+    database = next(folder.glob("database-*"))
+    values = json.loads(manifest.read_text())
+    match damage:
+        case "no manifest":
+            manifest.unlink()
+        case "no table":
+            (database / "models.copy").unlink()
+        case "a changed table":
+            (database / "models.copy").write_bytes(b"\n")
+        case "another folder":
+            manifest.write_text(json.dumps(values | {"database": "../elsewhere"}))
+        case "no JSON":
+            manifest.write_text("{")
+        case _:
+            manifest.write_text(json.dumps(values | {"format": 2}))
+    with pytest.raises(SourceError):
+        restore(settings_of("target"), folder)
+    with empty_database.connect() as connection:
+        assert connection.execute(text("SELECT to_regclass('models')")).scalar_one() is None
+
+
+def test_a_folder_of_something_else_is_not_touched(
+    source: RunningRegistry, settings_of: Callable[[str], Settings], folder: Path
+) -> None:
+    folder.mkdir()
+    (folder / "thesis.txt").write_text("irreplaceable")
+    with pytest.raises(SourceError, match=r"thesis\.txt"):
+        back_up(settings_of("source"), folder)
+    assert (folder / "thesis.txt").read_text() == "irreplaceable"
+    shutil.rmtree(folder)
+
+
+# ---- verify ----
+
+
+def test_what_is_damaged_missing_or_unknown_is_found(source: RunningRegistry) -> None:
+    with ExitStack() as stack:
+        models = [source.client.register(b"bytes" * n, name="model", version=str(n)) for n in range(1, 5)]
+        keys = [source.parts.use_cases.get_model(model.id).artifact.object_key for model in models]
+        upload = source.client.create_upload(name="under way")
+        source.client.write_upload(upload.id, 0, b"not yet a model")
+        stack.callback(source.client.cancel_upload, upload.id)
+        assert findings(source.parts) == []
+        source.parts.store.put(keys[0], b"bytez")
+        source.parts.store.put(keys[1], b"short")
+        source.parts.store.delete(keys[2])
+        source.parts.store.put("artifacts/left-behind", b"left")
+        source.parts.store.put("somebody/elses", b"not ours")
+        found = {item.subject: item.finding.value for item in findings(source.parts)}
+        assert found == {
+            models[0].id: "damaged",
+            models[1].id: "damaged",
+            models[2].id: "missing",
+            "artifacts/left-behind": "unreferenced",
+        }
+
+
+def test_a_log_that_was_tampered_with_is_found(source: RunningRegistry) -> None:
+    source.client.register(b"bytes", name="model")
+    source.execute("ALTER TABLE audit_events DISABLE TRIGGER USER; UPDATE audit_events SET actor = 'nobody'")
+    assert [(item.subject, item.finding.value) for item in findings(source.parts)] == [("audit log", "broken")]

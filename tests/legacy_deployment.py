@@ -1,0 +1,110 @@
+"""A deployment of the original, from a dump of a real one: its database and its bucket."""
+
+import io
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+from minio import Minio
+
+from registry_service.embedded.postgres import PostgresAddress
+from tests.postgres_server import create_database, drop_database
+from tests.s3_server import S3Endpoint, S3Server, new_bucket_name
+
+FOLDER = Path(__file__).parent / "legacy"
+OBJECTS = {path.relative_to(FOLDER / "objects").as_posix(): path for path in (FOLDER / "objects").glob("*/*")}
+TWIN = "put-plain-000000003"
+"""Has the same project, name, version and precision as put-other-000000002, but for the case of its precision."""
+IDS = sorted(key.partition("/")[0] for key in OBJECTS)
+
+
+@dataclass
+class LegacyDeployment:
+    """What is taken over, and what of it must not change."""
+
+    address: PostgresAddress
+    database: str
+    endpoint: S3Endpoint
+    bucket: str
+
+    @property
+    def s3(self) -> Minio:
+        return Minio(
+            f"{self.endpoint.host}:{self.endpoint.port}",
+            access_key=self.endpoint.access_key,
+            secret_key=self.endpoint.secret_key,
+            secure=False,
+            region="us-east-1",
+        )
+
+    def execute(self, statement: str, *values: object) -> list[Any]:
+        with closing(
+            psycopg.connect(
+                host=str(self.address.socket_dir),
+                port=self.address.port,
+                user=self.address.user,
+                dbname=self.database,
+                autocommit=True,
+            )
+        ) as connection:
+            cursor = connection.execute(statement, values or None)
+            return list(cursor.fetchall()) if cursor.description else []
+
+    def set_tag(self, model_id: str, key: str, value: str | None) -> None:
+        self.execute("DELETE FROM registered_model_tags WHERE name = %s AND key = %s", model_id, key)
+        if value is not None:
+            self.execute("INSERT INTO registered_model_tags VALUES (%s, %s, %s)", key, value, model_id)
+
+    def state(self) -> object:
+        """All that it consists of."""
+        tables = (
+            "alembic_version",
+            "registered_models",
+            "registered_model_tags",
+            "model_versions",
+            "registered_model_aliases",
+        )
+        rows = {table: self.execute(f"SELECT * FROM {table} ORDER BY {table}::text") for table in tables}
+        objects = [
+            (found.object_name, found.etag, found.size, found.last_modified)
+            for found in self.s3.list_objects(self.bucket, recursive=True)
+        ]
+        return rows, objects
+
+    def settings(self) -> dict[str, object]:
+        """What `adopt` is told of the database and the bucket."""
+        return {
+            "source_psql_hostname": str(self.address.socket_dir),
+            "source_psql_port": self.address.port,
+            "source_psql_database": self.database,
+            "source_psql_user": self.address.user,
+            "source_minio_bucket_name": self.bucket,
+        }
+
+    def s3_settings(self) -> dict[str, object]:
+        """The same of an S3 that is not the registry's own."""
+        return {
+            "source_minio_hostname": self.endpoint.host,
+            "source_minio_server_port": self.endpoint.port,
+            "source_minio_access_key": self.endpoint.access_key,
+            "source_minio_secret_key": self.endpoint.secret_key,
+        }
+
+
+@pytest.fixture
+def legacy(postgres: PostgresAddress, s3_server: S3Server) -> Iterator[LegacyDeployment]:
+    """A deployment as it was found."""
+    bucket = new_bucket_name()
+    deployment = LegacyDeployment(postgres, f"legacy_{bucket[-12:]}", s3_server.endpoint, bucket)
+    create_database(postgres, deployment.database, "template0")
+    deployment.execute((FOLDER / "legacy.sql").read_text(encoding="utf-8"))
+    deployment.s3.make_bucket(bucket)
+    for key, path in OBJECTS.items():
+        data = path.read_bytes()
+        deployment.s3.put_object(bucket, key, io.BytesIO(data), len(data))
+    yield deployment
+    drop_database(postgres, deployment.database)
