@@ -88,6 +88,11 @@ def test_a_source_that_cannot_be_read_is_a_message_without_its_password(
     assert "Traceback" not in answer.stderr
     answer = run("adopt", **settings)
     assert "SOURCE_PSQL_HOSTNAME: is not set" in answer.stderr
+    before = legacy.state()
+    answer = run("adopt", **(dict(settings) | {"psql_database": legacy.database}), **legacy.settings())
+    assert answer.returncode == 1
+    assert "schema is not one of this program's" in answer.stderr
+    assert legacy.state() == before
 
 
 def test_the_embedded_product_takes_over_is_backed_up_and_restored(legacy: LegacyDeployment) -> None:
@@ -131,6 +136,12 @@ def test_verify_tells_what_is_wrong_by_its_exit_code_and_as_json(
     assert run("verify", "--model=put-other-000000002", **settings).returncode == 0
     assert run("verify", "--model=put-base-0000000001", **settings).returncode == 1
     assert run("verify", "--model=nothing-like-that-1", **settings).returncode == 1
+
+
+def test_help_names_the_commands() -> None:
+    listed = run("--help").stdout
+    for command in ("adopt", "backup", "restore", "verify"):
+        assert f"\n  {command} " in listed
 
 
 def test_a_folder_without_data_is_named(tmp_path: Path) -> None:
