@@ -6,7 +6,15 @@ from pathlib import Path
 from pydantic import SecretStr
 from pydantic.fields import FieldInfo
 
-from registry_service.config import DatabaseSettings, GatewaySettings, GetiSettings, LogSettings, Settings, TlsSettings
+from registry_service.config import (
+    AuthSettings,
+    DatabaseSettings,
+    GatewaySettings,
+    GetiSettings,
+    LogSettings,
+    Settings,
+    TlsSettings,
+)
 from registry_service.domain import filter as filters
 
 README = Path(__file__).resolve().parents[2] / "README.md"
@@ -17,6 +25,7 @@ CLASSES: tuple[type[LogSettings], ...] = (
     GatewaySettings,
     DatabaseSettings,
     GetiSettings,
+    AuthSettings,
     Settings,
 )
 ROW = re.compile(r"\| `[A-Z_]+` \|")
