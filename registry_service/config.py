@@ -222,7 +222,6 @@ class AuthSettings(LogSettings):
         "oidc_audience",
         "oidc_jwks_url",
         "oidc_ca_cert",
-        "oidc_algorithms",
         "oidc_leeway_seconds",
         "oidc_roles_claim",
         mode="before",
@@ -243,7 +242,9 @@ class AuthSettings(LogSettings):
     @field_validator("oidc_algorithms", mode="before")
     @classmethod
     def _split_algorithms(cls, value: object) -> object:
-        return tuple(part.strip() for part in value.split(",")) if isinstance(value, str) else value
+        if not isinstance(value, str):
+            return value
+        return tuple(part.strip() for part in value.split(",") if part.strip()) or ("RS256", "ES256")
 
     @field_validator("oidc_algorithms")
     @classmethod

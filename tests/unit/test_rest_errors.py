@@ -38,7 +38,7 @@ def kinds(base: type[RegistryError]) -> Iterator[type[RegistryError]]:
 
 def test_the_table_knows_every_error_that_a_request_can_meet() -> None:
     unknown = {kind.__name__ for kind in kinds(RegistryError) if not set(kind.__mro__) & set(_ANSWERS)}
-    # Of uploads, aliases, tokens and members of archives, which this API does not have; and of clients who hear no answer.
+    # Of uploads, aliases, tokens, and members of archives, none of which this API has; and of clients who hear nothing.
     assert unknown == {
         "CallCancelledError",
         "FailedPreconditionError",
