@@ -113,7 +113,7 @@ class TestHttp:
         assert guarded.request("PUT", path, writer, data={"score": "0.5"}).status_code == 200
         assert guarded.request("DELETE", path, writer).status_code == 403
         assert guarded.request("DELETE", path, admin).status_code == 204
-        events = guarded.request("GET", "/v1/audit/events", admin).json()["events"]
+        events = guarded.request("GET", "/v1/auditEvents", admin).json()["events"]
         assert events[0]["actor"] == "token:documented-admin"
 
     def test_a_token_of_a_project_shows_that_project(self, guarded: Guarded) -> None:
