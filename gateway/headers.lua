@@ -121,6 +121,9 @@ function envoy_on_response(handle)
     headers:replace("content-type", media_type)
   end
   status = headers:get(":status")
+  if status == "401" and headers:get("www-authenticate") == nil then
+    headers:add("www-authenticate", 'Bearer realm="model-registry"')
+  end
   if status == "204" or status == "304" or status == "307" then
     headers:remove("content-type")  -- Envoy's guess, of a body that isn't there
   end

@@ -48,6 +48,8 @@ _WELL_KNOWN: Mapping[str, Json] = {
     ".google.protobuf.Value": {},
     ".google.protobuf.ListValue": {"type": "array", "items": {}},
 }
+# What strangers may ask, whatever AUTH_MODE is.
+_OPEN = ("/health", "/ready")
 _STATUS: Json = {
     "type": "object",
     "description": "An error, as google.rpc.Status.",
@@ -167,6 +169,13 @@ def document(descriptors: FileDescriptorSet, documented: Json) -> Json:
             for path, verb, operation in own:
                 paths.setdefault(path, {})[verb] = operation
     components = documented["components"]
+    for path, item in paths.items():
+        for operation in (operation for verb, operation in item.items() if verb != "parameters"):
+            if path in _OPEN:
+                operation["security"] = []
+            elif path in documented["paths"]:
+                for status in ("401", "403"):
+                    operation["responses"].setdefault(status, {"$ref": "#/components/responses/Text"})
     return {
         "openapi": "3.1.0",
         "info": {
@@ -175,10 +184,19 @@ def document(descriptors: FileDescriptorSet, documented: Json) -> Json:
             "description": "The documented API under /models and /projects, and the typed API under /v1.",
             "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
         },
+        # With AUTH_MODE=none, nothing is needed.
+        "security": [{"token": []}, {}],
         "tags": tags,
         "paths": paths,
         "components": {
             **components,
+            "securitySchemes": {
+                "token": {
+                    "type": "http",
+                    "scheme": "bearer",
+                    "description": "A token of the registry, or a JSON Web Token of its OpenID provider.",
+                }
+            },
             "schemas": {**components["schemas"], **api.schemas(paths), "Status": _STATUS, "Detail": _DETAIL},
         },
     }

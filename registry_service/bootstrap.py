@@ -13,12 +13,23 @@ from pydantic import SecretStr
 from sqlalchemy import Engine
 
 from registry_service.certificates import Certificate
-from registry_service.config import DatabaseSettings, GetiSettings, Settings, SourceSettings
+from registry_service.config import (
+    AuthSettings,
+    DatabaseSettings,
+    GetiSettings,
+    Settings,
+    SourceSettings,
+    is_loopback,
+)
 from registry_service.domain.artifact_store import ListableArtifactStore
 from registry_service.domain.errors import UnavailableError
 from registry_service.domain.legacy import SourceError
+from registry_service.domain.ports import Database
 from registry_service.geti.client import HttpGeti, Workspace
+from registry_service.oidc.authenticator import OidcAuthenticator
+from registry_service.oidc.provider import KeyCache, Provider
 from registry_service.services.adopting import AdoptModels
+from registry_service.services.authenticating import CachedAuthenticator, TokenAuthenticator, TokenOrOther, Tokens
 from registry_service.services.backing_up import BackUp, Restore
 from registry_service.services.policy import Policy
 from registry_service.services.use_cases import UseCases
@@ -31,6 +42,7 @@ from registry_service.storage.sql.engine import Tls, domain_errors, make_engine
 from registry_service.storage.sql.legacy import SqlLegacyRegistry
 from registry_service.storage.sql.repositories import SqlDatabase
 from registry_service.storage.sql.schema import migrate
+from registry_service.transport.grpc.admission import Admission
 from registry_service.transport.grpc.server import RegistryServer, ServerOptions
 
 logger = logging.getLogger(__name__)
@@ -166,6 +178,16 @@ def open_registry(settings: Settings) -> Iterator[Registry]:
 
 
 @contextmanager
+def open_tokens(settings: DatabaseSettings) -> Iterator[Tokens]:
+    """Wires what manages tokens to Postgres; the database must be migrated."""
+    engine = build_engine(settings)
+    try:
+        yield Tokens.on(SqlDatabase(engine))
+    finally:
+        engine.dispose()
+
+
+@contextmanager
 def open_adoption(
     registry: Registry, settings: Settings, source: SourceSettings, *, copy: bool
 ) -> Iterator[AdoptModels]:
@@ -264,6 +286,7 @@ def build_verification(registry: Registry) -> VerifyRegistry:
 
 def build_server(registry: Registry, settings: Settings, *, reuse_port: bool = False) -> RegistryServer:
     """Makes the gRPC server; it does not listen yet."""
+    warn_if_open(settings, settings.grpc_ip_address)
     return RegistryServer(
         registry.use_cases,
         registry.database,
@@ -282,7 +305,39 @@ def build_server(registry: Registry, settings: Settings, *, reuse_port: bool = F
             health_interval_seconds=settings.health_interval_seconds,
             gc_interval_seconds=settings.gc_interval_seconds,
         ),
+        build_admission(registry.database, settings),
     )
+
+
+def warn_if_open(settings: AuthSettings, address: str) -> None:
+    """Says in the log that others than this machine may do everything, where it is so."""
+    if settings.auth_mode == "none" and not is_loopback(address):
+        logger.warning(
+            "AUTH_MODE=none: whoever reaches %s may read, change and delete everything",
+            address,
+            extra={"address": address},
+        )
+
+
+def build_admission(database: Database, settings: AuthSettings) -> Admission | None:
+    """Makes what lets calls in; None where all of them are. Nothing is asked of an OpenID provider yet."""
+    if settings.auth_mode == "none":
+        return None
+    oidc: OidcAuthenticator | None = None
+    if settings.auth_mode == "oidc":
+        issuer, audience = settings.oidc_issuer, settings.oidc_audience
+        if issuer is None or audience is None:
+            raise AssertionError("AuthSettings checks this")
+        provider = Provider(issuer=issuer, jwks_url=settings.oidc_jwks_url, ca_cert=settings.oidc_ca_cert)
+        oidc = OidcAuthenticator(
+            keys=KeyCache(provider.fetch),
+            issuer=issuer,
+            audience=audience,
+            algorithms=settings.oidc_algorithms,
+            leeway=timedelta(seconds=settings.oidc_leeway_seconds),
+            roles_claim=settings.oidc_roles_claim,
+        )
+    return Admission(CachedAuthenticator(TokenOrOther(TokenAuthenticator(database), oidc)))
 
 
 def _certificate(settings: Settings) -> Certificate | None:

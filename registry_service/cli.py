@@ -1,9 +1,11 @@
 """The command `model-registry`."""
 
+import getpass
 import json
 import os
-from collections.abc import Callable
-from contextlib import ExitStack
+import platform
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
 from functools import wraps
 from pathlib import Path
@@ -33,8 +35,12 @@ from registry_service.config import (
     load,
     loopback_of,
 )
+from registry_service.domain.access import Grant, Role
+from registry_service.domain.caller import Caller, current_caller
 from registry_service.domain.errors import RegistryError, UnavailableError
 from registry_service.domain.legacy import SourceError
+from registry_service.domain.models import utc_now
+from registry_service.domain.tokens import Token, expiry
 from registry_service.embedded.process import EmbeddedError
 from registry_service.services.adopting import Outcome
 from registry_service.services.backing_up import CopyReport
@@ -303,6 +309,87 @@ def check(rest: bool) -> None:
     click.echo(status)
     if status != "SERVING":
         raise SystemExit(1)
+
+
+@main.group()
+def token() -> None:
+    """Make, list and revoke the tokens that AUTH_MODE=token and oidc take.
+
+    They are those of `up` in --data-dir, whether it runs or not; without that option those of the Postgres of
+    PSQL_HOSTNAME, or where it is not set, those of `up` in its own place.
+    """
+
+
+_token_data_dir = click.option(
+    "--data-dir", type=click.Path(path_type=Path), help="Where `up` keeps everything.", show_default="per user"
+)
+
+
+@token.command("create")
+@click.option("--role", type=click.Choice([role.value for role in Role]), required=True, help="What it allows.")
+@click.option("--project", help="Id of the only project that it is for.  [default: all]")
+@click.option("--name", default="", help="What its changes are written down with.  [default: its id]")
+@click.option("--expires", help="When it ends: a span (12h, 30d, 8w) or a date (2030-01-31).  [default: never]")
+@_token_data_dir
+@_explained
+def create_token(role: str, project: str | None, name: str, expires: str | None, data_dir: Path | None) -> None:
+    """Make a token, and print it, once."""
+    expire_time = None if expires is None else expiry(expires, utc_now())
+    with _as_os_user(), running.tokens_of(_tokens_dir(data_dir)) as tokens:
+        made, secret = tokens.create(Grant(Role(role), project), name=name, expire_time=expire_time)
+    click.echo(f"{_described(made)}\nIt is shown this once: {secret}")
+
+
+@token.command("list")
+@_token_data_dir
+@_explained
+def list_tokens(data_dir: Path | None) -> None:
+    """List all tokens, without their secrets."""
+    with running.tokens_of(_tokens_dir(data_dir)) as tokens:
+        for found in tokens.list():
+            click.echo(_described(found))
+
+
+@token.command("revoke")
+@click.argument("token_id", metavar="ID_OR_NAME")
+@_token_data_dir
+@_explained
+def revoke_token(token_id: str, data_dir: Path | None) -> None:
+    """Revoke a token; servers take it for some seconds more."""
+    with _as_os_user(), running.tokens_of(_tokens_dir(data_dir)) as tokens:
+        click.echo(_described(tokens.revoke(token_id)))
+
+
+def _tokens_dir(data_dir: Path | None) -> Path | None:
+    """Returns the folder of the product whose tokens are meant; None: those of the Postgres of the settings."""
+    if data_dir is None and os.environ.get("PSQL_HOSTNAME"):
+        return None
+    return (data_dir or _default_data_dir()).expanduser().resolve()
+
+
+@contextmanager
+def _as_os_user() -> Iterator[None]:
+    """Has changes written down with who runs this command."""
+    try:
+        name = getpass.getuser()
+    except (KeyError, OSError):
+        name = f"uid {os.getuid()}"
+    current = current_caller.set(Caller(actor=f"{name}@{platform.node()}"))
+    try:
+        yield
+    finally:
+        current_caller.reset(current)
+
+
+def _described(token: Token) -> str:
+    where = "all projects" if token.grant.project_id is None else f"the project {token.grant.project_id}"
+    ends = "without end" if token.expire_time is None else f"until {token.expire_time:%Y-%m-%d %H:%M:%S} UTC"
+    if token.revoke_time is not None:
+        ends = f"revoked {token.revoke_time:%Y-%m-%d %H:%M:%S} UTC"
+    elif not token.is_valid(utc_now()):
+        ends = f"expired {token.expire_time:%Y-%m-%d %H:%M:%S} UTC"
+    used = "never used" if token.last_use_time is None else f"last used {token.last_use_time:%Y-%m-%d %H:%M} UTC"
+    return f"{token.id}  {token.name}  {token.grant.role.value} in {where}, {ends}, {used}"
 
 
 @main.command()

@@ -5,6 +5,7 @@ MINIO_*, SERVER_*, GETI_*, MIN_LOG_LEVEL), so that an existing `.env` keeps work
 the others follow their style. The README has the table; a test compares the two.
 """
 
+import contextlib
 import ipaddress
 import re
 from pathlib import Path
@@ -24,6 +25,9 @@ CIPHER_SUITES = ("ECDHE-RSA-AES256-GCM-SHA384", "ECDHE-ECDSA-AES256-GCM-SHA384")
 """Of TLS 1.2, what the documented service offers; those of TLS 1.3 are not to be chosen, and all good."""
 
 _TLS_FILES = ("server_cert", "server_private_key", "ca_cert", "client_ca_cert", "client_cert", "client_private_key")
+OIDC_ALGORITHMS = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA")
+"""Signatures with a public key: with a shared secret, whoever can check tokens could make them."""
+
 _GETI_NEEDED = ("geti_host", "geti_token", "geti_server_api_version", "geti_organization_id", "geti_workspace_id")
 
 MIB = 1024 * 1024
@@ -238,7 +242,80 @@ class GetiSettings(LogSettings):
         return len(self.geti_missing) < len(_GETI_NEEDED)
 
 
-class Settings(ListenSettings, ShutdownSettings, DatabaseSettings, GetiSettings):
+class AuthSettings(LogSettings):
+    """Who may call: nobody is asked, or bearer tokens are needed, the registry's own or also an OpenID provider's."""
+
+    auth_mode: Literal["none", "token", "oidc"] = Field(
+        "none",
+        description="Who may call: anybody (none); who has a token of the registry (token), or of OIDC_ISSUER (oidc).",
+    )
+    oidc_issuer: str | None = Field(None, description="Issuer of JSON Web Tokens, a URL, as their `iss` has it.")
+    oidc_audience: str | None = Field(None, description="What their `aud` must name: this registry.")
+    oidc_jwks_url: str | None = Field(
+        None, description="Where the issuer's keys are; else its `/.well-known/openid-configuration` says."
+    )
+    oidc_ca_cert: FilePath | None = Field(
+        None, description="File of the CA certificates that the issuer's is checked with."
+    )
+    oidc_algorithms: Annotated[tuple[str, ...], NoDecode] = Field(
+        ("RS256", "ES256"), description="Signatures that count: of RS*, PS*, ES*, EdDSA, separated by commas."
+    )
+    oidc_leeway_seconds: Annotated[float, Field(ge=0, le=300)] = Field(
+        30, description="How far the issuer's clock may be off."
+    )
+    oidc_roles_claim: str = Field("roles", description="Claim with the roles, or the way to it: `realm_access.roles`.")
+
+    @field_validator("auth_mode", mode="before")
+    @classmethod
+    def _lower(cls, value: object) -> object:
+        return (value.strip().lower() or "none") if isinstance(value, str) else value
+
+    @field_validator(
+        "oidc_issuer",
+        "oidc_audience",
+        "oidc_jwks_url",
+        "oidc_ca_cert",
+        "oidc_leeway_seconds",
+        "oidc_roles_claim",
+        mode="before",
+    )
+    @classmethod
+    def _blank_oidc_is_unset(cls, value: object, info: ValidationInfo) -> object:
+        if isinstance(value, str) and not value.strip():
+            return cls.model_fields[str(info.field_name)].default
+        return value.strip() if isinstance(value, str) else value
+
+    @field_validator("oidc_issuer", "oidc_jwks_url")
+    @classmethod
+    def _is_address(cls, value: str | None) -> str | None:
+        if value is None or (re.fullmatch(r"https?://[^\s/?#@\\]+[^\s#@\\]*", value) and _has_possible_port(value)):
+            return value
+        raise ValueError("is not a URL such as https://login.example.org/realms/models")
+
+    @field_validator("oidc_algorithms", mode="before")
+    @classmethod
+    def _split_algorithms(cls, value: object) -> object:
+        if not isinstance(value, str):
+            return value
+        return tuple(part.strip() for part in value.split(",") if part.strip()) or ("RS256", "ES256")
+
+    @field_validator("oidc_algorithms")
+    @classmethod
+    def _are_of_public_keys(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for algorithm in value:
+            if algorithm not in OIDC_ALGORITHMS:
+                raise ValueError(f"{algorithm!r} is not one of {', '.join(OIDC_ALGORITHMS)}")
+        return value
+
+    @model_validator(mode="after")
+    def _provider_is_named(self) -> Self:
+        missing = [name.upper() for name in ("oidc_issuer", "oidc_audience") if getattr(self, name) is None]
+        if self.auth_mode == "oidc" and missing:
+            raise ValueError(f"{', '.join(missing)}: not set, but needed with AUTH_MODE=oidc")
+        return self
+
+
+class Settings(ListenSettings, ShutdownSettings, DatabaseSettings, GetiSettings, AuthSettings):
     """Settings of `model-registry serve`, the gRPC server."""
 
     artifact_store: Literal["s3", "local"] = Field("s3", description="Where artifacts are kept.")
@@ -354,6 +431,13 @@ def loopback_of(address: str) -> str:
     if ip.is_unspecified:
         return "127.0.0.1" if ip.version == 4 else "[::1]"
     return str(ip) if ip.version == 4 else f"[{ip}]"
+
+
+def is_loopback(address: str) -> bool:
+    """Tells whether only this machine reaches a server that listens on an address."""
+    with contextlib.suppress(ValueError):
+        return ipaddress.ip_address(address.strip("[]")).is_loopback
+    return address == "localhost"
 
 
 def load(kind: type[SettingsT], **overrides: object) -> SettingsT:

@@ -12,11 +12,12 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from registry_service import logs
-from registry_service.bootstrap import build_server, migrate_database, open_registry
-from registry_service.config import GatewaySettings, Settings, load
+from registry_service.bootstrap import build_server, migrate_database, open_registry, open_tokens, warn_if_open
+from registry_service.config import DatabaseSettings, GatewaySettings, Settings, load
 from registry_service.embedded.envoy import EnvoyGateway, render
-from registry_service.embedded.postgres import DataDirInUseError, EmbeddedPostgres, PostgresAddress
+from registry_service.embedded.postgres import EmbeddedPostgres, PostgresAddress, running_or_started
 from registry_service.embedded.process import EmbeddedError, spawn
+from registry_service.services.authenticating import Tokens
 from registry_service.transport.grpc.server import PortTakenError
 from registry_service.transport.http_routes import http_routes
 
@@ -153,11 +154,7 @@ def opened_settings(data_dir: Path | None, *, is_new: bool = False) -> Iterator[
             if not is_new and not (data_dir / "postgres").is_dir():
                 raise EmbeddedError(f"{data_dir}: there is no data of `model-registry up` here")
             data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-            try:
-                place = stack.enter_context(EmbeddedPostgres(data_dir))
-            except DataDirInUseError:
-                place = PostgresAddress(socket_dir=data_dir / "run")
-            settings = _embedded_settings(data_dir, place)
+            settings = _embedded_settings(data_dir, stack.enter_context(running_or_started(data_dir)))
             logs.configure(settings.min_log_level)
         yield settings
 
@@ -165,11 +162,7 @@ def opened_settings(data_dir: Path | None, *, is_new: bool = False) -> Iterator[
 def _embedded_settings(data_dir: Path, place: PostgresAddress, **settings: object) -> Settings:
     return load(
         Settings,
-        psql_hostname=str(place.socket_dir),
-        psql_port=place.port,
-        psql_database=place.database,
-        mr_user_name=place.user,
-        psql_password="",
+        **_database_of(place),
         artifact_store="local",
         artifact_dir=data_dir / "artifacts",
         **settings,
@@ -192,6 +185,34 @@ def _reserved(address: str, port: int) -> Iterator[None]:
         yield
 
 
+@contextmanager
+def tokens_of(data_dir: Path | None) -> Iterator[Tokens]:
+    """Gives the tokens of the product in a data folder, running or not; None: of the database of the settings.
+
+    Raises:
+        EmbeddedError: The folder's Postgres can neither be reached nor started.
+        UnavailableError: Postgres does not answer.
+    """
+    with ExitStack() as stack:
+        if data_dir is None:
+            settings = load(DatabaseSettings)
+        else:
+            settings = load(DatabaseSettings, **_database_of(stack.enter_context(running_or_started(data_dir))))
+        migrate_database(settings)
+        yield stack.enter_context(open_tokens(settings))
+
+
+def _database_of(place: PostgresAddress) -> dict[str, object]:
+    """Returns where an embedded Postgres is, as settings."""
+    return {
+        "psql_hostname": str(place.socket_dir),
+        "psql_port": place.port,
+        "psql_database": place.database,
+        "mr_user_name": place.user,
+        "psql_password": "",
+    }
+
+
 def up(data_dir: Path, settings: dict[str, object], gateway: GatewaySettings, say: Callable[[str], None]) -> None:
     """Runs Postgres, the gRPC server on a local artifact folder, and Envoy, until SIGTERM or SIGINT.
 
@@ -212,6 +233,7 @@ def up(data_dir: Path, settings: dict[str, object], gateway: GatewaySettings, sa
         place = stack.enter_context(postgres)
         server_settings = _embedded_settings(data_dir, place, **settings)
         logs.configure(server_settings.min_log_level, data_dir / "registry.log")
+        warn_if_open(server_settings, gateway.server_ip_address)
         migrate_database(server_settings)
         server = build_server(stack.enter_context(open_registry(server_settings)), server_settings)
         try:

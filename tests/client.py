@@ -36,13 +36,15 @@ CHUNK = 256 * 1024
 class Client:
     """Stubs on one channel."""
 
-    def __init__(self, address: str) -> None:
+    def __init__(self, address: str, *interceptors: Any) -> None:
         self.address = address
         # No waiting between attempts to reconnect: tests take servers away and bring them back.
         self.channel = grpc.insecure_channel(
             address,
             options=[("grpc.initial_reconnect_backoff_ms", 100), ("grpc.max_reconnect_backoff_ms", 200)],
         )
+        if interceptors:
+            self.channel = grpc.intercept_channel(self.channel, *interceptors)
         self.models = model_service_pb2_grpc.ModelServiceStub(self.channel)
         self.uploads = upload_service_pb2_grpc.UploadServiceStub(self.channel)
         self.artifacts = artifact_service_pb2_grpc.ArtifactServiceStub(self.channel)

@@ -6,4 +6,5 @@ pytest_plugins = [
     "tests.registry",
     "tests.products",
     "tests.legacy_deployment",
+    "tests.identity_provider",
 ]

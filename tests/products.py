@@ -34,7 +34,19 @@ def environment(**settings: object) -> dict[str, str]:
         name: value
         for name, value in os.environ.items()
         if not name.startswith(
-            ("PSQL_", "MINIO_", "SERVER_", "GRPC_", "MR_", "MIN_LOG", "ARTIFACT_", "GETI_", "SOURCE_")
+            (
+                "PSQL_",
+                "MINIO_",
+                "SERVER_",
+                "GRPC_",
+                "MR_",
+                "MIN_LOG",
+                "ARTIFACT_",
+                "GETI_",
+                "AUTH_",
+                "OIDC_",
+                "SOURCE_",
+            )
         )
     }
     return inherited | {name.upper(): str(value) for name, value in settings.items()}

@@ -16,6 +16,7 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Protocol
 
+from registry_service.domain.access import Projects
 from registry_service.domain.errors import FieldViolation, InvalidArgumentError
 from registry_service.domain.models import MAX_TEXT_LENGTH, Lineage, Model
 
@@ -175,10 +176,13 @@ class AliasRepository(Protocol):
     def newest_move_to(self, state: AliasState, model_id: str) -> AliasMove | None:
         """Returns the newest move to a model; None where there was none."""
 
-    def list(self, lineage: Lineage | None, *, after: int, limit: int, max_bytes: int) -> AliasPage:
+    def list(
+        self, lineage: Lineage | None, *, after: int, limit: int, max_bytes: int, within: Projects = None
+    ) -> AliasPage:
         """Returns the aliases of a lineage (None: of all) that point somewhere, by key, after one (0: all).
 
-        At most `limit`, and no more than fit in `max_bytes`, but one at least where there is one.
+        Only those in the projects `within`. At most `limit`, and no more than fit in `max_bytes`, but one at least
+        where there is one.
         """
 
     def history(self, state: AliasState, *, before: int | None, limit: int, max_bytes: int) -> MovePage:

@@ -1,7 +1,9 @@
-"""Who is calling: what a change is written down with."""
+"""Who is calling: what a change is written down with, and what the call may touch."""
 
 from contextvars import ContextVar
 from dataclasses import dataclass
+
+from registry_service.domain.access import EVERYTHING, Access
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -9,10 +11,17 @@ class Caller:
     """Whoever made the call that the running code serves."""
 
     actor: str = ""
-    """Who they say they are, a claim that nobody checks as there is no authentication. Empty where nobody said who they
-    are, and for what the registry does by itself."""
+    """Who they are; with AUTH_MODE=none who they say they are, a claim that nobody checks. Empty where nobody said who
+    they are, and for what the registry does by itself."""
     request_id: str = ""
     """Of the call; empty for what the registry does by itself."""
+    access: Access = EVERYTHING
+    is_authenticated: bool = False
+    """Whether they have shown who they are."""
+
+    def named(self, claim: str) -> str:
+        """Returns the actor of a change for which a client names one: nobody who is known acts as another."""
+        return self.actor if self.is_authenticated else claim or self.actor
 
 
 current_caller: ContextVar[Caller] = ContextVar("current_caller", default=Caller())  # noqa: B039 - is frozen

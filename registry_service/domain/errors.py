@@ -99,6 +99,15 @@ class AliasNotFoundError(NotFoundError):
             self.metadata["at_time"] = at_time
 
 
+class TokenNotFoundError(NotFoundError):
+    """There is no token with this id or name."""
+
+    reason = "TOKEN_NOT_FOUND"
+
+    def __init__(self, token_id: str) -> None:
+        super().__init__(f"There is no token {token_id!r}.", token_id=token_id)
+
+
 class InvalidArgumentError(RegistryError):
     """The input is wrong whatever the state of the registry."""
 
@@ -186,6 +195,15 @@ class ModelsRegisteredError(AlreadyExistsError):
         self.model_ids = tuple(model_ids)
 
 
+class TokenExistsError(RegistryError):
+    """Another token has the name, or had it until it was revoked."""
+
+    reason = "TOKEN_EXISTS"
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f"There is, or was, a token with the name {name!r}.", name=name)
+
+
 class FailedPreconditionError(RegistryError):
     """The request cannot be served in the present state; another one could."""
 
@@ -243,6 +261,49 @@ class GetiDeniedError(PermissionDeniedError):
 
     def __init__(self) -> None:
         super().__init__("Geti denies access to the registry; its key may be wrong or out of date.")
+
+
+class AccessDeniedError(PermissionDeniedError):
+    """The caller may not do this."""
+
+    reason = "ACCESS_DENIED"
+
+
+class RoleMissingError(AccessDeniedError):
+    """The caller has no role that allows this, in any project."""
+
+    reason = "ROLE_MISSING"
+
+    def __init__(self, permission: str) -> None:
+        super().__init__(f"You have no role with the permission to {permission}.", permission=permission)
+
+
+class ProjectDeniedError(AccessDeniedError):
+    """The caller may do this in other projects only."""
+
+    reason = "PROJECT_DENIED"
+
+    def __init__(self, project_id: str | None) -> None:
+        where = "outside of your projects" if project_id is None else f"in the project {project_id!r}"
+        super().__init__(f"You have no role that allows this {where}.", project_id=project_id or "")
+
+
+class UnauthenticatedError(RegistryError):
+    """The caller has not shown who they are."""
+
+    reason = "UNAUTHENTICATED"
+
+    def __init__(self, message: str = "This takes a bearer token in the header authorization.") -> None:
+        super().__init__(message)
+
+
+class InvalidCredentialsError(UnauthenticatedError):
+    """What the caller shows does not count, or not any more. One message for all causes: the log has them."""
+
+    reason = "INVALID_CREDENTIALS"
+
+    def __init__(self) -> None:
+        super().__init__("The bearer token is not valid.")
 
 
 class ModelInUseError(FailedPreconditionError):
@@ -416,6 +477,15 @@ class DatabaseUnavailableError(UnavailableError):
 
     def __init__(self) -> None:
         super().__init__("The database does not answer; try again later.")
+
+
+class IdentityProviderUnavailableError(UnavailableError):
+    """The keys that bearer tokens are checked with cannot be had."""
+
+    reason = "IDENTITY_PROVIDER_UNAVAILABLE"
+
+    def __init__(self) -> None:
+        super().__init__("The identity provider does not answer as it should; try again later.")
 
 
 class ServerStoppingError(UnavailableError):

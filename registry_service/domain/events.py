@@ -30,6 +30,8 @@ class Action(StrEnum):
     ALIAS_SET = "alias.set"
     ALIAS_ROLLED_BACK = "alias.rolled_back"
     ALIAS_DELETED = "alias.deleted"
+    TOKEN_CREATED = "token.created"  # noqa: S105 - no password
+    TOKEN_REVOKED = "token.revoked"  # noqa: S105
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,8 +40,10 @@ class Change:
 
     action: Action
     lineage: Lineage
+    """Of a token only its project; the name is empty."""
     model_id: str
-    """Of the model that was changed, or that the alias points to afterwards; before, where it was deleted."""
+    """Of the model that was changed, or that the alias points to afterwards; before, where it was deleted. Empty for a
+    token."""
     alias: str = ""
     """Empty where a model was changed."""
     reason: str = ""

@@ -11,12 +11,14 @@ from contextlib import AbstractContextManager
 from datetime import timedelta
 from typing import Protocol
 
+from registry_service.domain.access import Projects
 from registry_service.domain.aliases import AliasRepository
 from registry_service.domain.artifact_store import Part
 from registry_service.domain.events import EventLog
 from registry_service.domain.family import Link
 from registry_service.domain.listing import ListQuery, Page
 from registry_service.domain.models import Model, ModelSpec
+from registry_service.domain.tokens import TokenRepository
 from registry_service.domain.uploads import Upload
 
 
@@ -51,14 +53,20 @@ class ModelRepository(Protocol):
     def find(self, ids: Sequence[str]) -> Mapping[str, Model]:
         """Returns those of these models that there are, by id, without their schemas."""
 
+    def projects(self, ids: Sequence[str]) -> Mapping[str, str | None]:
+        """Returns the projects' ids of those of these models that there are."""
+
     def metadata_sizes(self, ids: Sequence[str]) -> Mapping[str, int]:
         """Returns the bytes that the metadata of these models takes, of those that there are."""
 
     def parents(self, ids: Sequence[str]) -> Sequence[Link]:
         """Returns the links from these models up to their parents, whether these are there or not."""
 
-    def children(self, ids: Sequence[str], limit: int) -> Sequence[Link]:
-        """Returns the links up from models that have one of these as a parent, at most `limit` models, by id."""
+    def children(self, ids: Sequence[str], limit: int, within: Projects = None) -> Sequence[Link]:
+        """Returns the links up from models that have one of these as a parent, at most `limit` models, by id.
+
+        Only models of the projects `within` count.
+        """
 
     def update(self, model_id: str, change: Callable[[Model], Model]) -> Model:
         """Replaces a model by what `change` makes of it, nobody else changing it meanwhile.
@@ -182,6 +190,10 @@ class Transaction(Protocol):
     @property
     def events(self) -> EventLog:
         """The log of all changes."""
+
+    @property
+    def tokens(self) -> TokenRepository:
+        """The tokens."""
 
 
 class Database(Protocol):

@@ -22,6 +22,7 @@ import stat
 import subprocess
 import tempfile
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -108,6 +109,25 @@ class PostgresAddress:
     user: str = NAME
     """A superuser."""
     database: str = NAME
+
+
+@contextlib.contextmanager
+def running_or_started(data_dir: Path) -> Iterator[PostgresAddress]:
+    """Gives the server of a data folder: the one that another process runs there, else one for as long as the block.
+
+    Raises:
+        EmbeddedError: It can neither be reached nor started.
+    """
+    with contextlib.ExitStack() as stack:
+        try:
+            address = stack.enter_context(EmbeddedPostgres(data_dir))
+        except DataDirInUseError:
+            # A link where the folder's own path would be too long for a socket.
+            address = PostgresAddress(socket_dir=(data_dir / "run").resolve())
+            if not (address.socket_dir / _SOCKET).exists():
+                # It is just starting, or stopping.
+                raise
+        yield address
 
 
 class EmbeddedPostgres:

@@ -240,7 +240,7 @@ def _moved(
             after=target,
             previous=previous,
             time=utc_now(),
-            actor=remark.actor or caller.actor,
+            actor=caller.named(remark.actor),
             reason=remark.reason,
             request_id=caller.request_id,
         )

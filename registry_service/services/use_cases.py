@@ -16,6 +16,7 @@ from registry_service.services.aliasing import (
 from registry_service.services.auditing import ListEvents, VerifyLog
 from registry_service.services.changing import DeleteModel, UpdateModel
 from registry_service.services.comparing import CompareModels
+from registry_service.services.confining import ConfinedDatabase, ConfinedGeti
 from registry_service.services.lineage import GetModelManifest, ListAncestors, ListDescendants, ListLineage
 from registry_service.services.policy import Policy
 from registry_service.services.projects import GetProject, ImportModels, ListProjects
@@ -82,6 +83,8 @@ class UseCases:
     @classmethod
     def on(cls, database: Database, store: ArtifactStore, policy: Policy, geti: Geti | None = None) -> "UseCases":
         """Wires the use cases to a database, an artifact store, and a Geti where there is one."""
+        database = ConfinedDatabase(database)
+        geti = None if geti is None else ConfinedGeti(geti)
         discard = DiscardObject(database, store)
         register_model = RegisterModel(database, store, discard, policy)
         seen = SeenUploads()

@@ -16,6 +16,7 @@ _BATCH = 100
 _BATCH_BYTES = 256 * 1024
 # Events that one statement looks at: a filter that matches nothing must not run into the time limit.
 _WINDOW = 10_000
+_ACTION = filters.Field(("action",), filters.Kind.TEXT)
 # Should a wake-up get lost, a change is seen so much later.
 _POLL_SECONDS = 5.0
 # For so long a watch outlives the database's absence.
@@ -61,7 +62,7 @@ class WatchModels:
             DatabaseUnavailableError: It is away for long.
         """
         query = ("watch", filter)
-        node = filters.parse(filter, filters.Subject.EVENT)
+        node = _of_models(filters.parse(filter, filters.Subject.EVENT))
         start = decode_page_token(token, query, (int,), "resume_token")
         if start is not None and from_beginning:
             raise InvalidArgumentError.of("resume_token", "and from_beginning exclude each other.")
@@ -112,6 +113,12 @@ class WatchModels:
                 return (), position
             events = transaction.events.after(position, until=until, limit=_BATCH, max_bytes=_BATCH_BYTES, filter=node)
         return events, events[-1].sequence if events else until
+
+
+def _of_models(node: filters.Node | None) -> filters.Node:
+    """Leaves out what is not of models and their aliases."""
+    own = filters.Not(filters.Restriction(_ACTION, filters.Comparator.EQUAL, filters.Pattern(("token.", ""))))
+    return own if node is None else filters.And((own, node))
 
 
 def _end(transaction: Transaction, position: int) -> int:

@@ -7,6 +7,7 @@ from pydantic import SecretStr
 from pydantic.fields import FieldInfo
 
 from registry_service.config import (
+    AuthSettings,
     DatabaseSettings,
     GatewaySettings,
     GetiSettings,
@@ -27,6 +28,7 @@ CLASSES: tuple[type[LogSettings], ...] = (
     GatewaySettings,
     DatabaseSettings,
     GetiSettings,
+    AuthSettings,
     Settings,
     SourceSettings,
 )

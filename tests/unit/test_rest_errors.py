@@ -12,14 +12,19 @@ from registry_service.domain.errors import (
     GetiDeniedError,
     GetiNotConfiguredError,
     GetiUnavailableError,
+    IdentityProviderUnavailableError,
     InvalidArgumentError,
+    InvalidCredentialsError,
     ModelInUseError,
     ModelNotFoundError,
     ModelsRegisteredError,
+    ProjectDeniedError,
     ProjectNotFoundError,
     QueryTooSlowError,
     RegistryError,
+    RoleMissingError,
     TooManyStreamsError,
+    UnauthenticatedError,
 )
 from registry_service.transport.rest.errors import _ANSWERS, answer_to
 
@@ -33,7 +38,7 @@ def kinds(base: type[RegistryError]) -> Iterator[type[RegistryError]]:
 
 def test_the_table_knows_every_error_that_a_request_can_meet() -> None:
     unknown = {kind.__name__ for kind in kinds(RegistryError) if not set(kind.__mro__) & set(_ANSWERS)}
-    # Of uploads, aliases and members of archives, which this API does not have; and of clients who hear no answer.
+    # Of uploads, aliases, tokens, and members of archives, none of which this API has; and of clients who hear nothing.
     assert unknown == {
         "CallCancelledError",
         "FailedPreconditionError",
@@ -43,6 +48,7 @@ def test_the_table_knows_every_error_that_a_request_can_meet() -> None:
         "OutOfRangeError",
         "RequirementsNotMetError",
         "TargetGoneError",
+        "TokenExistsError",
         "UploadNotActiveError",
     }
 
@@ -64,6 +70,11 @@ def test_the_table_knows_every_error_that_a_request_can_meet() -> None:
         (GetiNotConfiguredError(), 500),
         (GetiUnavailableError(), 502),
         (GetiDeniedError(), 502),
+        (UnauthenticatedError(), 401),
+        (InvalidCredentialsError(), 401),
+        (RoleMissingError("write"), 403),
+        (ProjectDeniedError("x"), 403),
+        (IdentityProviderUnavailableError(), 503),
         (ValueError("postgres://user@host SELECT"), 500),
     ],
 )

@@ -21,6 +21,8 @@ class AuditEvent(_message.Message):
         ACTION_ALIAS_SET: _ClassVar[AuditEvent.Action]
         ACTION_ALIAS_ROLLED_BACK: _ClassVar[AuditEvent.Action]
         ACTION_ALIAS_DELETED: _ClassVar[AuditEvent.Action]
+        ACTION_TOKEN_CREATED: _ClassVar[AuditEvent.Action]
+        ACTION_TOKEN_REVOKED: _ClassVar[AuditEvent.Action]
     ACTION_UNSPECIFIED: AuditEvent.Action
     ACTION_MODEL_REGISTERED: AuditEvent.Action
     ACTION_MODEL_UPDATED: AuditEvent.Action
@@ -28,6 +30,8 @@ class AuditEvent(_message.Message):
     ACTION_ALIAS_SET: AuditEvent.Action
     ACTION_ALIAS_ROLLED_BACK: AuditEvent.Action
     ACTION_ALIAS_DELETED: AuditEvent.Action
+    ACTION_TOKEN_CREATED: AuditEvent.Action
+    ACTION_TOKEN_REVOKED: AuditEvent.Action
     SEQUENCE_FIELD_NUMBER: _ClassVar[int]
     TIME_FIELD_NUMBER: _ClassVar[int]
     ACTOR_FIELD_NUMBER: _ClassVar[int]

@@ -22,6 +22,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import insert as upsert
 
+from registry_service.domain.access import Projects
 from registry_service.domain.aliases import (
     Alias,
     AliasMove,
@@ -121,7 +122,7 @@ class SqlAliasRepository:
     ) -> AliasMove:
         """See the port."""
         caller = current_caller.get()
-        actor = remark.actor or caller.actor
+        actor = caller.named(remark.actor)
         time: ColumnElement[datetime] = func.clock_timestamp(type_=DateTime(timezone=True))
         revision = 1
         if state.head is not None:
@@ -204,12 +205,16 @@ class SqlAliasRepository:
         row = self.connection.execute(statement).mappings().one_or_none()
         return None if row is None else _move(row)
 
-    def list(self, lineage: Lineage | None, *, after: int, limit: int, max_bytes: int) -> AliasPage:
+    def list(
+        self, lineage: Lineage | None, *, after: int, limit: int, max_bytes: int, within: Projects = None
+    ) -> AliasPage:
         """See the port."""
         texts = [_aliases.c.name, _aliases.c.project_id, _aliases.c.project_name, _models.c.version, _moves.c.reason]
         statement = _STATE.where(_aliases.c.model_id.is_not(None), _aliases.c.id > after)
         if lineage is not None:
             statement = statement.where(_in(lineage))
+        if within is not None:
+            statement = statement.where(_aliases.c.project_id.in_(within))
         rows, more = self._page(statement.order_by(_aliases.c.id), texts, limit, max_bytes)
         states = [(row["key"], _state(row).current) for row in rows]
         return AliasPage(aliases=[(key, alias) for key, alias in states if alias is not None], more=more)

@@ -62,7 +62,7 @@ class SqlEventLog:
         caller = current_caller.get()
         self._recorded.append(
             {
-                "actor": change.actor or caller.actor,
+                "actor": caller.named(change.actor),
                 "request_id": caller.request_id,
                 "action": change.action.value,
                 "project_id": change.lineage.project_id,

@@ -38,6 +38,7 @@ from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.exc import IntegrityError
 
+from registry_service.domain.access import Projects
 from registry_service.domain.artifact_store import Part
 from registry_service.domain.errors import (
     AlreadyExistsError,
@@ -62,6 +63,7 @@ from registry_service.storage.sql.change_signal import ChangeSignal
 from registry_service.storage.sql.engine import domain_errors, transactional
 from registry_service.storage.sql.event_log import SqlEventLog
 from registry_service.storage.sql.filter_sql import where
+from registry_service.storage.sql.tokens import SqlTokenRepository
 
 _models = cast("Table", tables.models)
 _objects = cast("Table", tables.unreferenced_objects)
@@ -135,6 +137,11 @@ class SqlTransaction:
     def events(self) -> SqlEventLog:
         """See the port."""
         return SqlEventLog(self._connection)
+
+    @cached_property
+    def tokens(self) -> SqlTokenRepository:
+        """See the port."""
+        return SqlTokenRepository(self._connection, self.events)
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,6 +221,11 @@ class SqlModelRepository:
         found = self.connection.execute(select(_LISTED).where(_models.c.id.in_(ids))).scalars()
         return {row["id"]: rows.model(row) for row in found}
 
+    def projects(self, ids: Sequence[str]) -> Mapping[str, str | None]:
+        """See the port."""
+        statement = select(_models.c.id, _models.c.project_id).where(_models.c.id.in_(ids))
+        return {row.id: row.project_id for row in self.connection.execute(statement)}
+
     def metadata_sizes(self, ids: Sequence[str]) -> Mapping[str, int]:
         """See the port."""
         statement = select(_models.c.id, _models.c.metadata_bytes).where(_models.c.id.in_(ids))
@@ -223,9 +235,12 @@ class SqlModelRepository:
         """See the port."""
         return _links(self.connection.execute(_PARENTS.where(_models.c.id.in_(ids))))
 
-    def children(self, ids: Sequence[str], limit: int) -> Sequence[Link]:
+    def children(self, ids: Sequence[str], limit: int, within: Projects = None) -> Sequence[Link]:
         """See the port."""
-        return _links(self.connection.execute(_CHILDREN, {"ids": list(ids), "limit": limit}))
+        values: dict[str, object] = {"ids": list(ids), "limit": limit}
+        if within is None:
+            return _links(self.connection.execute(_CHILDREN, values))
+        return _links(self.connection.execute(_CHILDREN_WITHIN, values | {"within": list(within)}))
 
     def update(self, model_id: str, change: Callable[[Model], Model]) -> Model:
         """See the port."""
@@ -373,17 +388,19 @@ _LINKS_LOCK = 0x6D6F_6465_6C73  # "models": held by whoever adds links between m
 _PARENTS = select(_models.c.id, _models.c.provenance["parent_model_ids"].label("parents"))
 # For each id one look into ix_models_parents, which OFFSET 0 insists on: Postgres overrates how many rows match, and
 # would read the whole table for each, in the order of the ids.
-_CHILDREN = text("""
+_CHILDREN_OF = """
     SELECT DISTINCT child.id, child.parents
     FROM unnest(CAST(:ids AS text[])) AS wanted (id)
     CROSS JOIN LATERAL (
         SELECT id, provenance -> 'parent_model_ids' AS parents FROM models
-        WHERE (provenance -> 'parent_model_ids') ? wanted.id
+        WHERE (provenance -> 'parent_model_ids') ? wanted.id{condition}
         OFFSET 0
     ) AS child
     ORDER BY child.id
     LIMIT :limit
-""")
+"""
+_CHILDREN = text(_CHILDREN_OF.format(condition=""))
+_CHILDREN_WITHIN = text(_CHILDREN_OF.format(condition=" AND project_id = ANY (CAST(:within AS text[]))"))
 # Every link on the ways up from a model, whose own links are given. UNION drops what was found already, so it ends
 # on a cycle too; one link more than may be tells that there are too many.
 _ANCESTRY = text(f"""

@@ -18,6 +18,7 @@ from sqlalchemy import (
     Identity,
     Index,
     Integer,
+    LargeBinary,
     MetaData,
     Text,
     func,
@@ -59,6 +60,7 @@ _METADATA_BYTES = " + ".join(
 _OptionalText = Annotated[str | None, mapped_column(Text)]
 _RequiredText = Annotated[str, mapped_column(Text)]
 _Time = Annotated[datetime, mapped_column(DateTime(timezone=True))]
+_OptionalTime = Annotated[datetime | None, mapped_column(DateTime(timezone=True))]
 _JsonObject = Annotated[dict[str, object], mapped_column(JSONB)]
 _JsonValue = Annotated[object | None, mapped_column(JSONB(none_as_null=True))]
 _OptionalJsonObject = Annotated[dict[str, object] | None, mapped_column(JSONB(none_as_null=True))]
@@ -349,6 +351,31 @@ class AliasMoveRow(Base):
     )
 
 
+class TokenRow(Base):
+    """A token, by its hash (`domain.tokens`)."""
+
+    __tablename__ = "tokens"
+
+    id: Mapped[str] = mapped_column(Text(collation="C"), primary_key=True)
+    digest: Mapped[bytes] = mapped_column(LargeBinary, comment="SHA-256 of the secret, which is kept nowhere.")
+    name: Mapped[str] = mapped_column(Text(collation="C"))
+    role: Mapped[_RequiredText]
+    project_id: Mapped[str | None] = mapped_column(Text, comment="Where the role counts; none: in all projects.")
+    create_time: Mapped[_Time]
+    expire_time: Mapped[_OptionalTime]
+    revoke_time: Mapped[_OptionalTime]
+    last_use_time: Mapped[datetime | None] = mapped_column(DateTime(timezone=True), comment="To about ten minutes.")
+
+    __table_args__ = (
+        CheckConstraint("octet_length(digest) = 32", name="digest"),
+        CheckConstraint("role IN ('reader', 'writer', 'promoter', 'admin')", name="role"),
+        CheckConstraint("project_id <> ''", name="project_id"),
+        CheckConstraint("expire_time > create_time", name="expire_time"),
+        Index("uq_tokens_digest", "digest", unique=True),
+        Index("uq_tokens_name", "name", unique=True),
+    )
+
+
 models = ModelRow.__table__
 unreferenced_objects = UnreferencedObjectRow.__table__
 uploads = UploadRow.__table__
@@ -357,6 +384,7 @@ audit_events = AuditEventRow.__table__
 audit_head = AuditHeadRow.__table__
 aliases = AliasRow.__table__
 alias_moves = AliasMoveRow.__table__
+tokens = TokenRow.__table__
 
 
 def sort_expression(name: str, table: FromClause = models) -> ColumnElement[Any]:

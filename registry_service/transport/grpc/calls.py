@@ -5,7 +5,7 @@ import re
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -16,15 +16,18 @@ from google.api import httpbody_pb2
 from modelregistry.v1 import model_service_pb2, upload_service_pb2
 
 from registry_service import logs
+from registry_service.domain.access import NOTHING
 from registry_service.domain.caller import Caller, current_caller
 from registry_service.domain.errors import (
     CallCancelledError,
     RegistryError,
     ServerStoppingError,
     TooManyStreamsError,
+    UnavailableError,
 )
+from registry_service.transport.grpc.admission import Admission
 from registry_service.transport.grpc.chunks import ChunkDeserializer
-from registry_service.transport.grpc.errors import InternalError, call_status
+from registry_service.transport.grpc.errors import InternalError, call_status, status_code
 
 logger = logging.getLogger("registry_service.calls")
 
@@ -78,6 +81,8 @@ _PATIENCE_SECONDS = 10.0
 
 # The interceptor handles messages of every type.
 _Behaviour = Callable[[Any, grpc.ServicerContext], Any]
+Refusal = Callable[[RegistryError, grpc.ServicerContext], Any]
+"""Makes the message that a call is refused with, for services whose errors are answers."""
 
 
 @dataclass(slots=True)
@@ -88,6 +93,10 @@ class _Call:
     started: float = field(default_factory=time.monotonic)
     waiting_since: float | None = None
     """Since when it waits for its client, None while it works."""
+    admission: Admission | None = None
+    """Who let it in; None where everybody may make it."""
+    actor: str = ""
+    """Who makes it, where that is known."""
 
     @contextmanager
     def waiting(self) -> Iterator[None]:
@@ -112,6 +121,15 @@ def expect_client(context: grpc.ServicerContext) -> None:
     """
     if not context.is_active() or context.time_remaining() <= 0:
         raise CallCancelledError
+
+
+def expect_admission() -> None:
+    """Raises what keeps the call at hand from being made now: for calls that outlive what their callers showed."""
+    call = _current_call.get()
+    if call.admission is not None:
+        # While nobody can tell, what was true still is.
+        with suppress(UnavailableError):
+            call.admission.admit(call.method, call.context, call.request_id)
 
 
 class StreamLimit:
@@ -213,12 +231,21 @@ class CallInterceptor(grpc.ServerInterceptor):
     """Wraps every method but those of the health service, which do without threads.
 
     `streams` has the places of long calls, `watches` (the same unless it is given)
-    those of calls that last for ever.
+    those of calls that last for ever. `admission` lets callers in; None lets in
+    everybody. `refusals` are by the full names of services.
     """
 
-    def __init__(self, streams: StreamLimit, watches: StreamLimit | None = None) -> None:
+    def __init__(
+        self,
+        streams: StreamLimit,
+        watches: StreamLimit | None = None,
+        admission: Admission | None = None,
+        refusals: Mapping[str, Refusal] | None = None,
+    ) -> None:
         self._streams = streams
         self._watches = watches or streams
+        self._admission = admission
+        self._refusals = refusals or {}
 
     def intercept_service(
         self,
@@ -248,18 +275,19 @@ class CallInterceptor(grpc.ServerInterceptor):
             deserializer = ChunkDeserializer(deserializer, _CHUNKS_IN[method])
 
         def run(request: Any, context: grpc.ServicerContext) -> Any:
-            call = _Call(method, _request_id(context), context)
-            with self._surroundings(call, long=long):
+            call = _Call(method, _request_id(context), context, admission=self._admission)
+            with self._surroundings(call, long=long) as refusal:
+                if refusal is not None:
+                    return refusal
                 return behaviour(_marked(call, request) if handler.request_streaming else request, context)
 
         def stream(request: Any, context: grpc.ServicerContext) -> Iterator[Any]:
-            call = _Call(method, _request_id(context), context)
+            call = _Call(method, _request_id(context), context, admission=self._admission)
             sent = False
-            with self._surroundings(call, long=long):
+            with self._surroundings(call, long=long) as refusal:
+                respond = behaviour if refusal is None else lambda *_: (refusal,)
                 try:
-                    for response in behaviour(
-                        _marked(call, request) if handler.request_streaming else request, context
-                    ):
+                    for response in respond(_marked(call, request) if handler.request_streaming else request, context):
                         with call.waiting():
                             yield response
                         sent = True
@@ -277,21 +305,26 @@ class CallInterceptor(grpc.ServerInterceptor):
         )
 
     @contextmanager
-    def _surroundings(self, call: _Call, *, long: bool) -> Iterator[None]:
+    def _surroundings(self, call: _Call, *, long: bool) -> Iterator[Any]:
+        """Surrounds a call; gives the message that it is refused with, where its service answers that itself."""
         token = logs.request_id.set(call.request_id)
-        current_caller.set(Caller(actor=_actor(call.context), request_id=call.request_id))
         _current_call.set(call)
         context = call.context
         code = grpc.StatusCode.OK
         try:
             context.set_trailing_metadata((("x-request-id", call.request_id),))
-            if long:
+            refuse = self._refusals.get(call.method.split("/")[1])
+            error = _admitted(call, answers=refuse is not None)
+            if error is not None and refuse is not None:
+                code = status_code(error)
+                yield refuse(error, context)
+            elif long:
                 patience = _PATIENCE_SECONDS if call.method in _PATIENT_STREAMS else 0
                 places = self._watches if call.method in _WATCHES else self._streams
                 with places.slot(call, patience_seconds=patience):
-                    yield
+                    yield None
             else:
-                yield
+                yield None
         except GeneratorExit:
             code = grpc.StatusCode.CANCELLED
             raise
@@ -319,6 +352,7 @@ class CallInterceptor(grpc.ServerInterceptor):
                         "code": code.name,
                         "duration_ms": round((time.monotonic() - call.started) * 1000, 3),
                         "peer": context.peer(),
+                        "actor": call.actor,
                     },
                 )
             # A generator may be closed in another context than the one it began in.
@@ -336,6 +370,24 @@ class _PassBytes:
         if isinstance(message, bytes) or self._serializer is None:
             return bytes(message)
         return self._serializer(message)
+
+
+def _admitted(call: _Call, *, answers: bool) -> RegistryError | None:
+    """Sets the caller; raises what the call is refused with, or returns it where it `answers` that itself."""
+    if call.admission is None:
+        current_caller.set(Caller(actor=_actor(call.context), request_id=call.request_id))
+        return None
+    # Whatever runs before it is known who calls may touch nothing.
+    current_caller.set(Caller(request_id=call.request_id, access=NOTHING, is_authenticated=True))
+    try:
+        caller = call.admission.admit(call.method, call.context, call.request_id)
+    except RegistryError as error:
+        if not answers:
+            raise
+        return error
+    current_caller.set(caller)
+    call.actor = caller.actor
+    return None
 
 
 def _marked(call: _Call, requests: Iterator[Any]) -> Iterator[Any]:

@@ -80,6 +80,8 @@ _ACTIONS = {
     Action.ALIAS_SET: audit_pb2.AuditEvent.ACTION_ALIAS_SET,
     Action.ALIAS_ROLLED_BACK: audit_pb2.AuditEvent.ACTION_ALIAS_ROLLED_BACK,
     Action.ALIAS_DELETED: audit_pb2.AuditEvent.ACTION_ALIAS_DELETED,
+    Action.TOKEN_CREATED: audit_pb2.AuditEvent.ACTION_TOKEN_CREATED,
+    Action.TOKEN_REVOKED: audit_pb2.AuditEvent.ACTION_TOKEN_REVOKED,
 }
 
 

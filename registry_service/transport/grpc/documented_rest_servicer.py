@@ -12,7 +12,7 @@ from google.api import httpbody_pb2
 from modelregistry.v1 import documented_rest_service_pb2 as pb
 from modelregistry.v1 import documented_rest_service_pb2_grpc
 
-from registry_service.domain.errors import ProjectNotFoundError
+from registry_service.domain.errors import ProjectNotFoundError, RegistryError
 from registry_service.domain.models import Model, is_model_id
 from registry_service.services.use_cases import UseCases
 from registry_service.transport.grpc.calls import StreamLimit, expect_client
@@ -71,6 +71,11 @@ def _answer_to(error: Exception, context: grpc.ServicerContext) -> Answer:
     if answer is answers.INTERNAL:
         logger.error("unexpected error", exc_info=error)
     return answer
+
+
+def refused(error: RegistryError, context: grpc.ServicerContext) -> httpbody_pb2.HttpBody:
+    """Answers a call that is not let in."""
+    return _sent(_answer_to(error, context), context)
 
 
 def _sent(answer: Answer, context: grpc.ServicerContext) -> httpbody_pb2.HttpBody:

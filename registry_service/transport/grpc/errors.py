@@ -10,7 +10,13 @@ from google.rpc.status_pb2 import Status
 from grpc_status.rpc_status import to_status
 
 from registry_service.domain import errors
-from registry_service.domain.errors import InvalidArgumentError, RegistryError, RequirementsNotMetError
+from registry_service.domain.errors import (
+    InvalidArgumentError,
+    InvalidCredentialsError,
+    RegistryError,
+    RequirementsNotMetError,
+    UnauthenticatedError,
+)
 
 DOMAIN = "modelregistry.v1"
 
@@ -19,6 +25,8 @@ STATUS_CODES: dict[type[RegistryError], grpc.StatusCode] = {
     errors.InvalidArgumentError: grpc.StatusCode.INVALID_ARGUMENT,
     errors.AlreadyExistsError: grpc.StatusCode.ALREADY_EXISTS,
     errors.FailedPreconditionError: grpc.StatusCode.FAILED_PRECONDITION,
+    errors.TokenExistsError: grpc.StatusCode.ALREADY_EXISTS,
+    errors.UnauthenticatedError: grpc.StatusCode.UNAUTHENTICATED,
     errors.PermissionDeniedError: grpc.StatusCode.PERMISSION_DENIED,
     errors.AbortedError: grpc.StatusCode.ABORTED,
     errors.CallCancelledError: grpc.StatusCode.CANCELLED,
@@ -102,7 +110,17 @@ def call_status(error: RegistryError, request_id: str) -> CallStatus:
         packed.Pack(detail)
         status.details.append(packed)
     encoded = to_status(status)
-    return CallStatus(code, status.message, (*(encoded.trailing_metadata or ()), ("x-request-id", request_id)))
+    metadata = (*(encoded.trailing_metadata or ()), ("x-request-id", request_id))
+    if isinstance(error, UnauthenticatedError):
+        metadata = (*metadata, ("www-authenticate", _challenge(error)))
+    return CallStatus(code, status.message, metadata)
+
+
+def _challenge(error: UnauthenticatedError) -> str:
+    """Says what is wanted (RFC 6750, section 3)."""
+    return 'Bearer realm="model-registry"' + (
+        ', error="invalid_token"' if isinstance(error, InvalidCredentialsError) else ""
+    )
 
 
 def _cut(text: str, size: int) -> str:

@@ -11,7 +11,7 @@ from modelregistry.v1 import model_service_pb2_grpc
 from registry_service.domain.errors import CallCancelledError, InvalidArgumentError
 from registry_service.domain.models import Lineage, checked_model_id
 from registry_service.services.use_cases import UseCases
-from registry_service.transport.grpc.calls import Drain, StreamLimit, expect_client
+from registry_service.transport.grpc.calls import Drain, StreamLimit, expect_admission, expect_client
 from registry_service.transport.grpc.convert import (
     changes_of,
     comparison_message,
@@ -122,6 +122,7 @@ class ModelServicer(model_service_pb2_grpc.ModelServiceServicer):
 
         def confirm() -> None:
             expect_client(context)
+            expect_admission()
             self._drain.check()
 
         with self._drain.wakes(wake):

@@ -33,12 +33,13 @@ from registry_service.domain.artifact_store import ArtifactStore
 from registry_service.domain.errors import DatabaseUnavailableError
 from registry_service.domain.ports import Database
 from registry_service.services.use_cases import UseCases
+from registry_service.transport.grpc.admission import Admission
 from registry_service.transport.grpc.alias_servicer import AliasServicer
 from registry_service.transport.grpc.artifact_servicer import ArtifactServicer
 from registry_service.transport.grpc.audit_servicer import AuditServicer
 from registry_service.transport.grpc.calls import CallInterceptor, Drain, StreamLimit
 from registry_service.transport.grpc.credentials import server_credentials
-from registry_service.transport.grpc.documented_rest_servicer import DocumentedRestServicer
+from registry_service.transport.grpc.documented_rest_servicer import DocumentedRestServicer, refused
 from registry_service.transport.grpc.health import HealthMonitor
 from registry_service.transport.grpc.model_servicer import ModelServicer
 from registry_service.transport.grpc.project_servicer import ProjectServicer
@@ -65,6 +66,10 @@ _SERVICES = tuple(
     )
     for service in module.DESCRIPTOR.services_by_name.values()
 )
+
+
+# The documented API's errors are answers of its own.
+_REFUSALS = {documented_rest_service_pb2.DESCRIPTOR.services_by_name["DocumentedRestService"].full_name: refused}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,7 +99,14 @@ class PortTakenError(Exception):
 class RegistryServer:
     """A server that runs from `start` to `stop`."""
 
-    def __init__(self, use_cases: UseCases, database: Database, store: ArtifactStore, options: ServerOptions) -> None:
+    def __init__(
+        self,
+        use_cases: UseCases,
+        database: Database,
+        store: ArtifactStore,
+        options: ServerOptions,
+        admission: Admission | None = None,
+    ) -> None:
         self._use_cases = use_cases
         self._options = options
         self._streams = StreamLimit(most=options.max_streams, idle_seconds=options.stream_idle_seconds)
@@ -107,7 +119,7 @@ class RegistryServer:
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="call")
         self._server = grpc.server(
             self._pool,
-            interceptors=[CallInterceptor(self._streams, self._watches)],
+            interceptors=[CallInterceptor(self._streams, self._watches, admission, _REFUSALS)],
             maximum_concurrent_rpcs=threads + options.max_waiting_calls,
             options=[
                 ("grpc.so_reuseport", int(options.reuse_port)),

@@ -53,7 +53,9 @@ _ANSWERS: dict[type[RegistryError], Callable[[RegistryError], Answer]] = {
     errors.AlreadyExistsError: _conflict,
     errors.ModelsRegisteredError: _registered,
     errors.GetiNotConfiguredError: lambda _: answers.GETI_NOT_CONFIGURED,
-    # Not the client's fault, so no 403.
+    errors.UnauthenticatedError: lambda error: answers.text(401, f"{error.message}\n"),
+    errors.AccessDeniedError: lambda error: answers.text(403, f"{error.message}\n"),
+    # Geti denies the registry something. Not the client's fault, so no 403.
     errors.PermissionDeniedError: _bad_gateway,
     errors.GetiRefusedError: _bad_gateway,
     errors.GetiDeploymentError: _bad_gateway,

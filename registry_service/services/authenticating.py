@@ -1,0 +1,166 @@
+"""Tells who somebody is, and manages the tokens by which the registry itself can tell."""
+
+import hashlib
+import threading
+import time
+import uuid
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from registry_service.domain.access import Authenticator, Grant, Identity
+from registry_service.domain.errors import InvalidArgumentError, InvalidCredentialsError
+from registry_service.domain.models import checked_text, utc_now
+from registry_service.domain.ports import Database
+from registry_service.domain.tokens import PREFIX, Token, checked_name, digest_of, new_secret
+
+CACHED = timedelta(seconds=5)
+"""How long somebody who was recognised stays so: a revocation counts after so long at the latest."""
+_MOST_CACHED = 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class TokenAuthenticator:
+    """`domain.access.Authenticator` for the registry's own tokens."""
+
+    database: Database
+
+    def __call__(self, token: str) -> Identity:
+        """See the port."""
+        digest = digest_of(token)
+        if digest is None:
+            raise InvalidCredentialsError
+        # By its hash, so how long it takes tells nothing of how much of a guess was right.
+        with self.database.transaction() as transaction:
+            found = transaction.tokens.find(digest)
+        if found is None or not found.is_valid(utc_now()):
+            raise InvalidCredentialsError
+        return found.identity
+
+
+@dataclass(frozen=True, slots=True)
+class TokenOrOther:
+    """Takes the registry's own tokens to one authenticator, and all others to another, where there is one."""
+
+    token: Authenticator
+    other: Authenticator | None
+
+    def __call__(self, token: str) -> Identity:
+        """See the port."""
+        authenticate = self.token if token.startswith(PREFIX) else self.other
+        if authenticate is None:
+            raise InvalidCredentialsError
+        return authenticate(token)
+
+
+class CachedAuthenticator:
+    """Remembers for some seconds whom another authenticator recognised; those that it refused it is asked anew."""
+
+    def __init__(
+        self,
+        authenticate: Authenticator,
+        *,
+        most: int = _MOST_CACHED,
+        seconds: float = CACHED.total_seconds(),
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._authenticate = authenticate
+        self._most = most
+        self._seconds = seconds
+        self._clock = clock
+        # By hashes, so that no secret is kept.
+        self._known: OrderedDict[bytes, tuple[float, Identity]] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def __call__(self, token: str) -> Identity:
+        """See the port."""
+        key = hashlib.sha256(token.encode()).digest()
+        # Before the question: from then on the answer grows old.
+        now = self._clock()
+        with self._lock:
+            known = self._known.get(key)
+        if known is not None and now < known[0]:
+            return known[1]
+        identity = self._authenticate(token)
+        seconds = self._seconds
+        if identity.expire_time is not None:
+            seconds = min(seconds, (identity.expire_time - utc_now()).total_seconds())
+        with self._lock:
+            self._known[key] = now + seconds, identity
+            self._known.move_to_end(key)
+            if len(self._known) > self._most:
+                self._known.popitem(last=False)
+        return identity
+
+
+@dataclass(frozen=True, slots=True)
+class CreateToken:
+    """Makes a token."""
+
+    database: Database
+
+    def __call__(self, grant: Grant, *, name: str = "", expire_time: datetime | None = None) -> tuple[Token, str]:
+        """Returns the token and its secret, which nobody can look up later.
+
+        Raises:
+            InvalidArgumentError: Name or project are wrong.
+            TokenExistsError: The name is taken.
+        """
+        if grant.project_id is not None:
+            if not grant.project_id:
+                raise InvalidArgumentError.of("project", "must not be empty.")
+            checked_text(grant.project_id, "project")
+        token_id = str(uuid.uuid4())
+        token = Token(
+            id=token_id,
+            name=checked_name(name) if name else token_id,
+            grant=grant,
+            create_time=utc_now(),
+            expire_time=expire_time,
+        )
+        secret = new_secret()
+        digest = digest_of(secret)
+        if digest is None:
+            raise AssertionError("it was just made")
+        with self.database.transaction() as transaction:
+            transaction.tokens.add(token, digest)
+        return token, secret
+
+
+@dataclass(frozen=True, slots=True)
+class RevokeToken:
+    """Revokes a token."""
+
+    database: Database
+
+    def __call__(self, token_id: str) -> Token:
+        """Returns the token, named by its id or its name, as it then is (`TokenNotFoundError`)."""
+        with self.database.transaction() as transaction:
+            return transaction.tokens.revoke(token_id)
+
+
+@dataclass(frozen=True, slots=True)
+class ListTokens:
+    """Lists the tokens."""
+
+    database: Database
+
+    def __call__(self) -> Sequence[Token]:
+        """Returns every token, oldest first, also those that don't count any more."""
+        with self.database.transaction() as transaction:
+            return transaction.tokens.list()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tokens:
+    """What can be done with tokens, wired."""
+
+    create: CreateToken
+    revoke: RevokeToken
+    list: ListTokens
+
+    @classmethod
+    def on(cls, database: Database) -> "Tokens":
+        """Wires the use cases to a database."""
+        return cls(create=CreateToken(database), revoke=RevokeToken(database), list=ListTokens(database))

@@ -1,0 +1,404 @@
+"""Confines every use case to what its caller may touch.
+
+The use cases get their database and their Geti from here, so none can forget to
+ask. The transport has decided whether the caller may do such a thing at all;
+here it is decided where. What a caller may not read is not there for them; where
+they may read but not do what the call does, they are told so
+(`ProjectDeniedError`). What the registry does by itself is not confined.
+"""
+
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+
+from registry_service.domain.access import Access, Projects
+from registry_service.domain.aliases import (
+    Alias,
+    AliasMove,
+    AliasPage,
+    AliasRepository,
+    AliasState,
+    AliasTarget,
+    MoveKind,
+    MovePage,
+    Remark,
+)
+from registry_service.domain.artifact_store import Part
+from registry_service.domain.caller import current_caller
+from registry_service.domain.errors import (
+    ModelNotFoundError,
+    ProjectDeniedError,
+    ProjectNotFoundError,
+    ProvenanceCycleError,
+    UploadNotFoundError,
+)
+from registry_service.domain.events import BrokenLink, Change, Event, EventLog, LogHead
+from registry_service.domain.family import Link
+from registry_service.domain.filter import And, Comparator, Field, Kind, Node, Not, Or, Pattern, Restriction
+from registry_service.domain.geti import Geti, ModelDetails, ModelKey, Project, ProjectSummary
+from registry_service.domain.listing import MAX_PAGE_BYTES, ListQuery, Page
+from registry_service.domain.models import Lineage, Model, ModelSpec
+from registry_service.domain.ports import Database, ModelRepository, ObjectLedger, Transaction, UploadRepository
+from registry_service.domain.tokens import TokenRepository
+from registry_service.domain.uploads import Upload
+
+_PROJECT = Field(("project_id",), Kind.TEXT)
+
+
+@dataclass(frozen=True, slots=True)
+class ConfinedDatabase:
+    """A database that shows each caller what they may touch."""
+
+    inner: Database
+
+    def transaction(self) -> AbstractContextManager[Transaction]:
+        """See the port."""
+        return _confined(self.inner.transaction())
+
+    def reading(self) -> AbstractContextManager[Transaction]:
+        """See the port."""
+        return _confined(self.inner.reading())
+
+    def wakes(self, event: threading.Event) -> AbstractContextManager[None]:
+        """See the port."""
+        return self.inner.wakes(event)
+
+    def check(self) -> None:
+        """See the port."""
+        self.inner.check()
+
+
+def _confined(transaction: AbstractContextManager[Transaction]) -> AbstractContextManager[Transaction]:
+    access = current_caller.get().access
+    # Most callers may touch everything: they pay nothing for this.
+    return _confined_to(access, transaction) if access.is_confined else transaction
+
+
+@contextmanager
+def _confined_to(access: Access, transaction: AbstractContextManager[Transaction]) -> Iterator[Transaction]:
+    with transaction as inner:
+        yield _Transaction(access, inner)
+
+
+@dataclass(frozen=True, slots=True)
+class _Transaction:
+    access: Access
+    inner: Transaction
+
+    @property
+    def models(self) -> ModelRepository:
+        return _Models(self.access, self.inner.models)
+
+    @property
+    def aliases(self) -> AliasRepository:
+        return _Aliases(self.access, self.inner.aliases, self.inner.models)
+
+    @property
+    def objects(self) -> ObjectLedger:
+        # Its keys are known to the registry alone.
+        return self.inner.objects
+
+    @property
+    def uploads(self) -> UploadRepository:
+        return _Uploads(self.access, self.inner.uploads)
+
+    @property
+    def events(self) -> EventLog:
+        return _Events(self.access, self.inner.events)
+
+    @property
+    def tokens(self) -> TokenRepository:
+        raise ProjectDeniedError(None)
+
+
+@dataclass(frozen=True, slots=True)
+class _Models:
+    access: Access
+    inner: ModelRepository
+
+    def add(self, model: Model) -> None:
+        _expect_acting(self.access, model.project_id)
+        with self._without_hidden_cycles():
+            self.inner.add(model)
+
+    def check_absent(self, spec: ModelSpec) -> None:
+        _expect_acting(self.access, spec.fields.project_id)
+        with self._without_hidden_cycles():
+            self.inner.check_absent(spec)
+
+    def get(self, model_id: str) -> Model:
+        return self._seen(self.inner.get(model_id))
+
+    def hold(self, model_id: str) -> Model:
+        return self._seen(self.inner.hold(model_id))
+
+    def list(self, query: ListQuery) -> Page:
+        return self.inner.list(replace(query, filter=_within(self.access.visible, query.filter)))
+
+    def find(self, ids: Sequence[str]) -> Mapping[str, Model]:
+        found = self.inner.find(ids)
+        return {model_id: model for model_id, model in found.items() if self.access.sees(model.project_id)}
+
+    def projects(self, ids: Sequence[str]) -> Mapping[str, str | None]:
+        found = self.inner.projects(ids)
+        return {model_id: project_id for model_id, project_id in found.items() if self.access.sees(project_id)}
+
+    def metadata_sizes(self, ids: Sequence[str]) -> Mapping[str, int]:
+        return self.inner.metadata_sizes(list(self.projects(ids)))
+
+    def parents(self, ids: Sequence[str]) -> Sequence[Link]:
+        # A model names its parents wherever these are; what theirs are is another matter.
+        return self.inner.parents(list(self.projects(ids)))
+
+    def children(self, ids: Sequence[str], limit: int, within: Projects = None) -> Sequence[Link]:
+        visible = self.access.visible
+        if within is not None and visible is not None:
+            within &= visible
+        return self.inner.children(ids, limit, visible if within is None else within)
+
+    def update(self, model_id: str, change: Callable[[Model], Model]) -> Model:
+        def changed(old: Model) -> Model:
+            _expect_acting(self.access, self._seen(old).project_id)
+            new = change(old)
+            _expect_acting(self.access, new.project_id)
+            return new
+
+        with self._without_hidden_cycles():
+            return self.inner.update(model_id, changed)
+
+    def remove(self, model_id: str, check: Callable[[Model], None]) -> Model:
+        def checked(model: Model) -> None:
+            _expect_acting(self.access, self._seen(model).project_id)
+            check(model)
+
+        return self.inner.remove(model_id, checked)
+
+    def _seen(self, model: Model) -> Model:
+        if not self.access.sees(model.project_id):
+            raise ModelNotFoundError(model.id)
+        return model
+
+    @contextmanager
+    def _without_hidden_cycles(self) -> Iterator[None]:
+        """Leaves what the caller may not see out of a cycle: whoever closes one would learn what is made from what."""
+        try:
+            yield
+        except ProvenanceCycleError as error:
+            first, *between, last = error.cycle
+            seen = self.projects(between)
+            raise ProvenanceCycleError(
+                [first, *(model_id for model_id in between if model_id in seen), last]
+            ) from error
+
+
+@dataclass(frozen=True, slots=True)
+class _Aliases:
+    access: Access
+    inner: AliasRepository
+    models: ModelRepository
+
+    def find(self, lineage: Lineage, alias: str) -> AliasState:
+        return self.inner.find(lineage, alias) if self._sees(lineage) else _never_set(lineage, alias)
+
+    def lock(self, lineage: Lineage, alias: str, *, add: bool = False) -> AliasState:
+        if not self._sees(lineage):
+            return _never_set(lineage, alias)
+        _expect_acting(self.access, lineage.project_id)
+        return self.inner.lock(lineage, alias, add=add)
+
+    def lock_all_of(self, model_id: str) -> Sequence[AliasState]:
+        # Of a model that was locked through `_Models`.
+        return self.inner.lock_all_of(model_id)
+
+    def move(
+        self, state: AliasState, *, kind: MoveKind, target: AliasTarget | None, previous: int | None, remark: Remark
+    ) -> AliasMove:
+        _expect_acting(self.access, state.lineage.project_id)
+        return self.inner.move(state, kind=kind, target=target, previous=previous, remark=remark)
+
+    def at(self, lineage: Lineage, alias: str, time: datetime) -> Alias | None:
+        return self.inner.at(lineage, alias, time) if self._sees(lineage) else None
+
+    def get_move(self, state: AliasState, revision: int) -> AliasMove:
+        # This and the next two begin with a state that came from here: that of an alias out of sight has no key.
+        return self.inner.get_move(state, revision)
+
+    def newest_move_to(self, state: AliasState, model_id: str) -> AliasMove | None:
+        return self.inner.newest_move_to(state, model_id)
+
+    def history(self, state: AliasState, *, before: int | None, limit: int, max_bytes: int) -> MovePage:
+        return self.inner.history(state, before=before, limit=limit, max_bytes=max_bytes)
+
+    def list(
+        self, lineage: Lineage | None, *, after: int, limit: int, max_bytes: int, within: Projects = None
+    ) -> AliasPage:
+        visible = self.access.visible
+        if within is not None and visible is not None:
+            within &= visible
+        within = visible if within is None else within
+        return self.inner.list(lineage, after=after, limit=limit, max_bytes=max_bytes, within=within)
+
+    def of_models(self, model_ids: Sequence[str]) -> Mapping[str, Sequence[str]]:
+        projects = self.models.projects(model_ids)
+        return self.inner.of_models([i for i in model_ids if i in projects and self.access.sees(projects[i])])
+
+    def _sees(self, lineage: Lineage) -> bool:
+        return self.access.sees(lineage.project_id)
+
+
+@dataclass(frozen=True, slots=True)
+class _Uploads:
+    """Whoever may upload into a project may go on with any upload into it; nobody else sees it."""
+
+    access: Access
+    inner: UploadRepository
+
+    def add(self, upload: Upload) -> None:
+        _expect_acting(self.access, upload.spec.fields.project_id)
+        self.inner.add(upload)
+
+    def get(self, upload_id: str) -> Upload:
+        upload = self.inner.get(upload_id)
+        if not self.access.acts_in(upload.spec.fields.project_id):
+            raise UploadNotFoundError(upload_id)
+        return upload
+
+    def take_over(self, upload_id: str, *, offset: int, ttl: timedelta) -> Upload:
+        self.get(upload_id)
+        return self.inner.take_over(upload_id, offset=offset, ttl=ttl)
+
+    def commit(
+        self,
+        upload: Upload,
+        *,
+        committed_size: int,
+        handle: str | None,
+        part: Part | None,
+        tail_key: str | None,
+        ttl: timedelta,
+    ) -> None:
+        # This, `hold` and `complete` take an upload that came from here.
+        self.inner.commit(upload, committed_size=committed_size, handle=handle, part=part, tail_key=tail_key, ttl=ttl)
+
+    def hold(self, upload: Upload) -> None:
+        self.inner.hold(upload)
+
+    def begin_completion(self, upload_id: str, *, ttl: timedelta) -> Upload:
+        self.get(upload_id)
+        return self.inner.begin_completion(upload_id, ttl=ttl)
+
+    def complete(self, upload: Upload) -> None:
+        self.inner.complete(upload)
+
+    def remove(self, upload_id: str, *, expired: bool = False) -> Upload:
+        self.get(upload_id)
+        return self.inner.remove(upload_id, expired=expired)
+
+    def expired(self, limit: int) -> Sequence[str]:  # noqa: ARG002 - of the port
+        raise ProjectDeniedError(None)
+
+
+@dataclass(frozen=True, slots=True)
+class _Events:
+    access: Access
+    inner: EventLog
+
+    def record(self, change: Change) -> None:
+        self.inner.record(change)
+
+    def head(self) -> LogHead:
+        return self.inner.head()
+
+    def after(
+        self,
+        sequence: int,
+        *,
+        until: int | None = None,
+        limit: int,
+        max_bytes: int = MAX_PAGE_BYTES,
+        filter: Node | None = None,  # noqa: A002 - AIP-160's name
+    ) -> Sequence[Event]:
+        node = _within(self.access.visible, filter)
+        return self.inner.after(sequence, until=until, limit=limit, max_bytes=max_bytes, filter=node)
+
+    def before(
+        self,
+        sequence: int | None,
+        *,
+        limit: int,
+        max_bytes: int = MAX_PAGE_BYTES,
+        filter: Node | None = None,  # noqa: A002 - AIP-160's name
+    ) -> Sequence[Event]:
+        # Of the log as a log, only what is of the projects where they may read it as such.
+        node = _within(self.access.acting, filter)
+        return self.inner.before(sequence, limit=limit, max_bytes=max_bytes, filter=node)
+
+    def verify(self, after: LogHead, *, limit: int) -> tuple[LogHead, BrokenLink | None]:
+        if self.access.acting is not None:
+            # The chain is one for all projects.
+            raise ProjectDeniedError(None)
+        return self.inner.verify(after, limit=limit)
+
+
+@dataclass(frozen=True, slots=True)
+class ConfinedGeti:
+    """A Geti that shows each caller the projects whose models they may read."""
+
+    inner: Geti
+
+    def list_projects(self) -> Sequence[ProjectSummary]:
+        """See the port."""
+        access = current_caller.get().access
+        return [project for project in self.inner.list_projects() if access.sees(project.id)]
+
+    def with_models(self, projects: Sequence[ProjectSummary]) -> Sequence[Project]:
+        """See the port."""
+        return self.inner.with_models(projects)
+
+    def get_project(self, project_id: str) -> ProjectSummary:
+        """See the port."""
+        access = current_caller.get().access
+        if not access.sees(project_id):
+            raise ProjectNotFoundError(project_id)
+        _expect_acting(access, project_id)
+        return self.inner.get_project(project_id)
+
+    def get_model(self, project_id: str, key: ModelKey) -> ModelDetails:
+        """See the port."""
+        return self.inner.get_model(project_id, key)
+
+    def prepare_deployment(self, project_id: str, key: ModelKey, proceed: Callable[[], None]) -> str:
+        """See the port."""
+        return self.inner.prepare_deployment(project_id, key, proceed)
+
+    def download_deployment(self, project_id: str, deployment_id: str) -> Iterator[bytes]:
+        """See the port."""
+        return self.inner.download_deployment(project_id, deployment_id)
+
+
+def _expect_acting(access: Access, project_id: str | None) -> None:
+    if not access.acts_in(project_id):
+        raise ProjectDeniedError(project_id)
+
+
+def _within(projects: Projects, node: Node | None) -> Node | None:
+    """Adds to a filter that the project is one of these."""
+    if projects is None:
+        return node
+    each: list[Node] = [Restriction(_PROJECT, Comparator.EQUAL, Pattern((project,))) for project in sorted(projects)]
+    anywhere: Node = Restriction(_PROJECT, Comparator.PRESENT)
+    match each:
+        case []:
+            # Nothing is both.
+            own: Node = And((anywhere, Not(anywhere)))
+        case [only]:
+            own = only
+        case _:
+            own = Or(tuple(each))
+    return own if node is None else And((own, node))
+
+
+def _never_set(lineage: Lineage, alias: str) -> AliasState:
+    return AliasState(key=None, lineage=lineage, alias=alias, head=None)

@@ -1,0 +1,128 @@
+"""Lets calls in, or not: what each RPC takes, and whether its caller has it.
+
+This is the one place for all RPCs, hence for HTTP as well, whose calls the gateway
+makes RPCs of. In which projects a caller may act is decided further in, in
+`services.confining`.
+"""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import grpc
+
+from registry_service.domain.access import NOTHING, Authenticator, Permission, access_of
+from registry_service.domain.caller import Caller
+from registry_service.domain.errors import (
+    AccessDeniedError,
+    InvalidCredentialsError,
+    RoleMissingError,
+    UnauthenticatedError,
+)
+
+_BEARER = re.compile(r"bearer +([A-Za-z0-9._~+/-]{1,8192}=*)", re.IGNORECASE | re.ASCII)
+_PACKAGE = "modelregistry.v1."
+_READ, _WRITE, _PROMOTE, _ADMINISTER = (
+    Permission.READ,
+    Permission.WRITE,
+    Permission.PROMOTE,
+    Permission.ADMINISTER,
+)
+_SERVICES: Mapping[str, Mapping[str, Permission]] = {
+    f"{_PACKAGE}ModelService": {
+        "RegisterModel": _WRITE,
+        "GetModel": _READ,
+        "ListModels": _READ,
+        "UpdateModel": _WRITE,
+        "DeleteModel": _ADMINISTER,
+        "CompareModels": _READ,
+        "WatchModels": _READ,
+        "ListLineage": _READ,
+        "ListAncestors": _READ,
+        "ListDescendants": _READ,
+        "GetModelManifest": _READ,
+    },
+    f"{_PACKAGE}UploadService": {
+        "CreateUpload": _WRITE,
+        "WriteUpload": _WRITE,
+        "WriteUploadContent": _WRITE,
+        "GetUpload": _WRITE,
+        "CompleteUpload": _WRITE,
+        "CancelUpload": _WRITE,
+    },
+    f"{_PACKAGE}ArtifactService": {
+        "DownloadArtifact": _READ,
+        "DownloadArtifactContent": _READ,
+        "VerifyArtifact": _READ,
+        "ListArtifactFiles": _READ,
+        "DownloadArtifactFile": _READ,
+    },
+    f"{_PACKAGE}AliasService": {
+        "SetAlias": _PROMOTE,
+        "GetAlias": _READ,
+        "ListAliases": _READ,
+        "ListAliasHistory": _READ,
+        "RollbackAlias": _PROMOTE,
+        "DeleteAlias": _PROMOTE,
+    },
+    f"{_PACKAGE}ProjectService": {"ListProjects": _READ, "GetProject": _READ, "ImportModels": _WRITE},
+    f"{_PACKAGE}AuditService": {"ListAuditEvents": _ADMINISTER, "VerifyAuditLog": _ADMINISTER},
+    f"{_PACKAGE}DocumentedRestService": {
+        "RegisterModel": _WRITE,
+        "ListModels": _READ,
+        "GetModel": _READ,
+        "UpdateModel": _WRITE,
+        "DeleteModel": _ADMINISTER,
+        "DownloadModelFiles": _READ,
+        "ListProjects": _READ,
+        "GetProject": _READ,
+        "ImportModels": _WRITE,
+    },
+    # What there is to call is no secret, but strangers need not know.
+    "grpc.reflection.v1alpha.ServerReflection": {"ServerReflectionInfo": _READ},
+}
+REQUIRED: Mapping[str, Permission] = {
+    f"/{service}/{method}": permission
+    for service, methods in _SERVICES.items()
+    for method, permission in methods.items()
+}
+"""What RPCs take. One that is neither here nor open is refused to everybody."""
+OPEN = frozenset({f"/{_PACKAGE}SystemService/GetHealth", f"/{_PACKAGE}SystemService/GetReadiness"})
+"""RPCs that strangers may call, beside those of `grpc.health.v1.Health`, which do not come this far: probes have no
+tokens."""
+
+
+@dataclass(frozen=True, slots=True)
+class Admission:
+    """Decides who may call what."""
+
+    authenticate: Authenticator
+
+    def admit(self, method: str, context: grpc.ServicerContext, request_id: str) -> Caller:
+        """Returns who makes a call.
+
+        Raises:
+            UnauthenticatedError: They do not show who they are.
+            AccessDeniedError: They may not make it.
+            UnavailableError: Nobody can tell at present.
+        """
+        if method in OPEN:
+            return Caller(request_id=request_id, access=NOTHING, is_authenticated=True)
+        identity = self.authenticate(_bearer_token(context))
+        if method not in REQUIRED:
+            raise AccessDeniedError("Nobody may call this method.")
+        access = access_of(identity.grants, REQUIRED[method])
+        if access is None:
+            raise RoleMissingError(REQUIRED[method].value)
+        return Caller(actor=identity.actor, request_id=request_id, access=access, is_authenticated=True)
+
+
+def _bearer_token(context: grpc.ServicerContext) -> str:
+    values = [value for key, value in context.invocation_metadata() if key == "authorization"]
+    if not values:
+        raise UnauthenticatedError
+    # Of two, somebody on the way might have judged the other.
+    found = _BEARER.fullmatch(values[0]) if len(values) == 1 and isinstance(values[0], str) else None
+    if found is None:
+        raise InvalidCredentialsError
+    return found[1]

@@ -1,0 +1,257 @@
+"""Who may do what, over real processes: the commands for tokens, gRPC, and HTTP through the gateway."""
+
+import json
+import subprocess
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import grpc
+import httpx
+import pytest
+
+from registry_service.embedded.postgres import PostgresAddress
+from tests.client import Client, refused
+from tests.folders import passable_folder
+from tests.identity_provider import AUDIENCE, IdentityProvider
+from tests.integration.test_access import Bearer
+from tests.postgres_server import create_database, drop_database
+from tests.products import COMMAND, Product, environment, grpcurl, running_serve, running_up
+from tests.waiting import eventually
+
+CHALLENGE = 'Bearer realm="model-registry"'
+
+
+@dataclass
+class Guarded:
+    """A product that takes tokens, and where they are made."""
+
+    product: Product
+    data_dir: Path
+
+    def token(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        return token_command(*arguments, f"--data-dir={self.data_dir}")
+
+    def secret(self, *arguments: str) -> str:
+        """Makes a token; its secret is the last word."""
+        made = self.token("create", *arguments)
+        assert made.returncode == 0, made.stderr
+        return made.stdout.split()[-1]
+
+    def request(self, method: str, path: str, secret: str = "", **options: object) -> httpx.Response:
+        headers = {"authorization": f"Bearer {secret}"} if secret else {}
+        return httpx.request(method, f"{self.product.rest_url}{path}", headers=headers, timeout=60, **options)  # type: ignore[arg-type]
+
+
+def token_command(*arguments: str, **settings: object) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [*COMMAND, "token", *arguments],
+        env=environment(**settings),
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+
+
+def form(version: str, **fields: str) -> dict[str, object]:
+    return {"data": {"name": "yolo", "version": version} | fields, "files": {"file": ("m.zip", EMPTY_ZIP)}}
+
+
+EMPTY_ZIP = b"PK\5\6" + bytes(18)
+
+
+@pytest.fixture(scope="module")
+def guarded() -> Iterator[Guarded]:
+    with passable_folder() as folder, running_up(folder, auth_mode="token") as product:
+        yield Guarded(product, folder / "data")
+
+
+class TestHttp:
+    @pytest.mark.parametrize("path", ["/health", "/ready", "/openapi.json", "/docs", "/redoc"])
+    def test_probes_and_documents_are_open(self, guarded: Guarded, path: str) -> None:
+        assert guarded.request("GET", path).status_code == 200
+
+    def test_whoever_shows_nothing_is_asked_for_a_token(self, guarded: Guarded) -> None:
+        typed = guarded.request("GET", "/v1/models")
+        assert (typed.status_code, typed.headers["www-authenticate"]) == (401, CHALLENGE)
+        assert typed.json()["details"][0]["reason"] == "UNAUTHENTICATED"
+        documented = guarded.request("GET", "/models")
+        assert (documented.status_code, documented.headers["www-authenticate"]) == (401, CHALLENGE)
+        assert documented.text == "This takes a bearer token in the header authorization.\n"
+
+    def test_a_token_that_is_none_is_called_so(self, guarded: Guarded) -> None:
+        typed = guarded.request("GET", "/v1/models", "mrt_nonsense")
+        assert (typed.status_code, typed.headers["www-authenticate"]) == (401, f'{CHALLENGE}, error="invalid_token"')
+        assert guarded.request("GET", "/models", "mrt_nonsense").status_code == 401
+
+    def test_every_other_route_wants_one(self, guarded: Guarded) -> None:
+        description = guarded.request("GET", "/openapi.json").json()
+        for path, item in description["paths"].items():
+            for verb, operation in item.items():
+                if verb == "parameters" or path in {"/health", "/ready"}:
+                    continue
+                assert "security" not in operation, path
+                address = (
+                    path.replace("{id}", "a" * 16).replace("{model_id}", "a" * 16).replace("{upload_id}", "a" * 16)
+                )
+                answer = guarded.request(verb.upper(), address.replace("{alias}", "production"), content=b"")
+                assert answer.status_code == 401, (verb, path, answer.text)
+                assert answer.headers["www-authenticate"] == CHALLENGE
+
+    def test_roles_count_in_the_documented_api(self, guarded: Guarded) -> None:
+        reader, writer = guarded.secret("--role", "reader"), guarded.secret("--role", "writer")
+        admin = guarded.secret("--role=admin", "--name=documented-admin")
+        refused = guarded.request("POST", "/models", reader, **form("1"))
+        assert (refused.status_code, refused.headers["content-type"]) == (403, "text/plain; charset=utf-8")
+        registered = guarded.request("POST", "/models", writer, **form("1"))
+        assert registered.status_code == 201
+        path = f"/models/{registered.text}"
+        assert guarded.request("GET", path, reader).status_code == 200
+        assert guarded.request("GET", f"{path}/files", reader).content == EMPTY_ZIP
+        assert guarded.request("PUT", path, reader, data={"score": "0.5"}).status_code == 403
+        assert guarded.request("PUT", path, writer, data={"score": "0.5"}).status_code == 200
+        assert guarded.request("DELETE", path, writer).status_code == 403
+        assert guarded.request("DELETE", path, admin).status_code == 204
+        events = guarded.request("GET", "/v1/auditEvents", admin).json()["events"]
+        assert events[0]["actor"] == "token:documented-admin"
+
+    def test_a_token_of_a_project_shows_that_project(self, guarded: Guarded) -> None:
+        own = guarded.secret("--role", "writer", "--project", "own")
+        other = guarded.secret("--role", "writer", "--project", "other")
+        registered = guarded.request("POST", "/models", own, **form("1", project_id="own"))
+        assert registered.status_code == 201
+        for path in (f"/models/{registered.text}", f"/v1/models/{registered.text}", f"/models/{registered.text}/files"):
+            assert guarded.request("GET", path, own).status_code == 200
+            assert guarded.request("GET", path, other).status_code == 404
+        assert [model["id"] for model in guarded.request("GET", "/models", own).json()] == [registered.text]
+        assert guarded.request("GET", "/models", other).json() == []
+        elsewhere = guarded.request("POST", "/models", other, **form("2", project_id="own"))
+        assert (elsewhere.status_code, elsewhere.text) == (
+            403,
+            "You have no role that allows this in the project 'own'.\n",
+        )
+
+    def test_an_upload_over_http(self, guarded: Guarded) -> None:
+        secret = guarded.secret("--role", "writer")
+        spec = {"spec": {"model": {"name": "uploaded", "version": "1"}, "artifact": {"file_name": "a.bin"}}}
+        upload = guarded.request("POST", "/v1/uploads", secret, json=spec).json()["upload"]["id"]
+        assert guarded.request("PUT", f"/v1/uploads/{upload}/content", content=b"data").status_code == 401
+        assert guarded.request("PUT", f"/v1/uploads/{upload}/content", secret, content=b"data").status_code == 200
+        assert guarded.request("POST", f"/v1/uploads/{upload}:complete", secret).status_code == 200
+
+
+class TestTokens:
+    def test_one_works_until_it_is_revoked(self, guarded: Guarded) -> None:
+        secret = guarded.secret("--role", "reader", "--name", "short-lived", "--expires", "30d")
+        assert guarded.request("GET", "/v1/models", secret).status_code == 200
+        listed = guarded.token("list").stdout
+        assert secret not in listed
+        assert "short-lived  reader in all projects, until " in listed
+        assert guarded.token("revoke", "short-lived").returncode == 0
+        eventually(lambda: guarded.request("GET", "/v1/models", secret).status_code == 401, 30, "the refusal")
+        assert "short-lived  reader in all projects, revoked " in guarded.token("list").stdout
+
+    def test_mistakes_are_explained(self, guarded: Guarded) -> None:
+        guarded.secret("--role", "reader", "--name", "twice")
+        for arguments, expected in (
+            (("create", "--role", "reader", "--name", "twice"), "There is, or was, a token with the name 'twice'."),
+            (("create", "--role", "reader", "--name", "a b"), "name: "),
+            (("create", "--role", "reader", "--project", ""), "project: must not be empty."),
+            (("create", "--role", "reader", "--expires", "soon"), "expires: must be a span"),
+            (("create", "--role", "reader", "--expires", "2001-01-01"), "expires: must be in the future."),
+            (("revoke", "nobody"), "There is no token 'nobody'."),
+        ):
+            answer = guarded.token(*arguments)
+            assert (answer.returncode, answer.stdout) == (1, "")
+            assert expected in answer.stderr
+            assert "Traceback" not in answer.stderr
+
+    def test_they_are_made_for_a_postgres_of_one_s_own(self, postgres: PostgresAddress) -> None:
+        create_database(postgres, "of_tokens", "template1")
+        settings = {
+            "psql_hostname": postgres.socket_dir,
+            "psql_port": postgres.port,
+            "psql_database": "of_tokens",
+            "mr_user_name": postgres.user,
+        }
+        made = token_command("create", "--role", "admin", "--name", "first", **settings)
+        assert made.stdout.split()[-1].startswith("mrt_")
+        assert "first" in token_command("list", **settings).stdout
+        drop_database(postgres, "of_tokens")
+
+    def test_they_are_made_before_the_first_start(self) -> None:
+        with passable_folder() as folder:
+            made = token_command("create", "--role", "admin", f"--data-dir={folder / 'data'}")
+            with running_up(folder, auth_mode="token") as product:
+                answer = httpx.get(
+                    f"{product.rest_url}/v1/models", headers={"authorization": f"Bearer {made.stdout.split()[-1]}"}
+                )
+                assert answer.status_code == 200
+
+
+class TestGrpc:
+    def test_grpcurl_shows_a_token(self, guarded: Guarded) -> None:
+        program = grpcurl()
+        command = [program, "-plaintext"]
+        call = [guarded.product.grpc_address, "modelregistry.v1.ModelService/ListModels"]
+        stranger = subprocess.run([*command, *call], capture_output=True, text=True, timeout=60, check=False)
+        assert stranger.returncode != 0
+        header = ["-H", f"authorization: Bearer {guarded.secret('--role', 'reader')}"]
+        answer = subprocess.run([*command, *header, *call], capture_output=True, text=True, timeout=60, check=False)
+        assert answer.returncode == 0, answer.stderr
+        json.loads(answer.stdout)
+
+    def test_a_client_may_call_through_the_gateway_too(self, guarded: Guarded) -> None:
+        address = f"127.0.0.1:{guarded.product.rest_port}"
+        client = Client(address, Bearer(("authorization", f"Bearer {guarded.secret('--role', 'reader')}")))
+        client.all()
+        with refused(grpc.StatusCode.PERMISSION_DENIED, "ROLE_MISSING"):
+            client.create_upload()
+        client.close()
+
+
+def test_the_check_of_a_container_needs_no_token(guarded: Guarded) -> None:
+    answer = subprocess.run(
+        [*COMMAND, "check"],
+        env=environment(grpc_port=guarded.product.grpc_port, auth_mode="token"),
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert (answer.returncode, answer.stdout) == (0, "SERVING\n")
+
+
+def test_users_of_a_provider_come_through_the_gateway(
+    postgres: PostgresAddress, provider: IdentityProvider, tmp_path: Path
+) -> None:
+    create_database(postgres, "of_users", "template1")
+    settings: dict[str, object] = {
+        "psql_hostname": postgres.socket_dir,
+        "psql_port": postgres.port,
+        "psql_database": "of_users",
+        "mr_user_name": postgres.user,
+        "artifact_store": "local",
+        "artifact_dir": tmp_path / "artifacts",
+        "auth_mode": "oidc",
+        "oidc_issuer": provider.issuer,
+        "oidc_audience": AUDIENCE,
+        "oidc_roles_claim": "realm_access.roles",
+    }
+    with running_serve(tmp_path, settings) as product:
+        guarded = Guarded(product, tmp_path)
+        token = provider.token(realm_access={"roles": ["model-registry:own:writer"]})
+        registered = guarded.request("POST", "/models", token, **form("1", project_id="own"))
+        assert registered.status_code == 201
+        model = guarded.request("GET", f"/v1/models/{registered.text}", token).json()["model"]
+        assert model["creator"] == "ada"
+        assert guarded.request("GET", "/v1/models", provider.token(aud="another")).status_code == 401
+    drop_database(postgres, "of_users")
+
+
+def test_a_server_that_is_open_to_others_says_so(tmp_path: Path) -> None:
+    with passable_folder() as folder, running_up(folder, grpc_ip_address="0.0.0.0"):
+        lines = [json.loads(line) for line in (folder / "data" / "registry.log").read_text().splitlines()]
+    warnings = [line["message"] for line in lines if line["level"] == "WARNING"]
+    assert "AUTH_MODE=none: whoever reaches 0.0.0.0 may read, change and delete everything" in warnings

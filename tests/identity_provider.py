@@ -1,0 +1,104 @@
+"""An OpenID provider for tests: a real HTTP server with real keys, and whatever misbehaviour a test asks for."""
+
+import json
+import threading
+import time
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+import jwt
+import pytest
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
+from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes
+from jwt.algorithms import ECAlgorithm, OKPAlgorithm, RSAAlgorithm
+
+AUDIENCE = "model-registry-test"
+
+
+class IdentityProvider:
+    """What it shows can be changed at any time; `asked` counts how often its keys were fetched."""
+
+    def __init__(self, address: str) -> None:
+        self.issuer = f"{address}/realms/models"
+        self.calls_itself = self.issuer
+        self.asked = 0
+        self.status = 200
+        self.body: bytes | None = None
+        """Instead of the keys."""
+        self.keys: dict[str, PrivateKeyTypes] = {}
+        self.add("rsa", rsa.generate_private_key(public_exponent=65537, key_size=2048))
+        self.add("ec", ec.generate_private_key(ec.SECP256R1()))
+
+    def add(self, key_id: str, key: PrivateKeyTypes) -> None:
+        self.keys[key_id] = key
+
+    def jwk(self, key_id: str) -> dict[str, Any]:
+        """A public key as the provider shows it."""
+        key = self.keys[key_id].public_key()
+        if isinstance(key, rsa.RSAPublicKey):
+            found = RSAAlgorithm.to_jwk(key, as_dict=True)
+        elif isinstance(key, ec.EllipticCurvePublicKey):
+            found = ECAlgorithm.to_jwk(key, as_dict=True)
+        else:
+            assert isinstance(key, ed25519.Ed25519PublicKey)
+            found = OKPAlgorithm.to_jwk(key, as_dict=True)
+        return found | {"kid": key_id, "use": "sig"}
+
+    def claims(self, **others: Any) -> dict[str, Any]:
+        """What a good token says, and what a test wants otherwise; None leaves a claim out."""
+        now = int(time.time())
+        claims = {
+            "iss": self.issuer,
+            "aud": AUDIENCE,
+            "sub": "ada",
+            "iat": now,
+            "exp": now + 600,
+            "roles": ["model-registry:reader", "another-service:admin"],
+        } | others
+        return {name: value for name, value in claims.items() if value is not None}
+
+    def token(self, *, key: str = "rsa", algorithm: str = "", headers: dict[str, Any] | None = None, **c: Any) -> str:
+        """A token that is signed with one of the keys; `c` are claims."""
+        named = {"kid": key} | (headers or {})
+        if not algorithm:
+            algorithm = "RS256" if isinstance(self.keys[key], rsa.RSAPrivateKey) else "ES256"
+        signing: Any = self.keys[key]
+        return jwt.encode(
+            self.claims(**c), signing, algorithm, headers={k: v for k, v in named.items() if v is not None}
+        )
+
+    def answer(self, path: str) -> tuple[int, bytes]:
+        if path == "/realms/models/.well-known/openid-configuration":
+            return 200, json.dumps(
+                {"issuer": self.calls_itself, "jwks_uri": f"{self.issuer}/certs", "ignored": 1}
+            ).encode()
+        if path == "/realms/models/certs":
+            self.asked += 1
+            shown = {"keys": [self.jwk(key_id) for key_id in self.keys]}
+            return self.status, json.dumps(shown).encode() if self.body is None else self.body
+        return 404, b"{}"
+
+
+@pytest.fixture
+def provider() -> Iterator[IdentityProvider]:
+    """A provider that runs."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            status, body = found.answer(self.path)
+            self.send_response(status)
+            self.send_header("content-length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, format: str, *_: object) -> None:  # noqa: A002 - the base class's name
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        found = IdentityProvider(f"http://127.0.0.1:{server.server_port}")
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
+        thread.start()
+        yield found
+        server.shutdown()
+        thread.join()

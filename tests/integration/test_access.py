@@ -1,0 +1,468 @@
+"""Who may do what: every method of every service, every role, and every way to another project's models."""
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import grpc
+import pytest
+from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
+from google.protobuf.message import Message
+from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
+from modelregistry.v1 import (
+    alias_service_pb2,
+    audit_service_pb2,
+    documented_rest_service_pb2,
+    documented_rest_service_pb2_grpc,
+    model_service_pb2,
+)
+
+from registry_service.domain.access import Grant, Permission, Role
+from registry_service.services.authenticating import Tokens
+from registry_service.storage.sql.repositories import SqlDatabase
+from registry_service.transport.grpc.admission import OPEN, REQUIRED
+from registry_service.transport.http_routes import http_routes
+from tests.client import Client, Refusal, refused
+from tests.registry import RunningRegistry, StartRegistry
+
+DENIED, UNKNOWN, STRANGER = (
+    grpc.StatusCode.PERMISSION_DENIED,
+    grpc.StatusCode.NOT_FOUND,
+    grpc.StatusCode.UNAUTHENTICATED,
+)
+DOCUMENTED = "/modelregistry.v1.DocumentedRestService/"
+HEALTH = "/grpc.health.v1.Health/"
+
+
+class Bearer(
+    grpc.UnaryUnaryClientInterceptor,
+    grpc.UnaryStreamClientInterceptor,
+    grpc.StreamUnaryClientInterceptor,
+    grpc.StreamStreamClientInterceptor,
+):
+    """Sends a header authorization, and others, with every call."""
+
+    def __init__(self, *metadata: tuple[str, str]) -> None:
+        self._metadata = metadata
+
+    def _intercept(self, continuation: Any, details: Any, request: Any) -> Any:
+        metadata = [*(details.metadata or ()), *self._metadata]
+        return continuation(details._replace(metadata=metadata), request)
+
+    def intercept_unary_unary(self, continuation: Any, details: Any, request: Any) -> Any:
+        return self._intercept(continuation, details, request)
+
+    def intercept_unary_stream(self, continuation: Any, details: Any, request: Any) -> Any:
+        return self._intercept(continuation, details, request)
+
+    def intercept_stream_unary(self, continuation: Any, details: Any, requests: Any) -> Any:
+        return self._intercept(continuation, details, requests)
+
+    def intercept_stream_stream(self, continuation: Any, details: Any, requests: Any) -> Any:
+        return self._intercept(continuation, details, requests)
+
+
+class People:
+    """Clients of one server, each with a token of its own."""
+
+    def __init__(self, running: RunningRegistry) -> None:
+        self.running = running
+        self.tokens = Tokens.on(SqlDatabase(running.engine))
+        self._clients: list[Client] = []
+
+    def secret(self, role: Role, project: str | None = None, name: str = "") -> str:
+        return self.tokens.create(Grant(role, project), name=name)[1]
+
+    def who_has(self, *metadata: tuple[str, str]) -> Client:
+        client = Client(self.running.client.address, Bearer(*metadata))
+        self._clients.append(client)
+        return client
+
+    def a(self, role: Role, project: str | None = None, name: str = "") -> Client:
+        return self.who_has(("authorization", f"Bearer {self.secret(role, project, name)}"))
+
+    def close(self) -> None:
+        for client in self._clients:
+            client.close()
+
+
+@pytest.fixture
+def people(start_registry: StartRegistry) -> Iterator[People]:
+    people = People(start_registry(auth_mode="token"))
+    yield people
+    people.close()
+
+
+def methods() -> dict[str, descriptor_pb2.MethodDescriptorProto]:
+    """Every method that the server has, but those of reflection, by its path."""
+    found = {}
+    pool = descriptor_pool.Default()
+    for service in (*http_services(), "grpc.health.v1.Health"):
+        for method in pool.FindServiceByName(service).methods:
+            proto = descriptor_pb2.MethodDescriptorProto()
+            method.CopyToProto(proto)
+            found[f"/{service}/{method.name}"] = proto
+    return found
+
+
+def http_services() -> set[str]:
+    return {
+        f"{file.package}.{service.name}"
+        for file in descriptor_pb2.FileDescriptorSet.FromString(http_routes().descriptor_set.read_bytes()).file
+        if file.package == "modelregistry.v1"
+        for service in file.service
+    }
+
+
+METHODS = methods()
+
+
+def call(client: Client, path: str, timeout: float = 30) -> tuple[grpc.StatusCode, str]:
+    """Calls a method with an empty request; returns its status, and the HTTP status that it says for its answer."""
+    method = METHODS[path]
+    pool = descriptor_pool.Default()
+    request_type: type[Message] = message_factory.GetMessageClass(
+        pool.FindMessageTypeByName(method.input_type.lstrip("."))
+    )
+    kind: Any = {
+        (False, False): client.channel.unary_unary,
+        (True, False): client.channel.stream_unary,
+        (False, True): client.channel.unary_stream,
+        (True, True): client.channel.stream_stream,
+    }[method.client_streaming, method.server_streaming]
+    stub: Any = kind(path, request_serializer=lambda message: message.SerializeToString(), response_deserializer=bytes)
+    request = iter([request_type()]) if method.client_streaming else request_type()
+    if method.server_streaming:
+        answers = stub(request, timeout=timeout)
+        try:
+            # The first message tells: a watch has no end.
+            next(answers, None)
+            initial = dict(answers.initial_metadata())
+            if path.endswith(("Watch", "WatchModels")):
+                answers.cancel()
+                return grpc.StatusCode.OK, ""
+            for _ in answers:
+                pass
+        except grpc.RpcError as error:
+            return refusal_of(error).code, dict(answers.initial_metadata()).get("x-http-status", "")
+        return grpc.StatusCode.OK, initial.get("x-http-status", "")
+    try:
+        _, finished = stub.with_call(request, timeout=timeout)
+    except grpc.RpcError as error:
+        return refusal_of(error).code, ""
+    return grpc.StatusCode.OK, dict(finished.initial_metadata()).get("x-http-status", "")
+
+
+def refusal_of(error: grpc.RpcError) -> Refusal:
+    refusal = Refusal()
+    refusal.error = error
+    return refusal
+
+
+class TestEveryMethod:
+    def test_the_server_has_the_services_that_are_walked_and_no_other(self, people: People) -> None:
+        stub: Any = reflection_pb2_grpc.ServerReflectionStub(people.a(Role.READER).channel)
+        (answer,) = stub.ServerReflectionInfo(iter([reflection_pb2.ServerReflectionRequest(list_services="")]))
+        services = {service.name for service in answer.list_services_response.service}
+        assert services == {
+            *(path.split("/")[1] for path in METHODS),
+            "grpc.reflection.v1alpha.ServerReflection",
+        }
+
+    def test_the_table_has_each_of_them_once(self) -> None:
+        walked = {path for path in METHODS if not path.startswith(HEALTH)}
+        assert walked == (REQUIRED.keys() | OPEN) - {"/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo"}
+        assert not REQUIRED.keys() & OPEN
+
+    def test_none_is_open_by_accident(self, people: People) -> None:
+        stranger = people.who_has()
+        opened = set()
+        for path in METHODS:
+            code, http_status = call(stranger, path, timeout=2 if path == f"{HEALTH}Watch" else 30)
+            if path.startswith(DOCUMENTED):
+                assert (code, http_status) == (grpc.StatusCode.OK, "401"), path
+            elif code is not STRANGER:
+                opened.add(path)
+        assert opened == OPEN | {path for path in METHODS if path.startswith(HEALTH)}
+
+    def test_reflection_is_not_open(self, people: People) -> None:
+        stub: Any = reflection_pb2_grpc.ServerReflectionStub(people.who_has().channel)
+        with refused(STRANGER):
+            list(stub.ServerReflectionInfo(iter([reflection_pb2.ServerReflectionRequest(list_services="")])))
+
+    @pytest.mark.parametrize("role", Role)
+    def test_a_role_lets_in_to_what_it_allows_and_to_nothing_else(self, people: People, role: Role) -> None:
+        client = people.a(role)
+        allowed = {
+            Role.READER: {Permission.READ},
+            Role.WRITER: {Permission.READ, Permission.WRITE},
+            Role.PROMOTER: {Permission.READ, Permission.PROMOTE},
+            Role.ADMIN: set(Permission),
+        }[role]
+        for path in METHODS:
+            if path not in REQUIRED:
+                continue
+            code, http_status = call(client, path)
+            is_refused = "403" if path.startswith(DOCUMENTED) else DENIED
+            answer: object = http_status if path.startswith(DOCUMENTED) else code
+            assert (answer == is_refused) is (REQUIRED[path] not in allowed), path
+            assert code is not STRANGER
+            assert http_status != "401"
+
+    def test_one_that_the_table_forgot_is_refused_to_all(self, people: People, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.delitem(REQUIRED, "/modelregistry.v1.ModelService/GetModel")
+        with refused(DENIED, "ACCESS_DENIED"):
+            people.a(Role.ADMIN).get("a-model-of-no-body")
+
+
+class TestCredentials:
+    @pytest.mark.parametrize(
+        "metadata",
+        [
+            [("authorization", "Bearer mrt_" + "A" * 43)],
+            [("authorization", "Bearer mrt_short")],
+            [("authorization", "Bearer eyJhbGciOiJub25lIn0.e30.")],
+            [("authorization", "Bearer ")],
+            [("authorization", "")],
+            [("authorization", "Basic YWRtaW46YWRtaW4=")],
+            [("authorization", "Bearer " + "A" * 20_000)],
+            [("authorization", "mrt_" + "A" * 43)],
+        ],
+    )
+    def test_what_is_no_token_is_refused(self, people: People, metadata: list[tuple[str, str]]) -> None:
+        with refused(STRANGER, "INVALID_CREDENTIALS") as refusal:
+            people.who_has(*metadata).all()
+        trailing = dict(refusal._call.trailing_metadata())
+        assert trailing["www-authenticate"] == 'Bearer realm="model-registry", error="invalid_token"'
+
+    def test_who_shows_nothing_is_told_what_to_show(self, people: People) -> None:
+        with refused(STRANGER, "UNAUTHENTICATED") as refusal:
+            people.who_has().all()
+        assert dict(refusal._call.trailing_metadata())["www-authenticate"] == 'Bearer realm="model-registry"'
+
+    def test_two_tokens_are_none(self, people: People) -> None:
+        bearer = ("authorization", f"Bearer {people.secret(Role.ADMIN)}")
+        with refused(STRANGER, "INVALID_CREDENTIALS"):
+            people.who_has(bearer, bearer).all()
+
+    def test_the_word_bearer_counts_in_any_case(self, people: People) -> None:
+        assert people.who_has(("authorization", f"bEARER {people.secret(Role.READER)}")).all() == []
+
+    def test_nobody_who_is_known_acts_as_another(self, people: People) -> None:
+        bearer = ("authorization", f"Bearer {people.secret(Role.ADMIN, name='ci')}")
+        client = people.who_has(bearer, ("x-actor", "mallory"))
+        model = client.register()
+        client.aliases.SetAlias(
+            alias_service_pb2.SetAliasRequest(alias="production", model_id=model.id, actor="mallory")
+        )
+        events = client.audit.ListAuditEvents(audit_service_pb2.ListAuditEventsRequest()).events
+        assert model.creator == "token:ci"
+        assert {event.actor for event in events if event.model_id} == {"token:ci"}
+
+    def test_without_authentication_everybody_may_do_everything_and_be_anybody(self, registry: RunningRegistry) -> None:
+        client = Client(registry.client.address, Bearer(("x-actor", "ada"), ("authorization", "Bearer nonsense")))
+        model = client.register(project_id="p")
+        assert model.creator == "ada"
+        client.delete(model.id)
+        client.close()
+
+    def test_a_watch_ends_when_its_token_is_revoked(self, people: People) -> None:
+        watcher = people.a(Role.READER, name="watcher")
+        people.a(Role.WRITER).register()
+        messages = watcher.models.WatchModels(model_service_pb2.WatchModelsRequest(), timeout=60)
+        assert next(messages).resume_token
+        people.tokens.revoke("watcher")
+        with refused(STRANGER, "INVALID_CREDENTIALS"):
+            list(messages)
+
+    def test_no_secret_is_logged(self, people: People, caplog: pytest.LogCaptureFixture) -> None:
+        secret = people.secret(Role.READER)
+        client = people.who_has(("authorization", f"Bearer {secret}"))
+        with caplog.at_level("DEBUG"):
+            client.all()
+            with refused(DENIED, "ROLE_MISSING"):
+                client.register()
+        lines = [json.dumps(vars(record), default=str) for record in caplog.records]
+        assert lines
+        assert not [line for line in lines if secret in line]
+
+
+class TestProjects:
+    """Two projects, and what one's people get to know of the other's."""
+
+    @pytest.fixture
+    def root(self, people: People) -> Client:
+        return people.a(Role.ADMIN, name="root")
+
+    def test_a_model_of_another_project_is_not_there(self, people: People, root: Client) -> None:
+        other = root.register(project_id="other")
+        none = root.register()
+        admin = people.a(Role.ADMIN, "own")
+        for model in (other, none):
+            for attempt in (
+                admin.get,
+                admin.download,
+                admin.verify,
+                admin.files,
+                lambda model_id: admin.download_file(model_id, "x"),
+                lambda model_id: admin.update(model_id, ["score"], score=1),
+                admin.delete,
+                admin.ancestors,
+                admin.descendants,
+                admin.manifest,
+                lambda model_id: admin.compare(model_id, "no-such-model-here"),
+                lambda model_id: admin.aliases.SetAlias(
+                    alias_service_pb2.SetAliasRequest(alias="production", model_id=model_id)
+                ),
+            ):
+                with refused(UNKNOWN, "MODEL_NOT_FOUND") as hidden:
+                    attempt(model.id)
+                with refused(UNKNOWN, "MODEL_NOT_FOUND") as missing:
+                    attempt("x" * len(model.id))
+                # Word for word as of one that is nowhere.
+                assert hidden.message == missing.message.replace("x" * len(model.id), model.id)
+        assert root.get(other.id).revision == 1
+
+    def test_deleting_what_may_be_missing_deletes_nothing_of_others(self, people: People, root: Client) -> None:
+        other = root.register(project_id="other")
+        people.a(Role.ADMIN, "own").delete(other.id, allow_missing=True)
+        assert root.get(other.id).id == other.id
+
+    def test_listings_have_what_is_one_s_own(self, people: People, root: Client) -> None:
+        for project in ("own", "other", "Own", "own2", None):
+            fields: dict[str, Any] = {} if project is None else {"project_id": project}
+            root.register(name="yolo", **fields)
+        client = people.a(Role.READER, "own")
+        for wanted in (
+            "",
+            'name = "yolo"',
+            'project_id = "other"',
+            'NOT project_id = "own"',
+            'name = "x" OR version = "1"',
+        ):
+            assert {model.project_id for model in client.all(wanted)} <= {"own"}
+        assert len(client.all()) == 1
+        assert len(client.lineage("yolo", project_id="own").versions) == 1
+        assert not client.lineage("yolo", project_id="other").versions
+        assert not client.lineage("yolo").versions
+
+    def test_the_documented_listing_has_them_too(self, people: People, root: Client) -> None:
+        own = root.register(name="yolo", project_id="own")
+        root.register(name="yolo", project_id="other")
+        stub = documented_rest_service_pb2_grpc.DocumentedRestServiceStub(people.a(Role.READER, "own").channel)
+        messages = stub.ListModels(documented_rest_service_pb2.DocumentedRestServiceListModelsRequest())
+        assert [model["id"] for model in json.loads(b"".join(message.data for message in messages))] == [own.id]
+
+    def test_models_are_registered_into_one_s_own_project_alone(self, people: People) -> None:
+        writer = people.a(Role.WRITER, "own")
+        assert writer.register(project_id="own").project_id == "own"
+        elsewhere: list[dict[str, Any]] = [{"project_id": "other"}, {}, {"project_name": "own"}]
+        for fields in elsewhere:
+            with refused(DENIED, "PROJECT_DENIED"):
+                writer.register(version="2", **fields)
+            with refused(DENIED, "PROJECT_DENIED"):
+                writer.create_upload(version="2", **fields)
+        assert people.running.count("models") == 1
+
+    def test_a_model_cannot_be_moved_into_another_project(self, people: People, root: Client) -> None:
+        writer = people.a(Role.WRITER, "own")
+        model = writer.register(project_id="own")
+        with refused(DENIED, "PROJECT_DENIED"):
+            writer.update(model.id, ["project_id"], project_id="other")
+        with refused(DENIED, "PROJECT_DENIED"):
+            writer.update(model.id, ["project_id"])
+        assert root.get(model.id).project_id == "own"
+
+    def test_an_upload_is_seen_by_those_who_may_upload_there(self, people: People) -> None:
+        upload = people.a(Role.WRITER, "own").create_upload(project_id="own")
+        stranger, colleague = people.a(Role.WRITER, "other"), people.a(Role.WRITER, "own")
+        for attempt in (
+            lambda: stranger.get_upload(upload.id),
+            lambda: stranger.write_upload(upload.id, 0, b"data"),
+            lambda: stranger.complete_upload(upload.id),
+            lambda: stranger.cancel_upload(upload.id),
+        ):
+            with refused(UNKNOWN, "UPLOAD_NOT_FOUND"):
+                attempt()
+        colleague.write_upload(upload.id, 0, b"data")
+        assert colleague.complete_upload(upload.id).project_id == "own"
+
+    def test_relatives_in_other_projects_are_unknown(self, people: People, root: Client) -> None:
+        """A grandparent of another's, a parent of one's own, and children of both."""
+        secret = root.register(name="secret", project_id="other")
+        base = root.register(name="base", project_id="other", provenance={"parent_model_ids": [secret.id]})
+        own = root.register(name="own", project_id="own", provenance={"parent_model_ids": [base.id]})
+        child = root.register(name="child", project_id="own", provenance={"parent_model_ids": [own.id]})
+        root.register(name="hidden", project_id="other", provenance={"parent_model_ids": [own.id]})
+        reader = people.a(Role.READER, "own")
+        ancestors = reader.ancestors(own.id).ancestors
+        assert [(relative.id, relative.HasField("model")) for relative in ancestors] == [(base.id, False)]
+        assert [relative.id for relative in reader.descendants(own.id).descendants] == [child.id]
+        assert secret.id not in str(reader.manifest(child.id))
+
+    def test_a_cycle_through_another_project_does_not_name_what_is_in_it(self, people: People, root: Client) -> None:
+        own = root.register(name="own", project_id="own")
+        hidden = root.register(name="hidden", project_id="other", provenance={"parent_model_ids": [own.id]})
+        middle = root.register(name="middle", project_id="own", provenance={"parent_model_ids": [hidden.id]})
+        writer = people.a(Role.WRITER, "own")
+        with refused(grpc.StatusCode.INVALID_ARGUMENT, "PROVENANCE_CYCLE") as refusal:
+            writer.update(own.id, ["provenance"], provenance={"parent_model_ids": [middle.id]})
+        assert refusal.metadata["model_ids"] == f"{own.id},{middle.id},{own.id}"
+
+    def test_aliases_of_another_project_are_not_there(self, people: People, root: Client) -> None:
+        for project in ("own", "other"):
+            model = root.register(name="yolo", project_id=project)
+            root.aliases.SetAlias(alias_service_pb2.SetAliasRequest(alias="production", model_id=model.id))
+        promoter = people.a(Role.PROMOTER, "own")
+        found = promoter.aliases.ListAliases(alias_service_pb2.ListAliasesRequest()).aliases
+        assert [alias.lineage.project_id for alias in found] == ["own"]
+        lineage = {"name": "yolo", "project_id": "other"}
+        named: dict[str, Any] = {"lineage": lineage, "alias": "production"}
+        assert not promoter.aliases.ListAliases(alias_service_pb2.ListAliasesRequest(lineage=lineage)).aliases
+        for attempt in (
+            lambda: promoter.aliases.GetAlias(alias_service_pb2.GetAliasRequest(**named)),
+            lambda: promoter.aliases.GetAlias(alias_service_pb2.GetAliasRequest(**named, at_time=model.create_time)),
+            lambda: promoter.aliases.ListAliasHistory(alias_service_pb2.ListAliasHistoryRequest(**named)),
+            lambda: promoter.aliases.RollbackAlias(alias_service_pb2.RollbackAliasRequest(**named)),
+            lambda: promoter.aliases.DeleteAlias(alias_service_pb2.DeleteAliasRequest(**named)),
+        ):
+            with refused(UNKNOWN, "ALIAS_NOT_FOUND"):
+                attempt()
+
+    def test_the_log_is_that_of_one_s_own_project(self, people: People, root: Client) -> None:
+        for project in ("own", "other"):
+            root.register(project_id=project)
+        admin = people.a(Role.ADMIN, "own", name="own-admin")
+        for wanted in ("", 'project_id = "other"'):
+            events = admin.audit.ListAuditEvents(audit_service_pb2.ListAuditEventsRequest(filter=wanted)).events
+            assert {event.project_id for event in events} <= {"own"}
+        with refused(DENIED, "PROJECT_DENIED"):
+            admin.audit.VerifyAuditLog(audit_service_pb2.VerifyAuditLogRequest())
+        assert root.audit.VerifyAuditLog(audit_service_pb2.VerifyAuditLogRequest()).HasField("head")
+
+    def test_a_watch_tells_of_one_s_own_models_and_of_no_tokens(self, people: People, root: Client) -> None:
+        request = model_service_pb2.WatchModelsRequest(from_beginning=True)
+        root.register(project_id="other")
+        own = root.register(project_id="own")
+        messages = people.a(Role.READER, "own").models.WatchModels(request, timeout=60)
+        assert next(message.event.model_id for message in messages if message.HasField("event")) == own.id
+        messages.cancel()
+        everything = root.models.WatchModels(request, timeout=60)
+        first = next(message.event for message in everything if message.HasField("event"))
+        assert first.project_id == "other"
+        everything.cancel()
+
+
+class TestTokenEvents:
+    def test_making_and_revoking_a_token_is_written_down(self, people: People) -> None:
+        people.secret(Role.WRITER, "own", name="ci")
+        people.tokens.revoke("ci")
+        people.tokens.revoke("ci")
+        events = (
+            people.a(Role.ADMIN, name="root")
+            .audit.ListAuditEvents(audit_service_pb2.ListAuditEventsRequest(filter='project_id = "own"'))
+            .events
+        )
+        actions = [type(event).Action.Name(event.action) for event in events]
+        assert actions == ["ACTION_TOKEN_REVOKED", "ACTION_TOKEN_CREATED"]
+        assert dict(events[1].after)["token_name"] == "ci"

@@ -1,0 +1,352 @@
+"""JSON Web Tokens of an OpenID provider: which count, and what becomes of its keys."""
+
+import base64
+import json
+import time
+from datetime import timedelta
+from typing import Any
+
+import grpc
+import jwt
+import pytest
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+
+from registry_service.domain.access import Grant, Role
+from registry_service.domain.errors import IdentityProviderUnavailableError, InvalidCredentialsError
+from registry_service.oidc.authenticator import OidcAuthenticator
+from registry_service.oidc.provider import KeyCache, Provider
+from registry_service.services.authenticating import Tokens
+from registry_service.storage.sql.repositories import SqlDatabase
+from tests.client import Client, refused
+from tests.identity_provider import AUDIENCE, IdentityProvider
+from tests.integration.test_access import Bearer
+from tests.registry import StartRegistry
+from tests.waiting import eventually
+
+
+class Clock:
+    """Stands still unless it is told."""
+
+    def __init__(self) -> None:
+        self.now = 1_000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def authenticate(provider: IdentityProvider, clock: Clock) -> OidcAuthenticator:
+    return authenticator(provider, clock)
+
+
+def authenticator(provider: IdentityProvider, clock: Clock, **settings: Any) -> OidcAuthenticator:
+    values: dict[str, Any] = {
+        "keys": KeyCache(Provider(issuer=provider.issuer).fetch, clock),
+        "issuer": provider.issuer,
+        "audience": AUDIENCE,
+        "algorithms": ("RS256", "ES256"),
+        "leeway": timedelta(seconds=30),
+        "roles_claim": "roles",
+    }
+    return OidcAuthenticator(**(values | settings))
+
+
+def part(value: object) -> str:
+    return base64.urlsafe_b64encode(json.dumps(value).encode()).decode().rstrip("=")
+
+
+class TestTokens:
+    @pytest.mark.parametrize("key", ["rsa", "ec"])
+    def test_a_good_token_tells_who_it_is_and_what_they_may(
+        self, authenticate: OidcAuthenticator, provider: IdentityProvider, key: str
+    ) -> None:
+        identity = authenticate(provider.token(key=key))
+        assert (identity.actor, identity.grants) == ("ada", (Grant(Role.READER),))
+        assert identity.expire_time is not None
+
+    @pytest.mark.parametrize(
+        "claims",
+        [
+            {"aud": ["another", AUDIENCE]},
+            {"exp": int(time.time()) - 10},
+            {"nbf": int(time.time()) + 10},
+            {"roles": None},
+        ],
+        ids=str,
+    )
+    def test_these_count_too(
+        self, authenticate: OidcAuthenticator, provider: IdentityProvider, claims: dict[str, Any]
+    ) -> None:
+        assert authenticate(provider.token(**claims)).actor == "ada"
+
+    @pytest.mark.parametrize(
+        "claims",
+        [
+            {"exp": int(time.time()) - 60},
+            {"exp": None},
+            {"exp": "never"},
+            {"exp": 1e300},
+            {"nbf": int(time.time()) + 600},
+            {"iss": "https://evil.example.org"},
+            {"iss": None},
+            {"aud": "another"},
+            {"aud": []},
+            {"aud": AUDIENCE + "x"},
+            {"aud": None},
+            {"sub": None},
+            {"sub": ""},
+            {"sub": 7},
+            {"sub": "x" * 257},
+            {"sub": "ada\nroot"},
+            {"sub": "token:ci"},
+        ],
+        ids=str,
+    )
+    def test_what_it_says_must_be_right(
+        self, authenticate: OidcAuthenticator, provider: IdentityProvider, claims: dict[str, Any]
+    ) -> None:
+        # PyJWT would not make some of these.
+        token = provider.token()
+        header = token.split(".")[0]
+        payload = part(provider.claims(**claims))
+        signing: Any = provider.keys["rsa"]
+        signature = jwt.algorithms.RSAAlgorithm(jwt.algorithms.RSAAlgorithm.SHA256).sign(
+            f"{header}.{payload}".encode(), signing
+        )
+        forged = f"{header}.{payload}.{base64.urlsafe_b64encode(signature).decode().rstrip('=')}"
+        with pytest.raises(InvalidCredentialsError):
+            authenticate(forged)
+
+    def test_nobody_signs_with_nothing(self, authenticate: OidcAuthenticator, provider: IdentityProvider) -> None:
+        for name in ("none", "None", "NONE", "", None):
+            with pytest.raises(InvalidCredentialsError):
+                authenticate(f"{part({'alg': name, 'typ': 'JWT', 'kid': 'rsa'})}.{part(provider.claims())}.")
+
+    @pytest.mark.parametrize("shape", ["pem", "jwk"])
+    def test_nobody_signs_with_the_public_key_as_a_shared_secret(
+        self, provider: IdentityProvider, clock: Clock, shape: str
+    ) -> None:
+        public: Any = provider.keys["rsa"].public_key()
+        secret = (
+            public.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
+            if shape == "pem"
+            else json.dumps(provider.jwk("rsa")).encode()
+        )
+        signed = f"{part({'alg': 'HS256', 'typ': 'JWT', 'kid': 'rsa'})}.{part(provider.claims())}"
+        signature = jwt.algorithms.HMACAlgorithm(jwt.algorithms.HMACAlgorithm.SHA256).sign(signed.encode(), secret)
+        token = f"{signed}.{base64.urlsafe_b64encode(signature).decode().rstrip('=')}"
+        with pytest.raises(InvalidCredentialsError):
+            authenticator(provider, clock)(token)
+
+    def test_an_algorithm_that_is_not_listed_does_not_count(self, provider: IdentityProvider, clock: Clock) -> None:
+        token = provider.token(algorithm="RS512")
+        with pytest.raises(InvalidCredentialsError):
+            authenticator(provider, clock)(token)
+        assert authenticator(provider, clock, algorithms=("RS512",))(token).actor == "ada"
+
+    def test_edwards_curves_count_where_they_are_listed(self, provider: IdentityProvider, clock: Clock) -> None:
+        provider.add("ed", ed25519.Ed25519PrivateKey.generate())
+        token = provider.token(key="ed", algorithm="EdDSA")
+        assert authenticator(provider, clock, algorithms=("EdDSA",))(token).actor == "ada"
+
+    def test_a_key_of_the_same_name_of_somebody_else_does_not_count(
+        self, authenticate: OidcAuthenticator, provider: IdentityProvider
+    ) -> None:
+        authenticate(provider.token())
+        provider.add("rsa", rsa.generate_private_key(public_exponent=65537, key_size=2048))
+        with pytest.raises(InvalidCredentialsError):
+            authenticate(provider.token())
+
+    @pytest.mark.parametrize(
+        "headers",
+        [{"typ": "logout+jwt"}, {"typ": "dpop+jwt"}, {"crit": ["b64"], "b64": False}, {"crit": ["x"], "x": 1}],
+        ids=str,
+    )
+    def test_what_is_no_id_or_access_token_is_none(
+        self, authenticate: OidcAuthenticator, provider: IdentityProvider, headers: dict[str, Any]
+    ) -> None:
+        token = provider.token()
+        rest = token.split(".", 1)[1]
+        with pytest.raises(InvalidCredentialsError):
+            authenticate(f"{part({'alg': 'RS256', 'kid': 'rsa', 'typ': 'JWT'} | headers)}.{rest}")
+
+    @pytest.mark.parametrize(
+        "token",
+        [
+            "",
+            "x",
+            "..",
+            "a.b.c",
+            "a.b.c.d.e",
+            "é.é.é",
+            f"{part([])}.{part({})}.x",
+            f"{part({'alg': ['RS256']})}.{part({})}.x",
+            f"{part({'alg': 'RS256', 'kid': {'a': 1}})}.{part({})}.x",
+            f"{base64.urlsafe_b64encode(b'[' * 5000).decode()}.x.x",
+        ],
+    )
+    def test_garbage_is_refused(self, authenticate: OidcAuthenticator, token: str) -> None:
+        with pytest.raises(InvalidCredentialsError):
+            authenticate(token)
+
+    def test_a_token_without_the_name_of_a_key_counts_where_there_is_but_one(
+        self, authenticate: OidcAuthenticator, provider: IdentityProvider, clock: Clock
+    ) -> None:
+        token = provider.token(headers={"kid": None})
+        assert authenticate(token).actor == "ada"
+        provider.add("rsa2", rsa.generate_private_key(public_exponent=65537, key_size=2048))
+        with pytest.raises(InvalidCredentialsError):
+            authenticator(provider, clock)(token)
+
+
+class TestKeys:
+    def test_they_are_fetched_once_and_again_after_a_while(
+        self, authenticate: OidcAuthenticator, provider: IdentityProvider, clock: Clock
+    ) -> None:
+        for _ in range(3):
+            authenticate(provider.token())
+        assert provider.asked == 1
+        clock.now += 301
+        authenticate(provider.token())
+        eventually(lambda: provider.asked == 2, 30, "the second fetch")
+
+    def test_a_new_key_counts_at_once(
+        self, authenticate: OidcAuthenticator, provider: IdentityProvider, clock: Clock
+    ) -> None:
+        authenticate(provider.token())
+        clock.now += 11
+        provider.add("new", ec.generate_private_key(ec.SECP256R1()))
+        assert authenticate(provider.token(key="new")).actor == "ada"
+
+    def test_one_that_was_taken_back_stops_to_count(
+        self, authenticate: OidcAuthenticator, provider: IdentityProvider, clock: Clock
+    ) -> None:
+        token = provider.token()
+        authenticate(token)
+        del provider.keys["rsa"]
+        clock.now += 301
+
+        def is_refused() -> bool:
+            clock.now += 11
+            try:
+                authenticate(token)
+            except InvalidCredentialsError:
+                return True
+            return False
+
+        eventually(is_refused, 30, "the refusal")
+
+    def test_made_up_keys_do_not_make_us_ask_all_the_time(
+        self, authenticate: OidcAuthenticator, provider: IdentityProvider
+    ) -> None:
+        for number in range(20):
+            with pytest.raises(InvalidCredentialsError):
+                authenticate(provider.token(headers={"kid": f"made-up-{number}"}))
+        assert provider.asked == 1
+
+    def test_while_the_provider_is_away_the_old_ones_serve_on_for_a_day(
+        self, authenticate: OidcAuthenticator, provider: IdentityProvider, clock: Clock
+    ) -> None:
+        token = provider.token()
+        authenticate(token)
+        provider.status = 500
+        clock.now += 80_000
+        assert authenticate(token).actor == "ada"
+        clock.now += 10_000
+        with pytest.raises(IdentityProviderUnavailableError):
+            authenticate(token)
+        provider.status = 200
+        clock.now += 3
+        assert authenticate(token).actor == "ada"
+
+    @pytest.mark.parametrize(
+        ("status", "body"),
+        [
+            (404, None),
+            (302, None),
+            (200, b""),
+            (200, b"[]"),
+            (200, b"{}"),
+            (200, b'{"keys": {}}'),
+            (200, b'{"keys": []}'),
+            (200, b'{"keys": [1, null, {"kty": "oct", "k": "c2VjcmV0"}, {"kty": "RSA", "n": 5}]}'),
+            (200, b"[" * 100_000),
+            (200, b" " * 2_000_000),
+        ],
+    )
+    def test_a_provider_that_has_no_keys_is_away(
+        self, authenticate: OidcAuthenticator, provider: IdentityProvider, status: int, body: bytes | None
+    ) -> None:
+        provider.status, provider.body = status, body
+        with pytest.raises(IdentityProviderUnavailableError):
+            authenticate(provider.token())
+
+    def test_a_provider_that_calls_itself_another_is_none(
+        self, authenticate: OidcAuthenticator, provider: IdentityProvider
+    ) -> None:
+        provider.calls_itself = "https://another.example.org"
+        with pytest.raises(IdentityProviderUnavailableError):
+            authenticate(provider.token())
+
+    @pytest.mark.filterwarnings("ignore:The RSA key is:Warning")
+    def test_keys_that_are_too_short_or_private_do_not_count(self, provider: IdentityProvider, clock: Clock) -> None:
+        short = rsa.generate_private_key(public_exponent=65537, key_size=1024)
+        provider.add("short", short)
+        with pytest.raises(InvalidCredentialsError):
+            authenticator(provider, clock)(provider.token(key="short"))
+        good = provider.jwk("rsa")
+        provider.body = json.dumps({"keys": [provider.jwk("ec"), good | {"d": "AQAB"}]}).encode()
+        with pytest.raises(InvalidCredentialsError):
+            authenticator(provider, clock)(provider.token())
+        provider.body = json.dumps({"keys": [provider.jwk("ec"), good | {"use": "enc"}]}).encode()
+        with pytest.raises(InvalidCredentialsError):
+            authenticator(provider, clock)(provider.token())
+
+
+class TestServer:
+    """The whole way, and both kinds of tokens."""
+
+    def client(self, address: str, token: str) -> Client:
+        return Client(address, Bearer(("authorization", f"Bearer {token}")))
+
+    def test_calls_are_made_with_either_kind(self, start_registry: StartRegistry, provider: IdentityProvider) -> None:
+        running = start_registry(auth_mode="oidc", oidc_issuer=provider.issuer, oidc_audience=AUDIENCE)
+        address = running.client.address
+        user = self.client(address, provider.token(roles=["model-registry:p:1:writer", "model-registry:reader"]))
+        assert user.register(project_id="p:1").creator == "ada"
+        with refused(grpc.StatusCode.PERMISSION_DENIED, "PROJECT_DENIED"):
+            user.register(project_id="p:2")
+        _, secret = Tokens.on(SqlDatabase(running.engine)).create(Grant(Role.READER))
+        service = self.client(address, secret)
+        assert len(service.all()) == 1
+        with refused(grpc.StatusCode.UNAUTHENTICATED):
+            running.client.all()
+        with refused(grpc.StatusCode.PERMISSION_DENIED, "ROLE_MISSING"):
+            self.client(address, provider.token(roles=[])).all()
+        for client in (user, service):
+            client.close()
+
+    def test_a_provider_that_is_away_is_no_fault_of_the_caller(
+        self, start_registry: StartRegistry, provider: IdentityProvider
+    ) -> None:
+        running = start_registry(auth_mode="oidc", oidc_issuer=provider.issuer, oidc_audience=AUDIENCE)
+        provider.status = 503
+        client = self.client(running.client.address, provider.token())
+        with refused(grpc.StatusCode.UNAVAILABLE, "IDENTITY_PROVIDER_UNAVAILABLE"):
+            client.all()
+        client.close()
+
+    def test_in_token_mode_they_count_for_nothing(
+        self, start_registry: StartRegistry, provider: IdentityProvider
+    ) -> None:
+        running = start_registry(auth_mode="token")
+        client = self.client(running.client.address, provider.token())
+        with refused(grpc.StatusCode.UNAUTHENTICATED):
+            client.all()
+        client.close()
