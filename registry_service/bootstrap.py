@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import partial
 from typing import TypeVar
 
 from sqlalchemy import Engine
@@ -14,6 +15,7 @@ from registry_service.config import DatabaseSettings, GetiSettings, Settings
 from registry_service.domain.artifact_store import ArtifactStore
 from registry_service.domain.errors import UnavailableError
 from registry_service.geti.client import HttpGeti, Workspace
+from registry_service.observability.telemetry import ServerStates, Telemetry, TracingOptions, telemetry
 from registry_service.services.policy import Policy
 from registry_service.services.use_cases import UseCases
 from registry_service.storage.artifacts.local import LocalArtifactStore
@@ -21,6 +23,7 @@ from registry_service.storage.artifacts.s3 import connect
 from registry_service.storage.sql.engine import domain_errors, make_engine
 from registry_service.storage.sql.repositories import SqlDatabase
 from registry_service.storage.sql.schema import migrate
+from registry_service.transport.grpc.health import DEPENDENCIES
 from registry_service.transport.grpc.server import Certificate, RegistryServer, ServerOptions
 
 logger = logging.getLogger(__name__)
@@ -120,6 +123,7 @@ class Registry:
     database: SqlDatabase
     store: ArtifactStore
     use_cases: UseCases
+    telemetry: Telemetry
 
 
 @contextmanager
@@ -128,9 +132,11 @@ def open_registry(settings: Settings) -> Iterator[Registry]:
     engine = build_engine(settings, statement_timeout_seconds=settings.unary_timeout_seconds)
     with ExitStack() as stack:
         stack.callback(engine.dispose)
-        database = SqlDatabase(engine)
+        watched = stack.enter_context(telemetry(metrics=settings.metrics_port is not None, tracing=_tracing(settings)))
+        watched.trace_statements(engine)
+        database = SqlDatabase(engine, watched.committed)
         stack.callback(database.close)
-        store = build_store(settings)
+        store = watched.store(build_store(settings))
         policy = Policy(
             artifact_max_bytes=settings.artifact_max_bytes,
             metadata_max_bytes=settings.metadata_max_bytes,
@@ -143,12 +149,21 @@ def open_registry(settings: Settings) -> Iterator[Registry]:
         geti = build_geti(settings)
         if geti is not None:
             stack.enter_context(geti)
-        yield Registry(database, store, UseCases.on(database, store, policy, geti))
+        use_cases = UseCases.on(watched.database(database, engine), store, policy, watched.geti(geti))
+        yield Registry(database, store, use_cases, watched)
+
+
+def _tracing(settings: Settings) -> TracingOptions | None:
+    if not settings.is_tracing:
+        return None
+    return TracingOptions(
+        protocol=settings.otel_exporter_otlp_protocol, service_name=settings.otel_service_name or "model-registry"
+    )
 
 
 def build_server(registry: Registry, settings: Settings, *, reuse_port: bool = False) -> RegistryServer:
     """Makes the gRPC server; it does not listen yet."""
-    return RegistryServer(
+    server = RegistryServer(
         registry.use_cases,
         registry.database,
         registry.store,
@@ -165,7 +180,18 @@ def build_server(registry: Registry, settings: Settings, *, reuse_port: bool = F
             health_interval_seconds=settings.health_interval_seconds,
             gc_interval_seconds=settings.gc_interval_seconds,
         ),
+        registry.telemetry,
     )
+    registry.telemetry.server(
+        ServerStates(
+            waiting_calls=lambda: server.waiting_calls,
+            max_waiting_calls=settings.max_waiting_calls,
+            places={"stream": lambda: server.streams_in_use, "watch": lambda: server.watches_in_use},
+            max_places={"stream": settings.max_streams, "watch": settings.max_watches},
+            dependencies={name: partial(server.answered, name) for name in DEPENDENCIES},
+        )
+    )
+    return server
 
 
 def _certificate(settings: Settings) -> Certificate | None:

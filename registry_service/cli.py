@@ -2,6 +2,7 @@
 
 import json
 import os
+import tempfile
 from collections.abc import Callable
 from functools import wraps
 from pathlib import Path
@@ -24,6 +25,8 @@ from registry_service.config import (
 from registry_service.domain.errors import RegistryError
 from registry_service.embedded.envoy import envoy_command, envoy_log_level, render
 from registry_service.embedded.process import EmbeddedError
+from registry_service.observability import metrics
+from registry_service.observability.telemetry import NotInstalledError
 from registry_service.storage.sql.schema import SchemaError
 from registry_service.transport.grpc.probe import health_status
 from registry_service.transport.grpc.server import PortTakenError
@@ -41,7 +44,7 @@ def _explained(command: Callable[P, None]) -> Callable[P, None]:
             command(*args, **kwargs)
         except SettingsError as error:
             raise click.ClickException(f"settings:\n{error}") from error
-        except (EmbeddedError, PortTakenError, RegistryError, SchemaError, OSError) as error:
+        except (EmbeddedError, NotInstalledError, PortTakenError, RegistryError, SchemaError, OSError) as error:
             # An OSError is a file or folder of the settings: only start-up comes this far.
             raise click.ClickException(str(error)) from error
 
@@ -77,13 +80,15 @@ def up(data_dir: Path | None, rest_port: int | None, grpc_port: int | None) -> N
 
 @main.command()
 @click.option("--workers", type=click.IntRange(1, 64), default=1, show_default=True, help="Server processes.")
-@click.option("--worker", is_flag=True, hidden=True, help="Be one of several.")
+@click.option("--worker", type=int, hidden=True, help="Be this one of several.")
 @_explained
-def serve(workers: int, worker: bool) -> None:
+def serve(workers: int, worker: int | None) -> None:
     """Run the gRPC server against the Postgres and the S3 of the settings."""
     settings = load(Settings)
     logs.configure(settings.min_log_level)
-    if worker:
+    if worker is not None:
+        if metrics.is_shared():
+            metrics.share(worker)
         running.serve(settings, reuse_port=True)
         return
     migrate_database(settings)
@@ -109,6 +114,7 @@ def gateway(access_log: bool, print_only: bool) -> None:
         paths=routes.paths,
         openapi=routes.openapi,
         access_log=access_log,
+        admin_socket=None if settings.gateway_metrics_port is None else _admin_socket(),
     )
     if print_only:
         click.echo(config)
@@ -168,6 +174,11 @@ def config() -> None:
         for name, value in settings.model_dump(mode="json").items():
             if name not in LogSettings.model_fields or isinstance(settings, GatewaySettings):
                 click.echo(f"{name.upper()}={value if isinstance(value, str) else json.dumps(value)}")
+
+
+def _admin_socket() -> Path:
+    """Where Envoy's metrics are fetched from, for it to pass on: in a new folder that is ours alone."""
+    return Path(tempfile.mkdtemp(prefix="model-registry-gateway-")) / "admin.sock"
 
 
 def _default_data_dir() -> Path:

@@ -1,9 +1,12 @@
 """Runs servers until they are told to stop: one, several workers on one port, or everything on one machine."""
 
 import logging
+import os
 import signal
 import socket
+import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -11,11 +14,13 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from registry_service import logs
-from registry_service.bootstrap import build_server, migrate_database, open_registry
+from registry_service.bootstrap import Registry, build_server, migrate_database, open_registry
 from registry_service.config import GatewaySettings, Settings, load
 from registry_service.embedded.envoy import EnvoyGateway, render
 from registry_service.embedded.postgres import EmbeddedPostgres
 from registry_service.embedded.process import EmbeddedError, spawn
+from registry_service.observability import metrics
+from registry_service.observability.exposition import MetricsServer
 from registry_service.transport.grpc.server import PortTakenError
 from registry_service.transport.http_routes import http_routes
 
@@ -45,7 +50,7 @@ def serve(settings: Settings, *, reuse_port: bool = False) -> None:
         UnavailableError: The artifact store does not answer within STARTUP_TIMEOUT_SECONDS.
     """
     # In this order: a signal while we wait for the dependencies ends us at once.
-    with open_registry(settings) as registry, stop_event() as stopped:
+    with open_registry(settings) as registry, _exposed(registry, settings), stop_event() as stopped:
         server = build_server(registry, settings, reuse_port=reuse_port)
         try:
             server.start()
@@ -63,20 +68,54 @@ def serve_workers(settings: Settings, workers: int) -> None:
     Raises:
         PortTakenError: Somebody else listens on the port.
     """
-    with stop_event() as stopped, _reserved(settings.grpc_ip_address, settings.grpc_port):
-        command = [sys.executable, "-m", "registry_service", "serve", "--worker"]
-        children = [spawn(command, death_signal=signal.SIGTERM) for _ in range(workers)]
+    with (
+        stop_event() as stopped,
+        _reserved(settings.grpc_ip_address, settings.grpc_port),
+        _added_up(settings) as metrics_folder,
+    ):
+
+        def start(number: int) -> subprocess.Popen[bytes]:
+            command = [sys.executable, "-m", "registry_service", "serve", f"--worker={number}"]
+            env = None if metrics_folder is None else os.environ | {metrics.SHARED_FOLDER: str(metrics_folder)}
+            return spawn(command, death_signal=signal.SIGTERM, env=env)
+
+        children = [start(number) for number in range(workers)]
         try:
             while not stopped.wait(_RESTART_SECONDS):
                 for i, child in enumerate(children):
                     if child.poll() is not None:
                         logger.error("worker %d ended with %d; starting another", child.pid, child.returncode)
-                        children[i] = spawn(command, death_signal=signal.SIGTERM)
+                        if metrics_folder is not None:
+                            metrics.forget(metrics_folder, i)
+                        children[i] = start(i)
         finally:
             for child in children:
                 child.terminate()
             for child in children:
                 child.wait()
+
+
+@contextmanager
+def _exposed(registry: Registry, settings: Settings) -> Iterator[None]:
+    """Answers METRICS_PORT, unless whoever started us does so for all workers."""
+    made = registry.telemetry.metrics
+    if made is None or settings.metrics_port is None or metrics.is_shared():
+        yield
+        return
+    with MetricsServer(made.registry, settings.metrics_ip_address, settings.metrics_port):
+        yield
+
+
+@contextmanager
+def _added_up(settings: Settings) -> Iterator[Path | None]:
+    """Answers METRICS_PORT with the sums over all workers; gives the folder where these write, None without a port."""
+    if settings.metrics_port is None:
+        yield None
+        return
+    with tempfile.TemporaryDirectory(prefix="model-registry-metrics-") as folder:
+        registry = metrics.added_up(Path(folder))
+        with MetricsServer(registry, settings.metrics_ip_address, settings.metrics_port):
+            yield Path(folder)
 
 
 @contextmanager
@@ -126,7 +165,9 @@ def up(data_dir: Path, settings: dict[str, object], gateway: GatewaySettings, sa
         )
         logs.configure(server_settings.min_log_level, data_dir / "registry.log")
         migrate_database(server_settings)
-        server = build_server(stack.enter_context(open_registry(server_settings)), server_settings)
+        registry = stack.enter_context(open_registry(server_settings))
+        stack.enter_context(_exposed(registry, server_settings))
+        server = build_server(registry, server_settings)
         try:
             server.start()
         except PortTakenError as error:
@@ -141,6 +182,7 @@ def up(data_dir: Path, settings: dict[str, object], gateway: GatewaySettings, sa
             services=routes.services,
             paths=routes.paths,
             openapi=routes.openapi,
+            admin_socket=_admin_socket(gateway, data_dir),
         )
         envoy = EnvoyGateway(config, gateway, data_dir, log=data_dir / "gateway.log")
         stack.enter_context(envoy)
@@ -153,6 +195,11 @@ def up(data_dir: Path, settings: dict[str, object], gateway: GatewaySettings, sa
                     raise EmbeddedError(f"{name} ended with {code}; see the logs in {data_dir}")
         say("Stopping …")
     say("Stopped.")
+
+
+def _admin_socket(gateway: GatewaySettings, folder: Path) -> Path | None:
+    """Where Envoy's metrics are fetched from, for it to pass on; in a folder that is ours alone."""
+    return None if gateway.gateway_metrics_port is None else folder / "gateway-admin.sock"
 
 
 def _banner(data_dir: Path, settings: Settings, gateway: GatewaySettings, seconds: float) -> str:

@@ -33,7 +33,7 @@ def environment(**settings: object) -> dict[str, str]:
     inherited = {
         name: value
         for name, value in os.environ.items()
-        if not name.startswith(("PSQL_", "MINIO_", "SERVER_", "GRPC_", "MR_", "MIN_LOG", "ARTIFACT_", "GETI_"))
+        if not name.startswith(("PSQL_", "MINIO_", "SERVER_", "GRPC_", "MR_", "MIN_LOG", "ARTIFACT_", "GETI_", "OTEL_"))
     }
     return inherited | {name.upper(): str(value) for name, value in settings.items()}
 

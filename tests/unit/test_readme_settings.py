@@ -6,7 +6,15 @@ from pathlib import Path
 from pydantic import SecretStr
 from pydantic.fields import FieldInfo
 
-from registry_service.config import DatabaseSettings, GatewaySettings, GetiSettings, LogSettings, Settings, TlsSettings
+from registry_service.config import (
+    DatabaseSettings,
+    GatewaySettings,
+    GetiSettings,
+    LogSettings,
+    Settings,
+    TelemetrySettings,
+    TlsSettings,
+)
 from registry_service.domain import filter as filters
 
 README = Path(__file__).resolve().parents[2] / "README.md"
@@ -14,6 +22,7 @@ README = Path(__file__).resolve().parents[2] / "README.md"
 CLASSES: tuple[type[LogSettings], ...] = (
     LogSettings,
     TlsSettings,
+    TelemetrySettings,
     GatewaySettings,
     DatabaseSettings,
     GetiSettings,
