@@ -33,7 +33,9 @@ def environment(**settings: object) -> dict[str, str]:
     inherited = {
         name: value
         for name, value in os.environ.items()
-        if not name.startswith(("PSQL_", "MINIO_", "SERVER_", "GRPC_", "MR_", "MIN_LOG", "ARTIFACT_", "GETI_", "OTEL_"))
+        if not name.startswith(
+            ("PSQL_", "MINIO_", "SERVER_", "GRPC_", "MR_", "MIN_LOG", "ARTIFACT_", "GETI_", "OTEL_", "METRICS_")
+        )
     }
     return inherited | {name.upper(): str(value) for name, value in settings.items()}
 
@@ -174,7 +176,12 @@ def s3_settings(postgres: PostgresAddress, database: str, s3: S3Server, bucket: 
 
 
 @contextmanager
-def running_serve(folder: Path, settings: Mapping[str, object], arguments: tuple[str, ...] = ()) -> Iterator[Product]:
+def running_serve(
+    folder: Path,
+    settings: Mapping[str, object],
+    arguments: tuple[str, ...] = (),
+    gateway_settings: Mapping[str, object] | None = None,
+) -> Iterator[Product]:
     """`model-registry serve` and `model-registry gateway`, each a process of its own."""
     grpc_port, rest_port = free_port(), free_port()
     product = Product(
@@ -184,7 +191,7 @@ def running_serve(folder: Path, settings: Mapping[str, object], arguments: tuple
         Command(["serve", *arguments], environment(**settings, grpc_port=grpc_port), folder / "serve.log"),
         Command(
             ["gateway"],
-            environment(grpc_upstreams=f"127.0.0.1:{grpc_port}", server_port=rest_port),
+            environment(**(gateway_settings or {}), grpc_upstreams=f"127.0.0.1:{grpc_port}", server_port=rest_port),
             folder / "gateway.log",
         ),
     )

@@ -34,10 +34,14 @@ _GRPC_ROUTES = (
     ({"path": "/modelregistry.v1.AliasService/SetAlias"}, 3600),
     # The like, of the whole log.
     ({"path": "/modelregistry.v1.AuditService/VerifyAuditLog"}, 3600),
+    # Apart, as its calls are not traced.
+    ({"prefix": "/modelregistry.v1.SystemService/"}, _IDLE_SECONDS),
     ({"prefix": "/modelregistry.v1."}, _IDLE_SECONDS),
     ({"prefix": "/grpc.health.v1."}, _IDLE_SECONDS),
     ({"prefix": "/grpc.reflection."}, _IDLE_SECONDS),
 )
+# Routes of probes, which come by the second.
+_UNTRACED = ("/health", "/ready", "/modelregistry.v1.SystemService/", "/grpc.health.v1.")
 
 # For the answers that Envoy makes up itself: its own words would name hosts and causes.
 _LOCAL_REPLIES = (
@@ -116,7 +120,7 @@ def render(
         admin_socket=None if admin_socket is None else str(admin_socket),
         metrics=_metrics(settings),
         tracing=_tracing(settings),
-        untraced=[re.escape(path) for path in ("/health", "/ready")],
+        untraced=_UNTRACED,
         tls=_tls(settings),
         pages=_pages(folder, openapi),
     )
