@@ -48,7 +48,9 @@ class Scrape:
     def value(self, name: str, **labels: str) -> float:
         """The sum of the samples with this name (the parser adds _total to Envoy's) and these labels."""
         return sum(
-            sample.value for sample in self.samples if sample.name == name and labels.items() <= sample.labels.items()
+            sample.value
+            for sample in self.samples
+            if sample.name in {name, f"{name}_total"} and labels.items() <= sample.labels.items()
         )
 
     @property
