@@ -36,9 +36,9 @@ install-dev: .venv/.dev ## The same with what tests, linters and code generation
 
 .PHONY: lock
 lock: ## Write the lock files anew from pyproject.toml (needs uv)
-	uv pip compile --quiet --upgrade --universal --generate-hashes --extra embedded \
+	uv pip compile --quiet --upgrade --universal --generate-hashes --extra embedded --extra otel \
 		--custom-compile-command "make lock" -o requirements.lock pyproject.toml
-	uv pip compile --quiet --upgrade --universal --generate-hashes --extra embedded --group dev -c requirements.lock \
+	uv pip compile --quiet --upgrade --universal --generate-hashes --extra embedded --extra otel --group dev -c requirements.lock \
 		--custom-compile-command "make lock" -o requirements-dev.lock pyproject.toml
 	uv pip compile --quiet --upgrade --universal --generate-hashes --group bench -c requirements-dev.lock \
 		--custom-compile-command "make lock" -o requirements-bench.lock

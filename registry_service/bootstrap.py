@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -26,6 +27,7 @@ from registry_service.domain.errors import UnavailableError
 from registry_service.domain.legacy import SourceError
 from registry_service.domain.ports import Database
 from registry_service.geti.client import HttpGeti, Workspace
+from registry_service.observability.telemetry import ServerStates, Telemetry, TracingOptions, telemetry
 from registry_service.oidc.authenticator import OidcAuthenticator
 from registry_service.oidc.provider import KeyCache, Provider
 from registry_service.services.adopting import AdoptModels
@@ -43,6 +45,7 @@ from registry_service.storage.sql.legacy import SqlLegacyRegistry
 from registry_service.storage.sql.repositories import SqlDatabase
 from registry_service.storage.sql.schema import migrate
 from registry_service.transport.grpc.admission import Admission
+from registry_service.transport.grpc.health import DEPENDENCIES
 from registry_service.transport.grpc.server import RegistryServer, ServerOptions
 
 logger = logging.getLogger(__name__)
@@ -151,6 +154,7 @@ class Registry:
     database: SqlDatabase
     store: ListableArtifactStore
     use_cases: UseCases
+    telemetry: Telemetry
 
 
 @contextmanager
@@ -159,7 +163,9 @@ def open_registry(settings: Settings) -> Iterator[Registry]:
     engine = build_engine(settings, statement_timeout_seconds=settings.unary_timeout_seconds)
     with ExitStack() as stack:
         stack.callback(engine.dispose)
-        database = SqlDatabase(engine)
+        watched = stack.enter_context(telemetry(metrics=settings.metrics_port is not None, tracing=_tracing(settings)))
+        watched.trace_statements(engine)
+        database = SqlDatabase(engine, watched.committed)
         stack.callback(database.close)
         store = build_store(settings)
         policy = Policy(
@@ -174,7 +180,16 @@ def open_registry(settings: Settings) -> Iterator[Registry]:
         geti = build_geti(settings)
         if geti is not None:
             stack.enter_context(geti)
-        yield Registry(database, store, UseCases.on(database, store, policy, geti))
+        use_cases = UseCases.on(watched.database(database, engine), watched.store(store), policy, watched.geti(geti))
+        yield Registry(database, store, use_cases, watched)
+
+
+def _tracing(settings: Settings) -> TracingOptions | None:
+    if not settings.is_tracing:
+        return None
+    return TracingOptions(
+        protocol=settings.otel_exporter_otlp_protocol, service_name=settings.otel_service_name or "model-registry"
+    )
 
 
 @contextmanager
@@ -287,7 +302,7 @@ def build_verification(registry: Registry) -> VerifyRegistry:
 def build_server(registry: Registry, settings: Settings, *, reuse_port: bool = False) -> RegistryServer:
     """Makes the gRPC server; it does not listen yet."""
     warn_if_open(settings, settings.grpc_ip_address)
-    return RegistryServer(
+    server = RegistryServer(
         registry.use_cases,
         registry.database,
         registry.store,
@@ -305,8 +320,19 @@ def build_server(registry: Registry, settings: Settings, *, reuse_port: bool = F
             health_interval_seconds=settings.health_interval_seconds,
             gc_interval_seconds=settings.gc_interval_seconds,
         ),
-        build_admission(registry.database, settings),
+        admission=build_admission(registry.database, settings),
+        observer=registry.telemetry,
     )
+    registry.telemetry.server(
+        ServerStates(
+            waiting_calls=lambda: server.waiting_calls,
+            max_waiting_calls=settings.max_waiting_calls,
+            places={"stream": lambda: server.streams_in_use, "watch": lambda: server.watches_in_use},
+            max_places={"stream": settings.max_streams, "watch": settings.max_watches},
+            dependencies={name: partial(server.answered, name) for name in DEPENDENCIES},
+        )
+    )
+    return server
 
 
 def warn_if_open(settings: AuthSettings, address: str) -> None:

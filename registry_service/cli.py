@@ -42,6 +42,8 @@ from registry_service.domain.legacy import SourceError
 from registry_service.domain.models import utc_now
 from registry_service.domain.tokens import Token, expiry
 from registry_service.embedded.process import EmbeddedError
+from registry_service.observability import metrics
+from registry_service.observability.telemetry import NotInstalledError
 from registry_service.services.adopting import Outcome
 from registry_service.services.backing_up import CopyReport
 from registry_service.services.verifying import Finding
@@ -69,6 +71,7 @@ def _explained(command: Callable[P, None]) -> Callable[P, None]:
         except (
             CertificateError,
             EmbeddedError,
+            NotInstalledError,
             PortTakenError,
             RegistryError,
             SchemaError,
@@ -117,13 +120,15 @@ def up(data_dir: Path | None, rest_port: int | None, grpc_port: int | None) -> N
 
 @main.command()
 @click.option("--workers", type=click.IntRange(1, 64), default=1, show_default=True, help="Server processes.")
-@click.option("--worker", is_flag=True, hidden=True, help="Be one of several.")
+@click.option("--worker", type=int, hidden=True, help="Be this one of several.")
 @_explained
-def serve(workers: int, worker: bool) -> None:
+def serve(workers: int, worker: int | None) -> None:
     """Run the gRPC server against the Postgres and the S3 of the settings."""
     settings = load(Settings)
     logs.configure(settings.min_log_level)
-    if worker:
+    if worker is not None:
+        if metrics.is_shared():
+            metrics.share(worker)
         running.serve(settings, reuse_port=True)
         return
     migrate_database(settings)

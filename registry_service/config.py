@@ -61,6 +61,76 @@ class LogSettings(BaseSettings):
         return value.upper() if isinstance(value, str) else value
 
 
+class TelemetrySettings(LogSettings):
+    """What else the servers tell of their doings. OpenTelemetry's SDK reads further OTEL_* variables by itself."""
+
+    metrics_ip_address: str = Field(
+        "127.0.0.1", description="Address that METRICS_PORT and GATEWAY_METRICS_PORT are on."
+    )
+    otel_exporter_otlp_endpoint: str | None = Field(
+        None, description="URL of an OpenTelemetry collector; set, calls are traced."
+    )
+    otel_exporter_otlp_traces_endpoint: str | None = Field(
+        None, description="The same for traces alone, path included; goes before the other."
+    )
+    otel_exporter_otlp_protocol: Literal["http/protobuf", "grpc"] = Field(
+        "http/protobuf", description="How the collector is talked to: http/protobuf or grpc."
+    )
+    otel_exporter_otlp_headers: SecretStr = Field(
+        SecretStr(""), description="Headers for the collector, as name=value, separated by commas."
+    )
+    otel_exporter_otlp_certificate: FilePath | None = Field(
+        None, description="File of the CA that an https collector's certificate is checked with, PEM."
+    )
+    otel_service_name: str | None = Field(
+        None, description="Name in traces; without it model-registry, and model-registry-gateway."
+    )
+    otel_traces_exporter: Literal["otlp", "none"] = Field("otlp", description="`none` switches tracing off.")
+    otel_traces_sampler: Literal[
+        "always_on",
+        "always_off",
+        "traceidratio",
+        "parentbased_always_on",
+        "parentbased_always_off",
+        "parentbased_traceidratio",
+    ] = Field("parentbased_always_on", description="Which calls are traced.")
+    otel_traces_sampler_arg: Annotated[float, Field(ge=0, le=1)] = Field(
+        1.0, description="Fraction of them, for the two samplers by ratio."
+    )
+    otel_sdk_disabled: bool = Field(False, description="Switches tracing off, too.")
+
+    @field_validator(
+        "otel_exporter_otlp_endpoint",
+        "otel_exporter_otlp_traces_endpoint",
+        "otel_exporter_otlp_protocol",
+        "otel_exporter_otlp_certificate",
+        "otel_service_name",
+        "otel_traces_exporter",
+        "otel_traces_sampler",
+        "otel_traces_sampler_arg",
+        "otel_sdk_disabled",
+        mode="before",
+    )
+    @classmethod
+    def _empty_is_unset(cls, value: object, info: ValidationInfo) -> object:
+        return cls.model_fields[str(info.field_name)].default if value == "" else value
+
+    @field_validator("otel_exporter_otlp_endpoint", "otel_exporter_otlp_traces_endpoint")
+    @classmethod
+    def _is_collector(cls, value: str | None) -> str | None:
+        if value is not None and not (
+            re.fullmatch(r"https?://[^\s/?#@\\]+(/[^\s?#@\\]*)?", value) and _has_possible_port(value)
+        ):
+            raise ValueError("is not a URL such as http://collector:4318")
+        return value
+
+    @property
+    def is_tracing(self) -> bool:
+        """Whether calls are traced."""
+        is_told_where = self.otel_exporter_otlp_endpoint or self.otel_exporter_otlp_traces_endpoint
+        return bool(is_told_where) and not self.otel_sdk_disabled and self.otel_traces_exporter != "none"
+
+
 class TlsSettings(LogSettings):
     """TLS towards clients, for REST and gRPC alike."""
 
@@ -109,7 +179,7 @@ class ShutdownSettings(LogSettings):
     shutdown_grace_seconds: Seconds = Field(20, description="How long calls may finish after SIGTERM.")
 
 
-class GatewaySettings(TlsSettings, ShutdownSettings):
+class GatewaySettings(TelemetrySettings, TlsSettings, ShutdownSettings):
     """Settings of `model-registry gateway`: Envoy."""
 
     server_ip_address: str = Field("127.0.0.1", description="Address that the REST gateway listens on.")
@@ -118,6 +188,9 @@ class GatewaySettings(TlsSettings, ShutdownSettings):
         ("127.0.0.1:50051",), description="gRPC servers behind the gateway, as host:port, separated by commas."
     )
     gateway_concurrency: Positive = Field(2, description="Worker threads of Envoy.")
+    gateway_metrics_port: Port | None = Field(
+        None, description="Port of Envoy's metrics, at /metrics; none without it."
+    )
 
     @field_validator("grpc_upstreams", mode="before")
     @classmethod
@@ -315,7 +388,7 @@ class AuthSettings(LogSettings):
         return self
 
 
-class Settings(ListenSettings, ShutdownSettings, DatabaseSettings, GetiSettings, AuthSettings):
+class Settings(TelemetrySettings, ListenSettings, ShutdownSettings, DatabaseSettings, GetiSettings, AuthSettings):
     """Settings of `model-registry serve`, the gRPC server."""
 
     artifact_store: Literal["s3", "local"] = Field("s3", description="Where artifacts are kept.")
@@ -352,6 +425,7 @@ class Settings(ListenSettings, ShutdownSettings, DatabaseSettings, GetiSettings,
         300, description="How long bytes without a model are spared after the last sign of life of their writer."
     )
     gc_interval_seconds: Seconds = Field(60, description="Time between two sweeps of what is left over.")
+    metrics_port: Port | None = Field(None, description="Port of the server's metrics, at /metrics; none without it.")
     health_interval_seconds: Seconds = Field(1, description="Time between two looks at Postgres and the store.")
 
     @field_validator("minio_hostname")

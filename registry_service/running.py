@@ -1,9 +1,12 @@
 """Runs servers until they are told to stop: one, several workers on one port, or everything on one machine."""
 
 import logging
+import os
 import signal
 import socket
+import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -12,11 +15,20 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from registry_service import logs
-from registry_service.bootstrap import build_server, migrate_database, open_registry, open_tokens, warn_if_open
+from registry_service.bootstrap import (
+    Registry,
+    build_server,
+    migrate_database,
+    open_registry,
+    open_tokens,
+    warn_if_open,
+)
 from registry_service.config import DatabaseSettings, GatewaySettings, Settings, load
 from registry_service.embedded.envoy import EnvoyGateway, render
 from registry_service.embedded.postgres import EmbeddedPostgres, PostgresAddress, running_or_started
 from registry_service.embedded.process import EmbeddedError, spawn
+from registry_service.observability import metrics
+from registry_service.observability.exposition import MetricsServer
 from registry_service.services.authenticating import Tokens
 from registry_service.transport.grpc.server import PortTakenError
 from registry_service.transport.http_routes import http_routes
@@ -47,7 +59,7 @@ def serve(settings: Settings, *, reuse_port: bool = False) -> None:
         UnavailableError: The artifact store does not answer within STARTUP_TIMEOUT_SECONDS.
     """
     # In this order: a signal while we wait for the dependencies ends us at once.
-    with open_registry(settings) as registry, stop_event() as stopped:
+    with open_registry(settings) as registry, _exposed(registry, settings), stop_event() as stopped:
         server = build_server(registry, settings, reuse_port=reuse_port)
         try:
             server.start()
@@ -65,15 +77,26 @@ def serve_workers(settings: Settings, workers: int) -> None:
     Raises:
         PortTakenError: Somebody else listens on the port.
     """
-    with stop_event() as stopped, _reserved(settings.grpc_ip_address, settings.grpc_port):
-        command = [sys.executable, "-m", "registry_service", "serve", "--worker"]
-        children = [spawn(command, death_signal=signal.SIGTERM) for _ in range(workers)]
+    with (
+        stop_event() as stopped,
+        _reserved(settings.grpc_ip_address, settings.grpc_port),
+        _added_up(settings) as metrics_folder,
+    ):
+
+        def start(number: int) -> subprocess.Popen[bytes]:
+            command = [sys.executable, "-m", "registry_service", "serve", f"--worker={number}"]
+            env = None if metrics_folder is None else os.environ | {metrics.SHARED_FOLDER: str(metrics_folder)}
+            return spawn(command, death_signal=signal.SIGTERM, env=env)
+
+        children = [start(number) for number in range(workers)]
         try:
             while not stopped.wait(_RESTART_SECONDS):
                 for i, child in enumerate(children):
                     if child.poll() is not None:
                         logger.error("worker %d ended with %d; starting another", child.pid, child.returncode)
-                        children[i] = spawn(command, death_signal=signal.SIGTERM)
+                        if metrics_folder is not None:
+                            metrics.forget(metrics_folder, i)
+                        children[i] = start(i)
         finally:
             for child in children:
                 child.terminate()
@@ -170,6 +193,29 @@ def _embedded_settings(data_dir: Path, place: PostgresAddress, **settings: objec
 
 
 @contextmanager
+def _exposed(registry: Registry, settings: Settings) -> Iterator[None]:
+    """Answers METRICS_PORT, unless whoever started us does so for all workers."""
+    made = registry.telemetry.metrics
+    if made is None or settings.metrics_port is None or metrics.is_shared():
+        yield
+        return
+    with MetricsServer(made.registry, settings.metrics_ip_address, settings.metrics_port):
+        yield
+
+
+@contextmanager
+def _added_up(settings: Settings) -> Iterator[Path | None]:
+    """Answers METRICS_PORT with the sums over all workers; gives the folder where these write, None without a port."""
+    if settings.metrics_port is None:
+        yield None
+        return
+    with tempfile.TemporaryDirectory(prefix="model-registry-metrics-") as folder:
+        registry = metrics.added_up(Path(folder))
+        with MetricsServer(registry, settings.metrics_ip_address, settings.metrics_port):
+            yield Path(folder)
+
+
+@contextmanager
 def _reserved(address: str, port: int) -> Iterator[None]:
     """Keeps others off a port that our workers share: without it theirs would get a part of our connections."""
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
@@ -235,7 +281,9 @@ def up(data_dir: Path, settings: dict[str, object], gateway: GatewaySettings, sa
         logs.configure(server_settings.min_log_level, data_dir / "registry.log")
         warn_if_open(server_settings, gateway.server_ip_address)
         migrate_database(server_settings)
-        server = build_server(stack.enter_context(open_registry(server_settings)), server_settings)
+        registry = stack.enter_context(open_registry(server_settings))
+        stack.enter_context(_exposed(registry, server_settings))
+        server = build_server(registry, server_settings)
         try:
             server.start()
         except PortTakenError as error:

@@ -46,6 +46,9 @@ def environment(**settings: object) -> dict[str, str]:
                 "AUTH_",
                 "OIDC_",
                 "SOURCE_",
+                "OTEL_",
+                "METRICS_",
+                "GATEWAY_",
             )
         )
     }

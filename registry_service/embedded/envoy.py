@@ -14,7 +14,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Self
+from urllib.parse import unquote, urlsplit
 
+import certifi
 import jinja2
 
 from registry_service.config import CIPHER_SUITES, GatewaySettings
@@ -39,10 +41,14 @@ _GRPC_ROUTES = (
     ({"path": "/modelregistry.v1.AliasService/SetAlias"}, 3600),
     # The like, of the whole log.
     ({"path": "/modelregistry.v1.AuditService/VerifyAuditLog"}, 3600),
+    # Apart, as its calls are not traced.
+    ({"prefix": "/modelregistry.v1.SystemService/"}, _IDLE_SECONDS),
     ({"prefix": "/modelregistry.v1."}, _IDLE_SECONDS),
     ({"prefix": "/grpc.health.v1."}, _IDLE_SECONDS),
     ({"prefix": "/grpc.reflection."}, _IDLE_SECONDS),
 )
+# Routes of probes, which come by the second.
+_UNTRACED = ("/health", "/ready", "/modelregistry.v1.SystemService/", "/grpc.health.v1.")
 
 # For the answers that Envoy makes up itself: its own words would name hosts and causes.
 _LOCAL_REPLIES = (
@@ -95,12 +101,9 @@ def render(
         secrets_dir: Where `Secrets` will be, for certificates that are renewed; None has Envoy read them once.
 
     Raises:
-        EmbeddedError: SERVER_IP_ADDRESS is no IP address.
+        EmbeddedError: SERVER_IP_ADDRESS or METRICS_IP_ADDRESS is no IP address.
     """
-    try:
-        address = ipaddress.ip_address(settings.server_ip_address.strip("[]"))
-    except ValueError:
-        raise EmbeddedError(f"SERVER_IP_ADDRESS: {settings.server_ip_address!r} is not an IP address") from None
+    address = _ip_address("SERVER_IP_ADDRESS", settings.server_ip_address)
     upstreams = [_host_and_port(upstream) for upstream in settings.grpc_upstreams]
     folder = gateway_dir()
     environment = jinja2.Environment(
@@ -111,7 +114,7 @@ def render(
         lstrip_blocks=True,
     )
     return environment.get_template("envoy.yaml.j2").render(
-        address=str(address),
+        address=address,
         port=settings.server_port,
         upstreams=upstreams,
         upstreams_are_addresses=all(_is_address(host) for host, _ in upstreams),
@@ -124,9 +127,69 @@ def render(
         lua=_lua_set("path_variables", path_variables) + (folder / "headers.lua").read_text(encoding="utf-8"),
         access_log=access_log,
         admin_socket=None if admin_socket is None else str(admin_socket),
+        metrics=_metrics(settings),
+        tracing=_tracing(settings),
+        untraced=_UNTRACED,
         tls=_tls(settings, secrets_dir),
         pages=_pages(folder, openapi),
     )
+
+
+def _ip_address(name: str, value: str) -> str:
+    try:
+        return str(ipaddress.ip_address(value.strip("[]")))
+    except ValueError:
+        raise EmbeddedError(f"{name}: {value!r} is not an IP address") from None
+
+
+def _metrics(settings: GatewaySettings) -> dict[str, object] | None:
+    """Where Envoy's metrics are to be had; None for nowhere."""
+    if settings.gateway_metrics_port is None:
+        return None
+    return {
+        "address": _ip_address("METRICS_IP_ADDRESS", settings.metrics_ip_address),
+        "port": settings.gateway_metrics_port,
+    }
+
+
+def _tracing(settings: GatewaySettings) -> dict[str, object] | None:
+    """What the template needs for traces, as the OTEL_* variables say it; None without traces."""
+    if not settings.is_tracing:
+        return None
+    is_grpc = settings.otel_exporter_otlp_protocol == "grpc"
+    url = settings.otel_exporter_otlp_traces_endpoint
+    if url is None:
+        url = (settings.otel_exporter_otlp_endpoint or "").rstrip("/") + ("" if is_grpc else "/v1/traces")
+    parts = urlsplit(url)
+    is_tls = parts.scheme == "https"
+    sampler = settings.otel_traces_sampler
+    fraction = {"ratio": settings.otel_traces_sampler_arg, "_off": 0}
+    percent = 100 * next((value for end, value in fraction.items() if sampler.endswith(end)), 1)
+    certificate = settings.otel_exporter_otlp_certificate
+    items = [item.partition("=") for item in settings.otel_exporter_otlp_headers.get_secret_value().split(",")]
+    return {
+        "grpc": is_grpc,
+        "url": url,
+        "host": parts.hostname,
+        "host_is_address": _is_address(parts.hostname or ""),
+        "port": parts.port or (443 if is_tls else 80),
+        "authority": parts.netloc,
+        "ca": None if not is_tls else str(certificate.resolve()) if certificate else certifi.where(),
+        "headers": [(unquote(name).strip(), unquote(value).strip()) for name, _, value in items if name.strip()],
+        "service_name": settings.otel_service_name or "model-registry-gateway",
+        "percent": percent,
+        # By itself, Envoy does as the caller's trace does, and takes its percentage of the others.
+        "sampler": None if sampler.startswith("parentbased_") else _sampler(percent),
+    }
+
+
+def _sampler(percent: float) -> dict[str, object]:
+    """One that does not ask what the caller's trace does."""
+    prefix = "type.googleapis.com/envoy.extensions.tracers.opentelemetry.samplers.v3"
+    if percent == 100:
+        return {"@type": f"{prefix}.AlwaysOnSamplerConfig"}
+    fraction = {"numerator": round(percent * 10_000), "denominator": "MILLION"}
+    return {"@type": f"{prefix}.TraceIdRatioBasedSamplerConfig", "sampling_percentage": fraction}
 
 
 def _lua_set(name: str, members: Sequence[str]) -> str:

@@ -15,6 +15,7 @@ from registry_service.config import (
     Settings,
     ShutdownSettings,
     SourceSettings,
+    TelemetrySettings,
     TlsSettings,
 )
 from registry_service.domain import filter as filters
@@ -25,6 +26,7 @@ CLASSES: tuple[type[LogSettings], ...] = (
     LogSettings,
     TlsSettings,
     ShutdownSettings,
+    TelemetrySettings,
     GatewaySettings,
     DatabaseSettings,
     GetiSettings,

@@ -49,12 +49,19 @@ _HASHED: ColumnElement[str] = sql_cast(
     Text,
 )
 
+# What the trigger adds comes back.
+_INSERT = (
+    insert(_events).inline().returning(_events.c.sequence, _events.c.time, _events.c.previous_hash, _events.c.hash)
+)
+
 
 @dataclass(frozen=True, slots=True)
 class SqlEventLog:
     """`domain.events.EventLog`."""
 
     connection: Connection
+    written: list[Event] = field(default_factory=list)
+    """Events that will be in the log once the transaction is committed."""
     _recorded: list[dict[str, object]] = field(default_factory=list)
 
     def record(self, change: Change) -> None:
@@ -83,7 +90,8 @@ class SqlEventLog:
         who waits for nothing else from here on cannot be part of a deadlock.
         """
         for values in self._recorded:
-            self.connection.execute(insert(_events).inline(), values)
+            row = self.connection.execute(_INSERT, values).mappings().one()
+            self.written.append(rows.event({**values, **row}))
         self._recorded.clear()
 
     def head(self) -> LogHead:

@@ -50,7 +50,7 @@ from registry_service.domain.errors import (
     UploadNotFoundError,
     WriterDisplacedError,
 )
-from registry_service.domain.events import Action, Change
+from registry_service.domain.events import Action, Change, Event
 from registry_service.domain.family import MAX_ANCESTRY_LINKS, Link, cycle_through
 from registry_service.domain.listing import SORTABLE_FIELDS, ListQuery, Page, SortValue
 from registry_service.domain.models import Lineage, Model, ModelFields, ModelSpec, is_same
@@ -74,8 +74,10 @@ _parts = cast("Table", tables.upload_parts)
 class SqlDatabase:
     """`domain.ports.Database` on a pool of connections."""
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Engine, committed: Callable[[Event], None] | None = None) -> None:
+        """Takes the pool, and who is told of every event once it is committed."""
         self._engine = engine
+        self._committed = committed
         self._writing = transactional(engine)
         self._signal = ChangeSignal(engine)
 
@@ -86,6 +88,9 @@ class SqlDatabase:
             transaction = SqlTransaction(connection)
             yield transaction
             transaction.events.write()
+        if self._committed is not None:
+            for event in transaction.events.written:
+                self._committed(event)
 
     @contextmanager
     def reading(self) -> Iterator[Transaction]:

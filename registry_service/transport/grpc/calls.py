@@ -5,11 +5,11 @@ import re
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 import grpc
 from google.api import httpbody_pb2
@@ -85,11 +85,31 @@ Refusal = Callable[[RegistryError, grpc.ServicerContext], Any]
 """Makes the message that a call is refused with, for services whose errors are answers."""
 
 
+class MethodObserver(Protocol):
+    """Is told of the calls of one method, by many threads. Never raises."""
+
+    received: Callable[[int], None]
+    """Is told the size of each message that came, in bytes."""
+    sent: Callable[[int], None]
+    """Is told the size of each message that was sent, in bytes."""
+
+    def begin(self, metadata: Callable[[], Iterable[tuple[str, str | bytes]]]) -> Callable[[str, float], None]:
+        """Is told of a call that begins; what it returns is told its status, by name, and seconds when it has ended."""
+
+
+class CallObserver(Protocol):
+    """Looks on at all calls."""
+
+    def method(self, name: str) -> MethodObserver | None:
+        """Returns who looks on at a method (`/package.Service/Method`) that is served; None for nobody."""
+
+
 @dataclass(slots=True)
 class _Call:
     method: str
     request_id: str
     context: grpc.ServicerContext
+    observer: MethodObserver | None = None
     started: float = field(default_factory=time.monotonic)
     waiting_since: float | None = None
     """Since when it waits for its client, None while it works."""
@@ -160,6 +180,11 @@ class StreamLimit:
             with self._lock:
                 del self._by_id[id(call)]
                 self._lock.notify()
+
+    @property
+    def in_use(self) -> int:
+        """Places that are taken."""
+        return len(self._by_id)
 
     def hold(self) -> AbstractContextManager[None]:
         """Holds one of the places for the call at hand, which began without one."""
@@ -241,11 +266,15 @@ class CallInterceptor(grpc.ServerInterceptor):
         watches: StreamLimit | None = None,
         admission: Admission | None = None,
         refusals: Mapping[str, Refusal] | None = None,
+        observer: CallObserver | None = None,
     ) -> None:
         self._streams = streams
         self._watches = watches or streams
         self._admission = admission
         self._refusals = refusals or {}
+        self._observer = observer
+        # By method: what was served, and what it became.
+        self._wrapped: dict[str, tuple[grpc.RpcMethodHandler[Any, Any], grpc.RpcMethodHandler[Any, Any]]] = {}
 
     def intercept_service(
         self,
@@ -257,6 +286,13 @@ class CallInterceptor(grpc.ServerInterceptor):
         method = handler_call_details.method
         if handler is None or method.startswith("/grpc.health."):
             return handler
+        # Asked for every call, with the same handler each time.
+        known = self._wrapped.get(method)
+        if known is None or known[0] is not handler:
+            known = self._wrapped[method] = handler, self._wrap(method, handler)
+        return known[1]
+
+    def _wrap(self, method: str, handler: "grpc.RpcMethodHandler[Any, Any]") -> "grpc.RpcMethodHandler[Any, Any]":
         streaming = handler.request_streaming or handler.response_streaming
         long = (streaming and method not in _BRIEF_STREAMS) or method in _LONG_UNARY
         kinds: dict[tuple[bool, bool], tuple[str, Any]] = {
@@ -273,16 +309,20 @@ class CallInterceptor(grpc.ServerInterceptor):
         deserializer = handler.request_deserializer
         if method in _CHUNKS_IN and deserializer is not None:
             deserializer = ChunkDeserializer(deserializer, _CHUNKS_IN[method])
+        observer = None if self._observer is None else self._observer.method(method)
+        if observer is not None:
+            serializer = _told_size_after(serializer, observer.sent)
+            deserializer = _told_size_before(deserializer, observer.received)
 
         def run(request: Any, context: grpc.ServicerContext) -> Any:
-            call = _Call(method, _request_id(context), context, admission=self._admission)
+            call = _Call(method, _request_id(context), context, admission=self._admission, observer=observer)
             with self._surroundings(call, long=long) as refusal:
                 if refusal is not None:
                     return refusal
                 return behaviour(_marked(call, request) if handler.request_streaming else request, context)
 
         def stream(request: Any, context: grpc.ServicerContext) -> Iterator[Any]:
-            call = _Call(method, _request_id(context), context, admission=self._admission)
+            call = _Call(method, _request_id(context), context, admission=self._admission, observer=observer)
             sent = False
             with self._surroundings(call, long=long) as refusal:
                 respond = behaviour if refusal is None else lambda *_: (refusal,)
@@ -311,6 +351,7 @@ class CallInterceptor(grpc.ServerInterceptor):
         _current_call.set(call)
         context = call.context
         code = grpc.StatusCode.OK
+        ended = None if call.observer is None else call.observer.begin(context.invocation_metadata)
         try:
             context.set_trailing_metadata((("x-request-id", call.request_id),))
             refuse = self._refusals.get(call.method.split("/")[1])
@@ -344,17 +385,21 @@ class CallInterceptor(grpc.ServerInterceptor):
             context.abort_with_status(status)
             raise AssertionError("unreachable") from error
         finally:
+            seconds = time.monotonic() - call.started
             if call.method not in _QUIET or code is not grpc.StatusCode.OK:
                 logger.info(
                     "call",
                     extra={
+                        "log": "access",
                         "method": call.method,
                         "code": code.name,
-                        "duration_ms": round((time.monotonic() - call.started) * 1000, 3),
+                        "duration_ms": round(seconds * 1000, 3),
                         "peer": context.peer(),
                         "actor": call.actor,
                     },
                 )
+            if ended is not None:
+                ended(code.name, seconds)
             # A generator may be closed in another context than the one it began in.
             with suppress(ValueError):
                 logs.request_id.reset(token)
@@ -388,6 +433,25 @@ def _admitted(call: _Call, *, answers: bool) -> RegistryError | None:
     current_caller.set(caller)
     call.actor = caller.actor
     return None
+
+
+def _told_size_after(serializer: Callable[[Any], bytes] | None, tell: Callable[[int], None]) -> Callable[[Any], bytes]:
+    def serialize(message: Any) -> bytes:
+        data: bytes = message if serializer is None else serializer(message)
+        tell(len(data))
+        return data
+
+    return serialize
+
+
+def _told_size_before(
+    deserializer: Callable[[bytes], Any] | None, tell: Callable[[int], None]
+) -> Callable[[bytes], Any]:
+    def deserialize(data: bytes) -> Any:
+        tell(len(data))
+        return data if deserializer is None else deserializer(data)
+
+    return deserialize
 
 
 def _marked(call: _Call, requests: Iterator[Any]) -> Iterator[Any]:

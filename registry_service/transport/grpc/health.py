@@ -2,7 +2,7 @@
 
 import logging
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from grpc_health.v1 import health
 from grpc_health.v1.health_pb2 import HealthCheckResponse
@@ -12,6 +12,9 @@ from registry_service.domain.errors import RegistryError, UnavailableError
 from registry_service.domain.ports import Database
 
 logger = logging.getLogger(__name__)
+
+DEPENDENCIES = ("postgres", "artifact_store")
+"""In the order in which they are asked."""
 
 _PATIENCE_SECONDS = 10
 """The checks have timeouts of their own, but a Postgres that takes a query and says nothing is waited for longer."""
@@ -31,6 +34,8 @@ class HealthMonitor:
         self._interval = interval_seconds
         self._stopped = threading.Event()
         self._error: RegistryError | None = UnavailableError("The server is starting.")
+        self._asked = DEPENDENCIES[0]
+        self._answered = dict.fromkeys(DEPENDENCIES, False)
         self._publish(serving=False)
         self._thread = threading.Thread(target=self._run, name="health", daemon=True)
 
@@ -38,6 +43,10 @@ class HealthMonitor:
     def error(self) -> RegistryError | None:
         """What is away, None while everything answers."""
         return self._error
+
+    def answered(self, dependency: str) -> bool:
+        """Whether one of DEPENDENCIES answered when it was last asked."""
+        return self._answered[dependency]
 
     def start(self) -> None:
         """Checks once, then in the background."""
@@ -62,23 +71,33 @@ class HealthMonitor:
         check.start()
         check.join(_PATIENCE_SECONDS)
         if check.is_alive():
+            self._answered[self._asked] = False
             self._conclude(UnavailableError("A dependency does not answer."))
         while check.is_alive() and not self._stopped.is_set():
             check.join(self._interval)
 
     def _check(self) -> None:
         error: RegistryError | None = None
-        for check in (self._database.check, self._store.check):
-            try:
-                check()
-            except RegistryError as found:
+        for dependency, check in zip(DEPENDENCIES, (self._database.check, self._store.check), strict=True):
+            self._asked = dependency
+            found = self._ask(check)
+            self._answered[dependency] = found is None
+            if error is None and found is not None:
                 error = found
-                break
-            except Exception:
-                logger.exception("a health check failed in an unexpected way")
-                error = UnavailableError("A dependency does not answer.")
-                break
-        self._conclude(error)
+                # Before the other is asked, which may take its time.
+                self._conclude(error)
+        if error is None:
+            self._conclude(None)
+
+    def _ask(self, check: Callable[[], None]) -> RegistryError | None:
+        try:
+            check()
+        except RegistryError as error:
+            return error
+        except Exception:
+            logger.exception("a health check failed in an unexpected way")
+            return UnavailableError("A dependency does not answer.")
+        return None
 
     def _conclude(self, error: RegistryError | None) -> None:
         if self._stopped.is_set():

@@ -5,6 +5,7 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import grpc
 from grpc_health.v1 import health, health_pb2_grpc
@@ -37,7 +38,7 @@ from registry_service.transport.grpc.admission import Admission
 from registry_service.transport.grpc.alias_servicer import AliasServicer
 from registry_service.transport.grpc.artifact_servicer import ArtifactServicer
 from registry_service.transport.grpc.audit_servicer import AuditServicer
-from registry_service.transport.grpc.calls import CallInterceptor, Drain, StreamLimit
+from registry_service.transport.grpc.calls import CallInterceptor, CallObserver, Drain, StreamLimit
 from registry_service.transport.grpc.credentials import server_credentials
 from registry_service.transport.grpc.documented_rest_servicer import DocumentedRestServicer, refused
 from registry_service.transport.grpc.health import HealthMonitor
@@ -92,6 +93,16 @@ class ServerOptions:
     gc_interval_seconds: float
 
 
+class ServerObserver(CallObserver, Protocol):
+    """Is told of a server's doings. Never raises."""
+
+    def swept(self, *, uploads: int, objects: int, failed: int) -> None:
+        """Is told of a sweep, and how much it removed, or could not remove."""
+
+    def sweep_failed(self) -> None:
+        """Is told of a sweep that failed as a whole."""
+
+
 class PortTakenError(Exception):
     """The address cannot be listened on; the message names it."""
 
@@ -105,9 +116,12 @@ class RegistryServer:
         database: Database,
         store: ArtifactStore,
         options: ServerOptions,
+        *,
         admission: Admission | None = None,
+        observer: ServerObserver | None = None,
     ) -> None:
         self._use_cases = use_cases
+        self._observer = observer
         self._options = options
         self._streams = StreamLimit(most=options.max_streams, idle_seconds=options.stream_idle_seconds)
         self._watches = StreamLimit(most=options.max_watches, idle_seconds=options.stream_idle_seconds)
@@ -119,7 +133,7 @@ class RegistryServer:
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="call")
         self._server = grpc.server(
             self._pool,
-            interceptors=[CallInterceptor(self._streams, self._watches, admission, _REFUSALS)],
+            interceptors=[CallInterceptor(self._streams, self._watches, admission, _REFUSALS, observer)],
             maximum_concurrent_rpcs=threads + options.max_waiting_calls,
             options=[
                 ("grpc.so_reuseport", int(options.reuse_port)),
@@ -190,12 +204,39 @@ class RegistryServer:
             self._sweeper.join()
         self._pool.shutdown()
 
+    @property
+    def waiting_calls(self) -> int:
+        """Calls that wait for a thread."""
+        return self._pool._work_queue.qsize()  # noqa: SLF001 - nothing public tells
+
+    @property
+    def streams_in_use(self) -> int:
+        """Places of MAX_STREAMS that are taken."""
+        return self._streams.in_use
+
+    @property
+    def watches_in_use(self) -> int:
+        """Places of MAX_WATCHES that are taken."""
+        return self._watches.in_use
+
+    def answered(self, dependency: str) -> bool:
+        """Whether one of `health.DEPENDENCIES` answered when it was last asked."""
+        return self._health.answered(dependency)
+
     def _sweep(self) -> None:
         while not self._stopped.wait(self._options.gc_interval_seconds):
             try:
-                self._use_cases.sweep()
+                report = self._use_cases.sweep()
             except DatabaseUnavailableError:
                 logger.warning("cannot sweep now: the database is away")
             except Exception:
                 # A sweep that failed is repeated; the server is there for other things.
                 logger.exception("a sweep failed")
+            else:
+                if self._observer is not None:
+                    self._observer.swept(
+                        uploads=len(report.uploads), objects=len(report.objects), failed=len(report.failed)
+                    )
+                continue
+            if self._observer is not None:
+                self._observer.sweep_failed()

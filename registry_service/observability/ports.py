@@ -1,0 +1,243 @@
+"""The ports of the domain, with somebody who looks on: how long it takes, how much it is, whether it fails."""
+
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from types import TracebackType
+from typing import TYPE_CHECKING
+
+from prometheus_client import Counter, Histogram
+
+from registry_service.domain.artifact_store import ArtifactStore, Part
+from registry_service.domain.errors import (
+    ArtifactStoreUnavailableError,
+    DatabaseUnavailableError,
+    GetiDeniedError,
+    GetiDeploymentError,
+    GetiUnavailableError,
+)
+from registry_service.domain.geti import Geti, ModelDetails, ModelKey, Project, ProjectSummary
+from registry_service.domain.ports import Database, Transaction
+from registry_service.observability.metrics import Metrics
+
+if TYPE_CHECKING:  # an optional dependency
+    from registry_service.observability.tracing import Tracing
+
+
+class ObservedDatabase:
+    """`domain.ports.Database`, timing how long a connection is waited for."""
+
+    def __init__(self, database: Database, metrics: Metrics) -> None:
+        self._database = database
+        self._seconds = metrics.connection_wait_seconds
+        self._failures = metrics.connection_failures
+
+    def transaction(self) -> AbstractContextManager[Transaction]:
+        """See the port."""
+        return _Timed(self._database.transaction(), self._seconds, self._failures)
+
+    def reading(self) -> AbstractContextManager[Transaction]:
+        """See the port."""
+        return _Timed(self._database.reading(), self._seconds, self._failures)
+
+    def wakes(self, event: threading.Event) -> AbstractContextManager[None]:
+        """See the port."""
+        return self._database.wakes(event)
+
+    def check(self) -> None:
+        """See the port."""
+        self._database.check()
+
+
+class _Timed(AbstractContextManager[Transaction]):
+    """Looks on while a block is entered. By hand, as every call comes along here: `contextmanager` takes longer."""
+
+    def __init__(self, block: AbstractContextManager[Transaction], seconds: Histogram, failures: Counter) -> None:
+        self._block = block
+        self._seconds = seconds
+        self._failures = failures
+
+    def __enter__(self) -> Transaction:
+        started = time.perf_counter()
+        try:
+            transaction = self._block.__enter__()
+        except DatabaseUnavailableError:
+            self._failures.inc()
+            raise
+        self._seconds.observe(time.perf_counter() - started)
+        return transaction
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> bool | None:
+        return self._block.__exit__(kind, error, traceback)
+
+
+class _Operations:
+    """Times, counts and traces what is asked of one dependency."""
+
+    def __init__(
+        self,
+        name: str,
+        seconds: Histogram | None,
+        failures: Counter | None,
+        faults: tuple[type[Exception], ...],
+        tracing: "Tracing | None",
+    ) -> None:
+        self._name = name
+        self._seconds = seconds
+        self._failures = failures
+        self._faults = faults
+        self._tracing = tracing
+
+    @contextmanager
+    def __call__(self, operation: str, **attributes: str | int) -> Iterator[None]:
+        started = time.perf_counter()
+        try:
+            if self._tracing is None:
+                yield
+            else:
+                with self._tracing.span(f"{self._name}.{operation}", attributes):
+                    yield
+        except self._faults:
+            if self._failures is not None:
+                self._failures.labels(operation).inc()
+            raise
+        finally:
+            if self._seconds is not None:
+                self._seconds.labels(operation).observe(time.perf_counter() - started)
+
+
+class ObservedStore:
+    """`domain.artifact_store.ArtifactStore`."""
+
+    def __init__(self, store: ArtifactStore, metrics: Metrics | None, tracing: "Tracing | None") -> None:
+        self._store = store
+        self.part_size = store.part_size
+        self._watched = _Operations(
+            "artifact_store",
+            None if metrics is None else metrics.store_seconds,
+            None if metrics is None else metrics.store_failures,
+            (ArtifactStoreUnavailableError,),
+            tracing,
+        )
+        self._count_read: Callable[[int], None] = _ignore if metrics is None else metrics.store_bytes.labels("read").inc
+        self._count_written: Callable[[int], None] = (
+            _ignore if metrics is None else metrics.store_bytes.labels("written").inc
+        )
+
+    def put(self, key: str, data: bytes) -> None:
+        """See the port."""
+        with self._watched("put", key=key, bytes=len(data)):
+            self._store.put(key, data)
+        self._count_written(len(data))
+
+    def write(self, key: str, pieces: Iterable[bytes]) -> None:
+        """See the port."""
+        with self._watched("write", key=key):
+            self._store.write(key, _counted(pieces, self._count_written))
+
+    def begin(self, key: str) -> str:
+        """See the port."""
+        with self._watched("begin", key=key):
+            return self._store.begin(key)
+
+    def write_part(self, key: str, handle: str, *, number: int, offset: int, data: bytes) -> Part:
+        """See the port."""
+        with self._watched("write_part", key=key, number=number, bytes=len(data)):
+            part = self._store.write_part(key, handle, number=number, offset=offset, data=data)
+        self._count_written(len(data))
+        return part
+
+    def finish(self, key: str, handle: str, parts: Sequence[Part]) -> None:
+        """See the port."""
+        with self._watched("finish", key=key, parts=len(parts)):
+            self._store.finish(key, handle, parts)
+
+    def read(self, key: str, offset: int = 0, length: int | None = None) -> Iterator[bytes]:
+        """See the port."""
+        with self._watched("read", key=key, offset=offset), _closing(self._store.read(key, offset, length)) as pieces:
+            yield from _counted(pieces, self._count_read)
+
+    def size(self, key: str) -> int | None:
+        """See the port."""
+        with self._watched("size", key=key):
+            return self._store.size(key)
+
+    def delete(self, key: str) -> None:
+        """See the port."""
+        with self._watched("delete", key=key):
+            self._store.delete(key)
+
+    def check(self) -> None:
+        """See the port; told as `dependency_up`."""
+        self._store.check()
+
+
+class ObservedGeti:
+    """`domain.geti.Geti`."""
+
+    def __init__(self, geti: Geti, metrics: Metrics | None, tracing: "Tracing | None") -> None:
+        self._geti = geti
+        self._watched = _Operations(
+            "geti",
+            None if metrics is None else metrics.geti_seconds,
+            None if metrics is None else metrics.geti_failures,
+            (GetiUnavailableError, GetiDeniedError, GetiDeploymentError),
+            tracing,
+        )
+
+    def list_projects(self) -> Sequence[ProjectSummary]:
+        """See the port."""
+        with self._watched("list_projects"):
+            return self._geti.list_projects()
+
+    def with_models(self, projects: Sequence[ProjectSummary]) -> Sequence[Project]:
+        """See the port."""
+        with self._watched("with_models", projects=len(projects)):
+            return self._geti.with_models(projects)
+
+    def get_project(self, project_id: str) -> ProjectSummary:
+        """See the port."""
+        with self._watched("get_project"):
+            return self._geti.get_project(project_id)
+
+    def get_model(self, project_id: str, key: ModelKey) -> ModelDetails:
+        """See the port."""
+        with self._watched("get_model"):
+            return self._geti.get_model(project_id, key)
+
+    def prepare_deployment(self, project_id: str, key: ModelKey, proceed: Callable[[], None]) -> str:
+        """See the port."""
+        with self._watched("prepare_deployment"):
+            return self._geti.prepare_deployment(project_id, key, proceed)
+
+    def download_deployment(self, project_id: str, deployment_id: str) -> Iterator[bytes]:
+        """See the port."""
+        with (
+            self._watched("download_deployment"),
+            _closing(self._geti.download_deployment(project_id, deployment_id)) as pieces,
+        ):
+            yield from pieces
+
+
+@contextmanager
+def _closing(pieces: Iterator[bytes]) -> Iterator[Iterator[bytes]]:
+    """Closes an iterator with the block, where it can be closed: what it reads from is free then."""
+    try:
+        yield pieces
+    finally:
+        close = getattr(pieces, "close", None)
+        if close is not None:
+            close()
+
+
+def _counted(pieces: Iterable[bytes], count: Callable[[int], None]) -> Iterator[bytes]:
+    for piece in pieces:
+        count(len(piece))
+        yield piece
+
+
+def _ignore(_size: int) -> None:
+    pass
