@@ -108,6 +108,7 @@ def gateway(access_log: bool, print_only: bool) -> None:
         services=routes.services,
         paths=routes.paths,
         openapi=routes.openapi,
+        reads=routes.reads,
         access_log=access_log,
     )
     if print_only:

@@ -141,6 +141,7 @@ def up(data_dir: Path, settings: dict[str, object], gateway: GatewaySettings, sa
             services=routes.services,
             paths=routes.paths,
             openapi=routes.openapi,
+            reads=routes.reads,
         )
         envoy = EnvoyGateway(config, gateway, data_dir, log=data_dir / "gateway.log")
         stack.enter_context(envoy)

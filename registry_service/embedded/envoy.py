@@ -69,6 +69,7 @@ def render(
     services: Sequence[str],
     paths: Sequence[tuple[str, Sequence[str]]],
     openapi: Path,
+    reads: Sequence[str] = (),
     access_log: bool = False,
     admin_socket: Path | None = None,
 ) -> str:
@@ -82,6 +83,7 @@ def render(
         paths: Path regular expressions with their HTTP methods, the first that matches counts
             (`transport.http_routes`).
         openapi: File of the API's description (OpenAPI).
+        reads: Paths of the gRPC methods that change nothing, so that they may be sent again.
         access_log: Whether to write a JSON line to stdout for each request.
         admin_socket: Unix socket for Envoy's admin interface; None for no such interface.
 
@@ -93,6 +95,7 @@ def render(
     except ValueError:
         raise EmbeddedError(f"SERVER_IP_ADDRESS: {settings.server_ip_address!r} is not an IP address") from None
     upstreams = [_host_and_port(upstream) for upstream in settings.grpc_upstreams]
+    upstreams_are_addresses = all(_is_address(host) for host, _ in upstreams)
     folder = gateway_dir()
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(folder),
@@ -105,12 +108,14 @@ def render(
         address=str(address),
         port=settings.server_port,
         upstreams=upstreams,
-        upstreams_are_addresses=all(_is_address(host) for host, _ in upstreams),
+        upstreams_are_addresses=upstreams_are_addresses,
+        # A name may stand for as many as it has addresses.
+        has_several_servers=len(upstreams) > 1 or not upstreams_are_addresses,
         descriptor_set=str(descriptor_set),
         services=list(services),
         # They have methods of their own, and a slash too many is taken off as elsewhere.
         paths=[*paths, *((re.escape(path), ("GET", "HEAD")) for path in ("/docs", "/redoc", "/openapi.json"))],
-        grpc_routes=_GRPC_ROUTES,
+        grpc_routes=_grpc_routes(reads),
         local_replies=_LOCAL_REPLIES,
         lua=_lua_set("path_variables", path_variables) + (folder / "headers.lua").read_text(encoding="utf-8"),
         access_log=access_log,
@@ -118,6 +123,16 @@ def render(
         tls=_tls(settings),
         pages=_pages(folder, openapi),
     )
+
+
+def _grpc_routes(reads: Sequence[str]) -> list[tuple[dict[str, object], int, bool]]:
+    """The routes of gRPC, the first that matches counts: what is matched, seconds of silence, whether it only reads."""
+    long = [(dict(match), seconds, match.get("path") in reads) for match, seconds in _GRPC_ROUTES if "path" in match]
+    others = [(dict(match), seconds, False) for match, seconds in _GRPC_ROUTES if "path" not in match]
+    if not reads:
+        return [*long, *others]
+    regex = "|".join(re.escape(path) for path in reads)
+    return [*long, ({"safe_regex": {"regex": regex}}, _IDLE_SECONDS, True), *others]
 
 
 def _lua_set(name: str, members: Sequence[str]) -> str:
