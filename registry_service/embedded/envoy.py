@@ -10,7 +10,7 @@ import socket
 import ssl
 import subprocess
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Self
@@ -21,6 +21,7 @@ from registry_service.config import CIPHER_SUITES, GatewaySettings
 from registry_service.embedded.process import EmbeddedError, NotInstalledError, find_package, log_tail, spawn, stop
 
 _IDLE_SECONDS = 120
+_ALL_OF_OURS = {"prefix": "/modelregistry.v1."}
 _GRPC_ROUTES = (
     # Calls that read a whole artifact, 64 GiB perhaps, before they answer.
     ({"path": "/modelregistry.v1.ArtifactService/VerifyArtifact"}, 3600),
@@ -32,7 +33,7 @@ _GRPC_ROUTES = (
     ({"path": "/modelregistry.v1.AliasService/SetAlias"}, 3600),
     # The like, of the whole log.
     ({"path": "/modelregistry.v1.AuditService/VerifyAuditLog"}, 3600),
-    ({"prefix": "/modelregistry.v1."}, _IDLE_SECONDS),
+    (_ALL_OF_OURS, _IDLE_SECONDS),
     ({"prefix": "/grpc.health.v1."}, _IDLE_SECONDS),
     ({"prefix": "/grpc.reflection."}, _IDLE_SECONDS),
 )
@@ -115,7 +116,7 @@ def render(
         services=list(services),
         # They have methods of their own, and a slash too many is taken off as elsewhere.
         paths=[*paths, *((re.escape(path), ("GET", "HEAD")) for path in ("/docs", "/redoc", "/openapi.json"))],
-        grpc_routes=_grpc_routes(reads),
+        grpc_routes=list(_grpc_routes(reads)),
         local_replies=_LOCAL_REPLIES,
         lua=_lua_set("path_variables", path_variables) + (folder / "headers.lua").read_text(encoding="utf-8"),
         access_log=access_log,
@@ -125,14 +126,12 @@ def render(
     )
 
 
-def _grpc_routes(reads: Sequence[str]) -> list[tuple[dict[str, object], int, bool]]:
-    """The routes of gRPC, the first that matches counts: what is matched, seconds of silence, whether it only reads."""
-    long = [(dict(match), seconds, match.get("path") in reads) for match, seconds in _GRPC_ROUTES if "path" in match]
-    others = [(dict(match), seconds, False) for match, seconds in _GRPC_ROUTES if "path" not in match]
-    if not reads:
-        return [*long, *others]
-    regex = "|".join(re.escape(path) for path in reads)
-    return [*long, ({"safe_regex": {"regex": regex}}, _IDLE_SECONDS, True), *others]
+def _grpc_routes(reads: Sequence[str]) -> Iterator[tuple[Mapping[str, object], int, bool]]:
+    """Yields the routes of gRPC, the first that matches counts: what, seconds of silence, whether it only reads."""
+    for match, seconds in _GRPC_ROUTES:
+        if reads and match == _ALL_OF_OURS:
+            yield {"safe_regex": {"regex": "|".join(map(re.escape, reads))}}, seconds, True
+        yield match, seconds, match.get("path") in reads
 
 
 def _lua_set(name: str, members: Sequence[str]) -> str:
