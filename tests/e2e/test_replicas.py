@@ -92,6 +92,8 @@ def fleet(
     settings = s3_settings(postgres, database_name, s3_server, name) | {
         "gc_interval_seconds": 3600,
         "health_interval_seconds": 0.2,
+        # Twice what the gateway needs to notice.
+        "shutdown_delay_seconds": 5,
         "shutdown_grace_seconds": 10,
     }
     rest_port, ports = free_port(), (free_port(), free_port())
@@ -424,10 +426,14 @@ def test_replicas_that_are_killed_and_stopped_in_turn_are_not_missed(fleet: Flee
             (one, signal.SIGKILL),
             (other, signal.SIGKILL),
         ):
+            broken = +load.broken
             code = replica.server.stop(number)
             assert code == (0 if number is signal.SIGTERM else -number)
             fleet.watch_keys()
             load.go_on(2)
+            if number is signal.SIGTERM:
+                # Nobody but the watch has noticed.
+                assert (load.broken - broken).keys() <= {"watched"}
             fleet.start(replica)
             load.go_on(2)
     print(f"\ndone: {dict(load.done)}; repeated or continued: {dict(load.broken)}")  # noqa: T201 - with pytest -rP

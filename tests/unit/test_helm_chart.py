@@ -378,7 +378,8 @@ def test_calls_may_finish_before_a_pod_is_killed(release: Release) -> None:
     settings = release.values.get("settings", {})
     grace = settings.get("SHUTDOWN_GRACE_SECONDS", default("shutdown_grace_seconds"))
     spec = release.one("Deployment", "registry")["spec"]["template"]["spec"]
-    assert spec["terminationGracePeriodSeconds"] > grace + pre_stop_seconds(spec["containers"][0])
+    delay = float(release.environment(spec["containers"][0])["SHUTDOWN_DELAY_SECONDS"])
+    assert spec["terminationGracePeriodSeconds"] > delay + grace
     spec = release.one("Deployment", "gateway")["spec"]["template"]["spec"]
     # A call through the gateway lasts as long as one that is not.
     assert spec["terminationGracePeriodSeconds"] > default("shutdown_grace_seconds") + pre_stop_seconds(
