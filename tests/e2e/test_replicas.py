@@ -225,7 +225,7 @@ class Load:
 
     def register(self, client: Client, numbers: random.Random) -> None:
         """Registers a model in one call."""
-        data = numbers.randbytes(numbers.choice([1, 10_000, MIB, PART + 5]))
+        data = numbers.randbytes(numbers.choice([1, 10_000, 100_000, MIB]))
         model_id = f"registered-{numbers.getrandbits(64):016x}"
         if attempted(lambda: client.register(data, name=model_id, id=model_id)):
             self.models[model_id] = data
@@ -281,7 +281,7 @@ class Load:
 
     def upload(self, client: Client, numbers: random.Random) -> None:
         """Uploads a model, and goes on where its replica died."""
-        data = numbers.randbytes(2 * PART + 100)
+        data = numbers.randbytes(PART + 100)
         created: list[upload_pb2.Upload] = []
         name = f"uploaded-{numbers.getrandbits(64):016x}"
         while not attempted(lambda: created.append(client.create_upload(name=name, artifact={"size": len(data)}))):
@@ -372,10 +372,10 @@ class Load:
                 self.running += [
                     pool.submit(run, seed, self.register, client()),
                     pool.submit(run, 10 + seed, self.read, http(), client()),
-                    pool.submit(run, 20 + seed, self.upload, client()),
                 ]
             mover = client()
             self.running += [
+                pool.submit(run, 20, self.upload, client()),
                 pool.submit(run, 30, self.post, http()),
                 pool.submit(run, 40, lambda _: self.move(mover, targets)),
                 pool.submit(self.watch, client()),
