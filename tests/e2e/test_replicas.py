@@ -22,6 +22,7 @@ from sqlalchemy import Engine, text
 from registry_service.embedded.postgres import PostgresAddress
 from tests.client import CHUNK, Client, pieces, refused, sha256, writes, zip_of
 from tests.e2e.test_crashes import Bucket, SlowClient, listens
+from tests.integration.test_aliases import history
 from tests.products import COMMAND, Command, Product, environment, s3_settings
 from tests.s3_server import S3Server, free_port, new_bucket_name
 from tests.waiting import eventually
@@ -450,9 +451,8 @@ def test_replicas_that_are_killed_and_stopped_in_turn_are_not_missed(fleet: Flee
             assert replica.client.download(model_id) == data
 
     # Each move happened once, and the watch saw each change once.
-    request = alias_service_pb2.ListAliasHistoryRequest(alias=ALIAS, lineage=SERVED, page_size=1000)
-    moves = one.client.aliases.ListAliasHistory(request).moves
-    assert [move.reason for move in reversed(moves)] == [str(number) for number in range(load.done["moved"])]
+    moves = history(one.client, ALIAS, lineage=SERVED)
+    assert [move.reason for move in moves] == [str(number) for number in range(load.done["moved"])]
     verified = other.client.audit.VerifyAuditLog(audit_service_pb2.VerifyAuditLogRequest())
     assert verified.valid
     assert load.sequences == list(range(1, verified.checked + 1))
