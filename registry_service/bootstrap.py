@@ -316,6 +316,7 @@ def build_server(registry: Registry, settings: Settings, *, reuse_port: bool = F
             max_streams=settings.max_streams,
             max_watches=settings.max_watches,
             stream_idle_seconds=settings.stream_idle_seconds,
+            shutdown_delay_seconds=settings.shutdown_delay_seconds,
             shutdown_grace_seconds=settings.shutdown_grace_seconds,
             health_interval_seconds=settings.health_interval_seconds,
             gc_interval_seconds=settings.gc_interval_seconds,

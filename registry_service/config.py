@@ -420,6 +420,9 @@ class Settings(TelemetrySettings, ListenSettings, ShutdownSettings, DatabaseSett
     )
     unary_timeout_seconds: Seconds = Field(30, description="Longest time of one short call's statement in Postgres.")
     stream_idle_seconds: Seconds = Field(60, description="A stream that moves nothing for so long is cancelled.")
+    shutdown_delay_seconds: Annotated[float, Field(ge=0, le=300)] = Field(
+        0, description="How long it is served on after SIGTERM, as NOT_SERVING, until load balancers look elsewhere."
+    )
     upload_ttl_seconds: Seconds = Field(86_400, description="How long an upload is kept after its last write.")
     registration_lease_seconds: Seconds = Field(
         300, description="How long bytes without a model are spared after the last sign of life of their writer."

@@ -120,6 +120,7 @@ def gateway_config(
         services=routes.services,
         paths=routes.paths,
         openapi=routes.openapi,
+        reads=routes.reads,
         access_log=access_log,
         admin_socket=admin_socket,
         secrets_dir=secrets_dir,

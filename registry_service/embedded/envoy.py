@@ -10,7 +10,7 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Self
@@ -82,6 +82,7 @@ def render(
     services: Sequence[str],
     paths: Sequence[tuple[str, Sequence[str]]],
     openapi: Path,
+    reads: Sequence[str] = (),
     access_log: bool = False,
     admin_socket: Path | None = None,
     secrets_dir: Path | None = None,
@@ -96,6 +97,7 @@ def render(
         paths: Path regular expressions with their HTTP methods, the first that matches counts
             (`transport.http_routes`).
         openapi: File of the API's description (OpenAPI).
+        reads: Paths of the gRPC methods that change nothing, so that they may be sent again.
         access_log: Whether to write a JSON line to stdout for each request.
         admin_socket: Unix socket for Envoy's admin interface; None for no such interface.
         secrets_dir: Where `Secrets` will be, for certificates that are renewed; None has Envoy read them once.
@@ -105,6 +107,7 @@ def render(
     """
     address = _ip_address("SERVER_IP_ADDRESS", settings.server_ip_address)
     upstreams = [_host_and_port(upstream) for upstream in settings.grpc_upstreams]
+    upstreams_are_addresses = all(_is_address(host) for host, _ in upstreams)
     folder = gateway_dir()
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(folder),
@@ -117,12 +120,14 @@ def render(
         address=address,
         port=settings.server_port,
         upstreams=upstreams,
-        upstreams_are_addresses=all(_is_address(host) for host, _ in upstreams),
+        upstreams_are_addresses=upstreams_are_addresses,
+        # A name may stand for as many as it has addresses.
+        has_several_servers=len(upstreams) > 1 or not upstreams_are_addresses,
         descriptor_set=str(descriptor_set),
         services=list(services),
         # They have methods of their own, and a slash too many is taken off as elsewhere.
         paths=[*paths, *((re.escape(path), ("GET", "HEAD")) for path in ("/docs", "/redoc", "/openapi.json"))],
-        grpc_routes=_GRPC_ROUTES,
+        grpc_routes=list(_grpc_routes(reads)),
         local_replies=_LOCAL_REPLIES,
         lua=_lua_set("path_variables", path_variables) + (folder / "headers.lua").read_text(encoding="utf-8"),
         access_log=access_log,
@@ -190,6 +195,19 @@ def _sampler(percent: float) -> dict[str, object]:
         return {"@type": f"{prefix}.AlwaysOnSamplerConfig"}
     fraction = {"numerator": round(percent * 10_000), "denominator": "MILLION"}
     return {"@type": f"{prefix}.TraceIdRatioBasedSamplerConfig", "sampling_percentage": fraction}
+
+
+def _grpc_routes(reads: Sequence[str]) -> Iterator[tuple[Mapping[str, str], int, bool, bool]]:
+    """Yields the routes of gRPC, the first that matches counts.
+
+    Each says what it matches, seconds of silence, whether it only reads, and
+    whether it is no part of a trace.
+    """
+    seconds_of = {match["path"]: seconds for match, seconds in _GRPC_ROUTES if "path" in match}
+    # Not by one regular expression: Envoy takes none so long.
+    routes = [({"path": path}, seconds_of.get(path, _IDLE_SECONDS), True) for path in reads]
+    for match, seconds, is_read in (*routes, *((match, seconds, False) for match, seconds in _GRPC_ROUTES)):
+        yield match, seconds, is_read, next(iter(match.values())).startswith(_UNTRACED)
 
 
 def _lua_set(name: str, members: Sequence[str]) -> str:

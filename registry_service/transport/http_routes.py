@@ -24,6 +24,8 @@ class HttpRoutes:
     """Names of the variables of all paths, in lower case and without underscores, sorted."""
     services: tuple[str, ...]
     """Full names of the gRPC services that have JSON routes."""
+    reads: tuple[str, ...]
+    """Paths of the gRPC methods that change nothing, those that are GET or HEAD over HTTP, sorted."""
     openapi: Path
     """The file of the HTTP API's description."""
     paths: tuple[tuple[str, tuple[str, ...]], ...]
@@ -37,6 +39,7 @@ def http_routes() -> HttpRoutes:
     descriptor_set = generated / "descriptor.binpb"
     descriptors = descriptor_pb2.FileDescriptorSet.FromString(descriptor_set.read_bytes())
     services: list[str] = []
+    reads: list[str] = []
     methods: dict[str, set[str]] = {}
     variables: set[str] = set()
     for file in descriptors.file:
@@ -46,12 +49,14 @@ def http_routes() -> HttpRoutes:
             bound = [binding for method in service.method for binding in bindings(method)]
             if bound:
                 services.append(f"{PACKAGE}.{service.name}")
+            reads += [f"/{PACKAGE}.{service.name}/{method.name}" for method in service.method if _is_read(method)]
             for method, template in bound:
                 methods.setdefault(_regex(template), set()).add(method)
                 variables |= {variable[1].replace("_", "").lower() for variable in _VARIABLE.finditer(template)}
     return HttpRoutes(
         descriptor_set=descriptor_set,
         path_variables=tuple(sorted(variables)),
+        reads=tuple(sorted(reads)),
         openapi=generated / "openapi.json",
         services=tuple(sorted(services)),
         paths=tuple((path, tuple(sorted(methods[path]))) for path in sorted(methods, key=_verbs_first)),
@@ -65,6 +70,11 @@ def bindings(method: descriptor_pb2.MethodDescriptorProto) -> Iterator[tuple[str
     rule = method.options.Extensions[annotations_pb2.http]
     for binding in (rule, *rule.additional_bindings):
         yield _method_and_template(binding)
+
+
+def _is_read(method: descriptor_pb2.MethodDescriptorProto) -> bool:
+    verbs = {verb for verb, _ in bindings(method)}
+    return bool(verbs) and verbs <= {"GET", "HEAD"}
 
 
 def _method_and_template(rule: http_pb2.HttpRule) -> tuple[str, str]:

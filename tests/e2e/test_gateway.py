@@ -189,6 +189,7 @@ def start_gateway(run_dir: Path, upstream: int) -> Iterator[Gateway]:
         services=routes.services,
         paths=routes.paths,
         openapi=routes.openapi,
+        reads=routes.reads,
         access_log=True,
     )
     with EnvoyGateway(config, settings, run_dir, log=run_dir / "envoy.log") as envoy:
@@ -375,6 +376,18 @@ def test_without_a_server_grpc_clients_get_unavailable(lonely: Gateway) -> None:
     with grpc.insecure_channel(f"127.0.0.1:{lonely.port}") as channel, pytest.raises(grpc.RpcError) as raised:
         model_service_pb2_grpc.ModelServiceStub(channel).GetModel(model_service_pb2.GetModelRequest(id="abc"))
     assert raised.value.code() == grpc.StatusCode.UNAVAILABLE
+    assert raised.value.details() == "The gateway could not pass the call on."
+
+
+def test_without_a_server_grpc_clients_that_sent_much_get_unavailable_too(lonely: Gateway) -> None:
+    def messages() -> Iterator[upload_service_pb2.WriteUploadRequest]:
+        yield upload_service_pb2.WriteUploadRequest(upload_id="u")
+        for data in megabytes(8):
+            yield upload_service_pb2.WriteUploadRequest(data=data)
+
+    with grpc.insecure_channel(f"127.0.0.1:{lonely.port}") as channel, pytest.raises(grpc.RpcError) as raised:
+        upload_service_pb2_grpc.UploadServiceStub(channel).WriteUpload(messages(), timeout=30)
+    assert raised.value.code() is grpc.StatusCode.UNAVAILABLE
     assert raised.value.details() == "The gateway could not pass the call on."
 
 
@@ -687,6 +700,7 @@ def test_several_servers_by_name_make_a_valid_configuration(tmp_path: Path) -> N
         services=routes.services,
         paths=routes.paths,
         openapi=routes.openapi,
+        reads=routes.reads,
     )
     log = tmp_path / "envoy.log"
     with EnvoyGateway(config, settings, tmp_path, log=log):

@@ -2,6 +2,7 @@
 
 import logging
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -88,6 +89,7 @@ class ServerOptions:
     max_streams: int
     max_watches: int
     stream_idle_seconds: float
+    shutdown_delay_seconds: float
     shutdown_grace_seconds: float
     health_interval_seconds: float
     gc_interval_seconds: float
@@ -191,10 +193,17 @@ class RegistryServer:
         return self._server.add_secure_port(self._options.address, credentials)
 
     def stop(self) -> None:
-        """Takes no more calls, lets those under way finish within the grace period, and returns when all have ended."""
-        logger.info("draining for up to %s s", self._options.shutdown_grace_seconds)
+        """Takes no more calls, lets those under way finish within the grace period, and returns when all have ended.
+
+        Says first that it is not well, and takes calls for as long as load balancers need to hear that: grpcio answers
+        CANCELLED to those that come in the moment of the stop.
+        """
         self._health.stop()
         self._stopped.set()
+        if self._options.shutdown_delay_seconds:
+            logger.info("stopping in %s s", self._options.shutdown_delay_seconds)
+            time.sleep(self._options.shutdown_delay_seconds)
+        logger.info("draining for up to %s s", self._options.shutdown_grace_seconds)
         stopping = self._server.stop(self._options.shutdown_grace_seconds)
         self._drain.begin()
         stopping.wait()

@@ -1,0 +1,460 @@
+"""Two servers behind one gateway, killed and stopped in turn under load: nothing lives in a replica."""
+
+import os
+import random
+import signal
+import subprocess
+import threading
+from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import grpc
+import httpx
+import pytest
+from modelregistry.v1 import alias_pb2, alias_service_pb2, audit_service_pb2, model_service_pb2, upload_pb2
+from sqlalchemy import Engine, text
+
+from registry_service.embedded.postgres import PostgresAddress
+from tests.client import CHUNK, Client, pieces, refused, sha256, writes, zip_of
+from tests.e2e.test_crashes import Bucket, SlowClient, listens
+from tests.integration.test_aliases import history
+from tests.products import COMMAND, Command, Product, environment, s3_settings
+from tests.s3_server import S3Server, free_port, new_bucket_name
+from tests.waiting import eventually
+
+MIB = 1024 * 1024
+PART = 8 * MIB
+PATIENCE_SECONDS = 120
+ALIAS = "production"
+SERVED = alias_pb2.Lineage(name="served")
+
+
+@dataclass
+class Fleet:
+    """Two replicas, which share a Postgres and an S3, and the gateway before them."""
+
+    replicas: tuple[Product, Product]
+    gateway: Command
+    rest_port: int
+    engine: Engine
+    bucket: Bucket
+
+    @property
+    def rest_url(self) -> str:
+        return f"http://127.0.0.1:{self.rest_port}"
+
+    def client(self) -> Client:
+        """A client of gRPC through the gateway."""
+        return Client(f"127.0.0.1:{self.rest_port}")
+
+    def start(self, replica: Product) -> None:
+        replica.server.start()
+        replica.wait_until_ready()
+
+    def kill(self, replica: Product) -> None:
+        replica.server.kill()
+        self.watch_keys()
+
+    def watch_keys(self) -> None:
+        """Has the bucket look later for what is unfinished of the objects that the database knows now."""
+        self.bucket.watch(
+            [
+                *self.column("SELECT object_key FROM unreferenced_objects"),
+                *self.column("SELECT object_key FROM uploads"),
+            ]
+        )
+
+    def column(self, query: str) -> list[Any]:
+        with self.engine.connect() as connection:
+            return list(connection.execute(text(query)).scalars())
+
+    def expect_nothing_left_over(self) -> None:
+        """A sweep after the leases leaves exactly the models' objects."""
+        with self.engine.begin() as connection:
+            connection.execute(text("UPDATE unreferenced_objects SET due_time = now()"))
+            connection.execute(text("UPDATE uploads SET expire_time = now() WHERE state = 'active'"))
+        subprocess.run([*COMMAND, "gc"], env=self.replicas[0].server.env, check=True, capture_output=True)
+        assert self.column("SELECT object_key FROM unreferenced_objects") == []
+        assert self.bucket.unfinished() == []
+        assert self.bucket.objects() == set(self.column("SELECT object_key FROM models"))
+
+
+@pytest.fixture
+def fleet(
+    postgres: PostgresAddress, database_name: str, engine: Engine, s3_server: S3Server, tmp_path: Path
+) -> Iterator[Fleet]:
+    """A running fleet, on a database and a bucket of its own."""
+    name = new_bucket_name()
+    settings = s3_settings(postgres, database_name, s3_server, name) | {
+        "gc_interval_seconds": 3600,
+        "health_interval_seconds": 0.2,
+        # Twice what the gateway needs to notice.
+        "shutdown_delay_seconds": 5,
+        "shutdown_grace_seconds": 10,
+    }
+    rest_port, ports = free_port(), (free_port(), free_port())
+    upstreams = ",".join(f"127.0.0.1:{port}" for port in ports)
+    gateway = Command(
+        ["gateway"], environment(grpc_upstreams=upstreams, server_port=rest_port), tmp_path / "gateway.log"
+    )
+    one, other = (
+        Product(
+            "replica",
+            port,
+            rest_port,
+            Command(["serve"], environment(**settings, grpc_port=port), tmp_path / f"serve-{port}.log"),
+            None,
+        )
+        for port in ports
+    )
+    found = Fleet((one, other), gateway, rest_port, engine, Bucket(settings, s3_server, name))
+    with ExitStack() as stack:
+        stack.callback(gateway.close)
+        for replica in found.replicas:
+            stack.callback(replica.close)
+            replica.server.start()
+        gateway.start()
+        for replica in found.replicas:
+            replica.wait_until_ready()
+        yield found
+
+
+# ---- one step after another ----
+
+
+def test_an_upload_goes_on_at_the_other_replica_while_its_own_is_dead(fleet: Fleet) -> None:
+    one, other = fleet.replicas
+    data = os.urandom(21 * MIB)
+    upload = one.client.create_upload(name="resumed", artifact={"size": len(data)})
+    slow = SlowClient(data[: 2 * PART + MIB])
+    call = one.client.uploads.WriteUpload.future(writes(upload.id, 0, slow.chunks()))
+    eventually(lambda: other.client.get_upload(upload.id).committed_size == 2 * PART, what="two committed parts")
+    fleet.kill(one)
+    slow.end()
+    with refused(grpc.StatusCode.UNAVAILABLE):
+        call.result(timeout=10)
+
+    found = other.client.get_upload(upload.id)
+    assert found.state == upload_pb2.Upload.STATE_ACTIVE
+    other.client.write_upload(upload.id, found.committed_size, data[found.committed_size :])
+    model = other.client.complete_upload(upload.id, sha256=sha256(data))
+    fleet.start(one)
+    assert one.client.complete_upload(upload.id) == model
+    assert one.client.download(model.id) == data
+    fleet.expect_nothing_left_over()
+
+
+def test_what_one_replica_answers_the_other_one_goes_on_with(fleet: Fleet) -> None:
+    one, other = fleet.replicas
+    for number in range(5):
+        one.client.register(name=f"page {number}")
+    request = model_service_pb2.ListModelsRequest(page_size=3)
+    page = one.client.models.ListModels(request)
+    request.page_token = page.next_page_token
+    names = [model.name for model in (*page.models, *other.client.models.ListModels(request).models)]
+    assert sorted(names) == [f"page {number}" for number in range(5)]
+    model = page.models[0]
+    updated = other.client.update(model.id, score=1, etag=model.etag)
+    with refused(grpc.StatusCode.ABORTED, "ETAG_MISMATCH"):
+        one.client.update(model.id, score=2, etag=model.etag)
+    assert one.client.get(model.id).etag == updated.etag
+
+
+def test_a_replica_that_stops_finishes_its_calls_and_gets_no_new_ones(fleet: Fleet) -> None:
+    one, other = fleet.replicas
+    slow = SlowClient(bytes(MIB))
+    upload = one.client.create_upload(name="drained")
+    call = one.client.uploads.WriteUpload.future(writes(upload.id, 0, slow.chunks()))
+    eventually(lambda: fleet.column("SELECT epoch FROM uploads WHERE epoch > 0"), what="the writer")
+    assert one.server.process is not None
+    one.server.process.send_signal(signal.SIGTERM)
+    eventually(lambda: not listens(one.grpc_port), what="the end of new connections")
+    with httpx.Client(base_url=fleet.rest_url, trust_env=False) as http:
+        for _ in range(20):
+            assert http.get("/ready").status_code == 200
+            assert http.get("/v1/models").status_code == 200
+    slow.end()
+    assert call.result(timeout=10).upload.committed_size == MIB
+    assert one.server.process.wait(20) == 0
+    assert other.client.get_upload(upload.id).committed_size == MIB
+
+
+# ---- everything at once ----
+
+
+def attempted(call: Any) -> bool:
+    """Makes a call that changes something; whether it was acknowledged. Otherwise it may have had its effect or not."""
+    try:
+        call()
+    except grpc.RpcError as error:
+        if cast("grpc.Call", error).code() is not grpc.StatusCode.UNAVAILABLE:
+            raise
+        return False
+    return True
+
+
+class Load:
+    """Clients that go on whatever happens to single replicas, and keep account of what they were told.
+
+    What only reads must never fail. What changes something may be left unanswered
+    (UNAVAILABLE), and then it happened whole or not at all.
+    """
+
+    def __init__(self, fleet: Fleet) -> None:
+        self.fleet = fleet
+        self.stopped = threading.Event()
+        self.done: Counter[str] = Counter()
+        """How often each kind of client did what it does."""
+        self.models: dict[str, bytes] = {}
+        """The bytes of models that were acknowledged, by id."""
+        self.unknown: dict[str, bytes] = {}
+        """The same of those that may be there or not."""
+        self.posted: dict[str, bytes] = {}
+        """The bytes of models whose form got no answer, by name."""
+        self.broken: Counter[str] = Counter()
+        """How often something had to be repeated or continued."""
+        self.sequences: list[int] = []
+        """Of the events that the watch saw."""
+        self.seen_all = threading.Event()
+        """Ends the watch, the last of all."""
+        self.watching: Any = None
+
+    def register(self, client: Client, numbers: random.Random) -> None:
+        """Registers a model in one call."""
+        data = numbers.randbytes(numbers.choice([1, 10_000, 100_000, MIB]))
+        model_id = f"registered-{numbers.getrandbits(64):016x}"
+        if attempted(lambda: client.register(data, name=model_id, id=model_id)):
+            self.models[model_id] = data
+            self.done["registered"] += 1
+        else:
+            self.unknown[model_id] = data
+            self.broken["registered"] += 1
+
+    def post(self, http: httpx.Client, numbers: random.Random) -> None:
+        """Registers a model with the documented API."""
+        name, data = f"posted-{numbers.getrandbits(64):016x}", zip_of({"a": numbers.randbytes(50_000)})
+        answer = http.post(
+            "/models", data={"name": name, "version": "1"}, files={"file": ("model.zip", data, "application/zip")}
+        )
+        if answer.status_code == 201:
+            self.models[answer.text.strip('"')] = data
+            self.done["posted"] += 1
+        else:
+            assert answer.status_code == 503, answer.text
+            self.posted[name] = data
+            self.broken["posted"] += 1
+
+    def read(self, http: httpx.Client, client: Client, numbers: random.Random) -> None:
+        """Reads one of the models in every way."""
+        model_id = numbers.choice(list(self.models))
+        data = self.models[model_id]
+        assert client.get(model_id).artifact.sha256 == sha256(data)
+        found = http.get(f"/v1/models/{model_id}")
+        assert found.status_code == 200, found.text
+        assert found.json()["model"]["artifact"]["sha256"] == sha256(data)
+        for path in (f"/models/{model_id}", "/v1/models?page_size=3&filter=registered", "/v1/auditEvents?page_size=3"):
+            answer = http.get(path)
+            assert answer.status_code == 200, answer.text
+        assert self.download(http, model_id) == data
+        self.done["read"] += 1
+
+    def download(self, http: httpx.Client, model_id: str) -> bytes:
+        """Downloads an artifact, and goes on where its replica died."""
+        data, size = b"", None
+        while size is None or len(data) < size:
+            # Where nothing has come yet, it was the gateway's to begin again.
+            with http.stream(
+                "GET", f"/v1/models/{model_id}/artifact", headers={"range": f"bytes={len(data)}-"}
+            ) as answer:
+                assert answer.status_code == 206, answer.read()
+                size = len(data) + int(answer.headers["content-length"])
+                try:
+                    for piece in answer.iter_raw():
+                        data += piece
+                except httpx.RemoteProtocolError:
+                    self.broken["downloads"] += 1
+        return data
+
+    def upload(self, client: Client, numbers: random.Random) -> None:
+        """Uploads a model, and goes on where its replica died."""
+        data = numbers.randbytes(PART + 100)
+        created: list[upload_pb2.Upload] = []
+        name = f"uploaded-{numbers.getrandbits(64):016x}"
+        while not attempted(lambda: created.append(client.create_upload(name=name, artifact={"size": len(data)}))):
+            self.broken["created"] += 1
+        upload_id = created[0].id
+        while (size := client.get_upload(upload_id).committed_size) < len(data):
+            if not attempted(lambda size=size: self._write(client, upload_id, size, data[size:])):
+                self.broken["uploads"] += 1
+        while not attempted(lambda: self.models.update({self._complete(client, upload_id, data): data})):
+            self.broken["completed"] += 1
+        self.done["uploaded"] += 1
+
+    def _write(self, client: Client, upload_id: str, offset: int, data: bytes) -> None:
+        try:
+            client.uploads.WriteUpload(writes(upload_id, offset, pieces(data, CHUNK)))
+        except grpc.RpcError as error:
+            # A replica that died, and one that still wrote while we asked how much there is.
+            if cast("grpc.Call", error).code() is not grpc.StatusCode.ABORTED:
+                raise
+            self.broken["taken over"] += 1
+
+    def _complete(self, client: Client, upload_id: str, data: bytes) -> str:
+        return client.complete_upload(upload_id, sha256=sha256(data)).id
+
+    def move(self, client: Client, targets: list[str]) -> None:
+        """Moves the alias on, exactly once whatever happens."""
+        number = self.done["moved"]
+        current, target = targets[(number - 1) % len(targets)], targets[number % len(targets)]
+        request = alias_service_pb2.SetAliasRequest(
+            alias=ALIAS, model_id=target, expected_model_id=current if number else "", reason=str(number)
+        )
+        while not attempted(lambda: self._move(client, request)):
+            self.broken["moved"] += 1
+        self.done["moved"] += 1
+
+    def _move(self, client: Client, request: alias_service_pb2.SetAliasRequest) -> None:
+        try:
+            client.aliases.SetAlias(request)
+        except grpc.RpcError as error:
+            # It was done, but nobody could say so any more.
+            if cast("grpc.Call", error).code() is not grpc.StatusCode.ABORTED:
+                raise
+            found = client.aliases.GetAlias(alias_service_pb2.GetAliasRequest(alias=ALIAS, lineage=SERVED)).alias
+            assert (found.model_id, found.reason) == (request.model_id, request.reason)
+
+    def watch(self, client: Client) -> None:
+        """Follows every change, from server to server."""
+        token = ""
+        while not self.seen_all.is_set():
+            self.watching = client.models.WatchModels(
+                model_service_pb2.WatchModelsRequest(resume_token=token, from_beginning=not token)
+            )
+            try:
+                for message in self.watching:
+                    token = message.resume_token
+                    if message.HasField("event"):
+                        self.sequences.append(message.event.sequence)
+                        self.done["watched"] += 1
+            except grpc.RpcError as error:
+                # INTERNAL: the gateway breaks a stream off whose server died.
+                broken_off = {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.INTERNAL}
+                if not self.seen_all.is_set() and cast("grpc.Call", error).code() not in broken_off:
+                    raise
+                self.broken["watched"] += 1
+
+    @contextmanager
+    def going_on(self, targets: list[str]) -> Iterator[None]:
+        """Runs all clients, and raises what went wrong with one of them."""
+        with ExitStack() as stack:
+            pool = stack.enter_context(ThreadPoolExecutor(16))
+            stack.callback(self.stopped.set)
+            self.running: list[Future[None]] = []
+
+            def run(seed: int, step: Any, *arguments: Any) -> None:
+                numbers = random.Random(seed)
+                while not self.stopped.is_set():
+                    step(*arguments, numbers)
+
+            def client() -> Client:
+                made = self.fleet.client()
+                stack.callback(made.close)
+                return made
+
+            def http() -> httpx.Client:
+                return stack.enter_context(httpx.Client(base_url=self.fleet.rest_url, timeout=60, trust_env=False))
+
+            for seed in range(2):
+                self.running += [
+                    pool.submit(run, seed, self.register, client()),
+                    pool.submit(run, 10 + seed, self.read, http(), client()),
+                ]
+            mover = client()
+            self.running += [
+                pool.submit(run, 20, self.upload, client()),
+                pool.submit(run, 30, self.post, http()),
+                pool.submit(run, 40, lambda _: self.move(mover, targets)),
+                pool.submit(self.watch, client()),
+            ]
+            try:
+                yield
+            finally:
+                self.stopped.set()
+                *others, watch = self.running
+                for future in others:
+                    future.result(PATIENCE_SECONDS)
+                try:
+                    head = self.fleet.column("SELECT max(sequence) FROM audit_events")[0]
+                    eventually(lambda: self.sequences[-1] >= head, PATIENCE_SECONDS, "the last event")
+                finally:
+                    self.seen_all.set()
+                    self.watching.cancel()
+                watch.result(PATIENCE_SECONDS)
+
+    def go_on(self, times: int) -> None:
+        """Returns once every kind of client did what it does so many times more; fails when one gave up."""
+        before = Counter(self.done)
+
+        def is_done() -> bool:
+            for future in self.running:
+                if future.done() and (error := future.exception()):
+                    pytest.fail(f"a client gave up: {error!r}")
+            kinds = ("registered", "posted", "read", "uploaded", "moved", "watched")
+            return all(self.done[kind] >= before[kind] + times for kind in kinds)
+
+        eventually(is_done, PATIENCE_SECONDS, f"{times} more of everything")
+
+
+@pytest.mark.timeout(900)
+def test_replicas_that_are_killed_and_stopped_in_turn_are_not_missed(fleet: Fleet) -> None:
+    one, other = fleet.replicas
+    targets = [one.client.register(name="served", version=str(number)).id for number in range(3)]
+    load = Load(fleet)
+    first = one.client.register(b"read from the beginning", name="first")
+    load.models[first.id] = b"read from the beginning"
+    with load.going_on(targets):
+        load.go_on(3)
+        for replica, number in (
+            (one, signal.SIGKILL),
+            (other, signal.SIGKILL),
+            (one, signal.SIGTERM),
+            (other, signal.SIGTERM),
+            (one, signal.SIGKILL),
+            (other, signal.SIGKILL),
+        ):
+            broken = +load.broken
+            code = replica.server.stop(number)
+            assert code == (0 if number is signal.SIGTERM else -number)
+            fleet.watch_keys()
+            load.go_on(2)
+            if number is signal.SIGTERM:
+                # Nobody but the watch has noticed.
+                assert (load.broken - broken).keys() <= {"watched"}
+            fleet.start(replica)
+            load.go_on(2)
+    print(f"\ndone: {dict(load.done)}; repeated or continued: {dict(load.broken)}")  # noqa: T201 - with pytest -rP
+
+    # Every acknowledged model is whole, through either replica, and every other whole or absent.
+    for replica in fleet.replicas:
+        there = {model.id: model for model in replica.client.all(page_size=1000)}
+        assert load.models.keys() <= there.keys()
+        by_name = {model.name: model.id for model in there.values()}
+        left_open = load.unknown | {by_name[name]: data for name, data in load.posted.items() if name in by_name}
+        for model_id in there.keys() - set(targets):
+            data = load.models[model_id] if model_id in load.models else left_open[model_id]
+            assert there[model_id].artifact.sha256 == sha256(data)
+            assert replica.client.download(model_id) == data
+
+    # Each move happened once, and the watch saw each change once.
+    moves = history(one.client, ALIAS, lineage=SERVED)
+    assert [move.reason for move in moves] == [str(number) for number in range(load.done["moved"])]
+    verified = other.client.audit.VerifyAuditLog(audit_service_pb2.VerifyAuditLogRequest())
+    assert verified.valid
+    assert load.sequences == list(range(1, verified.checked + 1))
+    assert load.broken["watched"] > 0
+    fleet.expect_nothing_left_over()
