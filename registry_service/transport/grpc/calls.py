@@ -13,12 +13,14 @@ from typing import Any
 
 import grpc
 from google.api import httpbody_pb2
+from google.protobuf.message import DecodeError
 from modelregistry.v1 import model_service_pb2, upload_service_pb2
 
 from registry_service import logs
 from registry_service.domain.caller import Caller, current_caller
 from registry_service.domain.errors import (
     CallCancelledError,
+    InvalidArgumentError,
     RegistryError,
     ServerStoppingError,
     TooManyStreamsError,
@@ -246,11 +248,13 @@ class CallInterceptor(grpc.ServerInterceptor):
         deserializer = handler.request_deserializer
         if method in _CHUNKS_IN and deserializer is not None:
             deserializer = ChunkDeserializer(deserializer, _CHUNKS_IN[method])
+        if deserializer is not None:
+            deserializer = _OrUnreadable(deserializer)
 
         def run(request: Any, context: grpc.ServicerContext) -> Any:
             call = _Call(method, _request_id(context), context)
             with self._surroundings(call, long=long):
-                return behaviour(_marked(call, request) if handler.request_streaming else request, context)
+                return behaviour(_marked(call, request) if handler.request_streaming else _readable(request), context)
 
         def stream(request: Any, context: grpc.ServicerContext) -> Iterator[Any]:
             call = _Call(method, _request_id(context), context)
@@ -258,7 +262,7 @@ class CallInterceptor(grpc.ServerInterceptor):
             with self._surroundings(call, long=long):
                 try:
                     for response in behaviour(
-                        _marked(call, request) if handler.request_streaming else request, context
+                        _marked(call, request) if handler.request_streaming else _readable(request), context
                     ):
                         with call.waiting():
                             yield response
@@ -338,6 +342,30 @@ class _PassBytes:
         return self._serializer(message)
 
 
+class _Unreadable:
+    """Stands for a message that is none of its type."""
+
+
+class _OrUnreadable:
+    """Parses messages; of what is none, grpcio would say INTERNAL, as if the fault were ours, and log a traceback."""
+
+    def __init__(self, parse: Callable[[bytes], Any]) -> None:
+        self._parse = parse
+
+    def __call__(self, message: bytes) -> Any:
+        try:
+            return self._parse(message)
+        except DecodeError:
+            return _Unreadable()
+
+
+def _readable(request: Any) -> Any:
+    """Returns a request, InvalidArgumentError where it is none."""
+    if isinstance(request, _Unreadable):
+        raise InvalidArgumentError.of("request", "is no message of its type.")
+    return request
+
+
 def _marked(call: _Call, requests: Iterator[Any]) -> Iterator[Any]:
     """Hands requests on, noting when the call waits for the next one."""
     while True:
@@ -346,7 +374,7 @@ def _marked(call: _Call, requests: Iterator[Any]) -> Iterator[Any]:
                 request = next(requests)
             except StopIteration:
                 return
-        yield request
+        yield _readable(request)
 
 
 def _request_id(context: grpc.ServicerContext) -> str:
