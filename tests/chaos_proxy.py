@@ -1,4 +1,4 @@
-"""A TCP proxy that cuts and delays connections at random, as a bad network does between a server and its Postgres or S3."""
+"""A TCP proxy that cuts and delays connections at random, as a bad network does between a server and its stores."""
 
 import random
 import socket
