@@ -212,7 +212,11 @@ class _Writer:
     def _send(self, size: int) -> None:
         """Hands the first of the held bytes over to be stored and then committed as the next part."""
         data = self._take(size)
-        handle = self.upload.handle or self._begin()
+        try:
+            handle = self.upload.handle or self._begin()
+        except BaseException:
+            self._in_doubt = True  # these bytes are not among the held ones any more
+            raise
         self._sent_parts += 1
         store_part = partial(
             self._store.write_part,

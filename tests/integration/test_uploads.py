@@ -439,6 +439,24 @@ class TestResuming:
         after.client.complete_upload(upload.id)
         assert registry.client.download(upload.model_id) == data
 
+    def test_a_store_that_fails_as_the_first_part_begins_loses_no_bytes(self, registry: RunningRegistry) -> None:
+        class FailingStore(WrappedStore):
+            def begin(self, key: str) -> str:
+                if key not in failed:
+                    failed.append(key)
+                    raise ArtifactStoreUnavailableError
+                return super().begin(key)
+
+        failed: list[str] = []
+        data = random.Random(1).randbytes(PART + 3)
+        with serving(registry, FailingStore(registry.parts.store)) as (_, client):
+            upload = client.create_upload()
+            with refused(grpc.StatusCode.UNAVAILABLE, "ARTIFACT_STORE_UNAVAILABLE"):
+                client.write_upload(upload.id, 0, data)
+            committed = client.get_upload(upload.id).committed_size
+            client.write_upload(upload.id, committed, data[committed:])
+            assert client.download(client.complete_upload(upload.id, sha256=sha256(data)).id) == data
+
 
 def _resume(client: Client, upload_id: str, data: bytes) -> bool:
     """Goes on where the upload stands, unless its old writer has just moved it on."""

@@ -13,6 +13,7 @@ from typing import Any, Protocol
 
 import grpc
 from google.api import httpbody_pb2
+from google.protobuf.message import DecodeError
 from modelregistry.v1 import model_service_pb2, upload_service_pb2
 
 from registry_service import logs
@@ -20,6 +21,7 @@ from registry_service.domain.access import NOTHING
 from registry_service.domain.caller import Caller, current_caller
 from registry_service.domain.errors import (
     CallCancelledError,
+    InvalidArgumentError,
     RegistryError,
     ServerStoppingError,
     TooManyStreamsError,
@@ -309,6 +311,8 @@ class CallInterceptor(grpc.ServerInterceptor):
         deserializer = handler.request_deserializer
         if method in _CHUNKS_IN and deserializer is not None:
             deserializer = ChunkDeserializer(deserializer, _CHUNKS_IN[method])
+        if deserializer is not None:
+            deserializer = _OrUnreadable(deserializer)
         observer = None if self._observer is None else self._observer.method(method)
         if observer is not None:
             serializer = _told_size_after(serializer, observer.sent)
@@ -319,7 +323,7 @@ class CallInterceptor(grpc.ServerInterceptor):
             with self._surroundings(call, long=long) as refusal:
                 if refusal is not None:
                     return refusal
-                return behaviour(_marked(call, request) if handler.request_streaming else request, context)
+                return behaviour(_marked(call, request) if handler.request_streaming else _readable(request), context)
 
         def stream(request: Any, context: grpc.ServicerContext) -> Iterator[Any]:
             call = _Call(method, _request_id(context), context, admission=self._admission, observer=observer)
@@ -327,7 +331,8 @@ class CallInterceptor(grpc.ServerInterceptor):
             with self._surroundings(call, long=long) as refusal:
                 respond = behaviour if refusal is None else lambda *_: (refusal,)
                 try:
-                    for response in respond(_marked(call, request) if handler.request_streaming else request, context):
+                    messages = _marked(call, request) if handler.request_streaming else _readable(request)
+                    for response in respond(messages, context):
                         with call.waiting():
                             yield response
                         sent = True
@@ -454,6 +459,30 @@ def _told_size_before(
     return deserialize
 
 
+class _Unreadable:
+    """Stands for a message that is none of its type."""
+
+
+class _OrUnreadable:
+    """Parses messages; of what is none, grpcio would say INTERNAL, as if the fault were ours, and log a traceback."""
+
+    def __init__(self, parse: Callable[[bytes], Any]) -> None:
+        self._parse = parse
+
+    def __call__(self, message: bytes) -> Any:
+        try:
+            return self._parse(message)
+        except DecodeError:
+            return _Unreadable()
+
+
+def _readable(request: Any) -> Any:
+    """Returns a request, InvalidArgumentError where it is none."""
+    if isinstance(request, _Unreadable):
+        raise InvalidArgumentError.of("request", "is no message of its type.")
+    return request
+
+
 def _marked(call: _Call, requests: Iterator[Any]) -> Iterator[Any]:
     """Hands requests on, noting when the call waits for the next one."""
     while True:
@@ -462,7 +491,7 @@ def _marked(call: _Call, requests: Iterator[Any]) -> Iterator[Any]:
                 request = next(requests)
             except StopIteration:
                 return
-        yield request
+        yield _readable(request)
 
 
 def _request_id(context: grpc.ServicerContext) -> str:

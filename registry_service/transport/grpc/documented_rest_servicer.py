@@ -218,7 +218,10 @@ def _project_id(bound: str, context: grpc.ServicerContext) -> str:
 def _addressed(bound: str, context: grpc.ServicerContext) -> str:
     """Returns the id in the address: what the gateway binds may be a query's `id` instead."""
     path = _headers(context).get(_PATH)
-    return bound if path is None else unquote(path.partition("?")[0].split("/")[2])
+    if path is None:
+        return bound
+    _, _, *rest = path.partition("?")[0].split("/") + [""] * 2  # a gRPC client may send any path
+    return unquote(rest[0])
 
 
 def _joined(models: Iterable[Model]) -> bytes:

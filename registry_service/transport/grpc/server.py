@@ -151,6 +151,8 @@ class RegistryServer:
                 ("grpc.keepalive_timeout_ms", 10_000),
                 ("grpc.keepalive_permit_without_calls", 1),
                 ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
+                # Of one connection; more wait at their client. The gateway opens another.
+                ("grpc.max_concurrent_streams", 1_024),
             ],
         )
         model_service_pb2_grpc.add_ModelServiceServicer_to_server(
