@@ -305,18 +305,8 @@ class CallInterceptor(grpc.ServerInterceptor):
         }
         name, make = kinds[bool(handler.request_streaming), bool(handler.response_streaming)]
         behaviour: _Behaviour = getattr(handler, name)
-        serializer = handler.response_serializer
-        if method in _CHUNKS_OUT:
-            serializer = _PassBytes(serializer)
-        deserializer = handler.request_deserializer
-        if method in _CHUNKS_IN and deserializer is not None:
-            deserializer = ChunkDeserializer(deserializer, _CHUNKS_IN[method])
-        if deserializer is not None:
-            deserializer = _OrUnreadable(deserializer)
         observer = None if self._observer is None else self._observer.method(method)
-        if observer is not None:
-            serializer = _told_size_after(serializer, observer.sent)
-            deserializer = _told_size_before(deserializer, observer.received)
+        serializer, deserializer = _codec(method, handler, observer)
 
         def run(request: Any, context: grpc.ServicerContext) -> Any:
             call = _Call(method, _request_id(context), context, admission=self._admission, observer=observer)
@@ -408,6 +398,24 @@ class CallInterceptor(grpc.ServerInterceptor):
             # A generator may be closed in another context than the one it began in.
             with suppress(ValueError):
                 logs.request_id.reset(token)
+
+
+def _codec(
+    method: str, handler: "grpc.RpcMethodHandler[Any, Any]", observer: MethodObserver | None
+) -> tuple[Callable[[Any], bytes] | None, Callable[[bytes], Any] | None]:
+    """Returns what makes bytes of a method's responses, and requests of bytes."""
+    serializer = handler.response_serializer
+    if method in _CHUNKS_OUT:
+        serializer = _PassBytes(serializer)
+    deserializer = handler.request_deserializer
+    if deserializer is not None:
+        if method in _CHUNKS_IN:
+            deserializer = ChunkDeserializer(deserializer, _CHUNKS_IN[method])
+        deserializer = _OrUnreadable(deserializer)
+    if observer is not None:
+        serializer = _told_size_after(serializer, observer.sent)
+        deserializer = _told_size_before(deserializer, observer.received)
+    return serializer, deserializer
 
 
 class _PassBytes:
