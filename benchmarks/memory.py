@@ -23,8 +23,12 @@ class PeakMemory:
         pass
 
     def peaks(self) -> dict[str, float]:
-        """Peaks in bytes, by process."""
-        return {_role(process): _status(process, "VmHWM") * 1024 for process in self._processes()}
+        """Peaks in bytes, of the largest process of each role."""
+        found: dict[str, float] = {}
+        for process in self._processes():
+            role = _role(process)
+            found[role] = max(found.get(role, 0), _status(process, "VmHWM") * 1024)
+        return found
 
     def _processes(self) -> list[psutil.Process]:
         return [process for process in self.product.processes() if process.name() != "postgres"]

@@ -102,7 +102,7 @@ def serving(
         "max_watches": 8,
         "stream_idle_seconds": 60,
         "shutdown_grace_seconds": 5,
-            "shutdown_delay_seconds": 0,
+        "shutdown_delay_seconds": 0,
         "health_interval_seconds": 1,
         "gc_interval_seconds": 3600,
     } | options
