@@ -5,7 +5,7 @@ pg_dump is, but needs no program of the server's version on this machine.
 """
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, cast
@@ -13,7 +13,7 @@ from typing import IO, Any, cast
 import psycopg
 from psycopg import sql
 from sqlalchemy import Connection, Engine, Table, text
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import OperationalError, SQLAlchemyError
 
 from registry_service.domain.backup import OBJECTS, DatabaseCopy, TableCopy
 from registry_service.domain.errors import DatabaseUnavailableError
@@ -63,7 +63,10 @@ class SqlDatabaseCopier:
             try:
                 yield confirm
             finally:
-                # The pool would keep the connection, and with it the lock and the settings.
+                # Postgres notices the end of a connection a moment later, whoever deletes objects may look at once.
+                with suppress(SQLAlchemyError):
+                    connection.execute(text("SELECT pg_advisory_unlock(:lock)"), {"lock": BACKUP_LOCK})
+                # The pool would keep the connection, and with it the settings.
                 connection.invalidate()
 
     def copy(self, folder: Path) -> DatabaseCopy:
