@@ -2,6 +2,7 @@
 
 import logging
 import os
+import resource
 import signal
 import socket
 import subprocess
@@ -10,7 +11,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -51,6 +52,13 @@ def stop_event() -> Iterator[threading.Event]:
             signal.signal(number, handler)
 
 
+def _take_all_files() -> None:
+    """Lets us and what we start open as many files as the system permits: each connection takes one."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with suppress(OSError, ValueError):  # some systems permit less than they say
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+
+
 def serve(settings: Settings, *, reuse_port: bool = False) -> None:
     """Runs the gRPC server against a migrated database until SIGTERM or SIGINT, then drains it.
 
@@ -58,6 +66,7 @@ def serve(settings: Settings, *, reuse_port: bool = False) -> None:
         PortTakenError: Somebody else listens on the port.
         UnavailableError: The artifact store does not answer within STARTUP_TIMEOUT_SECONDS.
     """
+    _take_all_files()
     # In this order: a signal while we wait for the dependencies ends us at once.
     with open_registry(settings) as registry, _exposed(registry, settings), stop_event() as stopped:
         server = build_server(registry, settings, reuse_port=reuse_port)
@@ -134,6 +143,7 @@ def gateway(settings: GatewaySettings, *, access_log: bool) -> None:
         EmbeddedError: The port is taken, or Envoy failed.
         CertificateError: Files of certificates are not what they should be.
     """
+    _take_all_files()
     with (
         stop_event() as stopped,
         TemporaryDirectory(prefix="model-registry-gateway-") as folder,
@@ -272,6 +282,7 @@ def up(data_dir: Path, settings: dict[str, object], gateway: GatewaySettings, sa
     Raises:
         EmbeddedError: Something is missing, taken or broken; the message says what.
     """
+    _take_all_files()
     data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
     with ExitStack() as stack:
         stopped = stack.enter_context(stop_event())
