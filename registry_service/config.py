@@ -283,9 +283,7 @@ class GetiSettings(LogSettings):
     )
     @classmethod
     def _blank_is_unset(cls, value: object, info: ValidationInfo) -> object:
-        if isinstance(value, str) and not value.strip():
-            return cls.model_fields[str(info.field_name)].default
-        return value.strip() if isinstance(value, str) else value
+        return _stripped_or_default(value, cls.model_fields[str(info.field_name)].default)
 
     @field_validator("geti_host")
     @classmethod
@@ -354,9 +352,7 @@ class AuthSettings(LogSettings):
     )
     @classmethod
     def _blank_oidc_is_unset(cls, value: object, info: ValidationInfo) -> object:
-        if isinstance(value, str) and not value.strip():
-            return cls.model_fields[str(info.field_name)].default
-        return value.strip() if isinstance(value, str) else value
+        return _stripped_or_default(value, cls.model_fields[str(info.field_name)].default)
 
     @field_validator("oidc_issuer", "oidc_jwks_url")
     @classmethod
@@ -485,6 +481,11 @@ class SourceSettings(LogSettings):
     source_minio_ca_cert: FilePath | None = Field(
         None, description="File of the CA certificates that its S3's is checked with."
     )
+
+
+def _stripped_or_default(value: object, default: object) -> object:
+    """Returns a text without blanks around it, and the default for one that is blank."""
+    return (value.strip() or default) if isinstance(value, str) else value
 
 
 def _blank_is_none(value: object) -> object:

@@ -7,7 +7,6 @@ import signal
 import socket
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -220,7 +219,7 @@ def _added_up(settings: Settings) -> Iterator[Path | None]:
     if settings.metrics_port is None:
         yield None
         return
-    with tempfile.TemporaryDirectory(prefix="model-registry-metrics-") as folder:
+    with TemporaryDirectory(prefix="model-registry-metrics-") as folder:
         registry = metrics.added_up(Path(folder))
         with MetricsServer(registry, settings.metrics_ip_address, settings.metrics_port):
             yield Path(folder)

@@ -307,10 +307,11 @@ class CallInterceptor(grpc.ServerInterceptor):
         behaviour: _Behaviour = getattr(handler, name)
         observer = None if self._observer is None else self._observer.method(method)
         serializer, deserializer = _codec(method, handler, observer)
+        refuse = self._refusals.get(method.split("/")[1])
 
         def run(request: Any, context: grpc.ServicerContext) -> Any:
             call = _Call(method, _request_id(context), context, admission=self._admission, observer=observer)
-            with self._surroundings(call, long=long) as refusal:
+            with self._surroundings(call, refuse, long=long) as refusal:
                 if refusal is not None:
                     return refusal
                 return behaviour(_marked(call, request) if handler.request_streaming else _readable(request), context)
@@ -318,7 +319,7 @@ class CallInterceptor(grpc.ServerInterceptor):
         def stream(request: Any, context: grpc.ServicerContext) -> Iterator[Any]:
             call = _Call(method, _request_id(context), context, admission=self._admission, observer=observer)
             sent = False
-            with self._surroundings(call, long=long) as refusal:
+            with self._surroundings(call, refuse, long=long) as refusal:
                 respond = behaviour if refusal is None else lambda *_: (refusal,)
                 try:
                     messages = _marked(call, request) if handler.request_streaming else _readable(request)
@@ -340,7 +341,7 @@ class CallInterceptor(grpc.ServerInterceptor):
         )
 
     @contextmanager
-    def _surroundings(self, call: _Call, *, long: bool) -> Iterator[Any]:
+    def _surroundings(self, call: _Call, refuse: Refusal | None, *, long: bool) -> Iterator[Any]:
         """Surrounds a call; gives the message that it is refused with, where its service answers that itself."""
         token = logs.request_id.set(call.request_id)
         _current_call.set(call)
@@ -349,7 +350,6 @@ class CallInterceptor(grpc.ServerInterceptor):
         ended = None if call.observer is None else call.observer.begin(context.invocation_metadata)
         try:
             context.set_trailing_metadata((("x-request-id", call.request_id),))
-            refuse = self._refusals.get(call.method.split("/")[1])
             error = _admitted(call, answers=refuse is not None)
             if error is not None and refuse is not None:
                 code = status_code(error)
