@@ -22,6 +22,7 @@ from sqlalchemy import Engine, text
 from registry_service.embedded.postgres import PostgresAddress
 from tests.client import CHUNK, Client, pieces, refused, sha256, writes, zip_of
 from tests.e2e.test_crashes import Bucket, SlowClient, listens
+from tests.e2e.test_metrics import Scrape
 from tests.integration.test_aliases import history
 from tests.products import COMMAND, Command, Product, environment, s3_settings
 from tests.s3_server import S3Server, free_port, new_bucket_name
@@ -31,6 +32,7 @@ MIB = 1024 * 1024
 PART = 8 * MIB
 PATIENCE_SECONDS = 120
 ALIAS = "production"
+HEALTHY = "envoy_cluster_membership_healthy"
 SERVED = alias_pb2.Lineage(name="served")
 
 
@@ -41,6 +43,7 @@ class Fleet:
     replicas: tuple[Product, Product]
     gateway: Command
     rest_port: int
+    gateway_metrics_port: int
     engine: Engine
     bucket: Bucket
 
@@ -53,8 +56,17 @@ class Fleet:
         return Client(f"127.0.0.1:{self.rest_port}")
 
     def start(self, replica: Product) -> None:
+        """Starts a replica; the next may go when the gateway counts on this one again, as an operator sees to it."""
         replica.server.start()
         replica.wait_until_ready()
+        self.wait_for_gateway()
+
+    def wait_for_gateway(self) -> None:
+        """Returns once the gateway counts on both replicas."""
+        eventually(
+            lambda: Scrape(self.gateway_metrics_port).value(HEALTHY, envoy_cluster_name="registry") == 2,
+            what="both replicas behind the gateway",
+        )
 
     def kill(self, replica: Product) -> None:
         replica.server.kill()
@@ -97,10 +109,12 @@ def fleet(
         "shutdown_delay_seconds": 5,
         "shutdown_grace_seconds": 10,
     }
-    rest_port, ports = free_port(), (free_port(), free_port())
+    rest_port, metrics_port, ports = free_port(), free_port(), (free_port(), free_port())
     upstreams = ",".join(f"127.0.0.1:{port}" for port in ports)
     gateway = Command(
-        ["gateway"], environment(grpc_upstreams=upstreams, server_port=rest_port), tmp_path / "gateway.log"
+        ["gateway"],
+        environment(grpc_upstreams=upstreams, server_port=rest_port, gateway_metrics_port=metrics_port),
+        tmp_path / "gateway.log",
     )
     one, other = (
         Product(
@@ -112,7 +126,7 @@ def fleet(
         )
         for port in ports
     )
-    found = Fleet((one, other), gateway, rest_port, engine, Bucket(settings, s3_server, name))
+    found = Fleet((one, other), gateway, rest_port, metrics_port, engine, Bucket(settings, s3_server, name))
     with ExitStack() as stack:
         stack.callback(gateway.close)
         for replica in found.replicas:
@@ -121,6 +135,7 @@ def fleet(
         gateway.start()
         for replica in found.replicas:
             replica.wait_until_ready()
+        found.wait_for_gateway()
         yield found
 
 
