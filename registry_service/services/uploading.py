@@ -8,7 +8,7 @@ ledger knows it before it is written.
 
 import threading
 import uuid
-from collections import OrderedDict, deque
+from collections import OrderedDict
 from collections.abc import Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextvars import copy_context
@@ -27,6 +27,7 @@ from registry_service.domain.errors import (
     OutOfRangeError,
 )
 from registry_service.domain.models import Model, ModelSpec, checked_sha256, checked_spec, utc_now
+from registry_service.domain.parts import MOST, PartBuffer, PartsUnderWay
 from registry_service.domain.ports import Database
 from registry_service.domain.uploads import Upload, UploadState
 from registry_service.services.introspection import introspect
@@ -34,9 +35,6 @@ from registry_service.services.measuring import SeenBytes
 from registry_service.services.policy import Policy
 from registry_service.services.registering import check_archive, new_model
 from registry_service.services.sweeping import DiscardObject, doom_upload
-
-# Of one upload, as many are stored or wait to be committed; meanwhile the bytes of the next one come.
-_PARTS_UNDER_WAY = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,26 +161,26 @@ class _Writer:
         self.upload = upload
         self._size = upload.committed_size
         self._seen = self._uploads_seen.of(upload.id, upload.committed_size)
-        self._buffer = bytearray()
+        self._held = PartBuffer(self._store.part_size)
         self._sent_size = upload.parts_size
         self._sent_parts = len(upload.parts)
-        self._senders = ThreadPoolExecutor(_PARTS_UNDER_WAY, thread_name_prefix="part-sender")
+        self._senders = ThreadPoolExecutor(MOST, thread_name_prefix="part-sender")
         self._committer = ThreadPoolExecutor(1, thread_name_prefix="part-committer")
-        self._sending: deque[Future[None]] = deque()
+        self._under_way = PartsUnderWay()
         self._in_doubt = False
         """Whether a part before the held bytes was not committed, or nobody knows."""
         if upload.tail_key is not None:
-            self._buffer += read_tail(self._store, upload)
+            self._take(read_tail(self._store, upload))
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        with self._committer, self._senders:
+        with self._under_way, self._committer, self._senders:
             if self._in_doubt and kind is not None:
                 return
-            while self._sending:
-                self._settle()
+            while self._under_way:
+                self._under_way.settle()
             self._commit_tail()
         if self._seen is not None and self._seen.size == self.upload.committed_size:
             self._uploads_seen.keep(self.upload.id, self._seen)
@@ -195,23 +193,18 @@ class _Writer:
         if declared is not None and size > declared:
             raise OutOfRangeError(f"More than the declared {declared} bytes came.", declared_size=str(declared))
         self._size = size
-        self._buffer += piece
         if self._seen is not None:
             self._seen.add(piece)
-        while len(self._buffer) >= self._store.part_size:
-            self._send(self._store.part_size)
-        if self._size == declared and self._buffer:
-            self._send(len(self._buffer))  # the last part may be short
+        self._take(piece)
+        if self._size == declared and self._held:
+            self._send(self._held.take())  # the last part may be short
 
-    def _take(self, size: int) -> bytes:
-        """Returns the first of the held bytes, and lets go of them."""
-        data = bytes(memoryview(self._buffer)[:size])
-        del self._buffer[:size]
-        return data
+    def _take(self, piece: bytes) -> None:
+        for part in self._held.add(piece):
+            self._send(part)
 
-    def _send(self, size: int) -> None:
-        """Hands the first of the held bytes over to be stored and then committed as the next part."""
-        data = self._take(size)
+    def _send(self, data: bytes) -> None:
+        """Hands bytes that are not held any more over to be stored and then committed as the next part."""
         try:
             handle = self.upload.handle or self._begin()
         except BaseException:
@@ -226,15 +219,10 @@ class _Writer:
             offset=self._sent_size,
             data=data,
         )
-        self._sent_size += size
-        while len(self._sending) >= _PARTS_UNDER_WAY:
-            self._settle()
+        self._sent_size += len(data)
+        self._under_way.make_room()
         stored = self._senders.submit(copy_context().run, store_part)
-        self._sending.append(self._committer.submit(copy_context().run, self._commit_part, handle, stored))
-
-    def _settle(self) -> None:
-        """Waits for the oldest part that is on its way, and raises what went wrong with it."""
-        self._sending.popleft().result()
+        self._under_way.add(self._committer.submit(copy_context().run, self._commit_part, handle, stored))
 
     def _commit_part(self, handle: str, stored: Future[Part]) -> None:
         """Commits a part as soon as it is stored; the tail, whose bytes it begins with, is then no longer needed."""
@@ -279,7 +267,7 @@ class _Writer:
         with self._database.transaction() as transaction:
             transaction.objects.lease(key, self._policy.registration_lease)
         try:
-            self._store.put(key, self._take(len(self._buffer)))
+            self._store.put(key, self._held.take())
             self._commit(self._size, handle=upload.handle, part=None, tail_key=key)
         except BaseException:
             self._discard.now_or_later(key)
@@ -370,20 +358,19 @@ class CompleteUpload:
         with self.database.transaction() as transaction:
             # Held, as what is written after the upload was removed would never be found again.
             transaction.uploads.hold(upload)
-            if self.store.size(upload.object_key) == upload.committed_size:
-                return
-            tail = read_tail(self.store, upload)
-            if upload.handle is None or not upload.parts:
-                self.store.put(upload.object_key, tail)
-                return
-            parts = list(upload.parts)
-            if tail:
-                parts.append(
-                    self.store.write_part(
-                        upload.object_key, upload.handle, number=len(parts) + 1, offset=upload.parts_size, data=tail
-                    )
-                )
-            self.store.finish(upload.object_key, upload.handle, parts)
+            handle, parts = upload.handle, list(upload.parts)
+            if upload.tail_key is not None:
+                if self.store.size(upload.object_key) == upload.committed_size:
+                    return  # finished, it takes no more parts
+                tail = read_tail(self.store, upload)
+                if handle is None or not parts:
+                    self.store.put(upload.object_key, tail)
+                    return
+                number, offset = len(parts) + 1, upload.parts_size
+                parts.append(self.store.write_part(upload.object_key, handle, number=number, offset=offset, data=tail))
+            if handle is None:
+                raise AssertionError("bytes that are in no tail are in parts")
+            self.store.finish(upload.object_key, handle, parts)
 
     def _digest(self, upload: Upload) -> tuple[str, bytes]:
         """Returns the SHA-256 of the object, and its first HEAD_BYTES."""

@@ -24,6 +24,7 @@ from registry_service.domain.artifact_store import (
     new_object_key,
 )
 from registry_service.domain.errors import ArtifactLostError
+from registry_service.domain.parts import MOST
 from registry_service.storage.artifacts import PART_SIZE
 
 MIB = 1024 * 1024
@@ -111,7 +112,7 @@ class ArtifactStoreContract:
         store.write(key, [b"anew"])
         assert read(store, key) == b"anew"
 
-    @pytest.mark.parametrize(("piece", "size"), [(MIB, 12 * PART_SIZE), (16, PART_SIZE)])
+    @pytest.mark.parametrize(("piece", "size"), [(MIB, 16 * PART_SIZE), (16, PART_SIZE)])
     def test_a_write_takes_flat_memory(self, store: ArtifactStore, key: str, piece: int, size: int) -> None:
         block = some_bytes(piece)
         tracemalloc.start()
@@ -121,7 +122,8 @@ class ArtifactStoreContract:
             _, peak = tracemalloc.get_traced_memory()
         finally:
             tracemalloc.stop()
-        assert peak < 5 * PART_SIZE
+        # What is under way, the pieces of the next part, and the part that is made of them.
+        assert peak < (MOST + 2.5) * PART_SIZE
 
     def test_objects_under_different_keys_are_apart(self, store: ArtifactStore) -> None:
         one, other = "uploads/aaaa/tail", "uploads/aaaa/tail2"

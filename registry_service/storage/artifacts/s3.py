@@ -28,6 +28,7 @@ from urllib3.exceptions import HTTPError, ProtocolError
 from registry_service.domain.artifact_store import CHUNK_SIZE, OBJECT_PREFIX, Part
 from registry_service.domain.errors import ArtifactLostError, ArtifactStoreUnavailableError
 from registry_service.domain.legacy import SourceError
+from registry_service.domain.parts import MOST, PartBuffer, PartsUnderWay
 from registry_service.storage.artifacts import PART_SIZE, check_key, check_part, check_range, total_size
 
 logger = logging.getLogger(__name__)
@@ -40,9 +41,6 @@ _FAILURES = (MinioException, HTTPError, OSError, ParseError, UnicodeDecodeError)
 
 # What a completion answers when the upload, or a part of it, is not there (any more).
 _PARTS_GONE = frozenset({"NoSuchUpload", "InvalidPart"})
-
-# Parts of one object that are sent at once.
-_SENDERS = 2
 
 # How often in a row a read goes on after a broken connection, and the pause
 # before each try: 3.5 seconds in all, for a store that restarts.
@@ -238,7 +236,7 @@ class S3ArtifactStore:
             )
 
     def write(self, key: str, pieces: Iterable[bytes]) -> None:
-        """See the port. Holds at most a part for each sender, and one more."""
+        """See the port. Holds the parts that are under way, and one more."""
         parts = _in_parts(pieces)
         begun = [next(parts, b"")]
         if (second := next(parts, None)) is None:
@@ -247,17 +245,16 @@ class S3ArtifactStore:
         begun.insert(0, second)
         del second
         handle = self.begin(key)
-        sending: list[Future[Part]] = []
-        with ThreadPoolExecutor(_SENDERS, thread_name_prefix="part-sender") as senders:
+        sent: list[Future[Part]] = []
+        with PartsUnderWay() as under_way, ThreadPoolExecutor(MOST, thread_name_prefix="part-sender") as senders:
             for number, data in enumerate(chain(_taken(begun), parts)):
-                if number >= _SENDERS:
-                    sending[number - _SENDERS].result()
-                sending.append(
-                    senders.submit(
-                        self.write_part, key, handle, number=number + 1, offset=number * PART_SIZE, data=data
-                    )
+                under_way.make_room()
+                part = senders.submit(
+                    self.write_part, key, handle, number=number + 1, offset=number * PART_SIZE, data=data
                 )
-        self.finish(key, handle, [sent.result() for sent in sending])
+                under_way.add(part)
+                sent.append(part)
+        self.finish(key, handle, [part.result() for part in sent])
 
     def begin(self, key: str) -> str:
         """See the port."""
@@ -589,22 +586,11 @@ def _taken(items: list[Result]) -> Iterator[Result]:
 
 def _in_parts(pieces: Iterable[bytes]) -> Iterator[bytes]:
     """Joins pieces of any size to parts of exactly PART_SIZE, the last excepted."""
-    # Copied together at once: a million pieces that are kept take far more than their bytes.
-    buffer = bytearray()
+    held = PartBuffer(PART_SIZE)
     for piece in pieces:
-        rest = memoryview(piece)
-        while len(buffer) + len(rest) >= PART_SIZE:
-            missing = PART_SIZE - len(buffer)
-            buffer += rest[:missing]
-            rest = rest[missing:]
-            part = bytes(buffer)
-            # Not held while the part is on its way.
-            buffer.clear()
-            yield part
-            del part
-        buffer += rest
-    if buffer:
-        yield bytes(buffer)
+        yield from held.add(piece)
+    if held:
+        yield held.take()
 
 
 def _regrouped(pieces: Iterable[bytes]) -> Iterator[bytes]:

@@ -1,0 +1,113 @@
+"""Parts of what comes in pieces, and how many of them are under way."""
+
+import random
+from collections.abc import Iterator
+from concurrent.futures import Future
+from contextlib import ExitStack
+from itertools import count
+
+import pytest
+
+from registry_service.domain.parts import EACH, MOST, PartBuffer, PartsUnderWay
+
+PART = 1_000_000
+
+
+def done() -> Future[None]:
+    future: Future[None] = Future()
+    future.set_result(None)
+    return future
+
+
+def pieces_of(data: bytes, numbers: random.Random) -> Iterator[bytes]:
+    offset = 0
+    while offset < len(data):
+        size = numbers.choice([1, 70, 60_000, 70_000, 999_999, 2_500_000])
+        yield data[offset : offset + size]
+        offset += size
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_pieces_of_any_size_become_parts_of_one_size(seed: int) -> None:
+    numbers = random.Random(seed)
+    data = numbers.randbytes(7 * PART + 12_345)
+    held = PartBuffer(PART)
+    parts = [part for piece in pieces_of(data, numbers) for part in held.add(piece)]
+    assert [len(part) for part in parts] == [PART] * 7
+    assert len(held) == 12_345
+    assert b"".join(parts) + held.take() == data
+    assert not held
+    assert held.take() == b""
+
+
+def test_a_million_tiny_pieces_take_the_room_of_their_bytes() -> None:
+    held = PartBuffer(2 * PART)
+    for _ in range(PART):
+        assert not list(held.add(b"x"))
+    assert len(held._pieces) == 1
+    assert held.take() == b"x" * PART
+
+
+def room(under_way: PartsUnderWay) -> int:
+    """Adds parts that do not settle until there is no room; returns how many there were room for."""
+    for number in count():
+        marked = Settled()
+        under_way.make_room()
+        if Settled.asked:
+            return number
+        under_way.add(marked)
+    raise AssertionError("unreachable")
+
+
+class Settled(Future[None]):
+    """A part that is asked for only when there is no room for another."""
+
+    asked = False
+
+    def result(self, timeout: float | None = None) -> None:  # noqa: ARG002 - as the base has it
+        Settled.asked = True
+
+
+@pytest.fixture(autouse=True)
+def nobody_asked() -> None:
+    Settled.asked = False
+
+
+def test_one_object_alone_has_the_most_parts_under_way() -> None:
+    with PartsUnderWay() as under_way:
+        assert room(under_way) == MOST
+
+
+def test_of_many_objects_each_has_its_own_and_few_have_more() -> None:
+    found = []
+    with ExitStack() as stack:
+        for _ in range(20):
+            Settled.asked = False
+            found.append(room(stack.enter_context(PartsUnderWay())))
+    assert found == [MOST] * 4 + [EACH] * 16
+    Settled.asked = False
+    with PartsUnderWay() as under_way:
+        assert room(under_way) == MOST, "all was given back"
+
+
+def test_a_part_that_failed_is_told_and_gives_its_place_back() -> None:
+    for _ in range(20):
+        with PartsUnderWay() as under_way:
+            for _ in range(MOST):
+                under_way.make_room()
+                failed: Future[None] = Future()
+                failed.set_exception(ValueError("the disk is full"))
+                under_way.add(failed)
+            with pytest.raises(ValueError, match="the disk is full"):
+                under_way.make_room()
+    with PartsUnderWay() as under_way:
+        assert room(under_way) == MOST
+
+
+def test_settled_parts_make_room() -> None:
+    with PartsUnderWay() as under_way:
+        for _ in range(100):
+            under_way.make_room()
+            under_way.add(done())
+        while under_way:
+            under_way.settle()
