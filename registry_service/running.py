@@ -129,6 +129,7 @@ def gateway_config(
         paths=routes.paths,
         openapi=routes.openapi,
         reads=routes.reads,
+        streamed=routes.streamed,
         access_log=access_log,
         admin_socket=admin_socket,
         secrets_dir=secrets_dir,

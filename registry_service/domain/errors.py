@@ -449,6 +449,15 @@ class TooManyStreamsError(ResourceExhaustedError):
         super().__init__(f"{limit} streams are under way, which is the limit; try again later.", limit=str(limit))
 
 
+class TooManyCallsError(ResourceExhaustedError):
+    """As many short calls wait as may."""
+
+    reason = "TOO_MANY_CALLS"
+
+    def __init__(self, limit: int) -> None:
+        super().__init__(f"{limit} calls are waiting, which is the limit; try again later.", limit=str(limit))
+
+
 class DeadlineExceededError(RegistryError):
     """The request asks for more work than one request may take."""
 

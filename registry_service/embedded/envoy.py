@@ -13,7 +13,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Self
+from typing import IO, Any, Self
 from urllib.parse import unquote, urlsplit
 
 import certifi
@@ -30,6 +30,7 @@ logger = logging.getLogger(__name__)
 _UNDER_WAY = ("http.http.downstream_rq_active", "http.http.downstream_cx_tx_bytes_buffered")
 _DRAIN_POLL_SECONDS = 0.1
 _IDLE_SECONDS = 120
+_REFLECTION = "/grpc.reflection."
 _GRPC_ROUTES = (
     # Calls that read a whole artifact, 64 GiB perhaps, before they answer.
     ({"path": "/modelregistry.v1.ArtifactService/VerifyArtifact"}, 3600),
@@ -45,7 +46,7 @@ _GRPC_ROUTES = (
     ({"prefix": "/modelregistry.v1.SystemService/"}, _IDLE_SECONDS),
     ({"prefix": "/modelregistry.v1."}, _IDLE_SECONDS),
     ({"prefix": "/grpc.health.v1."}, _IDLE_SECONDS),
-    ({"prefix": "/grpc.reflection."}, _IDLE_SECONDS),
+    ({"prefix": _REFLECTION}, _IDLE_SECONDS),
 )
 # Routes of probes, which come by the second.
 _UNTRACED = ("/health", "/ready", "/modelregistry.v1.SystemService/", "/grpc.health.v1.")
@@ -83,6 +84,7 @@ def render(
     paths: Sequence[tuple[str, Sequence[str]]],
     openapi: Path,
     reads: Sequence[str] = (),
+    streamed: Sequence[str] = (),
     access_log: bool = False,
     admin_socket: Path | None = None,
     secrets_dir: Path | None = None,
@@ -98,6 +100,7 @@ def render(
             (`transport.http_routes`).
         openapi: File of the API's description (OpenAPI).
         reads: Paths of the gRPC methods that change nothing, so that they may be sent again.
+        streamed: Paths of those that are passed on before their requests are whole, as these are streams.
         access_log: Whether to write a JSON line to stdout for each request.
         admin_socket: Unix socket for Envoy's admin interface; None for no such interface.
         secrets_dir: Where `Secrets` will be, for certificates that are renewed; None has Envoy read them once.
@@ -127,7 +130,7 @@ def render(
         services=list(services),
         # They have methods of their own, and a slash too many is taken off as elsewhere.
         paths=[*paths, *((re.escape(path), ("GET", "HEAD")) for path in ("/docs", "/redoc", "/openapi.json"))],
-        grpc_routes=list(_grpc_routes(reads)),
+        grpc_routes=list(_grpc_routes(reads, streamed)),
         local_replies=_LOCAL_REPLIES,
         lua=_lua_set("path_variables", path_variables) + (folder / "headers.lua").read_text(encoding="utf-8"),
         access_log=access_log,
@@ -197,17 +200,24 @@ def _sampler(percent: float) -> dict[str, object]:
     return {"@type": f"{prefix}.TraceIdRatioBasedSamplerConfig", "sampling_percentage": fraction}
 
 
-def _grpc_routes(reads: Sequence[str]) -> Iterator[tuple[Mapping[str, str], int, bool, bool]]:
+def _grpc_routes(reads: Sequence[str], streamed: Sequence[str]) -> Iterator[Mapping[str, Any]]:
     """Yields the routes of gRPC, the first that matches counts.
 
-    Each says what it matches, seconds of silence, whether it only reads, and
-    whether it is no part of a trace.
+    Each says what it matches, its seconds of silence, whether it only reads,
+    whether its requests are streams, and whether it is no part of a trace.
     """
     seconds_of = {match["path"]: seconds for match, seconds in _GRPC_ROUTES if "path" in match}
     # Not by one regular expression: Envoy takes none so long.
-    routes = [({"path": path}, seconds_of.get(path, _IDLE_SECONDS), True) for path in reads]
-    for match, seconds, is_read in (*routes, *((match, seconds, False) for match, seconds in _GRPC_ROUTES)):
-        yield match, seconds, is_read, next(iter(match.values())).startswith(_UNTRACED)
+    routes = [({"path": path}, seconds_of.get(path, _IDLE_SECONDS)) for path in (*reads, *streamed)]
+    for match, seconds in (*routes, *_GRPC_ROUTES):
+        path = next(iter(match.values()))
+        yield {
+            "match": match,
+            "idle_seconds": seconds,
+            "is_read": path in reads,
+            "is_streamed": path in streamed or path == _REFLECTION,
+            "is_untraced": path.startswith(_UNTRACED),
+        }
 
 
 def _lua_set(name: str, members: Sequence[str]) -> str:

@@ -26,6 +26,8 @@ class HttpRoutes:
     """Full names of the gRPC services that have JSON routes."""
     reads: tuple[str, ...]
     """Paths of the gRPC methods that change nothing, those that are GET or HEAD over HTTP, sorted."""
+    streamed: tuple[str, ...]
+    """Paths of the gRPC methods whose requests are streams of messages, sorted."""
     openapi: Path
     """The file of the HTTP API's description."""
     paths: tuple[tuple[str, tuple[str, ...]], ...]
@@ -40,6 +42,7 @@ def http_routes() -> HttpRoutes:
     descriptors = descriptor_pb2.FileDescriptorSet.FromString(descriptor_set.read_bytes())
     services: list[str] = []
     reads: list[str] = []
+    streamed: list[str] = []
     methods: dict[str, set[str]] = {}
     variables: set[str] = set()
     for file in descriptors.file:
@@ -49,7 +52,10 @@ def http_routes() -> HttpRoutes:
             bound = [binding for method in service.method for binding in bindings(method)]
             if bound:
                 services.append(f"{PACKAGE}.{service.name}")
-            reads += [f"/{PACKAGE}.{service.name}/{method.name}" for method in service.method if _is_read(method)]
+            for rpc in service.method:
+                path = f"/{PACKAGE}.{service.name}/{rpc.name}"
+                reads += [path] if _is_read(rpc) else []
+                streamed += [path] if rpc.client_streaming else []
             for method, template in bound:
                 methods.setdefault(_regex(template), set()).add(method)
                 variables |= {variable[1].replace("_", "").lower() for variable in _VARIABLE.finditer(template)}
@@ -57,6 +63,7 @@ def http_routes() -> HttpRoutes:
         descriptor_set=descriptor_set,
         path_variables=tuple(sorted(variables)),
         reads=tuple(sorted(reads)),
+        streamed=tuple(sorted(streamed)),
         openapi=generated / "openapi.json",
         services=tuple(sorted(services)),
         paths=tuple((path, tuple(sorted(methods[path]))) for path in sorted(methods, key=_verbs_first)),

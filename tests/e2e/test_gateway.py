@@ -33,9 +33,9 @@ from modelregistry.v1 import (
 )
 
 from registry_service.config import GatewaySettings, load
-from registry_service.embedded.envoy import EnvoyGateway, render
+from registry_service.embedded.envoy import EnvoyGateway
 from registry_service.embedded.process import EmbeddedError, NotInstalledError
-from registry_service.transport.http_routes import http_routes
+from registry_service.running import gateway_config
 
 MIB = 1024 * 1024
 MALFORMED = b"\xff\xff\xff\xff"  # no HttpBody: how the service breaks a download off
@@ -181,18 +181,7 @@ def start_gateway(run_dir: Path, upstream: int) -> Iterator[Gateway]:
     settings = load(
         GatewaySettings, server_ip_address="127.0.0.1", server_port=port, grpc_upstreams=(f"127.0.0.1:{upstream}",)
     )
-    routes = http_routes()
-    config = render(
-        settings,
-        descriptor_set=routes.descriptor_set,
-        path_variables=routes.path_variables,
-        services=routes.services,
-        paths=routes.paths,
-        openapi=routes.openapi,
-        reads=routes.reads,
-        access_log=True,
-    )
-    with EnvoyGateway(config, settings, run_dir, log=run_dir / "envoy.log") as envoy:
+    with EnvoyGateway(gateway_config(settings, access_log=True), settings, run_dir, log=run_dir / "envoy.log") as envoy:
         yield Gateway(envoy, port)
 
 
@@ -668,14 +657,7 @@ def test_a_bad_configuration_is_told_with_the_log(tmp_path: Path) -> None:
 def test_a_name_as_address_is_refused() -> None:
     settings = load(GatewaySettings, server_ip_address="localhost")
     with pytest.raises(EmbeddedError, match="SERVER_IP_ADDRESS: 'localhost' is not an IP address"):
-        render(
-            settings,
-            descriptor_set=Path("descriptor.binpb"),
-            path_variables=(),
-            services=(),
-            paths=(),
-            openapi=Path("openapi.json"),
-        )
+        gateway_config(settings)
 
 
 def test_without_the_wheel_it_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -692,16 +674,6 @@ def test_several_servers_by_name_make_a_valid_configuration(tmp_path: Path) -> N
         server_port=free_port(),
         grpc_upstreams=("localhost:50051", "[::1]:50052"),
     )
-    routes = http_routes()
-    config = render(
-        settings,
-        descriptor_set=routes.descriptor_set,
-        path_variables=routes.path_variables,
-        services=routes.services,
-        paths=routes.paths,
-        openapi=routes.openapi,
-        reads=routes.reads,
-    )
     log = tmp_path / "envoy.log"
-    with EnvoyGateway(config, settings, tmp_path, log=log):
+    with EnvoyGateway(gateway_config(settings), settings, tmp_path, log=log):
         assert log.read_text() == ""  # nothing deprecated, nothing to warn of

@@ -30,7 +30,8 @@ from modelregistry.v1 import (
 
 from registry_service.domain.errors import FieldViolation, ModelNotFoundError, RegistryError
 from registry_service.logs import JsonFormatter
-from registry_service.transport.grpc.calls import POISON, CallInterceptor, StreamLimit
+from registry_service.transport.grpc.calls import POISON, CallInterceptor, ShortCalls, StreamLimit
+from registry_service.transport.grpc.client_watch import ClientWatch
 from registry_service.transport.grpc.errors import STATUS_CODES, call_status, status_code
 from tests.client import refused, registration, spec
 from tests.waiting import eventually
@@ -126,9 +127,11 @@ def grpc_addr() -> str:
 
 @pytest.fixture(scope="module")
 def grpc_interceptors() -> Iterator[Sequence[grpc.ServerInterceptor]]:
-    streams = StreamLimit(most=8, idle_seconds=60)
-    yield [CallInterceptor(streams)]
+    client_watch, streams = ClientWatch(), StreamLimit(most=8, idle_seconds=60)
+    short_calls = ShortCalls(most=8, most_waiting=8)
+    yield [CallInterceptor(client_watch=client_watch, short_calls=short_calls, streams=streams)]
     streams.stop()
+    client_watch.stop()
 
 
 @pytest.fixture(scope="module")

@@ -7,27 +7,17 @@ from pathlib import Path
 import pytest
 
 from registry_service.config import GatewaySettings, SettingsError, load
-from registry_service.embedded.envoy import envoy_path, render
+from registry_service.embedded.envoy import envoy_path
 from registry_service.observability.metrics import Metrics
 from registry_service.observability.telemetry import Telemetry
+from registry_service.running import gateway_config
 from registry_service.storage.artifacts.local import LocalArtifactStore
-from registry_service.transport.http_routes import http_routes
 
 COLLECTOR = "http://collector:4318"
 
 
 def rendered(**settings: object) -> str:
-    routes = http_routes()
-    return render(
-        load(GatewaySettings, **settings),
-        descriptor_set=routes.descriptor_set,
-        path_variables=routes.path_variables,
-        services=routes.services,
-        paths=routes.paths,
-        openapi=routes.openapi,
-        access_log=True,
-        admin_socket=Path("/tmp/admin.sock"),
-    )
+    return gateway_config(load(GatewaySettings, **settings), access_log=True, admin_socket=Path("/tmp/admin.sock"))
 
 
 def python(code: str, **environment: str) -> subprocess.CompletedProcess[str]:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass, field
+from queue import Empty, SimpleQueue
 from typing import Any, Protocol
 
 import grpc
@@ -24,11 +25,13 @@ from registry_service.domain.errors import (
     InvalidArgumentError,
     RegistryError,
     ServerStoppingError,
+    TooManyCallsError,
     TooManyStreamsError,
     UnavailableError,
 )
 from registry_service.transport.grpc.admission import Admission
 from registry_service.transport.grpc.chunks import ChunkDeserializer
+from registry_service.transport.grpc.client_watch import ClientWatch
 from registry_service.transport.grpc.errors import InternalError, call_status, status_code
 
 logger = logging.getLogger("registry_service.calls")
@@ -81,8 +84,9 @@ _PATIENT_STREAMS = {
 }
 _PATIENCE_SECONDS = 10.0
 
-# The interceptor handles messages of every type.
-_Behaviour = Callable[[Any, grpc.ServicerContext], Any]
+# How long the one message of a call may take to come after its headers.
+_MESSAGE_SECONDS = 10.0
+
 Refusal = Callable[[RegistryError, grpc.ServicerContext], Any]
 """Makes the message that a call is refused with, for services whose errors are answers."""
 
@@ -119,6 +123,8 @@ class _Call:
     """Who let it in; None where everybody may make it."""
     actor: str = ""
     """Who makes it, where that is known."""
+    places: "SimpleQueue[None] | None" = None
+    """Where the place belongs that it has among the short calls."""
 
     @contextmanager
     def waiting(self) -> Iterator[None]:
@@ -127,6 +133,12 @@ class _Call:
             yield
         finally:
             self.waiting_since = None
+
+    def leave(self) -> None:
+        """Gives its place among the short calls back, if it has one."""
+        places, self.places = self.places, None
+        if places is not None:
+            places.put(None)
 
 
 _current_call: ContextVar[_Call] = ContextVar("current_call")
@@ -189,8 +201,10 @@ class StreamLimit:
         return len(self._by_id)
 
     def hold(self) -> AbstractContextManager[None]:
-        """Holds one of the places for the call at hand, which began without one."""
-        return self.slot(_current_call.get(), patience_seconds=_PATIENCE_SECONDS)
+        """Holds one of the places for the call at hand, which began as a short one."""
+        call = _current_call.get()
+        call.leave()
+        return self.slot(call, patience_seconds=_PATIENCE_SECONDS)
 
     def _await_place(self, patience_seconds: float) -> None:
         # Who waits holds a thread too, so only some may.
@@ -220,6 +234,53 @@ class StreamLimit:
                     extra={"method": call.method, "call_request_id": call.request_id},
                 )
                 call.context.cancel()
+
+
+class ShortCalls:
+    """Bounds short calls: how many run at once, and how many wait, each with a thread."""
+
+    def __init__(self, *, most: int, most_waiting: int) -> None:
+        self._most_waiting = most_waiting
+        self._places: SimpleQueue[None] = SimpleQueue()
+        for _ in range(most):
+            self._places.put(None)
+        self._waiting = 0
+        self._lock = threading.Lock()
+
+    @property
+    def waiting(self) -> int:
+        """Calls that wait for a place."""
+        return self._waiting
+
+    @contextmanager
+    def place(self, call: _Call) -> Iterator[None]:
+        """Holds one of the places, unless the call leaves it before.
+
+        Raises:
+            TooManyCallsError: Too many wait already.
+            CallCancelledError: The client has gone while it waited.
+        """
+        try:
+            self._places.get_nowait()
+        except Empty:
+            self._await_place()
+        call.places = self._places
+        try:
+            expect_client(call.context)
+            yield
+        finally:
+            call.leave()
+
+    def _await_place(self) -> None:
+        with self._lock:
+            if self._waiting >= self._most_waiting:
+                raise TooManyCallsError(self._most_waiting)
+            self._waiting += 1
+        try:
+            self._places.get()
+        finally:
+            with self._lock:
+                self._waiting -= 1
 
 
 class Drain:
@@ -255,21 +316,27 @@ class Drain:
 
 
 class CallInterceptor(grpc.ServerInterceptor):
-    """Wraps every method but those of the health service, which do without threads.
+    """Wraps every method.
 
-    `streams` has the places of long calls, `watches` (the same unless it is given)
-    those of calls that last for ever. `admission` lets callers in; None lets in
-    everybody. `refusals` are by the full names of services.
+    `short_calls` and `streams` have the places of short and of long calls,
+    `watches` (the same as `streams` unless it is given) those of calls that last
+    for ever. `admission` lets callers in; None lets in everybody. `refusals` are
+    by the full names of services.
     """
 
     def __init__(
         self,
+        *,
+        client_watch: ClientWatch,
+        short_calls: ShortCalls,
         streams: StreamLimit,
         watches: StreamLimit | None = None,
         admission: Admission | None = None,
         refusals: Mapping[str, Refusal] | None = None,
         observer: CallObserver | None = None,
     ) -> None:
+        self._client_watch = client_watch
+        self._short_calls = short_calls
         self._streams = streams
         self._watches = watches or streams
         self._admission = admission
@@ -285,38 +352,34 @@ class CallInterceptor(grpc.ServerInterceptor):
     ) -> "grpc.RpcMethodHandler[Any, Any] | None":
         """See grpc.ServerInterceptor."""
         handler = continuation(handler_call_details)
-        method = handler_call_details.method
-        if handler is None or method.startswith("/grpc.health."):
-            return handler
+        if handler is None:
+            return None
         # Asked for every call, with the same handler each time.
+        method = handler_call_details.method
         known = self._wrapped.get(method)
         if known is None or known[0] is not handler:
-            known = self._wrapped[method] = handler, self._wrap(method, handler)
+            wrap = self._wrap_probe if method.startswith("/grpc.health.") else self._wrap
+            known = self._wrapped[method] = handler, wrap(method, handler)
         return known[1]
 
     def _wrap(self, method: str, handler: "grpc.RpcMethodHandler[Any, Any]") -> "grpc.RpcMethodHandler[Any, Any]":
         streaming = handler.request_streaming or handler.response_streaming
         long = (streaming and method not in _BRIEF_STREAMS) or method in _LONG_UNARY
-        kinds: dict[tuple[bool, bool], tuple[str, Any]] = {
-            (False, False): ("unary_unary", grpc.unary_unary_rpc_method_handler),
-            (True, False): ("stream_unary", grpc.stream_unary_rpc_method_handler),
-            (False, True): ("unary_stream", grpc.unary_stream_rpc_method_handler),
-            (True, True): ("stream_stream", grpc.stream_stream_rpc_method_handler),
-        }
-        name, make = kinds[bool(handler.request_streaming), bool(handler.response_streaming)]
-        behaviour: _Behaviour = getattr(handler, name)
+        behaviour = _behaviour(handler)
         observer = None if self._observer is None else self._observer.method(method)
         serializer, deserializer = _codec(method, handler, observer)
         refuse = self._refusals.get(method.split("/")[1])
 
-        def run(request: Any, context: grpc.ServicerContext) -> Any:
+        def run(requests: Iterator[Any], context: grpc.ServicerContext) -> Any:
+            request = requests if handler.request_streaming else self._message(method, requests, context)
             call = _Call(method, _request_id(context), context, admission=self._admission, observer=observer)
             with self._surroundings(call, refuse, long=long) as refusal:
                 if refusal is not None:
                     return refusal
                 return behaviour(_marked(call, request) if handler.request_streaming else _readable(request), context)
 
-        def stream(request: Any, context: grpc.ServicerContext) -> Iterator[Any]:
+        def stream(requests: Iterator[Any], context: grpc.ServicerContext) -> Iterator[Any]:
+            request = requests if handler.request_streaming else self._message(method, requests, context)
             call = _Call(method, _request_id(context), context, admission=self._admission, observer=observer)
             sent = False
             with self._surroundings(call, refuse, long=long) as refusal:
@@ -324,6 +387,7 @@ class CallInterceptor(grpc.ServerInterceptor):
                 try:
                     messages = _marked(call, request) if handler.request_streaming else _readable(request)
                     for response in respond(messages, context):
+                        call.leave()
                         with call.waiting():
                             yield response
                         sent = True
@@ -334,11 +398,31 @@ class CallInterceptor(grpc.ServerInterceptor):
                         yield POISON
                     raise
 
-        return make(  # type: ignore[no-any-return]
-            stream if handler.response_streaming else run,
-            request_deserializer=deserializer,
-            response_serializer=serializer,
-        )
+        return _handler(stream if handler.response_streaming else run, handler, serializer, deserializer)
+
+    def _wrap_probe(self, method: str, handler: "grpc.RpcMethodHandler[Any, Any]") -> "grpc.RpcMethodHandler[Any, Any]":
+        """Wraps a method of the health service, which is open to everybody, quick, and hands its answers to grpcio."""
+        behaviour = _behaviour(handler)
+
+        def run(requests: Iterator[Any], context: grpc.ServicerContext, *send: Any) -> Any:
+            return behaviour(_readable(self._message(method, requests, context)), context, *send)
+
+        # That it takes no thread while it lasts.
+        vars(run).update(vars(behaviour.__func__))
+        return _handler(run, handler, handler.response_serializer, handler.request_deserializer)
+
+    def _message(self, method: str, requests: Iterator[Any], context: grpc.ServicerContext) -> Any:
+        """Waits for the one message of a call.
+
+        grpcio would do so itself, for as long as the connection lasts, and before anybody can cancel the call. So all
+        methods are served as if their requests were streams, which on the wire is the same.
+        """
+        with self._client_watch.waiting(method, context, _MESSAGE_SECONDS):
+            request = next(requests, None)
+        if request is None:
+            # As grpcio, and gRPC's list of status codes, say it.
+            context.abort(grpc.StatusCode.UNIMPLEMENTED, f"{method} requires exactly one request message.")
+        return request
 
     @contextmanager
     def _surroundings(self, call: _Call, refuse: Refusal | None, *, long: bool) -> Iterator[Any]:
@@ -360,7 +444,8 @@ class CallInterceptor(grpc.ServerInterceptor):
                 with places.slot(call, patience_seconds=patience):
                     yield None
             else:
-                yield None
+                with self._short_calls.place(call):
+                    yield None
         except GeneratorExit:
             code = grpc.StatusCode.CANCELLED
             raise
@@ -398,6 +483,31 @@ class CallInterceptor(grpc.ServerInterceptor):
             # A generator may be closed in another context than the one it began in.
             with suppress(ValueError):
                 logs.request_id.reset(token)
+
+
+def _behaviour(handler: "grpc.RpcMethodHandler[Any, Any]") -> Any:
+    kinds = {
+        (False, False): handler.unary_unary,
+        (True, False): handler.stream_unary,
+        (False, True): handler.unary_stream,
+        (True, True): handler.stream_stream,
+    }
+    return kinds[bool(handler.request_streaming), bool(handler.response_streaming)]
+
+
+def _handler(
+    behaviour: Callable[..., Any],
+    handler: "grpc.RpcMethodHandler[Any, Any]",
+    serializer: Callable[[Any], bytes] | None,
+    deserializer: Callable[[bytes], Any] | None,
+) -> "grpc.RpcMethodHandler[Any, Any]":
+    """Makes what answers as another handler does, and takes a stream of requests."""
+    make: Any = (
+        grpc.stream_stream_rpc_method_handler if handler.response_streaming else grpc.stream_unary_rpc_method_handler
+    )
+    return make(  # type: ignore[no-any-return]
+        behaviour, request_deserializer=deserializer, response_serializer=serializer
+    )
 
 
 def _codec(

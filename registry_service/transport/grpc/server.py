@@ -39,7 +39,8 @@ from registry_service.transport.grpc.admission import Admission
 from registry_service.transport.grpc.alias_servicer import AliasServicer
 from registry_service.transport.grpc.artifact_servicer import ArtifactServicer
 from registry_service.transport.grpc.audit_servicer import AuditServicer
-from registry_service.transport.grpc.calls import CallInterceptor, CallObserver, Drain, StreamLimit
+from registry_service.transport.grpc.calls import CallInterceptor, CallObserver, Drain, ShortCalls, StreamLimit
+from registry_service.transport.grpc.client_watch import ClientWatch
 from registry_service.transport.grpc.credentials import server_credentials
 from registry_service.transport.grpc.documented_rest_servicer import DocumentedRestServicer, refused
 from registry_service.transport.grpc.health import HealthMonitor
@@ -54,6 +55,8 @@ logger = logging.getLogger(__name__)
 _MAX_MESSAGE_BYTES = 16 * 1024 * 1024
 # A request's address, with its filter, reaches us as a header.
 _MAX_METADATA_BYTES = 64 * 1024
+# Calls of which only the headers have come, or whose turn it is in a moment: each holds a thread.
+_MAX_ARRIVING = 1_024
 _SERVICES = tuple(
     service.full_name
     for module in (
@@ -131,12 +134,30 @@ class RegistryServer:
         self._health = HealthMonitor(database, store, _SERVICES, interval_seconds=options.health_interval_seconds)
         self._stopped = threading.Event()
         self._sweeper = threading.Thread(target=self._sweep, name="sweeper", daemon=True)
-        threads = options.max_unary_calls + options.max_streams + options.max_watches
+        self._client_watch = ClientWatch()
+        self._short_calls = ShortCalls(most=options.max_unary_calls, most_waiting=options.max_waiting_calls)
+        threads = (
+            options.max_unary_calls
+            + options.max_waiting_calls
+            + options.max_streams
+            + options.max_watches
+            + _MAX_ARRIVING
+        )
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="call")
         self._server = grpc.server(
             self._pool,
-            interceptors=[CallInterceptor(self._streams, self._watches, admission, _REFUSALS, observer)],
-            maximum_concurrent_rpcs=threads + options.max_waiting_calls,
+            interceptors=[
+                CallInterceptor(
+                    client_watch=self._client_watch,
+                    short_calls=self._short_calls,
+                    streams=self._streams,
+                    watches=self._watches,
+                    admission=admission,
+                    refusals=_REFUSALS,
+                    observer=observer,
+                )
+            ],
+            maximum_concurrent_rpcs=threads,
             options=[
                 ("grpc.so_reuseport", int(options.reuse_port)),
                 ("grpc.max_receive_message_length", _MAX_MESSAGE_BYTES),
@@ -211,14 +232,15 @@ class RegistryServer:
         stopping.wait()
         self._streams.stop()
         self._watches.stop()
+        self._client_watch.stop()
         if self._sweeper.is_alive():
             self._sweeper.join()
         self._pool.shutdown()
 
     @property
     def waiting_calls(self) -> int:
-        """Calls that wait for a thread."""
-        return self._pool._work_queue.qsize()  # noqa: SLF001 - nothing public tells
+        """Short calls that wait for a place."""
+        return self._short_calls.waiting
 
     @property
     def streams_in_use(self) -> int:

@@ -1,0 +1,47 @@
+"""Ends calls whose client keeps us waiting: each holds a thread."""
+
+import logging
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import grpc
+
+logger = logging.getLogger(__name__)
+
+_LOOK_SECONDS = 0.5
+
+
+class ClientWatch:
+    """Cancels calls that wait for their client for longer than they may."""
+
+    def __init__(self) -> None:
+        self._waiting: dict[int, tuple[float, str, grpc.ServicerContext]] = {}
+        self._stopped = threading.Event()
+        self._thread = threading.Thread(target=self._cancel_late, name="client-watch", daemon=True)
+        self._thread.start()
+
+    @contextmanager
+    def waiting(self, method: str, context: grpc.ServicerContext, seconds: float) -> Iterator[None]:
+        """Surrounds what waits for the client of a call."""
+        key = id(context)
+        self._waiting[key] = time.monotonic() + seconds, method, context
+        try:
+            yield
+        finally:
+            del self._waiting[key]
+
+    def stop(self) -> None:
+        """Ends the watch."""
+        self._stopped.set()
+        self._thread.join()
+
+    def _cancel_late(self) -> None:
+        while not self._stopped.wait(_LOOK_SECONDS):
+            now = time.monotonic()
+            # A copy in one step, as calls come and go meanwhile.
+            for deadline, method, context in list(self._waiting.values()):
+                if deadline < now:
+                    logger.warning("cancelled: its client kept it waiting", extra={"method": method})
+                    context.cancel()
