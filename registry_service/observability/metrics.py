@@ -57,7 +57,7 @@ class Metrics:
             "received_bytes", "Bytes of the messages that clients sent.", "service", "method"
         )
         self.sent_bytes = self._counter("sent_bytes", "Bytes of the messages sent to clients.", "service", "method")
-        self.calls_waiting = self._gauge("calls_waiting", "Calls that wait for a thread.", "livesum")
+        self.calls_waiting = self._gauge("calls_waiting", "Short calls that wait for their turn.", "livesum")
         self.calls_waiting_limit = self._gauge("calls_waiting_limit", "MAX_WAITING_CALLS.", "livesum")
         self.streams = self._gauge("streams", "Places of long calls in use, by kind.", "livesum", "kind")
         self.streams_limit = self._gauge("streams_limit", "MAX_STREAMS and MAX_WATCHES.", "livesum", "kind")

@@ -11,13 +11,14 @@ from typing import Any
 import grpc
 import h2.config
 import h2.connection
+import h2.events
 import h2.exceptions
 import httpx
 import psutil
 import pytest
 from modelregistry.v1 import model_service_pb2
 
-from tests.client import refused, zip_of
+from tests.client import Client, refused, zip_of
 from tests.folders import passable_folder
 from tests.products import Product, running_up
 from tests.waiting import eventually
@@ -303,21 +304,33 @@ def test_a_flood_of_frames_holds_nobody_up(product: Product, port: int, flood: C
         assert resident_bytes(product) - before < 300 * MIB
 
 
-def test_calls_without_a_message_end_with_their_connection(product: Product, port: int) -> None:
+def test_calls_without_a_message_hold_nobody_up(product: Product, port: int) -> None:
     with ExitStack() as stack:
-        for _ in range(5):
-            client = stack.enter_context(closing(Http2(port)))
-            with suppress(OSError):
-                for stream in range(1, 201, 2):
-                    client.request(stream)
-                    client.flush()
-        # While they are there, they hold the places of others: see SECURITY.md.
-
-    def others_are_served() -> bool:
+        clients = [stack.enter_context(closing(Http2(port))) for _ in range(5)]
+        for client in clients:
+            for stream in range(1, 201, 2):
+                client.request(stream)
+            client.flush()
         expect_served(product)
-        return True
 
-    eventually(others_are_served, what="the places to be free again")
+
+def test_a_call_without_a_message_is_ended(product: Product) -> None:
+    with closing(Http2(product.grpc_port)) as client:
+        client.request(1)
+        client.flush()
+        client.socket.settimeout(30)
+        while True:
+            events = client.state.receive_data(client.socket.recv(65_536))
+            if any(isinstance(event, h2.events.StreamReset | h2.events.StreamEnded) for event in events):
+                break
+            client.flush()
+
+
+def test_a_message_larger_than_the_gateway_passes_on_is_refused(product: Product) -> None:
+    with closing(Client(f"127.0.0.1:{product.rest_port}")) as client:
+        for mib in (17, 20):
+            with refused(grpc.StatusCode.RESOURCE_EXHAUSTED):
+                client.get("x" * (mib * MIB))
 
 
 # ---- Paths

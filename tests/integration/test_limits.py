@@ -11,7 +11,7 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from modelregistry.v1 import artifact_service_pb2, model_service_pb2, upload_service_pb2
 
-from tests.client import Client, pieces, refused, registration, spec, writes
+from tests.client import Client, pieces, refused, registration, spec, writes, zip_of
 from tests.registry import RunningRegistry, StartRegistry
 from tests.streams import Feed, WrappedStore, expect, serving
 from tests.waiting import eventually
@@ -172,6 +172,35 @@ class TestSilence:
 
         with serving(registry, SlowStore(registry.parts.store), stream_idle_seconds=0.5) as (_, client):
             assert client.register().artifact.size == 7
+
+
+class TestShortCalls:
+    def test_more_calls_than_may_wait_are_refused_and_the_others_have_their_turn(
+        self, registry: RunningRegistry
+    ) -> None:
+        model = registry.client.register(zip_of({"a": b"b"}), artifact={"media_type": "application/zip"})
+        begun, may_end = threading.Semaphore(0), threading.Event()
+
+        class SlowStore(WrappedStore):
+            def read(self, key: str, offset: int = 0, length: int | None = None) -> Iterator[bytes]:
+                begun.release()
+                assert may_end.wait(30)
+                return super().read(key, offset, length)
+
+        request = artifact_service_pb2.ListArtifactFilesRequest(model_id=model.id)
+        with serving(registry, SlowStore(registry.parts.store), max_unary_calls=1, max_waiting_calls=2) as (
+            server,
+            client,
+        ):
+            calls = [client.artifacts.ListArtifactFiles.future(request) for _ in range(3)]
+            assert begun.acquire(timeout=30)
+            eventually(lambda: server.waiting_calls == 2)
+            with refused(EXHAUSTED, "TOO_MANY_CALLS") as refusal:
+                client.get(model.id)
+            assert refusal.metadata == {"limit": "2"}
+            may_end.set()
+            assert {call.code() for call in calls} == {grpc.StatusCode.OK}
+            assert client.get(model.id) == model
 
 
 class TestSizes:
