@@ -127,7 +127,7 @@ def grpc_addr() -> str:
 
 @pytest.fixture(scope="module")
 def grpc_interceptors() -> Iterator[Sequence[grpc.ServerInterceptor]]:
-    client_watch, streams = ClientWatch(), StreamLimit(most=8, idle_seconds=60)
+    client_watch, streams = ClientWatch(idle_seconds=60), StreamLimit(most=8, idle_seconds=60)
     short_calls = ShortCalls(most=8, most_waiting=8)
     yield [CallInterceptor(client_watch=client_watch, short_calls=short_calls, streams=streams)]
     streams.stop()

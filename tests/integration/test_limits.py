@@ -1,5 +1,6 @@
 """What one client may take up, and what the others get meanwhile."""
 
+import socket
 import threading
 import time
 from collections.abc import Iterable, Iterator
@@ -7,6 +8,9 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import grpc
+import h2.connection
+import h2.events
+import h2.settings
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from modelregistry.v1 import artifact_service_pb2, model_service_pb2, upload_service_pb2
@@ -163,6 +167,26 @@ class TestSilence:
             feed.send(model_service_pb2.RegisterModelRequest(chunk=b"x"))
         feed.end()
         assert call.result().model.artifact.size == 9
+
+    def test_a_brief_answer_that_nobody_takes_is_given_up(self, impatient: RunningRegistry) -> None:
+        model = impatient.client.register(name="listed")
+        host, _, port = impatient.client.address.rpartition(":")
+        connection = h2.connection.H2Connection()
+        connection.initiate_connection()
+        connection.update_settings({h2.settings.SettingCodes.INITIAL_WINDOW_SIZE: 0})
+        method = "/modelregistry.v1.DocumentedRestService/ListModels"
+        headers = [(":method", "POST"), (":path", method), (":scheme", "http"), (":authority", "x")]
+        connection.send_headers(1, [*headers, ("content-type", "application/grpc"), ("te", "trailers")])
+        connection.send_data(1, bytes(5), end_stream=True)
+        started = time.monotonic()
+        with socket.create_connection((host, int(port)), timeout=30) as client:
+            ended = False
+            while not ended:
+                client.sendall(connection.data_to_send())
+                events = connection.receive_data(client.recv(65_536))
+                ended = any(isinstance(event, h2.events.StreamReset | h2.events.TrailersReceived) for event in events)
+        assert 0.9 < time.monotonic() - started < 20
+        assert impatient.client.get(model.id) == model
 
     def test_slow_work_of_our_own_is_no_silence(self, registry: RunningRegistry) -> None:
         class SlowStore(WrappedStore):

@@ -6,7 +6,7 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from queue import Empty, SimpleQueue
@@ -370,6 +370,11 @@ class CallInterceptor(grpc.ServerInterceptor):
         serializer, deserializer = _codec(method, handler, observer)
         refuse = self._refusals.get(method.split("/")[1])
 
+        def taken(context: grpc.ServicerContext) -> AbstractContextManager[None]:
+            """What waits for an answer to be taken; who has a place among the streams is watched there."""
+            watch = self._client_watch
+            return nullcontext() if long else watch.waiting(method, context, watch.idle_seconds)
+
         def run(requests: Iterator[Any], context: grpc.ServicerContext) -> Any:
             request = requests if handler.request_streaming else self._message(method, requests, context)
             call = _Call(method, _request_id(context), context, admission=self._admission, observer=observer)
@@ -388,7 +393,7 @@ class CallInterceptor(grpc.ServerInterceptor):
                     messages = _marked(call, request) if handler.request_streaming else _readable(request)
                     for response in respond(messages, context):
                         call.leave()
-                        with call.waiting():
+                        with call.waiting(), taken(context):
                             yield response
                         sent = True
                 except Exception:

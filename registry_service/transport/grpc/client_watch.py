@@ -16,7 +16,9 @@ _LOOK_SECONDS = 0.5
 class ClientWatch:
     """Cancels calls that wait for their client for longer than they may."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, idle_seconds: float) -> None:
+        self.idle_seconds = idle_seconds
+        """How long a call that is no stream may wait for its answer to be taken."""
         self._waiting: dict[int, tuple[float, str, grpc.ServicerContext]] = {}
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._cancel_late, name="client-watch", daemon=True)

@@ -134,7 +134,7 @@ class RegistryServer:
         self._health = HealthMonitor(database, store, _SERVICES, interval_seconds=options.health_interval_seconds)
         self._stopped = threading.Event()
         self._sweeper = threading.Thread(target=self._sweep, name="sweeper", daemon=True)
-        self._client_watch = ClientWatch()
+        self._client_watch = ClientWatch(idle_seconds=options.stream_idle_seconds)
         self._short_calls = ShortCalls(most=options.max_unary_calls, most_waiting=options.max_waiting_calls)
         threads = (
             options.max_unary_calls
