@@ -262,11 +262,14 @@ class ShortCalls:
         """
         try:
             self._places.get_nowait()
+            has_waited = False
         except Empty:
             self._await_place()
+            has_waited = True
         call.places = self._places
         try:
-            expect_client(call.context)
+            if has_waited:
+                expect_client(call.context)
             yield
         finally:
             call.leave()
@@ -422,8 +425,12 @@ class CallInterceptor(grpc.ServerInterceptor):
         grpcio would do so itself, for as long as the connection lasts, and before anybody can cancel the call. So all
         methods are served as if their requests were streams, which on the wire is the same.
         """
-        with self._client_watch.waiting(method, context, _MESSAGE_SECONDS):
+        # Not by `waiting`: this is on the way of every call.
+        self._client_watch.begin(method, context, _MESSAGE_SECONDS)
+        try:
             request = next(requests, None)
+        finally:
+            self._client_watch.end(context)
         if request is None:
             # As grpcio, and gRPC's list of status codes, say it.
             context.abort(grpc.StatusCode.UNIMPLEMENTED, f"{method} requires exactly one request message.")

@@ -24,15 +24,22 @@ class ClientWatch:
         self._thread = threading.Thread(target=self._cancel_late, name="client-watch", daemon=True)
         self._thread.start()
 
+    def begin(self, method: str, context: grpc.ServicerContext, seconds: float) -> None:
+        """Is told that a call begins to wait for its client."""
+        self._waiting[id(context)] = time.monotonic() + seconds, method, context
+
+    def end(self, context: grpc.ServicerContext) -> None:
+        """Is told that it waits no more."""
+        del self._waiting[id(context)]
+
     @contextmanager
     def waiting(self, method: str, context: grpc.ServicerContext, seconds: float) -> Iterator[None]:
         """Surrounds what waits for the client of a call."""
-        key = id(context)
-        self._waiting[key] = time.monotonic() + seconds, method, context
+        self.begin(method, context, seconds)
         try:
             yield
         finally:
-            del self._waiting[key]
+            self.end(context)
 
     def stop(self) -> None:
         """Ends the watch."""
