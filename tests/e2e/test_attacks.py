@@ -320,7 +320,9 @@ def test_a_call_without_a_message_is_ended(product: Product) -> None:
         client.flush()
         client.socket.settimeout(30)
         while True:
-            events = client.state.receive_data(client.socket.recv(65_536))
+            data = client.socket.recv(65_536)
+            assert data, "the stream is to end, not the connection"
+            events = client.state.receive_data(data)
             if any(isinstance(event, h2.events.StreamReset | h2.events.StreamEnded) for event in events):
                 break
             client.flush()

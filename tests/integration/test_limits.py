@@ -183,7 +183,9 @@ class TestSilence:
             ended = False
             while not ended:
                 client.sendall(connection.data_to_send())
-                events = connection.receive_data(client.recv(65_536))
+                data = client.recv(65_536)
+                assert data, "the stream is to end, not the connection"
+                events = connection.receive_data(data)
                 ended = any(isinstance(event, h2.events.StreamReset | h2.events.TrailersReceived) for event in events)
         assert 0.9 < time.monotonic() - started < 20
         assert impatient.client.get(model.id) == model

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass, field
+from functools import wraps
 from queue import Empty, SimpleQueue
 from typing import Any, Protocol
 
@@ -412,11 +413,11 @@ class CallInterceptor(grpc.ServerInterceptor):
         """Wraps a method of the health service, which is open to everybody, quick, and hands its answers to grpcio."""
         behaviour = _behaviour(handler)
 
+        # With the attributes that say that it takes no thread while it lasts.
+        @wraps(behaviour)
         def run(requests: Iterator[Any], context: grpc.ServicerContext, *send: Any) -> Any:
             return behaviour(_readable(self._message(method, requests, context)), context, *send)
 
-        # That it takes no thread while it lasts.
-        vars(run).update(vars(behaviour.__func__))
         return _handler(run, handler, handler.response_serializer, handler.request_deserializer)
 
     def _message(self, method: str, requests: Iterator[Any], context: grpc.ServicerContext) -> Any:
@@ -498,13 +499,8 @@ class CallInterceptor(grpc.ServerInterceptor):
 
 
 def _behaviour(handler: "grpc.RpcMethodHandler[Any, Any]") -> Any:
-    kinds = {
-        (False, False): handler.unary_unary,
-        (True, False): handler.stream_unary,
-        (False, True): handler.unary_stream,
-        (True, True): handler.stream_stream,
-    }
-    return kinds[bool(handler.request_streaming), bool(handler.response_streaming)]
+    # Exactly one is there.
+    return handler.unary_unary or handler.unary_stream or handler.stream_unary or handler.stream_stream
 
 
 def _handler(

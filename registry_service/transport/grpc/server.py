@@ -55,7 +55,7 @@ logger = logging.getLogger(__name__)
 _MAX_MESSAGE_BYTES = 16 * 1024 * 1024
 # A request's address, with its filter, reaches us as a header.
 _MAX_METADATA_BYTES = 64 * 1024
-# Calls of which only the headers have come, or whose turn it is in a moment: each holds a thread.
+# Calls whose message has not come yet, beside those that run or wait: each holds a thread.
 _MAX_ARRIVING = 1_024
 _SERVICES = tuple(
     service.full_name
