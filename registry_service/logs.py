@@ -7,7 +7,9 @@ change that is in the audit log; `service`, whatever else there is to tell.
 import json
 import logging
 import sys
+import threading
 import time
+from collections import deque
 from contextvars import ContextVar
 from logging.handlers import RotatingFileHandler
 from pathlib import Path
@@ -18,10 +20,16 @@ request_id: ContextVar[str] = ContextVar("request_id", default="")
 trace_id: ContextVar[str] = ContextVar("trace_id", default="")
 """Id of the trace that the call belongs to, 32 hexadecimal digits; empty without one. On every line, as the above."""
 
+_IDS = (("request_id", request_id), ("trace_id", trace_id))
+
 AUDIT = "registry_service.audit"
 """Name of the logger of changes; its lines are written whatever the level."""
 
 _ROTATE_BYTES = 20 * 1024 * 1024
+# What a pipe takes at once (PIPE_BUF): with more, lines of several processes could get into one another.
+_BATCH_BYTES = 4096
+_BATCH_SECONDS = 0.05
+_MOST_WAITING = 1_000
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 
 
@@ -46,10 +54,7 @@ class JsonFormatter(logging.Formatter):
             "logger": record.name,
             "message": record.getMessage(),
         }
-        if request := request_id.get():
-            line["request_id"] = request
-        if trace := trace_id.get():
-            line["trace_id"] = trace
+        line |= {name: value for name, variable in _IDS if (value := variable.get())}
         line |= {key: value for key, value in members.items() if key not in _STANDARD}
         if record.exc_info:
             line["exception"] = self.formatException(record.exc_info)
@@ -65,6 +70,78 @@ class JsonFormatter(logging.Formatter):
         return f"{text}.{int((created - second) * 1000):03d}+00:00"
 
 
+class BatchHandler(logging.Handler):
+    """Lets lines of the access log wait for up to 50 ms, and hands several on as one; any other line hurries them.
+
+    So a call leaves its line to another thread, and waits for none that writes
+    one. What has not been handed on is lost with a process that is killed.
+    """
+
+    def __init__(self, target: logging.Handler) -> None:
+        super().__init__()
+        self.setFormatter(JsonFormatter())
+        self._target = target
+        self._records: deque[logging.LogRecord] = deque()
+        self._begun = threading.Event()
+        self._is_closed = False
+        threading.Thread(target=self._flush_late, name="log-batch", daemon=True).start()
+
+    def handle(self, record: logging.LogRecord) -> bool:
+        """See logging.Handler. Takes no lock for a line that may wait."""
+        # They are those of the calling thread.
+        for name, variable in _IDS:
+            if value := variable.get():
+                record.__dict__[name] = value
+        self._records.append(record)
+        if record.__dict__.get("log") != "access" or len(self._records) >= _MOST_WAITING:
+            self.flush()
+        elif not self._begun.is_set():
+            self._begun.set()
+        return True
+
+    def flush(self) -> None:
+        """See logging.Handler."""
+        self.acquire()
+        try:
+            lines: list[str] = []
+            size = 0
+            for _ in range(len(self._records)):
+                line = self._line(self._records.popleft())
+                size += len(line) + 1  # it is ASCII
+                if size > _BATCH_BYTES:
+                    self._hand_on(lines)
+                    lines, size = [], len(line) + 1
+                lines.append(line)
+            self._hand_on(lines)
+        finally:
+            self.release()
+
+    def close(self) -> None:
+        """See logging.Handler; closes the other handler, too."""
+        self._is_closed = True
+        self._begun.set()
+        self.flush()
+        self._target.close()
+        super().close()
+
+    def _line(self, record: logging.LogRecord) -> str:
+        try:
+            return self.format(record)
+        except Exception:  # noqa: BLE001 - as all handlers do
+            self.handleError(record)
+            return _encode({"log": "service", "level": "ERROR", "message": "a line could not be written"})
+
+    def _hand_on(self, lines: list[str]) -> None:
+        if lines:
+            self._target.handle(logging.makeLogRecord({"msg": "\n".join(lines)}))
+
+    def _flush_late(self) -> None:
+        while self._begun.wait() and not self._is_closed:
+            time.sleep(_BATCH_SECONDS)
+            self._begun.clear()
+            self.flush()
+
+
 def configure(level: str, file: Path | None = None) -> None:
     """Sends all logs of at least this level as JSON lines to a file that is rotated, else to standard error.
 
@@ -73,8 +150,7 @@ def configure(level: str, file: Path | None = None) -> None:
     handler: logging.Handler = logging.StreamHandler(sys.stderr)
     if file is not None:
         handler = RotatingFileHandler(file, maxBytes=_ROTATE_BYTES, backupCount=2, encoding="utf-8")
-    handler.setFormatter(JsonFormatter())
-    logging.basicConfig(level=level, handlers=[handler], force=True)
+    logging.basicConfig(level=level, handlers=[BatchHandler(handler)], force=True)
     logging.captureWarnings(capture=True)
     logging.getLogger(AUDIT).setLevel(logging.INFO)
     # Nobody reads where in the code, and in which thread, a line was written; to find out is half of its cost.

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from registry_service import logs
+from tests.waiting import eventually
 
 
 @pytest.fixture
@@ -99,3 +100,62 @@ def test_lines_of_the_audit_log_are_written_at_any_level_others_are_not(log: Pat
     logging.getLogger("registry_service.calls").info("call", extra={"log": "access"})
     logging.getLogger("a.logger").warning("trouble")
     assert [(line["log"], line["message"]) for line in lines(log)] == [("audit", "change"), ("service", "trouble")]
+
+
+def test_lines_of_calls_come_without_a_following_line_in_order_and_with_the_ids_of_their_calls(log: Path) -> None:
+    logging.getLogger().setLevel(logging.INFO)
+    access = logging.getLogger("registry_service.calls")
+    for number in range(100):
+        request = logs.request_id.set(f"request-{number}")
+        access.info("call", extra={"log": "access", "number": number})
+        logs.request_id.reset(request)
+    eventually(lambda: len(lines(log)) == 100, 10, "the lines")
+    assert [(line["number"], line["request_id"]) for line in lines(log)] == [(n, f"request-{n}") for n in range(100)]
+
+
+def test_a_line_of_another_kind_is_there_at_once_after_those_of_calls_that_came_before(log: Path) -> None:
+    logging.getLogger().setLevel(logging.INFO)
+    logging.getLogger("registry_service.calls").info("call", extra={"log": "access"})
+    logging.getLogger("a.logger").error("trouble")
+    assert [line["message"] for line in lines(log)] == ["call", "trouble"]
+
+
+def test_lines_of_calls_are_there_when_the_log_is_closed(log: Path) -> None:
+    logging.getLogger().setLevel(logging.INFO)
+    logging.getLogger("registry_service.calls").info("call", extra={"log": "access"})
+    logging.getLogger().handlers[0].close()
+    assert [line["message"] for line in lines(log)] == ["call"]
+
+
+@pytest.fixture
+def written() -> list[str]:
+    """What a BatchHandler has handed on."""
+    return []
+
+
+@pytest.fixture
+def batching(written: list[str]) -> Iterator[logs.BatchHandler]:
+    class Target(logging.Handler):
+        def emit(self, entry: logging.LogRecord) -> None:
+            written.append(entry.getMessage() + "\n")
+
+    handler = logs.BatchHandler(Target())
+    yield handler
+    handler.close()
+
+
+def test_no_more_is_written_at_once_than_a_pipe_keeps_together(written: list[str], batching: logs.BatchHandler) -> None:
+    for number in range(50):
+        batching.handle(record(log="access", number=number))
+    batching.flush()
+    assert max(map(len, written)) <= 4096
+    assert [json.loads(line)["number"] for line in "".join(written).splitlines()] == list(range(50))
+
+
+def test_a_record_that_cannot_be_written_takes_no_other_with_it(
+    written: list[str], batching: logs.BatchHandler, capsys: pytest.CaptureFixture[str]
+) -> None:
+    batching.handle(record(msg="%d", args=("no number",)))
+    batching.handle(record(msg="trouble"))
+    assert [json.loads(line)["message"] for line in written] == ["a line could not be written", "trouble"]
+    assert "no number" in capsys.readouterr().err

@@ -18,7 +18,6 @@ from sqlalchemy import (
     CursorResult,
     Engine,
     FromClause,
-    Select,
     Table,
     Text,
     and_,
@@ -60,7 +59,7 @@ from registry_service.storage.sql import rows, tables
 from registry_service.storage.sql.aliases import SqlAliasRepository
 from registry_service.storage.sql.backup import BACKUP_LOCK
 from registry_service.storage.sql.change_signal import ChangeSignal
-from registry_service.storage.sql.engine import domain_errors, transactional
+from registry_service.storage.sql.engine import Lookup, domain_errors, transactional
 from registry_service.storage.sql.event_log import SqlEventLog
 from registry_service.storage.sql.filter_sql import where
 from registry_service.storage.sql.tokens import SqlTokenRepository
@@ -318,8 +317,8 @@ class SqlModelRepository:
             )
         )
 
-    def _get(self, model_id: str, statement: Select[Any]) -> Model:
-        row = self.connection.execute(statement, {"id": model_id}).scalar_one_or_none()
+    def _get(self, model_id: str, lookup: Lookup) -> Model:
+        row = lookup.value(self.connection, id=model_id)
         if row is None:
             raise ModelNotFoundError(model_id)
         return rows.model(row)
@@ -379,9 +378,10 @@ _LISTED = func.json_build_object(
     ),
     type_=JSON,
 )
-_MODEL = select(func.to_json(_models.table_valued(), type_=JSON)).where(_models.c.id == bindparam("id"))
-_LOCKED_MODEL = _MODEL.with_for_update()
-_HELD_MODEL = _MODEL.with_for_update(read=True)
+_ONE_MODEL = select(func.to_json(_models.table_valued(), type_=JSON)).where(_models.c.id == bindparam("id"))
+_MODEL = Lookup(_ONE_MODEL)
+_LOCKED_MODEL = Lookup(_ONE_MODEL.with_for_update())
+_HELD_MODEL = Lookup(_ONE_MODEL.with_for_update(read=True))
 # One statement, hence one snapshot: a key moves from one table to another.
 _UNKNOWN = text("""
     SELECT key FROM unnest(CAST(:keys AS text[])) AS key

@@ -61,6 +61,7 @@ _CHANGES = {
     FileChange.REMOVED: comparison_pb2.FileVersion.CHANGE_REMOVED,
 }
 _MAPS = ("metrics", "tags")
+_NO_PROVENANCE = Provenance()
 _STATES = {
     UploadState.ACTIVE: upload_pb2.Upload.STATE_ACTIVE,
     UploadState.COMPLETING: upload_pb2.Upload.STATE_COMPLETING,
@@ -207,7 +208,7 @@ def _fields_message(fields: ModelFields) -> model_pb2.Model:
     if fields.labels is not None:
         message.labels.values.extend(value_message(label) for label in fields.labels)
         message.labels.SetInParent()
-    if fields.provenance != Provenance():
+    if fields.provenance != _NO_PROVENANCE:
         message.provenance.CopyFrom(_provenance_message(fields.provenance))
     return message
 

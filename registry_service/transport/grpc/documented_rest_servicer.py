@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Callable, Iterable, Iterator
 from functools import wraps
+from http import HTTPStatus
 from itertools import chain
 from typing import Any, TypeVar, cast
 from urllib.parse import unquote
@@ -43,6 +44,9 @@ def _unary(method: Method) -> Method:
             answer: Answer = method(self, request, context)
         except Exception as error:  # noqa: BLE001 - each has an answer
             answer = _answer_to(error, context)
+        if answer.status == HTTPStatus.OK and answer.body:
+            # Of a single message the gateway knows its length, too; metadata would be one more to send.
+            return httpbody_pb2.HttpBody(content_type=answer.content_type, data=answer.body)
         return _sent(answer, context)
 
     return cast("Method", run)
