@@ -3,15 +3,17 @@
 import os
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import pytest
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection, Engine, event, text
+from sqlalchemy.exc import ProgrammingError
 
 from registry_service.domain.errors import DatabaseUnavailableError, QueryTooSlowError
 from registry_service.embedded.postgres import PostgresAddress
-from registry_service.storage.sql.engine import Tls, domain_errors, make_engine
+from registry_service.storage.sql.engine import Lookup, Tls, domain_errors, make_engine
 
 
 @contextmanager
@@ -26,9 +28,9 @@ def frozen(connection: Connection) -> Iterator[None]:
         os.kill(pid, signal.SIGCONT)
 
 
-def test_a_frozen_postgres_holds_a_statement_little_longer_than_it_may_take(
-    postgres: PostgresAddress, database_name: str
-) -> None:
+@pytest.fixture
+def engine(postgres: PostgresAddress, database_name: str) -> Iterator[Engine]:
+    """A pool of one connection, whose statements may take half a second."""
     engine = make_engine(
         host=str(postgres.socket_dir),
         port=postgres.port,
@@ -39,17 +41,63 @@ def test_a_frozen_postgres_holds_a_statement_little_longer_than_it_may_take(
         pool_size=1,
         statement_timeout_seconds=0.5,
     )
-    try:
-        with engine.connect() as connection, pytest.raises(QueryTooSlowError), domain_errors():
-            connection.execute(text("SELECT pg_sleep(10)"))
-        with engine.connect() as connection, frozen(connection):
-            started = time.monotonic()
-            with pytest.raises(DatabaseUnavailableError), domain_errors():
-                connection.execute(text("SELECT 1"))
-            assert 0.5 < time.monotonic() - started < 60
-            assert connection.invalidated
-        # The only place of the pool is free for another connection.
-        with engine.connect() as connection:
-            assert connection.execute(text("SELECT 1")).scalar_one() == 1
-    finally:
-        engine.dispose()
+    yield engine
+    engine.dispose()
+
+
+Send = Callable[[Connection, str], Any]
+
+
+def by_sqlalchemy(connection: Connection, statement: str) -> Any:
+    return connection.execute(text(statement)).scalar_one_or_none()
+
+
+def by_lookup(connection: Connection, statement: str) -> Any:
+    return Lookup(text(statement)).value(connection)
+
+
+both_ways = pytest.mark.parametrize("send", [by_sqlalchemy, by_lookup])
+
+
+@both_ways
+def test_a_frozen_postgres_holds_a_statement_little_longer_than_it_may_take(engine: Engine, send: Send) -> None:
+    with engine.connect() as connection, pytest.raises(QueryTooSlowError), domain_errors():
+        send(connection, "SELECT pg_sleep(10)")
+    with engine.connect() as connection, frozen(connection):
+        started = time.monotonic()
+        with pytest.raises(DatabaseUnavailableError), domain_errors():
+            send(connection, "SELECT 1")
+        assert 0.5 < time.monotonic() - started < 60
+        assert connection.invalidated
+    # The only place of the pool is free for another connection.
+    with engine.connect() as connection:
+        assert send(connection, "SELECT 1") == 1
+
+
+@both_ways
+def test_a_connection_that_breaks_under_a_statement_is_not_used_again(engine: Engine, send: Send) -> None:
+    with engine.connect() as connection:
+        with pytest.raises(DatabaseUnavailableError), domain_errors():
+            send(connection, "SELECT pg_terminate_backend(pg_backend_pid())")
+        assert connection.invalidated
+    with engine.connect() as connection:
+        assert send(connection, "SELECT 1") == 1
+
+
+@both_ways
+def test_a_statement_that_is_wrong_is_an_error_and_breaks_no_connection(engine: Engine, send: Send) -> None:
+    with engine.connect() as connection:
+        with pytest.raises(ProgrammingError) as raised, domain_errors():
+            send(connection, "SELECT nothing")
+        assert "nothing" in str(raised.value.orig)
+        assert not connection.invalidated
+        assert send(connection, "SELECT 1") == 1
+        assert send(connection, "SELECT 1 WHERE false") is None
+
+
+def test_a_lookup_is_seen_by_who_looks_on_at_statements(engine: Engine) -> None:
+    seen: list[str] = []
+    event.listen(engine, "before_cursor_execute", lambda *told: seen.append(told[2]))
+    with engine.connect() as connection:
+        assert by_lookup(connection, "SELECT 1") == 1
+    assert seen == ["SELECT 1"]
