@@ -3,6 +3,11 @@
 The measure is what a client would do instead of asking the registry: with an S3,
 the SDK putting and getting the object itself on the same MinIO; embedded, a copy
 of the file with SHA-256 and fsync. Beside it, the same chunks through gRPC alone.
+
+What an operation wrote is removed before the next one begins. So each writes
+something new, and all find the memory that was freed a moment ago: on a virtual
+machine, pages that the host has yet to provide cost more than anything else here,
+and who may write over its last file needs none.
 """
 
 import hashlib
@@ -18,7 +23,7 @@ from typing import Any
 
 import grpc
 from minio import Minio
-from modelregistry.v1 import artifact_service_pb2
+from modelregistry.v1 import artifact_service_pb2, model_service_pb2
 
 from benchmarks.memory import PeakMemory
 from benchmarks.results import Result
@@ -29,6 +34,11 @@ MIB = 2**20
 _ROUNDS = 3
 _MEMORY_GOAL = 250.0
 _BOUNDARY = "benchmark-boundary"
+_OBJECT = ("baseline", "object")
+"""Bucket and key."""
+
+Removal = Callable[[], object]
+"""Removes what an operation wrote."""
 
 
 class Transfers:
@@ -38,8 +48,11 @@ class Transfers:
         self._product = product
         self._path = path
         self._received = folder / "received"
+        self._copy = folder / "copy"
         self._minio = minio
         self._number = 0
+        self._model_id = ""
+        """Of the model that was registered last."""
         self.size = path.stat().st_size
 
     def results(self) -> Iterator[Result]:
@@ -49,14 +62,13 @@ class Transfers:
             "resumable upload": self._upload,
             "POST /models": self._post,
         }
-        model_id = self._register()
-        down = {
-            "DownloadArtifact": lambda: self._download(model_id),
-            "GET /models/{id}/files": lambda: self._get(model_id),
-        }
+        down = {"DownloadArtifact": self._download, "GET /models/{id}/files": self._get}
         with PeakMemory(self._product) as memory:
             best_up = self._best({"baseline": self._put_without_us, **up})
+            remove_ours, remove_without_us = self._register(), self._put_without_us()
             best_down = self._best({"baseline": self._get_without_us, **down})
+            remove_ours()
+            remove_without_us()
         with empty_stream(MIB) as (send, receive):
             stream = self._best({"up": lambda: send(self._chunks()), "down": lambda: receive(self.size)})
         kind, size = self._product.kind, f"{self.size // MIB} MiB"
@@ -82,13 +94,14 @@ class Transfers:
                 mib=peak / MIB,
             )
 
-    def _best(self, operations: dict[str, Callable[[], Any]]) -> dict[str, float]:
+    def _best(self, operations: dict[str, Callable[[], Removal]]) -> dict[str, float]:
         best = dict.fromkeys(operations, float("inf"))
         for _ in range(_ROUNDS if self.size < 512 * MIB else 2):
             for name, operation in operations.items():
                 started = time.perf_counter()
-                operation()
+                remove = operation()
                 best[name] = min(best[name], time.perf_counter() - started)
+                remove()
         return best
 
     def _chunks(self) -> Iterator[bytes]:
@@ -100,17 +113,23 @@ class Transfers:
         self._number += 1
         return f"{self._path.name}-{self._number}"
 
-    def _register(self) -> str:
+    def _register(self) -> Removal:
         wanted = spec(name="transfer", version=self._new_version(), artifact={"media_type": "application/octet-stream"})
-        return self._product.client.models.RegisterModel(registration(wanted, self._chunks())).model.id
+        model = self._product.client.models.RegisterModel(registration(wanted, self._chunks())).model
+        self._model_id = model.id
+        return self._removal_of(model.id)
 
-    def _upload(self) -> None:
+    def _upload(self) -> Removal:
         client = self._product.client
         upload = client.create_upload(name="transfer", version=self._new_version())
         client.uploads.WriteUpload(writes(upload.id, 0, self._chunks()))
-        client.complete_upload(upload.id)
+        return self._removal_of(client.complete_upload(upload.id).id)
 
-    def _post(self) -> None:
+    def _removal_of(self, model_id: str) -> Removal:
+        request = model_service_pb2.DeleteModelRequest(id=model_id)
+        return lambda: self._product.client.models.DeleteModel(request)
+
+    def _post(self) -> Removal:
         head = "".join(
             f'--{_BOUNDARY}\r\nContent-Disposition: form-data; name="{name}"\r\n\r\n{value}\r\n'
             for name, value in (("name", "transfer"), ("version", self._new_version()))
@@ -128,36 +147,40 @@ class Transfers:
             connection.sock.sendfile(file)
         connection.send(tail.encode())
         answer = connection.getresponse()
+        said = answer.read()
         if answer.status != 201:
-            raise RuntimeError(f"{answer.status} {answer.read()!r}")
+            raise RuntimeError(f"{answer.status} {said!r}")
         connection.close()
+        return self._removal_of(said.decode())
 
-    def _download(self, model_id: str) -> None:
-        request = artifact_service_pb2.DownloadArtifactRequest(model_id=model_id)
+    def _download(self) -> Removal:
+        request = artifact_service_pb2.DownloadArtifactRequest(model_id=self._model_id)
         self._receive(message.chunk for message in self._product.client.artifacts.DownloadArtifact(request))
+        return self._received.unlink
 
-    def _get(self, model_id: str) -> None:
+    def _get(self) -> Removal:
         connection = http.client.HTTPConnection("127.0.0.1", self._product.rest_port, timeout=600)
-        connection.request("GET", f"/models/{model_id}/files")
+        connection.request("GET", f"/models/{self._model_id}/files")
         answer = connection.getresponse()
         self._receive(iter(lambda: answer.read(MIB), b""))
         connection.close()
+        return self._received.unlink
 
     def _receive(self, pieces: Iterator[bytes]) -> None:
         """Takes what comes over the network: one thread writes what another one receives, as downloaders do."""
         waiting: queue.Queue[bytes | None] = queue.Queue(8)
         with futures.ThreadPoolExecutor(1) as writer:
-            written = writer.submit(self._write, iter(waiting.get, None))
+            written = writer.submit(self._write, iter(waiting.get, None), self._received)
             for piece in pieces:
                 waiting.put(piece)
             waiting.put(None)
             written.result()
 
-    def _write(self, pieces: Iterable[bytes]) -> None:
+    def _write(self, pieces: Iterable[bytes], path: Path) -> None:
         """Writes into a file; embedded, with SHA-256 and fsync, as the copy does."""
         digest = None if self._minio else hashlib.sha256()
         size = 0
-        with self._received.open("wb", buffering=0) as file:
+        with path.open("wb", buffering=0) as file:
             for piece in pieces:
                 if digest is not None:
                     digest.update(piece)
@@ -167,17 +190,20 @@ class Transfers:
         if size != self.size:
             raise RuntimeError(f"{size} bytes came, not {self.size}")
 
-    def _put_without_us(self) -> None:
+    def _put_without_us(self) -> Removal:
         if self._minio is None:
-            self._write(self._chunks())
-        else:
-            self._minio.fput_object("baseline", "object", str(self._path))
+            self._write(self._chunks(), self._copy)
+            return self._copy.unlink
+        minio = self._minio
+        minio.fput_object(*_OBJECT, str(self._path))
+        return lambda: minio.remove_object(*_OBJECT)
 
-    def _get_without_us(self) -> None:
+    def _get_without_us(self) -> Removal:
         if self._minio is None:
-            self._write(self._chunks())
+            self._write(self._chunks(), self._received)
         else:
-            self._minio.fget_object("baseline", "object", str(self._received))
+            self._minio.fget_object(*_OBJECT, str(self._received))
+        return self._received.unlink
 
 
 @contextmanager
