@@ -14,8 +14,9 @@ import hashlib
 import http.client
 import os
 import queue
+import statistics
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent import futures
 from contextlib import contextmanager
 from pathlib import Path
@@ -31,7 +32,6 @@ from tests.client import registration, spec, writes
 from tests.products import Product
 
 MIB = 2**20
-_ROUNDS = 3
 _MEMORY_GOAL = 250.0
 _BOUNDARY = "benchmark-boundary"
 _OBJECT = ("baseline", "object")
@@ -64,25 +64,25 @@ class Transfers:
         }
         down = {"DownloadArtifact": self._download, "GET /models/{id}/files": self._get}
         with PeakMemory(self._product) as memory:
-            best_up = self._best({"baseline": self._put_without_us, **up})
+            up_seconds = self._typical({"baseline": self._put_without_us, **up})
             remove_ours, remove_without_us = self._register(), self._put_without_us()
-            best_down = self._best({"baseline": self._get_without_us, **down})
+            down_seconds = self._typical({"baseline": self._get_without_us, **down})
             remove_ours()
             remove_without_us()
         with empty_stream(MIB) as (send, receive):
-            stream = self._best({"up": lambda: send(self._chunks()), "down": lambda: receive(self.size)})
+            stream = self._typical({"up": lambda: send(self._chunks()), "down": lambda: receive(self.size)})
         kind, size = self._product.kind, f"{self.size // MIB} MiB"
         instead = "the SDK alone" if self._minio else "a copy with SHA-256 and fsync"
-        for direction, best in (("up", best_up), ("down", best_down)):
-            for name, seconds in best.items():
+        for direction, found in (("up", up_seconds), ("down", down_seconds)):
+            for name, seconds in found.items():
                 if name != "baseline":
                     yield Result.of(
                         f"{name}, {size}, {kind}",
-                        best["baseline"] / seconds,
+                        found["baseline"] / seconds,
                         f"bytes per second, ours to those of {instead}",
                         at_least=0.7,
                         mib_per_s=self.size / MIB / seconds,
-                        baseline_mib_per_s=self.size / MIB / best["baseline"],
+                        baseline_mib_per_s=self.size / MIB / found["baseline"],
                         ratio_to_an_empty_stream=stream[direction] / seconds,
                     )
         for name, peak in memory.peaks().items():
@@ -94,15 +94,20 @@ class Transfers:
                 mib=peak / MIB,
             )
 
-    def _best(self, operations: dict[str, Callable[[], Removal]]) -> dict[str, float]:
-        best = dict.fromkeys(operations, float("inf"))
-        for _ in range(_ROUNDS if self.size < 512 * MIB else 2):
+    def _typical(self, operations: Mapping[str, Callable[[], Removal | None]]) -> dict[str, float]:
+        """Runs all in turns; returns the median of the seconds of each.
+
+        Not the best, of which the more erratic of two has the better chance.
+        """
+        seconds: dict[str, list[float]] = {name: [] for name in operations}
+        for _ in range(5 if self.size < 512 * MIB else 3):
             for name, operation in operations.items():
                 started = time.perf_counter()
                 remove = operation()
-                best[name] = min(best[name], time.perf_counter() - started)
-                remove()
-        return best
+                seconds[name].append(time.perf_counter() - started)
+                if remove:
+                    remove()
+        return {name: statistics.median(all_) for name, all_ in seconds.items()}
 
     def _chunks(self) -> Iterator[bytes]:
         with self._path.open("rb", buffering=0) as file:

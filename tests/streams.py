@@ -7,7 +7,7 @@ from typing import Any, Generic, TypeVar
 
 import grpc
 
-from registry_service.domain.artifact_store import ArtifactStore, Part
+from registry_service.domain.artifact_store import ArtifactStore, Part, Pieces
 from registry_service.services.use_cases import UseCases
 from registry_service.transport.grpc.server import RegistryServer, ServerOptions
 from tests.client import Client
@@ -62,8 +62,8 @@ class WrappedStore:
     def begin(self, key: str) -> str:
         return self.inner.begin(key)
 
-    def write_part(self, key: str, handle: str, *, number: int, offset: int, data: bytes) -> Part:
-        return self.inner.write_part(key, handle, number=number, offset=offset, data=data)
+    def write_part(self, key: str, handle: str, *, number: int, offset: int, pieces: Pieces) -> Part:
+        return self.inner.write_part(key, handle, number=number, offset=offset, pieces=pieces)
 
     def finish(self, key: str, handle: str, parts: Sequence[Part]) -> None:
         self.inner.finish(key, handle, parts)

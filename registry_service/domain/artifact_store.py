@@ -20,6 +20,10 @@ CHUNK_SIZE = 1024 * 1024
 """Size in bytes of the pieces that `read` answers; only the last is smaller."""
 
 
+Pieces = list[bytes | bytearray | memoryview]
+"""Bytes of a part, in order, in pieces of any size."""
+
+
 def new_object_key() -> str:
     """Makes a key that no reader knows yet."""
     return f"{OBJECT_PREFIX}{uuid.uuid4()}"
@@ -68,10 +72,11 @@ class ArtifactStore(Protocol):
     def begin(self, key: str) -> str:
         """Begins an object in parts and returns its handle, a text to keep. Nothing is visible yet."""
 
-    def write_part(self, key: str, handle: str, *, number: int, offset: int, data: bytes) -> Part:
+    def write_part(self, key: str, handle: str, *, number: int, offset: int, pieces: Pieces) -> Part:
         """Stores one part: durable on return. Writing a number again replaces the part.
 
-        `data` has `part_size` bytes unless it is the object's last.
+        `pieces` have `part_size` bytes in all unless it is the object's last. The
+        store may empty the list, so as not to hold bytes twice.
         """
 
     def finish(self, key: str, handle: str, parts: Sequence[Part]) -> None:

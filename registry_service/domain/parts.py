@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from concurrent.futures import Future
 from typing import Any, Self
 
+from registry_service.domain.artifact_store import Pieces
+
 EACH = 2
 """Of every object, whatever others do."""
 MOST = 4
@@ -18,18 +20,18 @@ _SMALL = 64 * 1024
 
 
 class PartBuffer:
-    """Joins pieces of any size, which nobody changes any more, to parts of one size, with one copy of each byte."""
+    """Makes parts of one size of pieces of any size, which nobody changes any more; copies none but small ones."""
 
     def __init__(self, part_size: int) -> None:
         self._part_size = part_size
-        self._pieces: list[bytearray | memoryview] = []
+        self._pieces: Pieces = []
         self._size = 0
 
     def __len__(self) -> int:
         """Bytes that are held."""
         return self._size
 
-    def add(self, piece: bytes) -> Iterator[bytes]:
+    def add(self, piece: bytes) -> Iterator[Pieces]:
         """Takes a piece; yields each part that is full. Bytes that are not held any more are the caller's."""
         rest = memoryview(piece)
         while self._size + len(rest) >= self._part_size:
@@ -39,11 +41,10 @@ class PartBuffer:
             yield self.take()
         self._hold(rest)
 
-    def take(self) -> bytes:
+    def take(self) -> Pieces:
         """Returns what is held, and lets go of it."""
-        data = b"".join(self._pieces)
-        self._pieces, self._size = [], 0
-        return data
+        pieces, self._pieces, self._size = self._pieces, [], 0
+        return pieces
 
     def _hold(self, piece: memoryview) -> None:
         self._size += len(piece)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from prometheus_client import Counter, Histogram
 
-from registry_service.domain.artifact_store import ArtifactStore, Part
+from registry_service.domain.artifact_store import ArtifactStore, Part, Pieces
 from registry_service.domain.errors import (
     ArtifactStoreUnavailableError,
     DatabaseUnavailableError,
@@ -143,11 +143,11 @@ class ObservedStore:
         with self._watched("begin", key=key):
             return self._store.begin(key)
 
-    def write_part(self, key: str, handle: str, *, number: int, offset: int, data: bytes) -> Part:
+    def write_part(self, key: str, handle: str, *, number: int, offset: int, pieces: Pieces) -> Part:
         """See the port."""
-        with self._watched("write_part", key=key, number=number, bytes=len(data)):
-            part = self._store.write_part(key, handle, number=number, offset=offset, data=data)
-        self._count_written(len(data))
+        with self._watched("write_part", key=key, number=number, bytes=sum(map(len, pieces))):
+            part = self._store.write_part(key, handle, number=number, offset=offset, pieces=pieces)
+        self._count_written(part.size)
         return part
 
     def finish(self, key: str, handle: str, parts: Sequence[Part]) -> None:

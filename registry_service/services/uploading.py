@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Self
 
-from registry_service.domain.artifact_store import ArtifactStore, Part, new_object_key
+from registry_service.domain.artifact_store import ArtifactStore, Part, Pieces, new_object_key
 from registry_service.domain.errors import (
     AbortedError,
     ArtifactLostError,
@@ -203,7 +203,7 @@ class _Writer:
         for part in self._held.add(piece):
             self._send(part)
 
-    def _send(self, data: bytes) -> None:
+    def _send(self, pieces: Pieces) -> None:
         """Hands bytes that are not held any more over to be stored and then committed as the next part."""
         try:
             handle = self.upload.handle or self._begin()
@@ -217,9 +217,9 @@ class _Writer:
             handle,
             number=self._sent_parts,
             offset=self._sent_size,
-            data=data,
+            pieces=pieces,
         )
-        self._sent_size += len(data)
+        self._sent_size += sum(map(len, pieces))
         self._under_way.make_room()
         stored = self._senders.submit(copy_context().run, store_part)
         self._under_way.add(self._committer.submit(copy_context().run, self._commit_part, handle, stored))
@@ -267,7 +267,7 @@ class _Writer:
         with self._database.transaction() as transaction:
             transaction.objects.lease(key, self._policy.registration_lease)
         try:
-            self._store.put(key, self._held.take())
+            self._store.put(key, b"".join(self._held.take()))
             self._commit(self._size, handle=upload.handle, part=None, tail_key=key)
         except BaseException:
             self._discard.now_or_later(key)
@@ -367,7 +367,9 @@ class CompleteUpload:
                     self.store.put(upload.object_key, tail)
                     return
                 number, offset = len(parts) + 1, upload.parts_size
-                parts.append(self.store.write_part(upload.object_key, handle, number=number, offset=offset, data=tail))
+                parts.append(
+                    self.store.write_part(upload.object_key, handle, number=number, offset=offset, pieces=[tail])
+                )
             if handle is None:
                 raise AssertionError("bytes that are in no tail are in parts")
             self.store.finish(upload.object_key, handle, parts)

@@ -41,7 +41,7 @@ def read(store: ArtifactStore, key: str, offset: int = 0, length: int | None = N
 
 def write_parts(store: ArtifactStore, key: str, handle: str, data: bytes) -> list[Part]:
     return [
-        store.write_part(key, handle, number=number, offset=offset, data=data[offset : offset + store.part_size])
+        store.write_part(key, handle, number=number, offset=offset, pieces=[data[offset : offset + store.part_size]])
         for number, offset in enumerate(range(0, len(data), store.part_size), start=1)
     ]
 
@@ -156,7 +156,7 @@ class ArtifactStoreContract:
             lambda: store.put(hostile, b"data"),
             lambda: store.write(hostile, [b"data"]),
             lambda: store.begin(hostile),
-            lambda: store.write_part(hostile, "0" * 32, number=1, offset=0, data=b"data"),
+            lambda: store.write_part(hostile, "0" * 32, number=1, offset=0, pieces=[b"data"]),
             lambda: store.finish(hostile, "0" * 32, [Part(number=1, offset=0, size=4, receipt="0" * 64)]),
             lambda: next(store.read(hostile), None),
             lambda: store.size(hostile),
@@ -281,28 +281,28 @@ class ArtifactStoreContract:
         handle = store.begin(key)
         parts = write_parts(store, key, handle, data)
         new = some_bytes(store.part_size, seed=1)
-        parts[1] = store.write_part(key, handle, number=2, offset=store.part_size, data=new)
+        parts[1] = store.write_part(key, handle, number=2, offset=store.part_size, pieces=[new])
         store.finish(key, handle, parts)
         assert read(store, key) == data[: store.part_size] + new + data[-5:]
 
     def test_a_last_part_written_again_may_be_shorter(self, store: ArtifactStore, key: str) -> None:
         handle = store.begin(key)
-        store.write_part(key, handle, number=1, offset=0, data=b"longer")
-        store.finish(key, handle, [store.write_part(key, handle, number=1, offset=0, data=b"short")])
+        store.write_part(key, handle, number=1, offset=0, pieces=[b"longer"])
+        store.finish(key, handle, [store.write_part(key, handle, number=1, offset=0, pieces=[b"short"])])
         assert read(store, key) == b"short"
 
     def test_a_part_written_again_with_the_same_bytes_keeps_its_receipt(self, store: ArtifactStore, key: str) -> None:
         handle = store.begin(key)
-        first = store.write_part(key, handle, number=1, offset=0, data=b"data")
-        store.write_part(key, handle, number=1, offset=0, data=b"data")
+        first = store.write_part(key, handle, number=1, offset=0, pieces=[b"data"])
+        store.write_part(key, handle, number=1, offset=0, pieces=[b"data"])
         store.finish(key, handle, [first])
         assert read(store, key) == b"data"
 
     def test_parts_may_be_written_in_any_order(self, store: ArtifactStore, key: str) -> None:
         data = some_bytes(store.part_size + 5)
         handle = store.begin(key)
-        last = store.write_part(key, handle, number=2, offset=store.part_size, data=data[-5:])
-        first = store.write_part(key, handle, number=1, offset=0, data=data[:-5])
+        last = store.write_part(key, handle, number=2, offset=store.part_size, pieces=[data[-5:]])
+        first = store.write_part(key, handle, number=1, offset=0, pieces=[data[:-5]])
         store.finish(key, handle, [first, last])
         assert read(store, key) == data
 
@@ -318,7 +318,7 @@ class ArtifactStoreContract:
         data = some_bytes(store.part_size + 5)
         handle = store.begin(key)
         parts = write_parts(store, key, handle, data)
-        store.write_part(key, handle, number=1, offset=0, data=some_bytes(store.part_size, seed=1))
+        store.write_part(key, handle, number=1, offset=0, pieces=[some_bytes(store.part_size, seed=1)])
         with pytest.raises(ArtifactLostError):
             store.finish(key, handle, parts)
         assert store.size(key) is None
@@ -326,7 +326,7 @@ class ArtifactStoreContract:
     def test_finishing_with_a_part_that_was_never_written_is_a_loss(self, store: ArtifactStore, key: str) -> None:
         part_size = store.part_size
         handle = store.begin(key)
-        first = store.write_part(key, handle, number=1, offset=0, data=some_bytes(part_size))
+        first = store.write_part(key, handle, number=1, offset=0, pieces=[some_bytes(part_size)])
         never = Part(number=2, offset=part_size, size=5, receipt=first.receipt)
         with pytest.raises(ArtifactLostError):
             store.finish(key, handle, [first, never])
@@ -335,8 +335,8 @@ class ArtifactStoreContract:
     def test_finishing_with_a_hole_is_a_loss(self, store: ArtifactStore, key: str) -> None:
         part_size = store.part_size
         handle = store.begin(key)
-        first = store.write_part(key, handle, number=1, offset=0, data=some_bytes(part_size))
-        third = store.write_part(key, handle, number=3, offset=2 * part_size, data=b"third")
+        first = store.write_part(key, handle, number=1, offset=0, pieces=[some_bytes(part_size)])
+        third = store.write_part(key, handle, number=3, offset=2 * part_size, pieces=[b"third"])
         never = Part(number=2, offset=part_size, size=part_size, receipt=first.receipt)
         with pytest.raises(ArtifactLostError):
             store.finish(key, handle, [first, never, third])
@@ -362,7 +362,7 @@ class ArtifactStoreContract:
     ) -> None:
         handle = store.begin(key)
         with pytest.raises(ValueError, match=f"part {number} cannot be"):
-            store.write_part(key, handle, number=number, offset=offset, data=bytes(store.part_size + surplus))
+            store.write_part(key, handle, number=number, offset=offset, pieces=[bytes(store.part_size + surplus)])
 
     def test_two_constructions_on_one_key_are_apart(self, store: ArtifactStore, key: str) -> None:
         abandoned, current = store.begin(key), store.begin(key)

@@ -25,7 +25,7 @@ handle = store.begin("artifacts/parts")
 for number in range(1, 10_000):
     store.put("uploads/abandoned/tail", bytes([number % 256]) * 3_000_000)
     part = store.write_part("artifacts/parts", handle, number=number, offset=(number - 1) * store.part_size,
-                            data=bytes([number % 256]) * store.part_size)
+                            pieces=[bytes([number % 256]) * store.part_size])
     print(handle, part.number, part.offset, part.size, part.receipt, flush=True)
 """
 
@@ -121,7 +121,7 @@ class TestLocalArtifactStore(ArtifactStoreContract):
         parts = write_parts(store, key, handle, some_bytes(store.part_size))
         # Large enough to get its bytes partly written, then no more: as a crash in the middle would.
         with file_size_limit(100), pytest.raises(ArtifactStoreUnavailableError):
-            store.write_part(key, handle, number=1, offset=0, data=some_bytes(store.part_size, seed=1))
+            store.write_part(key, handle, number=1, offset=0, pieces=[some_bytes(store.part_size, seed=1)])
         with pytest.raises(ArtifactLostError):
             store.finish(key, handle, parts)
 
@@ -193,7 +193,7 @@ class TestLocalArtifactStore(ArtifactStoreContract):
     def test_a_handle_of_another_store_is_a_loss(self, store: ArtifactStore, key: str) -> None:
         for handle in ("", "../../outside", "an S3's upload id"):
             with pytest.raises(ArtifactLostError):
-                store.write_part(key, handle, number=1, offset=0, data=b"data")
+                store.write_part(key, handle, number=1, offset=0, pieces=[b"data"])
 
     def test_a_folder_that_is_away_is_not_a_loss(self, store: ArtifactStore, root: Path, key: str) -> None:
         store.put(key, b"data")

@@ -38,7 +38,7 @@ def leave_object(registry: RunningRegistry, key: str, due: str = PAST) -> None:
 def leave_parts(registry: RunningRegistry, key: str) -> None:
     registry.execute(f"INSERT INTO unreferenced_objects VALUES ('{key}', {PAST})")
     handle = registry.parts.store.begin(key)
-    registry.parts.store.write_part(key, handle, number=1, offset=0, data=b"left over")
+    registry.parts.store.write_part(key, handle, number=1, offset=0, pieces=[b"left over"])
 
 
 def keys(registry: RunningRegistry) -> set[str]:

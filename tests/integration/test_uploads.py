@@ -17,7 +17,7 @@ import pytest
 from modelregistry.v1 import model_pb2, upload_pb2, upload_service_pb2
 from sqlalchemy import text
 
-from registry_service.domain.artifact_store import Part
+from registry_service.domain.artifact_store import Part, Pieces
 from registry_service.domain.errors import ArtifactStoreUnavailableError, DatabaseUnavailableError
 from registry_service.domain.ports import Transaction
 from registry_service.services.use_cases import UseCases
@@ -302,8 +302,8 @@ class TestWriters:
         class BlockingStore(WrappedStore):
             """Another transaction stands in the way of the part's row as soon as its bytes are stored."""
 
-            def write_part(self, key: str, handle: str, *, number: int, offset: int, data: bytes) -> Part:
-                part = super().write_part(key, handle, number=number, offset=offset, data=data)
+            def write_part(self, key: str, handle: str, *, number: int, offset: int, pieces: Pieces) -> Part:
+                part = super().write_part(key, handle, number=number, offset=offset, pieces=pieces)
                 blocker.execute(text("LOCK TABLE upload_parts IN SHARE MODE"))
                 return part
 

@@ -7,7 +7,7 @@ never reaches a client as anything but an internal error.
 import re
 from collections.abc import Sequence
 
-from registry_service.domain.artifact_store import Part
+from registry_service.domain.artifact_store import Part, Pieces
 
 PART_SIZE = 8 * 1024 * 1024
 """Size in bytes of every part but the last. S3 allows 10,000 parts of at least 5 MiB: 78 GiB in all."""
@@ -34,14 +34,16 @@ def check_key(key: str) -> None:
         raise ValueError(f"{key!r} is no key of the artifact store")
 
 
-def check_part(number: int, offset: int, data: bytes) -> None:
-    """Refuses a part whose number, offset (bytes) and size do not fit together.
+def size_of_part(number: int, offset: int, pieces: Pieces) -> int:
+    """Returns the size of a part; refuses one whose number, offset and size (bytes) do not fit together.
 
     Raises:
         ValueError: They do not.
     """
-    if not 1 <= number <= MAX_PARTS or offset != (number - 1) * PART_SIZE or len(data) > PART_SIZE:
-        raise ValueError(f"part {number} cannot be {len(data)} bytes at {offset}")
+    size = sum(map(len, pieces))
+    if not 1 <= number <= MAX_PARTS or offset != (number - 1) * PART_SIZE or size > PART_SIZE:
+        raise ValueError(f"part {number} cannot be {size} bytes at {offset}")
+    return size
 
 
 def check_range(offset: int, length: int | None) -> None:

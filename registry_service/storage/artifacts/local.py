@@ -11,7 +11,6 @@ into being by one rename within the file system, which is what makes it atomic.
 """
 
 import errno
-import hashlib
 import logging
 import os
 import re
@@ -21,9 +20,11 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
-from registry_service.domain.artifact_store import CHUNK_SIZE, OBJECT_PREFIX, Part
+from blake3 import blake3
+
+from registry_service.domain.artifact_store import CHUNK_SIZE, OBJECT_PREFIX, Part, Pieces
 from registry_service.domain.errors import ArtifactLostError, ArtifactStoreUnavailableError
-from registry_service.storage.artifacts import PART_SIZE, check_key, check_part, check_range, total_size
+from registry_service.storage.artifacts import PART_SIZE, check_key, check_range, size_of_part, total_size
 
 logger = logging.getLogger(__name__)
 
@@ -99,15 +100,15 @@ class LocalArtifactStore:
             _sync_folder(self._partial)
         return handle
 
-    def write_part(self, key: str, handle: str, *, number: int, offset: int, data: bytes) -> Part:
+    def write_part(self, key: str, handle: str, *, number: int, offset: int, pieces: Pieces) -> Part:
         """See the port.
 
         Raises:
             ArtifactLostError: Nothing is under construction by this handle.
         """
-        check_part(number, offset, data)
+        size = size_of_part(number, offset, pieces)
         data_path, receipts_path = self._paths_of_parts(key, handle)
-        receipt = hashlib.sha256(data).digest()
+        receipt = _receipt(pieces)
         place = (number - 1) * _RECEIPT_SIZE
         with _translated("write a part of", key):
             try:
@@ -115,16 +116,16 @@ class LocalArtifactStore:
                     # The old receipt goes before the old bytes do and the new one comes after the new
                     # bytes: at no point of a crash does a receipt vouch for bytes that are not there.
                     if os.pread(receipts, _RECEIPT_SIZE, place) not in {*_UNWRITTEN, receipt}:
-                        _write(receipts, _OVERWRITTEN, place)
+                        _write(receipts, [_OVERWRITTEN], place)
                         _sync_data(receipts)
-                    _write(file, data, offset)
+                    _write(file, pieces, offset)
                     _sync_data(file)
                     # Not synced: `finish` does without one that was lost in a crash of the machine.
-                    _write(receipts, receipt, place)
+                    _write(receipts, [receipt], place)
             except FileNotFoundError as error:
                 self._require_root()
                 raise ArtifactLostError from error
-        return Part(number=number, offset=offset, size=len(data), receipt=receipt.hex())
+        return Part(number=number, offset=offset, size=size, receipt=receipt.hex())
 
     def finish(self, key: str, handle: str, parts: Sequence[Part]) -> None:
         """See the port."""
@@ -215,7 +216,7 @@ class LocalArtifactStore:
         try:
             # Not synced: that would keep the disk busy to learn what the next write learns anyway.
             with _opened(probe, os.O_WRONLY | os.O_CREAT) as file:
-                _write(file, b"probe", 0)
+                _write(file, [b"probe"], 0)
             probe.unlink(missing_ok=True)
         except OSError as error:
             logger.debug("The artifact store is not well", exc_info=True)
@@ -305,7 +306,7 @@ class _GrowingFile:
         self._syncing: Future[None] | None = None
 
     def append(self, data: bytes) -> None:
-        _write(self._file, data, self._size)
+        _write(self._file, [data], self._size)
         self._size += len(data)
         if self._size - self._synced >= _SYNC_BYTES and (self._syncing is None or self._syncing.done()):
             if self._syncing is not None:
@@ -329,16 +330,25 @@ def _is_written(file: int, receipts: bytes, part: Part) -> bool:
     """Whether the file has the bytes of a part: by their receipt, or where that is lost, by looking at them."""
     receipt = receipts[(part.number - 1) * _RECEIPT_SIZE : part.number * _RECEIPT_SIZE]
     if receipt in _UNWRITTEN:
-        receipt = hashlib.sha256(os.pread(file, part.size, part.offset)).digest()
+        receipt = _receipt([os.pread(file, part.size, part.offset)])
     return receipt.hex() == part.receipt
 
 
-def _write(file: int, data: bytes, offset: int) -> None:
-    rest = memoryview(data)
-    while rest:
-        written = os.pwrite(file, rest, offset)
-        rest = rest[written:]
-        offset += written
+def _receipt(pieces: Pieces) -> bytes:
+    """Hashes a part; by BLAKE3, as a second SHA-256 of each byte takes a fifth of an upload's CPU."""
+    digest = blake3()
+    for piece in pieces:
+        digest.update(piece)
+    return digest.digest()
+
+
+def _write(file: int, pieces: Pieces, offset: int) -> None:
+    for piece in pieces:
+        rest = memoryview(piece)
+        while rest:
+            written = os.pwrite(file, rest, offset)
+            rest = rest[written:]
+            offset += written
 
 
 def _sync_folder(folder: Path) -> None:

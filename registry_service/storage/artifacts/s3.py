@@ -25,11 +25,11 @@ from minio.error import InvalidResponseError, MinioException, S3Error, ServerErr
 from urllib3 import BaseHTTPResponse, PoolManager, Retry, Timeout
 from urllib3.exceptions import HTTPError, ProtocolError
 
-from registry_service.domain.artifact_store import CHUNK_SIZE, OBJECT_PREFIX, Part
+from registry_service.domain.artifact_store import CHUNK_SIZE, OBJECT_PREFIX, Part, Pieces
 from registry_service.domain.errors import ArtifactLostError, ArtifactStoreUnavailableError
 from registry_service.domain.legacy import SourceError
 from registry_service.domain.parts import MOST, PartBuffer, PartsUnderWay
-from registry_service.storage.artifacts import PART_SIZE, check_key, check_part, check_range, total_size
+from registry_service.storage.artifacts import PART_SIZE, check_key, check_range, size_of_part, total_size
 
 logger = logging.getLogger(__name__)
 
@@ -238,19 +238,19 @@ class S3ArtifactStore:
     def write(self, key: str, pieces: Iterable[bytes]) -> None:
         """See the port. Holds the parts that are under way, and one more."""
         parts = _in_parts(pieces)
-        begun = [next(parts, b"")]
+        begun = [next(parts, [])]
         if (second := next(parts, None)) is None:
-            self.put(key, begun[0])
+            self.put(key, b"".join(begun[0]))
             return
         begun.insert(0, second)
         del second
         handle = self.begin(key)
         sent: list[Future[Part]] = []
         with PartsUnderWay() as under_way, ThreadPoolExecutor(MOST, thread_name_prefix="part-sender") as senders:
-            for number, data in enumerate(chain(_taken(begun), parts)):
+            for number, part_pieces in enumerate(chain(_taken(begun), parts)):
                 under_way.make_room()
                 part = senders.submit(
-                    self.write_part, key, handle, number=number + 1, offset=number * PART_SIZE, data=data
+                    self.write_part, key, handle, number=number + 1, offset=number * PART_SIZE, pieces=part_pieces
                 )
                 under_way.add(part)
                 sent.append(part)
@@ -262,17 +262,19 @@ class S3ArtifactStore:
         with _translated("begin", key):
             return self._in_bucket(lambda: self._multipart.create(key))
 
-    def write_part(self, key: str, handle: str, *, number: int, offset: int, data: bytes) -> Part:
+    def write_part(self, key: str, handle: str, *, number: int, offset: int, pieces: Pieces) -> Part:
         """See the port.
 
         Raises:
             ArtifactLostError: Nothing is under construction by this handle.
         """
         check_key(key)
-        check_part(number, offset, data)
+        size = size_of_part(number, offset, pieces)
         with _translated("write a part of", key, lost={"NoSuchUpload"}):
+            data = b"".join(pieces)
+            pieces.clear()
             receipt = self._multipart.upload(key, handle, number, data)
-        return Part(number=number, offset=offset, size=len(data), receipt=receipt)
+        return Part(number=number, offset=offset, size=size, receipt=receipt)
 
     def finish(self, key: str, handle: str, parts: Sequence[Part]) -> None:
         """See the port. Unlike other calls, waits up to 300 s for a store that accepts it and says nothing.
@@ -584,8 +586,8 @@ def _taken(items: list[Result]) -> Iterator[Result]:
         yield items.pop()
 
 
-def _in_parts(pieces: Iterable[bytes]) -> Iterator[bytes]:
-    """Joins pieces of any size to parts of exactly PART_SIZE, the last excepted."""
+def _in_parts(pieces: Iterable[bytes]) -> Iterator[Pieces]:
+    """Regroups pieces of any size to parts of exactly PART_SIZE, the last excepted."""
     held = PartBuffer(PART_SIZE)
     for piece in pieces:
         yield from held.add(piece)
