@@ -100,7 +100,7 @@ local grpc_headers = {
 }
 
 -- The service says in its metadata what gRPC can't express:
---   x-http-status      the HTTP status, for example 206
+--   x-http-status      the HTTP status, for example 206; without it 200
 --   x-content-length   the exact length of the body
 --   x-content-type     the media type, for answers without a message to say it
 function envoy_on_response(handle)

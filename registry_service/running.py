@@ -40,7 +40,8 @@ _RESTART_SECONDS = 1.0
 _POLL_SECONDS = 0.2
 # Of malloc.h.
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
-_KEPT_BYTES = 64 * 1024 * 1024
+# A message and a part of 8 MiB are told apart: what is kept for parts would be too much.
+_KEPT_BLOCK, _KEPT_BYTES = 4 * 1024 * 1024, 32 * 1024 * 1024
 
 
 @contextmanager
@@ -69,7 +70,7 @@ def _keep_freed_memory() -> None:
     and to have its pages again, each of them zeroed, takes longer than to fill them.
     """
     libc = ctypes.CDLL(None)
-    for parameter, value in ((_M_MMAP_THRESHOLD, _KEPT_BYTES // 4), (_M_TRIM_THRESHOLD, _KEPT_BYTES)):
+    for parameter, value in ((_M_MMAP_THRESHOLD, _KEPT_BLOCK), (_M_TRIM_THRESHOLD, _KEPT_BYTES)):
         with suppress(AttributeError):  # others than glibc have no mallopt
             libc.mallopt(parameter, value)
 

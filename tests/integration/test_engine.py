@@ -3,17 +3,17 @@
 import os
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
 import pytest
-from sqlalchemy import Connection, Engine, event, text
+from sqlalchemy import Connection, Engine, Integer, bindparam, event, select, text
 from sqlalchemy.exc import ProgrammingError
 
 from registry_service.domain.errors import DatabaseUnavailableError, QueryTooSlowError
 from registry_service.embedded.postgres import PostgresAddress
-from registry_service.storage.sql.engine import Lookup, Tls, domain_errors, make_engine
+from registry_service.storage.sql.engine import PLANNED_ANEW, Lookup, Tls, domain_errors, make_engine
 
 
 @contextmanager
@@ -101,3 +101,15 @@ def test_a_lookup_is_seen_by_who_looks_on_at_statements(engine: Engine) -> None:
     with engine.connect() as connection:
         assert by_lookup(connection, "SELECT 1") == 1
     assert seen == ["SELECT 1"]
+
+
+@pytest.mark.parametrize(("options", "prepared"), [({}, 1), (PLANNED_ANEW, 0)])
+def test_a_statement_that_is_planned_anew_is_never_prepared(
+    engine: Engine, options: Mapping[str, bool], prepared: int
+) -> None:
+    statement = select(bindparam("value", type_=Integer)).execution_options(**options)
+    count = text("SELECT count(*) FROM pg_prepared_statements WHERE statement LIKE '%AS anon%'")
+    with engine.connect() as connection:
+        for value in range(20):
+            assert connection.execute(statement, {"value": value}).scalar_one() == value
+        assert connection.execute(count).scalar_one() == prepared

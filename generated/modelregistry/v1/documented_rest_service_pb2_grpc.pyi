@@ -31,8 +31,8 @@ class DocumentedRestServiceStub:
     """The documented REST API of the Model Registry, as its clients know it: the
     gateway hands bodies on as they are, and the service reads the query from the
     header `x-envoy-original-path`. The status leaves as initial metadata
-    `x-http-status`, lengths as `x-content-length`. New clients use the other
-    services.
+    `x-http-status` (without it: 200), lengths as `x-content-length` where the
+    gateway cannot know them. New clients use the other services.
 
     Bodies are google.api.HttpBody in both directions, as protobuf's JSON has
     neither arrays nor forms at its top level.
@@ -77,8 +77,8 @@ class DocumentedRestServiceAsyncStub(DocumentedRestServiceStub):
     """The documented REST API of the Model Registry, as its clients know it: the
     gateway hands bodies on as they are, and the service reads the query from the
     header `x-envoy-original-path`. The status leaves as initial metadata
-    `x-http-status`, lengths as `x-content-length`. New clients use the other
-    services.
+    `x-http-status` (without it: 200), lengths as `x-content-length` where the
+    gateway cannot know them. New clients use the other services.
 
     Bodies are google.api.HttpBody in both directions, as protobuf's JSON has
     neither arrays nor forms at its top level.
@@ -119,8 +119,8 @@ class DocumentedRestServiceServicer(metaclass=_abc_1.ABCMeta):
     """The documented REST API of the Model Registry, as its clients know it: the
     gateway hands bodies on as they are, and the service reads the query from the
     header `x-envoy-original-path`. The status leaves as initial metadata
-    `x-http-status`, lengths as `x-content-length`. New clients use the other
-    services.
+    `x-http-status` (without it: 200), lengths as `x-content-length` where the
+    gateway cannot know them. New clients use the other services.
 
     Bodies are google.api.HttpBody in both directions, as protobuf's JSON has
     neither arrays nor forms at its top level.

@@ -38,6 +38,7 @@ from registry_service.domain.errors import InvalidArgumentError
 from registry_service.domain.events import Action, Change
 from registry_service.domain.models import Lineage
 from registry_service.storage.sql import tables
+from registry_service.storage.sql.engine import PLANNED_ANEW
 from registry_service.storage.sql.event_log import SqlEventLog
 
 _aliases = cast("Table", tables.aliases)
@@ -242,7 +243,8 @@ class SqlAliasRepository:
             func.count().over().label("found"),
         ).subquery("sized")
         page = select(sized).where(sized.c.bytes_so_far - sized.c.bytes < max_bytes).order_by(sized.c.number)
-        rows = self.connection.execute(page.limit(limit)).mappings().all()
+        page = page.limit(limit).execution_options(**PLANNED_ANEW)
+        rows = self.connection.execute(page).mappings().all()
         return rows, bool(rows) and rows[0]["found"] > len(rows)
 
     def of_models(self, model_ids: Sequence[str]) -> Mapping[str, Sequence[str]]:

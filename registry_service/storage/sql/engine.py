@@ -4,17 +4,17 @@ import ctypes
 import logging
 import select
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Any, Literal, TypeVar, cast
 
 import psycopg
 from psycopg.abc import PQGen
 from sqlalchemy import URL, Connection, Engine, Select, TextClause, create_engine, event
 from sqlalchemy.dialects.postgresql.psycopg import PGDialect_psycopg
-from sqlalchemy.engine.interfaces import DBAPIConnection, Dialect
+from sqlalchemy.engine.interfaces import DBAPIConnection, DBAPICursor, Dialect, ExecutionContext
 from sqlalchemy.exc import DBAPIError, DisconnectionError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.pool import ConnectionPoolEntry
@@ -150,8 +150,23 @@ def make_engine(
         return connection
 
     event.listen(engine, "do_connect", connect)
+    event.listen(engine, "do_execute", _execute_unprepared)
     _check_idle_connections(engine)
     return engine
+
+
+PLANNED_ANEW: Mapping[str, bool] = {"is_planned_anew": True}
+"""Execution options of a statement whose best plan depends on its values: how much a filter leaves over, how deep a
+page is. Prepared, it would get a plan for any values after some calls, which for some of them reads the whole table."""
+
+
+def _execute_unprepared(
+    cursor: DBAPICursor, statement: str, parameters: Any, context: ExecutionContext | None
+) -> Literal[True] | None:
+    if context is None or not context.execution_options.get("is_planned_anew"):
+        return None
+    cast("psycopg.Cursor[Any]", cursor).execute(statement, parameters, prepare=False)
+    return True
 
 
 def transactional(engine: Engine) -> Engine:

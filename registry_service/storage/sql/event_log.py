@@ -14,6 +14,7 @@ from registry_service.domain.events import BrokenLink, Change, Event, LogHead
 from registry_service.domain.filter import Node
 from registry_service.domain.listing import MAX_PAGE_BYTES
 from registry_service.storage.sql import rows, tables
+from registry_service.storage.sql.engine import PLANNED_ANEW
 from registry_service.storage.sql.filter_sql import EVENT_INDEXES, where
 
 _events = cast("Table", tables.audit_events)
@@ -134,6 +135,7 @@ class SqlEventLog:
         page = _sized(wanted, limit, newest_first=newest_first)
         order = page.c.sequence.desc() if newest_first else page.c.sequence
         statement = select(page).where(page.c.bytes_before < max_bytes).order_by(order)
+        statement = statement.execution_options(**PLANNED_ANEW)
         return [rows.event(row) for row in self.connection.execute(statement).mappings()]
 
     def verify(self, after: LogHead, *, limit: int) -> tuple[LogHead, BrokenLink | None]:

@@ -59,7 +59,7 @@ from registry_service.storage.sql import rows, tables
 from registry_service.storage.sql.aliases import SqlAliasRepository
 from registry_service.storage.sql.backup import BACKUP_LOCK
 from registry_service.storage.sql.change_signal import ChangeSignal
-from registry_service.storage.sql.engine import Lookup, domain_errors, transactional
+from registry_service.storage.sql.engine import PLANNED_ANEW, Lookup, domain_errors, transactional
 from registry_service.storage.sql.event_log import SqlEventLog
 from registry_service.storage.sql.filter_sql import where
 from registry_service.storage.sql.tokens import SqlTokenRepository
@@ -217,7 +217,7 @@ class SqlModelRepository:
             .order_by(*order(sized))
             .limit(query.limit)
         )
-        found = self.connection.execute(page).all()
+        found = self.connection.execute(page.execution_options(**PLANNED_ANEW)).all()
         return Page(models=[rows.model(row) for row, _ in found], more=bool(found) and found[0].found > len(found))
 
     def find(self, ids: Sequence[str]) -> Mapping[str, Model]:
