@@ -162,7 +162,6 @@ def gateway(settings: GatewaySettings, *, access_log: bool) -> None:
         CertificateError: Files of certificates are not what they should be.
     """
     _take_all_files()
-    _keep_freed_memory()
     with (
         stop_event() as stopped,
         TemporaryDirectory(prefix="model-registry-gateway-") as folder,
