@@ -304,8 +304,11 @@ def test_a_completion_that_is_killed_at_any_moment_can_be_repeated(instance: Ins
 
 def duration_of_last_call(instance: Instance, method: str) -> float:
     """In seconds, from the server's log."""
-    lines = [line for line in instance.product.server.log_lines() if str(line.get("method")).endswith(f"/{method}")]
-    return float(str(lines[-1]["duration_ms"])) / 1000
+
+    def lines() -> list[dict[str, object]]:
+        return [line for line in instance.product.server.log_lines() if str(line.get("method")).endswith(f"/{method}")]
+
+    return float(str(eventually(lines, 10, "the line of the call")[-1]["duration_ms"])) / 1000
 
 
 # ---- everything at once ----
