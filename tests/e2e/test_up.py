@@ -85,8 +85,12 @@ def test_it_is_ready_soon_and_says_what_is_where(folder: Path) -> None:
         # The terminal is for people; what is for machines goes into files.
         assert "{" not in said
         model = product.client.register(b"first", name="first")
-        lines = [json.loads(line) for line in (folder / "data" / "registry.log").read_text().splitlines()]
-        assert [line["code"] for line in lines if str(line.get("method", "")).endswith("/RegisterModel")] == ["OK"]
+
+        def codes() -> list[str]:
+            lines = [json.loads(line) for line in (folder / "data" / "registry.log").read_text().splitlines()]
+            return [line["code"] for line in lines if str(line.get("method", "")).endswith("/RegisterModel")]
+
+        eventually(lambda: codes() == ["OK"], what="the line of the call")
         names = {process.name() for process in product.processes()}
         assert {"envoy", "postgres"} <= names
     started = time.monotonic()
@@ -147,6 +151,7 @@ def test_a_kill_of_the_parent_alone_leaves_no_child(folder: Path) -> None:
 def test_the_death_of_a_child_ends_it_with_an_error(folder: Path, child: str, name: str) -> None:
     with running_up(folder) as product:
         assert product.server.process is not None
+        eventually(lambda: "is ready after" in product.server.output(), what="the banner")
         (victim,) = [p for p in psutil.Process(product.server.process.pid).children() if p.name() == child]
         victim.kill()
         assert product.server.process.wait(40) == 1
