@@ -81,6 +81,7 @@ def test_everything_goes_to_postgres_over_tls_that_its_ca_vouches_for(
     # With a migration, the pool, and the connection that hears of changes.
     with running_serve(tmp_path, settings | {"startup_timeout_seconds": 30}) as product:
         with Watch(product.client) as watch:
+            watch.message()  # it has begun
             model = product.client.register(b"over TLS", name="secure")
             assert watch.event().model_id == model.id
         assert product.client.names() == ["secure"]
