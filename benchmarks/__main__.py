@@ -43,7 +43,7 @@ FULL = Suite(
     sizes_mib=(64, 1024),
     models=(1_000, 100_000, 1_000_000),
     clients=(1, 8, 64),
-    seconds=4,
+    seconds=2,
     mixed_seconds=60,
 )
 
