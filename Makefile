@@ -54,7 +54,7 @@ test: install-dev ## Install everything and run the tests
 	$(BIN)/pytest
 
 .PHONY: bench
-bench: .venv/.bench ## Measure how fast it is, beside what the same costs without it (about half an hour)
+bench: .venv/.bench ## Measure how fast it is, beside what the same costs without it (a quarter of an hour)
 	$(BIN)/python -m benchmarks
 
 .PHONY: bench-quick
