@@ -137,6 +137,8 @@ def make_engine(
         max_overflow=0,
         pool_timeout=_POOL_TIMEOUT,
         pool_recycle=1800,
+        # Those that are in use stay few: to wake another process of Postgres each time costs more.
+        pool_use_lifo=True,
         isolation_level="AUTOCOMMIT",
         skip_autocommit_rollback=True,
         # Statements' parameters are clients' data, which has no place in a log.
