@@ -30,7 +30,7 @@ _ROTATE_BYTES = 20 * 1024 * 1024
 _BATCH_BYTES = 4096
 _BATCH_SECONDS = 0.05
 _MOST_WAITING = 1_000
-_STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
+_STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"} | dict(_IDS).keys()
 
 
 # Made once: json.dumps makes one for every line.
@@ -54,7 +54,7 @@ class JsonFormatter(logging.Formatter):
             "logger": record.name,
             "message": record.getMessage(),
         }
-        line |= {name: value for name, variable in _IDS if (value := variable.get())}
+        line |= {name: value for name, variable in _IDS if (value := members.get(name, variable.get()))}
         line |= {key: value for key, value in members.items() if key not in _STANDARD}
         if record.exc_info:
             line["exception"] = self.formatException(record.exc_info)
@@ -88,10 +88,9 @@ class BatchHandler(logging.Handler):
 
     def handle(self, record: logging.LogRecord) -> bool:
         """See logging.Handler. Takes no lock for a line that may wait."""
-        # They are those of the calling thread.
+        # They are those of the calling thread, also where it has none: another may format the line.
         for name, variable in _IDS:
-            if value := variable.get():
-                record.__dict__[name] = value
+            record.__dict__[name] = variable.get()
         self._records.append(record)
         if record.__dict__.get("log") != "access" or len(self._records) >= _MOST_WAITING:
             self.flush()

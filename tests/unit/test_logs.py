@@ -113,6 +113,15 @@ def test_lines_of_calls_come_without_a_following_line_in_order_and_with_the_ids_
     assert [(line["number"], line["request_id"]) for line in lines(log)] == [(n, f"request-{n}") for n in range(100)]
 
 
+def test_a_line_has_no_ids_of_the_call_that_hurries_it(log: Path) -> None:
+    logging.getLogger().setLevel(logging.INFO)
+    logging.getLogger("registry_service.calls").info("call", extra={"log": "access"})
+    trace = logs.trace_id.set("a" * 32)
+    logging.getLogger("a.logger").error("trouble")
+    logs.trace_id.reset(trace)
+    assert [line.get("trace_id") for line in lines(log)] == [None, "a" * 32]
+
+
 def test_a_line_of_another_kind_is_there_at_once_after_those_of_calls_that_came_before(log: Path) -> None:
     logging.getLogger().setLevel(logging.INFO)
     logging.getLogger("registry_service.calls").info("call", extra={"log": "access"})
