@@ -176,9 +176,11 @@ class Transfers:
         waiting: queue.Queue[bytes | None] = queue.Queue(8)
         with futures.ThreadPoolExecutor(1) as writer:
             written = writer.submit(self._write, iter(waiting.get, None), self._received)
-            for piece in pieces:
-                waiting.put(piece)
-            waiting.put(None)
+            try:
+                for piece in pieces:
+                    waiting.put(piece)
+            finally:
+                waiting.put(None)
             written.result()
 
     def _write(self, pieces: Iterable[bytes], path: Path) -> None:
