@@ -2,14 +2,11 @@
 
 import hashlib
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
-from contextvars import copy_context
 from dataclasses import dataclass
-from functools import partial
 
 from registry_service.domain import filter as filters
-from registry_service.domain.artifact_store import CHUNK_SIZE, ArtifactStore
+from registry_service.domain.artifact_store import ArtifactStore
 from registry_service.domain.errors import (
     ArtifactFileNotFoundError,
     ArtifactLostError,
@@ -132,8 +129,7 @@ class ReadArtifact:
         if length == 0:
             return
         done = 0
-        found = self.store.read(model.artifact.object_key, offset, length)
-        for piece in found if length <= CHUNK_SIZE else _read_ahead(found):
+        for piece in self.store.read(model.artifact.object_key, offset, length):
             done += len(piece)
             yield piece
         if done != length:
@@ -241,19 +237,6 @@ class ReadArtifactFile:
                 raise ArtifactFileNotFoundError(model_id, name)
             member, pieces = found
             return member, _closing(stack.pop_all(), pieces)
-
-
-def _read_ahead(pieces: Iterator[bytes]) -> Iterator[bytes]:
-    """Hands pieces on, and reads the next one meanwhile."""
-    with ThreadPoolExecutor(1, thread_name_prefix="reader") as reader:
-
-        def read() -> Future[bytes | None]:
-            return reader.submit(copy_context().run, partial(next, pieces, None))
-
-        following = read()
-        while (piece := following.result()) is not None:
-            following = read()
-            yield piece
 
 
 def _closing(stack: ExitStack, pieces: Iterator[bytes]) -> Iterator[bytes]:

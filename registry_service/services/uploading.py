@@ -167,6 +167,8 @@ class _Writer:
         self._senders = ThreadPoolExecutor(MOST, thread_name_prefix="part-sender")
         self._committer = ThreadPoolExecutor(1, thread_name_prefix="part-committer")
         self._under_way = PartsUnderWay()
+        self._begun: Future[str] | None = None
+        """What gives the handle."""
         self._in_doubt = False
         """Whether a part before the held bytes was not committed, or nobody knows."""
         if upload.tail_key is not None:
@@ -205,47 +207,30 @@ class _Writer:
 
     def _send(self, pieces: Pieces) -> None:
         """Hands bytes that are not held any more over to be stored and then committed as the next part."""
-        try:
-            handle = self.upload.handle or self._begin()
-        except BaseException:
-            self._in_doubt = True  # these bytes are not among the held ones any more
-            raise
+        if self._begun is None:
+            self._begun = self._committer.submit(copy_context().run, self._begin)
         self._sent_parts += 1
         store_part = partial(
-            self._store.write_part,
-            self.upload.object_key,
-            handle,
-            number=self._sent_parts,
-            offset=self._sent_size,
-            pieces=pieces,
+            self._store_part, self._begun, number=self._sent_parts, offset=self._sent_size, pieces=pieces
         )
         self._sent_size += sum(map(len, pieces))
         self._under_way.make_room()
         stored = self._senders.submit(copy_context().run, store_part)
-        self._under_way.add(self._committer.submit(copy_context().run, self._commit_part, handle, stored))
-
-    def _commit_part(self, handle: str, stored: Future[Part]) -> None:
-        """Commits a part as soon as it is stored; the tail, whose bytes it begins with, is then no longer needed."""
-        if self._in_doubt:
-            raise AbortedError("A part before this one was not committed.")
-        try:
-            part = stored.result()
-            self._commit(part.offset + part.size, handle=handle, part=part, tail_key=None)
-        except ArtifactLostError:
-            self._in_doubt = True
-            _expect_newest(self._database, self.upload)
-            raise
-        except BaseException:
-            self._in_doubt = True
-            raise
+        self._under_way.add(self._committer.submit(copy_context().run, self._commit_part, stored))
 
     def _begin(self) -> str:
-        """Begins the object, and commits its handle, while nobody else can take over or remove the upload."""
+        """Begins the object, unless somebody has; returns its handle.
+
+        Commits that, too, while nobody else can take over or remove the upload.
+        """
         upload = self.upload
+        if upload.handle is not None:
+            return upload.handle
         with self._database.transaction() as transaction:
             transaction.uploads.hold(upload)
-            # A writer that died right here may have begun before, and told nobody.
-            self._store.delete(upload.object_key)
+            if upload.epoch > 1:
+                # A writer that died right here may have begun before, and told nobody.
+                self._store.delete(upload.object_key)
             handle = self._store.begin(upload.object_key)
             transaction.uploads.commit(
                 upload,
@@ -258,6 +243,26 @@ class _Writer:
         self.upload = replace(upload, handle=handle)
         return handle
 
+    def _store_part(self, begun: Future[str], *, number: int, offset: int, pieces: Pieces) -> Part:
+        return self._store.write_part(
+            self.upload.object_key, begun.result(), number=number, offset=offset, pieces=pieces
+        )
+
+    def _commit_part(self, stored: Future[Part]) -> None:
+        """Commits a part as soon as it is stored; the tail, whose bytes it begins with, is then no longer needed."""
+        if self._in_doubt:
+            raise AbortedError("A part before this one was not committed.")
+        try:
+            part = stored.result()
+            self._commit(part.offset + part.size, part=part, tail_key=None)
+        except ArtifactLostError:
+            self._in_doubt = True
+            _expect_newest(self._database, self.upload)
+            raise
+        except BaseException:
+            self._in_doubt = True
+            raise
+
     def _commit_tail(self) -> None:
         """Stores and commits what does not fill a part."""
         upload = self.upload
@@ -268,16 +273,18 @@ class _Writer:
             transaction.objects.lease(key, self._policy.registration_lease)
         try:
             self._store.put(key, b"".join(self._held.take()))
-            self._commit(self._size, handle=upload.handle, part=None, tail_key=key)
+            self._commit(self._size, part=None, tail_key=key)
         except BaseException:
             self._discard.now_or_later(key)
             raise
 
-    def _commit(self, size: int, *, handle: str | None, part: Part | None, tail_key: str | None) -> None:
+    def _commit(self, size: int, *, part: Part | None, tail_key: str | None) -> None:
         old = self.upload
         ttl = self._policy.upload_ttl
         with self._database.transaction() as transaction:
-            transaction.uploads.commit(old, committed_size=size, handle=handle, part=part, tail_key=tail_key, ttl=ttl)
+            transaction.uploads.commit(
+                old, committed_size=size, handle=old.handle, part=part, tail_key=tail_key, ttl=ttl
+            )
             if old.tail_key is not None:
                 transaction.objects.doom(old.tail_key)
             if tail_key is not None and not transaction.objects.release(tail_key):
@@ -285,7 +292,6 @@ class _Writer:
         self.upload = replace(
             old,
             committed_size=size,
-            handle=handle,
             parts=(*old.parts, part) if part is not None else old.parts,
             tail_key=tail_key,
             expire_time=utc_now() + ttl,
@@ -318,13 +324,10 @@ class CompleteUpload:
         """
         sha256 = checked_sha256(sha256, "sha256")
         with self.database.transaction() as transaction:
-            upload = transaction.uploads.get(upload_id)
-            if upload.state is UploadState.COMPLETED:
-                return transaction.models.get(upload.spec.id)
-            _check_whole(upload)
             upload = transaction.uploads.begin_completion(upload_id, ttl=self.policy.upload_ttl)
             if upload.state is UploadState.COMPLETED:
                 return transaction.models.get(upload.spec.id)
+            _check_whole(upload)  # an error takes back what has begun
         try:
             self._join(upload)
             digest, head = self._digest(upload)

@@ -367,6 +367,8 @@ class TestWriters:
 
         with serving(registry, SlowStore(registry.parts.store)) as (_, slow_client):
             upload = registry.client.create_upload()
+            # The first of all has nothing to delete.
+            registry.client.write_upload(upload.id, 0, b"")
             older = write_call(slow_client, feed := open_write(upload.id, 0, *pieces(data)))
             feed.end()
             assert asleep.wait(30)

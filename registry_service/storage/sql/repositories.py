@@ -4,7 +4,7 @@ import operator
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from functools import cached_property, reduce
 from itertools import chain
@@ -534,7 +534,7 @@ class SqlUploadRepository:
                 upload_id=upload_id,
                 committed_size=str(upload.committed_size),
             )
-        return self._change(upload, ttl)
+        return self._change(upload, UploadState.ACTIVE, ttl)
 
     def commit(
         self,
@@ -580,7 +580,7 @@ class SqlUploadRepository:
         upload = self._get(upload_id, lock=True)
         if upload.state is UploadState.COMPLETED:
             return upload
-        return self._change(upload, ttl, state=UploadState.COMPLETING.value)
+        return self._change(upload, UploadState.COMPLETING, ttl)
 
     def complete(self, upload: Upload) -> None:
         """See the port."""
@@ -620,11 +620,13 @@ class SqlUploadRepository:
             tuple(Part(number=p["number"], offset=p["offset"], size=p["size"], receipt=p["receipt"]) for p in parts),
         )
 
-    def _change(self, upload: Upload, ttl: timedelta, **values: object) -> Upload:
-        """Begins a new epoch, in which all earlier writers' commits fail."""
-        self.connection.execute(
+    def _change(self, upload: Upload, state: UploadState, ttl: timedelta) -> Upload:
+        """Begins a new epoch of an upload that is locked, in which all earlier writers' commits fail."""
+        epoch = upload.epoch + 1
+        changed = self.connection.execute(
             update(_uploads)
             .where(_uploads.c.id == upload.id)
-            .values(epoch=upload.epoch + 1, expire_time=func.now() + ttl, **values)
+            .values(epoch=epoch, state=state.value, expire_time=func.now() + ttl)
+            .returning(_uploads.c.expire_time)
         )
-        return self._get(upload.id, lock=False)
+        return replace(upload, epoch=epoch, state=state, expire_time=changed.scalar_one())
