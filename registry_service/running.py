@@ -63,7 +63,7 @@ def _take_all_files() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
-def _keep_freed_memory() -> None:
+def keep_freed_memory() -> None:
     """Has malloc keep what was freed for what comes next: the megabytes of a transfer are asked for by the thousand.
 
     By default glibc gives a block of that size back to the system with its end,
@@ -83,7 +83,7 @@ def serve(settings: Settings, *, reuse_port: bool = False) -> None:
         UnavailableError: The artifact store does not answer within STARTUP_TIMEOUT_SECONDS.
     """
     _take_all_files()
-    _keep_freed_memory()
+    keep_freed_memory()
     # In this order: a signal while we wait for the dependencies ends us at once.
     with open_registry(settings) as registry, _exposed(registry, settings), stop_event() as stopped:
         server = build_server(registry, settings, reuse_port=reuse_port)
@@ -301,7 +301,7 @@ def up(data_dir: Path, settings: dict[str, object], gateway: GatewaySettings, sa
         EmbeddedError: Something is missing, taken or broken; the message says what.
     """
     _take_all_files()
-    _keep_freed_memory()
+    keep_freed_memory()
     data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
     with ExitStack() as stack:
         stopped = stack.enter_context(stop_event())

@@ -21,6 +21,7 @@ from registry_service.domain.artifact_store import (
     ArtifactStore,
     ListableArtifactStore,
     Part,
+    Pieces,
     new_object_key,
 )
 from registry_service.domain.errors import ArtifactLostError
@@ -40,8 +41,13 @@ def read(store: ArtifactStore, key: str, offset: int = 0, length: int | None = N
 
 
 def write_parts(store: ArtifactStore, key: str, handle: str, data: bytes) -> list[Part]:
+    """Writes parts, each in pieces of all kinds."""
+
+    def pieces(part: bytes) -> Pieces:
+        return [bytearray(part[:3]), part[3:10], memoryview(part)[10:]]
+
     return [
-        store.write_part(key, handle, number=number, offset=offset, pieces=[data[offset : offset + store.part_size]])
+        store.write_part(key, handle, number=number, offset=offset, pieces=pieces(data[offset:][: store.part_size]))
         for number, offset in enumerate(range(0, len(data), store.part_size), start=1)
     ]
 
