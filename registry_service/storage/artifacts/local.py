@@ -15,9 +15,11 @@ import logging
 import os
 import re
 import secrets
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing, contextmanager, suppress
+from itertools import islice
 from pathlib import Path
 
 from blake3 import blake3
@@ -35,6 +37,9 @@ _OVERWRITTEN = b"\xff" * _RECEIPT_SIZE
 
 # A file that is still growing is synced each time that so much has come: the disk has begun when the rest comes.
 _SYNC_BYTES = 8 * 1024 * 1024
+
+# Pieces in one call to the system (IOV_MAX).
+_MOST_AT_ONCE = 1024
 
 # How often a folder may be pruned between making it and renaming into it.
 _PRUNINGS = 100
@@ -343,12 +348,14 @@ def _receipt(pieces: Pieces) -> bytes:
 
 
 def _write(file: int, pieces: Pieces, offset: int) -> None:
-    for piece in pieces:
-        rest = memoryview(piece)
-        while rest:
-            written = os.pwrite(file, rest, offset)
-            rest = rest[written:]
-            offset += written
+    rest = deque(memoryview(piece) for piece in pieces)
+    while rest:
+        written = os.pwritev(file, list(islice(rest, _MOST_AT_ONCE)), offset)
+        offset += written
+        while rest and written >= len(rest[0]):
+            written -= len(rest.popleft())
+        if written:
+            rest[0] = rest[0][written:]
 
 
 def _sync_folder(folder: Path) -> None:
