@@ -13,7 +13,14 @@ from sqlalchemy.exc import ProgrammingError
 
 from registry_service.domain.errors import DatabaseUnavailableError, QueryTooSlowError
 from registry_service.embedded.postgres import PostgresAddress
-from registry_service.storage.sql.engine import PLANNED_ANEW, Lookup, Tls, domain_errors, make_engine
+from registry_service.storage.sql.engine import (
+    PLANNED_ANEW,
+    Lookup,
+    Tls,
+    domain_errors,
+    make_engine,
+    transactional,
+)
 
 
 @contextmanager
@@ -93,6 +100,28 @@ def test_a_statement_that_is_wrong_is_an_error_and_breaks_no_connection(engine: 
         assert not connection.invalidated
         assert send(connection, "SELECT 1") == 1
         assert send(connection, "SELECT 1 WHERE false") is None
+
+
+def test_a_lookup_goes_on_after_a_rollback_has_taken_all_prepared_statements(engine: Engine) -> None:
+    lookup = Lookup(text("SELECT to_json(CAST(:key AS text))"))
+    with engine.connect() as connection:
+        assert lookup.value(connection, key="before") == "before"
+    # psycopg prepares what it has sent five times, and forgets it, with all else, after a rollback.
+    with transactional(engine).connect() as connection:
+        for _ in range(7):
+            connection.execute(text("SELECT 1"))
+        connection.rollback()
+    with engine.connect() as connection:
+        prepared = connection.execute(text("SELECT count(*) FROM pg_prepared_statements")).scalar_one()
+        assert prepared == 0
+        assert lookup.value(connection, key="after") == "after"
+
+
+def test_a_lookup_in_a_transaction_is_part_of_it(engine: Engine) -> None:
+    with transactional(engine).connect() as connection:
+        assert Lookup(text("SELECT to_json(pg_current_xact_id()::text)")).value(connection) == (
+            connection.execute(text("SELECT pg_current_xact_id()::text")).scalar_one()
+        )
 
 
 def test_a_lookup_is_seen_by_who_looks_on_at_statements(engine: Engine) -> None:

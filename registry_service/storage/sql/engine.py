@@ -14,7 +14,7 @@ from typing import Any, Literal, TypeVar, cast
 import psycopg
 from psycopg.abc import PQGen
 from psycopg.errors import error_from_result
-from psycopg.pq import ExecStatus, Format, TransactionStatus
+from psycopg.pq import ExecStatus, Format
 from psycopg.pq.abc import PGconn, PGresult
 from psycopg.waiting import Wait
 from sqlalchemy import URL, Connection, Engine, Select, TextClause, create_engine, event
@@ -94,16 +94,11 @@ class _Connection(psycopg.Connection[Any]):
                 self.close()
             raise
 
-    @property
-    def is_about_to_begin(self) -> bool:
-        """Whether the next statement is the first of a transaction."""
-        return not self.autocommit and self.pgconn.transaction_status == TransactionStatus.IDLE
-
     def first_value(self, statement: bytes, parameters: Sequence[bytes]) -> bytes | None:
         """Returns the first column of the first row that a statement finds; None where there is no row, or it is NULL.
 
         Args:
-            statement: With parameters of type text, as `$1`. It is prepared; begins no transaction.
+            statement: With parameters of type text, as `$1`. It is prepared, and begins no transaction.
             parameters: In UTF-8.
 
         Raises:
@@ -119,6 +114,11 @@ class _Connection(psycopg.Connection[Any]):
         self.pgconn.send_query_prepared(name, parameters, [Format.BINARY] * len(parameters))
         answer = self.wait(self._answer())
         return answer.get_value(0, 0) if answer.ntuples else None
+
+    def _deallocate(self, name: bytes | None) -> PQGen[None]:
+        if name is None:  # all: psycopg does so after each rollback
+            self._lookups.clear()
+        yield from super()._deallocate(name)
 
     def _answer(self) -> PQGen[PGresult]:
         """Takes the one answer to what was sent, which is too short to be sent in two.
@@ -283,8 +283,8 @@ class Lookup:
             DBAPIError: As `Connection.execute`.
         """
         driver = cast(_Connection, connection.connection.driver_connection)
-        # Who looks on at statements sees them only when SQLAlchemy sends them, and psycopg begins the transaction.
-        if connection.dispatch.before_cursor_execute or driver.is_about_to_begin:
+        # Who looks on at statements sees them only when SQLAlchemy sends them; a transaction is for psycopg to begin.
+        if connection.dispatch.before_cursor_execute or not driver.autocommit:
             return connection.execute(self._statement, parameters).scalar_one_or_none()
         try:
             found = driver.first_value(self._sql, [parameters[name].encode() for name in self._names])

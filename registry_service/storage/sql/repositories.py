@@ -3,10 +3,10 @@
 import operator
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass, replace
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import asdict, dataclass, replace
 from datetime import timedelta
-from functools import cached_property, reduce
+from functools import cache, cached_property, reduce
 from itertools import chain
 from typing import Any, cast
 
@@ -18,6 +18,8 @@ from sqlalchemy import (
     CursorResult,
     Engine,
     FromClause,
+    Interval,
+    Select,
     Table,
     Text,
     and_,
@@ -159,7 +161,7 @@ class SqlModelRepository:
         """See the port."""
         values = rows.model_values(model)
         # Whichever unique index is in the way, none is an error that ends the transaction.
-        added = self.connection.execute(upsert(_models).values(values).on_conflict_do_nothing().returning(_models.c.id))
+        added = self.connection.execute(_ADD_MODEL, values)
         if added.one_or_none() is None:
             self._raise_conflict(model.id, model)
         self._expect_no_cycle(model.id, model.provenance.parent_model_ids)
@@ -199,7 +201,7 @@ class SqlModelRepository:
         if query.filter is not None:
             wanted = wanted.where(where(query.filter, _models))
         if query.lineage is not None:
-            wanted = wanted.where(_is_of(query.lineage))
+            wanted = wanted.where(_is_of(asdict(query.lineage)))
         if query.after is not None:
             wanted = wanted.where(_after(keys, descending, _prefixed(query)))
         sorted_keys = [key.desc() if down else key.asc() for key, down in zip(keys, descending, strict=True)]
@@ -255,8 +257,10 @@ class SqlModelRepository:
         values = rows.model_values(new)
         before = rows.model_values(old)
         changed = {name: value for name, value in values.items() if not is_same(value, before[name])}
+        # Two more round trips, for what nothing else may be in the way of.
+        attempt = self.connection.begin_nested() if changed.keys() & _IDENTITY else nullcontext()
         try:
-            with self.connection.begin_nested():
+            with attempt:
                 self.connection.execute(update(_models).where(_models.c.id == model_id).values(changed))
         except IntegrityError as error:
             if isinstance(error.orig, UniqueViolation):
@@ -332,14 +336,11 @@ class SqlModelRepository:
 
     def _conflict(self, model_id: str, fields: ModelFields, without: str | None = None) -> AlreadyExistsError | None:
         """Finds the model that has the id or the identity; of two the first by id, as the documented API has it."""
-        same = and_(
-            _is_of(Lineage.of(fields)),
-            func.text_digest(_models.c.version) == func.text_digest(fields.version),
-            _models.c.precision == bindparam("precision", list(fields.precision), ARRAY(Text)),
-        )
-        candidates = same if without is not None else or_(_models.c.id == model_id, same)
-        statement = select(_models.c.id).where(candidates, _models.c.id != (without or "")).order_by(_models.c.id)
-        found = self.connection.execute(statement.limit(1)).scalar_one_or_none()
+        lineage = {name: value for name in _LINEAGE if (value := getattr(fields, name)) is not None}
+        found = self.connection.execute(
+            _conflicting(frozenset(lineage), is_new=without is None),
+            {**lineage, "version": fields.version, "precision": list(fields.precision), "model_id": model_id},
+        ).scalar_one_or_none()
         if found is None:
             return None
         if found == model_id:
@@ -351,16 +352,29 @@ class SqlModelRepository:
         )
 
 
-def _is_of(lineage: Lineage) -> ColumnElement[bool]:
+def _is_of(lineage: Mapping[str, object]) -> ColumnElement[bool]:
     """Returns the condition of a lineage, as the index of identities has it."""
-    values = {"name": lineage.name, "project_id": lineage.project_id, "project_name": lineage.project_name}
     return and_(
         *(
             func.text_digest(_models.c[name]).is_(None)
-            if value is None
-            else func.text_digest(_models.c[name]) == func.text_digest(value)
-            for name, value in values.items()
+            if lineage.get(name) is None
+            else func.text_digest(_models.c[name]) == func.text_digest(lineage[name])
+            for name in _LINEAGE
         )
+    )
+
+
+@cache
+def _conflicting(given: frozenset[str], *, is_new: bool) -> Select[Any]:
+    """Returns what finds the model that is in the way of another; `given` are the fields of its lineage that it has."""
+    same = and_(
+        _is_of({name: bindparam(name, type_=Text) for name in given}),
+        func.text_digest(_models.c.version) == func.text_digest(bindparam("version", type_=Text)),
+        _models.c.precision == bindparam("precision", type_=ARRAY(Text)),
+    )
+    has_id = _models.c.id == bindparam("model_id")
+    return (
+        select(_models.c.id).where(or_(has_id, same) if is_new else and_(~has_id, same)).order_by(_models.c.id).limit(1)
     )
 
 
@@ -369,6 +383,10 @@ def _links(found: CursorResult[Any]) -> Sequence[Link]:
     return [Link(row.id, parent) for row in found for parent in row.parents or ()]
 
 
+_LINEAGE = ("name", "project_id", "project_name")
+# Of these, together, no two models have the same.
+_IDENTITY = {*_LINEAGE, "version", "precision"}
+_ADD_MODEL = upsert(_models).on_conflict_do_nothing().returning(_models.c.id)
 # What a listing is ordered by, as columns of a subquery.
 _KEYS = [f"key_{number}" for number in range(len(SORTABLE_FIELDS))]
 # A model comes as one column of JSON: taking 36 apart costs psycopg and SQLAlchemy more than all the rest of a call.
@@ -449,6 +467,19 @@ def _after(
     return reduce(or_, alternatives)
 
 
+# Made once: to make a statement anew each time takes as long as all the rest that Python does to send it.
+_LATER = func.now() + bindparam("ttl", type_=Interval)
+_OF_KEY = _objects.c.object_key == bindparam("key")
+_LEASE = insert(_objects).values(object_key=bindparam("key"), due_time=_LATER)
+_RENEW = update(_objects).where(_OF_KEY).values(due_time=_LATER)
+_RELEASE = delete(_objects).where(_OF_KEY)
+_DOOM = (
+    upsert(_objects)
+    .values(object_key=bindparam("key"), due_time=func.now())
+    .on_conflict_do_update(index_elements=[_objects.c.object_key], set_={"due_time": func.now()})
+)
+
+
 @dataclass(frozen=True, slots=True)
 class SqlObjectLedger:
     """`domain.ports.ObjectLedger`. Its clock is the database's, which all replicas share."""
@@ -457,27 +488,19 @@ class SqlObjectLedger:
 
     def lease(self, key: str, duration: timedelta) -> None:
         """See the port."""
-        self.connection.execute(insert(_objects).values(object_key=key, due_time=func.now() + duration))
+        self.connection.execute(_LEASE, {"key": key, "ttl": duration})
 
     def renew(self, key: str, duration: timedelta) -> bool:
         """See the port."""
-        renewed = self.connection.execute(
-            update(_objects).where(_objects.c.object_key == key).values(due_time=func.now() + duration)
-        )
-        return renewed.rowcount == 1
+        return self.connection.execute(_RENEW, {"key": key, "ttl": duration}).rowcount == 1
 
     def release(self, key: str) -> bool:
         """See the port."""
-        return self.connection.execute(delete(_objects).where(_objects.c.object_key == key)).rowcount == 1
+        return self.connection.execute(_RELEASE, {"key": key}).rowcount == 1
 
     def doom(self, key: str) -> None:
         """See the port."""
-        statement = upsert(_objects).values(object_key=key, due_time=func.now())
-        self.connection.execute(
-            statement.on_conflict_do_update(
-                index_elements=[_objects.c.object_key], set_={"due_time": statement.excluded.due_time}
-            )
-        )
+        self.connection.execute(_DOOM, {"key": key})
 
     def lock(self, key: str) -> bool:
         """See the port."""
@@ -496,6 +519,37 @@ class SqlObjectLedger:
     def unknown(self, keys: Sequence[str]) -> Sequence[str]:
         """See the port."""
         return self.connection.execute(_UNKNOWN, {"keys": list(keys)}).scalars().all()
+
+
+# Made once, as above.
+_IS_EXPIRED = _uploads.c.expire_time <= func.now()
+_IS_IN_EPOCH = and_(_uploads.c.id == bindparam("of"), _uploads.c.epoch == bindparam("of_epoch"))
+_UPLOAD = select(_uploads).where(_uploads.c.id == bindparam("of"), ~_IS_EXPIRED)
+_LOCKED_UPLOAD = _UPLOAD.with_for_update()
+_EXPIRED_UPLOAD = select(_uploads).where(_uploads.c.id == bindparam("of"), _IS_EXPIRED).with_for_update()
+_PARTS_OF_UPLOAD = select(_parts).where(_parts.c.upload_id == bindparam("of")).order_by(_parts.c.number)
+_HOLD_UPLOAD = select(_uploads.c.id).where(_IS_IN_EPOCH).with_for_update()
+_COMMIT_UPLOAD = (
+    update(_uploads)
+    .where(_IS_IN_EPOCH, _uploads.c.state == UploadState.ACTIVE.value)
+    .values(
+        committed_size=bindparam("committed_size"),
+        handle=bindparam("handle"),
+        tail_key=bindparam("tail_key"),
+        expire_time=_LATER,
+    )
+)
+_ADD_PART = insert(_parts)
+_CHANGE_UPLOAD = (
+    update(_uploads)
+    .where(_IS_IN_EPOCH)
+    .values(epoch=_uploads.c.epoch + 1, state=bindparam("state"), expire_time=_LATER)
+    .returning(_uploads.c.epoch, _uploads.c.expire_time)
+)
+_COMPLETE_UPLOAD = (
+    update(_uploads).where(_IS_IN_EPOCH).values(state=UploadState.COMPLETED.value, tail_key=None, handle=None)
+)
+_FORGET_PARTS = delete(_parts).where(_parts.c.upload_id == bindparam("of"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -521,11 +575,11 @@ class SqlUploadRepository:
 
     def get(self, upload_id: str) -> Upload:
         """See the port."""
-        return self._get(upload_id, lock=False)
+        return self._get(upload_id, _UPLOAD)
 
     def take_over(self, upload_id: str, *, offset: int, ttl: timedelta) -> Upload:
         """See the port."""
-        upload = self._get(upload_id, lock=True)
+        upload = self._get(upload_id, _LOCKED_UPLOAD)
         if upload.state is not UploadState.ACTIVE:
             raise UploadNotActiveError(upload_id, upload.state.value)
         if offset != upload.committed_size:
@@ -548,73 +602,54 @@ class SqlUploadRepository:
     ) -> None:
         """See the port."""
         committed = self.connection.execute(
-            update(_uploads)
-            .where(
-                _uploads.c.id == upload.id,
-                _uploads.c.epoch == upload.epoch,
-                _uploads.c.state == UploadState.ACTIVE.value,
-            )
-            .values(committed_size=committed_size, handle=handle, tail_key=tail_key, expire_time=func.now() + ttl)
+            _COMMIT_UPLOAD,
+            {
+                **_epoch(upload),
+                "committed_size": committed_size,
+                "handle": handle,
+                "tail_key": tail_key,
+                "ttl": ttl,
+            },
         )
         if committed.rowcount != 1:
             raise WriterDisplacedError(upload.id)
         if part is not None:
-            self.connection.execute(
-                insert(_parts).values(
-                    upload_id=upload.id,
-                    number=part.number,
-                    offset=part.offset,
-                    size=part.size,
-                    receipt=part.receipt,
-                )
-            )
+            self.connection.execute(_ADD_PART, {"upload_id": upload.id, **asdict(part)})
 
     def hold(self, upload: Upload) -> None:
         """See the port."""
-        statement = select(_uploads.c.id).where(_uploads.c.id == upload.id, _uploads.c.epoch == upload.epoch)
-        if self.connection.execute(statement.with_for_update()).one_or_none() is None:
+        if self.connection.execute(_HOLD_UPLOAD, _epoch(upload)).one_or_none() is None:
             raise WriterDisplacedError(upload.id)
 
     def begin_completion(self, upload_id: str, *, ttl: timedelta) -> Upload:
         """See the port."""
-        upload = self._get(upload_id, lock=True)
+        upload = self._get(upload_id, _LOCKED_UPLOAD)
         if upload.state is UploadState.COMPLETED:
             return upload
         return self._change(upload, UploadState.COMPLETING, ttl)
 
     def complete(self, upload: Upload) -> None:
         """See the port."""
-        completed = self.connection.execute(
-            update(_uploads)
-            .where(_uploads.c.id == upload.id, _uploads.c.epoch == upload.epoch)
-            .values(state=UploadState.COMPLETED.value, tail_key=None, handle=None)
-        )
-        if completed.rowcount != 1:
+        if self.connection.execute(_COMPLETE_UPLOAD, _epoch(upload)).rowcount != 1:
             raise WriterDisplacedError(upload.id)
-        self.connection.execute(delete(_parts).where(_parts.c.upload_id == upload.id))
+        self.connection.execute(_FORGET_PARTS, {"of": upload.id})
 
     def remove(self, upload_id: str, *, expired: bool = False) -> Upload:
         """See the port."""
-        upload = self._get(upload_id, lock=True, expired=expired)
+        upload = self._get(upload_id, _EXPIRED_UPLOAD if expired else _LOCKED_UPLOAD)
         self.connection.execute(delete(_uploads).where(_uploads.c.id == upload_id))
         return upload
 
     def expired(self, limit: int) -> Sequence[str]:
         """See the port."""
-        statement = select(_uploads.c.id).where(_uploads.c.expire_time <= func.now())
+        statement = select(_uploads.c.id).where(_IS_EXPIRED)
         return self.connection.execute(statement.order_by(_uploads.c.expire_time).limit(limit)).scalars().all()
 
-    def _get(self, upload_id: str, *, lock: bool, expired: bool = False) -> Upload:
-        is_expired = _uploads.c.expire_time <= func.now()
-        statement = select(_uploads).where(_uploads.c.id == upload_id, is_expired if expired else ~is_expired)
-        if lock:
-            statement = statement.with_for_update()
-        row = self.connection.execute(statement).mappings().one_or_none()
+    def _get(self, upload_id: str, statement: Select[Any]) -> Upload:
+        row = self.connection.execute(statement, {"of": upload_id}).mappings().one_or_none()
         if row is None:
             raise UploadNotFoundError(upload_id)
-        parts = self.connection.execute(
-            select(_parts).where(_parts.c.upload_id == upload_id).order_by(_parts.c.number)
-        ).mappings()
+        parts = self.connection.execute(_PARTS_OF_UPLOAD, {"of": upload_id}).mappings()
         return rows.upload(
             row,
             tuple(Part(number=p["number"], offset=p["offset"], size=p["size"], receipt=p["receipt"]) for p in parts),
@@ -622,11 +657,10 @@ class SqlUploadRepository:
 
     def _change(self, upload: Upload, state: UploadState, ttl: timedelta) -> Upload:
         """Begins a new epoch of an upload that is locked, in which all earlier writers' commits fail."""
-        epoch = upload.epoch + 1
-        changed = self.connection.execute(
-            update(_uploads)
-            .where(_uploads.c.id == upload.id)
-            .values(epoch=epoch, state=state.value, expire_time=func.now() + ttl)
-            .returning(_uploads.c.expire_time)
-        )
-        return replace(upload, epoch=epoch, state=state, expire_time=changed.scalar_one())
+        values = {**_epoch(upload), "state": state.value, "ttl": ttl}
+        changed = self.connection.execute(_CHANGE_UPLOAD, values).one()
+        return replace(upload, epoch=changed.epoch, state=state, expire_time=changed.expire_time)
+
+
+def _epoch(upload: Upload) -> dict[str, object]:
+    return {"of": upload.id, "of_epoch": upload.epoch}
