@@ -278,6 +278,17 @@ class TestWriters:
             late.result()
         assert client.download(upload.model_id) == b"abc"
 
+    def test_a_completion_that_comes_too_early_displaces_nobody(self, registry: RunningRegistry) -> None:
+        client = registry.client
+        upload = client.create_upload(artifact={"size": 6})
+        call = write_call(client, feed := open_write(upload.id, 0, b"abc"))
+        eventually(lambda: epoch(registry, upload.id) == 1)
+        with refused(PRECONDITION):
+            client.complete_upload(upload.id)
+        feed.send(upload_service_pb2.WriteUploadRequest(data=b"def"))
+        feed.end()
+        assert call.result().upload.committed_size == 6
+
     def test_a_writer_of_a_cancelled_upload_is_refused_and_leaves_nothing(self, registry: RunningRegistry) -> None:
         client = registry.client
         upload = client.create_upload()
