@@ -28,16 +28,6 @@ from registry_service.domain.errors import AbortedError, DatabaseUnavailableErro
 
 logger = logging.getLogger(__name__)
 
-
-class _PollEntry(ctypes.Structure):
-    """poll(2)'s struct pollfd."""
-
-    _fields_ = (("fd", ctypes.c_int), ("events", ctypes.c_short), ("revents", ctypes.c_short))
-
-
-# Not by select.poll: that gives up the GIL for the microsecond that it takes, which wakes another thread for nothing.
-_poll = ctypes.PyDLL(None).poll
-
 Answer = TypeVar("Answer")
 
 _CONNECT_TIMEOUT = 3
@@ -255,6 +245,16 @@ def _check_idle_connections(engine: Engine) -> None:
 
     event.listen(engine, "checkin", note)
     event.listen(engine, "checkout", check)
+
+
+class _PollEntry(ctypes.Structure):
+    """poll(2)'s struct pollfd."""
+
+    _fields_ = (("fd", ctypes.c_int), ("events", ctypes.c_short), ("revents", ctypes.c_short))
+
+
+# Not by select.poll: that gives up the GIL for the microsecond that it takes, which wakes another thread for nothing.
+_poll = ctypes.PyDLL(None).poll
 
 
 def _has_unread(connection: DBAPIConnection) -> bool:
