@@ -40,7 +40,7 @@ _RESTART_SECONDS = 1.0
 _POLL_SECONDS = 0.2
 # Of malloc.h.
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
-# A message and a part of 8 MiB are told apart: what is kept for parts would be too much.
+# Larger blocks than a message of a transfer (a tail that is joined, a unary message) would be too much to keep.
 _KEPT_BLOCK, _KEPT_BYTES = 4 * 1024 * 1024, 16 * 1024 * 1024
 
 

@@ -76,7 +76,7 @@ class ArtifactStore(Protocol):
         """Stores one part: durable on return. Writing a number again replaces the part.
 
         `pieces` have `part_size` bytes in all unless it is the object's last. The
-        store may empty the list, so as not to hold bytes twice.
+        store may empty the list when it is done, as its caller may hold it longer.
         """
 
     def finish(self, key: str, handle: str, parts: Sequence[Part]) -> None:

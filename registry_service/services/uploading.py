@@ -13,7 +13,6 @@ from collections.abc import Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextvars import copy_context
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import Self
 
 from registry_service.domain.artifact_store import ArtifactStore, Part, Pieces, new_object_key
@@ -210,12 +209,10 @@ class _Writer:
         if self._begun is None:
             self._begun = self._committer.submit(copy_context().run, self._begin)
         self._sent_parts += 1
-        store_part = partial(
-            self._store_part, self._begun, number=self._sent_parts, offset=self._sent_size, pieces=pieces
-        )
+        number, offset = self._sent_parts, self._sent_size
         self._sent_size += sum(map(len, pieces))
         self._under_way.make_room()
-        stored = self._senders.submit(copy_context().run, store_part)
+        stored = self._senders.submit(copy_context().run, self._store_part, self._begun, number, offset, pieces)
         self._under_way.add(self._committer.submit(copy_context().run, self._commit_part, stored))
 
     def _begin(self) -> str:
@@ -243,10 +240,9 @@ class _Writer:
         self.upload = replace(upload, handle=handle)
         return handle
 
-    def _store_part(self, begun: Future[str], *, number: int, offset: int, pieces: Pieces) -> Part:
-        return self._store.write_part(
-            self.upload.object_key, begun.result(), number=number, offset=offset, pieces=pieces
-        )
+    def _store_part(self, begun: Future[str], number: int, offset: int, pieces: Pieces) -> Part:
+        handle = begun.result()
+        return self._store.write_part(self.upload.object_key, handle, number=number, offset=offset, pieces=pieces)
 
     def _commit_part(self, stored: Future[Part]) -> None:
         """Commits a part as soon as it is stored; the tail, whose bytes it begins with, is then no longer needed."""

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from sqlalchemy import Connection, Engine, Integer, bindparam, event, select, text
-from sqlalchemy.exc import ProgrammingError
+from sqlalchemy.exc import DataError, ProgrammingError
 
 from registry_service.domain.errors import DatabaseUnavailableError, QueryTooSlowError
 from registry_service.embedded.postgres import PostgresAddress
@@ -115,6 +115,14 @@ def test_a_lookup_goes_on_after_a_rollback_has_taken_all_prepared_statements(eng
         prepared = connection.execute(text("SELECT count(*) FROM pg_prepared_statements")).scalar_one()
         assert prepared == 0
         assert lookup.value(connection, key="after") == "after"
+
+
+def test_a_lookup_of_what_has_a_nul_finds_nothing_else(engine: Engine) -> None:
+    lookup = Lookup(text("SELECT to_json(CAST(:key AS text))"))
+    with engine.connect() as connection:
+        with pytest.raises(DataError):
+            lookup.value(connection, key="some\0thing")
+        assert lookup.value(connection, key="some") == "some"
 
 
 def test_a_lookup_in_a_transaction_is_part_of_it(engine: Engine) -> None:

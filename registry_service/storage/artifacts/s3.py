@@ -476,7 +476,7 @@ class _BodyInPieces:
 
 
 class _Client(Minio):
-    """Takes bodies in pieces, too: to join a part costs as much CPU as to send it, and its memory a second time."""
+    """Takes bodies in pieces, too: to join them takes CPU, and the memory of a part a second time."""
 
     def _build_headers(
         self,

@@ -4,7 +4,7 @@ import operator
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from datetime import timedelta
 from functools import cache, cached_property, reduce
 from itertools import chain
@@ -336,7 +336,7 @@ class SqlModelRepository:
 
     def _conflict(self, model_id: str, fields: ModelFields, without: str | None = None) -> AlreadyExistsError | None:
         """Finds the model that has the id or the identity; of two the first by id, as the documented API has it."""
-        lineage = {name: value for name in _LINEAGE if (value := getattr(fields, name)) is not None}
+        lineage = {name: value for name, value in asdict(Lineage.of(fields)).items() if value is not None}
         found = self.connection.execute(
             _conflicting(frozenset(lineage), is_new=without is None),
             {**lineage, "version": fields.version, "precision": list(fields.precision), "model_id": model_id},
@@ -383,7 +383,7 @@ def _links(found: CursorResult[Any]) -> Sequence[Link]:
     return [Link(row.id, parent) for row in found for parent in row.parents or ()]
 
 
-_LINEAGE = ("name", "project_id", "project_name")
+_LINEAGE = tuple(field.name for field in fields(Lineage))
 # Of these, together, no two models have the same.
 _IDENTITY = {*_LINEAGE, "version", "precision"}
 _ADD_MODEL = upsert(_models).on_conflict_do_nothing().returning(_models.c.id)
@@ -467,7 +467,7 @@ def _after(
     return reduce(or_, alternatives)
 
 
-# Made once: to make a statement anew each time takes as long as all the rest that Python does to send it.
+# Made once: to make a statement anew each time takes nearly as long as all the rest that Python does to send it.
 _LATER = func.now() + bindparam("ttl", type_=Interval)
 _OF_KEY = _objects.c.object_key == bindparam("key")
 _LEASE = insert(_objects).values(object_key=bindparam("key"), due_time=_LATER)
