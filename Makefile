@@ -50,8 +50,8 @@ run: install ## Install everything and run the whole product on embedded default
 	$(BIN)/model-registry up
 
 .PHONY: test
-test: install-dev ## Install everything and run the tests
-	$(BIN)/pytest
+test: install-dev ## Install everything and run the tests (TESTS=... for some of them)
+	$(BIN)/pytest $(TESTS)
 
 .PHONY: bench
 bench: .venv/.bench ## Measure how fast it is, beside what the same costs without it (a quarter of an hour)

@@ -31,9 +31,10 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
+from tests.waiting import eventually
+
 MOTO_GAPS = {
     "credentials": "moto accepts every access key and secret key",
-    "durability": "moto keeps objects in memory, and forgets them when it stops",
     "aborted uploads": "moto fails with an internal error when an aborted upload is used",
     "keep-alive": "moto closes the connection after every answer",
 }
@@ -107,8 +108,22 @@ class S3Server:
 
     def start(self) -> None:
         """Starts the server and returns when it answers."""
-        assert self._process is None, "started already"
         log = self._folder / "server.log"
+        if self._process is None:
+            self._launch(log)
+        else:
+            assert self.kind == "moto", "started already"
+            self._process.send_signal(signal.SIGUSR2)
+        assert self._process is not None
+        deadline = time.monotonic() + READY_WITHIN_SECONDS
+        while not self._is_ready():
+            with suppress(subprocess.TimeoutExpired):
+                self._process.wait(0.05)
+            if self._process.returncode is not None or time.monotonic() > deadline:
+                self.close()
+                raise RuntimeError(f"{self.kind} did not start:\n{log.read_text(errors='replace')}")
+
+    def _launch(self, log: Path) -> None:
         self._folder.mkdir(parents=True, exist_ok=True)
         with log.open("ab") as output:
             self._process = subprocess.Popen(
@@ -125,21 +140,18 @@ class S3Server:
                     "MINIO_UPDATE": "off",
                 },
             )
-        deadline = time.monotonic() + READY_WITHIN_SECONDS
-        while not self._is_ready():
-            with suppress(subprocess.TimeoutExpired):
-                self._process.wait(0.05)
-            if self._process.returncode is not None or time.monotonic() > deadline:
-                self.kill()
-                raise RuntimeError(f"{self.kind} did not start:\n{log.read_text(errors='replace')}")
 
     def stop(self) -> None:
-        """Stops the server in order; nothing when it is stopped already."""
-        self._end(signal.SIGTERM)
+        """Stop the server in order, with its objects kept until it is started again."""
+        self._go_away(signal.SIGTERM)
 
     def kill(self) -> None:
-        """Stops the server as a crash would."""
-        self._end(signal.SIGKILL)
+        """Stop the server as a crash would, with its objects kept until it is started again."""
+        self._go_away(signal.SIGKILL)
+
+    def close(self) -> None:
+        """Stop the server for good. Does nothing when it is stopped already."""
+        self._end(signal.SIGTERM)
 
     @contextmanager
     def frozen(self) -> Iterator[None]:
@@ -161,6 +173,19 @@ class S3Server:
             yield
         finally:
             self.start()
+
+    def _go_away(self, how: signal.Signals) -> None:
+        if self.kind == "minio":
+            self._end(how)
+            return
+        # moto keeps its objects in memory: the process stays, its port closes.
+        assert self._process is not None, "not started"
+        self._process.send_signal(signal.SIGUSR1)
+        eventually(self._is_port_closed, STOPPED_WITHIN_SECONDS, "a closed port")
+
+    def _is_port_closed(self) -> bool:
+        with socket.socket() as probe:
+            return probe.connect_ex((self.endpoint.host, self.endpoint.port)) != 0
 
     def _end(self, how: signal.Signals) -> None:
         process, self._process = self._process, None
@@ -199,10 +224,10 @@ class S3Server:
         return [binary, "server", "--address", address, "--certs-dir", str(certs_dir), str(self._folder / "data")]
 
     def _moto(self, certificates: Certificates | None) -> list[str]:
-        # A process of its own, unlike ThreadedMotoServer: it can be killed, and its memory is not the tests'.
-        command = [sys.executable, "-m", "moto.server", "-H", self.endpoint.host, "-p", str(self.endpoint.port)]
+        # A process of its own, unlike ThreadedMotoServer: it can be frozen, and its memory is not the tests'.
+        command = [sys.executable, str(Path(__file__).with_name("moto_server.py")), str(self.endpoint.port)]
         if certificates:
-            command += ["--ssl", "--ssl-cert", str(certificates.cert), "--ssl-key", str(certificates.key)]
+            command += [str(certificates.cert), str(certificates.key)]
         return command
 
 
@@ -214,7 +239,7 @@ def running_s3(folder: Path, certificates: Certificates | None = None) -> Iterat
     try:
         yield server
     finally:
-        server.stop()
+        server.close()
 
 
 @pytest.fixture(scope="session")

@@ -88,7 +88,7 @@ def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Embedded
             s3.start()
             yield postgres, address, s3
         finally:
-            s3.stop()
+            s3.close()
             postgres.stop()
 
 
@@ -248,7 +248,6 @@ def test_a_registration_that_loses_postgres_leaves_no_model(outage: Outage) -> N
 
 
 def test_without_the_store_metadata_is_read_and_nothing_is_half_registered(outage: Outage) -> None:
-    outage.s3.require("durability")
     client = outage.client
     model = client.register(b"before", name="before")
     upload = client.create_upload(name="upload")
@@ -294,7 +293,6 @@ def test_a_store_that_says_nothing_is_told_by_the_health_service_and_holds_no_re
 
 
 def test_a_model_is_deleted_while_the_store_is_away_and_its_bytes_later(outage: Outage) -> None:
-    outage.s3.require("durability")
     model = outage.client.register(b"to be deleted", name="deleted")
     with outage.s3.away():
         outage.client.delete(model.id)
@@ -305,7 +303,6 @@ def test_a_model_is_deleted_while_the_store_is_away_and_its_bytes_later(outage: 
 
 
 def test_a_grpc_download_that_loses_the_store_ends_with_an_error(outage: Outage) -> None:
-    outage.s3.require("durability")
     size = 96 * MIB
     model = register_large(outage.client, size)
     answers = outage.client.artifacts.DownloadArtifact(
@@ -322,7 +319,6 @@ def test_a_grpc_download_that_loses_the_store_ends_with_an_error(outage: Outage)
 
 @pytest.mark.parametrize("http2", [False, True], ids=["http1", "http2"])
 def test_an_http_download_that_loses_the_store_breaks_off(outage: Outage, http2: bool) -> None:
-    outage.s3.require("durability")
     size = 96 * MIB
     model = register_large(outage.client, size)
     received = []
@@ -341,7 +337,6 @@ def test_an_http_download_that_loses_the_store_breaks_off(outage: Outage, http2:
 
 
 def test_a_download_survives_a_short_restart_of_the_store(outage: Outage) -> None:
-    outage.s3.require("durability")
     size = 96 * MIB
     model = register_large(outage.client, size)
     with httpx.stream("GET", f"{outage.product.rest_url}/v1/models/{model}/artifact", trust_env=False) as answer:
@@ -389,7 +384,7 @@ def test_a_server_waits_at_its_start_for_what_is_not_there_yet(tmp_path: Path, s
         finally:
             client.close()
             server.close()
-            s3.stop()
+            s3.close()
             postgres.stop()
 
 
