@@ -1,59 +1,65 @@
-"""The tour in the README works as it is pasted: only ports, folders and programs are put in."""
+"""What the README marks as bash works as it is pasted: only ports, folders and programs are put in."""
 
 import json
 import re
 import shlex
 import subprocess
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
 import pytest
 
-from tests.products import Product, grpcurl
+from tests.folders import passable_folder
+from tests.products import Product, grpcurl, running_up
 
 ROOT = Path(__file__).resolve().parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 SECONDS = 240
+TOUR, ACCESS, AUDIT = "A tour", "Who may do what", "Audit and watch"
 
 
 @dataclass(frozen=True)
 class Block:
-    """A fenced block, and the heading that it stands under."""
+    """A fenced block that can be pasted, and the section that it stands in."""
 
-    heading: str
+    section: str
     code: str
 
+    @property
+    def needs_grpcurl(self) -> bool:
+        return bool(re.search(r"^(?:timeout \d+ )?grpcurl ", self.code, re.MULTILINE))
 
-def tour() -> list[Block]:
-    """Every block of the tour in order; all are bash, as they are pasted one after the other."""
-    section = README.partition("\n## A tour\n")[2].partition("\n## ")[0]
-    blocks = []
-    heading = ""
-    for match in re.finditer(r"^### ([^\n]+)$|^```(\w*)\n(.*?)^```$", section, re.MULTILINE | re.DOTALL):
+
+def blocks_of(*sections: str) -> list[Block]:
+    """Return the bash blocks of these sections in their order. Blocks without a language hold placeholders."""
+    found = []
+    section = ""
+    for match in re.finditer(r"^## ([^\n]+)$|^```(\w*)\n(.*?)^```$", README, re.MULTILINE | re.DOTALL):
         if match[1]:
-            heading = match[1]
-        else:
-            assert match[2] == "bash", f"a block in {match[2] or 'no language'} can't be pasted"
-            blocks.append(Block(heading, match[3]))
-    return blocks
+            section = match[1]
+        elif match[2] == "bash" and section in sections:
+            found.append(Block(section, match[3]))
+    return found
 
 
-def paste(blocks: list[Block], product: Product, folder: Path, **programs: str) -> str:
-    """Runs blocks in one shell against a product and returns what they print."""
+def paste(blocks: list[Block], product: Product, folder: Path, replacements: Mapping[str, str] | None = None) -> str:
+    """Run blocks in one shell against a product and return what they print."""
     script = "".join(block.code for block in blocks)
-    replacements = {
+    places = {
         "127.0.0.1:32002": f"127.0.0.1:{product.rest_port}",
         "127.0.0.1:50051": product.grpc_address,
         "/tmp/registry-tour": str(folder),
         ".venv/bin/": f"{Path(sys.executable).parent}/",
     }
-    for written, actual in replacements.items():
-        assert any(written in block.code for block in tour())
+    for written, actual in (places | dict(replacements or {})).items():
         script = script.replace(written, actual)
-    for name, path in programs.items():
-        script = f'{name}() {{ {shlex.quote(path)} "$@"; }}\n{script}'
+    # A watch has no end of its own.
+    script = re.sub(r"^timeout 5 ((?:.*\\\n)*.*)$", r"{ timeout 1 \1; } || test $? = 124", script, flags=re.MULTILINE)
+    if any(block.needs_grpcurl for block in blocks):
+        script = script.replace("grpcurl -plaintext", f"{shlex.quote(grpcurl())} -plaintext")
     result = subprocess.run(
         ["bash", "-euo", "pipefail"],
         input=script,
@@ -86,23 +92,54 @@ def assert_rolled_back(printed: str) -> None:
     assert [move["kind"] for move in moves][:3] == ["KIND_ROLLED_BACK", "KIND_SET", "KIND_SET"]
 
 
+def assert_compared_and_traced(printed: str) -> None:
+    """Expects that the two versions were compared, and that the new one was made from the good one."""
+    assert re.search(r'"path":"precision"', printed)
+    assert re.search(r'"parent_model_ids":\["[^"]+"\]', printed)
+
+
 @pytest.mark.usefixtures("nothing_is_left")
-def test_python_and_curl_show_what_the_tour_says(product: Product, tmp_path: Path) -> None:
-    printed = paste([block for block in tour() if block.heading != "grpcurl"], product, tmp_path)
+def test_python_and_curl_show_what_the_readme_says(product: Product, tmp_path: Path) -> None:
+    blocks = [block for block in blocks_of(TOUR, AUDIT) if not block.needs_grpcurl]
+    printed = paste(blocks, product, tmp_path)
     assert "Registered silero-vad-6-2-3-fp32 with 2327524 bytes" in printed
     assert "Found silero-vad 6.2.3" in printed
     assert "Downloaded the same bytes" in printed
     assert '"stage":"candidate"' in printed
     assert_rolled_back(printed)
+    assert_compared_and_traced(printed)
+    assert '"valid":true' in printed
+    assert '"resume_token":' in printed
 
 
 @pytest.mark.usefixtures("nothing_is_left")
-def test_grpcurl_shows_what_the_tour_says(product: Product, tmp_path: Path) -> None:
-    program = grpcurl()
-    printed = paste([block for block in tour() if block.heading != "curl"], product, tmp_path, grpcurl=program)
+def test_grpcurl_shows_what_the_readme_says(product: Product, tmp_path: Path) -> None:
+    printed = paste(blocks_of(TOUR, AUDIT), product, tmp_path)
     assert "modelregistry.v1.ModelService" in printed.splitlines()
-    assert printed.count('"id": "silero-vad-6-2-3-fp32"') == 2, "GetModel and ListModels"
-    assert_rolled_back(printed)
+    # In one model and in a list; an event of WatchModels has it deeper.
+    assert re.search(r'^    "id": "silero-vad-6-2-3-fp32"', printed, re.MULTILINE), "GetModel"
+    assert re.search(r'^      "id": "silero-vad-6-2-3-fp32"', printed, re.MULTILINE), "ListModels"
+    assert '"resume_token": ' in printed, "WatchModels"
+
+
+def test_a_token_is_made_and_used_as_the_readme_says(tmp_path: Path) -> None:
+    start, *use = [block for block in blocks_of(ACCESS) if not block.needs_grpcurl]
+    assert start.code == "AUTH_MODE=token .venv/bin/model-registry up\n"
+    with passable_folder() as folder, running_up(folder, auth_mode="token") as product:
+        ours = {" --role": f" --data-dir={folder / 'data'} --role"}
+        printed = paste(use, product, tmp_path, ours)
+    assert '"models":[]' in printed
+
+
+def test_a_token_is_used_with_grpcurl_as_the_readme_says(tmp_path: Path) -> None:
+    use = blocks_of(ACCESS)[1:]
+    with passable_folder() as folder, running_up(folder, auth_mode="token") as product:
+        printed = paste(use, product, tmp_path, {" --role": f" --data-dir={folder / 'data'} --role"})
+    assert printed.endswith("{}\n")
+
+
+def test_every_block_of_bash_in_the_readme_is_run_by_these_tests() -> None:
+    assert README.count("\n```bash\n") == len(blocks_of(TOUR, ACCESS, AUDIT))
 
 
 def test_the_readme_names_the_commands_that_the_checks_run() -> None:
