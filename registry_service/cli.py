@@ -36,7 +36,7 @@ from registry_service.config import (
     loopback_of,
 )
 from registry_service.domain.access import Grant, Role
-from registry_service.domain.caller import Caller, current_caller
+from registry_service.domain.caller import acting_as_registry
 from registry_service.domain.errors import RegistryError, UnavailableError
 from registry_service.domain.legacy import SourceError
 from registry_service.domain.models import utc_now
@@ -168,7 +168,7 @@ def gc(dry_run: bool) -> None:
     """Remove what deletions, refusals and crashes left behind (the server does so, too)."""
     settings = load(Settings)
     logs.configure(settings.min_log_level)
-    with open_registry(settings) as registry:
+    with open_registry(settings) as registry, acting_as_registry():
         report = registry.use_cases.sweep(dry_run=dry_run)
     for kind, names in (("upload", report.uploads), ("object", report.objects), ("failed object", report.failed)):
         for name in names:
@@ -282,7 +282,7 @@ def verify(model_ids: tuple[str, ...], as_json: bool, data_dir: Path | None) -> 
     """
     counts = dict.fromkeys(Finding, 0)
     size = 0
-    with running.opened_settings(data_dir) as settings, open_registry(settings) as registry:
+    with running.opened_settings(data_dir) as settings, open_registry(settings) as registry, acting_as_registry():
         for found in build_verification(registry)(model_ids):
             counts[found.finding] += 1
             size += found.size
@@ -379,11 +379,8 @@ def _as_os_user() -> Iterator[None]:
         name = getpass.getuser()
     except (KeyError, OSError):
         name = f"uid {os.getuid()}"
-    current = current_caller.set(Caller(actor=f"{name}@{platform.node()}"))
-    try:
+    with acting_as_registry(f"{name}@{platform.node()}"):
         yield
-    finally:
-        current_caller.reset(current)
 
 
 def _described(token: Token) -> str:

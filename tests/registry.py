@@ -11,6 +11,7 @@ from sqlalchemy import Engine, text
 
 from registry_service.bootstrap import Registry, build_server, open_registry
 from registry_service.config import Settings, load
+from registry_service.domain.caller import acting_as_registry
 from registry_service.embedded.postgres import PostgresAddress
 from tests.client import Client
 
@@ -72,6 +73,13 @@ def start_registry(
             return RunningRegistry(client, parts, engine, artifact_dir)
 
         yield start
+
+
+@pytest.fixture(autouse=True)
+def _acting_as_registry() -> Iterator[None]:
+    """Lets a test use the registry's parts without a client; a thread of its own has to name itself."""
+    with acting_as_registry():
+        yield
 
 
 @pytest.fixture

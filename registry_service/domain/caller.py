@@ -1,9 +1,11 @@
 """Who is calling: what a change is written down with, and what the call may touch."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 
-from registry_service.domain.access import EVERYTHING, Access
+from registry_service.domain.access import EVERYTHING, NOTHING, Access
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -15,7 +17,7 @@ class Caller:
     they are, and for what the registry does by itself."""
     request_id: str = ""
     """Of the call; empty for what the registry does by itself."""
-    access: Access = EVERYTHING
+    access: Access = NOTHING
     is_authenticated: bool = False
     """Whether they have shown who they are."""
 
@@ -25,4 +27,19 @@ class Caller:
 
 
 current_caller: ContextVar[Caller] = ContextVar("current_caller", default=Caller())  # noqa: B039 - is frozen
-"""Set by the transport around every call."""
+"""Set by the transport around every call. Where nothing set it, as in a thread without the context of the thread that
+started it, nothing is allowed."""
+
+
+@contextmanager
+def acting_as_registry(actor: str = "") -> Iterator[None]:
+    """Allow everything until the end of the block: for the registry's own work, which no client asked for.
+
+    Args:
+        actor: Written to the audit log with each change; empty for work that nobody started.
+    """
+    token = current_caller.set(Caller(actor=actor, access=EVERYTHING))
+    try:
+        yield
+    finally:
+        current_caller.reset(token)

@@ -6,7 +6,7 @@ from dataclasses import dataclass, fields, replace
 from enum import StrEnum
 
 from registry_service.domain import filter as filters
-from registry_service.domain.caller import Caller, current_caller
+from registry_service.domain.caller import acting_as_registry
 from registry_service.domain.errors import (
     ArtifactLostError,
     ModelNotFoundError,
@@ -104,9 +104,9 @@ class AdoptModels:
         failures = 0
 
         def adopt(model: LegacyModel) -> tuple[Adoption, UnavailableError | None]:
-            token = current_caller.set(Caller(actor=ACTOR))
             try:
-                return self._adopt(model, dry_run=dry_run), None
+                with acting_as_registry(ACTOR):
+                    return self._adopt(model, dry_run=dry_run), None
             except _UnfitError as error:
                 return Adoption(model_id=model.id, outcome=Outcome.FAILED, reason=str(error)), None
             except UnavailableError as error:
@@ -117,8 +117,6 @@ class AdoptModels:
                 logger.exception("the model %s cannot be taken over", model.id)
                 reason = "is refused for a reason that the log has."
                 return Adoption(model_id=model.id, outcome=Outcome.FAILED, reason=reason), None
-            finally:
-                current_caller.reset(token)
 
         # Of two with the same identity the first by id is taken, not the one that is hashed first.
         for models, workers in ((self._firsts(ids, twins), self.workers), (twins, 1)):

@@ -4,7 +4,8 @@ The use cases get their database and their Geti from here, so none can forget to
 ask. The transport has decided whether the caller may do such a thing at all;
 here it is decided where. What a caller may not read is not there for them; where
 they may read but not do what the call does, they are told so
-(`ProjectDeniedError`). What the registry does by itself is not confined.
+(`ProjectDeniedError`). The registry's own work is not confined, but has to say
+what it is (`domain.caller.acting_as_registry`); without a caller nothing is done.
 """
 
 import threading
@@ -13,7 +14,7 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
-from registry_service.domain.access import Access, Projects
+from registry_service.domain.access import NOTHING, Access, Projects
 from registry_service.domain.aliases import (
     Alias,
     AliasMove,
@@ -28,6 +29,7 @@ from registry_service.domain.aliases import (
 from registry_service.domain.artifact_store import Part
 from registry_service.domain.caller import current_caller
 from registry_service.domain.errors import (
+    AccessDeniedError,
     ModelNotFoundError,
     ProjectDeniedError,
     ProjectNotFoundError,
@@ -73,7 +75,12 @@ class ConfinedDatabase:
 def _confined(transaction: AbstractContextManager[Transaction]) -> AbstractContextManager[Transaction]:
     access = current_caller.get().access
     # Most callers may touch everything: they pay nothing for this.
-    return _confined_to(access, transaction) if access.is_confined else transaction
+    if not access.is_confined:
+        return transaction
+    if access == NOTHING:
+        # Not every part of a transaction has a project to judge by, so there is none to be had.
+        raise AccessDeniedError("No caller is known who may read or change anything.")
+    return _confined_to(access, transaction)
 
 
 @contextmanager
@@ -355,27 +362,35 @@ class ConfinedGeti:
 
     def with_models(self, projects: Sequence[ProjectSummary]) -> Sequence[Project]:
         """See the port."""
-        return self.inner.with_models(projects)
+        access = current_caller.get().access
+        return self.inner.with_models([project for project in projects if access.sees(project.id)])
 
     def get_project(self, project_id: str) -> ProjectSummary:
         """See the port."""
-        access = current_caller.get().access
-        if not access.sees(project_id):
-            raise ProjectNotFoundError(project_id)
-        _expect_acting(access, project_id)
+        _expect_acting_in_geti(project_id)
         return self.inner.get_project(project_id)
 
     def get_model(self, project_id: str, key: ModelKey) -> ModelDetails:
         """See the port."""
+        _expect_acting_in_geti(project_id)
         return self.inner.get_model(project_id, key)
 
     def prepare_deployment(self, project_id: str, key: ModelKey, proceed: Callable[[], None]) -> str:
         """See the port."""
+        _expect_acting_in_geti(project_id)
         return self.inner.prepare_deployment(project_id, key, proceed)
 
     def download_deployment(self, project_id: str, deployment_id: str) -> Iterator[bytes]:
         """See the port."""
+        _expect_acting_in_geti(project_id)
         return self.inner.download_deployment(project_id, deployment_id)
+
+
+def _expect_acting_in_geti(project_id: str) -> None:
+    access = current_caller.get().access
+    if not access.sees(project_id):
+        raise ProjectNotFoundError(project_id)
+    _expect_acting(access, project_id)
 
 
 def _expect_acting(access: Access, project_id: str | None) -> None:

@@ -2,7 +2,9 @@
 
 import json
 from collections.abc import Iterator
-from typing import Any
+from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
+from typing import Any, cast
 
 import grpc
 import pytest
@@ -18,7 +20,10 @@ from modelregistry.v1 import (
 )
 
 from registry_service.domain.access import Grant, Permission, Role
+from registry_service.domain.errors import AccessDeniedError, ProjectNotFoundError
+from registry_service.domain.geti import Geti, ModelKey, ProjectSummary
 from registry_service.services.authenticating import Tokens
+from registry_service.services.confining import ConfinedGeti
 from registry_service.storage.sql.repositories import SqlDatabase
 from registry_service.transport.grpc.admission import OPEN, REQUIRED
 from registry_service.transport.http_routes import http_routes
@@ -451,6 +456,51 @@ class TestProjects:
         first = next(message.event for message in everything if message.HasField("event"))
         assert first.project_id == "other"
         everything.cancel()
+
+
+class TestWithoutCaller:
+    """A thread that was started without its caller's context, as most ways to start one do."""
+
+    def test_nothing_is_read_or_changed(self, registry: RunningRegistry) -> None:
+        model = registry.client.register()
+        parts = registry.parts.use_cases
+        for attempt in (
+            lambda: parts.get_model(model.id),
+            lambda: list(parts.find_models(None)),
+            lambda: parts.list_events(filter="", size=10, token=""),
+            lambda: parts.verify_log(None, lambda: None),
+            lambda: parts.update_model(model.id, {"score": 0.5}),
+            lambda: parts.delete_model(model.id),
+            parts.sweep,
+            lambda: parts.sweep.discard("a" * 32),
+        ):
+            with ThreadPoolExecutor(1) as threads, pytest.raises(AccessDeniedError, match="No caller"):
+                threads.submit(attempt).result()
+        assert registry.client.get(model.id).revision == 1
+
+    def test_nothing_is_asked_of_a_geti(self) -> None:
+        class Untouched:
+            def list_projects(self) -> list[ProjectSummary]:
+                return []
+
+        geti = ConfinedGeti(cast("Geti", Untouched()))
+        key = ModelKey(id="m", group_id="g")
+        with ThreadPoolExecutor(1) as threads:
+            assert threads.submit(geti.list_projects).result() == []
+            for attempt in (
+                lambda: geti.get_project("p"),
+                lambda: geti.get_model("p", key),
+                lambda: geti.prepare_deployment("p", key, lambda: None),
+                lambda: geti.download_deployment("p", "d"),
+            ):
+                with pytest.raises(ProjectNotFoundError):
+                    threads.submit(attempt).result()
+
+    def test_the_context_of_the_caller_brings_the_caller(self, registry: RunningRegistry) -> None:
+        model = registry.client.register()
+        with ThreadPoolExecutor(1) as threads:
+            found = threads.submit(copy_context().run, registry.parts.use_cases.get_model, model.id).result()
+        assert found.id == model.id
 
 
 class TestTokenEvents:

@@ -13,6 +13,7 @@ from sqlalchemy import Engine, text
 
 from registry_service.bootstrap import Registry, build_verification, open_backup, open_registry, open_restore
 from registry_service.config import Settings, load
+from registry_service.domain.caller import acting_as_registry
 from registry_service.domain.errors import DatabaseUnavailableError, ModelNotFoundError
 from registry_service.domain.legacy import SourceError
 from registry_service.embedded.postgres import PostgresAddress
@@ -207,7 +208,8 @@ def test_a_backup_under_load_is_whole(
 
     def sweep() -> None:
         while not stop.is_set():
-            source.parts.use_cases.sweep()
+            with acting_as_registry():
+                source.parts.use_cases.sweep()
             stop.wait(0.01)
 
     threads = [threading.Thread(target=churn, args=(worker,)) for worker in (0, 1)]

@@ -12,6 +12,7 @@ import pytest
 from modelregistry.v1 import model_pb2, model_service_pb2
 from sqlalchemy import text
 
+from registry_service.domain.caller import acting_as_registry
 from registry_service.domain.errors import ArtifactStoreUnavailableError
 from registry_service.services.sweeping import SweepReport
 from tests.client import pieces, refused, registration, spec
@@ -26,7 +27,8 @@ NOTHING = SweepReport(uploads=(), objects=(), failed=())
 
 
 def sweep(registry: RunningRegistry, **options: Any) -> SweepReport:
-    return registry.parts.use_cases.sweep(**options)
+    with acting_as_registry():
+        return registry.parts.use_cases.sweep(**options)
 
 
 def leave_object(registry: RunningRegistry, key: str, due: str = PAST) -> None:

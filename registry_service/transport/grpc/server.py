@@ -32,6 +32,7 @@ from modelregistry.v1 import (
 
 from registry_service.certificates import Certificate
 from registry_service.domain.artifact_store import ArtifactStore
+from registry_service.domain.caller import acting_as_registry
 from registry_service.domain.errors import DatabaseUnavailableError
 from registry_service.domain.ports import Database
 from registry_service.services.use_cases import UseCases
@@ -259,7 +260,8 @@ class RegistryServer:
     def _sweep(self) -> None:
         while not self._stopped.wait(self._options.gc_interval_seconds):
             try:
-                report = self._use_cases.sweep()
+                with acting_as_registry():
+                    report = self._use_cases.sweep()
             except DatabaseUnavailableError:
                 logger.warning("cannot sweep now: the database is away")
             except Exception:
