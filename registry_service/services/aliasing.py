@@ -19,6 +19,7 @@ from registry_service.domain.errors import (
     AliasChangedError,
     AliasNotFoundError,
     FieldViolation,
+    InvalidArgumentError,
     ModelNotFoundError,
     NeverTargetError,
     NoPreviousTargetError,
@@ -40,6 +41,11 @@ class Expectation:
     """What it points to; empty: nothing. None: whatever it is."""
     etag: str = ""
     """Empty: whatever it is."""
+
+    @property
+    def is_given(self) -> bool:
+        """Whether the client says anything at all."""
+        return self.model_id is not None or bool(self.etag)
 
     def check(self, state: AliasState) -> None:
         """Raises AliasChangedError where it is not so."""
@@ -157,15 +163,23 @@ class RollbackAlias:
     ) -> Moved:
         """Returns the alias as it then is; with `validate_only` as it would be.
 
-        Goes back to the target before, or to `to_model_id` as it last was a target.
+        Goes back to `to_model_id` as it last was a target, or to the target before. The latter depends on where the
+        alias is, so it takes an expectation: a call that is repeated after a lost answer must not go back twice.
 
         Raises:
+            InvalidArgumentError: There is neither a `to_model_id` nor an expectation.
             AliasNotFoundError: It points nowhere.
             AliasChangedError: It is not as expected, or was moved meanwhile.
             NoPreviousTargetError: There is nothing before.
             NeverTargetError: It never pointed to `to_model_id`.
             TargetGoneError: The model to go back to is not there any more.
         """
+        if not to_model_id and not expectation.is_given:
+            raise InvalidArgumentError.of(
+                "to_model_id",
+                "must be set where neither etag nor expected_model_id is. Send to_model_id to say where to go back to,"
+                " or etag or expected_model_id to say from where: without either, a repeated call would go back twice.",
+            )
         with self.database.transaction() as transaction:
             state = transaction.aliases.find(lineage, alias)
             current = _existing(state)

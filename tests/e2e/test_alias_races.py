@@ -90,8 +90,10 @@ def set_alias(client: Client, model_id: str, **fields: Any) -> pb.SetAliasRespon
     return client.aliases.SetAlias(pb.SetAliasRequest(alias="production", model_id=model_id, **fields))
 
 
-def rollback(client: Client, **fields: Any) -> pb.RollbackAliasResponse:
-    return client.aliases.RollbackAlias(pb.RollbackAliasRequest(alias="production", lineage=YOLO, **fields))
+def step_back(client: Client) -> pb.RollbackAliasResponse:
+    """Rolls back from the state that the client sees."""
+    etag = client.aliases.GetAlias(pb.GetAliasRequest(alias="production", lineage=YOLO)).alias.etag
+    return client.aliases.RollbackAlias(pb.RollbackAliasRequest(alias="production", lineage=YOLO, etag=etag))
 
 
 def moves(client: Client) -> list[alias_pb2.AliasMove]:
@@ -160,7 +162,7 @@ def test_of_rollbacks_at_the_same_time_each_goes_one_step_or_none(clients: list[
     models = [clients[0].register(version=str(i)).id for i in range(CLIENTS + 1)]
     for model_id in models:
         set_alias(clients[0], model_id)
-    told = together(clients, lambda _, client: rollback(client))
+    told = together(clients, lambda _, client: step_back(client))
     done = [answer for answer in told if not isinstance(answer, str)]
     assert done
     assert {answer for answer in told if isinstance(answer, str)} <= {"ALIAS_CHANGED"}
@@ -185,7 +187,7 @@ def test_models_that_are_deleted_and_renamed_while_aliases_are_set_leave_none_be
                 case 2:
                     set_alias(client, two)
                 case 3:
-                    rollback(client)
+                    step_back(client)
                 case _:
                     client.update(one, ["name"], name="another")
             return "OK"

@@ -78,11 +78,12 @@ def apply(use_cases: UseCases, alias: str, verb: Verb, model_id: str) -> Moved |
             use_cases.delete_alias(YOLO, alias, expectation=Expectation(), allow_missing=False, remark=Remark())
             return None
         case _:
+            current = present(use_cases, alias)
             return use_cases.rollback_alias(
                 YOLO,
                 alias,
                 to_model_id=model_id if verb == "rollback_to" else "",
-                expectation=Expectation(),
+                expectation=Expectation(model_id="" if current is None else current.target.model_id),
                 remark=Remark(),
                 validate_only=False,
             )

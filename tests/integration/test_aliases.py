@@ -50,6 +50,11 @@ def rollback(client: Client, alias: str = "production", **fields: Any) -> pb.Rol
     return client.aliases.RollbackAlias(pb.RollbackAliasRequest(**named(alias, fields)))
 
 
+def step_back(client: Client, **fields: Any) -> pb.RollbackAliasResponse:
+    """Rolls back from the state that the client sees."""
+    return rollback(client, etag=get_alias(client).etag, **fields)
+
+
 def delete_alias(client: Client, alias: str = "production", **fields: Any) -> pb.DeleteAliasResponse:
     return client.aliases.DeleteAlias(pb.DeleteAliasRequest(**named(alias, fields)))
 
@@ -334,18 +339,18 @@ class TestRollback:
         assert answer.before == target(three)
         assert (answer.alias.model_id, answer.alias.version, answer.alias.sha256) == (two.id, "2", sha256(b"2"))
         assert (answer.alias.reason, answer.alias.actor, answer.alias.revision) == ("trouble", "ada", 4)
-        assert rollback(client).alias.model_id == one.id
+        assert step_back(client).alias.model_id == one.id
         with refused(PRECONDITION, "NO_PREVIOUS_TARGET"):
-            rollback(client)
+            step_back(client)
         assert get_alias(client).model_id == one.id
 
     def test_what_is_set_after_a_rollback_is_undone_first(self, client: Client, models: list[model_pb2.Model]) -> None:
         one, two, three, four, _ = models
         for model in (one, two, three):
             set_alias(client, model.id)
-        rollback(client)
+        step_back(client)
         set_alias(client, four.id)
-        assert [rollback(client).alias.model_id for _ in range(2)] == [two.id, one.id]
+        assert [step_back(client).alias.model_id for _ in range(2)] == [two.id, one.id]
 
     def test_a_named_target_is_gone_back_to_as_it_last_was_one(
         self, client: Client, models: list[model_pb2.Model]
@@ -354,10 +359,10 @@ class TestRollback:
         for model in (one, two, three, four):
             set_alias(client, model.id)
         assert rollback(client, to_model_id=two.id).alias.model_id == two.id
-        assert rollback(client).alias.model_id == one.id
+        assert step_back(client).alias.model_id == one.id
         # Forth is possible by name.
         assert rollback(client, to_model_id=four.id).alias.model_id == four.id
-        assert rollback(client).alias.model_id == three.id
+        assert step_back(client).alias.model_id == three.id
         with refused(PRECONDITION, "NEVER_A_TARGET") as refusal:
             rollback(client, to_model_id=five.id)
         assert refusal.metadata == {"alias": "production", "model_id": five.id}
@@ -380,7 +385,7 @@ class TestRollback:
         client.delete(two.id)
         for fields in ({}, {"to_model_id": two.id}, {"validate_only": True}):
             with refused(PRECONDITION, "TARGET_GONE") as refusal:
-                rollback(client, **fields)
+                step_back(client, **fields)
             assert refusal.metadata == {"alias": "production", "model_id": two.id, "version": "2"}
             assert "name another" in refusal.message
         assert rollback(client, to_model_id=one.id).alias.model_id == one.id
@@ -392,7 +397,7 @@ class TestRollback:
         client.delete(one.id)
         register(client, "1", b"another", id=one.id)
         with refused(PRECONDITION, "TARGET_GONE"):
-            rollback(client)
+            step_back(client)
 
     def test_a_former_target_that_left_the_lineage_is_none(self, client: Client) -> None:
         one = register(client, "1")
@@ -400,14 +405,14 @@ class TestRollback:
         set_alias(client, register(client, "2").id)
         client.update(one.id, ["name"], name="another")
         with refused(PRECONDITION, "TARGET_GONE"):
-            rollback(client)
+            step_back(client)
 
     def test_what_was_never_set_cannot_be_rolled_back(self, client: Client, models: list[model_pb2.Model]) -> None:
         with refused(NOT_FOUND, "ALIAS_NOT_FOUND"):
-            rollback(client)
+            rollback(client, expected_model_id=models[0].id)
         set_alias(client, models[0].id)
         with refused(PRECONDITION, "NO_PREVIOUS_TARGET"):
-            rollback(client)
+            step_back(client)
 
     def test_what_is_not_as_expected_is_left_alone(self, client: Client, models: list[model_pb2.Model]) -> None:
         for model in models[:3]:
@@ -420,10 +425,38 @@ class TestRollback:
         one, two = models[:2]
         set_alias(client, one.id)
         set_alias(client, two.id)
-        would = rollback(client, validate_only=True)
+        would = step_back(client, validate_only=True)
         assert (would.changed, would.alias.model_id, would.alias.revision) == (True, one.id, 3)
         assert get_alias(client).model_id == two.id
         assert len(history(client)) == 2
+
+    def test_without_a_target_and_without_an_expectation_it_is_refused(
+        self, client: Client, models: list[model_pb2.Model]
+    ) -> None:
+        for model in models[:3]:
+            set_alias(client, model.id)
+        for fields in ({}, {"validate_only": True}, {"etag": "", "to_model_id": ""}):
+            with refused(INVALID) as refusal:
+                rollback(client, **fields)
+            assert refusal.fields == ["to_model_id"]
+            assert "etag or expected_model_id" in refusal.message
+        assert get_alias(client).model_id == models[2].id
+        # Whether there is such an alias makes no difference.
+        with refused(INVALID):
+            rollback(client, alias="never-set")
+
+    def test_a_repeated_call_never_goes_back_a_second_step(self, client: Client, models: list[model_pb2.Model]) -> None:
+        for model in models[:3]:
+            set_alias(client, model.id)
+        for expectation in ({"expected_model_id": models[2].id}, {"etag": get_alias(client).etag}):
+            if get_alias(client).model_id == models[2].id:
+                assert rollback(client, **expectation).alias.model_id == models[1].id
+            with refused(ABORTED, "ALIAS_CHANGED") as refusal:
+                rollback(client, **expectation)
+            assert refusal.metadata == {"alias": "production", "model_id": models[1].id}
+        assert rollback(client, to_model_id=models[0].id).changed
+        assert not rollback(client, to_model_id=models[0].id).changed
+        assert len(history(client)) == 5
 
 
 class TestDelete:
@@ -435,7 +468,7 @@ class TestDelete:
         with refused(NOT_FOUND, "ALIAS_NOT_FOUND"):
             get_alias(client)
         with refused(NOT_FOUND, "ALIAS_NOT_FOUND"):
-            rollback(client)
+            rollback(client, expected_model_id=one.id)
         with refused(NOT_FOUND, "ALIAS_NOT_FOUND"):
             delete_alias(client)
         assert not delete_alias(client, allow_missing=True).HasField("before")
@@ -447,7 +480,7 @@ class TestDelete:
         again = set_alias(client, two.id, expected_model_id="")
         assert again.alias.revision == 3
         with refused(PRECONDITION, "NO_PREVIOUS_TARGET"):
-            rollback(client)
+            step_back(client)
         with refused(PRECONDITION, "TARGET_GONE"):
             rollback(client, to_model_id=one.id)
 
@@ -464,7 +497,7 @@ class TestHistory:
         one, two = register(client, "1"), register(client, "2")
         set_alias(client, one.id, actor="ada", reason="first")
         set_alias(client, two.id, actor="bob", reason="second")
-        rollback(client, actor="cyd", reason="third")
+        step_back(client, actor="cyd", reason="third")
         delete_alias(client, actor="dan", reason="fourth")
         moves = history(client)
         assert [(m.revision, m.actor, m.reason) for m in moves] == [

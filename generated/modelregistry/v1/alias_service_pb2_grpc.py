@@ -124,10 +124,15 @@ class AliasServiceServicer:
         name. Rolling back again goes further back, and never forth: after A, B and
         C, it leads to B and then to A; after D is set then, to A again.
 
-        Errors: NOT_FOUND (the alias points nowhere), ABORTED (it is not as
-        expected, or was moved at the same time), FAILED_PRECONDITION (there is
-        nothing to go back to; the model there is gone, so another must be named;
-        the named model never was a target).
+        The request says where to go back to (to_model_id) or from where (etag or
+        expected_model_id), so that a call repeated after a lost answer never goes
+        back a second step: the former then changes nothing, and the latter is
+        ABORTED with ALIAS_CHANGED and the present model.
+
+        Errors: INVALID_ARGUMENT (none of the three is set), NOT_FOUND (the alias
+        points nowhere), ABORTED (it is not as expected, or was moved at the same
+        time), FAILED_PRECONDITION (there is nothing to go back to; the model there
+        is gone, so another must be named; the named model never was a target).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
