@@ -428,7 +428,7 @@ class TestProjects:
             lambda: promoter.aliases.GetAlias(alias_service_pb2.GetAliasRequest(**named)),
             lambda: promoter.aliases.GetAlias(alias_service_pb2.GetAliasRequest(**named, at_time=model.create_time)),
             lambda: promoter.aliases.ListAliasHistory(alias_service_pb2.ListAliasHistoryRequest(**named)),
-            lambda: promoter.aliases.RollbackAlias(alias_service_pb2.RollbackAliasRequest(**named)),
+            lambda: promoter.aliases.RollbackAlias(alias_service_pb2.RollbackAliasRequest(**named, etag="any")),
             lambda: promoter.aliases.DeleteAlias(alias_service_pb2.DeleteAliasRequest(**named)),
         ):
             with refused(UNKNOWN, "ALIAS_NOT_FOUND"):
