@@ -47,13 +47,13 @@ def clean(text: str, length: int = limits.TEXT_LENGTH) -> str:
 def tensor(name: str, element_type: str, shape: Sequence[int | str] | None) -> Tensor:
     """Makes a tensor of what a file says (`FormatError` where it has too many dimensions)."""
     if shape is None:
-        return Tensor(name=clean(name), element_type=clean(element_type, 100), shape=None)
+        return Tensor(name=clean(name), element_type=clean(element_type), shape=None)
     if len(shape) > limits.DIMENSIONS:
         raise FormatError(f"It has a tensor of more than {limits.DIMENSIONS} dimensions.")
     return Tensor(
         name=clean(name),
-        element_type=clean(element_type, 100),
-        shape=tuple(clean(size, 100) if isinstance(size, str) else size for size in shape),
+        element_type=clean(element_type),
+        shape=tuple(clean(size) if isinstance(size, str) else size for size in shape),
     )
 
 
@@ -76,7 +76,7 @@ class Findings:
     def add_weight(self, element_type: str, bits: int) -> None:
         """Counts a weight that takes so many bits."""
         self.weight_count += 1
-        name = clean(element_type.lower(), 100)
+        name = clean(element_type.lower())
         if name in _NO_PRECISIONS or bits <= 0:
             return
         precision = _PRECISIONS.get(name, name)
@@ -84,19 +84,23 @@ class Findings:
             self._bits[precision] += bits
 
     def add_opset(self, domain: str, version: int) -> None:
-        """Adds an operator set, unless there are too many."""
+        """Adds an operator set, or says that there are too many."""
         if len(self._opsets) < limits.ENTRIES:
             self._opsets[clean(domain)] = version
+        else:
+            self.add_problem(f"Only the first {limits.ENTRIES} of its operator sets are kept.")
 
     def add_metadata(self, name: str, text: str) -> None:
-        """Adds what the file says about itself, unless there is too much; what came first stays."""
+        """Adds what the file says about itself, or says that there is too much; what came first stays."""
         if len(self._metadata) < limits.ENTRIES:
             self._metadata.setdefault(clean(name), clean(text))
+        else:
+            self.add_problem(f"Only the first {limits.ENTRIES} entries of its metadata are kept.")
 
     def add_problem(self, text: str) -> None:
-        """Adds what is wrong, once."""
-        if len(self._problems) < limits.PROBLEMS:
-            self._problems[clean(text)] = None
+        """Adds what is wrong, once; instead of the last that is kept, that there is more."""
+        is_last = len(self._problems) >= limits.PROBLEMS - 1
+        self._problems["More is wrong with it than is told here." if is_last else clean(text)] = None
 
     def schema(self) -> ModelSchema:
         """Returns what was found, or as much as is kept, and says so."""

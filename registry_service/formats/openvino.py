@@ -1,13 +1,14 @@
 """Reads OpenVINO IR: streams the XML, keeping no tree, and never opens the weights.
 
-Of a version 10 IR or newer: inputs are the Parameter layers, outputs what the
-Result layers are fed from, weights the Const layers. Types have the names that
-OpenVINO gives them today: f32, not FP32.
+Reads the IR versions that OpenVINO reads, 10 and 11: inputs are the Parameter
+layers, outputs the Result layers, weights the Const layers. A tensor is called
+what `any_name` of OpenVINO's API returns: the first of its names by the alphabet.
+Types have the names that OpenVINO gives them today: f32, not FP32.
 """
 
+import posixpath
 import re
 from collections.abc import Mapping
-from pathlib import PurePosixPath
 from xml.sax import SAXException
 from xml.sax.handler import ContentHandler
 from xml.sax.xmlreader import AttributesImpl
@@ -26,6 +27,7 @@ _NET = re.compile(rb"<net[\s>/]")
 _OLD_TYPES = {"fp64": "f64", "fp32": "f32", "fp16": "f16", "bool": "boolean"}
 _NAME_SEPARATOR = re.compile(r"(?<!\\),")
 _LAYER = ["net", "layers", "layer"]
+_VERSIONS = frozenset({"10", "11"})
 
 
 def is_openvino(head: bytes) -> bool:
@@ -82,45 +84,50 @@ class _Network(ContentHandler):
         super().__init__()
         self._budget = budget
         self._findings = findings
+        self._version = ""
         self._path: list[str] = []
         self._nested_types: list[str] = []
         """Types of the layers that the present element is in."""
         self._layer: Mapping[str, str] = {}
         """Attributes of the present layer of the network itself."""
+        self._data_of_layer: Mapping[str, str] = {}
+        """Its `data`."""
+        self._output_ports: list[tuple[str, str, str]] = []
+        """Id, name and element type of its outputs."""
+        self._weight: tuple[str, int] | None = None
+        """Element type and size of the present Const layer, of one in a loop's body as well."""
         self._port: Mapping[str, str] = {}
         self._dimensions: list[int | str] = []
-        self._text: list[str] | None = None
-        self._inputs: list[tuple[str, str, str, str]] = []
-        """Id, name, element type and shape."""
-        self._results: dict[str, tuple[str, str, tuple[int | str, ...]]] = {}
-        """Name, element type and shape of each output, by the id of its layer."""
-        self._port_names: dict[tuple[str, str], str] = {}
+        self._text: str | None = None
+        self._results: dict[str, tuple[str, str, str, tuple[int | str, ...]]] = {}
+        """Name of the layer, name and element type of its port, and shape, by the id of the layer."""
+        self._ports: dict[tuple[str, str], tuple[str, str]] = {}
+        """Name and element type of each output port, by the ids of layer and port."""
         self._producers: dict[str, tuple[str, str]] = {}
-        """Layer and port that feed an output, by the id of its layer."""
+        """Layer and port that feed a Result, by the id of its layer."""
         self._weights_end = 0
         self.events = 0
 
     def report(self, file_name: str, sibling: Sibling) -> None:
-        """Puts inputs and outputs together, and looks for the weights."""
-        self._findings.inputs = [self._input(*found) for found in self._inputs]
-        self._findings.outputs = [
-            tensor(self._port_names.get(self._producers.get(layer, ("", "")), "") or name, element_type, shape)
-            for layer, (name, element_type, shape) in self._results.items()
-        ]
+        """Puts the outputs together, and looks for the weights."""
+        self._findings.outputs = [self._output(layer, *found) for layer, found in self._results.items()]
         if self._weights_end == 0:
             return
-        weights = PurePosixPath(file_name).with_suffix(".bin").name
+        weights = posixpath.splitext(posixpath.basename(file_name))[0] + ".bin"
         size = sibling(weights)
         if size is None:
             self._findings.add_problem(f"Its weights, the file {weights}, are missing.")
         elif size < self._weights_end:
             self._findings.add_problem(f"Its weights take {self._weights_end} bytes of {weights}, which has {size}.")
 
-    def _input(self, layer: str, name: str, element_type: str, shape: str) -> Tensor:
-        dimensions = [_dimension(text) for text in shape.split(",")] if shape else []
-        return tensor(
-            self._port_names.get((layer, "0"), "") or name, element_type, dimensions if shape != "..." else None
-        )
+    def _output(
+        self, layer: str, layer_name: str, name: str, element_type: str, shape: tuple[int | str, ...]
+    ) -> Tensor:
+        # The Results of version 10 have neither: both are those of the port that feeds them.
+        produced_name, produced_type = self._ports.get(self._producers.get(layer, ("", "")), ("", ""))
+        # Version 11 writes no dimensions for a scalar, nor where their number is open.
+        is_open = not shape and self._version != "10"
+        return tensor(name or produced_name or layer_name, element_type or produced_type, None if is_open else shape)
 
     def startElement(self, name: str, attrs: AttributesImpl) -> None:  # noqa: N802 - the handler's name for it
         """Takes a tag."""
@@ -134,48 +141,81 @@ class _Network(ContentHandler):
         path = self._path
         if name == "layer":
             self._nested_types.append(attrs.get("type", ""))
+            self._weight = None
             if path == _LAYER:
-                self._layer = dict(attrs.items())
+                self._layer, self._data_of_layer, self._output_ports = dict(attrs.items()), {}, []
         elif name == "data" and len(path) > 1 and path[-2] == "layer":
             self._data(attrs)
         elif len(path) == 1:
-            self._findings.add_metadata("ir_version", attrs.get("version", ""))
+            self._begin(attrs.get("version", ""))
         elif path[1] in {"rt_info", "meta_data"}:
             self._information(attrs)
         elif path[1] == "edges":
             self._edge(attrs)
         elif path[:3] == _LAYER:
-            self._ports(name, attrs)
+            self._port_or_dimension(name, attrs)
+
+    def _begin(self, version: str) -> None:
+        self._version = version
+        self._findings.add_metadata("ir_version", version)
+        if version not in _VERSIONS:
+            found = f"IR version {version}" if version else "no IR version"
+            raise FormatError(f"It has {found[:100]}, which OpenVINO does not read; it reads versions 10 and 11.")
 
     def _data(self, attrs: AttributesImpl) -> None:
         if self._nested_types[-1] == "Const":
             size = _number(attrs.get("size", ""))
-            self._findings.add_weight(_type(attrs.get("element_type", "")), size * 8)
+            self._weight = attrs.get("element_type", ""), size
             self._weights_end = max(self._weights_end, _number(attrs.get("offset", "")) + size)
-        elif self._nested_types == ["Parameter"] and len(self._inputs) <= limits.TENSORS:
-            self._inputs.append(
-                (
-                    clean(self._layer.get("id", "")),
-                    self._layer.get("name", "")[: limits.TEXT_LENGTH],
-                    _type(attrs.get("element_type", "")),
-                    attrs.get("shape", "")[: limits.TEXT_LENGTH],
-                )
-            )
+        elif self._nested_types == ["Parameter"]:
+            self._data_of_layer = dict(attrs.items())
 
-    def _ports(self, name: str, attrs: AttributesImpl) -> None:
-        if name == "port" and len(self._path) == 5:
-            self._port = dict(attrs.items())
-            self._dimensions = []
-            names = self._port.get("names")
-            if self._path[3] == "output" and names and len(self._port_names) < limits.NAMES:
-                key = (clean(self._layer.get("id", "")), clean(self._port.get("id", "")))
-                self._port_names[key] = _first_name(names[: 2 * limits.TEXT_LENGTH])
+    def _port_or_dimension(self, name: str, attrs: AttributesImpl) -> None:
+        if name == "port":
+            if self._weight is not None and not self._weight[0]:
+                # The first Model Optimizers left the type to the port.
+                self._weight = attrs.get("precision", ""), self._weight[1]
+            if len(self._path) == 5:
+                self._port = dict(attrs.items())
+                self._dimensions = []
+                if self._path[3] == "output":
+                    self._add_output_port(attrs)
         elif name == "dim" and self._nested_types == ["Result"]:
-            self._text = []
+            self._text = ""
+
+    def _add_output_port(self, attrs: AttributesImpl) -> None:
+        if len(self._ports) + len(self._output_ports) >= limits.NAMES:
+            self._findings.add_problem(f"Only the names of its first {limits.NAMES:,} ports were read.")
+            return
+        port = clean(attrs.get("id", ""))
+        self._output_ports.append((port, _first(attrs.get("names")), _type(attrs.get("precision", ""))))
+
+    def _end_layer(self) -> None:
+        if self._weight is not None:
+            element_type, size = self._weight
+            self._findings.add_weight(_type(element_type), size * 8)
+            self._weight = None
+        self._nested_types.pop()
+        if self._path != _LAYER:
+            return
+        layer, layer_name = clean(self._layer.get("id", "")), clean(self._layer.get("name", ""))
+        for i, (port, given, element_type) in enumerate(self._output_ports):
+            name = given
+            if self._version == "10":
+                # OpenVINO adds what the tensors were called before they had names of their own.
+                own_name = layer_name if len(self._output_ports) == 1 else f"{layer_name}.{i}"
+                name = min(given or own_name, own_name)
+            self._ports[layer, port] = name, element_type
+        if self._layer.get("type") == "Parameter" and len(self._findings.inputs) <= limits.TENSORS:
+            port_id, _, port_type = self._output_ports[0] if self._output_ports else ("", "", "")
+            name, _ = self._ports.get((layer, port_id), ("", ""))
+            element_type = _type(self._data_of_layer.get("element_type", "")) or port_type
+            self._findings.inputs.append(tensor(name or layer_name, element_type, _shape(self._data_of_layer)))
 
     def _edge(self, attrs: AttributesImpl) -> None:
-        if attrs.get("to-layer") in self._results:
-            self._producers[attrs["to-layer"]] = (clean(attrs.get("from-layer", "")), clean(attrs.get("from-port", "")))
+        to_layer = clean(attrs.get("to-layer", ""))
+        if to_layer in self._results:
+            self._producers[to_layer] = (clean(attrs.get("from-layer", "")), clean(attrs.get("from-port", "")))
 
     def _information(self, attrs: AttributesImpl) -> None:
         value = attrs.get("value")
@@ -189,34 +229,45 @@ class _Network(ContentHandler):
     def characters(self, content: str) -> None:
         """Takes a piece of text."""
         self.events += 1
-        if self._text is not None and len(self._text) < 8:
-            self._text.append(content[:100])
+        if self._text is not None and len(self._text) <= limits.TEXT_LENGTH:
+            self._text += content[: limits.TEXT_LENGTH + 1]
 
     def endElement(self, name: str) -> None:  # noqa: N802 - the handler's name for it
         """Takes the end of an element."""
         if name == "dim" and self._text is not None:
             if len(self._dimensions) <= limits.DIMENSIONS:
-                self._dimensions.append(_dimension("".join(self._text).strip()))
+                self._dimensions.append(_dimension(self._text))
             self._text = None
         elif name == "port" and self._nested_types == ["Result"] and len(self._results) <= limits.TENSORS:
-            self._results[self._layer.get("id", "")[: limits.TEXT_LENGTH]] = (
-                self._layer.get("name", "")[: limits.TEXT_LENGTH],
+            self._results[clean(self._layer.get("id", ""))] = (
+                clean(self._layer.get("name", "")),
+                "" if self._version == "10" else _first(self._layer.get("output_names")),
                 _type(self._port.get("precision", "")),
                 tuple(self._dimensions),
             )
         elif name == "layer":
-            self._nested_types.pop()
+            self._end_layer()
         self._path.pop()
 
 
 def _type(text: str) -> str:
-    name = text[:100].lower()
+    name = clean(text.lower())
     return _OLD_TYPES.get(name, name)
 
 
-def _first_name(names: str) -> str:
-    """Returns the first of the names of a port, in which commas are escaped."""
-    return _NAME_SEPARATOR.split(names, maxsplit=1)[0].replace("\\,", ",")
+def _first(names: str | None) -> str:
+    """Returns the first by the alphabet of comma-separated names, in which commas are escaped."""
+    found = (name.replace("\\,", ",") for name in _NAME_SEPARATOR.split(names or "") if name)
+    return clean(min(found, default=""))
+
+
+def _shape(data: Mapping[str, str]) -> list[int | str] | None:
+    """Returns the shape of a Parameter, whose dimensions may be in brackets; None where their number is open."""
+    text = data.get("shape", "").strip().removeprefix("[").removesuffix("]")
+    if text == "...":
+        return None
+    # One more than may be shows that they are too many.
+    return [_dimension(size) for size in text.split(",", limits.DIMENSIONS)] if text else []
 
 
 def _dimension(text: str) -> int | str:

@@ -83,6 +83,25 @@ def bounded(mebibytes: float, seconds: float = limits.SECONDS + 5) -> Iterator[N
     assert time.monotonic() - started < seconds
 
 
+EDGE_TO_SECOND = '<edge from-layer="1" from-port="1" to-layer="3" to-port="0"/>'
+
+
+def ir(version: str = "11", names: str = "", precision: str = 'precision="FP32"') -> str:
+    """An IR of one ReLU with these attributes of its output port, and of the port of its Result."""
+    dimensions = "<dim>1</dim><dim>4</dim>"
+    return (
+        f'<net version="{version}"><layers>'
+        '<layer id="0" name="x" type="Parameter"><data shape="[1, 4]" element_type="f16"/>'
+        f'<output><port id="0" precision="FP16">{dimensions}</port></output></layer>'
+        f'<layer id="1" name="relu" type="ReLU"><input><port id="0">{dimensions}</port></input>'
+        f'<output><port id="1" precision="FP32" {names}>{dimensions}</port></output></layer>'
+        '<layer id="2" name="relu/sink_port_0" type="Result">'
+        f'<input><port id="0" {precision}>{dimensions}</port></input></layer></layers><edges>'
+        '<edge from-layer="0" from-port="0" to-layer="1" to-port="0"/>'
+        '<edge from-layer="1" from-port="1" to-layer="2" to-port="0"/></edges></net>'
+    )
+
+
 class TestOpenVino:
     def test_a_deployment_of_geti_tells_all(self) -> None:
         schema = schema_of(zip_of(geti_deployment()))
@@ -142,6 +161,66 @@ class TestOpenVino:
     )
     def test_other_xml_is_none(self, data: bytes) -> None:
         assert read(data, "model.xml") is None
+
+    def test_a_tensor_is_called_by_the_first_of_its_names(self) -> None:
+        schema = schema_of(ir(names='names="z\\,1,,b"').encode())
+        assert schema.outputs == (tensor("b", "f32", 1, 4),)
+        schema = schema_of(ir(names='names="a\\,1,b"').encode())
+        assert schema.outputs == (tensor("a,1", "f32", 1, 4),)
+
+    @pytest.mark.parametrize(
+        ("names", "output"),
+        [("", "relu"), ('names="out"', "out"), ('names="z"', "relu")],
+    )
+    def test_outputs_of_version_10_are_called_after_the_layer_that_feeds_them(self, names: str, output: str) -> None:
+        schema = schema_of(ir(version="10", names=names, precision="").encode())
+        assert schema.inputs == (tensor("x", "f16", 1, 4),)
+        assert schema.outputs == (tensor(output, "f32", 1, 4),)
+
+    def test_a_layer_of_version_10_with_two_outputs_numbers_them(self) -> None:
+        schema = schema_of(
+            b'<net version="10"><layers><layer id="0" name="split" type="Split">'
+            b'<output><port id="1" precision="FP32"/><port id="2" precision="I32" names="s"/></output></layer>'
+            b'<layer id="1" name="first" type="Result"><input><port id="0"/></input></layer>'
+            b'<layer id="2" name="second" type="Result"><input><port id="0"/></input></layer></layers><edges>'
+            b'<edge from-layer="0" from-port="2" to-layer="2" to-port="0"/>'
+            b'<edge from-layer="0" from-port="1" to-layer="1" to-port="0"/></edges></net>'
+        )
+        assert schema.outputs == (tensor("split.0", "f32"), tensor("s", "i32"))
+
+    def test_weights_of_version_10_may_leave_their_type_to_the_port(self) -> None:
+        const = '<layer id="0" name="w" type="Const"><data offset="0" size="864"/>'
+        const += '<output><port id="0" precision="FP16"><dim>432</dim></port></output></layer>'
+        schema = schema_of(f'<net version="10"><layers>{const}</layers></net>'.encode())
+        assert (schema.weight_count, schema.precision) == (1, ("fp16",))
+
+    def test_two_outputs_of_one_port_have_their_own_names(self) -> None:
+        second = '<layer id="3" name="r" type="Result" output_names="second,more">'
+        second += '<input><port id="0" precision="FP32"><dim>1</dim><dim>4</dim></port></input></layer>'
+        model = ir(names='names="first"').replace("</layers><edges>", f"{second}</layers><edges>{EDGE_TO_SECOND}")
+        assert [output.name for output in schema_of(model.encode()).outputs] == ["first", "more"]
+        model = model.replace('type="Result">', 'type="Result" output_names="own">', 1)
+        assert [output.name for output in schema_of(model.encode()).outputs] == ["own", "more"]
+
+    def test_a_shape_without_dimensions_is_open_in_version_11(self) -> None:
+        for version, shape in (("10", ()), ("11", None)):
+            (output,) = schema_of(ir(version=version).replace("<dim>1</dim><dim>4</dim>", "").encode()).outputs
+            assert output.shape == shape
+
+    def test_a_shape_of_many_digits_is_whole(self) -> None:
+        shape = ",".join([f"1..{10**30}"] * 64)
+        (found,) = schema_of(ir().replace('shape="[1, 4]"', f'shape="{shape}"').encode()).inputs
+        assert found.shape == (f"1..{10**30}",) * 64
+
+    @pytest.mark.parametrize(
+        ("version", "found"),
+        [("7", "IR version 7"), ("6", "IR version 6"), ("12", "IR version 12"), ("", "no IR version")],
+    )
+    def test_a_version_that_openvino_does_not_read_is_a_problem(self, version: str, found: str) -> None:
+        schema = schema_of(ir(version=version).encode(), "model.xml")
+        problem = f"It has {found}, which OpenVINO does not read; it reads versions 10 and 11."
+        assert (schema.format, schema.inputs, schema.outputs) == ("openvino", (), ())
+        assert schema.problems == (problem,)
 
     @pytest.mark.parametrize("cut", [600, 2000, len(IR) - 8])
     def test_what_was_read_of_damaged_xml_is_kept(self, cut: int) -> None:
@@ -375,14 +454,14 @@ class TestZip:
     def test_the_shallowest_that_is_whole_is_read_and_others_are_told(self) -> None:
         members = {
             "a.xml": IR.encode(),
-            "z/model.xml": IR.replace("image", "whole").encode(),
+            "z/model.xml": IR.replace("image", "complete").encode(),
             "z/model.bin": WEIGHTS,
             "z/z/model.xml": IR.encode(),
             "z/z/model.bin": WEIGHTS,
         }
         schema = schema_of(zip_of(members))
         assert schema.file_name == "z/model.xml"
-        assert schema.inputs[0].name == "whole"
+        assert schema.inputs[0].name == "complete"
         assert schema.problems == ("The ZIP holds more models; only this one was read.",)
 
     def test_names_promise_nothing(self) -> None:
@@ -485,20 +564,28 @@ HOSTILE: Mapping[str, tuple[str, Callable[[], bytes]]] = {
         "model.xml",
         lambda: b'<?xml version="1.0"?><!DOCTYPE net SYSTEM "http://127.0.0.1:1/"><net ></net>',
     ),
-    "elements inside one another": ("model.xml", lambda: b"<net>" + b"<a>" * 600_000),
-    "too many elements": ("model.xml", lambda: b"<net>" + b"<a/>" * 600_000),
-    "elements of as many names": ("model.xml", lambda: b"<net>" + b"".join(b"<a%d/>" % i for i in range(200_000))),
+    "elements inside one another": ("model.xml", lambda: b"<net version='11'>" + b"<a>" * 600_000),
+    "too many elements": ("model.xml", lambda: b"<net version='11'>" + b"<a/>" * 600_000),
+    "elements of as many names": (
+        "model.xml",
+        lambda: b"<net version='11'>" + b"".join(b"<a%d/>" % i for i in range(200_000)),
+    ),
     "a huge attribute": ("model.xml", lambda: b'<net name="' + b"a" * (100 * MIB) + b'"/>'),
-    "a huge name": ("model.xml", lambda: b"<net ><" + b"a" * (20 * MIB)),
-    "a huge comment": ("model.xml", lambda: b"<net ><!--" + b"-a" * (10 * MIB)),
-    "a huge text": ("model.xml", lambda: b"<net>" + b"a" * (100 * MIB) + b"</net>"),
-    "many attributes": ("model.xml", lambda: b"<net " + b" ".join(b"a%d=''" % i for i in range(100_000)) + b"/>"),
+    "a huge name": ("model.xml", lambda: b"<net version='11'><" + b"a" * (20 * MIB)),
+    "a huge comment": ("model.xml", lambda: b"<net version='11'><!--" + b"-a" * (10 * MIB)),
+    "a huge text": ("model.xml", lambda: b"<net version='11'>" + b"a" * (100 * MIB) + b"</net>"),
+    "many attributes": (
+        "model.xml",
+        lambda: b"<net version='11' " + b" ".join(b"a%d=''" % i for i in range(100_000)) + b"/>",
+    ),
     "an odd encoding": ("model.xml", lambda: b"<?xml version='1.0' encoding='utf-7'?><net ></net>"),
     "an unknown encoding": ("model.xml", lambda: b"<?xml version='1.0' encoding='idna'?><net ></net>"),
     "huge numbers": (
         "model.xml",
         lambda: (
-            b'<net ><layers><layer type="Const"><data size="' + b"9" * 9000 + b'" offset="-1"/></layer></layers></net>'
+            b'<net version="11"><layers><layer type="Const"><data size="'
+            + b"9" * 9000
+            + b'" offset="-1"/></layer></layers></net>'
         ),
     ),
     "too many nodes": ("model.onnx", lambda: _in_graph(b"\x0a\x02\x0a\x00" * 600_000)),
@@ -591,6 +678,17 @@ class TestHostileFiles:
         assert schema.weight_count == 1
         assert schema.problems == ("Only its first 8 MiB were decompressed and read.",)
 
+    def test_texts_are_cut_where_the_api_says(self) -> None:
+        inputs = [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["d" * 1000, "e" * 1001])]
+        schema = schema_of(onnx_model(inputs=inputs).SerializeToString())
+        assert schema.inputs == (tensor("x", "FLOAT", "d" * 1000, "e" * 999 + "…"),)
+
+    def test_more_that_is_wrong_than_is_kept_is_told(self) -> None:
+        data = safetensors({str(i): ("F32", [2], 4) for i in range(30)})
+        problems = schema_of(data).problems
+        assert len(problems) == limits.PROBLEMS
+        assert problems[-1] == "More is wrong with it than is told here."
+
     def test_texts_are_fit_for_storing(self) -> None:
         data = safetensors({"a\0b": ("F32", [1], 4)}, {"x\0": "\ud800", "y": "z" * 100_000})
         schema = schema_of(data)
@@ -604,7 +702,13 @@ class TestHostileFiles:
             model.opset_import.add(domain="o" * 900 + str(i), version=1)
         schema = schema_of(model.SerializeToString())
         assert (schema.inputs, schema.outputs, schema.metadata, schema.opsets) == ((), (), {}, {})
-        assert len(schema.problems) == 3
+        assert schema.problems == (
+            "Only the first 200 entries of its metadata are kept.",
+            *(
+                f"Its {what} are not kept: they would take over 64 KiB."
+                for what in ("metadata", "inputs and outputs", "opsets")
+            ),
+        )
 
     def test_a_schema_comes_back_from_its_row_as_it_was(self) -> None:
         for data in (zip_of(geti_deployment()), onnx_model().SerializeToString(), safetensors({"a": ("F32", [1], 4)})):
