@@ -6,7 +6,6 @@ PYTHON ?= python3
 BIN := .venv/bin
 BUF := $(BIN)/buf
 PROTOS := $(sort $(wildcard protos/modelregistry/v1/*.proto))
-GOOGLEAPIS := .build/googleapis
 
 .PHONY: help
 help: ## Show this help
@@ -63,66 +62,62 @@ bench-quick: .venv/.bench ## The same with less of everything, in under four min
 
 # ---- code generation -----------------------------------------------------------
 
-$(GOOGLEAPIS): .venv/.dev
-	rm -rf $@ && mkdir -p $@/google/{api,rpc}
-	cp $$($(BIN)/python -c 'import google.api as m; print(m.__path__[0])')/{annotations,field_behavior,http,httpbody}.proto $@/google/api/
-	cp $$($(BIN)/python -c 'import google.rpc as m; print(m.__path__[0])')/{error_details,status}.proto $@/google/rpc/
-	touch $@
+# protos/google comes from the wheel whose stubs ours import.
+define copy_googleapis_into
+	mkdir -p $(1)/google/{api,rpc}
+	cp $$($(BIN)/python -c 'import google.api as m; print(m.__path__[0])')/{annotations,field_behavior,http,httpbody}.proto $(1)/google/api/
+	cp $$($(BIN)/python -c 'import google.rpc as m; print(m.__path__[0])')/{error_details,status}.proto $(1)/google/rpc/
+endef
 
 # Writes stubs, types, the descriptor set that Envoy loads, and the OpenAPI document into the folder $(1). No RPC names
 # the messages of google.rpc, but without them Envoy cannot write an error's details as JSON.
 define generate_into
-	rm -rf $(1) && mkdir -p $(1)/modelregistry
-	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m grpc_tools.protoc --proto_path=protos --proto_path=$(GOOGLEAPIS) \
+	rm -rf $(1) && mkdir -p $(1)/modelregistry .build
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m grpc_tools.protoc --proto_path=protos \
 		--python_out=$(1) --pyi_out=$(1) --grpc_python_out=$(1) --mypy_grpc_out=quiet:$(1) \
 		--include_source_info --descriptor_set_out=.build/commented.binpb $(PROTOS)
-	$(BIN)/python -m grpc_tools.protoc --proto_path=protos --proto_path=$(GOOGLEAPIS) --include_imports \
+	$(BIN)/python -m grpc_tools.protoc --proto_path=protos --include_imports \
 		--descriptor_set_out=$(1)/modelregistry/descriptor.binpb $(PROTOS) google/rpc/{error_details,status}.proto
 	$(BIN)/python gateway/openapi.py .build/commented.binpb gateway/documented_api.yaml >$(1)/modelregistry/openapi.json
 	touch $(1)/modelregistry/{__init__.py,py.typed,v1/__init__.py}
 endef
 
 .PHONY: generate
-generate: install-dev $(GOOGLEAPIS) ## Generate stubs and Envoy's descriptor set from protos/
+generate: install-dev ## Generate stubs and Envoy's descriptor set from protos/
+	$(call copy_googleapis_into,protos)
 	$(call generate_into,generated)
 
 .PHONY: check-generate
-check-generate: install-dev $(GOOGLEAPIS) ## Fail when generated/ is not what protos/ says
+check-generate: install-dev ## Fail when generated/ is not what protos/ says
 	$(call generate_into,.build/generated)
 	diff -r --exclude=__pycache__ .build/generated generated
+	$(call copy_googleapis_into,.build/googleapis)
+	diff -r .build/googleapis/google protos/google
 
-# Against what others already have: where this branch left main, as fetched or else as here. On main itself that is
-# the last commit, and when nothing has changed since, the one before it.
 .PHONY: breaking
-breaking: install-dev $(GOOGLEAPIS) ## Fail when protos/ breaks clients of the last commit on main
+breaking: install-dev ## Fail when protos/ breaks clients of the last release (tag v*)
 	rm -rf .build/breaking && mkdir -p .build/breaking
-	@base=$$(git rev-parse --quiet --verify origin/main || git rev-parse --quiet --verify main || git rev-parse HEAD); \
-	base=$$(git merge-base "$$base" HEAD || echo "$$base"); \
-	if test "$$base" = "$$(git rev-parse HEAD)" && git diff --quiet HEAD -- buf.yaml protos; then \
-		base=$$(git rev-parse --quiet --verify HEAD~1 || true); \
-	fi; \
-	if test -z "$$base" || ! git cat-file -e "$$base:protos" 2>/dev/null; then \
-		echo "There is no earlier commit with protos/ to compare with."; \
+	@if ! release=$$(git describe --tags --abbrev=0 --match='v*' HEAD 2>/dev/null); then \
+		echo "There is no release to compare with."; \
 		exit; \
 	fi; \
-	echo "Comparing with $$(git log -1 --format='%h %s' "$$base")"; \
-	git archive "$$base" buf.yaml protos | tar -x -C .build/breaking; \
-	mkdir -p .build/breaking/.build && cp -r $(GOOGLEAPIS) .build/breaking/.build/; \
+	echo "Comparing with $$release"; \
+	git archive "$$release" buf.yaml protos | tar -x -C .build/breaking; \
 	$(BUF) breaking --against .build/breaking
 
 # ---- lint ----------------------------------------------------------------------
 
 .PHONY: lint
-lint: install-dev $(GOOGLEAPIS) ## Check formatting, types, protos and the import rules
+lint: install-dev ## Check formatting, types, protos and the import rules
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BUF) format --diff --exit-code protos
+	$(BUF) format --diff --exit-code protos/modelregistry
 	$(BUF) lint
 
 .PHONY: format
 format: install-dev ## Format the code
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
-	$(BUF) format --write protos
+	$(BUF) format --write protos/modelregistry

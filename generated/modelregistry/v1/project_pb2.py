@@ -24,13 +24,14 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1emodelregistry/v1/project.proto\x12\x10modelregistry.v1\"\x89\x01\n\x07Project\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x15\n\rcreation_time\x18\x03 \x01(\t\x12\x12\n\ntask_types\x18\x04 \x03(\t\x12\x39\n\x0cmodel_groups\x18\x05 \x03(\x0b\x32#.modelregistry.v1.ProjectModelGroup\"f\n\x11ProjectModelGroup\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x37\n\x08versions\x18\x03 \x03(\x0b\x32%.modelregistry.v1.ProjectModelVersion\"x\n\x13ProjectModelVersion\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x0e\n\x06number\x18\x03 \x01(\x03\x12\x37\n\x0fopenvino_models\x18\x04 \x03(\x0b\x32\x1e.modelregistry.v1.ProjectModel\"(\n\x0cProjectModel\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\tb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1emodelregistry/v1/project.proto\x12\x10modelregistry.v1\"\x89\x01\n\x07Project\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x15\n\rcreation_time\x18\x03 \x01(\t\x12\x12\n\ntask_types\x18\x04 \x03(\t\x12\x39\n\x0cmodel_groups\x18\x05 \x03(\x0b\x32#.modelregistry.v1.ProjectModelGroup\"f\n\x11ProjectModelGroup\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x37\n\x08versions\x18\x03 \x03(\x0b\x32%.modelregistry.v1.ProjectModelVersion\"x\n\x13ProjectModelVersion\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x0e\n\x06number\x18\x03 \x01(\x03\x12\x37\n\x0fopenvino_models\x18\x04 \x03(\x0b\x32\x1e.modelregistry.v1.ProjectModel\"(\n\x0cProjectModel\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\tB\x10\x42\x0cProjectProtoP\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'modelregistry.v1.project_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
-  DESCRIPTOR._loaded_options = None
+  _globals['DESCRIPTOR']._loaded_options = None
+  _globals['DESCRIPTOR']._serialized_options = b'B\014ProjectProtoP\001'
   _globals['_PROJECT']._serialized_start=53
   _globals['_PROJECT']._serialized_end=190
   _globals['_PROJECTMODELGROUP']._serialized_start=192

@@ -1,0 +1,62 @@
+"""The protos and their stubs serve others than this repository's own build."""
+
+import re
+import shutil
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+from google.protobuf import descriptor_pb2
+from packaging.requirements import Requirement
+from packaging.version import Version
+
+ROOT = Path(__file__).resolve().parents[2]
+FILES = sorted((ROOT / "protos" / "modelregistry").rglob("*.proto"))
+
+
+@pytest.fixture
+def clone(tmp_path: Path) -> Path:
+    """A folder with what a fresh clone has of the protos, and nothing that a build made."""
+    shutil.copytree(ROOT / "protos", tmp_path / "protos")
+    shutil.copy(ROOT / "buf.yaml", tmp_path)
+    return tmp_path
+
+
+def test_plain_protoc_builds_the_protos_of_a_fresh_clone(clone: Path) -> None:
+    names = [str(path.relative_to(ROOT / "protos")) for path in FILES]
+    command = [sys.executable, "-m", "grpc_tools.protoc", "--proto_path=protos", f"--python_out={clone}", *names]
+    subprocess.run(command, cwd=clone, check=True)
+
+
+def test_buf_builds_the_protos_of_a_fresh_clone(clone: Path) -> None:
+    buf = Path(sys.executable).with_name("buf")
+    subprocess.run([buf, "build", "--output", clone / "image.binpb"], cwd=clone, check=True)
+
+
+def test_stubs_run_on_the_oldest_versions_that_pip_may_choose() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    bounds = {requirement.name: requirement.specifier for requirement in map(Requirement, project["dependencies"])}
+    stubs = (ROOT / "generated" / "modelregistry" / "v1" / "model_service_pb2.py").read_text(encoding="utf-8")
+    services = (ROOT / "generated" / "modelregistry" / "v1" / "model_service_pb2_grpc.py").read_text(encoding="utf-8")
+    protobuf = re.search(r"^# Protobuf Python Version: (\S+)$", stubs, re.MULTILINE)
+    grpc = re.search(r"^GRPC_GENERATED_VERSION = '(\S+)'$", services, re.MULTILINE)
+    assert protobuf is not None
+    assert grpc is not None
+    for name, generated in (("protobuf", protobuf[1]), ("grpcio", grpc[1])):
+        oldest = [Version(bound.version) for bound in bounds[name] if bound.operator == ">="]
+        assert oldest == [Version(generated)], f"{name}: stubs refuse to run on anything older than {generated}"
+
+
+@pytest.mark.parametrize("name", [str(path.relative_to(ROOT / "protos")) for path in FILES])
+def test_no_java_outer_class_has_the_name_of_a_message(name: str, tmp_path: Path) -> None:
+    output = tmp_path / "file.binpb"
+    command = [sys.executable, "-m", "grpc_tools.protoc", "--proto_path=protos", f"--descriptor_set_out={output}", name]
+    subprocess.run(command, cwd=ROOT, check=True)
+    found = descriptor_pb2.FileDescriptorSet()
+    found.ParseFromString(output.read_bytes())
+    [file] = found.file
+    assert file.options.java_multiple_files
+    inside = {m.name for m in file.message_type} | {e.name for e in file.enum_type} | {s.name for s in file.service}
+    assert file.options.java_outer_classname not in {"", *inside}
