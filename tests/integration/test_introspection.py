@@ -115,7 +115,7 @@ def test_listings_leave_both_out(client: Client) -> None:
 
 
 def test_shapes_that_are_open_and_scalars_differ(client: Client) -> None:
-    ir = '<net version="11"><layers><layer id="0" name="x"type="Parameter"><data shape="" element_type="f32"/></layer>'
+    ir = '<net version="11"><layers><layer id="0" name="x" type="Parameter"><data shape="" element_type="f32"/></layer>'
     ir += '<layer id="1" name="y" type="Parameter"><data shape="..." element_type="f32"/></layer></layers></net>'
     scalar, open_ = register(client, ir.encode(), "model.xml").schema.inputs
     assert scalar.HasField("shape")
