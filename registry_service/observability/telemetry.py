@@ -25,7 +25,7 @@ if TYPE_CHECKING:  # an optional dependency
 audit_logger = logging.getLogger(logs.AUDIT)
 
 # Their traces would be many, and no news.
-_UNTRACED = {"modelregistry.v1.SystemService"}
+_UNTRACED = {"modelregistry.v1.SystemService", "grpc.health.v1.Health"}
 
 
 class NotInstalledError(Exception):

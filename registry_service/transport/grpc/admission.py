@@ -87,9 +87,16 @@ REQUIRED: Mapping[str, Permission] = {
     for method, permission in methods.items()
 }
 """What RPCs take. One that is neither here nor open is refused to everybody."""
-OPEN = frozenset({f"/{_PACKAGE}SystemService/GetHealth", f"/{_PACKAGE}SystemService/GetReadiness"})
-"""RPCs that strangers may call, beside those of `grpc.health.v1.Health`, which do not come this far: probes have no
-tokens."""
+OPEN = frozenset(
+    {
+        f"/{_PACKAGE}SystemService/GetHealth",
+        f"/{_PACKAGE}SystemService/GetReadiness",
+        "/grpc.health.v1.Health/Check",
+        "/grpc.health.v1.Health/List",
+        "/grpc.health.v1.Health/Watch",
+    }
+)
+"""RPCs that strangers may call, as probes have no tokens."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from functools import wraps
 from queue import Empty, SimpleQueue
 from typing import Any, Protocol
 
@@ -31,7 +30,7 @@ from registry_service.domain.errors import (
     TooManyStreamsError,
     UnavailableError,
 )
-from registry_service.transport.grpc.admission import Admission
+from registry_service.transport.grpc.admission import OPEN, Admission
 from registry_service.transport.grpc.chunks import ChunkDeserializer
 from registry_service.transport.grpc.client_watch import ClientWatch
 from registry_service.transport.grpc.errors import InternalError, call_status, status_code
@@ -57,8 +56,6 @@ _LONG_UNARY = {
 }
 # They last for ever, so they have places of their own.
 _WATCHES = {f"{_PACKAGE}ModelService/WatchModels"}
-# Probes come by the second; their success is no news.
-_QUIET = {f"{_PACKAGE}SystemService/GetHealth", f"{_PACKAGE}SystemService/GetReadiness"}
 _HTTP_BODY_STREAMS = {
     f"{_PACKAGE}ArtifactService/DownloadArtifactContent",
     f"{_PACKAGE}DocumentedRestService/DownloadModelFiles",
@@ -86,8 +83,7 @@ _PATIENT_STREAMS = {
 }
 _PATIENCE_SECONDS = 10.0
 
-# How long the one message of a call may take to come after its headers.
-_MESSAGE_SECONDS = 10.0
+_EXPECTED = {grpc.StatusCode.OK, grpc.StatusCode.CANCELLED}
 
 Refusal = Callable[[RegistryError, grpc.ServicerContext], Any]
 """Makes the message that a call is refused with, for services whose errors are answers."""
@@ -363,13 +359,13 @@ class CallInterceptor(grpc.ServerInterceptor):
         method = handler_call_details.method
         known = self._wrapped.get(method)
         if known is None or known[0] is not handler:
-            wrap = self._wrap_probe if method.startswith("/grpc.health.") else self._wrap
-            known = self._wrapped[method] = handler, wrap(method, handler)
+            known = self._wrapped[method] = handler, self._wrap(method, handler)
         return known[1]
 
     def _wrap(self, method: str, handler: "grpc.RpcMethodHandler[Any, Any]") -> "grpc.RpcMethodHandler[Any, Any]":
         streaming = handler.request_streaming or handler.response_streaming
         long = (streaming and method not in _BRIEF_STREAMS) or method in _LONG_UNARY
+        has_long_place = long and method not in OPEN
         behaviour = _behaviour(handler)
         observer = None if self._observer is None else self._observer.method(method)
         serializer, deserializer = _codec(method, handler, observer)
@@ -378,29 +374,36 @@ class CallInterceptor(grpc.ServerInterceptor):
         def taken(context: grpc.ServicerContext) -> AbstractContextManager[None]:
             """What waits for an answer to be taken; who has a place among the streams is watched there."""
             watch = self._client_watch
-            return nullcontext() if long else watch.waiting(method, context, watch.idle_seconds)
+            return nullcontext() if has_long_place else watch.waiting(method, context, watch.idle_seconds)
+
+        def readable(call: _Call, requests: Iterator[Any]) -> Any:
+            return _marked(call, requests) if handler.request_streaming else self._message(call, requests)
 
         def run(requests: Iterator[Any], context: grpc.ServicerContext) -> Any:
-            request = requests if handler.request_streaming else self._message(method, requests, context)
             call = _Call(method, _request_id(context), context, admission=self._admission, observer=observer)
-            with self._surroundings(call, refuse, long=long) as refusal:
+            with self._surroundings(call, refuse) as refusal:
                 if refusal is not None:
                     return refusal
-                return behaviour(_marked(call, request) if handler.request_streaming else _readable(request), context)
+                request = readable(call, requests)
+                with self._place(call, long=long):
+                    return behaviour(request, context)
 
         def stream(requests: Iterator[Any], context: grpc.ServicerContext) -> Iterator[Any]:
-            request = requests if handler.request_streaming else self._message(method, requests, context)
             call = _Call(method, _request_id(context), context, admission=self._admission, observer=observer)
             sent = False
-            with self._surroundings(call, refuse, long=long) as refusal:
-                respond = behaviour if refusal is None else lambda *_: (refusal,)
+            with self._surroundings(call, refuse) as refusal:
+                if refusal is not None:
+                    with self._client_watch.waiting(method, context, self._client_watch.idle_seconds):
+                        yield refusal
+                    return
+                request = readable(call, requests)
                 try:
-                    messages = _marked(call, request) if handler.request_streaming else _readable(request)
-                    for response in respond(messages, context):
-                        call.leave()
-                        with call.waiting(), taken(context):
-                            yield response
-                        sent = True
+                    with self._place(call, long=long):
+                        for response in behaviour(request, context):
+                            call.leave()
+                            with call.waiting(), taken(context):
+                                yield response
+                            sent = True
                 except Exception:
                     if sent and method in _HTTP_BODY_STREAMS:
                         # Envoy would end the body as if it were complete; a message
@@ -410,36 +413,35 @@ class CallInterceptor(grpc.ServerInterceptor):
 
         return _handler(stream if handler.response_streaming else run, handler, serializer, deserializer)
 
-    def _wrap_probe(self, method: str, handler: "grpc.RpcMethodHandler[Any, Any]") -> "grpc.RpcMethodHandler[Any, Any]":
-        """Wraps a method of the health service, which is open to everybody, quick, and hands its answers to grpcio."""
-        behaviour = _behaviour(handler)
-
-        # With the attributes that say that it takes no thread while it lasts.
-        @wraps(behaviour)
-        def run(requests: Iterator[Any], context: grpc.ServicerContext, *send: Any) -> Any:
-            return behaviour(_readable(self._message(method, requests, context)), context, *send)
-
-        return _handler(run, handler, handler.response_serializer, handler.request_deserializer)
-
-    def _message(self, method: str, requests: Iterator[Any], context: grpc.ServicerContext) -> Any:
+    def _message(self, call: _Call, requests: Iterator[Any]) -> Any:
         """Waits for the one message of a call.
 
         grpcio would do so itself, for as long as the connection lasts, and before anybody can cancel the call. So all
-        methods are served as if their requests were streams, which on the wire is the same.
+        methods are served as if their requests were streams, which on the wire is the same. Callers that are refused
+        are refused before, so that nobody holds a thread who may not call.
         """
         # Not by `waiting`: this is on the way of every call.
-        self._client_watch.begin(method, context, _MESSAGE_SECONDS)
+        self._client_watch.expect_message(call.method, call.context)
         try:
             request = next(requests, None)
         finally:
-            self._client_watch.end(context)
+            self._client_watch.end_message(call.context)
         if request is None:
-            # As grpcio, and gRPC's list of status codes, say it.
-            context.abort(grpc.StatusCode.UNIMPLEMENTED, f"{method} requires exactly one request message.")
-        return request
+            raise _MessageMissing
+        return _readable(request)
+
+    def _place(self, call: _Call, *, long: bool) -> AbstractContextManager[None]:
+        """Holds a place for a call; those that are open take none, as they are answered at once."""
+        if call.method in OPEN:
+            return nullcontext()
+        if not long:
+            return self._short_calls.place(call)
+        patience = _PATIENCE_SECONDS if call.method in _PATIENT_STREAMS else 0
+        places = self._watches if call.method in _WATCHES else self._streams
+        return places.slot(call, patience_seconds=patience)
 
     @contextmanager
-    def _surroundings(self, call: _Call, refuse: Refusal | None, *, long: bool) -> Iterator[Any]:
+    def _surroundings(self, call: _Call, refuse: Refusal | None) -> Iterator[Any]:
         """Surrounds a call; gives the message that it is refused with, where its service answers that itself."""
         token = logs.request_id.set(call.request_id)
         _current_call.set(call)
@@ -452,17 +454,15 @@ class CallInterceptor(grpc.ServerInterceptor):
             if error is not None and refuse is not None:
                 code = status_code(error)
                 yield refuse(error, context)
-            elif long:
-                patience = _PATIENCE_SECONDS if call.method in _PATIENT_STREAMS else 0
-                places = self._watches if call.method in _WATCHES else self._streams
-                with places.slot(call, patience_seconds=patience):
-                    yield None
             else:
-                with self._short_calls.place(call):
-                    yield None
+                yield None
         except GeneratorExit:
             code = grpc.StatusCode.CANCELLED
             raise
+        except _MessageMissing:
+            # As grpcio, and gRPC's list of status codes, say it.
+            code = grpc.StatusCode.UNIMPLEMENTED
+            context.abort(code, f"{call.method} requires exactly one request message.")
         except RegistryError as error:
             status = call_status(error, call.request_id)
             code = status.code
@@ -480,7 +480,8 @@ class CallInterceptor(grpc.ServerInterceptor):
             raise AssertionError("unreachable") from error
         finally:
             seconds = time.monotonic() - call.started
-            if call.method not in _QUIET or code is not grpc.StatusCode.OK:
+            # Probes come by the second, and strangers as often as they like: what goes well there is no news.
+            if call.method not in OPEN or code not in _EXPECTED:
                 logger.info(
                     "call",
                     extra={
@@ -584,6 +585,10 @@ def _told_size_before(
         return data if deserializer is None else deserializer(data)
 
     return deserialize
+
+
+class _MessageMissing(Exception):  # noqa: N818 - no error of ours
+    """A call ended without its one message."""
 
 
 class _Unreadable:

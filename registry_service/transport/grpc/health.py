@@ -4,17 +4,18 @@ import logging
 import threading
 from collections.abc import Callable, Sequence
 
-from grpc_health.v1 import health
-from grpc_health.v1.health_pb2 import HealthCheckResponse
-
 from registry_service.domain.artifact_store import ArtifactStore
 from registry_service.domain.errors import RegistryError, UnavailableError
 from registry_service.domain.ports import Database
+from registry_service.transport.grpc.health_servicer import HealthServicer
 
 logger = logging.getLogger(__name__)
 
 DEPENDENCIES = ("postgres", "artifact_store")
 """In the order in which they are asked."""
+
+MAX_HEALTH_WATCHES = 64
+"""Most calls of grpc.health.v1.Health/Watch at once; a load balancer needs one."""
 
 _PATIENCE_SECONDS = 10
 """The checks have timeouts of their own, but a Postgres that takes a query and says nothing is waited for longer."""
@@ -26,17 +27,16 @@ class HealthMonitor:
     def __init__(
         self, database: Database, store: ArtifactStore, services: Sequence[str], *, interval_seconds: float
     ) -> None:
-        self.servicer = health.HealthServicer()
+        self.servicer = HealthServicer(
+            services, most_watches=MAX_HEALTH_WATCHES, most_watches_of_address=MAX_HEALTH_WATCHES // 2
+        )
         self._database = database
         self._store = store
-        # "" stands for the whole server.
-        self._services = ("", *services)
         self._interval = interval_seconds
         self._stopped = threading.Event()
         self._error: RegistryError | None = UnavailableError("The server is starting.")
         self._asked = DEPENDENCIES[0]
         self._answered = dict.fromkeys(DEPENDENCIES, False)
-        self._publish(serving=False)
         self._thread = threading.Thread(target=self._run, name="health", daemon=True)
 
     @property
@@ -57,7 +57,7 @@ class HealthMonitor:
         """Says NOT_SERVING for good, so that load balancers look elsewhere while calls finish."""
         self._stopped.set()
         self._error = UnavailableError("The server is shutting down.")
-        self.servicer.enter_graceful_shutdown()
+        self.servicer.publish(serving=False)
         if self._thread.is_alive():
             self._thread.join()
 
@@ -105,9 +105,4 @@ class HealthMonitor:
         if (error is None) != (self._error is None):
             logger.log(logging.INFO if error is None else logging.WARNING, "ready" if error is None else str(error))
         self._error = error
-        self._publish(serving=error is None)
-
-    def _publish(self, *, serving: bool) -> None:
-        status = HealthCheckResponse.SERVING if serving else HealthCheckResponse.NOT_SERVING
-        for service in self._services:
-            self.servicer.set(service, status)
+        self.servicer.publish(serving=error is None)

@@ -41,10 +41,10 @@ from registry_service.transport.grpc.alias_servicer import AliasServicer
 from registry_service.transport.grpc.artifact_servicer import ArtifactServicer
 from registry_service.transport.grpc.audit_servicer import AuditServicer
 from registry_service.transport.grpc.calls import CallInterceptor, CallObserver, Drain, ShortCalls, StreamLimit
-from registry_service.transport.grpc.client_watch import ClientWatch
+from registry_service.transport.grpc.client_watch import MAX_MESSAGES_EXPECTED, ClientWatch
 from registry_service.transport.grpc.credentials import server_credentials
 from registry_service.transport.grpc.documented_rest_servicer import DocumentedRestServicer, refused
-from registry_service.transport.grpc.health import HealthMonitor
+from registry_service.transport.grpc.health import MAX_HEALTH_WATCHES, HealthMonitor
 from registry_service.transport.grpc.model_servicer import ModelServicer
 from registry_service.transport.grpc.project_servicer import ProjectServicer
 from registry_service.transport.grpc.system_servicer import SystemServicer
@@ -56,8 +56,6 @@ logger = logging.getLogger(__name__)
 _MAX_MESSAGE_BYTES = 16 * 1024 * 1024
 # A request's address, with its filter, reaches us as a header.
 _MAX_METADATA_BYTES = 64 * 1024
-# Calls whose message has not come yet, beside those that run or wait: each holds a thread.
-_MAX_ARRIVING = 1_024
 _SERVICES = tuple(
     service.full_name
     for module in (
@@ -142,7 +140,9 @@ class RegistryServer:
             + options.max_waiting_calls
             + options.max_streams
             + options.max_watches
-            + _MAX_ARRIVING
+            + MAX_HEALTH_WATCHES
+            # Twice, as a thread is free only a moment after its call was cancelled.
+            + 2 * MAX_MESSAGES_EXPECTED
         )
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="call")
         self._server = grpc.server(
@@ -230,6 +230,7 @@ class RegistryServer:
         logger.info("draining for up to %s s", self._options.shutdown_grace_seconds)
         stopping = self._server.stop(self._options.shutdown_grace_seconds)
         self._drain.begin()
+        self._health.servicer.end_watches()
         stopping.wait()
         self._streams.stop()
         self._watches.stop()
