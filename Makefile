@@ -113,11 +113,11 @@ lint: install-dev ## Check formatting, types, protos and the import rules
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BUF) format --diff --exit-code protos/modelregistry
+	$(BUF) format --diff --exit-code --path protos/modelregistry
 	$(BUF) lint
 
 .PHONY: format
 format: install-dev ## Format the code
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
-	$(BUF) format --write protos/modelregistry
+	$(BUF) format --write --path protos/modelregistry
