@@ -52,17 +52,21 @@ _WELL_KNOWN: Mapping[str, Json] = {
 _OPEN = ("/health", "/ready")
 _STATUS: Json = {
     "type": "object",
-    "description": "An error, as google.rpc.Status.",
-    "required": ["code", "message"],
+    "description": "An error, as google.rpc.Status, whether the server found it or the gateway.",
+    "required": ["code", "message", "details"],
     "properties": {
         "code": {"type": "integer", "description": "Code of gRPC."},
         "message": {"type": "string"},
-        "details": {"type": "array", "items": {"type": "object"}},
+        "details": {
+            "type": "array",
+            "description": "A google.rpc.ErrorInfo with the reason, a google.rpc.RequestInfo, and perhaps others.",
+            "items": {"type": "object", "required": ["@type"], "properties": {"@type": {"type": "string"}}},
+        },
     },
 }
 _DETAIL: Json = {
     "type": "object",
-    "description": "An error that the gateway found itself.",
+    "description": "An error that the gateway found itself, outside of /v1.",
     "required": ["detail"],
     "properties": {"detail": {"type": "string"}},
 }
@@ -267,10 +271,8 @@ def _request_body(api: _Api, message_name: str, body: str) -> Json:
 
 
 def _responses(method: MethodDescriptorProto) -> Json:
-    error = {"anyOf": [{"$ref": f"{_REFERENCE}Status"}, {"$ref": f"{_REFERENCE}Detail"}]}
-    responses: Json = {
-        "default": {"description": "An error.", "content": {"application/json": {"schema": error}}},
-    }
+    error = {"application/json": {"schema": {"$ref": f"{_REFERENCE}Status"}}}
+    responses: Json = {"default": {"description": "An error.", "content": error}}
     if method.output_type != _HTTP_BODY:
         schema: Json = {"$ref": f"{_REFERENCE}{method.output_type.rpartition('.')[2]}"}
         if method.server_streaming:

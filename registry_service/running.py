@@ -143,6 +143,8 @@ def gateway_config(
         settings,
         descriptor_set=routes.descriptor_set,
         path_variables=routes.path_variables,
+        json_messages=routes.bodies.messages,
+        json_methods=routes.bodies.methods,
         services=routes.services,
         paths=routes.paths,
         openapi=routes.openapi,

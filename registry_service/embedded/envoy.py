@@ -51,20 +51,25 @@ _GRPC_ROUTES = (
 # Routes of probes, which come by the second.
 _UNTRACED = ("/health", "/ready", "/modelregistry.v1.SystemService/", "/grpc.health.v1.")
 
-# For the answers that Envoy makes up itself: its own words would name hosts and causes.
+# For the answers that Envoy makes up itself, as its own words would name hosts and causes: by status a text, and under
+# /v1 the code of gRPC and the reason (docs/errors.md).
 _LOCAL_REPLIES = (
-    (400, "Bad Request"),
-    (403, "Forbidden"),
-    (404, "Not Found"),
-    (408, "Request Timeout"),
-    (413, "Content Too Large"),
-    (426, "Upgrade Required"),
-    (429, "Too Many Requests"),
-    (431, "Request Header Fields Too Large"),
-    (500, "Internal Server Error"),
-    (502, "Bad Gateway"),
-    (503, "Service Unavailable"),
-    (504, "Gateway Timeout"),
+    (400, "Bad Request", 3, "INVALID_ARGUMENT"),
+    (401, "Unauthorized", 16, "UNAUTHENTICATED"),
+    (403, "Forbidden", 7, "PERMISSION_DENIED"),
+    (404, "Not Found", 5, "PATH_NOT_FOUND"),
+    (405, "Method Not Allowed", 12, "METHOD_NOT_ALLOWED"),
+    (408, "Request Timeout", 4, "REQUEST_TIMEOUT"),
+    (413, "Content Too Large", 8, "BODY_TOO_LARGE"),
+    (415, "Unsupported Media Type", 3, "UNSUPPORTED_MEDIA_TYPE"),
+    (421, "Misdirected Request", 7, "MISDIRECTED_REQUEST"),
+    (426, "Upgrade Required", 9, "UPGRADE_REQUIRED"),
+    (429, "Too Many Requests", 8, "TOO_MANY_REQUESTS"),
+    (431, "Request Header Fields Too Large", 3, "HEADERS_TOO_LARGE"),
+    (500, "Internal Server Error", 13, "INTERNAL"),
+    (502, "Bad Gateway", 14, "SERVER_UNAVAILABLE"),
+    (503, "Service Unavailable", 14, "SERVER_UNAVAILABLE"),
+    (504, "Gateway Timeout", 4, "SERVER_TIMEOUT"),
 )
 
 
@@ -82,6 +87,8 @@ def render(
     path_variables: Sequence[str],
     services: Sequence[str],
     paths: Sequence[tuple[str, Sequence[str]]],
+    json_messages: Mapping[str, object],
+    json_methods: Mapping[str, Mapping[str, object]],
     openapi: Path,
     reads: Sequence[str],
     streamed: Sequence[str],
@@ -98,6 +105,8 @@ def render(
         services: Full names of the gRPC services with JSON routes.
         paths: Path regular expressions with their HTTP methods, the first that matches counts
             (`transport.http_routes`).
+        json_messages: Fields of the messages that JSON bodies are (`transport.http_routes.JsonBodies`).
+        json_methods: By a path's regular expression its HTTP methods, with the messages of their bodies (likewise).
         openapi: File of the API's description (OpenAPI).
         reads: Paths of the gRPC methods that change nothing, so that they may be sent again.
         streamed: Paths of those that are passed on before their requests are whole, as these are streams.
@@ -133,6 +142,9 @@ def render(
         grpc_routes=list(_grpc_routes(reads, streamed)),
         local_replies=_LOCAL_REPLIES,
         lua=_lua_set("path_variables", path_variables) + (folder / "headers.lua").read_text(encoding="utf-8"),
+        json_methods=json_methods,
+        json_bodies_lua=f"local body_messages = {_lua_value(json_messages)}\n"
+        + (folder / "json_bodies.lua").read_text(encoding="utf-8"),
         access_log=access_log,
         admin_socket=None if admin_socket is None else str(admin_socket),
         metrics=_metrics(settings),
@@ -224,6 +236,13 @@ def _lua_set(name: str, members: Sequence[str]) -> str:
     """Declares a set in Lua; its members are plain words."""
     entries = ", ".join(f'["{member}"] = true' for member in members)
     return f"local {name} = {{{entries}}}\n"
+
+
+def _lua_value(value: object) -> str:
+    """Writes a text, or a mapping of texts, as Lua does; its texts are plain words."""
+    if isinstance(value, Mapping):
+        return "{" + ", ".join(f'["{key}"] = {_lua_value(item)}' for key, item in value.items()) + "}"
+    return f'"{value}"'
 
 
 def _pages(folder: Path, openapi: Path) -> list[dict[str, str]]:

@@ -2,16 +2,52 @@
 
 import importlib.resources
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from google.api import annotations_pb2, http_pb2
 from google.protobuf import descriptor_pb2
+from google.protobuf.descriptor_pb2 import DescriptorProto, FieldDescriptorProto
 
 PACKAGE = "modelregistry.v1"
 
 _VARIABLE = re.compile(r"\{([\w.]+)(?:=([^}]*))?\}")
+
+
+_HTTP_BODY = "google.api.HttpBody"
+_JSON_TYPES: Mapping[int, str] = {
+    FieldDescriptorProto.TYPE_STRING: "string",
+    FieldDescriptorProto.TYPE_BYTES: "string",
+    FieldDescriptorProto.TYPE_ENUM: "string",
+    FieldDescriptorProto.TYPE_BOOL: "boolean",
+    FieldDescriptorProto.TYPE_DOUBLE: "number",
+    FieldDescriptorProto.TYPE_INT32: "integer",
+    FieldDescriptorProto.TYPE_INT64: "integer",
+    FieldDescriptorProto.TYPE_FIXED32: "integer",
+}
+_WELL_KNOWN_TYPES: Mapping[str, str] = {
+    "google.protobuf.Timestamp": "string",
+    "google.protobuf.FieldMask": "string",
+    "google.protobuf.Value": "value",
+    "google.protobuf.Struct": "struct",
+    "google.protobuf.ListValue": "list",
+}
+
+BodyField = Mapping[str, str]
+"""A field of a JSON object: its `name` in the proto, its `type` (`string`, `number`, `integer`, `boolean`; `value`,
+`struct` and `list` for JSON of any kind; else a message's full name) and perhaps its `shape`, `list` or `map`."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class JsonBodies:
+    """The JSON bodies that requests may have."""
+
+    messages: Mapping[str, Mapping[str, BodyField]]
+    """By the full name of a message its fields, by each spelling of their names that JSON may have."""
+    methods: Mapping[str, Mapping[str, Mapping[str, str]]]
+    """By the regular expression of a path its HTTP methods, each with the `message` of its body and the `field` of the
+    request that this is (`*`: all of it); empty where it has none. Without the paths that take raw bodies."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,6 +69,8 @@ class HttpRoutes:
     paths: tuple[tuple[str, tuple[str, ...]], ...]
     """Each path as a regular expression (RE2, for the whole path) and its HTTP methods, sorted. The first that
     matches counts: paths with a verb (`:complete`) come before the ones whose last segment would swallow it."""
+    bodies: JsonBodies
+    """What those of the paths under /v1 take."""
 
 
 def http_routes() -> HttpRoutes:
@@ -67,16 +105,76 @@ def http_routes() -> HttpRoutes:
         openapi=generated / "openapi.json",
         services=tuple(sorted(services)),
         paths=tuple((path, tuple(sorted(methods[path]))) for path in sorted(methods, key=_verbs_first)),
+        bodies=_json_bodies(descriptors),
     )
+
+
+def _json_bodies(descriptors: descriptor_pb2.FileDescriptorSet) -> JsonBodies:
+    messages = {f"{file.package}.{message.name}": message for file in descriptors.file for message in file.message_type}
+    methods: dict[str, dict[str, Mapping[str, str]]] = {}
+    raw: set[str] = set()
+    for rpc in (rpc for file in descriptors.file for service in file.service for rpc in service.method):
+        for rule in _rules(rpc):
+            verb, template = _method_and_template(rule)
+            path = _regex(template)
+            message = _body_message(messages, rpc, rule.body)
+            if not template.startswith("/v1/") or message == _HTTP_BODY:
+                raw.add(path)
+            body = {"message": message, "field": rule.body} if message else {}
+            methods.setdefault(path, {})[verb] = body
+    typed = {path: of_path for path, of_path in methods.items() if path not in raw}
+    roots = [body["message"] for of_path in typed.values() for body in of_path.values() if body]
+    return JsonBodies(messages=_body_fields(messages, roots), methods=typed)
+
+
+def _body_message(
+    messages: Mapping[str, DescriptorProto], rpc: descriptor_pb2.MethodDescriptorProto, body: str
+) -> str | None:
+    request = rpc.input_type.removeprefix(".")
+    if body in {"", "*"}:
+        return request if body else None
+    return next(f.type_name.removeprefix(".") for f in messages[request].field if f.name == body)
+
+
+def _body_fields(messages: Mapping[str, DescriptorProto], roots: list[str]) -> Mapping[str, Mapping[str, BodyField]]:
+    """Describes the messages and those that they hold."""
+    found: dict[str, Mapping[str, BodyField]] = {}
+    pending = list(roots)
+    while pending:
+        name = pending.pop()
+        if name in found:
+            continue
+        fields = [(field, _body_field(name, messages[name], field)) for field in messages[name].field]
+        found[name] = {spelling: body for field, body in fields for spelling in (field.name, field.json_name)}
+        pending += [body["type"] for _, body in fields if body["type"] in messages]
+    return found
+
+
+def _body_field(owner: str, message: DescriptorProto, field: FieldDescriptorProto) -> BodyField:
+    entry = next((n for n in message.nested_type if field.type_name == f".{owner}.{n.name}"), None)
+    if entry is not None and entry.options.map_entry:
+        return {"name": field.name, "type": _body_type(entry.field[1]), "shape": "map"}
+    shape = {"shape": "list"} if field.label == FieldDescriptorProto.LABEL_REPEATED else {}
+    return {"name": field.name, "type": _body_type(field), **shape}
+
+
+def _body_type(field: FieldDescriptorProto) -> str:
+    if field.type != FieldDescriptorProto.TYPE_MESSAGE:
+        return _JSON_TYPES[field.type]
+    name = field.type_name.removeprefix(".")
+    return _WELL_KNOWN_TYPES.get(name, name)
 
 
 def bindings(method: descriptor_pb2.MethodDescriptorProto) -> Iterator[tuple[str, str]]:
     """Yields the HTTP methods and path templates of one RPC."""
+    return map(_method_and_template, _rules(method))
+
+
+def _rules(method: descriptor_pb2.MethodDescriptorProto) -> tuple[http_pb2.HttpRule, ...]:
     if not method.options.HasExtension(annotations_pb2.http):
-        return
+        return ()
     rule = method.options.Extensions[annotations_pb2.http]
-    for binding in (rule, *rule.additional_bindings):
-        yield _method_and_template(binding)
+    return (rule, *rule.additional_bindings)
 
 
 def _is_read(method: descriptor_pb2.MethodDescriptorProto) -> bool:

@@ -4,6 +4,7 @@
 
 import contextlib
 import importlib.util
+import json
 import socket
 import subprocess
 import threading
@@ -219,6 +220,19 @@ def request(target: str, *headers: str, method: str = "GET", body: bytes = b"") 
     return "\r\n".join(lines).encode("latin-1") + b"\r\n\r\n" + body
 
 
+def own_error(answer: bytes) -> tuple[int | None, str, str | None]:
+    """Code, text and reason of an error that the gateway made itself; outside of `/v1` it is a text alone."""
+    error = json.loads(answer[answer.index(b"{") :])
+    if error.keys() == {"detail"}:
+        return None, error["detail"], None
+    assert error.keys() == {"code", "message", "details"}
+    info, call = error["details"][0], error["details"][-1]
+    assert call["@type"] == "type.googleapis.com/google.rpc.RequestInfo"
+    assert len(call.get("request_id", "")) in {0, 36}
+    assert (info["@type"], info["domain"]) == ("type.googleapis.com/google.rpc.ErrorInfo", "modelregistry.v1")
+    return error["code"], error["message"], info["reason"]
+
+
 def megabytes(count: int) -> Iterator[bytes]:
     for _ in range(count):
         yield bytes(MIB)
@@ -242,13 +256,17 @@ def test_a_call_becomes_json_in_the_names_of_the_api(gateway: Gateway) -> None:
 
 
 @pytest.mark.parametrize(
-    "path", ["/", "/nope", "/v1", "/v1/models/a/b/c", "//v1/models", "/v1/models/../../etc/passwd"]
+    ("path", "error"),
+    [
+        *((path, (None, "Not Found", None)) for path in ("/", "/nope", "//v1/models", "/v1/models/../../etc/passwd")),
+        *((path, (5, "Not Found", "PATH_NOT_FOUND")) for path in ("/v1", "/v1?a=b", "/v1/models/a/b/c", "/x/../v1/y")),
+    ],
 )
-def test_an_unknown_path_is_404(gateway: Gateway, path: str) -> None:
+def test_an_unknown_path_is_404(gateway: Gateway, path: str, error: tuple[object, ...]) -> None:
     answer = gateway.raw(request(path))
     assert answer.startswith(b"HTTP/1.1 404 ")
     assert b"content-type: application/json\r\n" in answer
-    assert answer.rstrip().endswith(b'{"detail":"Not Found"}')
+    assert own_error(answer) == error
 
 
 @pytest.mark.parametrize(
@@ -270,7 +288,9 @@ def test_another_method_is_405_and_tells_which_are_allowed(
     assert answer.status_code == 405
     assert answer.headers["allow"] == allow
     assert answer.headers["content-type"] == "application/json"
-    assert method == "HEAD" or answer.json() == {"detail": "Method Not Allowed"}
+    is_v1 = path.startswith("/v1/")
+    error = (12, "Method Not Allowed", "METHOD_NOT_ALLOWED") if is_v1 else (None, "Method Not Allowed", None)
+    assert method == "HEAD" or own_error(answer.content) == error
 
 
 @pytest.mark.parametrize("path", ["/health", "/v1/models", "/v1/models/abc", "/v1/uploads/abc:complete"])
@@ -290,7 +310,7 @@ def test_a_space_in_the_query_is_a_plus_or_percent_20(gateway: Gateway) -> None:
 def test_an_unknown_query_key_is_refused_by_name(gateway: Gateway) -> None:
     answer = gateway.get("/v1/models?bogus=1")
     assert answer.status_code == 400
-    assert "bogus" in answer.json()["detail"]
+    assert "bogus" in answer.json()["message"]
 
 
 def test_an_id_in_the_body_must_be_the_one_in_the_path(gateway: Gateway) -> None:
@@ -313,6 +333,28 @@ def test_a_request_id_is_kept_or_made(gateway: Gateway) -> None:
         made = client.get("/v1/models/abc").headers["x-request-id"]
         assert made == gateway.models.metadata["x-request-id"]
         assert len(made) == 36
+
+
+@pytest.mark.parametrize(
+    ("method", "target", "size", "status", "error"),
+    [
+        ("GET", "/v1/models?bogus=1", 0, 400, (3, "bogus", "INVALID_ARGUMENT")),
+        ("GET", "/v1/models?page_size=x", 0, 400, (3, "page_size", "INVALID_ARGUMENT")),
+        ("GET", "/v1/models/a?id=b", 0, 400, (3, "The path names it", "INVALID_ARGUMENT")),
+        ("GET", "/v1/models/%ff", 0, 400, (3, "not UTF-8", "INVALID_ARGUMENT")),
+        ("PATCH", "/v1/models/a", 2, 400, (3, "not JSON", "INVALID_ARGUMENT")),
+        ("PATCH", "/v1/models/a", 17 * MIB, 413, (8, "Content Too Large", "BODY_TOO_LARGE")),
+        ("POST", "/health", 17 * MIB, 405, (None, "Method Not Allowed", None)),
+    ],
+)
+def test_an_error_that_the_gateway_finds_has_the_shape_of_the_api(
+    gateway: Gateway, method: str, target: str, size: int, status: int, error: tuple[int, str, str]
+) -> None:
+    with gateway.client() as client:
+        answer = client.request(method, target, content=b"x" * size)
+    assert (answer.status_code, answer.headers["content-type"]) == (status, "application/json")
+    code, text, reason = own_error(answer.content)
+    assert ((code, reason), error[1] in text) == ((error[0], error[2]), True)
 
 
 def test_headers_of_the_gateway_are_believed_from_nobody(gateway: Gateway) -> None:
@@ -355,10 +397,13 @@ def test_an_error_becomes_a_status_with_its_details(gateway: Gateway, http2: boo
     ],
 )
 def test_without_a_server_it_is_503_and_names_no_host(lonely: Gateway, method: str, path: str, size: int) -> None:
-    answer = lonely.raw(request(path, method=method, body=b'{"name": "%s"}' % (b"x" * size)))
+    body = b'{"name": "%s"}' % (b"x" * size) if size else b""
+    answer = lonely.raw(request(path, method=method, body=body))
     assert answer.startswith(b"HTTP/1.1 503 ")
     assert b"content-type: application/json\r\n" in answer
-    assert answer.rstrip().endswith(b'\r\n\r\n{"detail":"Service Unavailable"}')
+    is_v1 = path.startswith("/v1/")
+    error = (14, "Service Unavailable", "SERVER_UNAVAILABLE") if is_v1 else (None, "Service Unavailable", None)
+    assert own_error(answer) == error
 
 
 def test_without_a_server_grpc_clients_get_unavailable(lonely: Gateway) -> None:
@@ -426,8 +471,7 @@ def test_hostile_input_is_never_a_server_error(gateway: Gateway, name: str) -> N
         return
     assert answer.startswith(b"HTTP/1.1 4")
     assert b"content-type: application/json\r\n" in answer
-    assert b'{"detail":"' in answer
-    assert b'{"detail":""}' not in answer
+    assert own_error(answer)[1]
 
 
 @pytest.mark.parametrize(

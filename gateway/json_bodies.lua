@@ -1,0 +1,416 @@
+-- What the transcoder lets pass in a JSON request under /v1: fields that the
+-- message doesn't have, null where no null can be kept, the same key twice,
+-- numbers that a double rounds, text that is almost JSON (RFC 8259), and bodies
+-- and query parameters where the method takes none. Each is answered with 400 and its place.
+--
+-- Before this file stands the table body_messages: by the name of a message its
+-- fields, by either spelling of their names (lowerCamelCase and as in the proto).
+-- A field has a name, a type and perhaps a shape ("list" or "map"). A type is
+-- "string", "number" (a double), "integer", "boolean", "value", "struct" or
+-- "list" (JSON of any kind, an object of it, a list of it), or a message's name.
+-- The route's filter context has the HTTP methods of a path: for those with a
+-- body its message, and the field of the request that it is ("*" for all).
+
+local byte, find, sub = string.byte, string.find, string.sub
+
+local MAX_DEPTH = 64  -- more than the service takes, 30 in a value
+local MAX_SHOWN = 120
+
+local WANTED = {
+  string = "a string", number = "a number", integer = "an integer", boolean = "true or false",
+  value = "a JSON value", struct = "an object", list = "a list",
+}
+
+-- ---- Faults
+
+local function path_text(path)
+  local text = ""
+  for _, part in ipairs(path) do
+    if type(part) == "number" then
+      text = text .. "[" .. part .. "]"
+    else
+      text = text == "" and part or text .. "." .. part
+    end
+  end
+  return text
+end
+
+-- Cut so that an error stays small, and never inside a character.
+local function shown(text)
+  if #text <= MAX_SHOWN then
+    return text
+  end
+  local last = MAX_SHOWN
+  while last > 0 and byte(text, last + 1) >= 0x80 and byte(text, last + 1) < 0xC0 do
+    last = last - 1
+  end
+  return sub(text, 1, last) .. "…"
+end
+
+-- All that is UTF-8 beyond ASCII (RFC 3629).
+local SEQUENCES = {
+  "[\194-\223][\128-\191]", "\224[\160-\191][\128-\191]", "[\225-\236\238\239][\128-\191][\128-\191]",
+  "\237[\128-\159][\128-\191]", "\240[\144-\191][\128-\191][\128-\191]",
+  "[\241-\243][\128-\191][\128-\191][\128-\191]", "\244[\128-\143][\128-\191][\128-\191]",
+}
+
+-- The text, or where it isn't UTF-8 what of it is ASCII.
+local function printable(text)
+  local rest = text
+  for _, sequence in ipairs(SEQUENCES) do
+    rest = string.gsub(rest, sequence, ".")
+  end
+  return find(rest, "[\128-\255]") and string.gsub(text, "[\128-\255]", "?") or text
+end
+
+local ESCAPED = {['"'] = '\\"', ["\\"] = "\\\\"}
+
+local function quoted(text)
+  return '"' .. string.gsub(printable(text), '[%z\1-\31"\\\127]', function(character)
+    return ESCAPED[character] or string.format("\\u%04x", byte(character))
+  end) .. '"'
+end
+
+-- The answer, a google.rpc.Status as the service makes it.
+local function status_json(field, description, request_id)
+  local types = "type.googleapis.com/google.rpc."
+  return '{"code":3,"message":' .. quoted(field .. ": " .. description)
+    .. ',"details":[{"@type":"' .. types .. 'ErrorInfo","reason":"INVALID_ARGUMENT","domain":"modelregistry.v1",'
+    .. '"metadata":{"field":' .. quoted(field) .. '}},{"@type":"' .. types .. 'BadRequest","field_violations":[{"field":'
+    .. quoted(field) .. ',"description":' .. quoted(description) .. '}]},{"@type":"' .. types
+    .. 'RequestInfo","request_id":' .. quoted(request_id) .. "}]}\n"
+end
+
+local function refuse(handle, field, description)
+  handle:respond({[":status"] = "400", ["content-type"] = "application/json"},
+    status_json(field, description, handle:headers():get("x-request-id") or ""))
+end
+
+-- ---- The walk
+
+-- Checks one text; raises {field, description}.
+local function check(text, message_name)
+  local path = {}
+  local walk
+
+  local function fault(description)
+    local field = path_text(path)
+    error({field = field == "" and "body" or shown(field), description = description}, 0)
+  end
+
+  local function no_json(at)
+    if at > #text then
+      fault("the JSON ends too early.")
+    end
+    fault("is not JSON (RFC 8259) at byte " .. at .. ".")
+  end
+
+  local function skip(at)
+    if (byte(text, at) or 0) > 32 then
+      return at
+    end
+    local _, last = find(text, "^[ \t\r\n]*", at)
+    return last + 1
+  end
+
+  -- Returns where a string ends that begins at a quotation mark, and whether it has escapes.
+  local function string_end(at)
+    local escaped = false
+    local position = at + 1
+    while true do
+      local special = find(text, '[%z\1-\31"\\]', position)
+      if special == nil then
+        no_json(#text + 1)
+      end
+      local character = byte(text, special)
+      if character == 34 then
+        return special, escaped
+      end
+      if character ~= 92 then
+        no_json(special)
+      end
+      escaped = true
+      if find(text, '^["\\/bfnrt]', special + 1) then
+        position = special + 2
+      elseif find(text, "^u%x%x%x%x", special + 1) then
+        position = special + 6
+      else
+        no_json(special)
+      end
+    end
+  end
+
+  local CONTROLS = {b = "\b", f = "\f", n = "\n", r = "\r", t = "\t"}
+
+  local function utf8(code)
+    if code < 0x80 then
+      return string.char(code)
+    end
+    local tail = string.char(0x80 + code % 0x40)
+    code = math.floor(code / 0x40)
+    if code < 0x20 then
+      return string.char(0xC0 + code) .. tail
+    end
+    tail = string.char(0x80 + code % 0x40) .. tail
+    code = math.floor(code / 0x40)
+    if code < 0x10 then
+      return string.char(0xE0 + code) .. tail
+    end
+    return string.char(0xF0 + math.floor(code / 0x40), 0x80 + code % 0x40) .. tail
+  end
+
+  -- The text of a string; half a surrogate pair is refused by the transcoder.
+  local function unescaped(raw)
+    raw = string.gsub(raw, "\\u([dD][89abAB]%x%x)\\u([dD][c-fC-F]%x%x)", function(high, low)
+      return utf8(0x10000 + (tonumber(high, 16) - 0xD800) * 0x400 + tonumber(low, 16) - 0xDC00)
+    end)
+    -- One pass, as what an escape leaves may look like the beginning of another.
+    return (string.gsub(raw, "\\(.)(%x?%x?%x?%x?)", function(letter, digits)
+      if letter == "u" then
+        return utf8(tonumber(digits, 16))
+      end
+      return (CONTROLS[letter] or letter) .. digits
+    end))
+  end
+
+  local function check_number(kind, whole, fraction, exponent, literal)
+    local number = tonumber(literal)
+    if number == math.huge or number == -math.huge or (number == 0 and find(whole .. fraction, "[1-9]")) then
+      fault(shown(literal) .. " is beyond the range of a double.")
+    end
+    if fraction == "" and exponent == "" and #whole > 15 and string.format("%.0f", number) ~= literal then
+      fault(shown(literal) .. " cannot be kept exactly, as a whole number beyond 2^53"
+        .. (kind == "value" and "; write it as a string." or "."))
+    end
+  end
+
+  local NUMBER = "^%-?(%d+)(%.?%d*)([eE]?[%+%-]?%d*)"
+
+  local function is_number(whole, fraction, exponent)
+    return (whole == "0" or byte(whole) ~= 48)
+      and (fraction == "" or #fraction > 1)
+      and (exponent == "" or find(exponent, "^[eE][%+%-]?%d+$") ~= nil)
+  end
+
+  local function nearest(fields, key)
+    local plain = string.lower((string.gsub(key, "[_%-]", "")))
+    local best
+    for _, field in pairs(fields) do
+      local name = (string.gsub(field.name, "_", ""))
+      local is_near = #plain > 3 and (sub(name, 1, #plain) == plain or sub(plain, 1, #name) == name)
+      if (name == plain or is_near) and (best == nil or field.name < best) then
+        best = field.name
+      end
+    end
+    return best
+  end
+
+  -- Walks an object: of a message by its fields, else with values that are all of one type.
+  local function walk_object(at, fields, inner, depth)
+    local seen = {}
+    local depth_of_path = #path + 1
+    at = skip(at + 1)
+    if byte(text, at) == 125 then
+      return at + 1
+    end
+    while true do
+      if byte(text, at) ~= 34 then
+        no_json(at)
+      end
+      local last, escaped = string_end(at)
+      local key = sub(text, at + 1, last - 1)
+      if escaped then
+        key = unescaped(key)
+      end
+      path[depth_of_path] = shown(key)
+      local field = inner
+      local name = key
+      if fields ~= nil then
+        field = fields[key]
+        if field == nil then
+          local near = nearest(fields, key)
+          fault("is not a field here" .. (near and " (did you mean " .. near .. "?)" or "") .. ".")
+        end
+        name = field.name
+      end
+      if seen[name] then
+        fault(name == key and "is given twice." or "is given twice, also as " .. seen[name] .. ".")
+      end
+      seen[name] = key
+      at = skip(last + 1)
+      if byte(text, at) ~= 58 then
+        no_json(at)
+      end
+      at = skip(walk(skip(at + 1), field, field.shape, depth + 1))
+      path[depth_of_path] = nil
+      local separator = byte(text, at)
+      if separator == 125 then
+        return at + 1
+      end
+      if separator ~= 44 then
+        no_json(at)
+      end
+      at = skip(at + 1)
+    end
+  end
+
+  local function walk_list(at, inner, depth)
+    local depth_of_path = #path + 1
+    local index = 0
+    at = skip(at + 1)
+    if byte(text, at) == 93 then
+      return at + 1
+    end
+    while true do
+      path[depth_of_path] = index
+      at = skip(walk(at, inner, nil, depth + 1))
+      path[depth_of_path] = nil
+      index = index + 1
+      local separator = byte(text, at)
+      if separator == 93 then
+        return at + 1
+      end
+      if separator ~= 44 then
+        no_json(at)
+      end
+      at = skip(at + 1)
+    end
+  end
+
+  local ANY = {type = "value"}
+
+  -- Walks a value of a field, and returns the position behind it. The shape is apart, as an element of a list has none.
+  function walk(at, field, shape, depth)
+    if depth > MAX_DEPTH then
+      fault("is nested deeper than " .. MAX_DEPTH .. ".")
+    end
+    local kind = field.type
+    local message = body_messages[kind]
+    local wanted = shape == "list" and "a list" or (shape == "map" or message) and "an object" or WANTED[kind]
+    local first = byte(text, at)
+    if first == 34 then
+      if wanted ~= WANTED[kind] or kind == "boolean" or kind == "struct" or kind == "list" then
+        fault("must be " .. wanted .. ", not a string.")
+      end
+      local last = string_end(at)
+      if kind == "number" then
+        local _, number_end, whole, fraction, exponent = find(text, NUMBER, at + 1)
+        if number_end == last - 1 and is_number(whole, fraction, exponent) then
+          check_number(kind, whole, fraction, exponent, sub(text, at + 1, number_end))
+        end
+      end
+      return last + 1
+    end
+    if first == 123 then
+      if shape == "map" then
+        return walk_object(at, nil, {type = kind}, depth)
+      elseif shape == nil and message ~= nil then
+        return walk_object(at, message, nil, depth)
+      elseif shape == nil and (kind == "value" or kind == "struct") then
+        return walk_object(at, nil, ANY, depth)
+      end
+      fault("must be " .. wanted .. ", not an object.")
+    end
+    if first == 91 then
+      if shape == "list" then
+        return walk_list(at, field, depth)
+      elseif shape == nil and (kind == "value" or kind == "list") then
+        return walk_list(at, ANY, depth)
+      end
+      fault("must be " .. wanted .. ", not a list.")
+    end
+    local _, last, whole, fraction, exponent = find(text, NUMBER, at)
+    if last ~= nil then
+      if not is_number(whole, fraction, exponent) then
+        no_json(at)
+      end
+      if wanted ~= WANTED[kind] or (kind ~= "number" and kind ~= "integer" and kind ~= "value") then
+        fault("must be " .. wanted .. ", not a number.")
+      end
+      if kind ~= "integer" then
+        check_number(kind, whole, fraction, exponent, sub(text, at, last))
+      end
+      return last + 1
+    end
+    local word
+    _, last, word = find(text, "^(%-?%a+)", at)
+    if word == "true" or word == "false" then
+      if wanted ~= WANTED[kind] or (kind ~= "boolean" and kind ~= "value") then
+        fault("must be " .. wanted .. ", not " .. word .. ".")
+      end
+      return last + 1
+    elseif word == "null" then
+      if shape ~= nil or kind ~= "value" then
+        fault("must be " .. wanted .. ", not null; leave it out where there is none.")
+      end
+      return last + 1
+    elseif word == "NaN" or word == "Infinity" or word == "-Infinity" then
+      fault("must be a finite number, not " .. word .. "; leave it out where there is none.")
+    end
+    no_json(at)
+  end
+
+  local at = skip(walk(skip(1), {type = message_name}, nil, 0))
+  if at <= #text then
+    no_json(at)
+  end
+end
+
+-- ---- The filter
+
+local function unescape_query(text)
+  return (string.gsub((string.gsub(text, "%+", " ")), "%%(%x%x)", function(digits)
+    return string.char(tonumber(digits, 16))
+  end))
+end
+
+-- The first parameter of a query that stands for a field of the body; nil without.
+local function parameter_of_body(path, field)
+  local query = string.match(path, "%?(.*)$")
+  for pair in string.gmatch(query or "", "[^&]+") do
+    local key = unescape_query(string.match(pair, "^[^=]*"))
+    if field == "*" or string.match(key, "^[^.]*") == field then
+      return key
+    end
+  end
+  return nil
+end
+
+function envoy_on_request(handle)
+  local headers = handle:headers()
+  local method = handle:filterContext():get(headers:get(":method"))
+  if method == nil then
+    return  -- 405
+  end
+  if method.message ~= nil then
+    local key = parameter_of_body(headers:get(":path"), method.field)
+    if key ~= nil then
+      refuse(handle, shown(key), "belongs in the body, not in the query.")
+      return
+    end
+  end
+  local body = handle:body()
+  if body == nil or body:length() == 0 then
+    return  -- as an empty message
+  end
+  if method.message == nil then
+    refuse(handle, "body", "must be empty; what this method takes belongs in the query.")
+    return
+  end
+  local text = body:getBytes(0, body:length())
+  local valid, problem = pcall(check, text, method.message)
+  if not valid then
+    if type(problem) == "table" then
+      refuse(handle, problem.field, problem.description)
+    else
+      -- Envoy would let the request pass.
+      handle:logErr("a JSON body could not be checked: " .. tostring(problem))
+      handle:respond({[":status"] = "500"}, "Internal Server Error")
+    end
+  end
+  if #text > 1048576 then
+    -- Lua doesn't see how much memory its strings take until it's too late for small machines.
+    text = nil
+    collectgarbage()
+  end
+end

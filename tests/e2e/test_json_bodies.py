@@ -1,0 +1,248 @@
+"""Wrong JSON is refused with its place, under every path of /v1 that takes a body, and changes nothing."""
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import httpx
+import pytest
+from modelregistry.v1 import model_pb2
+
+from registry_service.transport.http_routes import http_routes
+from tests.products import Product
+
+BODIES = http_routes().bodies
+
+
+@pytest.fixture
+def http(product: Product) -> Iterator[httpx.Client]:
+    with httpx.Client(base_url=product.rest_url, timeout=60, trust_env=False) as client:
+        yield client
+
+
+@pytest.fixture(scope="module")
+def model(product: Product) -> model_pb2.Model:
+    return product.client.register(
+        name="judged", version="1", project_name="json bodies", metrics={"loss": 0.5}, tags={"team": "audio"}
+    )
+
+
+def refusal(answer: httpx.Response) -> dict[str, str]:
+    """The one field that an answer finds fault with."""
+    status = answer.json()
+    assert (answer.status_code, answer.headers["content-type"]) == (400, "application/json"), status
+    details = {detail["@type"].rpartition(".")[2]: detail for detail in status["details"]}
+    assert status["code"] == 3
+    assert details["RequestInfo"]["request_id"] == answer.headers["x-request-id"]
+    assert (details["ErrorInfo"]["reason"], details["ErrorInfo"]["domain"]) == ("INVALID_ARGUMENT", "modelregistry.v1")
+    [violation] = details["BadRequest"]["field_violations"]
+    assert details["ErrorInfo"]["metadata"] == {"field": violation["field"]}
+    assert status["message"] == f"{violation['field']}: {violation['description']}"
+    found: dict[str, str] = violation
+    return found
+
+
+WRONG = {
+    "an unknown field": ('{"score": 1, "vresion": "2"}', "vresion", "is not a field here."),
+    "an unknown field inside": ('{"provenance": {"sead": 1}}', "provenance.sead", "is not a field here."),
+    "an unknown field in a list": (
+        '{"provenance": {"datasets": [{"name": "a"}, {"url": "b"}]}}',
+        "provenance.datasets[1].url",
+        "is not a field here.",
+    ),
+    "a name almost right": (
+        '{"provenance": {"hyper_params": {}}}',
+        "provenance.hyper_params",
+        "is not a field here.",
+    ),
+    "a name written otherwise": ('{"projectID": "x"}', "projectID", "is not a field here (did you mean project_id?)."),
+    "a type of Any": ('{"@type": "x"}', "@type", "is not a field here."),
+    "an escaped name": ('{"sc\\u006fres": 1}', "scores", "is not a field here (did you mean score?)."),
+    "null as a metric": (
+        '{"metrics": {"loss": null}}',
+        "metrics.loss",
+        "must be a number, not null; leave it out where there is none.",
+    ),
+    "null as a tag": (
+        '{"tags": {"a b": null}}',
+        "tags.a b",
+        "must be a string, not null; leave it out where there is none.",
+    ),
+    "null in a list": (
+        '{"precision": ["fp16", null]}',
+        "precision[1]",
+        "must be a string, not null; leave it out where there is none.",
+    ),
+    "null as a text": ('{"name": null}', "name", "must be a string, not null; leave it out where there is none."),
+    "null as a list": ('{"labels": null}', "labels", "must be a list, not null; leave it out where there is none."),
+    "null as a message": (
+        '{"provenance": null}',
+        "provenance",
+        "must be an object, not null; leave it out where there is none.",
+    ),
+    "null alone": ("null", "body", "must be an object, not null; leave it out where there is none."),
+    "NaN as Python writes it": (
+        '{"metrics": {"loss": NaN}}',
+        "metrics.loss",
+        "must be a finite number, not NaN; leave it out where there is none.",
+    ),
+    "Infinity": (
+        '{"overview": {"a": [1, -Infinity]}}',
+        "overview.a[1]",
+        "must be a finite number, not -Infinity; leave it out where there is none.",
+    ),
+    "a whole number that a double rounds": (
+        '{"overview": {"a": 9007199254740993}}',
+        "overview.a",
+        "9007199254740993 cannot be kept exactly, as a whole number beyond 2^53; write it as a string.",
+    ),
+    "a negative one": (
+        '{"provenance": {"hyperparameters": {"a": {"b": [-9007199254740993]}}}}',
+        "provenance.hyperparameters.a.b[0]",
+        "-9007199254740993 cannot be kept exactly, as a whole number beyond 2^53; write it as a string.",
+    ),
+    "one of a metric": (
+        '{"metrics": {"tokens": 123456789012345678901}}',
+        "metrics.tokens",
+        "123456789012345678901 cannot be kept exactly, as a whole number beyond 2^53.",
+    ),
+    "one in quotes": (
+        '{"score": "9007199254740993"}',
+        "score",
+        "9007199254740993 cannot be kept exactly, as a whole number beyond 2^53.",
+    ),
+    "a number too large": ('{"score": 1e400}', "score", "1e400 is beyond the range of a double."),
+    "a number too small": ('{"overview": [0.1e-400]}', "overview[0]", "0.1e-400 is beyond the range of a double."),
+    "a number for a text": ('{"version": 1.0}', "version", "must be a string, not a number."),
+    "a text for a list": ('{"precision": "fp16"}', "precision", "must be a list, not a string."),
+    "a text for a boolean": ('{"score": true}', "score", "must be a number, not true."),
+    "a list for a map": ('{"metrics": []}', "metrics", "must be an object, not a list."),
+    "an object for a list": ('{"labels": {}}', "labels", "must be a list, not an object."),
+    "an object for a text": ('{"name": {"a": 1}}', "name", "must be a string, not an object."),
+    "a list alone": ("[]", "body", "must be an object, not a list."),
+    "the same field twice": ('{"score": 1, "score": 2}', "score", "is given twice."),
+    "both spellings of a field": (
+        '{"target_device": "CPU", "targetDevice": "GPU"}',
+        "targetDevice",
+        "is given twice, also as target_device.",
+    ),
+    "the same metric twice": ('{"metrics": {"a": 1, "\\u0061": 2}}', "metrics.a", "is given twice."),
+    "the same key of JSON twice": ('{"overview": {"a": {"b": 1, "b": 2}}}', "overview.a.b", "is given twice."),
+    "single quotes": ("{'score': 1}", "body", "is not JSON (RFC 8259) at byte 2."),
+    "a name without quotes": ("{score: 1}", "body", "is not JSON (RFC 8259) at byte 2."),
+    "a trailing comma": ('{"score": 1,}', "body", "is not JSON (RFC 8259) at byte 13."),
+    "a leading zero": ('{"score": 01}', "score", "is not JSON (RFC 8259) at byte 11."),
+    "a plus": ('{"score": +1}', "score", "is not JSON (RFC 8259) at byte 11."),
+    "an escape that is none": ('{"name": "\\x41"}', "name", "is not JSON (RFC 8259) at byte 11."),
+    "a raw line feed": ('{"name": "a\nb"}', "name", "is not JSON (RFC 8259) at byte 12."),
+    "a comment": ('{"score": 1} // x', "body", "is not JSON (RFC 8259) at byte 14."),
+    "two documents": ('{"score": 1} {"score": 2}', "body", "is not JSON (RFC 8259) at byte 14."),
+    "a byte order mark": ('\ufeff{"score": 1}', "body", "is not JSON (RFC 8259) at byte 1."),
+    "half a document": ('{"name": "a', "name", "the JSON ends too early."),
+    "blanks": ("  ", "body", "the JSON ends too early."),
+    "a form": ("score=1", "body", "is not JSON (RFC 8259) at byte 1."),
+    "too deep": ('{"overview": ' + "[" * 100 + "]" * 100 + "}", "overview" + "[0]" * 63, "is nested deeper than 64."),
+}
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_wrong_json_is_refused_with_its_place_and_changes_nothing(
+    product: Product, http: httpx.Client, model: model_pb2.Model, name: str
+) -> None:
+    body, field, description = WRONG[name]
+    answer = http.patch(f"/v1/models/{model.id}", content=body, headers={"content-type": "application/json"})
+    # A path is cut after 120 bytes.
+    shown = field if len(field) <= 120 else field[:120] + "…"
+    assert refusal(answer) == {"field": shown, "description": description}
+    assert product.client.get(model.id) == model
+
+
+def test_bytes_that_are_no_text_are_refused_in_an_answer_that_is(http: httpx.Client, model: model_pb2.Model) -> None:
+    for body in (b'{"na\xffme": 1}', b'{"\xed\xa0\x80": 1}', b'{"a\\ud800": 1}', b'{"\xc3\xa9\xc3\xa9": 1}'):
+        assert refusal(http.patch(f"/v1/models/{model.id}", content=body))["description"] == "is not a field here."
+    assert http.patch(f"/v1/models/{model.id}", content=b'{"name": "\xff"}').status_code == 400
+
+
+def test_all_that_json_can_say_passes_unchanged(product: Product, http: httpx.Client) -> None:
+    fields: dict[str, Any] = {
+        "name": 'é€😀 "quoted" \\ / \t',
+        "version": "1",
+        "projectName": "json bodies",
+        "score": -1.5e-3,
+        "overview": {"": None, "a": [None, True, False, [], {}, {"fields": {"b": 9007199254740991}}], "é": 1e300},
+        "labels": ["a", {"name": "b", "deep": {"null": None}}],
+        "metrics": {"a.b": 1, "c d": 0.1, "e": -0.0},
+        "tags": {"ownerTeam": "", "owner_team": "x"},
+        "provenance": {"seed": 9223372036854775807, "datasets": [], "hyperparameters": {"lr": 1e-300}},
+    }
+    # As Python escapes it, and with all the white space that there is.
+    body = json.dumps({"spec": {"model": fields}}, indent="\t").replace("\n", " \r\n")
+    created = http.post("/v1/uploads", content=body)
+    assert created.status_code == 200, created.text
+    model = created.json()["upload"]["spec"]["model"]
+    assert model["provenance"].pop("seed") == str(fields["provenance"].pop("seed"))
+    assert (model.pop("project_name"), model["name"]) == (fields.pop("projectName"), fields["name"])
+    for name in set(fields) - {"provenance"}:
+        assert model[name] == fields[name]
+    assert model["provenance"]["hyperparameters"] == {"lr": 1e-300}
+    assert http.delete(f"/v1/uploads/{created.json()['upload']['id']}").status_code == 200
+
+
+def test_a_model_can_be_sent_back_as_it_was_read(http: httpx.Client, model: model_pb2.Model) -> None:
+    read = http.get(f"/v1/models/{model.id}").json()["model"]
+    assert http.patch(f"/v1/models/{model.id}", json=read).json()["model"] == read
+
+
+@pytest.mark.parametrize("path", [path for path, methods in BODIES.methods.items() if any(methods.values())])
+def test_every_body_has_its_fields_alone(http: httpx.Client, path: str) -> None:
+    [(verb, _)] = [(verb, body) for verb, body in BODIES.methods[path].items() if body]
+    answer = http.request(verb, path.replace("[^/]+", "anything").replace("\\", ""), json={"unheard_of": 1})
+    assert refusal(answer) == {"field": "unheard_of", "description": "is not a field here."}
+
+
+def test_a_guard_with_a_wrong_name_guards_nothing_so_the_alias_stays(
+    product: Product, http: httpx.Client, model: model_pb2.Model
+) -> None:
+    other = product.client.register(name="judged", version="2", project_name="json bodies")
+    assert http.post("/v1/aliases/guarded:set", json={"model_id": model.id}).status_code == 200
+    for guard in ({"expected_model": other.id}, {"expected_model_id": None}, {"eTag": "x"}):
+        [field] = guard
+        answer = http.post("/v1/aliases/guarded:set", json={"model_id": other.id} | guard)
+        assert refusal(answer)["field"] == field
+        in_query = http.post(
+            "/v1/aliases/guarded:set", params={"expected_model_id": other.id}, json={"model_id": other.id}
+        )
+        assert refusal(in_query) == {
+            "field": "expected_model_id",
+            "description": "belongs in the body, not in the query.",
+        }
+    lineage = {"lineage.name": "judged", "lineage.project_name": "json bodies"}
+    assert http.get("/v1/aliases/guarded", params=lineage).json()["alias"]["model_id"] == model.id
+
+
+def test_a_checksum_with_a_wrong_name_completes_no_upload(http: httpx.Client) -> None:
+    spec = {"model": {"name": "checksummed", "version": "1", "project_name": "json bodies"}}
+    upload = http.post("/v1/uploads", json={"spec": spec}).json()["upload"]["id"]
+    assert http.put(f"/v1/uploads/{upload}/content", params={"write_offset": 0}, content=b"data").status_code == 200
+    answer = http.post(f"/v1/uploads/{upload}:complete", json={"sha_256": "0" * 64})
+    assert refusal(answer) == {"field": "sha_256", "description": "is not a field here (did you mean sha256?)."}
+    assert http.get(f"/v1/uploads/{upload}").json()["upload"]["state"] == "STATE_ACTIVE"
+    assert http.post(f"/v1/uploads/{upload}:complete").status_code == 200
+
+
+def test_a_method_without_a_body_takes_none(product: Product, http: httpx.Client, model: model_pb2.Model) -> None:
+    for verb, path in (("DELETE", f"/v1/models/{model.id}"), ("GET", "/v1/models"), ("GET", f"/v1/models/{model.id}")):
+        answer = http.request(verb, path, json={"filter": "x"})
+        assert refusal(answer) == {
+            "field": "body",
+            "description": "must be empty; what this method takes belongs in the query.",
+        }
+    assert product.client.get(model.id) == model
+
+
+def test_what_is_in_the_body_cannot_be_in_the_query(
+    product: Product, http: httpx.Client, model: model_pb2.Model
+) -> None:
+    answer = http.patch(f"/v1/models/{model.id}?%6dodel.version=7", json={"score": 1})
+    assert refusal(answer)["field"] == "model.version"
+    assert product.client.get(model.id) == model
