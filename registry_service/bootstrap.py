@@ -315,6 +315,7 @@ def build_server(registry: Registry, settings: Settings, *, reuse_port: bool = F
             max_waiting_calls=settings.max_waiting_calls,
             max_streams=settings.max_streams,
             max_watches=settings.max_watches,
+            max_connections=settings.grpc_max_connections,
             stream_idle_seconds=settings.stream_idle_seconds,
             shutdown_delay_seconds=settings.shutdown_delay_seconds,
             shutdown_grace_seconds=settings.shutdown_grace_seconds,

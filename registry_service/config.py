@@ -411,6 +411,9 @@ class Settings(TelemetrySettings, ListenSettings, ShutdownSettings, DatabaseSett
         32, description="Long calls (uploads, downloads, imports, …) at once; more get RESOURCE_EXHAUSTED."
     )
     max_watches: Positive = Field(32, description="Watches (WatchModels) at once; more get RESOURCE_EXHAUSTED.")
+    grpc_max_connections: Positive = Field(
+        15_000, description="Connections to the gRPC port at once; fewer where the limit of open files is low."
+    )
     watch_heartbeat_seconds: Annotated[float, Field(gt=0, le=60)] = Field(
         30, description="A watch with nothing to tell says so after so long; at most 60."
     )

@@ -100,6 +100,7 @@ def serving(
         "max_waiting_calls": 64,
         "max_streams": 8,
         "max_watches": 8,
+        "max_connections": 1_000,
         "stream_idle_seconds": 60,
         "shutdown_grace_seconds": 5,
         "shutdown_delay_seconds": 0,

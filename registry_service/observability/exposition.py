@@ -3,7 +3,11 @@
 import ipaddress
 import socket
 import threading
+import time
+from collections import OrderedDict
 from collections.abc import Callable, Iterable
+from contextlib import suppress
+from io import BytesIO
 from socketserver import ThreadingMixIn
 from types import TracebackType
 from typing import Any, Self
@@ -12,6 +16,9 @@ from wsgiref.simple_server import WSGIRequestHandler, WSGIServer
 from prometheus_client import CollectorRegistry, make_wsgi_app
 
 _MAX_CONNECTIONS = 16
+_MAX_HEAD_BYTES = 8 * 1024
+_SECONDS = 10.0
+"""How long a client may take for its request, and again for its answer."""
 
 
 class MetricsPortTakenError(OSError):
@@ -64,10 +71,14 @@ class _Server(ThreadingMixIn, WSGIServer):
     daemon_threads = True
     # Slow scrapers are not waited for at the end.
     block_on_close = False
+    # With the usual five, a scraper waits for a second while others connect.
+    request_queue_size = 128
 
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
-        self._places = threading.BoundedSemaphore(_MAX_CONNECTIONS)
+        # Since when each is served, the oldest first.
+        self._since: OrderedDict[socket.socket, float] = OrderedDict()
+        self._lock = threading.Lock()
 
     def server_bind(self) -> None:
         """Without the look-up of our own name that the base class makes."""
@@ -79,18 +90,28 @@ class _Server(ThreadingMixIn, WSGIServer):
         self.setup_environ()
 
     def process_request(self, request: Any, client_address: Any) -> None:
-        """Serves it in a thread of its own, or hangs up where there are too many."""
-        if self._places.acquire(blocking=False):
-            super().process_request(request, client_address)
-        else:
-            self.shutdown_request(request)
+        """Serves it in a thread of its own; where there are too many, the oldest connection is closed."""
+        with self._lock:
+            self._since[request] = time.monotonic()
+            while len(self._since) > _MAX_CONNECTIONS:
+                _hang_up(self._since.popitem(last=False)[0])
+        super().process_request(request, client_address)
 
     def process_request_thread(self, request: Any, client_address: Any) -> None:
         """Frees its place at the end."""
         try:
             super().process_request_thread(request, client_address)
         finally:
-            self._places.release()
+            with self._lock:
+                self._since.pop(request, None)
+
+    def service_actions(self) -> None:
+        """Closes connections that last for too long; called twice a second."""
+        oldest = time.monotonic() - 2 * _SECONDS
+        with self._lock:
+            for request in [request for request, since in self._since.items() if since < oldest]:
+                del self._since[request]
+                _hang_up(request)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """A scraper that breaks off is no news."""
@@ -100,9 +121,20 @@ class _Server6(_Server):
     address_family = socket.AF_INET6
 
 
+def _hang_up(connection: socket.socket) -> None:
+    """Ends a connection under the thread that serves it, which then closes it."""
+    with suppress(OSError):
+        connection.shutdown(socket.SHUT_RDWR)
+
+
 class _Handler(WSGIRequestHandler):
-    timeout = 10
+    timeout = _SECONDS
     """Seconds that a client may take for each piece of its request, and for taking the answer."""
+
+    def setup(self) -> None:
+        """Reads the request's head, of bounded size; a body is none of a scraper's."""
+        super().setup()
+        self.rfile = BytesIO(_head(self.connection))
 
     def log_message(self, *args: Any) -> None:
         """Scrapes are no news."""
@@ -116,3 +148,15 @@ def _only_metrics(application: Callable[..., Iterable[bytes]]) -> Callable[..., 
         return application(environ, start_response)
 
     return answer
+
+
+def _head(connection: socket.socket) -> bytes:
+    """Returns a request up to its blank line; nothing where that does not come within the bounds."""
+    head = b""
+    deadline = time.monotonic() + _SECONDS
+    while b"\r\n\r\n" not in head:
+        piece = connection.recv(_MAX_HEAD_BYTES)
+        head += piece
+        if not piece or len(head) > _MAX_HEAD_BYTES or time.monotonic() > deadline:
+            return b""
+    return head

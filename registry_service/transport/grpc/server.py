@@ -42,6 +42,7 @@ from registry_service.transport.grpc.artifact_servicer import ArtifactServicer
 from registry_service.transport.grpc.audit_servicer import AuditServicer
 from registry_service.transport.grpc.calls import CallInterceptor, CallObserver, Drain, ShortCalls, StreamLimit
 from registry_service.transport.grpc.client_watch import MAX_MESSAGES_EXPECTED, ClientWatch
+from registry_service.transport.grpc.connections import ConnectionGuard, connection_limit
 from registry_service.transport.grpc.credentials import server_credentials
 from registry_service.transport.grpc.documented_rest_servicer import DocumentedRestServicer, refused
 from registry_service.transport.grpc.health import MAX_HEALTH_WATCHES, HealthMonitor
@@ -56,6 +57,8 @@ logger = logging.getLogger(__name__)
 _MAX_MESSAGE_BYTES = 16 * 1024 * 1024
 # A request's address, with its filter, reaches us as a header.
 _MAX_METADATA_BYTES = 64 * 1024
+_IDLE_CONNECTION_MS = 300_000
+_HANDSHAKE_MS = 10_000
 _SERVICES = tuple(
     service.full_name
     for module in (
@@ -90,6 +93,7 @@ class ServerOptions:
     max_waiting_calls: int
     max_streams: int
     max_watches: int
+    max_connections: int
     stream_idle_seconds: float
     shutdown_delay_seconds: float
     shutdown_grace_seconds: float
@@ -135,6 +139,8 @@ class RegistryServer:
         self._sweeper = threading.Thread(target=self._sweep, name="sweeper", daemon=True)
         self._client_watch = ClientWatch(idle_seconds=options.stream_idle_seconds)
         self._short_calls = ShortCalls(most=options.max_unary_calls, most_waiting=options.max_waiting_calls)
+        connections = connection_limit(options.max_connections)
+        self._connection_guard = ConnectionGuard(limit=connections)
         threads = (
             options.max_unary_calls
             + options.max_waiting_calls
@@ -168,6 +174,11 @@ class RegistryServer:
                 # Its guesses at the bandwidth buffer 7 to 22 MiB of every stalled upload.
                 ("grpc.http2.bdp_probe", 0),
                 ("grpc.http2.lookahead_bytes", 2 * 1024 * 1024),
+                ("grpc.max_allowed_incoming_connections", connections),
+                # Clients connect again by themselves.
+                ("grpc.max_connection_idle_ms", _IDLE_CONNECTION_MS),
+                ("grpc.server_handshake_timeout_ms", _HANDSHAKE_MS),
+                ("grpc.http2.settings_timeout", _HANDSHAKE_MS),
                 # A peer that vanished is noticed without its help.
                 ("grpc.keepalive_time_ms", 30_000),
                 ("grpc.keepalive_timeout_ms", 10_000),
@@ -204,6 +215,7 @@ class RegistryServer:
             self.port = self._listen()
         except RuntimeError as error:
             raise PortTakenError(f"cannot listen on {self._options.address}: is it taken?") from error
+        self._connection_guard.start(self.port)
         self._health.start()
         self._server.start()
         self._sweeper.start()
@@ -235,6 +247,7 @@ class RegistryServer:
         self._streams.stop()
         self._watches.stop()
         self._client_watch.stop()
+        self._connection_guard.stop()
         if self._sweeper.is_alive():
             self._sweeper.join()
         self._pool.shutdown()
