@@ -1,0 +1,110 @@
+"""Every caller, every operation on a model, over HTTP: what roles and projects allow, and nothing else."""
+
+import itertools
+import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import httpx
+import pytest
+
+from registry_service.domain.access import Grant, Permission, Role
+from registry_service.domain.caller import acting_as_registry
+from registry_service.running import tokens_of
+from tests.e2e.test_access import Guarded, form
+from tests.folders import passable_folder
+from tests.products import running_up
+
+PERMISSIONS = {
+    Role.READER: {Permission.READ},
+    Role.WRITER: {Permission.READ, Permission.WRITE},
+    Role.PROMOTER: {Permission.READ, Permission.PROMOTE},
+    Role.ADMIN: set(Permission),
+}
+READ, WRITE, PROMOTE, ADMINISTER = Permission.READ, Permission.WRITE, Permission.PROMOTE, Permission.ADMINISTER
+# Method, path and body, and what the operation takes.
+OPERATIONS = {
+    ("GET", "/models/{id}", ""): READ,
+    ("GET", "/models/{id}/files", ""): READ,
+    ("HEAD", "/models/{id}/files", ""): READ,
+    ("PUT", "/models/{id}", "score=0.5"): WRITE,
+    ("DELETE", "/models/{id}", ""): ADMINISTER,
+    ("GET", "/v1/models/{id}", ""): READ,
+    ("PATCH", "/v1/models/{id}?update_mask=score", '{"score": 0.5}'): WRITE,
+    ("DELETE", "/v1/models/{id}", ""): ADMINISTER,
+    ("GET", "/v1/models/{id}/artifact", ""): READ,
+    ("HEAD", "/v1/models/{id}/artifact", ""): READ,
+    ("POST", "/v1/models/{id}/artifact:verify", ""): READ,
+    ("GET", "/v1/models/{id}/files", ""): READ,
+    ("GET", "/v1/models/{id}/ancestors", ""): READ,
+    ("GET", "/v1/models/{id}/descendants", ""): READ,
+    ("GET", "/v1/models/{id}/manifest", ""): READ,
+    ("GET", "/v1/models:compare?ids={id}&ids={id2}", ""): READ,
+    ("POST", "/v1/aliases/production:set", '{"model_id": "{id}"}'): PROMOTE,
+}
+PROJECTS = [None, "own", "other"]
+CALLERS = list(itertools.product(Role, PROJECTS))
+
+
+@dataclass
+class Matrix:
+    guarded: Guarded
+    admin: str
+    secrets: dict[tuple[Role, str | None], str]
+
+    def register(self) -> str:
+        version = str(uuid.uuid4())
+        answer = self.guarded.request("POST", "/models", self.admin, **form(version, project_id="own"))
+        assert answer.status_code == 201, answer.text
+        return answer.text
+
+    def call(self, operation: tuple[str, str, str], secret: str, model_id: str, other_id: str) -> httpx.Response:
+        method, path, body = (text.replace("{id}", model_id).replace("{id2}", other_id) for text in operation)
+        kind = "application/json" if body.startswith("{") else "application/x-www-form-urlencoded"
+        headers = {"authorization": f"Bearer {secret}"} if secret else {}
+        if body:
+            headers["content-type"] = kind
+        return httpx.request(
+            method, f"{self.guarded.product.rest_url}{path}", headers=headers, content=body, timeout=60, trust_env=False
+        )
+
+
+@pytest.fixture(scope="module")
+def matrix() -> Iterator[Matrix]:
+    with passable_folder() as folder, running_up(folder, auth_mode="token") as product:
+        guarded = Guarded(product, folder / "data")
+        with acting_as_registry(), tokens_of(guarded.data_dir) as tokens:
+            secrets = {
+                (role, project): tokens.create(Grant(role, project), name=f"{role.value}-{project}")[1]
+                for role, project in CALLERS
+            }
+        yield Matrix(guarded, secrets[Role.ADMIN, None], secrets)
+
+
+@pytest.mark.parametrize("operation", OPERATIONS, ids=lambda operation: f"{operation[0]} {operation[1]}")
+def test_an_operation_is_for_those_whom_role_and_project_allow_it(
+    matrix: Matrix, operation: tuple[str, str, str]
+) -> None:
+    missing = "no-such-model-in-any-project-000000"
+    second = matrix.register()
+    model_id = matrix.register()
+    for secret, challenge in (("", 401), ("mrt_nonsense", 401)):
+        assert matrix.call(operation, secret, model_id, second).status_code == challenge
+    for (role, project), secret in matrix.secrets.items():
+        answer = matrix.call(operation, secret, model_id, second)
+        who = f"{role.value} in {project or 'all projects'}: {answer.status_code} {answer.text}"
+        if OPERATIONS[operation] not in PERMISSIONS[role]:
+            assert answer.status_code == 403, who
+        elif project == "other":
+            # Word for word as of a model that is nowhere.
+            nowhere = matrix.call(operation, secret, missing, second)
+            assert answer.status_code == nowhere.status_code == 404, who
+            assert without_request_id(answer).replace(model_id, missing) == without_request_id(nowhere), who
+        else:
+            assert answer.is_success, who
+            if operation[0] == "DELETE":
+                model_id = matrix.register()
+
+
+def without_request_id(answer: httpx.Response) -> str:
+    return answer.text.replace(answer.headers["x-request-id"], "")
