@@ -42,6 +42,7 @@ from registry_service.services.archives import ArchiveMember
 from registry_service.services.lineage import LineageVersion, Manifest
 from registry_service.services.projects import ImportProgress, ImportState
 from registry_service.transport.grpc.errors import status_code
+from registry_service.transport.grpc.update_mask import fields_and_entries
 
 _OPTIONAL_TEXTS = (
     "project_id",
@@ -60,7 +61,6 @@ _CHANGES = {
     FileChange.ADDED: comparison_pb2.FileVersion.CHANGE_ADDED,
     FileChange.REMOVED: comparison_pb2.FileVersion.CHANGE_REMOVED,
 }
-_MAPS = ("metrics", "tags")
 _NO_PROVENANCE = Provenance()
 _STATES = {
     UploadState.ACTIVE: upload_pb2.Upload.STATE_ACTIVE,
@@ -141,35 +141,30 @@ def spec_of(message: model_service_pb2.ModelSpec) -> ModelSpec:
 
 
 def changes_of(
-    request: model_service_pb2.UpdateModelRequest,
+    message: model_pb2.Model, mask: Sequence[str]
 ) -> tuple[dict[str, object], dict[tuple[str, str], object]]:
     """Returns an update's new values of whole fields, and of entries of maps by (field, key).
+
+    Without a mask, the fields are those that the message sets.
 
     Raises:
         InvalidArgumentError: The mask names what is no field, or what cannot be changed.
     """
-    message = request.model
     fields = fields_of(message)
-    paths = list(request.update_mask.paths)
-    if not paths:
+    if not mask:
         present = {descriptor.name for descriptor, _ in message.ListFields()}
-        paths = [name for name in MUTABLE_FIELDS if name in present]
-    if "*" in paths:
-        if len(paths) > 1:
+        mask = [name for name in MUTABLE_FIELDS if name in present]
+    if "*" in mask:
+        if len(mask) > 1:
             raise InvalidArgumentError.of("update_mask", "has * and other paths.")
-        paths = list(MUTABLE_FIELDS)
+        mask = MUTABLE_FIELDS
     changes: dict[str, object] = {}
     entries: dict[tuple[str, str], object] = {}
-    for path in paths:
-        name, dot, key = path.partition(".")
-        if path in MUTABLE_FIELDS:
-            changes[path] = getattr(fields, path)
-        elif dot and key and name in _MAPS:
-            entries[name, key] = getattr(fields, name).get(key)
-        elif name in model_pb2.Model.DESCRIPTOR.fields_by_name:
-            raise InvalidArgumentError.of("update_mask", f"{path[:100]!r} cannot be changed.")
+    for name, key in fields_and_entries(mask):
+        if key is None:
+            changes[name] = getattr(fields, name)
         else:
-            raise InvalidArgumentError.of("update_mask", f"{path[:100]!r} is not a field of Model.")
+            entries[name, key] = getattr(fields, name).get(key)
     return changes, entries
 
 

@@ -23,6 +23,7 @@ from registry_service.transport.grpc.convert import (
     spec_of,
     version_message,
 )
+from registry_service.transport.grpc.update_mask import mask_of
 
 # Clients take messages of 4 MiB: one event too large would end their watch again and again.
 _MAX_EVENT_BYTES = 3 * 1024 * 1024
@@ -57,7 +58,7 @@ class ModelServicer(model_service_pb2_grpc.ModelServiceServicer):
         return pb.ListModelsResponse(models=map(model_message, models), next_page_token=next_page_token)
 
     def UpdateModel(self, request: pb.UpdateModelRequest, context: grpc.ServicerContext) -> pb.UpdateModelResponse:
-        changes, entries = changes_of(request)
+        changes, entries = changes_of(request.model, mask_of(request, context))
         model = self._use_cases.update_model(
             checked_model_id(request.model.id, "model.id"), changes, entries=entries, etag=request.model.etag
         )

@@ -1,0 +1,83 @@
+"""The `update_mask` of an update: which paths there are, and what they name (AIP-161).
+
+Over HTTP the mask is read from the address as the client wrote it: Envoy's transcoder takes every segment of a path for
+the name of a field and writes it in snake case, so that `tags.ownerTeam` would name another tag.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from urllib.parse import parse_qsl
+
+import grpc
+from modelregistry.v1 import model_pb2, model_service_pb2
+
+from registry_service.domain.errors import InvalidArgumentError
+from registry_service.domain.models import MUTABLE_FIELDS
+
+FIELD = "update_mask"
+_MAPS = ("metrics", "tags")
+_FIELDS = model_pb2.Model.DESCRIPTOR.fields_by_name
+_JSON_NAMES = {field.json_name: name for name, field in _FIELDS.items()}
+
+
+def mask_of(request: model_service_pb2.UpdateModelRequest, context: grpc.ServicerContext) -> Sequence[str]:
+    """Returns the paths that a call gives; none where it gives no mask.
+
+    Raises:
+        InvalidArgumentError: The mask of an HTTP call is empty.
+    """
+    for key, value in context.invocation_metadata():
+        if key == "x-envoy-original-path" and isinstance(value, str):
+            return _mask_of_query(value.partition("?")[2])
+    return request.update_mask.paths
+
+
+def fields_and_entries(paths: Iterable[str]) -> Iterator[tuple[str, str | None]]:
+    """Yields what each path names: a field that can change, or a field and a key in it.
+
+    A key is the rest of the path as it is, dots included, or stands between backticks, in which two stand for one.
+
+    Raises:
+        InvalidArgumentError: A path names what is no field, or what cannot be changed.
+    """
+    for path in paths:
+        name, dot, key = path.partition(".")
+        if path in MUTABLE_FIELDS:
+            yield path, None
+        elif dot and key and name in _MAPS:
+            yield name, key[1:-1].replace("``", "`") if len(key) > 1 and key[0] == key[-1] == "`" else key
+        elif name in _FIELDS:
+            raise InvalidArgumentError.of(FIELD, f"{path[:100]!r} cannot be changed.")
+        else:
+            raise InvalidArgumentError.of(FIELD, f"{path[:100]!r} is not a field of Model.")
+
+
+def _mask_of_query(query: str) -> Sequence[str]:
+    paths: list[str] = []
+    is_given = False
+    for key, value in parse_qsl(query, keep_blank_values=True):
+        name, _, inner = key.partition(".")
+        if name not in {FIELD, "updateMask"}:
+            continue
+        is_given = True
+        paths += [value] if inner else _split(value)
+    if is_given and not any(paths):
+        raise InvalidArgumentError.of(FIELD, "names no field; leave it out to change every field that the model sets.")
+    return [_with_proto_name(path) for path in paths]
+
+
+def _split(mask: str) -> Iterator[str]:
+    """Splits a mask at its commas, but for those between backticks."""
+    start, is_quoted = 0, False
+    for position, character in enumerate(mask):
+        if character == "`":
+            is_quoted = not is_quoted
+        elif character == "," and not is_quoted:
+            yield mask[start:position]
+            start = position + 1
+    yield mask[start:]
+
+
+def _with_proto_name(path: str) -> str:
+    """Returns a path with its field's name as in the proto; JSON may write it in camel case."""
+    name, dot, key = path.partition(".")
+    return _JSON_NAMES.get(name, name) + dot + key
