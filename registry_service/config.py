@@ -234,7 +234,9 @@ class DatabaseSettings(LogSettings):
         None, description="File of its private key, PEM, that nobody else may read."
     )
     psql_pool_size: Positive = Field(
-        16, description="Most connections to Postgres of one server process; one more once somebody watches."
+        16,
+        description="Most connections to Postgres of one server process; one more for health checks, and one once"
+        " somebody watches.",
     )
     startup_timeout_seconds: Seconds = Field(
         60, description="How long to wait at start for Postgres and the artifact store."

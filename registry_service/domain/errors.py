@@ -488,6 +488,15 @@ class DatabaseUnavailableError(UnavailableError):
         super().__init__("The database does not answer; try again later.")
 
 
+class DatabaseBusyError(UnavailableError):
+    """Another change keeps what this one needs for too long."""
+
+    reason = "DATABASE_BUSY"
+
+    def __init__(self) -> None:
+        super().__init__("Another change under way keeps this one waiting for too long; try again in a moment.")
+
+
 class IdentityProviderUnavailableError(UnavailableError):
     """The keys that bearer tokens are checked with cannot be had."""
 

@@ -4,8 +4,9 @@ import ctypes
 import json
 import logging
 import select
+import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,7 +25,12 @@ from sqlalchemy.exc import DBAPIError, DisconnectionError, InterfaceError, Opera
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.pool import ConnectionPoolEntry
 
-from registry_service.domain.errors import AbortedError, DatabaseUnavailableError, QueryTooSlowError
+from registry_service.domain.errors import (
+    AbortedError,
+    DatabaseBusyError,
+    DatabaseUnavailableError,
+    QueryTooSlowError,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -32,14 +38,18 @@ Answer = TypeVar("Answer")
 
 _CONNECT_TIMEOUT = 3
 _POOL_TIMEOUT = 10
+_LOCK_SECONDS = 8.0
+# A replica that is frozen, or cut off, in the middle of a transaction keeps its locks for so long.
+_IDLE_IN_TRANSACTION_SECONDS = 5.0
 _TRUSTED_SECONDS = 1.0
-_PING_SECONDS = 5.0
+_PING_SECONDS = 3.0
 # How much longer than a statement may take is waited for its answer.
 _ANSWER_MARGIN_SECONDS = 5.0
 # Deadlock, serialization failure: the loser may simply try again.
 _RETRYABLE = {"40001", "40P01"}
 # Read-only transaction (a failover is under way), server shutting down or starting.
 _STATEMENT_TIMEOUT = "57014"
+_LOCK_TIMEOUT = "55P03"
 _WELL = frozenset({ExecStatus.TUPLES_OK, ExecStatus.COMMAND_OK})
 _AWAY = {"25006", "57P01", "57P02", "57P03"}
 
@@ -63,11 +73,72 @@ class Tls:
         return {"sslmode": self.mode} | {name: str(file) for name, file in files.items() if file is not None}
 
 
+class Pulse:
+    """Finds out whether Postgres answers at all, so that nothing waits long for one that is frozen or cut off.
+
+    A slow statement and a frozen Postgres look the same to the thread that waits. `check`
+    asks on a connection beside the pool. While that finds only silence, statements that
+    are under way fail at once, and so do new ones, instead of each holding a thread.
+
+    Args:
+        connect: Makes a connection; it gives up within a few seconds.
+    """
+
+    def __init__(self, connect: "Callable[[], _Connection]") -> None:
+        self._connect = connect
+        self._connection: _Connection | None = None
+        self._lock = threading.Lock()
+        self.is_silent = False
+        """Whether Postgres did not answer when it was last asked."""
+
+    def check(self) -> None:
+        """Ask, twice where the first connection may be broken. For one thread at a time; others wait.
+
+        Raises:
+            psycopg.Error: Postgres did not answer, or refused.
+        """
+        with self._lock:
+            try:
+                if self._connection is None or not self._answers():
+                    self._connection = None
+                    self._connection = self._connect()
+                    self._connection.answer_seconds = _PING_SECONDS
+                    self._connection.execute("SELECT")
+            except (psycopg.errors.ConnectionTimeout, _SilenceError):
+                self.is_silent = True
+                raise
+            except psycopg.Error:
+                self.is_silent = False
+                raise
+            self.is_silent = False
+
+    def close(self) -> None:
+        """Close the connection."""
+        with self._lock:
+            if self._connection is not None:
+                self._connection.close()
+                self._connection = None
+
+    def _answers(self) -> bool:
+        try:
+            cast("_Connection", self._connection).execute("SELECT")
+        except psycopg.Error:
+            cast("_Connection", self._connection).close()
+            return False
+        return True
+
+
+class _SilenceError(psycopg.OperationalError):
+    """Postgres has not answered in time."""
+
+
 class _Connection(psycopg.Connection[Any]):
     """Does not wait for ever: a host that is frozen, or cut off without notice, ends no statement and no connection."""
 
     answer_seconds: float | None = None
     """How long one answer may take; None has no bound."""
+    pulse: Pulse | None = None
+    """Ends the wait while Postgres is silent; None leaves that to `answer_seconds`."""
 
     def __init__(self, pgconn: PGconn) -> None:
         super().__init__(pgconn)
@@ -79,11 +150,32 @@ class _Connection(psycopg.Connection[Any]):
             return super().wait(gen, interval, timeout)
         started = time.monotonic()
         try:
-            return super().wait(gen, interval, self.answer_seconds)
-        except psycopg.OperationalError:
+            return super().wait(self._unless_silent(gen), interval, self.answer_seconds)
+        except _SilenceError:
+            self.close()
+            raise
+        except psycopg.OperationalError as error:
             if time.monotonic() - started >= self.answer_seconds:
                 self.close()
+                raise _SilenceError(str(error)) from error
             raise
+
+    def _unless_silent(self, gen: PQGen[Answer]) -> PQGen[Answer]:
+        """Run a generator of psycopg; whenever it has waited for an interval in vain, look whether that is for nothing.
+
+        Raises:
+            _SilenceError: Postgres is silent.
+        """
+        try:
+            wanted = next(gen)
+            while True:
+                ready = yield wanted
+                if not ready and self.pulse is not None and self.pulse.is_silent:
+                    raise _SilenceError("Postgres does not answer anybody")
+                wanted = gen.send(ready)
+        except StopIteration as end:
+            answer: Answer = end.value
+            return answer
 
     def first_value(self, statement: bytes, parameters: Sequence[bytes]) -> bytes | None:
         """Returns the first column of the first row that a statement finds; None where there is no row, or it is NULL.
@@ -155,28 +247,41 @@ def make_engine(
         password: Of the user; may be empty.
         tls: Towards Postgres.
         pool_size: Most connections at once.
-        statement_timeout_seconds: For one statement, and for a lock; Postgres sees to it.
-        is_bounded: Whether we see to it, too, where Postgres does not. Not for statements that lift the timeout.
+        statement_timeout_seconds: For one statement, and at most for a lock; Postgres sees to it.
+        is_bounded: Whether we see to it, too, where Postgres does not, and whether locks are waited for, and kept by
+            who says nothing more, for seconds only. Not for statements that lift the timeout.
     """
-    timeout = int(statement_timeout_seconds * 1000)
+    lock_seconds, idle_seconds = statement_timeout_seconds, statement_timeout_seconds * 4
+    if is_bounded:
+        lock_seconds, idle_seconds = min(lock_seconds, _LOCK_SECONDS), _IDLE_IN_TRANSACTION_SECONDS
+    settings = {
+        "statement_timeout": int(statement_timeout_seconds * 1000),
+        "lock_timeout": int(lock_seconds * 1000),
+        "idle_in_transaction_session_timeout": int(idle_seconds * 1000),
+        "tcp_keepalives_idle": 4,
+        "tcp_keepalives_interval": 2,
+        "tcp_keepalives_count": 2,
+        "tcp_user_timeout": 8_000,
+        "timezone": "UTC",
+    }
+    url = URL.create("postgresql+psycopg", username=user, password=password or None, database=database)
+    connect_args = {
+        "host": host,
+        "port": port,
+        **tls.parameters,
+        "application_name": "model-registry",
+        "connect_timeout": _CONNECT_TIMEOUT,
+        # A host that vanished is noticed in seconds, not in TCP's minutes; by Postgres as well, which keeps
+        # the locks of a client until it notices.
+        "keepalives_idle": 4,
+        "keepalives_interval": 2,
+        "keepalives_count": 2,
+        "tcp_user_timeout": 8_000,
+        "options": " ".join(f"-c {name}={value}" for name, value in settings.items()),
+    }
     engine = create_engine(
-        URL.create("postgresql+psycopg", username=user, password=password or None, database=database),
-        connect_args={
-            "host": host,
-            "port": port,
-            **tls.parameters,
-            "application_name": "model-registry",
-            "connect_timeout": _CONNECT_TIMEOUT,
-            # A host that vanished is noticed in seconds, not in TCP's minutes.
-            "keepalives_idle": 10,
-            "keepalives_interval": 5,
-            "keepalives_count": 3,
-            "tcp_user_timeout": 15_000,
-            "options": (
-                f"-c statement_timeout={timeout} -c lock_timeout={timeout}"
-                f" -c idle_in_transaction_session_timeout={timeout * 4} -c timezone=UTC"
-            ),
-        },
+        url,
+        connect_args=connect_args,
         pool_size=pool_size,
         max_overflow=0,
         pool_timeout=_POOL_TIMEOUT,
@@ -190,15 +295,27 @@ def make_engine(
     )
     answer_seconds = statement_timeout_seconds + _ANSWER_MARGIN_SECONDS if is_bounded else None
 
+    arguments: dict[str, Any] = {**engine.dialect.create_connect_args(url)[1], **connect_args}
+    pulse = Pulse(lambda: _Connection.connect(**arguments, autocommit=True))
+
     def connect(_dialect: Dialect, _record: ConnectionPoolEntry, args: tuple[Any, ...], options: dict[str, Any]) -> Any:
+        if pulse.is_silent:
+            raise _SilenceError("Postgres does not answer anybody")
         connection = _Connection.connect(*args, **options)
         connection.answer_seconds = answer_seconds
+        connection.pulse = pulse
         return connection
 
     event.listen(engine, "do_connect", connect)
     event.listen(engine, "do_execute", _execute_unprepared)
-    _check_idle_connections(engine)
-    return engine
+    event.listen(engine, "do_execute", _execute_and_commit)
+    _check_idle_connections(engine, pulse)
+    return engine.execution_options(pulse=pulse)
+
+
+def pulse_of(engine: Engine) -> Pulse:
+    """Return what finds out whether the Postgres of an engine of `make_engine` answers."""
+    return cast("Pulse", engine.get_execution_options()["pulse"])
 
 
 PLANNED_ANEW: Mapping[str, bool] = {"is_planned_anew": True}
@@ -215,12 +332,31 @@ def _execute_unprepared(
     return True
 
 
+COMMITTING: Mapping[str, bool] = {"is_committing": True}
+"""Execution options of the last statement of a transaction: it takes the commit along, in one message.
+
+Postgres reads a message whole before it acts on it. So what the statement locks is free again without another word
+from this process, which may be frozen, or cut off, right then."""
+
+
+def _execute_and_commit(
+    cursor: DBAPICursor, statement: str, parameters: Any, context: ExecutionContext | None
+) -> Literal[True] | None:
+    if context is None or not context.execution_options.get("is_committing"):
+        return None
+    driver = cast("psycopg.Cursor[Any]", cursor)
+    # A message of several statements takes no parameters.
+    merged = psycopg.ClientCursor(driver.connection).mogrify(statement, parameters)
+    driver.execute(f"{merged}; COMMIT".encode(), prepare=False)
+    return True
+
+
 def transactional(engine: Engine) -> Engine:
     """Returns the engine, on the same pool, with transactions that last from `begin` to their end."""
     return engine.execution_options(isolation_level="READ COMMITTED")
 
 
-def _check_idle_connections(engine: Engine) -> None:
+def _check_idle_connections(engine: Engine, pulse: Pulse) -> None:
     """Replaces connections that broke while nobody used them.
 
     As `pool_pre_ping` does, which asks each time, another round trip for every
@@ -232,6 +368,8 @@ def _check_idle_connections(engine: Engine) -> None:
         record.info["idle_since"] = time.monotonic()
 
     def check(connection: DBAPIConnection, record: ConnectionPoolEntry, _proxy: object) -> None:
+        if pulse.is_silent:
+            raise DisconnectionError("Postgres does not answer anybody")
         idle_seconds = time.monotonic() - record.info.get("idle_since", time.monotonic())
         if idle_seconds < _TRUSTED_SECONDS and not _has_unread(connection):
             return
@@ -311,6 +449,7 @@ def domain_errors() -> Iterator[None]:
     Raises:
         DatabaseUnavailableError: It is away, restarting, full, or read-only.
         QueryTooSlowError: The statement took longer than it may.
+        DatabaseBusyError: Another transaction kept a lock for too long.
         AbortedError: A deadlock or a serialization failure.
     """
     try:
@@ -324,6 +463,9 @@ def domain_errors() -> Iterator[None]:
             raise AbortedError("Another change was under way at the same time; try again.") from error
         if sqlstate == _STATEMENT_TIMEOUT:
             raise QueryTooSlowError from error
+        if sqlstate == _LOCK_TIMEOUT:
+            logger.warning("a lock in Postgres was not to be had in time: %s", error.orig)
+            raise DatabaseBusyError from error
         if error.connection_invalidated or sqlstate in _AWAY or isinstance(error, OperationalError | InterfaceError):
             logger.warning("Postgres does not answer: %s", error.orig)
             raise DatabaseUnavailableError from error

@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from operator import itemgetter
 from typing import Any, cast
 
 from sqlalchemy import ColumnElement, Connection, Row, Subquery, Table, Text, and_, func, insert, select, true
@@ -14,7 +15,7 @@ from registry_service.domain.events import BrokenLink, Change, Event, LogHead
 from registry_service.domain.filter import Node
 from registry_service.domain.listing import MAX_PAGE_BYTES
 from registry_service.storage.sql import rows, tables
-from registry_service.storage.sql.engine import PLANNED_ANEW
+from registry_service.storage.sql.engine import COMMITTING, PLANNED_ANEW
 from registry_service.storage.sql.filter_sql import EVENT_INDEXES, where
 
 _events = cast("Table", tables.audit_events)
@@ -84,14 +85,20 @@ class SqlEventLog:
             }
         )
 
-    def write(self) -> None:
-        """Writes what was recorded, as the last thing before the commit.
+    def commit(self) -> None:
+        """Write what was recorded and commit the transaction, in one message to Postgres.
 
-        From here on, every other change waits for this transaction to end; and
-        who waits for nothing else from here on cannot be part of a deadlock.
+        Every other change waits from the first event on until the transaction ends.
+        So events come last, as who waits for nothing else from then on cannot be part
+        of a deadlock, and the commit does not wait for this process.
         """
-        for values in self._recorded:
-            row = self.connection.execute(_INSERT, values).mappings().one()
+        if not self._recorded:
+            return
+        added = _INSERT.values(self._recorded) if len(self._recorded) > 1 else _INSERT
+        parameters = {} if len(self._recorded) > 1 else self._recorded[0]
+        found = self.connection.execute(added, parameters, execution_options=COMMITTING).mappings()
+        # The numbers are in the order of the rows.
+        for values, row in zip(self._recorded, sorted(found, key=itemgetter("sequence")), strict=True):
             self.written.append(rows.event({**values, **row}))
         self._recorded.clear()
 

@@ -1,5 +1,6 @@
 """The ports of `domain.ports` on PostgreSQL."""
 
+import logging
 import operator
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -10,6 +11,7 @@ from functools import cache, cached_property, reduce
 from itertools import chain
 from typing import Any, cast
 
+import psycopg
 from psycopg.errors import UniqueViolation
 from sqlalchemy import (
     JSON,
@@ -31,7 +33,6 @@ from sqlalchemy import (
     or_,
     select,
     text,
-    true,
     tuple_,
     update,
 )
@@ -44,6 +45,7 @@ from registry_service.domain.artifact_store import Part
 from registry_service.domain.errors import (
     AlreadyExistsError,
     AncestryTooLargeError,
+    DatabaseUnavailableError,
     ModelNotFoundError,
     OutOfRangeError,
     ProvenanceCycleError,
@@ -61,10 +63,12 @@ from registry_service.storage.sql import rows, tables
 from registry_service.storage.sql.aliases import SqlAliasRepository
 from registry_service.storage.sql.backup import BACKUP_LOCK
 from registry_service.storage.sql.change_signal import ChangeSignal
-from registry_service.storage.sql.engine import PLANNED_ANEW, Lookup, domain_errors, transactional
+from registry_service.storage.sql.engine import PLANNED_ANEW, Lookup, domain_errors, pulse_of, transactional
 from registry_service.storage.sql.event_log import SqlEventLog
 from registry_service.storage.sql.filter_sql import where
 from registry_service.storage.sql.tokens import SqlTokenRepository
+
+logger = logging.getLogger(__name__)
 
 _models = cast("Table", tables.models)
 _objects = cast("Table", tables.unreferenced_objects)
@@ -81,6 +85,7 @@ class SqlDatabase:
         self._committed = committed
         self._writing = transactional(engine)
         self._signal = ChangeSignal(engine)
+        self._pulse = pulse_of(engine)
 
     @contextmanager
     def transaction(self) -> Iterator[Transaction]:
@@ -88,7 +93,7 @@ class SqlDatabase:
         with domain_errors(), self._writing.begin() as connection:
             transaction = SqlTransaction(connection)
             yield transaction
-            transaction.events.write()
+            transaction.events.commit()
         if self._committed is not None:
             for event in transaction.events.written:
                 self._committed(event)
@@ -104,13 +109,17 @@ class SqlDatabase:
         return self._signal.wakes(event)
 
     def close(self) -> None:
-        """Ends what `wakes` began; the pool is the caller's."""
+        """Ends what `wakes` and `check` began; the pool is the caller's."""
         self._signal.close()
+        self._pulse.close()
 
     def check(self) -> None:
         """See the port."""
-        with domain_errors(), self._engine.connect() as connection:
-            connection.execute(select(true()))
+        try:
+            self._pulse.check()
+        except psycopg.Error as error:
+            logger.warning("Postgres does not answer: %s", error)
+            raise DatabaseUnavailableError from error
 
 
 class SqlTransaction:
