@@ -32,7 +32,7 @@ class ModelSchema:
     """Of all weights."""
     precision: tuple[str, ...] = ()
     """The element types of the weights as precisions (fp32, fp16, int8, int4, others as they are called), the one
-    that takes the most bytes first."""
+    that takes the most bytes first. Empty where it is unknown."""
     producer: str = ""
     """What wrote the file."""
     opsets: Mapping[str, int] = field(default_factory=dict)

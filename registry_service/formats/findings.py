@@ -2,15 +2,24 @@
 
 import json
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
+from typing import Protocol
 
 from registry_service.domain.schema import ModelSchema, Tensor
 from registry_service.formats import limits
 from registry_service.formats.reading import FormatError
 
-Sibling = Callable[[str], int | None]
-"""Tells the size of the file with a path relative to the one that is read; None where there is none."""
+
+class Siblings(Protocol):
+    """The files beside the one that is read, by paths relative to its folder."""
+
+    def size(self, path: str) -> int | None:
+        """Returns the size of a file in bytes; None where there is none."""
+
+    def read(self, path: str) -> bytes | None:
+        """Returns the content of a file; None where there is none, or none of up to CONFIGURATION_BYTES."""
+
 
 _PRECISIONS: Mapping[str, str] = {
     "f64": "fp64",
@@ -69,6 +78,7 @@ class Findings:
         self.weight_count = 0
         self.producer = ""
         self._bits: Counter[str] = Counter()
+        self._has_packed_weights = False
         self._opsets: dict[str, int] = {}
         self._metadata: dict[str, str] = {}
         self._problems: dict[str, None] = {}
@@ -82,6 +92,11 @@ class Findings:
         precision = _PRECISIONS.get(name, name)
         if precision in self._bits or len(self._bits) < limits.ENTRIES:
             self._bits[precision] += bits
+
+    def add_packed_weight(self) -> None:
+        """Counts a weight of an unknown precision, which leaves that of the model unknown."""
+        self.weight_count += 1
+        self._has_packed_weights = True
 
     def add_opset(self, domain: str, version: int) -> None:
         """Adds an operator set, or says that there are too many."""
@@ -107,6 +122,11 @@ class Findings:
         for name in ("inputs", "outputs"):
             if len(getattr(self, name)) > limits.TENSORS:
                 self.add_problem(f"Only the first {limits.TENSORS:,} of its {name} are kept.")
+        if self._has_packed_weights and self._bits:
+            self._bits.clear()
+            self.add_problem(
+                "Its precision is unknown: weights are packed into wider integers, of how many bits each is not told."
+            )
         schema = ModelSchema(
             format=self.format,
             file_name=clean(self.file_name),

@@ -24,6 +24,9 @@ DEPTH = 64
 HEADER_BYTES = 8 * 1024 * 1024
 """Largest header of safetensors: that of 80,000 tensors."""
 
+CONFIGURATION_BYTES = 256 * 1024
+"""Largest configuration beside a model that is read."""
+
 TEXT_LENGTH = 1_000
 """Most characters of any text that is kept; what is longer is cut."""
 DIMENSIONS = 64

@@ -4,7 +4,7 @@ import logging
 from collections.abc import Callable, Mapping
 
 from registry_service.domain.schema import ModelSchema
-from registry_service.formats.findings import Findings, Sibling
+from registry_service.formats.findings import Findings, Siblings
 from registry_service.formats.onnx import is_onnx, read_onnx
 from registry_service.formats.openvino import is_openvino, read_openvino
 from registry_service.formats.reading import Budget, FormatError, Reader, UnknownFormatError
@@ -12,7 +12,7 @@ from registry_service.formats.safetensors import is_safetensors, read_safetensor
 
 logger = logging.getLogger(__name__)
 
-_READERS: Mapping[str, Callable[[Reader, Budget, Findings, Sibling], None]] = {
+_READERS: Mapping[str, Callable[[Reader, Budget, Findings, Siblings], None]] = {
     "openvino": read_openvino,
     "onnx": read_onnx,
     "safetensors": read_safetensors,
@@ -40,11 +40,11 @@ def read_model(
     *,
     file_name: str,
     kind: str | None,
-    sibling: Sibling,
+    siblings: Siblings,
 ) -> ModelSchema | None:
     """Reads a file of a known format, or (None) of the format that its name promises.
 
-    `file_name` is that of the file, `sibling` tells the sizes of the files
+    `file_name` is that of the file, `siblings` are the files
     beside it. Returns None where the file is nothing that we read; what is wrong
     with it otherwise is in the schema's problems. Raises nothing of its own.
     """
@@ -53,7 +53,7 @@ def read_model(
         return None
     findings = Findings(kind, file_name)
     try:
-        _READERS[kind](reader, budget, findings, sibling)
+        _READERS[kind](reader, budget, findings, siblings)
     except UnknownFormatError as error:
         if format_by_name(file_name) != kind:
             return None

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 from registry_service.domain.schema import Tensor
 from registry_service.formats import limits
-from registry_service.formats.findings import Findings, Sibling, clean, tensor
+from registry_service.formats.findings import Findings, Siblings, clean, tensor
 from registry_service.formats.reading import Budget, FormatError, LimitError, Reader, UnknownFormatError
 
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
@@ -53,7 +53,7 @@ def is_onnx(head: bytes) -> bool:
     return len(head) > 2 and head[0] == 0x08 and 0 < head[1] < 64 and head[2] in _SECOND_TAGS
 
 
-def read_onnx(reader: Reader, budget: Budget, findings: Findings, sibling: Sibling) -> None:
+def read_onnx(reader: Reader, budget: Budget, findings: Findings, siblings: Siblings) -> None:
     """Fills the findings.
 
     Raises:
@@ -70,7 +70,7 @@ def read_onnx(reader: Reader, budget: Budget, findings: Findings, sibling: Sibli
             raise UnknownFormatError("It is no ONNX.") from error
         raise
     finally:
-        walk.report(sibling)
+        walk.report(siblings)
     if not walk.has_graph:
         raise UnknownFormatError("It is no ONNX.")
 
@@ -101,12 +101,12 @@ class _Walk:
         """Where the weights end in each other file."""
         self.has_graph = False
 
-    def report(self, sibling: Sibling) -> None:
+    def report(self, siblings: Siblings) -> None:
         """Tells apart inputs and weights, and looks for the other files."""
         # Before IR version 4, weights had to be inputs as well.
         self._findings.inputs = [t for t in self._findings.inputs if hash(t.name) not in self._weight_names]
         for location, end in self._external.items():
-            size = sibling(location)
+            size = siblings.size(location)
             if size is None:
                 self._findings.add_problem(f"Its weights are in the file {location}, which is missing.")
             elif size < end:

@@ -18,7 +18,7 @@ from defusedxml.expatreader import DefusedExpatParser
 
 from registry_service.domain.schema import Tensor
 from registry_service.formats import limits
-from registry_service.formats.findings import Findings, Sibling, clean, tensor
+from registry_service.formats.findings import Findings, Siblings, clean, tensor
 from registry_service.formats.reading import Budget, FormatError, Reader, UnknownFormatError
 
 _FEED_BYTES = 64 * 1024
@@ -35,7 +35,7 @@ def is_openvino(head: bytes) -> bool:
     return _ROOT.match(head) is not None and _NET.search(head) is not None
 
 
-def read_openvino(reader: Reader, budget: Budget, findings: Findings, sibling: Sibling) -> None:
+def read_openvino(reader: Reader, budget: Budget, findings: Findings, siblings: Siblings) -> None:
     """Fills the findings.
 
     Raises:
@@ -46,7 +46,7 @@ def read_openvino(reader: Reader, budget: Budget, findings: Findings, sibling: S
     try:
         _parse(reader, network)
     finally:
-        network.report(findings.file_name, sibling)
+        network.report(findings.file_name, siblings)
 
 
 def _parse(reader: Reader, network: "_Network") -> None:
@@ -108,13 +108,13 @@ class _Network(ContentHandler):
         self._weights_end = 0
         self.events = 0
 
-    def report(self, file_name: str, sibling: Sibling) -> None:
+    def report(self, file_name: str, siblings: Siblings) -> None:
         """Puts the outputs together, and looks for the weights."""
         self._findings.outputs = [self._output(layer, *found) for layer, found in self._results.items()]
         if self._weights_end == 0:
             return
         weights = posixpath.splitext(posixpath.basename(file_name))[0] + ".bin"
-        size = sibling(weights)
+        size = siblings.size(weights)
         if size is None:
             self._findings.add_problem(f"Its weights, the file {weights}, are missing.")
         elif size < self._weights_end:

@@ -42,7 +42,7 @@ def introspect(store: ArtifactStore, artifact: ArtifactSpec, key: str, size: int
         if kind is None and format_by_name(artifact.file_name) is None:
             return None
         reader = Reader(_StoredRange(store, key, 0, size, budget))
-        schema = read_model(reader, budget, file_name=artifact.file_name, kind=kind, sibling=lambda _: None)
+        schema = read_model(reader, budget, file_name=artifact.file_name, kind=kind, siblings=_NoSiblings())
         return None if schema is None else replace(schema, file_name="")
     except (NotAnArchiveError, FormatError) as error:
         logger.info("No model is looked for in the artifact %s: %s", key, error)
@@ -73,9 +73,7 @@ def _from_archive(artifact: "_ZipArtifact", budget: Budget) -> ModelSchema | Non
     reader = artifact.reader(name)
     if reader is None:
         return None
-    schema = read_model(
-        reader, budget, file_name=name, kind=kind, sibling=lambda relative: artifact.size_beside(name, relative)
-    )
+    schema = read_model(reader, budget, file_name=name, kind=kind, siblings=_Folder(artifact, posixpath.dirname(name)))
     if schema is None or not more:
         return schema
     return replace(schema, problems=(*schema.problems, "The ZIP holds more models; only this one was read."))
@@ -100,10 +98,6 @@ class _ZipArtifact:
 
         return sorted((name for name in self.sizes if name.lower().endswith(_SUFFIXES)), key=rank)[: limits.CANDIDATES]
 
-    def size_beside(self, name: str, relative: str) -> int | None:
-        """Returns the size of the member with a path relative to another's folder; None where there is none."""
-        return self.sizes.get(posixpath.normpath(posixpath.join(posixpath.dirname(name), relative)))
-
     def head(self, name: str) -> bytes:
         """Returns a member's first bytes; none where it can't be read."""
         try:
@@ -123,6 +117,40 @@ class _ZipArtifact:
         except NotAnArchiveError:
             return None
         return None if opened is None else Reader(_Inflated(opened[1], size, self._budget))
+
+
+class _NoSiblings:
+    """What is beside an artifact that is a model itself."""
+
+    def size(self, _path: str) -> int | None:
+        return None
+
+    def read(self, _path: str) -> bytes | None:
+        return None
+
+
+@dataclass(frozen=True, slots=True)
+class _Folder:
+    """What is beside a member of a ZIP."""
+
+    artifact: "_ZipArtifact"
+    path: str
+
+    def size(self, path: str) -> int | None:
+        return self.artifact.sizes.get(self._name(path))
+
+    def read(self, path: str) -> bytes | None:
+        size = self.size(path)
+        if size is None or size > limits.CONFIGURATION_BYTES:
+            return None
+        try:
+            reader = self.artifact.reader(self._name(path))
+            return None if reader is None else reader.take(size)
+        except FormatError:
+            return None
+
+    def _name(self, path: str) -> str:
+        return posixpath.normpath(posixpath.join(self.path, path))
 
 
 @dataclass(frozen=True, slots=True)

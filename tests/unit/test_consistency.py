@@ -65,6 +65,12 @@ def test_another_known_format_is_warned_of(name: str) -> None:
         (("int4",), ("float4e2m1",)),
         (("int4",), ("fp16", "f4")),
         (("fp32",), ("something new",)),
+        (("int4",), ("something new", "fp32")),
+        (("int4",), ("fp16", "something new")),
+        (("int4",), ("int3", "fp16")),
+        (("int4",), ("int2", "fp16")),
+        (("int8",), ("int6", "fp16")),
+        (("int4",), ("int5", "fp16")),
     ],
 )
 def test_a_precision_that_fits_is_well(declared: tuple[str, ...], found: tuple[str, ...]) -> None:
@@ -79,6 +85,8 @@ def test_a_precision_that_fits_is_well(declared: tuple[str, ...], found: tuple[s
         (("fp32",), ("bf16",)),
         (("int8", "int4"), ("fp16", "fp32")),
         (("fp16",), ("fp32", "fp16", "int8")),
+        (("fp16",), ("int4", "fp16")),
+        (("fp32",), ("int6", "fp32")),
     ],
 )
 def test_a_precision_that_does_not_fit_is_warned_of(declared: tuple[str, ...], found: tuple[str, ...]) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import struct
 import time
 import tracemalloc
@@ -382,15 +383,18 @@ def _varint(number: int) -> bytes:
     return bytes([*out, number])
 
 
+F32_PAIR = '{"dtype":"F32","shape":[2],"data_offsets":[0,8]}'
+
+
 class TestSafetensors:
     def test_a_file_tells_all(self) -> None:
         data = safetensors(
-            {"a": ("BF16", [2, 3], 12), "b": ("F32", [], 4), "c": ("I64", [100], 800), "d": ("F4", [3], 2)},
+            {"a": ("BF16", [2, 3], 12), "b": ("F32", [], 4), "c": ("I64", [100], 800), "d": ("F4", [4], 2)},
             {"format": "pt", "note": 'with } and " and é'},
         )
         assert schema_of(data) == ModelSchema(
             format="safetensors",
-            weights=(tensor("a", "BF16", 2, 3), tensor("b", "F32"), tensor("c", "I64", 100), tensor("d", "F4", 3)),
+            weights=(tensor("a", "BF16", 2, 3), tensor("b", "F32"), tensor("c", "I64", 100), tensor("d", "F4", 4)),
             weight_count=4,
             precision=("bf16", "fp32", "f4"),
             metadata={"format": "pt", "note": 'with } and " and é'},
@@ -429,6 +433,13 @@ class TestSafetensors:
             b'{"a":{"dtype":"F32","shape":[' + b"1" * 4000 + b'],"data_offsets":[0,4]}}',
             b'{"__metadata__":{"a":{}}}',
             b'{"__metadata__":"a"}',
+            b'{"__metadata__":[]}',
+            b'{"__metadata__":nul}',
+            b'{"__metadata__":{"a":null}}',
+            b'{"__metadata__":{"a":1}}',
+            b'{"a":{"dtype":"F32","dtype":"F32","shape":[2],"data_offsets":[0,8]}}',
+            b'{"a":{"dtype":"F32","shape":[2],"data_offsets":[0,8],"x":NaN}}',
+            b'{"a":{"dtype":"F32","shape":[2],"data_offsets":[0,8],"x":"' + b"y" * 5000 + b'"}}',
             b"{} {}",
             b'{"a' + b"\xff" + b'":{}}',
         ],
@@ -437,6 +448,52 @@ class TestSafetensors:
         problems = schema_of(safetensors_file(header), "model.safetensors").problems
         assert len(problems) == 1
         assert problems[0].startswith("Its header is")
+
+    @pytest.mark.parametrize("metadata", ["null", "{}", '{"format":"pt"}'])
+    def test_metadata_may_be_null(self, metadata: str) -> None:
+        schema = schema_of(safetensors_file(f'{{"__metadata__":{metadata},"a":{F32_PAIR}}}'.encode(), bytes(8)))
+        assert (schema.weight_count, schema.problems) == (1, ())
+
+    @pytest.mark.parametrize(
+        ("entries", "size", "problem"),
+        [
+            ('"a":[0,8],"b":[12,20]', 20, "Its data has a hole: the bytes 8 to 12 are no tensor's."),
+            ('"a":[4,12]', 12, "Its data has a hole: the bytes 0 to 4 are no tensor's."),
+            ('"b":[8,16],"a":[0,8]', 17, "It goes on behind its last tensor, by 1 bytes."),
+            ("", 3, "It goes on behind its last tensor, by 3 bytes."),
+            ('"a":[0,8],"a":[8,16]', 16, "It has two entries of the name 'a'."),
+        ],
+    )
+    def test_a_layout_that_the_library_refuses_is_a_problem(self, entries: str, size: int, problem: str) -> None:
+        header = re.sub(r"(\[\d+,\d+\])", r'{"dtype":"F32","shape":[2],"data_offsets":\1}', f"{{{entries}}}")
+        assert schema_of(safetensors_file(header.encode(), bytes(size)), "m.safetensors").problems == (problem,)
+
+    @pytest.mark.parametrize(
+        "entry",
+        [
+            F32_PAIR,
+            '{"dtype":"F32","shape":[2],"data_offsets":[0,8],"x":{"}":["}"]}}',
+            '["F32",[2],[0,8]]',
+            ' {\n"shape" : [ 2 ] , "dtype":"F32", "data_offsets": [0 , 8] } ',
+            '{"dtype":"F32","shape":[2,0,18446744073709551615,2],"data_offsets":[0,0]}',
+        ],
+    )
+    def test_whatever_else_describes_a_tensor_is_passed_over(self, entry: str) -> None:
+        data = bytes(0 if ":[0,0]" in entry else 8)
+        assert schema_of(safetensors_file(f'{{"a":{entry}}}'.encode(), data)).problems == ()
+
+    @pytest.mark.parametrize(
+        ("element_type", "shape", "size", "problem"),
+        [
+            ("Q8", [8], 8, "Its tensor 'a' has the type 'Q8', which is not known."),
+            ("f32", [2], 8, "Its tensor 'a' has the type 'f32', which is not known."),
+            ("F4", [3], 2, "Its tensor 'a' does not end at a byte."),
+        ],
+    )
+    def test_types_that_the_library_refuses_are_a_problem(
+        self, element_type: str, shape: list[int], size: int, problem: str
+    ) -> None:
+        assert schema_of(safetensors({"a": (element_type, shape, size)})).problems == (problem,)
 
     @pytest.mark.parametrize("length", [2**63, 2**64 - 1, 100_000_001, 3])
     def test_a_header_that_is_longer_than_the_file_is_a_problem(self, length: int) -> None:
@@ -448,6 +505,150 @@ class TestSafetensors:
         assert (schema.weight_count, len(schema.weights)) == (2000, 250)
         assert (schema.metadata, schema.problems) == ({"a": "b"}, ())
         assert len(schema_of(safetensors({str(i): ("F32", [1], 4) for i in range(1001)})).weights) == 1000
+
+
+def gptq(bits: int, features: int = 128) -> dict[str, tuple[str, list[int], int]]:
+    """The tensors of a layer that GPTQ quantized, of 2 groups."""
+    packed = features * bits // 32
+    return {
+        "model.layers.0.q.qweight": ("I32", [packed, features], 4 * packed * features),
+        "model.layers.0.q.qzeros": ("I32", [2, packed], 8 * packed),
+        "model.layers.0.q.scales": ("F16", [2, features], 4 * features),
+        "model.layers.0.q.g_idx": ("I32", [features], 4 * features),
+        "model.norm.weight": ("F16", [features], 2 * features),
+    }
+
+
+AWQ = {
+    "q.qweight": ("I32", [128, 16], 4 * 128 * 16),
+    "q.qzeros": ("I32", [1, 16], 64),
+    "q.scales": ("F16", [1, 128], 256),
+}
+NF4 = {
+    "q.weight": ("U8", [4096, 1], 4096),
+    "q.weight.absmax": ("U8", [128], 128),
+    "q.weight.nested_absmax": ("F32", [1], 4),
+    "q.weight.quant_map": ("F32", [16], 64),
+    "q.weight.quant_state.bitsandbytes__nf4": ("U8", [90], 90),
+    "norm.weight": ("BF16", [64], 128),
+}
+FP4 = {name.replace("nf4", "fp4"): found for name, found in NF4.items()}
+NVFP4 = {
+    "q.weight": ("U8", [64, 32], 2048),
+    "q.weight_scale": ("F8_E4M3", [64, 4], 256),
+    "q.weight_scale_2": ("F32", [], 4),
+    "norm.weight": ("BF16", [64], 128),
+}
+PACKED_FP4 = {name.replace("q.weight", "q.weight_packed", name == "q.weight"): found for name, found in NVFP4.items()}
+MXFP4 = {
+    "mlp.gate_proj_blocks": ("U8", [2, 8, 4, 16], 1024),
+    "mlp.gate_proj_scales": ("U8", [2, 8, 4], 64),
+    "norm.weight": ("BF16", [64], 128),
+}
+FP8 = {"q.weight": ("F8_E4M3", [64, 64], 4096), "q.weight_scale_inv": ("F32", [1, 1], 4)}
+INT8 = {"q.weight": ("I8", [64, 64], 4096), "q.SCB": ("F32", [64], 256), "norm.weight": ("F16", [64], 128)}
+SCALED_INT8 = {"q.weight": ("I8", [64, 64], 4096), "q.weight_scale": ("F16", [64, 1], 128)}
+PACKED = {
+    "q.weight_packed": ("I32", [64, 8], 2048),
+    "q.weight_scale": ("F16", [64, 2], 256),
+    "q.weight_shape": ("I64", [2], 16),
+}
+PACKED_WITH_ZEROS = PACKED | {"q.weight_zero_point": ("I32", [8, 2], 64)}
+MLX = {
+    "q.weight": ("U32", [64, 8], 2048),
+    "q.scales": ("F16", [64, 1], 128),
+    "q.biases": ("F16", [64, 1], 128),
+}
+TRELLIS = {"q.trellis": ("I16", [4, 4, 64], 2048), "q.suh": ("F16", [64], 128)}
+UNKNOWN_WIDTH = "Its precision is unknown: weights are packed into wider integers, of how many bits each is not told."
+
+
+class TestPackedWeights:
+    @pytest.mark.parametrize(
+        ("tensors", "precision"),
+        [
+            (gptq(4), ("int4", "fp16")),
+            (gptq(3), ("int3", "fp16")),
+            (gptq(8), ("int8", "fp16")),
+            (gptq(2), ("int2", "fp16")),
+            (AWQ, ("int4", "fp16")),
+            (NF4, ("int4", "bf16", "fp32")),
+            (FP4, ("f4", "bf16", "fp32")),
+            (NVFP4, ("f4", "bf16", "fp32")),
+            (PACKED_FP4, ("f4", "bf16", "fp32")),
+            (MXFP4, ("f4", "bf16")),
+            (FP8, ("f8_e4m3", "fp32")),
+            (INT8, ("int8", "fp32", "fp16")),
+            (SCALED_INT8, ("int8", "fp16")),
+            (PACKED_WITH_ZEROS, ("int4", "fp16")),
+        ],
+    )
+    def test_names_and_shapes_tell_the_width(self, tensors: Any, precision: tuple[str, ...]) -> None:
+        schema = schema_of(safetensors(tensors))
+        assert (schema.precision, schema.weight_count, schema.problems) == (precision, len(tensors), ())
+
+    @pytest.mark.parametrize("tensors", [PACKED, MLX, TRELLIS, {"q.W_q": ("U8", [64, 8], 512), "q.n": ("F16", [1], 2)}])
+    def test_where_nothing_tells_it_the_precision_is_unknown(self, tensors: Any) -> None:
+        schema = schema_of(safetensors(tensors))
+        assert (schema.precision, schema.problems) == ((), (UNKNOWN_WIDTH,))
+        assert schema.weight_count == len(tensors)
+
+    @pytest.mark.parametrize(
+        ("file_name", "config"),
+        [
+            ("config.json", {"quantization_config": {"quant_method": "gptq", "bits": 4, "group_size": 128}}),
+            ("config.json", {"quantization": {"group_size": 64, "bits": 4}, "num_bits": 7}),
+            ("config.json", {"quantization_config": {"load_in_4bit": True, "load_in_8bit": False}}),
+            ("config.json", {"quantization_config": {"quant_type": "int4_weight_only"}}),
+            ("config.json", {"quantization_config": {"quant_method": "quanto", "weights": "int4"}}),
+            (
+                "config.json",
+                {
+                    "quantization_config": {
+                        "config_groups": {"0": {"weights": {"num_bits": 4}, "input_activations": {"num_bits": 8}}},
+                        "kv_cache_scheme": {"num_bits": 8},
+                    }
+                },
+            ),
+            ("quantize_config.json", {"bits": 4}),
+            ("quant_config.json", {"w_bit": 4}),
+            ("hf_quant_config.json", {"quantization": {"quant_algo": "W4A16_AWQ", "kv_cache_quant_algo": "FP8"}}),
+        ],
+    )
+    @pytest.mark.parametrize("tensors", [PACKED, MLX])
+    def test_the_configuration_beside_it_tells_the_width(self, tensors: Any, file_name: str, config: Any) -> None:
+        members = {"m/model.safetensors": safetensors(tensors), f"m/{file_name}": json.dumps(config).encode()}
+        schema = schema_of(zip_of(members))
+        assert (schema.precision, schema.problems) == (("int4", "fp16"), ())
+
+    @pytest.mark.parametrize(
+        "config",
+        [
+            b"",
+            b"[" * 200_000,
+            b"[]",
+            b"{}",
+            b'{"quantization_config":7}',
+            b'{"quantization_config":{"bits":true}}',
+            b'{"quantization_config":{"bits":400}}',
+            b'{"quantization":{"bits":4,"model.layers.0":{"bits":8}}}',
+            b'{"quantization_config":{"bits":4},"x":"' + b"x" * limits.CONFIGURATION_BYTES + b'"}',
+        ],
+    )
+    def test_a_configuration_that_tells_no_width_leaves_it_unknown(self, config: bytes) -> None:
+        schema = schema_of(zip_of({"model.safetensors": safetensors(MLX), "config.json": config}))
+        assert (schema.precision, schema.problems) == ((), (UNKNOWN_WIDTH,))
+
+    def test_indices_are_not_taken_for_weights(self) -> None:
+        tensors = {
+            "attn.relative_position_index": ("I64", [64, 64], 32768),
+            "attn.scale": ("F32", [1], 4),
+            "attn.weight": ("F32", [100, 100], 40000),
+            "ids": ("I64", [9999], 8 * 9999),
+            "mask": ("U8", [8, 8], 64),
+        }
+        schema = schema_of(safetensors(tensors))
+        assert (schema.precision, schema.problems) == (("fp32", "int8"), ())
 
 
 class TestZip:
@@ -693,6 +894,7 @@ class TestHostileFiles:
         data = safetensors({"a\0b": ("F32", [1], 4)}, {"x\0": "\ud800", "y": "z" * 100_000})
         schema = schema_of(data)
         assert schema.weights[0].name == "a\ufffdb"
+        assert schema.problems == ("Its header has halves of surrogate pairs, which are no characters.",)
         assert schema.metadata == {"x\ufffd": "?", "y": "z" * 999 + "…"}
 
     def test_a_schema_fits_always(self) -> None:

@@ -1,0 +1,177 @@
+"""Tells how wide the weights are that quantizers pack into tensors of another type.
+
+Safetensors has few types narrower than a byte, so that quantizers put several
+weights into one element of a wider type: GPTQ and AWQ eight of four bits into an
+I32 (`qweight`), bitsandbytes and the FP4 formats two into a U8. Names and shapes of
+the tensors beside them tell the width, or the quantizer's configuration does; where
+neither does, the width is unknown.
+"""
+
+import json
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from registry_service.formats import limits
+
+ReadBeside = Callable[[str], bytes | None]
+"""Returns the content of a small file beside the one that is read; None where there is none."""
+
+_WIDE = {"I16": 16, "U16": 16, "I32": 32, "U32": 32, "I64": 64, "U64": 64}
+_BYTES = {"U8": 8, "I8": 8}
+_COMPANION = re.compile(
+    r"[._](q?zeros?|zero_point|g_idx|scales?(_inv|_\d)?|(nested_)?absmax|(nested_)?quant_map|SCB)$"
+    r"|\.quant_state\.bitsandbytes__\w+$"
+)
+"""What belongs to quantized weights and is none: scales, zero points, orders."""
+_COMPANION_TYPES = _BYTES.keys() | _WIDE.keys() | {"F8_E4M3", "F8_E5M2", "F8_E8M0"}
+"""Of them those that would pass for quantized weights."""
+_SCALES = ("_scale", "_scales", "_scale_inv", "scale", "scales", "_scale")
+"""What the scales of a tensor are called, after its name or what comes before the last part of that."""
+_PACKED_NAMES = frozenset({"W_q", "_data", "qdata", "_weight_qdata"})
+"""What other quantizers call tensors in which weights are packed."""
+_CONFIGURATIONS = ("config.json", "quantize_config.json", "quant_config.json", "hf_quant_config.json")
+_WIDTH_NAMES = frozenset({"bits", "w_bit", "wbits", "weight_bits", "num_bits", "nbits"})
+_FLAGS = {"load_in_4bit": 4, "load_in_8bit": 8}
+_ALGORITHM_NAMES = frozenset({"quant_algo", "quant_type", "weights", "_type"})
+_ALGORITHMS = ((re.compile(r"fp4|nf4|w4a|int4|4bit"), 4), (re.compile(r"fp8|float8|w8a|int8|8bit"), 8))
+_OTHERS = re.compile(r"activation|kv_cache|scale|zero|exclude|ignore|not_convert")
+"""Parts of a configuration that are about something else than weights."""
+_CONFIGURATION_DEPTH = 6
+
+
+@dataclass(frozen=True, slots=True)
+class _Tensor:
+    element_type: str
+    shape: tuple[int, ...]
+    size: int
+    """In bytes."""
+
+    @property
+    def bits(self) -> int:
+        """Of an integer; 0 of another type."""
+        return _BYTES.get(self.element_type, 0) or _WIDE.get(self.element_type, 0)
+
+
+class PackedWeights:
+    """Tensors of a file in which weights may be packed, and what belongs to them."""
+
+    def __init__(self) -> None:
+        self._tensors: dict[str, _Tensor] = {}
+        self._other_bytes = 0
+
+    def takes(self, name: str, element_type: str, shape: tuple[int, ...], size: int) -> bool:
+        """Remembers a tensor; returns whether `weights` is to tell of it, as it may not be what its type says."""
+        found = _Tensor(element_type, shape, size)
+        is_companion = _COMPANION.search(name) is not None
+        may_be_packed = len(shape) > 1 and found.bits > 0
+        if (is_companion or may_be_packed) and len(self._tensors) < limits.NAMES:
+            self._tensors[name] = found
+            return element_type in _COMPANION_TYPES
+        if element_type not in _WIDE:
+            self._other_bytes += size
+        return False
+
+    def weights(self, read_beside: ReadBeside) -> Iterator[tuple[str | None, int]]:
+        """Yields the type and the bytes of what was taken.
+
+        The type is `int4`, `f4`, that of the file where nothing is packed, empty
+        where it is no weight, None where it is unknown.
+        """
+        types = {
+            name: "" if _COMPANION.search(name) else self._type(name, found)
+            for name, found in self._tensors.items()
+            if found.element_type in _COMPANION_TYPES
+        }
+        # Matrices of wide integers are packed weights where there is little else, whatever they are called.
+        wide = {name: self._tensors[name].size for name, kind in types.items() if kind in _WIDE}
+        others = sum(self._tensors[name].size for name in types if name not in wide)
+        if sum(wide.values()) > others + self._other_bytes:
+            types |= dict.fromkeys(wide, None)
+        is_open = {name for name, kind in types.items() if kind is None or (kind == "I8" and self._scales(name))}
+        width = _configured_width(read_beside) if is_open else None
+        for name, kind in types.items():
+            yield (f"int{width}" if width and name in is_open else kind), self._tensors[name].size
+
+    def _type(self, name: str, found: _Tensor) -> str | None:
+        get = self._tensors.get
+        for kind, element_type in (("nf4", "int4"), ("fp4", "f4")):
+            if f"{name}.quant_state.bitsandbytes__{kind}" in self._tensors:
+                return element_type
+        last = name.rpartition(".")[2]
+        stem = name.removesuffix(last)
+        if last == "qweight":
+            return _ratio(get(f"{stem}qzeros"), get(f"{stem}scales"), -1)
+        if last == "weight_packed":
+            zeros, scales = get(f"{stem}weight_zero_point"), get(f"{stem}weight_scale")
+            return "f4" if found.element_type == "U8" else _ratio(zeros, scales, 0)
+        if last in _PACKED_NAMES:
+            return None if found.element_type != "I8" else "I8"
+        scales = self._scales(name)
+        # Of 64 bits are indices, which stand beside scales as well.
+        if scales is None or found.element_type in {"I8", "I64", "U64"}:
+            return found.element_type
+        return "f4" if _is_fp4(name, found, scales) else None
+
+    def _scales(self, name: str) -> _Tensor | None:
+        last = name.rpartition(".")[2]
+        names = (f"{name.removesuffix('_blocks')}_scales", *(name + end for end in _SCALES))
+        names = (*names, *(name.removesuffix(last) + end for end in _SCALES))
+        return next((self._tensors[other] for other in names if other in self._tensors), None)
+
+
+def _ratio(packed: _Tensor | None, whole: _Tensor | None, axis: int) -> str | None:
+    """Returns the type of numbers of which `packed` holds as many along an axis as `whole` has elements there."""
+    if packed is None or whole is None or not packed.shape or not whole.shape or whole.shape[axis] == 0:
+        return None
+    bits, rest = divmod(packed.bits * packed.shape[axis], whole.shape[axis])
+    return f"int{bits}" if rest == 0 and 1 < bits <= 8 else None
+
+
+def _is_fp4(name: str, tensor: _Tensor, scales: _Tensor) -> bool:
+    """Tells whether blocks of 16 (NVFP4) or 32 (MXFP4) numbers of four bits have a scale each."""
+    if tensor.element_type != "U8" or not scales.shape:
+        return False
+    if name.endswith("_blocks"):
+        return tensor.shape[:-1] == scales.shape and tensor.shape[-1] == 16
+    block = {"F8_E4M3": 16, "U8": 32, "F8_E8M0": 32}.get(scales.element_type)
+    return block is not None and scales.shape[-1] * block == tensor.shape[-1] * 2
+
+
+def _configured_width(read_beside: ReadBeside) -> int | None:
+    """Returns the bits of a quantized weight by the model's configuration; None where it tells none, or several."""
+    for file_name in _CONFIGURATIONS:
+        content = read_beside(file_name)
+        if content is None:
+            continue
+        try:
+            config = json.loads(content)
+        except (ValueError, RecursionError):
+            continue
+        if not isinstance(config, dict):
+            continue
+        section = config.get("quantization_config") or config.get("quantization")
+        if section is None and file_name != "config.json":
+            section = config
+        widths = set(_widths(section, _CONFIGURATION_DEPTH))
+        if len(widths) == 1:
+            return widths.pop()
+    return None
+
+
+def _widths(section: Any, depth: int) -> Iterator[int]:
+    """Yields the widths of weights that a part of a configuration mentions."""
+    if not isinstance(section, dict) or depth == 0:
+        return
+    for name, value in section.items():
+        if _OTHERS.search(name):
+            continue
+        if name in _WIDTH_NAMES and type(value) is int and 1 < value <= 8:
+            yield value
+        elif value is True and name in _FLAGS:
+            yield _FLAGS[name]
+        elif name in _ALGORITHM_NAMES and isinstance(value, str):
+            yield from (width for pattern, width in _ALGORITHMS if pattern.search(value.lower()))
+        else:
+            yield from _widths(value, depth - 1)
