@@ -1,9 +1,11 @@
-"""Reads ONNX: walks the wire format of its protobuf message, passing over weights and small nodes unread.
+"""Reads ONNX: walks the wire format of its protobuf message, passing over weights and most small nodes unread.
 
 The numbers of fields are those of onnx.proto. Readers go from one field to the
 next, as messages of any size come by: never is one held as a whole.
 """
 
+import posixpath
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
@@ -44,6 +46,14 @@ _TYPES = {
 }
 _SMALL_NODE = 256
 """Bytes of a node that may hold a weight worth counting."""
+_PACKING_OPERATORS = ("MatMulNBits", "MatMulBnb4", "GatherBlockQuantized", "QMoE")
+"""Operators of ONNX Runtime that unpack several weights of a byte."""
+_PACKING_INPUTS = 32
+"""Most inputs of such an operator that are looked at; it has fewer."""
+_PACKED_BITS = 4
+"""Bits of a weight where the node of such an operator does not tell."""
+_OF_WEIGHTS = re.compile(f"location|{'|'.join(_PACKING_OPERATORS)}".encode())
+"""What a small node has in it that refers to weights: the key of external data, or such an operator."""
 # ir_version, and then what may follow: producer_name .. graph, opset_import, metadata_props.
 _SECOND_TAGS = frozenset(b"\x12\x1a\x22\x28\x32\x3a\x42\x72")
 
@@ -97,6 +107,8 @@ class _Walk:
         self._findings = findings
         self._weight_names: set[int] = set()
         """Hashes of them."""
+        self._packed: dict[int, int] = {}
+        """Bits of the weights that are packed into bytes, by the hashes of their names."""
         self._external: dict[str, int] = {}
         """Where the weights end in each other file."""
         self.has_graph = False
@@ -106,6 +118,12 @@ class _Walk:
         # Before IR version 4, weights had to be inputs as well.
         self._findings.inputs = [t for t in self._findings.inputs if hash(t.name) not in self._weight_names]
         for location, end in self._external.items():
+            if not location:
+                self._findings.add_problem("Its weights are in another file, but not told in which.")
+                continue
+            if location.startswith("/") or posixpath.normpath(location).startswith(".."):
+                self._findings.add_problem(f"Its weights are in the file {location}, which is not in its folder.")
+                continue
             size = siblings.size(location)
             if size is None:
                 self._findings.add_problem(f"Its weights are in the file {location}, which is missing.")
@@ -127,9 +145,8 @@ class _Walk:
                     self._add_metadata("domain", self._text(value))
                 case 5, 0:
                     self._add_metadata("model_version", str(_signed(value)) if value else "")
-                case 7, 2:
-                    self.has_graph = True
-                    self._graph(value, depth=0)
+                case ((7 | 20 | 25), 2):
+                    self._part(number, value)
                 case 8, 2:
                     self._opset(value)
                 case 14, 2:
@@ -147,7 +164,7 @@ class _Walk:
             raise FormatError("Its graphs are nested too deep.")
         for number, wire, value in self._fields(end):
             match number, wire:
-                case 1, 2 if value - self._reader.position > _SMALL_NODE:
+                case 1, 2:
                     self._node(value, depth)
                 case 5, 2:
                     self._add(self._tensor(value), is_named=depth == 0)
@@ -160,43 +177,101 @@ class _Walk:
                 case _:
                     pass
 
+    def _part(self, part: int, end: int) -> None:
+        """Reads the graph, a TrainingInfoProto (20), or a FunctionProto (25): whatever weights may be in."""
+        if part == 7:
+            self.has_graph = True
+            self._graph(end, depth=0)
+            return
+        for number, wire, value in self._fields(end):
+            match part, number, wire:
+                case 20, (1 | 2), 2:
+                    self._graph(value, depth=1)
+                case 25, 7, 2:
+                    self._node(value, depth=1)
+                case 25, 11, 2:
+                    self._attribute(value, depth=1)
+                case _:
+                    pass
+
     def _sparse(self, end: int, *, is_named: bool) -> None:
         for number, wire, value in self._fields(end):
-            if number == 1 and wire == _BYTES:
+            if wire == _BYTES and number == 1:
                 self._add(self._tensor(value), is_named=is_named)
+            elif wire == _BYTES and number == 2:
+                # Its indices are no weights, but may be in another file as well.
+                self._check_data(self._tensor(value))
 
     def _node(self, end: int, depth: int) -> None:
-        """Finds the weights in a node's attributes: constants, and the graphs of branches and loops."""
-        for number, wire, attribute_end in self._fields(end):
-            if number != 5 or wire != _BYTES:
+        """Finds the weights in a node's attributes, and its inputs that are packed weights."""
+        size = end - self._reader.position
+        if size <= _SMALL_NODE and not _OF_WEIGHTS.search(self._reader.peek(size)):
+            return
+        inputs: list[int] = []
+        """Hashes of their names."""
+        operator, bits = "", _PACKED_BITS
+        for number, wire, value in self._fields(end):
+            if wire != _BYTES:
                 continue
-            for inner, inner_wire, inner_end in self._fields(attribute_end):
-                if inner_wire != _BYTES:
-                    continue
-                if inner in {5, 10}:
-                    self._add(self._tensor(inner_end), is_named=False)
-                elif inner in {6, 11}:
-                    self._graph(inner_end, depth + 1)
+            if number == 1 and len(inputs) < _PACKING_INPUTS:
+                inputs.append(hash(self._text(value)))
+            elif number == 4:
+                operator = self._text(value)
+            elif number == 5:
+                name, number_of_it = self._attribute(value, depth)
+                if name in {"bits", "expert_weight_bits"}:
+                    bits = number_of_it
+        if operator in _PACKING_OPERATORS and 0 < bits < 8 and len(self._packed) < limits.NAMES:
+            self._packed.update(dict.fromkeys(inputs, bits))
+
+    def _attribute(self, end: int, depth: int) -> tuple[str, int]:
+        """Finds the weights in an attribute: constants, and the graphs of branches and loops.
+
+        Returns its name, and its value where that is an integer.
+        """
+        name, number_of_it = "", 0
+        for number, wire, value in self._fields(end):
+            match number, wire:
+                case 1, 2:
+                    name = self._text(value)
+                case 3, 0:
+                    number_of_it = _signed(value)
+                case ((5 | 10), 2):
+                    self._add(self._tensor(value), is_named=False)
+                case ((6 | 11), 2):
+                    self._graph(value, depth + 1)
+                case ((22 | 23), 2):
+                    self._sparse(value, is_named=False)
+                case _:
+                    pass
+        return name, number_of_it
 
     def _add(self, weight: _Weight, *, is_named: bool) -> None:
         if is_named and len(self._weight_names) < limits.NAMES:
             self._weight_names.add(hash(weight.name))
-        name, bits = _TYPES.get(weight.type, (f"type {weight.type}", 0))
-        self._findings.add_weight(name, bits * weight.elements)
+        name, bits = _type_of(weight)
+        packed = self._packed.get(hash(weight.name)) if name in {"UINT8", "INT8"} and weight.name else None
+        self._findings.add_weight(f"int{packed}" if packed else name, bits * weight.elements)
+        self._check_data(weight)
+
+    def _check_data(self, weight: _Weight) -> None:
+        """Looks whether the data of a tensor is there, and is as much as its shape has."""
+        _, bits = _type_of(weight)
         size = (bits * weight.elements + 7) // 8
+        found = weight.raw_size
         if weight.is_external:
-            self._add_external(weight, size)
-        elif weight.raw_size is not None and bits and weight.raw_size != size:
+            found = _number(weight.external.get("length", "")) or None
+            self._add_external(weight, found or size)
+        if found is not None and bits and found != size:
             self._findings.add_problem(
-                f"Its weight {weight.name[:100]!r} has {weight.raw_size} bytes of data, not the {size} of its shape."
+                f"Its weight {weight.name[:100]!r} has {found} bytes of data, not the {size} of its shape."
             )
 
     def _add_external(self, weight: _Weight, size: int) -> None:
         location = weight.external.get("location", "")
-        offset = _number(weight.external.get("offset", "0"))
-        length = _number(weight.external.get("length", "")) or size
-        if location in self._external or len(self._external) < limits.PROBLEMS:
-            self._external[location] = max(self._external.get(location, 0), offset + length)
+        end = _number(weight.external.get("offset", "")) + size
+        if location in self._external or len(self._external) < limits.NAMES:
+            self._external[location] = max(self._external.get(location, 0), end)
 
     def _tensor(self, end: int) -> _Weight:
         weight = _Weight()
@@ -345,9 +420,15 @@ class _Walk:
             raise FormatError("It has a field that is too long.")
 
 
+def _type_of(weight: _Weight) -> tuple[str, int]:
+    """Returns the name of a weight's type, and the bits of an element; 0 where they are unknown."""
+    return _TYPES.get(weight.type, (f"type {weight.type}", 0))
+
+
 def _signed(value: int) -> int:
     return value - 2**64 if value >= 2**63 else value
 
 
 def _number(text: str) -> int:
-    return int(text) if text.isascii() and text.isdecimal() and len(text) < 20 else 0
+    # No file has the size that one of more digits would want.
+    return int(text[:20]) if text.isascii() and text.isdecimal() else 0

@@ -230,6 +230,58 @@ class TestOpenVino:
         assert len(schema.inputs) == 1
 
 
+def external_weight(location: str = "w.data", kind: int = TensorProto.FLOAT, size: int = 4) -> onnx.TensorProto:
+    """A weight of 1,024 elements in another file."""
+    weight = onnx.TensorProto(name="w", data_type=kind, dims=[1024], data_location=TensorProto.EXTERNAL)
+    for key, value in (("location", location), ("length", str(1024 * size))):
+        weight.external_data.add(key=key, value=value)
+    return weight
+
+
+def constant(**attributes: Any) -> onnx.NodeProto:
+    return helper.make_node("Constant", [], ["c"], **(attributes or {"value": external_weight()}))
+
+
+def sparse(values: onnx.TensorProto, indices: onnx.TensorProto) -> onnx.SparseTensorProto:
+    return helper.make_sparse_tensor(values, indices, [9999])
+
+
+def in_function(model: onnx.ModelProto) -> None:
+    model.functions.append(helper.make_function("d", "f", [], ["c"], [constant()], []))
+
+
+def in_default(model: onnx.ModelProto) -> None:
+    default = helper.make_attribute("w", external_weight())
+    model.functions.append(helper.make_function("d", "f", [], ["c"], [], [], attribute_protos=[default]))
+
+
+def in_branch(model: onnx.ModelProto) -> None:
+    branch = helper.make_graph([constant()], "b", [], [])
+    empty = helper.make_graph([], "b", [], [])
+    model.graph.node.append(helper.make_node("If", ["x"], ["z"], then_branch=branch, else_branch=empty))
+
+
+def in_indices(model: onnx.ModelProto) -> None:
+    values = raw_weight("v", TensorProto.FLOAT16, [1024], 2048)
+    model.graph.sparse_initializer.append(sparse(values, external_weight(kind=TensorProto.INT64, size=8)))
+
+
+INDICES = raw_weight("i", TensorProto.INT64, [1024], 8192)
+EXTERNAL_PLACES: Mapping[str, Callable[[onnx.ModelProto], None]] = {
+    "initializer": lambda model: model.graph.initializer.append(external_weight()),
+    "constant": lambda model: model.graph.node.append(constant()),
+    "constants": lambda model: model.graph.node.append(constant(values=[external_weight()])),
+    "sparse constant": lambda model: model.graph.node.append(constant(sparse_value=sparse(external_weight(), INDICES))),
+    "sparse initializer": lambda model: model.graph.sparse_initializer.append(sparse(external_weight(), INDICES)),
+    "indices": in_indices,
+    "branch": in_branch,
+    "function": in_function,
+    "default of an attribute": in_default,
+    "training": lambda model: model.training_info.add().algorithm.node.append(constant()),
+    "initialization": lambda model: model.training_info.add().initialization.initializer.append(external_weight()),
+}
+
+
 class TestOnnx:
     def test_a_model_tells_all(self) -> None:
         schema = schema_of(onnx_model(metadata={"author": "someone", "author ": "else"}).SerializeToString())
@@ -317,9 +369,60 @@ class TestOnnx:
         assert schema.problems == problems
         assert schema.precision == ("fp32",)
 
-    def test_weights_outside_of_the_folder_are_missing(self) -> None:
-        assert len(schema_of(zip_of({"m/model.onnx": self.external("/etc/passwd")})).problems) == 1
-        assert len(schema_of(self.external("../../w")).problems) == 1
+    @pytest.mark.parametrize("location", ["/etc/passwd", "../w", "a/../../w", ".."])
+    def test_weights_outside_of_the_folder_are_a_problem_wherever_they_are(self, location: str) -> None:
+        members = {"m/model.onnx": self.external(location), "w": bytes(5000), "/etc/passwd": bytes(5000)}
+        assert schema_of(zip_of(members)).problems == (
+            f"Its weights are in the file {location}, which is not in its folder.",
+        )
+
+    def test_weights_in_a_file_without_a_name_are_a_problem(self) -> None:
+        problems = schema_of(zip_of({"m/model.onnx": self.external("")})).problems
+        assert problems == ("Its weights are in another file, but not told in which.",)
+
+    def test_weights_of_another_size_than_their_shape_are_a_problem_in_another_file_too(self) -> None:
+        data = self.external().replace(b"\x12\x0216", b"\x12\x0212")
+        schema = schema_of(zip_of({"m/model.onnx": data, "m/weights/w.data": bytes(5000)}))
+        assert schema.problems == ("Its weight 'w' has 12 bytes of data, not the 16 of its shape.",)
+
+    @pytest.mark.parametrize("place", EXTERNAL_PLACES)
+    def test_weights_in_another_file_are_looked_for_wherever_they_are_named(self, place: str) -> None:
+        model = onnx_model(weights=[])
+        EXTERNAL_PLACES[place](model)
+        for is_there, problems in ((True, ()), (False, ("Its weights are in the file w.data, which is missing.",))):
+            members = {"m/model.onnx": model.SerializeToString()} | ({"m/w.data": bytes(8192)} if is_there else {})
+            schema = schema_of(zip_of(members))
+            assert schema.problems == problems
+            assert (schema.weight_count, schema.precision) == ((1, ("fp32",)) if place != "indices" else (1, ("fp16",)))
+
+    def test_each_of_many_other_files_is_looked_for(self) -> None:
+        weights = [external_weight(f"w{i}") for i in range(300)]
+        members = {"model.onnx": onnx_model(weights=weights).SerializeToString()}
+        members |= {f"w{i}": bytes(8192) for i in range(300) if i != 299}
+        assert schema_of(zip_of(members)).problems == ("Its weights are in the file w299, which is missing.",)
+
+    @pytest.mark.parametrize(
+        ("operator", "attributes", "precision"),
+        [
+            ("MatMulNBits", {"K": 64, "N": 64, "bits": 4, "block_size": 32}, ("int4", "fp16")),
+            ("MatMulNBits", {"K": 64, "N": 64, "bits": 2, "block_size": 32}, ("int2", "fp16")),
+            ("MatMulNBits", {"K": 64, "N": 64, "bits": 8, "block_size": 32}, ("int8", "fp16")),
+            ("MatMulBnb4", {"K": 64, "N": 64, "quant_type": 1}, ("int4", "fp16")),
+            ("GatherBlockQuantized", {"bits": 4}, ("int4", "fp16")),
+            ("QMoE", {"expert_weight_bits": 4}, ("int4", "fp16")),
+            ("MatMulInteger", {}, ("int8", "fp16")),
+        ],
+    )
+    def test_weights_that_onnx_runtime_unpacks_count_as_what_is_packed(
+        self, operator: str, attributes: dict[str, Any], precision: tuple[str, ...]
+    ) -> None:
+        node = helper.make_node(operator, ["x", "packed", "scales"], ["z"], domain="com.microsoft", **attributes)
+        weights = [
+            raw_weight("packed", TensorProto.UINT8, [64, 2, 16], 2048),
+            raw_weight("scales", TensorProto.FLOAT16, [128], 256),
+        ]
+        schema = schema_of(onnx_model(weights=weights, nodes=[node]).SerializeToString())
+        assert (schema.precision, schema.weight_count, schema.problems) == (precision, 2, ())
 
     def test_weights_of_another_size_than_their_shape_are_a_problem(self) -> None:
         weight = raw_weight("w", TensorProto.FLOAT, [4], 16)
