@@ -397,7 +397,9 @@ def _structure_violations(model: ModelFields) -> Iterator[FieldViolation]:
     for key, number in model.metrics.items():
         yield from _key_violations("metrics", key)
         if not math.isfinite(number):
-            yield FieldViolation(f"metrics.{key}", "must be a finite number.")
+            yield FieldViolation(
+                f"metrics.{key}", f"must be a finite number, not {number}; leave it out where there is none."
+            )
     yield from _text_map_violations("tags", model.tags)
 
 
@@ -451,24 +453,25 @@ def _text_map_violations(name: str, texts: Mapping[str, str]) -> Iterator[FieldV
 
 def _json_violations(name: str, value: Json) -> Iterator[FieldViolation]:
     """Finds what JSON in Postgres, or a message, cannot hold: NUL, numbers that are not finite, too deep nesting."""
-    pending: list[tuple[Json, int]] = [(value, 0)]
+    pending: list[tuple[str, Json, int]] = [(name, value, 0)]
     while pending:
-        found, depth = pending.pop()
+        place, found, depth = pending.pop()
         if depth > MAX_JSON_DEPTH:
             yield FieldViolation(name, f"must not be nested deeper than {MAX_JSON_DEPTH}.")
             return
         match found:
             case str(text):
                 if "\0" in text:
-                    yield FieldViolation(name, "must not contain a NUL character.")
+                    yield FieldViolation(place, "must not contain a NUL character.")
                     return
             case float(number):
                 if not math.isfinite(number):
-                    yield FieldViolation(name, "must contain finite numbers only.")
+                    yield FieldViolation(place, f"must be a finite number, not {number}.")
                     return
             case Mapping() as mapping:
-                pending += ((inner, depth + 1) for inner in (*mapping.keys(), *mapping.values()))
+                pending += ((place, key, depth + 1) for key in mapping)
+                pending += ((f"{place}.{key}", inner, depth + 1) for key, inner in mapping.items())
             case Sequence() as sequence:
-                pending += ((inner, depth + 1) for inner in sequence)
+                pending += ((f"{place}[{i}]", inner, depth + 1) for i, inner in enumerate(sequence))
             case _:
                 pass

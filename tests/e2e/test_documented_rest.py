@@ -328,6 +328,31 @@ def test_a_list_is_whole_and_in_order(rest: httpx.Client) -> None:
     assert everything == sorted(everything)
 
 
+def test_an_integer_that_is_no_double_is_kept_and_shown_as_a_text_where_numbers_are_doubles(
+    product: Product, rest: httpx.Client
+) -> None:
+    integers = {"a": 2**53 + 1, "b": -(2**63), "c": 10**100 + 1, "d": 2**53 - 1, "e": 2**60}
+    overview = json.dumps({"exact": integers, "list": [2**64 - 1, 0.5]})
+    model_id = register(rest, overview=overview)
+    assert rest.get(f"/models/{model_id}").json()["overview"] == json.loads(overview)
+
+    shown = {"a": str(2**53 + 1), "b": -(2.0**63), "c": str(10**100 + 1), "d": 2**53 - 1, "e": 2.0**60}
+    typed = rest.get(f"/v1/models/{model_id}").json()["model"]
+    assert typed["overview"] == {"exact": shown, "list": [str(2**64 - 1), 0.5]}
+    [compared] = [
+        field["values"]
+        for field in rest.get("/v1/models:compare", params={"ids": [model_id, register(rest)]}).json()["fields"]
+        if field["path"] == "overview.exact.a"
+    ]
+    assert compared == [str(2**53 + 1), None]
+    events = rest.get("/v1/auditEvents", params={"filter": f'model_id = "{model_id}"'}).json()["events"]
+    assert events[0]["after"]["overview"] == typed["overview"]
+
+    changed = rest.patch(f"/v1/models/{model_id}", params={"update_mask": "category"}, json={"category": "x"})
+    assert changed.status_code == 200, changed.text
+    assert rest.get(f"/models/{model_id}").json()["overview"] == json.loads(overview)
+
+
 def test_long_texts_do_not_limit_a_list(rest: httpx.Client) -> None:
     category = new_id()
     overview = json.dumps({"text": "é" * 200_000})

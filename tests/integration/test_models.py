@@ -269,12 +269,23 @@ BAD_FIELDS: list[tuple[str, dict[str, Any]]] = [
             Value(number_value=1),
             Value(bool_value=True),
             Value(list_value=texts("a")),
-            struct(a={"b": ["a\0b"]}),
             struct(**{"a\0b": 1}),
-            struct(a=[math.nan]),
-            struct(a=math.inf),
         )
     ),
+    *(
+        (f"{name}.{place}", {name: value})
+        for name in ("overview", "optimization_capabilities")
+        for place, value in (
+            ("a.b[0]", struct(a={"b": ["a\0b"]})),
+            ("a[0]", struct(a=[math.nan])),
+            ("a", struct(a=math.inf)),
+            ("a.b[1].c", struct(a={"b": [1, {"c": 2**53 + 1}]})),
+            ("a", struct(a=-(2**53))),
+            ("a", struct(a=2**64 - 1)),
+        )
+    ),
+    ("labels[1].id", {"labels": ListValue(values=[Value(string_value="a"), struct(id=2**60)])}),
+    ("provenance.hyperparameters.seed", {"provenance": {"hyperparameters": struct(seed=2**53).struct_value}}),
     ("labels[0]", {"labels": ListValue(values=[Value(number_value=1)])}),
     ("labels[1]", {"labels": ListValue(values=[Value(string_value="a"), Value(null_value=0)])}),  # type: ignore[arg-type]
     ("labels[0]", {"labels": texts("a\0b")}),
@@ -286,7 +297,7 @@ BAD_FIELDS: list[tuple[str, dict[str, Any]]] = [
     ("provenance.datasets[1].uri", {"provenance": {"datasets": [{"name": "a"}, {"uri": "a\0"}]}}),
     ("provenance.parent_model_ids[0]", {"provenance": {"parent_model_ids": ["short"]}}),
     ("provenance.environment.k", {"provenance": {"environment": {"k": "\0"}}}),
-    ("provenance.hyperparameters", {"provenance": {"hyperparameters": struct(a="\0").struct_value}}),
+    ("provenance.hyperparameters.a", {"provenance": {"hyperparameters": struct(a="\0").struct_value}}),
     *(
         ("artifact.file_name", {"artifact": {"file_name": name}})
         for name in ("a/b", "/a", "a\\b", "..", ".", "a\nb", "a\0b", "\x7f", "é" * 128)
@@ -301,6 +312,14 @@ BAD_FIELDS: list[tuple[str, dict[str, Any]]] = [
 
 
 class TestRefusals:
+    def test_numbers_that_doubles_hold_are_kept(self, client: Client) -> None:
+        numbers = [2**53 - 1, -(2**53) + 1, 0.1, 1e-300, 1e300, -1.7976931348623157e308, 2.0**65, 4503599627370495.5]
+        model = client.register(overview=struct(a=numbers))
+        assert [
+            value.number_value for value in client.get(model.id).overview.struct_value.fields["a"].list_value.values
+        ] == numbers
+        assert client.update(model.id, ["overview"], overview=model.overview) == model
+
     @pytest.mark.parametrize(("field", "fields"), BAD_FIELDS, ids=lambda value: value if isinstance(value, str) else "")
     def test_a_bad_field_is_named(self, registry: RunningRegistry, field: str, fields: dict[str, Any]) -> None:
         with refused(INVALID, "INVALID_ARGUMENT") as refusal:
@@ -319,6 +338,15 @@ class TestRefusals:
                 id="short", name="", version="", score=math.nan, precision=["fp8"], artifact={"file_name": "a/b"}
             )
         assert set(refusal.fields) == {"id", "name", "version", "score", "precision[0]", "artifact.file_name"}
+
+    def test_every_metric_that_is_no_finite_number_is_named(self, client: Client) -> None:
+        figures = {"loss": math.nan, "mAP50": 0.5, "perplexity": math.inf}
+        with refused(INVALID) as refusal:
+            client.register(metrics=figures)
+        assert "metrics.loss: must be a finite number, not nan; leave it out where there is none." in refusal.message
+        assert set(refusal.fields) == {"metrics.loss", "metrics.perplexity"}
+        model = client.register(metrics={name: figure for name, figure in figures.items() if math.isfinite(figure)})
+        assert model.metrics == {"mAP50": 0.5}
 
     def test_metadata_has_a_limit(self, start_registry: StartRegistry) -> None:
         registry = start_registry(metadata_max_bytes=2000)

@@ -2,10 +2,10 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
+from decimal import Decimal
 from typing import Any
 
 from google.protobuf import struct_pb2
-from google.protobuf.json_format import ParseDict
 from google.protobuf.timestamp_pb2 import Timestamp
 from modelregistry.v1 import (
     artifact_service_pb2,
@@ -61,6 +61,10 @@ _CHANGES = {
     FileChange.ADDED: comparison_pb2.FileVersion.CHANGE_ADDED,
     FileChange.REMOVED: comparison_pb2.FileVersion.CHANGE_REMOVED,
 }
+# From here on, a double may be an integer that was rounded; up to what the largest one of 64 bits is rounded to.
+_FIRST_INEXACT = 2.0**53
+_LAST_INTEGER = 2.0**64
+_MAX_PLACE_LENGTH = 200
 _NO_PROVENANCE = Provenance()
 _STATES = {
     UploadState.ACTIVE: upload_pb2.Upload.STATE_ACTIVE,
@@ -94,9 +98,9 @@ def fields_of(message: model_pb2.Model) -> ModelFields:
         values["precision"] = tuple(message.precision)
     for name in ("overview", "optimization_capabilities"):
         if message.HasField(name):
-            values[name] = json_of(getattr(message, name))
+            values[name] = json_of(getattr(message, name), name)
     if message.HasField("labels"):
-        values["labels"] = tuple(json_of(value) for value in message.labels.values)
+        values["labels"] = tuple(json_of(value, f"labels[{i}]") for i, value in enumerate(message.labels.values))
     values["metrics"] = dict(message.metrics)
     values["tags"] = dict(message.tags)
     values["provenance"] = _provenance_of(message.provenance)
@@ -112,7 +116,10 @@ def _provenance_of(message: model_pb2.Provenance) -> Provenance:
         parent_model_ids=tuple(message.parent_model_ids),
         framework=message.framework,
         framework_version=message.framework_version,
-        hyperparameters={key: json_of(value) for key, value in message.hyperparameters.fields.items()},
+        hyperparameters={
+            key: json_of(value, f"provenance.hyperparameters.{key}")
+            for key, value in message.hyperparameters.fields.items()
+        },
         environment=dict(message.environment),
         seed=message.seed if message.HasField("seed") else None,
     )
@@ -258,7 +265,7 @@ def _provenance_message(provenance: Provenance) -> model_pb2.Provenance:
         seed=provenance.seed,
     )
     if provenance.hyperparameters:
-        message.hyperparameters.update(provenance.hyperparameters)
+        _set_struct(message.hyperparameters, provenance.hyperparameters)
     return message
 
 
@@ -365,9 +372,7 @@ def event_message(event: Event, *, max_bytes: int | None = None) -> audit_pb2.Au
     )
     for name, values in (("before", event.before), ("after", event.after)):
         if values is not None:
-            struct: struct_pb2.Struct = getattr(message, name)
-            struct.SetInParent()
-            ParseDict(dict(values), struct)
+            _set_struct(getattr(message, name), values)
     if max_bytes is not None and message.ByteSize() > max_bytes:
         message.ClearField("before")
         message.ClearField("after")
@@ -503,26 +508,41 @@ def time_message(time: datetime) -> Timestamp:
     return message
 
 
-def json_of(message: struct_pb2.Value) -> Json:
-    """Returns a JSON value; whole numbers, which a Value holds as doubles, become integers again."""
+def json_of(message: struct_pb2.Value, place: str) -> Json:
+    """Returns a JSON value; whole numbers, which a Value holds as doubles, become integers again.
+
+    Raises:
+        InvalidArgumentError: It has a number that looks like a 64-bit integer that was rounded to a double; names the
+            place inside, which is at `place`.
+    """
     match message.WhichOneof("kind"):
         case "number_value":
-            number = message.number_value
-            return int(number) if number.is_integer() and abs(number) < 2**53 else number
+            return _number_of(message.number_value, place)
         case "string_value":
             return message.string_value
         case "bool_value":
             return message.bool_value
         case "struct_value":
-            return {key: json_of(value) for key, value in message.struct_value.fields.items()}
+            return {key: json_of(value, f"{place}.{key}") for key, value in message.struct_value.fields.items()}
         case "list_value":
-            return [json_of(value) for value in message.list_value.values]
+            return [json_of(value, f"{place}[{i}]") for i, value in enumerate(message.list_value.values)]
         case _:
             return None
 
 
+def _number_of(number: float, place: str) -> int | float:
+    if not number.is_integer() or abs(number) > _LAST_INTEGER:
+        return number
+    if abs(number) >= _FIRST_INEXACT:
+        raise InvalidArgumentError.of(
+            place[:_MAX_PLACE_LENGTH],
+            f"{number:.0f} may be rounded, as doubles hold whole numbers below 2^53 alone; write it as a string.",
+        )
+    return int(number)
+
+
 def value_message(value: Json) -> struct_pb2.Value:
-    """Returns a JSON value as a message."""
+    """Returns a JSON value as a message; an integer that no double can hold is a text, as in the JSON of an int64."""
     message = struct_pb2.Value()
     _set_value(message, value)
     return message
@@ -537,14 +557,28 @@ def _set_value(message: struct_pb2.Value, value: Json) -> None:
             message.bool_value = value
         case str():
             message.string_value = value
+        case int() if abs(value) >= _FIRST_INEXACT and not _is_double(value):
+            message.string_value = str(value)
         case int() | float():
             message.number_value = value
         case Mapping():
-            message.struct_value.SetInParent()
-            fields = message.struct_value.fields
-            for key, item in value.items():
-                _set_value(fields[key], item)
+            _set_struct(message.struct_value, value)
         case _:
             message.list_value.SetInParent()
             for item in value:
                 _set_value(message.list_value.values.add(), item)
+
+
+def _set_struct(message: struct_pb2.Struct, values: Mapping[str, Json]) -> None:
+    message.SetInParent()
+    for key, item in values.items():
+        _set_value(message.fields[key], item)
+
+
+def _is_double(integer: int) -> bool:
+    """Tells whether an integer is a double, as it is or as the shortest text of one (1e300, which Postgres expands)."""
+    try:
+        number = float(integer)
+    except OverflowError:
+        return False
+    return number == integer or Decimal(repr(number)) == integer
