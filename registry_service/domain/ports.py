@@ -29,7 +29,7 @@ class ModelRepository(Protocol):
         """Adds a model.
 
         Raises:
-            AlreadyExistsError: Its id, or its identity, is taken.
+            AlreadyExistsError: Its identity is taken, or its id: by a model, or by a deleted one of another project.
             ProvenanceCycleError: It would be its own ancestor.
             AncestryTooLargeError: There are too many ancestors to be sure.
         """

@@ -23,6 +23,7 @@ from registry_service.domain.errors import (
     ArtifactTooLargeError,
     FailedPreconditionError,
     InvalidArgumentError,
+    ModelNotFoundError,
     OutOfRangeError,
 )
 from registry_service.domain.models import Model, ModelSpec, checked_sha256, checked_spec, utc_now
@@ -322,7 +323,11 @@ class CompleteUpload:
         with self.database.transaction() as transaction:
             upload = transaction.uploads.begin_completion(upload_id, ttl=self.policy.upload_ttl)
             if upload.state is UploadState.COMPLETED:
-                return transaction.models.get(upload.spec.id)
+                model = transaction.models.get(upload.spec.id)
+                if model.artifact.object_key != upload.object_key:
+                    # It was deleted, and its id registered anew.
+                    raise ModelNotFoundError(model.id)
+                return model
             _check_whole(upload)  # an error takes back what has begun
         try:
             self._join(upload)

@@ -4,6 +4,8 @@ import json
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
+from dataclasses import replace
+from functools import partial
 from typing import Any, cast
 
 import grpc
@@ -18,9 +20,10 @@ from modelregistry.v1 import (
     documented_rest_service_pb2_grpc,
     model_service_pb2,
 )
+from sqlalchemy import Engine, text
 
 from registry_service.domain.access import Grant, Permission, Role
-from registry_service.domain.errors import AccessDeniedError, ProjectNotFoundError
+from registry_service.domain.errors import AccessDeniedError, AlreadyExistsError, ProjectNotFoundError
 from registry_service.domain.geti import Geti, ModelKey, ProjectSummary
 from registry_service.services.authenticating import Tokens
 from registry_service.services.confining import ConfinedGeti
@@ -29,6 +32,7 @@ from registry_service.transport.grpc.admission import OPEN, REQUIRED
 from registry_service.transport.http_routes import http_routes
 from tests.client import Client, Refusal, refused
 from tests.registry import RunningRegistry, StartRegistry
+from tests.waiting import eventually
 
 DENIED, UNKNOWN, STRANGER = (
     grpc.StatusCode.PERMISSION_DENIED,
@@ -37,6 +41,7 @@ DENIED, UNKNOWN, STRANGER = (
 )
 DOCUMENTED = "/modelregistry.v1.DocumentedRestService/"
 HEALTH = "/grpc.health.v1.Health/"
+LIVE_ID, DELETED_ID, MOVED_ID = "a-model-that-is-there", "a-model-that-is-gone", "a-model-that-moved"
 
 
 class Bearer(
@@ -162,6 +167,14 @@ def refusal_of(error: grpc.RpcError) -> Refusal:
     refusal = Refusal()
     refusal.error = error
     return refusal
+
+
+def waits_for_a_lock(engine: Engine) -> bool:
+    query = (
+        "SELECT EXISTS (SELECT FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock')"
+    )
+    with engine.connect() as connection:
+        return bool(connection.execute(text(query)).scalar_one())
 
 
 class TestEveryMethod:
@@ -328,6 +341,56 @@ class TestProjects:
                 # Word for word as of one that is nowhere.
                 assert hidden.message == missing.message.replace("x" * len(model.id), model.id)
         assert root.get(other.id).revision == 1
+
+    def test_an_id_that_another_project_has_or_had_is_not_to_be_had(self, people: People, root: Client) -> None:
+        client = people.a(Role.ADMIN, "own")
+        refusals = []
+        for model_id in (LIVE_ID, DELETED_ID, MOVED_ID):
+            root.register(id=model_id, name=model_id, project_id="own" if model_id == MOVED_ID else "other")
+        root.delete(DELETED_ID)
+        root.update(MOVED_ID, ["project_id"], project_id="other")
+        root.delete(MOVED_ID)
+        for model_id in (LIVE_ID, DELETED_ID, MOVED_ID):
+            for attempt in (client.register, client.create_upload):
+                with refused(grpc.StatusCode.ALREADY_EXISTS, "MODEL_ALREADY_EXISTS") as refusal:
+                    attempt(id=model_id, project_id="own", name="mine")
+                assert refusal.metadata == {"model_id": model_id, "conflict": "id"}
+                refusals.append(refusal.message.replace(model_id, "ID"))
+        # Whether there is such a model, or was, is not told.
+        assert set(refusals) == {"The id 'ID' is not available."}
+        assert client.all() == []
+
+    def test_an_id_stays_with_its_project_for_callers_of_all_projects_too(self, root: Client) -> None:
+        for project in ("own", None):
+            fields: dict[str, Any] = {} if project is None else {"project_id": project}
+            model_id = f"registered-in-{project}"
+            root.register(id=model_id, **fields)
+            root.delete(model_id)
+            with refused(grpc.StatusCode.ALREADY_EXISTS, "MODEL_ALREADY_EXISTS"):
+                root.register(id=model_id, project_id="other")
+            assert root.register(b"again", id=model_id, **fields).id == model_id
+            root.delete(model_id)
+
+    def test_an_id_that_is_deleted_while_another_project_registers_it_stays_with_the_first(
+        self, people: People, root: Client
+    ) -> None:
+        root.register(id=LIVE_ID, project_id="other")
+        parts, engine = people.running.parts, people.running.engine
+        there = parts.use_cases.get_model(LIVE_ID)
+        taken = replace(there, project_id="own", artifact=replace(there.artifact, object_key="another"))
+
+        def add() -> None:
+            with parts.database.transaction() as transaction:
+                transaction.models.add(taken)
+
+        with engine.connect() as deleting, ThreadPoolExecutor(1) as threads:
+            deleting.execute(text("DELETE FROM models"))
+            adding = threads.submit(add)
+            eventually(partial(waits_for_a_lock, engine), what="the insertion")
+            deleting.commit()
+            with pytest.raises(AlreadyExistsError, match="not available"):
+                adding.result()
+        assert root.all() == []
 
     def test_deleting_what_may_be_missing_deletes_nothing_of_others(self, people: People, root: Client) -> None:
         other = root.register(project_id="other")

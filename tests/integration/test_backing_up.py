@@ -366,7 +366,9 @@ def test_a_backup_of_an_older_schema_is_brought_to_this_one(
     back_up(settings_of("source"), folder)
     manifest = json.loads((folder / "manifest.json").read_text())
     manifest["revision"] = "0005"
-    manifest["tables"] = [table for table in manifest["tables"] if table["name"] != "tokens"]  # it came with 0007
+    # They came later.
+    newer = {"tokens", "deleted_models"}
+    manifest["tables"] = [table for table in manifest["tables"] if table["name"] not in newer]
     (folder / "manifest.json").write_text(json.dumps(manifest))
     restore(settings_of("target"), folder)
     assert rows(empty_database, "models") == rows(source.engine, "models")

@@ -104,6 +104,23 @@ class TestMigrations:
             connection.execute(text("DROP TABLE uploads"))
         migrate(empty_database)
 
+    def test_ids_that_were_deleted_before_stay_with_their_last_project(self, empty_database: Engine) -> None:
+        migrate(empty_database, "0007")
+        with empty_database.begin() as connection:
+            for model_id, project, action in (
+                ("once-deleted-0000001", "'p'", "model.deleted"),
+                ("moved-twice-00000001", "'p'", "model.deleted"),
+                ("moved-twice-00000001", "'q'", "model.deleted"),
+                ("without-project-0001", "NULL", "model.deleted"),
+                ("never-deleted-000001", "'p'", "model.registered"),
+            ):
+                changes = {"model_id": f"'{model_id}'", "project_id": project, "action": f"'{action}'"}
+                insert(connection, "audit_events", **changes)
+        migrate(empty_database)
+        with empty_database.connect() as connection:
+            kept = {row.id: row.project_id for row in connection.execute(text("SELECT * FROM deleted_models"))}
+        assert kept == {"once-deleted-0000001": "p", "moved-twice-00000001": "q", "without-project-0001": None}
+
     def test_the_schema_of_a_newer_program_is_left_alone(self, empty_database: Engine) -> None:
         migrate(empty_database)
         with empty_database.begin() as connection:

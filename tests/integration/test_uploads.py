@@ -492,6 +492,15 @@ class TestCompleting:
         changed = client.update(model.id, ["format"], format="onnx")
         assert client.complete_upload(upload.id) == changed
 
+    def test_completing_again_answers_no_other_model_that_has_its_id_now(self, client: Client) -> None:
+        upload = client.create_upload(id="0123456789abcdef")
+        client.write_upload(upload.id, 0, b"abc")
+        model = client.complete_upload(upload.id)
+        client.delete(model.id)
+        client.register(b"another", id=model.id)
+        with refused(NOT_FOUND, "MODEL_NOT_FOUND"):
+            client.complete_upload(upload.id)
+
     def test_missing_bytes_can_still_be_written(self, client: Client) -> None:
         upload = client.create_upload(artifact={"size": 6})
         for offset, data in ((0, b""), (0, b"abc")):

@@ -111,7 +111,8 @@ class ModelServiceServicer:
         Errors: INVALID_ARGUMENT (a field, or a size or digest that differs from
         the bytes; an unreadable ZIP), ALREADY_EXISTS (the id, or the same project,
         name, version and precision), RESOURCE_EXHAUSTED (artifact too large, too
-        many streams).
+        many streams). The id of a deleted model can be used again in its own
+        project only.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

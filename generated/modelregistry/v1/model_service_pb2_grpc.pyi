@@ -46,7 +46,8 @@ class ModelServiceStub:
     Errors: INVALID_ARGUMENT (a field, or a size or digest that differs from
     the bytes; an unreadable ZIP), ALREADY_EXISTS (the id, or the same project,
     name, version and precision), RESOURCE_EXHAUSTED (artifact too large, too
-    many streams).
+    many streams). The id of a deleted model can be used again in its own
+    project only.
     """
     GetModel: _grpc.UnaryUnaryMultiCallable[_model_service_pb2.GetModelRequest, _model_service_pb2.GetModelResponse]
     """Gets a model. Errors: NOT_FOUND."""
@@ -127,7 +128,8 @@ class ModelServiceAsyncStub(ModelServiceStub):
     Errors: INVALID_ARGUMENT (a field, or a size or digest that differs from
     the bytes; an unreadable ZIP), ALREADY_EXISTS (the id, or the same project,
     name, version and precision), RESOURCE_EXHAUSTED (artifact too large, too
-    many streams).
+    many streams). The id of a deleted model can be used again in its own
+    project only.
     """
     GetModel: _aio.UnaryUnaryMultiCallable[_model_service_pb2.GetModelRequest, _model_service_pb2.GetModelResponse]  # type: ignore[assignment]
     """Gets a model. Errors: NOT_FOUND."""
@@ -211,7 +213,8 @@ class ModelServiceServicer(metaclass=_abc_1.ABCMeta):
         Errors: INVALID_ARGUMENT (a field, or a size or digest that differs from
         the bytes; an unreadable ZIP), ALREADY_EXISTS (the id, or the same project,
         name, version and precision), RESOURCE_EXHAUSTED (artifact too large, too
-        many streams).
+        many streams). The id of a deleted model can be used again in its own
+        project only.
         """
 
     @_abc_1.abstractmethod

@@ -16,6 +16,7 @@ from psycopg.errors import UniqueViolation
 from sqlalchemy import (
     JSON,
     ColumnElement,
+    CompoundSelect,
     Connection,
     CursorResult,
     Engine,
@@ -71,6 +72,7 @@ from registry_service.storage.sql.tokens import SqlTokenRepository
 logger = logging.getLogger(__name__)
 
 _models = cast("Table", tables.models)
+_deleted = cast("Table", tables.deleted_models)
 _objects = cast("Table", tables.unreferenced_objects)
 _uploads = cast("Table", tables.uploads)
 _parts = cast("Table", tables.upload_parts)
@@ -170,7 +172,12 @@ class SqlModelRepository:
         """See the port."""
         values = rows.model_values(model)
         # Whichever unique index is in the way, none is an error that ends the transaction.
-        added = self.connection.execute(_ADD_MODEL, values)
+        try:
+            added = self.connection.execute(_ADD_MODEL, values)
+        except IntegrityError as error:
+            if isinstance(error.orig, UniqueViolation) and error.orig.diag.constraint_name == _DELETED_ID:
+                raise _id_not_available(model.id) from error
+            raise
         if added.one_or_none() is None:
             self._raise_conflict(model.id, model)
         self._expect_no_cycle(model.id, model.provenance.parent_model_ids)
@@ -344,21 +351,39 @@ class SqlModelRepository:
         raise conflict
 
     def _conflict(self, model_id: str, fields: ModelFields, without: str | None = None) -> AlreadyExistsError | None:
-        """Finds the model that has the id or the identity; of two the first by id, as the documented API has it."""
+        """Finds the model that has the id or the identity; of two the first by id, as the documented API has it.
+
+        A deleted model of another project has its id, too.
+        """
         lineage = {name: value for name, value in asdict(Lineage.of(fields)).items() if value is not None}
         found = self.connection.execute(
             _conflicting(frozenset(lineage), is_new=without is None),
-            {**lineage, "version": fields.version, "precision": list(fields.precision), "model_id": model_id},
-        ).scalar_one_or_none()
+            {
+                **lineage,
+                "version": fields.version,
+                "precision": list(fields.precision),
+                "model_id": model_id,
+                "model_project_id": fields.project_id,
+            },
+        ).one_or_none()
         if found is None:
             return None
-        if found == model_id:
-            return AlreadyExistsError(f"There is a model with the id {found!r} already.", model_id=found, conflict="id")
+        if found.id == model_id and found.project_id != fields.project_id:
+            return _id_not_available(model_id)
+        if found.id == model_id:
+            return AlreadyExistsError(
+                f"There is a model with the id {model_id!r} already.", model_id=model_id, conflict="id"
+            )
         return AlreadyExistsError(
-            f"The model {found!r} has the same project, name, version and precision.",
-            model_id=found,
+            f"The model {found.id!r} has the same project, name, version and precision.",
+            model_id=found.id,
             conflict="identity",
         )
+
+
+def _id_not_available(model_id: str) -> AlreadyExistsError:
+    """Returns the error of an id that is, or was, of another project; what there is or was is not for this one."""
+    return AlreadyExistsError(f"The id {model_id!r} is not available.", model_id=model_id, conflict="id")
 
 
 def _is_of(lineage: Mapping[str, object]) -> ColumnElement[bool]:
@@ -374,7 +399,7 @@ def _is_of(lineage: Mapping[str, object]) -> ColumnElement[bool]:
 
 
 @cache
-def _conflicting(given: frozenset[str], *, is_new: bool) -> Select[Any]:
+def _conflicting(given: frozenset[str], *, is_new: bool) -> Select[Any] | CompoundSelect[Any]:
     """Returns what finds the model that is in the way of another; `given` are the fields of its lineage that it has."""
     same = and_(
         _is_of({name: bindparam(name, type_=Text) for name in given}),
@@ -382,9 +407,15 @@ def _conflicting(given: frozenset[str], *, is_new: bool) -> Select[Any]:
         _models.c.precision == bindparam("precision", type_=ARRAY(Text)),
     )
     has_id = _models.c.id == bindparam("model_id")
-    return (
-        select(_models.c.id).where(or_(has_id, same) if is_new else and_(~has_id, same)).order_by(_models.c.id).limit(1)
+    found = select(_models.c.id, _models.c.project_id)
+    if not is_new:
+        return found.where(~has_id, same).order_by(_models.c.id).limit(1)
+    was_elsewhere = select(_deleted.c.id, _deleted.c.project_id).where(
+        _deleted.c.id == bindparam("model_id"),
+        _deleted.c.project_id.is_distinct_from(bindparam("model_project_id", type_=Text)),
     )
+    either = found.where(or_(has_id, same)).union_all(was_elsewhere)
+    return either.order_by(either.selected_columns.id).limit(1)
 
 
 def _links(found: CursorResult[Any]) -> Sequence[Link]:
@@ -393,6 +424,7 @@ def _links(found: CursorResult[Any]) -> Sequence[Link]:
 
 
 _LINEAGE = tuple(field.name for field in fields(Lineage))
+_DELETED_ID = "refuse_deleted_id"  # what the trigger of the migration calls its violation
 # Of these, together, no two models have the same.
 _IDENTITY = {*_LINEAGE, "version", "precision"}
 _ADD_MODEL = upsert(_models).on_conflict_do_nothing().returning(_models.c.id)

@@ -190,6 +190,17 @@ class ModelRow(Base):
     )
 
 
+class DeletedModelRow(Base):
+    """The id of a deleted model. Only its project can have it again; triggers see to it."""
+
+    __tablename__ = "deleted_models"
+
+    id: Mapped[str] = mapped_column(Text(collation="C"), primary_key=True)
+    project_id: Mapped[str | None] = mapped_column(
+        Text, comment="As it was when the model was deleted; none: no project."
+    )
+
+
 class UnreferencedObjectRow(Base):
     """An object of the artifact store that no model refers to, deleted when due (`domain.ports.ObjectLedger`)."""
 
@@ -377,6 +388,7 @@ class TokenRow(Base):
 
 
 models = ModelRow.__table__
+deleted_models = DeletedModelRow.__table__
 unreferenced_objects = UnreferencedObjectRow.__table__
 uploads = UploadRow.__table__
 upload_parts = UploadPartRow.__table__
