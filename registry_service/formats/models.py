@@ -1,6 +1,7 @@
 """Which reader a file needs, and its call."""
 
 import logging
+import re
 from collections.abc import Callable, Mapping
 
 from registry_service.domain.schema import ModelSchema
@@ -9,6 +10,9 @@ from registry_service.formats.onnx import is_onnx, read_onnx
 from registry_service.formats.openvino import is_openvino, read_openvino
 from registry_service.formats.reading import Budget, FormatError, Reader, UnknownFormatError
 from registry_service.formats.safetensors import is_safetensors, read_safetensors
+
+_PART = re.compile(r"-(\d{5})-of-(\d{5})(?=\.\w+$)")
+"""How the parts of a model are numbered that several files hold."""
 
 logger = logging.getLogger(__name__)
 
@@ -34,6 +38,11 @@ def format_by_name(file_name: str) -> str | None:
     return next((known for known in ("onnx", "safetensors") if name.endswith(f".{known}")), None)
 
 
+def are_parts_of_one(file_name: str, other: str) -> bool:
+    """Tells whether two files are parts of one model, by their names."""
+    return _PART.search(file_name) is not None and _PART.sub("", file_name) == _PART.sub("", other)
+
+
 def read_model(
     reader: Reader,
     budget: Budget,
@@ -52,6 +61,9 @@ def read_model(
     if kind is None:
         return None
     findings = Findings(kind, file_name)
+    part = _PART.search(file_name)
+    if part is not None and int(part[2]) > 1:
+        findings.add_problem(f"It is one of {int(part[2])} parts of a model; only this part was read.")
     try:
         _READERS[kind](reader, budget, findings, siblings)
     except UnknownFormatError as error:

@@ -7,6 +7,7 @@ the schema, or there is none.
 
 import logging
 import posixpath
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
@@ -15,7 +16,7 @@ from registry_service.domain.errors import ArtifactLostError, DataLossError, Not
 from registry_service.domain.models import ArtifactSpec, is_zip_media_type
 from registry_service.domain.schema import ModelSchema
 from registry_service.formats import limits
-from registry_service.formats.models import format_by_content, format_by_name, read_model
+from registry_service.formats.models import are_parts_of_one, format_by_content, format_by_name, read_model
 from registry_service.formats.reading import Budget, FormatError, LimitError, Reader
 from registry_service.services.archives import Archive, open_archive
 
@@ -25,6 +26,12 @@ HEAD_BYTES = limits.HEAD_BYTES
 """How many of an artifact's first bytes `introspect` wants."""
 _ZIP_BEGINNING = b"PK\x03\x04"
 _SUFFIXES = (".xml", ".onnx", ".safetensors")
+_ACCESSORY = re.compile(
+    r"(?<![a-z])(?:(?:de)?tokenizers?|vocoder|vae|(?:text|image)_encoder|(?:text|vision)_embeddings?|resampler|projector"
+    r"|mmproj|safety_checker|feature_extractor|scheduler|(?:pre_?|post_?)?process(?:or|ing)|adapter|lora|draft|assistant"
+    r"|__macosx)(?![a-z])"
+)
+"""What in a path tells that a model only serves another one, where there is another."""
 
 
 def introspect(store: ArtifactStore, artifact: ArtifactSpec, key: str, size: int, head: bytes) -> ModelSchema | None:
@@ -52,12 +59,12 @@ def introspect(store: ArtifactStore, artifact: ArtifactSpec, key: str, size: int
 
 
 def _from_archive(artifact: "_ZipArtifact", budget: Budget) -> ModelSchema | None:
-    """Reads the first model of a ZIP: an IR that has its weights before others, then by depth and name."""
+    """Reads the first model of a ZIP, in the order of its candidates."""
     found: tuple[str, str | None] | None = None
     more = False
     for name in artifact.candidates():
         kind = format_by_content(artifact.head(name), artifact.sizes[name])
-        if kind is None:
+        if kind is None or (found is not None and are_parts_of_one(found[0], name)):
             continue
         if found is not None:
             more = True
@@ -90,11 +97,17 @@ class _ZipArtifact:
         self.sizes = {member.name: member.size for member in archive.members()}
 
     def candidates(self) -> list[str]:
-        """Returns the members that may be models, by their names, best first."""
+        """Returns the members that may be models, by their names, best first.
 
-        def rank(name: str) -> tuple[bool, int, str]:
+        What only serves another model comes last, then an IR without its weights;
+        before them go the shallowest, of those the shortest names, by the alphabet.
+        """
+
+        def rank(name: str) -> tuple[bool, bool, int, int, str]:
             stem, suffix = posixpath.splitext(name)
-            return suffix.lower() == ".xml" and f"{stem}.bin" not in self.sizes, name.count("/"), name
+            lacks_weights = suffix.lower() == ".xml" and f"{stem}.bin" not in self.sizes
+            is_accessory = _ACCESSORY.search(name.lower()) is not None
+            return is_accessory, lacks_weights, name.count("/"), len(name), name
 
         return sorted((name for name in self.sizes if name.lower().endswith(_SUFFIXES)), key=rank)[: limits.CANDIDATES]
 

@@ -768,6 +768,53 @@ class TestZip:
         assert schema.inputs[0].name == "complete"
         assert schema.problems == ("The ZIP holds more models; only this one was read.",)
 
+    @pytest.mark.parametrize(
+        ("names", "model"),
+        [
+            ("openvino_detokenizer openvino_tokenizer openvino_model", "openvino_model"),
+            ("openvino_tokenizer openvino_model_with_a_long_name", "openvino_model_with_a_long_name"),
+            ("a/openvino_model tokenizer", "a/openvino_model"),
+            ("text_encoder/openvino_model vae_decoder/openvino_model unet/openvino_model", "unet/openvino_model"),
+            ("vocoder model_of_speech", "model_of_speech"),
+            ("tokenizer", "tokenizer"),
+            ("aa b", "b"),
+            ("b a", "a"),
+            ("d/a deep", "deep"),
+            ("vae_tokenizer vae", "vae"),
+            ("a_evaluated b_vaerified_model", "a_evaluated"),
+            ("lora/a z", "z"),
+        ],
+    )
+    @pytest.mark.parametrize("suffix", [".xml", ".onnx"])
+    def test_the_model_comes_before_what_serves_it_then_the_shortest_path(
+        self, names: str, model: str, suffix: str
+    ) -> None:
+        data = IR.encode() if suffix == ".xml" else onnx_model().SerializeToString()
+        members = {f"{name}{suffix}": data for name in names.split()}
+        if suffix == ".xml":
+            members |= {f"{name}.bin": WEIGHTS for name in names.split()}
+        schema = schema_of(zip_of(members))
+        assert schema.file_name == model + suffix
+        more = ("The ZIP holds more models; only this one was read.",)
+        assert schema.problems == (more if len(names.split()) > 1 else ())
+
+    def test_a_model_without_its_weights_is_still_the_model(self) -> None:
+        members = {"model.xml": IR.encode(), "tokenizer.xml": IR.encode(), "tokenizer.bin": WEIGHTS}
+        schema = schema_of(zip_of(members))
+        assert schema.file_name == "model.xml"
+        assert "Its weights, the file model.bin, are missing." in schema.problems
+
+    def test_parts_of_a_model_are_not_taken_for_more_models(self) -> None:
+        part = safetensors({"a": ("F32", [2], 8)})
+        names = [f"m/model-0000{i}-of-00003.safetensors" for i in (1, 2, 3)]
+        schema = schema_of(zip_of(dict.fromkeys(names, part)))
+        problem = "It is one of 3 parts of a model; only this part was read."
+        assert (schema.file_name, schema.problems) == (names[0], (problem,))
+        schema = schema_of(zip_of(dict.fromkeys([*names, "m/vae.safetensors"], part)))
+        assert schema.problems == (problem, "The ZIP holds more models; only this one was read.")
+        assert schema_of(part, "model-00002-of-00003.safetensors").problems == (problem,)
+        assert schema_of(part, "model-00001-of-00001.safetensors").problems == ()
+
     def test_names_promise_nothing(self) -> None:
         members = {
             "__MACOSX/._model.onnx": b"\0\x05\x16\x07",
