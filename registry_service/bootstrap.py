@@ -299,8 +299,11 @@ def build_verification(registry: Registry) -> VerifyRegistry:
     )
 
 
-def build_server(registry: Registry, settings: Settings, *, reuse_port: bool = False) -> RegistryServer:
-    """Makes the gRPC server; it does not listen yet."""
+def build_server(registry: Registry, settings: Settings, *, private_socket: Path | None = None) -> RegistryServer:
+    """Makes the gRPC server; it does not listen yet.
+
+    With `private_socket`, on which its supervisor asks whether it lives, it may share its port with others.
+    """
     warn_if_open(settings, settings.grpc_ip_address)
     server = RegistryServer(
         registry.use_cases,
@@ -310,7 +313,8 @@ def build_server(registry: Registry, settings: Settings, *, reuse_port: bool = F
             address=f"{settings.grpc_ip_address}:{settings.grpc_port}",
             certificate=_certificate(settings),
             client_ca=settings.client_ca_cert,
-            reuse_port=reuse_port,
+            reuse_port=private_socket is not None,
+            private_socket=private_socket,
             max_unary_calls=settings.max_unary_calls,
             max_waiting_calls=settings.max_waiting_calls,
             max_streams=settings.max_streams,

@@ -48,6 +48,7 @@ from registry_service.services.adopting import Outcome
 from registry_service.services.backing_up import CopyReport
 from registry_service.services.verifying import Finding
 from registry_service.storage.sql.schema import SchemaError
+from registry_service.transport.grpc.health_servicer import LIVENESS
 from registry_service.transport.grpc.probe import health_status
 from registry_service.transport.grpc.server import PortTakenError
 from registry_service.transport.rest.probe import gateway_status
@@ -119,21 +120,24 @@ def up(data_dir: Path | None, rest_port: int | None, grpc_port: int | None) -> N
 
 
 @main.command()
-@click.option("--workers", type=click.IntRange(1, 64), default=1, show_default=True, help="Server processes.")
+@click.option(
+    "--workers",
+    type=click.IntRange(1, 64),
+    help="Run so many server processes, and replace those that end or hang.  [default: be the one server process]",
+)
 @click.option("--worker", type=int, hidden=True, help="Be this one of several.")
+@click.option("--socket", type=click.Path(path_type=Path), hidden=True, help="Where the supervisor asks us.")
 @_explained
-def serve(workers: int, worker: int | None) -> None:
+def serve(workers: int | None, worker: int | None, socket: Path | None) -> None:
     """Run the gRPC server against the Postgres and the S3 of the settings."""
     settings = load(Settings)
     logs.configure(settings.min_log_level)
-    if worker is not None:
-        if metrics.is_shared():
-            metrics.share(worker)
-        running.serve(settings, reuse_port=True)
-        return
-    migrate_database(settings)
-    if workers == 1:
-        running.serve(settings)
+    if worker is None:
+        migrate_database(settings)
+    elif metrics.is_shared():
+        metrics.share(worker)
+    if workers is None:
+        running.serve(settings, private_socket=socket)
     else:
         running.serve_workers(settings, workers)
 
@@ -300,9 +304,12 @@ def verify(model_ids: tuple[str, ...], as_json: bool, data_dir: Path | None) -> 
 
 @main.command()
 @click.option("--rest", is_flag=True, help="Ask the gateway of SERVER_PORT instead.")
+@click.option("--live", is_flag=True, help="Ask only whether the gRPC server answers, whatever its dependencies do.")
 @_explained
-def check(rest: bool) -> None:
+def check(rest: bool, live: bool) -> None:
     """Tell whether the server of GRPC_PORT is healthy; exits with 1 where it is not."""
+    if rest and live:
+        raise click.UsageError("--rest and --live exclude each other.")
     if rest:
         gateway = load(GatewaySettings)
         host = loopback_of(gateway.server_ip_address)
@@ -310,7 +317,8 @@ def check(rest: bool) -> None:
     else:
         settings = load(ListenSettings)
         host = loopback_of(settings.grpc_ip_address)
-        status = health_status(f"{host}:{settings.grpc_port}", _CHECK_SECONDS, _probe_tls(settings))
+        service = LIVENESS if live else ""
+        status = health_status(f"{host}:{settings.grpc_port}", _CHECK_SECONDS, _probe_tls(settings), service=service)
     click.echo(status)
     if status != "SERVING":
         raise SystemExit(1)

@@ -11,8 +11,8 @@ import threading
 import time
 from collections import deque
 from contextvars import ContextVar
-from logging.handlers import RotatingFileHandler
 from pathlib import Path
+from typing import TextIO
 
 request_id: ContextVar[str] = ContextVar("request_id", default="")
 """Id of the call that the running code serves; every line logged meanwhile bears it."""
@@ -25,7 +25,6 @@ _IDS = (("request_id", request_id), ("trace_id", trace_id))
 AUDIT = "registry_service.audit"
 """Name of the logger of changes; its lines are written whatever the level."""
 
-_ROTATE_BYTES = 20 * 1024 * 1024
 # What a pipe takes at once (PIPE_BUF): with more, lines of several processes could get into one another.
 _BATCH_BYTES = 4096
 _BATCH_SECONDS = 0.05
@@ -141,14 +140,29 @@ class BatchHandler(logging.Handler):
             self.flush()
 
 
+class _LossyMixin(logging.Handler):
+    """Loses a line that cannot be written, mostly for want of space: a traceback could not be written, either."""
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 (the base class's name)
+        """See logging.Handler."""
+        if not isinstance(sys.exc_info()[1], OSError):
+            super().handleError(record)
+
+
+class _ErrorHandler(_LossyMixin, logging.StreamHandler[TextIO]):
+    """Writes to standard error."""
+
+
+class _FileHandler(_LossyMixin, logging.FileHandler):
+    """Writes to a file."""
+
+
 def configure(level: str, file: Path | None = None) -> None:
-    """Sends all logs of at least this level as JSON lines to a file that is rotated, else to standard error.
+    """Sends all logs of at least this level as JSON lines to the end of a file, else to standard error.
 
     Lines of the audit log are written at any level.
     """
-    handler: logging.Handler = logging.StreamHandler(sys.stderr)
-    if file is not None:
-        handler = RotatingFileHandler(file, maxBytes=_ROTATE_BYTES, backupCount=2, encoding="utf-8")
+    handler = _ErrorHandler(sys.stderr) if file is None else _FileHandler(file, encoding="utf-8")
     logging.basicConfig(level=level, handlers=[BatchHandler(handler)], force=True)
     logging.captureWarnings(capture=True)
     logging.getLogger(AUDIT).setLevel(logging.INFO)

@@ -1,7 +1,9 @@
 """Runs servers until they are told to stop: one, several workers on one port, or everything on one machine."""
 
 import ctypes
+import faulthandler
 import logging
+import math
 import os
 import resource
 import signal
@@ -10,10 +12,12 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import IO
 
 from registry_service import logs
 from registry_service.bootstrap import (
@@ -27,17 +31,24 @@ from registry_service.bootstrap import (
 from registry_service.config import DatabaseSettings, GatewaySettings, Settings, load
 from registry_service.embedded.envoy import EnvoyGateway, render
 from registry_service.embedded.postgres import EmbeddedPostgres, PostgresAddress, running_or_started
-from registry_service.embedded.process import EmbeddedError, spawn
+from registry_service.embedded.process import EmbeddedError, bound_log, log_tail, open_private, spawn, stop
 from registry_service.observability import metrics
 from registry_service.observability.exposition import MetricsServer
 from registry_service.services.authenticating import Tokens
+from registry_service.supervisor import PROBE_TIMEOUT_SECONDS, Liveness, Supervised, keep_running, supervised
+from registry_service.transport.grpc.probe import LivenessProbe
 from registry_service.transport.grpc.server import PortTakenError
 from registry_service.transport.http_routes import http_routes
 
 logger = logging.getLogger(__name__)
 
-_RESTART_SECONDS = 1.0
 _POLL_SECONDS = 0.2
+_ORPHAN_SECONDS = 1.0
+# How long a server that hangs may take to write what its threads do.
+_ABORT_SECONDS = 2.0
+# What a server may take longer for its start than its dependencies, and for its end than its calls.
+_START_MARGIN_SECONDS = 60.0
+_STOP_MARGIN_SECONDS = 10.0
 # Of malloc.h.
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 # Larger blocks than a message of a transfer (a tail that is joined, a unary message) would be too much to keep.
@@ -75,59 +86,153 @@ def keep_freed_memory() -> None:
             libc.mallopt(parameter, value)
 
 
-def serve(settings: Settings, *, reuse_port: bool = False) -> None:
+def serve(settings: Settings, *, private_socket: Path | None = None) -> None:
     """Runs the gRPC server against a migrated database until SIGTERM or SIGINT, then drains it.
+
+    Args:
+        settings: All of them.
+        private_socket: Where the supervisor that started us asks whether we live; None without one.
 
     Raises:
         PortTakenError: Somebody else listens on the port.
         UnavailableError: The artifact store does not answer within STARTUP_TIMEOUT_SECONDS.
     """
+    supervisor = os.getppid()
     _take_all_files()
     keep_freed_memory()
+    if private_socket is not None:
+        # By SIGABRT the supervisor has a server that hangs tell where.
+        faulthandler.enable()
     # In this order: a signal while we wait for the dependencies ends us at once.
     with open_registry(settings) as registry, _exposed(registry, settings), stop_event() as stopped:
-        server = build_server(registry, settings, reuse_port=reuse_port)
+        server = build_server(registry, settings, private_socket=private_socket)
         try:
             server.start()
-            while not stopped.wait(3600):
+            # Not every system tells us of our supervisor's death.
+            while not stopped.wait(_ORPHAN_SECONDS) and (private_socket is None or os.getppid() == supervisor):
                 pass
         finally:
+            # Whatever hangs: the end comes.
+            faulthandler.dump_traceback_later(_stop_seconds(settings), exit=True)
             server.stop()
+
+
+def _stop_seconds(settings: Settings) -> float:
+    """Returns how long a server takes at most from SIGTERM to its end."""
+    return settings.shutdown_delay_seconds + settings.shutdown_grace_seconds + _STOP_MARGIN_SECONDS
+
+
+class ServerProcess:
+    """`model-registry serve` as a child process.
+
+    Args:
+        name: For messages.
+        settings: What it finds in its environment.
+        private_socket: Where it is to answer its liveness probe; not there yet.
+        options: Of the command.
+        env: Its whole environment.
+        log: File that its output is appended to; None for our own.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        settings: Settings,
+        private_socket: Path,
+        options: Sequence[str] = (),
+        *,
+        env: Mapping[str, str],
+        log: Path | None = None,
+    ) -> None:
+        self.name = name
+        self._settings = settings
+        self._socket = private_socket
+        self._command = [sys.executable, "-m", "registry_service", "serve", f"--socket={private_socket}", *options]
+        self._env = env
+        self._log = log
+        self._log_offset = 0
+        self._process: subprocess.Popen[bytes] | None = None
+        self.probe = LivenessProbe(private_socket, PROBE_TIMEOUT_SECONDS)
+
+    def launch(self) -> None:
+        """Start it; it answers within seconds."""
+        self._socket.unlink(missing_ok=True)
+        with ExitStack() as files:
+            output: IO[bytes] | None = None
+            if self._log is not None:
+                output = files.enter_context(open_private(self._log))
+                self._log_offset = output.seek(0, os.SEEK_END)
+            # SIGKILL is never late, and never waits for calls: nothing of ours holds the port when we have died.
+            self._process = spawn(self._command, death_signal=signal.SIGKILL, env=self._env, output=output)
+
+    def poll(self) -> int | None:
+        """Return its exit code once it has ended, else None."""
+        return None if self._process is None else self._process.poll()
+
+    def kill(self) -> None:
+        """End it at once, after it has written to its log what its threads do."""
+        if self._process is not None:
+            stop(self._process, (signal.SIGABRT, _ABORT_SECONDS))
+
+    def terminate(self) -> None:
+        """Have it drain, and not wait for that."""
+        if self._process is not None and self._process.poll() is None:
+            self._process.terminate()
+
+    def stop(self) -> None:
+        """Have it drain, and return when it has ended."""
+        if self._process is not None:
+            stop(self._process, (signal.SIGTERM, _stop_seconds(self._settings) + _STOP_MARGIN_SECONDS))
+        self.probe.close()
+
+    def reason(self) -> str:
+        """Return the error that it ended with, where it is in a log of its own."""
+        said = "" if self._log is None else log_tail(self._log, self._log_offset)
+        return said.rpartition("Error: ")[2] if "Error: " in said else ""
 
 
 def serve_workers(settings: Settings, workers: int) -> None:
     """Runs several server processes on one port, among which the kernel spreads connections.
 
-    One that dies is started again; none outlives us.
+    One that ends, or that no longer answers, is started again; none outlives us.
 
     Raises:
         PortTakenError: Somebody else listens on the port.
     """
-    with (
-        stop_event() as stopped,
-        _reserved(settings.grpc_ip_address, settings.grpc_port),
-        _added_up(settings) as metrics_folder,
-    ):
+    with ExitStack() as stack:
+        stopped = stack.enter_context(stop_event())
+        stack.enter_context(_reserved(settings.grpc_ip_address, settings.grpc_port))
+        metrics_folder = stack.enter_context(_added_up(settings))
+        sockets = Path(stack.enter_context(TemporaryDirectory(prefix="model-registry-")))
+        env = os.environ | ({} if metrics_folder is None else {metrics.SHARED_FOLDER: str(metrics_folder)})
+        children = []
+        for number in range(workers):
+            name = f"worker {number}"
+            server = ServerProcess(name, settings, sockets / str(number), [f"--worker={number}"], env=env)
+            server.launch()
+            stack.callback(server.stop)
+            children.append(
+                Supervised(
+                    server,
+                    _liveness(server, settings, is_migrated=True),
+                    replaced=partial(_forget_metrics, metrics_folder, number),
+                )
+            )
+            # Before any is waited for.
+            stack.callback(server.terminate)
+        with supervised(children):
+            keep_running(children, stopped)
 
-        def start(number: int) -> subprocess.Popen[bytes]:
-            command = [sys.executable, "-m", "registry_service", "serve", f"--worker={number}"]
-            env = None if metrics_folder is None else os.environ | {metrics.SHARED_FOLDER: str(metrics_folder)}
-            return spawn(command, death_signal=signal.SIGTERM, env=env)
 
-        children = [start(number) for number in range(workers)]
-        try:
-            while not stopped.wait(_RESTART_SECONDS):
-                for i, child in enumerate(children):
-                    if child.poll() is not None:
-                        logger.error("worker %d ended with %d; starting another", child.pid, child.returncode)
-                        if metrics_folder is not None:
-                            metrics.forget(metrics_folder, i)
-                        children[i] = start(i)
-        finally:
-            for child in children:
-                child.terminate()
-            for child in children:
-                child.wait()
+def _liveness(server: ServerProcess, settings: Settings, *, is_migrated: bool) -> Liveness:
+    # It waits for its dependencies for so long, one after the other. A migration takes as long as it takes.
+    seconds = 2 * settings.startup_timeout_seconds + _START_MARGIN_SECONDS
+    return Liveness(server.probe, start_seconds=seconds if is_migrated else math.inf, restart_seconds=seconds)
+
+
+def _forget_metrics(folder: Path | None, worker: int) -> None:
+    if folder is not None:
+        metrics.forget(folder, worker)
 
 
 def gateway_config(
@@ -169,10 +274,16 @@ def gateway(settings: GatewaySettings, *, access_log: bool) -> None:
         TemporaryDirectory(prefix="model-registry-gateway-") as folder,
         _envoy(settings, Path(folder), Path(folder), access_log=access_log) as envoy,
     ):
-        while not stopped.wait(_POLL_SECONDS):
-            if (code := envoy.poll()) is not None:
-                raise EmbeddedError(f"Envoy ended with {code}")
-            envoy.refresh_certificates()
+        liveness = Liveness(envoy.answers)
+        with supervised([Supervised(envoy, liveness)]):
+            # Whoever started us starts us again.
+            while not stopped.wait(_POLL_SECONDS):
+                if (code := envoy.poll()) is not None:
+                    raise EmbeddedError(f"Envoy ended with {code}")
+                if liveness.is_hung:
+                    envoy.kill()
+                    raise EmbeddedError("Envoy does not answer any more")
+                envoy.refresh_certificates()
         logger.info("draining for up to %s s", settings.shutdown_grace_seconds)
 
 
@@ -208,19 +319,15 @@ def opened_settings(data_dir: Path | None, *, is_new: bool = False) -> Iterator[
             if not is_new and not (data_dir / "postgres").is_dir():
                 raise EmbeddedError(f"{data_dir}: there is no data of `model-registry up` here")
             data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-            settings = _embedded_settings(data_dir, stack.enter_context(running_or_started(data_dir)))
+            place = stack.enter_context(running_or_started(data_dir))
+            settings = load(Settings, **_embedded_environment(data_dir, place))
             logs.configure(settings.min_log_level)
         yield settings
 
 
-def _embedded_settings(data_dir: Path, place: PostgresAddress, **settings: object) -> Settings:
-    return load(
-        Settings,
-        **_database_of(place),
-        artifact_store="local",
-        artifact_dir=data_dir / "artifacts",
-        **settings,
-    )
+def _embedded_environment(data_dir: Path, place: PostgresAddress, **settings: object) -> dict[str, object]:
+    """Returns the settings of a server on a data folder that go before those of the environment, by name."""
+    return {**_database_of(place), "artifact_store": "local", "artifact_dir": data_dir / "artifacts", **settings}
 
 
 @contextmanager
@@ -257,7 +364,9 @@ def _reserved(address: str, port: int) -> Iterator[None]:
         except OSError as error:
             raise PortTakenError(f"cannot listen on {address}:{port}: {error.strerror}") from error
     with socket.socket(family) as shared:
-        shared.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        # The second also for the connections of a server before that linger in TIME_WAIT.
+        for option in (socket.SO_REUSEPORT, socket.SO_REUSEADDR):
+            shared.setsockopt(socket.SOL_SOCKET, option, 1)
         shared.bind((address, port))
         yield
 
@@ -303,37 +412,56 @@ def up(data_dir: Path, settings: dict[str, object], gateway: GatewaySettings, sa
         EmbeddedError: Something is missing, taken or broken; the message says what.
     """
     _take_all_files()
-    keep_freed_memory()
-    data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
     with ExitStack() as stack:
         stopped = stack.enter_context(stop_event())
         started = time.monotonic()
+        files = {name: data_dir / f"{name}.log" for name in ("registry", "gateway", "postgres")}
+        run_dir = Path(stack.enter_context(TemporaryDirectory(prefix="model-registry-")))
         postgres = EmbeddedPostgres(data_dir)
-        place = stack.enter_context(postgres)
-        server_settings = _embedded_settings(data_dir, place, **settings)
-        logs.configure(server_settings.min_log_level, data_dir / "registry.log")
+        stack.callback(postgres.stop)
+        place = postgres.prepare()
+        environment = _embedded_environment(data_dir, place, **settings)
+        server_settings = load(Settings, **environment)
+        open_private(files["registry"]).close()
+        logs.configure(server_settings.min_log_level, files["registry"])
         warn_if_open(server_settings, gateway.server_ip_address)
-        migrate_database(server_settings)
-        registry = stack.enter_context(open_registry(server_settings))
-        stack.enter_context(_exposed(registry, server_settings))
-        server = build_server(registry, server_settings)
-        try:
-            server.start()
-        except PortTakenError as error:
-            raise EmbeddedError(str(error)) from error
-        stop_server = stack.enter_context(ExitStack())
-        stop_server.callback(server.stop)
-        run_dir = Path(stack.enter_context(TemporaryDirectory(prefix="model-registry-gateway-")))
-        envoy = _envoy(gateway, data_dir, run_dir, log=data_dir / "gateway.log")
-        stack.enter_context(envoy)
-        # Calls under way finish through the gateway, so it goes last.
-        stack.push(stop_server.pop_all())
-        say(_banner(data_dir, server_settings, gateway, time.monotonic() - started))
-        while not stopped.wait(_POLL_SECONDS):
-            for name, child in (("PostgreSQL", postgres), ("Envoy", envoy)):
-                if (code := child.poll()) is not None:
-                    raise EmbeddedError(f"{name} ended with {code}; see the logs in {data_dir}")
+        stack.enter_context(_reserved(server_settings.grpc_ip_address, server_settings.grpc_port))
+        envoy = _envoy(gateway, data_dir, run_dir, log=files["gateway"])
+        server = ServerProcess(
+            "the gRPC server",
+            server_settings,
+            run_dir / "grpc.sock",
+            env=os.environ | {name.upper(): str(value) for name, value in environment.items()},
+            log=files["registry"],
+        )
+        # Before Postgres answers, as Python takes longer to load it than that.
+        server.launch()
+        # Calls under way finish through the gateway, so it ends after the server.
+        stack.callback(envoy.stop)
+        stack.callback(server.stop)
+        postgres.launch()
+        postgres.await_answer()
+        envoy.start()
+        liveness = _liveness(server, server_settings, is_migrated=False)
+        children = [
+            Supervised(postgres),
+            Supervised(server, liveness),
+            Supervised(envoy, Liveness(envoy.answers)),
+        ]
+        stack.enter_context(supervised(children))
+        while not liveness.await_answer(_POLL_SECONDS) and not stopped.is_set():
+            if (code := server.poll()) is not None:
+                said = server.reason() or f"see {files['registry']}"
+                raise EmbeddedError(f"the gRPC server ended with {code} at its start: {said}")
+        if not stopped.is_set():
+            say(_banner(data_dir, server_settings, gateway, time.monotonic() - started))
+
+        def meanwhile() -> None:
             envoy.refresh_certificates()
+            for file in files.values():
+                bound_log(file)
+
+        keep_running(children, stopped, say=say, meanwhile=meanwhile)
         say("Stopping …")
     say("Stopped.")
 

@@ -21,7 +21,15 @@ import jinja2
 
 from registry_service.config import CIPHER_SUITES, GatewaySettings
 from registry_service.embedded.envoy_admin import EnvoyAdmin
-from registry_service.embedded.process import EmbeddedError, NotInstalledError, find_package, log_tail, spawn, stop
+from registry_service.embedded.process import (
+    EmbeddedError,
+    NotInstalledError,
+    find_package,
+    log_tail,
+    open_private,
+    spawn,
+    stop,
+)
 from registry_service.embedded.secrets import Secrets
 
 logger = logging.getLogger(__name__)
@@ -346,11 +354,14 @@ class EnvoyGateway:
     ) -> None:
         self._config = config
         self._settings = settings
-        self._run_dir = run_dir
+        self._config_file = run_dir / "envoy.yaml"
         self._log = log
+        self._log_offset = 0
         self._admin = None if admin_socket is None else EnvoyAdmin(admin_socket)
         self._secrets = Secrets(settings, secrets_dir)
         self._process: subprocess.Popen[bytes] | None = None
+
+    name = "Envoy"
 
     @property
     def process(self) -> subprocess.Popen[bytes]:
@@ -382,25 +393,43 @@ class EnvoyGateway:
             raise RuntimeError("the gateway is already started")
         self._check_port()
         self._secrets.write()
-        config_file = self._run_dir / "envoy.yaml"
-        config_file.write_text(self._config, encoding="utf-8")
+        # It holds the secrets of a collector.
+        with open_private(self._config_file, os.O_TRUNC) as file:
+            file.write(self._config.encode())
+        self.launch()
+        try:
+            self._wait_until_ready(time.monotonic() + timeout_seconds)
+        except BaseException:
+            self._end()
+            raise
+
+    def launch(self) -> None:
+        """Starts Envoy anew with the files that `start` has written, and does not wait for it."""
         command = envoy_command(
-            config_file,
+            self._config_file,
             concurrency=self._settings.gateway_concurrency,
             log_level=envoy_log_level(self._settings.min_log_level),
         )
         with contextlib.ExitStack() as files:
             output: IO[bytes] | None = None
-            offset = 0
             if self._log is not None:
-                output = files.enter_context(self._log.open("ab"))
-                offset = output.tell()
+                output = files.enter_context(open_private(self._log))
+                self._log_offset = output.seek(0, os.SEEK_END)
             self._process = spawn(command, death_signal=signal.SIGTERM, output=output)
-        try:
-            self._wait_until_ready(time.monotonic() + timeout_seconds, offset)
-        except BaseException:
-            self._end()
-            raise
+
+    def answers(self) -> bool:
+        """Returns whether Envoy answers on its admin interface, which it must have."""
+        if self._admin is None:
+            raise RuntimeError("the gateway has no admin interface")
+        return self._admin.answers()
+
+    def kill(self) -> None:
+        """Ends Envoy at once."""
+        stop(self.process)
+
+    def reason(self) -> str:
+        """Returns the end of what Envoy has written to its log since it was launched."""
+        return "" if self._log is None else log_tail(self._log, self._log_offset)
 
     def stop(self) -> None:
         """Stops Envoy once requests under way are answered, or have had SHUTDOWN_GRACE_SECONDS. It may have ended."""
@@ -448,14 +477,16 @@ class EnvoyGateway:
             except OSError as error:
                 raise EmbeddedError(f"cannot listen on {address}:{port}: {os.strerror(error.errno or 0)}") from None
 
-    def _wait_until_ready(self, deadline: float, offset: int) -> None:
+    def _wait_until_ready(self, deadline: float) -> None:
         family, address, port = self._address()
         if ipaddress.ip_address(address).is_unspecified:
             address = "127.0.0.1" if family == socket.AF_INET else "::1"
         while True:
             if self.process.poll() is not None:
-                said = f":\n{log_tail(self._log, offset)}" if self._log is not None else ""
-                raise EmbeddedError(f"Envoy ended with {self.process.returncode} at its start{said}")
+                said = self.reason()
+                raise EmbeddedError(
+                    f"Envoy ended with {self.process.returncode} at its start" + (f":\n{said}" if said else "")
+                )
             with socket.socket(family) as probe:
                 probe.settimeout(1)
                 if probe.connect_ex((address, port)) == 0:

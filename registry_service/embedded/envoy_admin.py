@@ -8,7 +8,7 @@ from http import HTTPStatus
 from pathlib import Path
 from urllib.parse import quote
 
-_TIMEOUT_SECONDS = 5.0
+_TIMEOUT_SECONDS = 4.0
 
 
 class EnvoyAdmin:
@@ -20,6 +20,18 @@ class EnvoyAdmin:
 
     def __init__(self, path: Path) -> None:
         self._path = path
+
+    def answers(self) -> bool:
+        """Return whether it answers at all. Raises nothing."""
+        try:
+            self._ask("GET", "/ready")
+        except http.client.RemoteDisconnected:
+            return False
+        except http.client.HTTPException:  # it is starting or draining, and says so
+            return True
+        except OSError:
+            return False
+        return True
 
     def refuse_connections(self) -> None:
         """Has it listen no more, and close each connection after the answer to the request that it has."""

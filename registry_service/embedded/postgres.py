@@ -36,6 +36,7 @@ from registry_service.embedded.process import (
     User,
     find_package,
     log_tail,
+    open_private,
     run,
     spawn,
     stop,
@@ -49,7 +50,6 @@ NAME = "model_registry"
 _MAX_SOCKET_PATH = 103  # bytes, the least of the platforms'
 _SOCKET = f".s.PGSQL.{PORT}"
 _SAFE_PATH = re.compile(r"[\w./-]+", re.ASCII)  # commas and quotes mean something in lists of sockets
-_MAX_LOG_BYTES = 10 * 1024 * 1024
 _ENVIRONMENT = {"PATH": os.defpath, "LC_ALL": "C", "TZ": "UTC"}  # nothing of ours: no PG*, no locale
 _STILL_IN_USE = "is still in use"  # said of the shared memory of a killed server's last children
 
@@ -147,8 +147,13 @@ class EmbeddedPostgres:
         self._log = self._data_dir / "postgres.log"
         self._durable = durable
         self._lock = DataDirLock(self._data_dir)
-        self._socket_dir: Path | None = None
+        self._programs = Path()
+        self._user: User | None = None
+        self._address: PostgresAddress | None = None
+        self._log_offset = 0
         self._process: subprocess.Popen[bytes] | None = None
+
+    name = "PostgreSQL"
 
     @property
     def process(self) -> subprocess.Popen[bytes]:
@@ -176,29 +181,91 @@ class EmbeddedPostgres:
             NotInstalledError: The wheel is missing.
             EmbeddedError: Anything else; the message has the end of the server's log.
         """
-        if self._process is not None:
-            raise RuntimeError("PostgreSQL is already started")
-        programs = _programs()
-        deadline = time.monotonic() + timeout_seconds
+        address = self.prepare()
         try:
-            self._data_dir.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise EmbeddedError(f"{self._data_dir}: {error.strerror}") from None
-        self._lock.acquire()
-        try:
-            user = self._choose_user()
-            if user is not None:
-                _open_way(user, self._data_dir, programs)
-            self._make_cluster(programs, user)
-            self._end_orphan(programs, user)
-            self._socket_dir = self._make_socket_dir(user)
-            address = PostgresAddress(socket_dir=self._socket_dir)
-            self._launch(programs, user, address, deadline)
-            _create_database(address)
+            self.launch()
+            self.await_answer(timeout_seconds)
         except BaseException:
             self.stop()
             raise
         return address
+
+    def prepare(self) -> PostgresAddress:
+        """Makes all that the server needs, and returns where it will be (see `start`)."""
+        if self._address is not None:
+            raise RuntimeError("PostgreSQL is already started")
+        self._programs = _programs()
+        try:
+            self._data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        except OSError as error:
+            raise EmbeddedError(f"{self._data_dir}: {error.strerror}") from None
+        self._lock.acquire()
+        try:
+            self._user = self._choose_user()
+            if self._user is not None:
+                _open_way(self._user, self._data_dir, self._programs)
+            self._make_cluster()
+            self._end_orphan()
+            self._address = PostgresAddress(socket_dir=self._make_socket_dir())
+        except BaseException:
+            self.stop()
+            raise
+        return self._address
+
+    def launch(self) -> None:
+        """Starts the server after `prepare`, also in the place of one that has ended, and does not wait for it."""
+        settings = {
+            "listen_addresses": "",
+            "port": str(PORT),
+            "unix_socket_directories": str(self._prepared.socket_dir),
+            "unix_socket_permissions": "0700",
+            "max_connections": "100",
+            "timezone": "UTC",
+            "log_timezone": "UTC",
+        }
+        if not self._durable:
+            settings |= {"fsync": "off", "full_page_writes": "off", "synchronous_commit": "off"}
+        command: list[str | Path] = [self._programs / "postgres", "-D", self._cluster]
+        for name, value in settings.items():
+            command += ["-c", f"{name}={value}"]
+        with open_private(self._log) as log:
+            self._log_offset = log.seek(0, os.SEEK_END)
+            # When we are killed, the server stops in order by itself.
+            self._process = spawn(
+                command, death_signal=signal.SIGINT, user=self._user, env=_ENVIRONMENT, cwd=Path("/"), output=log
+            )
+
+    def await_answer(self, timeout_seconds: float = 60) -> None:
+        """Returns once the server that was launched answers, and has its database.
+
+        Raises:
+            EmbeddedError: It ended, or takes longer; the message has the end of its log.
+        """
+        deadline = time.monotonic() + timeout_seconds
+        while not self._answers(deadline):
+            said = log_tail(self._log, self._log_offset)
+            if self.poll() is None:
+                raise EmbeddedError(f"PostgreSQL did not get ready in time:\n{said}")
+            if _STILL_IN_USE not in said or time.monotonic() > deadline:
+                raise EmbeddedError(f"PostgreSQL ended with {self.poll()} at its start:\n{said}")
+            time.sleep(0.1)
+            self.launch()
+        _create_database(self._prepared)
+
+    def kill(self) -> None:
+        """Ends the server at once; it recovers at its next start."""
+        stop(self.process, (signal.SIGQUIT, 5))
+
+    def reason(self) -> str:
+        """Returns why the server ended, as it said so in its log; empty where it did not."""
+        said = re.findall(r"(?:FATAL|PANIC):\s+(.*)", log_tail(self._log, self._log_offset))
+        return str(said[-1]) if said else ""
+
+    @property
+    def _prepared(self) -> PostgresAddress:
+        if self._address is None:
+            raise RuntimeError("PostgreSQL is not prepared")
+        return self._address
 
     def stop(self, grace_seconds: float = 30) -> None:
         """Ends all connections and stops the server. Does nothing when it isn't running.
@@ -210,9 +277,9 @@ class EmbeddedPostgres:
             # SIGINT: "fast" shutdown. SIGQUIT: "immediate".
             stop(self._process, (signal.SIGINT, grace_seconds), (signal.SIGQUIT, 5))
             self._process = None
-        if self._socket_dir is not None:
+        if self._address is not None:
             self._remove_socket_dir()
-            self._socket_dir = None
+            self._address = None
         self._lock.release()
 
     def __enter__(self) -> PostgresAddress:
@@ -246,18 +313,18 @@ class EmbeddedPostgres:
 
     # ---- the cluster ----
 
-    def _make_cluster(self, programs: Path, user: User | None) -> None:
+    def _make_cluster(self) -> None:
         """Runs initdb beside the final place, so that a cluster is there whole or not at all."""
         if self._cluster.exists():
-            if user is not None and self._cluster.stat().st_uid != user.uid:  # copied by root
-                _chown_tree(self._cluster, user)
+            if self._user is not None and self._cluster.stat().st_uid != self._user.uid:  # copied by root
+                _chown_tree(self._cluster, self._user)
             return
         unfinished = self._cluster.with_suffix(".initdb")
         if unfinished.exists():
             shutil.rmtree(unfinished)
-        _private_dir(unfinished, user)
+        _private_dir(unfinished, self._user)
         command: list[str | Path] = [
-            programs / "initdb",
+            self._programs / "initdb",
             "-D",
             unfinished,
             "-U",
@@ -268,10 +335,10 @@ class EmbeddedPostgres:
         command += ["--locale=C", "--locale-provider=builtin", "--builtin-locale=C.UTF-8"]
         if not self._durable:
             command.append("--no-sync")
-        run(command, user=user, env=_ENVIRONMENT, cwd=Path("/"), seconds=300)
+        run(command, user=self._user, env=_ENVIRONMENT, cwd=Path("/"), seconds=300)
         unfinished.rename(self._cluster)
 
-    def _end_orphan(self, programs: Path, user: User | None) -> None:
+    def _end_orphan(self) -> None:
         """Stops a server that outlived its parent; disarms the pid file of one that did not."""
         pid_file = self._cluster / "postmaster.pid"
         try:
@@ -282,7 +349,7 @@ class EmbeddedPostgres:
         if pid and self._is_postmaster(pid):
             logger.warning("stopping a PostgreSQL server (process %d) that was left on %s", pid, self._cluster)
             command: list[str | Path] = [
-                programs / "pg_ctl",
+                self._programs / "pg_ctl",
                 "stop",
                 "-D",
                 self._cluster,
@@ -293,7 +360,7 @@ class EmbeddedPostgres:
                 "60",
             ]
             try:
-                run(command, user=user, env=_ENVIRONMENT, cwd=Path("/"), seconds=90)
+                run(command, user=self._user, env=_ENVIRONMENT, cwd=Path("/"), seconds=90)
             except EmbeddedError:
                 if self._is_postmaster(pid):
                     raise
@@ -322,18 +389,18 @@ class EmbeddedPostgres:
 
     # ---- the socket ----
 
-    def _make_socket_dir(self, user: User | None) -> Path:
+    def _make_socket_dir(self) -> Path:
         """A new folder that only the server's user (and root) can enter."""
         folder = self._data_dir / "run"
         self._remove_socket_dir()
         path = os.fspath(folder / _SOCKET)
         if len(os.fsencode(path)) <= _MAX_SOCKET_PATH and _SAFE_PATH.fullmatch(path):
-            _private_dir(folder, user)
+            _private_dir(folder, self._user)
             return folder
         short = Path(tempfile.mkdtemp(prefix="model-registry-")).resolve()
-        if user is not None:
-            os.chown(short, user.uid, user.gid)
-            _open_way(user, short.parent)
+        if self._user is not None:
+            os.chown(short, self._user.uid, self._user.gid)
+            _open_way(self._user, short.parent)
         folder.symlink_to(short)  # for the next start to find, should we be killed
         return short
 
@@ -350,44 +417,11 @@ class EmbeddedPostgres:
 
     # ---- the server ----
 
-    def _launch(self, programs: Path, user: User | None, address: PostgresAddress, deadline: float) -> None:
-        settings = {
-            "listen_addresses": "",
-            "port": str(PORT),
-            "unix_socket_directories": str(address.socket_dir),
-            "unix_socket_permissions": "0700",
-            "max_connections": "100",
-            "timezone": "UTC",
-            "log_timezone": "UTC",
-        }
-        if not self._durable:
-            settings |= {"fsync": "off", "full_page_writes": "off", "synchronous_commit": "off"}
-        command: list[str | Path] = [programs / "postgres", "-D", self._cluster]
-        for name, value in settings.items():
-            command += ["-c", f"{name}={value}"]
-        if self._log.exists() and self._log.stat().st_size > _MAX_LOG_BYTES:
-            self._log.replace(self._log.with_suffix(".log.1"))
-        while True:
-            with self._log.open("ab") as log:
-                offset = log.tell()
-                # When we are killed, the server stops in order by itself.
-                self._process = spawn(
-                    command, death_signal=signal.SIGINT, user=user, env=_ENVIRONMENT, cwd=Path("/"), output=log
-                )
-            if self._answers(address, deadline):
-                return
-            said = log_tail(self._log, offset)
-            if self._process.poll() is None:
-                raise EmbeddedError(f"PostgreSQL did not get ready in time:\n{said}")
-            if _STILL_IN_USE not in said or time.monotonic() > deadline:
-                raise EmbeddedError(f"PostgreSQL ended with {self._process.returncode} at its start:\n{said}")
-            time.sleep(0.1)
-
-    def _answers(self, address: PostgresAddress, deadline: float) -> bool:
+    def _answers(self, deadline: float) -> bool:
         """Waits until the server takes connections; False when it ended or time is over."""
         while self.process.poll() is None and time.monotonic() < deadline:
             try:
-                _connect(address, "postgres").close()
+                _connect(self._prepared, "postgres").close()
             except psycopg.OperationalError:
                 time.sleep(0.02)
             else:

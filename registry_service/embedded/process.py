@@ -3,6 +3,7 @@
 import contextlib
 import importlib.util
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import IO
 
 LOG_TAIL_BYTES = 4096
+MAX_LOG_BYTES = 20 * 1024 * 1024
 
 
 class EmbeddedError(Exception):
@@ -132,6 +134,32 @@ def stop(process: subprocess.Popen[bytes], *steps: tuple[signal.Signals, float])
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
     return process.wait()
+
+
+def open_private(path: Path, flags: int = os.O_APPEND) -> IO[bytes]:
+    """Open a file for writing, made when missing, that nobody but its owner may read."""
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | flags, 0o600)
+    with contextlib.suppress(PermissionError):  # it is another's
+        os.fchmod(descriptor, 0o600)
+    return os.fdopen(descriptor, "wb")
+
+
+def bound_log(path: Path) -> None:
+    """Move what a log holds to `<name>.1` once it has MAX_LOG_BYTES, while processes go on appending to it.
+
+    The file is emptied rather than renamed, as its writers would not notice that. A
+    line that is written between the end of the copy and then is lost.
+    """
+    try:
+        if path.stat().st_size < MAX_LOG_BYTES:
+            return
+    except FileNotFoundError:
+        return
+    previous = path.with_name(f"{path.name}.1")
+    previous.unlink(missing_ok=True)
+    with path.open("r+b") as log, open_private(previous) as copy:
+        shutil.copyfileobj(log, copy, 1024 * 1024)
+        log.truncate(0)
 
 
 def log_tail(path: Path, offset: int = 0) -> str:

@@ -147,18 +147,6 @@ def test_a_kill_of_the_parent_alone_leaves_no_child(folder: Path) -> None:
         assert product.client.download(model.id) == b"kept"
 
 
-@pytest.mark.parametrize(("child", "name"), [("envoy", "Envoy"), ("postgres", "PostgreSQL")])
-def test_the_death_of_a_child_ends_it_with_an_error(folder: Path, child: str, name: str) -> None:
-    with running_up(folder) as product:
-        assert product.server.process is not None
-        eventually(lambda: "is ready after" in product.server.output(), what="the banner")
-        (victim,) = [p for p in psutil.Process(product.server.process.pid).children() if p.name() == child]
-        victim.kill()
-        assert product.server.process.wait(40) == 1
-        assert product.server.output().endswith(f"Error: {name} ended with -9; see the logs in {folder / 'data'}\n")
-        expect_no_process(folder)
-
-
 # ---- what is in its way ----
 
 

@@ -89,7 +89,7 @@ def kill_everything(postgres: EmbeddedPostgres) -> None:
 def abandon(postgres: EmbeddedPostgres) -> None:
     """Forgets a killed server without the tidying of stop(), as a killed parent would."""
     postgres._process = None
-    postgres._socket_dir = None
+    postgres._address = None
     postgres._lock.release()
 
 

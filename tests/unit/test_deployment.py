@@ -106,6 +106,11 @@ def test_our_commands_are_commands_of_the_program(compose: dict[str, Any], name:
     main.commands[command[0]].make_context(command[0], list(command[1:]))
 
 
+def test_a_registry_that_hangs_is_replaced_although_compose_only_restarts_what_ends(compose: dict[str, Any]) -> None:
+    assert "--workers=1" in compose["services"]["registry"]["command"]
+    assert compose["services"]["registry"]["restart"] == "unless-stopped"
+
+
 def test_health_checks_use_programs_that_the_images_have(compose: dict[str, Any]) -> None:
     images = {"postgres": {"pg_isready"}, "minio": {"mc"}, "registry": {"model-registry"}}
     images["envoy"] = images["registry"]

@@ -18,6 +18,7 @@ from pydantic import SecretStr
 from registry_service import __version__
 from registry_service.cli import main
 from registry_service.config import GatewaySettings, LogSettings, Settings, load
+from registry_service.transport.grpc.health_servicer import LIVENESS
 
 CHART = Path(__file__).resolve().parents[2] / "deploy" / "helm" / "model-registry"
 VALUES = sorted((CHART / "ci").glob("*-values.yaml"))
@@ -342,7 +343,7 @@ def test_commands_are_commands_of_the_program(release: Release) -> None:
             command = container.get(probe, {}).get("exec", {}).get("command")
             if command:
                 assert command[0] == "model-registry"
-                assert command[1] in main.commands
+                main.commands[command[1]].make_context(command[1], command[2:])
 
 
 def test_probes_ask_at_ports_that_are_there_and_where_the_program_listens(release: Release) -> None:
@@ -356,8 +357,19 @@ def test_probes_ask_at_ports_that_are_there_and_where_the_program_listens(releas
             for kind in ("tcpSocket", "httpGet", "grpc"):
                 if kind in probe:
                     assert probe[kind]["port"] in {*ports, *ports.values()}
-        # Nothing that is away is healed by a restart.
-        assert "tcpSocket" in container["livenessProbe"]
+
+
+@pytest.mark.parametrize("file", [MINIMAL, EVERYTHING], ids=["plain", "tls"])
+def test_a_registry_that_answers_no_more_is_restarted_and_one_that_lacks_its_dependencies_is_not(file: Path) -> None:
+    registry = next(found for found in rendered(file).containers() if found["args"] == ["serve"])
+    probe = registry["livenessProbe"]
+    if file == MINIMAL:
+        assert probe["grpc"] == {"port": 50051, "service": LIVENESS}
+    else:
+        assert probe["exec"]["command"] == ["model-registry", "check", "--live"]
+        # A check gives up by itself after five.
+        assert probe["timeoutSeconds"] > 5
+    assert probe["periodSeconds"] * probe["failureThreshold"] <= 30
 
 
 @pytest.mark.parametrize("file", [MINIMAL, EVERYTHING], ids=["plain", "tls"])

@@ -168,3 +168,19 @@ def test_a_record_that_cannot_be_written_takes_no_other_with_it(
     batching.handle(record(msg="trouble"))
     assert [json.loads(line)["message"] for line in written] == ["a line could not be written", "trouble"]
     assert "no number" in capsys.readouterr().err
+
+
+def test_a_log_that_cannot_be_written_loses_lines_and_says_nothing_elsewhere(
+    log: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (batching,) = [found for found in logging.getLogger().handlers if isinstance(found, logs.BatchHandler)]
+    full = Path("/dev/full").open("w", encoding="utf-8")  # noqa: SIM115 (closed below)
+    target = batching._target
+    with monkeypatch.context() as patched:
+        patched.setattr(target, "stream", full)
+        logging.getLogger("a.logger").error("lost")
+    with pytest.raises(OSError, match="No space left"):
+        full.close()
+    logging.getLogger("a.logger").error("kept")
+    assert [line["message"] for line in lines(log)] == ["kept"]
+    assert capsys.readouterr().err == ""

@@ -13,6 +13,10 @@ from grpc_health.v1 import health_pb2_grpc
 from registry_service.domain.errors import NotFoundError, TooManyStreamsError
 from registry_service.transport.grpc.peers import peer_address
 
+LIVENESS = "liveness"
+"""Name in grpc.health.v1.Health/Check of the process alone: SERVING as long as the server answers at all, whatever its
+dependencies and its load."""
+
 
 class HealthServicer(health_pb2_grpc.HealthServicer):
     """Answers every call from one status.
@@ -58,6 +62,8 @@ class HealthServicer(health_pb2_grpc.HealthServicer):
             wake.set()
 
     def Check(self, request: pb.HealthCheckRequest, context: grpc.ServicerContext) -> pb.HealthCheckResponse:
+        if request.service == LIVENESS:
+            return pb.HealthCheckResponse(status=pb.HealthCheckResponse.SERVING)
         if request.service not in self._services:
             raise NotFoundError(f"There is no service {request.service!r}.", service=request.service)
         return pb.HealthCheckResponse(status=self._status)

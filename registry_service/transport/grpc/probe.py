@@ -1,15 +1,62 @@
-"""Asks a running server how it is, as a container's health check does."""
+"""Asks a running server how it is, as a container's health check and a supervisor do."""
 
 import socket
+from pathlib import Path
 
 import grpc
 from grpc_health.v1 import health_pb2
 
 from registry_service.certificates import ClientTls
+from registry_service.transport.grpc.health_servicer import LIVENESS
+
+_CHECK = "/grpc.health.v1.Health/Check"
+# Calls that are answered so were not answered by the server.
+_SILENCE = {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.CANCELLED}
 
 
-def health_status(address: str, timeout_seconds: float, tls: ClientTls | None = None) -> str:
+class LivenessProbe:
+    """Asks a server on its private socket whether it lives: over one connection, which it keeps.
+
+    Args:
+        socket_path: Where the server listens, or will listen.
+        timeout_seconds: How long it may take to answer.
+    """
+
+    def __init__(self, socket_path: Path, timeout_seconds: float) -> None:
+        self._socket_path = socket_path
+        self._timeout_seconds = timeout_seconds
+        # A server that was started again is connected to without much delay.
+        backoff = [(f"grpc.{kind}_reconnect_backoff_ms", 200) for kind in ("initial", "min", "max")]
+        self._channel = grpc.insecure_channel(f"unix:{socket_path}", options=backoff)
+        self._check = self._channel.unary_unary(
+            _CHECK,
+            request_serializer=health_pb2.HealthCheckRequest.SerializeToString,
+            response_deserializer=health_pb2.HealthCheckResponse.FromString,
+        )
+
+    def __call__(self) -> bool:
+        """Return whether the server answers, whatever the answer: one that is busy lives, too."""
+        if not self._socket_path.exists():
+            return False
+        try:
+            self._check(health_pb2.HealthCheckRequest(service=LIVENESS), timeout=self._timeout_seconds)
+        except grpc.RpcError as error:
+            return error.code() not in _SILENCE
+        return True
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._channel.close()
+
+
+def health_status(address: str, timeout_seconds: float, tls: ClientTls | None = None, *, service: str = "") -> str:
     """Returns what the server's gRPC health service says, for example SERVING; UNREACHABLE where nothing answers.
+
+    Args:
+        address: Host and port.
+        timeout_seconds: For all of it.
+        tls: How the server is reached with TLS.
+        service: What is asked about: all of the server by default, or `LIVENESS`.
 
     Raises:
         CertificateError: Our own certificate is not what it should be.
@@ -20,12 +67,12 @@ def health_status(address: str, timeout_seconds: float, tls: ClientTls | None = 
         return "UNREACHABLE"
     with channel:
         check = channel.unary_unary(
-            "/grpc.health.v1.Health/Check",
+            _CHECK,
             request_serializer=health_pb2.HealthCheckRequest.SerializeToString,
             response_deserializer=health_pb2.HealthCheckResponse.FromString,
         )
         try:
-            answer = check(health_pb2.HealthCheckRequest(), timeout=timeout_seconds)
+            answer = check(health_pb2.HealthCheckRequest(service=service), timeout=timeout_seconds)
         except grpc.RpcError:
             return "UNREACHABLE"
     return str(health_pb2.HealthCheckResponse.ServingStatus.Name(answer.status))

@@ -89,6 +89,8 @@ class ServerOptions:
     client_ca: Path | None = None
     """File of CA certificates: with TLS, clients must show a certificate of theirs."""
     reuse_port: bool
+    private_socket: Path | None = None
+    """Unix socket to listen on, too, for the supervisor of this process; in a folder that is for its user alone."""
     max_unary_calls: int
     max_waiting_calls: int
     max_streams: int
@@ -222,6 +224,8 @@ class RegistryServer:
         logger.info("serving gRPC on %s", self._options.address, extra={"port": self.port})
 
     def _listen(self) -> int:
+        if self._options.private_socket is not None:
+            self._server.add_insecure_port(f"unix:{self._options.private_socket}")
         certificate = self._options.certificate
         if certificate is None:
             return self._server.add_insecure_port(self._options.address)

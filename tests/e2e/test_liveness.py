@@ -1,0 +1,183 @@
+"""A server that hangs is noticed, and replaced; one that waits for others is left alone."""
+
+import contextlib
+import json
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import grpc
+import httpx
+import psutil
+import pytest
+
+from registry_service.embedded.postgres import PostgresAddress
+from tests.client import Client
+from tests.folders import passable_folder
+from tests.products import COMMAND, Product, environment, running_serve, running_up
+from tests.waiting import eventually
+
+REPLACED_SECONDS = 30
+CHECK_SECONDS = 10
+"""What compose.yaml and the chart allow a check."""
+
+# Read by Python at its start: by SIGUSR2 the process does nothing any more, and holds the GIL for good.
+HANG_ON_SIGNAL = """
+import ctypes, signal
+signal.signal(signal.SIGUSR2, lambda *_: ctypes.PyDLL(None).sleep(3600))
+"""
+
+
+@pytest.fixture
+def folder() -> Iterator[Path]:
+    with passable_folder() as made:
+        yield made
+
+
+@pytest.fixture
+def settings(postgres: PostgresAddress, database_name: str, folder: Path) -> dict[str, object]:
+    (folder / "python").mkdir()
+    (folder / "python" / "sitecustomize.py").write_text(HANG_ON_SIGNAL)
+    return {
+        "psql_hostname": postgres.socket_dir,
+        "psql_port": postgres.port,
+        "psql_database": database_name,
+        "mr_user_name": postgres.user,
+        "artifact_store": "local",
+        "artifact_dir": folder / "artifacts",
+        "pythonpath": folder / "python",
+    }
+
+
+def children(product: Product) -> list[psutil.Process]:
+    assert product.server.process is not None
+    return psutil.Process(product.server.process.pid).children()
+
+
+def servers(product: Product) -> list[psutil.Process]:
+    """The processes of the gRPC server, oldest first."""
+    found = [child for child in children(product) if "serve" in child.cmdline()]
+    return sorted(found, key=lambda process: process.create_time())
+
+
+def freeze(process: psutil.Process) -> None:
+    process.suspend()
+
+
+def deadlock(process: psutil.Process) -> None:
+    process.send_signal(signal.SIGUSR2)
+
+
+def check(port: int, *options: str) -> tuple[int, str]:
+    answer = subprocess.run(
+        [*COMMAND, "check", *options],
+        env=environment(grpc_port=port),
+        capture_output=True,
+        text=True,
+        timeout=CHECK_SECONDS,
+        check=False,
+    )
+    return answer.returncode, answer.stdout.strip()
+
+
+def test_up_replaces_a_server_that_hangs_and_calls_through_the_gateway_work_again(folder: Path) -> None:
+    with running_up(folder) as product:
+        model = product.client.register(b"kept", name="kept")
+        (hung,) = servers(product)
+        freeze(hung)
+        started = time.monotonic()
+        eventually(
+            lambda: httpx.get(f"{product.rest_url}/v1/models/{model.id}", timeout=2).status_code == 200,
+            REPLACED_SECONDS,
+            "an answer through the gateway",
+        )
+        print(f"answers again after {time.monotonic() - started:.1f} s")  # noqa: T201 (figures are to be seen)
+        assert product.client.download(model.id) == b"kept"
+        assert not hung.is_running()
+        assert "the gRPC server does not answer any more; starting it again" in product.server.output()
+        log = (folder / "data" / "registry.log").read_text()
+        errors = [line for line in map(json.loads, log.splitlines()) if line["level"] == "ERROR"]
+        assert [error["message"] for error in errors] == ["the gRPC server does not answer any more; starting it again"]
+
+
+@pytest.mark.parametrize("name", ["envoy", "postgres"])
+def test_up_replaces_another_process_that_ends(folder: Path, name: str) -> None:
+    with running_up(folder) as product:
+        model = product.client.register(b"kept", name="kept")
+        (victim,) = [child for child in children(product) if child.name() == name]
+        victim.kill()
+        eventually(lambda: "ended with -9; starting it again" in product.server.output(), what="the message")
+        eventually(
+            lambda: httpx.get(f"{product.rest_url}/v1/models/{model.id}", timeout=2).status_code == 200,
+            REPLACED_SECONDS,
+            "an answer through the gateway",
+        )
+        assert product.client.download(model.id) == b"kept"
+        assert product.server.stop() == 0
+
+
+def test_up_replaces_an_envoy_that_hangs(folder: Path) -> None:
+    with running_up(folder) as product:
+        (envoy,) = [child for child in children(product) if child.name() == "envoy"]
+        freeze(envoy)
+        eventually(lambda: not envoy.is_running(), REPLACED_SECONDS, "the end of the one that hangs")
+        eventually(
+            lambda: httpx.get(f"{product.rest_url}/health", timeout=2).status_code == 200, REPLACED_SECONDS, "an answer"
+        )
+
+
+@pytest.mark.parametrize("hang", [freeze, deadlock])
+def test_a_worker_that_hangs_is_replaced_and_the_others_go_on(
+    settings: dict[str, object], folder: Path, hang: Callable[[psutil.Process], None]
+) -> None:
+    with running_serve(folder, settings, ("--workers=2",)) as product:
+        eventually(lambda: len(servers(product)) == 2, what="both workers")
+        hung, other = servers(product)
+        eventually(lambda: product.server.output().count("serving gRPC on") == 2, what="both workers' service")
+        hang(hung)
+        eventually(lambda: not hung.is_running(), REPLACED_SECONDS, "the end of the one that hangs")
+        eventually(lambda: len(servers(product)) == 2, what="its successor")
+        assert other in servers(product)
+        eventually(lambda: product.server.output().count("serving gRPC on") == 3, what="its successor's service")
+        assert "worker 0 does not answer any more; starting it again" in product.server.output()
+        if hang is deadlock:
+            # What it did is known afterwards.
+            assert "Fatal Python error: Aborted" in product.server.output()
+            assert "sitecustomize.py" in product.server.output()
+        client = Client(product.grpc_address)
+        assert client.register(b"again", name="again").name == "again"
+        client.close()
+
+
+def test_checks_of_a_server_that_hangs_fail_in_time(settings: dict[str, object], folder: Path) -> None:
+    with running_serve(folder, settings) as product:
+        assert check(product.grpc_port) == check(product.grpc_port, "--live") == (0, "SERVING")
+        assert product.server.process is not None
+        product.server.process.send_signal(signal.SIGSTOP)
+        try:
+            assert check(product.grpc_port) == check(product.grpc_port, "--live") == (1, "UNREACHABLE")
+        finally:
+            product.server.process.send_signal(signal.SIGCONT)
+
+
+def test_a_server_whose_calls_all_wait_for_postgres_lives(folder: Path) -> None:
+    with running_up(folder, max_unary_calls=2, psql_pool_size=2) as product, ThreadPoolExecutor(4) as pool:
+        (server,) = servers(product)
+        (postmaster,) = [child for child in children(product) if child.name() == "postgres"]
+        frozen = [postmaster, *postmaster.children(recursive=True)]
+        with contextlib.ExitStack() as thawed:
+            for process in frozen:
+                process.suspend()
+                thawed.callback(process.resume)
+            calls = [pool.submit(product.client.names) for _ in range(4)]
+            eventually(lambda: not product.is_serving(), what="unreadiness")
+            assert not any(call.done() and call.exception() is None for call in calls)
+            assert check(product.grpc_port, "--live") == (0, "SERVING")
+        for call in calls:
+            with contextlib.suppress(grpc.RpcError):
+                call.result()
+        eventually(product.is_serving, what="readiness")
+        assert servers(product) == [server]
