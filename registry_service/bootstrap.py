@@ -39,6 +39,7 @@ from registry_service.services.verifying import VerifyRegistry
 from registry_service.storage.artifacts import is_key
 from registry_service.storage.artifacts.local import LocalArtifactStore
 from registry_service.storage.artifacts.s3 import connect, connect_source
+from registry_service.storage.disk import DiskReserve
 from registry_service.storage.sql.backup import SqlDatabaseCopier
 from registry_service.storage.sql.engine import Tls, domain_errors, make_engine
 from registry_service.storage.sql.legacy import SqlLegacyRegistry
@@ -106,7 +107,7 @@ def build_store(settings: Settings) -> ListableArtifactStore:
     if settings.artifact_store == "local":
         if settings.artifact_dir is None:
             raise AssertionError("Settings checks this")
-        return LocalArtifactStore(settings.artifact_dir)
+        return LocalArtifactStore(settings.artifact_dir, reserve_bytes=settings.disk_reserve_bytes)
     if settings.minio_hostname is None or settings.minio_access_key is None or settings.minio_secret_key is None:
         raise AssertionError("Settings checks this")
     store = connect(
@@ -165,7 +166,7 @@ def open_registry(settings: Settings) -> Iterator[Registry]:
         stack.callback(engine.dispose)
         watched = stack.enter_context(telemetry(metrics=settings.metrics_port is not None, tracing=_tracing(settings)))
         watched.trace_statements(engine)
-        database = SqlDatabase(engine, watched.committed)
+        database = SqlDatabase(engine, watched.committed, disk=_disk(settings))
         stack.callback(database.close)
         store = build_store(settings)
         policy = Policy(
@@ -182,6 +183,13 @@ def open_registry(settings: Settings) -> Iterator[Registry]:
             stack.enter_context(geti)
         use_cases = UseCases.on(watched.database(database, engine), watched.store(store), policy, watched.geti(geti))
         yield Registry(database, store, use_cases, watched)
+
+
+def _disk(settings: Settings) -> DiskReserve | None:
+    """Return the disk of a Postgres on this machine."""
+    if settings.psql_data_dir is None:
+        return None
+    return DiskReserve(settings.psql_data_dir, "the database", settings.disk_reserve_bytes)
 
 
 def _tracing(settings: Settings) -> TracingOptions | None:

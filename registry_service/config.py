@@ -12,7 +12,16 @@ from pathlib import Path
 from typing import Annotated, Literal, Self, TypeVar
 from urllib.parse import urlsplit
 
-from pydantic import Field, FilePath, SecretStr, ValidationError, ValidationInfo, field_validator, model_validator
+from pydantic import (
+    DirectoryPath,
+    Field,
+    FilePath,
+    SecretStr,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 Port = Annotated[int, Field(ge=1, le=65535)]
@@ -391,6 +400,13 @@ class Settings(TelemetrySettings, ListenSettings, ShutdownSettings, DatabaseSett
 
     artifact_store: Literal["s3", "local"] = Field("s3", description="Where artifacts are kept.")
     artifact_dir: Path | None = Field(None, description="Folder of the artifacts, for ARTIFACT_STORE=local.")
+    psql_data_dir: DirectoryPath | None = Field(
+        None, description="Folder of Postgres' data, where that is on this machine (`up` sets it): see the next."
+    )
+    disk_reserve_bytes: Annotated[int, Field(ge=0)] = Field(
+        256 * MIB,
+        description="Left free on the disks of ARTIFACT_DIR and PSQL_DATA_DIR: writes get RESOURCE_EXHAUSTED.",
+    )
     minio_hostname: str | None = Field(None, description="Host of MinIO or another S3.")
     minio_server_port: Port = Field(9000, description="Port of the S3.")
     minio_access_key: str | None = Field(None, description="Access key of the S3.")

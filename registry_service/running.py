@@ -5,6 +5,7 @@ import faulthandler
 import logging
 import math
 import os
+import re
 import resource
 import signal
 import socket
@@ -188,7 +189,8 @@ class ServerProcess:
     def reason(self) -> str:
         """Return the error that it ended with, where it is in a log of its own."""
         said = "" if self._log is None else log_tail(self._log, self._log_offset)
-        return said.rpartition("Error: ")[2] if "Error: " in said else ""
+        errors = re.findall(r"^Error: (.*)", said, re.DOTALL | re.MULTILINE)
+        return str(errors[-1]) if errors else ""
 
 
 def serve_workers(settings: Settings, workers: int) -> None:
@@ -327,7 +329,13 @@ def opened_settings(data_dir: Path | None, *, is_new: bool = False) -> Iterator[
 
 def _embedded_environment(data_dir: Path, place: PostgresAddress, **settings: object) -> dict[str, object]:
     """Returns the settings of a server on a data folder that go before those of the environment, by name."""
-    return {**_database_of(place), "artifact_store": "local", "artifact_dir": data_dir / "artifacts", **settings}
+    return {
+        **_database_of(place),
+        "psql_data_dir": data_dir / "postgres",
+        "artifact_store": "local",
+        "artifact_dir": data_dir / "artifacts",
+        **settings,
+    }
 
 
 @contextmanager

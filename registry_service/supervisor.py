@@ -5,7 +5,7 @@ import math
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from typing import Protocol
 
 logger = logging.getLogger(__name__)
@@ -141,12 +141,17 @@ class Supervised:
         return told
 
     def _launch(self, now: float) -> None:
-        self._due = None
         self._launched = now
+        self._due = now + _MAX_DELAY_SECONDS
+        try:
+            self._replaced()
+            self.child.launch()
+        except OSError:  # no memory for a process, no space for its log
+            logger.exception("%s cannot be started now", self.child.name)
+            return
+        self._due = None
         if self.liveness is not None:
             self.liveness.restart()
-        self._replaced()
-        self.child.launch()
 
 
 @contextmanager
@@ -181,5 +186,6 @@ def keep_running(
     while not stopped.wait(_POLL_SECONDS):
         for child in children:
             if told := child.look():
-                say(told)
+                with suppress(OSError):  # where its words go there may be no space
+                    say(told)
         meanwhile()

@@ -48,7 +48,8 @@ class ArtifactStore(Protocol):
 
     Callers: pass only keys that this module makes; count and hash the bytes.
     Every method raises `ArtifactStoreUnavailableError` when the store does not
-    answer in time, after its own bounded retries. All are safe to call from
+    answer in time, after its own bounded retries; those that write raise
+    `StorageFullError` when there is no space. All are safe to call from
     several threads; writing one key from two at a time is undefined, but for
     different parts of one object.
     """
@@ -106,7 +107,7 @@ class ArtifactStore(Protocol):
         """Removes the object and whatever is under construction on its key. What is absent counts as removed."""
 
     def check(self) -> None:
-        """Returns when the store can be read and written (`ArtifactStoreUnavailableError` otherwise)."""
+        """Returns when the store can be read and written, space apart (`ArtifactStoreUnavailableError` otherwise)."""
 
 
 class ListableArtifactStore(ArtifactStore, Protocol):

@@ -440,6 +440,15 @@ class ArtifactTooLargeError(ResourceExhaustedError):
         super().__init__(f"The artifact is larger than {limit} bytes.", limit=str(limit))
 
 
+class StorageFullError(ResourceExhaustedError):
+    """There is no space for what is to be written; what is there can be read, and deleted."""
+
+    reason = "STORAGE_FULL"
+
+    def __init__(self, place: str) -> None:
+        super().__init__(f"No space is left in {place}; nothing can be written until some is freed.", place=place)
+
+
 class TooManyStreamsError(ResourceExhaustedError):
     """As many long calls are under way as may be."""
 

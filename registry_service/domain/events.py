@@ -34,6 +34,10 @@ class Action(StrEnum):
     TOKEN_REVOKED = "token.revoked"  # noqa: S105
 
 
+REMOVALS = frozenset({Action.MODEL_DELETED, Action.ALIAS_DELETED, Action.TOKEN_REVOKED})
+"""Actions that leave less than there was."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Change:
     """What an event says, but for what the log adds."""

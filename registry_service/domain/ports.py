@@ -1,8 +1,9 @@
 """The ports to what is kept in Postgres.
 
-Every method may raise `DatabaseUnavailableError`. A transaction that ends with
-an exception has changed nothing, unless its connection broke while it was
-committed: then nobody knows, and callers must be right either way.
+Every method may raise `DatabaseUnavailableError`, and one that writes more than
+it removes `StorageFullError`. A transaction that ends with an exception has
+changed nothing, unless its connection broke while it was committed: then nobody
+knows, and callers must be right either way.
 """
 
 import threading

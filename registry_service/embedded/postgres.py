@@ -38,6 +38,7 @@ from registry_service.embedded.process import (
     log_tail,
     open_private,
     run,
+    space_hint,
     spawn,
     stop,
 )
@@ -243,7 +244,7 @@ class EmbeddedPostgres:
         """
         deadline = time.monotonic() + timeout_seconds
         while not self._answers(deadline):
-            said = log_tail(self._log, self._log_offset)
+            said = "\n".join(filter(None, (log_tail(self._log, self._log_offset), space_hint(self._data_dir))))
             if self.poll() is None:
                 raise EmbeddedError(f"PostgreSQL did not get ready in time:\n{said}")
             if _STILL_IN_USE not in said or time.monotonic() > deadline:
@@ -257,9 +258,9 @@ class EmbeddedPostgres:
         stop(self.process, (signal.SIGQUIT, 5))
 
     def reason(self) -> str:
-        """Returns why the server ended, as it said so in its log; empty where it did not."""
-        said = re.findall(r"(?:FATAL|PANIC):\s+(.*)", log_tail(self._log, self._log_offset))
-        return str(said[-1]) if said else ""
+        """Returns why the server ended, as it said so in its log, or as the disk shows; empty where neither does."""
+        said: list[str] = re.findall(r"(?:FATAL|PANIC):\s+(.*)", log_tail(self._log, self._log_offset))
+        return "; ".join(filter(None, (*said[-1:], space_hint(self._data_dir))))
 
     @property
     def _prepared(self) -> PostgresAddress:

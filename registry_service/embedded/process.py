@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import IO
 
 LOG_TAIL_BYTES = 4096
+# PostgreSQL takes space for its log in pieces of 16 MiB.
+_FULL_BYTES = 16 * 1024 * 1024
 MAX_LOG_BYTES = 20 * 1024 * 1024
 
 
@@ -148,18 +150,27 @@ def bound_log(path: Path) -> None:
     """Move what a log holds to `<name>.1` once it has MAX_LOG_BYTES, while processes go on appending to it.
 
     The file is emptied rather than renamed, as its writers would not notice that. A
-    line that is written between the end of the copy and then is lost.
+    line that is written between the end of the copy and then is lost. Where there is
+    no space for the copy, there is none for the log to grow, either.
     """
-    try:
+    with contextlib.suppress(OSError):
         if path.stat().st_size < MAX_LOG_BYTES:
             return
-    except FileNotFoundError:
-        return
-    previous = path.with_name(f"{path.name}.1")
-    previous.unlink(missing_ok=True)
-    with path.open("r+b") as log, open_private(previous) as copy:
-        shutil.copyfileobj(log, copy, 1024 * 1024)
-        log.truncate(0)
+        previous = path.with_name(f"{path.name}.1")
+        previous.unlink(missing_ok=True)
+        with path.open("r+b") as log, open_private(previous) as copy:
+            shutil.copyfileobj(log, copy, 1024 * 1024)
+            log.truncate(0)
+
+
+def space_hint(folder: Path) -> str:
+    """Return a sentence about the disk of a folder when it is full, else an empty text."""
+    try:
+        status = os.statvfs(folder)
+    except OSError:
+        return ""
+    free = status.f_bavail * status.f_frsize
+    return f"no space is left on the disk of {folder} ({free} bytes)" if free < _FULL_BYTES else ""
 
 
 def log_tail(path: Path, offset: int = 0) -> str:

@@ -25,11 +25,13 @@ from pathlib import Path
 from blake3 import blake3
 
 from registry_service.domain.artifact_store import CHUNK_SIZE, OBJECT_PREFIX, Part, Pieces
-from registry_service.domain.errors import ArtifactLostError, ArtifactStoreUnavailableError
+from registry_service.domain.errors import ArtifactLostError, ArtifactStoreUnavailableError, StorageFullError
 from registry_service.storage.artifacts import PART_SIZE, check_key, check_range, size_of_part, total_size
+from registry_service.storage.disk import DiskReserve, is_full
 
 logger = logging.getLogger(__name__)
 
+_PLACE = "the artifact folder"
 _HANDLE = re.compile(r"[0-9a-f]{32}")
 _RECEIPT_SIZE = 32
 _UNWRITTEN = (b"", bytes(_RECEIPT_SIZE))  # where the file ends, and in a hole
@@ -53,14 +55,19 @@ class LocalArtifactStore:
 
     part_size = PART_SIZE
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, *, reserve_bytes: int = 0) -> None:
         """Makes the folder when it is missing, for this user alone.
+
+        Args:
+            root: The folder.
+            reserve_bytes: How much is left free on its disk.
 
         Raises:
             OSError: It cannot be made.
         """
         self._root = root.absolute()
         self._partial = self._root / ".partial"
+        self._disk = DiskReserve(self._root, _PLACE, reserve_bytes)
         self._root.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._partial.mkdir(mode=0o700, exist_ok=True)
         _sync_folder(self._root)
@@ -78,6 +85,7 @@ class LocalArtifactStore:
                 file = os.open(source, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
             with closing(_GrowingFile(file)) as growing:
                 for piece in pieces:
+                    self._disk.check(len(piece))
                     with _translated("write", key):
                         growing.append(piece)
                 with _translated("write", key):
@@ -97,6 +105,7 @@ class LocalArtifactStore:
     def begin(self, key: str) -> str:
         """See the port."""
         check_key(key)
+        self._disk.check()
         handle = secrets.token_hex(16)
         with _translated("begin", key):
             for kind in ("data", "receipts"):
@@ -112,6 +121,7 @@ class LocalArtifactStore:
             ArtifactLostError: Nothing is under construction by this handle.
         """
         size = size_of_part(number, offset, pieces)
+        self._disk.check(size)
         data_path, receipts_path = self._paths_of_parts(key, handle)
         receipt = _receipt(pieces)
         place = (number - 1) * _RECEIPT_SIZE
@@ -224,8 +234,12 @@ class LocalArtifactStore:
                 _write(file, [b"probe"], 0)
             probe.unlink(missing_ok=True)
         except OSError as error:
-            logger.debug("The artifact store is not well", exc_info=True)
-            raise ArtifactStoreUnavailableError from error
+            if not is_full(error):
+                logger.debug("The artifact store is not well", exc_info=True)
+                raise ArtifactStoreUnavailableError from error
+        # It is well as far as reading goes. This logs when the space gets short.
+        with suppress(StorageFullError):
+            self._disk.check()
 
     def _path(self, key: str) -> Path:
         check_key(key)
@@ -283,10 +297,13 @@ class LocalArtifactStore:
 
 @contextmanager
 def _translated(action: str, key: str) -> Iterator[None]:
-    """Turns what the file system raises (no space left included) into the port's error."""
+    """Turns what the file system raises into the port's errors."""
     try:
         yield
     except OSError as error:
+        if is_full(error):
+            logger.error("The artifact store has no space to %s %s", action, key)  # noqa: TRY400 (nor has a traceback)
+            raise StorageFullError(_PLACE) from error
         logger.exception("The artifact store failed to %s %s", action, key)
         raise ArtifactStoreUnavailableError from error
 

@@ -16,6 +16,7 @@ from collections.abc import Callable, Container, Generator, Iterable, Iterator, 
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from datetime import datetime
+from http import HTTPStatus
 from itertools import chain
 from pathlib import Path
 from typing import Any, TypeVar, cast
@@ -30,7 +31,7 @@ from urllib3 import BaseHTTPResponse, PoolManager, Retry, Timeout
 from urllib3.exceptions import HTTPError, ProtocolError
 
 from registry_service.domain.artifact_store import CHUNK_SIZE, OBJECT_PREFIX, Part, Pieces
-from registry_service.domain.errors import ArtifactLostError, ArtifactStoreUnavailableError
+from registry_service.domain.errors import ArtifactLostError, ArtifactStoreUnavailableError, StorageFullError
 from registry_service.domain.legacy import SourceError
 from registry_service.domain.parts import MOST, PartBuffer, PartsUnderWay
 from registry_service.storage.artifacts import PART_SIZE, check_key, check_range, size_of_part, total_size
@@ -41,6 +42,8 @@ Result = TypeVar("Result")
 
 # All that a store that is away, ill or none at all makes the SDK raise; the
 # last two come from answers that are no XML or no text.
+# MinIO's: its disks are full, or what it allows a bucket is used up.
+_FULL = {"XMinioStorageFull", "XMinioAdminBucketQuotaExceeded"}
 _FAILURES = (MinioException, HTTPError, OSError, ParseError, UnicodeDecodeError)
 
 # What a completion answers when the upload, or a part of it, is not there (any more).
@@ -675,5 +678,10 @@ def _translated(action: str, key: str, lost: Container[str] = ()) -> Iterator[No
         if isinstance(error, S3Error) and error.code in lost:
             logger.warning("The artifact store cannot %s %s: %s", action, key, error)
             raise ArtifactLostError from error
+        if isinstance(error, S3Error) and (
+            error.code in _FULL or error.response.status == HTTPStatus.INSUFFICIENT_STORAGE
+        ):
+            logger.error("The artifact store has no space to %s %s: %s", action, key, error)  # noqa: TRY400 (it is known)
+            raise StorageFullError("the artifact store") from error
         logger.exception("The artifact store failed to %s %s", action, key)
         raise ArtifactStoreUnavailableError from error

@@ -30,6 +30,7 @@ from registry_service.domain.errors import (
     DatabaseBusyError,
     DatabaseUnavailableError,
     QueryTooSlowError,
+    StorageFullError,
 )
 
 logger = logging.getLogger(__name__)
@@ -49,6 +50,7 @@ _ANSWER_MARGIN_SECONDS = 5.0
 _RETRYABLE = {"40001", "40P01"}
 # Read-only transaction (a failover is under way), server shutting down or starting.
 _STATEMENT_TIMEOUT = "57014"
+_DISK_FULL = "53100"
 _LOCK_TIMEOUT = "55P03"
 _WELL = frozenset({ExecStatus.TUPLES_OK, ExecStatus.COMMAND_OK})
 _AWAY = {"25006", "57P01", "57P02", "57P03"}
@@ -461,6 +463,9 @@ def domain_errors() -> Iterator[None]:
         sqlstate = getattr(error.orig, "sqlstate", None)
         if sqlstate in _RETRYABLE:
             raise AbortedError("Another change was under way at the same time; try again.") from error
+        if sqlstate == _DISK_FULL:
+            logger.error("Postgres has no space: %s", error.orig)  # noqa: TRY400 (it is known)
+            raise StorageFullError("the database") from error
         if sqlstate == _STATEMENT_TIMEOUT:
             raise QueryTooSlowError from error
         if sqlstate == _LOCK_TIMEOUT:

@@ -11,9 +11,10 @@ from sqlalchemy import cast as sql_cast
 from sqlalchemy.dialects.postgresql import JSONB
 
 from registry_service.domain.caller import current_caller
-from registry_service.domain.events import BrokenLink, Change, Event, LogHead
+from registry_service.domain.events import REMOVALS, BrokenLink, Change, Event, LogHead
 from registry_service.domain.filter import Node
 from registry_service.domain.listing import MAX_PAGE_BYTES
+from registry_service.storage.disk import DiskReserve
 from registry_service.storage.sql import rows, tables
 from registry_service.storage.sql.engine import COMMITTING, PLANNED_ANEW
 from registry_service.storage.sql.filter_sql import EVENT_INDEXES, where
@@ -62,12 +63,16 @@ class SqlEventLog:
     """`domain.events.EventLog`."""
 
     connection: Connection
+    disk: DiskReserve | None = None
+    """Of Postgres, where it is on this machine; what only removes something is recorded without space, too."""
     written: list[Event] = field(default_factory=list)
     """Events that will be in the log once the transaction is committed."""
     _recorded: list[dict[str, object]] = field(default_factory=list)
 
     def record(self, change: Change) -> None:
         """See the port."""
+        if self.disk is not None and change.action not in REMOVALS:
+            self.disk.check()
         caller = current_caller.get()
         self._recorded.append(
             {

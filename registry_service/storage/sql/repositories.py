@@ -60,6 +60,7 @@ from registry_service.domain.listing import SORTABLE_FIELDS, ListQuery, Page, So
 from registry_service.domain.models import Lineage, Model, ModelFields, ModelSpec, is_same
 from registry_service.domain.ports import Transaction
 from registry_service.domain.uploads import Upload, UploadState
+from registry_service.storage.disk import DiskReserve
 from registry_service.storage.sql import rows, tables
 from registry_service.storage.sql.aliases import SqlAliasRepository
 from registry_service.storage.sql.backup import BACKUP_LOCK
@@ -81,9 +82,18 @@ _parts = cast("Table", tables.upload_parts)
 class SqlDatabase:
     """`domain.ports.Database` on a pool of connections."""
 
-    def __init__(self, engine: Engine, committed: Callable[[Event], None] | None = None) -> None:
-        """Takes the pool, and who is told of every event once it is committed."""
+    def __init__(
+        self, engine: Engine, committed: Callable[[Event], None] | None = None, *, disk: DiskReserve | None = None
+    ) -> None:
+        """Take a pool of connections.
+
+        Args:
+            engine: The pool.
+            committed: Called with every event once it is committed.
+            disk: Postgres' own, where it is on this machine: what would fill it is refused (`StorageFullError`).
+        """
         self._engine = engine
+        self._disk = disk
         self._committed = committed
         self._writing = transactional(engine)
         self._signal = ChangeSignal(engine)
@@ -93,7 +103,7 @@ class SqlDatabase:
     def transaction(self) -> Iterator[Transaction]:
         """See the port."""
         with domain_errors(), self._writing.begin() as connection:
-            transaction = SqlTransaction(connection)
+            transaction = SqlTransaction(connection, self._disk)
             yield transaction
             transaction.events.commit()
         if self._committed is not None:
@@ -127,8 +137,9 @@ class SqlDatabase:
 class SqlTransaction:
     """`domain.ports.Transaction` on one connection."""
 
-    def __init__(self, connection: Connection) -> None:
+    def __init__(self, connection: Connection, disk: DiskReserve | None = None) -> None:
         self._connection = connection
+        self._disk = disk
 
     @cached_property
     def models(self) -> "SqlModelRepository":
@@ -143,17 +154,17 @@ class SqlTransaction:
     @cached_property
     def objects(self) -> "SqlObjectLedger":
         """See the port."""
-        return SqlObjectLedger(self._connection)
+        return SqlObjectLedger(self._connection, self._disk)
 
     @cached_property
     def uploads(self) -> "SqlUploadRepository":
         """See the port."""
-        return SqlUploadRepository(self._connection)
+        return SqlUploadRepository(self._connection, self._disk)
 
     @cached_property
     def events(self) -> SqlEventLog:
         """See the port."""
-        return SqlEventLog(self._connection)
+        return SqlEventLog(self._connection, self._disk)
 
     @cached_property
     def tokens(self) -> SqlTokenRepository:
@@ -526,9 +537,12 @@ class SqlObjectLedger:
     """`domain.ports.ObjectLedger`. Its clock is the database's, which all replicas share."""
 
     connection: Connection
+    disk: DiskReserve | None = None
 
     def lease(self, key: str, duration: timedelta) -> None:
         """See the port."""
+        if self.disk is not None:
+            self.disk.check()
         self.connection.execute(_LEASE, {"key": key, "ttl": duration})
 
     def renew(self, key: str, duration: timedelta) -> bool:
@@ -598,9 +612,12 @@ class SqlUploadRepository:
     """`domain.ports.UploadRepository`. Its clock is the database's, which all replicas share."""
 
     connection: Connection
+    disk: DiskReserve | None = None
 
     def add(self, upload: Upload) -> None:
         """See the port."""
+        if self.disk is not None:
+            self.disk.check()
         self.connection.execute(
             insert(_uploads).values(
                 id=upload.id,

@@ -65,6 +65,7 @@ _ANSWERS: dict[type[RegistryError], Callable[[RegistryError], Answer]] = {
     # The store works, and does not have it: nothing that another try could change.
     errors.DataLossError: lambda _: answers.FILES_NOT_FOUND,
     errors.AbortedError: lambda _: answers.UNAVAILABLE,
+    errors.StorageFullError: lambda error: answers.detail(507, error.message),
     errors.ResourceExhaustedError: lambda _: answers.UNAVAILABLE,
     errors.DeadlineExceededError: lambda _: answers.UNAVAILABLE,
     errors.UnavailableError: lambda _: answers.UNAVAILABLE,
