@@ -32,13 +32,16 @@ none, and `NOT` and `!=` are the exact opposites. So `format != "onnx"` and
 
 Beyond AIP-160, a value may hold `:` and `.` without quotes (timestamps,
 digests), and NOT and `-` may be repeated. Short of it, there are no functions and
-no parentheses after a comparator; and a bare `and`, `or` or `not` is refused,
-because it is a keyword in the wrong case far more often than a search.
+no parentheses after a comparator. A bare word is refused where it is far more
+often a mistake than a search, which would find nothing and say nothing: `and`,
+`or` and `not` in lower case, operators of other languages (`LIKE`, `IN`, `&&`,
+`~`), and the name of a field without a comparator. In quotes it is searched.
 """
 
 import difflib
 import math
 import re
+import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta, timezone
@@ -651,13 +654,28 @@ class _Parser:
         if self._peek().kind is _Lexeme.COMPARATOR:
             operator = self._take()
             return _restriction(_field_of(path, self._fields), operator, self._argument(operator), self._fields)
+        self._refuse_mistaken(path)
+        searched = _joined([token.pattern for token in path])
+        return Restriction(_NAME, Comparator.CONTAINS, searched)
+
+    def _refuse_mistaken(self, path: Sequence[_Token]) -> None:
+        """Refuses a bare word, or words with dots, that is no search but a mistake."""
         if len(path) == 1 and path[0].is_keyword("and", "or", "not"):
             keyword = path[0].text
             raise _error(
                 f'{keyword.upper()} is written in upper case (or "{keyword}" in quotes to search for it)', path[0].start
             )
-        searched = _joined([token.pattern for token in path])
-        return Restriction(_NAME, Comparator.CONTAINS, searched)
+        for token in path:
+            _refuse_operator(token)
+        following = self._peek()
+        if path[0].kind is _Lexeme.TEXT and any(known[0] == path[0].text for known in self._fields):
+            name = _shown(".".join(token.text for token in path))
+            if following.begins_term() and not following.is_keyword("AND", "OR"):
+                raise _error(f"No operator {_shown(following.text)} ({_OPERATORS}) can follow {name}", following.start)
+            raise _error(
+                f"An operator has to follow the field {name} ({_OPERATORS}; quote the word to search for it)",
+                following.start,
+            )
 
     def _path(self) -> list[_Token]:
         path = [self._take()]
@@ -682,6 +700,11 @@ class _Parser:
         if argument.is_keyword("AND", "OR", "NOT"):
             raise _error(
                 f"There is no value behind {operator.text} but a keyword (quote it if it is meant)", argument.start
+            )
+        if argument.kind is _Lexeme.TEXT and (_is_operator_sign(argument.text[0]) or _CHAIN.search(argument.text)):
+            raise _error(
+                f"{_shown(argument.text)} has a sign of an operator that there is none of (quote it if it is a value)",
+                argument.start,
             )
         self._take()
         self._refuse_call(argument)
@@ -710,6 +733,42 @@ class _Parser:
         is_there = self._peek().is_keyword(keyword)
         self._next += is_there
         return is_there
+
+
+_OPERATORS = "there are =, !=, <, <=, >, >= and :"
+_FOREIGN_OPERATORS = re.compile(
+    "i?like|rlike|glob|regexp|matches|contains|startswith|endswith|between|in|is|isnull|notnull"
+    "|eq|neq?|gte?|ge|lte?|le|xor",
+    re.IGNORECASE,
+)
+# Words that a name may well have in lower case.
+_FOREIGN_KEYWORDS = re.compile(
+    "NULL|EXISTS|HAS|ANY|ALL|SOME|SIMILAR|MATCH|ESCAPE|WHERE|ORDER|BY|GROUP|HAVING|LIMIT|OFFSET|ASC|DESC"
+)
+_CHAIN = re.compile(r"&&|\|\|")
+_ESCAPED = re.compile(r"\\.")
+
+
+def _is_operator_sign(character: str) -> bool:
+    """Tells whether a character is a sign of mathematics: ~, |, ≥. A + may be a part of a name."""
+    return unicodedata.category(character) == "Sm" and character != "+"
+
+
+def _refuse_operator(token: _Token) -> None:
+    """Refuses a bare word that is, or has, an operator of another language (`InvalidFilterError`)."""
+    if token.kind is not _Lexeme.TEXT:
+        return
+    text = _ESCAPED.sub("x", token.text)
+    if (
+        _FOREIGN_OPERATORS.fullmatch(text)
+        or _FOREIGN_KEYWORDS.fullmatch(text)
+        or any(map(_is_operator_sign, text))
+        or _CHAIN.search(text)
+        or not any(character.isalnum() or character in "*_" for character in text)
+    ):
+        raise _error(
+            f"There is no operator {_shown(token.text)} ({_OPERATORS}; quote it to search for it)", token.start
+        )
 
 
 def _negated(node: Node) -> Node:

@@ -330,6 +330,73 @@ class TestErrors:
         assert found == position
         assert message.endswith(f" at position {position}.")
 
+    @pytest.mark.parametrize(
+        ("text", "position", "told"),
+        [
+            ('name LIKE "a%"', 6, "No operator LIKE (there are =, !=, <, <=, >, >= and :) can follow name"),
+            ('name like "a%"', 6, "No operator like"),
+            ('name NOT LIKE "a%"', 6, "No operator NOT"),
+            ('name IN ("a", "b")', 6, "No operator IN"),
+            ('name in ("a" OR "b")', 6, "No operator in"),
+            ("score BETWEEN 1 AND 2", 7, "No operator BETWEEN"),
+            ("format IS NULL", 8, "No operator IS"),
+            ('name ~ "a"', 6, "No operator ~"),
+            ('name ~* "a"', 6, "No operator ~*"),
+            ('name =~ "a"', 7, "~ has a sign of an operator that there is none of"),
+            ("name =~a", 7, "~a has a sign"),
+            ('name !~ "a"', 6, "write NOT"),
+            ("name <> a", 7, "no value behind <"),
+            ("name === a", 7, "no value behind ="),
+            ("score => 1", 8, "no value behind ="),
+            ("score ≥ 1", 7, "No operator ≥"),
+            ("score≥1", 1, "There is no operator score≥1"),
+            ("name~yolo", 1, "There is no operator name~yolo"),
+            ("name eq yolo", 6, "No operator eq"),
+            ("tags.team is vision", 11, "No operator is"),
+            ('name "yolo"', 6, 'No operator "yolo"'),
+            ('"cat" IN labels', 7, "There is no operator IN"),
+            ("format = onnx && score > 1", 15, "There is no operator &&"),
+            ("format = onnx || score > 1", 15, "There is no operator ||"),
+            ("format = onnx&&score", 10, "onnx&&score has a sign"),
+            ("format = onnx | openvino", 15, "There is no operator |"),
+            ("yolo||resnet", 1, "There is no operator yolo||resnet"),
+            ("yolo XOR resnet", 6, "There is no operator XOR"),
+            ("score > 1 ORDER BY name", 11, "There is no operator ORDER"),
+            ("score > 1 LIMIT 5", 11, "There is no operator LIMIT"),
+            ("yolo ; drop", 6, "There is no operator ;"),
+            ("name", 5, "An operator has to follow the field name"),
+            ("NOT tags.team", 14, "An operator has to follow the field tags.team"),
+            ("(score) > 1", 7, "An operator has to follow the field score"),
+        ],
+    )
+    def test_an_operator_of_another_language_is_an_error_with_its_position(
+        self, text: str, position: int, told: str
+    ) -> None:
+        message, found = error_of(text)
+        assert told in message
+        assert found == position
+
+    @pytest.mark.parametrize(
+        "text",
+        [
+            'name : "seg" precision : fp16',
+            "yolo small",
+            "YOLO SMALL",
+            "YOLO -nano",
+            "v1.5 c++ a&b",
+            'format = onnx "like"',
+            "'name' \"is\" 'a||b'",
+            "name : like OR name : is",
+            "name = 'a||b' OR tags.x = '~'",
+            "tags.like = in",
+            "likeness island inception order",
+            "a\\~b",
+            "*",
+        ],
+    )
+    def test_a_search_stays_a_search(self, text: str) -> None:
+        assert parse(text) is not None
+
     def test_what_the_client_wrote_is_shortened_in_an_error(self) -> None:
         message, _ = error_of(f"{'x' * 5_000} = 1")
         assert len(message) < 1_000
