@@ -1,7 +1,8 @@
 -- What the transcoder lets pass in a JSON request under /v1: fields that the
 -- message doesn't have, null where no null can be kept, the same key twice,
--- numbers that a double rounds, text that is almost JSON (RFC 8259), and bodies
--- and query parameters where the method takes none. Each is answered with 400 and its place.
+-- numbers that a double rounds, text that is almost JSON (RFC 8259), and bodies,
+-- query parameters and conditional headers where the method takes none. Each is
+-- answered with 400 and its place.
 --
 -- Before this file stands the table body_messages: by the name of a message its
 -- fields, by either spelling of their names (lowerCamelCase and as in the proto).
@@ -376,11 +377,23 @@ local function parameter_of_body(path, field)
   return nil
 end
 
+-- The service compares etags of the message, and would write whatever these say (RFC 9110, 13.1).
+local CONDITIONS = {"if-match", "if-none-match", "if-unmodified-since"}
+
 function envoy_on_request(handle)
   local headers = handle:headers()
-  local method = handle:filterContext():get(headers:get(":method"))
+  local verb = headers:get(":method")
+  local method = handle:filterContext():get(verb)
   if method == nil then
     return  -- 405
+  end
+  if verb ~= "GET" and verb ~= "HEAD" then
+    for _, name in ipairs(CONDITIONS) do
+      if headers:get(name) ~= nil then
+        refuse(handle, name, "is not understood by this method; give the etag as a field, where it has one.")
+        return
+      end
+    end
   end
   if method.message ~= nil then
     local key = parameter_of_body(headers:get(":path"), method.field)

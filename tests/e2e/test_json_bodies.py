@@ -246,3 +246,40 @@ def test_what_is_in_the_body_cannot_be_in_the_query(
     answer = http.patch(f"/v1/models/{model.id}?%6dodel.version=7", json={"score": 1})
     assert refusal(answer)["field"] == "model.version"
     assert product.client.get(model.id) == model
+
+
+@pytest.mark.parametrize("header", ["If-Match", "If-None-Match", "If-Unmodified-Since"])
+def test_a_condition_that_nobody_looks_at_is_refused(
+    product: Product, http: httpx.Client, model: model_pb2.Model, header: str
+) -> None:
+    path, condition = f"/v1/models/{model.id}", {header: '"stale"'}
+    for answer in (http.patch(path, json={"score": 1}, headers=condition), http.delete(path, headers=condition)):
+        assert refusal(answer)["field"] == header.lower()
+    assert product.client.get(model.id) == model
+    assert http.get(path, headers=condition).status_code == 200
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"Content-Range": "bytes 4-7/8"},
+        {"Content-Range": "bytes 0-3/8"},
+        {"Upload-Offset": "4"},
+        {"Content-Encoding": "gzip"},
+        {"Content-Md5": "jXd/OF09/siBXSD3SWAmMg=="},
+        {"Digest": "sha-256=AAAA"},
+        {"Content-Digest": "sha-256=:AAAA:"},
+        {"Repr-Digest": "sha-256=:AAAA:"},
+        {"If-Match": '"x"'},
+    ],
+    ids=str,
+)
+def test_a_header_that_asks_for_other_bytes_stores_none(http: httpx.Client, headers: dict[str, str]) -> None:
+    spec = {"model": {"name": "headers", "version": "1", "project_name": "json bodies"}}
+    upload = http.post("/v1/uploads", json={"spec": spec}).json()["upload"]["id"]
+    path = f"/v1/uploads/{upload}"
+    assert refusal(http.put(f"{path}/content", content=b"data", headers=headers))["field"] == next(iter(headers))
+    assert http.get(path).json()["upload"]["committed_size"] == "0"
+    plain = http.put(f"{path}/content", content=b"data", headers={"Content-Encoding": "identity", "Range": "bytes=1-"})
+    assert plain.json()["upload"]["committed_size"] == "4"
+    assert http.delete(path).status_code == 200

@@ -93,7 +93,10 @@ class UploadServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def WriteUploadContent(self, request_iterator, context):
-        """WriteUpload for HTTP: the raw bytes are the request's body.
+        """WriteUpload for HTTP: the raw bytes are the request's body, as they are, and
+        `write_offset` alone says where they go. A header that would say otherwise
+        is refused (INVALID_ARGUMENT): Content-Range, Upload-Offset, a
+        Content-Encoding, digests, and conditions such as If-Match.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

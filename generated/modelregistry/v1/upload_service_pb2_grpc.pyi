@@ -47,7 +47,11 @@ class UploadServiceStub:
     more bytes), RESOURCE_EXHAUSTED (artifact too large).
     """
     WriteUploadContent: _grpc.StreamUnaryMultiCallable[_upload_service_pb2.WriteUploadContentRequest, _upload_service_pb2.WriteUploadContentResponse]
-    """WriteUpload for HTTP: the raw bytes are the request's body."""
+    """WriteUpload for HTTP: the raw bytes are the request's body, as they are, and
+    `write_offset` alone says where they go. A header that would say otherwise
+    is refused (INVALID_ARGUMENT): Content-Range, Upload-Offset, a
+    Content-Encoding, digests, and conditions such as If-Match.
+    """
     GetUpload: _grpc.UnaryUnaryMultiCallable[_upload_service_pb2.GetUploadRequest, _upload_service_pb2.GetUploadResponse]
     """Gets an upload. Errors: NOT_FOUND."""
     CompleteUpload: _grpc.UnaryUnaryMultiCallable[_upload_service_pb2.CompleteUploadRequest, _upload_service_pb2.CompleteUploadResponse]
@@ -79,7 +83,11 @@ class UploadServiceAsyncStub(UploadServiceStub):
     more bytes), RESOURCE_EXHAUSTED (artifact too large).
     """
     WriteUploadContent: _aio.StreamUnaryMultiCallable[_upload_service_pb2.WriteUploadContentRequest, _upload_service_pb2.WriteUploadContentResponse]  # type: ignore[assignment]
-    """WriteUpload for HTTP: the raw bytes are the request's body."""
+    """WriteUpload for HTTP: the raw bytes are the request's body, as they are, and
+    `write_offset` alone says where they go. A header that would say otherwise
+    is refused (INVALID_ARGUMENT): Content-Range, Upload-Offset, a
+    Content-Encoding, digests, and conditions such as If-Match.
+    """
     GetUpload: _aio.UnaryUnaryMultiCallable[_upload_service_pb2.GetUploadRequest, _upload_service_pb2.GetUploadResponse]  # type: ignore[assignment]
     """Gets an upload. Errors: NOT_FOUND."""
     CompleteUpload: _aio.UnaryUnaryMultiCallable[_upload_service_pb2.CompleteUploadRequest, _upload_service_pb2.CompleteUploadResponse]  # type: ignore[assignment]
@@ -126,7 +134,11 @@ class UploadServiceServicer(metaclass=_abc_1.ABCMeta):
         request_iterator: _MaybeAsyncIterator[_upload_service_pb2.WriteUploadContentRequest],
         context: _ServicerContext,
     ) -> _typing.Union[_upload_service_pb2.WriteUploadContentResponse, _abc.Awaitable[_upload_service_pb2.WriteUploadContentResponse]]:
-        """WriteUpload for HTTP: the raw bytes are the request's body."""
+        """WriteUpload for HTTP: the raw bytes are the request's body, as they are, and
+        `write_offset` alone says where they go. A header that would say otherwise
+        is refused (INVALID_ARGUMENT): Content-Range, Upload-Offset, a
+        Content-Encoding, digests, and conditions such as If-Match.
+        """
 
     @_abc_1.abstractmethod
     def GetUpload(

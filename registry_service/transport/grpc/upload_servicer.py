@@ -7,11 +7,28 @@ import grpc
 from modelregistry.v1 import upload_service_pb2 as pb
 from modelregistry.v1 import upload_service_pb2_grpc
 
-from registry_service.domain.errors import InvalidArgumentError, OutOfRangeError
+from registry_service.domain.errors import FieldViolation, InvalidArgumentError, OutOfRangeError
 from registry_service.domain.uploads import Upload
 from registry_service.services.use_cases import UseCases
 from registry_service.transport.grpc.convert import model_message, spec_of, upload_message
 
+_OFFSET = "is not understood; the query's write_offset says where the bytes begin."
+_DIGEST = "is not compared; give the SHA-256 of the whole artifact in the spec or to :complete."
+_CONDITION = "is not understood; the query's write_offset keeps bytes from being written twice."
+# Headers that ask for something else than appending the body at write_offset: to ignore them would store other bytes,
+# or unchecked ones, than the client means (RFC 9110, 9530).
+_REFUSED_HEADERS = {
+    "content-range": _OFFSET,
+    "upload-offset": _OFFSET,
+    "content-encoding": "must be identity: bytes are stored as they come.",
+    "content-md5": _DIGEST,
+    "digest": _DIGEST,
+    "content-digest": _DIGEST,
+    "repr-digest": _DIGEST,
+    "if-match": _CONDITION,
+    "if-none-match": _CONDITION,
+    "if-unmodified-since": _CONDITION,
+}
 _UPLOAD_ID = re.compile(r"[0-9a-f-]{36}")
 
 
@@ -40,6 +57,7 @@ class UploadServicer(upload_service_pb2_grpc.UploadServiceServicer):
         first = next(request_iterator, None)
         if first is None:
             raise InvalidArgumentError.of("upload_id", "must be in the first message.")
+        _refuse_headers(context)
 
         def pieces() -> Iterator[bytes]:
             yield first.content.data
@@ -85,6 +103,16 @@ def _data(first: pb.WriteUploadRequest, requests: Iterator[pb.WriteUploadRequest
             )
         position += len(request.data)
         yield request.data
+
+
+def _refuse_headers(context: grpc.ServicerContext) -> None:
+    refused = [
+        FieldViolation(name.title(), _REFUSED_HEADERS[name])
+        for name, value in context.invocation_metadata()
+        if name in _REFUSED_HEADERS and (name, value) != ("content-encoding", "identity")
+    ]
+    if refused:
+        raise InvalidArgumentError(refused)
 
 
 def _upload_id(text: str, name: str) -> str:
