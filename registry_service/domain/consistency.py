@@ -33,7 +33,7 @@ def warnings_of(model: Model) -> tuple[str, ...]:
         return ()
     warnings = []
     declared = _FORMATS.get(_SEPARATORS.sub("", (model.format or "").lower()))
-    if declared is not None and declared != schema.format:
+    if declared is not None and schema.format and declared != schema.format:
         found = _NAMES.get(schema.format, schema.format)
         warnings.append(f"The format is {model.format!r}, but the artifact holds {found}.")
     if not _fits(model.precision, schema.precision):

@@ -21,7 +21,7 @@ class ModelSchema:
     """What was read from an artifact at its registration."""
 
     format: str
-    """`openvino`, `onnx` or `safetensors`."""
+    """`openvino`, `onnx` or `safetensors`; empty where no model was found, only problems of the ZIP."""
     file_name: str = ""
     """The member of the ZIP that was read; empty where the artifact itself is the model."""
     inputs: tuple[Tensor, ...] = ()

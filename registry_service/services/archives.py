@@ -115,6 +115,16 @@ class Archive:
         self._file = file
         self._size = size
 
+    @property
+    def entries(self) -> list[zipfile.ZipInfo]:
+        """The entries of the directory, as they are."""
+        return self._file.infolist()
+
+    @property
+    def directory_offset(self) -> int:
+        """Where in the ZIP its directory begins."""
+        return self._file.start_dir
+
     def members(self) -> Sequence[ArchiveMember]:
         """Returns the members in the archive's order."""
         return [_member(info) for info in self._file.infolist()]
@@ -135,6 +145,8 @@ class Archive:
         except KeyError:
             return None
         if info.compress_type != zipfile.ZIP_STORED or info.flag_bits & _ENCRYPTED or self._file.fp is None:
+            return None
+        if info.header_offset < 0:  # an odd directory may say so
             return None
         self._file.fp.seek(info.header_offset)
         header = self._file.fp.read(_LOCAL_HEADER.size)

@@ -8,7 +8,7 @@ the schema, or there is none.
 import logging
 import posixpath
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from registry_service.domain.artifact_store import ArtifactStore
@@ -16,8 +16,10 @@ from registry_service.domain.errors import ArtifactLostError, DataLossError, Not
 from registry_service.domain.models import ArtifactSpec, is_zip_media_type
 from registry_service.domain.schema import ModelSchema
 from registry_service.formats import limits
+from registry_service.formats.findings import clean
 from registry_service.formats.models import are_parts_of_one, format_by_content, format_by_name, read_model
 from registry_service.formats.reading import Budget, FormatError, LimitError, Reader
+from registry_service.services.archive_checks import problems_of
 from registry_service.services.archives import Archive, open_archive
 
 logger = logging.getLogger(__name__)
@@ -44,7 +46,9 @@ def introspect(store: ArtifactStore, artifact: ArtifactSpec, key: str, size: int
         budget = Budget()
         if head.startswith(_ZIP_BEGINNING) or is_zip_media_type(artifact.media_type):
             with open_archive(store, key, size, directory_max_bytes=limits.DIRECTORY_BYTES) as archive:
-                return _from_archive(_ZipArtifact(store, key, archive, budget), budget)
+                schema = _from_archive(_ZipArtifact(store, key, archive, budget), budget)
+                oddities = problems_of(archive, Reader(_StoredRange(store, key, 0, size, budget)), budget)
+            return _with_problems(schema, oddities)
         kind = format_by_content(head, size)
         if kind is None and format_by_name(artifact.file_name) is None:
             return None
@@ -52,10 +56,21 @@ def introspect(store: ArtifactStore, artifact: ArtifactSpec, key: str, size: int
         schema = read_model(reader, budget, file_name=artifact.file_name, kind=kind, siblings=_NoSiblings())
         return None if schema is None else replace(schema, file_name="")
     except (NotAnArchiveError, FormatError) as error:
+        if isinstance(error, NotAnArchiveError) and "limit" in error.metadata:
+            problem = f"No model was looked for: the ZIP's directory takes over {limits.DIRECTORY_BYTES >> 20} MiB."
+            return ModelSchema(format="", problems=(problem,))
         logger.info("No model is looked for in the artifact %s: %s", key, error)
     except Exception:
         logger.warning("Looking for a model in the artifact %s failed", key, exc_info=True)
     return None
+
+
+def _with_problems(schema: ModelSchema | None, problems: Sequence[str]) -> ModelSchema | None:
+    """Returns a schema with more problems; one of no format where there was none."""
+    if not problems:
+        return schema
+    known = ModelSchema(format="") if schema is None else schema
+    return replace(known, problems=(*known.problems, *map(clean, problems)))
 
 
 def _from_archive(artifact: "_ZipArtifact", budget: Budget) -> ModelSchema | None:

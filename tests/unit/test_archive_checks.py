@@ -1,0 +1,228 @@
+"""What a ZIP is warned of: whatever makes programs read different things out of it."""
+
+import io
+import stat
+import struct
+import warnings
+import zipfile
+from collections.abc import Callable, Mapping
+
+import pytest
+
+from registry_service.formats import limits
+from tests.client import zip_of
+from tests.model_files import IR, WEIGHTS, geti_deployment
+from tests.unit.test_formats import OneObject, bounded, read
+
+END = b"PK\x05\x06"
+
+
+def problems(data: bytes) -> tuple[str, ...]:
+    schema = read(data, "model.zip", "application/zip")
+    return () if schema is None else schema.problems
+
+
+def zip_with(*members: tuple[str | zipfile.ZipInfo, bytes], comment: bytes = b"") -> bytes:
+    file = io.BytesIO()
+    with warnings.catch_warnings(), zipfile.ZipFile(file, "w") as archive:
+        warnings.simplefilter("ignore")
+        for name, data in members:
+            archive.writestr(name, data)
+        archive.comment = comment
+    return file.getvalue()
+
+
+def member(name: str, mode: int) -> zipfile.ZipInfo:
+    info = zipfile.ZipInfo(name)
+    info.create_system = 3
+    info.external_attr = mode << 16
+    return info
+
+
+def renamed(old: bytes, new: bytes, *, at: int) -> bytes:
+    """A ZIP with one of the two names of its member changed."""
+    data = zip_with((old.decode(), b"x"))
+    found = [i for i in range(len(data)) if data.startswith(old, i)][at]
+    return data[:found] + new + data[found + len(old) :]
+
+
+class Unseekable(io.RawIOBase):
+    """A stream, for which ZIPs are written with sizes behind the members."""
+
+    def __init__(self) -> None:
+        self.written = bytearray()
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, data: bytes) -> int:  # type: ignore[override]
+        self.written += data
+        return len(data)
+
+
+def streamed(*, force_zip64: bool = False) -> bytes:
+    stream = Unseekable()
+    with zipfile.ZipFile(stream, "w") as archive:
+        for name in ("a", "b"):
+            with archive.open(name, "w", force_zip64=force_zip64) as file:
+                file.write(b"x" * 1000)
+    return bytes(stream.written)
+
+
+def appended() -> bytes:
+    file = io.BytesIO(zip_with(("a", b"x")))
+    with zipfile.ZipFile(file, "a") as archive:
+        archive.writestr("b", b"y")
+    return file.getvalue()
+
+
+def sized_in_zip64() -> bytes:
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w") as archive, archive.open("a", "w", force_zip64=True) as opened:
+        opened.write(b"x")
+    return file.getvalue()
+
+
+WELL: Mapping[str, Callable[[], bytes]] = {
+    "of a deployment": lambda: zip_of(geti_deployment()),
+    "empty": zip_with,
+    "with a comment": lambda: zip_with(("a", b"x"), comment=b"made by a tool"),
+    "of a stream": streamed,
+    "of a stream in ZIP64": lambda: streamed(force_zip64=True),
+    "with a member in ZIP64": sized_in_zip64,
+    "appended to": appended,
+    "with folders": lambda: zip_with(("a/", b""), ("a/b", b"x"), ("B/", b"")),
+    "with names of other scripts": lambda: zip_with(("モデル/é.bin", b"x"), ("E.bin", b"x")),
+    "with a ZIP inside": lambda: zip_with(("inner.zip", zip_with(("a", b"x")))),
+    "with modes": lambda: zip_with(
+        (member("a", stat.S_IFREG | 0o755), b"x"), (member("b/", stat.S_IFDIR | 0o755), b"")
+    ),
+}
+
+
+@pytest.mark.parametrize("what", WELL)
+def test_an_ordinary_zip_is_not_warned_of(what: str) -> None:
+    assert problems(WELL[what]()) == ()
+
+
+def changed_end(offset: int, value: bytes) -> bytes:
+    data = zip_with(("a", b"x"), ("b", b"y"))
+    at = data.index(END) + offset
+    return data[:at] + value + data[at + len(value) :]
+
+
+def overlapping() -> bytes:
+    """Two entries of the directory that share a member, as bombs have it."""
+    data = zip_with(("a", b"x"), ("b", b"y"))
+    entry = data.rindex(b"PK\x01\x02")
+    return data[: entry + 42] + struct.pack("<I", 0) + data[entry + 46 :]
+
+
+def other_size() -> bytes:
+    data = zip_with(("a", b"x"))
+    return data[:22] + struct.pack("<I", 9) + data[26:]
+
+
+INNER = zip_with(("a", b"inner"))
+OUTER = zip_with(("a", b"outer"))
+CUT_NAME = renamed(b"a.txt0b", b"a.txt\0b", at=1)
+
+ODD: Mapping[str, tuple[Callable[[], bytes], str]] = {
+    "a link": (
+        lambda: zip_with((member("model.xml", stat.S_IFLNK | 0o777), b"/etc/passwd")),
+        "has links, which may lead anywhere: 'model.xml'.",
+    ),
+    "links": (
+        lambda: zip_with(*((member(name, stat.S_IFLNK), b"x") for name in "abc")),
+        "has links, which may lead anywhere: 'a', and 2 more.",
+    ),
+    "a device": (
+        lambda: zip_with((member("a", stat.S_IFCHR), b"")),
+        "has members that are neither files nor folders: 'a'.",
+    ),
+    "another name in the directory": (
+        lambda: renamed(b"safe", b"evil", at=1),
+        "has members of other names in their headers than in its directory: 'evil'.",
+    ),
+    "another name in the header": (
+        lambda: renamed(b"safe", b"evil", at=0),
+        "has members of other names in their headers than in its directory: 'safe'.",
+    ),
+    "another size in the header": (
+        other_size,
+        "has members that are something else in their headers than in its directory: 'a'.",
+    ),
+    "a name twice": (lambda: zip_with(("a", b"x"), ("a", b"y")), "has several members of one name: 'a'."),
+    "a case of a name": (
+        lambda: zip_with(("Model.xml", b"x"), ("model.XML", b"y")),
+        "has names that differ in case or encoding alone: 'model.XML'.",
+    ),
+    "a form of a name": (
+        lambda: zip_with(("\u00e9", b"x"), ("e\u0301", b"y")),
+        f"has names that differ in case or encoding alone: {'e' + chr(0x301)!r}.",
+    ),
+    "a file and a folder": (
+        lambda: zip_with(("a", b"x"), ("A/", b"")),
+        "has a file and a folder of one name: 'A/'.",
+    ),
+    "an absolute name": (lambda: zip_with(("/etc/x", b"x")), "has absolute names: '/etc/x'."),
+    "a drive": (lambda: zip_with(("C:x", b"x")), "has absolute names: 'C:x'."),
+    "a name upwards": (lambda: zip_with(("a/../../x", b"x")), "has names that lead out of its folder: 'a/../../x'."),
+    "a backslash": (
+        lambda: zip_with(("a\\b", b"x")),
+        r"has names with backslashes, which are folders on some systems: 'a\\b'.",
+    ),
+    "a NUL": (lambda: CUT_NAME, r"has names with control characters: 'a.txt\x00b'."),
+    "a bidirectional name": (
+        lambda: zip_with(("a\u202egnp.exe", b"x")),
+        r"has names with control characters: 'a\u202egnp.exe'.",
+    ),
+    "a directory behind the first": (lambda: INNER + OUTER, "has a second directory."),
+    "a directory in the comment": (
+        lambda: zip_with(("a", b"x"), comment=END + bytes(18)),
+        "has a second directory.",
+    ),
+    "bytes before it": (lambda: b"PK\x03\x04 of something else" + OUTER, "has bytes that belong to no member."),
+    "bytes behind it": (lambda: OUTER + b"something else", "goes on behind its directory."),
+    "members that overlap": (overlapping, "has members that overlap: 'b'."),
+    "members before its beginning": (
+        lambda: changed_end(12, struct.pack("<II", 2 * 47, 400)),
+        "has members that begin before it: 'a', and 1 more.",
+    ),
+    "fewer members than told": (
+        lambda: changed_end(8, struct.pack("<HH", 3, 3)),
+        "has 2 members, not the 3 that its directory tells.",
+    ),
+}
+
+
+@pytest.mark.parametrize("what", ODD)
+def test_an_odd_zip_is_warned_of(what: str) -> None:
+    make, problem = ODD[what]
+    assert f"The ZIP {problem}" in problems(make())
+
+
+def test_what_is_odd_is_told_beside_what_the_model_says() -> None:
+    data = zip_with(("m.xml", IR.encode()), ("m.bin", WEIGHTS), (member("link", stat.S_IFLNK), b"/"))
+    schema = read(data, "model.zip", "application/zip")
+    assert schema.format == "openvino"
+    assert schema.problems == ("The ZIP has links, which may lead anywhere: 'link'.",)
+
+
+def test_many_members_cost_little_and_headers_alone_are_read() -> None:
+    data = zip_with(*((f"{i:05}.bin", bytes(8_000)) for i in range(5_000)))
+    store = OneObject(data)
+    with bounded(mebibytes=32):
+        assert read(data, "model.zip", "application/zip", store) is None
+    assert store.bytes_read <= len(data) + 2 * limits.DIRECTORY_BYTES
+
+
+def test_a_zip_that_takes_too_long_to_check_is_said_to_be_unchecked(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "STEPS", 4_000)
+    data = zip_with(*((f"{i:05}.bin", b"") for i in range(5_000)))
+    assert problems(data) == ("The ZIP was not checked to its end: Only its first 4,000 elements were read.",)
+
+
+def test_a_directory_that_is_too_large_is_told() -> None:
+    data = zip_with(*((f"{i:0300}", b"") for i in range(4_000)))
+    assert problems(data) == ("No model was looked for: the ZIP's directory takes over 1 MiB.",)
