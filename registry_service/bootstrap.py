@@ -327,6 +327,9 @@ def build_server(registry: Registry, settings: Settings, *, private_socket: Path
             max_waiting_calls=settings.max_waiting_calls,
             max_streams=settings.max_streams,
             max_watches=settings.max_watches,
+            max_lists=min(settings.max_list_calls, max(1, settings.psql_pool_size // 2)),
+            caller_share=settings.caller_share,
+            max_waiting_seconds=settings.max_waiting_seconds,
             max_connections=settings.grpc_max_connections,
             stream_idle_seconds=settings.stream_idle_seconds,
             shutdown_delay_seconds=settings.shutdown_delay_seconds,
@@ -340,7 +343,8 @@ def build_server(registry: Registry, settings: Settings, *, private_socket: Path
     registry.telemetry.server(
         ServerStates(
             waiting_calls=lambda: server.waiting_calls,
-            max_waiting_calls=settings.max_waiting_calls,
+            # Short calls, lists and streams wait apart.
+            max_waiting_calls=3 * settings.max_waiting_calls,
             places={"stream": lambda: server.streams_in_use, "watch": lambda: server.watches_in_use},
             max_places={"stream": settings.max_streams, "watch": settings.max_watches},
             dependencies={name: partial(server.answered, name) for name in DEPENDENCIES},

@@ -424,11 +424,19 @@ class Settings(TelemetrySettings, ListenSettings, ShutdownSettings, DatabaseSett
         4 * MIB, description="Largest central directory of a ZIP that is read, in bytes."
     )
     max_unary_calls: Positive = Field(32, description="Short calls that run at once; more wait.")
-    max_waiting_calls: Positive = Field(256, description="Calls that may wait; more get RESOURCE_EXHAUSTED.")
-    max_streams: Positive = Field(
-        32, description="Long calls (uploads, downloads, imports, …) at once; more get RESOURCE_EXHAUSTED."
+    max_list_calls: Positive = Field(
+        8,
+        description="Lists and searches at once, and at most half of PSQL_POOL_SIZE, so that others find a connection.",
     )
+    max_waiting_calls: Positive = Field(
+        128, description="Short calls, lists, and long calls that may wait, each; more get RESOURCE_EXHAUSTED."
+    )
+    max_waiting_seconds: Seconds = Field(20, description="How long a call waits before it gets RESOURCE_EXHAUSTED.")
+    max_streams: Positive = Field(32, description="Long calls (uploads, downloads, imports, …) at once; more wait.")
     max_watches: Positive = Field(32, description="Watches (WatchModels) at once; more get RESOURCE_EXHAUSTED.")
+    caller_share: Annotated[float, Field(gt=0, le=1)] = Field(
+        0.5, description="Share of each of these limits that one token, or one address without tokens, may have."
+    )
     grpc_max_connections: Positive = Field(
         15_000, description="Connections to the gRPC port at once; fewer where the limit of open files is low."
     )

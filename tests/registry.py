@@ -60,6 +60,8 @@ def start_registry(
                 "artifact_dir": artifact_dir,
                 "grpc_port": 1,  # replaced below
                 "shutdown_grace_seconds": 5,
+                # There is one caller.
+                "caller_share": 1,
                 "gc_interval_seconds": 3600,
             } | settings
             # Port 0, any that is free, is nothing that a person could mean in a setting.

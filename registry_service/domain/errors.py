@@ -24,6 +24,8 @@ class RegistryError(Exception):
 
     reason: str
     """UPPER_SNAKE_CASE, at most 63 characters; stable, for machines."""
+    retry_seconds: float | None = None
+    """After which time the same call may succeed; None where nobody knows."""
 
     def __init__(self, message: str, /, **metadata: str) -> None:
         super().__init__(message)
@@ -450,21 +452,28 @@ class StorageFullError(ResourceExhaustedError):
 
 
 class TooManyStreamsError(ResourceExhaustedError):
-    """As many long calls are under way as may be."""
+    """As many long calls are under way as may be, of all callers or of this one."""
 
     reason = "TOO_MANY_STREAMS"
 
-    def __init__(self, limit: int) -> None:
-        super().__init__(f"{limit} streams are under way, which is the limit; try again later.", limit=str(limit))
+    def __init__(self, limit: int, retry_seconds: float) -> None:
+        super().__init__(
+            f"{limit} streams are under way, which is the limit; try again in {retry_seconds:.0f} s.", limit=str(limit)
+        )
+        self.retry_seconds = retry_seconds
 
 
 class TooManyCallsError(ResourceExhaustedError):
-    """As many short calls wait as may."""
+    """As many short calls run and wait as may, of all callers or of this one."""
 
     reason = "TOO_MANY_CALLS"
 
-    def __init__(self, limit: int) -> None:
-        super().__init__(f"{limit} calls are waiting, which is the limit; try again later.", limit=str(limit))
+    def __init__(self, limit: int, retry_seconds: float) -> None:
+        super().__init__(
+            f"{limit} calls are under way and others wait, which is the limit; try again in {retry_seconds:.0f} s.",
+            limit=str(limit),
+        )
+        self.retry_seconds = retry_seconds
 
 
 class DeadlineExceededError(RegistryError):

@@ -218,6 +218,7 @@ def chaos(
             "psql_port": database.port,
             "minio_server_port": store.port,
             "max_streams": PLACES,
+            "caller_share": 1,
             "gc_interval_seconds": 1,
         }
         with running_serve(tmp_path, settings) as product:

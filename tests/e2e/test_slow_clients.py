@@ -4,27 +4,34 @@ import socket
 import time
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, ExitStack, closing, contextmanager
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from typing import Any
 
 import grpc
 import httpx
 import pytest
-from modelregistry.v1 import artifact_service_pb2
+from modelregistry.v1 import artifact_service_pb2, artifact_service_pb2_grpc
 
 from registry_service.config import Settings
-from tests.client import Client, refused
-from tests.products import Product
+from tests.client import zip_of
+from tests.folders import passable_folder
+from tests.products import Product, running_up
+from tests.streams import expect
 from tests.waiting import eventually
 
 MIB = 1024 * 1024
-PLACES = int(Settings.model_fields["max_streams"].default)
+# Of one caller.
+PLACES = int(Settings.model_fields["max_streams"].default * Settings.model_fields["caller_share"].default)
 
 
 @contextmanager
 def stalled_grpc_download(product: Product, model_id: str) -> Iterator[None]:
     """A download whose client takes the first message and no more, on a connection of its own."""
-    with closing(Client(product.grpc_address)) as client:
-        call = client.artifacts.DownloadArtifact(artifact_service_pb2.DownloadArtifactRequest(model_id=model_id))
+    # With its guesses at the bandwidth a client may buffer the whole of it.
+    with grpc.insecure_channel(product.grpc_address, [("grpc.http2.bdp_probe", 0)]) as channel:
+        request = artifact_service_pb2.DownloadArtifactRequest(model_id=model_id)
+        call = artifact_service_pb2_grpc.ArtifactServiceStub(channel).DownloadArtifact(request)
         next(iter(call))
         yield
         call.cancel()
@@ -41,22 +48,43 @@ def stalled_http_download(product: Product, model_id: str) -> Iterator[None]:
         yield
 
 
-@pytest.mark.parametrize("stall", [stalled_grpc_download, stalled_http_download], ids=["grpc", "http"])
+def waits_over_grpc(product: Product, model_id: str) -> bool:
+    """Whether a download waits for its turn."""
+    request = artifact_service_pb2.DownloadArtifactRequest(model_id=model_id)
+    try:
+        next(iter(product.client.artifacts.DownloadArtifact(request, timeout=1)))
+    except grpc.RpcError as error:
+        # The server gives up when its client does.
+        expect(error, grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.RESOURCE_EXHAUSTED)
+        return True
+    return False
+
+
+def waits_over_http(product: Product, model_id: str) -> bool:
+    """The same of a download over HTTP; the gateway's callers have addresses of their own."""
+    try:
+        with httpx.stream("GET", f"{product.rest_url}/models/{model_id}/files", timeout=1, trust_env=False):
+            return False
+    except httpx.ReadTimeout:
+        return True
+
+
+@pytest.mark.parametrize(
+    ("stall", "waits"),
+    [(stalled_grpc_download, waits_over_grpc), (stalled_http_download, waits_over_http)],
+    ids=["grpc", "http"],
+)
 def test_with_as_many_stalled_downloads_as_may_be_reads_answer_in_time(
-    product: Product, stall: Callable[[Product, str], AbstractContextManager[None]]
+    product: Product,
+    stall: Callable[[Product, str], AbstractContextManager[None]],
+    waits: Callable[[Product, str], bool],
 ) -> None:
     client = product.client
     model = client.register(bytes(32 * MIB), name=f"stalled-{uuid.uuid4()}")
     with ExitStack() as stack:
         for _ in range(PLACES):
             stack.enter_context(stall(product, model.id))
-
-        def no_place_is_left() -> bool:
-            with refused(grpc.StatusCode.RESOURCE_EXHAUSTED, "TOO_MANY_STREAMS"):
-                client.download(model.id)
-            return True
-
-        eventually(no_place_is_left, what="the last place to be taken")
+        eventually(lambda: waits(product, model.id), what="the last place to be taken")
         seconds = []
         with httpx.Client(base_url=product.rest_url, trust_env=False) as http:
             for _ in range(50):
@@ -71,3 +99,33 @@ def test_with_as_many_stalled_downloads_as_may_be_reads_answer_in_time(
 
     eventually(places_are_free_again, what="a place for another download")
     client.delete(model.id)
+
+
+def form(name: str) -> dict[str, Any]:
+    """What the documented API registers a model with."""
+    return {
+        "data": {"name": name, "version": "1"},
+        "files": {"file": ("model.zip", zip_of({"a": b"b"}), "application/zip")},
+    }
+
+
+def test_a_burst_of_registrations_over_http_waits_for_its_turn(product: Product) -> None:
+    burst = uuid.uuid4()
+    with httpx.Client(base_url=product.rest_url, trust_env=False, timeout=60) as http, ThreadPoolExecutor(64) as pool:
+        answers = list(pool.map(lambda number: http.post("/models", **form(f"{burst}-{number}")), range(64)))
+    assert {answer.status_code for answer in answers} == {201}
+    for answer in answers:
+        product.client.delete(answer.text)
+
+
+def test_http_says_when_to_try_again() -> None:
+    with (
+        passable_folder() as folder,
+        running_up(folder, max_streams=1, caller_share=1, max_waiting_seconds=0.1) as product,
+        httpx.Client(base_url=product.rest_url, trust_env=False, timeout=20) as http,
+    ):
+        model = product.client.register(bytes(32 * MIB), name="stalled")
+        with stalled_grpc_download(product, model.id):
+            for answer in (http.post("/models", **form("one too many")), http.get(f"/v1/models/{model.id}/artifact")):
+                assert answer.status_code == 429, answer.text
+                assert int(answer.headers["retry-after"]) >= 1

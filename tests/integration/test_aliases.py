@@ -750,7 +750,7 @@ class TestRequirements:
     def test_whoever_reads_bytes_takes_the_place_of_a_stream(self, registry: RunningRegistry) -> None:
         model = register(registry.client, "1")
         verified = {"verified": True}
-        with serving(registry, max_streams=1) as (_, client):
+        with serving(registry, max_streams=1, max_waiting_seconds=0.2) as (_, client):
             feed = Feed(*registration(spec(name="holds the place"), [b"x"]))
             stream = client.models.RegisterModel.future(feed)
             eventually(lambda: registry.count("unreferenced_objects") == 1)

@@ -304,7 +304,7 @@ class TestVerification:
         assert answer.checked in {3500, 3501}
 
     def test_it_takes_the_place_of_a_long_call(self, registry: RunningRegistry) -> None:
-        with serving(registry, max_streams=1) as (_, client):
+        with serving(registry, max_streams=1, max_waiting_seconds=0.2) as (_, client):
             feed = Feed(*registration(spec(name="holds the place"), [b"x"]))
             call = client.models.RegisterModel.future(feed)
             eventually(lambda: registry.count("unreferenced_objects") == 1)

@@ -467,7 +467,7 @@ class TestLimits:
 
     def test_hashing_takes_one_of_the_places_for_long_calls(self, registry: RunningRegistry) -> None:
         ids = [registry.client.register(zip_of({"a": bytes(i)}), version=str(i), artifact=ZIP).id for i in range(2)]
-        with serving(registry, max_streams=1) as (_, client):
+        with serving(registry, max_streams=1, max_waiting_seconds=0.2) as (_, client):
             feed = Feed(*registration(spec(version="busy"), [b"weights"]))
             call = client.models.RegisterModel.future(feed)
             eventually(lambda: registry.count("unreferenced_objects") == 1, what="the registration")
@@ -482,7 +482,7 @@ class TestLimits:
         data = [zip_of({"a": bytes([i]) * 20 * MIB}, compression=zipfile.ZIP_STORED) for i in range(2)]
         ids = [registry.client.register(d, version=str(i), artifact=ZIP).id for i, d in enumerate(data)]
         store = StallingStore(registry.parts.store)
-        with serving(registry, store, max_streams=1) as (_, client):
+        with serving(registry, store, max_streams=1, max_waiting_seconds=0.2) as (_, client):
             request = model_service_pb2.CompareModelsRequest(ids=ids, hash_files=True)
             call = client.models.CompareModels.future(request)
             assert store.begun.wait(30)

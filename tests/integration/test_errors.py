@@ -28,11 +28,12 @@ from modelregistry.v1 import (
     system_service_pb2_grpc,
 )
 
-from registry_service.domain.errors import FieldViolation, ModelNotFoundError, RegistryError
+from registry_service.domain.errors import FieldViolation, ModelNotFoundError, RegistryError, TooManyCallsError
 from registry_service.logs import JsonFormatter
-from registry_service.transport.grpc.calls import POISON, CallInterceptor, ShortCalls, StreamLimit
+from registry_service.transport.grpc.calls import POISON, CallInterceptor, Limits, StreamLimit
 from registry_service.transport.grpc.client_watch import ClientWatch
 from registry_service.transport.grpc.errors import STATUS_CODES, call_status, status_code
+from registry_service.transport.grpc.limits import ConcurrencyLimit
 from tests.client import refused, registration, spec
 from tests.waiting import eventually
 
@@ -40,6 +41,7 @@ SECRET = "s3cr3t-payload"
 
 LONG = "☃\U0001f600" * 5_000
 VALUES: dict[str, Any] = {
+    "retry_seconds": 2.5,
     "message": LONG,
     "description": LONG,
     "position": 10**30,
@@ -127,9 +129,19 @@ def grpc_addr() -> str:
 
 @pytest.fixture(scope="module")
 def grpc_interceptors() -> Iterator[Sequence[grpc.ServerInterceptor]]:
-    client_watch, streams = ClientWatch(idle_seconds=60), StreamLimit(most=8, idle_seconds=60)
-    short_calls = ShortCalls(most=8, most_waiting=8)
-    yield [CallInterceptor(client_watch=client_watch, short_calls=short_calls, streams=streams)]
+    def limit() -> ConcurrencyLimit:
+        return ConcurrencyLimit(
+            most=8,
+            most_of_caller=8,
+            most_waiting=8,
+            most_waiting_of_caller=8,
+            wait_seconds=5,
+            refuse=TooManyCallsError,
+        )
+
+    client_watch, streams = ClientWatch(idle_seconds=60), StreamLimit(limit(), idle_seconds=60)
+    limits = Limits(short_calls=limit(), lists=limit(), streams=streams, watches=streams, reflection=streams)
+    yield [CallInterceptor(client_watch=client_watch, limits=limits)]
     streams.stop()
     client_watch.stop()
 

@@ -1,20 +1,27 @@
 """What one client may take up, and what the others get meanwhile."""
 
+import math
 import socket
 import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from contextlib import ExitStack, closing
+from functools import partial
+from typing import Any, cast
 
 import grpc
 import h2.connection
 import h2.events
 import h2.settings
 import pytest
+from google.rpc import error_details_pb2
 from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_status import rpc_status
 from modelregistry.v1 import artifact_service_pb2, model_service_pb2, upload_service_pb2
 
+from registry_service.domain.errors import TooManyCallsError
+from registry_service.transport.grpc.limits import ConcurrencyLimit
 from tests.client import Client, pieces, refused, registration, spec, writes, zip_of
 from tests.registry import RunningRegistry, StartRegistry
 from tests.streams import Feed, WrappedStore, expect, serving
@@ -30,6 +37,41 @@ def open_registration(client: Client, name: str) -> tuple[Feed[model_service_pb2
     return feed, client.models.RegisterModel.future(feed)
 
 
+def retry_seconds(error: grpc.RpcError) -> float:
+    """The delay in a refusal's google.rpc.RetryInfo."""
+    for detail in rpc_status.from_call(cast(Any, error)).details:
+        info = error_details_pb2.RetryInfo()
+        if detail.Unpack(info):
+            return float(info.retry_delay.ToMilliseconds() / 1000)
+    raise AssertionError("a refusal has a delay")
+
+
+class From(grpc.UnaryUnaryClientInterceptor, grpc.StreamUnaryClientInterceptor):
+    """Makes calls as the gateway does for a client of another address."""
+
+    def __init__(self, address: str) -> None:
+        self._metadata = [("x-forwarded-for", address)]
+
+    def intercept_unary_unary(self, continuation: Any, client_call_details: Any, request: Any) -> Any:
+        return continuation(client_call_details._replace(metadata=self._metadata), request)
+
+    def intercept_stream_unary(self, continuation: Any, client_call_details: Any, request_iterator: Any) -> Any:
+        return continuation(client_call_details._replace(metadata=self._metadata), request_iterator)
+
+
+class ActiveContext:
+    """The context of a call whose client waits for as long as it takes."""
+
+    def add_callback(self, _callback: Callable[[], None]) -> bool:
+        return True
+
+    def is_active(self) -> bool:
+        return True
+
+    def time_remaining(self) -> float:
+        return math.inf
+
+
 def has_free_place(client: Client, model_id: str) -> bool:
     """A verification needs a place of its own."""
     try:
@@ -42,7 +84,7 @@ def has_free_place(client: Client, model_id: str) -> bool:
 class TestPlaces:
     @pytest.fixture
     def small(self, start_registry: StartRegistry) -> RunningRegistry:
-        return start_registry(max_streams=2, max_unary_calls=2)
+        return start_registry(max_streams=2, max_unary_calls=2, max_waiting_seconds=0.2)
 
     def fill(self, small: RunningRegistry) -> list[tuple[Feed[model_service_pb2.RegisterModelRequest], Any]]:
         streams = [open_registration(small.client, f"filling {number}") for number in range(2)]
@@ -116,7 +158,7 @@ class TestPlaces:
 class TestSilence:
     @pytest.fixture
     def impatient(self, start_registry: StartRegistry) -> RunningRegistry:
-        return start_registry(max_streams=2, stream_idle_seconds=1)
+        return start_registry(max_streams=2, stream_idle_seconds=1, max_waiting_seconds=0.2)
 
     def test_silent_uploads_are_cancelled(self, impatient: RunningRegistry) -> None:
         client = impatient.client
@@ -223,10 +265,129 @@ class TestShortCalls:
             eventually(lambda: server.waiting_calls == 2)
             with refused(EXHAUSTED, "TOO_MANY_CALLS") as refusal:
                 client.get(model.id)
-            assert refusal.metadata == {"limit": "2"}
+            assert refusal.metadata == {"limit": "1"}
             may_end.set()
             assert {call.code() for call in calls} == {grpc.StatusCode.OK}
             assert client.get(model.id) == model
+
+
+class TestCallersShare:
+    """Each caller has its share, and short bursts wait for their turn."""
+
+    def test_a_burst_of_registrations_waits_for_its_turn(self, registry: RunningRegistry) -> None:
+        with ThreadPoolExecutor(64) as pool:
+            names = [f"burst {number}" for number in range(64)]
+            models = list(pool.map(lambda name: registry.client.register(name=name), names))
+        assert [model.name for model in models] == names
+
+    def test_a_refused_caller_that_waits_for_as_long_as_it_is_told_gets_in(self, registry: RunningRegistry) -> None:
+        refusals: list[float] = []
+
+        def register(client: Client, number: int) -> None:
+            try:
+                client.register(name=f"refused {number}")
+            except grpc.RpcError as error:
+                expect(error, EXHAUSTED)
+                delay = retry_seconds(error)
+                refusals.append(delay)
+                threading.Event().wait(delay)
+                client.register(name=f"refused {number}")
+
+        with (
+            serving(registry, max_streams=2, max_waiting_calls=4) as (_, client),
+            ThreadPoolExecutor(40) as pool,
+        ):
+            list(pool.map(lambda number: register(client, number), range(40)))
+        assert refusals
+        assert min(refusals) >= 1
+        assert registry.count("models") == 40
+
+    def test_a_retry_delay_reaches_clients_of_http_too(self, registry: RunningRegistry) -> None:
+        with serving(registry, max_streams=1, max_waiting_seconds=0.05) as (_, client):
+            feed, call = open_registration(client, "holds the only place")
+            eventually(lambda: registry.count("unreferenced_objects") == 1)
+            with pytest.raises(grpc.RpcError) as raised:
+                client.register(name="refused")
+            trailers: dict[str, Any] = dict(cast(Any, raised.value).trailing_metadata())
+            assert int(trailers["retry-after"]) == math.ceil(retry_seconds(raised.value)) >= 1
+            feed.end()
+            assert call.result()
+
+    def test_one_caller_at_its_share_leaves_places_to_others(self, registry: RunningRegistry) -> None:
+        with serving(registry, max_streams=4, caller_share=0.5, max_waiting_seconds=0.2) as (_, client):
+            streams = [open_registration(client, f"greedy {number}") for number in range(2)]
+            eventually(lambda: registry.count("unreferenced_objects") == 2)
+            with refused(EXHAUSTED, "TOO_MANY_STREAMS") as refusal:
+                client.register(name="one too many")
+            assert refusal.metadata == {"limit": "2"}
+            for address in ("192.0.2.1", "2001:db8::1"):
+                with closing(Client(client.address, From(address))) as other:
+                    assert other.register(name=address).name == address
+            for feed, call in streams:
+                feed.end()
+                assert call.result()
+
+    def test_callers_take_turns(self) -> None:
+        limit = ConcurrencyLimit(
+            most=1,
+            most_of_caller=1,
+            most_waiting=20,
+            most_waiting_of_caller=10,
+            wait_seconds=30,
+            refuse=TooManyCallsError,
+        )
+        order: list[str] = []
+        context = cast(grpc.ServicerContext, ActiveContext())
+
+        def run(caller: str) -> None:
+            limit.acquire(caller, context)
+            order.append(caller)
+            limit.release(caller, 0.01)
+
+        limit.acquire("first", context)
+
+        def waits(calls: int) -> bool:
+            return limit.waiting == calls
+
+        waiting = 0
+        with ThreadPoolExecutor(8) as pool:
+            for caller in ("greedy", "greedy", "greedy", "modest"):
+                pool.submit(run, caller)
+                waiting += 1
+                eventually(partial(waits, waiting))
+            limit.release("first", 0.01)
+        assert order == ["greedy", "modest", "greedy", "greedy"]
+        assert limit.running == limit.waiting == 0
+
+    def test_a_call_whose_client_goes_gives_its_turn_to_the_next(self, registry: RunningRegistry) -> None:
+        with serving(registry, max_streams=1) as (server, client):
+            feed, call = open_registration(client, "first")
+            eventually(lambda: registry.count("unreferenced_objects") == 1)
+            _, gone = open_registration(client, "gone")
+            eventually(lambda: server.waiting_calls == 1)
+            gone.cancel()
+            eventually(lambda: server.waiting_calls == 0)
+            feed.end()
+            assert call.result()
+            assert client.register(name="next").name == "next"
+
+    def test_slow_searches_of_one_caller_leave_reads_and_readiness_alone(self, start_registry: StartRegistry) -> None:
+        registry = start_registry(caller_share=0.5, psql_pool_size=4, unary_timeout_seconds=4, max_waiting_seconds=1)
+        model = registry.client.register(labels=[str(number) for number in range(100_000)])
+        # Each restriction looks at every label, for seconds in all.
+        slow = model_service_pb2.ListModelsRequest(filter=" OR ".join(f'labels = "*x{n}"' for n in range(100)))
+        with ExitStack() as stack:
+            greedy = stack.enter_context(closing(Client(registry.client.address)))
+            other = stack.enter_context(closing(Client(registry.client.address, From("192.0.2.1"))))
+            searches = [greedy.models.ListModels.future(slow) for _ in range(40)]
+            stub: Any = health_pb2_grpc.HealthStub(registry.client.channel)
+            while not any(search.done() for search in searches):
+                started = time.monotonic()
+                assert other.all(page_size=1)[0].id == model.id
+                assert other.get(model.id).id == model.id
+                assert time.monotonic() - started < 3
+                assert stub.Check(health_pb2.HealthCheckRequest()).status == health_pb2.HealthCheckResponse.SERVING
+            assert {search.code() for search in searches} <= {EXHAUSTED, grpc.StatusCode.DEADLINE_EXCEEDED}
 
 
 class TestSizes:

@@ -330,7 +330,7 @@ class TestFailures:
         assert geti.asked(f"/models/{YOLOX_FP32}") == 0
 
     def test_an_import_takes_a_place_among_the_streams(self, connect: StartRegistry, geti: FakeGeti) -> None:
-        registry = connect(max_streams=1)
+        registry = connect(max_streams=1, max_waiting_seconds=0.2)
         geti.behave(polls_until_final=10**9)
         call = begin(registry, YOLOX_FP16)
         next(iter(call))

@@ -307,7 +307,7 @@ class TestOrder:
 class TestPlaces:
     @pytest.fixture
     def small(self, start_registry: StartRegistry) -> RunningRegistry:
-        return start_registry(max_watches=2, max_streams=1, max_unary_calls=1)
+        return start_registry(max_watches=2, max_streams=1, max_unary_calls=1, max_waiting_seconds=0.2)
 
     def test_one_watch_too_many_is_refused_and_other_calls_are_not(self, small: RunningRegistry) -> None:
         client = small.client

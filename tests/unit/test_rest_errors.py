@@ -64,7 +64,7 @@ def test_the_table_knows_every_error_that_a_request_can_meet() -> None:
         (ArtifactLostError(), 404),
         (DatabaseUnavailableError(), 503),
         (QueryTooSlowError(), 503),
-        (TooManyStreamsError(1), 503),
+        (TooManyStreamsError(1, 2.0), 429),
         (ProjectNotFoundError("x"), 404),
         (ModelsRegisteredError(["x", "y"]), 409),
         (GetiNotConfiguredError(), 500),

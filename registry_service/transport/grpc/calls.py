@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from queue import Empty, SimpleQueue
 from typing import Any, Protocol
 
 import grpc
@@ -26,14 +25,14 @@ from registry_service.domain.errors import (
     InvalidArgumentError,
     RegistryError,
     ServerStoppingError,
-    TooManyCallsError,
-    TooManyStreamsError,
     UnavailableError,
 )
 from registry_service.transport.grpc.admission import OPEN, Admission
 from registry_service.transport.grpc.chunks import ChunkDeserializer
 from registry_service.transport.grpc.client_watch import ClientWatch
 from registry_service.transport.grpc.errors import InternalError, call_status, status_code
+from registry_service.transport.grpc.limits import ConcurrencyLimit
+from registry_service.transport.grpc.peers import client_address
 
 logger = logging.getLogger("registry_service.calls")
 
@@ -72,16 +71,13 @@ _CHUNKS_OUT = _HTTP_BODY_STREAMS | {f"{_PACKAGE}ArtifactService/DownloadArtifact
 
 # The documented API's answers mostly fit in one message: it asks for a place by itself where one doesn't.
 _BRIEF_STREAMS = {f"{_PACKAGE}DocumentedRestService/ListModels"}
-# Its clients know no "try again later", so they wait for a place.
-_PATIENT_STREAMS = {
-    f"{_PACKAGE}DocumentedRestService/RegisterModel",
-    f"{_PACKAGE}DocumentedRestService/UpdateModel",
-    f"{_PACKAGE}DocumentedRestService/DownloadModelFiles",
-    f"{_PACKAGE}DocumentedRestService/ListProjects",
-    f"{_PACKAGE}DocumentedRestService/GetProject",
-    f"{_PACKAGE}DocumentedRestService/ImportModels",
+# Beside those that only take a place among the short calls: they may keep a connection to Postgres for seconds.
+_LISTS = {
+    f"{_PACKAGE}ModelService/ListModels",
+    f"{_PACKAGE}AuditService/ListAuditEvents",
+    f"{_PACKAGE}DocumentedRestService/ListModels",
 }
-_PATIENCE_SECONDS = 10.0
+_REFLECTION = "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo"
 
 _EXPECTED = {grpc.StatusCode.OK, grpc.StatusCode.CANCELLED}
 
@@ -121,8 +117,10 @@ class _Call:
     """Who let it in; None where everybody may make it."""
     actor: str = ""
     """Who makes it, where that is known."""
-    places: "SimpleQueue[None] | None" = None
-    """Where the place belongs that it has among the short calls."""
+    caller: str = ""
+    """Whose share of the limits it takes: the actor's where that is certain, else the client's address."""
+    limits: list[tuple[ConcurrencyLimit, float]] = field(default_factory=list)
+    """The limits of short calls that it has a place of, each with the time since when."""
 
     @contextmanager
     def waiting(self) -> Iterator[None]:
@@ -132,11 +130,16 @@ class _Call:
         finally:
             self.waiting_since = None
 
+    def enter(self, limit: ConcurrencyLimit) -> None:
+        """Takes a place among the short calls (ResourceExhaustedError, CallCancelledError)."""
+        limit.acquire(self.caller, self.context)
+        self.limits.append((limit, time.monotonic()))
+
     def leave(self) -> None:
-        """Gives its place among the short calls back, if it has one."""
-        places, self.places = self.places, None
-        if places is not None:
-            places.put(None)
+        """Gives its places among the short calls back, if it has any."""
+        while self.limits:
+            limit, since = self.limits.pop()
+            limit.release(self.caller, time.monotonic() - since)
 
 
 _current_call: ContextVar[_Call] = ContextVar("current_call")
@@ -170,50 +173,41 @@ class StreamLimit:
     Each holds a thread, so without it clients that stall could take them all.
     """
 
-    def __init__(self, *, most: int, idle_seconds: float) -> None:
-        self._most = most
+    def __init__(self, limit: ConcurrencyLimit, *, idle_seconds: float) -> None:
+        self._limit = limit
         self._idle_seconds = idle_seconds
         self._by_id: dict[int, _Call] = {}
-        self._lock = threading.Condition()
-        self._waiting = 0
         self._stopped = threading.Event()
         self._watch = threading.Thread(target=self._cancel_idle, name="stream-watch", daemon=True)
         self._watch.start()
 
     @contextmanager
-    def slot(self, call: _Call, *, patience_seconds: float = 0) -> Iterator[None]:
+    def slot(self, call: _Call) -> Iterator[None]:
         """Holds one of the places (`TooManyStreamsError` when all are taken, and stay so)."""
-        with self._lock:
-            self._await_place(patience_seconds)
-            self._by_id[id(call)] = call
+        self._limit.acquire(call.caller, call.context)
+        begun = time.monotonic()
+        self._by_id[id(call)] = call
         try:
             yield
         finally:
-            with self._lock:
-                del self._by_id[id(call)]
-                self._lock.notify()
+            del self._by_id[id(call)]
+            self._limit.release(call.caller, time.monotonic() - begun)
 
     @property
     def in_use(self) -> int:
         """Places that are taken."""
-        return len(self._by_id)
+        return self._limit.running
+
+    @property
+    def waiting(self) -> int:
+        """Calls that wait for a place."""
+        return self._limit.waiting
 
     def hold(self) -> AbstractContextManager[None]:
         """Holds one of the places for the call at hand, which began as a short one."""
         call = _current_call.get()
         call.leave()
-        return self.slot(call, patience_seconds=_PATIENCE_SECONDS)
-
-    def _await_place(self, patience_seconds: float) -> None:
-        # Who waits holds a thread too, so only some may.
-        if len(self._by_id) >= self._most and patience_seconds and self._waiting < self._most // 2:
-            self._waiting += 1
-            try:
-                self._lock.wait_for(lambda: len(self._by_id) < self._most, patience_seconds)
-            finally:
-                self._waiting -= 1
-        if len(self._by_id) >= self._most:
-            raise TooManyStreamsError(self._most)
+        return self.slot(call)
 
     def stop(self) -> None:
         """Ends the watch."""
@@ -223,9 +217,10 @@ class StreamLimit:
     def _cancel_idle(self) -> None:
         while not self._stopped.wait(min(1.0, self._idle_seconds / 4)):
             oldest = time.monotonic() - self._idle_seconds
-            with self._lock:
-                idle = [c for c in self._by_id.values() if c.waiting_since is not None and c.waiting_since < oldest]
-            for call in idle:
+            # A copy in one step, as calls come and go meanwhile.
+            for call in self._by_id.copy().values():
+                if call.waiting_since is None or call.waiting_since >= oldest:
+                    continue
                 logger.warning(
                     "cancelled: its client moved nothing for %s s",
                     self._idle_seconds,
@@ -234,54 +229,43 @@ class StreamLimit:
                 call.context.cancel()
 
 
-class ShortCalls:
-    """Bounds short calls: how many run at once, and how many wait, each with a thread."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """The limits of all calls, each for a kind of them."""
 
-    def __init__(self, *, most: int, most_waiting: int) -> None:
-        self._most_waiting = most_waiting
-        self._places: SimpleQueue[None] = SimpleQueue()
-        for _ in range(most):
-            self._places.put(None)
-        self._waiting = 0
-        self._lock = threading.Lock()
+    short_calls: ConcurrencyLimit
+    lists: ConcurrencyLimit
+    """Of those short calls that may keep Postgres busy for long."""
+    streams: StreamLimit
+    watches: StreamLimit
+    """Calls that last for ever."""
+    reflection: StreamLimit
 
     @property
     def waiting(self) -> int:
-        """Calls that wait for a place."""
-        return self._waiting
+        """Calls that wait for a place of any kind."""
+        return self.short_calls.waiting + self.lists.waiting + self.streams.waiting
+
+    def held(self, call: _Call, *, is_long: bool) -> AbstractContextManager[None]:
+        """Holds the places that a call needs; those that are open need none, as they are answered at once."""
+        method = call.method
+        if method in OPEN:
+            return nullcontext()
+        if not is_long:
+            return self._held_shortly(call)
+        if method in _WATCHES:
+            return self.watches.slot(call)
+        return (self.reflection if method == _REFLECTION else self.streams).slot(call)
 
     @contextmanager
-    def place(self, call: _Call) -> Iterator[None]:
-        """Holds one of the places, unless the call leaves it before.
-
-        Raises:
-            TooManyCallsError: Too many wait already.
-            CallCancelledError: The client has gone while it waited.
-        """
+    def _held_shortly(self, call: _Call) -> Iterator[None]:
         try:
-            self._places.get_nowait()
-            has_waited = False
-        except Empty:
-            self._await_place()
-            has_waited = True
-        call.places = self._places
-        try:
-            if has_waited:
-                expect_client(call.context)
+            if call.method in _LISTS:
+                call.enter(self.lists)
+            call.enter(self.short_calls)
             yield
         finally:
             call.leave()
-
-    def _await_place(self) -> None:
-        with self._lock:
-            if self._waiting >= self._most_waiting:
-                raise TooManyCallsError(self._most_waiting)
-            self._waiting += 1
-        try:
-            self._places.get()
-        finally:
-            with self._lock:
-                self._waiting -= 1
 
 
 class Drain:
@@ -319,9 +303,7 @@ class Drain:
 class CallInterceptor(grpc.ServerInterceptor):
     """Wraps every method.
 
-    `short_calls` and `streams` have the places of short and of long calls,
-    `watches` (the same as `streams` unless it is given) those of calls that last
-    for ever. `admission` lets callers in; None lets in everybody. `refusals` are
+    `limits` bounds the calls. `admission` lets callers in; None lets in everybody. `refusals` are
     by the full names of services.
     """
 
@@ -329,17 +311,13 @@ class CallInterceptor(grpc.ServerInterceptor):
         self,
         *,
         client_watch: ClientWatch,
-        short_calls: ShortCalls,
-        streams: StreamLimit,
-        watches: StreamLimit | None = None,
+        limits: Limits,
         admission: Admission | None = None,
         refusals: Mapping[str, Refusal] | None = None,
         observer: CallObserver | None = None,
     ) -> None:
         self._client_watch = client_watch
-        self._short_calls = short_calls
-        self._streams = streams
-        self._watches = watches or streams
+        self._limits = limits
         self._admission = admission
         self._refusals = refusals or {}
         self._observer = observer
@@ -385,7 +363,7 @@ class CallInterceptor(grpc.ServerInterceptor):
                 if refusal is not None:
                     return refusal
                 request = readable(call, requests)
-                with self._place(call, long=long):
+                with self._limits.held(call, is_long=long):
                     return behaviour(request, context)
 
         def stream(requests: Iterator[Any], context: grpc.ServicerContext) -> Iterator[Any]:
@@ -398,7 +376,7 @@ class CallInterceptor(grpc.ServerInterceptor):
                     return
                 request = readable(call, requests)
                 try:
-                    with self._place(call, long=long):
+                    with self._limits.held(call, is_long=long):
                         for response in behaviour(request, context):
                             call.leave()
                             with call.waiting(), taken(context):
@@ -429,16 +407,6 @@ class CallInterceptor(grpc.ServerInterceptor):
         if request is None:
             raise _MessageMissing
         return _readable(request)
-
-    def _place(self, call: _Call, *, long: bool) -> AbstractContextManager[None]:
-        """Holds a place for a call; those that are open take none, as they are answered at once."""
-        if call.method in OPEN:
-            return nullcontext()
-        if not long:
-            return self._short_calls.place(call)
-        patience = _PATIENCE_SECONDS if call.method in _PATIENT_STREAMS else 0
-        places = self._watches if call.method in _WATCHES else self._streams
-        return places.slot(call, patience_seconds=patience)
 
     @contextmanager
     def _surroundings(self, call: _Call, refuse: Refusal | None) -> Iterator[Any]:
@@ -554,6 +522,7 @@ def _admitted(call: _Call, *, answers: bool) -> RegistryError | None:
     """Sets the caller; raises what the call is refused with, or returns it where it `answers` that itself."""
     if call.admission is None:
         current_caller.set(Caller(actor=_actor(call.context), request_id=call.request_id, access=EVERYTHING))
+        call.caller = client_address(call.context)
         return None
     # Whatever runs before it is known who calls may touch nothing.
     current_caller.set(Caller(request_id=call.request_id, is_authenticated=True))
@@ -565,6 +534,8 @@ def _admitted(call: _Call, *, answers: bool) -> RegistryError | None:
         return error
     current_caller.set(caller)
     call.actor = caller.actor
+    # No address looks like it.
+    call.caller = f"actor {caller.actor}"
     return None
 
 

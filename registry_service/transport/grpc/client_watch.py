@@ -14,7 +14,7 @@ logger = logging.getLogger(__name__)
 _LOOK_SECONDS = 0.5
 # How long the one message of a call may take to come after its headers.
 _MESSAGE_SECONDS = 10.0
-MAX_MESSAGES_EXPECTED = 256
+MAX_MESSAGES_EXPECTED = 128
 """Calls whose message has not come yet, beside those that run or wait: each holds a thread."""
 
 

@@ -1,6 +1,7 @@
 """DocumentedRestService: HTTP requests as gRPC calls."""
 
 import logging
+import math
 from collections.abc import Callable, Iterable, Iterator
 from functools import wraps
 from http import HTTPStatus
@@ -86,6 +87,8 @@ def _sent(answer: Answer, context: grpc.ServicerContext) -> httpbody_pb2.HttpBod
     metadata = [("x-http-status", str(answer.status)), ("x-content-type", answer.content_type)]
     if answer.body:
         metadata.append(("x-content-length", str(len(answer.body))))
+    if answer.retry_seconds is not None:
+        metadata.append(("retry-after", str(math.ceil(answer.retry_seconds))))
     context.send_initial_metadata(tuple(metadata))
     return httpbody_pb2.HttpBody(content_type=answer.content_type, data=answer.body)
 

@@ -1,5 +1,6 @@
 """The one table from the domain's errors to gRPC, and the details that go with them (AIP-193)."""
 
+import math
 from dataclasses import dataclass
 
 import grpc
@@ -79,6 +80,10 @@ def call_status(error: RegistryError, request_id: str) -> CallStatus:
         ),
         error_details_pb2.RequestInfo(request_id=request_id),
     ]
+    if error.retry_seconds is not None:
+        retry = error_details_pb2.RetryInfo()
+        retry.retry_delay.FromMilliseconds(math.ceil(error.retry_seconds * 1000))
+        details.append(retry)
     if isinstance(error, InvalidArgumentError):
         details.append(
             error_details_pb2.BadRequest(
@@ -111,6 +116,9 @@ def call_status(error: RegistryError, request_id: str) -> CallStatus:
         status.details.append(packed)
     encoded = to_status(status)
     metadata = (*(encoded.trailing_metadata or ()), ("x-request-id", request_id))
+    if error.retry_seconds is not None:
+        # For HTTP, whose clients read no details (RFC 9110, section 10.2.3).
+        metadata = (*metadata, ("retry-after", str(math.ceil(error.retry_seconds))))
     if isinstance(error, UnauthenticatedError):
         metadata = (*metadata, ("www-authenticate", _challenge(error)))
     return CallStatus(code, status.message, metadata)

@@ -11,7 +11,9 @@ from grpc_health.v1 import health_pb2 as pb
 from grpc_health.v1 import health_pb2_grpc
 
 from registry_service.domain.errors import NotFoundError, TooManyStreamsError
-from registry_service.transport.grpc.peers import peer_address
+from registry_service.transport.grpc.peers import client_address
+
+_RETRY_SECONDS = 10.0
 
 LIVENESS = "liveness"
 """Name in grpc.health.v1.Health/Check of the process alone: SERVING as long as the server answers at all, whatever its
@@ -29,7 +31,7 @@ class HealthServicer(health_pb2_grpc.HealthServicer):
     Args:
         services: Full names of the services that have the server's status.
         most_watches: Most watches at once. Each holds a thread.
-        most_watches_of_address: Most watches of one peer's address.
+        most_watches_of_address: Most watches of one address.
     """
 
     def __init__(self, services: Sequence[str], *, most_watches: int, most_watches_of_address: int) -> None:
@@ -78,7 +80,7 @@ class HealthServicer(health_pb2_grpc.HealthServicer):
     def Watch(self, request: pb.HealthCheckRequest, context: grpc.ServicerContext) -> Iterator[pb.HealthCheckResponse]:
         is_known = request.service in self._services
         wake = threading.Event()
-        with self._counted(wake, peer_address(context)):
+        with self._counted(wake, client_address(context)):
             if not context.add_callback(wake.set):
                 return
             told = None
@@ -97,9 +99,9 @@ class HealthServicer(health_pb2_grpc.HealthServicer):
     def _counted(self, wake: threading.Event, address: str) -> Iterator[None]:
         with self._lock:
             if len(self._wakes) >= self._most_watches:
-                raise TooManyStreamsError(self._most_watches)
+                raise TooManyStreamsError(self._most_watches, _RETRY_SECONDS)
             if self._watches_of_address[address] >= self._most_watches_of_address:
-                raise TooManyStreamsError(self._most_watches_of_address)
+                raise TooManyStreamsError(self._most_watches_of_address, _RETRY_SECONDS)
             self._wakes[wake] = address
             self._watches_of_address[address] += 1
         try:

@@ -1,10 +1,40 @@
 """Where calls come from."""
 
+import ipaddress
+from functools import lru_cache
+from urllib.parse import unquote
+
 import grpc
 
+_FORWARDED_FOR = "x-forwarded-for"
 
-def peer_address(context: grpc.ServicerContext) -> str:
-    """Return the address of the connection of a call, without the port: `ipv4:192.0.2.1`."""
-    peer: str = context.peer()
-    address, colon, port = peer.rpartition(":")
-    return address if colon and port.isdigit() else peer
+
+def client_address(context: grpc.ServicerContext) -> str:
+    """Return the address of a call's client, without the port.
+
+    Through the gateway it is the last of `x-forwarded-for`, which the gateway adds. The
+    header is believed where the connection comes from this machine or from a private
+    network; elsewhere a client could pass for others.
+    """
+    address = _host(context.peer())
+    if not _may_forward(address):
+        return address
+    for key, value in reversed(context.invocation_metadata()):
+        if key == _FORWARDED_FOR and isinstance(value, str):
+            return value.rpartition(",")[2].strip() or address
+    return address
+
+
+@lru_cache(maxsize=1024)
+def _host(peer: str) -> str:
+    """Return the address of a peer such as `ipv4:192.0.2.1:50000` or `ipv6:%5B::1%5D:50000`."""
+    kind, _, place = peer.partition(":")
+    return unquote(place).rpartition(":")[0].strip("[]") if kind in {"ipv4", "ipv6"} else peer
+
+
+@lru_cache(maxsize=1024)
+def _may_forward(address: str) -> bool:
+    try:
+        return ipaddress.ip_address(address).is_private
+    except ValueError:
+        return address.startswith("unix:")

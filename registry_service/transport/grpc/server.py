@@ -33,19 +33,20 @@ from modelregistry.v1 import (
 from registry_service.certificates import Certificate
 from registry_service.domain.artifact_store import ArtifactStore
 from registry_service.domain.caller import acting_as_registry
-from registry_service.domain.errors import DatabaseUnavailableError
+from registry_service.domain.errors import DatabaseUnavailableError, TooManyCallsError, TooManyStreamsError
 from registry_service.domain.ports import Database
 from registry_service.services.use_cases import UseCases
 from registry_service.transport.grpc.admission import Admission
 from registry_service.transport.grpc.alias_servicer import AliasServicer
 from registry_service.transport.grpc.artifact_servicer import ArtifactServicer
 from registry_service.transport.grpc.audit_servicer import AuditServicer
-from registry_service.transport.grpc.calls import CallInterceptor, CallObserver, Drain, ShortCalls, StreamLimit
+from registry_service.transport.grpc.calls import CallInterceptor, CallObserver, Drain, Limits, StreamLimit
 from registry_service.transport.grpc.client_watch import MAX_MESSAGES_EXPECTED, ClientWatch
 from registry_service.transport.grpc.connections import ConnectionGuard, connection_limit
 from registry_service.transport.grpc.credentials import server_credentials
 from registry_service.transport.grpc.documented_rest_servicer import DocumentedRestServicer, refused
 from registry_service.transport.grpc.health import MAX_HEALTH_WATCHES, HealthMonitor
+from registry_service.transport.grpc.limits import ConcurrencyLimit, Refuse, share_of
 from registry_service.transport.grpc.model_servicer import ModelServicer
 from registry_service.transport.grpc.project_servicer import ProjectServicer
 from registry_service.transport.grpc.system_servicer import SystemServicer
@@ -57,6 +58,8 @@ logger = logging.getLogger(__name__)
 _MAX_MESSAGE_BYTES = 16 * 1024 * 1024
 # A request's address, with its filter, reaches us as a header.
 _MAX_METADATA_BYTES = 64 * 1024
+_MAX_REFLECTIONS = 8
+_REFLECTION_IDLE_SECONDS = 10
 _IDLE_CONNECTION_MS = 300_000
 _HANDSHAKE_MS = 10_000
 _SERVICES = tuple(
@@ -95,6 +98,9 @@ class ServerOptions:
     max_waiting_calls: int
     max_streams: int
     max_watches: int
+    max_lists: int
+    caller_share: float
+    max_waiting_seconds: float
     max_connections: int
     stream_idle_seconds: float
     shutdown_delay_seconds: float
@@ -117,6 +123,31 @@ class PortTakenError(Exception):
     """The address cannot be listened on; the message names it."""
 
 
+def _limits(options: ServerOptions) -> Limits:
+    def limit(most: int, refuse: Refuse, *, waiting: int = options.max_waiting_calls) -> ConcurrencyLimit:
+        return ConcurrencyLimit(
+            most=most,
+            most_of_caller=share_of(most, options.caller_share),
+            most_waiting=waiting,
+            most_waiting_of_caller=share_of(waiting, options.caller_share),
+            wait_seconds=options.max_waiting_seconds,
+            refuse=refuse,
+        )
+
+    def streams(limit: ConcurrencyLimit, idle_seconds: float = options.stream_idle_seconds) -> StreamLimit:
+        return StreamLimit(limit, idle_seconds=idle_seconds)
+
+    return Limits(
+        short_calls=limit(options.max_unary_calls, TooManyCallsError),
+        # Those that wait here do not wait for a place among the short calls.
+        lists=limit(options.max_lists, TooManyCallsError),
+        streams=streams(limit(options.max_streams, TooManyStreamsError)),
+        # None ends soon, so none waits.
+        watches=streams(limit(options.max_watches, TooManyStreamsError, waiting=0)),
+        reflection=streams(limit(_MAX_REFLECTIONS, TooManyStreamsError, waiting=0), _REFLECTION_IDLE_SECONDS),
+    )
+
+
 class RegistryServer:
     """A server that runs from `start` to `stop`."""
 
@@ -133,21 +164,20 @@ class RegistryServer:
         self._use_cases = use_cases
         self._observer = observer
         self._options = options
-        self._streams = StreamLimit(most=options.max_streams, idle_seconds=options.stream_idle_seconds)
-        self._watches = StreamLimit(most=options.max_watches, idle_seconds=options.stream_idle_seconds)
+        self._limits = _limits(options)
         self._drain = Drain()
         self._health = HealthMonitor(database, store, _SERVICES, interval_seconds=options.health_interval_seconds)
         self._stopped = threading.Event()
         self._sweeper = threading.Thread(target=self._sweep, name="sweeper", daemon=True)
         self._client_watch = ClientWatch(idle_seconds=options.stream_idle_seconds)
-        self._short_calls = ShortCalls(most=options.max_unary_calls, most_waiting=options.max_waiting_calls)
         connections = connection_limit(options.max_connections)
         self._connection_guard = ConnectionGuard(limit=connections)
         threads = (
             options.max_unary_calls
-            + options.max_waiting_calls
+            + 3 * options.max_waiting_calls
             + options.max_streams
             + options.max_watches
+            + _MAX_REFLECTIONS
             + MAX_HEALTH_WATCHES
             # Twice, as a thread is free only a moment after its call was cancelled.
             + 2 * MAX_MESSAGES_EXPECTED
@@ -158,9 +188,7 @@ class RegistryServer:
             interceptors=[
                 CallInterceptor(
                     client_watch=self._client_watch,
-                    short_calls=self._short_calls,
-                    streams=self._streams,
-                    watches=self._watches,
+                    limits=self._limits,
                     admission=admission,
                     refusals=_REFUSALS,
                     observer=observer,
@@ -191,15 +219,17 @@ class RegistryServer:
             ],
         )
         model_service_pb2_grpc.add_ModelServiceServicer_to_server(
-            ModelServicer(use_cases, self._streams, self._drain), self._server
+            ModelServicer(use_cases, self._limits.streams, self._drain), self._server
         )
         upload_service_pb2_grpc.add_UploadServiceServicer_to_server(UploadServicer(use_cases), self._server)
         artifact_service_pb2_grpc.add_ArtifactServiceServicer_to_server(ArtifactServicer(use_cases), self._server)
         project_service_pb2_grpc.add_ProjectServiceServicer_to_server(ProjectServicer(use_cases), self._server)
-        alias_service_pb2_grpc.add_AliasServiceServicer_to_server(AliasServicer(use_cases, self._streams), self._server)
+        alias_service_pb2_grpc.add_AliasServiceServicer_to_server(
+            AliasServicer(use_cases, self._limits.streams), self._server
+        )
         audit_service_pb2_grpc.add_AuditServiceServicer_to_server(AuditServicer(use_cases), self._server)
         documented_rest_service_pb2_grpc.add_DocumentedRestServiceServicer_to_server(
-            DocumentedRestServicer(use_cases, self._streams), self._server
+            DocumentedRestServicer(use_cases, self._limits.streams), self._server
         )
         system_service_pb2_grpc.add_SystemServiceServicer_to_server(SystemServicer(self._health), self._server)
         health_pb2_grpc.add_HealthServicer_to_server(self._health.servicer, self._server)
@@ -248,8 +278,8 @@ class RegistryServer:
         self._drain.begin()
         self._health.servicer.end_watches()
         stopping.wait()
-        self._streams.stop()
-        self._watches.stop()
+        for limit in (self._limits.streams, self._limits.watches, self._limits.reflection):
+            limit.stop()
         self._client_watch.stop()
         self._connection_guard.stop()
         if self._sweeper.is_alive():
@@ -258,18 +288,18 @@ class RegistryServer:
 
     @property
     def waiting_calls(self) -> int:
-        """Short calls that wait for a place."""
-        return self._short_calls.waiting
+        """Calls that wait for a place."""
+        return self._limits.waiting
 
     @property
     def streams_in_use(self) -> int:
         """Places of MAX_STREAMS that are taken."""
-        return self._streams.in_use
+        return self._limits.streams.in_use
 
     @property
     def watches_in_use(self) -> int:
         """Places of MAX_WATCHES that are taken."""
-        return self._watches.in_use
+        return self._limits.watches.in_use
 
     def answered(self, dependency: str) -> bool:
         """Whether one of `health.DEPENDENCIES` answered when it was last asked."""

@@ -15,6 +15,8 @@ class Answer:
     status: int
     content_type: str
     body: bytes = b""
+    retry_seconds: float | None = None
+    """When the client may try again, where that is known."""
 
 
 class RestError(Exception):

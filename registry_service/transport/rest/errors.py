@@ -1,6 +1,7 @@
 """The one table from the domain's errors to the documented REST API's answers."""
 
 from collections.abc import Callable
+from dataclasses import replace
 
 from registry_service.domain import errors
 from registry_service.domain.errors import (
@@ -45,6 +46,10 @@ def _invalid(error: RegistryError) -> Answer:
     )
 
 
+def _too_many(error: RegistryError) -> Answer:
+    return replace(answers.text(429, f"{error.message}\n"), retry_seconds=error.retry_seconds)
+
+
 _ANSWERS: dict[type[RegistryError], Callable[[RegistryError], Answer]] = {
     errors.NotFoundError: lambda _: answers.MODEL_NOT_FOUND,
     errors.ProjectNotFoundError: lambda _: answers.PROJECT_NOT_FOUND,
@@ -66,7 +71,7 @@ _ANSWERS: dict[type[RegistryError], Callable[[RegistryError], Answer]] = {
     errors.DataLossError: lambda _: answers.FILES_NOT_FOUND,
     errors.AbortedError: lambda _: answers.UNAVAILABLE,
     errors.StorageFullError: lambda error: answers.detail(507, error.message),
-    errors.ResourceExhaustedError: lambda _: answers.UNAVAILABLE,
+    errors.ResourceExhaustedError: _too_many,
     errors.DeadlineExceededError: lambda _: answers.UNAVAILABLE,
     errors.UnavailableError: lambda _: answers.UNAVAILABLE,
 }
