@@ -141,11 +141,10 @@ class Client:
 
 
 def as_listed(model: model_pb2.Model) -> model_pb2.Model:
-    """The model as listings show it: without schema and warnings."""
+    """The model as listings show it: without schema."""
     listed = model_pb2.Model()
     listed.CopyFrom(model)
     listed.ClearField("schema")
-    listed.ClearField("warnings")
     return listed
 
 

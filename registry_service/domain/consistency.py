@@ -15,6 +15,8 @@ _FORMATS: Mapping[str, str] = {
 }
 """Formats that we can tell, by what clients call them, without capitals and separators."""
 _NAMES: Mapping[str, str] = {"openvino": "OpenVINO IR", "onnx": "ONNX", "safetensors": "safetensors"}
+_SHOWN_FORMAT = 100
+"""Most characters of a declared format that a warning shows."""
 _WIDTHS: Mapping[str, int] = {"fp32": 4, "fp16": 3, "int8": 2, "int4": 1}
 # Whoever has weights of another kind can but declare a precision of about the same width.
 _DECLARED_AS = (
@@ -28,14 +30,14 @@ _DECLARED_AS = (
 
 def warnings_of(model: Model) -> tuple[str, ...]:
     """Returns what does not fit together, in words: format, precision, and the problems of the schema."""
-    schema = model.schema
+    schema = model.schema or model.listed_schema
     if schema is None:
         return ()
     warnings = []
     declared = _FORMATS.get(_SEPARATORS.sub("", (model.format or "").lower()))
     if declared is not None and schema.format and declared != schema.format:
         found = _NAMES.get(schema.format, schema.format)
-        warnings.append(f"The format is {model.format!r}, but the artifact holds {found}.")
+        warnings.append(f"The format is {(model.format or '')[:_SHOWN_FORMAT]!r}, but the artifact holds {found}.")
     if not _fits(model.precision, schema.precision):
         warnings.append(
             f"The precision is {', '.join(model.precision)}, but the weights are {', '.join(schema.precision)}."

@@ -166,6 +166,8 @@ class Model(ModelFields):
     """Precisions as the documented API shows them, where Geti writes them otherwise; None shows `precision`."""
     schema: ModelSchema | None = None
     """What the artifact says; None where it is of no known format, and in listings, which leave it out."""
+    listed_schema: ModelSchema | None = None
+    """In listings, the schema without its tensors, operator sets and metadata: what warnings come from."""
 
     @property
     def etag(self) -> str:

@@ -1,5 +1,6 @@
 """Registered models show what their artifacts say, whichever way they came; broken ones are registered all the same."""
 
+import json
 import logging
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -7,12 +8,12 @@ from typing import Any
 import pytest
 from google.api.httpbody_pb2 import HttpBody
 from google.protobuf.json_format import MessageToDict
-from modelregistry.v1 import model_pb2
+from modelregistry.v1 import model_pb2, model_service_pb2
 
 from registry_service.domain.errors import ArtifactLostError, ArtifactStoreUnavailableError
 from registry_service.formats import models as formats
 from registry_service.storage.artifacts.local import LocalArtifactStore
-from tests.client import Client, zip_of
+from tests.client import Client, as_listed, zip_of
 from tests.model_files import IR, geti_deployment, onnx_model, safetensors
 from tests.registry import RunningRegistry
 from tests.streams import WrappedStore, serving
@@ -107,11 +108,34 @@ def test_a_client_can_give_neither(client: Client) -> None:
     assert not client.update(model.id, tags={"a": "b"}, **given).HasField("schema")
 
 
-def test_listings_leave_both_out(client: Client) -> None:
-    register(client, onnx_model().SerializeToString(), "m.onnx", format="openvino")
-    (listed,) = client.all()
-    assert not listed.HasField("schema")
-    assert not listed.warnings
+def test_listings_leave_the_schema_out_and_have_the_warnings(client: Client) -> None:
+    parent = client.register(name="parent")
+    model = register(
+        client,
+        onnx_model().SerializeToString()[:-1],
+        "m.onnx",
+        name="child",
+        format="openvino",
+        provenance={"parent_model_ids": [parent.id]},
+    )
+    assert list(model.warnings) == [
+        "The format is 'openvino', but the artifact holds ONNX.",
+        "m.onnx: It is cut short.",
+    ]
+    [version] = client.lineage("child").versions
+    [descendant] = client.descendants(parent.id).descendants
+    assert client.all('name = "child"') == [version.model] == [descendant.model] == [as_listed(model)]
+
+
+def test_warnings_count_for_the_size_of_a_page(client: Client, registry: RunningRegistry) -> None:
+    problems = ["p" * 1000] * 20
+    for number in range(150):
+        client.register(b"data", name=f"warned {number}")
+    schema = json.dumps({"format": "onnx", "file_name": "n" * 1000, "problems": problems})
+    registry.execute(f"UPDATE models SET schema = '{schema}'")
+    page = client.models.ListModels(model_service_pb2.ListModelsRequest(page_size=1000))
+    assert 1_000_000 < page.ByteSize() < 3_000_000
+    assert len(client.all(page_size=1000)) == 150
 
 
 def test_shapes_that_are_open_and_scalars_differ(client: Client) -> None:

@@ -223,6 +223,8 @@ class SqlModelRepository:
         wanted = select(
             _models.c.id.label("found_id"),
             _models.c.metadata_bytes,
+            _models.c.file_name,
+            _models.c.schema,
             *(key.label(name) for key, name in zip(keys, _KEYS, strict=False)),
         )
         if query.filter is not None:
@@ -234,15 +236,17 @@ class SqlModelRepository:
         sorted_keys = [key.desc() if down else key.asc() for key, down in zip(keys, descending, strict=True)]
         candidates = wanted.order_by(*sorted_keys).limit(query.limit + 1).subquery("candidates")
         # The database adds up the sizes, so that no more than a page ever gets here.
+        size = _listed_bytes(candidates)
         sized = select(
-            candidates,
-            func.sum(candidates.c.metadata_bytes).over(order_by=order(candidates)).label("bytes_so_far"),
+            candidates.c.found_id,
+            *(candidates.c[name] for name in _KEYS[: len(keys)]),
+            (func.sum(size).over(order_by=order(candidates)) - size).label("bytes_before"),
             func.count().over().label("found"),
         ).subquery("sized")
         page = (
             select(_LISTED, sized.c.found)
             .join_from(sized, _models, _models.c.id == sized.c.found_id)
-            .where(sized.c.bytes_so_far - sized.c.metadata_bytes < query.max_bytes)
+            .where(sized.c.bytes_before < query.max_bytes)
             .order_by(*order(sized))
             .limit(query.limit)
         )
@@ -261,8 +265,8 @@ class SqlModelRepository:
 
     def metadata_sizes(self, ids: Sequence[str]) -> Mapping[str, int]:
         """See the port."""
-        statement = select(_models.c.id, _models.c.metadata_bytes).where(_models.c.id.in_(ids))
-        return {row.id: row.metadata_bytes for row in self.connection.execute(statement)}
+        statement = select(_models.c.id, _listed_bytes(_models).label("bytes")).where(_models.c.id.in_(ids))
+        return {row.id: row.bytes for row in self.connection.execute(statement)}
 
     def parents(self, ids: Sequence[str]) -> Sequence[Link]:
         """See the port."""
@@ -446,6 +450,9 @@ _LISTED = func.json_build_object(
     *chain.from_iterable(
         (literal_column(f"'{column.name}'"), column) for column in _models.c if column.name != "schema"
     ),
+    # What warnings come from, without its tensors.
+    literal_column("'listed_schema'"),
+    _models.c.schema.op("-")(literal_column("'{inputs,outputs,weights,metadata,opsets}'::text[]")),
     type_=JSON,
 )
 _ONE_MODEL = select(func.to_json(_models.table_valued(), type_=JSON)).where(_models.c.id == bindparam("id"))
@@ -489,6 +496,15 @@ _ANCESTRY = text(f"""
     )
     SELECT child, parent FROM links LIMIT {MAX_ANCESTRY_LINKS + 1}
 """)  # noqa: S608 - the number is ours
+
+
+def _listed_bytes(table: FromClause) -> ColumnElement[int]:
+    """Returns what a model takes in a listing: its metadata, and its warnings, each of which names the file."""
+    schema = table.c.schema
+    problems = schema["problems"]
+    file_name = func.coalesce(schema["file_name"].astext, table.c.file_name)
+    warnings = func.octet_length(problems.astext) + func.jsonb_array_length(problems) * func.octet_length(file_name)
+    return cast("ColumnElement[int]", table.c.metadata_bytes + func.coalesce(warnings, 0))
 
 
 def _sort_keys(query: ListQuery) -> list[ColumnElement[Any]]:

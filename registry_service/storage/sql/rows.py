@@ -88,6 +88,7 @@ def model(row: Mapping[str, Any]) -> Model:
         documented_precision=None if row["documented_precision"] is None else tuple(row["documented_precision"]),
         artifact=Artifact(**{name: row[name] for name in _ARTIFACT_FIELDS}),
         schema=_schema(row.get("schema")),
+        listed_schema=_schema(row.get("listed_schema")),
     )
 
 
