@@ -14,6 +14,7 @@ from registry_service.config import Settings, load
 from registry_service.domain.caller import acting_as_registry
 from registry_service.embedded.postgres import PostgresAddress
 from tests.client import Client
+from tests.store_guard import no_store_in_transactions
 
 
 @dataclass
@@ -47,7 +48,7 @@ def start_registry(
     postgres: PostgresAddress, database_name: str, engine: Engine, tmp_path: Path
 ) -> Iterator[StartRegistry]:
     """Starts a registry with settings of the test's own: `start_registry(max_streams=2)`."""
-    with ExitStack() as stack:
+    with no_store_in_transactions(), ExitStack() as stack:
 
         def start(**settings: Any) -> RunningRegistry:
             artifact_dir = tmp_path / "artifacts"

@@ -68,6 +68,9 @@ class WrappedStore:
     def finish(self, key: str, handle: str, parts: Sequence[Part]) -> None:
         self.inner.finish(key, handle, parts)
 
+    def abort(self, key: str, handle: str | None = None) -> None:
+        self.inner.abort(key, handle)
+
     def read(self, key: str, offset: int = 0, length: int | None = None) -> Iterator[bytes]:
         return self.inner.read(key, offset, length)
 

@@ -90,6 +90,9 @@ class ArtifactStore(Protocol):
             ArtifactLostError: A part is gone, or was replaced since.
         """
 
+    def abort(self, key: str, handle: str | None = None) -> None:
+        """Remove what is under construction on a key, by one handle or all of it, but no whole object."""
+
     def read(self, key: str, offset: int = 0, length: int | None = None) -> Iterator[bytes]:
         """Reads a range in pieces of CHUNK_SIZE; `length` None reads to the end.
 

@@ -9,7 +9,7 @@ knows, and callers must be right either way.
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Protocol
 
 from registry_service.domain.access import Projects
@@ -89,22 +89,32 @@ class ObjectLedger(Protocol):
     A row says «whatever is stored under this key may be deleted after that
     time». The writer of an object moves the time on (its lease); making a model
     of the object removes the row in the same transaction.
+
+    Who deletes an object claims its key first, in a transaction of its own, so that
+    no transaction is open while the store is at it. A key that is claimed is nobody
+    else's any more: its lease is lost. What a crash leaves claimed is due.
     """
 
     def lease(self, key: str, duration: timedelta) -> None:
         """Writes down a key that its writer holds for so long."""
 
     def renew(self, key: str, duration: timedelta) -> bool:
-        """Moves the end of a lease on; False where the row is gone: the object was swept."""
+        """Moves the end of a lease on; False where the object was swept, or is being deleted."""
 
     def release(self, key: str) -> bool:
-        """Takes a key out of the ledger, as a model refers to it now; False where it was swept."""
+        """Takes a key out of the ledger, as a model refers to it now; False where it was swept, or is being deleted."""
 
     def doom(self, key: str) -> None:
         """Writes down, or changes, a key so that it is due now."""
 
-    def lock(self, key: str) -> bool:
-        """Locks a key's row until the transaction ends; False where there is none (any more)."""
+    def claim(self, key: str) -> datetime | None:
+        """Claim a key in order to delete its object. Return what `forget` takes, None where the key is not here."""
+
+    def forget(self, key: str, claim: datetime) -> bool:
+        """Take a key whose object is deleted out of the ledger; False where the claim does not hold any more."""
+
+    def has(self, key: str) -> bool:
+        """Tell whether a key is in the ledger, claimed or not."""
 
     def due(self, limit: int) -> Sequence[str]:
         """Returns keys whose time has come, oldest first."""

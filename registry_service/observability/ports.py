@@ -155,6 +155,11 @@ class ObservedStore:
         with self._watched("finish", key=key, parts=len(parts)):
             self._store.finish(key, handle, parts)
 
+    def abort(self, key: str, handle: str | None = None) -> None:
+        """See the port."""
+        with self._watched("abort", key=key):
+            self._store.abort(key, handle)
+
     def read(self, key: str, offset: int = 0, length: int | None = None) -> Iterator[bytes]:
         """See the port."""
         with self._watched("read", key=key, offset=offset), _closing(self._store.read(key, offset, length)) as pieces:

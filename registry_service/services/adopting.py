@@ -238,17 +238,20 @@ class AdoptModels:
         """Hashes the object where it is and makes the model refer to it."""
         self._check(model_id, document, is_new=known is None)
         store, key = self.register.store, document.key
+        with self.register.database.reading() as transaction:
+            was_due = transaction.objects.has(key)
         seen = SeenBytes()
         for piece in store.read(key):
             seen.add(piece)
         artifact = _artifact(document, key, seen.size, seen.sha256())
         schema = introspect(store, _spec(document), key, seen.size, seen.head)
         model = self._model(model_id, document, artifact, schema)
+        if store.size(key) != seen.size:
+            raise ArtifactLostError("The object was deleted or replaced meanwhile.")
         with self.register.database.transaction() as transaction:
-            # It may be due since a deletion here: not any more, unless it is deleted by now.
-            transaction.objects.release(key)
-            if store.size(key) != seen.size:
-                raise ArtifactLostError("The object was deleted or replaced meanwhile.")
+            # It may be due since a deletion here: not any more, unless it was, or is being, deleted meanwhile.
+            if transaction.objects.release(key) != was_due:
+                raise ArtifactLostError("The object was deleted meanwhile.")
             self._write(transaction, model, is_new=known is None)
 
     def _copy(self, model_id: str, document: LegacyDocument, known: Model | None, size: int) -> None:

@@ -90,7 +90,7 @@ class RegisterModel:
         except (LeaseLostError, ArtifactLostError) as error:
             # No model refers to the object, but bytes that came after the sweeper may be there.
             with self.database.transaction() as transaction:
-                held = transaction.objects.lock(key)
+                held = transaction.objects.renew(key, self.policy.registration_lease)
                 transaction.objects.doom(key)
             if held:
                 raise

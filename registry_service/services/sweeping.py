@@ -33,14 +33,17 @@ class DiscardObject:
     def __call__(self, key: str) -> bool:
         """Deletes it unless a model refers to it by now, or a backup is under way; tells whether it did.
 
-        The ledger's row stays locked meanwhile, so that a registration which
-        still wants the object finds it gone rather than half deleted.
+        The key is claimed first, so that a registration which still wants the object
+        finds it gone rather than half deleted. A backup that begins after that refers
+        to the object as little as a model does.
         """
         with self.database.transaction() as transaction:
-            if not (transaction.objects.may_delete() and transaction.objects.lock(key)):
-                return False
-            self.store.delete(key)
-            return transaction.objects.release(key)
+            claim = transaction.objects.claim(key) if transaction.objects.may_delete() else None
+        if claim is None:
+            return False
+        self.store.delete(key)
+        with self.database.transaction() as transaction:
+            return transaction.objects.forget(key, claim)
 
     def now_or_later(self, key: str) -> None:
         """Deletes it, or leaves it to the sweeper when that does not work now. Raises nothing."""

@@ -6,7 +6,9 @@ does not fill a part is an object of its own, under a new key each time; the
 ledger knows it before it is written.
 """
 
+import logging
 import threading
+import time
 import uuid
 from collections import OrderedDict
 from collections.abc import Iterable
@@ -20,11 +22,13 @@ from registry_service.domain.errors import (
     AbortedError,
     ArtifactLostError,
     ArtifactMismatchError,
+    ArtifactStoreUnavailableError,
     ArtifactTooLargeError,
     FailedPreconditionError,
     InvalidArgumentError,
     ModelNotFoundError,
     OutOfRangeError,
+    WriterDisplacedError,
 )
 from registry_service.domain.models import Model, ModelSpec, checked_sha256, checked_spec, utc_now
 from registry_service.domain.parts import MOST, PartBuffer, PartsUnderWay
@@ -35,6 +39,11 @@ from registry_service.services.measuring import SeenBytes
 from registry_service.services.policy import Policy
 from registry_service.services.registering import check_archive, new_model
 from registry_service.services.sweeping import DiscardObject, doom_upload
+
+logger = logging.getLogger(__name__)
+
+# Seconds before each look for an object that another process, or the store by itself, may be finishing.
+_APPEARANCE_PAUSES = (0.0, 1.0, 2.0, 4.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,9 +148,13 @@ class WriteUpload:
         """
         with self.database.transaction() as transaction:
             upload = transaction.uploads.take_over(upload_id, offset=offset, ttl=self.policy.upload_ttl)
-        with _Writer(self, upload) as writer:
-            for piece in pieces:
-                writer.write(piece)
+        try:
+            with _Writer(self, upload) as writer:
+                for piece in pieces:
+                    writer.write(piece)
+        except ArtifactLostError:
+            _expect_newest(self.database, upload)
+            raise
         return writer.upload
 
 
@@ -217,27 +230,29 @@ class _Writer:
         self._under_way.add(self._committer.submit(copy_context().run, self._commit_part, stored))
 
     def _begin(self) -> str:
-        """Begins the object, unless somebody has; returns its handle.
+        """Begins the object, unless somebody has, commits that, and returns its handle.
 
-        Commits that, too, while nobody else can take over or remove the upload.
+        A writer that dies in between has begun it and told nobody: nothing is ever
+        written there, and the upload's end, whichever it is, aborts it.
         """
         upload = self.upload
         if upload.handle is not None:
             return upload.handle
-        with self._database.transaction() as transaction:
-            transaction.uploads.hold(upload)
-            if upload.epoch > 1:
-                # A writer that died right here may have begun before, and told nobody.
-                self._store.delete(upload.object_key)
-            handle = self._store.begin(upload.object_key)
-            transaction.uploads.commit(
-                upload,
-                committed_size=upload.committed_size,
-                handle=handle,
-                part=None,
-                tail_key=upload.tail_key,
-                ttl=self._policy.upload_ttl,
-            )
+        handle = self._store.begin(upload.object_key)
+        try:
+            with self._database.transaction() as transaction:
+                transaction.uploads.commit(
+                    upload,
+                    committed_size=upload.committed_size,
+                    handle=handle,
+                    part=None,
+                    tail_key=upload.tail_key,
+                    ttl=self._policy.upload_ttl,
+                )
+        except WriterDisplacedError:
+            # The upload may have ended already.
+            self._store.abort(upload.object_key, handle)
+            raise
         self.upload = replace(upload, handle=handle)
         return handle
 
@@ -252,10 +267,6 @@ class _Writer:
         try:
             part = stored.result()
             self._commit(part.offset + part.size, part=part, tail_key=None)
-        except ArtifactLostError:
-            self._in_doubt = True
-            _expect_newest(self._database, self.upload)
-            raise
         except BaseException:
             self._in_doubt = True
             raise
@@ -330,12 +341,24 @@ class CompleteUpload:
                 return model
             _check_whole(upload)  # an error takes back what has begun
         try:
+            return self._complete(upload, sha256)
+        except WriterDisplacedError:
+            # Whoever removed the upload may have deleted its object before the last bytes of it came.
+            with self.database.transaction() as transaction:
+                if transaction.objects.unknown([upload.object_key]):
+                    transaction.objects.doom(upload.object_key)
+            self.discard.now_or_later(upload.object_key)
+            raise
+
+    def _complete(self, upload: Upload, sha256: str) -> Model:
+        try:
             self._join(upload)
             digest, head = self._digest(upload)
             for name, declared in (("artifact.sha256", upload.spec.artifact.sha256), ("sha256", sha256)):
                 if declared and declared != digest:
                     raise ArtifactMismatchError.of(name, f"the bytes have {digest}, not the declared {declared}.")
             check_archive(self.store, upload.spec, upload.object_key, upload.committed_size, self.policy)
+            schema = introspect(self.store, upload.spec.artifact, upload.object_key, upload.committed_size, head)
         except InvalidArgumentError:
             with self.database.transaction() as transaction:
                 transaction.uploads.hold(upload)
@@ -346,7 +369,6 @@ class CompleteUpload:
         except ArtifactLostError:
             _expect_newest(self.database, upload)
             raise
-        schema = introspect(self.store, upload.spec.artifact, upload.object_key, upload.committed_size, head)
         model = new_model(upload.spec, upload.object_key, upload.committed_size, digest, self.policy, schema=schema)
         with self.database.transaction() as transaction:
             transaction.uploads.complete(upload)
@@ -358,25 +380,45 @@ class CompleteUpload:
         return model
 
     def _join(self, upload: Upload) -> None:
-        """Makes the whole object of parts and tail, unless an earlier try did."""
-        with self.database.transaction() as transaction:
-            # Held, as what is written after the upload was removed would never be found again.
-            transaction.uploads.hold(upload)
-            handle, parts = upload.handle, list(upload.parts)
-            if upload.tail_key is not None:
-                if self.store.size(upload.object_key) == upload.committed_size:
-                    return  # finished, it takes no more parts
-                tail = read_tail(self.store, upload)
-                if handle is None or not parts:
-                    self.store.put(upload.object_key, tail)
-                    return
-                number, offset = len(parts) + 1, upload.parts_size
-                parts.append(
-                    self.store.write_part(upload.object_key, handle, number=number, offset=offset, pieces=[tail])
-                )
-            if handle is None:
-                raise AssertionError("bytes that are in no tail are in parts")
-            self.store.finish(upload.object_key, handle, parts)
+        """Makes the whole object of parts and tail, unless an earlier try did, or does so just now.
+
+        Others may be at it: a completion that was displaced, or a request that the
+        store still carries out though the process that sent it is dead. All of them make
+        the same object, and parts that are gone may be in it already.
+        """
+        try:
+            self._make_whole(upload)
+        except ArtifactLostError:
+            _expect_newest(self.database, upload)
+            if not self._appears(upload):
+                raise
+        try:
+            self.store.abort(upload.object_key)
+        except ArtifactStoreUnavailableError:
+            logger.warning("what else is under construction on %s is left to gc", upload.object_key)
+
+    def _make_whole(self, upload: Upload) -> None:
+        handle, parts = upload.handle, list(upload.parts)
+        if upload.tail_key is not None:
+            if self.store.size(upload.object_key) == upload.committed_size:
+                return  # finished, it takes no more parts
+            tail = read_tail(self.store, upload)
+            if handle is None or not parts:
+                self.store.put(upload.object_key, tail)
+                return
+            number, offset = len(parts) + 1, upload.parts_size
+            parts.append(self.store.write_part(upload.object_key, handle, number=number, offset=offset, pieces=[tail]))
+        if handle is None:
+            raise AssertionError("bytes that are in no tail are in parts")
+        self.store.finish(upload.object_key, handle, parts)
+
+    def _appears(self, upload: Upload) -> bool:
+        """Tells whether the object is there, looking again for some seconds: a client gives up on DATA_LOSS."""
+        for pause in _APPEARANCE_PAUSES:
+            time.sleep(pause)
+            if self.store.size(upload.object_key) == upload.committed_size:
+                return True
+        return False
 
     def _digest(self, upload: Upload) -> tuple[str, bytes]:
         """Returns the SHA-256 of the object, and its first HEAD_BYTES."""
@@ -397,9 +439,10 @@ class CancelUpload:
 
     database: Database
     discard: DiscardObject
+    policy: Policy
 
     def __call__(self, upload_id: str) -> None:
-        """Drops it with its bytes.
+        """Drops it with its bytes; those of one that is being completed when nobody can be writing them any more.
 
         Raises:
             UploadNotFoundError: There is none (any more).
@@ -410,6 +453,9 @@ class CancelUpload:
             if upload.state is UploadState.COMPLETED:
                 raise FailedPreconditionError(f"The upload {upload_id!r} is completed.", upload_id=upload_id)
             keys = doom_upload(transaction, upload)
+            if upload.state is UploadState.COMPLETING:
+                keys = tuple(key for key in keys if key != upload.object_key)
+                transaction.objects.renew(upload.object_key, self.policy.registration_lease)
         for key in keys:
             self.discard.now_or_later(key)
 

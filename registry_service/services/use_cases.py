@@ -104,7 +104,7 @@ class UseCases:
             write_upload=WriteUpload(database, store, discard, policy, seen),
             get_upload=GetUpload(database),
             complete_upload=CompleteUpload(database, store, discard, policy, seen),
-            cancel_upload=CancelUpload(database, discard),
+            cancel_upload=CancelUpload(database, discard, policy),
             read_artifact=ReadArtifact(database, store),
             verify_artifact=VerifyArtifact(database, store),
             list_artifact_files=ListArtifactFiles(database, store, policy),

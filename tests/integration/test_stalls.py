@@ -1,21 +1,31 @@
 """What says nothing more, for example a frozen process or a cut network, stops nothing else for long."""
 
+import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
+from contextvars import copy_context
+from pathlib import Path
 from typing import Any
 
 import grpc
 import pytest
+from sqlalchemy import Engine, text
 
+from registry_service.domain.artifact_store import ArtifactStore, Part
 from registry_service.embedded.postgres import PostgresAddress
+from registry_service.storage.artifacts.local import LocalArtifactStore
+from registry_service.storage.sql.repositories import SqlDatabase
 from tests.client import refused
 from tests.hanging_proxy import HangingProxy
 from tests.registry import RunningRegistry, StartRegistry
+from tests.store_guard import no_store_in_transactions
+from tests.streams import WrappedStore, use_cases_on
 from tests.waiting import eventually
 
 BOUND_SECONDS = 10
+PART = 8 * 1024 * 1024
 UNAVAILABLE = grpc.StatusCode.UNAVAILABLE
 
 
@@ -108,3 +118,92 @@ class TestPostgresThatSaysNothing:
         eventually(lambda: replica.client.get(model.id).name == "steady", BOUND_SECONDS, "an answer")
         assert replica.client.update(model.id, score=5).score == 5
         assert replica.client.download(model.id) == b"bytes"
+
+
+class HangingStore(WrappedStore):
+    """Hangs in every call that changes something."""
+
+    def __init__(self, store: ArtifactStore) -> None:
+        super().__init__(store)
+        self.hung = threading.Semaphore(0)
+        """Counts the calls."""
+        self.go_on = threading.Event()
+
+    def put(self, key: str, data: bytes) -> None:
+        self._hang()
+        super().put(key, data)
+
+    def begin(self, key: str) -> str:
+        self._hang()
+        return super().begin(key)
+
+    def finish(self, key: str, handle: str, parts: Sequence[Part]) -> None:
+        self._hang()
+        super().finish(key, handle, parts)
+
+    def delete(self, key: str) -> None:
+        self._hang()
+        super().delete(key)
+
+    def _hang(self) -> None:
+        self.hung.release()
+        assert self.go_on.wait(60)
+
+
+class TestStoreThatSaysNothing:
+    def test_it_holds_no_connection_and_no_lock(self, start_registry: StartRegistry) -> None:
+        registry = start_registry(psql_pool_size=2)
+        client = registry.client
+        deleted = [client.register(name=f"deleted-{number}") for number in range(4)]
+        completed = [client.create_upload(name=f"completed-{size}") for size in (3, PART + 3)]
+        begun = client.create_upload(name="begun")
+        for upload, size in zip(completed, (3, PART + 3), strict=True):
+            client.write_upload(upload.id, 0, bytes(size))
+        kept = client.register(name="kept")
+        store = HangingStore(registry.parts.store)
+        use_cases = use_cases_on(registry, store)
+        with ThreadPoolExecutor(8) as threads:
+
+            def submit(call: Callable[..., Any], *args: Any) -> Future[Any]:
+                return threads.submit(copy_context().run, call, *args)
+
+            calls = [submit(use_cases.delete_model, model.id) for model in deleted]
+            calls += [submit(use_cases.complete_upload, upload.id) for upload in completed]
+            calls.append(submit(use_cases.write_upload, begun.id, 0, [bytes(PART)]))
+            for _ in calls:
+                assert store.hung.acquire(timeout=30)
+            assert sessions_in_transactions(registry) == 0
+            # The deletions have been committed before, so that nobody sees the models.
+            assert client.names('name = "kept"') == client.names() == ["kept"]
+            for number in range(10):
+                assert seconds_of(lambda: client.update(kept.id, score=number)) < BOUND_SECONDS / 2  # noqa: B023
+            store.go_on.set()
+            for call in calls:
+                call.result()
+        assert sorted(client.names()) == ["completed-3", f"completed-{PART + 3}", "kept"]
+        client.cancel_upload(begun.id)
+        assert registry.count("unreferenced_objects") == 0
+        assert len(registry.objects()) == 3
+
+    def test_every_test_with_a_registry_notices_a_call_of_the_store_within_a_transaction(
+        self, engine: Engine, tmp_path: Path
+    ) -> None:
+        database, store = SqlDatabase(engine), LocalArtifactStore(tmp_path)
+        with (
+            pytest.raises(AssertionError, match="size artifacts/held"),
+            no_store_in_transactions(),
+            database.transaction(),
+        ):
+            store.size("artifacts/held")
+
+
+def sessions_in_transactions(registry: RunningRegistry) -> int:
+    with registry.engine.connect() as connection:
+        return int(
+            connection.execute(
+                text(
+                    "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()"
+                    " AND state LIKE 'idle in transaction%'"
+                )
+            ).scalar_one()
+        )

@@ -163,6 +163,19 @@ class LocalArtifactStore:
                 self._sync_folders_above(target)
             receipts_path.unlink(missing_ok=True)
 
+    def abort(self, key: str, handle: str | None = None) -> None:
+        """See the port."""
+        with _translated("abort", key):
+            if handle is not None:
+                for path in self._paths_of_parts(key, handle):
+                    path.unlink(missing_ok=True)
+                return
+            beginning = self._under_construction(key, "", "").name.removesuffix(".")
+            with os.scandir(self._partial) as entries:
+                leftovers = [Path(entry) for entry in entries if entry.name.startswith(beginning)]
+            for leftover in leftovers:
+                leftover.unlink(missing_ok=True)
+
     def read(self, key: str, offset: int = 0, length: int | None = None) -> Iterator[bytes]:
         """See the port."""
         check_range(offset, length)
@@ -202,12 +215,8 @@ class LocalArtifactStore:
     def delete(self, key: str) -> None:
         """See the port."""
         target = self._path(key)
-        beginning = self._under_construction(key, "", "").name.removesuffix(".")
+        self.abort(key)
         with _translated("delete", key):
-            with os.scandir(self._partial) as entries:
-                leftovers = [Path(entry) for entry in entries if entry.name.startswith(beginning)]
-            for leftover in leftovers:
-                leftover.unlink(missing_ok=True)
             _sync_folder(self._partial)
             target.unlink(missing_ok=True)
             # Also when there was nothing to unlink: the process may have died between the two last time.

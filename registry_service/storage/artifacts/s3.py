@@ -14,7 +14,7 @@ import ssl
 import time
 from collections.abc import Callable, Container, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from datetime import datetime
 from http import HTTPStatus
 from itertools import chain
@@ -262,6 +262,7 @@ class S3ArtifactStore:
                 under_way.add(part)
                 sent.append(part)
         self.finish(key, handle, [part.result() for part in sent])
+        self._abort_leftovers(key)
 
     def begin(self, key: str) -> str:
         """See the port."""
@@ -302,6 +303,15 @@ class S3ArtifactStore:
             if not complete and self.size(key) != total:
                 raise InvalidResponseError(200, "application/xml", "an error after the status")
 
+    def abort(self, key: str, handle: str | None = None) -> None:
+        """See the port."""
+        check_key(key)
+        with _translated("abort", key):
+            if handle is not None:
+                self._multipart.abort(key, handle)
+            else:
+                self._abort_all(key)
+
     def read(self, key: str, offset: int = 0, length: int | None = None) -> Iterator[bytes]:
         """See the port."""
         check_key(key)
@@ -332,15 +342,7 @@ class S3ArtifactStore:
         """See the port."""
         check_key(key)
         with _translated("delete", key):
-            # A part that is being written meanwhile can outlive an abort, hence another look.
-            for _ in range(_ABORT_ROUNDS):
-                handles = self._multipart.unfinished(key)
-                if not handles:
-                    break
-                for handle in handles:
-                    self._multipart.abort(key, handle)
-            else:
-                raise ServerError("unfinished uploads remain after they were aborted", 200)
+            self._abort_all(key)
             try:
                 self._client.remove_object(self._bucket, key)
             except S3Error as error:
@@ -353,6 +355,25 @@ class S3ArtifactStore:
             for found in self._client.list_objects(self._bucket, prefix=prefix, recursive=True):
                 if found.object_name is not None:
                     yield found.object_name
+
+    def _abort_all(self, key: str) -> None:
+        # A part that is being written meanwhile can outlive an abort, hence another look.
+        for _ in range(_ABORT_ROUNDS):
+            handles = self._multipart.unfinished(key)
+            if not handles:
+                return
+            for handle in handles:
+                self._multipart.abort(key, handle)
+        raise ServerError("unfinished uploads remain after they were aborted", 200)
+
+    def _abort_leftovers(self, key: str) -> None:
+        """Abort what else was begun on the key of a whole object: by a request that was repeated, for example.
+
+        Such a request may be carried out twice by a store that answers late. Raise nothing, as
+        the object is there; `gc` looks for what remains.
+        """
+        with suppress(ArtifactStoreUnavailableError):
+            self.abort(key)
 
     def _in_bucket(self, write: Callable[[], Result]) -> Result:
         """Writes; makes the bucket again where somebody has removed it."""

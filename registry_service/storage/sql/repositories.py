@@ -6,7 +6,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict, dataclass, fields, replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from functools import cache, cached_property, reduce
 from itertools import chain
 from typing import Any, cast
@@ -539,8 +539,18 @@ def _after(
 _LATER = func.now() + bindparam("ttl", type_=Interval)
 _OF_KEY = _objects.c.object_key == bindparam("key")
 _LEASE = insert(_objects).values(object_key=bindparam("key"), due_time=_LATER)
-_RENEW = update(_objects).where(_OF_KEY).values(due_time=_LATER)
-_RELEASE = delete(_objects).where(_OF_KEY)
+# A key that is claimed is due at a random moment of the first day of Unix's time, which tells one claim from another.
+_IS_CLAIMED = _objects.c.due_time < func.to_timestamp(86_400)
+_RENEW = update(_objects).where(_OF_KEY, ~_IS_CLAIMED).values(due_time=_LATER)
+_RELEASE = delete(_objects).where(_OF_KEY, ~_IS_CLAIMED)
+_CLAIM = (
+    update(_objects)
+    .where(_OF_KEY)
+    .values(due_time=func.to_timestamp(func.random() * 86_399))
+    .returning(_objects.c.due_time)
+)
+_FORGET = delete(_objects).where(_OF_KEY, _objects.c.due_time == bindparam("claim"))
+_HAS = select(_objects.c.object_key).where(_OF_KEY)
 _DOOM = (
     upsert(_objects)
     .values(object_key=bindparam("key"), due_time=func.now())
@@ -573,10 +583,17 @@ class SqlObjectLedger:
         """See the port."""
         self.connection.execute(_DOOM, {"key": key})
 
-    def lock(self, key: str) -> bool:
+    def claim(self, key: str) -> datetime | None:
         """See the port."""
-        statement = select(_objects.c.object_key).where(_objects.c.object_key == key).with_for_update()
-        return self.connection.execute(statement).one_or_none() is not None
+        return self.connection.execute(_CLAIM, {"key": key}).scalar_one_or_none()
+
+    def forget(self, key: str, claim: datetime) -> bool:
+        """See the port."""
+        return self.connection.execute(_FORGET, {"key": key, "claim": claim}).rowcount == 1
+
+    def has(self, key: str) -> bool:
+        """See the port."""
+        return self.connection.execute(_HAS, {"key": key}).one_or_none() is not None
 
     def due(self, limit: int) -> Sequence[str]:
         """See the port."""
