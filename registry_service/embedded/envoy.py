@@ -61,7 +61,7 @@ _UNTRACED = ("/health", "/ready", "/modelregistry.v1.SystemService/", "/grpc.hea
 
 # For the answers that Envoy makes up itself, as its own words would name hosts and causes: by status a text, and under
 # /v1 the code of gRPC and the reason (docs/errors.md).
-_LOCAL_REPLIES = (
+LOCAL_REPLIES = (
     (400, "Bad Request", 3, "INVALID_ARGUMENT"),
     (401, "Unauthorized", 16, "UNAUTHENTICATED"),
     (403, "Forbidden", 7, "PERMISSION_DENIED"),
@@ -148,7 +148,7 @@ def render(
         # They have methods of their own, and a slash too many is taken off as elsewhere.
         paths=[*paths, *((re.escape(path), ("GET", "HEAD")) for path in ("/docs", "/redoc", "/openapi.json"))],
         grpc_routes=list(_grpc_routes(reads, streamed)),
-        local_replies=_LOCAL_REPLIES,
+        local_replies=LOCAL_REPLIES,
         lua=_lua_set("path_variables", path_variables) + (folder / "headers.lua").read_text(encoding="utf-8"),
         json_methods=json_methods,
         json_bodies_lua=f"local body_messages = {_lua_value(json_messages)}\n"
