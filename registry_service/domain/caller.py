@@ -1,11 +1,18 @@
 """Who is calling: what a change is written down with, and what the call may touch."""
 
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from registry_service.domain.access import EVERYTHING, NOTHING, Access
+
+_RECHECK_SECONDS = 1.0
+
+
+def _allowed() -> None:
+    """Raise nothing: nobody can take back what nobody was asked for."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -20,6 +27,9 @@ class Caller:
     access: Access = NOTHING
     is_authenticated: bool = False
     """Whether they have shown who they are."""
+    expect_access: Callable[[], None] = field(default=_allowed, compare=False)
+    """Raises UnauthenticatedError or AccessDeniedError where the call would be refused now, as when a token was revoked
+    since: asked before a call that took long commits its change."""
 
     def named(self, claim: str) -> str:
         """Returns the actor of a change for which a client names one: nobody who is known acts as another."""
@@ -29,6 +39,20 @@ class Caller:
 current_caller: ContextVar[Caller] = ContextVar("current_caller", default=Caller())  # noqa: B039 - is frozen
 """Set by the transport around every call. Where nothing set it, as in a thread without the context of the thread that
 started it, nothing is allowed."""
+
+
+class AccessRecheck:
+    """Asks again whether the caller may go on, about once a second: for loops of many small steps."""
+
+    def __init__(self) -> None:
+        self._due = time.monotonic() + _RECHECK_SECONDS
+
+    def __call__(self) -> None:
+        """Ask where it is time (see `Caller.expect_access` for what that raises)."""
+        now = time.monotonic()
+        if now >= self._due:
+            self._due = now + _RECHECK_SECONDS
+            current_caller.get().expect_access()
 
 
 @contextmanager

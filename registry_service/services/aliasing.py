@@ -91,6 +91,8 @@ class SetAlias:
         """
         # Before all locks, as it may take minutes.
         verification = self.verify(model_id) if requirements.verified else None
+        if verification is not None:
+            current_caller.get().expect_access()
         with self.database.transaction() as transaction:
             model = transaction.models.get(model_id) if validate_only else transaction.models.hold(model_id)
             lineage = Lineage.of(model)

@@ -17,6 +17,7 @@ from registry_service.domain.errors import (
     ModelsRegisteredError,
     NotAnArchiveError,
     RegistryError,
+    UnauthenticatedError,
 )
 from registry_service.domain.geti import MAX_IMPORTS, Geti, ModelDetails, ModelKey, Project
 from registry_service.domain.listing import decode_page_token, encode_page_token, page_size
@@ -182,7 +183,7 @@ class _Import:
             if not in_its_group:
                 raise GetiRefusedError(f"The model {self.key.id!r} is in another model group.", model_id=self.key.id)
             result = self._progress(ImportState.REGISTERED, model=self._run())
-        except CallCancelledError:
+        except (CallCancelledError, UnauthenticatedError):
             raise
         except RegistryError as error:
             logger.warning("the import of %s failed: %s", self.key.id, error, exc_info=True)

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from registry_service.domain.artifact_store import ArtifactStore, new_object_key
-from registry_service.domain.caller import current_caller
+from registry_service.domain.caller import AccessRecheck, current_caller
 from registry_service.domain.errors import ArtifactLostError, InvalidArtifactError, LeaseLostError, NotAnArchiveError
 from registry_service.domain.models import (
     MUTABLE_FIELDS,
@@ -108,6 +108,7 @@ class StagedArtifact:
     def __init__(self, use_case: RegisterModel, key: str) -> None:
         self._use_case = use_case
         self._renewed = time.monotonic()
+        self._recheck = AccessRecheck()
         self.sha256 = ""
         self._head = b""
         self.key = key
@@ -133,7 +134,9 @@ class StagedArtifact:
 
         Raises:
             LeaseLostError: The bytes were swept.
+            UnauthenticatedError, AccessDeniedError: The caller may not go on.
         """
+        self._recheck()
         lease = self._use_case.policy.registration_lease
         if time.monotonic() - self._renewed > lease.total_seconds() / 3:
             with self._use_case.database.transaction() as transaction:
@@ -168,6 +171,8 @@ class StagedArtifact:
         Raises:
             LeaseLostError: The bytes were swept.
         """
+        # Before the transaction, as the answer may be in the database, or elsewhere.
+        current_caller.get().expect_access()
         with self._use_case.database.transaction() as transaction:
             _expect_lease(transaction.objects.release(self.key))
             write(transaction)

@@ -18,6 +18,7 @@ from dataclasses import dataclass, replace
 from typing import Self
 
 from registry_service.domain.artifact_store import ArtifactStore, Part, Pieces, new_object_key
+from registry_service.domain.caller import AccessRecheck, current_caller
 from registry_service.domain.errors import (
     AbortedError,
     ArtifactLostError,
@@ -171,6 +172,7 @@ class _Writer:
         self._discard = use_case.discard
         self._policy = use_case.policy
         self._uploads_seen = use_case.seen
+        self._recheck = AccessRecheck()
         self.upload = upload
         self._size = upload.committed_size
         self._seen = self._uploads_seen.of(upload.id, upload.committed_size)
@@ -201,6 +203,7 @@ class _Writer:
             self._uploads_seen.keep(self.upload.id, self._seen)
 
     def write(self, piece: bytes) -> None:
+        self._recheck()
         declared = self.upload.spec.artifact.size
         size = self._size + len(piece)
         if size > self._policy.artifact_max_bytes:
@@ -370,6 +373,7 @@ class CompleteUpload:
             _expect_newest(self.database, upload)
             raise
         model = new_model(upload.spec, upload.object_key, upload.committed_size, digest, self.policy, schema=schema)
+        current_caller.get().expect_access()
         with self.database.transaction() as transaction:
             transaction.uploads.complete(upload)
             transaction.models.add(model)

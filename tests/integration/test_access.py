@@ -1,6 +1,7 @@
 """Who may do what: every method of every service, every role, and every way to another project's models."""
 
 import json
+import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
@@ -15,6 +16,7 @@ from google.protobuf.message import Message
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from modelregistry.v1 import (
     alias_service_pb2,
+    artifact_service_pb2,
     audit_service_pb2,
     documented_rest_service_pb2,
     documented_rest_service_pb2_grpc,
@@ -22,16 +24,19 @@ from modelregistry.v1 import (
 )
 from sqlalchemy import Engine, text
 
+from registry_service import bootstrap
 from registry_service.domain.access import Grant, Permission, Role
 from registry_service.domain.errors import AccessDeniedError, AlreadyExistsError, ProjectNotFoundError
 from registry_service.domain.geti import Geti, ModelKey, ProjectSummary
-from registry_service.services.authenticating import Tokens
+from registry_service.services.authenticating import CachedAuthenticator, Tokens
 from registry_service.services.confining import ConfinedGeti
+from registry_service.storage.artifacts.local import LocalArtifactStore
 from registry_service.storage.sql.repositories import SqlDatabase
 from registry_service.transport.grpc.admission import OPEN, REQUIRED
 from registry_service.transport.http_routes import http_routes
-from tests.client import Client, Refusal, refused
+from tests.client import Client, Refusal, refused, registration, spec
 from tests.registry import RunningRegistry, StartRegistry
+from tests.streams import Feed
 from tests.waiting import eventually
 
 DENIED, UNKNOWN, STRANGER = (
@@ -98,6 +103,15 @@ class People:
 
 @pytest.fixture
 def people(start_registry: StartRegistry) -> Iterator[People]:
+    people = People(start_registry(auth_mode="token"))
+    yield people
+    people.close()
+
+
+@pytest.fixture
+def forgetful(start_registry: StartRegistry, monkeypatch: pytest.MonkeyPatch) -> Iterator[People]:
+    """With a server that looks tokens up each time."""
+    monkeypatch.setattr(bootstrap, "CachedAuthenticator", partial(CachedAuthenticator, seconds=0))
     people = People(start_registry(auth_mode="token"))
     yield people
     people.close()
@@ -291,6 +305,64 @@ class TestCredentials:
         messages = watcher.models.WatchModels(model_service_pb2.WatchModelsRequest(), timeout=60)
         assert next(messages).resume_token
         people.tokens.revoke("watcher")
+        with refused(STRANGER, "INVALID_CREDENTIALS"):
+            list(messages)
+
+    def test_a_registration_whose_token_is_revoked_meanwhile_leaves_nothing(self, forgetful: People) -> None:
+        writer, running = forgetful.a(Role.WRITER, name="writer"), forgetful.running
+        feed = Feed(*registration(spec(), [b"x"]))
+        call: Any = writer.models.RegisterModel.future(feed)
+        eventually(lambda: running.count("unreferenced_objects") == 1)
+        forgetful.tokens.revoke("writer")
+        feed.send(model_service_pb2.RegisterModelRequest(chunk=b"y"))
+        feed.end()
+        assert call.code() is STRANGER
+        assert running.count("models") == 0
+        eventually(lambda: running.count("unreferenced_objects") == 0)
+        assert running.objects() == []
+
+    def test_an_endless_registration_ends_when_its_token_is_revoked(self, forgetful: People) -> None:
+        writer = forgetful.a(Role.WRITER, name="writer")
+        feed = Feed(*registration(spec(), [b"x"]))
+        call: Any = writer.models.RegisterModel.future(feed)
+        eventually(lambda: forgetful.running.count("unreferenced_objects") == 1)
+        forgetful.tokens.revoke("writer")
+
+        def is_refused() -> bool:
+            feed.send(model_service_pb2.RegisterModelRequest(chunk=b"y"))
+            return bool(call.done())
+
+        eventually(is_refused)
+        assert call.code() is STRANGER
+
+    def test_a_completion_whose_token_is_revoked_meanwhile_makes_no_model(
+        self, forgetful: People, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        writer, running = forgetful.a(Role.WRITER, name="writer"), forgetful.running
+        upload = writer.create_upload()
+        writer.write_upload(upload.id, 0, b"abc")
+        put = LocalArtifactStore.put
+
+        def revoked(self: LocalArtifactStore, key: str, data: bytes) -> None:
+            forgetful.tokens.revoke("writer")
+            put(self, key, data)
+
+        monkeypatch.setattr(LocalArtifactStore, "put", revoked)
+        with refused(STRANGER, "INVALID_CREDENTIALS"):
+            writer.complete_upload(upload.id)
+        assert running.count("models") == 0
+        monkeypatch.undo()
+        # Who may write can complete it still.
+        assert forgetful.a(Role.WRITER).complete_upload(upload.id).artifact.size == 3
+
+    def test_a_download_ends_when_its_token_is_revoked(self, forgetful: People) -> None:
+        model = forgetful.a(Role.WRITER).register(bytes(64 * 1024 * 1024))
+        reader = forgetful.a(Role.READER, name="reader")
+        request = artifact_service_pb2.DownloadArtifactRequest(model_id=model.id)
+        messages = reader.artifacts.DownloadArtifact(request, timeout=60)
+        next(messages)
+        forgetful.tokens.revoke("reader")
+        threading.Event().wait(1.2)
         with refused(STRANGER, "INVALID_CREDENTIALS"):
             list(messages)
 

@@ -19,13 +19,12 @@ from modelregistry.v1 import model_service_pb2, upload_service_pb2
 
 from registry_service import logs
 from registry_service.domain.access import EVERYTHING
-from registry_service.domain.caller import Caller, current_caller
+from registry_service.domain.caller import AccessRecheck, Caller, current_caller
 from registry_service.domain.errors import (
     CallCancelledError,
     InvalidArgumentError,
     RegistryError,
     ServerStoppingError,
-    UnavailableError,
 )
 from registry_service.transport.grpc.admission import OPEN, Admission
 from registry_service.transport.grpc.chunks import ChunkDeserializer
@@ -113,8 +112,6 @@ class _Call:
     started: float = field(default_factory=time.monotonic)
     waiting_since: float | None = None
     """Since when it waits for its client, None while it works."""
-    admission: Admission | None = None
-    """Who let it in; None where everybody may make it."""
     actor: str = ""
     """Who makes it, where that is known."""
     caller: str = ""
@@ -156,15 +153,6 @@ def expect_client(context: grpc.ServicerContext) -> None:
     """
     if not context.is_active() or context.time_remaining() <= 0:
         raise CallCancelledError
-
-
-def expect_admission() -> None:
-    """Raises what keeps the call at hand from being made now: for calls that outlive what their callers showed."""
-    call = _current_call.get()
-    if call.admission is not None:
-        # While nobody can tell, what was true still is.
-        with suppress(UnavailableError):
-            call.admission.admit(call.method, call.context, call.request_id)
 
 
 class StreamLimit:
@@ -358,7 +346,7 @@ class CallInterceptor(grpc.ServerInterceptor):
             return _marked(call, requests) if handler.request_streaming else self._message(call, requests)
 
         def run(requests: Iterator[Any], context: grpc.ServicerContext) -> Any:
-            call = _Call(method, _request_id(context), context, admission=self._admission, observer=observer)
+            call = _Call(method, _request_id(context), context, observer=observer)
             with self._surroundings(call, refuse) as refusal:
                 if refusal is not None:
                     return refusal
@@ -367,8 +355,9 @@ class CallInterceptor(grpc.ServerInterceptor):
                     return behaviour(request, context)
 
         def stream(requests: Iterator[Any], context: grpc.ServicerContext) -> Iterator[Any]:
-            call = _Call(method, _request_id(context), context, admission=self._admission, observer=observer)
+            call = _Call(method, _request_id(context), context, observer=observer)
             sent = False
+            recheck = AccessRecheck()
             with self._surroundings(call, refuse) as refusal:
                 if refusal is not None:
                     with self._client_watch.waiting(method, context, self._client_watch.idle_seconds):
@@ -382,6 +371,7 @@ class CallInterceptor(grpc.ServerInterceptor):
                             with call.waiting(), taken(context):
                                 yield response
                             sent = True
+                            recheck()
                 except Exception:
                     if sent and method in _HTTP_BODY_STREAMS:
                         # Envoy would end the body as if it were complete; a message
@@ -408,6 +398,26 @@ class CallInterceptor(grpc.ServerInterceptor):
             raise _MessageMissing
         return _readable(request)
 
+    def _admitted(self, call: _Call, *, answers: bool) -> RegistryError | None:
+        """Sets the caller; raises what the call is refused with, or returns it where it `answers` that itself."""
+        if self._admission is None:
+            current_caller.set(Caller(actor=_actor(call.context), request_id=call.request_id, access=EVERYTHING))
+            call.caller = client_address(call.context)
+            return None
+        # Whatever runs before it is known who calls may touch nothing.
+        current_caller.set(Caller(request_id=call.request_id, is_authenticated=True))
+        try:
+            caller = self._admission.admit(call.method, call.context, call.request_id)
+        except RegistryError as error:
+            if not answers:
+                raise
+            return error
+        current_caller.set(caller)
+        call.actor = caller.actor
+        # No address looks like it.
+        call.caller = f"actor {caller.actor}"
+        return None
+
     @contextmanager
     def _surroundings(self, call: _Call, refuse: Refusal | None) -> Iterator[Any]:
         """Surrounds a call; gives the message that it is refused with, where its service answers that itself."""
@@ -418,7 +428,7 @@ class CallInterceptor(grpc.ServerInterceptor):
         ended = None if call.observer is None else call.observer.begin(context.invocation_metadata)
         try:
             context.set_trailing_metadata((("x-request-id", call.request_id),))
-            error = _admitted(call, answers=refuse is not None)
+            error = self._admitted(call, answers=refuse is not None)
             if error is not None and refuse is not None:
                 code = status_code(error)
                 yield refuse(error, context)
@@ -516,27 +526,6 @@ class _PassBytes:
         if isinstance(message, bytes) or self._serializer is None:
             return bytes(message)
         return self._serializer(message)
-
-
-def _admitted(call: _Call, *, answers: bool) -> RegistryError | None:
-    """Sets the caller; raises what the call is refused with, or returns it where it `answers` that itself."""
-    if call.admission is None:
-        current_caller.set(Caller(actor=_actor(call.context), request_id=call.request_id, access=EVERYTHING))
-        call.caller = client_address(call.context)
-        return None
-    # Whatever runs before it is known who calls may touch nothing.
-    current_caller.set(Caller(request_id=call.request_id, is_authenticated=True))
-    try:
-        caller = call.admission.admit(call.method, call.context, call.request_id)
-    except RegistryError as error:
-        if not answers:
-            raise
-        return error
-    current_caller.set(caller)
-    call.actor = caller.actor
-    # No address looks like it.
-    call.caller = f"actor {caller.actor}"
-    return None
 
 
 def _told_size_after(serializer: Callable[[Any], bytes] | None, tell: Callable[[int], None]) -> Callable[[Any], bytes]:

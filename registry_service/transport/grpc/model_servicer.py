@@ -8,10 +8,11 @@ import grpc
 from modelregistry.v1 import model_service_pb2 as pb
 from modelregistry.v1 import model_service_pb2_grpc
 
+from registry_service.domain.caller import current_caller
 from registry_service.domain.errors import CallCancelledError, InvalidArgumentError
 from registry_service.domain.models import Lineage, checked_model_id
 from registry_service.services.use_cases import UseCases
-from registry_service.transport.grpc.calls import Drain, StreamLimit, expect_admission, expect_client
+from registry_service.transport.grpc.calls import Drain, StreamLimit, expect_client
 from registry_service.transport.grpc.convert import (
     changes_of,
     comparison_message,
@@ -123,7 +124,7 @@ class ModelServicer(model_service_pb2_grpc.ModelServiceServicer):
 
         def confirm() -> None:
             expect_client(context)
-            expect_admission()
+            current_caller.get().expect_access()
             self._drain.check()
 
         with self._drain.wakes(wake):
