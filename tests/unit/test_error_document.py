@@ -1,5 +1,6 @@
 """docs/errors.md names every reason that an error can have, with its code, HTTP status and metadata."""
 
+import ast
 import inspect
 import re
 from collections.abc import Iterator
@@ -8,6 +9,7 @@ from pathlib import Path
 import grpc
 import pytest
 
+import registry_service
 from registry_service.domain.errors import FieldViolation, RegistryError
 from registry_service.embedded.envoy import LOCAL_REPLIES
 from registry_service.transport.grpc.errors import status_code
@@ -92,8 +94,27 @@ def test_a_reason_has_the_code_and_the_metadata_that_its_errors_have(error: type
     assert code == status_code(made).name
     assert metadata >= made.metadata.keys()
     if "__init__" in vars(error):
-        # Others are given theirs where they are raised.
+        # Others are given theirs where they are raised; see below.
         assert metadata == made.metadata.keys()
+
+
+def raised_metadata() -> set[tuple[str, str]]:
+    """Reason and metadata of errors that are given theirs where they are raised."""
+    reasons = {error.__name__: error.reason for error in errors() if "__init__" not in vars(error)}
+    return {
+        (reasons[call.func.id], keyword.arg)
+        for file in Path(registry_service.__path__[0]).rglob("*.py")
+        for call in ast.walk(ast.parse(file.read_text(encoding="utf-8")))
+        if isinstance(call, ast.Call) and isinstance(call.func, ast.Name) and call.func.id in reasons
+        for keyword in call.keywords
+        if keyword.arg is not None
+    }
+
+
+def test_metadata_is_documented_where_it_is_given_as_an_error_is_raised() -> None:
+    raised = raised_metadata()
+    assert ("OUT_OF_RANGE", "write_offset") in raised
+    assert not {(reason, name) for reason, name in raised if name not in documented()[reason][1]}
 
 
 def test_every_reason_of_the_gateway_is_documented_and_no_other() -> None:
