@@ -147,3 +147,48 @@ def safetensors(
 def safetensors_file(header: bytes, data: bytes = b"", length: int | None = None) -> bytes:
     """A safetensors file of any header."""
     return struct.pack("<Q", len(header) if length is None else length) + header + data
+
+
+def gguf(
+    tensors: Mapping[str, tuple[int, Sequence[int], int]],
+    metadata: Mapping[str, Any] | None = None,
+    *,
+    order: str = "<",
+    version: int = 3,
+    data: bytes | None = None,
+) -> bytes:
+    """A GGUF file of tensors by name: number of the type, shape, and bytes of data.
+
+    Of metadata a bool, an int (of 32 bits), a float, a text, or a list of those.
+    """
+
+    def text(value: str) -> bytes:
+        encoded = value.encode()
+        return struct.pack(f"{order}Q", len(encoded)) + encoded
+
+    def typed(value: Any) -> tuple[int, bytes]:
+        match value:
+            case bool():
+                return 7, struct.pack("?", value)
+            case int():
+                return 4, struct.pack(f"{order}I", value)
+            case float():
+                return 6, struct.pack(f"{order}f", value)
+            case str():
+                return 8, text(value)
+            case _:
+                items = [typed(item) for item in value]
+                kind = items[0][0] if items else 4
+                return 9, struct.pack(f"{order}IQ", kind, len(items)) + b"".join(packed for _, packed in items)
+
+    known = metadata or {}
+    out = b"GGUF" + struct.pack(f"{order}IQQ", version, len(tensors), len(known))
+    for key, value in known.items():
+        kind, packed = typed(value)
+        out += text(key) + struct.pack(f"{order}I", kind) + packed
+    offset = 0
+    for name, (number, shape, size) in tensors.items():
+        out += text(name) + struct.pack(f"{order}I{len(shape)}QIQ", len(shape), *shape, number, offset)
+        offset += -(-size // 32) * 32
+    out += bytes(-len(out) % 32)
+    return out + (bytes(offset) if data is None else data)

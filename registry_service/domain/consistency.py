@@ -4,17 +4,39 @@ import re
 from collections.abc import Mapping, Sequence
 
 from registry_service.domain.models import Model
+from registry_service.domain.schema import MORE_MODELS
 
 _SEPARATORS = re.compile(r"[^a-z0-9]+")
-_FORMATS: Mapping[str, str] = {
-    "openvino": "openvino",
-    "openvinoir": "openvino",
-    "ir": "openvino",
-    "onnx": "onnx",
-    "safetensors": "safetensors",
+_SPELLINGS: Mapping[str, tuple[str, ...]] = {
+    "openvino": ("openvino", "openvinoir", "ir"),
+    "onnx": ("onnx",),
+    "safetensors": ("safetensors",),
+    "gguf": ("gguf", "ggml", "llamacpp"),
+    "tflite": ("tflite", "tensorflowlite", "litert", "tfl"),
+    "torchscript": ("torchscript", "pytorchjit", "torchjit"),
+    "keras": ("keras", "kerasv3", "tfkeras", "h5", "hdf5", "kerash5"),
+    "hdf5": ("keras", "h5", "hdf5", "kerash5", "tfkeras"),
+    "pickle": ("pickle", "pkl", "joblib", "picklejoblib"),
+    "numpy": ("numpy", "npy", "npz"),
+    "tensorflow": ("savedmodel", "tfsavedmodel", "tensorflowsavedmodel"),
+    # What torch.save and TorchScript write looks alike where a ZIP is inside another.
+    "pytorch": ("torchscript", "pytorchjit", "torchjit", "pickle", "pkl"),
 }
-"""Formats that we can tell, by what clients call them, without capitals and separators."""
-_NAMES: Mapping[str, str] = {"openvino": "OpenVINO IR", "onnx": "ONNX", "safetensors": "safetensors"}
+"""What clients call a format that may have been found, without capitals and separators."""
+_KNOWN_SPELLINGS = frozenset(spelling for spellings in _SPELLINGS.values() for spelling in spellings)
+_NAMES: Mapping[str, str] = {
+    "openvino": "OpenVINO IR",
+    "onnx": "ONNX",
+    "gguf": "GGUF",
+    "tflite": "TensorFlow Lite",
+    "torchscript": "TorchScript",
+    "keras": "Keras",
+    "hdf5": "HDF5",
+    "pickle": "a pickle",
+    "numpy": "NumPy arrays",
+    "tensorflow": "a TensorFlow SavedModel",
+    "pytorch": "PyTorch",
+}
 _SHOWN_FORMAT = 100
 """Most characters of a declared format that a warning shows."""
 _WIDTHS: Mapping[str, int] = {"fp32": 4, "fp16": 3, "int8": 2, "int4": 1}
@@ -23,8 +45,8 @@ _DECLARED_AS = (
     (re.compile(r"fp64|complex.*|c64"), {"fp32"}),
     (re.compile(r"bf16"), {"fp16"}),
     (re.compile(r"(f|float)8.*|int7"), {"int8"}),
-    (re.compile(r"f6.*|int[56]"), {"int8", "int4"}),
-    (re.compile(r"(f|float)4.*|u?(int)?[23]|i2|u1"), {"int4"}),
+    (re.compile(r"f6.*|int[56]|q[56]_.*"), {"int8", "int4"}),
+    (re.compile(r"(f|float)4.*|u?(int)?[23]|i2|u1|i?q[123]_.*|tq[12]_.*"), {"int4"}),
 )
 
 
@@ -34,10 +56,11 @@ def warnings_of(model: Model) -> tuple[str, ...]:
     if schema is None:
         return ()
     warnings = []
-    declared = _FORMATS.get(_SEPARATORS.sub("", (model.format or "").lower()))
-    if declared is not None and schema.format and declared != schema.format:
+    declared = _SEPARATORS.sub("", (model.format or "").lower())
+    if schema.format and declared in _KNOWN_SPELLINGS and declared not in _SPELLINGS.get(schema.format, ()):
         found = _NAMES.get(schema.format, schema.format)
-        warnings.append(f"The format is {(model.format or '')[:_SHOWN_FORMAT]!r}, but the artifact holds {found}.")
+        holder = schema.file_name if MORE_MODELS in schema.problems else "the artifact"
+        warnings.append(f"The format is {(model.format or '')[:_SHOWN_FORMAT]!r}, but {holder} holds {found}.")
     if not _fits(model.precision, schema.precision):
         warnings.append(
             f"The precision is {', '.join(model.precision)}, but the weights are {', '.join(schema.precision)}."

@@ -3,6 +3,9 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+MORE_MODELS = "The ZIP holds more models; only this one was read."
+"""The problem of a schema that is that of one model of several."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tensor:
@@ -21,13 +24,14 @@ class ModelSchema:
     """What was read from an artifact at its registration."""
 
     format: str
-    """`openvino`, `onnx` or `safetensors`; empty where no model was found, only problems of the ZIP."""
+    """`openvino`, `onnx`, `safetensors`, `gguf`, or that of a file of which only the format is told; empty where no
+    model was found, only problems of the ZIP."""
     file_name: str = ""
     """The member of the ZIP that was read; empty where the artifact itself is the model."""
     inputs: tuple[Tensor, ...] = ()
     outputs: tuple[Tensor, ...] = ()
     weights: tuple[Tensor, ...] = ()
-    """Of safetensors, as many as are kept."""
+    """Of safetensors, GGUF and NumPy, as many as are kept."""
     weight_count: int = 0
     """Of all weights."""
     precision: tuple[str, ...] = ()

@@ -26,6 +26,8 @@ _PRECISIONS: Mapping[str, str] = {
     "double": "fp64",
     "f32": "fp32",
     "float": "fp32",
+    "float32": "fp32",
+    "float64": "fp64",
     "f16": "fp16",
     "float16": "fp16",
     "bf16": "bf16",
@@ -43,7 +45,7 @@ _PRECISIONS: Mapping[str, str] = {
 # Wider integers are shapes, axes and indices, whatever the precision of the weights.
 _NO_PRECISIONS = frozenset(
     f"{sign}{bits}" for sign in ("i", "u", "int", "uint") for bits in (16, 32, 64)
-) | {"bool", "boolean", "string", "undefined", ""}  # fmt: skip
+) | {"bool", "boolean", "b1", "string", "undefined", ""}  # fmt: skip
 
 
 def clean(text: str, length: int = limits.TEXT_LENGTH) -> str:
@@ -111,6 +113,10 @@ class Findings:
             self._metadata.setdefault(clean(name), clean(text))
         else:
             self.add_problem(f"Only the first {limits.ENTRIES} entries of its metadata are kept.")
+
+    def add_part_of(self, parts: int) -> None:
+        """Says that the file is one of several that make a model."""
+        self.add_problem(f"It is one of {parts} parts of a model; only this part was read.")
 
     def add_problem(self, text: str) -> None:
         """Adds what is wrong, once; instead of the last that is kept, that there is more."""

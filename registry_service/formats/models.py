@@ -2,13 +2,15 @@
 
 import logging
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 
 from registry_service.domain.schema import ModelSchema
 from registry_service.formats.findings import Findings, Siblings
+from registry_service.formats.gguf import is_gguf, read_gguf
 from registry_service.formats.onnx import is_onnx, read_onnx
 from registry_service.formats.openvino import is_openvino, read_openvino
 from registry_service.formats.reading import Budget, FormatError, Reader, UnknownFormatError
+from registry_service.formats.recognized import container_format, describe, read_recognized, recognized
 from registry_service.formats.safetensors import is_safetensors, read_safetensors
 
 _PART = re.compile(r"-(\d{5})-of-(\d{5})(?=\.\w+$)")
@@ -20,22 +22,26 @@ _READERS: Mapping[str, Callable[[Reader, Budget, Findings, Siblings], None]] = {
     "openvino": read_openvino,
     "onnx": read_onnx,
     "safetensors": read_safetensors,
+    "gguf": read_gguf,
 }
+"""Those formats that are read; of others only the name is told."""
 
 
-def format_by_content(head: bytes, size: int) -> str | None:
-    """Tells the format of a file from its first HEAD_BYTES; None where it is none that we read."""
+def format_by_content(head: bytes, size: int, file_name: str) -> str | None:
+    """Tells the format of a file from its first HEAD_BYTES; None where it is none that we know."""
     if is_openvino(head):
         return "openvino"
     if is_safetensors(head, size):
         return "safetensors"
-    return "onnx" if is_onnx(head) else None
+    if is_gguf(head):
+        return "gguf"
+    return recognized(head, file_name) or ("onnx" if is_onnx(head) else None)
 
 
 def format_by_name(file_name: str) -> str | None:
     """Tells the format that a name promises. XML may be anything, so `.xml` promises nothing."""
     name = file_name.lower()
-    return next((known for known in ("onnx", "safetensors") if name.endswith(f".{known}")), None)
+    return next((known for known in ("onnx", "safetensors", "gguf") if name.endswith(f".{known}")), None)
 
 
 def are_parts_of_one(file_name: str, other: str) -> bool:
@@ -63,9 +69,9 @@ def read_model(
     findings = Findings(kind, file_name)
     part = _PART.search(file_name)
     if part is not None and int(part[2]) > 1:
-        findings.add_problem(f"It is one of {int(part[2])} parts of a model; only this part was read.")
+        findings.add_part_of(int(part[2]))
     try:
-        _READERS[kind](reader, budget, findings, siblings)
+        _READERS.get(kind, read_recognized)(reader, budget, findings, siblings)
     except UnknownFormatError as error:
         if format_by_name(file_name) != kind:
             return None
@@ -75,4 +81,14 @@ def read_model(
     except Exception:
         logger.warning("Reading %r as %s failed", file_name, kind, exc_info=True)
         findings.add_problem("It could not be read to its end.")
+    return findings.schema()
+
+
+def read_container(names: Collection[str]) -> ModelSchema | None:
+    """Returns what is known of a ZIP that is a model as a whole, by its members' names; None where it is none."""
+    kind = container_format(names)
+    if kind is None:
+        return None
+    findings = Findings(kind, "")
+    describe(findings)
     return findings.schema()

@@ -251,7 +251,8 @@ class _Walk:
             self._weight_names.add(hash(weight.name))
         name, bits = _type_of(weight)
         packed = self._packed.get(hash(weight.name)) if name in {"UINT8", "INT8"} and weight.name else None
-        self._findings.add_weight(f"int{packed}" if packed else name, bits * weight.elements)
+        # Of a type that isn't known, not even the size is; it counts all the same.
+        self._findings.add_weight(f"int{packed}" if packed else name, (bits or 1) * weight.elements)
         self._check_data(weight)
 
     def _check_data(self, weight: _Weight) -> None:

@@ -8,16 +8,22 @@ the schema, or there is none.
 import logging
 import posixpath
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from registry_service.domain.artifact_store import ArtifactStore
 from registry_service.domain.errors import ArtifactLostError, DataLossError, NotAnArchiveError
 from registry_service.domain.models import ArtifactSpec, is_zip_media_type
-from registry_service.domain.schema import ModelSchema
+from registry_service.domain.schema import MORE_MODELS, ModelSchema
 from registry_service.formats import limits
 from registry_service.formats.findings import clean
-from registry_service.formats.models import are_parts_of_one, format_by_content, format_by_name, read_model
+from registry_service.formats.models import (
+    are_parts_of_one,
+    format_by_content,
+    format_by_name,
+    read_container,
+    read_model,
+)
 from registry_service.formats.reading import Budget, FormatError, LimitError, Reader
 from registry_service.services.archive_checks import problems_of
 from registry_service.services.archives import Archive, open_archive
@@ -27,7 +33,12 @@ logger = logging.getLogger(__name__)
 HEAD_BYTES = limits.HEAD_BYTES
 """How many of an artifact's first bytes `introspect` wants."""
 _ZIP_BEGINNING = b"PK\x03\x04"
-_SUFFIXES = (".xml", ".onnx", ".safetensors")
+_SUFFIXES = (".xml", ".onnx", ".safetensors", ".gguf")
+_OTHER_SUFFIXES = (
+    *(".pt", ".pth", ".ptl", ".torchscript", ".ckpt", ".bin", ".keras", ".h5", ".hdf5", ".pkl", ".pickle", ".joblib"),
+    *(".npy", ".npz", ".pb"),
+)
+"""Of files that are only recognized."""
 _ACCESSORY = re.compile(
     r"(?<![a-z])(?:(?:de)?tokenizers?|vocoder|vae|(?:text|image)_encoder|(?:text|vision)_embeddings?|resampler|projector"
     r"|mmproj|safety_checker|feature_extractor|scheduler|(?:pre_?|post_?)?process(?:or|ing)|adapter|lora|draft|assistant"
@@ -49,7 +60,7 @@ def introspect(store: ArtifactStore, artifact: ArtifactSpec, key: str, size: int
                 schema = _from_archive(_ZipArtifact(store, key, archive, budget), budget)
                 oddities = problems_of(archive, Reader(_StoredRange(store, key, 0, size, budget)), budget)
             return _with_problems(schema, oddities)
-        kind = format_by_content(head, size)
+        kind = format_by_content(head, size, artifact.file_name)
         if kind is None and format_by_name(artifact.file_name) is None:
             return None
         reader = Reader(_StoredRange(store, key, 0, size, budget))
@@ -75,30 +86,27 @@ def _with_problems(schema: ModelSchema | None, problems: Sequence[str]) -> Model
 
 def _from_archive(artifact: "_ZipArtifact", budget: Budget) -> ModelSchema | None:
     """Reads the first model of a ZIP, in the order of its candidates."""
-    found: tuple[str, str | None] | None = None
-    more = False
-    for name in artifact.candidates():
-        kind = format_by_content(artifact.head(name), artifact.sizes[name])
-        if kind is None or (found is not None and are_parts_of_one(found[0], name)):
-            continue
-        if found is not None:
-            more = True
-            break
-        found = name, kind
+    container = read_container(artifact.sizes)
+    if container is not None:
+        return container
+    names = artifact.candidates(_SUFFIXES)
+    known = artifact.known(names)
+    found = next(known, None)
+    is_only = found is None or all(are_parts_of_one(found[0], other) for other, _ in known)
     if found is None:
         # What is called a model and isn't one is worth a word.
-        promising = next((name for name in artifact.candidates() if format_by_name(name)), None)
-        if promising is None:
-            return None
-        found = promising, None
-    name, kind = found
-    reader = artifact.reader(name)
-    if reader is None:
+        found = next(((name, "") for name in names if format_by_name(name)), None)
+    if found is None:
+        found = next(artifact.known(artifact.candidates(_OTHER_SUFFIXES)), None)
+    reader = None if found is None else artifact.reader(found[0])
+    if found is None or reader is None:
         return None
-    schema = read_model(reader, budget, file_name=name, kind=kind, siblings=_Folder(artifact, posixpath.dirname(name)))
-    if schema is None or not more:
+    name, kind = found
+    siblings = _Folder(artifact, posixpath.dirname(name))
+    schema = read_model(reader, budget, file_name=name, kind=kind or None, siblings=siblings)
+    if schema is None or is_only:
         return schema
-    return replace(schema, problems=(*schema.problems, "The ZIP holds more models; only this one was read."))
+    return replace(schema, problems=(*schema.problems, MORE_MODELS))
 
 
 class _ZipArtifact:
@@ -111,7 +119,7 @@ class _ZipArtifact:
         self._budget = budget
         self.sizes = {member.name: member.size for member in archive.members()}
 
-    def candidates(self) -> list[str]:
+    def candidates(self, suffixes: tuple[str, ...]) -> list[str]:
         """Returns the members that may be models, by their names, best first.
 
         What only serves another model comes last, then an IR without its weights;
@@ -124,7 +132,14 @@ class _ZipArtifact:
             is_accessory = _ACCESSORY.search(name.lower()) is not None
             return is_accessory, lacks_weights, name.count("/"), len(name), name
 
-        return sorted((name for name in self.sizes if name.lower().endswith(_SUFFIXES)), key=rank)[: limits.CANDIDATES]
+        return sorted((name for name in self.sizes if name.lower().endswith(suffixes)), key=rank)[: limits.CANDIDATES]
+
+    def known(self, names: Iterable[str]) -> Iterator[tuple[str, str]]:
+        """Yields those members whose format is known, with it."""
+        for name in names:
+            kind = format_by_content(self.head(name), self.sizes[name], name)
+            if kind is not None:
+                yield name, kind
 
     def head(self, name: str) -> bytes:
         """Returns a member's first bytes; none where it can't be read."""

@@ -6,7 +6,7 @@ import pytest
 
 from registry_service.domain.consistency import warnings_of
 from registry_service.domain.models import Artifact, Model, utc_now
-from registry_service.domain.schema import ModelSchema
+from registry_service.domain.schema import MORE_MODELS, ModelSchema
 
 MODEL = Model(
     name="n",
@@ -18,6 +18,57 @@ MODEL = Model(
     update_time=utc_now(),
     artifact=Artifact(file_name="m.onnx", media_type="", size=1, sha256="0" * 64, file_url="", object_key=""),
 )
+
+
+def format_warnings(declared: str, found: str) -> tuple[str, ...]:
+    return warnings_of(replace(MODEL, format=declared, schema=ModelSchema(format=found)))
+
+
+@pytest.mark.parametrize(
+    ("declared", "found"),
+    [
+        ("TensorFlow Lite", "tflite"),
+        ("tf-lite", "tflite"),
+        ("LiteRT", "tflite"),
+        ("TorchScript", "torchscript"),
+        ("Torch Script", "pytorch"),
+        ("PyTorch", "torchscript"),
+        ("pytorch", "pickle"),
+        ("Keras", "hdf5"),
+        ("keras", "keras"),
+        ("HDF5", "keras"),
+        (".h5", "keras"),
+        ("pickle", "pytorch"),
+        ("scikit-learn", "pickle"),
+        ("npz", "numpy"),
+        ("GGUF", "gguf"),
+        ("SavedModel", "tensorflow"),
+        ("tensorflow", "keras"),
+        ("openvino", ""),
+    ],
+)
+def test_common_names_of_a_format_are_well(declared: str, found: str) -> None:
+    assert format_warnings(declared, found) == ()
+
+
+@pytest.mark.parametrize(
+    ("declared", "found", "name"),
+    [
+        ("onnx", "pickle", "a pickle"),
+        ("gguf", "safetensors", "safetensors"),
+        ("openvino", "tflite", "TensorFlow Lite"),
+        ("tflite", "onnx", "ONNX"),
+        ("keras", "torchscript", "TorchScript"),
+    ],
+)
+def test_one_format_is_not_taken_for_another(declared: str, found: str, name: str) -> None:
+    assert format_warnings(declared, found) == (f"The format is {declared!r}, but the artifact holds {name}.",)
+
+
+def test_of_several_models_the_one_that_was_read_is_named() -> None:
+    schema = ModelSchema(format="onnx", file_name="a/b.onnx", problems=(MORE_MODELS,))
+    warning, _ = warnings_of(replace(MODEL, format="openvino", schema=schema))
+    assert warning == "The format is 'openvino', but a/b.onnx holds ONNX."
 
 
 def warnings(
@@ -70,6 +121,10 @@ def test_another_known_format_is_warned_of(name: str) -> None:
         (("int4",), ("int3", "fp16")),
         (("int4",), ("int2", "fp16")),
         (("int8",), ("int6", "fp16")),
+        (("int4",), ("q2_k", "fp32")),
+        (("int4",), ("iq3_xxs", "fp32")),
+        (("int8",), ("q6_k", "fp32")),
+        (("int4",), ("q5_0", "fp32")),
         (("int4",), ("int5", "fp16")),
     ],
 )

@@ -1,7 +1,9 @@
 """What is read from model files, and what hostile ones can't do to the one who reads."""
 
+import io
 import json
 import os
+import pickle
 import re
 import struct
 import time
@@ -12,6 +14,7 @@ from contextlib import contextmanager
 from dataclasses import asdict
 from typing import Any
 
+import numpy
 import onnx
 import pytest
 from hypothesis import HealthCheck, example, given, settings
@@ -28,6 +31,7 @@ from tests.model_files import (
     IR,
     WEIGHTS,
     geti_deployment,
+    gguf,
     onnx_model,
     raw_weight,
     safetensors,
@@ -423,6 +427,11 @@ class TestOnnx:
         schema = schema_of(onnx_model(weights=weights, nodes=[node]).SerializeToString())
         assert (schema.precision, schema.weight_count, schema.problems) == (precision, 2, ())
 
+    def test_a_type_that_is_not_known_is_told(self) -> None:
+        weights = [raw_weight("w", TensorProto.FLOAT, [4], 16), onnx.TensorProto(name="v", data_type=99, dims=[9])]
+        schema = schema_of(onnx_model(weights=weights).SerializeToString())
+        assert (schema.precision, schema.problems) == (("fp32", "type 99"), ())
+
     def test_weights_of_another_size_than_their_shape_are_a_problem(self) -> None:
         weight = raw_weight("w", TensorProto.FLOAT, [4], 16)
         weight.dims[0] = 5
@@ -751,6 +760,195 @@ class TestPackedWeights:
         }
         schema = schema_of(safetensors(tensors))
         assert (schema.precision, schema.problems) == (("fp32", "int8"), ())
+
+
+# Of a file that gguf-py 0.19 wrote, and as its reader tells it.
+LLAMA = {
+    "token_embd.weight": (12, [256, 64], 9216),
+    "blk.0.attn_q.weight": (14, [256, 32], 6720),
+    "output_norm.weight": (0, [256], 1024),
+    "blk.0.ffn.weight": (1, [256, 4], 2048),
+}
+LLAMA_METADATA = {
+    "general.architecture": "llama",
+    "general.name": "tiny",
+    "general.file_type": 15,
+    "llama.rope.freq_base": 1000000.0,
+    "tokenizer.ggml.add_bos_token": True,
+    "tokenizer.ggml.tokens": [f"token {i}" for i in range(1000)],
+    "tokenizer.ggml.scores": [0.5] * 1000,
+    "general.tags": ["text", "tiny"],
+}
+
+
+class TestGguf:
+    @pytest.mark.parametrize("order", ["<", ">"])
+    def test_a_file_tells_all_in_either_byte_order(self, order: str) -> None:
+        assert schema_of(gguf(LLAMA, LLAMA_METADATA, order=order), "m.gguf") == ModelSchema(
+            format="gguf",
+            weights=(
+                tensor("token_embd.weight", "Q4_K", 256, 64),
+                tensor("blk.0.attn_q.weight", "Q6_K", 256, 32),
+                tensor("output_norm.weight", "F32", 256),
+                tensor("blk.0.ffn.weight", "F16", 256, 4),
+            ),
+            weight_count=4,
+            precision=("int4", "q6_k", "fp16", "fp32"),
+            metadata={
+                "version": "3",
+                "general.architecture": "llama",
+                "general.name": "tiny",
+                "general.file_type": "15",
+                "llama.rope.freq_base": "1000000",
+                "tokenizer.ggml.add_bos_token": "true",
+                "general.tags": "text, tiny",
+                "quantization": "Q4_K_M",
+                "parameter_count": "25856",
+                "tensor_types": "Q4_K 1, Q6_K 1, F32 1, F16 1",
+            },
+        )
+
+    @pytest.mark.parametrize(
+        ("number", "shape", "size", "precision"),
+        [
+            (2, [32], 18, "int4"),
+            (23, [256], 136, "int4"),
+            (8, [32], 34, "int8"),
+            (24, [4], 4, "int8"),
+            (30, [4], 8, "bf16"),
+            (39, [32], 17, "f4"),
+            (10, [256], 84, "q2_k"),
+            (34, [256], 54, "tq1_0"),
+            (999, [256], 84, "type 999"),
+        ],
+    )
+    def test_quantizations_are_told(self, number: int, shape: list[int], size: int, precision: str) -> None:
+        schema = schema_of(gguf({"a": (number, shape, size)}))
+        assert (schema.precision, schema.problems) == ((precision,), ())
+
+    def test_long_vocabularies_are_passed_over_quickly(self) -> None:
+        data = gguf(LLAMA, {"tokens": ["a token"] * 300_000, "after": 1})
+        store = OneObject(data)
+        schema = read(data, "m.gguf", store=store)
+        assert schema.metadata["after"] == "1"
+        assert (schema.weight_count, schema.problems) == (4, ())
+        assert store.bytes_read < len(data) + MIB
+
+    @pytest.mark.parametrize(
+        ("data", "problem"),
+        [
+            (gguf(LLAMA)[:-100], "It is cut short: of the 19008 bytes of its tensors it has 18908."),
+            (gguf(LLAMA)[:60], "It is cut short."),
+            (gguf(LLAMA, version=1), "It has GGUF version 1; versions 2 and 3 are read."),
+            (gguf(LLAMA, version=4), "It has GGUF version 4; versions 2 and 3 are read."),
+            (gguf({"a": (12, [255], 144)}), "Its tensor 'a' is no whole number of blocks of 256 elements."),
+            (gguf({}, {"general.alignment": 33}), "Its alignment is 33, which is no power of two."),
+            (gguf({}, {"split.count": 3}), "It is one of 3 parts of a model; only this part was read."),
+            (gguf({"a": (0, [1] * 65, 4)}), "It has a tensor of more than 64 dimensions."),
+            (b"GGUF", "It is cut short."),
+            (gguf({}, {"a": 1}).replace(b"a\x04\0\0\0", b"a\x0d\0\0\0"), "It has a value of an unknown kind."),
+        ],
+    )
+    def test_what_is_wrong_is_told(self, data: bytes, problem: str) -> None:
+        assert schema_of(data).problems == (problem,)
+
+    def test_what_is_only_called_gguf_is_a_problem(self) -> None:
+        assert schema_of(b"weights", "model.gguf").problems == ("It is no GGUF.",)
+
+    def test_it_is_found_in_a_zip(self) -> None:
+        schema = schema_of(zip_of({"m/model.gguf": gguf(LLAMA), "m/mmproj.gguf": gguf(LLAMA), "a.npy": b""}))
+        assert (schema.file_name, schema.weight_count) == ("m/model.gguf", 4)
+
+
+def numpy_file(array: Any) -> bytes:
+    file = io.BytesIO()
+    numpy.save(file, array, allow_pickle=True)
+    return file.getvalue()
+
+
+HDF5 = b"\x89HDF\r\n\x1a\n" + bytes(832)
+TORCH = {"m/data.pkl": pickle.dumps({}), "m/byteorder": b"little", "m/data/0": bytes(16), "m/version": b"3\n"}
+TORCH_LEGACY = pickle.dumps(0x1950A86A20F9469CFC6C, protocol=2) + pickle.dumps(1001, protocol=2)
+RUNS_CODE = "Loading it runs code that is in it, as it is a pickle: load it only from those whom you trust."
+
+
+class TestRecognized:
+    """What is only called what it is."""
+
+    @pytest.mark.parametrize("protocol", [2, 3, 4, 5])
+    @pytest.mark.parametrize(
+        "value", [{}, {"a": 1}, [1.0], (1, 2), "text", None, 7, 10**30, b"x", ModelSchema(format="")]
+    )
+    def test_a_pickle_whatever_it_is_called(self, protocol: int, value: object) -> None:
+        schema = schema_of(pickle.dumps(value, protocol=protocol), "weights.dat")
+        assert (schema.format, schema.problems) == ("pickle", (RUNS_CODE,))
+
+    @pytest.mark.parametrize(
+        ("data", "file_name", "kind", "problems"),
+        [
+            (pickle.dumps({"a": 1}, protocol=0), "m.pkl", "pickle", (RUNS_CODE,)),
+            (b"\x1f\x8b compressed", "m.joblib", "pickle", (RUNS_CODE,)),
+            (TORCH_LEGACY, "m.pth", "pytorch", (RUNS_CODE,)),
+            (zip_of(TORCH), "m.pt", "pytorch", (RUNS_CODE,)),
+            (zip_of(TORCH | {"m/constants.pkl": b""}), "m.pt", "torchscript", ()),
+            (zip_of(TORCH | {"m/code/__torch__.py": b""}), "m.zip", "torchscript", ()),
+            (zip_of(dict.fromkeys(["metadata.json", "config.json", "model.weights.h5"], b"")), "m.keras", "keras", ()),
+            (zip_of({"a.npy": numpy_file([1]), "b.npy": numpy_file([1])}), "m.npz", "numpy", ()),
+            (HDF5, "m.h5", "hdf5", ()),
+            (HDF5 + b"keras_version", "m.h5", "keras", ()),
+            (
+                zip_of({"m/saved_model.pb": b"\x08\x01\x12\x00", "m/variables/variables.index": b""}),
+                "",
+                "tensorflow",
+                (),
+            ),
+            (zip_of({"m/model.pt": zip_of(TORCH)}), "m.zip", "pytorch", (RUNS_CODE,)),
+            (zip_of({"m/pytorch_model.bin": TORCH_LEGACY, "m/config.json": b""}), "m.zip", "pytorch", (RUNS_CODE,)),
+            (zip_of({"m/model.keras": zip_of({"metadata.json": b""})}), "m.zip", "keras", ()),
+            (zip_of({"m/a.npz": zip_of({"a.npy": b""})}), "m.zip", "numpy", ()),
+            (zip_of({"m/model.pkl": pickle.dumps([])}), "m.zip", "pickle", (RUNS_CODE,)),
+        ],
+    )
+    def test_formats_are_named(self, data: bytes, file_name: str, kind: str, problems: tuple[str, ...]) -> None:
+        schema = read(data, file_name, "application/zip" if data.startswith(b"PK") else "")
+        assert (schema.format, schema.problems, schema.inputs) == (kind, problems, ())
+
+    @pytest.mark.parametrize(
+        ("array", "element_type", "precision", "problems"),
+        [
+            (numpy.zeros((2, 3), "<f2"), "float16", ("fp16",), ()),
+            (numpy.zeros((2, 3), ">f4"), "float32", ("fp32",), ()),
+            (numpy.zeros((2, 3), "u1"), "uint8", ("int8",), ()),
+            (numpy.zeros((2, 3), "?"), "b1", (), ()),
+            (numpy.zeros((2, 3), "<i8"), "int64", (), ()),
+            (numpy.full((2, 3), None), "O", (), (RUNS_CODE,)),
+        ],
+    )
+    def test_an_array_tells_its_shape(
+        self, array: Any, element_type: str, precision: tuple[str, ...], problems: tuple[str, ...]
+    ) -> None:
+        assert schema_of(numpy_file(array)) == ModelSchema(
+            format="numpy",
+            weights=(tensor("", element_type, 2, 3),),
+            weight_count=1,
+            precision=precision,
+            problems=problems,
+        )
+
+    def test_a_model_that_is_read_comes_before_what_is_only_recognized(self) -> None:
+        members = {
+            "a.pkl": pickle.dumps([]),
+            "a.npy": numpy_file([1]),
+            "m/model.onnx": onnx_model().SerializeToString(),
+        }
+        schema = schema_of(zip_of(members))
+        assert (schema.format, schema.problems) == ("onnx", ())
+
+    @pytest.mark.parametrize(
+        "data", [b"", b"\x80", b"\x80\x04", b"\x80\x09}.", b"\x80\x02\xff", bytes(600), b"weights"]
+    )
+    def test_other_bytes_are_nothing(self, data: bytes) -> None:
+        assert read(data, "weights.bin") is None
 
 
 class TestZip:
