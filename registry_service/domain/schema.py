@@ -23,7 +23,7 @@ class Tensor:
 class ModelSchema:
     """What was read from an artifact at its registration."""
 
-    format: str
+    format: str = ""
     """`openvino`, `onnx`, `safetensors`, `gguf`, or that of a file of which only the format is told; empty where no
     model was found, only problems of the ZIP."""
     file_name: str = ""

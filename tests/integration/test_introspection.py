@@ -169,6 +169,17 @@ def test_broken_ones_are_registered(client: Client, way: Register, data: bytes, 
     assert model.HasField("schema") == bool(warning)
 
 
+@pytest.mark.parametrize("way", WAYS)
+def test_an_odd_zip_without_a_model_is_registered_with_a_warning(client: Client, way: Register) -> None:
+    data = zip_of({"a.txt": b"x"}) + b"more"
+    model = way(client, data, "model.zip")
+    assert list(model.warnings) == ["model.zip: The ZIP goes on behind its directory."]
+    assert model.schema.format == ""
+    assert client.get(model.id) == model
+    (listed,) = client.all()
+    assert list(listed.warnings) == list(model.warnings)
+
+
 def test_a_form_takes_a_zip_that_is_none(client: Client) -> None:
     model = register_by_form(client, b"no ZIP", "model.zip")
     assert not model.HasField("schema")
