@@ -39,8 +39,7 @@ from registry_service.domain.access import Grant, Role
 from registry_service.domain.caller import acting_as_registry
 from registry_service.domain.errors import RegistryError, UnavailableError
 from registry_service.domain.legacy import SourceError
-from registry_service.domain.models import utc_now
-from registry_service.domain.tokens import Token, expiry
+from registry_service.domain.tokens import Token
 from registry_service.embedded.process import EmbeddedError
 from registry_service.observability import metrics
 from registry_service.observability.telemetry import NotInstalledError
@@ -347,9 +346,8 @@ _token_data_dir = click.option(
 @_explained
 def create_token(role: str, project: str | None, name: str, expires: str | None, data_dir: Path | None) -> None:
     """Make a token, and print it, once."""
-    expire_time = None if expires is None else expiry(expires, utc_now())
     with _as_os_user(), running.tokens_of(_tokens_dir(data_dir)) as tokens:
-        made, secret = tokens.create(Grant(Role(role), project), name=name, expire_time=expire_time)
+        made, secret = tokens.create(Grant(Role(role), project), name=name, expires=expires or "")
     click.echo(f"{_described(made)}\nIt is shown this once: {secret}")
 
 
@@ -396,7 +394,7 @@ def _described(token: Token) -> str:
     ends = "without end" if token.expire_time is None else f"until {token.expire_time:%Y-%m-%d %H:%M:%S} UTC"
     if token.revoke_time is not None:
         ends = f"revoked {token.revoke_time:%Y-%m-%d %H:%M:%S} UTC"
-    elif not token.is_valid(utc_now()):
+    elif not token.is_valid:
         ends = f"expired {token.expire_time:%Y-%m-%d %H:%M:%S} UTC"
     used = "never used" if token.last_use_time is None else f"last used {token.last_use_time:%Y-%m-%d %H:%M} UTC"
     return f"{token.id}  {token.name}  {token.grant.role.value} in {where}, {ends}, {used}"

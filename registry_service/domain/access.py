@@ -65,7 +65,7 @@ class Identity:
     """What their changes are written down with."""
     grants: tuple[Grant, ...]
     expire_time: datetime | None = None
-    """Aware; when they have to show it anew. None: never."""
+    """Aware, by this machine's clock; when they have to show it anew. None: never."""
 
 
 @dataclass(frozen=True, slots=True)

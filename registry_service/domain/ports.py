@@ -153,8 +153,12 @@ class UploadRepository(Protocol):
         part: Part | None,
         tail_key: str | None,
         ttl: timedelta,
-    ) -> None:
-        """Writes down what a writer has stored (`WriterDisplacedError` when it is not the newest)."""
+    ) -> datetime:
+        """Writes down what a writer has stored, and returns when the upload expires then.
+
+        Raises:
+            WriterDisplacedError: The writer is not the newest.
+        """
 
     def hold(self, upload: Upload) -> None:
         """Makes whoever takes over or removes the upload wait until the transaction ends.
@@ -181,6 +185,10 @@ class UploadRepository(Protocol):
 
 class Transaction(Protocol):
     """What can be done in one transaction."""
+
+    @property
+    def now(self) -> datetime:
+        """The time, aware, in UTC, when it is first asked for: by the database's clock, the one of all replicas."""
 
     @property
     def models(self) -> ModelRepository:
@@ -223,5 +231,9 @@ class Database(Protocol):
         come for nothing. Never raises.
         """
 
-    def check(self) -> None:
-        """Returns when the database answers (`DatabaseUnavailableError` otherwise)."""
+    def check(self) -> float:
+        """Returns when the database answers (`DatabaseUnavailableError` otherwise).
+
+        Returns:
+            By how many seconds this machine's clock is ahead of the database's; negative: behind.
+        """

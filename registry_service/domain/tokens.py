@@ -36,15 +36,18 @@ class Token:
     revoke_time: datetime | None = None
     last_use_time: datetime | None = None
     """To about ten minutes; None: never used."""
+    remaining: timedelta | None = None
+    """From when it was read to its end, by the database's clock; not positive: it has ended. None: it never ends."""
 
     @property
     def identity(self) -> Identity:
         """Whoever has the secret."""
         return Identity(actor=f"{ACTOR_PREFIX}{self.name}", grants=(self.grant,), expire_time=self.expire_time)
 
-    def is_valid(self, now: datetime) -> bool:
-        """Tells whether it counts at a time."""
-        return self.revoke_time is None and (self.expire_time is None or now < self.expire_time)
+    @property
+    def is_valid(self) -> bool:
+        """Whether it counted when it was read."""
+        return self.revoke_time is None and (self.remaining is None or self.remaining > timedelta())
 
 
 class TokenRepository(Protocol):

@@ -45,9 +45,9 @@ class ObservedDatabase:
         """See the port."""
         return self._database.wakes(event)
 
-    def check(self) -> None:
+    def check(self) -> float:
         """See the port."""
-        self._database.check()
+        return self._database.check()
 
 
 class _Timed(AbstractContextManager[Transaction]):

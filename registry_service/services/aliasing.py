@@ -27,7 +27,7 @@ from registry_service.domain.errors import (
     TargetGoneError,
 )
 from registry_service.domain.listing import MAX_PAGE_BYTES, decode_page_token, encode_page_token, page_size
-from registry_service.domain.models import Lineage, Model, utc_now
+from registry_service.domain.models import Lineage, Model
 from registry_service.domain.ports import Database, Transaction
 from registry_service.domain.promotion import Check, Requirements, checks_of
 from registry_service.services.reading import Verification, VerifyArtifact
@@ -255,7 +255,7 @@ def _moved(
             before=state.target,
             after=target,
             previous=previous,
-            time=utc_now(),
+            time=transaction.now,
             actor=caller.named(remark.actor),
             reason=remark.reason,
             request_id=caller.request_id,

@@ -6,14 +6,14 @@ import time
 import uuid
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from datetime import datetime, timedelta
+from dataclasses import dataclass, replace
+from datetime import timedelta
 
 from registry_service.domain.access import Authenticator, Grant, Identity
 from registry_service.domain.errors import InvalidArgumentError, InvalidCredentialsError
 from registry_service.domain.models import checked_text, utc_now
 from registry_service.domain.ports import Database
-from registry_service.domain.tokens import PREFIX, Token, checked_name, digest_of, new_secret
+from registry_service.domain.tokens import PREFIX, Token, checked_name, digest_of, expiry, new_secret
 
 CACHED = timedelta(seconds=5)
 """How long somebody who was recognised stays so: a revocation counts after so long at the latest."""
@@ -34,9 +34,11 @@ class TokenAuthenticator:
         # By its hash, so how long it takes tells nothing of how much of a guess was right.
         with self.database.transaction() as transaction:
             found = transaction.tokens.find(digest)
-        if found is None or not found.is_valid(utc_now()):
+        if found is None or not found.is_valid:
             raise InvalidCredentialsError
-        return found.identity
+        # The database's clock decides; what is left is measured by ours, whatever it shows.
+        expire_time = None if found.remaining is None else utc_now() + found.remaining
+        return replace(found.identity, expire_time=expire_time)
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,11 +102,13 @@ class CreateToken:
 
     database: Database
 
-    def __call__(self, grant: Grant, *, name: str = "", expire_time: datetime | None = None) -> tuple[Token, str]:
+    def __call__(self, grant: Grant, *, name: str = "", expires: str = "") -> tuple[Token, str]:
         """Returns the token and its secret, which nobody can look up later.
 
+        `expires` as `domain.tokens.expiry` reads it; empty: never.
+
         Raises:
-            InvalidArgumentError: Name or project are wrong.
+            InvalidArgumentError: Name, project or `expires` are wrong.
             TokenExistsError: The name is taken.
         """
         if grant.project_id is not None:
@@ -112,18 +116,18 @@ class CreateToken:
                 raise InvalidArgumentError.of("project", "must not be empty.")
             checked_text(grant.project_id, "project")
         token_id = str(uuid.uuid4())
-        token = Token(
-            id=token_id,
-            name=checked_name(name) if name else token_id,
-            grant=grant,
-            create_time=utc_now(),
-            expire_time=expire_time,
-        )
         secret = new_secret()
         digest = digest_of(secret)
         if digest is None:
             raise AssertionError("it was just made")
         with self.database.transaction() as transaction:
+            token = Token(
+                id=token_id,
+                name=checked_name(name) if name else token_id,
+                grant=grant,
+                create_time=transaction.now,
+                expire_time=expiry(expires, transaction.now) if expires else None,
+            )
             transaction.tokens.add(token, digest)
         return token, secret
 

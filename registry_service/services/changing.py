@@ -15,7 +15,6 @@ from registry_service.domain.models import (
     checked_fields,
     documented_date,
     is_same,
-    utc_now,
 )
 from registry_service.domain.ports import Database, Transaction
 from registry_service.services.policy import Policy
@@ -66,8 +65,8 @@ class UpdateModel:
             names = (*MUTABLE_FIELDS, *DOCUMENTED_FIELDS)
             if not touch and all(is_same(getattr(changed, name), getattr(old, name)) for name in names):
                 return old
-            # Clocks of replicas differ; a model's times never run backwards.
-            now = max(utc_now(), old.update_time)
+            # A clock may be set back; a model's times never run backwards.
+            now = max(transaction.now, old.update_time)
             return replace(changed, update_time=now, last_updated_date=documented_date(now), revision=old.revision + 1)
 
         with self.database.transaction() as transaction:

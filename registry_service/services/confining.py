@@ -67,9 +67,9 @@ class ConfinedDatabase:
         """See the port."""
         return self.inner.wakes(event)
 
-    def check(self) -> None:
+    def check(self) -> float:
         """See the port."""
-        self.inner.check()
+        return self.inner.check()
 
 
 def _confined(transaction: AbstractContextManager[Transaction]) -> AbstractContextManager[Transaction]:
@@ -93,6 +93,10 @@ def _confined_to(access: Access, transaction: AbstractContextManager[Transaction
 class _Transaction:
     access: Access
     inner: Transaction
+
+    @property
+    def now(self) -> datetime:
+        return self.inner.now
 
     @property
     def models(self) -> ModelRepository:
@@ -285,9 +289,11 @@ class _Uploads:
         part: Part | None,
         tail_key: str | None,
         ttl: timedelta,
-    ) -> None:
+    ) -> datetime:
         # This, `hold` and `complete` take an upload that came from here.
-        self.inner.commit(upload, committed_size=committed_size, handle=handle, part=part, tail_key=tail_key, ttl=ttl)
+        return self.inner.commit(
+            upload, committed_size=committed_size, handle=handle, part=part, tail_key=tail_key, ttl=ttl
+        )
 
     def hold(self, upload: Upload) -> None:
         self.inner.hold(upload)

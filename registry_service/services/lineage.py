@@ -28,7 +28,7 @@ from registry_service.domain.listing import (
     sort_kinds,
     sort_values,
 )
-from registry_service.domain.models import Lineage, Model, checked_text, utc_now
+from registry_service.domain.models import Lineage, Model, checked_text
 from registry_service.domain.ports import Database, ModelRepository
 from registry_service.services.archives import ArchiveMember, open_archive
 from registry_service.services.policy import Policy
@@ -155,6 +155,7 @@ class GetModelManifest:
         with self.database.transaction() as transaction:
             model = transaction.models.get(model_id)
             ancestors = _ancestors(transaction.models, model_id, MAX_DEPTH, _MANIFEST_BYTES, _MANIFEST_BYTES)
+            now = transaction.now
         members: Sequence[ArchiveMember] = ()
         problem = ""
         if model.artifact.is_declared_zip:
@@ -170,7 +171,7 @@ class GetModelManifest:
                 problem = error.message
         sizes = (len(member.name.encode(errors="replace")) + _FILE_BYTES for member in members)
         return Manifest(
-            make_time=utc_now(),
+            make_time=now,
             model=model,
             files=members[: min(_fitting(sizes, _MANIFEST_BYTES), _MANIFEST_FILES)],
             file_count=len(members),

@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import datetime
 
 from registry_service.domain.artifact_store import ArtifactStore, new_object_key
 from registry_service.domain.caller import AccessRecheck, current_caller
@@ -17,7 +18,6 @@ from registry_service.domain.models import (
     checked_spec,
     documented_date,
     is_zip_media_type,
-    utc_now,
 )
 from registry_service.domain.ports import Database, Transaction
 from registry_service.domain.schema import ModelSchema
@@ -152,14 +152,18 @@ class StagedArtifact:
         """
         self.hold()
         schema = self.schema(spec.artifact)
-        model = new_model(spec, self.key, self.size, self.sha256, self._use_case.policy, schema=schema)
+        models: list[Model] = []
 
         def add(transaction: Transaction) -> None:
+            model = new_model(
+                spec, self.key, self.size, self.sha256, self._use_case.policy, schema=schema, now=transaction.now
+            )
             transaction.models.add(model)
+            models.append(model)
             confirm()
 
         self.commit_with(add)
-        return model
+        return models[0]
 
     def schema(self, artifact: ArtifactSpec) -> ModelSchema | None:
         """Returns what the bytes say about the model inside."""
@@ -211,10 +215,9 @@ def check_archive(store: ArtifactStore, spec: ModelSpec, key: str, size: int, po
 
 
 def new_model(
-    spec: ModelSpec, key: str, size: int, sha256: str, policy: Policy, *, schema: ModelSchema | None
+    spec: ModelSpec, key: str, size: int, sha256: str, policy: Policy, *, schema: ModelSchema | None, now: datetime
 ) -> Model:
-    """Makes the model of a checked spec, registered now."""
-    now = utc_now()
+    """Makes the model of a checked spec, registered `now`."""
     date = documented_date(now)
     return Model(
         **{name: getattr(spec.fields, name) for name in MUTABLE_FIELDS},

@@ -31,7 +31,7 @@ from registry_service.domain.errors import (
     OutOfRangeError,
     WriterDisplacedError,
 )
-from registry_service.domain.models import Model, ModelSpec, checked_sha256, checked_spec, utc_now
+from registry_service.domain.models import Model, ModelSpec, checked_sha256, checked_spec
 from registry_service.domain.parts import MOST, PartBuffer, PartsUnderWay
 from registry_service.domain.ports import Database
 from registry_service.domain.uploads import Upload, UploadState
@@ -66,21 +66,20 @@ class CreateUpload:
             metadata_max_bytes=self.policy.metadata_max_bytes,
             artifact_max_bytes=self.policy.artifact_max_bytes,
         )
-        now = utc_now()
-        upload = Upload(
-            id=str(uuid.uuid4()),
-            spec=spec,
-            state=UploadState.ACTIVE,
-            object_key=new_object_key(),
-            handle=None,
-            tail_key=None,
-            committed_size=0,
-            epoch=0,
-            create_time=now,
-            expire_time=now + self.policy.upload_ttl,
-        )
         with self.database.transaction() as transaction:
             transaction.models.check_absent(spec)
+            upload = Upload(
+                id=str(uuid.uuid4()),
+                spec=spec,
+                state=UploadState.ACTIVE,
+                object_key=new_object_key(),
+                handle=None,
+                tail_key=None,
+                committed_size=0,
+                epoch=0,
+                create_time=transaction.now,
+                expire_time=transaction.now + self.policy.upload_ttl,
+            )
             transaction.uploads.add(upload)
         return upload
 
@@ -293,7 +292,7 @@ class _Writer:
         old = self.upload
         ttl = self._policy.upload_ttl
         with self._database.transaction() as transaction:
-            transaction.uploads.commit(
+            expire_time = transaction.uploads.commit(
                 old, committed_size=size, handle=old.handle, part=part, tail_key=tail_key, ttl=ttl
             )
             if old.tail_key is not None:
@@ -305,7 +304,7 @@ class _Writer:
             committed_size=size,
             parts=(*old.parts, part) if part is not None else old.parts,
             tail_key=tail_key,
-            expire_time=utc_now() + ttl,
+            expire_time=expire_time,
         )
         if old.tail_key is not None:
             self._discard.now_or_later(old.tail_key)
@@ -372,10 +371,18 @@ class CompleteUpload:
         except ArtifactLostError:
             _expect_newest(self.database, upload)
             raise
-        model = new_model(upload.spec, upload.object_key, upload.committed_size, digest, self.policy, schema=schema)
         current_caller.get().expect_access()
         with self.database.transaction() as transaction:
             transaction.uploads.complete(upload)
+            model = new_model(
+                upload.spec,
+                upload.object_key,
+                upload.committed_size,
+                digest,
+                self.policy,
+                schema=schema,
+                now=transaction.now,
+            )
             transaction.models.add(model)
             if upload.tail_key is not None:
                 transaction.objects.doom(upload.tail_key)

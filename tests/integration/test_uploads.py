@@ -338,8 +338,8 @@ class TestWriters:
         class ForgetfulDatabase:
             """Its connection breaks when a part's commit is through, and before that is said."""
 
-            def check(self) -> None:
-                parts.database.check()
+            def check(self) -> float:
+                return parts.database.check()
 
             def wakes(self, event: threading.Event) -> AbstractContextManager[None]:
                 return parts.database.wakes(event)

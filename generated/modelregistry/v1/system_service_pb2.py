@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from google.api import annotations_pb2 as google_dot_api_dot_annotations__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n%modelregistry/v1/system_service.proto\x12\x10modelregistry.v1\x1a\x1cgoogle/api/annotations.proto\"\x12\n\x10GetHealthRequest\"#\n\x11GetHealthResponse\x12\x0e\n\x06status\x18\x01 \x01(\t\"\x15\n\x13GetReadinessRequest\"&\n\x14GetReadinessResponse\x12\x0e\n\x06status\x18\x01 \x01(\t2\xe5\x01\n\rSystemService\x12\x65\n\tGetHealth\x12\".modelregistry.v1.GetHealthRequest\x1a#.modelregistry.v1.GetHealthResponse\"\x0f\x82\xd3\xe4\x93\x02\t\x12\x07/health\x12m\n\x0cGetReadiness\x12%.modelregistry.v1.GetReadinessRequest\x1a&.modelregistry.v1.GetReadinessResponse\"\x0e\x82\xd3\xe4\x93\x02\x08\x12\x06/readyB\x16\x42\x12SystemServiceProtoP\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n%modelregistry/v1/system_service.proto\x12\x10modelregistry.v1\x1a\x1cgoogle/api/annotations.proto\"\x12\n\x10GetHealthRequest\"#\n\x11GetHealthResponse\x12\x0e\n\x06status\x18\x01 \x01(\t\"\x15\n\x13GetReadinessRequest\"b\n\x14GetReadinessResponse\x12\x0e\n\x06status\x18\x01 \x01(\t\x12!\n\x14\x63lock_offset_seconds\x18\x02 \x01(\x01H\x00\x88\x01\x01\x42\x17\n\x15_clock_offset_seconds2\xe5\x01\n\rSystemService\x12\x65\n\tGetHealth\x12\".modelregistry.v1.GetHealthRequest\x1a#.modelregistry.v1.GetHealthResponse\"\x0f\x82\xd3\xe4\x93\x02\t\x12\x07/health\x12m\n\x0cGetReadiness\x12%.modelregistry.v1.GetReadinessRequest\x1a&.modelregistry.v1.GetReadinessResponse\"\x0e\x82\xd3\xe4\x93\x02\x08\x12\x06/readyB\x16\x42\x12SystemServiceProtoP\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -44,7 +44,7 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_GETREADINESSREQUEST']._serialized_start=146
   _globals['_GETREADINESSREQUEST']._serialized_end=167
   _globals['_GETREADINESSRESPONSE']._serialized_start=169
-  _globals['_GETREADINESSRESPONSE']._serialized_end=207
-  _globals['_SYSTEMSERVICE']._serialized_start=210
-  _globals['_SYSTEMSERVICE']._serialized_end=439
+  _globals['_GETREADINESSRESPONSE']._serialized_end=267
+  _globals['_SYSTEMSERVICE']._serialized_start=270
+  _globals['_SYSTEMSERVICE']._serialized_end=499
 # @@protoc_insertion_point(module_scope)

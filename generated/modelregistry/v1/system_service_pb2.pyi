@@ -20,7 +20,9 @@ class GetReadinessRequest(_message.Message):
     def __init__(self) -> None: ...
 
 class GetReadinessResponse(_message.Message):
-    __slots__ = ("status",)
+    __slots__ = ("status", "clock_offset_seconds")
     STATUS_FIELD_NUMBER: _ClassVar[int]
+    CLOCK_OFFSET_SECONDS_FIELD_NUMBER: _ClassVar[int]
     status: str
-    def __init__(self, status: _Optional[str] = ...) -> None: ...
+    clock_offset_seconds: float
+    def __init__(self, status: _Optional[str] = ..., clock_offset_seconds: _Optional[float] = ...) -> None: ...

@@ -93,19 +93,23 @@ class Pulse:
         self.is_silent = False
         """Whether Postgres did not answer when it was last asked."""
 
-    def check(self) -> None:
+    def check(self) -> float:
         """Ask, twice where the first connection may be broken. For one thread at a time; others wait.
+
+        Returns:
+            By how many seconds this machine's clock is ahead of Postgres's, at least; negative: behind.
 
         Raises:
             psycopg.Error: Postgres did not answer, or refused.
         """
         with self._lock:
             try:
-                if self._connection is None or not self._answers():
+                offset = None if self._connection is None else self._offset_unless_broken(self._connection)
+                if offset is None:
                     self._connection = None
                     self._connection = self._connect()
                     self._connection.answer_seconds = _PING_SECONDS
-                    self._connection.execute("SELECT")
+                    offset = _clock_offset(self._connection)
             except (psycopg.errors.ConnectionTimeout, _SilenceError):
                 self.is_silent = True
                 raise
@@ -113,6 +117,7 @@ class Pulse:
                 self.is_silent = False
                 raise
             self.is_silent = False
+            return offset
 
     def close(self) -> None:
         """Close the connection."""
@@ -121,13 +126,21 @@ class Pulse:
                 self._connection.close()
                 self._connection = None
 
-    def _answers(self) -> bool:
+    def _offset_unless_broken(self, connection: "_Connection") -> float | None:
         try:
-            cast("_Connection", self._connection).execute("SELECT")
+            return _clock_offset(connection)
         except psycopg.Error:
-            cast("_Connection", self._connection).close()
-            return False
-        return True
+            connection.close()
+            return None
+
+
+def _clock_offset(connection: "_Connection") -> float:
+    asked = time.time()
+    found = connection.execute("SELECT extract(epoch FROM clock_timestamp())::float8").fetchone()
+    answered = time.time()
+    theirs = float(found[0]) if found is not None else asked
+    # Postgres looked at its clock at some time in between.
+    return asked - theirs if asked > theirs else min(answered - theirs, 0.0)
 
 
 class _SilenceError(psycopg.OperationalError):

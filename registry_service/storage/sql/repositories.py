@@ -19,6 +19,7 @@ from sqlalchemy import (
     CompoundSelect,
     Connection,
     CursorResult,
+    DateTime,
     Engine,
     FromClause,
     Interval,
@@ -125,10 +126,10 @@ class SqlDatabase:
         self._signal.close()
         self._pulse.close()
 
-    def check(self) -> None:
+    def check(self) -> float:
         """See the port."""
         try:
-            self._pulse.check()
+            return self._pulse.check()
         except psycopg.Error as error:
             logger.warning("Postgres does not answer: %s", error)
             raise DatabaseUnavailableError from error
@@ -140,6 +141,11 @@ class SqlTransaction:
     def __init__(self, connection: Connection, disk: DiskReserve | None = None) -> None:
         self._connection = connection
         self._disk = disk
+
+    @cached_property
+    def now(self) -> datetime:
+        """See the port."""
+        return self._connection.execute(_NOW).scalar_one()
 
     @cached_property
     def models(self) -> "SqlModelRepository":
@@ -535,6 +541,7 @@ def _after(
     return reduce(or_, alternatives)
 
 
+_NOW = select(func.clock_timestamp(type_=DateTime(timezone=True)))
 # Made once: to make a statement anew each time takes nearly as long as all the rest that Python does to send it.
 _LATER = func.now() + bindparam("ttl", type_=Interval)
 _OF_KEY = _objects.c.object_key == bindparam("key")
@@ -626,6 +633,7 @@ _COMMIT_UPLOAD = (
         tail_key=bindparam("tail_key"),
         expire_time=_LATER,
     )
+    .returning(_uploads.c.expire_time)
 )
 _ADD_PART = insert(_parts)
 _CHANGE_UPLOAD = (
@@ -690,9 +698,9 @@ class SqlUploadRepository:
         part: Part | None,
         tail_key: str | None,
         ttl: timedelta,
-    ) -> None:
+    ) -> datetime:
         """See the port."""
-        committed = self.connection.execute(
+        expire_time = self.connection.execute(
             _COMMIT_UPLOAD,
             {
                 **_epoch(upload),
@@ -701,11 +709,12 @@ class SqlUploadRepository:
                 "tail_key": tail_key,
                 "ttl": ttl,
             },
-        )
-        if committed.rowcount != 1:
+        ).scalar_one_or_none()
+        if expire_time is None:
             raise WriterDisplacedError(upload.id)
         if part is not None:
             self.connection.execute(_ADD_PART, {"upload_id": upload.id, **asdict(part)})
+        return cast("datetime", expire_time)
 
     def hold(self, upload: Upload) -> None:
         """See the port."""

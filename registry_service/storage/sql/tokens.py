@@ -18,6 +18,8 @@ from registry_service.storage.sql.event_log import SqlEventLog
 
 _tokens = cast("Table", tables.tokens)
 _USE_STEP = timedelta(minutes=10)
+_REMAINING = (_tokens.c.expire_time - func.clock_timestamp()).label("remaining")
+_READ = select(_tokens, _REMAINING)
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +47,7 @@ class SqlTokenRepository:
 
     def find(self, digest: bytes) -> Token | None:
         """See the port."""
-        row = self.connection.execute(select(_tokens).where(_tokens.c.digest == digest)).mappings().one_or_none()
+        row = self.connection.execute(_READ.where(_tokens.c.digest == digest)).mappings().one_or_none()
         if row is None:
             return None
         self.connection.execute(
@@ -60,7 +62,7 @@ class SqlTokenRepository:
 
     def revoke(self, token_id: str) -> Token:
         """See the port."""
-        statement = select(_tokens).where(or_(_tokens.c.id == token_id, _tokens.c.name == token_id))
+        statement = _READ.where(or_(_tokens.c.id == token_id, _tokens.c.name == token_id))
         # The id before the name: no other token's name can keep one from being revoked.
         statement = statement.order_by((_tokens.c.id == token_id).desc()).limit(1).with_for_update()
         row = self.connection.execute(statement).mappings().one_or_none()
@@ -69,7 +71,10 @@ class SqlTokenRepository:
         if row["revoke_time"] is not None:
             return _token(row)
         revoked = self.connection.execute(
-            update(_tokens).where(_tokens.c.id == row["id"]).values(revoke_time=func.now()).returning(_tokens)
+            update(_tokens)
+            .where(_tokens.c.id == row["id"])
+            .values(revoke_time=func.now())
+            .returning(_tokens, _REMAINING)
         )
         token = _token(revoked.mappings().one())
         self._record(Action.TOKEN_REVOKED, token, before=_event_values(token))
@@ -77,7 +82,7 @@ class SqlTokenRepository:
 
     def list(self) -> Sequence[Token]:
         """See the port."""
-        found = self.connection.execute(select(_tokens).order_by(_tokens.c.create_time, _tokens.c.id))
+        found = self.connection.execute(_READ.order_by(_tokens.c.create_time, _tokens.c.id))
         return [_token(row) for row in found.mappings()]
 
     def _record(
@@ -103,6 +108,7 @@ def _event_values(token: Token) -> Mapping[str, Json]:
 
 def _token(row: RowMapping) -> Token:
     values: dict[str, Any] = {
-        name: row[name] for name in ("id", "name", "create_time", "expire_time", "revoke_time", "last_use_time")
+        name: row[name]
+        for name in ("id", "name", "create_time", "expire_time", "revoke_time", "last_use_time", "remaining")
     }
     return Token(grant=Grant(Role(row["role"]), row["project_id"]), **values)

@@ -17,6 +17,9 @@ DEPENDENCIES = ("postgres", "artifact_store")
 MAX_HEALTH_WATCHES = 64
 """Most calls of grpc.health.v1.Health/Watch at once; a load balancer needs one."""
 
+MOST_CLOCK_OFFSET_SECONDS = 3.0
+"""How far this machine's clock may be from the database's before that is reported."""
+
 _PATIENCE_SECONDS = 10
 """The checks have timeouts of their own, but a Postgres that takes a query and says nothing is waited for longer."""
 
@@ -37,6 +40,7 @@ class HealthMonitor:
         self._error: RegistryError | None = UnavailableError("The server is starting.")
         self._asked = DEPENDENCIES[0]
         self._answered = dict.fromkeys(DEPENDENCIES, False)
+        self._clock_offset: float | None = None
         self._thread = threading.Thread(target=self._run, name="health", daemon=True)
 
     @property
@@ -47,6 +51,11 @@ class HealthMonitor:
     def answered(self, dependency: str) -> bool:
         """Whether one of DEPENDENCIES answered when it was last asked."""
         return self._answered[dependency]
+
+    @property
+    def clock_offset(self) -> float | None:
+        """By how many seconds this machine's clock is ahead of the database's; None where they are about the same."""
+        return self._clock_offset
 
     def start(self) -> None:
         """Checks once, then in the background."""
@@ -78,7 +87,7 @@ class HealthMonitor:
 
     def _check(self) -> None:
         error: RegistryError | None = None
-        for dependency, check in zip(DEPENDENCIES, (self._database.check, self._store.check), strict=True):
+        for dependency, check in zip(DEPENDENCIES, (self._check_database, self._store.check), strict=True):
             self._asked = dependency
             found = self._ask(check)
             self._answered[dependency] = found is None
@@ -88,6 +97,19 @@ class HealthMonitor:
                 self._conclude(error)
         if error is None:
             self._conclude(None)
+
+    def _check_database(self) -> None:
+        offset = self._database.check()
+        found = offset if abs(offset) > MOST_CLOCK_OFFSET_SECONDS else None
+        if found is not None and self._clock_offset is None:
+            logger.warning(
+                "the clock of this machine is %.1f s %s that of the database, which is the one that counts",
+                abs(found),
+                "ahead of" if found > 0 else "behind",
+            )
+        elif found is None and self._clock_offset is not None:
+            logger.info("the clock of this machine is that of the database again")
+        self._clock_offset = found
 
     def _ask(self, check: Callable[[], None]) -> RegistryError | None:
         try:

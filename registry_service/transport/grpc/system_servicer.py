@@ -19,4 +19,4 @@ class SystemServicer(system_service_pb2_grpc.SystemServiceServicer):
     def GetReadiness(self, request: pb.GetReadinessRequest, context: grpc.ServicerContext) -> pb.GetReadinessResponse:
         if self._monitor.error is not None:
             raise self._monitor.error
-        return pb.GetReadinessResponse(status="ok")
+        return pb.GetReadinessResponse(status="ok", clock_offset_seconds=self._monitor.clock_offset)
