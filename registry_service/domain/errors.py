@@ -557,6 +557,17 @@ class DataLossError(RegistryError):
     reason = "DATA_LOSS"
 
 
+class ArtifactDamagedError(DataLossError):
+    """The artifact store has other bytes than were registered."""
+
+    reason = "ARTIFACT_DAMAGED"
+
+    def __init__(self, model_id: str) -> None:
+        super().__init__(
+            f"The stored bytes of the model {model_id!r} are not the ones that were registered.", model_id=model_id
+        )
+
+
 class ArtifactLostError(DataLossError):
     """The artifact store no longer has (all of) the bytes."""
 

@@ -1,13 +1,16 @@
 """Reads models and artifacts."""
 
 import hashlib
+import logging
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
 from registry_service.domain import filter as filters
 from registry_service.domain.artifact_store import ArtifactStore
 from registry_service.domain.errors import (
+    AbortedError,
+    ArtifactDamagedError,
     ArtifactFileNotFoundError,
     ArtifactLostError,
     InvalidArgumentError,
@@ -28,6 +31,8 @@ from registry_service.domain.models import Model
 from registry_service.domain.ports import Database
 from registry_service.services.archives import ArchiveMember, open_archive
 from registry_service.services.policy import Policy
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +98,27 @@ class FindModels:
             more = page.more
 
 
+_FEWER = "The artifact store holds fewer bytes than were registered."
+
+
+@contextmanager
+def _unless_deleted(database: Database, model: Model) -> Iterator[None]:
+    """Look again at the model where its bytes are gone: they are deleted with it, and then nothing is lost.
+
+    Raises:
+        ModelNotFoundError: It was deleted meanwhile.
+        AbortedError: It has other bytes by now.
+    """
+    try:
+        yield
+    except ArtifactLostError:
+        with database.reading() as transaction:
+            now = transaction.models.get(model.id)
+        if now.artifact.object_key != model.artifact.object_key:
+            raise AbortedError("The model's artifact was replaced meanwhile; try again.", model_id=model.id) from None
+        raise
+
+
 @dataclass(frozen=True, slots=True)
 class ReadArtifact:
     """Reads an artifact, or a range of it."""
@@ -103,8 +129,8 @@ class ReadArtifact:
     def __call__(self, model_id: str, offset: int = 0, limit: int = 0) -> tuple[Model, Iterator[bytes]]:
         """Returns the model and the bytes, at most `limit` unless that is 0, in pieces.
 
-        The pieces end with `ArtifactLostError` when the store has fewer bytes
-        than were registered, never silently.
+        The pieces end with a `DataLossError` when the store has not the bytes that were
+        registered, never silently; see `pieces`.
 
         Raises:
             ModelNotFoundError: There is no such model.
@@ -125,15 +151,49 @@ class ReadArtifact:
         return model, self.pieces(model, offset, length)
 
     def pieces(self, model: Model, offset: int, length: int) -> Iterator[bytes]:
-        """Yields exactly so many bytes, or raises."""
+        """Yield exactly so many bytes of a model's artifact.
+
+        All of them are hashed on the way, and the last piece is held back until it is
+        known that they are the registered ones. Of a part nobody can know.
+
+        Raises:
+            ArtifactLostError: The store has fewer bytes than were registered.
+            ArtifactDamagedError: It has others.
+            ModelNotFoundError: The model was deleted meanwhile, and its bytes with it.
+        """
         if length == 0:
             return
+        with _unless_deleted(self.database, model):
+            if length == model.artifact.size:
+                yield from self._checked(model)
+                return
+            done = 0
+            for piece in self.store.read(model.artifact.object_key, offset, length):
+                done += len(piece)
+                yield piece
+            if done != length:
+                raise ArtifactLostError(_FEWER)
+
+    def _checked(self, model: Model) -> Iterator[bytes]:
+        artifact = model.artifact
+        digest = hashlib.sha256()
         done = 0
-        for piece in self.store.read(model.artifact.object_key, offset, length):
+        held = b""
+        for piece in self.store.read(artifact.object_key, 0, artifact.size):
+            if held:
+                yield held
+            digest.update(piece)
             done += len(piece)
-            yield piece
-        if done != length:
-            raise ArtifactLostError("The artifact store holds fewer bytes than were registered.")
+            held = piece
+        if done != artifact.size:
+            raise ArtifactLostError(_FEWER)
+        if digest.hexdigest() != artifact.sha256:
+            logger.error(
+                "the stored bytes of a model are not the registered ones",
+                extra={"model_id": model.id, "object_key": artifact.object_key, "actual_sha256": digest.hexdigest()},
+            )
+            raise ArtifactDamagedError(model.id)
+        yield held
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -193,13 +253,16 @@ class ListArtifactFiles:
         start = decode_page_token(token, (model_id,), (int,))
         first = start[0] if start is not None and isinstance(start[0], int) else 0
         with self.database.reading() as transaction:
-            artifact = transaction.models.get(model_id).artifact
-        with open_archive(
-            self.store,
-            artifact.object_key,
-            artifact.size,
-            directory_max_bytes=self.policy.zip_directory_max_bytes,
-        ) as archive:
+            model = transaction.models.get(model_id)
+        with (
+            _unless_deleted(self.database, model),
+            open_archive(
+                self.store,
+                model.artifact.object_key,
+                model.artifact.size,
+                directory_max_bytes=self.policy.zip_directory_max_bytes,
+            ) as archive,
+        ):
             members = archive.members()
         end = max(first, 0) + limit
         return members[max(first, 0) : end], encode_page_token((model_id,), (end,)) if end < len(members) else ""
@@ -222,13 +285,14 @@ class ReadArtifactFile:
             ArtifactFileNotFoundError: There is no such member.
         """
         with self.database.reading() as transaction:
-            artifact = transaction.models.get(model_id).artifact
+            model = transaction.models.get(model_id)
         with ExitStack() as stack:
+            stack.enter_context(_unless_deleted(self.database, model))
             archive = stack.enter_context(
                 open_archive(
                     self.store,
-                    artifact.object_key,
-                    artifact.size,
+                    model.artifact.object_key,
+                    model.artifact.size,
                     directory_max_bytes=self.policy.zip_directory_max_bytes,
                 )
             )

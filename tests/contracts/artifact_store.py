@@ -408,6 +408,25 @@ class ArtifactStoreContract:
             store.finish(key, handle, parts)
         assert store.size(key) is None
 
+    def test_aborting_removes_one_construction_or_all_and_spares_the_object(
+        self, store: ArtifactStore, key: str, needs: Callable[[str], None]
+    ) -> None:
+        needs("aborted uploads")
+        data = some_bytes(10)
+        store.put(key, data)
+        one, other, third = (store.begin(key) for _ in range(3))
+        store.abort(key, one)
+        with pytest.raises(ArtifactLostError):
+            write_parts(store, key, one, data)
+        write_parts(store, key, other, data)
+        store.abort(key)
+        for handle in (other, third):
+            with pytest.raises(ArtifactLostError):
+                write_parts(store, key, handle, data)
+        assert read(store, key) == data
+        store.abort(key)
+        store.abort(key, one)
+
     def test_delete_spares_what_is_under_construction_on_a_longer_key(self, store: ArtifactStore) -> None:
         shorter = new_object_key()
         longer = f"{shorter}0"

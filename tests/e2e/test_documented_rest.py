@@ -250,6 +250,24 @@ def test_a_download_that_fails_breaks_its_connection(
         client.get(f"/models/{model_id}/files")
 
 
+@pytest.mark.parametrize(("path", "status"), [("/models/{}/files", 404), ("/v1/models/{}/artifact", 500)])
+@pytest.mark.parametrize("http2", [False, True], ids=["http1", "http2"])
+def test_a_download_of_other_bytes_breaks_off_before_its_end(
+    product: Product, rest: httpx.Client, folder: Path, http2: bool, path: str, status: int
+) -> None:
+    before = objects(folder)
+    small, large = register(rest, bytes(10)), register(rest, bytes(3 * MIB))
+    for stored in objects(folder) - before:
+        with stored.open("r+b") as file:
+            file.write(b"x")
+    received: list[int] = []
+    with httpx.Client(base_url=product.rest_url, http1=not http2, http2=http2, timeout=20) as client:
+        assert client.get(path.format(small)).status_code == status
+        with client.stream("GET", path.format(large)) as answer, pytest.raises(httpx.RemoteProtocolError):
+            received.extend(map(len, answer.iter_raw()))
+    assert sum(received) < 3 * MIB
+
+
 def test_a_file_that_is_gone_is_not_found(rest: httpx.Client, folder: Path) -> None:
     before = objects(folder)
     model_id = register(rest)

@@ -119,6 +119,53 @@ class TestDownloading:
         with refused(DATA_LOSS):
             registry.client.download(model.id, read_offset=size - 1)
 
+    @pytest.mark.parametrize("size", [1, MIB, 3 * MIB + 1])
+    def test_other_bytes_than_were_registered_are_never_given_whole(
+        self, registry: RunningRegistry, size: int, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        data = some_bytes(size)
+        model = registry.client.register(data)
+        tampered = bytes([data[0] ^ 1]) + data[1:]
+        stored(registry).write_bytes(tampered)
+        for fields in ({}, {"read_limit": size}):
+            received = bytearray()
+            with refused(DATA_LOSS, "ARTIFACT_DAMAGED") as refusal:
+                for answer in registry.client.artifacts.DownloadArtifact(
+                    artifact_service_pb2.DownloadArtifactRequest(model_id=model.id, **fields)
+                ):
+                    received += answer.chunk
+            assert refusal.metadata == {"model_id": model.id}
+            assert len(received) == max(size - 1, 0) // MIB * MIB
+            assert tampered.startswith(received)
+        assert [record.__dict__["model_id"] for record in caplog.records if record.levelname == "ERROR"] == [
+            model.id,
+            model.id,
+        ]
+        # Of a part nobody can know.
+        if size > 1:
+            assert registry.client.download(model.id, read_offset=1) == data[1:]
+
+    @pytest.mark.parametrize("way", ["download", "download a part", "list", "download a file"])
+    def test_an_artifact_that_is_deleted_while_it_is_read_is_not_found(
+        self, registry: RunningRegistry, way: str
+    ) -> None:
+        model = registry.client.register(zip_of({"a": b"a"}), artifact=ZIP)
+
+        class DeletingStore(WrappedStore):
+            def read(self, key: str, offset: int = 0, length: int | None = None) -> Iterator[bytes]:
+                registry.client.delete(model.id, allow_missing=True)
+                return super().read(key, offset, length)
+
+        with serving(registry, DeletingStore(registry.parts.store)) as (_, client):
+            calls: dict[str, Callable[[], Any]] = {
+                "download": lambda: client.download(model.id),
+                "download a part": lambda: client.download(model.id, read_offset=1),
+                "list": lambda: client.files(model.id),
+                "download a file": lambda: client.download_file(model.id, "a"),
+            }
+            with refused(NOT_FOUND, "MODEL_NOT_FOUND"):
+                calls[way]()
+
     def test_a_removed_artifact_is_data_loss(self, registry: RunningRegistry) -> None:
         model = registry.client.register()
         stored(registry).unlink()

@@ -18,7 +18,7 @@ from modelregistry.v1 import model_pb2, upload_pb2, upload_service_pb2
 from sqlalchemy import text
 
 from registry_service.domain.artifact_store import Part, Pieces
-from registry_service.domain.errors import ArtifactStoreUnavailableError, DatabaseUnavailableError
+from registry_service.domain.errors import ArtifactLostError, ArtifactStoreUnavailableError, DatabaseUnavailableError
 from registry_service.domain.ports import Transaction
 from registry_service.services.use_cases import UseCases
 from tests.client import Client, pieces, refused, sha256, writes, zip_of
@@ -655,6 +655,44 @@ class TestCompleting:
         assert client.all() == []
         assert registry.count("unreferenced_objects") == 0
         assert registry.objects() == []
+
+    def test_parts_that_the_store_is_still_joining_are_not_lost(self, registry: RunningRegistry) -> None:
+        class LateStore(WrappedStore):
+            """Goes on joining, as MinIO does, when the process that has asked for it is dead."""
+
+            joining: threading.Timer | None = None
+
+            def finish(self, key: str, handle: str, parts: Sequence[Part]) -> None:
+                self.joining = threading.Timer(0.7, super().finish, (key, handle, parts))
+                self.joining.start()
+                raise ArtifactStoreUnavailableError
+
+            def write_part(self, key: str, handle: str, *, number: int, offset: int, pieces: Pieces) -> Part:
+                if self.joining is not None:
+                    raise ArtifactLostError
+                return super().write_part(key, handle, number=number, offset=offset, pieces=pieces)
+
+        upload = registry.client.create_upload()
+        registry.client.write_upload(upload.id, 0, bytes(PART + 1))
+        with serving(registry, LateStore(registry.parts.store)) as (_, client):
+            with refused(grpc.StatusCode.UNAVAILABLE, "ARTIFACT_STORE_UNAVAILABLE"):
+                client.complete_upload(upload.id)
+            assert client.complete_upload(upload.id).artifact.size == PART + 1
+        assert registry.client.verify(upload.model_id).intact
+
+    def test_what_else_was_begun_on_the_key_is_removed(self, registry: RunningRegistry) -> None:
+        class RepeatingStore(WrappedStore):
+            """Carries a request out twice whose answer came too late."""
+
+            def begin(self, key: str) -> str:
+                super().begin(key)
+                return super().begin(key)
+
+        upload = registry.client.create_upload()
+        with serving(registry, RepeatingStore(registry.parts.store)) as (_, client):
+            client.write_upload(upload.id, 0, bytes(PART + 1))
+            client.complete_upload(upload.id)
+        assert len(registry.objects()) == 1
 
     def test_a_store_that_fails_leaves_the_completion_to_be_repeated(self, registry: RunningRegistry) -> None:
         class FailingStore(WrappedStore):
