@@ -1,10 +1,11 @@
 -- The edges of the transcoder, on both sides of a JSON call. Real gRPC traffic
--- passes untouched. Before this file stands the set path_variables: the names of
--- the variables of all paths, in lower case and without underscores.
+-- passes untouched.
 
-local function is_grpc(headers)
-  local media_type = headers:get("content-type")
-  return media_type ~= nil and string.find(media_type, "^application/grpc") ~= nil
+-- Whether a call is one of gRPC, as the filter before this one wrote down of the
+-- request: the content type of an answer may be that of a stored artifact.
+local function is_grpc(handle)
+  local noted = handle:streamInfo():dynamicMetadata():get("gateway")
+  return noted ~= nil and noted["is_grpc"]
 end
 
 -- Whether a text is UTF-8 (RFC 3629).
@@ -33,8 +34,8 @@ local function is_utf8(text)
 end
 
 -- The transcoder lets a query parameter replace a variable of the path: with it,
--- DELETE /v1/models/a?id=b would delete b. No other parameter has these names, in
--- whatever way they are written.
+-- DELETE /v1/models/a?id=b would delete b. The route says which names these are, in
+-- lower case and without underscores, as parameters may be written in several ways.
 local function unescape(text)
   local decoded = string.gsub((string.gsub(text, "%+", " ")), "%%(%x%x)", function(digits)
     return string.char(tonumber(digits, 16))
@@ -43,26 +44,27 @@ local function unescape(text)
 end
 
 -- Whether a query has a parameter that stands for a variable of the path.
-local function replaces_variable(path)
+local function replaces_variable(path, variables)
   local query = string.match(path, "^/v1/[^?]*%?(.*)$")
-  if query == nil then
+  if query == nil or variables == nil then
     return false
   end
   for key in string.gmatch(query, "([^&=]+)[^&]*") do
-    local name = unescape(key)
-    -- In parentheses, as gsub returns a count too.
-    if path_variables[(string.gsub(string.lower(name), "_", ""))] then
-      return true
+    local name = string.gsub(string.lower(unescape(key)), "_", "")
+    for _, variable in ipairs(variables) do
+      if name == variable then
+        return true
+      end
     end
   end
   return false
 end
 
 function envoy_on_request(handle)
-  local headers = handle:headers()
-  if is_grpc(headers) then
+  if is_grpc(handle) then
     return
   end
+  local headers = handle:headers()
   -- Texts of protobuf are UTF-8: the service would fail on anything else. The
   -- documented API reads its queries by itself.
   local path = headers:get(":path")
@@ -79,7 +81,7 @@ function envoy_on_request(handle)
       return
     end
   end
-  if path ~= nil and replaces_variable(path) then
+  if path ~= nil and replaces_variable(path, handle:metadata():get("path_variables")) then
     handle:respond({[":status"] = "400"}, "The path names it, so the query must not.")
     return
   end
@@ -104,10 +106,10 @@ local grpc_headers = {
 --   x-content-length   the exact length of the body
 --   x-content-type     the media type, for answers without a message to say it
 function envoy_on_response(handle)
-  local headers = handle:headers()
-  if is_grpc(headers) then
+  if is_grpc(handle) then
     return
   end
+  local headers = handle:headers()
   local status = headers:get("x-http-status")
   if status ~= nil and string.find(status, "^[2-5]%d%d$") then
     headers:replace(":status", status)

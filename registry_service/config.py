@@ -30,6 +30,9 @@ Seconds = Annotated[float, Field(gt=0)]
 
 SettingsT = TypeVar("SettingsT", bound="LogSettings")
 
+MIB = 1024 * 1024
+GIB = 1024 * MIB
+
 CIPHER_SUITES = ("ECDHE-RSA-AES256-GCM-SHA384", "ECDHE-ECDSA-AES256-GCM-SHA384")
 """Of TLS 1.2, what the documented service offers; those of TLS 1.3 are not to be chosen, and all good."""
 
@@ -38,9 +41,6 @@ OIDC_ALGORITHMS = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256"
 """Signatures with a public key: with a shared secret, whoever can check tokens could make them."""
 
 _GETI_NEEDED = ("geti_host", "geti_token", "geti_server_api_version", "geti_organization_id", "geti_workspace_id")
-
-MIB = 1024 * 1024
-GIB = 1024 * MIB
 
 
 class SettingsError(Exception):
@@ -188,13 +188,41 @@ class ShutdownSettings(LogSettings):
     shutdown_grace_seconds: Seconds = Field(20, description="How long calls may finish after SIGTERM.")
 
 
-class GatewaySettings(TelemetrySettings, TlsSettings, ShutdownSettings):
+class SharedSettings(LogSettings):
+    """What the gateway and the servers behind it have to agree on."""
+
+    auth_mode: Literal["none", "token", "oidc"] = Field(
+        "none",
+        description="Who may call: anybody (none); who has a token of the registry (token), or of OIDC_ISSUER (oidc). "
+        "The same for server and gateway.",
+    )
+    metadata_max_bytes: Positive = Field(
+        MIB,
+        description="Largest metadata of one model as JSON, in bytes. The gateway takes JSON bodies of twice as much.",
+    )
+
+    @field_validator("auth_mode", mode="before")
+    @classmethod
+    def _lower(cls, value: object) -> object:
+        return (value.strip().lower() or "none") if isinstance(value, str) else value
+
+
+class GatewaySettings(TelemetrySettings, TlsSettings, ShutdownSettings, SharedSettings):
     """Settings of `model-registry gateway`: Envoy."""
 
     server_ip_address: str = Field("127.0.0.1", description="Address that the REST gateway listens on.")
     server_port: Port = Field(32002, description="Port that the REST gateway listens on.")
     grpc_upstreams: Annotated[tuple[str, ...], NoDecode] = Field(
         ("127.0.0.1:50051",), description="gRPC servers behind the gateway, as host:port, separated by commas."
+    )
+    allowed_hosts: Annotated[tuple[str, ...] | None, NoDecode] = Field(
+        None,
+        description="Names that the header Host may have beside localhost and IP addresses, as host or *.domain, "
+        "separated by commas. Without it: with AUTH_MODE=none those without a dot, else all.",
+    )
+    gateway_heap_bytes: Annotated[int, Field(ge=128 * MIB)] = Field(
+        224 * MIB,
+        description="Largest heap of Envoy, in bytes; near it, the requests and answers that hold most are cut off.",
     )
     gateway_concurrency: Positive = Field(2, description="Worker threads of Envoy.")
     gateway_metrics_port: Port | None = Field(
@@ -205,6 +233,21 @@ class GatewaySettings(TelemetrySettings, TlsSettings, ShutdownSettings):
     @classmethod
     def _split(cls, value: object) -> object:
         return tuple(part.strip() for part in value.split(",")) if isinstance(value, str) else value
+
+    @field_validator("allowed_hosts", mode="before")
+    @classmethod
+    def _split_hosts(cls, value: object) -> object:
+        if not isinstance(value, str):
+            return value
+        return tuple(part.strip().rstrip(".").lower() for part in value.split(",") if part.strip()) or None
+
+    @field_validator("allowed_hosts")
+    @classmethod
+    def _are_host_names(cls, value: tuple[str, ...] | None) -> tuple[str, ...] | None:
+        for host in value or ():
+            if not re.fullmatch(r"\*|(\*\.)?[a-z0-9_-]+(\.[a-z0-9_-]+)*", host):
+                raise ValueError(f"{host!r} is not a host name without a port, or *.domain, or *")
+        return value
 
     @field_validator("grpc_upstreams")
     @classmethod
@@ -324,13 +367,9 @@ class GetiSettings(LogSettings):
         return len(self.geti_missing) < len(_GETI_NEEDED)
 
 
-class AuthSettings(LogSettings):
+class AuthSettings(SharedSettings):
     """Who may call: nobody is asked, or bearer tokens are needed, the registry's own or also an OpenID provider's."""
 
-    auth_mode: Literal["none", "token", "oidc"] = Field(
-        "none",
-        description="Who may call: anybody (none); who has a token of the registry (token), or of OIDC_ISSUER (oidc).",
-    )
     oidc_issuer: str | None = Field(None, description="Issuer of JSON Web Tokens, a URL, as their `iss` has it.")
     oidc_audience: str | None = Field(None, description="What their `aud` must name: this registry.")
     oidc_jwks_url: str | None = Field(
@@ -346,11 +385,6 @@ class AuthSettings(LogSettings):
         30, description="How far the issuer's clock may be off."
     )
     oidc_roles_claim: str = Field("roles", description="Claim with the roles, or the way to it: `realm_access.roles`.")
-
-    @field_validator("auth_mode", mode="before")
-    @classmethod
-    def _lower(cls, value: object) -> object:
-        return (value.strip().lower() or "none") if isinstance(value, str) else value
 
     @field_validator(
         "oidc_issuer",
@@ -419,7 +453,6 @@ class Settings(TelemetrySettings, ListenSettings, ShutdownSettings, DatabaseSett
     )
 
     artifact_max_bytes: Positive = Field(64 * GIB, le=78 * GIB, description="Largest artifact, in bytes.")
-    metadata_max_bytes: Positive = Field(MIB, description="Largest metadata of one model as JSON, in bytes.")
     zip_directory_max_bytes: Positive = Field(
         4 * MIB, description="Largest central directory of a ZIP that is read, in bytes."
     )

@@ -15,6 +15,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -249,12 +250,14 @@ def gateway_config(
     return render(
         settings,
         descriptor_set=routes.descriptor_set,
-        path_variables=routes.path_variables,
         json_messages=routes.bodies.messages,
         json_methods=routes.bodies.methods,
         services=routes.services,
         paths=routes.paths,
+        bindings=[asdict(binding) for binding in routes.bindings],
         openapi=routes.openapi,
+        rpcs=routes.rpcs,
+        open_rpcs=routes.open,
         reads=routes.reads,
         streamed=routes.streamed,
         access_log=access_log,

@@ -3,6 +3,7 @@
 import contextlib
 import http.client
 import ipaddress
+import json
 import logging
 import os
 import re
@@ -20,6 +21,7 @@ import certifi
 import jinja2
 
 from registry_service.config import CIPHER_SUITES, GatewaySettings
+from registry_service.domain.errors import InvalidCredentialsError, UnauthenticatedError
 from registry_service.embedded.envoy_admin import EnvoyAdmin
 from registry_service.embedded.process import (
     EmbeddedError,
@@ -36,26 +38,25 @@ logger = logging.getLogger(__name__)
 
 # What clients have not had yet: requests, and bytes of answers. The prefix is of the template's making.
 _UNDER_WAY = ("http.http.downstream_rq_active", "http.http.downstream_cx_tx_bytes_buffered")
+# As the server says it (RFC 6750).
+CHALLENGE = 'Bearer realm="model-registry"'
 _DRAIN_POLL_SECONDS = 0.1
 _IDLE_SECONDS = 120
 _REFLECTION = "/grpc.reflection."
-_GRPC_ROUTES = (
-    # Calls that read a whole artifact, 64 GiB perhaps, before they answer.
-    ({"path": "/modelregistry.v1.ArtifactService/VerifyArtifact"}, 3600),
-    ({"path": "/modelregistry.v1.ModelService/CompareModels"}, 3600),
-    ({"path": "/modelregistry.v1.UploadService/CompleteUpload"}, 3600),
-    # And ones that wait until Geti has made one.
-    ({"path": "/modelregistry.v1.ProjectService/ImportModels"}, 7200),
-    ({"path": "/modelregistry.v1.DocumentedRestService/ImportModels"}, 7200),
-    ({"path": "/modelregistry.v1.AliasService/SetAlias"}, 3600),
+# Seconds of silence that a call may have beyond _IDLE_SECONDS.
+_LONG_RPCS = {
+    # They read a whole artifact, 64 GiB perhaps, before they answer.
+    "/modelregistry.v1.ArtifactService/VerifyArtifact": 3600,
+    "/modelregistry.v1.ModelService/CompareModels": 3600,
+    "/modelregistry.v1.UploadService/CompleteUpload": 3600,
+    # And these wait until Geti has made one.
+    "/modelregistry.v1.ProjectService/ImportModels": 7200,
+    "/modelregistry.v1.DocumentedRestService/ImportModels": 7200,
+    "/modelregistry.v1.AliasService/SetAlias": 3600,
     # The like, of the whole log.
-    ({"path": "/modelregistry.v1.AuditService/VerifyAuditLog"}, 3600),
-    # Apart, as its calls are not traced.
-    ({"prefix": "/modelregistry.v1.SystemService/"}, _IDLE_SECONDS),
-    ({"prefix": "/modelregistry.v1."}, _IDLE_SECONDS),
-    ({"prefix": "/grpc.health.v1."}, _IDLE_SECONDS),
-    ({"prefix": _REFLECTION}, _IDLE_SECONDS),
-)
+    "/modelregistry.v1.AuditService/VerifyAuditLog": 3600,
+}
+_GRPC_PREFIXES = ({"prefix": "/modelregistry.v1."}, {"prefix": "/grpc.health.v1."}, {"prefix": _REFLECTION})
 # Routes of probes, which come by the second.
 _UNTRACED = ("/health", "/ready", "/modelregistry.v1.SystemService/", "/grpc.health.v1.")
 
@@ -92,12 +93,14 @@ def render(
     settings: GatewaySettings,
     *,
     descriptor_set: Path,
-    path_variables: Sequence[str],
     services: Sequence[str],
     paths: Sequence[tuple[str, Sequence[str]]],
     json_messages: Mapping[str, object],
     json_methods: Mapping[str, Mapping[str, object]],
+    bindings: Sequence[Mapping[str, Any]],
     openapi: Path,
+    rpcs: Sequence[str],
+    open_rpcs: Sequence[str],
     reads: Sequence[str],
     streamed: Sequence[str],
     access_log: bool = False,
@@ -109,13 +112,15 @@ def render(
     Args:
         settings: Where to listen, and which servers are behind.
         descriptor_set: File of the API, a serialized google.protobuf.FileDescriptorSet.
-        path_variables: Names that stand for a part of a path, which no query may give.
         services: Full names of the gRPC services with JSON routes.
         paths: Path regular expressions with their HTTP methods, the first that matches counts
             (`transport.http_routes`).
         json_messages: Fields of the messages that JSON bodies are (`transport.http_routes.JsonBodies`).
         json_methods: By a path's regular expression its HTTP methods, with the messages of their bodies (likewise).
+        bindings: What answers each HTTP method of each path: the fields of `transport.http_routes.Binding`.
         openapi: File of the API's description (OpenAPI).
+        rpcs: Paths of all gRPC methods.
+        open_rpcs: Paths of those that take no credentials.
         reads: Paths of the gRPC methods that change nothing, so that they may be sent again.
         streamed: Paths of those that are passed on before their requests are whole, as these are streams.
         access_log: Whether to write a JSON line to stdout for each request.
@@ -146,12 +151,21 @@ def render(
         descriptor_set=str(descriptor_set),
         services=list(services),
         # They have methods of their own, and a slash too many is taken off as elsewhere.
-        paths=[*paths, *((re.escape(path), ("GET", "HEAD")) for path in ("/docs", "/redoc", "/openapi.json"))],
-        grpc_routes=list(_grpc_routes(reads, streamed)),
+        paths=[
+            *(
+                (path, methods, [_http_route(b, open_rpcs, streamed) for b in bindings if b["path"] == path])
+                for path, methods in paths
+            ),
+            *((re.escape(path), ("GET", "HEAD"), []) for path in ("/docs", "/redoc", "/openapi.json")),
+        ],
+        grpc_routes=list(_grpc_routes(rpcs, open_rpcs, reads, streamed)),
+        heap_bytes=settings.gateway_heap_bytes,
+        max_message_bytes=2 * settings.metadata_max_bytes,
         local_replies=LOCAL_REPLIES,
-        lua=_lua_set("path_variables", path_variables) + (folder / "headers.lua").read_text(encoding="utf-8"),
+        guard=_guard_values(settings) + (folder / "guard.lua").read_text(encoding="utf-8"),
+        lua=(folder / "headers.lua").read_text(encoding="utf-8"),
         json_methods=json_methods,
-        json_bodies_lua=f"local body_messages = {_lua_value(json_messages)}\n"
+        json_bodies_lua=f"local body_messages = {_lua(json_messages)}\n"
         + (folder / "json_bodies.lua").read_text(encoding="utf-8"),
         access_log=access_log,
         admin_socket=None if admin_socket is None else str(admin_socket),
@@ -220,37 +234,82 @@ def _sampler(percent: float) -> dict[str, object]:
     return {"@type": f"{prefix}.TraceIdRatioBasedSamplerConfig", "sampling_percentage": fraction}
 
 
-def _grpc_routes(reads: Sequence[str], streamed: Sequence[str]) -> Iterator[Mapping[str, Any]]:
+def _http_route(binding: Mapping[str, Any], open_rpcs: Sequence[str], streamed: Sequence[str]) -> Mapping[str, Any]:
+    """Returns the route of one HTTP method of a path."""
+    return {
+        "verb": binding["verb"],
+        "is_streamed": binding["rpc"] in streamed,
+        "metadata": {
+            "api": "typed" if binding["path"].startswith("/v1/") else "documented",
+            "open": binding["rpc"] in open_rpcs,
+            "is_buffered": binding["rpc"] not in streamed,
+            "takes_json": binding["takes_json"],
+            "path_variables": list(binding["path_variables"]),
+        },
+    }
+
+
+def _grpc_routes(
+    rpcs: Sequence[str], open_rpcs: Sequence[str], reads: Sequence[str], streamed: Sequence[str]
+) -> Iterator[Mapping[str, Any]]:
     """Yields the routes of gRPC, the first that matches counts.
 
     Each says what it matches, its seconds of silence, whether it only reads,
-    whether its requests are streams, and whether it is no part of a trace.
+    whether its requests are streams, whether strangers may call it, and whether it
+    is no part of a trace.
     """
-    seconds_of = {match["path"]: seconds for match, seconds in _GRPC_ROUTES if "path" in match}
     # Not by one regular expression: Envoy takes none so long.
-    routes = [({"path": path}, seconds_of.get(path, _IDLE_SECONDS)) for path in (*reads, *streamed)]
-    for match, seconds in (*routes, *_GRPC_ROUTES):
+    exact = [({"path": path}, _LONG_RPCS.get(path, _IDLE_SECONDS)) for path in rpcs]
+    for match, seconds in (*exact, *((prefix, _IDLE_SECONDS) for prefix in _GRPC_PREFIXES)):
         path = next(iter(match.values()))
         yield {
             "match": match,
             "idle_seconds": seconds,
             "is_read": path in reads,
             "is_streamed": path in streamed or path == _REFLECTION,
+            # What no server has is no secret.
+            "is_open": path in open_rpcs or ("prefix" in match and path != _REFLECTION),
             "is_untraced": path.startswith(_UNTRACED),
         }
 
 
-def _lua_set(name: str, members: Sequence[str]) -> str:
-    """Declares a set in Lua; its members are plain words."""
-    entries = ", ".join(f'["{member}"] = true' for member in members)
-    return f"local {name} = {{{entries}}}\n"
+def _guard_values(settings: GatewaySettings) -> str:
+    """Declares in Lua what `guard.lua` needs."""
+    missing, malformed = UnauthenticatedError(), InvalidCredentialsError()
+    return "".join(
+        f"local {name} = {_lua(value)}\n"
+        for name, value in (
+            ("needs_token", settings.auth_mode != "none"),
+            ("allowed_hosts", _hosts(settings)),
+            (
+                "refusals",
+                {
+                    "missing": {"reason": missing.reason, "message": str(missing), "challenge": CHALLENGE},
+                    "malformed": {
+                        "reason": malformed.reason,
+                        "message": str(malformed),
+                        "challenge": f'{CHALLENGE}, error="invalid_token"',
+                    },
+                },
+            ),
+        )
+    )
 
 
-def _lua_value(value: object) -> str:
-    """Writes a text, or a mapping of texts, as Lua does; its texts are plain words."""
+def _hosts(settings: GatewaySettings) -> dict[str, bool] | None:
+    """Returns the names of ALLOWED_HOSTS; None has the filter judge by the kind of a name."""
+    # Where a token is needed, a page that had its name point here could not show one.
+    names = settings.allowed_hosts or (("*",) if settings.auth_mode != "none" else None)
+    return names and dict.fromkeys(names, True)
+
+
+def _lua(value: object) -> str:
+    """Writes a value in Lua; texts are ASCII, whose escapes in JSON are those of Lua."""
+    if value is None:
+        return "nil"
     if isinstance(value, Mapping):
-        return "{" + ", ".join(f'["{key}"] = {_lua_value(item)}' for key, item in value.items()) + "}"
-    return f'"{value}"'
+        return "{" + ", ".join(f"[{_lua(key)}] = {_lua(item)}" for key, item in value.items()) + "}"
+    return json.dumps(value)
 
 
 def _pages(folder: Path, openapi: Path) -> list[dict[str, str]]:

@@ -10,6 +10,8 @@ from google.api import annotations_pb2, http_pb2
 from google.protobuf import descriptor_pb2
 from google.protobuf.descriptor_pb2 import DescriptorProto, FieldDescriptorProto
 
+from registry_service.transport.grpc.admission import OPEN
+
 PACKAGE = "modelregistry.v1"
 
 _VARIABLE = re.compile(r"\{([\w.]+)(?:=([^}]*))?\}")
@@ -51,15 +53,34 @@ class JsonBodies:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Binding:
+    """One HTTP method of a path, and the gRPC method that answers it."""
+
+    path: str
+    """Regular expression (RE2) for the whole path."""
+    verb: str
+    rpc: str
+    """Path of the gRPC method."""
+    path_variables: tuple[str, ...]
+    """Names of the variables of the path, in lower case and without underscores."""
+    takes_json: bool
+    """Whether the body, if there is one, is JSON."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class HttpRoutes:
     """The HTTP face of the gRPC services."""
 
     descriptor_set: Path
     """File of a serialized google.protobuf.FileDescriptorSet, with all that the services and their errors need."""
-    path_variables: tuple[str, ...]
-    """Names of the variables of all paths, in lower case and without underscores, sorted."""
+    bindings: tuple[Binding, ...]
+    """What answers each HTTP method of each path, in the order of `paths`."""
     services: tuple[str, ...]
     """Full names of the gRPC services that have JSON routes."""
+    rpcs: tuple[str, ...]
+    """Paths of all gRPC methods, sorted."""
+    open: tuple[str, ...]
+    """Paths of those that need no credentials, sorted."""
     reads: tuple[str, ...]
     """Paths of the gRPC methods that change nothing, those that are GET or HEAD over HTTP, sorted."""
     streamed: tuple[str, ...]
@@ -81,30 +102,43 @@ def http_routes() -> HttpRoutes:
     services: list[str] = []
     reads: list[str] = []
     streamed: list[str] = []
-    methods: dict[str, set[str]] = {}
-    variables: set[str] = set()
+    rpcs: list[str] = []
+    bound: list[Binding] = []
     for file in descriptors.file:
         if file.package != PACKAGE:
             continue
         for service in file.service:
-            bound = [binding for method in service.method for binding in bindings(method)]
-            if bound:
+            if any(True for rpc in service.method for _ in bindings(rpc)):
                 services.append(f"{PACKAGE}.{service.name}")
             for rpc in service.method:
                 path = f"/{PACKAGE}.{service.name}/{rpc.name}"
+                rpcs.append(path)
                 reads += [path] if _is_read(rpc) else []
                 streamed += [path] if rpc.client_streaming else []
-            for method, template in bound:
-                methods.setdefault(_regex(template), set()).add(method)
-                variables |= {variable[1].replace("_", "").lower() for variable in _VARIABLE.finditer(template)}
+                bound += [
+                    Binding(
+                        path=_regex(template),
+                        verb=verb,
+                        rpc=path,
+                        path_variables=tuple(v[1].replace("_", "").lower() for v in _VARIABLE.finditer(template)),
+                        takes_json=template.startswith("/v1/") and not rpc.client_streaming,
+                    )
+                    for verb, template in bindings(rpc)
+                ]
+    bound.sort(key=lambda binding: (_verbs_first(binding.path), binding.verb))
+    methods: dict[str, list[str]] = {}
+    for binding in bound:
+        methods.setdefault(binding.path, []).append(binding.verb)
     return HttpRoutes(
         descriptor_set=descriptor_set,
-        path_variables=tuple(sorted(variables)),
+        bindings=tuple(bound),
+        rpcs=tuple(sorted(rpcs)),
+        open=tuple(sorted(OPEN)),
         reads=tuple(sorted(reads)),
         streamed=tuple(sorted(streamed)),
         openapi=generated / "openapi.json",
         services=tuple(sorted(services)),
-        paths=tuple((path, tuple(sorted(methods[path]))) for path in sorted(methods, key=_verbs_first)),
+        paths=tuple((path, tuple(verbs)) for path, verbs in methods.items()),
         bodies=_json_bodies(descriptors),
     )
 

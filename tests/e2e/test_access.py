@@ -3,12 +3,17 @@
 import json
 import subprocess
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, cast
 
 import grpc
 import httpx
 import pytest
+from google.protobuf.message import Message
+from grpc_status import rpc_status
+from modelregistry.v1 import model_service_pb2, upload_service_pb2
 
 from registry_service.embedded.postgres import PostgresAddress
 from tests.client import Client, refused
@@ -209,6 +214,27 @@ class TestGrpc:
         with refused(grpc.StatusCode.PERMISSION_DENIED, "ROLE_MISSING"):
             client.create_upload()
         client.close()
+
+
+@pytest.mark.parametrize(
+    "shown", [(), ("Basic eDp5",), ("Bearer",), ("Bearer a", "Bearer b"), ("Bearer mrt_nonsense",)]
+)
+def test_the_gateway_refuses_as_the_server_does(guarded: Guarded, shown: tuple[str, ...]) -> None:
+    metadata = (("x-request-id", "the-same"), *(("authorization", value) for value in shown))
+    refusals = []
+    for address in (guarded.product.grpc_address, f"127.0.0.1:{guarded.product.rest_port}"):
+        with closing(Client(address)) as client:
+            calls: tuple[tuple[Any, Message], ...] = (
+                (client.models.GetModel, model_service_pb2.GetModelRequest(id="a" * 16)),
+                (client.uploads.CreateUpload, upload_service_pb2.CreateUploadRequest()),
+            )
+            for call, request in calls:
+                with refused(grpc.StatusCode.UNAUTHENTICATED) as refusal:
+                    call(request, metadata=metadata)
+                answer = cast("grpc.Call", refusal.error)
+                challenge = dict(answer.trailing_metadata() or ()).get("www-authenticate")
+                refusals.append((rpc_status.from_call(answer), refusal.message, challenge))
+    assert refusals == refusals[:1] * 4
 
 
 def test_the_check_of_a_container_needs_no_token(guarded: Guarded) -> None:

@@ -39,6 +39,13 @@ from registry_service.embedded.process import EmbeddedError, NotInstalledError
 from registry_service.running import gateway_config
 
 MIB = 1024 * 1024
+GRPC_TYPES = [
+    "application/grpc",
+    "application/grpc;x",
+    "application/grpc+zip",
+    "Application/GRPC",
+    "application/grpc-web",
+]
 MALFORMED = b"\xff\xff\xff\xff"  # no HttpBody: how the service breaks a download off
 
 
@@ -108,7 +115,7 @@ class Health(system_service_pb2_grpc.SystemServiceServicer):
 def download(
     request: artifact_service_pb2.DownloadArtifactContentRequest, context: grpc.ServicerContext
 ) -> Iterator[httpbody_pb2.HttpBody | bytes]:
-    """The id says what to answer: `<status>-<size in bytes>`, and perhaps `-chunked` and `-broken`."""
+    """The id says what to answer: `<status>-<size>`, and perhaps `-chunked`, `-broken` or a number of GRPC_TYPES."""
     status, size, *flags = request.model_id.split("-")
     head: list[tuple[str, str | bytes]] = [("x-http-status", status), ("etag", '"e"')]
     if "chunked" not in flags:
@@ -126,7 +133,8 @@ def download(
     while left:
         data = bytes(min(left, MIB))
         left -= len(data)
-        yield httpbody_pb2.HttpBody(content_type="application/zip", data=data)
+        kind = next((GRPC_TYPES[int(flag)] for flag in flags if flag.isdigit()), "application/zip")
+        yield httpbody_pb2.HttpBody(content_type=kind, data=data)
 
 
 def serialize(message: httpbody_pb2.HttpBody | bytes) -> bytes:
@@ -177,10 +185,14 @@ class Gateway:
 
 
 @contextlib.contextmanager
-def start_gateway(run_dir: Path, upstream: int) -> Iterator[Gateway]:
+def start_gateway(run_dir: Path, upstream: int, **values: object) -> Iterator[Gateway]:
     port = free_port()
     settings = load(
-        GatewaySettings, server_ip_address="127.0.0.1", server_port=port, grpc_upstreams=(f"127.0.0.1:{upstream}",)
+        GatewaySettings,
+        server_ip_address="127.0.0.1",
+        server_port=port,
+        grpc_upstreams=(f"127.0.0.1:{upstream}",),
+        **{"metadata_max_bytes": 5 * MIB} | values,
     )
     with EnvoyGateway(gateway_config(settings, access_log=True), settings, run_dir, log=run_dir / "envoy.log") as envoy:
         yield Gateway(envoy, port)
@@ -492,6 +504,155 @@ def test_headers_that_mean_something_to_grpc_do_no_harm(gateway: Gateway, header
 
 def test_text_beyond_ascii_passes(gateway: Gateway) -> None:
     assert gateway.get("/v1/models/%C3%A9%E2%82%AC%F0%9F%98%80").json()["model"]["id"] == "é€😀"
+
+
+def test_a_parameter_may_be_named_like_a_variable_of_another_path(gateway: Gateway) -> None:
+    """`project_id` is in the path of an import, and a field of a lineage's request."""
+    answer = gateway.get("/v1/lineage?name=x&project_id=p")
+    assert (answer.status_code, answer.json()["code"]) == (501, code_pb2.UNIMPLEMENTED)  # of the server
+
+
+@pytest.mark.parametrize("query", ["id=b", "ID=b", "i%64=b", "page_size=1&id=b"])
+def test_a_parameter_does_not_replace_a_variable_of_its_path(gateway: Gateway, query: str) -> None:
+    assert gateway.get(f"/v1/models/abc?{query}").status_code == 400
+
+
+def status_of(answer: bytes) -> int:
+    return int(answer.split(b" ", 2)[1])
+
+
+@pytest.mark.parametrize("content_type", GRPC_TYPES)
+def test_a_content_type_of_grpc_skips_no_check_of_a_json_path(gateway: Gateway, content_type: str) -> None:
+    for target in ("/v1/models/abc?id=other", "/v1/models/%ff", "/v1/models/abc"):
+        gateway.models.metadata = {}
+        with gateway.client() as client:
+            client.get(target, headers={"content-type": content_type})
+        assert gateway.models.metadata == {}, target  # the server was not called
+
+
+@pytest.mark.parametrize("content_type", GRPC_TYPES)
+def test_a_stored_artifact_may_have_any_content_type(gateway: Gateway, content_type: str) -> None:
+    answer = gateway.get(f"/v1/models/206-10-{GRPC_TYPES.index(content_type)}/artifact")
+    assert (answer.status_code, answer.headers["content-length"], len(answer.content)) == (206, "10", 10)
+    assert not [name for name in answer.headers if name.startswith(("grpc-", "x-http-", "x-content-length"))]
+
+
+@pytest.mark.parametrize("sent", ["<&", "a" * 129, "two words"])
+def test_a_request_id_that_is_none_is_replaced_for_everybody(gateway: Gateway, sent: str) -> None:
+    with gateway.client() as client:
+        made = client.get("/v1/models/abc", headers={"x-request-id": sent}).headers["x-request-id"]
+    assert made == gateway.models.metadata["x-request-id"] != sent
+    assert len(made) == 36
+
+
+# ---- pages of other sites ----
+
+
+@pytest.mark.parametrize(
+    ("host", "is_known"),
+    [
+        ("localhost", True),
+        ("LOCALHOST:80", True),
+        ("models.localhost.", True),
+        ("127.0.0.1:32002", True),
+        ("[::1]:32002", True),
+        ("192.168.1.5", True),
+        ("registry:32002", True),
+        ("evil.example", False),
+        ("evil.example.:32002", False),
+        ("127.0.0.1.evil.example", False),
+        ("localhost.evil.example", False),
+        ("localhost@evil.example", False),
+        ("127.0.0.1,evil.example", False),
+        ("[evil.example]", False),
+    ],
+)
+def test_a_name_that_a_stranger_could_register_is_none_of_ours(gateway: Gateway, host: str, is_known: bool) -> None:
+    for path in ("/v1/models/abc", "/health", "/docs"):
+        answer = gateway.raw(f"GET {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n".encode())
+        if is_known:
+            assert status_of(answer) in {200, 404}
+        else:
+            assert status_of(answer) in {400, 421}
+    assert is_known == (status_of(gateway.raw(request(f"http://{host}/v1/models/abc"))) == 200)
+
+
+def test_the_header_of_a_proxy_does_not_make_a_name_ours(gateway: Gateway) -> None:
+    head = (
+        b"GET /v1/models/abc HTTP/1.1\r\nHost: evil.example\r\nX-Forwarded-Host: localhost\r\nConnection: close\r\n\r\n"
+    )
+    assert status_of(gateway.raw(head)) == 421
+
+
+def test_names_can_be_allowed(tmp_path: Path) -> None:
+    with start_gateway(tmp_path, free_port(), allowed_hosts="models.example.org, *.intern.example") as gateway:
+        for host, status in {
+            "models.example.org": 503,
+            "Models.Example.ORG.:443": 503,
+            "a.b.intern.example": 503,
+            "127.0.0.1": 503,
+            "intern.example": 421,
+            "notmodels.example.org": 421,
+            "models.example.org.evil.example": 421,
+            "registry": 421,
+        }.items():
+            with gateway.client() as client:
+                assert client.get("/health", headers={"host": host}).status_code == status, host
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"origin": "http://evil.example"},
+        {"origin": "null"},
+        {"origin": "http://127.0.0.1:1"},
+        {"origin": "http://127.0.0.1"},
+        {"origin": "file://"},
+        {"sec-fetch-site": "cross-site"},
+        {"sec-fetch-site": "same-site"},
+        {"sec-fetch-site": "cross-site", "sec-fetch-mode": "navigate", "sec-fetch-dest": "document"},
+    ],
+)
+def test_a_page_of_another_origin_can_change_nothing(gateway: Gateway, headers: dict[str, str]) -> None:
+    gateway.uploads.__init__()  # type: ignore[misc]
+    form = {"content-type": "text/plain"} | headers
+    with gateway.client() as client:
+        for method, path, body in (
+            ("POST", "/v1/uploads/abc:complete", "{}"),
+            ("PATCH", "/v1/models/abc", "{}"),
+            ("PUT", "/v1/uploads/u/content", "bytes"),
+            ("POST", "/models", "form"),
+            ("POST", "/modelregistry.v1.ModelService/GetModel", "\0\0\0\0\0"),
+        ):
+            answer = client.request(method, path, content=body, headers=form)
+            assert answer.status_code == 403, (method, path)
+            assert "access-control-allow-origin" not in answer.headers
+    assert gateway.uploads.first.upload_id == ""
+
+
+def test_a_page_of_another_origin_reads_nothing_but_may_link_here(gateway: Gateway) -> None:
+    site = {"sec-fetch-site": "cross-site"}
+    with gateway.client() as client:
+        for mode, dest in (("no-cors", "script"), ("no-cors", "image"), ("cors", "empty"), ("navigate", "iframe")):
+            headers = site | {"sec-fetch-mode": mode, "sec-fetch-dest": dest}
+            assert client.get("/v1/models/200-5/artifact", headers=headers).status_code == 403
+        headers = site | {"sec-fetch-mode": "navigate", "sec-fetch-dest": "document"}
+        assert client.get("/docs", headers=headers).status_code == 200
+
+
+def test_pages_of_our_own_may_call_and_send_json_as_json_alone(gateway: Gateway) -> None:
+    own = {"origin": gateway.url, "sec-fetch-site": "same-origin"}
+    with gateway.client() as client:
+        for content_type, status in (("application/json", 200), ("application/json; charset=utf-8", 200)):
+            answer = client.patch("/v1/models/abc", content="{}", headers=own | {"content-type": content_type})
+            assert answer.status_code == status
+        for content_type in ("text/plain", "application/x-www-form-urlencoded", "multipart/form-data; boundary=x"):
+            answer = client.patch("/v1/models/abc", content="{}", headers=own | {"content-type": content_type})
+            assert answer.status_code == 415
+            assert "application/json" in answer.text
+        assert client.patch("/v1/models/abc", content="{}", headers=own).status_code == 415
+        # Clients that are no browsers say nothing of where they come from.
+        assert client.patch("/v1/models/abc", content="{}").status_code == 200
 
 
 # ---- uploads ----

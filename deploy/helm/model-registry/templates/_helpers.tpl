@@ -76,6 +76,17 @@ CA_CERT: /etc/model-registry/tls/{{ .Values.tls.caKey }}
 {{- end }}
 {{- end }}
 
+{{/* Names that the gateway has in and outside of the cluster; none where credentials are needed: it then takes any. */}}
+{{- define "model-registry.hosts" -}}
+{{- if eq (.Values.settings.AUTH_MODE | default "none") "none" }}
+{{- $service := include "model-registry.fullname" . }}
+{{- $hosts := list $service (printf "%s.%s" $service .Release.Namespace) "*.svc" "*.svc.cluster.local" }}
+{{- if .Values.ingress.enabled }}{{ $hosts = concat $hosts .Values.ingress.hosts }}{{ end }}
+{{- if .Values.httpRoute.enabled }}{{ $hosts = concat $hosts .Values.httpRoute.hostnames }}{{ end }}
+{{- join "," $hosts }}
+{{- end }}
+{{- end }}
+
 {{/* Settings by their names. */}}
 {{- define "model-registry.settings" -}}
 {{- range $name, $value := . }}

@@ -1,0 +1,230 @@
+-- What a stranger's request is refused for, before a byte of its body is read. Before this file stand
+-- allowed_hosts    names of ALLOWED_HOSTS, as a set; nil for the default
+-- needs_token      whether callers must show a bearer token
+-- refusals         reason, message and challenge for a call without a token (missing) and with a malformed one
+--                  (malformed)
+-- The route says in its metadata which API it belongs to (api: grpc, typed or documented), whether strangers may call
+-- it (open), and whether its body is JSON (takes_json).
+
+-- Ids of requests as the server takes them; it would make one of its own for any other, so that the two logs differ.
+math.randomseed(os.time() + tonumber(string.match(tostring({}), "0x(%x+)"), 16) % 1000003)
+
+local function request_id(headers)
+  local id = headers:get("x-request-id")
+  if id ~= nil and #id <= 128 and string.find(id, "^[%w._:/+=-]+$") then
+    return id
+  end
+  local made = string.gsub("xxxxxxxx-xxxx-4xxx-8xxx-xxxxxxxxxxxx", "x", function()
+    return string.format("%x", math.random(0, 15))
+  end)
+  headers:replace("x-request-id", made)
+  return made
+end
+
+-- The name in an authority (`host:port`, `[::1]:port`), in lower case and without the dot of the root; nil for none.
+local function name_of(authority)
+  local text = string.lower(authority or "")
+  return string.match(text, "^%[([%x:.]+)%]$") or string.match(text, "^%[([%x:.]+)%]:%d+$")
+    or string.match(text, "^([%w._-]+)%.$") or string.match(text, "^([%w._-]+)%.:%d+$")
+    or string.match(text, "^([%w._-]+)$") or string.match(text, "^([%w._-]+):%d+$")
+end
+
+-- A page of another site can have its own name point here (DNS rebinding), but no address, and no name that its owner
+-- could not register.
+local function is_host_allowed(name)
+  if name == nil then
+    return false
+  end
+  if string.find(name, ":", 1, true) or string.find(name, "^%d+%.%d+%.%d+%.%d+$")
+    or name == "localhost" or string.find(name, "%.localhost$") then
+    return true
+  end
+  if allowed_hosts == nil then
+    return not string.find(name, ".", 1, true)
+  end
+  if allowed_hosts["*"] or allowed_hosts[name] then
+    return true
+  end
+  -- *.example.org stands for all names under it.
+  local rest = string.match(name, "^[^.]+%.(.+)$")
+  while rest ~= nil do
+    if allowed_hosts["*." .. rest] then
+      return true
+    end
+    rest = string.match(rest, "^[^.]+%.(.+)$")
+  end
+  return false
+end
+
+-- Host and port, the port left out where it is the scheme's own.
+local function place_of(authority)
+  return (string.gsub(string.gsub(string.lower(authority), ":80$", ""), ":443$", ""))
+end
+
+-- Whether a browser sends the request for a page of another origin. Other clients send none of these headers.
+local function is_foreign(headers, method)
+  local origin = headers:get("origin")
+  local site = headers:get("sec-fetch-site")
+  if origin ~= nil then
+    local authority = string.match(origin, "^https?://(.+)$")
+    if authority == nil or place_of(authority) ~= place_of(headers:get(":authority")) then
+      return true
+    end
+  end
+  if site == nil or site == "same-origin" or site == "none" then
+    return false
+  end
+  -- A link may lead here.
+  return not ((method == "GET" or method == "HEAD") and headers:get("sec-fetch-mode") == "navigate"
+    and headers:get("sec-fetch-dest") == "document")
+end
+
+local function has_body(headers)
+  local length = headers:get("content-length")
+  return headers:get("content-type") ~= nil or headers:get("transfer-encoding") ~= nil
+    or (length ~= nil and length ~= "0")
+end
+
+-- Fields of a protobuf message (https://protobuf.dev/programming-guides/encoding/): bytes, and their length before.
+local function field(number, bytes)
+  local length, rest = "", #bytes
+  while rest >= 128 do
+    length, rest = length .. string.char(rest % 128 + 128), math.floor(rest / 128)
+  end
+  return string.char(number * 8 + 2) .. length .. string.char(rest) .. bytes
+end
+
+local function detail(kind, bytes)
+  return field(3, field(1, "type.googleapis.com/google.rpc." .. kind) .. field(2, bytes))
+end
+
+-- Answers as the server does, to the letter: google.rpc.Status with ErrorInfo and RequestInfo, and a text in the
+-- documented API.
+local function refuse(handle, api, id, refusal)
+  local headers = {[":status"] = "401", ["www-authenticate"] = refusal.challenge}
+  local body = refusal.message
+  if api == "grpc" then
+    headers["grpc-status-details-bin"] = handle:base64Escape("\8\16" .. field(2, body)
+      .. detail("ErrorInfo", field(1, refusal.reason) .. field(2, "modelregistry.v1"))
+      .. detail("RequestInfo", field(1, id)))
+  elseif api == "typed" then
+    headers["x-content-type"] = "application/json"
+    body = string.format(
+      '{"code":16,"message":"%s","details":[{"@type":"type.googleapis.com/google.rpc.ErrorInfo","reason":"%s",'
+        .. '"domain":"modelregistry.v1","metadata":{}},{"@type":"type.googleapis.com/google.rpc.RequestInfo",'
+        .. '"request_id":"%s","serving_data":""}]}', body, refusal.reason, id)
+  else
+    headers["x-content-type"] = "text/plain; charset=utf-8"
+    headers["www-authenticate"] = refusals.missing.challenge
+    body = body .. "\n"
+  end
+  handle:respond(headers, body)
+end
+
+-- What is wrong with the credentials of a call; nil when the server must judge them.
+local function refusal_of(headers)
+  local shown = headers:get("authorization")
+  if shown == nil then
+    return refusals.missing
+  end
+  local token = string.match(shown, "^[Bb][Ee][Aa][Rr][Ee][Rr] +([%w._~+/-]+=*)$")
+  -- Of two, somebody on the way might have judged the other.
+  if token == nil or headers:getNumValues("authorization") > 1 then
+    return refusals.malformed
+  end
+end
+
+-- Tokens that the server recognised not long ago, with when: it judges each call anyway, this only decides whose body
+-- is waited for. Each worker of Envoy has a table of its own.
+local recognised, recognised_count = {}, 0
+local recognised_seconds, recognised_most = 60, 10000
+
+-- The largest body of a caller of whom the server has not been asked, in bytes.
+local small_body = 65536
+
+local function may_be_large(handle, headers)
+  local length = tonumber(headers:get("content-length"))
+  if length ~= nil then
+    return length > small_body
+  end
+  return headers:get("transfer-encoding") ~= nil or handle:streamInfo():protocol() == "HTTP/2"
+end
+
+-- Asks the server whether it knows the bearer of a token, by a call that it refuses after that: nobody has no id.
+-- Returns whether it does, and nil when it does not say.
+local function is_recognised(handle, shown, id)
+  local now = os.time()
+  local since = recognised[shown]
+  if since ~= nil and now - since < recognised_seconds then
+    return true
+  end
+  local answer = handle:httpCall("registry", {
+    [":method"] = "POST",
+    [":path"] = "/modelregistry.v1.ModelService/GetModel",
+    [":authority"] = "registry",
+    ["content-type"] = "application/grpc",
+    ["te"] = "trailers",
+    ["authorization"] = shown,
+    ["x-request-id"] = id,
+  }, "\0\0\0\0\0", 5000)
+  local status = answer["grpc-status"]
+  if status == "16" then
+    return false
+  elseif status ~= "3" and status ~= "7" then  -- INVALID_ARGUMENT, or no role
+    return nil
+  end
+  if recognised_count >= recognised_most then
+    recognised, recognised_count = {}, 0
+  end
+  recognised_count = recognised_count + (recognised[shown] == nil and 1 or 0)
+  recognised[shown] = now
+  return true
+end
+
+function envoy_on_request(handle)
+  local headers = handle:headers()
+  local route = handle:metadata()
+  local api = route:get("api")
+  local method = headers:get(":method")
+  local id = request_id(headers)
+  local media_type = string.lower(headers:get("content-type") or "")
+  local is_grpc = string.find(media_type, "^application/grpc") ~= nil
+  handle:streamInfo():dynamicMetadata():set("gateway", "is_grpc", is_grpc)
+  if not is_host_allowed(name_of(headers:get(":authority"))) then
+    handle:respond({[":status"] = "421"}, "The name in the header Host is none of this registry's (ALLOWED_HOSTS).")
+    return
+  end
+  if is_foreign(headers, method) then
+    handle:respond({[":status"] = "403"}, "Pages of other origins may not call this.")
+    return
+  end
+  if api == nil then
+    return
+  end
+  -- The transcoder, and the filters that prepare for it, pass gRPC by.
+  if is_grpc and api ~= "grpc" then
+    handle:respond({[":status"] = "415"}, "gRPC goes to the path of a gRPC method.")
+    return
+  end
+  if needs_token and not route:get("open") then
+    local refusal = refusal_of(headers)
+    if refusal == nil and route:get("is_buffered") and may_be_large(handle, headers) then
+      local known = is_recognised(handle, headers:get("authorization"), id)
+      if known == nil then
+        handle:respond({[":status"] = "503"}, "Service Unavailable")
+        return
+      end
+      refusal = not known and refusals.malformed or nil
+    end
+    if refusal ~= nil then
+      refuse(handle, api, id, refusal)
+      return
+    end
+  end
+  -- A form can send JSON as text to any site, and no browser asks that site before.
+  if route:get("takes_json") and headers:get("origin") ~= nil and has_body(headers)
+    and string.match(media_type, "^[^;%s]*") ~= "application/json" then
+    handle:respond({[":status"] = "415"}, "The body must be of the type application/json.")
+    return
+  end
+end

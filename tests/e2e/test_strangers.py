@@ -1,0 +1,237 @@
+"""Attacks by strangers, without a token, on a product that demands one: nobody hangs, fills or starves it.
+
+Each attack is a context manager that holds what it has taken. All have the same ending: while the attack goes on and
+after it, `/ready` answers a fresh connection within a second and no process has more memory than it may; afterwards
+the connections are closed, and the same processes run.
+"""
+
+import selectors
+import socket
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, closing, contextmanager, suppress
+from pathlib import Path
+
+import h2.events
+import h2.exceptions
+import httpx
+import pytest
+
+from registry_service.embedded.postgres import PostgresAddress
+from tests.e2e.test_attacks import Http2
+from tests.folders import passable_folder
+from tests.postgres_server import create_database, drop_database
+from tests.products import Product, running_serve, running_up
+from tests.waiting import eventually
+
+MIB = 1024 * 1024
+READY_SECONDS = 1
+PROCESS_BYTES = 250 * MIB
+ENVOY_BYTES = 300 * MIB
+# Of the product's own making: connections to Postgres, and between gateway and server.
+SPARE_FILES = 40
+
+Attack = Callable[[Product], AbstractContextManager[None]]
+
+
+@contextmanager
+def embedded() -> Iterator[Product]:
+    with passable_folder() as folder, running_up(folder, auth_mode="token") as product:
+        yield product
+
+
+@contextmanager
+def deployed(postgres: PostgresAddress, folder: Path) -> Iterator[Product]:
+    create_database(postgres, "of_strangers", "template1")
+    settings = {
+        "psql_hostname": postgres.socket_dir,
+        "psql_port": postgres.port,
+        "psql_database": "of_strangers",
+        "mr_user_name": postgres.user,
+        "artifact_store": "local",
+        "artifact_dir": folder / "artifacts",
+        "auth_mode": "token",
+    }
+    with running_serve(folder, settings, gateway={"auth_mode": "token"}) as product:
+        yield product
+    drop_database(postgres, "of_strangers")
+
+
+@pytest.fixture(scope="module", params=["up", "serve and gateway"])
+def product(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Product]:
+    """The product, with authentication."""
+    if request.param == "up":
+        with embedded() as product:
+            yield product
+    else:
+        with deployed(request.getfixturevalue("postgres"), tmp_path_factory.mktemp("deployed")) as product:
+            yield product
+
+
+def expect_served(product: Product) -> None:
+    """A probe is answered in time, and no process has more memory than it may."""
+    eventually(lambda: is_ready(product), 10, f"an answer of /ready within {READY_SECONDS} s")
+    for process in product.processes():
+        most = ENVOY_BYTES if process.name() == "envoy" else PROCESS_BYTES
+        resident = process.memory_info().rss
+        assert resident <= most, f"{process.name()} has {resident / MIB:.0f} MiB"
+
+
+def is_ready(product: Product) -> bool:
+    return httpx.get(f"{product.rest_url}/ready", timeout=READY_SECONDS, trust_env=False).status_code == 200
+
+
+def servers(product: Product) -> dict[int, int]:
+    """The gateway and the servers by their ids, with the number of files that each has open."""
+    return {
+        process.pid: process.num_fds()
+        for process in product.processes()
+        if process.name().startswith(("envoy", "python", "model-registry"))
+    }
+
+
+@contextmanager
+def unharmed(product: Product, attack: AbstractContextManager[object]) -> Iterator[None]:
+    """Surrounds what is looked at while an attack goes on with the common ending."""
+    before = servers(product)
+    with attack:
+        expect_served(product)
+        yield
+    expect_served(product)
+    assert servers(product).keys() == before.keys(), "a process has ended"
+    eventually(
+        lambda: all(files <= before[pid] + SPARE_FILES for pid, files in servers(product).items()),
+        what="the end of the attack's connections",
+    )
+
+
+# ---- Bodies
+
+
+@contextmanager
+def half_sent(port: int, beginnings: list[bytes], stall_seconds: float = 0.5) -> Iterator[list[socket.socket]]:
+    """Opens a connection for each beginning of a request, and sends of all of them what is taken."""
+    with ExitStack() as stack:
+        ends = [stack.enter_context(socket.create_connection(("127.0.0.1", port), timeout=5)) for _ in beginnings]
+        waiting = selectors.DefaultSelector()
+        for end, beginning in zip(ends, beginnings, strict=True):
+            end.setblocking(False)
+            waiting.register(end, selectors.EVENT_WRITE, memoryview(beginning))
+        while waiting.get_map() and (ready := waiting.select(stall_seconds)):
+            for key, _ in ready:
+                end = ends[ends.index(key.fileobj)]  # type: ignore[arg-type]
+                try:
+                    left = key.data[end.send(key.data) :]
+                except OSError:  # it is refused half-way
+                    left = b""
+                if left:
+                    waiting.modify(end, selectors.EVENT_WRITE, left)
+                else:
+                    waiting.unregister(end)
+        yield ends
+
+
+def http1_head(method: str, path: str, *headers: str) -> bytes:
+    return "\r\n".join((f"{method} {path} HTTP/1.1", "Host: localhost", *headers, "", "")).encode()
+
+
+@contextmanager
+def http1_bodies(
+    product: Product, path: str, *headers: str, size: int = 16 * MIB - 1_000, count: int = 64
+) -> Iterator[None]:
+    """JSON over HTTP/1.1 of which all has come but the end, which drips."""
+    head = http1_head("POST", path, f"Content-Length: {size}", "Content-Type: application/json", *headers)
+    body = b'{"spec":{"model":{"name":"' + b"x" * (size - 1_000)
+    with half_sent(product.rest_port, [head + body] * count) as ends:
+        for end in ends:
+            with suppress(OSError):
+                end.send(b"x")
+        yield
+
+
+@contextmanager
+def http2_bodies(
+    product: Product, path: str, *headers: tuple[str, str], size: int = 16 * MIB - 1_000, connections: int = 1
+) -> Iterator[None]:
+    """Bodies on 120 streams of HTTP/2 connections, which stall near their ends."""
+    with ExitStack() as stack:
+        for _ in range(connections):
+            client = stack.enter_context(closing(Http2(product.rest_port)))
+            with suppress(OSError, h2.exceptions.ProtocolError):  # it may be refused half-way
+                stall(client, path, headers, dict.fromkeys(range(1, 240, 2), size))
+        yield
+
+
+def stall(client: Http2, path: str, headers: tuple[tuple[str, str], ...], left: dict[int, int]) -> None:
+    """Sends so many bytes of a body on each stream, as the windows open, and ends none."""
+    for stream in left:
+        client.state.send_headers(
+            stream,
+            [(":method", "POST"), (":path", path), (":scheme", "http"), (":authority", "localhost"), *headers],
+        )
+    client.flush()
+    while left:
+        sent = 0
+        for stream in list(left):
+            size = min(left[stream], client.state.local_flow_control_window(stream), 16_384)
+            if size:
+                client.state.send_data(stream, b"x" * size)
+                left[stream] -= size
+                sent += size
+            if not left[stream]:
+                del left[stream]
+        client.flush()
+        client.socket.settimeout(0 if sent else 2)
+        with suppress(BlockingIOError):
+            for event in client.state.receive_data(client.socket.recv(65_536)):
+                if isinstance(event, h2.events.StreamReset | h2.events.StreamEnded):
+                    left.pop(event.stream_id, None)
+        client.socket.settimeout(2)
+
+
+SHAPED = "Bearer mrt_nonsense"
+"""What passes for a token until somebody looks it up."""
+FITS = 2 * MIB - 2_000
+"""Just less than a JSON body may have."""
+GRPC = (("content-type", "application/grpc"), ("te", "trailers"))
+CREATE_UPLOAD = "/modelregistry.v1.UploadService/CreateUpload"
+BODIES: dict[str, Attack] = {
+    "HTTP/1.1": lambda product: http1_bodies(product, "/v1/uploads"),
+    "HTTP/1.1, shaped token": lambda product: http1_bodies(product, "/v1/uploads", f"Authorization: {SHAPED}"),
+    "HTTP/1.1, shaped token, body that fits": lambda product: http1_bodies(
+        product, "/v1/uploads", f"Authorization: {SHAPED}", size=FITS, count=400
+    ),
+    "HTTP/1.1, documented API": lambda product: http1_bodies(product, f"/projects/{'a' * 24}/geti-models/download"),
+    "HTTP/1.1, method that is not there": lambda product: http1_bodies(product, "/v1/models"),
+    "HTTP/2": lambda product: http2_bodies(product, "/v1/uploads"),
+    "HTTP/2, shaped token": lambda product: http2_bodies(product, "/v1/uploads", ("authorization", SHAPED)),
+    "HTTP/2, shaped token, bodies that fit": lambda product: http2_bodies(
+        product, "/v1/uploads", ("authorization", SHAPED), size=FITS, connections=3
+    ),
+    "gRPC": lambda product: http2_bodies(product, CREATE_UPLOAD, *GRPC),
+    "gRPC, shaped token, messages that fit": lambda product: http2_bodies(
+        product, CREATE_UPLOAD, *GRPC, ("authorization", SHAPED), size=FITS, connections=3
+    ),
+}
+
+
+@pytest.mark.parametrize("attack", BODIES.values(), ids=BODIES)
+def test_bodies_that_do_not_end_fill_no_memory(product: Product, attack: Attack) -> None:
+    with unharmed(product, attack(product)):
+        pass
+
+
+# ---- Headers
+
+
+@pytest.mark.parametrize(
+    "beginning",
+    [
+        http1_head("GET", "/v1/models", "a: " + "x" * 30_000)[:-2],
+        b"GET /v1/models HTTP/1.1\r\nHost: localhost\r\n" + b"".join(b"a%d: x\r\n" % n for n in range(90)),
+        b"GET /" + b"x" * 30_000,
+    ],
+    ids=["long header", "many headers", "long address"],
+)
+def test_headers_that_do_not_end_fill_no_memory(product: Product, beginning: bytes) -> None:
+    with unharmed(product, half_sent(product.rest_port, [beginning] * 1_000)):
+        pass
