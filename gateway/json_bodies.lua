@@ -1,8 +1,8 @@
 -- What the transcoder lets pass in a JSON request under /v1: fields that the
 -- message doesn't have, null where no null can be kept, the same key twice,
--- numbers that a double rounds, text that is almost JSON (RFC 8259), and bodies,
--- query parameters and conditional headers where the method takes none. Each is
--- answered with 400 and its place.
+-- numbers that a double rounds, text that is almost JSON (RFC 8259), a query
+-- parameter twice, and bodies, parameters and conditional headers where the
+-- method takes none. Each is answered with 400 and its place.
 --
 -- Before this file stands the table body_messages: by the name of a message its
 -- fields, by either spelling of their names (lowerCamelCase and as in the proto).
@@ -10,7 +10,8 @@
 -- "string", "number" (a double), "integer", "boolean", "value", "struct" or
 -- "list" (JSON of any kind, an object of it, a list of it), or a message's name.
 -- The route's filter context has the HTTP methods of a path: for those with a
--- body its message, and the field of the request that it is ("*" for all).
+-- body its message and the field of the request that it is ("*" for all), and the
+-- lists, parameters that a query may repeat, between blanks.
 
 local byte, find, sub = string.byte, string.find, string.sub
 
@@ -365,16 +366,24 @@ local function unescape_query(text)
   end))
 end
 
--- The first parameter of a query that stands for a field of the body; nil without.
-local function parameter_of_body(path, field)
-  local query = string.match(path, "%?(.*)$")
-  for pair in string.gmatch(query or "", "[^&]+") do
+-- Refuses a query that stands for a field of the body, or has a parameter twice: the transcoder takes the last one.
+local function check_query(handle, query, method)
+  local seen = {}
+  for pair in string.gmatch(query, "[^&]+") do
     local key = unescape_query(string.match(pair, "^[^=]*"))
-    if field == "*" or string.match(key, "^[^.]*") == field then
-      return key
+    -- The transcoder takes either spelling.
+    local name = string.gsub(key, "%u", function(letter) return "_" .. string.lower(letter) end)
+    if method.field == "*" or (method.field ~= nil and string.match(name, "^[^.]*") == method.field) then
+      refuse(handle, shown(key), "belongs in the body, not in the query.")
+      return false
     end
+    if seen[name] and not find(method.lists or "", " " .. name .. " ", 1, true) then
+      refuse(handle, shown(key), "is given twice.")
+      return false
+    end
+    seen[name] = true
   end
-  return nil
+  return true
 end
 
 -- The service compares etags of the message, and would write whatever these say (RFC 9110, 13.1).
@@ -395,12 +404,9 @@ function envoy_on_request(handle)
       end
     end
   end
-  if method.message ~= nil then
-    local key = parameter_of_body(headers:get(":path"), method.field)
-    if key ~= nil then
-      refuse(handle, shown(key), "belongs in the body, not in the query.")
-      return
-    end
+  local query = string.match(headers:get(":path"), "%?(.*)$")
+  if query ~= nil and not check_query(handle, query, method) then
+    return
   end
   local body = handle:body()
   if body == nil or body:length() == 0 then

@@ -49,7 +49,8 @@ class JsonBodies:
     """By the full name of a message its fields, by each spelling of their names that JSON may have."""
     methods: Mapping[str, Mapping[str, Mapping[str, str]]]
     """By the regular expression of a path its HTTP methods, each with the `message` of its body and the `field` of the
-    request that this is (`*`: all of it); empty where it has none. Without the paths that take raw bodies."""
+    request that this is (`*`: all of it), where it has one, and with the names of its `lists`, between blanks: the
+    parameters that a query may repeat. Without the paths that take raw bodies."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -155,9 +156,10 @@ def _json_bodies(descriptors: descriptor_pb2.FileDescriptorSet) -> JsonBodies:
             if not template.startswith("/v1/") or message == _HTTP_BODY:
                 raw.add(path)
             body = {"message": message, "field": rule.body} if message else {}
-            methods.setdefault(path, {})[verb] = body
+            lists = " ".join(_lists(messages, rpc.input_type))
+            methods.setdefault(path, {})[verb] = {**body, **({"lists": f" {lists} "} if lists else {})}
     typed = {path: of_path for path, of_path in methods.items() if path not in raw}
-    roots = [body["message"] for of_path in typed.values() for body in of_path.values() if body]
+    roots = [body["message"] for of_path in typed.values() for body in of_path.values() if "message" in body]
     return JsonBodies(messages=_body_fields(messages, roots), methods=typed)
 
 
@@ -168,6 +170,15 @@ def _body_message(
     if body in {"", "*"}:
         return request if body else None
     return next(f.type_name.removeprefix(".") for f in messages[request].field if f.name == body)
+
+
+def _lists(messages: Mapping[str, DescriptorProto], type_name: str, prefix: str = "") -> Iterator[str]:
+    """Yields the names of a request's lists, and of those in its messages (`update_mask.paths`)."""
+    for field in messages[type_name.removeprefix(".")].field:
+        if field.label == FieldDescriptorProto.LABEL_REPEATED:
+            yield prefix + field.name
+        elif field.type == FieldDescriptorProto.TYPE_MESSAGE and not prefix:
+            yield from _lists(messages, field.type_name, f"{field.name}.")
 
 
 def _body_fields(messages: Mapping[str, DescriptorProto], roots: list[str]) -> Mapping[str, Mapping[str, BodyField]]:

@@ -193,9 +193,11 @@ def test_a_model_can_be_sent_back_as_it_was_read(http: httpx.Client, model: mode
     assert http.patch(f"/v1/models/{model.id}", json=read).json()["model"] == read
 
 
-@pytest.mark.parametrize("path", [path for path, methods in BODIES.methods.items() if any(methods.values())])
+@pytest.mark.parametrize(
+    "path", [path for path, methods in BODIES.methods.items() if any("message" in body for body in methods.values())]
+)
 def test_every_body_has_its_fields_alone(http: httpx.Client, path: str) -> None:
-    [(verb, _)] = [(verb, body) for verb, body in BODIES.methods[path].items() if body]
+    [(verb, _)] = [(verb, body) for verb, body in BODIES.methods[path].items() if "message" in body]
     answer = http.request(verb, path.replace("[^/]+", "anything").replace("\\", ""), json={"unheard_of": 1})
     assert refusal(answer) == {"field": "unheard_of", "description": "is not a field here."}
 
@@ -283,3 +285,28 @@ def test_a_header_that_asks_for_other_bytes_stores_none(http: httpx.Client, head
     plain = http.put(f"{path}/content", content=b"data", headers={"Content-Encoding": "identity", "Range": "bytes=1-"})
     assert plain.json()["upload"]["committed_size"] == "4"
     assert http.delete(path).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("verb", "query", "field"),
+    [
+        ("DELETE", "etag=x&etag=y", "etag"),
+        ("DELETE", "etag=%22%22&%65tag=y", "etag"),
+        ("DELETE", "allow_missing=true&allowMissing=false", "allowMissing"),
+        ("PATCH", "update_mask=score&update_mask=name", "update_mask"),
+        ("PATCH", "update_mask=score&updateMask=name", "updateMask"),
+    ],
+)
+def test_a_parameter_stands_in_a_query_once(
+    product: Product, http: httpx.Client, model: model_pb2.Model, verb: str, query: str, field: str
+) -> None:
+    answer = http.request(verb, f"/v1/models/{model.id}?{query}")
+    assert refusal(answer) == {"field": field, "description": "is given twice."}
+    assert product.client.get(model.id) == model
+
+
+def test_a_list_may_stand_in_a_query_as_often_as_it_has_elements(http: httpx.Client, model: model_pb2.Model) -> None:
+    answer = http.get("/v1/models:compare", params={"ids": [model.id, model.id]})
+    assert answer.json()["details"][0]["metadata"]["field"].startswith("ids")
+    paths = {"update_mask.paths": ["score", "category"]}
+    assert http.patch(f"/v1/models/{model.id}", params=paths, json={}).status_code == 200
