@@ -1,7 +1,9 @@
 """Model files for tests: OpenVINO IR, ONNX and safetensors, small and as their tools write them."""
 
+import base64
 import json
 import struct
+import zlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -147,6 +149,22 @@ def safetensors(
 def safetensors_file(header: bytes, data: bytes = b"", length: int | None = None) -> bytes:
     """A safetensors file of any header."""
     return struct.pack("<Q", len(header) if length is None else length) + header + data
+
+
+TFLITE = zlib.decompress(
+    base64.b85decode(
+        b"c-mc(Jx;?w5QSeH6V{dmE~3Z<g$qhLT52i~6kNcNC2<jgVoN|rNkPd$C@DAsHKL~E66Wpf7*<~EllN!doAIm*02jw6hrkXBOp(DL"
+        b"N6Zzt0!p$^4#-$}jer-@l98TqiZ}9160*K7tFpCCtG>B7d*5@ClOphU`giiA^O$VG`@1nAA6z_=Ba)LZ&FNxSRej^)GCJ?dj^P|a"
+        b"=`BjPd-`y8>*G?X)2TD98A<wAXR6w%)-bGTEZS6J`go(7QP3*{`ixI3J4SULsIR?mHx=LCUDr9;@VvQNZ!Bi4(eGyH$2NC;Dx<xP"
+        b"g1oMG%X&Vy?9iurM?O9ZYwo}CvaTA?v5;OG>A^6M-b)hZ>-8?*ovjzk)`iUEuY$(;umAVyd%UN5me<8W{e92tRkg5u|LD0vI3{uj"
+        b"6O9kgVtIgHX;U&1"
+    )
+)
+"""A model of TensorFlow Lite as the packages flatbuffers and tflite write it, of version 3, `of a test`.
+
+FULLY_CONNECTED makes `hidden` of `image` (FLOAT32, [1, 4] with the signature [-1, 4]), `weight` (INT8, [2, 4]) and
+`bias` (INT32, [2]); MyOp makes of that `score` and `extra` (FLOAT32, []), of which `score` alone has a rank.
+"""
 
 
 def gguf(

@@ -24,8 +24,8 @@ class ModelSchema:
     """What was read from an artifact at its registration."""
 
     format: str = ""
-    """`openvino`, `onnx`, `safetensors`, `gguf`, or that of a file of which only the format is told; empty where no
-    model was found, only problems of the ZIP."""
+    """`openvino`, `onnx`, `safetensors`, `gguf`, `tflite`, or that of a file of which only the format is told; empty
+    where no model was found, only problems of the ZIP."""
     file_name: str = ""
     """The member of the ZIP that was read; empty where the artifact itself is the model."""
     inputs: tuple[Tensor, ...] = ()

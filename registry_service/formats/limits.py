@@ -9,6 +9,9 @@ INFLATED_BYTES = 256 * 1024 * 1024
 STEPS = 500_000
 """Most elements or fields looked at."""
 
+KEPT_BYTES = 16 * 1024 * 1024
+"""Most bytes of a file that are kept where it is read in any order."""
+
 HEAD_BYTES = 512
 """Of a file's beginning, what shows its format."""
 DIRECTORY_BYTES = 1024 * 1024

@@ -12,6 +12,7 @@ from registry_service.formats.openvino import is_openvino, read_openvino
 from registry_service.formats.reading import Budget, FormatError, Reader, UnknownFormatError
 from registry_service.formats.recognized import container_format, describe, read_recognized, recognized
 from registry_service.formats.safetensors import is_safetensors, read_safetensors
+from registry_service.formats.tflite import is_tflite, read_tflite
 
 _PART = re.compile(r"-(\d{5})-of-(\d{5})(?=\.\w+$)")
 """How the parts of a model are numbered that several files hold."""
@@ -23,6 +24,7 @@ _READERS: Mapping[str, Callable[[Reader, Budget, Findings, Siblings], None]] = {
     "onnx": read_onnx,
     "safetensors": read_safetensors,
     "gguf": read_gguf,
+    "tflite": read_tflite,
 }
 """Those formats that are read; of others only the name is told."""
 
@@ -35,13 +37,15 @@ def format_by_content(head: bytes, size: int, file_name: str) -> str | None:
         return "safetensors"
     if is_gguf(head):
         return "gguf"
+    if is_tflite(head):
+        return "tflite"
     return recognized(head, file_name) or ("onnx" if is_onnx(head) else None)
 
 
 def format_by_name(file_name: str) -> str | None:
     """Tells the format that a name promises. XML may be anything, so `.xml` promises nothing."""
     name = file_name.lower()
-    return next((known for known in ("onnx", "safetensors", "gguf") if name.endswith(f".{known}")), None)
+    return next((known for known in ("onnx", "safetensors", "gguf", "tflite") if name.endswith(f".{known}")), None)
 
 
 def are_parts_of_one(file_name: str, other: str) -> bool:

@@ -7,6 +7,7 @@ from registry_service.formats import limits
 
 _SMALLEST_READ = 16 * 1024
 _LARGEST_READ = 256 * 1024
+_PAGE = 16 * 1024
 _STEPS_BETWEEN_LOOKS = 1024
 
 
@@ -58,10 +59,15 @@ class Source(Protocol):
     def size(self) -> int:
         """In bytes."""
 
+    @property
+    def is_seekable(self) -> bool:
+        """Whether it can be read in any order."""
+
     def read(self, offset: int, length: int) -> bytes:
         """Returns exactly these bytes.
 
-        Callers: ask for no more than there is, never for what lies before the end of an earlier read.
+        Callers: ask for no more than there is; where it isn't seekable never for what lies before the end of an
+        earlier read.
         """
 
 
@@ -73,6 +79,7 @@ class Reader:
         self._buffer = b""
         self._buffer_start = 0
         self._ahead = _SMALLEST_READ
+        self._pages: dict[int, bytes] = {}
         self.size = source.size
         self.position = 0
 
@@ -98,6 +105,34 @@ class Reader:
         """Moves on (`FormatError` where there are not so many bytes)."""
         self._expect(length)
         self.position += length
+
+    def read_at(self, offset: int, length: int) -> bytes:
+        """Returns bytes of any place, wherever the reader stands (`FormatError` where they are not in the file).
+
+        Of a source that isn't seekable the beginning is kept, and what is behind
+        that is a LimitError. Not for a reader that moves forwards as well.
+        """
+        if not 0 <= offset <= offset + length <= self.size:
+            raise FormatError("It is damaged or cut short: it refers to what is not in it.")
+        first, last = offset // _PAGE, (offset + length - 1) // _PAGE
+        data = b"".join(self._page(number) for number in range(first, last + 1))
+        return data[offset - first * _PAGE : offset - first * _PAGE + length]
+
+    def _page(self, number: int) -> bytes:
+        page = self._pages.get(number)
+        if page is not None:
+            return page
+        start = number * _PAGE
+        if self._source.is_seekable:
+            if len(self._pages) >= limits.KEPT_BYTES // _PAGE:
+                self._pages.clear()
+            page = self._source.read(start, min(_PAGE, self.size - start))
+            return self._pages.setdefault(number, page)
+        if start >= limits.KEPT_BYTES:
+            raise LimitError(f"Only its first {limits.KEPT_BYTES >> 20} MiB were read, as it is compressed.")
+        for missing in range(len(self._pages), number + 1):
+            self._pages[missing] = self._source.read(missing * _PAGE, min(_PAGE, self.size - missing * _PAGE))
+        return self._pages[number]
 
     def varint(self) -> int:
         """Takes an unsigned number of protobuf's wire format (`FormatError`)."""

@@ -33,7 +33,7 @@ logger = logging.getLogger(__name__)
 HEAD_BYTES = limits.HEAD_BYTES
 """How many of an artifact's first bytes `introspect` wants."""
 _ZIP_BEGINNING = b"PK\x03\x04"
-_SUFFIXES = (".xml", ".onnx", ".safetensors", ".gguf")
+_SUFFIXES = (".xml", ".onnx", ".safetensors", ".gguf", ".tflite", ".lite")
 _OTHER_SUFFIXES = (
     *(".pt", ".pth", ".ptl", ".torchscript", ".ckpt", ".bin", ".keras", ".h5", ".hdf5", ".pkl", ".pickle", ".joblib"),
     *(".npy", ".npz", ".pb"),
@@ -205,6 +205,7 @@ class _StoredRange:
     start: int
     size: int
     budget: Budget
+    is_seekable: bool = True
 
     def read(self, offset: int, length: int) -> bytes:
         self.budget.spend(length)
@@ -223,6 +224,7 @@ class _Inflated:
         self._piece_start = 0
         self._budget = budget
         self.size = size
+        self.is_seekable = False
 
     def read(self, offset: int, length: int) -> bytes:
         data = bytearray()

@@ -29,6 +29,7 @@ from registry_service.storage.sql import rows
 from tests.client import zip_of
 from tests.model_files import (
     IR,
+    TFLITE,
     WEIGHTS,
     geti_deployment,
     gguf,
@@ -860,6 +861,48 @@ class TestGguf:
         assert (schema.file_name, schema.weight_count) == ("m/model.gguf", 4)
 
 
+class TestTensorFlowLite:
+    def test_a_model_tells_all(self) -> None:
+        assert schema_of(TFLITE) == ModelSchema(
+            format="tflite",
+            inputs=(tensor("image", "FLOAT32", "?", 4),),
+            outputs=(tensor("score", "FLOAT32"), Tensor(name="extra", element_type="FLOAT32", shape=None)),
+            weight_count=2,
+            precision=("int8",),
+            metadata={"version": "3", "description": "of a test", "operators": "FULLY_CONNECTED 1, MyOp 1"},
+        )
+
+    @pytest.mark.parametrize("compression", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])
+    def test_it_is_found_in_a_zip(self, compression: int) -> None:
+        schema = schema_of(zip_of({"first": b"x", "m/model.tflite": TFLITE}, compression))
+        assert (schema.format, schema.file_name, len(schema.outputs)) == ("tflite", "m/model.tflite", 2)
+
+    def test_what_is_far_in_the_file_is_read_there(self) -> None:
+        moved = 64 * MIB
+        data = bytearray(TFLITE[:8] + bytes(moved) + TFLITE[8:])
+        data[:4] = struct.pack("<I", int.from_bytes(data[:4], "little") + moved)
+        store = OneObject(data)
+        schema = read(data, "m.tflite", store=store)
+        assert (len(schema.outputs), schema.weight_count) == (2, 2)
+        assert store.bytes_read < MIB
+        compressed = schema_of(zip_of({"m.tflite": bytes(data)}))
+        assert compressed.problems == ("Only its first 16 MiB were read, as it is compressed.",)
+
+    @pytest.mark.parametrize("cut", [1, 100, 400, 730])
+    def test_one_that_is_cut_short_is_told(self, cut: int) -> None:
+        assert schema_of(TFLITE[:-cut]).problems == ("It is damaged or cut short: it refers to what is not in it.",)
+
+    def test_a_cut_buffer_is_told(self) -> None:
+        weights = TFLITE.index(struct.pack("<I", 8) + bytes(8))
+        data = TFLITE[:weights] + struct.pack("<I", 80_000) + TFLITE[weights + 4 :]
+        schema = schema_of(data)
+        assert (schema.weight_count, schema.problems) == (2, ("It is cut short.",))
+
+    @pytest.mark.parametrize("data", [b"weights", b"", b"\0\0\0\0TFL"])
+    def test_what_is_only_called_tflite_is_a_problem(self, data: bytes) -> None:
+        assert schema_of(data, "m.tflite").problems == ("It is no TensorFlow Lite model.",)
+
+
 def numpy_file(array: Any) -> bytes:
     file = io.BytesIO()
     numpy.save(file, array, allow_pickle=True)
@@ -1165,6 +1208,41 @@ HOSTILE: Mapping[str, tuple[str, Callable[[], bytes]]] = {
             bytes(4),
         ),
     ),
+    "an array of many strings": (
+        "m.gguf",
+        lambda: b"GGUF" + struct.pack("<IQQQ", 3, 0, 1, 1) + b"a" + struct.pack("<IIQ", 9, 8, 2**60) + bytes(80 * MIB),
+    ),
+    "arrays of GGUF inside one another": (
+        "m.gguf",
+        lambda: (
+            b"GGUF" + struct.pack("<IQQQ", 3, 0, 1, 1) + b"a" + struct.pack("<I", 9) + struct.pack("<IQ", 9, 1) * 9999
+        ),
+    ),
+    "an array of many arrays": (
+        "m.gguf",
+        lambda: (
+            b"GGUF"
+            + struct.pack("<IQQQ", 3, 0, 1, 1)
+            + b"a"
+            + struct.pack("<IIQ", 9, 9, 2**60)
+            + struct.pack("<IQ", 0, 0) * 600_000
+        ),
+    ),
+    "too many tensors of GGUF": (
+        "m.gguf",
+        lambda: (
+            b"GGUF" + struct.pack("<IQQ", 3, 2**60, 0) + struct.pack("<QBIQIQ", 1, 97, 1, 2**63, 0, 2**63) * 600_000
+        ),
+    ),
+    "a name of GGUF of 50 MiB": (
+        "m.gguf",
+        lambda: b"GGUF" + struct.pack("<IQQQ", 3, 0, 1, 50 * MIB) + bytes(50 * MIB) + struct.pack("<I", 99),
+    ),
+    "too many graphs": (
+        "m.tflite",
+        # The field of a table leads to a vector of references to themselves, each of which is an empty table.
+        lambda: struct.pack("<I4sHHHHHHiII", 20, b"TFL3", 10, 8, 0, 0, 4, 0, 12, 4, 4 * MIB) + bytes(16 * MIB),
+    ),
     "a header of wide characters": (
         "m.safetensors",
         lambda: safetensors_file(b'{"' + b"\xf0\x9d\x95\x8f" * (2 * MIB - 100)),
@@ -1270,11 +1348,18 @@ ANY_FILE = st.sampled_from(
         IR.encode(),
         onnx_model(metadata={"a": "b"}).SerializeToString(),
         safetensors({"a": ("F32", [2], 8), "b": ("I8", [1], 1)}, {"format": "pt"}),
+        safetensors(AWQ),
+        gguf(LLAMA, {"general.alignment": 32, "tokens": ["a"] * 20}),
+        TFLITE,
+        numpy_file([1.0]),
+        zip_of(TORCH),
         zip_of(geti_deployment()),
         zip_of({"model.onnx": onnx_model().SerializeToString()}, zipfile.ZIP_STORED),
     ]
 )
-NAMES = st.sampled_from(["model.bin", "model.xml", "model.onnx", "model.safetensors", "model.zip"])
+NAMES = st.sampled_from(
+    ["model.bin", "model.xml", "model.onnx", "model.safetensors", "model.zip", "m.gguf", "m.tflite"]
+)
 
 
 @settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])
