@@ -13,15 +13,26 @@ help: ## Show this help
 
 # ---- install -----------------------------------------------------------------
 
+# What each step is, and how long after the first: the first installation takes minutes.
+say = @printf '%s\n' "[$$(( $$(date +%s) - $(MADE) )) s] $(1)"
+MADE := $(shell date +%s)
+# With a line for each package that is downloaded.
+PIP_INSTALL = $(BIN)/pip install --disable-pip-version-check --progress-bar off --no-input
+DOWNLOADS = | awk '/^ +Downloading / { print "    " $$2, $$3, $$4; fflush() }'
+
 .venv/.run: requirements.lock pyproject.toml
-	test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
-	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --editable .
-	touch $@
+	$(call say,Making .venv)
+	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(call say,Installing what the product needs: about 80 MB of downloads at first)
+	@$(PIP_INSTALL) --require-hashes -r requirements.lock $(DOWNLOADS)
+	$(call say,Installing the product)
+	@$(PIP_INSTALL) --quiet --no-deps --editable .
+	@touch $@
 
 .venv/.dev: requirements-dev.lock .venv/.run
-	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements-dev.lock
-	touch $@
+	$(call say,Installing what tests and linters need)
+	@$(PIP_INSTALL) --require-hashes -r requirements-dev.lock $(DOWNLOADS)
+	@touch $@
 
 .PHONY: install
 install: .venv/.run ## Create .venv with .venv/bin/model-registry

@@ -249,3 +249,14 @@ def test_the_wheel_takes_nothing_that_the_image_lacks(dockerfile: list[str]) -> 
     copies = " ".join(line for line in dockerfile if line.startswith("COPY "))
     for file in [*files, project["project"]["readme"]]:
         assert Path(file).parts[0] in copies.split()
+
+
+def test_the_first_make_run_says_what_it_does_before_each_step() -> None:
+    command = ["make", "--dry-run", "--always-make", "--directory", str(ROOT), "install"]
+    lines = subprocess.run(command, check=True, capture_output=True, text=True, timeout=60).stdout.splitlines()
+    steps = [number for number, line in enumerate(lines) if "-m venv" in line or "pip install" in line]
+    assert len(steps) == 3
+    for number in steps:
+        assert re.match(r"printf '%s\\n' \"\[.* s\] \w+", lines[number - 1])
+    downloading = next(line for line in lines if "-r requirements.lock" in line)
+    assert "--quiet" not in downloading
