@@ -129,6 +129,7 @@ def up(data_dir: Path | None, rest_port: int | None, grpc_port: int | None) -> N
 @_explained
 def serve(workers: int | None, worker: int | None, socket: Path | None) -> None:
     """Run the gRPC server against the Postgres and the S3 of the settings."""
+    running.keep_freed_memory()
     settings = load(Settings)
     logs.configure(settings.min_log_level)
     if worker is None:

@@ -52,7 +52,7 @@ _ABORT_SECONDS = 2.0
 _START_MARGIN_SECONDS = 60.0
 _STOP_MARGIN_SECONDS = 10.0
 # Of malloc.h.
-_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8
 # Larger blocks than a message of a transfer (a tail that is joined, a unary message) would be too much to keep.
 _KEPT_BLOCK, _KEPT_BYTES = 4 * 1024 * 1024, 16 * 1024 * 1024
 
@@ -81,9 +81,18 @@ def keep_freed_memory() -> None:
 
     By default glibc gives a block of that size back to the system with its end,
     and to have its pages again, each of them zeroed, takes longer than to fill them.
+
+    All threads take from one arena: of several, each keeps what its own threads have
+    freed. With 24 clients of all kinds that is 240 rather than 330 MiB at the most,
+    and a call takes no more CPU, as threads seldom run at once. To be called before
+    there are threads.
     """
     libc = ctypes.CDLL(None)
-    for parameter, value in ((_M_MMAP_THRESHOLD, _KEPT_BLOCK), (_M_TRIM_THRESHOLD, _KEPT_BYTES)):
+    for parameter, value in (
+        (_M_ARENA_MAX, 1),
+        (_M_MMAP_THRESHOLD, _KEPT_BLOCK),
+        (_M_TRIM_THRESHOLD, _KEPT_BYTES),
+    ):
         with suppress(AttributeError):  # others than glibc have no mallopt
             libc.mallopt(parameter, value)
 
@@ -101,7 +110,6 @@ def serve(settings: Settings, *, private_socket: Path | None = None) -> None:
     """
     supervisor = os.getppid()
     _take_all_files()
-    keep_freed_memory()
     if private_socket is not None:
         # By SIGABRT the supervisor has a server that hangs tell where.
         faulthandler.enable()
@@ -323,7 +331,6 @@ def opened_settings(data_dir: Path | None, *, is_new: bool = False) -> Iterator[
             data_dir = data_dir.expanduser().resolve()
             if not is_new and not (data_dir / "postgres").is_dir():
                 raise EmbeddedError(f"{data_dir}: there is no data of `model-registry up` here")
-            data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
             place = stack.enter_context(running_or_started(data_dir))
             settings = load(Settings, **_embedded_environment(data_dir, place))
             logs.configure(settings.min_log_level)

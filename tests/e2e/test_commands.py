@@ -266,6 +266,41 @@ def test_workers_do_not_outlive_their_parent(workers: Product) -> None:
     eventually(lambda: not [pid for pid in pids if lives(pid)], 20, "the end of the workers")
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells children of their parent's death at once")
+def test_workers_do_not_outlive_a_parent_that_is_killed_while_they_start(
+    settings: dict[str, object], tmp_path: Path
+) -> None:
+    migrated = run("migrate", **settings)
+    assert migrated.returncode == 0
+    for _ in range(3):
+        port = free_port()
+        server = Command(["serve", "--workers=2"], environment(**settings, grpc_port=port), tmp_path / "serve.log")
+        server.start()
+        assert server.process is not None
+        parent = psutil.Process(server.process.pid)
+        started = eventually(parent.children, what="the first worker")
+        server.kill()
+        pids = [child.pid for child in started]
+        eventually(lambda: not any(map(lives, pids)), 20, "the end of the workers")  # noqa: B023 (is called at once)
+        with socket.create_server(("127.0.0.1", port)):
+            pass
+
+
+def test_workers_start_at_once_where_a_server_has_closed_connections(
+    settings: dict[str, object], tmp_path: Path
+) -> None:
+    with running_serve(tmp_path, settings) as product:
+        product.client.register(name="connected")
+        # It hangs up first, so that its end of the connection lingers.
+        product.server.stop()
+        workers = Command(["serve", "--workers=2"], product.server.env, tmp_path / "workers.log")
+        try:
+            workers.start()
+            eventually(product.is_serving, 30, "service")
+        finally:
+            workers.close()
+
+
 def lives(pid: int) -> bool:
     """Whether it runs; a zombie waits for whoever adopted it."""
     try:
