@@ -9,9 +9,10 @@
 -- A field has a name, a type and perhaps a shape ("list" or "map"). A type is
 -- "string", "number" (a double), "integer", "boolean", "value", "struct" or
 -- "list" (JSON of any kind, an object of it, a list of it), or a message's name.
--- The route's filter context has the HTTP methods of a path: for those with a
--- body its message and the field of the request that it is ("*" for all), and the
--- lists, parameters that a query may repeat, between blanks.
+-- The route's filter context has the HTTP methods of a path (JsonBodies.methods):
+-- the lists, parameters that a query may repeat, between blanks; for those with a
+-- body the field of the request that it is ("*" for all), and its message, or raw
+-- where it is bytes.
 
 local byte, find, sub = string.byte, string.find, string.sub
 
@@ -377,7 +378,7 @@ local function check_query(handle, query, method)
       refuse(handle, shown(key), "belongs in the body, not in the query.")
       return false
     end
-    if seen[name] and not find(method.lists or "", " " .. name .. " ", 1, true) then
+    if seen[name] and not find(method.lists, " " .. name .. " ", 1, true) then
       refuse(handle, shown(key), "is given twice.")
       return false
     end
@@ -408,6 +409,9 @@ function envoy_on_request(handle)
   if query ~= nil and not check_query(handle, query, method) then
     return
   end
+  if method.raw then
+    return
+  end
   local body = handle:body()
   if body == nil or body:length() == 0 then
     return  -- as an empty message
@@ -426,10 +430,5 @@ function envoy_on_request(handle)
       handle:logErr("a JSON body could not be checked: " .. tostring(problem))
       handle:respond({[":status"] = "500"}, "Internal Server Error")
     end
-  end
-  if #text > 1048576 then
-    -- Lua doesn't see how much memory its strings take until it's too late for small machines.
-    text = nil
-    collectgarbage()
   end
 end

@@ -48,9 +48,9 @@ class JsonBodies:
     messages: Mapping[str, Mapping[str, BodyField]]
     """By the full name of a message its fields, by each spelling of their names that JSON may have."""
     methods: Mapping[str, Mapping[str, Mapping[str, str]]]
-    """By the regular expression of a path its HTTP methods, each with the `message` of its body and the `field` of the
-    request that this is (`*`: all of it), where it has one, and with the names of its `lists`, between blanks: the
-    parameters that a query may repeat. Without the paths that take raw bodies."""
+    """By the regular expression of a path under /v1 its HTTP methods. Each has the names of its `lists`, between
+    blanks: the parameters that a query may repeat. One with a body has the `field` of the request that this is (`*`:
+    all of it), and its `message`, or `raw` where it is bytes."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -147,28 +147,31 @@ def http_routes() -> HttpRoutes:
 def _json_bodies(descriptors: descriptor_pb2.FileDescriptorSet) -> JsonBodies:
     messages = {f"{file.package}.{message.name}": message for file in descriptors.file for message in file.message_type}
     methods: dict[str, dict[str, Mapping[str, str]]] = {}
-    raw: set[str] = set()
     for rpc in (rpc for file in descriptors.file for service in file.service for rpc in service.method):
         for rule in _rules(rpc):
             verb, template = _method_and_template(rule)
-            path = _regex(template)
-            message = _body_message(messages, rpc, rule.body)
-            if not template.startswith("/v1/") or message == _HTTP_BODY:
-                raw.add(path)
-            body = {"message": message, "field": rule.body} if message else {}
-            lists = " ".join(_lists(messages, rpc.input_type))
-            methods.setdefault(path, {})[verb] = {**body, **({"lists": f" {lists} "} if lists else {})}
-    typed = {path: of_path for path, of_path in methods.items() if path not in raw}
-    roots = [body["message"] for of_path in typed.values() for body in of_path.values() if "message" in body]
-    return JsonBodies(messages=_body_fields(messages, roots), methods=typed)
+            if template.startswith("/v1/"):
+                methods.setdefault(_regex(template), {})[verb] = _expected(messages, rpc, rule.body)
+    roots = [expected["message"] for verbs in methods.values() for expected in verbs.values() if "message" in expected]
+    return JsonBodies(messages=_body_fields(messages, roots), methods=methods)
 
 
-def _body_message(
+def _expected(
     messages: Mapping[str, DescriptorProto], rpc: descriptor_pb2.MethodDescriptorProto, body: str
-) -> str | None:
+) -> Mapping[str, str]:
+    """Describes what a method takes, as in `JsonBodies.methods`."""
+    expected = {"lists": f" {' '.join(_lists(messages, rpc.input_type))} "}
+    if body:
+        expected["field"] = body
+        message = _body_message(messages, rpc, body)
+        expected |= {"raw": "yes"} if message == _HTTP_BODY else {"message": message}
+    return expected
+
+
+def _body_message(messages: Mapping[str, DescriptorProto], rpc: descriptor_pb2.MethodDescriptorProto, body: str) -> str:
     request = rpc.input_type.removeprefix(".")
-    if body in {"", "*"}:
-        return request if body else None
+    if body == "*":
+        return request
     return next(f.type_name.removeprefix(".") for f in messages[request].field if f.name == body)
 
 

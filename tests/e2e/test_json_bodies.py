@@ -280,7 +280,9 @@ def test_a_header_that_asks_for_other_bytes_stores_none(http: httpx.Client, head
     spec = {"model": {"name": "headers", "version": "1", "project_name": "json bodies"}}
     upload = http.post("/v1/uploads", json={"spec": spec}).json()["upload"]["id"]
     path = f"/v1/uploads/{upload}"
-    assert refusal(http.put(f"{path}/content", content=b"data", headers=headers))["field"] == next(iter(headers))
+    assert (
+        refusal(http.put(f"{path}/content", content=b"data", headers=headers))["field"] == next(iter(headers)).lower()
+    )
     assert http.get(path).json()["upload"]["committed_size"] == "0"
     plain = http.put(f"{path}/content", content=b"data", headers={"Content-Encoding": "identity", "Range": "bytes=1-"})
     assert plain.json()["upload"]["committed_size"] == "4"
@@ -303,6 +305,24 @@ def test_a_parameter_stands_in_a_query_once(
     answer = http.request(verb, f"/v1/models/{model.id}?{query}")
     assert refusal(answer) == {"field": field, "description": "is given twice."}
     assert product.client.get(model.id) == model
+
+
+@pytest.mark.parametrize(
+    ("query", "field", "description"),
+    [
+        ("content.data=YWJj", "content.data", "belongs in the body, not in the query."),
+        ("write_offset=5&write_offset=0", "write_offset", "is given twice."),
+    ],
+)
+def test_an_upload_takes_its_bytes_from_the_body_alone_and_one_offset(
+    http: httpx.Client, query: str, field: str, description: str
+) -> None:
+    spec = {"model": {"name": "offsets", "version": "1", "project_name": "json bodies"}}
+    path = f"/v1/uploads/{http.post('/v1/uploads', json={'spec': spec}).json()['upload']['id']}"
+    answer = http.put(f"{path}/content?{query}", content=b"data")
+    assert refusal(answer) == {"field": field, "description": description}
+    assert http.get(path).json()["upload"]["committed_size"] == "0"
+    assert http.delete(path).status_code == 200
 
 
 def test_a_list_may_stand_in_a_query_as_often_as_it_has_elements(http: httpx.Client, model: model_pb2.Model) -> None:

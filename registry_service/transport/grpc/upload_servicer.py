@@ -14,9 +14,8 @@ from registry_service.transport.grpc.convert import model_message, spec_of, uplo
 
 _OFFSET = "is not understood; the query's write_offset says where the bytes begin."
 _DIGEST = "is not compared; give the SHA-256 of the whole artifact in the spec or to :complete."
-_CONDITION = "is not understood; the query's write_offset keeps bytes from being written twice."
 # Headers that ask for something else than appending the body at write_offset: to ignore them would store other bytes,
-# or unchecked ones, than the client means (RFC 9110, 9530).
+# or unchecked ones, than the client means (RFC 9110, 9530). The gateway refuses conditions.
 _REFUSED_HEADERS = {
     "content-range": _OFFSET,
     "upload-offset": _OFFSET,
@@ -25,9 +24,6 @@ _REFUSED_HEADERS = {
     "digest": _DIGEST,
     "content-digest": _DIGEST,
     "repr-digest": _DIGEST,
-    "if-match": _CONDITION,
-    "if-none-match": _CONDITION,
-    "if-unmodified-since": _CONDITION,
 }
 _UPLOAD_ID = re.compile(r"[0-9a-f-]{36}")
 
@@ -107,7 +103,7 @@ def _data(first: pb.WriteUploadRequest, requests: Iterator[pb.WriteUploadRequest
 
 def _refuse_headers(context: grpc.ServicerContext) -> None:
     refused = [
-        FieldViolation(name.title(), _REFUSED_HEADERS[name])
+        FieldViolation(name, _REFUSED_HEADERS[name])
         for name, value in context.invocation_metadata()
         if name in _REFUSED_HEADERS and (name, value) != ("content-encoding", "identity")
     ]
