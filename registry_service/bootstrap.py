@@ -304,6 +304,7 @@ def build_verification(registry: Registry) -> VerifyRegistry:
         find_models=registry.use_cases.find_models,
         verify_artifact=registry.use_cases.verify_artifact,
         verify_log=registry.use_cases.verify_log,
+        find_left=registry.use_cases.sweep.find_left,
     )
 
 

@@ -174,7 +174,12 @@ def gc(dry_run: bool) -> None:
     logs.configure(settings.min_log_level)
     with open_registry(settings) as registry, acting_as_registry():
         report = registry.use_cases.sweep(dry_run=dry_run)
-    for kind, names in (("upload", report.uploads), ("object", report.objects), ("failed object", report.failed)):
+    for kind, names in (
+        ("upload", report.uploads),
+        ("object", report.objects),
+        ("unfinished object", report.unfinished),
+        ("failed object", report.failed),
+    ):
         for name in names:
             click.echo(f"{kind} {name}")
     verb = "would be removed" if dry_run else "removed"

@@ -7,7 +7,7 @@ from typing import Any, Generic, TypeVar
 
 import grpc
 
-from registry_service.domain.artifact_store import ArtifactStore, Part, Pieces
+from registry_service.domain.artifact_store import ArtifactStore, Construction, Part, Pieces
 from registry_service.services.use_cases import UseCases
 from registry_service.transport.grpc.server import RegistryServer, ServerOptions
 from tests.client import Client
@@ -70,6 +70,9 @@ class WrappedStore:
 
     def abort(self, key: str, handle: str | None = None) -> None:
         self.inner.abort(key, handle)
+
+    def unfinished(self) -> Iterator[Construction]:
+        return self.inner.unfinished()
 
     def read(self, key: str, offset: int = 0, length: int | None = None) -> Iterator[bytes]:
         return self.inner.read(key, offset, length)

@@ -12,6 +12,7 @@ crash leaves behind is found there, never by listing the store.
 import uuid
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Protocol
 
 OBJECT_PREFIX = "artifacts/"
@@ -41,6 +42,16 @@ class Part:
     """In bytes."""
     receipt: str
     """What the store gave for it; means something to the store alone."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Construction:
+    """Something under construction on a key: an object in parts that is not finished, or perhaps never will be."""
+
+    key: str
+    handle: str
+    begin_time: datetime
+    """By the store's clock."""
 
 
 class ArtifactStore(Protocol):
@@ -92,6 +103,9 @@ class ArtifactStore(Protocol):
 
     def abort(self, key: str, handle: str | None = None) -> None:
         """Remove what is under construction on a key, by one handle or all of it, but no whole object."""
+
+    def unfinished(self) -> Iterator[Construction]:
+        """Yield what is under construction on keys that this module makes, as far as the store tells."""
 
     def read(self, key: str, offset: int = 0, length: int | None = None) -> Iterator[bytes]:
         """Reads a range in pieces of CHUNK_SIZE; `length` None reads to the end.

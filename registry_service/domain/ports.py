@@ -122,6 +122,9 @@ class ObjectLedger(Protocol):
     def may_delete(self) -> bool:
         """Tells whether objects may be deleted until the transaction ends; not while a backup copies them."""
 
+    def idle(self, keys: Sequence[str]) -> Sequence[str]:
+        """Return those of these keys under which nobody writes: not here, nor of an upload that goes on."""
+
     def unknown(self, keys: Sequence[str]) -> Sequence[str]:
         """Returns those of these keys that stand nowhere: not as a model's, an upload's, nor here."""
 

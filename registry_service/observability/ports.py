@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from prometheus_client import Counter, Histogram
 
-from registry_service.domain.artifact_store import ArtifactStore, Part, Pieces
+from registry_service.domain.artifact_store import ArtifactStore, Construction, Part, Pieces
 from registry_service.domain.errors import (
     ArtifactStoreUnavailableError,
     DatabaseUnavailableError,
@@ -159,6 +159,11 @@ class ObservedStore:
         """See the port."""
         with self._watched("abort", key=key):
             self._store.abort(key, handle)
+
+    def unfinished(self) -> Iterator[Construction]:
+        """See the port."""
+        with self._watched("unfinished"):
+            yield from self._store.unfinished()
 
     def read(self, key: str, offset: int = 0, length: int | None = None) -> Iterator[bytes]:
         """See the port."""

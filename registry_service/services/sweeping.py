@@ -1,9 +1,12 @@
 """Removes what deletions, refusals and crashes leave behind."""
 
 import logging
+from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import timedelta
+from itertools import islice
 
-from registry_service.domain.artifact_store import ArtifactStore
+from registry_service.domain.artifact_store import ArtifactStore, Construction
 from registry_service.domain.errors import RegistryError, UploadNotFoundError
 from registry_service.domain.ports import Database, Transaction
 from registry_service.domain.uploads import Upload, UploadState
@@ -21,6 +24,8 @@ class SweepReport:
     objects: tuple[str, ...]
     failed: tuple[str, ...]
     """Objects that the store would not delete now; they stay due."""
+    unfinished: tuple[str, ...] = ()
+    """Keys on which something was left under construction, once for each."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,14 +69,39 @@ def doom_upload(transaction: Transaction, upload: Upload) -> tuple[str, ...]:
 
 
 @dataclass(frozen=True, slots=True)
+class FindLeftConstructions:
+    """Finds what was left under construction in the store, where nobody writes any more.
+
+    A request to begin an object that is answered too late is repeated, for example, and
+    then carried out twice.
+    """
+
+    database: Database
+    store: ArtifactStore
+    lease: timedelta
+    """So long nothing is touched: its writer may be about to tell the database."""
+
+    def __call__(self) -> Iterator[Construction]:
+        """Yield them."""
+        rest = self.store.unfinished()
+        while batch := list(islice(rest, _BATCH)):
+            with self.database.transaction() as transaction:
+                begun_before = transaction.now - self.lease
+                old = [found for found in batch if found.begin_time < begun_before]
+                idle = set(transaction.objects.idle([found.key for found in old]))
+            yield from (found for found in old if found.key in idle)
+
+
+@dataclass(frozen=True, slots=True)
 class Sweep:
-    """Removes expired uploads, then every object whose time has come.
+    """Removes expired uploads, every object whose time has come, and what was left under construction.
 
     Several replicas may sweep at the same time.
     """
 
     database: Database
     discard: DiscardObject
+    find_left: FindLeftConstructions
 
     def __call__(self, *, dry_run: bool = False) -> SweepReport:
         """Sweeps once.
@@ -81,8 +111,11 @@ class Sweep:
         """
         if dry_run:
             with self.database.transaction() as transaction:
-                uploads = transaction.uploads.expired(10_000)
-                return SweepReport(uploads=tuple(uploads), objects=tuple(transaction.objects.due(10_000)), failed=())
+                expired = transaction.uploads.expired(10_000)
+                due = transaction.objects.due(10_000)
+            return SweepReport(
+                uploads=tuple(expired), objects=tuple(due), failed=(), unfinished=self._sweep_left(dry_run=True)
+            )
         uploads = self._sweep_uploads()
         objects: list[str] = []
         failed: list[str] = []
@@ -103,9 +136,24 @@ class Sweep:
                     failed.append(key)
             if len(failed) >= _BATCH:
                 break  # the store is away; the next sweep goes on
-        if uploads or objects or failed:
-            logger.info("swept %d uploads and %d objects, %d failed", len(uploads), len(objects), len(failed))
-        return SweepReport(uploads=tuple(uploads), objects=tuple(objects), failed=tuple(failed))
+        unfinished = self._sweep_left(dry_run=False)
+        if uploads or objects or failed or unfinished:
+            logger.info(
+                "swept %d uploads, %d objects and %d unfinished ones, %d failed",
+                *(len(uploads), len(objects), len(unfinished), len(failed)),
+            )
+        return SweepReport(uploads=tuple(uploads), objects=tuple(objects), failed=tuple(failed), unfinished=unfinished)
+
+    def _sweep_left(self, *, dry_run: bool) -> tuple[str, ...]:
+        found = []
+        try:
+            for left in self.find_left():
+                if not dry_run:
+                    self.discard.store.abort(left.key, left.handle)
+                found.append(left.key)
+        except RegistryError:
+            logger.warning("what is left under construction cannot be looked for now", exc_info=True)
+        return tuple(found)
 
     def _sweep_uploads(self) -> list[str]:
         removed: list[str] = []

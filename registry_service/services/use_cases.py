@@ -30,7 +30,7 @@ from registry_service.services.reading import (
     VerifyArtifact,
 )
 from registry_service.services.registering import RegisterModel
-from registry_service.services.sweeping import DiscardObject, Sweep
+from registry_service.services.sweeping import DiscardObject, FindLeftConstructions, Sweep
 from registry_service.services.uploading import (
     CancelUpload,
     CompleteUpload,
@@ -115,7 +115,7 @@ class UseCases:
             list_events=ListEvents(database),
             verify_log=VerifyLog(database),
             watch_models=WatchModels(database, policy),
-            sweep=Sweep(database, discard),
+            sweep=Sweep(database, discard, FindLeftConstructions(database, store, policy.registration_lease)),
             set_alias=SetAlias(database, VerifyArtifact(database, store)),
             get_alias=GetAlias(database),
             list_aliases=ListAliases(database),

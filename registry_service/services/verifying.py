@@ -11,6 +11,7 @@ from registry_service.domain.ports import Database
 from registry_service.services.auditing import VerifyLog
 from registry_service.services.crowd import for_each
 from registry_service.services.reading import FindModels, Verification, VerifyArtifact
+from registry_service.services.sweeping import FindLeftConstructions
 
 _BATCH = 500
 
@@ -27,13 +28,15 @@ class Finding(StrEnum):
     """There is no model with an id that was asked for."""
     BROKEN_LOG = "broken"
     """The log of all changes is not as it was written."""
+    UNFINISHED = "unfinished"
+    """Something was left under construction in the store: nothing is lost, and the next `gc` removes it."""
     UNREFERENCED = "unreferenced"
     """An object that the registry has made, and that it knows nothing of: nothing is lost, but nobody removes it."""
 
     @property
     def is_wrong(self) -> bool:
         """Whether something that was registered is not there as it should be."""
-        return self not in {Finding.INTACT, Finding.UNREFERENCED}
+        return self not in {Finding.INTACT, Finding.UNFINISHED, Finding.UNREFERENCED}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,6 +61,7 @@ class VerifyRegistry:
     find_models: FindModels
     verify_artifact: VerifyArtifact
     verify_log: VerifyLog
+    find_left: FindLeftConstructions
     workers: int = 4
 
     def __call__(self, model_ids: Sequence[str] = ()) -> Generator[Found]:
@@ -69,6 +73,9 @@ class VerifyRegistry:
         if not model_ids:
             yield self._verify_log()
             yield from self._unreferenced()
+            for left in self.find_left():
+                detail = f"begun at {left.begin_time.isoformat()}"
+                yield Found(finding=Finding.UNFINISHED, subject=left.key, detail=detail)
 
     def _ids(self) -> Iterator[str]:
         for page in self.find_models(None):

@@ -427,6 +427,16 @@ class ArtifactStoreContract:
         store.abort(key)
         store.abort(key, one)
 
+    def test_what_is_under_construction_is_found_until_it_is_finished(self, store: ArtifactStore, key: str) -> None:
+        handle, other_key = store.begin(key), new_object_key()
+        other = store.begin(other_key)
+        parts = write_parts(store, key, handle, some_bytes(10))
+        found = [(left.key, left.handle) for left in store.unfinished()]
+        assert (key, handle) in found
+        assert (other_key, other) in found
+        store.finish(key, handle, parts)
+        assert [left.handle for left in store.unfinished() if left.key in {key, other_key}] == [other]
+
     def test_delete_spares_what_is_under_construction_on_a_longer_key(self, store: ArtifactStore) -> None:
         shorter = new_object_key()
         longer = f"{shorter}0"

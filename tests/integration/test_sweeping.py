@@ -5,6 +5,8 @@
 
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from datetime import timedelta
 from typing import Any
 
 import grpc
@@ -12,9 +14,11 @@ import pytest
 from modelregistry.v1 import model_pb2, model_service_pb2
 from sqlalchemy import text
 
+from registry_service.bootstrap import build_verification
 from registry_service.domain.caller import acting_as_registry
 from registry_service.domain.errors import ArtifactStoreUnavailableError
 from registry_service.services.sweeping import SweepReport
+from registry_service.services.verifying import Finding
 from tests.client import pieces, refused, registration, spec
 from tests.registry import RunningRegistry, StartRegistry
 from tests.streams import Feed, WrappedStore, serving, use_cases_on
@@ -66,6 +70,28 @@ class TestSweeping:
         assert len(registry.objects()) == 2
         assert registry.client.verify(model.id).intact
         assert sweep(registry) == NOTHING
+
+    def test_what_is_left_under_construction_is_removed_and_what_is_under_way_is_not(
+        self, registry: RunningRegistry
+    ) -> None:
+        model = registry.client.register()
+        upload = registry.client.create_upload(name="under-way")
+        registry.client.write_upload(upload.id, 0, bytes(8 * MIB))
+        with registry.engine.connect() as connection:
+            key = connection.execute(text("SELECT object_key FROM models")).scalar_one()
+        registry.parts.store.begin(key)
+        assert sweep(registry) == NOTHING  # it may have a writer still
+        patient = registry.parts.use_cases.sweep
+        find_left = replace(patient.find_left, lease=timedelta(0))
+        assert replace(patient, find_left=find_left)(dry_run=True).unfinished == (key,)
+        verify = replace(build_verification(registry.parts), find_left=find_left)
+        findings = [found for found in verify() if found.finding is not Finding.INTACT]
+        assert [(found.finding, found.subject) for found in findings] == [(Finding.UNFINISHED, key)]
+        assert not findings[0].finding.is_wrong
+        assert replace(patient, find_left=find_left)().unfinished == (key,)
+        assert list(find_left()) == []
+        assert registry.client.verify(model.id).intact
+        assert registry.client.complete_upload(upload.id).artifact.size == 8 * MIB
 
     def test_more_than_a_batch_is_removed(self, registry: RunningRegistry) -> None:
         registry.execute(

@@ -19,12 +19,13 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing, contextmanager, suppress
+from datetime import UTC, datetime
 from itertools import islice
 from pathlib import Path
 
 from blake3 import blake3
 
-from registry_service.domain.artifact_store import CHUNK_SIZE, OBJECT_PREFIX, Part, Pieces
+from registry_service.domain.artifact_store import CHUNK_SIZE, OBJECT_PREFIX, Construction, Part, Pieces
 from registry_service.domain.errors import ArtifactLostError, ArtifactStoreUnavailableError, StorageFullError
 from registry_service.storage.artifacts import PART_SIZE, check_key, check_range, size_of_part, total_size
 from registry_service.storage.disk import DiskReserve, is_full
@@ -167,7 +168,7 @@ class LocalArtifactStore:
         """See the port."""
         with _translated("abort", key):
             if handle is not None:
-                for path in self._paths_of_parts(key, handle):
+                for path in (*self._paths_of_parts(key, handle), self._under_construction(key, handle, "put")):
                     path.unlink(missing_ok=True)
                 return
             beginning = self._under_construction(key, "", "").name.removesuffix(".")
@@ -175,6 +176,17 @@ class LocalArtifactStore:
                 leftovers = [Path(entry) for entry in entries if entry.name.startswith(beginning)]
             for leftover in leftovers:
                 leftover.unlink(missing_ok=True)
+
+    def unfinished(self) -> Iterator[Construction]:
+        """See the port."""
+        with _translated("list what is unfinished in", self._partial.name):
+            with os.scandir(self._partial) as entries:
+                files = [Path(entry) for entry in entries if entry.name.endswith((".put", ".data"))]
+            for file in files:
+                key, _, handle = file.stem.replace("+", "/").partition("~")
+                with suppress(FileNotFoundError):
+                    begin_time = datetime.fromtimestamp(file.stat().st_mtime, UTC)
+                    yield Construction(key=key, handle=handle, begin_time=begin_time)
 
     def read(self, key: str, offset: int = 0, length: int | None = None) -> Iterator[bytes]:
         """See the port."""

@@ -30,7 +30,7 @@ from minio.error import InvalidResponseError, MinioException, S3Error, ServerErr
 from urllib3 import BaseHTTPResponse, PoolManager, Retry, Timeout
 from urllib3.exceptions import HTTPError, ProtocolError
 
-from registry_service.domain.artifact_store import CHUNK_SIZE, OBJECT_PREFIX, Part, Pieces
+from registry_service.domain.artifact_store import CHUNK_SIZE, OBJECT_PREFIX, Construction, Part, Pieces
 from registry_service.domain.errors import ArtifactLostError, ArtifactStoreUnavailableError, StorageFullError
 from registry_service.domain.legacy import SourceError
 from registry_service.domain.parts import MOST, PartBuffer, PartsUnderWay
@@ -312,6 +312,11 @@ class S3ArtifactStore:
             else:
                 self._abort_all(key)
 
+    def unfinished(self) -> Iterator[Construction]:
+        """See the port. MinIO forgets them when it restarts, and removes them itself after a day."""
+        with _translated("list what is unfinished in", self._bucket):
+            yield from self._multipart.all_unfinished()
+
     def read(self, key: str, offset: int = 0, length: int | None = None) -> Iterator[bytes]:
         """See the port."""
         check_key(key)
@@ -483,6 +488,29 @@ class _Multipart:
         """
         page = self._client._list_multipart_uploads(self._bucket, prefix=key)  # noqa: SLF001
         return [upload.upload_id for upload in page.uploads if upload.object_name == key and upload.upload_id]
+
+    def all_unfinished(self) -> Iterator[Construction]:
+        """Yield what is under construction on keys of ours."""
+        # MinIO lists nothing by a prefix that is no whole key, and everything without one.
+        for prefix in (OBJECT_PREFIX, ""):
+            found = False
+            marker: str | None = None
+            while True:
+                page = self._client._list_multipart_uploads(  # noqa: SLF001
+                    self._bucket, prefix=prefix, key_marker=marker
+                )
+                for upload in page.uploads:
+                    if upload.object_name.startswith(OBJECT_PREFIX) and upload.upload_id and upload.initiated_time:
+                        found = True
+                        yield Construction(
+                            key=upload.object_name, handle=upload.upload_id, begin_time=upload.initiated_time
+                        )
+                # Of a key's uploads that go beyond the page, the next listing has the rest.
+                if not page.is_truncated or page.next_key_marker in {None, marker}:
+                    break
+                marker = page.next_key_marker
+            if found:
+                return
 
 
 class _BodyInPieces:

@@ -472,6 +472,11 @@ _UNKNOWN = text("""
         AND NOT EXISTS (SELECT FROM unreferenced_objects WHERE object_key = key)
         AND NOT EXISTS (SELECT FROM uploads WHERE key IN (object_key, tail_key))
 """)
+_IDLE = text("""
+    SELECT key FROM unnest(CAST(:keys AS text[])) AS key
+    WHERE NOT EXISTS (SELECT FROM unreferenced_objects WHERE object_key = key)
+        AND NOT EXISTS (SELECT FROM uploads WHERE object_key = key AND state <> 'completed')
+""")
 _LINKS_LOCK = 0x6D6F_6465_6C73  # "models": held by whoever adds links between models
 _PARENTS = select(_models.c.id, _models.c.provenance["parent_model_ids"].label("parents"))
 # For each id one look into ix_models_parents, which OFFSET 0 insists on: Postgres overrates how many rows match, and
@@ -610,6 +615,10 @@ class SqlObjectLedger:
     def may_delete(self) -> bool:
         """See the port."""
         return bool(self.connection.execute(select(func.pg_try_advisory_xact_lock_shared(BACKUP_LOCK))).scalar_one())
+
+    def idle(self, keys: Sequence[str]) -> Sequence[str]:
+        """See the port."""
+        return self.connection.execute(_IDLE, {"keys": list(keys)}).scalars().all()
 
     def unknown(self, keys: Sequence[str]) -> Sequence[str]:
         """See the port."""
