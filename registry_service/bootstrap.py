@@ -57,7 +57,11 @@ _RETRY_SECONDS = 0.5
 
 
 def build_engine(
-    settings: DatabaseSettings, *, statement_timeout_seconds: float = 30, is_bounded: bool = True
+    settings: DatabaseSettings,
+    *,
+    statement_timeout_seconds: float = 30,
+    search_timeout_seconds: float | None = None,
+    is_bounded: bool = True,
 ) -> Engine:
     """Makes the pool of connections that the settings describe; see `make_engine`."""
     return make_engine(
@@ -74,6 +78,7 @@ def build_engine(
         ),
         pool_size=settings.psql_pool_size,
         statement_timeout_seconds=statement_timeout_seconds,
+        search_timeout_seconds=search_timeout_seconds,
         is_bounded=is_bounded,
     )
 
@@ -161,7 +166,11 @@ class Registry:
 @contextmanager
 def open_registry(settings: Settings) -> Iterator[Registry]:
     """Wires the registry to its Postgres and its artifact store; the database must be migrated."""
-    engine = build_engine(settings, statement_timeout_seconds=settings.unary_timeout_seconds)
+    engine = build_engine(
+        settings,
+        statement_timeout_seconds=settings.unary_timeout_seconds,
+        search_timeout_seconds=settings.search_timeout_seconds,
+    )
     with ExitStack() as stack:
         stack.callback(engine.dispose)
         watched = stack.enter_context(telemetry(metrics=settings.metrics_port is not None, tracing=_tracing(settings)))

@@ -477,6 +477,9 @@ class Settings(TelemetrySettings, ListenSettings, ShutdownSettings, DatabaseSett
         30, description="A watch with nothing to tell says so after so long; at most 60."
     )
     unary_timeout_seconds: Seconds = Field(30, description="Longest time of one short call's statement in Postgres.")
+    search_timeout_seconds: Seconds = Field(
+        10, description="The same of a list or search, which ends before where its client goes."
+    )
     stream_idle_seconds: Seconds = Field(60, description="A stream that moves nothing for so long is cancelled.")
     shutdown_delay_seconds: Annotated[float, Field(ge=0, le=300)] = Field(
         0, description="How long it is served on after SIGTERM, as NOT_SERVING, until load balancers look elsewhere."

@@ -15,6 +15,10 @@ def _allowed() -> None:
     """Raise nothing: nobody can take back what nobody was asked for."""
 
 
+def _here() -> bool:
+    return False
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Caller:
     """Whoever made the call that the running code serves."""
@@ -30,6 +34,9 @@ class Caller:
     expect_access: Callable[[], None] = field(default=_allowed, compare=False)
     """Raises UnauthenticatedError or AccessDeniedError where the call would be refused now, as when a token was revoked
     since: asked before a call that took long commits its change."""
+
+    is_gone: Callable[[], bool] = field(default=_here, compare=False)
+    """Whether nobody waits for the answer any more, so that what takes long may be given up."""
 
     def named(self, claim: str) -> str:
         """Returns the actor of a change for which a client names one: nobody who is known acts as another."""

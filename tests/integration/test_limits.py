@@ -19,6 +19,7 @@ from google.rpc import error_details_pb2
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_status import rpc_status
 from modelregistry.v1 import artifact_service_pb2, model_service_pb2, upload_service_pb2
+from sqlalchemy import text
 
 from registry_service.domain.errors import TooManyCallsError
 from registry_service.transport.grpc.limits import ConcurrencyLimit
@@ -388,6 +389,51 @@ class TestCallersShare:
                 assert time.monotonic() - started < 3
                 assert stub.Check(health_pb2.HealthCheckRequest()).status == health_pb2.HealthCheckResponse.SERVING
             assert {search.code() for search in searches} <= {EXHAUSTED, grpc.StatusCode.DEADLINE_EXCEEDED}
+
+
+class TestSearches:
+    """What a search may cost: each of these looks at every label for each of its restrictions, for seconds in all."""
+
+    SLOW = " OR ".join(f'labels = "*x{number}"' for number in range(100))
+
+    @pytest.fixture
+    def labelled(self, start_registry: StartRegistry) -> RunningRegistry:
+        registry = start_registry(psql_pool_size=1, search_timeout_seconds=1.5)
+        registry.client.register(labels=[str(number) for number in range(100_000)])
+        return registry
+
+    def processes(self, registry: RunningRegistry) -> dict[int, bool]:
+        """Those of Postgres that serve the registry's pool, each with whether it works."""
+        with registry.engine.connect() as connection:
+            found = connection.execute(
+                text(
+                    "SELECT pid, state = 'active' FROM pg_stat_activity WHERE datname = current_database()"
+                    " AND pid <> pg_backend_pid() AND query LIKE '%labels%'"
+                )
+            )
+            return {pid: bool(is_active) for pid, is_active in found}
+
+    def test_a_search_that_takes_too_long_is_given_up_with_its_process(self, labelled: RunningRegistry) -> None:
+        with ThreadPoolExecutor(1) as thread:
+            search = thread.submit(labelled.client.all, self.SLOW)
+            before = eventually(lambda: self.processes(labelled))
+            started = time.monotonic()
+            with refused(grpc.StatusCode.DEADLINE_EXCEEDED, "QUERY_TOO_SLOW"):
+                search.result()
+        assert time.monotonic() - started < 5
+        # Its memory is gone with it; the pool makes another.
+        eventually(lambda: not before.keys() & self.processes(labelled).keys())
+        assert labelled.client.all(page_size=1)
+
+    def test_a_search_whose_client_goes_is_given_up(self, start_registry: StartRegistry) -> None:
+        registry = start_registry(psql_pool_size=1)
+        registry.client.register(labels=[str(number) for number in range(100_000)])
+        search = registry.client.models.ListModels.future(model_service_pb2.ListModelsRequest(filter=self.SLOW))
+        eventually(lambda: any(self.processes(registry).values()))
+        search.cancel()
+        started = time.monotonic()
+        eventually(lambda: not any(self.processes(registry).values()))
+        assert time.monotonic() - started < 2
 
 
 class TestSizes:

@@ -25,6 +25,7 @@ from sqlalchemy.exc import DBAPIError, DisconnectionError, InterfaceError, Opera
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.pool import ConnectionPoolEntry
 
+from registry_service.domain.caller import current_caller
 from registry_service.domain.errors import (
     AbortedError,
     DatabaseBusyError,
@@ -46,6 +47,8 @@ _TRUSTED_SECONDS = 1.0
 _PING_SECONDS = 3.0
 # How much longer than a statement may take is waited for its answer.
 _ANSWER_MARGIN_SECONDS = 5.0
+# A statement with a filter that took so long may have had Postgres's process take a gigabyte for its plan.
+_WORN_SECONDS = 1.0
 # Deadlock, serialization failure: the loser may simply try again.
 _RETRYABLE = {"40001", "40P01"}
 # Read-only transaction (a failover is under way), server shutting down or starting.
@@ -147,6 +150,17 @@ class _SilenceError(psycopg.OperationalError):
     """Postgres has not answered in time."""
 
 
+@dataclass(frozen=True, slots=True)
+class _Stop:
+    """When a search is given up: after its time, or once its client is gone."""
+
+    deadline: float
+    is_abandoned: Callable[[], bool]
+
+    def is_due(self) -> bool:
+        return time.monotonic() > self.deadline or self.is_abandoned()
+
+
 class _Connection(psycopg.Connection[Any]):
     """Does not wait for ever: a host that is frozen, or cut off without notice, ends no statement and no connection."""
 
@@ -154,6 +168,10 @@ class _Connection(psycopg.Connection[Any]):
     """How long one answer may take; None has no bound."""
     pulse: Pulse | None = None
     """Ends the wait while Postgres is silent; None leaves that to `answer_seconds`."""
+    stop: "_Stop | None" = None
+    """When the statement under way is given up; None leaves that to Postgres."""
+    is_worn: bool = False
+    """Whether a statement took so long that Postgres's process may have grown: it keeps what it once took."""
 
     def __init__(self, pgconn: PGconn) -> None:
         super().__init__(pgconn)
@@ -187,6 +205,10 @@ class _Connection(psycopg.Connection[Any]):
                 ready = yield wanted
                 if not ready and self.pulse is not None and self.pulse.is_silent:
                     raise _SilenceError("Postgres does not answer anybody")
+                if not ready and self.stop is not None and self.stop.is_due():
+                    self.stop = None
+                    # It then answers with an error, which is waited for as any other answer.
+                    self.cancel_safe(timeout=_CONNECT_TIMEOUT)
                 wanted = gen.send(ready)
         except StopIteration as end:
             answer: Answer = end.value
@@ -247,6 +269,7 @@ def make_engine(
     tls: Tls,
     pool_size: int,
     statement_timeout_seconds: float,
+    search_timeout_seconds: float | None = None,
     is_bounded: bool = True,
 ) -> Engine:
     """Makes the pool of connections; connects nowhere yet.
@@ -263,6 +286,8 @@ def make_engine(
         tls: Towards Postgres.
         pool_size: Most connections at once.
         statement_timeout_seconds: For one statement, and at most for a lock; Postgres sees to it.
+        search_timeout_seconds: For a statement with a filter or a page (`PLANNED_ANEW`), which is given up before also
+            when its client goes; None: as for others. We see to it.
         is_bounded: Whether we see to it, too, where Postgres does not, and whether locks are waited for, and kept by
             who says nothing more, for seconds only. Not for statements that lift the timeout.
     """
@@ -325,7 +350,7 @@ def make_engine(
     event.listen(engine, "do_execute", _execute_unprepared)
     event.listen(engine, "do_execute", _execute_and_commit)
     _check_idle_connections(engine, pulse)
-    return engine.execution_options(pulse=pulse)
+    return engine.execution_options(pulse=pulse, search_seconds=search_timeout_seconds)
 
 
 def pulse_of(engine: Engine) -> Pulse:
@@ -343,7 +368,17 @@ def _execute_unprepared(
 ) -> Literal[True] | None:
     if context is None or not context.execution_options.get("is_planned_anew"):
         return None
-    cast("psycopg.Cursor[Any]", cursor).execute(statement, parameters, prepare=False)
+    driver = cast("psycopg.Cursor[Any]", cursor)
+    connection = cast("_Connection", driver.connection)
+    seconds: float | None = context.execution_options.get("search_seconds")
+    started = time.monotonic()
+    if seconds is not None:
+        connection.stop = _Stop(started + seconds, current_caller.get().is_gone)
+    try:
+        driver.execute(statement, parameters, prepare=False)
+    finally:
+        connection.stop = None
+        connection.is_worn |= time.monotonic() - started > _WORN_SECONDS
     return True
 
 
@@ -379,7 +414,9 @@ def _check_idle_connections(engine: Engine, pulse: Pulse) -> None:
     since (its farewell, the end of the stream), is taken as it is.
     """
 
-    def note(_connection: DBAPIConnection | None, record: ConnectionPoolEntry) -> None:
+    def note(connection: DBAPIConnection | None, record: ConnectionPoolEntry) -> None:
+        if connection is not None and cast(_Connection, connection).is_worn:
+            record.invalidate()
         record.info["idle_since"] = time.monotonic()
 
     def check(connection: DBAPIConnection, record: ConnectionPoolEntry, _proxy: object) -> None:

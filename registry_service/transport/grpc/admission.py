@@ -130,12 +130,18 @@ class Admission:
             access=access,
             is_authenticated=True,
             expect_access=partial(self._expect_access, method, context),
+            is_gone=partial(is_gone, context),
         )
 
     def _expect_access(self, method: str, context: grpc.ServicerContext) -> None:
         # While nobody can tell, what was true still is.
         with suppress(UnavailableError):
             self.admit(method, context, "")
+
+
+def is_gone(context: grpc.ServicerContext) -> bool:
+    """Return whether the client of a call waits for no answer any more."""
+    return not context.is_active()
 
 
 def _bearer_token(context: grpc.ServicerContext) -> str:

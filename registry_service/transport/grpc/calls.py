@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Protocol
 
 import grpc
@@ -26,7 +27,7 @@ from registry_service.domain.errors import (
     RegistryError,
     ServerStoppingError,
 )
-from registry_service.transport.grpc.admission import OPEN, Admission
+from registry_service.transport.grpc.admission import OPEN, Admission, is_gone
 from registry_service.transport.grpc.chunks import ChunkDeserializer
 from registry_service.transport.grpc.client_watch import ClientWatch
 from registry_service.transport.grpc.errors import InternalError, call_status, status_code
@@ -401,7 +402,14 @@ class CallInterceptor(grpc.ServerInterceptor):
     def _admitted(self, call: _Call, *, answers: bool) -> RegistryError | None:
         """Sets the caller; raises what the call is refused with, or returns it where it `answers` that itself."""
         if self._admission is None:
-            current_caller.set(Caller(actor=_actor(call.context), request_id=call.request_id, access=EVERYTHING))
+            current_caller.set(
+                Caller(
+                    actor=_actor(call.context),
+                    request_id=call.request_id,
+                    access=EVERYTHING,
+                    is_gone=partial(is_gone, call.context),
+                )
+            )
             call.caller = client_address(call.context)
             return None
         # Whatever runs before it is known who calls may touch nothing.
