@@ -15,6 +15,11 @@ from registry_service.domain.errors import CallCancelledError, ResourceExhausted
 _WEIGHT = 0.1
 # How much longer than the estimate a refused caller should stay away, as an estimate is often too low.
 _MARGIN = 1.5
+# How much later than told a refused call may come back.
+_PROMISE_SECONDS = 30.0
+_MAX_PROMISES = 1_000
+# Of those that are remembered without calls, before it is looked whether they still have to be.
+_MAX_CALLERS = 1_000
 _MIN_RETRY_SECONDS, _MAX_RETRY_SECONDS = 1.0, 60.0
 
 Refuse = Callable[[int, float], ResourceExhaustedError]
@@ -40,8 +45,8 @@ class _Caller:
 
     running: int = 0
     waiting: deque[_Waiter] = field(default_factory=deque)
-    promised: float = 0.0
-    """Until when its refused calls are told to stay away; the next one is told a bit later."""
+    promises: deque[float] = field(default_factory=deque)
+    """When its refused calls were told to come back, in this order: then they may wait even where too many do."""
 
 
 class ConcurrencyLimit:
@@ -49,13 +54,14 @@ class ConcurrencyLimit:
 
     A call that finds no place waits for one. Callers take turns, whatever the number
     of their calls, and none may have more than its share of the places, running or
-    waiting. Beyond that, calls are refused, with a delay after which they may succeed:
+    waiting. Beyond that, calls are refused, with a delay after which they may wait:
     refused calls are told different delays, in the order in which places will be free.
 
     Args:
         most: Most calls that run at once.
         most_of_caller: Most of them of one caller.
-        most_waiting: Most calls that wait; each holds a thread.
+        most_waiting: Most calls that wait, and as many again that come back when they were told to; each holds a
+            thread.
         most_waiting_of_caller: Most of them of one caller.
         wait_seconds: How long a call waits at most.
         refuse: Makes the error of a refused call.
@@ -112,7 +118,8 @@ class ConcurrencyLimit:
                 self._running += 1
                 found.running += 1
                 return
-            if self._waiting >= self._most_waiting or len(found.waiting) >= self._most_waiting_of_caller:
+            is_promised = self._redeem_promise(found)
+            if self._is_full(found) and not is_promised:
                 raise self._refusal(caller, found)
             waiter = _Waiter()
             found.waiting.append(waiter)
@@ -173,8 +180,21 @@ class ConcurrencyLimit:
                 del self._turns[caller]
             waiter.turn.set()
 
+    def _is_full(self, found: _Caller) -> bool:
+        return self._waiting >= self._most_waiting or len(found.waiting) >= self._most_waiting_of_caller
+
+    def _redeem_promise(self, found: _Caller) -> bool:
+        """Return whether a call comes back that was told to, and forget the promise."""
+        now = time.monotonic()
+        while found.promises and found.promises[0] < now - _PROMISE_SECONDS:
+            found.promises.popleft()
+        if not found.promises or found.promises[0] > now or self._waiting >= 2 * self._most_waiting:
+            return False
+        found.promises.popleft()
+        return True
+
     def _forget_idle(self, caller: str, found: _Caller) -> None:
-        if not found.running and not found.waiting:
+        if not found.running and not found.waiting and not found.promises:
             self._callers.pop(caller, None)
 
     def _refusal(self, caller: str, found: _Caller) -> ResourceExhaustedError:
@@ -182,7 +202,20 @@ class ConcurrencyLimit:
         now = time.monotonic()
         places = self._most_of_caller
         seconds_each = self._held_seconds / places * _MARGIN
-        begin = max(found.promised, now + max(_MIN_RETRY_SECONDS, seconds_each * (len(found.waiting) + 1)))
-        found.promised = begin + seconds_each
+        begin = now + max(_MIN_RETRY_SECONDS, seconds_each * (len(found.waiting) + 1))
+        if found.promises:
+            begin = max(begin, found.promises[-1] + seconds_each)
+        begin = min(begin, now + _MAX_RETRY_SECONDS)
+        if len(found.promises) < _MAX_PROMISES:
+            found.promises.append(begin)
         self._forget_idle(caller, found)
-        return self._refuse(places if found.running >= places else self._most, min(begin - now, _MAX_RETRY_SECONDS))
+        if len(self._callers) > _MAX_CALLERS:
+            self._forget_expired(now)
+        return self._refuse(places if found.running >= places else self._most, begin - now)
+
+    def _forget_expired(self, now: float) -> None:
+        """Forget callers that are not there, and did not come back when they were told to."""
+        for caller, found in list(self._callers.items()):
+            if found.promises and found.promises[-1] < now - _PROMISE_SECONDS:
+                found.promises.clear()
+                self._forget_idle(caller, found)

@@ -174,7 +174,8 @@ class RegistryServer:
         self._connection_guard = ConnectionGuard(limit=connections)
         threads = (
             options.max_unary_calls
-            + 3 * options.max_waiting_calls
+            # Of short calls, lists and streams, and as many again that were told to come back.
+            + 6 * options.max_waiting_calls
             + options.max_streams
             + options.max_watches
             + _MAX_REFLECTIONS
