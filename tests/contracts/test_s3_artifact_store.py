@@ -3,13 +3,15 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import replace
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
 
 from registry_service.domain.artifact_store import CHUNK_SIZE, ArtifactStore, new_object_key
-from registry_service.domain.errors import ArtifactLostError, ArtifactStoreUnavailableError
+from registry_service.domain.errors import ArtifactLostError, ArtifactStoreUnavailableError, StorageFullError
 from registry_service.storage.artifacts import PART_SIZE
 from registry_service.storage.artifacts.s3 import S3ArtifactStore, connect
 from tests.contracts.artifact_store import (
@@ -69,6 +71,40 @@ def all_uses(store: S3ArtifactStore) -> list[Callable[[], object]]:
         lambda: store.size(key),
         lambda: store.delete(key),
     ]
+
+
+@contextmanager
+def answering(status: int, code: str) -> Iterator[S3Endpoint]:
+    """An S3 that gives this answer to everything, as none can be brought to give it at will."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def answer(self) -> None:
+            self.rfile.read(int(self.headers.get("content-length", 0)))
+            body = f"<Error><Code>{code}</Code><Message>It is said.</Message></Error>".encode()
+            self.send_response(status)
+            self.send_header("content-type", "application/xml")
+            self.send_header("content-length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        do_PUT = do_POST = answer  # noqa: N815 (the base class looks for them)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        try:
+            yield S3Endpoint(
+                host="127.0.0.1",
+                port=server.server_port,
+                access_key="key",
+                secret_key="secret",
+                secure=False,
+                ca_cert=None,
+            )
+        finally:
+            server.shutdown()
 
 
 class TestS3ArtifactStore(ArtifactStoreContract):
@@ -170,6 +206,13 @@ class TestS3ArtifactStore(ArtifactStoreContract):
                 store.check()
             assert time.monotonic() - begin < 10
         store.check()
+
+    def test_a_store_without_space_says_so(self, key: str) -> None:
+        with answering(507, "XMinioStorageFull") as endpoint:
+            store = connected(endpoint, "bucket")
+            for write in (lambda: store.put(key, b"data"), lambda: store.begin(key)):
+                with pytest.raises(StorageFullError, match="No space is left in the artifact store"):
+                    write()
 
     def test_a_store_that_comes_back_serves_again(self, tmp_path: Path, bucket: str, key: str) -> None:
         with running_s3(tmp_path) as server:

@@ -11,7 +11,7 @@ import pytest
 from sqlalchemy import Connection, Engine, Integer, bindparam, event, select, text
 from sqlalchemy.exc import DataError, ProgrammingError
 
-from registry_service.domain.errors import DatabaseUnavailableError, QueryTooSlowError
+from registry_service.domain.errors import DatabaseUnavailableError, QueryTooSlowError, StorageFullError
 from registry_service.embedded.postgres import PostgresAddress
 from registry_service.storage.sql.engine import (
     PLANNED_ANEW,
@@ -78,6 +78,20 @@ def test_a_frozen_postgres_holds_a_statement_little_longer_than_it_may_take(engi
         assert connection.invalidated
     # The only place of the pool is free for another connection.
     with engine.connect() as connection:
+        assert send(connection, "SELECT 1") == 1
+
+
+@both_ways
+def test_a_postgres_without_space_is_told_apart_from_one_that_is_away(engine: Engine, send: Send) -> None:
+    with engine.connect() as connection:
+        connection.execute(
+            text(
+                "CREATE FUNCTION pg_temp.extend() RETURNS int LANGUAGE plpgsql AS"
+                " $$ BEGIN RAISE 'could not extend file' USING ERRCODE = 'disk_full'; END $$"
+            )
+        )
+        with pytest.raises(StorageFullError, match="No space is left in the database"), domain_errors():
+            send(connection, "SELECT pg_temp.extend()")
         assert send(connection, "SELECT 1") == 1
 
 

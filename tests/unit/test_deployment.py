@@ -260,3 +260,18 @@ def test_the_first_make_run_says_what_it_does_before_each_step() -> None:
         assert re.match(r"printf '%s\\n' \"\[.* s\] \w+", lines[number - 1])
     downloading = next(line for line in lines if "-r requirements.lock" in line)
     assert "--quiet" not in downloading
+
+
+def test_what_is_said_of_the_gateways_connections_is_what_it_does() -> None:
+    template = (ROOT / "gateway" / "envoy.yaml.j2").read_text(encoding="utf-8")
+    manual = (ROOT / "docs" / "operations.md").read_text(encoding="utf-8")
+    assert "max_active_downstream_connections:" in template
+    assert manual.count("`max_active_downstream_connections` in `gateway/envoy.yaml.j2`") == 2
+    (told,) = re.findall(r"Idle ones are closed after (\d+) s", manual)
+    done = re.search(r"common_http_protocol_options:\s*\{?\s*idle_timeout: (\d+)s", template)
+    assert done is not None
+    assert told == done[1]
+    # The alarm knows no number, which would not be that of every gateway.
+    alarms = yaml.safe_load((ROOT / "deploy" / "prometheus" / "alerts.yaml").read_text(encoding="utf-8"))
+    (full,) = (rule for group in alarms["groups"] for rule in group["rules"] if rule["alert"].endswith("GatewayFull"))
+    assert full["expr"].endswith("> 0")
