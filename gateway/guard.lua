@@ -63,20 +63,21 @@ end
 
 -- Whether a browser sends the request for a page of another origin. Other clients send none of these headers.
 local function is_foreign(headers, method)
+  local is_safe = method == "GET" or method == "HEAD"
   local origin = headers:get("origin")
-  local site = headers:get("sec-fetch-site")
-  if origin ~= nil then
+  -- The answer to a safe method is kept from the page by the browser, also one that knows no Sec-Fetch-Site.
+  if origin ~= nil and not is_safe then
     local authority = string.match(origin, "^https?://(.+)$")
     if authority == nil or place_of(authority) ~= place_of(headers:get(":authority")) then
       return true
     end
   end
+  local site = headers:get("sec-fetch-site")
   if site == nil or site == "same-origin" or site == "none" then
     return false
   end
   -- A link may lead here.
-  return not ((method == "GET" or method == "HEAD") and headers:get("sec-fetch-mode") == "navigate"
-    and headers:get("sec-fetch-dest") == "document")
+  return not (is_safe and headers:get("sec-fetch-mode") == "navigate" and headers:get("sec-fetch-dest") == "document")
 end
 
 local function has_body(headers)
@@ -190,15 +191,16 @@ function envoy_on_request(handle)
   local media_type = string.lower(headers:get("content-type") or "")
   local is_grpc = string.find(media_type, "^application/grpc") ~= nil
   handle:streamInfo():dynamicMetadata():set("gateway", "is_grpc", is_grpc)
+  -- No call: a page of the documentation, a redirect, a path or method that is not there.
+  if api == nil then
+    return
+  end
   if not is_host_allowed(name_of(headers:get(":authority"))) then
     handle:respond({[":status"] = "421"}, "The name in the header Host is none of this registry's (ALLOWED_HOSTS).")
     return
   end
   if is_foreign(headers, method) then
     handle:respond({[":status"] = "403"}, "Pages of other origins may not call this.")
-    return
-  end
-  if api == nil then
     return
   end
   -- The transcoder, and the filters that prepare for it, pass gRPC by.

@@ -1,5 +1,5 @@
 -- The edges of the transcoder, on both sides of a JSON call. Real gRPC traffic
--- passes untouched.
+-- passes untouched. Before this file stands is_tls, whether clients use HTTPS.
 
 -- Whether a call is one of gRPC, as the filter before this one wrote down of the
 -- request: the content type of an answer may be that of a stored artifact.
@@ -97,6 +97,20 @@ function envoy_on_request(handle)
   end
 end
 
+-- No browser runs an answer as a script or a page, shows it in a frame, or gives
+-- it to a page of another origin: some are bytes that anybody may have stored.
+-- The documentation has a policy of its own.
+local function harden(headers)
+  headers:replace("x-content-type-options", "nosniff")
+  headers:replace("cross-origin-resource-policy", "same-origin")
+  if headers:get("content-security-policy") == nil then
+    headers:add("content-security-policy", "sandbox; default-src 'none'; frame-ancestors 'none'")
+  end
+  if is_tls then
+    headers:replace("strict-transport-security", "max-age=31536000")
+  end
+end
+
 local grpc_headers = {
   "grpc-status", "grpc-message", "grpc-status-details-bin", "grpc-encoding", "grpc-accept-encoding", "trailer",
 }
@@ -110,6 +124,7 @@ function envoy_on_response(handle)
     return
   end
   local headers = handle:headers()
+  harden(headers)
   local status = headers:get("x-http-status")
   if status ~= nil and string.find(status, "^[2-5]%d%d$") then
     headers:replace(":status", status)
@@ -125,6 +140,11 @@ function envoy_on_response(handle)
   status = headers:get(":status")
   if status == "401" and headers:get("www-authenticate") == nil then
     headers:add("www-authenticate", 'Bearer realm="model-registry"')
+  end
+  local location = headers:get("location")
+  if location ~= nil then
+    -- Envoy makes it of the name that the client said.
+    headers:replace("location", (string.gsub(location, "^https?://[^/]*", "")))
   end
   if status == "204" or status == "304" or status == "307" then
     headers:remove("content-type")  -- Envoy's guess, of a body that isn't there

@@ -1,6 +1,8 @@
 """The REST gateway: Envoy's configuration, and Envoy as a child process."""
 
+import base64
 import contextlib
+import hashlib
 import http.client
 import ipaddress
 import json
@@ -163,7 +165,8 @@ def render(
         max_message_bytes=2 * settings.metadata_max_bytes,
         local_replies=LOCAL_REPLIES,
         guard=_guard_values(settings) + (folder / "guard.lua").read_text(encoding="utf-8"),
-        lua=(folder / "headers.lua").read_text(encoding="utf-8"),
+        lua=f"local is_tls = {_lua(settings.enable_https_mode)}\n"
+        + (folder / "headers.lua").read_text(encoding="utf-8"),
         json_methods=json_methods,
         json_bodies_lua=f"local body_messages = {_lua(json_messages)}\n"
         + (folder / "json_bodies.lua").read_text(encoding="utf-8"),
@@ -312,7 +315,7 @@ def _lua(value: object) -> str:
     return json.dumps(value)
 
 
-def _pages(folder: Path, openapi: Path) -> list[dict[str, str]]:
+def _pages(folder: Path, openapi: Path) -> list[dict[str, str | None]]:
     """The API's description and what shows it; without the wheel of the scripts, the description alone."""
     pages = [("/openapi.json", openapi, "application/json")]
     with contextlib.suppress(NotInstalledError):
@@ -326,10 +329,32 @@ def _pages(folder: Path, openapi: Path) -> list[dict[str, str]]:
             ("/docs/redoc.standalone.js", assets / "redoc.standalone.js", "text/javascript; charset=utf-8"),
         ]
     return [
-        {"path": path, "file": str(file), "content_type": content_type}
+        {"path": path, "file": str(file), "content_type": content_type, "policy": _content_security_policy(file)}
         for path, file, content_type in pages
         if file.is_file()
     ]
+
+
+def _content_security_policy(page: Path) -> str | None:
+    """Says what an HTML page may load: the scripts that stand in it, and what comes from here; None for other files."""
+    if page.suffix != ".html":
+        return None
+    scripts = re.findall(r"<script>(.*?)</script>", page.read_text(encoding="utf-8"), re.DOTALL)
+    hashes = [base64.b64encode(hashlib.sha256(script.encode()).digest()).decode() for script in scripts]
+    return "; ".join(
+        (
+            "default-src 'none'",
+            " ".join(("script-src 'self'", *(f"'sha256-{digest}'" for digest in hashes))),
+            # Both programs style their elements by scripts.
+            "style-src 'self' 'unsafe-inline'",
+            "img-src 'self' data:",
+            "font-src 'self' data:",
+            "connect-src 'self'",
+            "base-uri 'none'",
+            "form-action 'none'",
+            "frame-ancestors 'none'",
+        )
+    )
 
 
 def _tls(settings: GatewaySettings, folder: Path | None) -> dict[str, object] | None:

@@ -4,6 +4,7 @@ import json
 import re
 import shutil
 import subprocess
+import uuid
 from pathlib import Path
 from typing import Any
 
@@ -104,25 +105,40 @@ def test_a_page_takes_everything_from_the_gateway(product: Product, page: str) -
 
 @pytest.mark.parametrize(("page", "shown"), [("/docs", "Register a model with its ZIP file"), ("/redoc", "Models")])
 def test_a_browser_shows_the_api(product: Product, page: str, shown: str, tmp_path: Path) -> None:
+    assert shown in shown_by_browser(f"{product.rest_url}{page}", tmp_path)
+
+
+def test_a_browser_runs_nothing_that_is_stored(product: Product, tmp_path: Path) -> None:
+    script = b"document.title = 'a stored script ran'"
+    model = product.client.register(script, name=f"script-{uuid.uuid4()}", artifact={"media_type": "text/javascript"})
+    page = tmp_path / "page.html"
+    sources = [f"{product.rest_url}{path}" for path in (f"/v1/models/{model.id}/artifact", f"/models/{model.id}/files")]
+    scripts = "".join(f"<script src='{source}'></script>" for source in sources)
+    page.write_text(f"<html>{scripts}<script>document.title += ', scripts run here'</script></html>")
+    dump = shown_by_browser(page.as_uri(), tmp_path / "profile")
+    assert "<title>, scripts run here</title>" in dump
+
+
+def shown_by_browser(address: str, profile: Path) -> str:
+    """Returns the document that a browser has made of a page."""
     chromium = shutil.which("chromium") or shutil.which("google-chrome")
     if chromium is None:
         pytest.skip("needs chromium on PATH")
-    dump = subprocess.run(
+    return subprocess.run(
         [
             chromium,
             *("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
             *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
             # Whatever a page wants from elsewhere, it does not get.
             "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",
-            *(f"--user-data-dir={tmp_path}", "--virtual-time-budget=20000", "--dump-dom"),
-            f"{product.rest_url}{page}",
+            *(f"--user-data-dir={profile}", "--virtual-time-budget=20000", "--dump-dom"),
+            address,
         ],
         capture_output=True,
         text=True,
         check=True,
         timeout=120,
     ).stdout
-    assert shown in dump
 
 
 def test_the_pages_answer_head_and_refuse_other_methods(product: Product) -> None:

@@ -16,6 +16,8 @@ from registry_service.domain.models import Model
 
 _RANGE = re.compile(r"bytes=(?:(\d{1,18})-(\d{1,18})?|-(\d{1,18}))", re.IGNORECASE)
 _NO_BYTE = (1, 0)
+# Marks that turn the direction of a text: with them, gpj.exe is shown as exe.jpg (Unicode, UAX #9).
+_DIRECTION = re.compile("[\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,13 +31,15 @@ class DownloadPlan:
     """Bytes of the body, 0 where it has none."""
 
 
-def plan_download(model: Model, headers: Mapping[str, str], content_type: str | None = None) -> DownloadPlan:
+def plan_download(
+    model: Model, headers: Mapping[str, str], content_type: str = "application/octet-stream"
+) -> DownloadPlan:
     """Decides what answers a GET or HEAD of a model's artifact; header names are in lower case.
 
-    `content_type` is shown instead of the artifact's media type.
+    The artifact's media type is what its registrant declared, so no browser may hear of it: it would run what is
+    called a script.
     """
     artifact = model.artifact
-    content_type = content_type or artifact.media_type
     etag = f'"{artifact.sha256}"'
     # The artifact never changes, so it was last modified when it was registered.
     modified = model.create_time.astimezone(UTC).replace(microsecond=0)
@@ -77,6 +81,7 @@ def plan_download(model: Model, headers: Mapping[str, str], content_type: str | 
 
 def content_disposition(file_name: str) -> str:
     """Names the file that a browser saves, in ASCII and in full (RFC 6266)."""
+    file_name = _DIRECTION.sub("_", file_name)
     plain = re.sub(r'[^ -~]|["\\%]', "_", file_name)
     extended = "" if plain == file_name else f"; filename*=UTF-8''{quote(file_name, safe='')}"
     return f'attachment; filename="{plain}"{extended}'
