@@ -45,7 +45,7 @@ _PRECISIONS: Mapping[str, str] = {
 # Wider integers are shapes, axes and indices, whatever the precision of the weights.
 _NO_PRECISIONS = frozenset(
     f"{sign}{bits}" for sign in ("i", "u", "int", "uint") for bits in (16, 32, 64)
-) | {"bool", "boolean", "b1", "string", "undefined", ""}  # fmt: skip
+) | {"bool", "boolean", "string", "undefined", ""}  # fmt: skip
 
 
 def clean(text: str, length: int = limits.TEXT_LENGTH) -> str:

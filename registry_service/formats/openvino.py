@@ -3,7 +3,9 @@
 Reads the IR versions that OpenVINO reads, 10 and 11: inputs are the Parameter
 layers, outputs the Result layers, weights the Const layers. A tensor is called
 what `any_name` of OpenVINO's API returns: the first of its names by the alphabet.
-Types have the names that OpenVINO gives them today: f32, not FP32.
+Types are those of the file, by the names that OpenVINO gives them today: f32, not
+FP32. (At the inputs and outputs of version 10 OpenVINO converts some, f16 to f32
+for example, when it loads the model.)
 """
 
 import posixpath

@@ -27,8 +27,8 @@ _COMPANION = re.compile(
 """What belongs to quantized weights and is none: scales, zero points, orders."""
 _COMPANION_TYPES = _BYTES.keys() | _WIDE.keys() | {"F8_E4M3", "F8_E5M2", "F8_E8M0"}
 """Of them those that would pass for quantized weights."""
-_SCALES = ("_scale", "_scales", "_scale_inv", "scale", "scales", "_scale")
-"""What the scales of a tensor are called, after its name or what comes before the last part of that."""
+_SCALES = ("_scale", "_scales", "_scale_inv", "scale", "scales")
+"""What the scales of a tensor are called, behind its name or behind what comes before the last part of that."""
 _PACKED_NAMES = frozenset({"W_q", "_data", "qdata", "_weight_qdata"})
 """What other quantizers call tensors in which weights are packed."""
 _CONFIGURATIONS = ("config.json", "quantize_config.json", "quant_config.json", "hf_quant_config.json")

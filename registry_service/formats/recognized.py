@@ -90,8 +90,6 @@ def _describe_array(reader: Reader, findings: Findings) -> None:
         findings.add_problem(_RUNS_CODE)
     bits = 8 * int(kind[1:]) if kind[1:].isdecimal() and len(kind) < 4 else 0
     name = f"{_NUMPY_KINDS[kind[0]]}{bits}" if bits and kind[0] in _NUMPY_KINDS else kind
-    elements = 1
-    for size in shape:
-        elements *= size
-    findings.add_weight(name, bits * elements)
+    # An array may be anything beside a model, so that its type is no precision of that.
+    findings.add_weight(name, 0)
     findings.weights.append(tensor("", name, shape))
