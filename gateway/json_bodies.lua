@@ -164,16 +164,30 @@ local function check(text, message_name)
 
   -- The text of a string; half a surrogate pair is refused by the transcoder.
   local function unescaped(raw)
-    raw = string.gsub(raw, "\\u([dD][89abAB]%x%x)\\u([dD][c-fC-F]%x%x)", function(high, low)
-      return utf8(0x10000 + (tonumber(high, 16) - 0xD800) * 0x400 + tonumber(low, 16) - 0xDC00)
-    end)
-    -- One pass, as what an escape leaves may look like the beginning of another.
-    return (string.gsub(raw, "\\(.)(%x?%x?%x?%x?)", function(letter, digits)
-      if letter == "u" then
-        return utf8(tonumber(digits, 16))
+    local parts = {}
+    local position = 1
+    while true do
+      local escape = find(raw, "\\", position, true)
+      if escape == nil then
+        table.insert(parts, sub(raw, position))
+        return table.concat(parts)
       end
-      return (CONTROLS[letter] or letter) .. digits
-    end))
+      table.insert(parts, sub(raw, position, escape - 1))
+      local letter = sub(raw, escape + 1, escape + 1)
+      position = escape + 2
+      if letter == "u" then
+        local code = tonumber(sub(raw, position, position + 3), 16)
+        position = position + 4
+        local _, last, low = find(raw, "^\\u([dD][c-fC-F]%x%x)", position)
+        if code >= 0xD800 and code < 0xDC00 and last ~= nil then
+          code = 0x10000 + (code - 0xD800) * 0x400 + tonumber(low, 16) - 0xDC00
+          position = last + 1
+        end
+        table.insert(parts, utf8(code))
+      else
+        table.insert(parts, CONTROLS[letter] or letter)
+      end
+    end
   end
 
   local function check_number(kind, whole, fraction, exponent, literal)

@@ -128,6 +128,11 @@ WRONG = {
     ),
     "the same metric twice": ('{"metrics": {"a": 1, "\\u0061": 2}}', "metrics.a", "is given twice."),
     "the same key of JSON twice": ('{"overview": {"a": {"b": 1, "b": 2}}}', "overview.a.b", "is given twice."),
+    "the same key in other escapes": (
+        '{"tags": {"😀\\n\\/": "1", "\\uD83D\\ude00\\u000a/": "2"}}',
+        "tags.😀\n/",
+        "is given twice.",
+    ),
     "single quotes": ("{'score': 1}", "body", "is not JSON (RFC 8259) at byte 2."),
     "a name without quotes": ("{score: 1}", "body", "is not JSON (RFC 8259) at byte 2."),
     "a trailing comma": ('{"score": 1,}', "body", "is not JSON (RFC 8259) at byte 13."),
@@ -170,6 +175,7 @@ def test_all_that_json_can_say_passes_unchanged(product: Product, http: httpx.Cl
         "projectName": "json bodies",
         "score": -1.5e-3,
         "overview": {"": None, "a": [None, True, False, [], {}, {"fields": {"b": 9007199254740991}}], "é": 1e300},
+        "optimizationCapabilities": {"\\u0061": 1, "a": 2, "\\\\ud83d\\ude00": 3, "\\😀": 4, "\\\\": 5, "\\": 6},
         "labels": ["a", {"name": "b", "deep": {"null": None}}],
         "metrics": {"a.b": 1, "c d": 0.1, "e": -0.0},
         "tags": {"ownerTeam": "", "owner_team": "x"},
@@ -182,6 +188,7 @@ def test_all_that_json_can_say_passes_unchanged(product: Product, http: httpx.Cl
     model = created.json()["upload"]["spec"]["model"]
     assert model["provenance"].pop("seed") == str(fields["provenance"].pop("seed"))
     assert (model.pop("project_name"), model["name"]) == (fields.pop("projectName"), fields["name"])
+    assert model.pop("optimization_capabilities") == fields.pop("optimizationCapabilities")
     for name in set(fields) - {"provenance"}:
         assert model[name] == fields[name]
     assert model["provenance"]["hyperparameters"] == {"lr": 1e-300}
