@@ -6,7 +6,7 @@ import time
 import uuid
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 
 from registry_service.domain.access import Authenticator, Grant, Identity
@@ -18,6 +18,8 @@ from registry_service.domain.tokens import PREFIX, Token, checked_name, digest_o
 CACHED = timedelta(seconds=5)
 """How long somebody who was recognised stays so: a revocation counts after so long at the latest."""
 _MOST_CACHED = 10_000
+# Anybody may show a token of the right shape; these are the connections to the database that strangers may keep busy.
+_LOOKUPS = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +27,7 @@ class TokenAuthenticator:
     """`domain.access.Authenticator` for the registry's own tokens."""
 
     database: Database
+    _lookups: threading.BoundedSemaphore = field(default_factory=lambda: threading.BoundedSemaphore(_LOOKUPS))
 
     def __call__(self, token: str) -> Identity:
         """See the port."""
@@ -32,7 +35,7 @@ class TokenAuthenticator:
         if digest is None:
             raise InvalidCredentialsError
         # By its hash, so how long it takes tells nothing of how much of a guess was right.
-        with self.database.transaction() as transaction:
+        with self._lookups, self.database.transaction() as transaction:
             found = transaction.tokens.find(digest)
         if found is None or not found.is_valid:
             raise InvalidCredentialsError

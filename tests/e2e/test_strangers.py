@@ -10,12 +10,17 @@ import socket
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, closing, contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
+import grpc
 import h2.events
 import h2.exceptions
 import httpx
 import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from modelregistry.v1 import model_service_pb2, model_service_pb2_grpc
 
+from registry_service.domain.tokens import new_secret
 from registry_service.embedded.postgres import PostgresAddress
 from tests.e2e.test_attacks import Http2
 from tests.folders import passable_folder
@@ -235,3 +240,93 @@ def test_bodies_that_do_not_end_fill_no_memory(product: Product, attack: Attack)
 def test_headers_that_do_not_end_fill_no_memory(product: Product, beginning: bytes) -> None:
     with unharmed(product, half_sent(product.rest_port, [beginning] * 1_000)):
         pass
+
+
+# ---- Calls
+
+
+@contextmanager
+def health_watches(address: str) -> Iterator[None]:
+    """Watches of the health service: thousands that are cancelled, and as many as there may be."""
+    with grpc.insecure_channel(address) as channel:
+        stub: Any = health_pb2_grpc.HealthStub(channel)
+        for _ in range(40):
+            watches = [stub.Watch(health_pb2.HealthCheckRequest(), timeout=20) for _ in range(50)]
+            for watch in watches[:5]:
+                with suppress(grpc.RpcError):
+                    next(watch)
+            for watch in watches:
+                watch.cancel()
+        held = [stub.Watch(health_pb2.HealthCheckRequest()) for _ in range(100)]
+        yield
+        for watch in held:
+            watch.cancel()
+
+
+@contextmanager
+def calls_without_messages(port: int, method: str) -> Iterator[None]:
+    """Calls of which only the headers come."""
+    with ExitStack() as stack:
+        for _ in range(10):
+            client = stack.enter_context(closing(Http2(port)))
+            for stream in range(1, 121, 2):
+                client.state.send_headers(
+                    stream,
+                    [(":method", "POST"), (":path", method), (":scheme", "http"), (":authority", "localhost"), *GRPC],
+                )
+            with suppress(OSError):
+                client.flush()
+        yield
+
+
+@contextmanager
+def guesses(address: str) -> Iterator[None]:
+    """Calls with tokens of the right shape that nobody has, as many at once as a client can make."""
+    with grpc.insecure_channel(address) as channel:
+        stub = model_service_pb2_grpc.ModelServiceStub(channel)
+        calls = [
+            stub.GetModel.future(
+                model_service_pb2.GetModelRequest(id="a-model-of-nobody"),
+                metadata=(("authorization", f"Bearer {new_secret()}"),),
+                timeout=30,
+            )
+            for _ in range(1_000)
+        ]
+        yield
+        assert {call.code() for call in calls} <= {
+            grpc.StatusCode.UNAUTHENTICATED,
+            # Too many at once for the server, or for a connection of the gateway.
+            grpc.StatusCode.RESOURCE_EXHAUSTED,
+            grpc.StatusCode.UNAVAILABLE,
+        }
+
+
+@contextmanager
+def idle_connections(port: int) -> Iterator[None]:
+    with half_sent(port, [b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0"] * 1_000):
+        yield
+
+
+CALLS: dict[str, Callable[[int], AbstractContextManager[None]]] = {
+    "health watches": lambda port: health_watches(f"127.0.0.1:{port}"),
+    "checks without a message": lambda port: calls_without_messages(port, "/grpc.health.v1.Health/Check"),
+    "readiness without a message": lambda port: calls_without_messages(
+        port, "/modelregistry.v1.SystemService/GetReadiness"
+    ),
+    "calls without a message": lambda port: calls_without_messages(port, "/modelregistry.v1.ModelService/GetModel"),
+    "reflection": lambda port: calls_without_messages(
+        port, "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo"
+    ),
+    "guessed tokens": lambda port: guesses(f"127.0.0.1:{port}"),
+    "idle connections": idle_connections,
+}
+
+
+@pytest.mark.parametrize("through", ["gateway", "gRPC port"])
+@pytest.mark.parametrize("attack", CALLS.values(), ids=CALLS)
+def test_calls_of_strangers_hang_and_starve_nobody(
+    product: Product, attack: Callable[[int], AbstractContextManager[None]], through: str
+) -> None:
+    port = product.rest_port if through == "gateway" else product.grpc_port
+    with unharmed(product, attack(port)):
+        assert product.is_serving()
