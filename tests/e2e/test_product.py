@@ -222,7 +222,7 @@ def test_a_model_lives_its_whole_life_through_http(product: Product, http: httpx
 
     resource = f"/v1/models/{model['id']}"
     assert http.get(resource).json() == {"model": model}
-    listed = {name: value for name, value in model.items() if name != "schema"} | {"warnings": []}
+    listed = {name: value for name, value in model.items() if name != "schema"}
     for wanted in (
         "/v1/models?filter=name+%3D+%22resnet50+for+the+edge%22",
         "/v1/models?filter=name%20%3D%20%22resnet50%20for%20the%20edge%22&order_by=create_time%20desc&page_size=5",
