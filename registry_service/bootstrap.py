@@ -273,17 +273,19 @@ def open_adoption(
 
 
 @contextmanager
-def open_backup(settings: Settings, folder: Path) -> Iterator[BackUp]:
-    """Wires what backs the registry up to a folder, which is made when missing."""
+def open_backup(settings: Settings, folder: Path, *, is_thorough: bool = True) -> Iterator[BackUp]:
+    """Wires what backs the registry up to a folder, which is made when missing; see `BackUp` for the flag."""
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     with _copier(settings) as copier:
         objects = LocalArtifactStore(folder / "objects")
-        yield BackUp(copier=copier, store=build_store(settings), folder=folder, objects=objects)
+        yield BackUp(
+            copier=copier, store=build_store(settings), folder=folder, objects=objects, is_thorough=is_thorough
+        )
 
 
 @contextmanager
-def open_restore(settings: Settings, folder: Path) -> Iterator[Restore]:
-    """Wires what restores the registry from a folder; the database need not be migrated.
+def open_restore(settings: Settings, folder: Path, *, accepts_damage: bool = False) -> Iterator[Restore]:
+    """Wires what restores the registry from a folder; the database need not be migrated. See `Restore` for the flag.
 
     Raises:
         SourceError: There is no such folder.
@@ -292,7 +294,9 @@ def open_restore(settings: Settings, folder: Path) -> Iterator[Restore]:
         raise SourceError(f"{folder} holds no backup.")
     with _copier(settings) as copier:
         objects = LocalArtifactStore(folder / "objects")
-        yield Restore(copier=copier, store=build_store(settings), folder=folder, objects=objects)
+        yield Restore(
+            copier=copier, store=build_store(settings), folder=folder, objects=objects, accepts_damage=accepts_damage
+        )
 
 
 @contextmanager

@@ -238,31 +238,37 @@ def adopt(data_dir: Path | None, copy: bool, dry_run: bool, as_json: bool, **sou
 
 @main.command()
 @click.option("--to", "folder", type=click.Path(path_type=Path, file_okay=False), required=True, help="Folder.")
+@click.option("--trust-copies", is_flag=True, help="Compare only the sizes of the objects that the folder has already.")
 @_data_dir
 @_explained
-def backup(folder: Path, data_dir: Path | None) -> None:
+def backup(folder: Path, trust_copies: bool, data_dir: Path | None) -> None:
     """Back the registry up to a folder, while it is used.
 
-    Again to the same folder: only objects that are new are copied, and the
-    backup before it stays whole until this one is. Exits with 1 where an object is
-    missing or damaged.
+    Again to the same folder: only objects that are new, or damaged in the
+    folder, are copied, and the backup before it stays whole until this one is. Exits
+    with 1 where an object of the registry is missing or damaged.
     """
-    with running.opened_settings(data_dir) as settings, open_backup(settings, folder.resolve()) as back_up:
+    with (
+        running.opened_settings(data_dir) as settings,
+        open_backup(settings, folder.resolve(), is_thorough=not trust_copies) as back_up,
+    ):
         _tell("backed up", back_up())
 
 
 @main.command()
 @click.option("--from", "folder", type=click.Path(path_type=Path, exists=True), required=True, help="Folder.")
+@click.option("--accept-damage", is_flag=True, help="Restore the rest where the backup has lost objects.")
 @_data_dir
 @_explained
-def restore(folder: Path, data_dir: Path | None) -> None:
+def restore(folder: Path, accept_damage: bool, data_dir: Path | None) -> None:
     """Restore a backup into an empty database, and the objects that the store lacks.
 
-    Can be repeated when it broke off. Exits with 1 where the backup lacks an object.
+    Checks the whole backup first. Can be repeated when it broke off. Exits with 1
+    where the backup lacks an object.
     """
     with (
         running.opened_settings(data_dir, is_new=True) as settings,
-        open_restore(settings, folder.resolve()) as restore_all,
+        open_restore(settings, folder.resolve(), accepts_damage=accept_damage) as restore_all,
     ):
         _tell("restored", restore_all())
 
@@ -270,6 +276,8 @@ def restore(folder: Path, data_dir: Path | None) -> None:
 def _tell(verb: str, report: CopyReport) -> None:
     for problem in report.problems:
         click.echo(f"object {problem}")
+    for damage in report.mended:
+        click.echo(f"mended: {damage}")
     click.echo(
         f"{report.objects - len(report.problems)} of {report.objects} objects {verb},"
         f" {report.copied} of them ({report.copied_bytes} bytes) copied."

@@ -49,12 +49,19 @@ class DatabaseCopier(Protocol):
         Uploads are left out, and with them the bytes that no model refers to.
         """
 
-    def check_empty(self, revision: str) -> None:
-        """Raises SourceError where `restore` of a copy with this revision would."""
+    def check_target(self, revision: str, backup: str) -> bool:
+        """Tells whether the rows of a backup are there already, from a restoration that has not finished.
 
-    def restore(self, folder: Path, copy: DatabaseCopy) -> None:
-        """Makes an empty database what it was when it was copied, then brings it to this program's schema.
+        Raises:
+            SourceError: `restore` of a copy with this revision would.
+        """
+
+    def restore(self, folder: Path, copy: DatabaseCopy, backup: str) -> None:
+        """Makes an empty database what it was when it was copied, and notes the backup there until `finish`.
 
         Raises:
             SourceError: It is not empty, or has another revision.
         """
+
+    def finish(self, *, is_complete: bool) -> None:
+        """Brings the database to this program's schema; forgets the backup where its restoration is complete."""

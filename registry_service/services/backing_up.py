@@ -4,7 +4,8 @@
     <folder>/database-<time>/       the database as of one moment, and the list of its objects
     <folder>/objects/<key>          every object of that list, kept by a local artifact store
 
-A run that breaks off leaves the backup before it as it was.
+A run that breaks off leaves the backup before it as it was. The next one removes
+what it left, and copies anew whatever is damaged in the folder.
 """
 
 import hashlib
@@ -12,7 +13,7 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,10 @@ from registry_service.domain.legacy import SourceError
 from registry_service.domain.models import utc_now
 from registry_service.services.crowd import for_each
 
-_FORMAT = 1
+_FORMAT = 2
+_FORMATS = {1, _FORMAT}
+"""Format 1 has no SHA-256 of the manifest, and does not name the objects that it lacks."""
+_SHOWN_DAMAGES = 20
 _MANIFEST = "manifest.json"
 _DATABASE = re.compile(r"database-[0-9TZ]+")
 _TABLE = re.compile(r"[a-z_]{1,63}")
@@ -52,8 +56,21 @@ class CopyReport:
     copied_bytes: int
     problems: tuple[str, ...]
     """Objects that are missing or damaged where they were copied from, in words."""
+    mended: tuple[str, ...] = ()
+    """What was damaged where it was copied to, and is not any more, in words."""
     log_head: LogHead
     """Where the log ends: what shows later that nothing was left out."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Copied:
+    """What became of one object."""
+
+    key: str
+    size: int | None = None
+    """Bytes that were copied; None: none."""
+    problem: str = ""
+    mended: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,10 +86,12 @@ class BackUp:
     folder: Path
     objects: ListableArtifactStore
     """In `folder`."""
+    is_thorough: bool = True
+    """Whether the objects that the folder has already are hashed again; otherwise their sizes are compared."""
     workers: int = 4
 
     def __call__(self) -> CopyReport:
-        """Makes the folder a backup as of now; objects that an earlier one has copied are not copied again.
+        """Makes the folder a backup as of now; intact objects that an earlier one has copied are not copied again.
 
         Raises:
             SourceError: Another backup is under way, or the folder holds something else.
@@ -80,25 +99,31 @@ class BackUp:
         self._check_folder()
         name = f"database-{utc_now():%Y%m%dT%H%M%S%fZ}"
         database = self.folder / name
-        database.mkdir(mode=0o700)
-        try:
-            with self.copier.hold() as confirm:
+        # Whatever is unfinished in the folder, while this run alone holds the lock, is left from one that was killed.
+        with self.copier.hold() as confirm:
+            for construction in list(self.objects.unfinished()):
+                self.objects.abort(construction.key)
+            damage = _damage_of(self.folder)
+            database.mkdir(mode=0o700)
+            try:
                 copied = self.copier.copy(database)
                 results = list(
                     for_each(
-                        _listed(database), lambda found: _copy(found, self.store, self.objects), workers=self.workers
+                        _listed(database),
+                        lambda found: _copy(found, self.store, self.objects, is_thorough=self.is_thorough),
+                        workers=self.workers,
                     )
                 )
                 confirm()
-            report = _report(results, copied.log_head)
-            digests = {path.name: _digest(path) for path in sorted(database.iterdir())}
-            manifest = {"format": _FORMAT, "time": utc_now().isoformat(), "database": name, "files": digests}
-            self._publish(database, manifest | asdict(copied))
-        except BaseException:
-            shutil.rmtree(database, ignore_errors=True)
-            raise
-        self._prune(database)
-        return report
+                digests = {path.name: _digest(path) for path in sorted(database.iterdir())}
+                lacking = [result.key for result in results if result.problem]
+                manifest = {"format": _FORMAT, "time": utc_now().isoformat(), "database": name, "files": digests}
+                self._publish(database, manifest | {"lacking": lacking} | asdict(copied))
+            except BaseException:
+                shutil.rmtree(database, ignore_errors=True)
+                raise
+            self._prune(database)
+        return _report(results, copied.log_head, mended=damage)
 
     def _check_folder(self) -> None:
         strange = {path.name for path in self.folder.iterdir() if not _DATABASE.fullmatch(path.name)}
@@ -111,7 +136,7 @@ class BackUp:
             _sync(path)
         _sync(database)
         new = self.folder / f"{_MANIFEST}.new"
-        new.write_text(json.dumps(manifest, indent=1), encoding="utf-8")
+        new.write_text(json.dumps(manifest | {"sha256": _digest_of(manifest)}, indent=1), encoding="utf-8")
         _sync(new)
         new.replace(self.folder / _MANIFEST)
         _sync(self.folder)
@@ -136,50 +161,110 @@ class Restore:
     folder: Path
     objects: ArtifactStore
     """In `folder`."""
+    accepts_damage: bool = False
+    """Whether to restore the rest where the backup has lost objects."""
     workers: int = 4
 
     def __call__(self) -> CopyReport:
-        """Copies the objects that the store does not have, then the database, at once.
+        """Checks the whole backup, copies the objects that the store does not have, then the database, at once.
 
-        Can be repeated when it broke off.
+        Can be repeated when it broke off, and while it found problems.
 
         Raises:
-            SourceError: The folder holds no whole backup, or the database is not empty.
+            SourceError: The folder holds no whole backup, or the database holds something else. Nothing was written.
         """
-        database, copied = self._read()
-        self.copier.check_empty(copied.revision)
+        read = _read(self.folder)
+        is_loaded = self.copier.check_target(read.copied.revision, read.digest)
+        lost = set(read.lacking) | set(self._lost(read))
         results = list(
-            for_each(_listed(database), lambda found: _copy(found, self.objects, self.store), workers=self.workers)
+            for_each(_listed(read.database), lambda found: self._restored(found, lost), workers=self.workers)
         )
-        self.copier.restore(database, copied)
-        return _report(results, copied.log_head)
+        if not is_loaded:
+            self.copier.restore(read.database, read.copied, read.digest)
+        report = _report(results, read.copied.log_head)
+        self.copier.finish(is_complete=not report.problems)
+        return report
 
-    def _read(self) -> tuple[Path, DatabaseCopy]:
-        try:
-            manifest = json.loads((self.folder / _MANIFEST).read_text(encoding="utf-8"))
-            copied = _database_copy(manifest)
-            database = self.folder / manifest["database"]
-            damaged = [
-                name
-                for name in (OBJECTS, *(f"{table.name}.copy" for table in copied.tables))
-                if _digest(database / name) != manifest["files"][name]
-            ]
-        except FileNotFoundError as error:
-            raise SourceError(f"{self.folder} holds no whole backup: there is no {error.filename}") from error
-        except (ValueError, TypeError, KeyError) as error:
-            raise SourceError(f"{self.folder / _MANIFEST} is not as a backup of this program writes it.") from error
-        if damaged:
-            raise SourceError(f"{database / damaged[0]} is not as it was written.")
-        return database, copied
+    def _lost(self, read: "_Read") -> Sequence[str]:
+        """Returns the keys of the objects that the backup has lost since it was made (`SourceError`)."""
+
+        def look(found: StoredObject) -> str:
+            if found.key in read.lacking or _is_intact(self.objects, found) or _is_intact(self.store, found):
+                return ""
+            return found.key
+
+        lost = [key for key in for_each(_listed(read.database), look, workers=self.workers) if key]
+        if lost and not self.accepts_damage:
+            shown = ", ".join(lost[:_SHOWN_DAMAGES]) + (", …" if len(lost) > _SHOWN_DAMAGES else "")
+            raise SourceError(
+                f"{len(lost)} objects of the backup are missing or damaged: {shown}. Nothing was restored. Back up to"
+                " the folder again where the registry still has them, put them back from elsewhere, or accept the loss."
+            )
+        return lost
+
+    def _restored(self, found: StoredObject, lost: Collection[str]) -> _Copied:
+        if found.key in lost and not _is_intact(self.store, found):
+            return _Copied(key=found.key, problem=f"{found.key} is missing in the backup, or damaged.")
+        return _copy(found, self.objects, self.store, is_thorough=True)
 
 
-def _database_copy(manifest: dict[str, Any]) -> DatabaseCopy:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Read:
+    """A backup whose manifest and files of the database are as they were written."""
+
+    database: Path
+    copied: DatabaseCopy
+    lacking: frozenset[str]
+    """Keys of objects that were missing or damaged already when it was made."""
+    digest: str
+    """Differs for any two backups."""
+
+
+def _read(folder: Path) -> _Read:
+    """Reads the manifest of a backup, and checks the files of the database (`SourceError`)."""
+    try:
+        manifest = json.loads((folder / _MANIFEST).read_text(encoding="utf-8"))
+        digest = _digest_of({name: value for name, value in manifest.items() if name != "sha256"})
+        copied = _database_copy(manifest, digest)
+        database = folder / manifest["database"]
+        damaged = [
+            name
+            for name in (OBJECTS, *(f"{table.name}.copy" for table in copied.tables))
+            if _digest(database / name) != manifest["files"][name]
+        ]
+        lacking = frozenset(map(str, manifest.get("lacking", ())))
+    except FileNotFoundError as error:
+        raise SourceError(f"{folder} holds no whole backup: there is no {error.filename}") from error
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+        raise SourceError(f"{folder / _MANIFEST} is not as a backup of this program writes it.") from error
+    if damaged:
+        raise SourceError(f"{database / damaged[0]} is not as it was written.")
+    return _Read(database=database, copied=copied, lacking=lacking, digest=digest)
+
+
+def _damage_of(folder: Path) -> tuple[str, ...]:
+    """Returns what is wrong with the backup that a new one is about to replace, in words."""
+    if not (folder / _MANIFEST).exists():
+        return ()
+    try:
+        _read(folder)
+    except SourceError as error:
+        return (f"The backup before: {error}",)
+    return ()
+
+
+def _database_copy(manifest: dict[str, Any], digest: str) -> DatabaseCopy:
+    if (
+        manifest["format"] not in _FORMATS
+        or manifest.get("sha256", digest if manifest["format"] == 1 else "") != digest
+    ):
+        raise ValueError("an unknown format, or a damaged manifest")
     tables = tuple(
         TableCopy(name=str(table["name"]), columns=tuple(map(str, table["columns"]))) for table in manifest["tables"]
     )
     names = all(_TABLE.fullmatch(table.name) for table in tables) and _DATABASE.fullmatch(manifest["database"])
-    if manifest["format"] != _FORMAT or not names:
-        raise ValueError("unknown format")
+    if not names:
+        raise ValueError("names that no backup has")
     return DatabaseCopy(revision=str(manifest["revision"]), tables=tables, log_head=LogHead(**manifest["log_head"]))
 
 
@@ -190,45 +275,66 @@ def _listed(database: Path) -> Iterator[StoredObject]:
             yield StoredObject(key=key, size=int(size), sha256=sha256)
 
 
-def _copy(found: StoredObject, source: ArtifactStore, target: ArtifactStore) -> tuple[int | None, str]:
-    """Copies an object unless it is there; returns the bytes copied, None for none, and what was wrong."""
-    # A key is written once, and an object is there whole or not at all.
-    if target.size(found.key) == found.size:
-        return None, ""
-    measured = _Measured(source.read(found.key))
+def _copy(found: StoredObject, source: ArtifactStore, target: ArtifactStore, *, is_thorough: bool) -> _Copied:
+    """Copies an object unless it is there intact."""
+    size = target.size(found.key)
+    if size == found.size and (not is_thorough or _is_intact(target, found)):
+        return _Copied(key=found.key)
+    # What a run that was killed left of it.
+    target.abort(found.key)
     try:
-        target.write(found.key, measured)
+        target.write(found.key, _checked(found, source.read(found.key)))
     except ArtifactLostError:
-        target.delete(found.key)
-        return None, f"{found.key} is missing."
-    if (measured.size, measured.digest.hexdigest()) != (found.size, found.sha256):
-        target.delete(found.key)
-        return None, f"{found.key} is damaged: {measured.size} bytes, {measured.digest.hexdigest()}."
-    return measured.size, ""
+        target.abort(found.key)
+        return _Copied(key=found.key, problem=f"{found.key} is missing.")
+    except _DamagedError as error:
+        target.abort(found.key)
+        return _Copied(key=found.key, problem=f"{found.key} is damaged: {error}")
+    mended = "" if size is None else f"The copy of {found.key} was damaged."
+    return _Copied(key=found.key, size=found.size, mended=mended)
 
 
-class _Measured:
-    def __init__(self, pieces: Iterable[bytes]) -> None:
-        self._pieces = pieces
-        self.size = 0
-        self.digest = hashlib.sha256()
-
-    def __iter__(self) -> Iterator[bytes]:
-        for piece in self._pieces:
-            self.size += len(piece)
-            self.digest.update(piece)
-            yield piece
+class _DamagedError(Exception):
+    """Other bytes came than belong to an object; the message says what."""
 
 
-def _report(results: list[tuple[int | None, str]], log_head: LogHead) -> CopyReport:
-    sizes = [size for size, _ in results if size is not None]
+def _checked(found: StoredObject, pieces: Iterable[bytes]) -> Iterator[bytes]:
+    """Hands the bytes of an object on; raises before their end where they are others, so that nothing is stored."""
+    size = 0
+    digest = hashlib.sha256()
+    for piece in pieces:
+        size += len(piece)
+        digest.update(piece)
+        yield piece
+    if (size, digest.hexdigest()) != (found.size, found.sha256):
+        raise _DamagedError(f"{size} bytes, {digest.hexdigest()}.")
+
+
+def _is_intact(store: ArtifactStore, found: StoredObject) -> bool:
+    if store.size(found.key) != found.size:
+        return False
+    try:
+        for _ in _checked(found, store.read(found.key)):
+            pass
+    except (ArtifactLostError, _DamagedError):
+        return False
+    return True
+
+
+def _report(results: list[_Copied], log_head: LogHead, mended: tuple[str, ...] = ()) -> CopyReport:
+    sizes = [result.size for result in results if result.size is not None]
     return CopyReport(
         objects=len(results),
         copied=len(sizes),
         copied_bytes=sum(sizes),
-        problems=tuple(problem for _, problem in results if problem),
+        problems=tuple(result.problem for result in results if result.problem),
+        mended=(*mended, *(result.mended for result in results if result.mended)),
         log_head=log_head,
     )
+
+
+def _digest_of(manifest: Mapping[str, object]) -> str:
+    return hashlib.sha256(json.dumps(manifest, sort_keys=True).encode()).hexdigest()
 
 
 def _digest(path: Path) -> str:

@@ -6,13 +6,14 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from sqlalchemy import Engine, text
 
 from registry_service.bootstrap import Registry, build_verification, open_backup, open_registry, open_restore
 from registry_service.config import Settings, load
+from registry_service.domain.artifact_store import ListableArtifactStore
 from registry_service.domain.caller import acting_as_registry
 from registry_service.domain.errors import DatabaseUnavailableError, ModelNotFoundError
 from registry_service.domain.legacy import SourceError
@@ -339,10 +340,176 @@ class Breaking:
     """A copier that dies when it comes to the database."""
 
     def __init__(self, copier: Any) -> None:
-        self.check_empty = copier.check_empty
+        self.check_target = copier.check_target
 
     def restore(self, *_: object) -> None:
         raise ConnectionError
+
+
+class BreakingLate:
+    """A copier that dies when all rows are there."""
+
+    def __init__(self, copier: Any) -> None:
+        self.check_target = copier.check_target
+        self.restore = copier.restore
+
+    def finish(self, **_: object) -> None:
+        raise ConnectionError
+
+
+def test_a_restoration_that_broke_off_after_the_rows_were_there_is_repeated(
+    source: RunningRegistry, settings_of: Callable[[str], Settings], folder: Path, tmp_path: Path
+) -> None:
+    model = source.client.register(b"one", name="model")
+    back_up(settings_of("source"), folder)
+    source.client.register(b"two", name="model", version="2")
+    back_up(settings_of("source"), tmp_path / "another")
+    with open_restore(settings_of("target"), folder) as run:
+        object.__setattr__(run, "copier", BreakingLate(run.copier))
+        with pytest.raises(ConnectionError):
+            run()
+    with pytest.raises(SourceError, match="is not empty"):
+        restore(settings_of("target"), tmp_path / "another")
+    assert restore(settings_of("target"), folder).problems == ()
+    with restored(settings_of("target")) as registry:
+        assert contents(registry) == {model.id: b"one"}
+    with pytest.raises(SourceError, match="is not empty"):
+        restore(settings_of("target"), folder)
+
+
+# ---- damage of the backup itself ----
+
+
+def flip(path: Path) -> None:
+    """Changes one bit in the middle of a file."""
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+
+
+def files_of(folder: Path) -> list[Path]:
+    return sorted(path for path in (folder / "objects" / "artifacts").rglob("*") if path.is_file())
+
+
+@pytest.mark.parametrize("damage", ["a bit", "shorter", "gone"])
+def test_a_damaged_copy_is_mended_by_the_next_backup(
+    damage: str, source: RunningRegistry, settings_of: Callable[[str], Settings], folder: Path
+) -> None:
+    one, two = (source.client.register(bytes([n]) * 1000, name="model", version=str(n)) for n in (1, 2))
+    back_up(settings_of("source"), folder)
+    damaged = files_of(folder)[0]
+    match damage:
+        case "a bit":
+            flip(damaged)
+        case "shorter":
+            damaged.write_bytes(b"")
+        case _:
+            damaged.unlink()
+    report = back_up(settings_of("source"), folder)
+    assert (report.copied, report.copied_bytes, report.problems) == (1, 1000, ())
+    assert len(report.mended) == (damage != "gone")
+    assert all(damaged.name in told for told in report.mended)
+    assert restore(settings_of("target"), folder).problems == ()
+    with restored(settings_of("target")) as registry:
+        assert contents(registry) == {one.id: bytes([1]) * 1000, two.id: bytes([2]) * 1000}
+
+
+def test_copies_are_trusted_where_that_is_asked_for(
+    source: RunningRegistry, settings_of: Callable[[str], Settings], folder: Path
+) -> None:
+    source.client.register(b"bytes", name="model")
+    back_up(settings_of("source"), folder)
+    flip(files_of(folder)[0])
+    with open_backup(settings_of("source"), folder, is_thorough=False) as run:
+        assert run().copied == 0
+    with open_backup(settings_of("source"), folder) as run:
+        assert run().copied == 1
+
+
+@pytest.mark.parametrize("name", ["manifest.json", "models.copy", "objects.tsv"])
+def test_damage_of_what_describes_the_backup_is_told_by_the_next_one(
+    name: str, source: RunningRegistry, settings_of: Callable[[str], Settings], folder: Path
+) -> None:
+    source.client.register(b"bytes", name="model")
+    back_up(settings_of("source"), folder)
+    flip(next(folder.rglob(name)))
+    with pytest.raises(SourceError):
+        restore(settings_of("target"), folder)
+    report = back_up(settings_of("source"), folder)
+    assert len(report.mended) == 1
+    assert back_up(settings_of("source"), folder).mended == ()
+    assert restore(settings_of("target"), folder).problems == ()
+
+
+def test_a_backup_that_lost_an_object_is_refused_before_anything_is_written(
+    source: RunningRegistry, settings_of: Callable[[str], Settings], folder: Path, empty_database: Engine
+) -> None:
+    models = [source.client.register(bytes([n]) * 1000, name="model", version=str(n)) for n in range(3)]
+    back_up(settings_of("source"), folder)
+    flip(files_of(folder)[1])
+    for _ in range(2):
+        with pytest.raises(SourceError, match=f"1 objects of the backup.*{files_of(folder)[1].name}"):
+            restore(settings_of("target"), folder)
+        with empty_database.connect() as connection:
+            assert connection.execute(text("SELECT to_regclass('models')")).scalar_one() is None
+        with open_restore(settings_of("target"), folder) as run:
+            assert not [found for found in models if run.store.size(f"artifacts/{found.id}") is not None]
+            assert list(cast("ListableArtifactStore", run.store).keys()) == []
+    back_up(settings_of("source"), folder)
+    assert restore(settings_of("target"), folder).copied == 3
+
+
+def test_a_loss_that_is_accepted_is_made_good_by_a_mended_backup_later(
+    source: RunningRegistry, settings_of: Callable[[str], Settings], folder: Path
+) -> None:
+    source.client.register(b"one", name="model")
+    source.client.register(b"two", name="model", version="2")
+    back_up(settings_of("source"), folder)
+    damaged = files_of(folder)[0]
+    intact = damaged.read_bytes()
+    flip(damaged)
+    for _ in range(2):
+        with open_restore(settings_of("target"), folder, accepts_damage=True) as run:
+            assert len(run().problems) == 1
+    damaged.write_bytes(intact)
+    assert restore(settings_of("target"), folder).problems == ()
+    with restored(settings_of("target")) as registry:
+        assert sorted(contents(registry).values()) == [b"one", b"two"]
+
+
+def test_a_damaged_object_in_the_store_that_is_restored_into_is_replaced(
+    source: RunningRegistry, settings_of: Callable[[str], Settings], folder: Path
+) -> None:
+    model = source.client.register(b"bytes", name="model")
+    back_up(settings_of("source"), folder)
+    key = source.parts.use_cases.get_model(model.id).artifact.object_key
+    with open_restore(settings_of("target"), folder) as run:
+        run.store.put(key, b"bytez")
+    report = restore(settings_of("target"), folder)
+    assert (report.copied, len(report.mended)) == (1, 1)
+    with restored(settings_of("target")) as registry:
+        assert contents(registry) == {model.id: b"bytes"}
+
+
+def test_what_runs_left_that_were_killed_is_removed_by_the_next(
+    source: RunningRegistry, settings_of: Callable[[str], Settings], folder: Path
+) -> None:
+    model = source.client.register(b"bytes", name="model")
+    key = source.parts.use_cases.get_model(model.id).artifact.object_key
+    back_up(settings_of("source"), folder)
+    (folder / "database-20200101T000000000000Z").mkdir()
+    (folder / "manifest.json.new").write_text("{")
+    for leftover in ("artifacts+gone~0123.put", f"{key.replace('/', '+')}~0123.put"):
+        (folder / "objects" / ".partial" / leftover).write_bytes(b"half")
+    back_up(settings_of("source"), folder)
+    assert list((folder / "objects" / ".partial").iterdir()) == []
+    assert len(list(folder.iterdir())) == 3
+    with open_restore(settings_of("target"), folder) as run:
+        handle = run.store.begin(key)
+        run.store.write_part(key, handle, number=1, offset=0, pieces=[b"half"])
+    assert restore(settings_of("target"), folder).copied == 1
+    target = settings_of("target").artifact_dir
+    assert target is None or list((target / ".partial").glob("*~*")) == []
 
 
 def test_only_an_empty_database_is_restored_into(
@@ -366,6 +533,8 @@ def test_a_backup_of_an_older_schema_is_brought_to_this_one(
     back_up(settings_of("source"), folder)
     manifest = json.loads((folder / "manifest.json").read_text())
     manifest["revision"] = "0005"
+    manifest["format"] = 1
+    del manifest["sha256"], manifest["lacking"]
     # They came later.
     newer = {"tokens", "deleted_models"}
     manifest["tables"] = [table for table in manifest["tables"] if table["name"] not in newer]
@@ -375,7 +544,17 @@ def test_a_backup_of_an_older_schema_is_brought_to_this_one(
 
 
 @pytest.mark.parametrize(
-    "damage", ["no manifest", "no table", "a changed table", "another folder", "no JSON", "a format"]
+    "damage",
+    [
+        "no manifest",
+        "no table",
+        "a changed table",
+        "another folder",
+        "no JSON",
+        "a format",
+        "a changed value",
+        "no hash",
+    ],
 )
 def test_a_damaged_backup_is_refused_before_anything_is_done(
     damage: str, source: RunningRegistry, settings_of: Callable[[str], Settings], folder: Path, empty_database: Engine
@@ -396,8 +575,12 @@ def test_a_damaged_backup_is_refused_before_anything_is_done(
             manifest.write_text(json.dumps(values | {"database": "../elsewhere"}))
         case "no JSON":
             manifest.write_text("{")
+        case "a changed value":
+            manifest.write_text(json.dumps(values | {"revision": "0007"}))
+        case "no hash":
+            manifest.write_text(json.dumps({name: value for name, value in values.items() if name != "sha256"}))
         case _:
-            manifest.write_text(json.dumps(values | {"format": 2}))
+            manifest.write_text(json.dumps(values | {"format": 3}))
     with pytest.raises(SourceError):
         restore(settings_of("target"), folder)
     with empty_database.connect() as connection:

@@ -27,6 +27,9 @@ BACKUP_LOCK = 0x6D6F_6465_6C62  # "modelb": who deletes objects shares it, a bac
 _LEFT_OUT = {"uploads", "upload_parts", "unreferenced_objects"}
 _HOLD_SECONDS = 60
 _BLOCK = 1024 * 1024
+# Where it is noted which backup is being restored: a comment, as it has to be there at every revision of the schema.
+_MARK = text("SELECT obj_description('alembic_version'::regclass, 'pg_class')")
+_MARK_PREFIX = "being restored: "
 _COLUMNS = text("""
     SELECT column_name FROM information_schema.columns
     WHERE table_schema = current_schema() AND table_name = :name AND is_generated = 'NEVER'
@@ -89,12 +92,15 @@ class SqlDatabaseCopier:
                 log_head=LogHead(sequence=head.sequence, hash=head.hash),
             )
 
-    def check_empty(self, revision: str) -> None:
+    def check_target(self, revision: str, backup: str) -> bool:
         """See the port."""
         with domain_errors(), self.engine.connect() as connection:
+            if _revision(connection) is not None and connection.execute(_MARK).scalar_one() == _MARK_PREFIX + backup:
+                return True
             _check_empty(connection, revision)
+            return False
 
-    def restore(self, folder: Path, copy: DatabaseCopy) -> None:
+    def restore(self, folder: Path, copy: DatabaseCopy, backup: str) -> None:
         """See the port."""
         with domain_errors():
             migrate(self.engine, copy.revision)
@@ -117,7 +123,15 @@ class SqlDatabaseCopier:
                     _set_identity(connection, known[table.name])
                 for table in copy.tables:
                     _alter(connection, "ALTER TABLE {} ENABLE TRIGGER USER", table)
+                _mark(connection, _MARK_PREFIX + backup)
+
+    def finish(self, *, is_complete: bool) -> None:
+        """See the port."""
+        with domain_errors():
             migrate(self.engine)
+            if is_complete:
+                with transactional(self.engine).begin() as connection:
+                    _mark(connection, None)
 
 
 def _tables() -> list[Table]:
@@ -165,6 +179,10 @@ def _check_empty(connection: Connection, revision: str) -> None:
     ).scalar_one()
     if used:
         raise SourceError("The database is not empty: there are, or were, models in it.")
+
+
+def _mark(connection: Connection, mark: str | None) -> None:
+    _cursor(connection).execute(sql.SQL("COMMENT ON TABLE alembic_version IS {}").format(sql.Literal(mark)))
 
 
 def _alter(connection: Connection, statement: str, table: TableCopy) -> None:
