@@ -4,6 +4,7 @@ The SDK reads the OTEL_* variables by itself. Whatever else runs, such as health
 checks and sweeps, begins no trace.
 """
 
+import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -22,6 +23,7 @@ from registry_service import __version__, logs
 from registry_service.observability.calls import CountedMethod, Ended, Metadata
 
 _MAX_STATEMENT_LENGTH = 4096
+_CLOSING_SECONDS = 3.0
 # What is no fault of the client's.
 _FAULTS = {"UNKNOWN", "DEADLINE_EXCEEDED", "UNIMPLEMENTED", "INTERNAL", "UNAVAILABLE", "DATA_LOSS"}
 
@@ -47,7 +49,10 @@ class Tracing:
 
     def close(self) -> None:
         """Sends what is left, for a few seconds at most."""
-        self._provider.shutdown()
+        # The SDK itself waits for 30 s for a collector that does not answer.
+        closing = threading.Thread(target=self._provider.shutdown, name="tracing-end", daemon=True)
+        closing.start()
+        closing.join(_CLOSING_SECONDS)
 
     def begin_call(self, name: str, attributes: Mapping[str, str], metadata: Iterable[tuple[str, str | bytes]]) -> Span:
         """Begins the span of a call, a child of what the caller says in `traceparent`."""

@@ -32,6 +32,8 @@ _MAX_AGE_SECONDS = 86_400.0
 # Anybody can name keys that there are not.
 _PAUSE_SECONDS = 10.0
 _PAUSE_AFTER_FAILURE_SECONDS = 2.0
+# From when the provider is asked, others wait so long for its answer: with it, anybody can make them.
+_SHARED_WAIT_SECONDS = 1.0
 _CURVES = {"ES256": "P-256", "ES384": "P-384", "ES512": "P-521", "EdDSA": "Ed25519"}
 
 
@@ -155,7 +157,7 @@ class KeyCache:
         self._clock = clock
         self._lock = threading.Lock()
         self._keys: Sequence[SigningKey] = ()
-        self._fetched = self._attempted = float("-inf")
+        self._fetched = self._begun = self._attempted = float("-inf")
         self._is_away = False
 
     def find(self, key_id: str | None, algorithm: str) -> SigningKey | None:
@@ -180,9 +182,16 @@ class KeyCache:
         return suitable[0] if len(suitable) == 1 or (suitable and key_id is not None) else None
 
     def _renew(self) -> None:
-        """Asks the provider, unless somebody just did; who comes meanwhile waits for the answer."""
-        if not self._lock.acquire(timeout=_TIMEOUT_SECONDS):
-            raise IdentityProviderUnavailableError
+        """Ask the provider, unless somebody just did; who comes meanwhile waits for the answer, but not for long.
+
+        A token with a made-up key is enough to come here. A provider that does not
+        answer holds one thread, and no other for longer than a moment.
+        """
+        if not self._lock.acquire(blocking=False):
+            waited = self._clock() - self._begun
+            # Who has just begun to ask may not have said when.
+            if not self._lock.acquire(timeout=max(_SHARED_WAIT_SECONDS - waited, 0.1)):
+                raise IdentityProviderUnavailableError
         try:
             if self._is_due():
                 self._attempt()
@@ -205,6 +214,7 @@ class KeyCache:
         return self._clock() - self._attempted > pause
 
     def _attempt(self) -> None:
+        self._begun = self._clock()
         try:
             self._keys = self._fetch()
         except ProviderError as error:

@@ -1,8 +1,10 @@
 """Removes what deletions, refusals and crashes leave behind."""
 
 import logging
+import threading
 from collections.abc import Iterator
-from dataclasses import dataclass
+from contextvars import copy_context
+from dataclasses import dataclass, field
 from datetime import timedelta
 from itertools import islice
 
@@ -14,6 +16,9 @@ from registry_service.domain.uploads import Upload, UploadState
 logger = logging.getLogger(__name__)
 
 _BATCH = 100
+_PLACES = 4
+_PLACE_SECONDS = 0.5
+_DELETION_SECONDS = 5.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,6 +39,8 @@ class DiscardObject:
 
     database: Database
     store: ArtifactStore
+    places: threading.BoundedSemaphore = field(default_factory=lambda: threading.BoundedSemaphore(_PLACES))
+    """Of deletions that somebody waits for."""
 
     def __call__(self, key: str) -> bool:
         """Deletes it unless a model refers to it by now, or a backup is under way; tells whether it did.
@@ -51,11 +58,31 @@ class DiscardObject:
             return transaction.objects.forget(key, claim)
 
     def now_or_later(self, key: str) -> None:
-        """Deletes it, or leaves it to the sweeper when that does not work now. Raises nothing."""
-        try:
-            self(key)
-        except RegistryError:
-            logger.warning("object %s is left to the sweeper", key, exc_info=True)
+        """Delete it, or leave it to the sweeper when that does not work now. Raise nothing.
+
+        A store that does not answer is waited for by a few calls, for a few seconds: their
+        threads are needed for calls that need no store.
+        """
+        if not self.places.acquire(timeout=_PLACE_SECONDS):
+            logger.warning("object %s is left to the sweeper, as others are deleted already", key)
+            return
+        ended = threading.Event()
+
+        def delete() -> None:
+            try:
+                self(key)
+            except RegistryError:
+                logger.warning("object %s is left to the sweeper", key, exc_info=True)
+            except Exception:
+                logger.exception("object %s could not be deleted", key)
+            finally:
+                self.places.release()
+                ended.set()
+
+        # A daemon, as the end of the process need not wait for it.
+        threading.Thread(target=copy_context().run, args=(delete,), name="discard", daemon=True).start()
+        if not ended.wait(_DELETION_SECONDS):
+            logger.warning("object %s is not waited for any more: the store has not deleted it yet", key)
 
 
 def doom_upload(transaction: Transaction, upload: Upload) -> tuple[str, ...]:

@@ -1,8 +1,12 @@
 """JSON Web Tokens of an OpenID provider: which count, and what becomes of its keys."""
 
 import base64
+import itertools
 import json
+import threading
 import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from typing import Any
 
@@ -15,7 +19,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from registry_service.domain.access import Grant, Role
 from registry_service.domain.errors import IdentityProviderUnavailableError, InvalidCredentialsError
 from registry_service.oidc.authenticator import OidcAuthenticator
-from registry_service.oidc.provider import KeyCache, Provider
+from registry_service.oidc.provider import KeyCache, Provider, SigningKey
 from registry_service.services.authenticating import Tokens
 from registry_service.storage.sql.repositories import SqlDatabase
 from tests.client import Client, refused
@@ -215,6 +219,40 @@ class TestTokens:
 
 
 class TestKeys:
+    def test_a_provider_that_says_nothing_holds_one_thread_and_others_for_a_moment(
+        self, provider: IdentityProvider
+    ) -> None:
+        known = Provider(issuer=provider.issuer).fetch()
+        hung, go_on = threading.Event(), threading.Event()
+        asked = itertools.count()
+
+        def fetch() -> Sequence[SigningKey]:
+            if next(asked):
+                hung.set()
+                assert go_on.wait(60)
+            return known
+
+        clock = Clock()
+        keys = KeyCache(fetch, clock)
+        assert keys.find("rsa", "RS256") is not None
+        clock.now += 11
+
+        def find(key_id: str) -> float:
+            started = time.monotonic()
+            with pytest.raises(IdentityProviderUnavailableError):
+                keys.find(key_id, "RS256")
+            return time.monotonic() - started
+
+        with ThreadPoolExecutor(9) as threads:
+            asking = threads.submit(keys.find, "made-up", "RS256")
+            assert hung.wait(30)
+            clock.now += 2  # the provider has been asked for so long
+            assert max(threads.map(find, [f"made-up-{number}" for number in range(8)])) < 2
+            # Whose key is known need not wait.
+            assert keys.find("rsa", "RS256") is not None
+            go_on.set()
+            assert asking.result() is None
+
     def test_they_are_fetched_once_and_again_after_a_while(
         self, authenticate: OidcAuthenticator, provider: IdentityProvider, clock: Clock
     ) -> None:

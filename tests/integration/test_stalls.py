@@ -1,5 +1,6 @@
 """What says nothing more, for example a frozen process or a cut network, stops nothing else for long."""
 
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -21,7 +22,7 @@ from tests.client import refused
 from tests.hanging_proxy import HangingProxy
 from tests.registry import RunningRegistry, StartRegistry
 from tests.store_guard import no_store_in_transactions
-from tests.streams import WrappedStore, use_cases_on
+from tests.streams import WrappedStore, serving, use_cases_on
 from tests.waiting import eventually
 
 BOUND_SECONDS = 10
@@ -182,8 +183,28 @@ class TestStoreThatSaysNothing:
                 call.result()
         assert sorted(client.names()) == ["completed-3", f"completed-{PART + 3}", "kept"]
         client.cancel_upload(begun.id)
-        assert registry.count("unreferenced_objects") == 0
+        eventually(lambda: registry.count("unreferenced_objects") == 0, what="the end of the deletions")
         assert len(registry.objects()) == 3
+
+    def test_deletions_leave_threads_for_other_calls(self, registry: RunningRegistry) -> None:
+        models = [registry.client.register(name=f"deleted-{number}") for number in range(12)]
+        kept = registry.client.register(name="kept")
+        store = HangingStore(registry.parts.store)
+        # Fewer threads than deletions.
+        with serving(registry, store, max_unary_calls=8) as (_, client), ThreadPoolExecutor(12) as threads:
+            deletions = [threads.submit(client.delete, model.id) for model in models]
+            assert store.hung.acquire(timeout=30)
+            assert seconds_of(lambda: client.get(kept.id)) < BOUND_SECONDS
+            for deletion in deletions:
+                deletion.result(BOUND_SECONDS)
+            assert client.names() == ["kept"]
+            store.go_on.set()
+
+        def swept() -> bool:
+            registry.parts.use_cases.sweep()
+            return len(registry.objects()) == 1
+
+        eventually(swept, what="the sweep")
 
     def test_every_test_with_a_registry_notices_a_call_of_the_store_within_a_transaction(
         self, engine: Engine, tmp_path: Path
@@ -207,3 +228,20 @@ def sessions_in_transactions(registry: RunningRegistry) -> int:
                 )
             ).scalar_one()
         )
+
+
+class TestCollectorThatSaysNothing:
+    @pytest.mark.parametrize("protocol", ["grpc", "http/protobuf"])
+    def test_it_holds_up_neither_calls_nor_the_end_of_the_server(
+        self, start_registry: StartRegistry, monkeypatch: pytest.MonkeyPatch, protocol: str
+    ) -> None:
+        with socket.create_server(("127.0.0.1", 0)) as silent:
+            address = f"http://127.0.0.1:{silent.getsockname()[1]}"
+            monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", address)
+            registry = start_registry(otel_exporter_otlp_endpoint=address, otel_exporter_otlp_protocol=protocol)
+            model = registry.client.register(name="traced")
+            for _ in range(50):
+                assert seconds_of(lambda: registry.client.get(model.id)) < BOUND_SECONDS / 2
+            tracing = registry.parts.telemetry.tracing
+            assert tracing is not None
+            assert seconds_of(tracing.close) < BOUND_SECONDS
