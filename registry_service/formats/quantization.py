@@ -102,7 +102,8 @@ class PackedWeights:
         last = name.rpartition(".")[2]
         stem = name.removesuffix(last)
         if last == "qweight":
-            return _ratio(get(f"{stem}qzeros"), get(f"{stem}scales"), -1)
+            by_zeros = _ratio(get(f"{stem}qzeros"), get(f"{stem}scales"), -1)
+            return by_zeros or _ratio(found, get(f"{stem}g_idx"), 0)
         if last == "weight_packed":
             zeros, scales = get(f"{stem}weight_zero_point"), get(f"{stem}weight_scale")
             return "f4" if found.element_type == "U8" else _ratio(zeros, scales, 0)

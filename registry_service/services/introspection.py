@@ -40,9 +40,9 @@ _OTHER_SUFFIXES = (
 )
 """Of files that are only recognized."""
 _ACCESSORY = re.compile(
-    r"(?<![a-z])(?:(?:de)?tokenizers?|vocoder|vae|(?:text|image)_encoder|(?:text|vision)_embeddings?|resampler|projector"
-    r"|mmproj|safety_checker|feature_extractor|scheduler|(?:pre_?|post_?)?process(?:or|ing)|adapter|lora|draft|assistant"
-    r"|__macosx)(?![a-z])"
+    r"(?<![a-z])(?:(?:de)?tokenizers?|vocoder|vae|(?:text|image|vision|audio|speech|speaker)_encoder|postnet|embed_tokens"
+    r"|(?:text|vision)_embeddings?|resampler|projector|mmproj|safety_checker|feature_extractor|scheduler|processor"
+    r"|(?:pre|post)_?process(?:or|ing)?|adapter|lora|draft|assistant|__macosx)(?![a-z])"
 )
 """What in a path tells that a model only serves another one, where there is another."""
 

@@ -683,6 +683,7 @@ class TestPackedWeights:
             (gptq(3), ("int3", "fp16")),
             (gptq(8), ("int8", "fp16")),
             (gptq(2), ("int2", "fp16")),
+            ({name: found for name, found in gptq(4).items() if "qzeros" not in name}, ("int4", "fp16")),
             (AWQ, ("int4", "fp16")),
             (NF4, ("int4", "bf16", "fp32")),
             (FP4, ("f4", "bf16", "fp32")),
@@ -1022,6 +1023,9 @@ class TestZip:
             ("vae_tokenizer vae", "vae"),
             ("a_evaluated b_vaerified_model", "a_evaluated"),
             ("lora/a z", "z"),
+            ("audio_encoder decoder_model_merged embed_tokens vision_encoder", "decoder_model_merged"),
+            ("encoder_model decoder_model speaker_encoder", "decoder_model"),
+            ("preprocess segmentation_model postprocessing", "segmentation_model"),
         ],
     )
     @pytest.mark.parametrize("suffix", [".xml", ".onnx"])
