@@ -15,16 +15,18 @@ from typing import Any
 
 from registry_service.formats import limits
 
+ReadData = Callable[[int, int], bytes | None]
+"""Returns the bytes of a tensor by where its data begins and its size; None where reading them would cost too much."""
 ReadBeside = Callable[[str], bytes | None]
 """Returns the content of a small file beside the one that is read; None where there is none."""
 
 _WIDE = {"I16": 16, "U16": 16, "I32": 32, "U32": 32, "I64": 64, "U64": 64}
 _BYTES = {"U8": 8, "I8": 8}
 _COMPANION = re.compile(
-    r"[._](q?zeros?|zero_point|g_idx|scales?(_inv|_\d)?|(nested_)?absmax|(nested_)?quant_map|SCB)$"
+    r"[._](q?zeros?|zero_point|g_idx|scales?(_inv|_\d)?|(nested_)?absmax|(nested_)?quant_map|SCB|weight_shape)$"
     r"|\.quant_state\.bitsandbytes__\w+$"
 )
-"""What belongs to quantized weights and is none: scales, zero points, orders."""
+"""What belongs to quantized weights and is none: scales, zero points, orders, shapes."""
 _COMPANION_TYPES = _BYTES.keys() | _WIDE.keys() | {"F8_E4M3", "F8_E5M2", "F8_E8M0"}
 """Of them those that would pass for quantized weights."""
 _SCALES = ("_scale", "_scales", "_scale_inv", "scale", "scales")
@@ -39,12 +41,16 @@ _ALGORITHMS = ((re.compile(r"fp4|nf4|w4a|int4|4bit"), 4), (re.compile(r"fp8|floa
 _OTHERS = re.compile(r"activation|kv_cache|scale|zero|exclude|ignore|not_convert")
 """Parts of a configuration that are about something else than weights."""
 _CONFIGURATION_DEPTH = 6
+_READ_SHAPES = 8
+"""Most shapes that are read from the data."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Tensor:
     element_type: str
     shape: tuple[int, ...]
+    start: int
+    """Where its data begins, in that of the file."""
     size: int
     """In bytes."""
 
@@ -57,13 +63,16 @@ class _Tensor:
 class PackedWeights:
     """Tensors of a file in which weights may be packed, and what belongs to them."""
 
-    def __init__(self) -> None:
+    def __init__(self, read_data: ReadData) -> None:
+        self._read_data = read_data
+        self._by_ratio: dict[float, str | None] = {}
+        """Types that shapes told, by the elements of a packed row for each of its scales."""
         self._tensors: dict[str, _Tensor] = {}
         self._other_bytes = 0
 
-    def takes(self, name: str, element_type: str, shape: tuple[int, ...], size: int) -> bool:
+    def takes(self, name: str, element_type: str, shape: tuple[int, ...], start: int, size: int) -> bool:
         """Remembers a tensor; returns whether `weights` is to tell of it, as it may not be what its type says."""
-        found = _Tensor(element_type, shape, size)
+        found = _Tensor(element_type, shape, start, size)
         is_companion = _COMPANION.search(name) is not None
         may_be_packed = len(shape) > 1 and found.bits > 0
         if (is_companion or may_be_packed) and len(self._tensors) < limits.NAMES:
@@ -106,7 +115,9 @@ class PackedWeights:
             return by_zeros or _ratio(found, get(f"{stem}g_idx"), 0)
         if last == "weight_packed":
             zeros, scales = get(f"{stem}weight_zero_point"), get(f"{stem}weight_scale")
-            return "f4" if found.element_type == "U8" else _ratio(zeros, scales, 0)
+            by_zeros = _ratio(zeros, scales, 0)
+            by_shape = by_zeros or self._by_shape(found, scales, get(f"{stem}weight_shape"))
+            return "f4" if found.element_type == "U8" else by_shape
         if last in _PACKED_NAMES:
             return None if found.element_type != "I8" else "I8"
         scales = self._scales(name)
@@ -114,6 +125,17 @@ class PackedWeights:
         if scales is None or found.element_type in {"I8", "I64", "U64"}:
             return found.element_type
         return "f4" if _is_fp4(name, found, scales) else None
+
+    def _by_shape(self, packed: _Tensor, scales: _Tensor | None, original: _Tensor | None) -> str | None:
+        """Returns what is packed, by the shape that it had, which stands in the data of a tensor beside."""
+        if scales is None or original is None or 0 in scales.shape[-1:] or not scales.shape or original.size != 16:
+            return None
+        ratio = packed.shape[-1] / scales.shape[-1]
+        if ratio not in self._by_ratio and len(self._by_ratio) < _READ_SHAPES:
+            columns = int.from_bytes((self._read_data(original.start, original.size) or b"")[8:], "little")
+            bits = packed.bits * packed.shape[-1] // columns if columns else 0
+            self._by_ratio[ratio] = f"int{bits}" if 1 < bits <= 8 else None
+        return self._by_ratio.get(ratio)
 
     def _scales(self, name: str) -> _Tensor | None:
         last = name.rpartition(".")[2]

@@ -83,6 +83,11 @@ class Reader:
         self.size = source.size
         self.position = 0
 
+    @property
+    def is_seekable(self) -> bool:
+        """Whether `read_at` reads any place beside what is read forwards."""
+        return self._source.is_seekable
+
     def peek(self, length: int) -> bytes:
         """Returns the next bytes and stays before them; fewer at the end of the file."""
         length = min(length, self.size - self.position)

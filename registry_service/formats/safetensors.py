@@ -66,7 +66,13 @@ def read_safetensors(reader: Reader, budget: Budget, findings: Findings, sibling
     """
     header = _read_header(reader)
     data_size = reader.size - reader.position
-    packed = PackedWeights()
+    data_start = reader.position
+
+    def read_data(start: int, size: int) -> bytes | None:
+        is_there = 0 <= start <= start + size <= data_size
+        return reader.read_at(data_start + start, size) if is_there and reader.is_seekable else None
+
+    packed = PackedWeights(read_data)
     try:
         ranges = _read_entries(_Cursor(header), budget, findings, packed)
     except (ValueError, RecursionError) as error:
@@ -137,7 +143,7 @@ def _read_tensor(name: str, entry: Any, findings: Findings, packed: PackedWeight
         findings.add_problem(f"Its tensor {name[:100]!r} does not end at a byte.")
     elif bits * prod(shape) != 8 * (end - start):
         findings.add_problem(f"Its tensor {name[:100]!r} has {end - start} bytes of data, which is not its shape.")
-    if not packed.takes(name, element_type, tuple(shape), end - start):
+    if not packed.takes(name, element_type, tuple(shape), start, end - start):
         findings.add_weight(element_type, 8 * (end - start))
     if len(findings.weights) < limits.TENSORS:
         findings.weights.append(found)

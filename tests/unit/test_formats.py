@@ -700,6 +700,17 @@ class TestPackedWeights:
         schema = schema_of(safetensors(tensors))
         assert (schema.precision, schema.weight_count, schema.problems) == (precision, len(tensors), ())
 
+    @pytest.mark.parametrize(
+        ("columns", "precision"), [(64, ("int4", "fp16")), (32, ("int8", "fp16")), (60, ("int4", "fp16"))]
+    )
+    def test_the_shape_in_the_data_tells_the_width(self, columns: int, precision: tuple[str, ...]) -> None:
+        data = safetensors(PACKED)[:-16] + struct.pack("<QQ", 64, columns)
+        store = OneObject(data)
+        schema = read(data, "m.safetensors", store=store)
+        assert (schema.precision, schema.problems) == (precision, ())
+        assert read(zip_of({"m.safetensors": data}, zipfile.ZIP_STORED)).precision == precision
+        assert read(zip_of({"m.safetensors": data})).problems == (UNKNOWN_WIDTH,)
+
     @pytest.mark.parametrize("tensors", [PACKED, MLX, TRELLIS, {"q.W_q": ("U8", [64, 8], 512), "q.n": ("F16", [1], 2)}])
     def test_where_nothing_tells_it_the_precision_is_unknown(self, tensors: Any) -> None:
         schema = schema_of(safetensors(tensors))
