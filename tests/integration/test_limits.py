@@ -425,6 +425,20 @@ class TestSearches:
         eventually(lambda: not before.keys() & self.processes(labelled).keys())
         assert labelled.client.all(page_size=1)
 
+    def test_a_search_that_is_large_to_plan_leaves_no_process_of_postgres_behind(
+        self, start_registry: StartRegistry
+    ) -> None:
+        client = (registry := start_registry(psql_pool_size=1)).client
+        client.register(labels=["a"])
+        assert client.all('labels = "a"')
+        process = self.processes(registry).keys()
+        assert len(process) == 1
+        assert client.all(" OR ".join(f'labels = "{letter}"' for letter in "bcdefgha"))
+        assert self.processes(registry).keys() == process
+        either = " OR ".join(f'labels = "x{number}"' for number in range(50))
+        assert not client.all(f"({either}) AND ({either})")
+        eventually(lambda: not self.processes(registry))
+
     def test_a_search_whose_client_goes_is_given_up(self, start_registry: StartRegistry) -> None:
         registry = start_registry(psql_pool_size=1)
         registry.client.register(labels=[str(number) for number in range(100_000)])

@@ -47,8 +47,10 @@ _TRUSTED_SECONDS = 1.0
 _PING_SECONDS = 3.0
 # How much longer than a statement may take is waited for its answer.
 _ANSWER_MARGIN_SECONDS = 5.0
-# A statement with a filter that took so long may have had Postgres's process take a gigabyte for its plan.
+# What a statement with a filter may take, in time and in characters, before Postgres's process is replaced: it keeps
+# the memory that it took for the plan, of two times 50 restrictions 20 to 50 MiB each time.
 _WORN_SECONDS = 1.0
+_WORN_LENGTH = 6_000
 # Deadlock, serialization failure: the loser may simply try again.
 _RETRYABLE = {"40001", "40P01"}
 # Read-only transaction (a failover is under way), server shutting down or starting.
@@ -171,7 +173,7 @@ class _Connection(psycopg.Connection[Any]):
     stop: "_Stop | None" = None
     """When the statement under way is given up; None leaves that to Postgres."""
     is_worn: bool = False
-    """Whether a statement took so long that Postgres's process may have grown: it keeps what it once took."""
+    """Whether Postgres's process may have grown by a statement, so that the pool shall replace the connection."""
 
     def __init__(self, pgconn: PGconn) -> None:
         super().__init__(pgconn)
@@ -378,7 +380,7 @@ def _execute_unprepared(
         driver.execute(statement, parameters, prepare=False)
     finally:
         connection.stop = None
-        connection.is_worn |= time.monotonic() - started > _WORN_SECONDS
+        connection.is_worn |= len(statement) > _WORN_LENGTH or time.monotonic() - started > _WORN_SECONDS
     return True
 
 
