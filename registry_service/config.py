@@ -220,6 +220,9 @@ class GatewaySettings(TelemetrySettings, TlsSettings, ShutdownSettings, SharedSe
         description="Names that the header Host may have beside localhost and IP addresses, as host or *.domain, "
         "separated by commas. Without it: with AUTH_MODE=none those without a dot, else all.",
     )
+    gateway_max_connections: Positive = Field(
+        10_500, description="Connections to the gateway at once; fewer where the limit of open files is low."
+    )
     gateway_heap_bytes: Annotated[int, Field(ge=128 * MIB)] = Field(
         224 * MIB,
         description="Largest heap of Envoy, in bytes; near it, the requests and answers that hold most are cut off.",

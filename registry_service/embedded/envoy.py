@@ -9,6 +9,7 @@ import json
 import logging
 import os
 import re
+import resource
 import signal
 import socket
 import subprocess
@@ -44,6 +45,8 @@ _UNDER_WAY = ("http.http.downstream_rq_active", "http.http.downstream_cx_tx_byte
 CHALLENGE = 'Bearer realm="model-registry"'
 _DRAIN_POLL_SECONDS = 0.1
 _IDLE_SECONDS = 120
+# Connections to servers, listeners, logs, certificates.
+_RESERVED_FILES = 200
 _REFLECTION = "/grpc.reflection."
 # Seconds of silence that a call may have beyond _IDLE_SECONDS.
 _LONG_RPCS = {
@@ -161,6 +164,7 @@ def render(
             *((re.escape(path), ("GET", "HEAD"), []) for path in ("/docs", "/redoc", "/openapi.json")),
         ],
         grpc_routes=list(_grpc_routes(rpcs, open_rpcs, reads, streamed)),
+        max_connections=_max_connections(settings),
         heap_bytes=settings.gateway_heap_bytes,
         max_message_bytes=2 * settings.metadata_max_bytes,
         local_replies=LOCAL_REPLIES,
@@ -297,6 +301,15 @@ def _guard_values(settings: GatewaySettings) -> str:
             ),
         )
     )
+
+
+def _max_connections(settings: GatewaySettings) -> int:
+    """Returns how many clients may be connected, so that Envoy never lacks a file for what it does for them."""
+    # The hard limit: `running` raises the soft one to it before it starts Envoy.
+    _, files = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if files == resource.RLIM_INFINITY:
+        return settings.gateway_max_connections
+    return max(1, min(settings.gateway_max_connections, files - _RESERVED_FILES))
 
 
 def _hosts(settings: GatewaySettings) -> dict[str, bool] | None:

@@ -5,6 +5,7 @@
 import contextlib
 import importlib.util
 import json
+import resource
 import socket
 import subprocess
 import threading
@@ -17,6 +18,7 @@ import grpc
 import httpx
 import psutil
 import pytest
+import yaml
 from google.api import httpbody_pb2
 from google.protobuf import any_pb2
 from google.rpc import code_pb2, error_details_pb2, status_pb2
@@ -37,6 +39,7 @@ from registry_service.config import GatewaySettings, load
 from registry_service.embedded.envoy import EnvoyGateway
 from registry_service.embedded.process import EmbeddedError, NotInstalledError
 from registry_service.running import gateway_config
+from tests.waiting import eventually
 
 MIB = 1024 * 1024
 # What the service tells the gateway alone.
@@ -157,8 +160,9 @@ def free_port() -> int:
 
 
 class Gateway:
-    def __init__(self, envoy: EnvoyGateway, port: int) -> None:
+    def __init__(self, envoy: EnvoyGateway, port: int, upstream: int) -> None:
         self.envoy = envoy
+        self.upstream = upstream
         self.port = port
         self.url = f"http://127.0.0.1:{port}"
         self.models = Models()  # type: ignore[abstract]
@@ -197,7 +201,7 @@ def start_gateway(run_dir: Path, upstream: int, **values: object) -> Iterator[Ga
         **{"metadata_max_bytes": 5 * MIB} | values,
     )
     with EnvoyGateway(gateway_config(settings, access_log=True), settings, run_dir, log=run_dir / "envoy.log") as envoy:
-        yield Gateway(envoy, port)
+        yield Gateway(envoy, port, upstream)
 
 
 @pytest.fixture(scope="module")
@@ -850,6 +854,47 @@ def test_slow_readers_hold_nobody_up(gateway: Gateway) -> None:
             assert gateway.get("/health").json() == {"status": "ok"}
         assert len(gateway.get(f"/v1/models/200-{50 * MIB}/artifact").content) == 50 * MIB
         assert gateway.resident_bytes() - before < 200 * MIB
+
+
+# ---- connections ----
+
+PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\4\0\0\0\0\0"
+PING = b"\0\0\x08\6\0\0\0\0\0abcdefgh"
+
+
+@pytest.fixture(scope="module")
+def small(gateway: Gateway, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
+    """A gateway that takes 100 connections."""
+    run_dir = tmp_path_factory.mktemp("small")
+    with start_gateway(run_dir, gateway.upstream, gateway_max_connections=100) as small:
+        yield small
+
+
+@pytest.mark.parametrize(
+    ("beginning", "later"), [(b"", b""), (PREFACE, b""), (PREFACE, PING)], ids=["silent", "HTTP/2", "HTTP/2 with pings"]
+)
+def test_connections_that_ask_for_nothing_make_room(small: Gateway, beginning: bytes, later: bytes) -> None:
+    with contextlib.ExitStack() as stack:
+        ends = [stack.enter_context(socket.create_connection(("127.0.0.1", small.port))) for _ in range(120)]
+
+        def is_answered() -> bool:
+            for end in ends:
+                with contextlib.suppress(OSError):
+                    end.sendall(later)
+            return httpx.get(f"{small.url}/health", timeout=1, trust_env=False).status_code == 200
+
+        for end in ends:
+            with contextlib.suppress(OSError):  # there may be no room for it
+                end.sendall(beginning)
+        eventually(is_answered, 10, "an answer on a new connection")
+
+
+@pytest.mark.parametrize(("files", "most"), [(1_024, 824), (4_096, 3_896), (1_000_000, 10_500), (-1, 10_500)])
+def test_connections_leave_files_for_everything_else(monkeypatch: pytest.MonkeyPatch, files: int, most: int) -> None:
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (256, files))
+    config = yaml.safe_load(gateway_config(load(GatewaySettings)))
+    limits = [monitor["typed_config"] for monitor in config["overload_manager"]["resource_monitors"]]
+    assert most in [limit.get("max_active_downstream_connections") for limit in limits]
 
 
 # ---- gRPC ----

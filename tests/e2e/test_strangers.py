@@ -22,7 +22,15 @@ from modelregistry.v1 import model_service_pb2, model_service_pb2_grpc
 
 from registry_service.domain.tokens import new_secret
 from registry_service.embedded.postgres import PostgresAddress
-from tests.e2e.test_attacks import Http2
+from tests.e2e.test_attacks import (
+    Http2,
+    empty_data,
+    endless_continuation,
+    many_files,
+    pings,
+    rapid_reset,
+    settings,
+)
 from tests.folders import passable_folder
 from tests.postgres_server import create_database, drop_database
 from tests.products import Product, running_serve, running_up
@@ -47,7 +55,7 @@ def embedded() -> Iterator[Product]:
 @contextmanager
 def deployed(postgres: PostgresAddress, folder: Path) -> Iterator[Product]:
     create_database(postgres, "of_strangers", "template1")
-    settings = {
+    values = {
         "psql_hostname": postgres.socket_dir,
         "psql_port": postgres.port,
         "psql_database": "of_strangers",
@@ -56,7 +64,7 @@ def deployed(postgres: PostgresAddress, folder: Path) -> Iterator[Product]:
         "artifact_dir": folder / "artifacts",
         "auth_mode": "token",
     }
-    with running_serve(folder, settings, gateway={"auth_mode": "token"}) as product:
+    with running_serve(folder, values, gateway={"auth_mode": "token"}) as product:
         yield product
     drop_database(postgres, "of_strangers")
 
@@ -330,3 +338,54 @@ def test_calls_of_strangers_hang_and_starve_nobody(
     port = product.rest_port if through == "gateway" else product.grpc_port
     with unharmed(product, attack(port)):
         assert product.is_serving()
+
+
+# ---- Connections
+
+
+@pytest.mark.parametrize(
+    "beginning",
+    [b"", b"GET / HT", b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\4\0\0\0\0\0"],
+    ids=["silent", "HTTP/1.1", "HTTP/2"],
+)
+@pytest.mark.parametrize("port", ["rest_port", "grpc_port"])
+def test_connections_that_ask_for_nothing_take_little(product: Product, port: str, beginning: bytes) -> None:
+    with many_files(3_000), unharmed(product, half_sent(getattr(product, port), [beginning] * 2_000)):
+        pass
+
+
+@contextmanager
+def floods(product: Product, port: int, frames: Callable[[Http2], None]) -> Iterator[None]:
+    """Frames of HTTP/2 without end on one connection, until it is cut off."""
+    with closing(Http2(port)) as client:
+        with suppress(OSError, h2.exceptions.ProtocolError):
+            frames(client)
+        yield
+
+
+@pytest.mark.parametrize("frames", [rapid_reset, pings, settings, endless_continuation, empty_data])
+@pytest.mark.parametrize("port", ["rest_port", "grpc_port"])
+def test_floods_of_frames_take_little(product: Product, port: str, frames: Callable[[Http2], None]) -> None:
+    with unharmed(product, floods(product, getattr(product, port), frames)):
+        pass
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        http1_head("GET", "/v1/models", "Connection: Upgrade", "Upgrade: websocket", "Sec-WebSocket-Key: AAAA"),
+        http1_head("GET", "/v1/models", "Connection: Upgrade, HTTP2-Settings", "Upgrade: h2c", "HTTP2-Settings: AAAA"),
+        http1_head("CONNECT", "localhost:5432"),
+        http1_head("TRACE", "/v1/models"),
+        http1_head("POST", "/v1/uploads", "Content-Encoding: gzip", "Transfer-Encoding: chunked"),
+        http1_head("POST", "/modelregistry.v1.UploadService/CreateUpload", "Content-Type: application/grpc-web+proto"),
+    ],
+    ids=["websocket", "h2c", "connect", "trace", "gzip", "gRPC-Web"],
+)
+def test_nothing_but_plain_calls_is_spoken(product: Product, head: bytes) -> None:
+    with (
+        unharmed(product, half_sent(product.rest_port, [head] * 50)),
+        socket.create_connection(("127.0.0.1", product.rest_port), timeout=10) as end,
+    ):
+        end.sendall(head)
+        assert end.recv(12)[9:10] == b"4"
