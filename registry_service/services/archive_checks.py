@@ -2,11 +2,12 @@
 
 A ZIP tells its members twice, in the header before each and in the directory at
 its end, and nothing says that the two agree, that there is one directory, or
-that names are distinct. Programs differ in what they believe (CERT VU#968624;
-Snyk, "Zip Slip"), so that a ZIP which was looked at may unpack to something else.
+that names are distinct. Programs differ in what they believe, so that a ZIP which
+was looked at may unpack to something else, or somewhere else (Snyk, "Zip Slip").
 Reads headers forwards and nothing of the members; what is found are warnings.
 """
 
+import logging
 import re
 import stat
 import struct
@@ -16,6 +17,8 @@ from collections.abc import Iterator
 
 from registry_service.formats.reading import Budget, FormatError, LimitError, Reader
 from registry_service.services.archives import Archive
+
+logger = logging.getLogger(__name__)
 
 # The fixed parts of the records of a ZIP (APPNOTE.TXT 6.3.10, section 4.3), and their signatures.
 _LOCAL = struct.Struct("<4s2xHH8xIIHH")
@@ -45,8 +48,7 @@ _NAMES = (
 def problems_of(archive: Archive, reader: Reader, budget: Budget) -> list[str]:
     """Returns what is odd about a ZIP, for a person; of each kind the first, and how many there are.
 
-    `reader` stands at its beginning. Raises ArtifactLostError and
-    ArtifactStoreUnavailableError, as reading does.
+    `reader` stands at its beginning. Raises nothing: that a check failed is told among what is odd.
     """
     found: dict[str, tuple[str, int]] = {}
     checks = (_names(archive.entries, budget), _Layout(archive, reader, budget).problems())
@@ -59,6 +61,9 @@ def problems_of(archive: Archive, reader: Reader, budget: Budget) -> list[str]:
             found.setdefault(f"was not checked to its end: {error}".removesuffix("."), ("", 1))
         except FormatError:
             found.setdefault("is damaged", ("", 1))
+        except Exception:
+            logger.warning("Checking a ZIP failed", exc_info=True)
+            found.setdefault("could not be checked to its end", ("", 1))
     return [f"The ZIP {problem}{_examples(*first)}." for problem, first in found.items()]
 
 
