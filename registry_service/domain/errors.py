@@ -495,6 +495,7 @@ class UnavailableError(RegistryError):
     """A dependency is away; the same request may succeed later."""
 
     reason = "UNAVAILABLE"
+    retry_seconds = 2.0
 
 
 class DatabaseUnavailableError(UnavailableError):

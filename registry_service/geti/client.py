@@ -13,6 +13,7 @@ header `x-api-key`. The key is sent nowhere else, and stands in no log and no er
 
 import logging
 import random
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -50,6 +51,8 @@ _MAX_ANSWER_BYTES = 32 * 1024 * 1024
 # One listing, and all of them together, ask for so many things at once.
 _WORKERS = 8
 _CONNECTIONS = 64
+# So many calls may wait for Geti to show projects.
+_LISTINGS = 8
 _DENIED = {HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN}
 # These pass, and have changed nothing.
 _BUSY = {HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE}
@@ -99,6 +102,8 @@ class Patience:
     poll_most: float = 10
     deployment: float = 1800
     """Until a deployment is ready."""
+    place: float = 3
+    """For others whose listings are under way."""
     slowest: float = 16 * 1024
     """Bytes a second, on average over `answer`, under which an answer counts as broken off."""
 
@@ -110,6 +115,7 @@ class HttpGeti:
         self._patience = patience or Patience()
         self._base = workspace.url
         self._pool = ThreadPoolExecutor(_WORKERS, thread_name_prefix="geti")
+        self._places = threading.BoundedSemaphore(_LISTINGS)
         self._http = httpx.Client(
             headers={"x-api-key": workspace.token},
             timeout=httpx.Timeout(self._patience.answer, connect=self._patience.connect),
@@ -134,7 +140,7 @@ class HttpGeti:
         found: dict[str, ProjectSummary] = {}
         url: str | None = f"{self._base}/projects?limit={_PAGE_SIZE}"
         received = 0
-        with _malformed_is_unavailable():
+        with self._place(), _malformed_is_unavailable():
             while url is not None:
                 page = self._json("GET", url, deadline)
                 values = answers.objects(page, "projects")
@@ -152,7 +158,7 @@ class HttpGeti:
     def with_models(self, projects: Sequence[ProjectSummary]) -> Sequence[Project]:
         """See the port."""
         deadline = time.monotonic() + self._patience.listing
-        with _malformed_is_unavailable():
+        with self._place(), _malformed_is_unavailable():
             # In two rounds, as a task that waits for others of its pool could wait for ever.
             groups = self._all(
                 lambda project: answers.objects(
@@ -191,7 +197,7 @@ class HttpGeti:
             # An id that could be none of Geti's is a bad request there.
             return ProjectNotFoundError(project_id) if status in {400, 404} else None
 
-        with _malformed_is_unavailable():
+        with self._place(), _malformed_is_unavailable():
             return answers.project(self._json("GET", self._url("projects", project_id), refusal=missing))
 
     def get_model(self, project_id: str, key: ModelKey) -> ModelDetails:
@@ -245,6 +251,21 @@ class HttpGeti:
                     buffer.clear()
             if buffer:
                 yield bytes(buffer)
+
+    @contextmanager
+    def _place(self) -> Iterator[None]:
+        """Give one of the places of those who look at projects: a Geti that does not answer takes no more threads.
+
+        Raises:
+            GetiUnavailableError: There is none.
+        """
+        if not self._places.acquire(timeout=self._patience.place):
+            logger.warning("%d listings wait for Geti already", _LISTINGS)
+            raise GetiUnavailableError
+        try:
+            yield
+        finally:
+            self._places.release()
 
     def _url(self, *parts: str) -> str:
         return "/".join((self._base, *map(_segment, parts)))

@@ -12,13 +12,15 @@ from typing import Any
 
 import grpc
 import pytest
+from google.rpc import error_details_pb2
+from modelregistry.v1 import system_service_pb2
 from sqlalchemy import Engine, text
 
 from registry_service.domain.artifact_store import ArtifactStore, Part
 from registry_service.embedded.postgres import PostgresAddress
 from registry_service.storage.artifacts.local import LocalArtifactStore
 from registry_service.storage.sql.repositories import SqlDatabase
-from tests.client import refused
+from tests.client import Client, refused
 from tests.hanging_proxy import HangingProxy
 from tests.registry import RunningRegistry, StartRegistry
 from tests.store_guard import no_store_in_transactions
@@ -42,6 +44,14 @@ def replica(start_registry: StartRegistry, way_to_postgres: HangingProxy) -> Run
     return start_registry(
         psql_hostname="127.0.0.1", psql_port=way_to_postgres.port, psql_sslmode="disable", health_interval_seconds=0.2
     )
+
+
+def is_ready(client: Client) -> bool:
+    try:
+        client.system.GetReadiness(system_service_pb2.GetReadinessRequest())
+    except grpc.RpcError:
+        return False
+    return True
 
 
 @contextmanager
@@ -119,6 +129,21 @@ class TestPostgresThatSaysNothing:
         eventually(lambda: replica.client.get(model.id).name == "steady", BOUND_SECONDS, "an answer")
         assert replica.client.update(model.id, score=5).score == 5
         assert replica.client.download(model.id) == b"bytes"
+
+    def test_the_server_says_so_and_still_ends(self, replica: RunningRegistry, way_to_postgres: HangingProxy) -> None:
+        model = replica.client.register(name="steady")
+        with (
+            serving(replica, health_interval_seconds=0.2) as (server, client),
+            way_to_postgres.hanging(),
+            in_background(lambda: client.get(model.id)) as answer,
+        ):
+            eventually(lambda: not is_ready(client), BOUND_SECONDS, "the end of readiness")
+            with refused(UNAVAILABLE, "DATABASE_UNAVAILABLE") as refusal:
+                client.system.GetReadiness(system_service_pb2.GetReadinessRequest())
+            assert refusal.detail(error_details_pb2.RetryInfo).retry_delay.seconds > 0
+            assert seconds_of(server.stop) < BOUND_SECONDS
+            with pytest.raises(grpc.RpcError):
+                answer.result()
 
 
 class HangingStore(WrappedStore):

@@ -4,6 +4,7 @@ import logging
 import socket
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any
 
@@ -65,6 +66,22 @@ def everything(client: HttpGeti) -> None:
 
 
 class TestListing:
+    def test_a_geti_that_says_nothing_keeps_few_threads_waiting(self) -> None:
+        with socket.create_server(("127.0.0.1", 0), backlog=32) as silent:
+            url = f"http://127.0.0.1:{silent.getsockname()[1]}"
+            patience = replace(FAST, attempts=1, answer=3, place=0.2)
+
+            def listed(client: HttpGeti) -> float:
+                started = time.monotonic()
+                with pytest.raises(GetiUnavailableError):
+                    client.list_projects()
+                return time.monotonic() - started
+
+            with HttpGeti(workspace(url), patience) as client, ThreadPoolExecutor(12) as threads:
+                waits = sorted(threads.map(listed, [client] * 12))
+        assert waits[3] < 2
+        assert waits[4] >= 3
+
     def test_projects_come_with_their_models_for_openvino(self, client: HttpGeti) -> None:
         cattle, weld = client.with_models(client.list_projects())
         assert (cattle.name, cattle.task_types) == ("Cattle Detection v1.2", ("detection",))
