@@ -48,6 +48,7 @@ _IDLE_SECONDS = 120
 # Connections to servers, listeners, logs, certificates.
 _RESERVED_FILES = 200
 _REFLECTION = "/grpc.reflection."
+_WATCH = "/modelregistry.v1.ModelService/WatchModels"
 # Seconds of silence that a call may have beyond _IDLE_SECONDS.
 _LONG_RPCS = {
     # They read a whole artifact, 64 GiB perhaps, before they answer.
@@ -262,8 +263,8 @@ def _grpc_routes(
     """Yields the routes of gRPC, the first that matches counts.
 
     Each says what it matches, its seconds of silence, whether it only reads,
-    whether its requests are streams, whether strangers may call it, and whether it
-    is no part of a trace.
+    whether a second server is asked when the first is slow, whether its requests
+    are streams, whether strangers may call it, and whether it is no part of a trace.
     """
     # Not by one regular expression: Envoy takes none so long.
     exact = [({"path": path}, _LONG_RPCS.get(path, _IDLE_SECONDS)) for path in rpcs]
@@ -273,6 +274,8 @@ def _grpc_routes(
             "match": match,
             "idle_seconds": seconds,
             "is_read": path in reads,
+            # A watch sends nothing while nothing changes.
+            "is_hedged": path in reads and path != _WATCH,
             "is_streamed": path in streamed or path == _REFLECTION,
             # What no server has is no secret.
             "is_open": path in open_rpcs or ("prefix" in match and path != _REFLECTION),

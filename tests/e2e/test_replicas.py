@@ -5,16 +5,18 @@ import random
 import signal
 import subprocess
 import threading
+import time
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
 import grpc
 import httpx
+import psutil
 import pytest
 from modelregistry.v1 import alias_pb2, alias_service_pb2, audit_service_pb2, model_service_pb2, upload_pb2
 from sqlalchemy import Engine, text
@@ -200,6 +202,32 @@ def test_a_replica_that_stops_finishes_its_calls_and_gets_no_new_ones(fleet: Fle
 
 
 # ---- everything at once ----
+
+
+def test_a_replica_that_is_frozen_slows_no_read_for_long(fleet: Fleet) -> None:
+    with closing(fleet.client()) as client:
+        data = os.urandom(3 * MIB)
+        model = client.register(data, name="read")
+        frozen = psutil.Process(fleet.replicas[0].server.process.pid)  # type: ignore[union-attr]
+
+        def seconds_of_read(number: int) -> float:
+            started = time.monotonic()
+            kind = number % 3
+            if kind == 0:
+                client.get(model.id)
+            elif kind == 1:
+                assert httpx.get(f"{fleet.rest_url}/models/{model.id}", timeout=30).json()["name"] == "read"
+            else:
+                assert httpx.get(f"{fleet.rest_url}/v1/models/{model.id}/artifact", timeout=30).content == data
+            return time.monotonic() - started
+
+        frozen.suspend()
+        try:
+            with ThreadPoolExecutor(6) as pool:
+                longest = max(pool.map(seconds_of_read, range(60)))
+        finally:
+            frozen.resume()
+        assert longest < 3
 
 
 def attempted(call: Any) -> bool:
