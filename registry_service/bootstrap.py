@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from pydantic import SecretStr
 from sqlalchemy import Engine
@@ -26,10 +26,7 @@ from registry_service.domain.artifact_store import ListableArtifactStore
 from registry_service.domain.errors import UnavailableError
 from registry_service.domain.legacy import SourceError
 from registry_service.domain.ports import Database
-from registry_service.geti.client import HttpGeti, Workspace
 from registry_service.observability.telemetry import ServerStates, Telemetry, TracingOptions, telemetry
-from registry_service.oidc.authenticator import OidcAuthenticator
-from registry_service.oidc.provider import KeyCache, Provider
 from registry_service.services.adopting import AdoptModels
 from registry_service.services.authenticating import CachedAuthenticator, TokenAuthenticator, TokenOrOther, Tokens
 from registry_service.services.backing_up import BackUp, Restore
@@ -38,7 +35,6 @@ from registry_service.services.use_cases import UseCases
 from registry_service.services.verifying import VerifyRegistry
 from registry_service.storage.artifacts import is_key
 from registry_service.storage.artifacts.local import LocalArtifactStore
-from registry_service.storage.artifacts.s3 import connect, connect_source
 from registry_service.storage.disk import DiskReserve
 from registry_service.storage.sql.backup import SqlDatabaseCopier
 from registry_service.storage.sql.engine import Tls, domain_errors, make_engine
@@ -48,6 +44,11 @@ from registry_service.storage.sql.schema import migrate
 from registry_service.transport.grpc.admission import Admission
 from registry_service.transport.grpc.health import DEPENDENCIES
 from registry_service.transport.grpc.server import RegistryServer, ServerOptions
+
+# Loaded where they are used, as each makes every start longer: a quarter of its time in all.
+if TYPE_CHECKING:
+    from registry_service.geti.client import HttpGeti
+    from registry_service.oidc.authenticator import OidcAuthenticator
 
 logger = logging.getLogger(__name__)
 
@@ -115,6 +116,8 @@ def build_store(settings: Settings) -> ListableArtifactStore:
         return LocalArtifactStore(settings.artifact_dir, reserve_bytes=settings.disk_reserve_bytes)
     if settings.minio_hostname is None or settings.minio_access_key is None or settings.minio_secret_key is None:
         raise AssertionError("Settings checks this")
+    from registry_service.storage.artifacts.s3 import connect  # noqa: PLC0415
+
     store = connect(
         host=settings.minio_hostname,
         port=settings.minio_server_port,
@@ -129,7 +132,7 @@ def build_store(settings: Settings) -> ListableArtifactStore:
     return store
 
 
-def build_geti(settings: GetiSettings) -> HttpGeti | None:
+def build_geti(settings: GetiSettings) -> "HttpGeti | None":
     """Makes the connection to Geti; None where it is not, or only partly, configured. Nothing is asked of it yet."""
     missing = settings.geti_missing
     if missing:
@@ -141,6 +144,8 @@ def build_geti(settings: GetiSettings) -> HttpGeti | None:
     workspace = settings.geti_workspace_id
     if host is None or token is None or version is None or organization is None or workspace is None:
         raise AssertionError("they are what is missing otherwise")
+    from registry_service.geti.client import HttpGeti, Workspace  # noqa: PLC0415
+
     return HttpGeti(
         Workspace(
             host=host,
@@ -234,6 +239,8 @@ def open_adoption(
         raise SourceError(f"SOURCE_MINIO_*: its S3 is not known: {', '.join(missing)} not set")
     is_ours = source.source_minio_hostname is None
     port = settings.minio_server_port if is_ours else source.source_minio_server_port
+    from registry_service.storage.artifacts.s3 import connect_source  # noqa: PLC0415
+
     bucket = connect_source(
         host=str(s3["host"]),
         port=port,
@@ -381,21 +388,26 @@ def build_admission(database: Database, settings: AuthSettings) -> Admission | N
     """Makes what lets calls in; None where all of them are. Nothing is asked of an OpenID provider yet."""
     if settings.auth_mode == "none":
         return None
-    oidc: OidcAuthenticator | None = None
-    if settings.auth_mode == "oidc":
-        issuer, audience = settings.oidc_issuer, settings.oidc_audience
-        if issuer is None or audience is None:
-            raise AssertionError("AuthSettings checks this")
-        provider = Provider(issuer=issuer, jwks_url=settings.oidc_jwks_url, ca_cert=settings.oidc_ca_cert)
-        oidc = OidcAuthenticator(
-            keys=KeyCache(provider.fetch),
-            issuer=issuer,
-            audience=audience,
-            algorithms=settings.oidc_algorithms,
-            leeway=timedelta(seconds=settings.oidc_leeway_seconds),
-            roles_claim=settings.oidc_roles_claim,
-        )
+    oidc = _build_oidc(settings) if settings.auth_mode == "oidc" else None
     return Admission(CachedAuthenticator(TokenOrOther(TokenAuthenticator(database), oidc)))
+
+
+def _build_oidc(settings: AuthSettings) -> "OidcAuthenticator":
+    from registry_service.oidc.authenticator import OidcAuthenticator  # noqa: PLC0415
+    from registry_service.oidc.provider import KeyCache, Provider  # noqa: PLC0415
+
+    issuer, audience = settings.oidc_issuer, settings.oidc_audience
+    if issuer is None or audience is None:
+        raise AssertionError("AuthSettings checks this")
+    provider = Provider(issuer=issuer, jwks_url=settings.oidc_jwks_url, ca_cert=settings.oidc_ca_cert)
+    return OidcAuthenticator(
+        keys=KeyCache(provider.fetch),
+        issuer=issuer,
+        audience=audience,
+        algorithms=settings.oidc_algorithms,
+        leeway=timedelta(seconds=settings.oidc_leeway_seconds),
+        roles_claim=settings.oidc_roles_claim,
+    )
 
 
 def _certificate(settings: Settings) -> Certificate | None:

@@ -3,9 +3,6 @@
 import logging
 from pathlib import Path
 
-from alembic import command
-from alembic.config import Config
-from alembic.util.exc import CommandError
 from sqlalchemy import Engine, text
 
 from registry_service.storage.sql.engine import transactional
@@ -29,6 +26,11 @@ def migrate(engine: Engine, revision: str = "head") -> str:
     Raises:
         SchemaError: The server is too old, or the schema is of a newer program.
     """
+    # Loaded only here, as most processes never migrate, and each would start later.
+    from alembic import command  # noqa: PLC0415
+    from alembic.config import Config  # noqa: PLC0415
+    from alembic.util.exc import CommandError  # noqa: PLC0415
+
     config = Config()
     config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
     with transactional(engine).begin() as connection:
