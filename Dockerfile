@@ -29,4 +29,5 @@ USER 10001:10001
 EXPOSE 50051 32002
 # SIGTERM, the default, drains the server.
 ENTRYPOINT ["model-registry"]
-CMD ["serve"]
+# Replaces the server when it hangs, which no restart policy does.
+CMD ["serve", "--workers=1"]

@@ -106,8 +106,11 @@ def test_our_commands_are_commands_of_the_program(compose: dict[str, Any], name:
     main.commands[command[0]].make_context(command[0], list(command[1:]))
 
 
-def test_a_registry_that_hangs_is_replaced_although_compose_only_restarts_what_ends(compose: dict[str, Any]) -> None:
+def test_a_registry_that_hangs_is_replaced_although_containers_are_only_restarted_when_they_end(
+    compose: dict[str, Any], dockerfile: list[str]
+) -> None:
     assert "--workers=1" in compose["services"]["registry"]["command"]
+    assert "--workers=1" in yaml.safe_load(last(dockerfile, "CMD"))
     assert compose["services"]["registry"]["restart"] == "unless-stopped"
 
 
