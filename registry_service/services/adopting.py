@@ -133,11 +133,11 @@ class AdoptModels:
 
     def _gone(self, ids: set[str]) -> Iterator[Adoption]:
         """Yields what was adopted before and is not in the source any more."""
-        for page in self.find_models(filters.parse(f'creator = "{ACTOR}"')):
-            for model in page:
-                if model.id not in ids:
-                    reason = "is not in the source any more."
-                    yield Adoption(model_id=model.id, outcome=Outcome.KEPT, reason=reason)
+        with acting_as_registry(ACTOR):
+            adopted = self.find_models(filters.parse(f'creator = "{ACTOR}"'))
+            gone = [model.id for page in adopted for model in page if model.id not in ids]
+        for model_id in gone:
+            yield Adoption(model_id=model_id, outcome=Outcome.KEPT, reason="is not in the source any more.")
 
     def _firsts(self, ids: set[str], twins: list[LegacyModel]) -> Iterator[LegacyModel]:
         seen: set[int] = set()
