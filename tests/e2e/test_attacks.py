@@ -68,9 +68,9 @@ def _unharmed(product: Product, folder: Path) -> Iterator[None]:
 
 
 def servers(product: Product) -> list[psutil.Process]:
-    """Envoy, and the process of the gRPC server."""
+    """Envoy, the supervisor, and the gRPC server."""
     found = [process for process in product.processes() if process.name().startswith(("envoy", "python"))]
-    assert len(found) == 2
+    assert len(found) == 3
     return found
 
 
