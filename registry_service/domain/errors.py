@@ -534,6 +534,15 @@ class ServerStoppingError(UnavailableError):
         super().__init__("The server stops; go on at another, or here in a moment.")
 
 
+class TooManyOpenFilesError(UnavailableError):
+    """The server may open no more files at present."""
+
+    reason = "TOO_MANY_OPEN_FILES"
+
+    def __init__(self) -> None:
+        super().__init__("The server has as many files and connections open as it may; try again later.")
+
+
 class ArtifactStoreUnavailableError(UnavailableError):
     """The artifact store does not answer."""
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from registry_service.domain.artifact_store import ArtifactStore, Part, new_object_key
-from registry_service.domain.errors import ArtifactLostError, ArtifactStoreUnavailableError
+from registry_service.domain.errors import ArtifactLostError, ArtifactStoreUnavailableError, TooManyOpenFilesError
 from registry_service.storage.artifacts.local import LocalArtifactStore
 from tests.contracts.artifact_store import ArtifactStoreContract, put_in_parts, read, some_bytes, write_parts
 
@@ -47,6 +47,17 @@ def file_size_limit(limit: int) -> Iterator[None]:
         signal.signal(signal.SIGXFSZ, handler)
 
 
+@contextmanager
+def open_files_limit(limit: int) -> Iterator[None]:
+    """Lets this process open no more files than so many."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (limit, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
 class TestLocalArtifactStore(ArtifactStoreContract):
     __test__ = True
 
@@ -57,6 +68,16 @@ class TestLocalArtifactStore(ArtifactStoreContract):
     @pytest.fixture
     def store(self, root: Path) -> ArtifactStore:
         return LocalArtifactStore(root)
+
+    def test_too_many_open_files_are_not_taken_for_a_store_that_is_away(self, store: ArtifactStore) -> None:
+        key = new_object_key()
+        store.put(key, b"abc")
+        with open_files_limit(0):
+            with pytest.raises(TooManyOpenFilesError):
+                store.put(new_object_key(), b"abc")
+            with pytest.raises(TooManyOpenFilesError):
+                list(store.read(key))
+        assert b"".join(store.read(key)) == b"abc"
 
     @pytest.mark.usefixtures("store")
     def test_the_folder_is_made_for_its_owner_alone(self, root: Path) -> None:

@@ -26,7 +26,12 @@ from pathlib import Path
 from blake3 import blake3
 
 from registry_service.domain.artifact_store import CHUNK_SIZE, OBJECT_PREFIX, Construction, Part, Pieces
-from registry_service.domain.errors import ArtifactLostError, ArtifactStoreUnavailableError, StorageFullError
+from registry_service.domain.errors import (
+    ArtifactLostError,
+    ArtifactStoreUnavailableError,
+    StorageFullError,
+    TooManyOpenFilesError,
+)
 from registry_service.storage.artifacts import PART_SIZE, check_key, check_range, size_of_part, total_size
 from registry_service.storage.disk import DiskReserve, is_full
 
@@ -326,6 +331,8 @@ def _translated(action: str, key: str) -> Iterator[None]:
             logger.error("The artifact store has no space to %s %s", action, key)  # noqa: TRY400 (nor has a traceback)
             raise StorageFullError(_PLACE) from error
         logger.exception("The artifact store failed to %s %s", action, key)
+        if error.errno in {errno.EMFILE, errno.ENFILE}:
+            raise TooManyOpenFilesError from error
         raise ArtifactStoreUnavailableError from error
 
 
