@@ -9,7 +9,7 @@ before it, so that no event can be changed or removed unnoticed.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Protocol
 
@@ -17,6 +17,8 @@ from registry_service.domain.filter import Node
 from registry_service.domain.listing import MAX_PAGE_BYTES
 from registry_service.domain.models import Json, Lineage
 
+UNKNOWN_TIME = datetime.min.replace(tzinfo=UTC)
+"""Of a damaged event."""
 GENESIS_HASH = "0" * 64
 """What stands for the hash before the first event."""
 
@@ -32,6 +34,8 @@ class Action(StrEnum):
     ALIAS_DELETED = "alias.deleted"
     TOKEN_CREATED = "token.created"  # noqa: S105 - no password
     TOKEN_REVOKED = "token.revoked"  # noqa: S105
+    UNKNOWN = ""
+    """Of a damaged event."""
 
 
 REMOVALS = frozenset({Action.MODEL_DELETED, Action.ALIAS_DELETED, Action.TOKEN_REVOKED})
@@ -72,6 +76,8 @@ class Event(Change):
     """Of the event before it; GENESIS_HASH for the first."""
     hash: str
     """SHA-256 of all the other fields, 64 lower-case hexadecimal digits."""
+    is_damaged: bool = False
+    """Whether somebody changed the log so that not all of it can be read; what cannot is empty, or as below."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -100,7 +100,7 @@ class Metrics:
         if not is_shared():
             # Of one of several processes it would mislead.
             ProcessCollector(registry=self.registry)
-        for action in Action:
+        for action in set(Action) - {Action.UNKNOWN}:
             self.changes.labels(action.value)
         for outcome in ("success", "failure"):
             self.sweeps.labels(outcome)

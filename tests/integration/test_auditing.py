@@ -32,6 +32,18 @@ def verify(
     return client.audit.VerifyAuditLog(audit_service_pb2.VerifyAuditLogRequest(anchor=anchor))
 
 
+CHANGED = "is not as it was written."
+HUGE = "repeat('x', 300000000)"
+LONG = "repeat('x', 100000)"
+HUGE_JSON = "jsonb_build_object('a', repeat('x', 70000000))"
+NESTED = "(repeat('{\"a\":', 1000) || '1' || repeat('}', 1000))::jsonb"
+FREE = """
+    ALTER TABLE audit_events ALTER COLUMN json_bytes DROP EXPRESSION, ALTER COLUMN json_bytes DROP NOT NULL,
+        ALTER COLUMN hash DROP NOT NULL, ALTER COLUMN previous_hash DROP NOT NULL, ALTER COLUMN name DROP NOT NULL
+"""
+FREE_HEAD = "ALTER TABLE audit_head ALTER COLUMN sequence DROP NOT NULL, ALTER COLUMN hash DROP NOT NULL"
+
+
 def tamper(engine: Engine, *statements: str) -> None:
     """Changes the log as somebody could who owns the database."""
     with engine.begin() as connection:
@@ -222,6 +234,28 @@ class TestVerification:
             ("DELETE FROM audit_events WHERE sequence = 2", 2, "is missing."),
             ("DELETE FROM audit_events WHERE sequence = 5", 5, "is missing."),
             ("DELETE FROM audit_events", 1, "is missing."),
+            (f"{FREE}; UPDATE audit_events SET json_bytes = NULL, reason = 'x' WHERE sequence = 2", 2, CHANGED),
+            (f"{FREE}; UPDATE audit_events SET json_bytes = NULL; DELETE FROM audit_events", 1, "is missing."),
+            (f"{FREE}; UPDATE audit_events SET hash = NULL, json_bytes = NULL WHERE sequence > 1", 2, CHANGED),
+            (f"{FREE}; UPDATE audit_events SET previous_hash = NULL WHERE sequence = 4", 4, "does not follow"),
+            ("UPDATE audit_events SET action = 'model.stolen' WHERE sequence = 3", 3, CHANGED),
+            ("UPDATE audit_events SET time = 'infinity' WHERE sequence = 1", 1, CHANGED),
+            ("UPDATE audit_events SET time = '-infinity' WHERE sequence = 5", 5, CHANGED),
+            ("UPDATE audit_events SET after = '{\"a\": 1e5000}' WHERE sequence = 2", 2, CHANGED),
+            ("UPDATE audit_events SET before = '[1]' WHERE sequence = 2", 2, CHANGED),
+            (
+                "UPDATE audit_events SET reason = repeat('x', 300000000) WHERE sequence = 4",
+                4,
+                "is larger than any event.",
+            ),
+            (f"UPDATE audit_events SET hash = {LONG} WHERE sequence = 4", 4, "is larger than any event."),
+            (f"UPDATE audit_events SET before = {HUGE_JSON} WHERE sequence = 3", 3, "is larger than any event."),
+            ("ALTER TABLE audit_events RENAME COLUMN actor TO culprit", 1, "cannot be read: column"),
+            ("ALTER TABLE audit_events DROP COLUMN json_bytes", 1, "cannot be read: column"),
+            ("ALTER TABLE audit_events RENAME TO kept", 1, "cannot be read: relation"),
+            (f"{FREE_HEAD}; UPDATE audit_head SET sequence = NULL", 5, "is not where"),
+            (f"{FREE_HEAD}; UPDATE audit_head SET hash = NULL", 5, "is not where"),
+            ("UPDATE audit_head SET hash = repeat('x', 100000)", 5, "is not where"),
         ],
     )
     def test_the_first_broken_link_is_named(
@@ -230,8 +264,43 @@ class TestVerification:
         tamper(log.engine, statement)
         answer = verify(log.client)
         assert not answer.valid
-        assert (answer.broken.sequence, answer.broken.description) == (sequence, description)
-        assert answer.checked == answer.head.sequence == sequence - 1
+        assert answer.broken.sequence == sequence
+        assert answer.broken.description.startswith(description)
+        assert answer.checked == answer.head.sequence == (5 if description == "is not where" else sequence - 1)
+
+    @pytest.mark.parametrize(
+        "statement",
+        [
+            "UPDATE audit_events SET action = 'model.stolen' WHERE sequence = 3",
+            "UPDATE audit_events SET time = 'infinity' WHERE sequence = 3",
+            "UPDATE audit_events SET time = '-infinity' WHERE sequence = 3",
+            "UPDATE audit_events SET time = '20000-01-01Z' WHERE sequence = 3",
+            "UPDATE audit_events SET after = '{\"a\": 1e400}' WHERE sequence = 3",
+            "UPDATE audit_events SET after = '{\"a\": [-1e5000]}' WHERE sequence = 3",
+            "UPDATE audit_events SET before = '[1]' WHERE sequence = 3",
+            "UPDATE audit_events SET before = 'null' WHERE sequence = 3",
+            f"UPDATE audit_events SET before = {NESTED} WHERE sequence = 3",
+            f"UPDATE audit_events SET before = {HUGE_JSON} WHERE sequence = 3",
+            f"{FREE}; UPDATE audit_events SET before = {HUGE_JSON}, json_bytes = 0 WHERE sequence = 3",
+            f"UPDATE audit_events SET reason = {LONG} WHERE sequence = 3",
+            f"UPDATE audit_events SET project_id = {LONG} WHERE sequence = 3",
+            f"{FREE}; UPDATE audit_events SET hash = NULL, name = NULL, json_bytes = NULL WHERE sequence = 3",
+        ],
+    )
+    def test_a_damaged_row_is_listed_as_such_beside_all_others(self, log: RunningRegistry, statement: str) -> None:
+        tamper(log.engine, statement)
+        answers = [page(log.client)]
+        while answers[-1].next_page_token:
+            answers.append(page(log.client, page_token=answers[-1].next_page_token))
+        found = [event for answer in answers for event in answer.events]
+        assert [event.sequence for event in found] == [5, 4, 3, 2, 1]
+        assert [event.damaged for event in found] == [False, False, True, False, False]
+        assert found[0].after.fields["name"].string_value == "model 4"
+
+    def test_what_any_double_is_written_as_is_no_damage(self, client: Client) -> None:
+        model = client.register(metrics={"large": 1.7e308, "small": -1.7e308})
+        client.update(model.id, metrics={"large": 5e-324})
+        assert [event.damaged for event in page(client).events] == [False, False]
 
     def test_a_log_that_was_written_anew_is_found_by_its_anchor(self, log: RunningRegistry) -> None:
         anchors = [

@@ -26,7 +26,7 @@ from google.protobuf import struct_pb2 as google_dot_protobuf_dot_struct__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1cmodelregistry/v1/audit.proto\x12\x10modelregistry.v1\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xb8\x05\n\nAuditEvent\x12\x10\n\x08sequence\x18\x01 \x01(\x03\x12(\n\x04time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\r\n\x05\x61\x63tor\x18\x03 \x01(\t\x12\x12\n\nrequest_id\x18\x04 \x01(\t\x12\x33\n\x06\x61\x63tion\x18\x05 \x01(\x0e\x32#.modelregistry.v1.AuditEvent.Action\x12\x17\n\nproject_id\x18\x06 \x01(\tH\x00\x88\x01\x01\x12\x19\n\x0cproject_name\x18\x07 \x01(\tH\x01\x88\x01\x01\x12\x0c\n\x04name\x18\x08 \x01(\t\x12\x10\n\x08model_id\x18\t \x01(\t\x12\r\n\x05\x61lias\x18\n \x01(\t\x12\x0e\n\x06reason\x18\x0b \x01(\t\x12\'\n\x06\x62\x65\x66ore\x18\x0c \x01(\x0b\x32\x17.google.protobuf.Struct\x12&\n\x05\x61\x66ter\x18\r \x01(\x0b\x32\x17.google.protobuf.Struct\x12\x17\n\x0f\x64\x65tails_omitted\x18\x0e \x01(\x08\x12\x15\n\rprevious_hash\x18\x0f \x01(\t\x12\x0c\n\x04hash\x18\x10 \x01(\t\"\xf3\x01\n\x06\x41\x63tion\x12\x16\n\x12\x41\x43TION_UNSPECIFIED\x10\x00\x12\x1b\n\x17\x41\x43TION_MODEL_REGISTERED\x10\x01\x12\x18\n\x14\x41\x43TION_MODEL_UPDATED\x10\x02\x12\x18\n\x14\x41\x43TION_MODEL_DELETED\x10\x03\x12\x14\n\x10\x41\x43TION_ALIAS_SET\x10\x04\x12\x1c\n\x18\x41\x43TION_ALIAS_ROLLED_BACK\x10\x05\x12\x18\n\x14\x41\x43TION_ALIAS_DELETED\x10\x06\x12\x18\n\x14\x41\x43TION_TOKEN_CREATED\x10\x07\x12\x18\n\x14\x41\x43TION_TOKEN_REVOKED\x10\x08\x42\r\n\x0b_project_idB\x0f\n\r_project_name\"2\n\x10\x41uditLogPosition\x12\x10\n\x08sequence\x18\x01 \x01(\x03\x12\x0c\n\x04hash\x18\x02 \x01(\t\"8\n\x0f\x42rokenAuditLink\x12\x10\n\x08sequence\x18\x01 \x01(\x03\x12\x13\n\x0b\x64\x65scription\x18\x02 \x01(\tB\x0e\x42\nAuditProtoP\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1cmodelregistry/v1/audit.proto\x12\x10modelregistry.v1\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xc9\x05\n\nAuditEvent\x12\x10\n\x08sequence\x18\x01 \x01(\x03\x12(\n\x04time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\r\n\x05\x61\x63tor\x18\x03 \x01(\t\x12\x12\n\nrequest_id\x18\x04 \x01(\t\x12\x33\n\x06\x61\x63tion\x18\x05 \x01(\x0e\x32#.modelregistry.v1.AuditEvent.Action\x12\x17\n\nproject_id\x18\x06 \x01(\tH\x00\x88\x01\x01\x12\x19\n\x0cproject_name\x18\x07 \x01(\tH\x01\x88\x01\x01\x12\x0c\n\x04name\x18\x08 \x01(\t\x12\x10\n\x08model_id\x18\t \x01(\t\x12\r\n\x05\x61lias\x18\n \x01(\t\x12\x0e\n\x06reason\x18\x0b \x01(\t\x12\'\n\x06\x62\x65\x66ore\x18\x0c \x01(\x0b\x32\x17.google.protobuf.Struct\x12&\n\x05\x61\x66ter\x18\r \x01(\x0b\x32\x17.google.protobuf.Struct\x12\x17\n\x0f\x64\x65tails_omitted\x18\x0e \x01(\x08\x12\x15\n\rprevious_hash\x18\x0f \x01(\t\x12\x0c\n\x04hash\x18\x10 \x01(\t\x12\x0f\n\x07\x64\x61maged\x18\x11 \x01(\x08\"\xf3\x01\n\x06\x41\x63tion\x12\x16\n\x12\x41\x43TION_UNSPECIFIED\x10\x00\x12\x1b\n\x17\x41\x43TION_MODEL_REGISTERED\x10\x01\x12\x18\n\x14\x41\x43TION_MODEL_UPDATED\x10\x02\x12\x18\n\x14\x41\x43TION_MODEL_DELETED\x10\x03\x12\x14\n\x10\x41\x43TION_ALIAS_SET\x10\x04\x12\x1c\n\x18\x41\x43TION_ALIAS_ROLLED_BACK\x10\x05\x12\x18\n\x14\x41\x43TION_ALIAS_DELETED\x10\x06\x12\x18\n\x14\x41\x43TION_TOKEN_CREATED\x10\x07\x12\x18\n\x14\x41\x43TION_TOKEN_REVOKED\x10\x08\x42\r\n\x0b_project_idB\x0f\n\r_project_name\"2\n\x10\x41uditLogPosition\x12\x10\n\x08sequence\x18\x01 \x01(\x03\x12\x0c\n\x04hash\x18\x02 \x01(\t\"8\n\x0f\x42rokenAuditLink\x12\x10\n\x08sequence\x18\x01 \x01(\x03\x12\x13\n\x0b\x64\x65scription\x18\x02 \x01(\tB\x0e\x42\nAuditProtoP\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -35,11 +35,11 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['DESCRIPTOR']._loaded_options = None
   _globals['DESCRIPTOR']._serialized_options = b'B\nAuditProtoP\001'
   _globals['_AUDITEVENT']._serialized_start=114
-  _globals['_AUDITEVENT']._serialized_end=810
-  _globals['_AUDITEVENT_ACTION']._serialized_start=535
-  _globals['_AUDITEVENT_ACTION']._serialized_end=778
-  _globals['_AUDITLOGPOSITION']._serialized_start=812
-  _globals['_AUDITLOGPOSITION']._serialized_end=862
-  _globals['_BROKENAUDITLINK']._serialized_start=864
-  _globals['_BROKENAUDITLINK']._serialized_end=920
+  _globals['_AUDITEVENT']._serialized_end=827
+  _globals['_AUDITEVENT_ACTION']._serialized_start=552
+  _globals['_AUDITEVENT_ACTION']._serialized_end=795
+  _globals['_AUDITLOGPOSITION']._serialized_start=829
+  _globals['_AUDITLOGPOSITION']._serialized_end=879
+  _globals['_BROKENAUDITLINK']._serialized_start=881
+  _globals['_BROKENAUDITLINK']._serialized_end=937
 # @@protoc_insertion_point(module_scope)

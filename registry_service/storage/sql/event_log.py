@@ -1,14 +1,31 @@
 """`domain.events.EventLog` on PostgreSQL: rows that a trigger numbers and chains."""
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from operator import itemgetter
 from typing import Any, cast
 
-from sqlalchemy import ColumnElement, Connection, Row, Subquery, Table, Text, and_, func, insert, select, true
+import psycopg
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    FromClause,
+    Row,
+    Subquery,
+    Table,
+    Text,
+    and_,
+    case,
+    func,
+    insert,
+    literal_column,
+    select,
+    text,
+    true,
+)
 from sqlalchemy import cast as sql_cast
 from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.exc import DBAPIError
 
 from registry_service.domain.caller import current_caller
 from registry_service.domain.events import REMOVALS, BrokenLink, Change, Event, LogHead
@@ -51,6 +68,29 @@ _HASHED: ColumnElement[str] = sql_cast(
     ),
     Text,
 )
+
+_DIGEST = func.encode(func.sha256(func.convert_to(_HASHED, "UTF8")), "hex")
+_TEXTS = (
+    "actor",
+    "request_id",
+    "action",
+    "project_id",
+    "project_name",
+    "name",
+    "model_id",
+    "alias",
+    "reason",
+    "previous_hash",
+    "hash",
+)
+_REQUIRED = ("time", *(name for name in _TEXTS if name not in {"project_id", "project_name"}))
+_FIRST_TIME, _LAST_TIME = text("'0001-01-02Z'::timestamptz"), text("'9999-12-31Z'::timestamptz")
+_HASH_BYTES = 64
+# More than any text or JSON of an event has: what is larger was not written by the registry, and is not fetched.
+_MOST_TEXT_BYTES = 64 * 1024
+_MOST_JSON_BYTES = 64 * 1024 * 1024
+# Classes of SQLSTATE: data exception, syntax or access rule (a column is gone), limit exceeded, internal error.
+_DAMAGED = frozenset({"22", "42", "54", "XX"})
 
 # What the trigger adds comes back.
 _INSERT = (
@@ -146,12 +186,32 @@ class SqlEventLog:
             wanted = and_(wanted, where(node, _events, EVENT_INDEXES))
         page = _sized(wanted, limit, newest_first=newest_first)
         order = page.c.sequence.desc() if newest_first else page.c.sequence
-        statement = select(page).where(page.c.bytes_before < max_bytes).order_by(order)
+        statement = select(*_readable(page)).where(page.c.bytes_before < max_bytes).order_by(order)
         statement = statement.execution_options(**PLANNED_ANEW)
-        return [rows.event(row) for row in self.connection.execute(statement).mappings()]
+        return [rows.stored_event(row) for row in self.connection.execute(statement).mappings()]
 
     def verify(self, after: LogHead, *, limit: int) -> tuple[LogHead, BrokenLink | None]:
         """See the port."""
+        try:
+            with self.connection.begin_nested():
+                return self._verified(after, limit)
+        except DBAPIError as error:
+            diagnosis = error.orig.diag if isinstance(error.orig, psycopg.Error) else None
+            if diagnosis is None or (diagnosis.sqlstate or "")[:2] not in _DAMAGED:
+                raise
+            if limit == 1:
+                description = f"cannot be read: {diagnosis.message_primary}."
+                return after, BrokenLink(sequence=after.sequence + 1, description=description)
+        # One of them cannot be read: which?
+        good = after
+        for _ in range(limit):
+            reached, broken = self.verify(good, limit=1)
+            if broken is not None or reached == good:
+                return reached, broken
+            good = reached
+        return good, None
+
+    def _verified(self, after: LogHead, limit: int) -> tuple[LogHead, BrokenLink | None]:
         every = _events.alias("every")
         batch = _sized(_events.c.sequence > after.sequence, limit, newest_first=False)
         last_of_batch = select(func.max(batch.c.sequence)).where(batch.c.bytes_before < _VERIFIED_BYTES)
@@ -159,13 +219,14 @@ class SqlEventLog:
         statement = (
             select(
                 _head.c.sequence.label("head_sequence"),
-                _head.c.hash.label("head_hash"),
+                _short(_head.c.hash, _HASH_BYTES).label("head_hash"),
                 select(func.min(every.c.sequence)).scalar_subquery().label("first"),
                 select(func.max(every.c.sequence)).scalar_subquery().label("last"),
                 _events.c.sequence,
-                _events.c.previous_hash,
-                _events.c.hash,
-                _HASHED.label("hashed"),
+                _short(_events.c.previous_hash, _HASH_BYTES).label("previous_hash"),
+                _short(_events.c.hash, _HASH_BYTES).label("hash"),
+                case((_is_event_sized(_events), _DIGEST)).label("digest"),
+                _is_event_sized(_events).label("is_event_sized"),
             )
             .select_from(
                 _head.outerjoin(
@@ -189,7 +250,7 @@ class SqlEventLog:
                     return good, BrokenLink(sequence=good.sequence + 1, description=wrong)
                 good = LogHead(sequence=row.sequence, hash=row.hash)
         if last is None or last <= good.sequence:
-            return good, _broken_end(good, LogHead(sequence=found[0].head_sequence, hash=found[0].head_hash))
+            return good, _broken_end(good, found[0].head_sequence, found[0].head_hash)
         return good, None
 
 
@@ -197,18 +258,54 @@ def _wrong(row: Row[Any], good: LogHead) -> str | None:
     """Tells what is wrong with the event that ought to follow a good one."""
     if row.sequence != good.sequence + 1:
         return "is missing."
+    if not row.is_event_sized:
+        return "is larger than any event."
     if row.previous_hash != good.hash:
         return "does not follow the event before it."
-    if row.hash != hashlib.sha256(row.hashed.encode()).hexdigest():
+    if row.hash is None or row.hash != row.digest:
         return "is not as it was written."
     return None
 
 
-def _broken_end(good: LogHead, head: LogHead) -> BrokenLink | None:
+def _broken_end(good: LogHead, head_sequence: int | None, head_hash: str | None) -> BrokenLink | None:
     """Compares the last event with where the log was left."""
-    if head.sequence > good.sequence:
+    if head_sequence is not None and head_sequence > good.sequence:
         return BrokenLink(sequence=good.sequence + 1, description="is missing.")
-    return None if head == good else BrokenLink(sequence=good.sequence, description="is not where the log was left.")
+    if (head_sequence, head_hash) == (good.sequence, good.hash):
+        return None
+    return BrokenLink(sequence=good.sequence, description="is not where the log was left.")
+
+
+def _short(column: ColumnElement[str], most_bytes: int) -> ColumnElement[Any]:
+    """Returns a text, NULL where it is longer than any that the registry writes: no more than that ever gets here."""
+    return case((func.octet_length(column) <= most_bytes, column))
+
+
+def _bytes_of(column: ColumnElement[Any]) -> ColumnElement[int]:
+    """Returns the bytes of a JSON value in memory; to read it as it is stored would tell those that are compressed."""
+    return func.coalesce(func.pg_column_size(column.op("||")(literal_column("'{}'::jsonb"))), 0)
+
+
+def _is_event_sized(table: FromClause) -> ColumnElement[bool]:
+    texts = [func.coalesce(func.octet_length(table.c[name]), 0) <= _MOST_TEXT_BYTES for name in _TEXTS]
+    values = [_bytes_of(table.c[name]) <= _MOST_JSON_BYTES for name in ("before", "after")]
+    return and_(*texts, *values)
+
+
+def _readable(table: FromClause) -> list[ColumnElement[Any]]:
+    """Returns the columns of events with NULL for what no event has, and whether there is nothing of the kind."""
+    is_time = table.c.time.between(_FIRST_TIME, _LAST_TIME)
+    is_whole = and_(*(table.c[name].is_not(None) for name in _REQUIRED))
+    return [
+        table.c.sequence,
+        case((is_time, table.c.time)).label("time"),
+        *(_short(table.c[name], _MOST_TEXT_BYTES).label(name) for name in _TEXTS),
+        *(
+            case((_bytes_of(table.c[name]) <= _MOST_JSON_BYTES, sql_cast(table.c[name], Text))).label(name)
+            for name in ("before", "after")
+        ),
+        func.coalesce(and_(is_time, is_whole, _is_event_sized(table)), literal_column("false")).label("is_readable"),
+    ]
 
 
 def _sized(wanted: ColumnElement[bool], limit: int, *, newest_first: bool) -> Subquery:
@@ -221,5 +318,10 @@ def _sized(wanted: ColumnElement[bool], limit: int, *, newest_first: bool) -> Su
         return key.desc() if newest_first else key
 
     candidates = select(_events).where(wanted).order_by(order(_events.c.sequence)).limit(limit).subquery("candidates")
-    so_far = func.sum(candidates.c.json_bytes).over(order_by=order(candidates.c.sequence))
-    return select(candidates, (so_far - candidates.c.json_bytes).label("bytes_before")).subquery("sized")
+    # What the column says may have been changed; what is stored has at least so many bytes.
+    size = func.greatest(
+        candidates.c.json_bytes,
+        *(func.coalesce(func.pg_column_size(candidates.c[name]), 0) for name in ("before", "after")),
+    )
+    so_far = func.sum(size).over(order_by=order(candidates.c.sequence))
+    return select(candidates, (so_far - size).label("bytes_before")).subquery("sized")

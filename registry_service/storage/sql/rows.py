@@ -1,14 +1,17 @@
 """Models and uploads as rows, and back."""
 
+import json
+import math
+import re
 from collections.abc import Mapping
-from dataclasses import asdict, fields
+from dataclasses import asdict, fields, replace
 from datetime import datetime
 from typing import Any
 
 from sqlalchemy import RowMapping
 
 from registry_service.domain.artifact_store import Part
-from registry_service.domain.events import Action, Event
+from registry_service.domain.events import UNKNOWN_TIME, Action, Event
 from registry_service.domain.models import (
     MUTABLE_FIELDS,
     Artifact,
@@ -27,7 +30,12 @@ from registry_service.domain.uploads import Upload, UploadState
 Row = RowMapping | Mapping[str, Any]
 
 _ARTIFACT_FIELDS = tuple(f.name for f in fields(Artifact))
-_EVENT_FIELDS = tuple(f.name for f in fields(Event) if f.name not in {"action", "lineage"})
+_EVENT_FIELDS = tuple(f.name for f in fields(Event) if f.name not in {"action", "lineage", "is_damaged"})
+_EVENT_TEXTS = ("actor", "request_id", "name", "model_id", "alias", "reason", "previous_hash", "hash")
+_ACTIONS = frozenset(Action) - {Action.UNKNOWN}
+_MANY_DIGITS = re.compile(r"[0-9]{309}")
+_SIGNS = re.compile(r'"(?:[^"\\]|\\.)*"|[{}\[\]]')
+_MAX_NESTED = 200
 _INTERNAL = frozenset({"object_key", "schema"})
 _OWN_FIELDS = (
     "id",
@@ -135,6 +143,55 @@ def event(row: Row) -> Event:
         lineage=Lineage(name=row["name"], project_id=row["project_id"], project_name=row["project_name"]),
         **{name: row[name] for name in _EVENT_FIELDS},
     )
+
+
+def stored_event(row: Row) -> Event:
+    """Returns the event of a row that anybody may have changed, with `before` and `after` as texts of JSON.
+
+    A value that no event has is NULL, and `is_readable` false; the row is then a damaged event.
+    """
+    values = dict(row)
+    is_damaged = not row["is_readable"]
+    for name in ("before", "after"):
+        try:
+            values[name] = None if row[name] is None else _object(row[name])
+        except (ValueError, RecursionError):
+            values[name], is_damaged = None, True
+    if row["action"] not in _ACTIONS:
+        values["action"], is_damaged = Action.UNKNOWN, True
+    if is_damaged:
+        values["time"] = UNKNOWN_TIME if row["time"] is None else row["time"]
+        values |= {name: "" for name in _EVENT_TEXTS if row[name] is None}
+    return replace(event(values), is_damaged=is_damaged)
+
+
+def _object(text: str) -> dict[str, Any]:
+    """Returns a JSON object (`ValueError` for other JSON, a number beyond those of JSON, or what is nested deeper)."""
+    # Most objects have neither; in the few that may, each number is looked at.
+    parse_int = _double if _MANY_DIGITS.search(text) else None
+    if text.count("{") + text.count("[") > _MAX_NESTED and _depth(text) > _MAX_NESTED:
+        raise ValueError("nested too deep")
+    found = json.loads(text, parse_int=parse_int)
+    if not isinstance(found, dict):
+        raise ValueError("no object")  # noqa: TRY004 - of the text
+    return found
+
+
+def _double(digits: str) -> int:
+    if math.isinf(float(digits)):
+        raise ValueError("no double")
+    return int(digits)
+
+
+def _depth(text: str) -> int:
+    depth = deepest = 0
+    for sign in _SIGNS.findall(text):
+        if sign in "{[":
+            depth += 1
+            deepest = max(deepest, depth)
+        elif sign in "}]":
+            depth -= 1
+    return deepest
 
 
 def spec_values(spec: ModelSpec) -> dict[str, object]:

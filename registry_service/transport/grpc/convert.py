@@ -22,7 +22,7 @@ from modelregistry.v1 import (
 from registry_service.domain.comparison import ArtifactComparison, Comparison, FileChange, LabelComparison
 from registry_service.domain.consistency import warnings_of
 from registry_service.domain.errors import InvalidArgumentError
-from registry_service.domain.events import Action, Event, LogHead
+from registry_service.domain.events import UNKNOWN_TIME, Action, Event, LogHead
 from registry_service.domain.family import Family
 from registry_service.domain.geti import Project
 from registry_service.domain.models import (
@@ -87,6 +87,7 @@ _ACTIONS = {
     Action.ALIAS_DELETED: audit_pb2.AuditEvent.ACTION_ALIAS_DELETED,
     Action.TOKEN_CREATED: audit_pb2.AuditEvent.ACTION_TOKEN_CREATED,
     Action.TOKEN_REVOKED: audit_pb2.AuditEvent.ACTION_TOKEN_REVOKED,
+    Action.UNKNOWN: audit_pb2.AuditEvent.ACTION_UNSPECIFIED,
 }
 
 
@@ -357,7 +358,7 @@ def event_message(event: Event, *, max_bytes: int | None = None) -> audit_pb2.Au
     """Returns an event as a message; without its details where it would be larger than `max_bytes`."""
     message = audit_pb2.AuditEvent(
         sequence=event.sequence,
-        time=time_message(event.time),
+        time=None if event.time == UNKNOWN_TIME else time_message(event.time),
         actor=event.actor,
         request_id=event.request_id,
         action=_ACTIONS[event.action],
@@ -369,6 +370,7 @@ def event_message(event: Event, *, max_bytes: int | None = None) -> audit_pb2.Au
         reason=event.reason,
         previous_hash=event.previous_hash,
         hash=event.hash,
+        damaged=event.is_damaged,
     )
     for name, values in (("before", event.before), ("after", event.after)):
         if values is not None:
