@@ -526,6 +526,14 @@ def test_only_an_empty_database_is_restored_into(
     assert restore(settings_of("target"), folder).problems == ()
 
 
+def test_a_database_of_a_newer_program_is_not_backed_up_in_part(
+    source: RunningRegistry, settings_of: Callable[[str], Settings], folder: Path
+) -> None:
+    source.execute("UPDATE alembic_version SET version_num = '9999'")
+    with pytest.raises(SourceError, match="9999, of a newer program"):
+        back_up(settings_of("source"), folder)
+
+
 def test_a_backup_of_an_older_schema_is_brought_to_this_one(
     settings_of: Callable[[str], Settings], folder: Path, empty_database: Engine, source: RunningRegistry
 ) -> None:

@@ -125,12 +125,36 @@ class TestMigrations:
         migrate(empty_database)
         with empty_database.begin() as connection:
             connection.execute(text("UPDATE alembic_version SET version_num = '9999'"))
+            connection.execute(text("UPDATE schema_compatibility SET oldest_revision = '9998'"))
         before = catalog(empty_database)
         with pytest.raises(SchemaError, match="9999"):
             migrate(empty_database)
         assert catalog(empty_database) == before
         with empty_database.connect() as connection:
             assert connection.execute(text("SELECT version_num FROM alembic_version")).scalar_one() == "9999"
+
+    def test_the_schema_of_a_newer_program_that_serves_this_one_is_used_as_it_is(
+        self, empty_database: Engine, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        own = migrate(empty_database)
+        with empty_database.begin() as connection:
+            connection.execute(text("UPDATE alembic_version SET version_num = '9999'"))
+            connection.execute(text(f"UPDATE schema_compatibility SET oldest_revision = '{own}'"))
+            connection.execute(text("ALTER TABLE models ADD COLUMN later text"))
+        before = catalog(empty_database)
+        assert migrate(empty_database) == "9999"
+        assert catalog(empty_database) == before
+        assert "9999, of a newer program" in caplog.text
+
+    def test_the_schema_of_a_newer_program_that_does_not_tell_whom_it_serves_is_refused(
+        self, empty_database: Engine
+    ) -> None:
+        migrate(empty_database)
+        with empty_database.begin() as connection:
+            connection.execute(text("UPDATE alembic_version SET version_num = '9999'"))
+            connection.execute(text("DROP TABLE schema_compatibility"))
+        with pytest.raises(SchemaError, match="Run the newer program"):
+            migrate(empty_database)
 
 
 MODEL: dict[str, str] = {

@@ -20,11 +20,12 @@ from registry_service.domain.errors import DatabaseUnavailableError
 from registry_service.domain.events import LogHead
 from registry_service.domain.legacy import SourceError
 from registry_service.storage.sql.engine import domain_errors, transactional
-from registry_service.storage.sql.schema import migrate
+from registry_service.storage.sql.schema import known_revisions, migrate
 from registry_service.storage.sql.tables import Base
 
 BACKUP_LOCK = 0x6D6F_6465_6C62  # "modelb": who deletes objects shares it, a backup has it alone
-_LEFT_OUT = {"uploads", "upload_parts", "unreferenced_objects"}
+# What is under way, and what the migrations write.
+_LEFT_OUT = {"uploads", "upload_parts", "unreferenced_objects", "schema_compatibility"}
 _HOLD_SECONDS = 60
 _BLOCK = 1024 * 1024
 # Where it is noted which backup is being restored: a comment, as it has to be there at every revision of the schema.
@@ -77,6 +78,10 @@ class SqlDatabaseCopier:
         options = {"isolation_level": "REPEATABLE READ", "postgresql_readonly": True}
         with domain_errors(), self.engine.connect().execution_options(**options) as connection:
             _prepare(connection)
+            revision = _revision(connection) or ""
+            if revision not in known_revisions():
+                # It may have tables that would be left out.
+                raise SourceError(f"The database is at revision {revision}, of a newer program: back it up with that.")
             copies = []
             for table in _tables():
                 columns = _columns(connection, table.name)
@@ -87,7 +92,7 @@ class SqlDatabaseCopier:
             _copy_out(connection, folder / OBJECTS, objects)
             head = connection.execute(text("SELECT sequence, hash FROM audit_head")).one()
             return DatabaseCopy(
-                revision=_revision(connection) or "",
+                revision=revision,
                 tables=tuple(copies),
                 log_head=LogHead(sequence=head.sequence, hash=head.hash),
             )

@@ -2,10 +2,14 @@
 
 import logging
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from sqlalchemy import Engine, text
+from sqlalchemy import Connection, Engine, text
 
 from registry_service.storage.sql.engine import transactional
+
+if TYPE_CHECKING:
+    from alembic.config import Config
 
 logger = logging.getLogger(__name__)
 
@@ -21,24 +25,27 @@ class SchemaError(Exception):
 def migrate(engine: Engine, revision: str = "head") -> str:
     """Applies the migrations that are missing up to one, in one transaction, and returns the schema's revision.
 
-    Replicas that start at once wait for one another under an advisory lock.
+    Replicas that start at once wait for one another under an advisory lock. The schema of a newer program is left
+    as it is where it serves this one, too: during a rolling upgrade, and on the way back from one.
 
     Raises:
-        SchemaError: The server is too old, or the schema is of a newer program.
+        SchemaError: The server is too old, or the schema is of a newer program and does not serve this one.
     """
     # Loaded only here, as most processes never migrate, and each would start later.
     from alembic import command  # noqa: PLC0415
-    from alembic.config import Config  # noqa: PLC0415
     from alembic.util.exc import CommandError  # noqa: PLC0415
 
-    config = Config()
-    config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
+    config = _config()
     with transactional(engine).begin() as connection:
         version = connection.execute(text("SELECT current_setting('server_version_num')::int / 10000")).scalar_one()
         if version < MINIMUM_SERVER:
             raise SchemaError(f"PostgreSQL {version} is too old: {MINIMUM_SERVER} or newer is needed.")
         connection.execute(text("SET LOCAL statement_timeout = 0"))
         connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _LOCK})
+        found = _revision(connection)
+        if revision == "head" and found is not None and found not in known_revisions():
+            _expect_served(connection, found)
+            return found
         config.attributes["connection"] = connection
         try:
             command.upgrade(config, revision)
@@ -47,3 +54,39 @@ def migrate(engine: Engine, revision: str = "head") -> str:
         reached: str = connection.execute(text("SELECT version_num FROM alembic_version")).scalar_one()
     logger.info("database schema is at revision %s", reached)
     return reached
+
+
+def known_revisions() -> frozenset[str]:
+    """Return the revisions that this program has migrations for."""
+    from alembic.script import ScriptDirectory  # noqa: PLC0415 - as in `migrate`
+
+    return frozenset(script.revision for script in ScriptDirectory.from_config(_config()).walk_revisions())
+
+
+def _config() -> "Config":
+    from alembic.config import Config  # noqa: PLC0415 - as in `migrate`
+
+    config = Config()
+    config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
+    return config
+
+
+def _revision(connection: Connection) -> str | None:
+    """Return the schema's revision, None where there is no schema."""
+    if connection.execute(text("SELECT to_regclass('alembic_version')")).scalar_one() is None:
+        return None
+    found: str | None = connection.execute(text("SELECT version_num FROM alembic_version")).scalar_one_or_none()
+    return found
+
+
+def _expect_served(connection: Connection, found: str) -> None:
+    own = max(known_revisions())  # they are numbers of four digits
+    oldest = None
+    if connection.execute(text("SELECT to_regclass('schema_compatibility')")).scalar_one() is not None:
+        oldest = connection.execute(text("SELECT oldest_revision FROM schema_compatibility")).scalar_one_or_none()
+    if oldest is None or own < oldest:
+        raise SchemaError(
+            f"The database's schema is at revision {found}, of a newer program, and serves programs from revision"
+            f" {oldest or found} on; this one is at {own}. Run the newer program."
+        )
+    logger.warning("the database schema is at revision %s, of a newer program; it serves this one (%s) too", found, own)

@@ -387,6 +387,19 @@ class TokenRow(Base):
     )
 
 
+class SchemaCompatibilityRow(Base):
+    """The one row that tells which programs the schema serves (`storage.sql.schema`)."""
+
+    __tablename__ = "schema_compatibility"
+
+    id: Mapped[int] = mapped_column(Integer, primary_key=True, autoincrement=False, server_default=text("1"))
+    oldest_revision: Mapped[str] = mapped_column(
+        Text, comment="Newest migration of the oldest program that works with this schema."
+    )
+
+    __table_args__ = (CheckConstraint("id = 1", name="only_one"),)
+
+
 models = ModelRow.__table__
 deleted_models = DeletedModelRow.__table__
 unreferenced_objects = UnreferencedObjectRow.__table__
