@@ -40,9 +40,10 @@ Answer = TypeVar("Answer")
 
 _CONNECT_TIMEOUT = 3
 _POOL_TIMEOUT = 10
-_LOCK_SECONDS = 8.0
-# A replica that is frozen, or cut off, in the middle of a transaction keeps its locks for so long.
-_IDLE_IN_TRANSACTION_SECONDS = 5.0
+_LOCK_SECONDS = 6.0
+# A replica that is frozen, or cut off, in the middle of a transaction keeps its locks for so long. Its transactions
+# that wait for the same lock get it one after the other, until their own wait is over: together less than 10 s.
+_IDLE_IN_TRANSACTION_SECONDS = 3.0
 _TRUSTED_SECONDS = 1.0
 _PING_SECONDS = 3.0
 # How much longer than a statement may take is waited for its answer.
