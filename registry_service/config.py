@@ -224,7 +224,7 @@ class GatewaySettings(TelemetrySettings, TlsSettings, ShutdownSettings, SharedSe
         10_500, description="Connections to the gateway at once; fewer where the limit of open files is low."
     )
     gateway_heap_bytes: Annotated[int, Field(ge=128 * MIB)] = Field(
-        224 * MIB,
+        512 * MIB,
         description="Largest heap of Envoy, in bytes; near it, the requests and answers that hold most are cut off.",
     )
     gateway_concurrency: Positive = Field(2, description="Worker threads of Envoy.")
