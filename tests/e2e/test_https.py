@@ -134,6 +134,8 @@ def test_rest_speaks_tls(product: SecureProduct, http2: bool) -> None:
         answer = http.get("/v1/models")
         assert answer.status_code == 200
         assert answer.http_version == ("HTTP/2" if http2 else "HTTP/1.1")
+        # A browser that was here once comes by nothing else any more.
+        assert answer.headers["strict-transport-security"] == "max-age=31536000"
 
 
 def test_a_model_comes_in_over_grpc_with_tls_and_goes_out_over_https(product: SecureProduct) -> None:
