@@ -79,8 +79,8 @@ def assert_little_memory(product: Product) -> None:
     """Our own processes: the server's and Envoy's, not Postgres's."""
     peaks = {f"{p.name()} {p.pid}": peak_memory(p) for p in product.processes() if p.name() != "postgres"}
     print(f"{product.kind}, peaks in MiB: { ({name: peak // MIB for name, peak in peaks.items()}) }")  # noqa: T201 (figures are to be seen)
-    # The gateway of its own has a parent that stops it.
-    assert len(peaks) == (3 if product.gateway else 2)
+    # Of `up` its supervisor, too; a gateway of its own has a parent that stops it.
+    assert len(peaks) == 3
     assert max(peaks.values()) < MOST_MEMORY
 
 
