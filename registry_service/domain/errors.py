@@ -269,6 +269,8 @@ class AccessDeniedError(PermissionDeniedError):
     """The caller may not do this."""
 
     reason = "ACCESS_DENIED"
+    actor: str = ""
+    """Who is refused, for the log; empty where the call itself was let in."""
 
 
 class RoleMissingError(AccessDeniedError):

@@ -19,6 +19,8 @@ PRECISIONS = ("fp32", "fp16", "int8", "int4")
 MAX_TEXT_LENGTH = 5_000
 """Most characters of any text field: what the documented API holds."""
 MAX_FILE_NAME_BYTES = 255
+DIRECTION_CONTROLS = re.compile("[\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]")
+"""What turns the direction of a text (Unicode's Bidi_Control, UAX #9): with them, `gpj.exe` is shown as `exe.jpg`."""
 MAX_JSON_DEPTH = 30
 """Most objects and lists inside one another: protobuf parsers take 100 messages, and an object is three."""
 ZIP_MEDIA_TYPES = frozenset(
@@ -131,11 +133,11 @@ MUTABLE_FIELDS = tuple(f.name for f in fields(ModelFields))
 DOCUMENTED_FIELDS = ("created_date", "documented_size", "documented_precision")
 """Fields of a model that the documented API alone can change."""
 MAX_SIZE = 2**63 - 1
+# What people tell models apart by.
+_NAMES = ("name", "version", "project_id", "project_name")
+_NO_DIRECTION_CONTROLS = "must not contain bidirectional control characters (Unicode Bidi_Control)."
 _TEXT_FIELDS = (
-    "name",
-    "version",
-    "project_id",
-    "project_name",
+    *_NAMES,
     "target_device",
     "target_device_type",
     "format",
@@ -271,6 +273,7 @@ def checked_spec(spec: ModelSpec, *, metadata_max_bytes: int, artifact_max_bytes
         InvalidArgumentError: Names every field that is wrong.
     """
     violations = list(_field_violations(spec.fields))
+    violations += _direction_violations(spec.fields)
     if spec.id and not is_model_id(spec.id):
         violations.append(FieldViolation("id", "must be 16 to 256 characters of A-Z, a-z, 0-9, _ and -."))
     violations += _text_violations("created_date", spec.created_date)
@@ -296,6 +299,17 @@ def checked_fields(model: ModelFields, *, metadata_max_bytes: int) -> Mapping[st
     _raise_any(list(_field_violations(model)))
     normalised = _normalised(model, metadata_max_bytes)
     return {name: getattr(normalised, name) for name in MUTABLE_FIELDS}
+
+
+def check_new_names(new: ModelFields, old: ModelFields) -> None:
+    """Check the names of a changed model that are new; those that it has already stay as they are.
+
+    Raises:
+        InvalidArgumentError: Names every field that is wrong.
+    """
+    _raise_any(
+        [found for found in _direction_violations(new) if getattr(new, found.field) != getattr(old, found.field)]
+    )
 
 
 def check_documented_fields(model: Model) -> None:
@@ -363,6 +377,8 @@ def _artifact_violations(artifact: ArtifactSpec, artifact_max_bytes: int) -> Ite
             "artifact.file_name",
             f"must be a plain file name of at most {MAX_FILE_NAME_BYTES} bytes, without a path or control characters.",
         )
+    if DIRECTION_CONTROLS.search(name):
+        yield FieldViolation("artifact.file_name", _NO_DIRECTION_CONTROLS)
     if artifact.media_type and not _MEDIA_TYPE.fullmatch(artifact.media_type):
         yield FieldViolation("artifact.media_type", "must be a media type such as application/zip (RFC 6838).")
     if artifact.size is not None and not 0 < artifact.size <= artifact_max_bytes:
@@ -440,6 +456,12 @@ def _text_violations(name: str, text: str | None) -> Iterator[FieldViolation]:
         yield FieldViolation(name, f"has {len(text)} characters, more than {MAX_TEXT_LENGTH}.")
     if "\0" in text:
         yield FieldViolation(name, "must not contain a NUL character.")
+
+
+def _direction_violations(model: ModelFields) -> Iterator[FieldViolation]:
+    for name in _NAMES:
+        if DIRECTION_CONTROLS.search(getattr(model, name) or ""):
+            yield FieldViolation(name, _NO_DIRECTION_CONTROLS)
 
 
 def _key_violations(name: str, key: str) -> Iterator[FieldViolation]:

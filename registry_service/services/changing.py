@@ -12,6 +12,7 @@ from registry_service.domain.models import (
     Lineage,
     Model,
     check_documented_fields,
+    check_new_names,
     checked_fields,
     documented_date,
     is_same,
@@ -58,6 +59,7 @@ class UpdateModel:
                 entry_map = {k: v for k, v in values.get(name, getattr(old, name)).items() if k != key}
                 values[name] = entry_map if value is None else entry_map | {key: value}
             changed = replace(old, **values)
+            check_new_names(changed, old)
             changed = replace(changed, **checked_fields(changed, metadata_max_bytes=self.policy.metadata_max_bytes))  # type: ignore[arg-type]
             if changed.precision != old.precision:
                 changed = replace(changed, documented_precision=None)

@@ -366,6 +366,15 @@ class TestCredentials:
         with refused(STRANGER, "INVALID_CREDENTIALS"):
             list(messages)
 
+    @pytest.mark.parametrize("path", ["/modelregistry.v1.ModelService/DeleteModel", f"{DOCUMENTED}DeleteModel"])
+    def test_a_refused_call_is_logged_with_its_actor(
+        self, people: People, caplog: pytest.LogCaptureFixture, path: str
+    ) -> None:
+        with caplog.at_level("INFO", "registry_service.calls"):
+            call(people.a(Role.READER, name="curious"), path)
+        [line] = [vars(record) for record in caplog.records if vars(record).get("method") == path]
+        assert line["actor"] == "token:curious"
+
     def test_no_secret_is_logged(self, people: People, caplog: pytest.LogCaptureFixture) -> None:
         secret = people.secret(Role.READER)
         client = people.who_has(("authorization", f"Bearer {secret}"))

@@ -238,6 +238,11 @@ BAD_FIELDS: list[tuple[str, dict[str, Any]]] = [
     ("name", {"name": ""}),
     ("version", {"version": ""}),
     ("name", {"name": "a\0b"}),
+    ("name", {"name": "a\u202eb"}),
+    ("version", {"version": "1\u2066"}),
+    ("project_id", {"project_id": "\u200fp"}),
+    ("project_name", {"project_name": "p\u061c"}),
+    ("artifact.file_name", {"artifact": {"file_name": "exe.\u202egpj"}}),
     ("name", {"name": "é" * 5001}),
     *(
         (name, {name: value})
@@ -701,6 +706,16 @@ class TestUpdating:
         assert client.get(two.id) == two
         client.update(one.id, ["name"], name="three")
         assert client.update(two.id, ["name"], name="one").name == "one"
+
+    def test_a_name_from_before_the_rule_stays_and_is_not_taken_on(self, registry: RunningRegistry) -> None:
+        client = registry.client
+        model = client.register(name="a")
+        with registry.engine.begin() as connection:
+            connection.execute(text("UPDATE models SET name = :name"), {"name": "a\u202eb"})
+        assert client.update(model.id, score=1).name == "a\u202eb"
+        with refused(INVALID) as refusal:
+            client.update(model.id, version="1\u202e")
+        assert refusal.fields == ["version"]
 
     def test_an_update_that_changes_nothing_is_no_new_state(self, client: Client) -> None:
         model = client.register(**with_fields())

@@ -13,7 +13,7 @@ from functools import partial
 
 import grpc
 
-from registry_service.domain.access import Authenticator, Permission, access_of
+from registry_service.domain.access import Access, Authenticator, Identity, Permission, access_of
 from registry_service.domain.caller import Caller
 from registry_service.domain.errors import (
     AccessDeniedError,
@@ -119,11 +119,11 @@ class Admission:
         if method in OPEN:
             return Caller(request_id=request_id, is_authenticated=True)
         identity = self.authenticate(_bearer_token(context))
-        if method not in REQUIRED:
-            raise AccessDeniedError("Nobody may call this method.")
-        access = access_of(identity.grants, REQUIRED[method])
-        if access is None:
-            raise RoleMissingError(REQUIRED[method].value)
+        try:
+            access = _access_to(method, identity)
+        except AccessDeniedError as error:
+            error.actor = identity.actor
+            raise
         return Caller(
             actor=identity.actor,
             request_id=request_id,
@@ -142,6 +142,15 @@ class Admission:
 def is_gone(context: grpc.ServicerContext) -> bool:
     """Return whether the client of a call waits for no answer any more."""
     return not context.is_active()
+
+
+def _access_to(method: str, identity: Identity) -> Access:
+    if method not in REQUIRED:
+        raise AccessDeniedError("Nobody may call this method.")
+    access = access_of(identity.grants, REQUIRED[method])
+    if access is None:
+        raise RoleMissingError(REQUIRED[method].value)
+    return access
 
 
 def _bearer_token(context: grpc.ServicerContext) -> str:

@@ -22,6 +22,7 @@ from registry_service import logs
 from registry_service.domain.access import EVERYTHING
 from registry_service.domain.caller import AccessRecheck, Caller, current_caller
 from registry_service.domain.errors import (
+    AccessDeniedError,
     CallCancelledError,
     InvalidArgumentError,
     RegistryError,
@@ -417,6 +418,8 @@ class CallInterceptor(grpc.ServerInterceptor):
         try:
             caller = self._admission.admit(call.method, call.context, call.request_id)
         except RegistryError as error:
+            if isinstance(error, AccessDeniedError):
+                call.actor = error.actor
             if not answers:
                 raise
             return error

@@ -12,12 +12,10 @@ from datetime import UTC, datetime
 from email.utils import format_datetime, parsedate_to_datetime
 from urllib.parse import quote
 
-from registry_service.domain.models import Model
+from registry_service.domain.models import DIRECTION_CONTROLS, Model
 
 _RANGE = re.compile(r"bytes=(?:(\d{1,18})-(\d{1,18})?|-(\d{1,18}))", re.IGNORECASE)
 _NO_BYTE = (1, 0)
-# Marks that turn the direction of a text: with them, gpj.exe is shown as exe.jpg (Unicode, UAX #9).
-_DIRECTION = re.compile("[\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,7 +79,7 @@ def plan_download(
 
 def content_disposition(file_name: str) -> str:
     """Names the file that a browser saves, in ASCII and in full (RFC 6266)."""
-    file_name = _DIRECTION.sub("_", file_name)
+    file_name = DIRECTION_CONTROLS.sub("_", file_name)
     plain = re.sub(r'[^ -~]|["\\%]', "_", file_name)
     extended = "" if plain == file_name else f"; filename*=UTF-8''{quote(file_name, safe='')}"
     return f'attachment; filename="{plain}"{extended}'
