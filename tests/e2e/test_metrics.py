@@ -116,7 +116,8 @@ def test_what_goes_on_and_its_limits_are_told(measured: tuple[Product, int, int]
     eventually(lambda: Scrape(port).value("model_registry_streams", kind="watch") == 0, what="the end of the watch")
     assert scrape.value("model_registry_streams_limit", kind="watch") == 32
     assert scrape.value("model_registry_streams_limit", kind="stream") == 32
-    assert scrape.value("model_registry_calls_waiting_limit") == 256
+    # MAX_WAITING_CALLS for each kind of calls: short ones, lists, long ones.
+    assert scrape.value("model_registry_calls_waiting_limit") == 3 * 128
     assert scrape.value("model_registry_database_connections_limit") == 16
     assert scrape.value("model_registry_database_connection_wait_seconds_count") > 5
 

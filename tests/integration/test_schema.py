@@ -146,14 +146,22 @@ class TestMigrations:
         assert catalog(empty_database) == before
         assert "9999, of a newer program" in caplog.text
 
-    def test_the_schema_of_a_newer_program_that_does_not_tell_whom_it_serves_is_refused(
+    def test_the_schema_of_a_newer_program_that_does_not_serve_this_one_is_refused(
         self, empty_database: Engine
     ) -> None:
         migrate(empty_database)
         with empty_database.begin() as connection:
             connection.execute(text("UPDATE alembic_version SET version_num = '9999'"))
+            connection.execute(text("UPDATE schema_compatibility SET oldest_revision = '9998'"))
+        with pytest.raises(SchemaError, match="from revision 9998 on.* Run the newer program"):
+            migrate(empty_database)
+
+    def test_the_schema_of_another_program_is_refused(self, empty_database: Engine) -> None:
+        migrate(empty_database)
+        with empty_database.begin() as connection:
+            connection.execute(text("UPDATE alembic_version SET version_num = '0584bdc529eb'"))
             connection.execute(text("DROP TABLE schema_compatibility"))
-        with pytest.raises(SchemaError, match="Run the newer program"):
+        with pytest.raises(SchemaError, match="not one of this program's"):
             migrate(empty_database)
 
 

@@ -81,12 +81,15 @@ def _revision(connection: Connection) -> str | None:
 
 def _expect_served(connection: Connection, found: str) -> None:
     own = max(known_revisions())  # they are numbers of four digits
-    oldest = None
+    oldest: str | None = None
     if connection.execute(text("SELECT to_regclass('schema_compatibility')")).scalar_one() is not None:
         oldest = connection.execute(text("SELECT oldest_revision FROM schema_compatibility")).scalar_one_or_none()
-    if oldest is None or own < oldest:
+    if oldest is None:
+        # Every newer program of ours tells; another program's tables do not.
+        raise SchemaError(f"The database's schema is not one of this program's: it is at revision {found}.")
+    if own < oldest:
         raise SchemaError(
             f"The database's schema is at revision {found}, of a newer program, and serves programs from revision"
-            f" {oldest or found} on; this one is at {own}. Run the newer program."
+            f" {oldest} on; this one is at {own}. Run the newer program."
         )
     logger.warning("the database schema is at revision %s, of a newer program; it serves this one (%s) too", found, own)
