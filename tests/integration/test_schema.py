@@ -153,7 +153,7 @@ class TestMigrations:
         with empty_database.begin() as connection:
             connection.execute(text("UPDATE alembic_version SET version_num = '9999'"))
             connection.execute(text("UPDATE schema_compatibility SET oldest_revision = '9998'"))
-        with pytest.raises(SchemaError, match="from revision 9998 on.* Run the newer program"):
+        with pytest.raises(SchemaError, match=r"from revision 9998 on.* Run the newer program"):
             migrate(empty_database)
 
     def test_the_schema_of_another_program_is_refused(self, empty_database: Engine) -> None:
