@@ -135,30 +135,59 @@ local function refusal_of(headers)
   end
 end
 
--- Tokens that the server recognised not long ago, with when: it judges each call anyway, this only decides whose body
--- is waited for. Each worker of Envoy has a table of its own.
+-- Tokens that the server has recognised: since when, and when they were used last. The server judges each call anyway;
+-- this only keeps strangers from it, whose calls would take what those of others need. Each worker has a table of its own.
 local recognised, recognised_count = {}, 0
-local recognised_seconds, recognised_most = 60, 10000
+local most_recognised, unused_seconds, recognised_seconds = 10000, 60, 3600
 
--- The largest body of a caller of whom the server has not been asked, in bytes.
-local small_body = 65536
-
-local function may_be_large(handle, headers)
-  local length = tonumber(headers:get("content-length"))
-  if length ~= nil then
-    return length > small_body
+local function is_recognised(shown)
+  local found = recognised[shown]
+  local now = os.time()
+  if found == nil or now - found.used > unused_seconds or now - found.since > recognised_seconds then
+    return false
   end
-  return headers:get("transfer-encoding") ~= nil or handle:streamInfo():protocol() == "HTTP/2"
+  found.used = now
+  return true
+end
+
+local function remember(shown)
+  if recognised_count >= most_recognised then
+    recognised, recognised_count = {}, 0
+  end
+  recognised_count = recognised_count + (recognised[shown] == nil and 1 or 0)
+  recognised[shown] = {since = os.time(), used = os.time()}
+end
+
+-- Questions to the server that are under way, each with when it began. A question whose client goes is never heard of
+-- again, so that it counts until it would have timed out. A burst of one new caller finds room.
+local questions, question_count, next_question, cleared = {}, 0, 0, 0
+local most_questions, question_seconds = 128, 2
+
+local function forget_old_questions(now)
+  if now == cleared then
+    return
+  end
+  cleared = now
+  for question, since in pairs(questions) do
+    if now - since > question_seconds then
+      questions[question] = nil
+      question_count = question_count - 1
+    end
+  end
 end
 
 -- Asks the server whether it knows the bearer of a token, by a call that it refuses after that: nobody has no id.
--- Returns whether it does, and nil when it does not say.
-local function is_recognised(handle, shown, id)
+-- Returns the status of gRPC; nil when there is none, "busy" where too many questions are under way.
+local function ask(handle, shown, id)
   local now = os.time()
-  local since = recognised[shown]
-  if since ~= nil and now - since < recognised_seconds then
-    return true
+  forget_old_questions(now)
+  if question_count >= most_questions then
+    return "busy"
   end
+  next_question = next_question + 1
+  local question = next_question
+  questions[question] = now
+  question_count = question_count + 1
   local answer = handle:httpCall("registry", {
     [":method"] = "POST",
     [":path"] = "/modelregistry.v1.ModelService/GetModel",
@@ -167,22 +196,52 @@ local function is_recognised(handle, shown, id)
     ["te"] = "trailers",
     ["authorization"] = shown,
     ["x-request-id"] = id,
-  }, "\0\0\0\0\0", 5000)
-  local status = answer["grpc-status"]
-  if status == "16" then
-    return false
-  elseif status ~= "3" and status ~= "7" then  -- INVALID_ARGUMENT, or no role
-    return nil
+  }, "\0\0\0\0\0", question_seconds * 1000)
+  if questions[question] ~= nil then
+    questions[question] = nil
+    question_count = question_count - 1
   end
-  if recognised_count >= recognised_most then
-    recognised, recognised_count = {}, 0
-  end
-  recognised_count = recognised_count + (recognised[shown] == nil and 1 or 0)
-  recognised[shown] = now
-  return true
+  return answer["grpc-status"]
 end
 
-function envoy_on_request(handle)
+-- The largest body of a caller of whom the server has not been asked, in bytes.
+local small_body = 65536
+
+local function may_be_large(handle, headers)
+  -- In parentheses, as get returns nothing where the header is missing, and tonumber wants a value.
+  local length = tonumber((headers:get("content-length")) or "")
+  if length ~= nil then
+    return length > small_body
+  end
+  return headers:get("transfer-encoding") ~= nil or handle:streamInfo():protocol() == "HTTP/2"
+end
+
+-- Answers a call with a well-formed token itself unless it may go on to the server.
+local function expect_known(handle, headers, route, api, id)
+  local shown = headers:get("authorization")
+  if is_recognised(shown) then
+    return
+  end
+  -- Before the question: Envoy's objects end with it.
+  local is_held = route:get("is_buffered") and may_be_large(handle, headers)
+  local status = ask(handle, shown, id)
+  if status == nil then
+    status = ask(handle, shown, id)  -- perhaps of another server
+  end
+  if status == "3" or status == "7" then  -- INVALID_ARGUMENT, or no role
+    remember(shown)
+  elseif status == "16" then
+    refuse(handle, api, id, refusals.malformed)
+  elseif status == "14" and not is_held then
+    return  -- the server says best what is away
+  elseif status == "busy" or status == "8" then
+    handle:respond({[":status"] = "429", ["retry-after"] = "1"}, "Too Many Requests")
+  else
+    handle:respond({[":status"] = "503", ["retry-after"] = "1"}, "Service Unavailable")
+  end
+end
+
+local function judge(handle)
   local headers = handle:headers()
   local route = handle:metadata()
   local api = route:get("api")
@@ -208,25 +267,28 @@ function envoy_on_request(handle)
     handle:respond({[":status"] = "415"}, "gRPC goes to the path of a gRPC method.")
     return
   end
-  if needs_token and not route:get("open") then
-    local refusal = refusal_of(headers)
-    if refusal == nil and route:get("is_buffered") and may_be_large(handle, headers) then
-      local known = is_recognised(handle, headers:get("authorization"), id)
-      if known == nil then
-        handle:respond({[":status"] = "503"}, "Service Unavailable")
-        return
-      end
-      refusal = not known and refusals.malformed or nil
-    end
-    if refusal ~= nil then
-      refuse(handle, api, id, refusal)
-      return
-    end
+  local is_guarded = needs_token and not route:get("open")
+  local refusal = is_guarded and refusal_of(headers)
+  if refusal then
+    refuse(handle, api, id, refusal)
+    return
   end
   -- A form can send JSON as text to any site, and no browser asks that site before.
   if route:get("takes_json") and headers:get("origin") ~= nil and has_body(headers)
     and string.match(media_type, "^[^;%s]*") ~= "application/json" then
     handle:respond({[":status"] = "415"}, "The body must be of the type application/json.")
     return
+  end
+  if is_guarded then
+    expect_known(handle, headers, route, api, id)
+  end
+end
+
+function envoy_on_request(handle)
+  local worked, problem = pcall(judge, handle)
+  if not worked then
+    -- Envoy would let the request pass.
+    handle:logErr("a request could not be judged: " .. tostring(problem))
+    handle:respond({[":status"] = "500"}, "Internal Server Error")
   end
 end

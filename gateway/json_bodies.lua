@@ -310,9 +310,11 @@ local function check(text, message_name)
         fault("must be " .. wanted .. ", not a string.")
       end
       local last = string_end(at)
-      if kind == "number" then
+      if kind == "number" or kind == "integer" then
         local _, number_end, whole, fraction, exponent = find(text, NUMBER, at + 1)
-        if number_end == last - 1 and is_number(whole, fraction, exponent) then
+        if number_end ~= last - 1 or not is_number(whole, fraction, exponent) then
+          fault("must be " .. wanted .. ", not " .. shown(sub(text, at, last)) .. ".")
+        elseif kind == "number" then
           check_number(kind, whole, fraction, exponent, sub(text, at + 1, number_end))
         end
       end

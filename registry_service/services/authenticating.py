@@ -5,12 +5,13 @@ import threading
 import time
 import uuid
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 
 from registry_service.domain.access import Authenticator, Grant, Identity
-from registry_service.domain.errors import InvalidArgumentError, InvalidCredentialsError
+from registry_service.domain.errors import InvalidArgumentError, InvalidCredentialsError, TooManyCallsError
 from registry_service.domain.models import checked_text, utc_now
 from registry_service.domain.ports import Database
 from registry_service.domain.tokens import PREFIX, Token, checked_name, digest_of, expiry, new_secret
@@ -18,8 +19,48 @@ from registry_service.domain.tokens import PREFIX, Token, checked_name, digest_o
 CACHED = timedelta(seconds=5)
 """How long somebody who was recognised stays so: a revocation counts after so long at the latest."""
 _MOST_CACHED = 10_000
-# Anybody may show a token of the right shape; these are the connections to the database that strangers may keep busy.
+# Anybody may show a token of the right shape; these are the connections to the database that strangers may keep busy,
+# and the calls, each with a thread, that may wait for one.
 _LOOKUPS = 4
+_WAITING_LOOKUPS = 256
+_RETRY_SECONDS = 1.0
+
+
+class _Strangers:
+    """Bounds the lookups of tokens that nobody has been recognised by yet."""
+
+    def __init__(self) -> None:
+        self._places = threading.BoundedSemaphore(_LOOKUPS + _WAITING_LOOKUPS)
+        self._lookups = threading.BoundedSemaphore(_LOOKUPS)
+        # By hashes. Those who were recognised wait for no strangers when the cache has forgotten them.
+        self._recognised: OrderedDict[bytes, None] = OrderedDict()
+        self._lock = threading.Lock()
+
+    @contextmanager
+    def lookup(self, digest: bytes) -> Iterator[None]:
+        """Hold a place for a lookup (`TooManyCallsError` where too many strangers wait already)."""
+        if digest in self._recognised:
+            yield
+            return
+        if not self._places.acquire(blocking=False):
+            raise TooManyCallsError(_WAITING_LOOKUPS, _RETRY_SECONDS)
+        try:
+            with self._lookups:
+                yield
+        finally:
+            self._places.release()
+
+    def note(self, digest: bytes, *, is_recognised: bool) -> None:
+        """Remember whether somebody was recognised by a token."""
+        if is_recognised == (digest in self._recognised):
+            return
+        with self._lock:
+            if not is_recognised:
+                self._recognised.pop(digest, None)
+                return
+            self._recognised[digest] = None
+            if len(self._recognised) > _MOST_CACHED:
+                self._recognised.popitem(last=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +68,7 @@ class TokenAuthenticator:
     """`domain.access.Authenticator` for the registry's own tokens."""
 
     database: Database
-    _lookups: threading.BoundedSemaphore = field(default_factory=lambda: threading.BoundedSemaphore(_LOOKUPS))
+    _strangers: _Strangers = field(default_factory=_Strangers)
 
     def __call__(self, token: str) -> Identity:
         """See the port."""
@@ -35,9 +76,11 @@ class TokenAuthenticator:
         if digest is None:
             raise InvalidCredentialsError
         # By its hash, so how long it takes tells nothing of how much of a guess was right.
-        with self._lookups, self.database.transaction() as transaction:
+        with self._strangers.lookup(digest), self.database.transaction() as transaction:
             found = transaction.tokens.find(digest)
-        if found is None or not found.is_valid:
+        is_recognised = found is not None and found.is_valid
+        self._strangers.note(digest, is_recognised=is_recognised)
+        if found is None or not is_recognised:
             raise InvalidCredentialsError
         # The database's clock decides; what is left is measured by ours, whatever it shows.
         expire_time = None if found.remaining is None else utc_now() + found.remaining

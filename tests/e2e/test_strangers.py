@@ -7,7 +7,9 @@ the connections are closed, and the same processes run.
 
 import selectors
 import socket
+import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, ExitStack, closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -50,6 +52,12 @@ Attack = Callable[[Product], AbstractContextManager[None]]
 def embedded() -> Iterator[Product]:
     with passable_folder() as folder, running_up(folder, auth_mode="token") as product:
         yield product
+        expect_no_fault(folder / "data" / "gateway.log")
+
+
+def expect_no_fault(log: Path) -> None:
+    """The gateway's filters have judged every request: where one fails, Envoy says so."""
+    assert "[error][lua]" not in log.read_text(encoding="utf-8", errors="replace")
 
 
 @contextmanager
@@ -66,6 +74,7 @@ def deployed(postgres: PostgresAddress, folder: Path) -> Iterator[Product]:
     }
     with running_serve(folder, values, gateway={"auth_mode": "token"}) as product:
         yield product
+        expect_no_fault(folder / "gateway.log")
     drop_database(postgres, "of_strangers")
 
 
@@ -201,7 +210,7 @@ def stall(client: Http2, path: str, headers: tuple[tuple[str, str], ...], left: 
         client.socket.settimeout(2)
 
 
-SHAPED = "Bearer mrt_nonsense"
+SHAPED = f"Bearer {new_secret()}"
 """What passes for a token until somebody looks it up."""
 FITS = 2 * MIB - 2_000
 """Just less than a JSON body may have."""
@@ -218,11 +227,11 @@ BODIES: dict[str, Attack] = {
     "HTTP/2": lambda product: http2_bodies(product, "/v1/uploads"),
     "HTTP/2, shaped token": lambda product: http2_bodies(product, "/v1/uploads", ("authorization", SHAPED)),
     "HTTP/2, shaped token, bodies that fit": lambda product: http2_bodies(
-        product, "/v1/uploads", ("authorization", SHAPED), size=FITS, connections=3
+        product, "/v1/uploads", ("authorization", SHAPED), size=FITS, connections=5
     ),
     "gRPC": lambda product: http2_bodies(product, CREATE_UPLOAD, *GRPC),
     "gRPC, shaped token, messages that fit": lambda product: http2_bodies(
-        product, CREATE_UPLOAD, *GRPC, ("authorization", SHAPED), size=FITS, connections=3
+        product, CREATE_UPLOAD, *GRPC, ("authorization", SHAPED), size=FITS, connections=5
     ),
 }
 
@@ -310,6 +319,32 @@ def guesses(address: str) -> Iterator[None]:
 
 
 @contextmanager
+def streams_of_guesses(port: int) -> Iterator[None]:
+    """Streamed calls with such tokens, which are dropped and begun again for as long as the attack lasts."""
+    head = [(":method", "POST"), (":path", "/modelregistry.v1.ModelService/RegisterModel"), (":scheme", "http")]
+    over = threading.Event()
+
+    def attack() -> None:
+        while not over.is_set():
+            with ExitStack() as stack, suppress(OSError, h2.exceptions.ProtocolError):
+                for _ in range(10):
+                    client = stack.enter_context(closing(Http2(port)))
+                    for stream in range(1, 201, 2):
+                        token = ("authorization", f"Bearer {new_secret()}")
+                        client.state.send_headers(stream, [*head, (":authority", "localhost"), *GRPC, token])
+                        client.state.send_data(stream, b"\0\0\0\1\0" + b"x" * 50)
+                    client.flush()
+
+    with ThreadPoolExecutor(1) as thread:
+        attacking = thread.submit(attack)
+        try:
+            yield
+        finally:
+            over.set()
+            attacking.result()
+
+
+@contextmanager
 def idle_connections(port: int) -> Iterator[None]:
     with half_sent(port, [b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0"] * 1_000):
         yield
@@ -326,6 +361,7 @@ CALLS: dict[str, Callable[[int], AbstractContextManager[None]]] = {
         port, "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo"
     ),
     "guessed tokens": lambda port: guesses(f"127.0.0.1:{port}"),
+    "streams with guessed tokens": streams_of_guesses,
     "idle connections": idle_connections,
 }
 

@@ -373,7 +373,7 @@ class TestCallersShare:
             assert client.register(name="next").name == "next"
 
     def test_slow_searches_of_one_caller_leave_reads_and_readiness_alone(self, start_registry: StartRegistry) -> None:
-        registry = start_registry(caller_share=0.5, psql_pool_size=4, unary_timeout_seconds=4, max_waiting_seconds=1)
+        registry = start_registry(caller_share=0.5, psql_pool_size=4, search_timeout_seconds=1.5, max_waiting_seconds=1)
         model = registry.client.register(labels=[str(number) for number in range(100_000)])
         # Each restriction looks at every label, for seconds in all.
         slow = model_service_pb2.ListModelsRequest(filter=" OR ".join(f'labels = "*x{n}"' for n in range(100)))

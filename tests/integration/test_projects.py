@@ -13,8 +13,8 @@ import pytest
 from google.protobuf.json_format import MessageToDict
 from modelregistry.v1 import project_service_pb2 as pb
 
-from registry_service import bootstrap
 from registry_service.domain.errors import ArtifactStoreUnavailableError
+from registry_service.geti import client
 from registry_service.geti.client import HttpGeti, Patience
 from registry_service.logs import JsonFormatter
 from registry_service.storage.artifacts.local import LocalArtifactStore
@@ -30,7 +30,7 @@ FAST = Patience(retry=0.01, connect=1, answer=2, listing=10, poll=0.02, poll_mos
 @pytest.fixture
 def connect(monkeypatch: pytest.MonkeyPatch, start_registry: StartRegistry, geti: FakeGeti) -> StartRegistry:
     """Starts a registry that is connected to the stand-in."""
-    monkeypatch.setattr(bootstrap, "HttpGeti", partial(HttpGeti, patience=FAST))
+    monkeypatch.setattr(client, "HttpGeti", partial(HttpGeti, patience=FAST))
     return partial(start_registry, **geti.settings())
 
 
