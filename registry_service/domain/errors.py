@@ -449,8 +449,13 @@ class StorageFullError(ResourceExhaustedError):
 
     reason = "STORAGE_FULL"
 
-    def __init__(self, place: str) -> None:
-        super().__init__(f"No space is left in {place}; nothing can be written until some is freed.", place=place)
+    def __init__(self, place: str, reserve_bytes: int | None = None) -> None:
+        is_kept = (
+            "" if reserve_bytes is None else f" beyond the {reserve_bytes} bytes that stay free (DISK_RESERVE_BYTES)"
+        )
+        super().__init__(
+            f"No space is left in {place}{is_kept}; nothing can be written until some is freed.", place=place
+        )
 
 
 class TooManyStreamsError(ResourceExhaustedError):

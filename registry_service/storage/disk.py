@@ -53,4 +53,4 @@ class DiskReserve:
                 extra={"folder": str(self._folder), "free_bytes": free, "reserve_bytes": self._reserve_bytes},
             )
         if is_full:
-            raise StorageFullError(self._name)
+            raise StorageFullError(self._name, self._reserve_bytes)
