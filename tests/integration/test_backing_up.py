@@ -144,6 +144,7 @@ def test_the_restored_registry_goes_on_where_the_other_stopped(
 ) -> None:
     model = source.client.register(b"one", name="model")
     with Watch(source.client) as watch:
+        watch.message()  # it has begun
         source.client.update(model.id, score=1)
         watch.event()
         token = watch.token
