@@ -63,7 +63,8 @@ def has_backend(registry: RunningRegistry, condition: str) -> bool:
 
 def break_connections(registry: RunningRegistry) -> None:
     registry.execute(
-        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+        # Waits for the end of each: a signal alone may come in the middle of the next statement.
+        "SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity"
         " WHERE datname = current_database() AND pid <> pg_backend_pid()"
     )
 
