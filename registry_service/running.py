@@ -7,6 +7,7 @@ import math
 import os
 import re
 import resource
+import shutil
 import signal
 import socket
 import subprocess
@@ -487,9 +488,16 @@ def up(data_dir: Path, settings: dict[str, object], gateway: GatewaySettings, sa
 def _banner(data_dir: Path, settings: Settings, gateway: GatewaySettings, seconds: float) -> str:
     scheme = "https" if gateway.enable_https_mode else "http"
     rest = f"{scheme}://{gateway.server_ip_address}:{gateway.server_port}"
-    return (
+    banner = (
         f"Model Registry is ready after {seconds:.1f} s. Stop it with Ctrl-C.\n"
         f"  REST       {rest}/v1/models   ({rest}/ready tells how it is)\n"
         f"  gRPC       {settings.grpc_ip_address}:{settings.grpc_port}   (reflection is on)\n"
         f"  Data       {data_dir}   (database, artifacts, logs)"
     )
+    free = shutil.disk_usage(data_dir).free
+    if free < settings.disk_reserve_bytes:
+        banner += (
+            f"\nNothing can be written: {free // 2**20} MiB are free on the disk of {data_dir}, and"
+            f" {settings.disk_reserve_bytes // 2**20} MiB stay free (DISK_RESERVE_BYTES)."
+        )
+    return banner

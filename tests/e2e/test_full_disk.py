@@ -96,6 +96,13 @@ def test_a_start_on_a_full_disk_says_so(small_disk: Path) -> None:
         pass
 
 
+def test_up_says_at_its_start_that_nothing_can_be_written() -> None:
+    with passable_folder() as folder, running_up(folder, disk_reserve_bytes=NEVER) as product:
+        said = product.server.output()
+    assert "Nothing can be written: " in said
+    assert "(DISK_RESERVE_BYTES)" in said
+
+
 def test_what_would_take_from_the_reserve_is_refused_without_a_trace(start_registry: StartRegistry) -> None:
     registry = start_registry()
     kept = registry.client.register(b"kept", name="kept")
