@@ -67,6 +67,11 @@ class Liveness:
             return time.monotonic() > self._deadline
         return self._failures >= _MAX_FAILED_PROBES
 
+    @property
+    def has_answered(self) -> bool:
+        """Whether the process has answered at least once; from then on its silence counts."""
+        return self._answered.is_set()
+
     def await_answer(self, seconds: float) -> bool:
         """Wait until the process answers for the first time; return whether it has."""
         return self._answered.wait(seconds)
@@ -115,6 +120,7 @@ class Supervised:
         self._launched = time.monotonic()
         self._delay = 0.0
         self._due: float | None = None
+        self._is_known_to_answer = False
 
     def look(self) -> str:
         """Replace the process when that is necessary; return what there is to tell about it, mostly nothing."""
@@ -125,6 +131,7 @@ class Supervised:
             return ""
         if self.child.poll() is None:
             if self.liveness is None or not self.liveness.is_hung:
+                self._note_answer()
                 return ""
             told = f"{self.child.name} does not answer any more"
             self.child.kill()
@@ -140,8 +147,14 @@ class Supervised:
         logger.error(told)
         return told
 
+    def _note_answer(self) -> None:
+        if self.liveness is not None and self.liveness.has_answered and not self._is_known_to_answer:
+            self._is_known_to_answer = True
+            logger.info("%s answers", self.child.name)
+
     def _launch(self, now: float) -> None:
         self._launched = now
+        self._is_known_to_answer = False
         self._due = now + _MAX_DELAY_SECONDS
         try:
             self._replaced()
