@@ -4,7 +4,7 @@
 -- refusals         reason, message and challenge for a call without a token (missing) and with a malformed one
 --                  (malformed)
 -- The route says in its metadata which API it belongs to (api: grpc, typed or documented), whether strangers may call
--- it (open), and whether its body is JSON (takes_json).
+-- it (open), whether its body is JSON (takes_json), and whether that is waited for here (is_buffered).
 
 -- Ids of requests as the server takes them; it would make one of its own for any other, so that the two logs differ.
 math.randomseed(os.time() + tonumber(string.match(tostring({}), "0x(%x+)"), 16) % 1000003)
@@ -204,7 +204,7 @@ local function ask(handle, shown, id)
   return answer["grpc-status"]
 end
 
--- The largest body of a caller of whom the server has not been asked, in bytes.
+-- The largest body that is waited for while the server cannot tell whose it is, in bytes.
 local small_body = 65536
 
 local function may_be_large(handle, headers)
