@@ -14,6 +14,7 @@ import struct
 import unicodedata
 import zipfile
 from collections.abc import Iterator
+from itertools import pairwise
 
 from registry_service.formats.reading import Budget, FormatError, LimitError, Reader
 from registry_service.services.archives import Archive
@@ -74,8 +75,8 @@ def _examples(first: str, count: int) -> str:
 
 def _names(entries: list[zipfile.ZipInfo], budget: Budget) -> Iterator[tuple[str, str]]:
     """Yields what is odd about the names and kinds of members, each with the name."""
-    seen: dict[str, tuple[str, bool]] = {}
-    """Name, and whether it is a folder, by what becomes of a name on systems that ignore case."""
+    seen: dict[tuple[str, ...], tuple[str, bool]] = {}
+    """Name, and whether it is a folder, by the path that a name leads to on systems that ignore case."""
     for entry in entries:
         budget.step()
         name = entry.orig_filename
@@ -85,12 +86,28 @@ def _names(entries: list[zipfile.ZipInfo], budget: Budget) -> Iterator[tuple[str
         elif kind not in {0, stat.S_IFREG, stat.S_IFDIR}:
             yield "has members that are neither files nor folders", name
         yield from ((problem, name) for pattern, problem in _NAMES if pattern.search(name))
-        path = unicodedata.normalize("NFC", name.replace("\\", "/")).casefold()
-        is_folder, path = path.endswith("/"), path.rstrip("/")
+        written = _folded(name)
+        path, is_folder = _path(written), written.endswith("/")
         if path in seen:
             yield _collision(*seen[path], name, is_folder), name
         else:
             seen[path] = name, is_folder
+    yield from _files_with_members(seen)
+
+
+def _folded(name: str) -> str:
+    return unicodedata.normalize("NFC", name.replace("\\", "/")).casefold()
+
+
+def _path(written: str) -> tuple[str, ...]:
+    """Return the segments that programs unpack a name to."""
+    path: list[str] = []
+    for segment in written.split("/"):
+        if segment == ".." and path:
+            path.pop()
+        elif segment not in {"", ".", ".."}:
+            path.append(segment)
+    return tuple(path)
 
 
 def _collision(first: str, is_first_folder: bool, name: str, is_folder: bool) -> str:
@@ -98,7 +115,19 @@ def _collision(first: str, is_first_folder: bool, name: str, is_folder: bool) ->
         return "has several members of one name"
     if is_first_folder != is_folder:
         return "has a file and a folder of one name"
+    if _folded(first) != _folded(name):
+        return "has several names of one file"
     return "has names that differ in case or encoding alone"
+
+
+def _files_with_members(seen: dict[tuple[str, ...], tuple[str, bool]]) -> Iterator[tuple[str, str]]:
+    """Yield the files that other names take for a folder."""
+    # In this order the members of a folder follow it at once.
+    paths = sorted(seen)
+    for path, following in pairwise(paths):
+        name, is_folder = seen[path]
+        if path and not is_folder and following[: len(path)] == path:
+            yield "has a file and a folder of one name", name
 
 
 class _Layout:

@@ -93,6 +93,8 @@ WELL: Mapping[str, Callable[[], bytes]] = {
     "with a member in ZIP64": sized_in_zip64,
     "appended to": appended,
     "with folders": lambda: zip_with(("a/", b""), ("a/b", b"x"), ("B/", b"")),
+    "with the present folder": lambda: zip_with(("./", b""), ("./a/", b""), ("./a/b", b"x")),
+    "with names that begin alike": lambda: zip_with(("a", b"x"), ("a.b", b"x"), ("ab/c", b"x"), ("a!/b", b"x")),
     "with names of other scripts": lambda: zip_with(("モデル/é.bin", b"x"), ("E.bin", b"x")),
     "with a ZIP inside": lambda: zip_with(("inner.zip", zip_with(("a", b"x")))),
     "with modes": lambda: zip_with(
@@ -161,6 +163,23 @@ ODD: Mapping[str, tuple[Callable[[], bytes], str]] = {
     "a form of a name": (
         lambda: zip_with(("\u00e9", b"x"), ("e\u0301", b"y")),
         f"has names that differ in case or encoding alone: {'e' + chr(0x301)!r}.",
+    ),
+    "a doubled slash": (lambda: zip_with(("a//m", b"x"), ("a/m", b"y")), "has several names of one file: 'a/m'."),
+    "a name of the present folder": (
+        lambda: zip_with(("./a", b"x"), ("a", b"y")),
+        "has several names of one file: 'a'.",
+    ),
+    "a name with a way back": (
+        lambda: zip_with(("a/../B", b"x"), ("./b", b"y")),
+        "has several names of one file: './b'.",
+    ),
+    "a file with members": (
+        lambda: zip_with(("a!", b"x"), ("a", b"x"), ("A/./b", b"y"), ("c", b"z")),
+        "has a file and a folder of one name: 'a'.",
+    ),
+    "a file in a file": (
+        lambda: zip_with(("a/b/c/d", b"y"), ("a/b", b"x")),
+        "has a file and a folder of one name: 'a/b'.",
     ),
     "a file and a folder": (
         lambda: zip_with(("a", b"x"), ("A/", b"")),
