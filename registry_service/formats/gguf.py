@@ -14,6 +14,8 @@ from registry_service.formats.reading import Budget, FormatError, Reader, Unknow
 
 _MAGIC = b"GGUF"
 _VERSIONS = frozenset({2, 3})
+_MAX_VERSION = 0xFFFF
+"""Largest plausible version in either byte order. What follows the magic in a text is far larger."""
 _ALIGNMENT = 32
 """Of the data of tensors, where the metadata has no other."""
 _STRING, _ARRAY, _BOOL = 8, 9, 7
@@ -105,18 +107,22 @@ _FILE_TYPES = {
 
 
 def is_gguf(head: bytes) -> bool:
-    """Tells whether a file is GGUF, by its signature."""
-    return head.startswith(_MAGIC)
+    """Tell whether a file is GGUF, by its magic and a plausible version where it is long enough to have one."""
+    version = head[len(_MAGIC) : len(_MAGIC) + 4]
+    is_plausible = len(version) < 4 or any(
+        int.from_bytes(version, order) <= _MAX_VERSION for order in ("little", "big")
+    )
+    return head.startswith(_MAGIC) and is_plausible
 
 
 def read_gguf(reader: Reader, budget: Budget, findings: Findings, _siblings: Siblings) -> None:
     """Fills the findings.
 
     Raises:
-        UnknownFormatError: It has not the signature.
+        UnknownFormatError: It has not the signature, or an implausible version behind it.
         FormatError: It is damaged, too large, or of a version that is not read.
     """
-    if reader.peek(len(_MAGIC)) != _MAGIC:
+    if not is_gguf(reader.peek(len(_MAGIC) + 4)):
         raise UnknownFormatError("It is no GGUF.")
     reader.skip(len(_MAGIC))
     _Walk(reader, budget, findings).file()
@@ -212,6 +218,8 @@ class _Walk:
                 self._findings.add_problem(
                     f"Its tensor {name[:100]!r} is no whole number of blocks of {block} elements."
                 )
+            if block_size == 0:
+                self._findings.add_problem(f"It has tensors of the unknown type {number}, whose size is unknown too.")
             if hash(name) in names:
                 self._findings.add_problem(f"It has two tensors of the name {name[:100]!r}.")
             names.add(hash(name))

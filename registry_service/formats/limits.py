@@ -12,12 +12,16 @@ STEPS = 500_000
 KEPT_BYTES = 16 * 1024 * 1024
 """Most bytes of a file that are kept where it is read in any order."""
 
-HEAD_BYTES = 512
-"""Of a file's beginning, what shows its format."""
+HEAD_BYTES = 8 * 1024 + 8
+"""Of a file's beginning, what shows its format: of HDF5 also behind a user block of 8 KiB."""
+USER_BLOCK_BYTES = 16 * 1024 * 1024
+"""Largest user block behind which the signature of a file that is called HDF5 is looked for."""
 DIRECTORY_BYTES = 1024 * 1024
 """Largest directory of a ZIP in which models are looked for."""
 CANDIDATES = 16
 """Most members of a ZIP looked at to find the model."""
+ARRAYS = 100
+"""Most arrays of an `.npz` whose headers are read to find pickled objects."""
 
 XML_BYTES = 64 * 1024 * 1024
 XML_TOKEN_BYTES = 1024 * 1024

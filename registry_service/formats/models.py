@@ -45,6 +45,8 @@ def format_by_content(head: bytes, size: int, file_name: str) -> str | None:
 def format_by_name(file_name: str) -> str | None:
     """Tells the format that a name promises. XML may be anything, so `.xml` promises nothing."""
     name = file_name.lower()
+    if name.endswith((".h5", ".hdf5")):
+        return "hdf5"
     return next((known for known in ("onnx", "safetensors", "gguf", "tflite") if name.endswith(f".{known}")), None)
 
 

@@ -26,6 +26,13 @@ from registry_service.formats.reading import Budget, FormatError, Reader, Unknow
 _FEED_BYTES = 64 * 1024
 _ROOT = re.compile(rb"^(?:\xef\xbb\xbf)?\s*<(?:\?xml[\s?]|!--|net[\s>/])")
 _NET = re.compile(rb"<net[\s>/]")
+_ENCODINGS = (
+    ("utf-32-le", (b"\xff\xfe\0\0", b"<\0\0\0")),
+    ("utf-32-be", (b"\0\0\xfe\xff", b"\0\0\0<")),
+    ("utf-16-le", (b"\xff\xfe", b"<\0")),
+    ("utf-16-be", (b"\xfe\xff", b"\0<")),
+)
+"""Encodings other than UTF-8 that XML may have, by how it then begins; the longer beginnings first."""
 _OLD_TYPES = {"fp64": "f64", "fp32": "f32", "fp16": "f16", "bool": "boolean"}
 _NAME_SEPARATOR = re.compile(r"(?<!\\),")
 _LAYER = ["net", "layers", "layer"]
@@ -34,7 +41,14 @@ _VERSIONS = frozenset({"10", "11"})
 
 def is_openvino(head: bytes) -> bool:
     """Tells whether a file may be an IR: XML whose root is `net`."""
+    encoding = _wide_encoding(head)
+    if encoding is not None:
+        head = head.decode(encoding, errors="ignore").encode()
     return _ROOT.match(head) is not None and _NET.search(head) is not None
+
+
+def _wide_encoding(head: bytes) -> str | None:
+    return next((name for name, beginnings in _ENCODINGS if head.startswith(beginnings)), None)
 
 
 def read_openvino(reader: Reader, budget: Budget, findings: Findings, siblings: Siblings) -> None:
@@ -44,6 +58,9 @@ def read_openvino(reader: Reader, budget: Budget, findings: Findings, siblings: 
         UnknownFormatError: It is other XML, or none.
         FormatError: It is damaged, or too large.
     """
+    encoding = _wide_encoding(reader.peek(4)) or ""
+    if encoding.startswith("utf-32"):
+        raise FormatError("It is encoded in UTF-32, which is not read.")
     network = _Network(budget, findings)
     try:
         _parse(reader, network)

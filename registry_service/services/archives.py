@@ -135,6 +135,14 @@ class Archive:
             (info.orig_filename for info in self._file.infolist() if _UNSAFE_NAME.search(info.orig_filename)), None
         )
 
+    def is_readable(self, name: str) -> bool:
+        """Return whether `open` reads a member: it is neither encrypted nor compressed in a way we don't read."""
+        try:
+            info = self._file.getinfo(name)
+        except KeyError:
+            return False
+        return info.compress_type in _METHODS and not info.flag_bits & _ENCRYPTED
+
     def stored_offset(self, name: str) -> int | None:
         """Returns where in the ZIP a member's bytes begin; None where they are compressed, encrypted, or not there.
 

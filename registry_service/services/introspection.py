@@ -25,6 +25,7 @@ from registry_service.formats.models import (
     read_model,
 )
 from registry_service.formats.reading import Budget, FormatError, LimitError, Reader
+from registry_service.formats.recognized import array_holds_objects
 from registry_service.services.archive_checks import problems_of
 from registry_service.services.archives import Archive, open_archive
 
@@ -76,20 +77,64 @@ def introspect(store: ArtifactStore, artifact: ArtifactSpec, key: str, size: int
     return None
 
 
-def _with_problems(schema: ModelSchema | None, problems: Sequence[str]) -> ModelSchema | None:
+def _with_problems(schema: ModelSchema | None, problems: Iterable[str]) -> ModelSchema | None:
     """Returns a schema with more problems; one of no format where there was none."""
-    if not problems:
+    told = tuple(map(clean, problems))
+    if not told:
         return schema
     known = ModelSchema(format="") if schema is None else schema
-    return replace(known, problems=(*known.problems, *map(clean, problems)))
+    return replace(known, problems=(*known.problems, *told))
 
 
 def _from_archive(artifact: "_ZipArtifact", budget: Budget) -> ModelSchema | None:
     """Reads the first model of a ZIP, in the order of its candidates."""
     container = read_container(artifact.sizes)
     if container is not None:
-        return container
+        return _with_problems(container, _pickled_arrays(artifact) if container.format == "numpy" else ())
     names = artifact.candidates(_SUFFIXES)
+    others = artifact.candidates(_OTHER_SUFFIXES)
+    schema = _first_model(artifact, budget, names, others)
+    is_read = schema is not None and schema.file_name.lower().endswith(_SUFFIXES)
+    return _with_problems(schema, _unread(artifact, names) or (() if is_read else _unread(artifact, others)))
+
+
+def _pickled_arrays(artifact: "_ZipArtifact") -> Iterator[str]:
+    """Yield the problems of the arrays of an `.npz` that hold pickled objects, or may hold them."""
+    pickled: list[str] = []
+    unknown: list[str] = []
+    for name in list(artifact.sizes)[: limits.ARRAYS]:
+        head = artifact.head(name)
+        holds_objects = None if artifact.sizes[name] and not head else array_holds_objects(head)
+        if holds_objects is not False:
+            (unknown if holds_objects is None else pickled).append(name)
+    if pickled:
+        yield (
+            f"It has arrays that hold pickled objects, the first in {pickled[0]!r}: loading those runs code that is in"
+            " it. Load them only from those whom you trust."
+        )
+    if unknown:
+        yield (
+            f"Whether its array in {unknown[0]!r} holds pickled objects, which run code when they are loaded, is"
+            " unknown."
+        )
+    if len(artifact.sizes) > limits.ARRAYS:
+        yield f"Only its first {limits.ARRAYS} arrays were searched for pickled objects."
+
+
+def _unread(artifact: "_ZipArtifact", names: Sequence[str]) -> Sequence[str]:
+    """Return the problem of those candidates that can't be read; none where all can."""
+    unread = [name for name in names if not artifact.is_readable(name)]
+    if not unread:
+        return ()
+    more = f", and {len(unread) - 1} more" if len(unread) > 1 else ""
+    reason = "they are encrypted or compressed with another method than deflate"
+    return (f"The ZIP has members that were not looked into, as {reason}: {unread[0][:200]!r}{more}.",)
+
+
+def _first_model(
+    artifact: "_ZipArtifact", budget: Budget, names: Sequence[str], others: Sequence[str]
+) -> ModelSchema | None:
+    """Read the first model among the candidates; `others` are those that are only recognized."""
     known = artifact.known(names)
     found = next(known, None)
     is_only = found is None or all(are_parts_of_one(found[0], other) for other, _ in known)
@@ -97,7 +142,9 @@ def _from_archive(artifact: "_ZipArtifact", budget: Budget) -> ModelSchema | Non
         # What is called a model and isn't one is worth a word.
         found = next(((name, "") for name in names if format_by_name(name)), None)
     if found is None:
-        found = next(artifact.known(artifact.candidates(_OTHER_SUFFIXES)), None)
+        found = next(artifact.known(others), None) or next(
+            ((name, "") for name in others if format_by_name(name)), None
+        )
     reader = None if found is None else artifact.reader(found[0])
     if found is None or reader is None:
         return None
@@ -118,6 +165,10 @@ class _ZipArtifact:
         self._archive = archive
         self._budget = budget
         self.sizes = {member.name: member.size for member in archive.members()}
+
+    def is_readable(self, name: str) -> bool:
+        """Return whether a member is neither encrypted nor compressed in a way we don't read."""
+        return self._archive.is_readable(name)
 
     def candidates(self, suffixes: tuple[str, ...]) -> list[str]:
         """Returns the members that may be models, by their names, best first.

@@ -6,6 +6,7 @@ import os
 import pickle
 import re
 import struct
+import tarfile
 import time
 import tracemalloc
 import zipfile
@@ -136,6 +137,18 @@ class TestOpenVino:
         assert schema.file_name == ""
         assert len(schema.inputs) == 1
         assert schema.problems == ("Its weights, the file ssd.bin, are missing.",)
+
+    @pytest.mark.parametrize("encoding", ["utf-16-le", "utf-16-be"])
+    @pytest.mark.parametrize("mark", ["\ufeff", ""])
+    @pytest.mark.parametrize("start", ["<?xml version='1.0'?>", "<?xml version='1.0' encoding='utf-16'?>", ""])
+    def test_an_ir_in_utf_16_is_read(self, encoding: str, mark: str, start: str) -> None:
+        schema = schema_of((mark + start + ir().replace('name="x"', 'name="bild"')).encode(encoding), "m.xml")
+        assert (schema.format, [tensor.name for tensor in schema.inputs], schema.problems) == ("openvino", ["bild"], ())
+
+    @pytest.mark.parametrize("encoding", ["utf-32", "utf-32-le", "utf-32-be"])
+    def test_an_ir_in_utf_32_is_said_to_be_unread(self, encoding: str) -> None:
+        schema = schema_of(ir().encode(encoding), "m.xml")
+        assert (schema.format, schema.problems) == ("openvino", ("It is encoded in UTF-32, which is not read.",))
 
     @pytest.mark.parametrize(
         ("weights", "problem"),
@@ -832,12 +845,22 @@ class TestGguf:
             (39, [32], 17, "f4"),
             (10, [256], 84, "q2_k"),
             (34, [256], 54, "tq1_0"),
-            (999, [256], 84, "type 999"),
         ],
     )
     def test_quantizations_are_told(self, number: int, shape: list[int], size: int, precision: str) -> None:
         schema = schema_of(gguf({"a": (number, shape, size)}))
         assert (schema.precision, schema.problems) == ((precision,), ())
+
+    def test_tensors_of_an_unknown_type_are_told(self) -> None:
+        schema = schema_of(gguf({"a": (999, [256], 84), "b": (999, [256], 84), "c": (0, [1], 4)}))
+        assert (schema.weight_count, schema.precision) == (3, ("type 999", "fp32"))
+        assert schema.problems == ("It has tensors of the unknown type 999, whose size is unknown too.",)
+
+    @pytest.mark.parametrize("text", [b"GGUF is a format of files", b"GGUFxyz and more", b"GGUF\n\n\n\n"])
+    def test_a_text_that_begins_like_it_is_not_taken_for_it(self, text: bytes) -> None:
+        assert read(text, "about.txt") is None
+        assert read(zip_of({"about.gguf.txt": text})) is None
+        assert schema_of(text, "about.gguf").problems == ("It is no GGUF.",)
 
     def test_long_vocabularies_are_passed_over_quickly(self) -> None:
         data = gguf(LLAMA, {"tokens": ["a token"] * 300_000, "after": 1})
@@ -921,6 +944,8 @@ def numpy_file(array: Any) -> bytes:
     return file.getvalue()
 
 
+MAYBE_OBJECTS = "Whether its arrays hold pickled objects, which run code when they are loaded, is unknown."
+MAYBE_OBJECTS_OF_ONE = "Whether it holds pickled objects, which run code when they are loaded, is unknown."
 HDF5 = b"\x89HDF\r\n\x1a\n" + bytes(832)
 TORCH = {"m/data.pkl": pickle.dumps({}), "m/byteorder": b"little", "m/data/0": bytes(16), "m/version": b"3\n"}
 TORCH_LEGACY = pickle.dumps(0x1950A86A20F9469CFC6C, protocol=2) + pickle.dumps(1001, protocol=2)
@@ -951,6 +976,12 @@ class TestRecognized:
             (zip_of({"a.npy": numpy_file([1]), "b.npy": numpy_file([1])}), "m.npz", "numpy", ()),
             (HDF5, "m.h5", "hdf5", ()),
             (HDF5 + b"keras_version", "m.h5", "keras", ()),
+            (bytes(512) + HDF5, "m.dat", "hdf5", ()),
+            (bytes(1024) + HDF5 + b"keras_version", "m.dat", "keras", ()),
+            (bytes(8192) + HDF5 + b"layer_names", "m.dat", "keras", ()),
+            (bytes(MIB) + HDF5 + b"keras_version", "m.h5", "keras", ()),
+            (zip_of({"m/m.hdf5": bytes(MIB) + HDF5 + b"keras_version"}), "m.zip", "keras", ()),
+            (bytes(1000) + HDF5, "m.h5", "hdf5", ("It is no HDF5.",)),
             (
                 zip_of({"m/saved_model.pb": b"\x08\x01\x12\x00", "m/variables/variables.index": b""}),
                 "",
@@ -960,7 +991,7 @@ class TestRecognized:
             (zip_of({"m/model.pt": zip_of(TORCH)}), "m.zip", "pytorch", (RUNS_CODE,)),
             (zip_of({"m/pytorch_model.bin": TORCH_LEGACY, "m/config.json": b""}), "m.zip", "pytorch", (RUNS_CODE,)),
             (zip_of({"m/model.keras": zip_of({"metadata.json": b""})}), "m.zip", "keras", ()),
-            (zip_of({"m/a.npz": zip_of({"a.npy": b""})}), "m.zip", "numpy", ()),
+            (zip_of({"m/a.npz": zip_of({"a.npy": b""})}), "m.zip", "numpy", (MAYBE_OBJECTS,)),
             (zip_of({"m/model.pkl": pickle.dumps([])}), "m.zip", "pickle", (RUNS_CODE,)),
         ],
     )
@@ -989,6 +1020,54 @@ class TestRecognized:
             problems=problems,
         )
 
+    @pytest.mark.parametrize(
+        ("array", "problems"),
+        [
+            (numpy.zeros(2, [("O", "<f4"), ("b", "<i8", (2,))]), ()),
+            (numpy.zeros(2, [("a", "<M8[ns]"), ("été", "S7")]), ()),
+            (numpy.zeros(2, [("a", "<f4"), ("b", "O")]), (RUNS_CODE,)),
+            (numpy.zeros(2, [("a", "O", (2,))]), (RUNS_CODE,)),
+            (numpy.zeros(2, [("a", [("b", "O")])]), (MAYBE_OBJECTS_OF_ONE,)),
+        ],
+    )
+    def test_arrays_of_fields_tell_whether_they_are_pickled(self, array: Any, problems: tuple[str, ...]) -> None:
+        assert schema_of(numpy_file(array)).problems == problems
+
+    @pytest.mark.parametrize("written", [rb"'\x4f'", b"('O')", b'"O"', b"'i4,O'", b"'object'"])
+    def test_an_array_that_hides_its_type_is_said_to_be_uncertain(self, written: bytes) -> None:
+        header = b"{'descr': " + written + b", 'fortran_order': False, 'shape': (1,), }\n"
+        data = b"\x93NUMPY\x01\0" + struct.pack("<H", len(header)) + header + pickle.dumps([None])
+        assert schema_of(data).problems == (MAYBE_OBJECTS_OF_ONE,)
+
+    @pytest.mark.parametrize("save", [numpy.savez, numpy.savez_compressed])
+    def test_an_archive_of_arrays_tells_which_are_pickled(self, save: Callable[..., None]) -> None:
+        file = io.BytesIO()
+        save(file, weights=numpy.zeros(5), labels=numpy.array([{}, None]), more=numpy.array([None]))
+        schema = schema_of(file.getvalue(), "m.npz")
+        problem = (
+            "It has arrays that hold pickled objects, the first in 'labels.npy': loading those runs code that is in it."
+            " Load them only from those whom you trust."
+        )
+        assert (schema.format, schema.problems) == ("numpy", (problem,))
+
+    def test_an_archive_of_arrays_that_can_not_be_read_is_said_to_be_uncertain(self) -> None:
+        data = zip_of({"a.npy": numpy_file([1]), "b.npy": numpy_file([None])}, zipfile.ZIP_BZIP2)
+        assert schema_of(data, "m.npz").problems == (
+            "Whether its array in 'a.npy' holds pickled objects, which run code when they are loaded, is unknown.",
+        )
+
+    def test_of_many_arrays_the_first_are_searched(self) -> None:
+        data = zip_of({f"{i:03}.npy": numpy_file([1]) for i in range(limits.ARRAYS + 1)})
+        assert schema_of(data, "m.npz").problems == ("Only its first 100 arrays were searched for pickled objects.",)
+
+    def test_a_tar_whose_first_file_is_hdf5_is_not_taken_for_it(self) -> None:
+        file = io.BytesIO()
+        with tarfile.open(fileobj=file, mode="w") as archive:
+            member = tarfile.TarInfo("a.h5")
+            member.size = len(HDF5)
+            archive.addfile(member, io.BytesIO(HDF5))
+        assert read(file.getvalue(), "a.tar") is None
+
     def test_a_model_that_is_read_comes_before_what_is_only_recognized(self) -> None:
         members = {
             "a.pkl": pickle.dumps([]),
@@ -1003,6 +1082,12 @@ class TestRecognized:
     )
     def test_other_bytes_are_nothing(self, data: bytes) -> None:
         assert read(data, "weights.bin") is None
+
+
+UNREAD = (
+    "The ZIP has members that were not looked into, as they are encrypted or compressed with another method than"
+    " deflate"
+)
 
 
 class TestZip:
@@ -1109,11 +1194,28 @@ class TestZip:
         assert schema.format == "onnx"
         assert len(schema.file_name) <= limits.TEXT_LENGTH
 
-    def test_an_encrypted_member_is_passed_over(self) -> None:
+    def test_an_encrypted_model_is_said_to_be_unread(self) -> None:
         data = bytearray(zip_of({"model.onnx": onnx_model().SerializeToString()}))
         for signature, at in ((b"PK\x03\x04", 6), (b"PK\x01\x02", 8)):
             data[data.index(signature) + at] |= 1
-        assert read(bytes(data)) is None
+        schema = schema_of(bytes(data))
+        assert (schema.format, schema.problems) == ("", (f"{UNREAD}: 'model.onnx'.",))
+
+    @pytest.mark.parametrize("method", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+    @pytest.mark.parametrize("name", ["model.onnx", "model.xml", "model.pt", "model.pkl"])
+    def test_a_model_that_is_compressed_otherwise_is_said_to_be_unread(self, method: int, name: str) -> None:
+        schema = schema_of(zip_of({name: onnx_model().SerializeToString(), "read.me": b"x"}, method))
+        assert (schema.format, schema.problems) == ("", (f"{UNREAD}: {name!r}.",))
+
+    def test_a_model_that_is_read_is_told_beside_one_that_is_not(self) -> None:
+        data = zip_of({"m/a.onnx": b"x", "m/b.onnx": b"x"}, zipfile.ZIP_LZMA)
+        file = io.BytesIO(data)
+        with zipfile.ZipFile(file, "a") as archive:
+            archive.writestr("m/model.onnx", onnx_model().SerializeToString())
+            archive.writestr("m/weights.bin", b"x" * 100, zipfile.ZIP_BZIP2)
+        schema = schema_of(file.getvalue())
+        assert (schema.format, schema.file_name) == ("onnx", "m/model.onnx")
+        assert schema.problems == (f"{UNREAD}: 'm/a.onnx', and 1 more.",)
 
     def test_a_damaged_member_is_a_problem(self) -> None:
         data = bytearray(zip_of({"model.onnx": os.urandom(2 * MIB)}))
