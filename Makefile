@@ -5,7 +5,7 @@ SHELL := /bin/bash
 PYTHON ?= python3
 BIN := .venv/bin
 BUF := $(BIN)/buf
-PROTOS := $(sort $(wildcard protos/modelregistry/v1/*.proto))
+PROTOS := $(sort $(wildcard protos/modelregistry/v1/*.proto protos/modelregistry/*/v1/*.proto))
 
 .PHONY: help
 help: ## Show this help
@@ -89,8 +89,8 @@ define generate_into
 		--include_source_info --descriptor_set_out=.build/commented.binpb $(PROTOS)
 	$(BIN)/python -m grpc_tools.protoc --proto_path=protos --include_imports \
 		--descriptor_set_out=$(1)/modelregistry/descriptor.binpb $(PROTOS) google/rpc/{error_details,status}.proto
-	$(BIN)/python gateway/openapi.py .build/commented.binpb gateway/documented_api.yaml >$(1)/modelregistry/openapi.json
-	touch $(1)/modelregistry/{__init__.py,py.typed,v1/__init__.py}
+	$(BIN)/python gateway/openapi.py .build/commented.binpb gateway/compat_api.yaml >$(1)/modelregistry/openapi.json
+	touch $(1)/modelregistry/{py.typed,__init__.py,{,compat/,geti/}v1/__init__.py,{compat,geti}/__init__.py}
 endef
 
 .PHONY: generate

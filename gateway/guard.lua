@@ -3,7 +3,7 @@
 -- needs_token      whether callers must show a bearer token
 -- refusals         reason, message and challenge for a call without a token (missing) and with a malformed one
 --                  (malformed)
--- The route says in its metadata which API it belongs to (api: grpc, typed or documented), whether strangers may call
+-- The route says in its metadata which API it belongs to (api: grpc, typed or compat), whether strangers may call
 -- it (open), whether its body is JSON (takes_json), and whether that is waited for here (is_buffered).
 
 -- Ids of requests as the server takes them; it would make one of its own for any other, so that the two logs differ.
@@ -100,7 +100,7 @@ local function detail(kind, bytes)
 end
 
 -- Answers as the server does, to the letter: google.rpc.Status with ErrorInfo and RequestInfo, and a text in the
--- documented API.
+-- Intel-compatible API.
 local function refuse(handle, api, id, refusal)
   local headers = {[":status"] = "401", ["www-authenticate"] = refusal.challenge}
   local body = refusal.message

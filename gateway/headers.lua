@@ -66,7 +66,7 @@ function envoy_on_request(handle)
   end
   local headers = handle:headers()
   -- Texts of protobuf are UTF-8: the service would fail on anything else. The
-  -- documented API reads its queries by itself.
+  -- Intel-compatible API reads its queries by itself.
   local path = headers:get(":path")
   if path ~= nil and string.sub(path, 1, 4) ~= "/v1/" then
     path = string.match(path, "^[^?]*")

@@ -22,7 +22,7 @@ from google.protobuf.descriptor_pb2 import (
 )
 
 from registry_service import __version__
-from registry_service.transport.http_routes import PACKAGE, bindings
+from registry_service.transport.http_routes import PACKAGES, bindings
 
 Json = dict[str, Any]
 
@@ -30,6 +30,7 @@ _VARIABLE = re.compile(r"\{([\w.]+)(?:=[^}]*)?\}")
 _LINT = re.compile(r"buf:lint:ignore \w+")
 _REFERENCE = "#/components/schemas/"
 _HTTP_BODY = ".google.api.HttpBody"
+_COMPAT = "modelregistry.compat.v1"
 
 # The JSON mapping of protobuf (ProtoJSON), as the gateway prints it.
 _SCALARS: Mapping[int, Json] = {
@@ -73,10 +74,10 @@ _DETAIL: Json = {
 
 
 class _Api:
-    """The messages and services of the package, with their comments."""
+    """The messages and services of the typed API, with their comments."""
 
     def __init__(self, descriptors: FileDescriptorSet) -> None:
-        self.files = [file for file in descriptors.file if file.package == PACKAGE]
+        self.files = [file for file in descriptors.file if file.package in PACKAGES and file.package != _COMPAT]
         self.messages: dict[str, DescriptorProto] = {}
         self.enums: dict[str, list[str]] = {}
         self._comments: dict[str, str] = {}
@@ -108,12 +109,13 @@ class _Api:
 
     def schemas(self, *roots: Json) -> dict[str, Json]:
         """Returns the schemas of the messages that the roots refer to, and of those that these refer to."""
+        messages = {name.rpartition(".")[2]: name for name in self.messages}
         found: dict[str, Json] = {}
         pending = [name for root in roots for name in _references(root)]
         while pending:
             name = pending.pop()
-            if name not in found and f".{PACKAGE}.{name}" in self.messages:
-                found[name] = self._schema(f".{PACKAGE}.{name}")
+            if name not in found and name in messages:
+                found[name] = self._schema(messages[name])
                 pending += _references(found[name])
         return dict(sorted(found.items()))
 

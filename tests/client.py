@@ -12,6 +12,7 @@ import pytest
 from google.protobuf.message import Message
 from google.rpc import error_details_pb2
 from grpc_status import rpc_status
+from modelregistry.geti.v1 import geti_service_pb2_grpc
 from modelregistry.v1 import (
     alias_service_pb2_grpc,
     artifact_service_pb2,
@@ -21,7 +22,6 @@ from modelregistry.v1 import (
     model_pb2,
     model_service_pb2,
     model_service_pb2_grpc,
-    project_service_pb2_grpc,
     system_service_pb2_grpc,
     upload_pb2,
     upload_service_pb2,
@@ -48,7 +48,7 @@ class Client:
         self.models = model_service_pb2_grpc.ModelServiceStub(self.channel)
         self.uploads = upload_service_pb2_grpc.UploadServiceStub(self.channel)
         self.artifacts = artifact_service_pb2_grpc.ArtifactServiceStub(self.channel)
-        self.projects = project_service_pb2_grpc.ProjectServiceStub(self.channel)
+        self.projects = geti_service_pb2_grpc.GetiServiceStub(self.channel)
         self.aliases = alias_service_pb2_grpc.AliasServiceStub(self.channel)
         self.audit = audit_service_pb2_grpc.AuditServiceStub(self.channel)
         self.system = system_service_pb2_grpc.SystemServiceStub(self.channel)

@@ -56,13 +56,13 @@ _LONG_RPCS = {
     "/modelregistry.v1.ModelService/CompareModels": 3600,
     "/modelregistry.v1.UploadService/CompleteUpload": 3600,
     # And these wait until Geti has made one.
-    "/modelregistry.v1.ProjectService/ImportModels": 7200,
-    "/modelregistry.v1.DocumentedRestService/ImportModels": 7200,
+    "/modelregistry.geti.v1.GetiService/ImportModels": 7200,
+    "/modelregistry.compat.v1.CompatService/ImportModels": 7200,
     "/modelregistry.v1.AliasService/SetAlias": 3600,
     # The like, of the whole log.
     "/modelregistry.v1.AuditService/VerifyAuditLog": 3600,
 }
-_GRPC_PREFIXES = ({"prefix": "/modelregistry.v1."}, {"prefix": "/grpc.health.v1."}, {"prefix": _REFLECTION})
+_GRPC_PREFIXES = ({"prefix": "/modelregistry."}, {"prefix": "/grpc.health.v1."}, {"prefix": _REFLECTION})
 # Routes of probes, which come by the second.
 _UNTRACED = ("/health", "/ready", "/modelregistry.v1.SystemService/", "/grpc.health.v1.")
 
@@ -248,7 +248,7 @@ def _http_route(binding: Mapping[str, Any], open_rpcs: Sequence[str], streamed: 
         "verb": binding["verb"],
         "is_streamed": binding["rpc"] in streamed,
         "metadata": {
-            "api": "typed" if binding["path"].startswith("/v1/") else "documented",
+            "api": "typed" if binding["path"].startswith("/v1/") else "compat",
             "open": binding["rpc"] in open_rpcs,
             "is_buffered": binding["rpc"] not in streamed,
             "takes_json": binding["takes_json"],

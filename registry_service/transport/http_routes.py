@@ -12,7 +12,7 @@ from google.protobuf.descriptor_pb2 import DescriptorProto, FieldDescriptorProto
 
 from registry_service.transport.grpc.admission import OPEN
 
-PACKAGE = "modelregistry.v1"
+PACKAGES = ("modelregistry.v1", "modelregistry.geti.v1", "modelregistry.compat.v1")
 
 _VARIABLE = re.compile(r"\{([\w.]+)(?:=([^}]*))?\}")
 
@@ -106,13 +106,13 @@ def http_routes() -> HttpRoutes:
     rpcs: list[str] = []
     bound: list[Binding] = []
     for file in descriptors.file:
-        if file.package != PACKAGE:
+        if file.package not in PACKAGES:
             continue
         for service in file.service:
             if any(True for rpc in service.method for _ in bindings(rpc)):
-                services.append(f"{PACKAGE}.{service.name}")
+                services.append(f"{file.package}.{service.name}")
             for rpc in service.method:
-                path = f"/{PACKAGE}.{service.name}/{rpc.name}"
+                path = f"/{file.package}.{service.name}/{rpc.name}"
                 rpcs.append(path)
                 reads += [path] if _is_read(rpc) else []
                 streamed += [path] if rpc.client_streaming else []

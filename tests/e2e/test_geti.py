@@ -60,14 +60,14 @@ def imported(rest: httpx.Client, *model_ids: str) -> httpx.Response:
 
 class TestTypedApi:
     def test_projects_are_listed_and_got(self, rest: httpx.Client) -> None:
-        first = rest.get("/v1/projects", params={"page_size": 1}).json()
+        first = rest.get("/v1/geti/projects", params={"page_size": 1}).json()
         assert [project["id"] for project in first["projects"]] == [CATTLE]
-        second = rest.get("/v1/projects", params={"page_token": first["next_page_token"]}).json()
+        second = rest.get("/v1/geti/projects", params={"page_token": first["next_page_token"]}).json()
         assert [project["id"] for project in second["projects"]] == [WELD]
-        assert rest.get(f"/v1/projects/{WELD}").json() == {"project": second["projects"][0]}
+        assert rest.get(f"/v1/geti/projects/{WELD}").json() == second["projects"][0]
 
     def test_progress_of_an_import_is_an_array(self, rest: httpx.Client) -> None:
-        answer = rest.post(f"/v1/projects/{CATTLE}:importModels", json=wanted(YOLOX_FP16, YOLOX_FP32))
+        answer = rest.post(f"/v1/geti/projects/{CATTLE}:importModels", json=wanted(YOLOX_FP16, YOLOX_FP32))
         assert answer.status_code == 200
         states = [(step["model_id"], step["state"]) for step in answer.json()]
         assert states[0] == (YOLOX_FP16, "STATE_PREPARING")
@@ -79,7 +79,7 @@ class TestTypedApi:
 
     def test_progress_is_told_while_it_goes_on(self, rest: httpx.Client, geti: FakeGeti) -> None:
         geti.behave(slow={"download": 2})
-        with rest.stream("POST", f"/v1/projects/{CATTLE}:importModels", json=wanted(YOLOX_FP16)) as answer:
+        with rest.stream("POST", f"/v1/geti/projects/{CATTLE}:importModels", json=wanted(YOLOX_FP16)) as answer:
             pieces = answer.iter_raw()
             assert b"STATE_PREPARING" in next(pieces)
             assert rest.get(f"/models/{YOLOX_FP16}").status_code == 404
@@ -87,17 +87,17 @@ class TestTypedApi:
 
     def test_a_query_does_not_name_another_project(self, rest: httpx.Client) -> None:
         for name in ("project_id", "projectId"):
-            path = f"/v1/projects/{CATTLE}:importModels"
+            path = f"/v1/geti/projects/{CATTLE}:importModels"
             assert rest.post(path, params={name: WELD}, json=wanted(YOLOX_FP16)).status_code == 400
         assert rest.get(f"/projects/{CATTLE}", params={"id": WELD}).json()["id"] == CATTLE
 
     def test_errors_have_their_status(self, rest: httpx.Client, geti: FakeGeti) -> None:
-        assert rest.get("/v1/projects/65f0a1b2c3d4e5f600000009").status_code == 404
-        assert rest.get("/v1/projects/short").status_code == 400
+        assert rest.get("/v1/geti/projects/65f0a1b2c3d4e5f600000009").status_code == 404
+        assert rest.get("/v1/geti/projects/short").status_code == 400
         geti.behave(token="another")
-        assert rest.get("/v1/projects").status_code == 403
+        assert rest.get("/v1/geti/projects").status_code == 403
         geti.behave(away=True)
-        assert rest.get("/v1/projects").status_code == 503
+        assert rest.get("/v1/geti/projects").status_code == 503
 
 
 class TestDocumentedApi:
@@ -191,7 +191,7 @@ class TestDocumentedApi:
         self, product: Product, rest: httpx.Client, geti: FakeGeti, folder: Path
     ) -> None:
         geti.behave(large=2000)
-        with rest.stream("POST", f"/v1/projects/{CATTLE}:importModels", json=wanted(YOLOX_FP16)) as answer:
+        with rest.stream("POST", f"/v1/geti/projects/{CATTLE}:importModels", json=wanted(YOLOX_FP16)) as answer:
             assert answer.status_code == 200
             eventually(lambda: objects(folder), what="the first bytes")
             product.server.kill()

@@ -70,7 +70,7 @@ def test_a_registration_is_one_trace_through_envoy_grpc_sql_and_s3(traced: tuple
     assert [span.parent_span_id.hex() for span in gateway] == ["00f067aa0ba902b7"]
     served = [span for service, span in spans if span.kind == trace_pb2.Span.SPAN_KIND_SERVER and service == SERVER]
     assert [(span.name, span.parent_span_id) for span in served] == [
-        ("modelregistry.v1.DocumentedRestService/RegisterModel", gateway[0].span_id)
+        ("modelregistry.compat.v1.CompatService/RegisterModel", gateway[0].span_id)
     ]
     asked = [span for service, span in spans if service == SERVER and span.kind == trace_pb2.Span.SPAN_KIND_CLIENT]
     assert {span.parent_span_id for span in asked} == {served[0].span_id}

@@ -14,12 +14,11 @@ import pytest
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 from google.protobuf.message import Message
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
+from modelregistry.compat.v1 import compat_service_pb2, compat_service_pb2_grpc
 from modelregistry.v1 import (
     alias_service_pb2,
     artifact_service_pb2,
     audit_service_pb2,
-    documented_rest_service_pb2,
-    documented_rest_service_pb2_grpc,
     model_service_pb2,
 )
 from sqlalchemy import Engine, text
@@ -44,7 +43,7 @@ DENIED, UNKNOWN, STRANGER = (
     grpc.StatusCode.NOT_FOUND,
     grpc.StatusCode.UNAUTHENTICATED,
 )
-DOCUMENTED = "/modelregistry.v1.DocumentedRestService/"
+DOCUMENTED = "/modelregistry.compat.v1.CompatService/"
 HEALTH = "/grpc.health.v1.Health/"
 LIVE_ID, DELETED_ID, MOVED_ID = "a-model-that-is-there", "a-model-that-is-gone", "a-model-that-moved"
 
@@ -133,7 +132,7 @@ def http_services() -> set[str]:
     return {
         f"{file.package}.{service.name}"
         for file in descriptor_pb2.FileDescriptorSet.FromString(http_routes().descriptor_set.read_bytes()).file
-        if file.package == "modelregistry.v1"
+        if file.package.startswith("modelregistry.")
         for service in file.service
     }
 
@@ -499,8 +498,8 @@ class TestProjects:
     def test_the_documented_listing_has_them_too(self, people: People, root: Client) -> None:
         own = root.register(name="yolo", project_id="own")
         root.register(name="yolo", project_id="other")
-        stub = documented_rest_service_pb2_grpc.DocumentedRestServiceStub(people.a(Role.READER, "own").channel)
-        messages = stub.ListModels(documented_rest_service_pb2.DocumentedRestServiceListModelsRequest())
+        stub = compat_service_pb2_grpc.CompatServiceStub(people.a(Role.READER, "own").channel)
+        messages = stub.ListModels(compat_service_pb2.ListModelsRequest())
         assert [model["id"] for model in json.loads(b"".join(message.data for message in messages))] == [own.id]
 
     def test_models_are_registered_into_one_s_own_project_alone(self, people: People) -> None:

@@ -9,9 +9,9 @@ import pytest
 from google.protobuf.struct_pb2 import ListValue
 from google.protobuf.timestamp_pb2 import Timestamp
 from google.rpc import error_details_pb2
+from modelregistry.compat.v1 import compat_service_pb2 as rest
 from modelregistry.v1 import alias_pb2, model_pb2
 from modelregistry.v1 import alias_service_pb2 as pb
-from modelregistry.v1 import documented_rest_service_pb2 as rest
 from sqlalchemy.exc import IntegrityError
 
 from registry_service.domain.events import Action, Event
@@ -825,16 +825,16 @@ class TestDocumentedApi:
         def answer(method: str, request: Any, *, streaming: bool) -> tuple[str | bytes, bytes]:
             kind: Any = client.channel.stream_unary if streaming else client.channel.unary_unary
             call = kind(
-                f"/modelregistry.v1.DocumentedRestService/{method}",
+                f"/modelregistry.compat.v1.CompatService/{method}",
                 request_serializer=lambda message: message.SerializeToString(),
                 response_deserializer=bytes,
             )
             body, ended = call.with_call(iter([request]) if streaming else request, timeout=20)
             return dict(ended.initial_metadata()).get("x-http-status", "200"), body
 
-        status, body = answer("DeleteModel", rest.DocumentedRestServiceDeleteModelRequest(id=model.id), streaming=False)
+        status, body = answer("DeleteModel", rest.DeleteModelRequest(id=model.id), streaming=False)
         assert (status, b"production" in body) == ("409", True)
-        form = rest.DocumentedRestServiceUpdateModelRequest(id=model.id)
+        form = rest.UpdateModelRequest(id=model.id)
         form.content.content_type = "application/x-www-form-urlencoded"
         form.content.data = b"name=another"
         status, body = answer("UpdateModel", form, streaming=True)

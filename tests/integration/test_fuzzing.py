@@ -53,8 +53,8 @@ def methods() -> list[MethodDescriptor]:
     return [method for method in found if path_of(method) != "/grpc.health.v1.Health/List"]
 
 
-def method_of(service: str, name: str) -> MethodDescriptor:
-    found: MethodDescriptor = _POOL.FindServiceByName(f"modelregistry.v1.{service}").methods_by_name[name]
+def method_of(service: str, name: str, package: str = "modelregistry.v1") -> MethodDescriptor:
+    found: MethodDescriptor = _POOL.FindServiceByName(f"{package}.{service}").methods_by_name[name]
     return found
 
 
@@ -287,7 +287,7 @@ def test_any_zip_is_registered_and_read_or_refused(
 
 @pytest.mark.parametrize("path", ["", "x", "/models", "?", "/models?id=a"])
 def test_an_address_without_an_id_is_no_id(client: Client, path: str) -> None:
-    method = method_of("DocumentedRestService", "GetModel")
+    method = method_of("CompatService", "GetModel", "modelregistry.compat.v1")
     answer = send(client, method, [b""], [("x-envoy-original-path", path)])
     assert (answer.code, answer.http_status) == (grpc.StatusCode.OK, "400")
 

@@ -47,7 +47,7 @@ def register_by_form(client: Client, data: bytes, file_name: str, **fields: Any)
     )
     body = "".join([*parts, head]).encode() + data + f"\r\n--{BOUNDARY}--\r\n".encode()
     call: Any = client.channel.stream_unary(
-        "/modelregistry.v1.DocumentedRestService/RegisterModel",
+        "/modelregistry.compat.v1.CompatService/RegisterModel",
         request_serializer=lambda message: message.SerializeToString(),
         response_deserializer=HttpBody.FromString,
     )

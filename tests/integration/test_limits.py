@@ -217,7 +217,7 @@ class TestSilence:
         connection = h2.connection.H2Connection()
         connection.initiate_connection()
         connection.update_settings({h2.settings.SettingCodes.INITIAL_WINDOW_SIZE: 0})
-        method = "/modelregistry.v1.DocumentedRestService/ListModels"
+        method = "/modelregistry.compat.v1.CompatService/ListModels"
         headers = [(":method", "POST"), (":path", method), (":scheme", "http"), (":authority", "x")]
         connection.send_headers(1, [*headers, ("content-type", "application/grpc"), ("te", "trailers")])
         connection.send_data(1, bytes(5), end_stream=True)

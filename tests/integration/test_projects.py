@@ -1,4 +1,4 @@
-"""ProjectService: the projects of a Geti, and imports that are whole or leave nothing."""
+"""GetiService: the projects of a Geti, and imports that are whole or leave nothing."""
 
 import io
 import json
@@ -11,7 +11,7 @@ from typing import Any
 import grpc
 import pytest
 from google.protobuf.json_format import MessageToDict
-from modelregistry.v1 import project_service_pb2 as pb
+from modelregistry.geti.v1 import geti_service_pb2 as pb
 
 from registry_service.domain.errors import ArtifactStoreUnavailableError
 from registry_service.geti import client
@@ -66,7 +66,7 @@ def assert_nothing_is_left(registry: RunningRegistry) -> None:
 
 class TestProjects:
     def test_a_project_has_its_models(self, connected: RunningRegistry) -> None:
-        project = connected.client.projects.GetProject(pb.GetProjectRequest(id=CATTLE)).project
+        project = connected.client.projects.GetProject(pb.GetProjectRequest(project_id=CATTLE))
         assert (project.name, list(project.task_types)) == ("Cattle Detection v1.2", ["detection"])
         assert [group.name for group in project.model_groups] == ["YOLOX-S", "MobileNetV2-ATSS", "SSD"]
         newest = project.model_groups[0].versions[1]
@@ -95,9 +95,9 @@ class TestProjects:
     def test_what_is_wrong_is_refused(self, connected: RunningRegistry) -> None:
         projects = connected.client.projects
         with refused(grpc.StatusCode.NOT_FOUND, "PROJECT_NOT_FOUND"):
-            projects.GetProject(pb.GetProjectRequest(id="65f0a1b2c3d4e5f600000009"))
+            projects.GetProject(pb.GetProjectRequest(project_id="65f0a1b2c3d4e5f600000009"))
         with refused(grpc.StatusCode.INVALID_ARGUMENT):
-            projects.GetProject(pb.GetProjectRequest(id="short"))
+            projects.GetProject(pb.GetProjectRequest(project_id="short"))
         with refused(grpc.StatusCode.INVALID_ARGUMENT):
             projects.ListProjects(pb.ListProjectsRequest(page_token="nonsense"))
 
@@ -122,7 +122,7 @@ class TestProjects:
         with refused(grpc.StatusCode.FAILED_PRECONDITION, "GETI_NOT_CONFIGURED"):
             registry.client.projects.ListProjects(pb.ListProjectsRequest())
         with refused(grpc.StatusCode.FAILED_PRECONDITION, "GETI_NOT_CONFIGURED"):
-            registry.client.projects.GetProject(pb.GetProjectRequest(id=CATTLE))
+            registry.client.projects.GetProject(pb.GetProjectRequest(project_id=CATTLE))
         with refused(grpc.StatusCode.FAILED_PRECONDITION, "GETI_NOT_CONFIGURED"):
             imported(registry, YOLOX_FP16)
         assert registry.client.download(registry.client.register().id) == b"weights"

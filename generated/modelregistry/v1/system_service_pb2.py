@@ -25,14 +25,14 @@ _sym_db = _symbol_database.Default()
 from google.api import annotations_pb2 as google_dot_api_dot_annotations__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n%modelregistry/v1/system_service.proto\x12\x10modelregistry.v1\x1a\x1cgoogle/api/annotations.proto\"\x12\n\x10GetHealthRequest\"#\n\x11GetHealthResponse\x12\x0e\n\x06status\x18\x01 \x01(\t\"\x15\n\x13GetReadinessRequest\"b\n\x14GetReadinessResponse\x12\x0e\n\x06status\x18\x01 \x01(\t\x12!\n\x14\x63lock_offset_seconds\x18\x02 \x01(\x01H\x00\x88\x01\x01\x42\x17\n\x15_clock_offset_seconds2\xe5\x01\n\rSystemService\x12\x65\n\tGetHealth\x12\".modelregistry.v1.GetHealthRequest\x1a#.modelregistry.v1.GetHealthResponse\"\x0f\x82\xd3\xe4\x93\x02\t\x12\x07/health\x12m\n\x0cGetReadiness\x12%.modelregistry.v1.GetReadinessRequest\x1a&.modelregistry.v1.GetReadinessResponse\"\x0e\x82\xd3\xe4\x93\x02\x08\x12\x06/readyB\x16\x42\x12SystemServiceProtoP\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n%modelregistry/v1/system_service.proto\x12\x10modelregistry.v1\x1a\x1cgoogle/api/annotations.proto\"\x12\n\x10GetHealthRequest\"#\n\x11GetHealthResponse\x12\x0e\n\x06status\x18\x01 \x01(\t\"\x15\n\x13GetReadinessRequest\"b\n\x14GetReadinessResponse\x12\x0e\n\x06status\x18\x01 \x01(\t\x12!\n\x14\x63lock_offset_seconds\x18\x02 \x01(\x01H\x00\x88\x01\x01\x42\x17\n\x15_clock_offset_seconds2\xe5\x01\n\rSystemService\x12\x65\n\tGetHealth\x12\".modelregistry.v1.GetHealthRequest\x1a#.modelregistry.v1.GetHealthResponse\"\x0f\x82\xd3\xe4\x93\x02\t\x12\x07/health\x12m\n\x0cGetReadiness\x12%.modelregistry.v1.GetReadinessRequest\x1a&.modelregistry.v1.GetReadinessResponse\"\x0e\x82\xd3\xe4\x93\x02\x08\x12\x06/readyB\x8f\x01\n\x14\x63om.modelregistry.v1B\x12SystemServiceProtoP\x01ZNgithub.com/modelregistry/modelregistry/gen/go/modelregistry/v1;modelregistryv1\xaa\x02\x10ModelRegistry.V1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'modelregistry.v1.system_service_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   _globals['DESCRIPTOR']._loaded_options = None
-  _globals['DESCRIPTOR']._serialized_options = b'B\022SystemServiceProtoP\001'
+  _globals['DESCRIPTOR']._serialized_options = b'\n\024com.modelregistry.v1B\022SystemServiceProtoP\001ZNgithub.com/modelregistry/modelregistry/gen/go/modelregistry/v1;modelregistryv1\252\002\020ModelRegistry.V1'
   _globals['_SYSTEMSERVICE'].methods_by_name['GetHealth']._loaded_options = None
   _globals['_SYSTEMSERVICE'].methods_by_name['GetHealth']._serialized_options = b'\202\323\344\223\002\t\022\007/health'
   _globals['_SYSTEMSERVICE'].methods_by_name['GetReadiness']._loaded_options = None

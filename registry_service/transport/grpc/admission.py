@@ -68,9 +68,9 @@ _SERVICES: Mapping[str, Mapping[str, Permission]] = {
         "RollbackAlias": _PROMOTE,
         "DeleteAlias": _PROMOTE,
     },
-    f"{_PACKAGE}ProjectService": {"ListProjects": _READ, "GetProject": _READ, "ImportModels": _WRITE},
+    "modelregistry.geti.v1.GetiService": {"ListProjects": _READ, "GetProject": _READ, "ImportModels": _WRITE},
     f"{_PACKAGE}AuditService": {"ListAuditEvents": _ADMINISTER, "VerifyAuditLog": _ADMINISTER},
-    f"{_PACKAGE}DocumentedRestService": {
+    "modelregistry.compat.v1.CompatService": {
         "RegisterModel": _WRITE,
         "ListModels": _READ,
         "GetModel": _READ,

@@ -43,40 +43,42 @@ POISON = b"\xff"
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._:/+=-]{1,128}")
 _MAX_ACTOR_LENGTH = 256
 _PACKAGE = "/modelregistry.v1."
+_COMPAT = "/modelregistry.compat.v1.CompatService"
+_GETI = "/modelregistry.geti.v1.GetiService"
 # Unary, but they read a whole artifact or the whole log, or wait for another server.
 _LONG_UNARY = {
     f"{_PACKAGE}ArtifactService/VerifyArtifact",
     f"{_PACKAGE}AuditService/VerifyAuditLog",
     f"{_PACKAGE}UploadService/CompleteUpload",
-    f"{_PACKAGE}ProjectService/ListProjects",
-    f"{_PACKAGE}ProjectService/GetProject",
-    f"{_PACKAGE}DocumentedRestService/ListProjects",
-    f"{_PACKAGE}DocumentedRestService/GetProject",
-    f"{_PACKAGE}DocumentedRestService/ImportModels",
+    f"{_GETI}/ListProjects",
+    f"{_GETI}/GetProject",
+    f"{_COMPAT}/ListProjects",
+    f"{_COMPAT}/GetProject",
+    f"{_COMPAT}/ImportModels",
 }
 # They last for ever, so they have places of their own.
 _WATCHES = {f"{_PACKAGE}ModelService/WatchModels"}
 _HTTP_BODY_STREAMS = {
     f"{_PACKAGE}ArtifactService/DownloadArtifactContent",
-    f"{_PACKAGE}DocumentedRestService/DownloadModelFiles",
-    f"{_PACKAGE}DocumentedRestService/ListModels",
+    f"{_COMPAT}/DownloadModelFiles",
+    f"{_COMPAT}/ListModels",
 }
 
 # Streams of bytes, each with the field that holds them.
 _CHUNKS_IN = {
     f"{_PACKAGE}ModelService/RegisterModel": model_service_pb2.RegisterModelRequest.CHUNK_FIELD_NUMBER,
     f"{_PACKAGE}UploadService/WriteUpload": upload_service_pb2.WriteUploadRequest.DATA_FIELD_NUMBER,
-    f"{_PACKAGE}DocumentedRestService/RegisterModel": httpbody_pb2.HttpBody.DATA_FIELD_NUMBER,
+    f"{_COMPAT}/RegisterModel": httpbody_pb2.HttpBody.DATA_FIELD_NUMBER,
 }
 _CHUNKS_OUT = _HTTP_BODY_STREAMS | {f"{_PACKAGE}ArtifactService/DownloadArtifact"}
 
 # The documented API's answers mostly fit in one message: it asks for a place by itself where one doesn't.
-_BRIEF_STREAMS = {f"{_PACKAGE}DocumentedRestService/ListModels"}
+_BRIEF_STREAMS = {f"{_COMPAT}/ListModels"}
 # Beside those that only take a place among the short calls: they may keep a connection to Postgres for seconds.
 _LISTS = {
     f"{_PACKAGE}ModelService/ListModels",
     f"{_PACKAGE}AuditService/ListAuditEvents",
-    f"{_PACKAGE}DocumentedRestService/ListModels",
+    f"{_COMPAT}/ListModels",
 }
 _REFLECTION = "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo"
 

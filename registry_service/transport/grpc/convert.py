@@ -7,6 +7,7 @@ from typing import Any
 
 from google.protobuf import struct_pb2
 from google.protobuf.timestamp_pb2 import Timestamp
+from modelregistry.geti.v1 import geti_service_pb2, project_pb2
 from modelregistry.v1 import (
     artifact_service_pb2,
     audit_pb2,
@@ -14,8 +15,6 @@ from modelregistry.v1 import (
     lineage_pb2,
     model_pb2,
     model_service_pb2,
-    project_pb2,
-    project_service_pb2,
     upload_pb2,
 )
 
@@ -72,10 +71,10 @@ _STATES = {
     UploadState.COMPLETED: upload_pb2.Upload.STATE_COMPLETED,
 }
 _IMPORT_STATES = {
-    ImportState.PREPARING: project_service_pb2.ImportModelsResponse.STATE_PREPARING,
-    ImportState.DOWNLOADING: project_service_pb2.ImportModelsResponse.STATE_DOWNLOADING,
-    ImportState.REGISTERED: project_service_pb2.ImportModelsResponse.STATE_REGISTERED,
-    ImportState.FAILED: project_service_pb2.ImportModelsResponse.STATE_FAILED,
+    ImportState.PREPARING: geti_service_pb2.ImportModelsResponse.STATE_PREPARING,
+    ImportState.DOWNLOADING: geti_service_pb2.ImportModelsResponse.STATE_DOWNLOADING,
+    ImportState.REGISTERED: geti_service_pb2.ImportModelsResponse.STATE_REGISTERED,
+    ImportState.FAILED: geti_service_pb2.ImportModelsResponse.STATE_FAILED,
 }
 
 _ACTIONS = {
@@ -338,17 +337,17 @@ def project_message(project: Project) -> project_pb2.Project:
     )
 
 
-def import_message(progress: ImportProgress) -> project_service_pb2.ImportModelsResponse:
+def import_message(progress: ImportProgress) -> geti_service_pb2.ImportModelsResponse:
     """Returns the state of an import as a message."""
     error = progress.error
-    return project_service_pb2.ImportModelsResponse(
+    return geti_service_pb2.ImportModelsResponse(
         model_id=progress.model_id,
         state=_IMPORT_STATES[progress.state],
         downloaded_bytes=progress.downloaded_bytes,
         model=None if progress.model is None else model_message(progress.model),
         failure=None
         if error is None
-        else project_service_pb2.ImportFailure(
+        else geti_service_pb2.ImportFailure(
             code=status_code(error).value[0], reason=error.reason, message=error.message
         ),
     )

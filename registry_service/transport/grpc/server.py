@@ -11,6 +11,8 @@ from typing import Protocol
 import grpc
 from grpc_health.v1 import health, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
+from modelregistry.compat.v1 import compat_service_pb2, compat_service_pb2_grpc
+from modelregistry.geti.v1 import geti_service_pb2, geti_service_pb2_grpc
 from modelregistry.v1 import (
     alias_service_pb2,
     alias_service_pb2_grpc,
@@ -18,12 +20,8 @@ from modelregistry.v1 import (
     artifact_service_pb2_grpc,
     audit_service_pb2,
     audit_service_pb2_grpc,
-    documented_rest_service_pb2,
-    documented_rest_service_pb2_grpc,
     model_service_pb2,
     model_service_pb2_grpc,
-    project_service_pb2,
-    project_service_pb2_grpc,
     system_service_pb2,
     system_service_pb2_grpc,
     upload_service_pb2,
@@ -42,13 +40,13 @@ from registry_service.transport.grpc.artifact_servicer import ArtifactServicer
 from registry_service.transport.grpc.audit_servicer import AuditServicer
 from registry_service.transport.grpc.calls import CallInterceptor, CallObserver, Drain, Limits, StreamLimit
 from registry_service.transport.grpc.client_watch import MAX_MESSAGES_EXPECTED, ClientWatch
+from registry_service.transport.grpc.compat_servicer import CompatServicer, refused
 from registry_service.transport.grpc.connections import ConnectionGuard, connection_limit
 from registry_service.transport.grpc.credentials import server_credentials
-from registry_service.transport.grpc.documented_rest_servicer import DocumentedRestServicer, refused
+from registry_service.transport.grpc.geti_servicer import GetiServicer
 from registry_service.transport.grpc.health import MAX_HEALTH_WATCHES, HealthMonitor
 from registry_service.transport.grpc.limits import ConcurrencyLimit, Refuse, share_of
 from registry_service.transport.grpc.model_servicer import ModelServicer
-from registry_service.transport.grpc.project_servicer import ProjectServicer
 from registry_service.transport.grpc.system_servicer import SystemServicer
 from registry_service.transport.grpc.upload_servicer import UploadServicer
 
@@ -68,10 +66,10 @@ _SERVICES = tuple(
         model_service_pb2,
         upload_service_pb2,
         artifact_service_pb2,
-        project_service_pb2,
+        geti_service_pb2,
         alias_service_pb2,
         audit_service_pb2,
-        documented_rest_service_pb2,
+        compat_service_pb2,
         system_service_pb2,
     )
     for service in module.DESCRIPTOR.services_by_name.values()
@@ -79,7 +77,7 @@ _SERVICES = tuple(
 
 
 # The documented API's errors are answers of its own.
-_REFUSALS = {documented_rest_service_pb2.DESCRIPTOR.services_by_name["DocumentedRestService"].full_name: refused}
+_REFUSALS = {compat_service_pb2.DESCRIPTOR.services_by_name["CompatService"].full_name: refused}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -224,13 +222,13 @@ class RegistryServer:
         )
         upload_service_pb2_grpc.add_UploadServiceServicer_to_server(UploadServicer(use_cases), self._server)
         artifact_service_pb2_grpc.add_ArtifactServiceServicer_to_server(ArtifactServicer(use_cases), self._server)
-        project_service_pb2_grpc.add_ProjectServiceServicer_to_server(ProjectServicer(use_cases), self._server)
+        geti_service_pb2_grpc.add_GetiServiceServicer_to_server(GetiServicer(use_cases), self._server)
         alias_service_pb2_grpc.add_AliasServiceServicer_to_server(
             AliasServicer(use_cases, self._limits.streams), self._server
         )
         audit_service_pb2_grpc.add_AuditServiceServicer_to_server(AuditServicer(use_cases), self._server)
-        documented_rest_service_pb2_grpc.add_DocumentedRestServiceServicer_to_server(
-            DocumentedRestServicer(use_cases, self._limits.streams), self._server
+        compat_service_pb2_grpc.add_CompatServiceServicer_to_server(
+            CompatServicer(use_cases, self._limits.streams), self._server
         )
         system_service_pb2_grpc.add_SystemServiceServicer_to_server(SystemServicer(self._health), self._server)
         health_pb2_grpc.add_HealthServicer_to_server(self._health.servicer, self._server)

@@ -3,7 +3,8 @@
 import grpc
 import warnings
 
-from modelregistry.v1 import project_service_pb2 as modelregistry_dot_v1_dot_project__service__pb2
+from modelregistry.geti.v1 import geti_service_pb2 as modelregistry_dot_geti_dot_v1_dot_geti__service__pb2
+from modelregistry.geti.v1 import project_pb2 as modelregistry_dot_geti_dot_v1_dot_project__pb2
 
 GRPC_GENERATED_VERSION = '1.85.1'
 GRPC_VERSION = grpc.__version__
@@ -18,14 +19,14 @@ except ImportError:
 if _version_not_supported:
     raise RuntimeError(
         f'The grpc package installed is at version {GRPC_VERSION},'
-        + ' but the generated code in modelregistry/v1/project_service_pb2_grpc.py depends on'
+        + ' but the generated code in modelregistry/geti/v1/geti_service_pb2_grpc.py depends on'
         + f' grpcio>={GRPC_GENERATED_VERSION}.'
         + f' Please upgrade your grpc module to grpcio>={GRPC_GENERATED_VERSION}'
         + f' or downgrade your generated code using grpcio-tools<={GRPC_VERSION}.'
     )
 
 
-class ProjectServiceStub:
+class GetiServiceStub:
     """The projects of a connected Intel Geti, and imports of their models.
 
     Errors of every method: FAILED_PRECONDITION (the registry is not connected to
@@ -40,23 +41,23 @@ class ProjectServiceStub:
             channel: A grpc.Channel.
         """
         self.ListProjects = channel.unary_unary(
-                '/modelregistry.v1.ProjectService/ListProjects',
-                request_serializer=modelregistry_dot_v1_dot_project__service__pb2.ListProjectsRequest.SerializeToString,
-                response_deserializer=modelregistry_dot_v1_dot_project__service__pb2.ListProjectsResponse.FromString,
+                '/modelregistry.geti.v1.GetiService/ListProjects',
+                request_serializer=modelregistry_dot_geti_dot_v1_dot_geti__service__pb2.ListProjectsRequest.SerializeToString,
+                response_deserializer=modelregistry_dot_geti_dot_v1_dot_geti__service__pb2.ListProjectsResponse.FromString,
                 _registered_method=True)
         self.GetProject = channel.unary_unary(
-                '/modelregistry.v1.ProjectService/GetProject',
-                request_serializer=modelregistry_dot_v1_dot_project__service__pb2.GetProjectRequest.SerializeToString,
-                response_deserializer=modelregistry_dot_v1_dot_project__service__pb2.GetProjectResponse.FromString,
+                '/modelregistry.geti.v1.GetiService/GetProject',
+                request_serializer=modelregistry_dot_geti_dot_v1_dot_geti__service__pb2.GetProjectRequest.SerializeToString,
+                response_deserializer=modelregistry_dot_geti_dot_v1_dot_project__pb2.Project.FromString,
                 _registered_method=True)
         self.ImportModels = channel.unary_stream(
-                '/modelregistry.v1.ProjectService/ImportModels',
-                request_serializer=modelregistry_dot_v1_dot_project__service__pb2.ImportModelsRequest.SerializeToString,
-                response_deserializer=modelregistry_dot_v1_dot_project__service__pb2.ImportModelsResponse.FromString,
+                '/modelregistry.geti.v1.GetiService/ImportModels',
+                request_serializer=modelregistry_dot_geti_dot_v1_dot_geti__service__pb2.ImportModelsRequest.SerializeToString,
+                response_deserializer=modelregistry_dot_geti_dot_v1_dot_geti__service__pb2.ImportModelsResponse.FromString,
                 _registered_method=True)
 
 
-class ProjectServiceServicer:
+class GetiServiceServicer:
     """The projects of a connected Intel Geti, and imports of their models.
 
     Errors of every method: FAILED_PRECONDITION (the registry is not connected to
@@ -93,32 +94,32 @@ class ProjectServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
 
-def add_ProjectServiceServicer_to_server(servicer, server):
+def add_GetiServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
             'ListProjects': grpc.unary_unary_rpc_method_handler(
                     servicer.ListProjects,
-                    request_deserializer=modelregistry_dot_v1_dot_project__service__pb2.ListProjectsRequest.FromString,
-                    response_serializer=modelregistry_dot_v1_dot_project__service__pb2.ListProjectsResponse.SerializeToString,
+                    request_deserializer=modelregistry_dot_geti_dot_v1_dot_geti__service__pb2.ListProjectsRequest.FromString,
+                    response_serializer=modelregistry_dot_geti_dot_v1_dot_geti__service__pb2.ListProjectsResponse.SerializeToString,
             ),
             'GetProject': grpc.unary_unary_rpc_method_handler(
                     servicer.GetProject,
-                    request_deserializer=modelregistry_dot_v1_dot_project__service__pb2.GetProjectRequest.FromString,
-                    response_serializer=modelregistry_dot_v1_dot_project__service__pb2.GetProjectResponse.SerializeToString,
+                    request_deserializer=modelregistry_dot_geti_dot_v1_dot_geti__service__pb2.GetProjectRequest.FromString,
+                    response_serializer=modelregistry_dot_geti_dot_v1_dot_project__pb2.Project.SerializeToString,
             ),
             'ImportModels': grpc.unary_stream_rpc_method_handler(
                     servicer.ImportModels,
-                    request_deserializer=modelregistry_dot_v1_dot_project__service__pb2.ImportModelsRequest.FromString,
-                    response_serializer=modelregistry_dot_v1_dot_project__service__pb2.ImportModelsResponse.SerializeToString,
+                    request_deserializer=modelregistry_dot_geti_dot_v1_dot_geti__service__pb2.ImportModelsRequest.FromString,
+                    response_serializer=modelregistry_dot_geti_dot_v1_dot_geti__service__pb2.ImportModelsResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
-            'modelregistry.v1.ProjectService', rpc_method_handlers)
+            'modelregistry.geti.v1.GetiService', rpc_method_handlers)
     server.add_generic_rpc_handlers((generic_handler,))
-    server.add_registered_method_handlers('modelregistry.v1.ProjectService', rpc_method_handlers)
+    server.add_registered_method_handlers('modelregistry.geti.v1.GetiService', rpc_method_handlers)
 
 
  # This class is part of an EXPERIMENTAL API.
-class ProjectService:
+class GetiService:
     """The projects of a connected Intel Geti, and imports of their models.
 
     Errors of every method: FAILED_PRECONDITION (the registry is not connected to
@@ -140,9 +141,9 @@ class ProjectService:
         return grpc.experimental.unary_unary(
             request,
             target,
-            '/modelregistry.v1.ProjectService/ListProjects',
-            modelregistry_dot_v1_dot_project__service__pb2.ListProjectsRequest.SerializeToString,
-            modelregistry_dot_v1_dot_project__service__pb2.ListProjectsResponse.FromString,
+            '/modelregistry.geti.v1.GetiService/ListProjects',
+            modelregistry_dot_geti_dot_v1_dot_geti__service__pb2.ListProjectsRequest.SerializeToString,
+            modelregistry_dot_geti_dot_v1_dot_geti__service__pb2.ListProjectsResponse.FromString,
             options,
             channel_credentials,
             insecure,
@@ -167,9 +168,9 @@ class ProjectService:
         return grpc.experimental.unary_unary(
             request,
             target,
-            '/modelregistry.v1.ProjectService/GetProject',
-            modelregistry_dot_v1_dot_project__service__pb2.GetProjectRequest.SerializeToString,
-            modelregistry_dot_v1_dot_project__service__pb2.GetProjectResponse.FromString,
+            '/modelregistry.geti.v1.GetiService/GetProject',
+            modelregistry_dot_geti_dot_v1_dot_geti__service__pb2.GetProjectRequest.SerializeToString,
+            modelregistry_dot_geti_dot_v1_dot_project__pb2.Project.FromString,
             options,
             channel_credentials,
             insecure,
@@ -194,9 +195,9 @@ class ProjectService:
         return grpc.experimental.unary_stream(
             request,
             target,
-            '/modelregistry.v1.ProjectService/ImportModels',
-            modelregistry_dot_v1_dot_project__service__pb2.ImportModelsRequest.SerializeToString,
-            modelregistry_dot_v1_dot_project__service__pb2.ImportModelsResponse.FromString,
+            '/modelregistry.geti.v1.GetiService/ImportModels',
+            modelregistry_dot_geti_dot_v1_dot_geti__service__pb2.ImportModelsRequest.SerializeToString,
+            modelregistry_dot_geti_dot_v1_dot_geti__service__pb2.ImportModelsResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -8,13 +8,13 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
-class DocumentedRestServiceListModelsRequest(_message.Message):
+class ListModelsRequest(_message.Message):
     __slots__ = ("content",)
     CONTENT_FIELD_NUMBER: _ClassVar[int]
     content: _httpbody_pb2.HttpBody
     def __init__(self, content: _Optional[_Union[_httpbody_pb2.HttpBody, _Mapping]] = ...) -> None: ...
 
-class DocumentedRestServiceGetModelRequest(_message.Message):
+class GetModelRequest(_message.Message):
     __slots__ = ("id", "content")
     ID_FIELD_NUMBER: _ClassVar[int]
     CONTENT_FIELD_NUMBER: _ClassVar[int]
@@ -22,7 +22,7 @@ class DocumentedRestServiceGetModelRequest(_message.Message):
     content: _httpbody_pb2.HttpBody
     def __init__(self, id: _Optional[str] = ..., content: _Optional[_Union[_httpbody_pb2.HttpBody, _Mapping]] = ...) -> None: ...
 
-class DocumentedRestServiceUpdateModelRequest(_message.Message):
+class UpdateModelRequest(_message.Message):
     __slots__ = ("id", "content")
     ID_FIELD_NUMBER: _ClassVar[int]
     CONTENT_FIELD_NUMBER: _ClassVar[int]
@@ -30,7 +30,7 @@ class DocumentedRestServiceUpdateModelRequest(_message.Message):
     content: _httpbody_pb2.HttpBody
     def __init__(self, id: _Optional[str] = ..., content: _Optional[_Union[_httpbody_pb2.HttpBody, _Mapping]] = ...) -> None: ...
 
-class DocumentedRestServiceDeleteModelRequest(_message.Message):
+class DeleteModelRequest(_message.Message):
     __slots__ = ("id", "content")
     ID_FIELD_NUMBER: _ClassVar[int]
     CONTENT_FIELD_NUMBER: _ClassVar[int]
@@ -38,7 +38,7 @@ class DocumentedRestServiceDeleteModelRequest(_message.Message):
     content: _httpbody_pb2.HttpBody
     def __init__(self, id: _Optional[str] = ..., content: _Optional[_Union[_httpbody_pb2.HttpBody, _Mapping]] = ...) -> None: ...
 
-class DocumentedRestServiceDownloadModelFilesRequest(_message.Message):
+class DownloadModelFilesRequest(_message.Message):
     __slots__ = ("id", "content")
     ID_FIELD_NUMBER: _ClassVar[int]
     CONTENT_FIELD_NUMBER: _ClassVar[int]
@@ -46,13 +46,13 @@ class DocumentedRestServiceDownloadModelFilesRequest(_message.Message):
     content: _httpbody_pb2.HttpBody
     def __init__(self, id: _Optional[str] = ..., content: _Optional[_Union[_httpbody_pb2.HttpBody, _Mapping]] = ...) -> None: ...
 
-class DocumentedRestServiceListProjectsRequest(_message.Message):
+class ListProjectsRequest(_message.Message):
     __slots__ = ("content",)
     CONTENT_FIELD_NUMBER: _ClassVar[int]
     content: _httpbody_pb2.HttpBody
     def __init__(self, content: _Optional[_Union[_httpbody_pb2.HttpBody, _Mapping]] = ...) -> None: ...
 
-class DocumentedRestServiceGetProjectRequest(_message.Message):
+class GetProjectRequest(_message.Message):
     __slots__ = ("id", "content")
     ID_FIELD_NUMBER: _ClassVar[int]
     CONTENT_FIELD_NUMBER: _ClassVar[int]
@@ -60,7 +60,7 @@ class DocumentedRestServiceGetProjectRequest(_message.Message):
     content: _httpbody_pb2.HttpBody
     def __init__(self, id: _Optional[str] = ..., content: _Optional[_Union[_httpbody_pb2.HttpBody, _Mapping]] = ...) -> None: ...
 
-class DocumentedRestServiceImportModelsRequest(_message.Message):
+class ImportModelsRequest(_message.Message):
     __slots__ = ("id", "content")
     ID_FIELD_NUMBER: _ClassVar[int]
     CONTENT_FIELD_NUMBER: _ClassVar[int]

@@ -4,7 +4,7 @@ import grpc
 import warnings
 
 from google.api import httpbody_pb2 as google_dot_api_dot_httpbody__pb2
-from modelregistry.v1 import documented_rest_service_pb2 as modelregistry_dot_v1_dot_documented__rest__service__pb2
+from modelregistry.compat.v1 import compat_service_pb2 as modelregistry_dot_compat_dot_v1_dot_compat__service__pb2
 
 GRPC_GENERATED_VERSION = '1.85.1'
 GRPC_VERSION = grpc.__version__
@@ -19,14 +19,14 @@ except ImportError:
 if _version_not_supported:
     raise RuntimeError(
         f'The grpc package installed is at version {GRPC_VERSION},'
-        + ' but the generated code in modelregistry/v1/documented_rest_service_pb2_grpc.py depends on'
+        + ' but the generated code in modelregistry/compat/v1/compat_service_pb2_grpc.py depends on'
         + f' grpcio>={GRPC_GENERATED_VERSION}.'
         + f' Please upgrade your grpc module to grpcio>={GRPC_GENERATED_VERSION}'
         + f' or downgrade your generated code using grpcio-tools<={GRPC_VERSION}.'
     )
 
 
-class DocumentedRestServiceStub:
+class CompatServiceStub:
     """The documented REST API of the Model Registry, as its clients know it: the
     gateway hands bodies on as they are, and the service reads the query from the
     header `x-envoy-original-path`. The status leaves as initial metadata
@@ -35,9 +35,7 @@ class DocumentedRestServiceStub:
 
     Bodies are google.api.HttpBody in both directions, as protobuf's JSON has
     neither arrays nor forms at its top level.
-    buf:lint:ignore RPC_REQUEST_RESPONSE_UNIQUE
     buf:lint:ignore RPC_REQUEST_STANDARD_NAME
-    buf:lint:ignore RPC_RESPONSE_STANDARD_NAME
     """
 
     def __init__(self, channel):
@@ -47,53 +45,53 @@ class DocumentedRestServiceStub:
             channel: A grpc.Channel.
         """
         self.RegisterModel = channel.stream_unary(
-                '/modelregistry.v1.DocumentedRestService/RegisterModel',
+                '/modelregistry.compat.v1.CompatService/RegisterModel',
                 request_serializer=google_dot_api_dot_httpbody__pb2.HttpBody.SerializeToString,
                 response_deserializer=google_dot_api_dot_httpbody__pb2.HttpBody.FromString,
                 _registered_method=True)
         self.ListModels = channel.unary_stream(
-                '/modelregistry.v1.DocumentedRestService/ListModels',
-                request_serializer=modelregistry_dot_v1_dot_documented__rest__service__pb2.DocumentedRestServiceListModelsRequest.SerializeToString,
+                '/modelregistry.compat.v1.CompatService/ListModels',
+                request_serializer=modelregistry_dot_compat_dot_v1_dot_compat__service__pb2.ListModelsRequest.SerializeToString,
                 response_deserializer=google_dot_api_dot_httpbody__pb2.HttpBody.FromString,
                 _registered_method=True)
         self.GetModel = channel.unary_unary(
-                '/modelregistry.v1.DocumentedRestService/GetModel',
-                request_serializer=modelregistry_dot_v1_dot_documented__rest__service__pb2.DocumentedRestServiceGetModelRequest.SerializeToString,
+                '/modelregistry.compat.v1.CompatService/GetModel',
+                request_serializer=modelregistry_dot_compat_dot_v1_dot_compat__service__pb2.GetModelRequest.SerializeToString,
                 response_deserializer=google_dot_api_dot_httpbody__pb2.HttpBody.FromString,
                 _registered_method=True)
         self.UpdateModel = channel.stream_unary(
-                '/modelregistry.v1.DocumentedRestService/UpdateModel',
-                request_serializer=modelregistry_dot_v1_dot_documented__rest__service__pb2.DocumentedRestServiceUpdateModelRequest.SerializeToString,
+                '/modelregistry.compat.v1.CompatService/UpdateModel',
+                request_serializer=modelregistry_dot_compat_dot_v1_dot_compat__service__pb2.UpdateModelRequest.SerializeToString,
                 response_deserializer=google_dot_api_dot_httpbody__pb2.HttpBody.FromString,
                 _registered_method=True)
         self.DeleteModel = channel.unary_unary(
-                '/modelregistry.v1.DocumentedRestService/DeleteModel',
-                request_serializer=modelregistry_dot_v1_dot_documented__rest__service__pb2.DocumentedRestServiceDeleteModelRequest.SerializeToString,
+                '/modelregistry.compat.v1.CompatService/DeleteModel',
+                request_serializer=modelregistry_dot_compat_dot_v1_dot_compat__service__pb2.DeleteModelRequest.SerializeToString,
                 response_deserializer=google_dot_api_dot_httpbody__pb2.HttpBody.FromString,
                 _registered_method=True)
         self.DownloadModelFiles = channel.unary_stream(
-                '/modelregistry.v1.DocumentedRestService/DownloadModelFiles',
-                request_serializer=modelregistry_dot_v1_dot_documented__rest__service__pb2.DocumentedRestServiceDownloadModelFilesRequest.SerializeToString,
+                '/modelregistry.compat.v1.CompatService/DownloadModelFiles',
+                request_serializer=modelregistry_dot_compat_dot_v1_dot_compat__service__pb2.DownloadModelFilesRequest.SerializeToString,
                 response_deserializer=google_dot_api_dot_httpbody__pb2.HttpBody.FromString,
                 _registered_method=True)
         self.ListProjects = channel.unary_unary(
-                '/modelregistry.v1.DocumentedRestService/ListProjects',
-                request_serializer=modelregistry_dot_v1_dot_documented__rest__service__pb2.DocumentedRestServiceListProjectsRequest.SerializeToString,
+                '/modelregistry.compat.v1.CompatService/ListProjects',
+                request_serializer=modelregistry_dot_compat_dot_v1_dot_compat__service__pb2.ListProjectsRequest.SerializeToString,
                 response_deserializer=google_dot_api_dot_httpbody__pb2.HttpBody.FromString,
                 _registered_method=True)
         self.GetProject = channel.unary_unary(
-                '/modelregistry.v1.DocumentedRestService/GetProject',
-                request_serializer=modelregistry_dot_v1_dot_documented__rest__service__pb2.DocumentedRestServiceGetProjectRequest.SerializeToString,
+                '/modelregistry.compat.v1.CompatService/GetProject',
+                request_serializer=modelregistry_dot_compat_dot_v1_dot_compat__service__pb2.GetProjectRequest.SerializeToString,
                 response_deserializer=google_dot_api_dot_httpbody__pb2.HttpBody.FromString,
                 _registered_method=True)
         self.ImportModels = channel.unary_unary(
-                '/modelregistry.v1.DocumentedRestService/ImportModels',
-                request_serializer=modelregistry_dot_v1_dot_documented__rest__service__pb2.DocumentedRestServiceImportModelsRequest.SerializeToString,
+                '/modelregistry.compat.v1.CompatService/ImportModels',
+                request_serializer=modelregistry_dot_compat_dot_v1_dot_compat__service__pb2.ImportModelsRequest.SerializeToString,
                 response_deserializer=google_dot_api_dot_httpbody__pb2.HttpBody.FromString,
                 _registered_method=True)
 
 
-class DocumentedRestServiceServicer:
+class CompatServiceServicer:
     """The documented REST API of the Model Registry, as its clients know it: the
     gateway hands bodies on as they are, and the service reads the query from the
     header `x-envoy-original-path`. The status leaves as initial metadata
@@ -102,9 +100,7 @@ class DocumentedRestServiceServicer:
 
     Bodies are google.api.HttpBody in both directions, as protobuf's JSON has
     neither arrays nor forms at its top level.
-    buf:lint:ignore RPC_REQUEST_RESPONSE_UNIQUE
     buf:lint:ignore RPC_REQUEST_STANDARD_NAME
-    buf:lint:ignore RPC_RESPONSE_STANDARD_NAME
     """
 
     def RegisterModel(self, request_iterator, context):
@@ -176,7 +172,7 @@ class DocumentedRestServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
 
-def add_DocumentedRestServiceServicer_to_server(servicer, server):
+def add_CompatServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
             'RegisterModel': grpc.stream_unary_rpc_method_handler(
                     servicer.RegisterModel,
@@ -185,53 +181,53 @@ def add_DocumentedRestServiceServicer_to_server(servicer, server):
             ),
             'ListModels': grpc.unary_stream_rpc_method_handler(
                     servicer.ListModels,
-                    request_deserializer=modelregistry_dot_v1_dot_documented__rest__service__pb2.DocumentedRestServiceListModelsRequest.FromString,
+                    request_deserializer=modelregistry_dot_compat_dot_v1_dot_compat__service__pb2.ListModelsRequest.FromString,
                     response_serializer=google_dot_api_dot_httpbody__pb2.HttpBody.SerializeToString,
             ),
             'GetModel': grpc.unary_unary_rpc_method_handler(
                     servicer.GetModel,
-                    request_deserializer=modelregistry_dot_v1_dot_documented__rest__service__pb2.DocumentedRestServiceGetModelRequest.FromString,
+                    request_deserializer=modelregistry_dot_compat_dot_v1_dot_compat__service__pb2.GetModelRequest.FromString,
                     response_serializer=google_dot_api_dot_httpbody__pb2.HttpBody.SerializeToString,
             ),
             'UpdateModel': grpc.stream_unary_rpc_method_handler(
                     servicer.UpdateModel,
-                    request_deserializer=modelregistry_dot_v1_dot_documented__rest__service__pb2.DocumentedRestServiceUpdateModelRequest.FromString,
+                    request_deserializer=modelregistry_dot_compat_dot_v1_dot_compat__service__pb2.UpdateModelRequest.FromString,
                     response_serializer=google_dot_api_dot_httpbody__pb2.HttpBody.SerializeToString,
             ),
             'DeleteModel': grpc.unary_unary_rpc_method_handler(
                     servicer.DeleteModel,
-                    request_deserializer=modelregistry_dot_v1_dot_documented__rest__service__pb2.DocumentedRestServiceDeleteModelRequest.FromString,
+                    request_deserializer=modelregistry_dot_compat_dot_v1_dot_compat__service__pb2.DeleteModelRequest.FromString,
                     response_serializer=google_dot_api_dot_httpbody__pb2.HttpBody.SerializeToString,
             ),
             'DownloadModelFiles': grpc.unary_stream_rpc_method_handler(
                     servicer.DownloadModelFiles,
-                    request_deserializer=modelregistry_dot_v1_dot_documented__rest__service__pb2.DocumentedRestServiceDownloadModelFilesRequest.FromString,
+                    request_deserializer=modelregistry_dot_compat_dot_v1_dot_compat__service__pb2.DownloadModelFilesRequest.FromString,
                     response_serializer=google_dot_api_dot_httpbody__pb2.HttpBody.SerializeToString,
             ),
             'ListProjects': grpc.unary_unary_rpc_method_handler(
                     servicer.ListProjects,
-                    request_deserializer=modelregistry_dot_v1_dot_documented__rest__service__pb2.DocumentedRestServiceListProjectsRequest.FromString,
+                    request_deserializer=modelregistry_dot_compat_dot_v1_dot_compat__service__pb2.ListProjectsRequest.FromString,
                     response_serializer=google_dot_api_dot_httpbody__pb2.HttpBody.SerializeToString,
             ),
             'GetProject': grpc.unary_unary_rpc_method_handler(
                     servicer.GetProject,
-                    request_deserializer=modelregistry_dot_v1_dot_documented__rest__service__pb2.DocumentedRestServiceGetProjectRequest.FromString,
+                    request_deserializer=modelregistry_dot_compat_dot_v1_dot_compat__service__pb2.GetProjectRequest.FromString,
                     response_serializer=google_dot_api_dot_httpbody__pb2.HttpBody.SerializeToString,
             ),
             'ImportModels': grpc.unary_unary_rpc_method_handler(
                     servicer.ImportModels,
-                    request_deserializer=modelregistry_dot_v1_dot_documented__rest__service__pb2.DocumentedRestServiceImportModelsRequest.FromString,
+                    request_deserializer=modelregistry_dot_compat_dot_v1_dot_compat__service__pb2.ImportModelsRequest.FromString,
                     response_serializer=google_dot_api_dot_httpbody__pb2.HttpBody.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
-            'modelregistry.v1.DocumentedRestService', rpc_method_handlers)
+            'modelregistry.compat.v1.CompatService', rpc_method_handlers)
     server.add_generic_rpc_handlers((generic_handler,))
-    server.add_registered_method_handlers('modelregistry.v1.DocumentedRestService', rpc_method_handlers)
+    server.add_registered_method_handlers('modelregistry.compat.v1.CompatService', rpc_method_handlers)
 
 
  # This class is part of an EXPERIMENTAL API.
-class DocumentedRestService:
+class CompatService:
     """The documented REST API of the Model Registry, as its clients know it: the
     gateway hands bodies on as they are, and the service reads the query from the
     header `x-envoy-original-path`. The status leaves as initial metadata
@@ -240,9 +236,7 @@ class DocumentedRestService:
 
     Bodies are google.api.HttpBody in both directions, as protobuf's JSON has
     neither arrays nor forms at its top level.
-    buf:lint:ignore RPC_REQUEST_RESPONSE_UNIQUE
     buf:lint:ignore RPC_REQUEST_STANDARD_NAME
-    buf:lint:ignore RPC_RESPONSE_STANDARD_NAME
     """
 
     @staticmethod
@@ -259,7 +253,7 @@ class DocumentedRestService:
         return grpc.experimental.stream_unary(
             request_iterator,
             target,
-            '/modelregistry.v1.DocumentedRestService/RegisterModel',
+            '/modelregistry.compat.v1.CompatService/RegisterModel',
             google_dot_api_dot_httpbody__pb2.HttpBody.SerializeToString,
             google_dot_api_dot_httpbody__pb2.HttpBody.FromString,
             options,
@@ -286,8 +280,8 @@ class DocumentedRestService:
         return grpc.experimental.unary_stream(
             request,
             target,
-            '/modelregistry.v1.DocumentedRestService/ListModels',
-            modelregistry_dot_v1_dot_documented__rest__service__pb2.DocumentedRestServiceListModelsRequest.SerializeToString,
+            '/modelregistry.compat.v1.CompatService/ListModels',
+            modelregistry_dot_compat_dot_v1_dot_compat__service__pb2.ListModelsRequest.SerializeToString,
             google_dot_api_dot_httpbody__pb2.HttpBody.FromString,
             options,
             channel_credentials,
@@ -313,8 +307,8 @@ class DocumentedRestService:
         return grpc.experimental.unary_unary(
             request,
             target,
-            '/modelregistry.v1.DocumentedRestService/GetModel',
-            modelregistry_dot_v1_dot_documented__rest__service__pb2.DocumentedRestServiceGetModelRequest.SerializeToString,
+            '/modelregistry.compat.v1.CompatService/GetModel',
+            modelregistry_dot_compat_dot_v1_dot_compat__service__pb2.GetModelRequest.SerializeToString,
             google_dot_api_dot_httpbody__pb2.HttpBody.FromString,
             options,
             channel_credentials,
@@ -340,8 +334,8 @@ class DocumentedRestService:
         return grpc.experimental.stream_unary(
             request_iterator,
             target,
-            '/modelregistry.v1.DocumentedRestService/UpdateModel',
-            modelregistry_dot_v1_dot_documented__rest__service__pb2.DocumentedRestServiceUpdateModelRequest.SerializeToString,
+            '/modelregistry.compat.v1.CompatService/UpdateModel',
+            modelregistry_dot_compat_dot_v1_dot_compat__service__pb2.UpdateModelRequest.SerializeToString,
             google_dot_api_dot_httpbody__pb2.HttpBody.FromString,
             options,
             channel_credentials,
@@ -367,8 +361,8 @@ class DocumentedRestService:
         return grpc.experimental.unary_unary(
             request,
             target,
-            '/modelregistry.v1.DocumentedRestService/DeleteModel',
-            modelregistry_dot_v1_dot_documented__rest__service__pb2.DocumentedRestServiceDeleteModelRequest.SerializeToString,
+            '/modelregistry.compat.v1.CompatService/DeleteModel',
+            modelregistry_dot_compat_dot_v1_dot_compat__service__pb2.DeleteModelRequest.SerializeToString,
             google_dot_api_dot_httpbody__pb2.HttpBody.FromString,
             options,
             channel_credentials,
@@ -394,8 +388,8 @@ class DocumentedRestService:
         return grpc.experimental.unary_stream(
             request,
             target,
-            '/modelregistry.v1.DocumentedRestService/DownloadModelFiles',
-            modelregistry_dot_v1_dot_documented__rest__service__pb2.DocumentedRestServiceDownloadModelFilesRequest.SerializeToString,
+            '/modelregistry.compat.v1.CompatService/DownloadModelFiles',
+            modelregistry_dot_compat_dot_v1_dot_compat__service__pb2.DownloadModelFilesRequest.SerializeToString,
             google_dot_api_dot_httpbody__pb2.HttpBody.FromString,
             options,
             channel_credentials,
@@ -421,8 +415,8 @@ class DocumentedRestService:
         return grpc.experimental.unary_unary(
             request,
             target,
-            '/modelregistry.v1.DocumentedRestService/ListProjects',
-            modelregistry_dot_v1_dot_documented__rest__service__pb2.DocumentedRestServiceListProjectsRequest.SerializeToString,
+            '/modelregistry.compat.v1.CompatService/ListProjects',
+            modelregistry_dot_compat_dot_v1_dot_compat__service__pb2.ListProjectsRequest.SerializeToString,
             google_dot_api_dot_httpbody__pb2.HttpBody.FromString,
             options,
             channel_credentials,
@@ -448,8 +442,8 @@ class DocumentedRestService:
         return grpc.experimental.unary_unary(
             request,
             target,
-            '/modelregistry.v1.DocumentedRestService/GetProject',
-            modelregistry_dot_v1_dot_documented__rest__service__pb2.DocumentedRestServiceGetProjectRequest.SerializeToString,
+            '/modelregistry.compat.v1.CompatService/GetProject',
+            modelregistry_dot_compat_dot_v1_dot_compat__service__pb2.GetProjectRequest.SerializeToString,
             google_dot_api_dot_httpbody__pb2.HttpBody.FromString,
             options,
             channel_credentials,
@@ -475,8 +469,8 @@ class DocumentedRestService:
         return grpc.experimental.unary_unary(
             request,
             target,
-            '/modelregistry.v1.DocumentedRestService/ImportModels',
-            modelregistry_dot_v1_dot_documented__rest__service__pb2.DocumentedRestServiceImportModelsRequest.SerializeToString,
+            '/modelregistry.compat.v1.CompatService/ImportModels',
+            modelregistry_dot_compat_dot_v1_dot_compat__service__pb2.ImportModelsRequest.SerializeToString,
             google_dot_api_dot_httpbody__pb2.HttpBody.FromString,
             options,
             channel_credentials,

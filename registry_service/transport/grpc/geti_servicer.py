@@ -1,11 +1,11 @@
-"""ProjectService."""
+"""GetiService."""
 
 from collections.abc import Iterator
 from functools import partial
 
 import grpc
-from modelregistry.v1 import project_service_pb2 as pb
-from modelregistry.v1 import project_service_pb2_grpc
+from modelregistry.geti.v1 import geti_service_pb2 as pb
+from modelregistry.geti.v1 import geti_service_pb2_grpc, project_pb2
 
 from registry_service.domain.errors import InvalidArgumentError
 from registry_service.domain.geti import ModelKey
@@ -16,7 +16,7 @@ from registry_service.transport.grpc.convert import import_message, project_mess
 from registry_service.transport.grpc.reports import reported
 
 
-class ProjectServicer(project_service_pb2_grpc.ProjectServiceServicer):
+class GetiServicer(geti_service_pb2_grpc.GetiServiceServicer):
     """Converts, calls one use case, converts back."""
 
     def __init__(self, use_cases: UseCases) -> None:
@@ -26,9 +26,8 @@ class ProjectServicer(project_service_pb2_grpc.ProjectServiceServicer):
         projects, token = self._use_cases.list_projects.page(size=request.page_size, token=request.page_token)
         return pb.ListProjectsResponse(projects=map(project_message, projects), next_page_token=token)
 
-    def GetProject(self, request: pb.GetProjectRequest, context: grpc.ServicerContext) -> pb.GetProjectResponse:
-        project = self._use_cases.get_project(_project_id(request.id, "id"))
-        return pb.GetProjectResponse(project=project_message(project))
+    def GetProject(self, request: pb.GetProjectRequest, context: grpc.ServicerContext) -> project_pb2.Project:
+        return project_message(self._use_cases.get_project(_project_id(request.project_id, "project_id")))
 
     def ImportModels(
         self, request: pb.ImportModelsRequest, context: grpc.ServicerContext

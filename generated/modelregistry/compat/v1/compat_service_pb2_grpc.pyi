@@ -6,7 +6,7 @@ isort:skip_file
 from collections import abc as _abc
 from google.api import httpbody_pb2 as _httpbody_pb2
 from grpc import aio as _aio
-from modelregistry.v1 import documented_rest_service_pb2 as _documented_rest_service_pb2
+from modelregistry.compat.v1 import compat_service_pb2 as _compat_service_pb2
 import abc as _abc_1
 import grpc as _grpc
 import sys
@@ -27,7 +27,7 @@ class _ServicerContext(_grpc.ServicerContext, _aio.ServicerContext):  # type: ig
 GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
-class DocumentedRestServiceStub:
+class CompatServiceStub:
     """The documented REST API of the Model Registry, as its clients know it: the
     gateway hands bodies on as they are, and the service reads the query from the
     header `x-envoy-original-path`. The status leaves as initial metadata
@@ -36,44 +36,42 @@ class DocumentedRestServiceStub:
 
     Bodies are google.api.HttpBody in both directions, as protobuf's JSON has
     neither arrays nor forms at its top level.
-    buf:lint:ignore RPC_REQUEST_RESPONSE_UNIQUE
     buf:lint:ignore RPC_REQUEST_STANDARD_NAME
-    buf:lint:ignore RPC_RESPONSE_STANDARD_NAME
     """
 
     @_typing.overload
     def __new__(cls, channel: _grpc.Channel) -> _Self: ...
     @_typing.overload
-    def __new__(cls, channel: _aio.Channel) -> DocumentedRestServiceAsyncStub: ...
+    def __new__(cls, channel: _aio.Channel) -> CompatServiceAsyncStub: ...
     RegisterModel: _grpc.StreamUnaryMultiCallable[_httpbody_pb2.HttpBody, _httpbody_pb2.HttpBody]
     """Registers a model: multipart/form-data with the metadata as texts and the
     artifact as `file`, in any order, of repeated ones the last. A request that
     must be refused is answered as early as its parts allow; texts before the
     file make that soonest. 201 with the id.
     """
-    ListModels: _grpc.UnaryStreamMultiCallable[_documented_rest_service_pb2.DocumentedRestServiceListModelsRequest, _httpbody_pb2.HttpBody]
+    ListModels: _grpc.UnaryStreamMultiCallable[_compat_service_pb2.ListModelsRequest, _httpbody_pb2.HttpBody]
     """Lists every model that the query's filters match, ordered by id: 200 with a
     JSON array, 404 where a filter matches none.
     """
-    GetModel: _grpc.UnaryUnaryMultiCallable[_documented_rest_service_pb2.DocumentedRestServiceGetModelRequest, _httpbody_pb2.HttpBody]
+    GetModel: _grpc.UnaryUnaryMultiCallable[_compat_service_pb2.GetModelRequest, _httpbody_pb2.HttpBody]
     """Gets a model as JSON."""
-    UpdateModel: _grpc.StreamUnaryMultiCallable[_documented_rest_service_pb2.DocumentedRestServiceUpdateModelRequest, _httpbody_pb2.HttpBody]
+    UpdateModel: _grpc.StreamUnaryMultiCallable[_compat_service_pb2.UpdateModelRequest, _httpbody_pb2.HttpBody]
     """Changes the fields in the form, urlencoded or multipart, all or none."""
-    DeleteModel: _grpc.UnaryUnaryMultiCallable[_documented_rest_service_pb2.DocumentedRestServiceDeleteModelRequest, _httpbody_pb2.HttpBody]
+    DeleteModel: _grpc.UnaryUnaryMultiCallable[_compat_service_pb2.DeleteModelRequest, _httpbody_pb2.HttpBody]
     """Deletes a model and its artifact: 204."""
-    DownloadModelFiles: _grpc.UnaryStreamMultiCallable[_documented_rest_service_pb2.DocumentedRestServiceDownloadModelFilesRequest, _httpbody_pb2.HttpBody]
+    DownloadModelFiles: _grpc.UnaryStreamMultiCallable[_compat_service_pb2.DownloadModelFilesRequest, _httpbody_pb2.HttpBody]
     """Downloads a model's artifact. Understands Range, If-Range and
     If-None-Match (RFC 9110).
     """
-    ListProjects: _grpc.UnaryUnaryMultiCallable[_documented_rest_service_pb2.DocumentedRestServiceListProjectsRequest, _httpbody_pb2.HttpBody]
+    ListProjects: _grpc.UnaryUnaryMultiCallable[_compat_service_pb2.ListProjectsRequest, _httpbody_pb2.HttpBody]
     """Lists the projects of the Geti server."""
-    GetProject: _grpc.UnaryUnaryMultiCallable[_documented_rest_service_pb2.DocumentedRestServiceGetProjectRequest, _httpbody_pb2.HttpBody]
+    GetProject: _grpc.UnaryUnaryMultiCallable[_compat_service_pb2.GetProjectRequest, _httpbody_pb2.HttpBody]
     """Gets a project of the Geti server."""
-    ImportModels: _grpc.UnaryUnaryMultiCallable[_documented_rest_service_pb2.DocumentedRestServiceImportModelsRequest, _httpbody_pb2.HttpBody]
+    ImportModels: _grpc.UnaryUnaryMultiCallable[_compat_service_pb2.ImportModelsRequest, _httpbody_pb2.HttpBody]
     """Registers models of a project of the Geti server."""
 
 @_typing.type_check_only
-class DocumentedRestServiceAsyncStub(DocumentedRestServiceStub):
+class CompatServiceAsyncStub(CompatServiceStub):
     """The documented REST API of the Model Registry, as its clients know it: the
     gateway hands bodies on as they are, and the service reads the query from the
     header `x-envoy-original-path`. The status leaves as initial metadata
@@ -82,9 +80,7 @@ class DocumentedRestServiceAsyncStub(DocumentedRestServiceStub):
 
     Bodies are google.api.HttpBody in both directions, as protobuf's JSON has
     neither arrays nor forms at its top level.
-    buf:lint:ignore RPC_REQUEST_RESPONSE_UNIQUE
     buf:lint:ignore RPC_REQUEST_STANDARD_NAME
-    buf:lint:ignore RPC_RESPONSE_STANDARD_NAME
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
@@ -94,28 +90,28 @@ class DocumentedRestServiceAsyncStub(DocumentedRestServiceStub):
     must be refused is answered as early as its parts allow; texts before the
     file make that soonest. 201 with the id.
     """
-    ListModels: _aio.UnaryStreamMultiCallable[_documented_rest_service_pb2.DocumentedRestServiceListModelsRequest, _httpbody_pb2.HttpBody]  # type: ignore[assignment]
+    ListModels: _aio.UnaryStreamMultiCallable[_compat_service_pb2.ListModelsRequest, _httpbody_pb2.HttpBody]  # type: ignore[assignment]
     """Lists every model that the query's filters match, ordered by id: 200 with a
     JSON array, 404 where a filter matches none.
     """
-    GetModel: _aio.UnaryUnaryMultiCallable[_documented_rest_service_pb2.DocumentedRestServiceGetModelRequest, _httpbody_pb2.HttpBody]  # type: ignore[assignment]
+    GetModel: _aio.UnaryUnaryMultiCallable[_compat_service_pb2.GetModelRequest, _httpbody_pb2.HttpBody]  # type: ignore[assignment]
     """Gets a model as JSON."""
-    UpdateModel: _aio.StreamUnaryMultiCallable[_documented_rest_service_pb2.DocumentedRestServiceUpdateModelRequest, _httpbody_pb2.HttpBody]  # type: ignore[assignment]
+    UpdateModel: _aio.StreamUnaryMultiCallable[_compat_service_pb2.UpdateModelRequest, _httpbody_pb2.HttpBody]  # type: ignore[assignment]
     """Changes the fields in the form, urlencoded or multipart, all or none."""
-    DeleteModel: _aio.UnaryUnaryMultiCallable[_documented_rest_service_pb2.DocumentedRestServiceDeleteModelRequest, _httpbody_pb2.HttpBody]  # type: ignore[assignment]
+    DeleteModel: _aio.UnaryUnaryMultiCallable[_compat_service_pb2.DeleteModelRequest, _httpbody_pb2.HttpBody]  # type: ignore[assignment]
     """Deletes a model and its artifact: 204."""
-    DownloadModelFiles: _aio.UnaryStreamMultiCallable[_documented_rest_service_pb2.DocumentedRestServiceDownloadModelFilesRequest, _httpbody_pb2.HttpBody]  # type: ignore[assignment]
+    DownloadModelFiles: _aio.UnaryStreamMultiCallable[_compat_service_pb2.DownloadModelFilesRequest, _httpbody_pb2.HttpBody]  # type: ignore[assignment]
     """Downloads a model's artifact. Understands Range, If-Range and
     If-None-Match (RFC 9110).
     """
-    ListProjects: _aio.UnaryUnaryMultiCallable[_documented_rest_service_pb2.DocumentedRestServiceListProjectsRequest, _httpbody_pb2.HttpBody]  # type: ignore[assignment]
+    ListProjects: _aio.UnaryUnaryMultiCallable[_compat_service_pb2.ListProjectsRequest, _httpbody_pb2.HttpBody]  # type: ignore[assignment]
     """Lists the projects of the Geti server."""
-    GetProject: _aio.UnaryUnaryMultiCallable[_documented_rest_service_pb2.DocumentedRestServiceGetProjectRequest, _httpbody_pb2.HttpBody]  # type: ignore[assignment]
+    GetProject: _aio.UnaryUnaryMultiCallable[_compat_service_pb2.GetProjectRequest, _httpbody_pb2.HttpBody]  # type: ignore[assignment]
     """Gets a project of the Geti server."""
-    ImportModels: _aio.UnaryUnaryMultiCallable[_documented_rest_service_pb2.DocumentedRestServiceImportModelsRequest, _httpbody_pb2.HttpBody]  # type: ignore[assignment]
+    ImportModels: _aio.UnaryUnaryMultiCallable[_compat_service_pb2.ImportModelsRequest, _httpbody_pb2.HttpBody]  # type: ignore[assignment]
     """Registers models of a project of the Geti server."""
 
-class DocumentedRestServiceServicer(metaclass=_abc_1.ABCMeta):
+class CompatServiceServicer(metaclass=_abc_1.ABCMeta):
     """The documented REST API of the Model Registry, as its clients know it: the
     gateway hands bodies on as they are, and the service reads the query from the
     header `x-envoy-original-path`. The status leaves as initial metadata
@@ -124,9 +120,7 @@ class DocumentedRestServiceServicer(metaclass=_abc_1.ABCMeta):
 
     Bodies are google.api.HttpBody in both directions, as protobuf's JSON has
     neither arrays nor forms at its top level.
-    buf:lint:ignore RPC_REQUEST_RESPONSE_UNIQUE
     buf:lint:ignore RPC_REQUEST_STANDARD_NAME
-    buf:lint:ignore RPC_RESPONSE_STANDARD_NAME
     """
 
     @_abc_1.abstractmethod
@@ -144,7 +138,7 @@ class DocumentedRestServiceServicer(metaclass=_abc_1.ABCMeta):
     @_abc_1.abstractmethod
     def ListModels(
         self,
-        request: _documented_rest_service_pb2.DocumentedRestServiceListModelsRequest,
+        request: _compat_service_pb2.ListModelsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_httpbody_pb2.HttpBody], _abc.AsyncIterator[_httpbody_pb2.HttpBody]]:
         """Lists every model that the query's filters match, ordered by id: 200 with a
@@ -154,7 +148,7 @@ class DocumentedRestServiceServicer(metaclass=_abc_1.ABCMeta):
     @_abc_1.abstractmethod
     def GetModel(
         self,
-        request: _documented_rest_service_pb2.DocumentedRestServiceGetModelRequest,
+        request: _compat_service_pb2.GetModelRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_httpbody_pb2.HttpBody, _abc.Awaitable[_httpbody_pb2.HttpBody]]:
         """Gets a model as JSON."""
@@ -162,7 +156,7 @@ class DocumentedRestServiceServicer(metaclass=_abc_1.ABCMeta):
     @_abc_1.abstractmethod
     def UpdateModel(
         self,
-        request_iterator: _MaybeAsyncIterator[_documented_rest_service_pb2.DocumentedRestServiceUpdateModelRequest],
+        request_iterator: _MaybeAsyncIterator[_compat_service_pb2.UpdateModelRequest],
         context: _ServicerContext,
     ) -> _typing.Union[_httpbody_pb2.HttpBody, _abc.Awaitable[_httpbody_pb2.HttpBody]]:
         """Changes the fields in the form, urlencoded or multipart, all or none."""
@@ -170,7 +164,7 @@ class DocumentedRestServiceServicer(metaclass=_abc_1.ABCMeta):
     @_abc_1.abstractmethod
     def DeleteModel(
         self,
-        request: _documented_rest_service_pb2.DocumentedRestServiceDeleteModelRequest,
+        request: _compat_service_pb2.DeleteModelRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_httpbody_pb2.HttpBody, _abc.Awaitable[_httpbody_pb2.HttpBody]]:
         """Deletes a model and its artifact: 204."""
@@ -178,7 +172,7 @@ class DocumentedRestServiceServicer(metaclass=_abc_1.ABCMeta):
     @_abc_1.abstractmethod
     def DownloadModelFiles(
         self,
-        request: _documented_rest_service_pb2.DocumentedRestServiceDownloadModelFilesRequest,
+        request: _compat_service_pb2.DownloadModelFilesRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_httpbody_pb2.HttpBody], _abc.AsyncIterator[_httpbody_pb2.HttpBody]]:
         """Downloads a model's artifact. Understands Range, If-Range and
@@ -188,7 +182,7 @@ class DocumentedRestServiceServicer(metaclass=_abc_1.ABCMeta):
     @_abc_1.abstractmethod
     def ListProjects(
         self,
-        request: _documented_rest_service_pb2.DocumentedRestServiceListProjectsRequest,
+        request: _compat_service_pb2.ListProjectsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_httpbody_pb2.HttpBody, _abc.Awaitable[_httpbody_pb2.HttpBody]]:
         """Lists the projects of the Geti server."""
@@ -196,7 +190,7 @@ class DocumentedRestServiceServicer(metaclass=_abc_1.ABCMeta):
     @_abc_1.abstractmethod
     def GetProject(
         self,
-        request: _documented_rest_service_pb2.DocumentedRestServiceGetProjectRequest,
+        request: _compat_service_pb2.GetProjectRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_httpbody_pb2.HttpBody, _abc.Awaitable[_httpbody_pb2.HttpBody]]:
         """Gets a project of the Geti server."""
@@ -204,9 +198,9 @@ class DocumentedRestServiceServicer(metaclass=_abc_1.ABCMeta):
     @_abc_1.abstractmethod
     def ImportModels(
         self,
-        request: _documented_rest_service_pb2.DocumentedRestServiceImportModelsRequest,
+        request: _compat_service_pb2.ImportModelsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_httpbody_pb2.HttpBody, _abc.Awaitable[_httpbody_pb2.HttpBody]]:
         """Registers models of a project of the Geti server."""
 
-def add_DocumentedRestServiceServicer_to_server(servicer: DocumentedRestServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
+def add_CompatServiceServicer_to_server(servicer: CompatServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -1,4 +1,4 @@
-"""DocumentedRestService: HTTP requests as gRPC calls."""
+"""CompatService: HTTP requests as gRPC calls."""
 
 import logging
 import math
@@ -11,8 +11,8 @@ from urllib.parse import unquote
 
 import grpc
 from google.api import httpbody_pb2
-from modelregistry.v1 import documented_rest_service_pb2 as pb
-from modelregistry.v1 import documented_rest_service_pb2_grpc
+from modelregistry.compat.v1 import compat_service_pb2 as pb
+from modelregistry.compat.v1 import compat_service_pb2_grpc
 
 from registry_service.domain.errors import ProjectNotFoundError, RegistryError
 from registry_service.domain.models import Model, is_model_id
@@ -93,7 +93,7 @@ def _sent(answer: Answer, context: grpc.ServicerContext) -> httpbody_pb2.HttpBod
     return httpbody_pb2.HttpBody(content_type=answer.content_type, data=answer.body)
 
 
-class DocumentedRestServicer(documented_rest_service_pb2_grpc.DocumentedRestServiceServicer):
+class CompatServicer(compat_service_pb2_grpc.CompatServiceServicer):
     """Hands bodies to `transport.rest`, calls one use case, answers."""
 
     def __init__(self, use_cases: UseCases, streams: StreamLimit) -> None:
@@ -118,7 +118,7 @@ class DocumentedRestServicer(documented_rest_service_pb2_grpc.DocumentedRestServ
 
     @_streaming
     def ListModels(
-        self, request: pb.DocumentedRestServiceListModelsRequest, context: grpc.ServicerContext
+        self, request: pb.ListModelsRequest, context: grpc.ServicerContext
     ) -> Iterator[httpbody_pb2.HttpBody]:
         query = query_of(_headers(context).get(_PATH, ""))
         pages = self._use_cases.find_models(query.node)
@@ -138,14 +138,12 @@ class DocumentedRestServicer(documented_rest_service_pb2_grpc.DocumentedRestServ
             yield httpbody_pb2.HttpBody(data=b"]")
 
     @_unary
-    def GetModel(self, request: pb.DocumentedRestServiceGetModelRequest, context: grpc.ServicerContext) -> Answer:
+    def GetModel(self, request: pb.GetModelRequest, context: grpc.ServicerContext) -> Answer:
         return answers.json_answer(200, document(self._use_cases.get_model(_model_id(request.id, context))))
 
     @_unary
-    def UpdateModel(
-        self, request_iterator: Iterator[pb.DocumentedRestServiceUpdateModelRequest], context: grpc.ServicerContext
-    ) -> Answer:
-        first = next(request_iterator, pb.DocumentedRestServiceUpdateModelRequest())
+    def UpdateModel(self, request_iterator: Iterator[pb.UpdateModelRequest], context: grpc.ServicerContext) -> Answer:
+        first = next(request_iterator, pb.UpdateModelRequest())
         model_id = _model_id(first.id, context)
         chunks = (message.content.data for message in chain((first,), request_iterator))
         found = changes(form_texts(first.content.content_type, chunks))
@@ -154,13 +152,13 @@ class DocumentedRestServicer(documented_rest_service_pb2_grpc.DocumentedRestServ
         return answers.COMPLETED
 
     @_unary
-    def DeleteModel(self, request: pb.DocumentedRestServiceDeleteModelRequest, context: grpc.ServicerContext) -> Answer:
+    def DeleteModel(self, request: pb.DeleteModelRequest, context: grpc.ServicerContext) -> Answer:
         self._use_cases.delete_model(_model_id(request.id, context))
         return answers.DELETED
 
     @_streaming
     def DownloadModelFiles(
-        self, request: pb.DocumentedRestServiceDownloadModelFilesRequest, context: grpc.ServicerContext
+        self, request: pb.DownloadModelFilesRequest, context: grpc.ServicerContext
     ) -> Iterator[httpbody_pb2.HttpBody | bytes]:
         headers = _headers(context)
         model = self._use_cases.get_model(_model_id(request.id, context))
@@ -175,21 +173,17 @@ class DocumentedRestServicer(documented_rest_service_pb2_grpc.DocumentedRestServ
             yield chunk_message(httpbody_pb2.HttpBody.DATA_FIELD_NUMBER, piece)
 
     @_unary
-    def ListProjects(
-        self, request: pb.DocumentedRestServiceListProjectsRequest, context: grpc.ServicerContext
-    ) -> Answer:
+    def ListProjects(self, request: pb.ListProjectsRequest, context: grpc.ServicerContext) -> Answer:
         projects = self._use_cases.list_projects()
         return answers.json_answer(200, [project_document(project) for project in projects])
 
     @_unary
-    def GetProject(self, request: pb.DocumentedRestServiceGetProjectRequest, context: grpc.ServicerContext) -> Answer:
+    def GetProject(self, request: pb.GetProjectRequest, context: grpc.ServicerContext) -> Answer:
         project = self._use_cases.get_project(_project_id(request.id, context))
         return answers.json_answer(200, project_document(project))
 
     @_unary
-    def ImportModels(
-        self, request: pb.DocumentedRestServiceImportModelsRequest, context: grpc.ServicerContext
-    ) -> Answer:
+    def ImportModels(self, request: pb.ImportModelsRequest, context: grpc.ServicerContext) -> Answer:
         project_id = _project_id(request.id, context)
         self._use_cases.import_models.expect_connection()
         models = wanted_models(request.content.content_type, request.content.data)

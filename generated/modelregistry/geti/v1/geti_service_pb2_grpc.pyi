@@ -5,7 +5,8 @@ isort:skip_file
 
 from collections import abc as _abc
 from grpc import aio as _aio
-from modelregistry.v1 import project_service_pb2 as _project_service_pb2
+from modelregistry.geti.v1 import geti_service_pb2 as _geti_service_pb2
+from modelregistry.geti.v1 import project_pb2 as _project_pb2
 import abc as _abc_1
 import grpc as _grpc
 import sys
@@ -26,7 +27,7 @@ class _ServicerContext(_grpc.ServicerContext, _aio.ServicerContext):  # type: ig
 GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
-class ProjectServiceStub:
+class GetiServiceStub:
     """The projects of a connected Intel Geti, and imports of their models.
 
     Errors of every method: FAILED_PRECONDITION (the registry is not connected to
@@ -37,14 +38,14 @@ class ProjectServiceStub:
     @_typing.overload
     def __new__(cls, channel: _grpc.Channel) -> _Self: ...
     @_typing.overload
-    def __new__(cls, channel: _aio.Channel) -> ProjectServiceAsyncStub: ...
-    ListProjects: _grpc.UnaryUnaryMultiCallable[_project_service_pb2.ListProjectsRequest, _project_service_pb2.ListProjectsResponse]
+    def __new__(cls, channel: _aio.Channel) -> GetiServiceAsyncStub: ...
+    ListProjects: _grpc.UnaryUnaryMultiCallable[_geti_service_pb2.ListProjectsRequest, _geti_service_pb2.ListProjectsResponse]
     """Lists the projects of the workspace with their models, a page at a time, in
     Geti's order.
     """
-    GetProject: _grpc.UnaryUnaryMultiCallable[_project_service_pb2.GetProjectRequest, _project_service_pb2.GetProjectResponse]
+    GetProject: _grpc.UnaryUnaryMultiCallable[_geti_service_pb2.GetProjectRequest, _project_pb2.Project]
     """Gets a project with its models. Errors: NOT_FOUND."""
-    ImportModels: _grpc.UnaryStreamMultiCallable[_project_service_pb2.ImportModelsRequest, _project_service_pb2.ImportModelsResponse]
+    ImportModels: _grpc.UnaryStreamMultiCallable[_geti_service_pb2.ImportModelsRequest, _geti_service_pb2.ImportModelsResponse]
     """Imports models of a project, one after the other, and tells how far it is.
     Each is registered whole or not at all, whatever becomes of the others; the
     last message of each says REGISTERED or FAILED. A client that leaves ends
@@ -55,7 +56,7 @@ class ProjectServiceStub:
     """
 
 @_typing.type_check_only
-class ProjectServiceAsyncStub(ProjectServiceStub):
+class GetiServiceAsyncStub(GetiServiceStub):
     """The projects of a connected Intel Geti, and imports of their models.
 
     Errors of every method: FAILED_PRECONDITION (the registry is not connected to
@@ -64,13 +65,13 @@ class ProjectServiceAsyncStub(ProjectServiceStub):
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
-    ListProjects: _aio.UnaryUnaryMultiCallable[_project_service_pb2.ListProjectsRequest, _project_service_pb2.ListProjectsResponse]  # type: ignore[assignment]
+    ListProjects: _aio.UnaryUnaryMultiCallable[_geti_service_pb2.ListProjectsRequest, _geti_service_pb2.ListProjectsResponse]  # type: ignore[assignment]
     """Lists the projects of the workspace with their models, a page at a time, in
     Geti's order.
     """
-    GetProject: _aio.UnaryUnaryMultiCallable[_project_service_pb2.GetProjectRequest, _project_service_pb2.GetProjectResponse]  # type: ignore[assignment]
+    GetProject: _aio.UnaryUnaryMultiCallable[_geti_service_pb2.GetProjectRequest, _project_pb2.Project]  # type: ignore[assignment]
     """Gets a project with its models. Errors: NOT_FOUND."""
-    ImportModels: _aio.UnaryStreamMultiCallable[_project_service_pb2.ImportModelsRequest, _project_service_pb2.ImportModelsResponse]  # type: ignore[assignment]
+    ImportModels: _aio.UnaryStreamMultiCallable[_geti_service_pb2.ImportModelsRequest, _geti_service_pb2.ImportModelsResponse]  # type: ignore[assignment]
     """Imports models of a project, one after the other, and tells how far it is.
     Each is registered whole or not at all, whatever becomes of the others; the
     last message of each says REGISTERED or FAILED. A client that leaves ends
@@ -80,7 +81,7 @@ class ProjectServiceAsyncStub(ProjectServiceStub):
     project, or one of the models in it), ALREADY_EXISTS (some are registered).
     """
 
-class ProjectServiceServicer(metaclass=_abc_1.ABCMeta):
+class GetiServiceServicer(metaclass=_abc_1.ABCMeta):
     """The projects of a connected Intel Geti, and imports of their models.
 
     Errors of every method: FAILED_PRECONDITION (the registry is not connected to
@@ -91,9 +92,9 @@ class ProjectServiceServicer(metaclass=_abc_1.ABCMeta):
     @_abc_1.abstractmethod
     def ListProjects(
         self,
-        request: _project_service_pb2.ListProjectsRequest,
+        request: _geti_service_pb2.ListProjectsRequest,
         context: _ServicerContext,
-    ) -> _typing.Union[_project_service_pb2.ListProjectsResponse, _abc.Awaitable[_project_service_pb2.ListProjectsResponse]]:
+    ) -> _typing.Union[_geti_service_pb2.ListProjectsResponse, _abc.Awaitable[_geti_service_pb2.ListProjectsResponse]]:
         """Lists the projects of the workspace with their models, a page at a time, in
         Geti's order.
         """
@@ -101,17 +102,17 @@ class ProjectServiceServicer(metaclass=_abc_1.ABCMeta):
     @_abc_1.abstractmethod
     def GetProject(
         self,
-        request: _project_service_pb2.GetProjectRequest,
+        request: _geti_service_pb2.GetProjectRequest,
         context: _ServicerContext,
-    ) -> _typing.Union[_project_service_pb2.GetProjectResponse, _abc.Awaitable[_project_service_pb2.GetProjectResponse]]:
+    ) -> _typing.Union[_project_pb2.Project, _abc.Awaitable[_project_pb2.Project]]:
         """Gets a project with its models. Errors: NOT_FOUND."""
 
     @_abc_1.abstractmethod
     def ImportModels(
         self,
-        request: _project_service_pb2.ImportModelsRequest,
+        request: _geti_service_pb2.ImportModelsRequest,
         context: _ServicerContext,
-    ) -> _typing.Union[_abc.Iterator[_project_service_pb2.ImportModelsResponse], _abc.AsyncIterator[_project_service_pb2.ImportModelsResponse]]:
+    ) -> _typing.Union[_abc.Iterator[_geti_service_pb2.ImportModelsResponse], _abc.AsyncIterator[_geti_service_pb2.ImportModelsResponse]]:
         """Imports models of a project, one after the other, and tells how far it is.
         Each is registered whole or not at all, whatever becomes of the others; the
         last message of each says REGISTERED or FAILED. A client that leaves ends
@@ -121,4 +122,4 @@ class ProjectServiceServicer(metaclass=_abc_1.ABCMeta):
         project, or one of the models in it), ALREADY_EXISTS (some are registered).
         """
 
-def add_ProjectServiceServicer_to_server(servicer: ProjectServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
+def add_GetiServiceServicer_to_server(servicer: GetiServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

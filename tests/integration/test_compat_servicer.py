@@ -1,4 +1,4 @@
-"""DocumentedRestService as a gRPC service: what the gateway is told when something fails."""
+"""CompatService as a gRPC service: what the gateway is told when something fails."""
 
 from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
@@ -7,7 +7,7 @@ from typing import Any
 import grpc
 import pytest
 from google.api.httpbody_pb2 import HttpBody
-from modelregistry.v1 import documented_rest_service_pb2 as pb
+from modelregistry.compat.v1 import compat_service_pb2 as pb
 
 from registry_service.domain.errors import ArtifactStoreUnavailableError, DatabaseUnavailableError, RegistryError
 from registry_service.domain.models import Model
@@ -23,7 +23,7 @@ MODEL_ID = "a-model-of-this-test"
 def stream(client: Client, method: str, request: Any, **headers: str) -> tuple[dict[str, Any], Iterator[bytes]]:
     """Calls a method with a streaming answer: its headers, and its messages as they are."""
     call = client.channel.unary_stream(
-        f"/modelregistry.v1.DocumentedRestService/{method}",
+        f"/modelregistry.compat.v1.CompatService/{method}",
         request_serializer=lambda message: message.SerializeToString(),
         response_deserializer=bytes,
     )(request, metadata=tuple(headers.items()), timeout=20)
@@ -53,7 +53,7 @@ def test_what_goes_wrong_before_the_first_message_is_a_status(
     registry: RunningRegistry, monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
     monkeypatch.setattr(GetModel, "__call__", raising(error))
-    request = pb.DocumentedRestServiceDownloadModelFilesRequest(id=MODEL_ID)
+    request = pb.DownloadModelFilesRequest(id=MODEL_ID)
     headers, messages = stream(registry.client, "DownloadModelFiles", request)
     body = HttpBody.FromString(b"".join(messages))
     is_known = isinstance(error, RegistryError)
@@ -72,7 +72,7 @@ def test_a_list_that_breaks_off_poisons_its_stream(registry: RunningRegistry, mo
         raise DatabaseUnavailableError
 
     monkeypatch.setattr(FindModels, "__call__", failing)
-    headers, messages = stream(registry.client, "ListModels", pb.DocumentedRestServiceListModelsRequest())
+    headers, messages = stream(registry.client, "ListModels", pb.ListModelsRequest())
     assert headers["x-http-status"] == "200"
     received = until_it_breaks(messages)
     assert len(received) == 3
@@ -91,7 +91,7 @@ def test_a_download_that_breaks_off_poisons_its_stream(
         raise ArtifactStoreUnavailableError
 
     monkeypatch.setattr(LocalArtifactStore, "read", failing)
-    request = pb.DocumentedRestServiceDownloadModelFilesRequest(id=MODEL_ID)
+    request = pb.DownloadModelFilesRequest(id=MODEL_ID)
     _, messages = stream(registry.client, "DownloadModelFiles", request)
     received = until_it_breaks(messages)
     assert received[-1] == POISON
@@ -100,16 +100,16 @@ def test_a_download_that_breaks_off_poisons_its_stream(
 def test_short_lists_need_no_place_among_the_streams(start_registry: StartRegistry) -> None:
     registry = start_registry(max_streams=1)
     registry.client.register(bytes(8_000_000), id=MODEL_ID)
-    request = pb.DocumentedRestServiceDownloadModelFilesRequest(id=MODEL_ID)
+    request = pb.DownloadModelFilesRequest(id=MODEL_ID)
     _, download = stream(registry.client, "DownloadModelFiles", request)
     next(iter(download))  # it now stalls, and holds the only place
-    _, messages = stream(registry.client, "ListModels", pb.DocumentedRestServiceListModelsRequest())
+    _, messages = stream(registry.client, "ListModels", pb.ListModelsRequest())
     assert HttpBody.FromString(b"".join(messages)).data.startswith(b'[{"id":"a-model-of-this-test"')
 
 
 def test_the_artifact_of_any_model_is_a_zip_here(registry: RunningRegistry) -> None:
     registry.client.register(b"weights", id=MODEL_ID, artifact={"file_name": "weights.onnx"})
-    request = pb.DocumentedRestServiceDownloadModelFilesRequest(id=MODEL_ID)
+    request = pb.DownloadModelFilesRequest(id=MODEL_ID)
     for referer, content_type in (("http://host/docs", "application/octet-stream"), ("", "application/zip")):
         _, messages = stream(registry.client, "DownloadModelFiles", request, referer=referer)
         assert HttpBody.FromString(next(iter(messages))).content_type == content_type
