@@ -1,11 +1,15 @@
 """Brings the database to the schema that this version of the program needs."""
 
 import logging
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sqlalchemy import Connection, Engine, text
 
+from registry_service.domain.errors import DatabaseBusyError
 from registry_service.storage.sql.engine import transactional
 
 if TYPE_CHECKING:
@@ -16,6 +20,9 @@ logger = logging.getLogger(__name__)
 MINIMUM_SERVER = 15
 """Major version of PostgreSQL: the first with UNIQUE NULLS NOT DISTINCT."""
 _LOCK = 0x6D6F_6465_6C72  # "modelr": any number that nobody else takes
+# An index on a million models takes seconds, a minute on a slow disk.
+_LOCK_SECONDS = 300.0
+_RETRY_SECONDS = 0.1
 
 
 class SchemaError(Exception):
@@ -23,29 +30,33 @@ class SchemaError(Exception):
 
 
 def migrate(engine: Engine, revision: str = "head") -> str:
-    """Applies the migrations that are missing up to one, in one transaction, and returns the schema's revision.
+    """Apply the migrations that are missing up to one, and return the schema's revision.
 
+    Each migration is a transaction of its own, so that none keeps the locks of another; one that fails changes
+    nothing, and the next attempt goes on there. A migration may leave its transaction (`autocommit_block`) for what
+    Postgres does only outside of one, such as CREATE INDEX CONCURRENTLY: such steps must work a second time.
     Replicas that start at once wait for one another under an advisory lock. The schema of a newer program is left
     as it is where it serves this one, too: during a rolling upgrade, and on the way back from one.
 
     Raises:
         SchemaError: The server is too old, or the schema is of a newer program and does not serve this one.
+        DatabaseBusyError: Another replica has been migrating for long.
     """
     # Loaded only here, as most processes never migrate, and each would start later.
     from alembic import command  # noqa: PLC0415
     from alembic.util.exc import CommandError  # noqa: PLC0415
 
     config = _config()
-    with transactional(engine).begin() as connection:
+    with _migrating(engine) as connection:
         version = connection.execute(text("SELECT current_setting('server_version_num')::int / 10000")).scalar_one()
         if version < MINIMUM_SERVER:
             raise SchemaError(f"PostgreSQL {version} is too old: {MINIMUM_SERVER} or newer is needed.")
-        connection.execute(text("SET LOCAL statement_timeout = 0"))
-        connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _LOCK})
         found = _revision(connection)
         if revision == "head" and found is not None and found not in known_revisions():
             _expect_served(connection, found)
             return found
+        # Alembic begins and commits transactions only where none is under way.
+        connection.commit()
         config.attributes["connection"] = connection
         try:
             command.upgrade(config, revision)
@@ -54,6 +65,27 @@ def migrate(engine: Engine, revision: str = "head") -> str:
         reached: str = connection.execute(text("SELECT version_num FROM alembic_version")).scalar_one()
     logger.info("database schema is at revision %s", reached)
     return reached
+
+
+@contextmanager
+def _migrating(engine: Engine) -> Iterator[Connection]:
+    """Give a connection that alone may migrate until the end of the block."""
+    with transactional(engine).connect() as connection:
+        connection.execute(text("SET statement_timeout = 0"))
+        deadline = time.monotonic() + _LOCK_SECONDS
+        # Not waited for inside Postgres: CREATE INDEX CONCURRENTLY waits for every statement that is under way, this
+        # one included, which would be a deadlock.
+        while not connection.execute(text("SELECT pg_try_advisory_lock(:lock)"), {"lock": _LOCK}).scalar_one():
+            connection.commit()
+            if time.monotonic() > deadline:
+                raise DatabaseBusyError
+            time.sleep(_RETRY_SECONDS)
+        connection.commit()
+        try:
+            yield connection
+        finally:
+            # The lock and the setting are the connection's, which the pool would keep.
+            connection.invalidate()
 
 
 def known_revisions() -> frozenset[str]:

@@ -4,6 +4,10 @@ from alembic import context
 
 from registry_service.storage.sql.tables import Base
 
-context.configure(connection=context.config.attributes["connection"], target_metadata=Base.metadata)
+context.configure(
+    connection=context.config.attributes["connection"],
+    target_metadata=Base.metadata,
+    transaction_per_migration=True,
+)
 with context.begin_transaction():
     context.run_migrations()
