@@ -115,26 +115,30 @@ class Client:
             artifact_service_pb2.ListArtifactFilesRequest(model_id=model_id, **fields)
         )
 
-    def download_file(self, model_id: str, name: str) -> bytes:
+    def download_file(self, model_id: str, path: str) -> bytes:
         answers = self.artifacts.DownloadArtifactFile(
-            artifact_service_pb2.DownloadArtifactFileRequest(model_id=model_id, name=name)
+            artifact_service_pb2.DownloadArtifactFileRequest(model_id=model_id, path=path)
         )
         return b"".join(answer.chunk for answer in answers)
 
     def create_upload(self, **fields: Any) -> upload_pb2.Upload:
-        return self.uploads.CreateUpload(upload_service_pb2.CreateUploadRequest(spec=spec(**fields))).upload
+        return self.uploads.CreateUpload(
+            upload_service_pb2.CreateUploadRequest(upload=upload_pb2.Upload(spec=spec(**fields)))
+        )
 
     def write_upload(self, upload_id: str, offset: int, data: bytes, chunk: int = CHUNK) -> upload_pb2.Upload:
         return self.uploads.WriteUpload(writes(upload_id, offset, pieces(data, chunk))).upload
 
     def get_upload(self, upload_id: str) -> upload_pb2.Upload:
-        return self.uploads.GetUpload(upload_service_pb2.GetUploadRequest(id=upload_id)).upload
+        return self.uploads.GetUpload(upload_service_pb2.GetUploadRequest(upload_id=upload_id))
 
     def complete_upload(self, upload_id: str, **fields: Any) -> model_pb2.Model:
-        return self.uploads.CompleteUpload(upload_service_pb2.CompleteUploadRequest(id=upload_id, **fields)).model
+        return self.uploads.CompleteUpload(
+            upload_service_pb2.CompleteUploadRequest(upload_id=upload_id, **fields)
+        ).model
 
     def cancel_upload(self, upload_id: str) -> None:
-        self.uploads.CancelUpload(upload_service_pb2.CancelUploadRequest(id=upload_id))
+        self.uploads.CancelUpload(upload_service_pb2.CancelUploadRequest(upload_id=upload_id))
 
     def close(self) -> None:
         self.channel.close()

@@ -140,7 +140,7 @@ class TestHttp:
     def test_an_upload_over_http(self, guarded: Guarded) -> None:
         secret = guarded.secret("--role", "writer")
         spec = {"spec": {"model": {"name": "uploaded", "version": "1"}, "artifact": {"file_name": "a.bin"}}}
-        upload = guarded.request("POST", "/v1/uploads", secret, json=spec).json()["upload"]["id"]
+        upload = guarded.request("POST", "/v1/uploads", secret, json=spec).json()["id"]
         assert guarded.request("PUT", f"/v1/uploads/{upload}/content", content=b"data").status_code == 401
         assert guarded.request("PUT", f"/v1/uploads/{upload}/content", secret, content=b"data").status_code == 200
         assert guarded.request("POST", f"/v1/uploads/{upload}:complete", secret).status_code == 200

@@ -281,7 +281,7 @@ def test_a_completion_that_is_killed_at_any_moment_can_be_repeated(instance: Ins
         name = f"completed-{number}"
         upload = client.create_upload(name=name)
         client.write_upload(upload.id, 0, data)
-        call = client.uploads.CompleteUpload.future(upload_service_pb2.CompleteUploadRequest(id=upload.id))
+        call = client.uploads.CompleteUpload.future(upload_service_pb2.CompleteUploadRequest(upload_id=upload.id))
         if number == 0:
             # Not killed: how long it takes.
             call.result()

@@ -88,7 +88,7 @@ class Uploads(upload_service_pb2_grpc.UploadServiceServicer):
     def CompleteUpload(
         self, request: upload_service_pb2.CompleteUploadRequest, context: grpc.ServicerContext
     ) -> upload_service_pb2.CompleteUploadResponse:
-        return upload_service_pb2.CompleteUploadResponse(model=model_pb2.Model(id=request.id))
+        return upload_service_pb2.CompleteUploadResponse(model=model_pb2.Model(id=request.upload_id))
 
     def WriteUploadContent(
         self,

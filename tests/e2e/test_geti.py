@@ -184,7 +184,7 @@ class TestDocumentedApi:
         assert imported(rest, YOLOX_FP16).status_code == 201
         assert process.memory_info().rss - before < 100 * MIB
         files = rest.get(f"/v1/models/{YOLOX_FP16}/files").json()["files"]
-        assert [file["size"] for file in files if file["name"].endswith("/model.bin")] == [str(300 * MIB)]
+        assert [file["size_bytes"] for file in files if file["path"].endswith("/model.bin")] == [str(300 * MIB)]
         assert len(objects(folder)) == 1
 
     def test_a_server_that_dies_leaves_nothing(

@@ -185,14 +185,14 @@ def test_all_that_json_can_say_passes_unchanged(product: Product, http: httpx.Cl
     body = json.dumps({"spec": {"model": fields}}, indent="\t").replace("\n", " \r\n")
     created = http.post("/v1/uploads", content=body)
     assert created.status_code == 200, created.text
-    model = created.json()["upload"]["spec"]["model"]
+    model = created.json()["spec"]["model"]
     assert model["provenance"].pop("seed") == str(fields["provenance"].pop("seed"))
     assert (model.pop("project_name"), model["name"]) == (fields.pop("projectName"), fields["name"])
     assert model.pop("optimization_capabilities") == fields.pop("optimizationCapabilities")
     for name in set(fields) - {"provenance"}:
         assert model[name] == fields[name]
     assert model["provenance"]["hyperparameters"] == {"lr": 1e-300}
-    assert http.delete(f"/v1/uploads/{created.json()['upload']['id']}").status_code == 200
+    assert http.delete(f"/v1/uploads/{created.json()['id']}").status_code == 200
 
 
 def test_a_model_can_be_sent_back_as_it_was_read(http: httpx.Client, model: model_pb2.Model) -> None:
@@ -231,11 +231,11 @@ def test_a_guard_with_a_wrong_name_guards_nothing_so_the_alias_stays(
 
 def test_a_checksum_with_a_wrong_name_completes_no_upload(http: httpx.Client) -> None:
     spec = {"model": {"name": "checksummed", "version": "1", "project_name": "json bodies"}}
-    upload = http.post("/v1/uploads", json={"spec": spec}).json()["upload"]["id"]
+    upload = http.post("/v1/uploads", json={"spec": spec}).json()["id"]
     assert http.put(f"/v1/uploads/{upload}/content", params={"write_offset": 0}, content=b"data").status_code == 200
     answer = http.post(f"/v1/uploads/{upload}:complete", json={"sha_256": "0" * 64})
     assert refusal(answer) == {"field": "sha_256", "description": "is not a field here (did you mean sha256?)."}
-    assert http.get(f"/v1/uploads/{upload}").json()["upload"]["state"] == "STATE_ACTIVE"
+    assert http.get(f"/v1/uploads/{upload}").json()["state"] == "STATE_ACTIVE"
     assert http.post(f"/v1/uploads/{upload}:complete").status_code == 200
 
 
@@ -285,12 +285,12 @@ def test_a_condition_that_nobody_looks_at_is_refused(
 )
 def test_a_header_that_asks_for_other_bytes_stores_none(http: httpx.Client, headers: dict[str, str]) -> None:
     spec = {"model": {"name": "headers", "version": "1", "project_name": "json bodies"}}
-    upload = http.post("/v1/uploads", json={"spec": spec}).json()["upload"]["id"]
+    upload = http.post("/v1/uploads", json={"spec": spec}).json()["id"]
     path = f"/v1/uploads/{upload}"
     assert (
         refusal(http.put(f"{path}/content", content=b"data", headers=headers))["field"] == next(iter(headers)).lower()
     )
-    assert http.get(path).json()["upload"]["committed_size"] == "0"
+    assert http.get(path).json()["committed_size"] == "0"
     plain = http.put(f"{path}/content", content=b"data", headers={"Content-Encoding": "identity", "Range": "bytes=1-"})
     assert plain.json()["upload"]["committed_size"] == "4"
     assert http.delete(path).status_code == 200
@@ -325,10 +325,10 @@ def test_an_upload_takes_its_bytes_from_the_body_alone_and_one_offset(
     http: httpx.Client, query: str, field: str, description: str
 ) -> None:
     spec = {"model": {"name": "offsets", "version": "1", "project_name": "json bodies"}}
-    path = f"/v1/uploads/{http.post('/v1/uploads', json={'spec': spec}).json()['upload']['id']}"
+    path = f"/v1/uploads/{http.post('/v1/uploads', json={'spec': spec}).json()['id']}"
     answer = http.put(f"{path}/content?{query}", content=b"data")
     assert refusal(answer) == {"field": field, "description": description}
-    assert http.get(path).json()["upload"]["committed_size"] == "0"
+    assert http.get(path).json()["committed_size"] == "0"
     assert http.delete(path).status_code == 200
 
 

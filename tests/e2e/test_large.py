@@ -115,7 +115,7 @@ def test_a_large_upload_becomes_a_model(fresh_product: Product) -> None:
         written = client.uploads.WriteUpload(writes(upload.id, 0, artifact.chunks())).upload
     assert written.committed_size == SIZE
     with timed(fresh_product, "CompleteUpload"):
-        completion = upload_service_pb2.CompleteUploadRequest(id=upload.id, sha256=artifact.sha256)
+        completion = upload_service_pb2.CompleteUploadRequest(upload_id=upload.id, sha256=artifact.sha256)
         model = client.uploads.CompleteUpload(completion).model
     assert (model.artifact.size, model.artifact.sha256) == (SIZE, artifact.sha256)
     client.delete(model.id)
@@ -130,7 +130,7 @@ def test_a_large_artifact_goes_up_and_down_through_http(fresh_product: Product, 
         base_url=fresh_product.rest_url, http1=not http2, http2=http2, timeout=600, trust_env=False
     ) as http:
         answer = http.post("/v1/uploads", json={"spec": {"model": {"name": "large", "version": "1"}}})
-        path = f"/v1/uploads/{answer.json()['upload']['id']}"
+        path = f"/v1/uploads/{answer.json()['id']}"
         with timed(fresh_product, f"PUT {answer.http_version}", artifact.size):
             written = http.put(f"{path}/content", content=artifact.chunks())
         assert written.json()["upload"]["committed_size"] == str(artifact.size)

@@ -98,7 +98,7 @@ def test_the_files_of_a_zip_are_listed_and_read_one_by_one(product: Product) -> 
     client, data = product.client, deployable()
     model = client.register(data, name="zipped", artifact={"media_type": "application/zip"})
     assert model.artifact.file_name == "model.zip"
-    assert [(file.name, file.size) for file in client.files(model.id).files] == [
+    assert [(file.path, file.size_bytes) for file in client.files(model.id).files] == [
         ("model/resnet50.onnx", len(resnet50())),
         ("model/config.json", 27),
     ]
@@ -199,13 +199,13 @@ def test_a_model_lives_its_whole_life_through_http(product: Product, http: httpx
         },
     )
     assert created.status_code == 200
-    upload = created.json()["upload"]
+    upload = created.json()
     assert (upload["state"], upload["committed_size"]) == ("STATE_ACTIVE", "0")
     path = f"/v1/uploads/{upload['id']}"
 
     written = http.put(f"{path}/content", content=data)
     assert written.json()["upload"]["committed_size"] == str(len(data))
-    assert http.get(path).json()["upload"]["committed_size"] == str(len(data))
+    assert http.get(path).json()["committed_size"] == str(len(data))
     completed = http.post(f"{path}:complete", json={"sha256": sha256(data)})
     assert completed.status_code == 200
     model = completed.json()["model"]
@@ -216,7 +216,7 @@ def test_a_model_lives_its_whole_life_through_http(product: Product, http: httpx
     assert model["schema"]["file_name"] == "model/resnet50.onnx"
     assert model["schema"]["inputs"] == [{"name": "gpu_0/data_0", "element_type": "FLOAT", "shape": [1, 3, 224, 224]}]
     assert model["warnings"] == ["The precision is fp16, but the weights are fp32."]
-    assert http.get(path).json()["upload"]["state"] == "STATE_COMPLETED"
+    assert http.get(path).json()["state"] == "STATE_COMPLETED"
     assert http.post(f"{path}:complete", json={}).json()["model"] == model
     assert product.client.get(model["id"]).etag == model["etag"]
 
@@ -231,9 +231,9 @@ def test_a_model_lives_its_whole_life_through_http(product: Product, http: httpx
         assert http.get(wanted).json() == {"models": [listed], "next_page_token": ""}
 
     files = http.get(f"{resource}/files?page_size=1").json()
-    assert [file["name"] for file in files["files"]] == ["model/resnet50.onnx"]
+    assert [file["path"] for file in files["files"]] == ["model/resnet50.onnx"]
     files = http.get(f"{resource}/files", params={"page_token": files["next_page_token"]}).json()
-    assert [file["name"] for file in files["files"]] == ["model/config.json"]
+    assert [file["path"] for file in files["files"]] == ["model/config.json"]
     assert files["next_page_token"] == ""
     assert http.post(f"{resource}/artifact:verify", json={}).json()["intact"] is True
 
@@ -410,11 +410,11 @@ def test_a_query_cannot_name_another_model_than_the_path(product: Product, http:
 def begin_upload(http: httpx.Client, name: str) -> str:
     answer = http.post("/v1/uploads", json={"spec": {"model": {"name": name, "version": "1"}}})
     assert answer.status_code == 200, answer.text
-    return str(answer.json()["upload"]["id"])
+    return str(answer.json()["id"])
 
 
 def committed_size(http: httpx.Client, upload: str) -> int:
-    return int(http.get(f"/v1/uploads/{upload}").json()["upload"]["committed_size"])
+    return int(http.get(f"/v1/uploads/{upload}").json()["committed_size"])
 
 
 def info(answer: httpx.Response) -> tuple[str, dict[str, str]]:

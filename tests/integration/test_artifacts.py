@@ -43,7 +43,7 @@ def stored(registry: RunningRegistry) -> Path:
 def member_of(
     client: Client, model: model_pb2.Model, name: str
 ) -> list[artifact_service_pb2.DownloadArtifactFileResponse]:
-    request = artifact_service_pb2.DownloadArtifactFileRequest(model_id=model.id, name=name)
+    request = artifact_service_pb2.DownloadArtifactFileRequest(model_id=model.id, path=name)
     return list(client.artifacts.DownloadArtifactFile(request))
 
 
@@ -226,13 +226,13 @@ class TestArchives:
         model = client.register(zip_of(MEMBERS, compression), artifact=artifact)
         answer = client.files(model.id)
         assert answer.next_page_token == ""
-        assert [file.name for file in answer.files] == list(MEMBERS)
+        assert [file.path for file in answer.files] == list(MEMBERS)
         for file in answer.files:
-            data = MEMBERS[file.name]
-            assert (file.size, file.crc32) == (len(data), zlib.crc32(data))
+            data = MEMBERS[file.path]
+            assert (file.size_bytes, file.crc32) == (len(data), zlib.crc32(data))
             if compression == zipfile.ZIP_STORED:
-                assert file.compressed_size == len(data)
-            messages = member_of(client, model, file.name)
+                assert file.compressed_size_bytes == len(data)
+            messages = member_of(client, model, file.path)
             assert messages[0].file == file
             assert all(0 < len(message.chunk) <= MIB for message in messages[1:])
             assert b"".join(message.chunk for message in messages) == data
@@ -252,7 +252,7 @@ class TestArchives:
             names, token, count = [], "", 0
             while True:
                 answer = client.files(model.id, page_size=size, page_token=token)
-                names += [file.name for file in answer.files]
+                names += [file.path for file in answer.files]
                 count += 1
                 if not (token := answer.next_page_token):
                     break
@@ -296,7 +296,7 @@ class TestArchives:
         if method == 99:
             data = patched(data, method=99)
         model = client.register(data, artifact=ZIP)
-        assert [file.name for file in client.files(model.id).files] == ["a"]
+        assert [file.path for file in client.files(model.id).files] == ["a"]
         with refused(PRECONDITION, "NOT_AN_ARCHIVE") as refusal:
             client.download_file(model.id, "a")
         assert str(method) in refusal.message
@@ -315,7 +315,7 @@ class TestArchives:
         received = b""
         with refused(DATA_LOSS, "DATA_LOSS"):
             for message in client.artifacts.DownloadArtifactFile(
-                artifact_service_pb2.DownloadArtifactFileRequest(model_id=model.id, name="a")
+                artifact_service_pb2.DownloadArtifactFileRequest(model_id=model.id, path="a")
             ):
                 received += message.chunk
         assert data.startswith(received)
@@ -329,10 +329,10 @@ class TestArchives:
         received = b""
         with refused(DATA_LOSS):
             for message in client.artifacts.DownloadArtifactFile(
-                artifact_service_pb2.DownloadArtifactFileRequest(model_id=model.id, name="a")
+                artifact_service_pb2.DownloadArtifactFileRequest(model_id=model.id, path="a")
             ):
                 received += message.chunk
-        assert len(received) <= client.files(model.id).files[0].size
+        assert len(received) <= client.files(model.id).files[0].size_bytes
 
     def test_a_size_that_no_number_holds_does_not_break_the_listing(self, client: Client) -> None:
         model = client.register(with_zip64_size(2**64 - 1), artifact={"file_name": "undeclared"})
@@ -363,7 +363,7 @@ class TestArchives:
         store = CountingStore(registry.parts.store)
         with serving(registry, store) as (_, client):
             call = client.artifacts.DownloadArtifactFile(
-                artifact_service_pb2.DownloadArtifactFileRequest(model_id=model.id, name="zeros")
+                artifact_service_pb2.DownloadArtifactFileRequest(model_id=model.id, path="zeros")
             )
             sizes = [len(message.chunk) for message, _ in zip(call, range(21), strict=False)]
             call.cancel()
@@ -467,7 +467,7 @@ class TestHostileArchives:
     @pytest.mark.parametrize("name", [b"..x", b"x..", b"a/..b", b"...", b"ab:c", b"ok ", b"~", b"a//b", b"./a"])
     def test_odd_but_harmless_names_are_registered(self, client: Client, name: bytes) -> None:
         model = client.register(renamed(name), artifact=ZIP)
-        assert [file.name for file in client.files(model.id).files] == [name.decode()]
+        assert [file.path for file in client.files(model.id).files] == [name.decode()]
         assert client.download_file(model.id, name.decode()) == b"x"
 
     def test_a_directory_over_the_limit_is_refused(self, start_registry: StartRegistry) -> None:
@@ -531,10 +531,10 @@ def _read_everything(client: Client, model: model_pb2.Model) -> None:
         received = 0
         try:
             for message in client.artifacts.DownloadArtifactFile(
-                artifact_service_pb2.DownloadArtifactFileRequest(model_id=model.id, name=file.name)
+                artifact_service_pb2.DownloadArtifactFileRequest(model_id=model.id, path=file.path)
             ):
                 if message.HasField("file"):
-                    declared = message.file.size
+                    declared = message.file.size_bytes
                 received += len(message.chunk)
                 assert received <= declared
         except grpc.RpcError as error:

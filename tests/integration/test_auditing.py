@@ -394,7 +394,7 @@ class TestActors:
         upload = client.create_upload(name="b")
         client.write_upload(upload.id, 0, b"x")
         second = client.uploads.CompleteUpload(
-            upload_service_pb2.CompleteUploadRequest(id=upload.id), metadata=metadata
+            upload_service_pb2.CompleteUploadRequest(upload_id=upload.id), metadata=metadata
         ).model
         assert first.creator == second.creator == client.get(first.id).creator == known
         assert [event.actor for event in page(client).events] == [known, known]

@@ -457,7 +457,7 @@ class TestManifest:
         assert manifest.make_time.ToNanoseconds() >= model.create_time.ToNanoseconds()
         assert manifest.model == model
         assert manifest.model.artifact.sha256 == sha256(data)
-        assert [(file.name, file.size, file.crc32) for file in manifest.files] == [
+        assert [(file.path, file.size_bytes, file.crc32) for file in manifest.files] == [
             (name, len(members[name]), zlib.crc32(members[name])) for name in sorted(members)
         ]
         assert manifest.file_count == 3
@@ -492,7 +492,7 @@ class TestManifest:
         data = zip_of({f"{i:05}": b"" for i in range(20_000)}, compression=0)
         manifest = client.manifest(client.register(data, artifact={"file_name": "model.zip"}).id)
         assert manifest.file_count == 20_000
-        assert [file.name for file in manifest.files[:2]] == ["00000", "00001"]
+        assert [file.path for file in manifest.files[:2]] == ["00000", "00001"]
         assert 5_000 < len(manifest.files) <= 10_000
         assert manifest.ByteSize() < 2 * 1024 * 1024
         assert isinstance(manifest.files[0], artifact_service_pb2.ArtifactFile)

@@ -164,7 +164,7 @@ class TestImports:
             assert archive.namelist()[0] == "cattle-detection-v12/"
             assert {name: archive.read(f"cattle-detection-v12/{name}") for name in MEMBERS} == MEMBERS
         files = connected.client.files(YOLOX_FP16).files
-        assert {file.name for file in files} >= {f"cattle-detection-v12/{name}" for name in MEMBERS}
+        assert {file.path for file in files} >= {f"cattle-detection-v12/{name}" for name in MEMBERS}
         assert connected.client.verify(YOLOX_FP16).intact
 
     @pytest.mark.parametrize(

@@ -163,7 +163,7 @@ class TestWholeLife:
         upload = client.create_upload(artifact={"file_name": "a.zip"})
         client.write_upload(upload.id, 0, data)
         client.complete_upload(upload.id)
-        assert [file.name for file in client.files(upload.model_id).files] == ["a"]
+        assert [file.path for file in client.files(upload.model_id).files] == ["a"]
 
 
 class TestOffsets:
@@ -606,7 +606,7 @@ class TestCompleting:
             upload = client.create_upload(name=f"n{attempt}")
             client.write_upload(upload.id, 0, some_bytes(size))
             calls = [
-                client.uploads.CompleteUpload.future(upload_service_pb2.CompleteUploadRequest(id=upload.id))
+                client.uploads.CompleteUpload.future(upload_service_pb2.CompleteUploadRequest(upload_id=upload.id))
                 for _ in range(6)
             ]
             models: list[model_pb2.Model] = []
@@ -642,7 +642,9 @@ class TestCompleting:
         upload = client.create_upload()
         client.write_upload(upload.id, 0, bytes(size))
         with serving(registry, SlowStore(registry.parts.store)) as (_, slow_client):
-            call = slow_client.uploads.CompleteUpload.future(upload_service_pb2.CompleteUploadRequest(id=upload.id))
+            call = slow_client.uploads.CompleteUpload.future(
+                upload_service_pb2.CompleteUploadRequest(upload_id=upload.id)
+            )
             assert joining.wait(30)
             with ThreadPoolExecutor(1) as thread:
                 cancellation = thread.submit(client.cancel_upload, upload.id)

@@ -56,26 +56,26 @@ class ListArtifactFilesResponse(_message.Message):
     def __init__(self, files: _Optional[_Iterable[_Union[ArtifactFile, _Mapping]]] = ..., next_page_token: _Optional[str] = ...) -> None: ...
 
 class ArtifactFile(_message.Message):
-    __slots__ = ("name", "size", "compressed_size", "crc32", "modify_time")
-    NAME_FIELD_NUMBER: _ClassVar[int]
-    SIZE_FIELD_NUMBER: _ClassVar[int]
-    COMPRESSED_SIZE_FIELD_NUMBER: _ClassVar[int]
+    __slots__ = ("path", "size_bytes", "compressed_size_bytes", "crc32", "modify_time")
+    PATH_FIELD_NUMBER: _ClassVar[int]
+    SIZE_BYTES_FIELD_NUMBER: _ClassVar[int]
+    COMPRESSED_SIZE_BYTES_FIELD_NUMBER: _ClassVar[int]
     CRC32_FIELD_NUMBER: _ClassVar[int]
     MODIFY_TIME_FIELD_NUMBER: _ClassVar[int]
-    name: str
-    size: int
-    compressed_size: int
+    path: str
+    size_bytes: int
+    compressed_size_bytes: int
     crc32: int
     modify_time: _timestamp_pb2.Timestamp
-    def __init__(self, name: _Optional[str] = ..., size: _Optional[int] = ..., compressed_size: _Optional[int] = ..., crc32: _Optional[int] = ..., modify_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
+    def __init__(self, path: _Optional[str] = ..., size_bytes: _Optional[int] = ..., compressed_size_bytes: _Optional[int] = ..., crc32: _Optional[int] = ..., modify_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
 
 class DownloadArtifactFileRequest(_message.Message):
-    __slots__ = ("model_id", "name")
+    __slots__ = ("model_id", "path")
     MODEL_ID_FIELD_NUMBER: _ClassVar[int]
-    NAME_FIELD_NUMBER: _ClassVar[int]
+    PATH_FIELD_NUMBER: _ClassVar[int]
     model_id: str
-    name: str
-    def __init__(self, model_id: _Optional[str] = ..., name: _Optional[str] = ...) -> None: ...
+    path: str
+    def __init__(self, model_id: _Optional[str] = ..., path: _Optional[str] = ...) -> None: ...
 
 class DownloadArtifactFileResponse(_message.Message):
     __slots__ = ("file", "chunk")

@@ -2,7 +2,6 @@ from google.api import annotations_pb2 as _annotations_pb2
 from google.api import field_behavior_pb2 as _field_behavior_pb2
 from google.api import httpbody_pb2 as _httpbody_pb2
 from modelregistry.v1 import model_pb2 as _model_pb2
-from modelregistry.v1 import model_service_pb2 as _model_service_pb2
 from modelregistry.v1 import upload_pb2 as _upload_pb2
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
@@ -12,10 +11,10 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class CreateUploadRequest(_message.Message):
-    __slots__ = ("spec",)
-    SPEC_FIELD_NUMBER: _ClassVar[int]
-    spec: _model_service_pb2.ModelSpec
-    def __init__(self, spec: _Optional[_Union[_model_service_pb2.ModelSpec, _Mapping]] = ...) -> None: ...
+    __slots__ = ("upload",)
+    UPLOAD_FIELD_NUMBER: _ClassVar[int]
+    upload: _upload_pb2.Upload
+    def __init__(self, upload: _Optional[_Union[_upload_pb2.Upload, _Mapping]] = ...) -> None: ...
 
 class WriteUploadRequest(_message.Message):
     __slots__ = ("upload_id", "write_offset", "data")
@@ -38,30 +37,24 @@ class WriteUploadContentRequest(_message.Message):
     def __init__(self, upload_id: _Optional[str] = ..., write_offset: _Optional[int] = ..., content: _Optional[_Union[_httpbody_pb2.HttpBody, _Mapping]] = ...) -> None: ...
 
 class GetUploadRequest(_message.Message):
-    __slots__ = ("id",)
-    ID_FIELD_NUMBER: _ClassVar[int]
-    id: str
-    def __init__(self, id: _Optional[str] = ...) -> None: ...
+    __slots__ = ("upload_id",)
+    UPLOAD_ID_FIELD_NUMBER: _ClassVar[int]
+    upload_id: str
+    def __init__(self, upload_id: _Optional[str] = ...) -> None: ...
 
 class CompleteUploadRequest(_message.Message):
-    __slots__ = ("id", "sha256")
-    ID_FIELD_NUMBER: _ClassVar[int]
+    __slots__ = ("upload_id", "sha256")
+    UPLOAD_ID_FIELD_NUMBER: _ClassVar[int]
     SHA256_FIELD_NUMBER: _ClassVar[int]
-    id: str
+    upload_id: str
     sha256: str
-    def __init__(self, id: _Optional[str] = ..., sha256: _Optional[str] = ...) -> None: ...
+    def __init__(self, upload_id: _Optional[str] = ..., sha256: _Optional[str] = ...) -> None: ...
 
 class CancelUploadRequest(_message.Message):
-    __slots__ = ("id",)
-    ID_FIELD_NUMBER: _ClassVar[int]
-    id: str
-    def __init__(self, id: _Optional[str] = ...) -> None: ...
-
-class CreateUploadResponse(_message.Message):
-    __slots__ = ("upload",)
-    UPLOAD_FIELD_NUMBER: _ClassVar[int]
-    upload: _upload_pb2.Upload
-    def __init__(self, upload: _Optional[_Union[_upload_pb2.Upload, _Mapping]] = ...) -> None: ...
+    __slots__ = ("upload_id",)
+    UPLOAD_ID_FIELD_NUMBER: _ClassVar[int]
+    upload_id: str
+    def __init__(self, upload_id: _Optional[str] = ...) -> None: ...
 
 class WriteUploadResponse(_message.Message):
     __slots__ = ("upload",)
@@ -70,12 +63,6 @@ class WriteUploadResponse(_message.Message):
     def __init__(self, upload: _Optional[_Union[_upload_pb2.Upload, _Mapping]] = ...) -> None: ...
 
 class WriteUploadContentResponse(_message.Message):
-    __slots__ = ("upload",)
-    UPLOAD_FIELD_NUMBER: _ClassVar[int]
-    upload: _upload_pb2.Upload
-    def __init__(self, upload: _Optional[_Union[_upload_pb2.Upload, _Mapping]] = ...) -> None: ...
-
-class GetUploadResponse(_message.Message):
     __slots__ = ("upload",)
     UPLOAD_FIELD_NUMBER: _ClassVar[int]
     upload: _upload_pb2.Upload

@@ -3,6 +3,7 @@
 import grpc
 import warnings
 
+from modelregistry.v1 import upload_pb2 as modelregistry_dot_v1_dot_upload__pb2
 from modelregistry.v1 import upload_service_pb2 as modelregistry_dot_v1_dot_upload__service__pb2
 
 GRPC_GENERATED_VERSION = '1.85.1'
@@ -38,7 +39,7 @@ class UploadServiceStub:
         self.CreateUpload = channel.unary_unary(
                 '/modelregistry.v1.UploadService/CreateUpload',
                 request_serializer=modelregistry_dot_v1_dot_upload__service__pb2.CreateUploadRequest.SerializeToString,
-                response_deserializer=modelregistry_dot_v1_dot_upload__service__pb2.CreateUploadResponse.FromString,
+                response_deserializer=modelregistry_dot_v1_dot_upload__pb2.Upload.FromString,
                 _registered_method=True)
         self.WriteUpload = channel.stream_unary(
                 '/modelregistry.v1.UploadService/WriteUpload',
@@ -53,7 +54,7 @@ class UploadServiceStub:
         self.GetUpload = channel.unary_unary(
                 '/modelregistry.v1.UploadService/GetUpload',
                 request_serializer=modelregistry_dot_v1_dot_upload__service__pb2.GetUploadRequest.SerializeToString,
-                response_deserializer=modelregistry_dot_v1_dot_upload__service__pb2.GetUploadResponse.FromString,
+                response_deserializer=modelregistry_dot_v1_dot_upload__pb2.Upload.FromString,
                 _registered_method=True)
         self.CompleteUpload = channel.unary_unary(
                 '/modelregistry.v1.UploadService/CompleteUpload',
@@ -132,7 +133,7 @@ def add_UploadServiceServicer_to_server(servicer, server):
             'CreateUpload': grpc.unary_unary_rpc_method_handler(
                     servicer.CreateUpload,
                     request_deserializer=modelregistry_dot_v1_dot_upload__service__pb2.CreateUploadRequest.FromString,
-                    response_serializer=modelregistry_dot_v1_dot_upload__service__pb2.CreateUploadResponse.SerializeToString,
+                    response_serializer=modelregistry_dot_v1_dot_upload__pb2.Upload.SerializeToString,
             ),
             'WriteUpload': grpc.stream_unary_rpc_method_handler(
                     servicer.WriteUpload,
@@ -147,7 +148,7 @@ def add_UploadServiceServicer_to_server(servicer, server):
             'GetUpload': grpc.unary_unary_rpc_method_handler(
                     servicer.GetUpload,
                     request_deserializer=modelregistry_dot_v1_dot_upload__service__pb2.GetUploadRequest.FromString,
-                    response_serializer=modelregistry_dot_v1_dot_upload__service__pb2.GetUploadResponse.SerializeToString,
+                    response_serializer=modelregistry_dot_v1_dot_upload__pb2.Upload.SerializeToString,
             ),
             'CompleteUpload': grpc.unary_unary_rpc_method_handler(
                     servicer.CompleteUpload,
@@ -187,7 +188,7 @@ class UploadService:
             target,
             '/modelregistry.v1.UploadService/CreateUpload',
             modelregistry_dot_v1_dot_upload__service__pb2.CreateUploadRequest.SerializeToString,
-            modelregistry_dot_v1_dot_upload__service__pb2.CreateUploadResponse.FromString,
+            modelregistry_dot_v1_dot_upload__pb2.Upload.FromString,
             options,
             channel_credentials,
             insecure,
@@ -268,7 +269,7 @@ class UploadService:
             target,
             '/modelregistry.v1.UploadService/GetUpload',
             modelregistry_dot_v1_dot_upload__service__pb2.GetUploadRequest.SerializeToString,
-            modelregistry_dot_v1_dot_upload__service__pb2.GetUploadResponse.FromString,
+            modelregistry_dot_v1_dot_upload__pb2.Upload.FromString,
             options,
             channel_credentials,
             insecure,

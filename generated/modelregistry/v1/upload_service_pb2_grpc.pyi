@@ -5,6 +5,7 @@ isort:skip_file
 
 from collections import abc as _abc
 from grpc import aio as _aio
+from modelregistry.v1 import upload_pb2 as _upload_pb2
 from modelregistry.v1 import upload_service_pb2 as _upload_service_pb2
 import abc as _abc_1
 import grpc as _grpc
@@ -33,7 +34,7 @@ class UploadServiceStub:
     def __new__(cls, channel: _grpc.Channel) -> _Self: ...
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> UploadServiceAsyncStub: ...
-    CreateUpload: _grpc.UnaryUnaryMultiCallable[_upload_service_pb2.CreateUploadRequest, _upload_service_pb2.CreateUploadResponse]
+    CreateUpload: _grpc.UnaryUnaryMultiCallable[_upload_service_pb2.CreateUploadRequest, _upload_pb2.Upload]
     """Begins an upload. The spec is checked now as far as it can be: errors are
     those of RegisterModel, before any byte is sent.
     """
@@ -52,7 +53,7 @@ class UploadServiceStub:
     is refused (INVALID_ARGUMENT): Content-Range, Upload-Offset, a
     Content-Encoding, digests, and conditions such as If-Match.
     """
-    GetUpload: _grpc.UnaryUnaryMultiCallable[_upload_service_pb2.GetUploadRequest, _upload_service_pb2.GetUploadResponse]
+    GetUpload: _grpc.UnaryUnaryMultiCallable[_upload_service_pb2.GetUploadRequest, _upload_pb2.Upload]
     """Gets an upload. Errors: NOT_FOUND."""
     CompleteUpload: _grpc.UnaryUnaryMultiCallable[_upload_service_pb2.CompleteUploadRequest, _upload_service_pb2.CompleteUploadResponse]
     """Registers the model. Can be repeated: the second time answers the same
@@ -69,7 +70,7 @@ class UploadServiceAsyncStub(UploadServiceStub):
     """Resumable uploads, with the semantics of google.bytestream.ByteStream."""
 
     def __init__(self, channel: _aio.Channel) -> None: ...
-    CreateUpload: _aio.UnaryUnaryMultiCallable[_upload_service_pb2.CreateUploadRequest, _upload_service_pb2.CreateUploadResponse]  # type: ignore[assignment]
+    CreateUpload: _aio.UnaryUnaryMultiCallable[_upload_service_pb2.CreateUploadRequest, _upload_pb2.Upload]  # type: ignore[assignment]
     """Begins an upload. The spec is checked now as far as it can be: errors are
     those of RegisterModel, before any byte is sent.
     """
@@ -88,7 +89,7 @@ class UploadServiceAsyncStub(UploadServiceStub):
     is refused (INVALID_ARGUMENT): Content-Range, Upload-Offset, a
     Content-Encoding, digests, and conditions such as If-Match.
     """
-    GetUpload: _aio.UnaryUnaryMultiCallable[_upload_service_pb2.GetUploadRequest, _upload_service_pb2.GetUploadResponse]  # type: ignore[assignment]
+    GetUpload: _aio.UnaryUnaryMultiCallable[_upload_service_pb2.GetUploadRequest, _upload_pb2.Upload]  # type: ignore[assignment]
     """Gets an upload. Errors: NOT_FOUND."""
     CompleteUpload: _aio.UnaryUnaryMultiCallable[_upload_service_pb2.CompleteUploadRequest, _upload_service_pb2.CompleteUploadResponse]  # type: ignore[assignment]
     """Registers the model. Can be repeated: the second time answers the same
@@ -108,7 +109,7 @@ class UploadServiceServicer(metaclass=_abc_1.ABCMeta):
         self,
         request: _upload_service_pb2.CreateUploadRequest,
         context: _ServicerContext,
-    ) -> _typing.Union[_upload_service_pb2.CreateUploadResponse, _abc.Awaitable[_upload_service_pb2.CreateUploadResponse]]:
+    ) -> _typing.Union[_upload_pb2.Upload, _abc.Awaitable[_upload_pb2.Upload]]:
         """Begins an upload. The spec is checked now as far as it can be: errors are
         those of RegisterModel, before any byte is sent.
         """
@@ -145,7 +146,7 @@ class UploadServiceServicer(metaclass=_abc_1.ABCMeta):
         self,
         request: _upload_service_pb2.GetUploadRequest,
         context: _ServicerContext,
-    ) -> _typing.Union[_upload_service_pb2.GetUploadResponse, _abc.Awaitable[_upload_service_pb2.GetUploadResponse]]:
+    ) -> _typing.Union[_upload_pb2.Upload, _abc.Awaitable[_upload_pb2.Upload]]:
         """Gets an upload. Errors: NOT_FOUND."""
 
     @_abc_1.abstractmethod

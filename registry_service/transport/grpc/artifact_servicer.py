@@ -56,7 +56,7 @@ class ArtifactServicer(artifact_service_pb2_grpc.ArtifactServiceServicer):
         self, request: pb.DownloadArtifactFileRequest, context: grpc.ServicerContext
     ) -> Iterator[pb.DownloadArtifactFileResponse]:
         member, pieces = self._use_cases.read_artifact_file(
-            checked_model_id(request.model_id, "model_id"), request.name
+            checked_model_id(request.model_id, "model_id"), request.path
         )
         yield pb.DownloadArtifactFileResponse(file=file_message(member))
         for piece in pieces:

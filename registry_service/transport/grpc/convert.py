@@ -301,9 +301,9 @@ def upload_message(upload: Upload) -> upload_pb2.Upload:
 def file_message(member: ArchiveMember) -> artifact_service_pb2.ArtifactFile:
     """Returns a member of an archive as a message."""
     return artifact_service_pb2.ArtifactFile(
-        name=_printable(member.name),
-        size=member.size,
-        compressed_size=member.compressed_size,
+        path=_printable(member.name),
+        size_bytes=member.size,
+        compressed_size_bytes=member.compressed_size,
         crc32=member.crc32,
         modify_time=None if member.modify_time is None else time_message(member.modify_time),
     )

@@ -4,8 +4,8 @@ import re
 from collections.abc import Iterator
 
 import grpc
+from modelregistry.v1 import upload_pb2, upload_service_pb2_grpc
 from modelregistry.v1 import upload_service_pb2 as pb
-from modelregistry.v1 import upload_service_pb2_grpc
 
 from registry_service.domain.errors import FieldViolation, InvalidArgumentError, OutOfRangeError
 from registry_service.domain.uploads import Upload
@@ -34,8 +34,8 @@ class UploadServicer(upload_service_pb2_grpc.UploadServiceServicer):
     def __init__(self, use_cases: UseCases) -> None:
         self._use_cases = use_cases
 
-    def CreateUpload(self, request: pb.CreateUploadRequest, context: grpc.ServicerContext) -> pb.CreateUploadResponse:
-        return pb.CreateUploadResponse(upload=upload_message(self._use_cases.create_upload(spec_of(request.spec))))
+    def CreateUpload(self, request: pb.CreateUploadRequest, context: grpc.ServicerContext) -> upload_pb2.Upload:
+        return upload_message(self._use_cases.create_upload(spec_of(request.upload.spec)))
 
     def WriteUpload(
         self, request_iterator: Iterator[pb.WriteUploadRequest | memoryview], context: grpc.ServicerContext
@@ -64,23 +64,23 @@ class UploadServicer(upload_service_pb2_grpc.UploadServiceServicer):
             upload=upload_message(self._write(first.upload_id, first.write_offset, pieces()))
         )
 
-    def GetUpload(self, request: pb.GetUploadRequest, context: grpc.ServicerContext) -> pb.GetUploadResponse:
-        return pb.GetUploadResponse(upload=upload_message(self._use_cases.get_upload(_upload_id(request.id, "id"))))
+    def GetUpload(self, request: pb.GetUploadRequest, context: grpc.ServicerContext) -> upload_pb2.Upload:
+        return upload_message(self._use_cases.get_upload(_upload_id(request.upload_id)))
 
     def CompleteUpload(
         self, request: pb.CompleteUploadRequest, context: grpc.ServicerContext
     ) -> pb.CompleteUploadResponse:
-        model = self._use_cases.complete_upload(_upload_id(request.id, "id"), request.sha256)
+        model = self._use_cases.complete_upload(_upload_id(request.upload_id), request.sha256)
         return pb.CompleteUploadResponse(model=model_message(model))
 
     def CancelUpload(self, request: pb.CancelUploadRequest, context: grpc.ServicerContext) -> pb.CancelUploadResponse:
-        self._use_cases.cancel_upload(_upload_id(request.id, "id"))
+        self._use_cases.cancel_upload(_upload_id(request.upload_id))
         return pb.CancelUploadResponse()
 
     def _write(self, upload_id: str, offset: int, pieces: Iterator[bytes]) -> Upload:
         if offset < 0:
             raise InvalidArgumentError.of("write_offset", "must not be negative.")
-        return self._use_cases.write_upload(_upload_id(upload_id, "upload_id"), offset, pieces)
+        return self._use_cases.write_upload(_upload_id(upload_id), offset, pieces)
 
 
 def _data(first: pb.WriteUploadRequest, requests: Iterator[pb.WriteUploadRequest | memoryview]) -> Iterator[bytes]:
@@ -111,7 +111,7 @@ def _refuse_headers(context: grpc.ServicerContext) -> None:
         raise InvalidArgumentError(refused)
 
 
-def _upload_id(text: str, name: str) -> str:
+def _upload_id(text: str) -> str:
     if not _UPLOAD_ID.fullmatch(text):
-        raise InvalidArgumentError.of(name, "must be the id of an upload, a UUID in lower case.")
+        raise InvalidArgumentError.of("upload_id", "must be the id of an upload, a UUID in lower case.")
     return text
