@@ -30,6 +30,11 @@ CATALOG = """
     SELECT 'index ' || indexname, indexdef FROM pg_indexes WHERE schemaname = 'public'
 """
 
+INDEXED_FUNCTIONS = """
+    SELECT pg_get_functiondef(oid) FROM pg_proc
+    WHERE pronamespace = 'public'::regnamespace AND prokind = 'f' AND proname LIKE ANY ('{text_digest,model_%}')
+"""
+
 
 def catalog(engine: Engine) -> dict[str, str]:
     with engine.connect() as connection:
@@ -38,22 +43,20 @@ def catalog(engine: Engine) -> dict[str, str]:
 
 
 @pytest.fixture
-def made_from_metadata(postgres: PostgresAddress) -> Iterator[Engine]:
-    """A database with the tables as tables.py has them."""
+def made_from_metadata(postgres: PostgresAddress, engine: Engine) -> Iterator[Engine]:
+    """A database with the tables as tables.py has them, and the functions as the migrations make them."""
     name = "made_from_metadata"
     create_database(postgres, name, "template1")
-    engine = engine_of(postgres, name)
-    with engine.begin() as connection:
+    with engine.connect() as connection:
+        functions = connection.execute(text(INDEXED_FUNCTIONS)).scalars().all()
+    made = engine_of(postgres, name)
+    with made.begin() as connection:
         connection.execute(text("CREATE EXTENSION pg_trgm"))
-        connection.execute(
-            text(
-                "CREATE FUNCTION text_digest(value text) RETURNS bytea LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE"
-                " RETURN sha256(convert_to(value, 'UTF8'))"
-            )
-        )
+        for function in functions:
+            connection.exec_driver_sql(function.replace("%", "%%"))
         Base.metadata.create_all(connection)
-    yield engine
-    engine.dispose()
+    yield made
+    made.dispose()
     drop_database(postgres, name)
 
 

@@ -34,6 +34,8 @@ SORTED_TEXTS = ("name", "version")
 SORT_PREFIX = 400
 """Texts are ordered by so many characters: an index row takes at most 2,704 bytes."""
 
+_VERSION_ORDER = (text("model_version_key(version)"), text(f'("left"(version, {SORT_PREFIX})) COLLATE "C"'))
+
 _METADATA_BYTES = " + ".join(
     (
         *(f"octet_length({column})" for column in ("name", "version", "created_date")),
@@ -161,6 +163,16 @@ class ModelRow(Base):
         ),
         Index("ix_models_name", text(f'("left"(name, {SORT_PREFIX})) COLLATE "C"'), "id"),
         Index("ix_models_version", text(f'("left"(version, {SORT_PREFIX})) COLLATE "C"'), "id"),
+        Index("ix_models_version_order", *_VERSION_ORDER, "create_time", "id"),
+        # The newest release of a group is the last one of it here.
+        Index(
+            "ix_models_group",
+            text("model_group_digest(name, project_id, project_name)"),
+            text("model_version_is_release(version)"),
+            *_VERSION_ORDER,
+            "create_time",
+            "id",
+        ),
         Index("ix_models_score", text("COALESCE(score, '-Infinity'::double precision)"), "id"),
         Index("ix_models_create_time", "create_time", "id"),
         Index("ix_models_update_time", "update_time", "id"),
