@@ -167,7 +167,7 @@ class ModelRow(Base):
         # The newest release of a group is the last one of it here.
         Index(
             "ix_models_group",
-            text("model_group_digest(name, project_id, project_name)"),
+            text("model_group_key(name, project_id, project_name)"),
             text("model_version_is_release(version)"),
             *_VERSION_ORDER,
             "create_time",
