@@ -19,6 +19,8 @@ MAX_PAGE_BYTES = 2 * 1024 * 1024
 """Most metadata in a page, as JSON: gRPC clients take messages of 4 MiB unless told otherwise."""
 DEFAULT_ORDER = "create_time desc"
 SORTABLE_FIELDS = ("id", "name", "version", "score", "create_time", "update_time")
+VERSION_ORDER = "version order 1"
+"""Names the order of versions in page tokens. It must change with the order: a token holds a place in one order."""
 LOWEST_SCORE = float("-inf")
 """Where a model without a score sorts."""
 
@@ -57,7 +59,10 @@ class Page:
 
 
 def parse_order(text: str) -> tuple[OrderField, ...]:
-    """Parses `order_by`: fields with ` desc` or ` asc`, separated by commas.
+    """Parse `order_by`: fields with ` desc` or ` asc`, separated by commas.
+
+    Returns:
+        The order, which ends with id. Models of one version at its end come in the order of their registration.
 
     Raises:
         InvalidArgumentError: A field is unknown or named twice.
@@ -72,9 +77,17 @@ def parse_order(text: str) -> tuple[OrderField, ...]:
         if any(words[0] == field.name for field in order):
             raise InvalidArgumentError.of("order_by", f"names {words[0]} twice.")
         order.append(OrderField(words[0], words[1:] == ["desc"]))
-    if all(field.name != "id" for field in order):
+    names = {field.name for field in order}
+    if order[-1].name == "version" and "id" not in names and "create_time" not in names:
+        order.append(OrderField("create_time", order[-1].descending))
+    if "id" not in names:
         order.append(OrderField("id", order[-1].descending))
     return tuple(order)
+
+
+def page_query(filter: str, order_by: str, order: Sequence[OrderField]) -> tuple[str, ...]:  # noqa: A002 - AIP-160's name
+    """Return what the page tokens of a listing belong to."""
+    return (filter, order_by, *(VERSION_ORDER for field in order if field.name == "version"))
 
 
 def sort_values(model: Model, order: Sequence[OrderField]) -> tuple[SortValue, ...]:

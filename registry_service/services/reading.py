@@ -22,6 +22,7 @@ from registry_service.domain.listing import (
     OrderField,
     decode_page_token,
     encode_page_token,
+    page_query,
     page_size,
     parse_order,
     sort_kinds,
@@ -61,7 +62,7 @@ class ListModels:
         """
         limit = page_size(size)
         order = parse_order(order_by)
-        query = (filter, order_by)
+        query = page_query(filter, order_by, order)
         after = decode_page_token(token, query, sort_kinds(order))
         node = filters.parse(filter)
         with self.database.reading() as transaction:

@@ -24,6 +24,7 @@ from registry_service.storage.sql.repositories import SqlDatabase
 from tests.client import Client, refused
 from tests.registry import RunningRegistry
 from tests.streams import expect
+from tests.version_order import sort_key
 
 INVALID = grpc.StatusCode.INVALID_ARGUMENT
 
@@ -47,6 +48,9 @@ CODE_POINTS = (
     "",
 )
 
+# Many are equal in all but the last number, which is different in each.
+VERSIONS = ("{0}v{2}", "1.{1}.0-rc.{2}", "v1.{1}+{2}", "1.{1}.dev{2}", "{2}.{0}", "1.{1}.post{2}", "1.{2}")
+
 
 def insert_models(engine: Engine, number: int) -> None:
     """Puts models in without their bytes: listings never look at those."""
@@ -66,7 +70,7 @@ def insert_models(engine: Engine, number: int) -> None:
                 "id": f"{dice.choice('aA_-zZ09')}{dice.randrange(10**17):017}-{index}",
                 # Many are equal in all but the end, some only beyond what is compared.
                 "name": dice.choice(CODE_POINTS) + "n" * dice.choice([1, 399, 450]) + dice.choice(CODE_POINTS),
-                "version": f"{dice.choice(CODE_POINTS)}v{index}",
+                "version": dice.choice(VERSIONS).format(dice.choice(CODE_POINTS), index // 3, index),
                 "score": dice.choice([None, None, -1e300, -1.5, 0.0, 0.1, 5e-324, 7, 1e300]),
                 "create_time": f"2026-01-01T00:00:{second:02}.{dice.choice(['000001', '5', '999999'])}Z",
                 "update_time": f"2026-01-01T00:01:{dice.randrange(20):02}Z",
@@ -79,7 +83,7 @@ def insert_models(engine: Engine, number: int) -> None:
 KEYS: dict[str, Callable[[model_pb2.Model], Any]] = {
     "id": lambda model: model.id,
     "name": lambda model: model.name[:400],
-    "version": lambda model: model.version[:400],
+    "version": lambda model: sort_key(model.version),
     "score": lambda model: model.score if model.HasField("score") else float("-inf"),
     "create_time": lambda model: model.create_time.ToNanoseconds(),
     "update_time": lambda model: model.update_time.ToNanoseconds(),
@@ -89,6 +93,8 @@ KEYS: dict[str, Callable[[model_pb2.Model], Any]] = {
 def in_order(models: list[model_pb2.Model], order: str) -> list[str]:
     """Ids of the models as Python sorts them: strings by code points."""
     fields = [item.split() for item in order.split(",")]
+    if fields[-1][0] == "version":
+        fields.append(["create_time", *fields[-1][1:]])
     if all(field[0] != "id" for field in fields):
         fields.append(["id", *fields[-1][1:]])
     result = list(models)
@@ -100,7 +106,7 @@ def in_order(models: list[model_pb2.Model], order: str) -> list[str]:
 ORDERS = (
     *(f"{name}{direction}" for name in KEYS for direction in ("", " desc")),
     *("name, score desc", "score desc, version", "update_time desc, name, id desc", "create_time, update_time desc"),
-    *("score, name", "name desc, version desc", "score asc , create_time   desc"),
+    *("score, name", "name desc, version desc", "score asc , create_time   desc", "version desc, name"),
 )
 
 
@@ -228,7 +234,7 @@ class TestOrders:
         assert len(refusal.message) < 300
 
 
-def token_of(values: list[Any], query: tuple[str, str] = ("", "")) -> str:
+def token_of(values: list[Any], query: tuple[str, ...] = ("", "")) -> str:
     """A token as only somebody who has read our code would forge it."""
     data = json.dumps([listing._fingerprint(query), values])
     return base64.urlsafe_b64encode(data.encode()).decode().rstrip("=")
@@ -313,6 +319,16 @@ class TestTokens:
         with refused(INVALID) as refusal:
             registry.client.all(page_token=token)
         assert refusal.fields == ["page_token"]
+
+    def test_a_token_of_another_order_of_versions_is_refused(self, registry: RunningRegistry) -> None:
+        insert_models(registry.engine, 2)
+        request = model_service_pb2.ListModelsRequest(order_by="version, id")
+        request.page_token = token_of(["1", ""], ("", "version, id"))
+        with refused(INVALID) as refusal:
+            registry.client.models.ListModels(request)
+        assert refusal.fields == ["page_token"]
+        request.page_token = token_of(["", ""], ("", "version, id", listing.VERSION_ORDER))
+        assert len(registry.client.models.ListModels(request).models) == 2
 
     @given(st.sampled_from(["name", "score", "create_time", "id"]), JSON | TIMES, st.text(max_size=3) | JSON)
     @example("name", "\ud800", "x")
@@ -479,7 +495,8 @@ class TestIndexes:
         bulk(engine)
         indexes = {
             "id": "pk_models",
-            **{name: f"ix_models_{name}" for name in ("name", "version", "score", "create_time", "update_time")},
+            **{name: f"ix_models_{name}" for name in ("name", "score", "create_time", "update_time")},
+            "version": "ix_models_version_order",
         }
         for (name, index), direction in itertools.product(indexes.items(), ("", " desc")):
             order = parse_order(name + direction)

@@ -88,6 +88,10 @@ class TestOrders:
             (" name   asc ,score  desc ", "name+ score- id-"),
             ("id desc", "id-"),
             ("id, name desc", "id+ name-"),
+            ("version desc", "version- create_time- id-"),
+            ("name, version", "name+ version+ create_time+ id+"),
+            ("version, name desc", "version+ name- id-"),
+            ("create_time desc, version", "create_time- version+ id+"),
         ],
     )
     def test_an_order_ends_with_the_id_in_its_last_direction(self, order: str, expected: str) -> None:

@@ -23,6 +23,7 @@ from sqlalchemy import (
     Engine,
     FromClause,
     Interval,
+    LargeBinary,
     Select,
     Table,
     Text,
@@ -217,8 +218,8 @@ class SqlModelRepository:
 
     def list(self, query: ListQuery) -> Page:
         """See the port."""
-        descending = [field.descending for field in query.order]
         keys = _sort_keys(query)
+        descending = [field.descending for field in query.order for _ in tables.sort_expressions(field.name)]
 
         def order(table: FromClause) -> list[ColumnElement[Any]]:
             labelled = [table.c[_KEYS[i]] for i in range(len(keys))]
@@ -238,7 +239,7 @@ class SqlModelRepository:
         if query.lineage is not None:
             wanted = wanted.where(_is_of(asdict(query.lineage)))
         if query.after is not None:
-            wanted = wanted.where(_after(keys, descending, _prefixed(query)))
+            wanted = wanted.where(_after(keys, descending, _compared(query, keys)))
         sorted_keys = [key.desc() if down else key.asc() for key, down in zip(keys, descending, strict=True)]
         candidates = wanted.order_by(*sorted_keys).limit(query.limit + 1).subquery("candidates")
         # The database adds up the sizes, so that no more than a page ever gets here.
@@ -450,7 +451,7 @@ _DELETED_ID = "refuse_deleted_id"  # what the trigger of the migration calls its
 _IDENTITY = {*_LINEAGE, "version", "precision"}
 _ADD_MODEL = upsert(_models).on_conflict_do_nothing().returning(_models.c.id)
 # What a listing is ordered by, as columns of a subquery.
-_KEYS = [f"key_{number}" for number in range(len(SORTABLE_FIELDS))]
+_KEYS = [f"key_{number}" for number in range(len(SORTABLE_FIELDS) + 1)]
 # A model comes as one column of JSON: taking 36 apart costs psycopg and SQLAlchemy more than all the rest of a call.
 _LISTED = func.json_build_object(
     *chain.from_iterable(
@@ -519,22 +520,28 @@ def _listed_bytes(table: FromClause) -> ColumnElement[int]:
 
 
 def _sort_keys(query: ListQuery) -> list[ColumnElement[Any]]:
-    return [tables.sort_expression(field.name) for field in query.order]
+    return [key for field in query.order for key in tables.sort_expressions(field.name)]
 
 
-def _prefixed(query: ListQuery) -> Sequence[SortValue]:
-    """Cuts texts as `tables.sort_expression` does."""
-    return [
-        value[: tables.SORT_PREFIX] if isinstance(value, str) and field.name != "id" else value
-        for field, value in zip(query.order, query.after or (), strict=True)
-    ]
+def _compared(query: ListQuery, keys: Sequence[ColumnElement[Any]]) -> Sequence[ColumnElement[Any]]:
+    """Return what the keys of the models after `query.after` are compared with."""
+    values: list[SortValue] = []
+    for field, value in zip(query.order, query.after or (), strict=True):
+        prefix = value[: tables.SORT_PREFIX] if isinstance(value, str) and field.name != "id" else value
+        values += [prefix] * len(tables.sort_expressions(field.name))
+    compared: list[ColumnElement[Any]] = []
+    for key, value in zip(keys, values, strict=True):
+        # The database makes the key of a version, as only it knows how.
+        is_version = isinstance(key.type, LargeBinary)
+        bound: ColumnElement[Any] = bindparam(None, value, type_=Text() if is_version else key.type)
+        compared.append(func.model_version_key(bound, type_=LargeBinary) if is_version else bound)
+    return compared
 
 
 def _after(
-    expressions: Sequence[ColumnElement[object]], descending: Sequence[bool], values: Sequence[SortValue]
+    expressions: Sequence[ColumnElement[Any]], descending: Sequence[bool], bound: Sequence[ColumnElement[Any]]
 ) -> ColumnElement[bool]:
     """Returns the condition that a row comes after these values in the order."""
-    bound = [bindparam(None, value, type_=e.type) for e, value in zip(expressions, values, strict=True)]
     if len(set(descending)) == 1:
         # One row comparison is one range of an index.
         compare = operator.lt if descending[0] else operator.gt

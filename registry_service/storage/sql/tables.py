@@ -1,5 +1,6 @@
 """The tables. migrations/ makes them; a test compares the two."""
 
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Annotated, Any
 
@@ -425,9 +426,20 @@ tokens = TokenRow.__table__
 
 
 def sort_expression(name: str, table: FromClause = models) -> ColumnElement[Any]:
-    """Returns what a listing by this field is ordered by; each has an index that ends with id."""
+    """Return what the values of this field are compared by; each but the version has an index that ends with id."""
     if name in SORTED_TEXTS:
         return func.left(table.c[name], literal_column(str(SORT_PREFIX)), type_=Text).collate("C")
     if name == "score":
         return func.coalesce(table.c.score, literal_column("'-Infinity'::double precision"), type_=Double)
     return table.c[name]
+
+
+def sort_expressions(name: str, table: FromClause = models) -> Sequence[ColumnElement[Any]]:
+    """Return what a listing by this field is ordered by; an index has each, with id at its end.
+
+    A version takes two: its key, in which 1.0 and v1.0.0 are equal, and its text. The index has the time of
+    registration between these and the id.
+    """
+    if name == "version":
+        return (func.model_version_key(table.c.version, type_=LargeBinary), sort_expression(name, table))
+    return (sort_expression(name, table),)
