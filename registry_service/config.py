@@ -469,7 +469,7 @@ class Settings(TelemetrySettings, ListenSettings, ShutdownSettings, DatabaseSett
     )
     max_waiting_seconds: Seconds = Field(20, description="How long a call waits before it gets RESOURCE_EXHAUSTED.")
     max_streams: Positive = Field(32, description="Long calls (uploads, downloads, imports, …) at once; more wait.")
-    max_watches: Positive = Field(32, description="Watches (WatchModels) at once; more get RESOURCE_EXHAUSTED.")
+    max_watches: Positive = Field(32, description="Watches (WatchAuditEvents) at once; more get RESOURCE_EXHAUSTED.")
     caller_share: Annotated[float, Field(gt=0, le=1)] = Field(
         0.5, description="Share of each of these limits that one token, or one address without tokens, may have."
     )

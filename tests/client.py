@@ -11,6 +11,7 @@ import grpc
 import pytest
 from google.protobuf.message import Message
 from google.rpc import error_details_pb2
+from google.rpc.status_pb2 import Status
 from grpc_status import rpc_status
 from modelregistry.geti.v1 import geti_service_pb2_grpc
 from modelregistry.v1 import (
@@ -222,9 +223,15 @@ class Refusal:
         """The fields that the answer says are wrong."""
         return [v.field for v in self.detail(error_details_pb2.BadRequest).field_violations]
 
-    def detail(self, kind: type[DetailT]) -> DetailT:
+    @property
+    def status(self) -> Status:
+        """The whole status, details included."""
         status = rpc_status.from_call(self._call)
         assert status is not None, f"no details: {self.error}"
+        return status
+
+    def detail(self, kind: type[DetailT]) -> DetailT:
+        status = self.status
         for packed in status.details:
             if packed.Is(kind.DESCRIPTOR):
                 found = kind()

@@ -6,7 +6,8 @@ from collections.abc import Iterable
 from typing import Any
 
 import grpc
-from modelregistry.v1 import audit_pb2, model_service_pb2
+from google.rpc.status_pb2 import Status
+from modelregistry.v1 import audit_pb2, audit_service_pb2
 
 from tests.client import Client
 
@@ -14,22 +15,28 @@ SECONDS = 30
 
 
 class Watch:
-    """A call of WatchModels. A context manager: cancelled on exit."""
+    """A call of WatchAuditEvents. A context manager: cancelled on exit."""
 
     def __init__(self, client: Client, **fields: Any) -> None:
-        self.call: Any = client.models.WatchModels(model_service_pb2.WatchModelsRequest(**fields))
-        self._messages: queue.Queue[model_service_pb2.WatchModelsResponse | grpc.RpcError] = queue.Queue()
+        self.call: Any = client.audit.WatchAuditEvents(audit_service_pb2.WatchAuditEventsRequest(**fields))
+        self._messages: queue.Queue[audit_service_pb2.WatchAuditEventsResponse | grpc.RpcError] = queue.Queue()
         self._thread = threading.Thread(target=self._read, daemon=True)
         self._thread.start()
         self.token = ""
         """Of the last message that was taken."""
+        self.error: Status | None = None
+        """What the last message says that the server ends the watch with."""
 
-    def message(self) -> model_service_pb2.WatchModelsResponse:
-        """Takes the next message; raises what the call ended with."""
+    def message(self) -> audit_service_pb2.WatchAuditEventsResponse:
+        """Takes the next message but that with the error; raises what the call ended with."""
         found = self._messages.get(timeout=SECONDS)
         if isinstance(found, grpc.RpcError):
             self._messages.put(found)
             raise found
+        if found.HasField("error"):
+            self.error = found.error
+            self.token = found.resume_token
+            return self.message()
         self.token = found.resume_token
         return found
 

@@ -246,7 +246,7 @@ _ARTIFACT_KINDS: Mapping[str, Kind] = {
 }
 _EVENT_KINDS: Mapping[str, Kind] = {
     "sequence": Kind.INTEGER,
-    "time": Kind.TIME,
+    "event_time": Kind.TIME,
     **dict.fromkeys(
         (
             "actor",
@@ -272,7 +272,9 @@ _FIELDS: Mapping[Subject, _Fields] = {
             for prefix in ((), ("artifact",))
         },
     },
-    Subject.EVENT: {(name,): Field((name,), kind) for name, kind in _EVENT_KINDS.items()},
+    Subject.EVENT: {
+        (name,): Field(("time",) if name == "event_time" else (name,), kind) for name, kind in _EVENT_KINDS.items()
+    },
 }
 _NAME = Field(("name",), Kind.TEXT)
 _PRECISION = Field(("precision",), Kind.LIST)

@@ -48,7 +48,7 @@ _IDLE_SECONDS = 120
 # Connections to servers, listeners, logs, certificates.
 _RESERVED_FILES = 200
 _REFLECTION = "/grpc.reflection."
-_WATCH = "/modelregistry.v1.ModelService/WatchModels"
+_WATCH = "/modelregistry.v1.AuditService/WatchAuditEvents"
 # Seconds of silence that a call may have beyond _IDLE_SECONDS.
 _LONG_RPCS = {
     # They read a whole artifact, 64 GiB perhaps, before they answer.

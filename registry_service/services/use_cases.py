@@ -39,7 +39,7 @@ from registry_service.services.uploading import (
     SeenUploads,
     WriteUpload,
 )
-from registry_service.services.watching import WatchModels
+from registry_service.services.watching import WatchEvents
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,7 +71,7 @@ class UseCases:
     import_models: ImportModels
     list_events: ListEvents
     verify_log: VerifyLog
-    watch_models: WatchModels
+    watch_events: WatchEvents
     sweep: Sweep
     set_alias: SetAlias
     get_alias: GetAlias
@@ -114,7 +114,7 @@ class UseCases:
             import_models=ImportModels(geti, register_model),
             list_events=ListEvents(database),
             verify_log=VerifyLog(database),
-            watch_models=WatchModels(database, policy),
+            watch_events=WatchEvents(database, policy),
             sweep=Sweep(database, discard, FindLeftConstructions(database, store, policy.registration_lease)),
             set_alias=SetAlias(database, VerifyArtifact(database, store)),
             get_alias=GetAlias(database),

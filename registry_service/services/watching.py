@@ -27,7 +27,7 @@ _READERS = 4
 
 
 @dataclass(frozen=True, slots=True)
-class WatchModels:
+class WatchEvents:
     """Hands out every event that a filter matches, once and in order, for ever."""
 
     database: Database

@@ -1,6 +1,7 @@
 """Who may do what, over real processes: the commands for tokens, gRPC, and HTTP through the gateway."""
 
 import json
+import re
 import subprocess
 from collections.abc import Iterator
 from contextlib import closing
@@ -97,10 +98,8 @@ class TestHttp:
                 if verb == "parameters" or path in {"/health", "/ready"}:
                     continue
                 assert "security" not in operation, path
-                address = (
-                    path.replace("{id}", "a" * 16).replace("{model_id}", "a" * 16).replace("{upload_id}", "a" * 16)
-                )
-                answer = guarded.request(verb.upper(), address.replace("{alias}", "production"), content=b"")
+                address = re.sub(r"\{[^}]*\}", "a" * 16, path)
+                answer = guarded.request(verb.upper(), address, content=b"")
                 assert answer.status_code == 401, (verb, path, answer.text)
                 assert answer.headers["www-authenticate"] == CHALLENGE
 
@@ -118,8 +117,24 @@ class TestHttp:
         assert guarded.request("PUT", path, writer, data={"score": "0.5"}).status_code == 200
         assert guarded.request("DELETE", path, writer).status_code == 403
         assert guarded.request("DELETE", path, admin).status_code == 204
-        events = guarded.request("GET", "/v1/auditEvents", admin).json()["events"]
+        events = guarded.request("GET", "/v1/auditEvents", admin).json()["audit_events"]
         assert events[0]["actor"] == "token:documented-admin"
+
+    def test_a_watch_that_the_server_ends_says_so_in_its_last_element(self, guarded: Guarded) -> None:
+        secret = guarded.secret("--role=reader", "--name=watcher")
+        address = f"{guarded.product.rest_url}/v1/auditEvents:watch"
+        headers = {"authorization": f"Bearer {secret}"}
+        with httpx.stream("GET", address, headers=headers, timeout=60) as answer:
+            pieces = answer.iter_text()
+            text = next(pieces)
+            assert guarded.token("revoke", "watcher").returncode == 0
+            text += "".join(pieces)
+        *_, before, last = json.loads(text)
+        assert last["resume_token"] == before["resume_token"]
+        assert last["error"]["code"] == grpc.StatusCode.UNAUTHENTICATED.value[0]
+        details = {detail["@type"].rpartition(".")[2]: detail for detail in last["error"]["details"]}
+        assert details["ErrorInfo"]["reason"] == "INVALID_CREDENTIALS"
+        assert details["RequestInfo"]["request_id"] == answer.headers["x-request-id"]
 
     def test_a_token_of_a_project_shows_that_project(self, guarded: Guarded) -> None:
         own = guarded.secret("--role", "writer", "--project", "own")

@@ -363,7 +363,7 @@ def test_an_integer_that_is_no_double_is_kept_and_shown_as_a_text_where_numbers_
         if field["path"] == "overview.exact.a"
     ]
     assert compared == [str(2**53 + 1), None]
-    events = rest.get("/v1/auditEvents", params={"filter": f'model_id = "{model_id}"'}).json()["events"]
+    events = rest.get("/v1/auditEvents", params={"filter": f'model_id = "{model_id}"'}).json()["audit_events"]
     assert events[0]["after"]["overview"] == typed["overview"]
 
     changed = rest.patch(f"/v1/models/{model_id}", params={"update_mask": "category"}, json={"category": "x"})

@@ -14,7 +14,7 @@ import httpx
 import psutil
 import pytest
 import yaml
-from modelregistry.v1 import model_service_pb2
+from modelregistry.v1 import audit_service_pb2
 from prometheus_client.parser import text_string_to_metric_families
 from sqlalchemy import Engine
 
@@ -107,12 +107,12 @@ def test_bytes_are_counted_on_both_sides(measured: tuple[Product, int, int]) -> 
 def test_what_goes_on_and_its_limits_are_told(measured: tuple[Product, int, int]) -> None:
     product, port, _ = measured
     with ExitStack() as stack:
-        watch = product.client.models.WatchModels(model_service_pb2.WatchModelsRequest())
+        watch = product.client.audit.WatchAuditEvents(audit_service_pb2.WatchAuditEventsRequest())
         stack.callback(watch.cancel)
         next(watch)
         eventually(lambda: Scrape(port).value("model_registry_streams", kind="watch") == 1, what="the watch")
         scrape = Scrape(port)
-        assert scrape.value("model_registry_calls_in_flight", method="WatchModels") == 1
+        assert scrape.value("model_registry_calls_in_flight", method="WatchAuditEvents") == 1
     eventually(lambda: Scrape(port).value("model_registry_streams", kind="watch") == 0, what="the end of the watch")
     assert scrape.value("model_registry_streams_limit", kind="watch") == 32
     assert scrape.value("model_registry_streams_limit", kind="stream") == 32

@@ -116,10 +116,10 @@ def test_python_and_curl_show_what_the_readme_says(product: Product, tmp_path: P
 def test_grpcurl_shows_what_the_readme_says(product: Product, tmp_path: Path) -> None:
     printed = paste(blocks_of(TOUR, AUDIT), product, tmp_path)
     assert "modelregistry.v1.ModelService" in printed.splitlines()
-    # In one model and in a list; an event of WatchModels has it deeper.
+    # In one model and in a list; an event of WatchAuditEvents has it deeper.
     assert re.search(r'^    "id": "silero-vad-6-2-3-fp32"', printed, re.MULTILINE), "GetModel"
     assert re.search(r'^      "id": "silero-vad-6-2-3-fp32"', printed, re.MULTILINE), "ListModels"
-    assert '"resume_token": ' in printed, "WatchModels"
+    assert '"resume_token": ' in printed, "WatchAuditEvents"
 
 
 def test_a_token_is_made_and_used_as_the_readme_says(tmp_path: Path) -> None:

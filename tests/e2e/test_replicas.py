@@ -375,8 +375,8 @@ class Load:
         """Follows every change, from server to server."""
         token = ""
         while not self.seen_all.is_set():
-            self.watching = client.models.WatchModels(
-                model_service_pb2.WatchModelsRequest(resume_token=token, from_beginning=not token)
+            self.watching = client.audit.WatchAuditEvents(
+                audit_service_pb2.WatchAuditEventsRequest(resume_token=token, from_beginning=not token)
             )
             try:
                 for message in self.watching:
@@ -498,6 +498,6 @@ def test_replicas_that_are_killed_and_stopped_in_turn_are_not_missed(fleet: Flee
     assert [move.reason for move in moves] == [str(number) for number in range(load.done["moved"])]
     verified = other.client.audit.VerifyAuditLog(audit_service_pb2.VerifyAuditLogRequest())
     assert verified.valid
-    assert load.sequences == list(range(1, verified.checked + 1))
+    assert load.sequences == list(range(1, verified.checked_count + 1))
     assert load.broken["watched"] > 0
     fleet.expect_nothing_left_over()

@@ -50,16 +50,18 @@ def register(product: Product, name: str, **headers: str) -> str:
 
 
 class TestHttp:
-    def test_a_watch_is_a_json_array_that_grows(self, product: Product) -> None:
-        parameters = {"filter": "name = 'watched over http'"}
-        address = f"{product.rest_url}/v1/models:watch"
+    @pytest.mark.parametrize("path", ["/v1/auditEvents:watch", "/v1/models:watch"])
+    def test_a_watch_is_a_json_array_that_grows(self, product: Product, path: str) -> None:
+        name = f"watched by {path}"
+        parameters = {"filter": f"name = '{name}'"}
+        address = f"{product.rest_url}{path}"
         with httpx.stream("GET", address, params=parameters, timeout=60) as answer:
             assert answer.status_code == 200
             assert answer.headers["content-type"] == "application/json"
             elements = JsonArray(answer.iter_text())
             first = next(elements)
             assert first.get("event") is None
-            model_id = register(product, "watched over http", **{"x-actor": "Ada Lovelace"})
+            model_id = register(product, name, **{"x-actor": "Ada Lovelace"})
             message = next(elements)
         assert message["event"]["model_id"] == model_id
         assert message["event"]["action"] == "ACTION_MODEL_REGISTERED"
@@ -73,7 +75,7 @@ class TestHttp:
             assert next(elements)["event"]["action"] == "ACTION_MODEL_UPDATED"
 
     def test_what_is_wrong_is_a_status(self, product: Product) -> None:
-        answer = httpx.get(f"{product.rest_url}/v1/models:watch", params={"resume_token": "nonsense"})
+        answer = httpx.get(f"{product.rest_url}/v1/auditEvents:watch", params={"resume_token": "nonsense"})
         assert answer.status_code == 400
         assert answer.json()["details"][2]["field_violations"][0]["field"] == "resume_token"
 
@@ -95,8 +97,8 @@ class TestHttp:
         listed = httpx.get(
             f"{product.rest_url}/v1/auditEvents", params={"filter": f'model_id = "{model_id}"', "page_size": 1}
         ).json()
-        assert [event["name"] for event in listed["events"]] == ["is listed"]
-        assert listed["events"][0]["after"]["name"] == "is listed"
+        assert [event["name"] for event in listed["audit_events"]] == ["is listed"]
+        assert listed["audit_events"][0]["after"]["name"] == "is listed"
         answer = httpx.post(f"{product.rest_url}/v1/auditEvents:verify").json()
         assert answer["valid"] is True
         again = httpx.post(f"{product.rest_url}/v1/auditEvents:verify", json={"anchor": answer["head"]}).json()
@@ -159,5 +161,5 @@ class TestServers:
                 product.wait_until_ready()
             with Watch(product.client, resume_token=token) as watch:
                 seen += [watch.event().name for _ in range(40 - len(seen))]
-            assert product.client.audit.VerifyAuditLog(audit_service_pb2.VerifyAuditLogRequest()).checked == 40
+            assert product.client.audit.VerifyAuditLog(audit_service_pb2.VerifyAuditLogRequest()).checked_count == 40
         assert seen == [f"{round_number}.{number}" for round_number in range(4) for number in range(10)]

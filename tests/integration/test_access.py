@@ -161,7 +161,7 @@ def call(client: Client, path: str, timeout: float = 30) -> tuple[grpc.StatusCod
             # The first message tells: a watch has no end.
             next(answers, None)
             initial = dict(answers.initial_metadata())
-            if path.endswith(("Watch", "WatchModels")):
+            if path.endswith(("Watch", "WatchAuditEvents")):
                 answers.cancel()
                 return grpc.StatusCode.OK, ""
             for _ in answers:
@@ -287,7 +287,7 @@ class TestCredentials:
         client.aliases.SetAlias(
             alias_service_pb2.SetAliasRequest(alias="production", model_id=model.id, actor="mallory")
         )
-        events = client.audit.ListAuditEvents(audit_service_pb2.ListAuditEventsRequest()).events
+        events = client.audit.ListAuditEvents(audit_service_pb2.ListAuditEventsRequest()).audit_events
         assert model.creator == "token:ci"
         assert {event.actor for event in events if event.model_id} == {"token:ci"}
 
@@ -301,7 +301,7 @@ class TestCredentials:
     def test_a_watch_ends_when_its_token_is_revoked(self, people: People) -> None:
         watcher = people.a(Role.READER, name="watcher")
         people.a(Role.WRITER).register()
-        messages = watcher.models.WatchModels(model_service_pb2.WatchModelsRequest(), timeout=60)
+        messages = watcher.audit.WatchAuditEvents(audit_service_pb2.WatchAuditEventsRequest(), timeout=60)
         assert next(messages).resume_token
         people.tokens.revoke("watcher")
         with refused(STRANGER, "INVALID_CREDENTIALS"):
@@ -583,20 +583,20 @@ class TestProjects:
             root.register(project_id=project)
         admin = people.a(Role.ADMIN, "own", name="own-admin")
         for wanted in ("", 'project_id = "other"'):
-            events = admin.audit.ListAuditEvents(audit_service_pb2.ListAuditEventsRequest(filter=wanted)).events
+            events = admin.audit.ListAuditEvents(audit_service_pb2.ListAuditEventsRequest(filter=wanted)).audit_events
             assert {event.project_id for event in events} <= {"own"}
         with refused(DENIED, "PROJECT_DENIED"):
             admin.audit.VerifyAuditLog(audit_service_pb2.VerifyAuditLogRequest())
         assert root.audit.VerifyAuditLog(audit_service_pb2.VerifyAuditLogRequest()).HasField("head")
 
     def test_a_watch_tells_of_one_s_own_models_and_of_no_tokens(self, people: People, root: Client) -> None:
-        request = model_service_pb2.WatchModelsRequest(from_beginning=True)
+        request = audit_service_pb2.WatchAuditEventsRequest(from_beginning=True)
         root.register(project_id="other")
         own = root.register(project_id="own")
-        messages = people.a(Role.READER, "own").models.WatchModels(request, timeout=60)
+        messages = people.a(Role.READER, "own").audit.WatchAuditEvents(request, timeout=60)
         assert next(message.event.model_id for message in messages if message.HasField("event")) == own.id
         messages.cancel()
-        everything = root.models.WatchModels(request, timeout=60)
+        everything = root.audit.WatchAuditEvents(request, timeout=60)
         first = next(message.event for message in everything if message.HasField("event"))
         assert first.project_id == "other"
         everything.cancel()
@@ -655,7 +655,7 @@ class TestTokenEvents:
         events = (
             people.a(Role.ADMIN, name="root")
             .audit.ListAuditEvents(audit_service_pb2.ListAuditEventsRequest(filter='project_id = "own"'))
-            .events
+            .audit_events
         )
         actions = [type(event).Action.Name(event.action) for event in events]
         assert actions == ["ACTION_TOKEN_REVOKED", "ACTION_TOKEN_CREATED"]

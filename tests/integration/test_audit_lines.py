@@ -24,7 +24,7 @@ def test_each_change_is_a_line_that_says_what_the_audit_log_says(
         client.update(model.id, ["score"], score=0.5)
         client.delete(model.id)
     lines = audit_lines(caplog)
-    events = list(reversed(client.audit.ListAuditEvents(audit_service_pb2.ListAuditEventsRequest()).events))
+    events = list(reversed(client.audit.ListAuditEvents(audit_service_pb2.ListAuditEventsRequest()).audit_events))
     assert [(line["action"], line["sequence"], line["hash"], line["model_id"]) for line in lines] == [
         (action, event.sequence, event.hash, model.id)
         for action, event in zip(("model.registered", "model.updated", "model.deleted"), events, strict=True)

@@ -23,7 +23,7 @@ def page(client: Client, **fields: Any) -> audit_service_pb2.ListAuditEventsResp
 
 
 def sequences(client: Client, filter: str, **fields: Any) -> list[int]:  # noqa: A002 - AIP-160's name
-    return [event.sequence for event in page(client, filter=filter, **fields).events]
+    return [event.sequence for event in page(client, filter=filter, **fields).audit_events]
 
 
 def verify(
@@ -68,7 +68,7 @@ class TestListing:
         )
         client.models.UpdateModel(request, metadata=(("x-actor", "Ada Lovelace"), ("x-request-id", "change-1")))
         client.delete(model.id)
-        deleted, updated, registered = page(client).events
+        deleted, updated, registered = page(client).audit_events
         assert [event.sequence for event in (registered, updated, deleted)] == [1, 2, 3]
         assert [event.action for event in (registered, updated, deleted)] == [
             Action.ACTION_MODEL_REGISTERED,
@@ -83,7 +83,7 @@ class TestListing:
         assert not registered.HasField("before")
         assert not deleted.HasField("after")
         assert MessageToDict(registered.after)["sha256"] == model.artifact.sha256
-        assert registered.time.ToDatetime() <= updated.time.ToDatetime() <= deleted.time.ToDatetime()
+        assert registered.event_time.ToDatetime() <= updated.event_time.ToDatetime() <= deleted.event_time.ToDatetime()
         assert registered.previous_hash == "0" * 64
         assert [updated.previous_hash, deleted.previous_hash] == [registered.hash, updated.hash]
 
@@ -94,7 +94,7 @@ class TestListing:
         found, token = [], ""
         while True:
             answer = page(client, page_size=3, page_token=token)
-            found.append([event.sequence for event in answer.events])
+            found.append([event.sequence for event in answer.audit_events])
             token = answer.next_page_token
             if not token:
                 break
@@ -112,7 +112,7 @@ class TestListing:
         while not found or token:
             answer = page(client, page_token=token)
             assert 0 < answer.ByteSize() < 3 * 1024 * 1024
-            found += [event.sequence for event in answer.events]
+            found += [event.sequence for event in answer.audit_events]
             token = answer.next_page_token
         assert found == list(range(8, 0, -1))
 
@@ -132,8 +132,8 @@ class TestListing:
             ("action = 'ACTION_MODEL_*' AND action != ACTION_MODEL_REGISTERED", [4, 2]),
             ("actor = Ada", [2]),
             ("request_id : change", [2]),
-            ("time >= 2020-01-01 AND time < 2020-01-02", []),
-            ("time > 2020-01-01", [4, 3, 2, 1]),
+            ("event_time >= 2020-01-01 AND event_time < 2020-01-02", []),
+            ("event_time > 2020-01-01", [4, 3, 2, 1]),
             ("alias:* OR reason:*", []),
             ("model_id = '0123456789-other'", [3]),
         ],
@@ -176,7 +176,7 @@ class TestListing:
         model = client.register(
             provenance={"hyperparameters": nested(MAX_JSON_DEPTH)}, overview={"struct_value": nested(MAX_JSON_DEPTH)}
         )
-        (event,) = page(client).events
+        (event,) = page(client).audit_events
         after = MessageToDict(event.after, preserving_proto_field_name=True)
         assert after["overview"] == MessageToDict(model.overview) == nested(MAX_JSON_DEPTH)
 
@@ -215,11 +215,11 @@ class TestVerification:
     def test_a_log_that_nobody_touched_is_valid(self, log: RunningRegistry) -> None:
         answer = verify(log.client)
         assert answer.valid
-        assert answer.checked == answer.head.sequence == 5
-        assert answer.head.hash == page(log.client).events[0].hash
+        assert answer.checked_count == answer.head.sequence == 5
+        assert answer.head.hash == page(log.client).audit_events[0].hash
         assert not answer.HasField("broken")
         log.client.register(name="one more")
-        assert verify(log.client, answer.head).checked == 6
+        assert verify(log.client, answer.head).checked_count == 6
 
     def test_an_empty_log_is_valid(self, client: Client) -> None:
         answer = verify(client)
@@ -266,7 +266,7 @@ class TestVerification:
         assert not answer.valid
         assert answer.broken.sequence == sequence
         assert answer.broken.description.startswith(description)
-        assert answer.checked == answer.head.sequence == (5 if description == "is not where" else sequence - 1)
+        assert answer.checked_count == answer.head.sequence == (5 if description == "is not where" else sequence - 1)
 
     @pytest.mark.parametrize(
         "statement",
@@ -292,7 +292,7 @@ class TestVerification:
         answers = [page(log.client)]
         while answers[-1].next_page_token:
             answers.append(page(log.client, page_token=answers[-1].next_page_token))
-        found = [event for answer in answers for event in answer.events]
+        found = [event for answer in answers for event in answer.audit_events]
         assert [event.sequence for event in found] == [5, 4, 3, 2, 1]
         assert [event.damaged for event in found] == [False, False, True, False, False]
         assert found[0].after.fields["name"].string_value == "model 4"
@@ -300,12 +300,12 @@ class TestVerification:
     def test_what_any_double_is_written_as_is_no_damage(self, client: Client) -> None:
         model = client.register(metrics={"large": 1.7e308, "small": -1.7e308})
         client.update(model.id, metrics={"large": 5e-324})
-        assert [event.damaged for event in page(client).events] == [False, False]
+        assert [event.damaged for event in page(client).audit_events] == [False, False]
 
     def test_a_log_that_was_written_anew_is_found_by_its_anchor(self, log: RunningRegistry) -> None:
         anchors = [
             audit_pb2.AuditLogPosition(sequence=event.sequence, hash=event.hash)
-            for event in reversed(page(log.client).events)
+            for event in reversed(page(log.client).audit_events)
         ]
         # Everything from the third event on goes, and is written again by the trigger itself.
         with log.engine.begin() as connection:
@@ -370,7 +370,7 @@ class TestVerification:
         registry.client.register(name="meanwhile")
         answer = call.result()
         assert answer.valid
-        assert answer.checked in {3500, 3501}
+        assert answer.checked_count in {3500, 3501}
 
     def test_it_takes_the_place_of_a_long_call(self, registry: RunningRegistry) -> None:
         with serving(registry, max_streams=1, max_waiting_seconds=0.2) as (_, client):
@@ -397,9 +397,9 @@ class TestActors:
             upload_service_pb2.CompleteUploadRequest(upload_id=upload.id), metadata=metadata
         ).model
         assert first.creator == second.creator == client.get(first.id).creator == known
-        assert [event.actor for event in page(client).events] == [known, known]
-        assert [event.after["creator"] for event in page(client).events] == [known, known]
+        assert [event.actor for event in page(client).audit_events] == [known, known]
+        assert [event.after["creator"] for event in page(client).audit_events] == [known, known]
 
     def test_nobody_is_the_creator_where_nobody_said(self, client: Client) -> None:
         assert client.register().creator == ""
-        assert page(client).events[0].actor == ""
+        assert page(client).audit_events[0].actor == ""

@@ -33,7 +33,7 @@ SERVICES = (
     *(service.full_name for service in reflection_pb2.DESCRIPTOR.services_by_name.values()),
 )
 # They go on for ever.
-ENDLESS = {"WatchModels", "Watch"}
+ENDLESS = {"WatchAuditEvents", "Watch"}
 ANSWER_SECONDS = 60
 OWN_FAULT = {grpc.StatusCode.INTERNAL, grpc.StatusCode.UNKNOWN, grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DATA_LOSS}
 # Without a Geti, the documented answer is a 500 that says so.
@@ -292,11 +292,14 @@ def test_an_address_without_an_id_is_no_id(client: Client, path: str) -> None:
     assert (answer.code, answer.http_status) == (grpc.StatusCode.OK, "400")
 
 
-@pytest.mark.parametrize("name", ["GetModel", "RegisterModel", "WatchModels"])
+@pytest.mark.parametrize(
+    ("service", "name"),
+    [("ModelService", "GetModel"), ("ModelService", "RegisterModel"), ("AuditService", "WatchAuditEvents")],
+)
 def test_a_message_that_is_none_is_an_invalid_argument(
-    client: Client, caplog: pytest.LogCaptureFixture, name: str
+    client: Client, caplog: pytest.LogCaptureFixture, service: str, name: str
 ) -> None:
-    answer = send(client, method_of("ModelService", name), [b"\xff"])
+    answer = send(client, method_of(service, name), [b"\xff"])
     assert answer.code is grpc.StatusCode.INVALID_ARGUMENT
     assert answer.texts[0] == "request: is no message of its type."
     assert "Traceback" not in caplog.text

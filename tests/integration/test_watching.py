@@ -1,4 +1,4 @@
-"""WatchModels: every change once and in order, whatever happens to the stream."""
+"""WatchAuditEvents: every change once and in order, whatever happens to the stream."""
 
 import random
 import threading
@@ -11,7 +11,7 @@ from typing import Any
 import grpc
 import psycopg
 import pytest
-from modelregistry.v1 import audit_pb2, model_service_pb2
+from modelregistry.v1 import audit_pb2, audit_service_pb2
 from psycopg import sql
 from sqlalchemy import text
 
@@ -346,7 +346,7 @@ class TestPlaces:
         with registry.parts.database.transaction() as transaction:
             for number in range(100):
                 transaction.events.record(change(f"{number}", after={"overview": "x" * 500_000}))
-        call = registry.client.models.WatchModels(model_service_pb2.WatchModelsRequest(from_beginning=True))
+        call = registry.client.audit.WatchAuditEvents(audit_service_pb2.WatchAuditEventsRequest(from_beginning=True))
         next(call)
         token = next(call).resume_token
         eventually(lambda: "its client moved nothing" in caplog.text)
@@ -364,8 +364,10 @@ class TestDraining:
             started = time.monotonic()
             server.stop()
             assert time.monotonic() - started < 10
-            with refused(UNAVAILABLE, "SERVER_STOPPING"):
+            with refused(UNAVAILABLE, "SERVER_STOPPING") as refusal:
                 watch.message()
+            assert watch.error is not None
+            assert watch.error == refusal.status
         write(registry.parts.database, "after")
         with Watch(registry.client, resume_token=watch.token) as other:
             assert other.event().name == "after"

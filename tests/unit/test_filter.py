@@ -477,7 +477,7 @@ class TestEvents:
         ("text", "expected"),
         [
             ("sequence > 5 yolo", "(sequence > 5 and name : yolo)"),
-            ("time >= 2026-01-01", "time >= 2026-01-01 00:00:00+00:00"),
+            ("event_time >= 2026-01-01", "time >= 2026-01-01 00:00:00+00:00"),
             (
                 "actor = a request_id = b alias = c reason : d",
                 "(actor = a and request_id = b and alias = c and reason : d)",
@@ -498,7 +498,7 @@ class TestEvents:
             parse(text, Subject.EVENT)
 
     def test_a_model_has_none_of_an_events_fields(self) -> None:
-        for name in ("sequence", "time", "actor", "request_id", "action", "model_id", "alias", "reason"):
+        for name in ("sequence", "event_time", "actor", "request_id", "action", "model_id", "alias", "reason"):
             with pytest.raises(InvalidFilterError, match="There is no field"):
                 parse(f"{name} = 1")
 

@@ -22,11 +22,12 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from google.api import field_behavior_pb2 as google_dot_api_dot_field__behavior__pb2
 from google.protobuf import struct_pb2 as google_dot_protobuf_dot_struct__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1cmodelregistry/v1/audit.proto\x12\x10modelregistry.v1\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xc9\x05\n\nAuditEvent\x12\x10\n\x08sequence\x18\x01 \x01(\x03\x12(\n\x04time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\r\n\x05\x61\x63tor\x18\x03 \x01(\t\x12\x12\n\nrequest_id\x18\x04 \x01(\t\x12\x33\n\x06\x61\x63tion\x18\x05 \x01(\x0e\x32#.modelregistry.v1.AuditEvent.Action\x12\x17\n\nproject_id\x18\x06 \x01(\tH\x00\x88\x01\x01\x12\x19\n\x0cproject_name\x18\x07 \x01(\tH\x01\x88\x01\x01\x12\x0c\n\x04name\x18\x08 \x01(\t\x12\x10\n\x08model_id\x18\t \x01(\t\x12\r\n\x05\x61lias\x18\n \x01(\t\x12\x0e\n\x06reason\x18\x0b \x01(\t\x12\'\n\x06\x62\x65\x66ore\x18\x0c \x01(\x0b\x32\x17.google.protobuf.Struct\x12&\n\x05\x61\x66ter\x18\r \x01(\x0b\x32\x17.google.protobuf.Struct\x12\x17\n\x0f\x64\x65tails_omitted\x18\x0e \x01(\x08\x12\x15\n\rprevious_hash\x18\x0f \x01(\t\x12\x0c\n\x04hash\x18\x10 \x01(\t\x12\x0f\n\x07\x64\x61maged\x18\x11 \x01(\x08\"\xf3\x01\n\x06\x41\x63tion\x12\x16\n\x12\x41\x43TION_UNSPECIFIED\x10\x00\x12\x1b\n\x17\x41\x43TION_MODEL_REGISTERED\x10\x01\x12\x18\n\x14\x41\x43TION_MODEL_UPDATED\x10\x02\x12\x18\n\x14\x41\x43TION_MODEL_DELETED\x10\x03\x12\x14\n\x10\x41\x43TION_ALIAS_SET\x10\x04\x12\x1c\n\x18\x41\x43TION_ALIAS_ROLLED_BACK\x10\x05\x12\x18\n\x14\x41\x43TION_ALIAS_DELETED\x10\x06\x12\x18\n\x14\x41\x43TION_TOKEN_CREATED\x10\x07\x12\x18\n\x14\x41\x43TION_TOKEN_REVOKED\x10\x08\x42\r\n\x0b_project_idB\x0f\n\r_project_name\"2\n\x10\x41uditLogPosition\x12\x10\n\x08sequence\x18\x01 \x01(\x03\x12\x0c\n\x04hash\x18\x02 \x01(\t\"8\n\x0f\x42rokenAuditLink\x12\x10\n\x08sequence\x18\x01 \x01(\x03\x12\x13\n\x0b\x64\x65scription\x18\x02 \x01(\tB\x87\x01\n\x14\x63om.modelregistry.v1B\nAuditProtoP\x01ZNgithub.com/modelregistry/modelregistry/gen/go/modelregistry/v1;modelregistryv1\xaa\x02\x10ModelRegistry.V1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1cmodelregistry/v1/audit.proto\x12\x10modelregistry.v1\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xb5\x06\n\nAuditEvent\x12\x16\n\x08sequence\x18\x01 \x01(\x03\x42\x04\xe2\x41\x01\x03\x12\x34\n\nevent_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x13\n\x05\x61\x63tor\x18\x03 \x01(\tB\x04\xe2\x41\x01\x03\x12\x18\n\nrequest_id\x18\x04 \x01(\tB\x04\xe2\x41\x01\x03\x12\x39\n\x06\x61\x63tion\x18\x05 \x01(\x0e\x32#.modelregistry.v1.AuditEvent.ActionB\x04\xe2\x41\x01\x03\x12\x1d\n\nproject_id\x18\x06 \x01(\tB\x04\xe2\x41\x01\x03H\x00\x88\x01\x01\x12\x1f\n\x0cproject_name\x18\x07 \x01(\tB\x04\xe2\x41\x01\x03H\x01\x88\x01\x01\x12\x12\n\x04name\x18\x08 \x01(\tB\x04\xe2\x41\x01\x03\x12\x16\n\x08model_id\x18\t \x01(\tB\x04\xe2\x41\x01\x03\x12\x13\n\x05\x61lias\x18\n \x01(\tB\x04\xe2\x41\x01\x03\x12\x14\n\x06reason\x18\x0b \x01(\tB\x04\xe2\x41\x01\x03\x12-\n\x06\x62\x65\x66ore\x18\x0c \x01(\x0b\x32\x17.google.protobuf.StructB\x04\xe2\x41\x01\x03\x12,\n\x05\x61\x66ter\x18\r \x01(\x0b\x32\x17.google.protobuf.StructB\x04\xe2\x41\x01\x03\x12\x1d\n\x0f\x64\x65tails_omitted\x18\x0e \x01(\x08\x42\x04\xe2\x41\x01\x03\x12\x1b\n\rprevious_hash\x18\x0f \x01(\tB\x04\xe2\x41\x01\x03\x12\x12\n\x04hash\x18\x10 \x01(\tB\x04\xe2\x41\x01\x03\x12\x15\n\x07\x64\x61maged\x18\x11 \x01(\x08\x42\x04\xe2\x41\x01\x03\"\xf3\x01\n\x06\x41\x63tion\x12\x16\n\x12\x41\x43TION_UNSPECIFIED\x10\x00\x12\x1b\n\x17\x41\x43TION_MODEL_REGISTERED\x10\x01\x12\x18\n\x14\x41\x43TION_MODEL_UPDATED\x10\x02\x12\x18\n\x14\x41\x43TION_MODEL_DELETED\x10\x03\x12\x14\n\x10\x41\x43TION_ALIAS_SET\x10\x04\x12\x1c\n\x18\x41\x43TION_ALIAS_ROLLED_BACK\x10\x05\x12\x18\n\x14\x41\x43TION_ALIAS_DELETED\x10\x06\x12\x18\n\x14\x41\x43TION_TOKEN_CREATED\x10\x07\x12\x18\n\x14\x41\x43TION_TOKEN_REVOKED\x10\x08\x42\r\n\x0b_project_idB\x0f\n\r_project_name\">\n\x10\x41uditLogPosition\x12\x16\n\x08sequence\x18\x01 \x01(\x03\x42\x04\xe2\x41\x01\x02\x12\x12\n\x04hash\x18\x02 \x01(\tB\x04\xe2\x41\x01\x02\"D\n\x0f\x42rokenAuditLink\x12\x16\n\x08sequence\x18\x01 \x01(\x03\x42\x04\xe2\x41\x01\x03\x12\x19\n\x0b\x64\x65scription\x18\x02 \x01(\tB\x04\xe2\x41\x01\x03\x42\x87\x01\n\x14\x63om.modelregistry.v1B\nAuditProtoP\x01ZNgithub.com/modelregistry/modelregistry/gen/go/modelregistry/v1;modelregistryv1\xaa\x02\x10ModelRegistry.V1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -34,12 +35,54 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'modelregistry.v1.audit_pb2'
 if not _descriptor._USE_C_DESCRIPTORS:
   _globals['DESCRIPTOR']._loaded_options = None
   _globals['DESCRIPTOR']._serialized_options = b'\n\024com.modelregistry.v1B\nAuditProtoP\001ZNgithub.com/modelregistry/modelregistry/gen/go/modelregistry/v1;modelregistryv1\252\002\020ModelRegistry.V1'
-  _globals['_AUDITEVENT']._serialized_start=114
-  _globals['_AUDITEVENT']._serialized_end=827
-  _globals['_AUDITEVENT_ACTION']._serialized_start=552
-  _globals['_AUDITEVENT_ACTION']._serialized_end=795
-  _globals['_AUDITLOGPOSITION']._serialized_start=829
-  _globals['_AUDITLOGPOSITION']._serialized_end=879
-  _globals['_BROKENAUDITLINK']._serialized_start=881
-  _globals['_BROKENAUDITLINK']._serialized_end=937
+  _globals['_AUDITEVENT'].fields_by_name['sequence']._loaded_options = None
+  _globals['_AUDITEVENT'].fields_by_name['sequence']._serialized_options = b'\342A\001\003'
+  _globals['_AUDITEVENT'].fields_by_name['event_time']._loaded_options = None
+  _globals['_AUDITEVENT'].fields_by_name['event_time']._serialized_options = b'\342A\001\003'
+  _globals['_AUDITEVENT'].fields_by_name['actor']._loaded_options = None
+  _globals['_AUDITEVENT'].fields_by_name['actor']._serialized_options = b'\342A\001\003'
+  _globals['_AUDITEVENT'].fields_by_name['request_id']._loaded_options = None
+  _globals['_AUDITEVENT'].fields_by_name['request_id']._serialized_options = b'\342A\001\003'
+  _globals['_AUDITEVENT'].fields_by_name['action']._loaded_options = None
+  _globals['_AUDITEVENT'].fields_by_name['action']._serialized_options = b'\342A\001\003'
+  _globals['_AUDITEVENT'].fields_by_name['project_id']._loaded_options = None
+  _globals['_AUDITEVENT'].fields_by_name['project_id']._serialized_options = b'\342A\001\003'
+  _globals['_AUDITEVENT'].fields_by_name['project_name']._loaded_options = None
+  _globals['_AUDITEVENT'].fields_by_name['project_name']._serialized_options = b'\342A\001\003'
+  _globals['_AUDITEVENT'].fields_by_name['name']._loaded_options = None
+  _globals['_AUDITEVENT'].fields_by_name['name']._serialized_options = b'\342A\001\003'
+  _globals['_AUDITEVENT'].fields_by_name['model_id']._loaded_options = None
+  _globals['_AUDITEVENT'].fields_by_name['model_id']._serialized_options = b'\342A\001\003'
+  _globals['_AUDITEVENT'].fields_by_name['alias']._loaded_options = None
+  _globals['_AUDITEVENT'].fields_by_name['alias']._serialized_options = b'\342A\001\003'
+  _globals['_AUDITEVENT'].fields_by_name['reason']._loaded_options = None
+  _globals['_AUDITEVENT'].fields_by_name['reason']._serialized_options = b'\342A\001\003'
+  _globals['_AUDITEVENT'].fields_by_name['before']._loaded_options = None
+  _globals['_AUDITEVENT'].fields_by_name['before']._serialized_options = b'\342A\001\003'
+  _globals['_AUDITEVENT'].fields_by_name['after']._loaded_options = None
+  _globals['_AUDITEVENT'].fields_by_name['after']._serialized_options = b'\342A\001\003'
+  _globals['_AUDITEVENT'].fields_by_name['details_omitted']._loaded_options = None
+  _globals['_AUDITEVENT'].fields_by_name['details_omitted']._serialized_options = b'\342A\001\003'
+  _globals['_AUDITEVENT'].fields_by_name['previous_hash']._loaded_options = None
+  _globals['_AUDITEVENT'].fields_by_name['previous_hash']._serialized_options = b'\342A\001\003'
+  _globals['_AUDITEVENT'].fields_by_name['hash']._loaded_options = None
+  _globals['_AUDITEVENT'].fields_by_name['hash']._serialized_options = b'\342A\001\003'
+  _globals['_AUDITEVENT'].fields_by_name['damaged']._loaded_options = None
+  _globals['_AUDITEVENT'].fields_by_name['damaged']._serialized_options = b'\342A\001\003'
+  _globals['_AUDITLOGPOSITION'].fields_by_name['sequence']._loaded_options = None
+  _globals['_AUDITLOGPOSITION'].fields_by_name['sequence']._serialized_options = b'\342A\001\002'
+  _globals['_AUDITLOGPOSITION'].fields_by_name['hash']._loaded_options = None
+  _globals['_AUDITLOGPOSITION'].fields_by_name['hash']._serialized_options = b'\342A\001\002'
+  _globals['_BROKENAUDITLINK'].fields_by_name['sequence']._loaded_options = None
+  _globals['_BROKENAUDITLINK'].fields_by_name['sequence']._serialized_options = b'\342A\001\003'
+  _globals['_BROKENAUDITLINK'].fields_by_name['description']._loaded_options = None
+  _globals['_BROKENAUDITLINK'].fields_by_name['description']._serialized_options = b'\342A\001\003'
+  _globals['_AUDITEVENT']._serialized_start=147
+  _globals['_AUDITEVENT']._serialized_end=968
+  _globals['_AUDITEVENT_ACTION']._serialized_start=693
+  _globals['_AUDITEVENT_ACTION']._serialized_end=936
+  _globals['_AUDITLOGPOSITION']._serialized_start=970
+  _globals['_AUDITLOGPOSITION']._serialized_end=1032
+  _globals['_BROKENAUDITLINK']._serialized_start=1034
+  _globals['_BROKENAUDITLINK']._serialized_end=1102
 # @@protoc_insertion_point(module_scope)

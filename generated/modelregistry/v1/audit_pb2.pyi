@@ -1,5 +1,6 @@
 import datetime
 
+from google.api import field_behavior_pb2 as _field_behavior_pb2
 from google.protobuf import struct_pb2 as _struct_pb2
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
@@ -11,7 +12,7 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class AuditEvent(_message.Message):
-    __slots__ = ("sequence", "time", "actor", "request_id", "action", "project_id", "project_name", "name", "model_id", "alias", "reason", "before", "after", "details_omitted", "previous_hash", "hash", "damaged")
+    __slots__ = ("sequence", "event_time", "actor", "request_id", "action", "project_id", "project_name", "name", "model_id", "alias", "reason", "before", "after", "details_omitted", "previous_hash", "hash", "damaged")
     class Action(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
         __slots__ = ()
         ACTION_UNSPECIFIED: _ClassVar[AuditEvent.Action]
@@ -33,7 +34,7 @@ class AuditEvent(_message.Message):
     ACTION_TOKEN_CREATED: AuditEvent.Action
     ACTION_TOKEN_REVOKED: AuditEvent.Action
     SEQUENCE_FIELD_NUMBER: _ClassVar[int]
-    TIME_FIELD_NUMBER: _ClassVar[int]
+    EVENT_TIME_FIELD_NUMBER: _ClassVar[int]
     ACTOR_FIELD_NUMBER: _ClassVar[int]
     REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
     ACTION_FIELD_NUMBER: _ClassVar[int]
@@ -50,7 +51,7 @@ class AuditEvent(_message.Message):
     HASH_FIELD_NUMBER: _ClassVar[int]
     DAMAGED_FIELD_NUMBER: _ClassVar[int]
     sequence: int
-    time: _timestamp_pb2.Timestamp
+    event_time: _timestamp_pb2.Timestamp
     actor: str
     request_id: str
     action: AuditEvent.Action
@@ -66,7 +67,7 @@ class AuditEvent(_message.Message):
     previous_hash: str
     hash: str
     damaged: bool
-    def __init__(self, sequence: _Optional[int] = ..., time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., actor: _Optional[str] = ..., request_id: _Optional[str] = ..., action: _Optional[_Union[AuditEvent.Action, str]] = ..., project_id: _Optional[str] = ..., project_name: _Optional[str] = ..., name: _Optional[str] = ..., model_id: _Optional[str] = ..., alias: _Optional[str] = ..., reason: _Optional[str] = ..., before: _Optional[_Union[_struct_pb2.Struct, _Mapping]] = ..., after: _Optional[_Union[_struct_pb2.Struct, _Mapping]] = ..., details_omitted: _Optional[bool] = ..., previous_hash: _Optional[str] = ..., hash: _Optional[str] = ..., damaged: _Optional[bool] = ...) -> None: ...
+    def __init__(self, sequence: _Optional[int] = ..., event_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., actor: _Optional[str] = ..., request_id: _Optional[str] = ..., action: _Optional[_Union[AuditEvent.Action, str]] = ..., project_id: _Optional[str] = ..., project_name: _Optional[str] = ..., name: _Optional[str] = ..., model_id: _Optional[str] = ..., alias: _Optional[str] = ..., reason: _Optional[str] = ..., before: _Optional[_Union[_struct_pb2.Struct, _Mapping]] = ..., after: _Optional[_Union[_struct_pb2.Struct, _Mapping]] = ..., details_omitted: _Optional[bool] = ..., previous_hash: _Optional[str] = ..., hash: _Optional[str] = ..., damaged: _Optional[bool] = ...) -> None: ...
 
 class AuditLogPosition(_message.Message):
     __slots__ = ("sequence", "hash")

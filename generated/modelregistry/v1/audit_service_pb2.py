@@ -23,10 +23,12 @@ _sym_db = _symbol_database.Default()
 
 
 from google.api import annotations_pb2 as google_dot_api_dot_annotations__pb2
+from google.api import field_behavior_pb2 as google_dot_api_dot_field__behavior__pb2
+from google.rpc import status_pb2 as google_dot_rpc_dot_status__pb2
 from modelregistry.v1 import audit_pb2 as modelregistry_dot_v1_dot_audit__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n$modelregistry/v1/audit_service.proto\x12\x10modelregistry.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1cmodelregistry/v1/audit.proto\"O\n\x16ListAuditEventsRequest\x12\x0e\n\x06\x66ilter\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"`\n\x17ListAuditEventsResponse\x12,\n\x06\x65vents\x18\x01 \x03(\x0b\x32\x1c.modelregistry.v1.AuditEvent\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"K\n\x15VerifyAuditLogRequest\x12\x32\n\x06\x61nchor\x18\x01 \x01(\x0b\x32\".modelregistry.v1.AuditLogPosition\"\x9d\x01\n\x16VerifyAuditLogResponse\x12\r\n\x05valid\x18\x01 \x01(\x08\x12\x0f\n\x07\x63hecked\x18\x02 \x01(\x03\x12\x30\n\x04head\x18\x03 \x01(\x0b\x32\".modelregistry.v1.AuditLogPosition\x12\x31\n\x06\x62roken\x18\x04 \x01(\x0b\x32!.modelregistry.v1.BrokenAuditLink2\x98\x02\n\x0c\x41uditService\x12\x7f\n\x0fListAuditEvents\x12(.modelregistry.v1.ListAuditEventsRequest\x1a).modelregistry.v1.ListAuditEventsResponse\"\x17\x82\xd3\xe4\x93\x02\x11\x12\x0f/v1/auditEvents\x12\x86\x01\n\x0eVerifyAuditLog\x12\'.modelregistry.v1.VerifyAuditLogRequest\x1a(.modelregistry.v1.VerifyAuditLogResponse\"!\x82\xd3\xe4\x93\x02\x1b\"\x16/v1/auditEvents:verify:\x01*B\x8e\x01\n\x14\x63om.modelregistry.v1B\x11\x41uditServiceProtoP\x01ZNgithub.com/modelregistry/modelregistry/gen/go/modelregistry/v1;modelregistryv1\xaa\x02\x10ModelRegistry.V1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n$modelregistry/v1/audit_service.proto\x12\x10modelregistry.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x17google/rpc/status.proto\x1a\x1cmodelregistry/v1/audit.proto\"a\n\x16ListAuditEventsRequest\x12\x17\n\tpage_size\x18\x01 \x01(\x05\x42\x04\xe2\x41\x01\x01\x12\x18\n\npage_token\x18\x02 \x01(\tB\x04\xe2\x41\x01\x01\x12\x14\n\x06\x66ilter\x18\x03 \x01(\tB\x04\xe2\x41\x01\x01\"f\n\x17ListAuditEventsResponse\x12\x32\n\x0c\x61udit_events\x18\x01 \x03(\x0b\x32\x1c.modelregistry.v1.AuditEvent\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"i\n\x17WatchAuditEventsRequest\x12\x14\n\x06\x66ilter\x18\x01 \x01(\tB\x04\xe2\x41\x01\x01\x12\x1a\n\x0cresume_token\x18\x02 \x01(\tB\x04\xe2\x41\x01\x01\x12\x1c\n\x0e\x66rom_beginning\x18\x03 \x01(\x08\x42\x04\xe2\x41\x01\x01\"\x80\x01\n\x18WatchAuditEventsResponse\x12+\n\x05\x65vent\x18\x01 \x01(\x0b\x32\x1c.modelregistry.v1.AuditEvent\x12\x14\n\x0cresume_token\x18\x02 \x01(\t\x12!\n\x05\x65rror\x18\x03 \x01(\x0b\x32\x12.google.rpc.Status\"Q\n\x15VerifyAuditLogRequest\x12\x38\n\x06\x61nchor\x18\x01 \x01(\x0b\x32\".modelregistry.v1.AuditLogPositionB\x04\xe2\x41\x01\x01\"\xa3\x01\n\x16VerifyAuditLogResponse\x12\r\n\x05valid\x18\x01 \x01(\x08\x12\x15\n\rchecked_count\x18\x02 \x01(\x03\x12\x30\n\x04head\x18\x03 \x01(\x0b\x32\".modelregistry.v1.AuditLogPosition\x12\x31\n\x06\x62roken\x18\x04 \x01(\x0b\x32!.modelregistry.v1.BrokenAuditLink2\xc3\x03\n\x0c\x41uditService\x12\x82\x01\n\x0fListAuditEvents\x12(.modelregistry.v1.ListAuditEventsRequest\x1a).modelregistry.v1.ListAuditEventsResponse\"\x1a\x90\x02\x01\x82\xd3\xe4\x93\x02\x11\x12\x0f/v1/auditEvents\x12\xa1\x01\n\x10WatchAuditEvents\x12).modelregistry.v1.WatchAuditEventsRequest\x1a*.modelregistry.v1.WatchAuditEventsResponse\"4\x90\x02\x01\x82\xd3\xe4\x93\x02+\x12\x15/v1/auditEvents:watchZ\x12\x12\x10/v1/models:watch0\x01\x12\x89\x01\n\x0eVerifyAuditLog\x12\'.modelregistry.v1.VerifyAuditLogRequest\x1a(.modelregistry.v1.VerifyAuditLogResponse\"$\x90\x02\x01\x82\xd3\xe4\x93\x02\x1b\"\x16/v1/auditEvents:verify:\x01*B\x8e\x01\n\x14\x63om.modelregistry.v1B\x11\x41uditServiceProtoP\x01ZNgithub.com/modelregistry/modelregistry/gen/go/modelregistry/v1;modelregistryv1\xaa\x02\x10ModelRegistry.V1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -34,18 +36,38 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'modelregistry.v1.audit_serv
 if not _descriptor._USE_C_DESCRIPTORS:
   _globals['DESCRIPTOR']._loaded_options = None
   _globals['DESCRIPTOR']._serialized_options = b'\n\024com.modelregistry.v1B\021AuditServiceProtoP\001ZNgithub.com/modelregistry/modelregistry/gen/go/modelregistry/v1;modelregistryv1\252\002\020ModelRegistry.V1'
+  _globals['_LISTAUDITEVENTSREQUEST'].fields_by_name['page_size']._loaded_options = None
+  _globals['_LISTAUDITEVENTSREQUEST'].fields_by_name['page_size']._serialized_options = b'\342A\001\001'
+  _globals['_LISTAUDITEVENTSREQUEST'].fields_by_name['page_token']._loaded_options = None
+  _globals['_LISTAUDITEVENTSREQUEST'].fields_by_name['page_token']._serialized_options = b'\342A\001\001'
+  _globals['_LISTAUDITEVENTSREQUEST'].fields_by_name['filter']._loaded_options = None
+  _globals['_LISTAUDITEVENTSREQUEST'].fields_by_name['filter']._serialized_options = b'\342A\001\001'
+  _globals['_WATCHAUDITEVENTSREQUEST'].fields_by_name['filter']._loaded_options = None
+  _globals['_WATCHAUDITEVENTSREQUEST'].fields_by_name['filter']._serialized_options = b'\342A\001\001'
+  _globals['_WATCHAUDITEVENTSREQUEST'].fields_by_name['resume_token']._loaded_options = None
+  _globals['_WATCHAUDITEVENTSREQUEST'].fields_by_name['resume_token']._serialized_options = b'\342A\001\001'
+  _globals['_WATCHAUDITEVENTSREQUEST'].fields_by_name['from_beginning']._loaded_options = None
+  _globals['_WATCHAUDITEVENTSREQUEST'].fields_by_name['from_beginning']._serialized_options = b'\342A\001\001'
+  _globals['_VERIFYAUDITLOGREQUEST'].fields_by_name['anchor']._loaded_options = None
+  _globals['_VERIFYAUDITLOGREQUEST'].fields_by_name['anchor']._serialized_options = b'\342A\001\001'
   _globals['_AUDITSERVICE'].methods_by_name['ListAuditEvents']._loaded_options = None
-  _globals['_AUDITSERVICE'].methods_by_name['ListAuditEvents']._serialized_options = b'\202\323\344\223\002\021\022\017/v1/auditEvents'
+  _globals['_AUDITSERVICE'].methods_by_name['ListAuditEvents']._serialized_options = b'\220\002\001\202\323\344\223\002\021\022\017/v1/auditEvents'
+  _globals['_AUDITSERVICE'].methods_by_name['WatchAuditEvents']._loaded_options = None
+  _globals['_AUDITSERVICE'].methods_by_name['WatchAuditEvents']._serialized_options = b'\220\002\001\202\323\344\223\002+\022\025/v1/auditEvents:watchZ\022\022\020/v1/models:watch'
   _globals['_AUDITSERVICE'].methods_by_name['VerifyAuditLog']._loaded_options = None
-  _globals['_AUDITSERVICE'].methods_by_name['VerifyAuditLog']._serialized_options = b'\202\323\344\223\002\033\"\026/v1/auditEvents:verify:\001*'
-  _globals['_LISTAUDITEVENTSREQUEST']._serialized_start=118
-  _globals['_LISTAUDITEVENTSREQUEST']._serialized_end=197
-  _globals['_LISTAUDITEVENTSRESPONSE']._serialized_start=199
-  _globals['_LISTAUDITEVENTSRESPONSE']._serialized_end=295
-  _globals['_VERIFYAUDITLOGREQUEST']._serialized_start=297
-  _globals['_VERIFYAUDITLOGREQUEST']._serialized_end=372
-  _globals['_VERIFYAUDITLOGRESPONSE']._serialized_start=375
-  _globals['_VERIFYAUDITLOGRESPONSE']._serialized_end=532
-  _globals['_AUDITSERVICE']._serialized_start=535
-  _globals['_AUDITSERVICE']._serialized_end=815
+  _globals['_AUDITSERVICE'].methods_by_name['VerifyAuditLog']._serialized_options = b'\220\002\001\202\323\344\223\002\033\"\026/v1/auditEvents:verify:\001*'
+  _globals['_LISTAUDITEVENTSREQUEST']._serialized_start=176
+  _globals['_LISTAUDITEVENTSREQUEST']._serialized_end=273
+  _globals['_LISTAUDITEVENTSRESPONSE']._serialized_start=275
+  _globals['_LISTAUDITEVENTSRESPONSE']._serialized_end=377
+  _globals['_WATCHAUDITEVENTSREQUEST']._serialized_start=379
+  _globals['_WATCHAUDITEVENTSREQUEST']._serialized_end=484
+  _globals['_WATCHAUDITEVENTSRESPONSE']._serialized_start=487
+  _globals['_WATCHAUDITEVENTSRESPONSE']._serialized_end=615
+  _globals['_VERIFYAUDITLOGREQUEST']._serialized_start=617
+  _globals['_VERIFYAUDITLOGREQUEST']._serialized_end=698
+  _globals['_VERIFYAUDITLOGRESPONSE']._serialized_start=701
+  _globals['_VERIFYAUDITLOGRESPONSE']._serialized_end=864
+  _globals['_AUDITSERVICE']._serialized_start=867
+  _globals['_AUDITSERVICE']._serialized_end=1318
 # @@protoc_insertion_point(module_scope)

@@ -26,7 +26,7 @@ if _version_not_supported:
 
 
 class AuditServiceStub:
-    """Reads and checks the log of all changes.
+    """Reads, watches and verifies the log of all changes.
     """
 
     def __init__(self, channel):
@@ -40,6 +40,11 @@ class AuditServiceStub:
                 request_serializer=modelregistry_dot_v1_dot_audit__service__pb2.ListAuditEventsRequest.SerializeToString,
                 response_deserializer=modelregistry_dot_v1_dot_audit__service__pb2.ListAuditEventsResponse.FromString,
                 _registered_method=True)
+        self.WatchAuditEvents = channel.unary_stream(
+                '/modelregistry.v1.AuditService/WatchAuditEvents',
+                request_serializer=modelregistry_dot_v1_dot_audit__service__pb2.WatchAuditEventsRequest.SerializeToString,
+                response_deserializer=modelregistry_dot_v1_dot_audit__service__pb2.WatchAuditEventsResponse.FromString,
+                _registered_method=True)
         self.VerifyAuditLog = channel.unary_unary(
                 '/modelregistry.v1.AuditService/VerifyAuditLog',
                 request_serializer=modelregistry_dot_v1_dot_audit__service__pb2.VerifyAuditLogRequest.SerializeToString,
@@ -48,23 +53,53 @@ class AuditServiceStub:
 
 
 class AuditServiceServicer:
-    """Reads and checks the log of all changes.
+    """Reads, watches and verifies the log of all changes.
     """
 
     def ListAuditEvents(self, request, context):
-        """Lists events, the newest first, a page at a time.
+        """Lists audit events, newest first.
+
+        Errors: INVALID_ARGUMENT (the filter, the page size or the page token).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def WatchAuditEvents(self, request, context):
+        """Streams every change of models and of their aliases, in the order in which
+        they took effect, until the client ends the call. No event is lost or
+        repeated: a client that was disconnected resumes with the `resume_token` of
+        the last message, at this server or another. Reading models is permission
+        enough. Events about tokens are left out.
+
+        The first message arrives at once and has only a `resume_token`: the
+        position where the stream begins. While nothing changes, such a message
+        arrives every 30 seconds (WATCH_HEARTBEAT_SECONDS). Over HTTP, the messages
+        are the elements of a JSON array that does not end.
+
+        A stream that the server ends has a last message with `error`, and ends
+        with the same status. A stream without that message was cut off.
+
+        Errors: INVALID_ARGUMENT (the filter, or a token that is malformed or of
+        another filter), OUT_OF_RANGE (a token past the end of the log: from
+        another database, or from one that was restored since), RESOURCE_EXHAUSTED
+        (too many watches), UNAVAILABLE (the server stops, or the database stays
+        unreachable: resume with the token).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def VerifyAuditLog(self, request, context):
-        """Reads the whole log again and checks that every event is as it was written
-        and follows the one before it. A broken link is an answer, not an error.
+        """Verifies the whole log: that every event is as it was written and follows
+        the one before it. A broken link is part of the response, not an error.
 
-        Whoever owns the database can write a whole new log that is right in
-        itself. So keep the `head` of an answer elsewhere, and give it as the
-        `anchor` next time: only the log that had it then can have it now.
+        An owner of the database could write a new log that is consistent in
+        itself. To detect that, keep the `head` of a response elsewhere and send it
+        as the next request's `anchor`: only the log that had that event then can
+        have it now.
+
+        Errors: INVALID_ARGUMENT (the anchor).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -77,6 +112,11 @@ def add_AuditServiceServicer_to_server(servicer, server):
                     servicer.ListAuditEvents,
                     request_deserializer=modelregistry_dot_v1_dot_audit__service__pb2.ListAuditEventsRequest.FromString,
                     response_serializer=modelregistry_dot_v1_dot_audit__service__pb2.ListAuditEventsResponse.SerializeToString,
+            ),
+            'WatchAuditEvents': grpc.unary_stream_rpc_method_handler(
+                    servicer.WatchAuditEvents,
+                    request_deserializer=modelregistry_dot_v1_dot_audit__service__pb2.WatchAuditEventsRequest.FromString,
+                    response_serializer=modelregistry_dot_v1_dot_audit__service__pb2.WatchAuditEventsResponse.SerializeToString,
             ),
             'VerifyAuditLog': grpc.unary_unary_rpc_method_handler(
                     servicer.VerifyAuditLog,
@@ -92,7 +132,7 @@ def add_AuditServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class AuditService:
-    """Reads and checks the log of all changes.
+    """Reads, watches and verifies the log of all changes.
     """
 
     @staticmethod
@@ -112,6 +152,33 @@ class AuditService:
             '/modelregistry.v1.AuditService/ListAuditEvents',
             modelregistry_dot_v1_dot_audit__service__pb2.ListAuditEventsRequest.SerializeToString,
             modelregistry_dot_v1_dot_audit__service__pb2.ListAuditEventsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def WatchAuditEvents(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/modelregistry.v1.AuditService/WatchAuditEvents',
+            modelregistry_dot_v1_dot_audit__service__pb2.WatchAuditEventsRequest.SerializeToString,
+            modelregistry_dot_v1_dot_audit__service__pb2.WatchAuditEventsResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -27,41 +27,95 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class AuditServiceStub:
-    """Reads and checks the log of all changes."""
+    """Reads, watches and verifies the log of all changes."""
 
     @_typing.overload
     def __new__(cls, channel: _grpc.Channel) -> _Self: ...
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> AuditServiceAsyncStub: ...
     ListAuditEvents: _grpc.UnaryUnaryMultiCallable[_audit_service_pb2.ListAuditEventsRequest, _audit_service_pb2.ListAuditEventsResponse]
-    """Lists events, the newest first, a page at a time."""
-    VerifyAuditLog: _grpc.UnaryUnaryMultiCallable[_audit_service_pb2.VerifyAuditLogRequest, _audit_service_pb2.VerifyAuditLogResponse]
-    """Reads the whole log again and checks that every event is as it was written
-    and follows the one before it. A broken link is an answer, not an error.
+    """Lists audit events, newest first.
 
-    Whoever owns the database can write a whole new log that is right in
-    itself. So keep the `head` of an answer elsewhere, and give it as the
-    `anchor` next time: only the log that had it then can have it now.
+    Errors: INVALID_ARGUMENT (the filter, the page size or the page token).
+    """
+    WatchAuditEvents: _grpc.UnaryStreamMultiCallable[_audit_service_pb2.WatchAuditEventsRequest, _audit_service_pb2.WatchAuditEventsResponse]
+    """Streams every change of models and of their aliases, in the order in which
+    they took effect, until the client ends the call. No event is lost or
+    repeated: a client that was disconnected resumes with the `resume_token` of
+    the last message, at this server or another. Reading models is permission
+    enough. Events about tokens are left out.
+
+    The first message arrives at once and has only a `resume_token`: the
+    position where the stream begins. While nothing changes, such a message
+    arrives every 30 seconds (WATCH_HEARTBEAT_SECONDS). Over HTTP, the messages
+    are the elements of a JSON array that does not end.
+
+    A stream that the server ends has a last message with `error`, and ends
+    with the same status. A stream without that message was cut off.
+
+    Errors: INVALID_ARGUMENT (the filter, or a token that is malformed or of
+    another filter), OUT_OF_RANGE (a token past the end of the log: from
+    another database, or from one that was restored since), RESOURCE_EXHAUSTED
+    (too many watches), UNAVAILABLE (the server stops, or the database stays
+    unreachable: resume with the token).
+    """
+    VerifyAuditLog: _grpc.UnaryUnaryMultiCallable[_audit_service_pb2.VerifyAuditLogRequest, _audit_service_pb2.VerifyAuditLogResponse]
+    """Verifies the whole log: that every event is as it was written and follows
+    the one before it. A broken link is part of the response, not an error.
+
+    An owner of the database could write a new log that is consistent in
+    itself. To detect that, keep the `head` of a response elsewhere and send it
+    as the next request's `anchor`: only the log that had that event then can
+    have it now.
+
+    Errors: INVALID_ARGUMENT (the anchor).
     """
 
 @_typing.type_check_only
 class AuditServiceAsyncStub(AuditServiceStub):
-    """Reads and checks the log of all changes."""
+    """Reads, watches and verifies the log of all changes."""
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     ListAuditEvents: _aio.UnaryUnaryMultiCallable[_audit_service_pb2.ListAuditEventsRequest, _audit_service_pb2.ListAuditEventsResponse]  # type: ignore[assignment]
-    """Lists events, the newest first, a page at a time."""
-    VerifyAuditLog: _aio.UnaryUnaryMultiCallable[_audit_service_pb2.VerifyAuditLogRequest, _audit_service_pb2.VerifyAuditLogResponse]  # type: ignore[assignment]
-    """Reads the whole log again and checks that every event is as it was written
-    and follows the one before it. A broken link is an answer, not an error.
+    """Lists audit events, newest first.
 
-    Whoever owns the database can write a whole new log that is right in
-    itself. So keep the `head` of an answer elsewhere, and give it as the
-    `anchor` next time: only the log that had it then can have it now.
+    Errors: INVALID_ARGUMENT (the filter, the page size or the page token).
+    """
+    WatchAuditEvents: _aio.UnaryStreamMultiCallable[_audit_service_pb2.WatchAuditEventsRequest, _audit_service_pb2.WatchAuditEventsResponse]  # type: ignore[assignment]
+    """Streams every change of models and of their aliases, in the order in which
+    they took effect, until the client ends the call. No event is lost or
+    repeated: a client that was disconnected resumes with the `resume_token` of
+    the last message, at this server or another. Reading models is permission
+    enough. Events about tokens are left out.
+
+    The first message arrives at once and has only a `resume_token`: the
+    position where the stream begins. While nothing changes, such a message
+    arrives every 30 seconds (WATCH_HEARTBEAT_SECONDS). Over HTTP, the messages
+    are the elements of a JSON array that does not end.
+
+    A stream that the server ends has a last message with `error`, and ends
+    with the same status. A stream without that message was cut off.
+
+    Errors: INVALID_ARGUMENT (the filter, or a token that is malformed or of
+    another filter), OUT_OF_RANGE (a token past the end of the log: from
+    another database, or from one that was restored since), RESOURCE_EXHAUSTED
+    (too many watches), UNAVAILABLE (the server stops, or the database stays
+    unreachable: resume with the token).
+    """
+    VerifyAuditLog: _aio.UnaryUnaryMultiCallable[_audit_service_pb2.VerifyAuditLogRequest, _audit_service_pb2.VerifyAuditLogResponse]  # type: ignore[assignment]
+    """Verifies the whole log: that every event is as it was written and follows
+    the one before it. A broken link is part of the response, not an error.
+
+    An owner of the database could write a new log that is consistent in
+    itself. To detect that, keep the `head` of a response elsewhere and send it
+    as the next request's `anchor`: only the log that had that event then can
+    have it now.
+
+    Errors: INVALID_ARGUMENT (the anchor).
     """
 
 class AuditServiceServicer(metaclass=_abc_1.ABCMeta):
-    """Reads and checks the log of all changes."""
+    """Reads, watches and verifies the log of all changes."""
 
     @_abc_1.abstractmethod
     def ListAuditEvents(
@@ -69,7 +123,37 @@ class AuditServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _audit_service_pb2.ListAuditEventsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_audit_service_pb2.ListAuditEventsResponse, _abc.Awaitable[_audit_service_pb2.ListAuditEventsResponse]]:
-        """Lists events, the newest first, a page at a time."""
+        """Lists audit events, newest first.
+
+        Errors: INVALID_ARGUMENT (the filter, the page size or the page token).
+        """
+
+    @_abc_1.abstractmethod
+    def WatchAuditEvents(
+        self,
+        request: _audit_service_pb2.WatchAuditEventsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_audit_service_pb2.WatchAuditEventsResponse], _abc.AsyncIterator[_audit_service_pb2.WatchAuditEventsResponse]]:
+        """Streams every change of models and of their aliases, in the order in which
+        they took effect, until the client ends the call. No event is lost or
+        repeated: a client that was disconnected resumes with the `resume_token` of
+        the last message, at this server or another. Reading models is permission
+        enough. Events about tokens are left out.
+
+        The first message arrives at once and has only a `resume_token`: the
+        position where the stream begins. While nothing changes, such a message
+        arrives every 30 seconds (WATCH_HEARTBEAT_SECONDS). Over HTTP, the messages
+        are the elements of a JSON array that does not end.
+
+        A stream that the server ends has a last message with `error`, and ends
+        with the same status. A stream without that message was cut off.
+
+        Errors: INVALID_ARGUMENT (the filter, or a token that is malformed or of
+        another filter), OUT_OF_RANGE (a token past the end of the log: from
+        another database, or from one that was restored since), RESOURCE_EXHAUSTED
+        (too many watches), UNAVAILABLE (the server stops, or the database stays
+        unreachable: resume with the token).
+        """
 
     @_abc_1.abstractmethod
     def VerifyAuditLog(
@@ -77,12 +161,15 @@ class AuditServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _audit_service_pb2.VerifyAuditLogRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_audit_service_pb2.VerifyAuditLogResponse, _abc.Awaitable[_audit_service_pb2.VerifyAuditLogResponse]]:
-        """Reads the whole log again and checks that every event is as it was written
-        and follows the one before it. A broken link is an answer, not an error.
+        """Verifies the whole log: that every event is as it was written and follows
+        the one before it. A broken link is part of the response, not an error.
 
-        Whoever owns the database can write a whole new log that is right in
-        itself. So keep the `head` of an answer elsewhere, and give it as the
-        `anchor` next time: only the log that had it then can have it now.
+        An owner of the database could write a new log that is consistent in
+        itself. To detect that, keep the `head` of a response elsewhere and send it
+        as the next request's `anchor`: only the log that had that event then can
+        have it now.
+
+        Errors: INVALID_ARGUMENT (the anchor).
         """
 
 def add_AuditServiceServicer_to_server(servicer: AuditServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

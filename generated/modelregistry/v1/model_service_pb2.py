@@ -25,13 +25,12 @@ _sym_db = _symbol_database.Default()
 from google.api import annotations_pb2 as google_dot_api_dot_annotations__pb2
 from google.api import field_behavior_pb2 as google_dot_api_dot_field__behavior__pb2
 from google.protobuf import field_mask_pb2 as google_dot_protobuf_dot_field__mask__pb2
-from modelregistry.v1 import audit_pb2 as modelregistry_dot_v1_dot_audit__pb2
 from modelregistry.v1 import comparison_pb2 as modelregistry_dot_v1_dot_comparison__pb2
 from modelregistry.v1 import lineage_pb2 as modelregistry_dot_v1_dot_lineage__pb2
 from modelregistry.v1 import model_pb2 as modelregistry_dot_v1_dot_model__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n$modelregistry/v1/model_service.proto\x12\x10modelregistry.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a google/protobuf/field_mask.proto\x1a\x1cmodelregistry/v1/audit.proto\x1a!modelregistry/v1/comparison.proto\x1a\x1emodelregistry/v1/lineage.proto\x1a\x1cmodelregistry/v1/model.proto\"a\n\x0c\x41rtifactSpec\x12\x11\n\tfile_name\x18\x01 \x01(\t\x12\x12\n\nmedia_type\x18\x02 \x01(\t\x12\x11\n\x04size\x18\x03 \x01(\x03H\x00\x88\x01\x01\x12\x0e\n\x06sha256\x18\x04 \x01(\tB\x07\n\x05_size\"k\n\tModelSpec\x12,\n\x05model\x18\x01 \x01(\x0b\x32\x17.modelregistry.v1.ModelB\x04\xe2\x41\x01\x02\x12\x30\n\x08\x61rtifact\x18\x02 \x01(\x0b\x32\x1e.modelregistry.v1.ArtifactSpec\"_\n\x14RegisterModelRequest\x12+\n\x04spec\x18\x01 \x01(\x0b\x32\x1b.modelregistry.v1.ModelSpecH\x00\x12\x0f\n\x05\x63hunk\x18\x02 \x01(\x0cH\x00\x42\t\n\x07payload\"?\n\x15RegisterModelResponse\x12&\n\x05model\x18\x01 \x01(\x0b\x32\x17.modelregistry.v1.Model\"#\n\x0fGetModelRequest\x12\x10\n\x02id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\":\n\x10GetModelResponse\x12&\n\x05model\x18\x01 \x01(\x0b\x32\x17.modelregistry.v1.Model\"\\\n\x11ListModelsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\x12\x0e\n\x06\x66ilter\x18\x03 \x01(\t\x12\x10\n\x08order_by\x18\x04 \x01(\t\"V\n\x12ListModelsResponse\x12\'\n\x06models\x18\x01 \x03(\x0b\x32\x17.modelregistry.v1.Model\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"s\n\x12UpdateModelRequest\x12,\n\x05model\x18\x01 \x01(\x0b\x32\x17.modelregistry.v1.ModelB\x04\xe2\x41\x01\x02\x12/\n\x0bupdate_mask\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.FieldMask\"=\n\x13UpdateModelResponse\x12&\n\x05model\x18\x01 \x01(\x0b\x32\x17.modelregistry.v1.Model\"Z\n\x12\x44\x65leteModelRequest\x12\x10\n\x02id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x0c\n\x04\x65tag\x18\x02 \x01(\t\x12\x15\n\rallow_missing\x18\x03 \x01(\x08\x12\r\n\x05\x66orce\x18\x04 \x01(\x08\"\x15\n\x13\x44\x65leteModelResponse\"R\n\x12WatchModelsRequest\x12\x0e\n\x06\x66ilter\x18\x01 \x01(\t\x12\x14\n\x0cresume_token\x18\x02 \x01(\t\x12\x16\n\x0e\x66rom_beginning\x18\x03 \x01(\x08\"X\n\x13WatchModelsResponse\x12+\n\x05\x65vent\x18\x01 \x01(\x0b\x32\x1c.modelregistry.v1.AuditEvent\x12\x14\n\x0cresume_token\x18\x02 \x01(\t\"P\n\x14\x43ompareModelsRequest\x12\x11\n\x03ids\x18\x01 \x03(\tB\x04\xe2\x41\x01\x02\x12\x11\n\tdiff_only\x18\x02 \x01(\x08\x12\x12\n\nhash_files\x18\x03 \x01(\x08\"\xaf\x02\n\x15\x43ompareModelsResponse\x12/\n\x06models\x18\x01 \x03(\x0b\x32\x1f.modelregistry.v1.ComparedModel\x12\x31\n\x06\x66ields\x18\x02 \x03(\x0b\x32!.modelregistry.v1.FieldComparison\x12\x33\n\x07metrics\x18\x03 \x03(\x0b\x32\".modelregistry.v1.MetricComparison\x12\x31\n\x06labels\x18\x04 \x01(\x0b\x32!.modelregistry.v1.LabelComparison\x12\x37\n\tartifacts\x18\x05 \x01(\x0b\x32$.modelregistry.v1.ArtifactComparison\x12\x11\n\ttruncated\x18\x06 \x01(\x08\"\xa3\x01\n\x12ListLineageRequest\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x17\n\nproject_id\x18\x02 \x01(\tH\x00\x88\x01\x01\x12\x19\n\x0cproject_name\x18\x03 \x01(\tH\x01\x88\x01\x01\x12\x11\n\tpage_size\x18\x04 \x01(\x05\x12\x12\n\npage_token\x18\x05 \x01(\tB\r\n\x0b_project_idB\x0f\n\r_project_name\"b\n\x13ListLineageResponse\x12\x32\n\x08versions\x18\x01 \x03(\x0b\x32 .modelregistry.v1.LineageVersion\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\";\n\x14ListAncestorsRequest\x12\x10\n\x02id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x11\n\tmax_depth\x18\x02 \x01(\x05\"\x89\x01\n\x15ListAncestorsResponse\x12\x31\n\tancestors\x18\x01 \x03(\x0b\x32\x1e.modelregistry.v1.RelatedModel\x12*\n\x05links\x18\x02 \x03(\x0b\x32\x1b.modelregistry.v1.ModelLink\x12\x11\n\ttruncated\x18\x03 \x01(\x08\"=\n\x16ListDescendantsRequest\x12\x10\n\x02id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x11\n\tmax_depth\x18\x02 \x01(\x05\"\x8d\x01\n\x17ListDescendantsResponse\x12\x33\n\x0b\x64\x65scendants\x18\x01 \x03(\x0b\x32\x1e.modelregistry.v1.RelatedModel\x12*\n\x05links\x18\x02 \x03(\x0b\x32\x1b.modelregistry.v1.ModelLink\x12\x11\n\ttruncated\x18\x03 \x01(\x08\"+\n\x17GetModelManifestRequest\x12\x10\n\x02id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\"M\n\x18GetModelManifestResponse\x12\x31\n\x08manifest\x18\x01 \x01(\x0b\x32\x1f.modelregistry.v1.ModelManifest2\xcc\n\n\x0cModelService\x12\x62\n\rRegisterModel\x12&.modelregistry.v1.RegisterModelRequest\x1a\'.modelregistry.v1.RegisterModelResponse(\x01\x12j\n\x08GetModel\x12!.modelregistry.v1.GetModelRequest\x1a\".modelregistry.v1.GetModelResponse\"\x17\x82\xd3\xe4\x93\x02\x11\x12\x0f/v1/models/{id}\x12k\n\nListModels\x12#.modelregistry.v1.ListModelsRequest\x1a$.modelregistry.v1.ListModelsResponse\"\x12\x82\xd3\xe4\x93\x02\x0c\x12\n/v1/models\x12\x80\x01\n\x0bUpdateModel\x12$.modelregistry.v1.UpdateModelRequest\x1a%.modelregistry.v1.UpdateModelResponse\"$\x82\xd3\xe4\x93\x02\x1e\x32\x15/v1/models/{model.id}:\x05model\x12s\n\x0b\x44\x65leteModel\x12$.modelregistry.v1.DeleteModelRequest\x1a%.modelregistry.v1.DeleteModelResponse\"\x17\x82\xd3\xe4\x93\x02\x11*\x0f/v1/models/{id}\x12v\n\x0bWatchModels\x12$.modelregistry.v1.WatchModelsRequest\x1a%.modelregistry.v1.WatchModelsResponse\"\x18\x82\xd3\xe4\x93\x02\x12\x12\x10/v1/models:watch0\x01\x12|\n\rCompareModels\x12&.modelregistry.v1.CompareModelsRequest\x1a\'.modelregistry.v1.CompareModelsResponse\"\x1a\x82\xd3\xe4\x93\x02\x14\x12\x12/v1/models:compare\x12o\n\x0bListLineage\x12$.modelregistry.v1.ListLineageRequest\x1a%.modelregistry.v1.ListLineageResponse\"\x13\x82\xd3\xe4\x93\x02\r\x12\x0b/v1/lineage\x12\x83\x01\n\rListAncestors\x12&.modelregistry.v1.ListAncestorsRequest\x1a\'.modelregistry.v1.ListAncestorsResponse\"!\x82\xd3\xe4\x93\x02\x1b\x12\x19/v1/models/{id}/ancestors\x12\x8b\x01\n\x0fListDescendants\x12(.modelregistry.v1.ListDescendantsRequest\x1a).modelregistry.v1.ListDescendantsResponse\"#\x82\xd3\xe4\x93\x02\x1d\x12\x1b/v1/models/{id}/descendants\x12\x8b\x01\n\x10GetModelManifest\x12).modelregistry.v1.GetModelManifestRequest\x1a*.modelregistry.v1.GetModelManifestResponse\" \x82\xd3\xe4\x93\x02\x1a\x12\x18/v1/models/{id}/manifestB\x8e\x01\n\x14\x63om.modelregistry.v1B\x11ModelServiceProtoP\x01ZNgithub.com/modelregistry/modelregistry/gen/go/modelregistry/v1;modelregistryv1\xaa\x02\x10ModelRegistry.V1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n$modelregistry/v1/model_service.proto\x12\x10modelregistry.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a google/protobuf/field_mask.proto\x1a!modelregistry/v1/comparison.proto\x1a\x1emodelregistry/v1/lineage.proto\x1a\x1cmodelregistry/v1/model.proto\"a\n\x0c\x41rtifactSpec\x12\x11\n\tfile_name\x18\x01 \x01(\t\x12\x12\n\nmedia_type\x18\x02 \x01(\t\x12\x11\n\x04size\x18\x03 \x01(\x03H\x00\x88\x01\x01\x12\x0e\n\x06sha256\x18\x04 \x01(\tB\x07\n\x05_size\"k\n\tModelSpec\x12,\n\x05model\x18\x01 \x01(\x0b\x32\x17.modelregistry.v1.ModelB\x04\xe2\x41\x01\x02\x12\x30\n\x08\x61rtifact\x18\x02 \x01(\x0b\x32\x1e.modelregistry.v1.ArtifactSpec\"_\n\x14RegisterModelRequest\x12+\n\x04spec\x18\x01 \x01(\x0b\x32\x1b.modelregistry.v1.ModelSpecH\x00\x12\x0f\n\x05\x63hunk\x18\x02 \x01(\x0cH\x00\x42\t\n\x07payload\"?\n\x15RegisterModelResponse\x12&\n\x05model\x18\x01 \x01(\x0b\x32\x17.modelregistry.v1.Model\"#\n\x0fGetModelRequest\x12\x10\n\x02id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\":\n\x10GetModelResponse\x12&\n\x05model\x18\x01 \x01(\x0b\x32\x17.modelregistry.v1.Model\"\\\n\x11ListModelsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\x12\x0e\n\x06\x66ilter\x18\x03 \x01(\t\x12\x10\n\x08order_by\x18\x04 \x01(\t\"V\n\x12ListModelsResponse\x12\'\n\x06models\x18\x01 \x03(\x0b\x32\x17.modelregistry.v1.Model\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"s\n\x12UpdateModelRequest\x12,\n\x05model\x18\x01 \x01(\x0b\x32\x17.modelregistry.v1.ModelB\x04\xe2\x41\x01\x02\x12/\n\x0bupdate_mask\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.FieldMask\"=\n\x13UpdateModelResponse\x12&\n\x05model\x18\x01 \x01(\x0b\x32\x17.modelregistry.v1.Model\"Z\n\x12\x44\x65leteModelRequest\x12\x10\n\x02id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x0c\n\x04\x65tag\x18\x02 \x01(\t\x12\x15\n\rallow_missing\x18\x03 \x01(\x08\x12\r\n\x05\x66orce\x18\x04 \x01(\x08\"\x15\n\x13\x44\x65leteModelResponse\"P\n\x14\x43ompareModelsRequest\x12\x11\n\x03ids\x18\x01 \x03(\tB\x04\xe2\x41\x01\x02\x12\x11\n\tdiff_only\x18\x02 \x01(\x08\x12\x12\n\nhash_files\x18\x03 \x01(\x08\"\xaf\x02\n\x15\x43ompareModelsResponse\x12/\n\x06models\x18\x01 \x03(\x0b\x32\x1f.modelregistry.v1.ComparedModel\x12\x31\n\x06\x66ields\x18\x02 \x03(\x0b\x32!.modelregistry.v1.FieldComparison\x12\x33\n\x07metrics\x18\x03 \x03(\x0b\x32\".modelregistry.v1.MetricComparison\x12\x31\n\x06labels\x18\x04 \x01(\x0b\x32!.modelregistry.v1.LabelComparison\x12\x37\n\tartifacts\x18\x05 \x01(\x0b\x32$.modelregistry.v1.ArtifactComparison\x12\x11\n\ttruncated\x18\x06 \x01(\x08\"\xa3\x01\n\x12ListLineageRequest\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x17\n\nproject_id\x18\x02 \x01(\tH\x00\x88\x01\x01\x12\x19\n\x0cproject_name\x18\x03 \x01(\tH\x01\x88\x01\x01\x12\x11\n\tpage_size\x18\x04 \x01(\x05\x12\x12\n\npage_token\x18\x05 \x01(\tB\r\n\x0b_project_idB\x0f\n\r_project_name\"b\n\x13ListLineageResponse\x12\x32\n\x08versions\x18\x01 \x03(\x0b\x32 .modelregistry.v1.LineageVersion\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\";\n\x14ListAncestorsRequest\x12\x10\n\x02id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x11\n\tmax_depth\x18\x02 \x01(\x05\"\x89\x01\n\x15ListAncestorsResponse\x12\x31\n\tancestors\x18\x01 \x03(\x0b\x32\x1e.modelregistry.v1.RelatedModel\x12*\n\x05links\x18\x02 \x03(\x0b\x32\x1b.modelregistry.v1.ModelLink\x12\x11\n\ttruncated\x18\x03 \x01(\x08\"=\n\x16ListDescendantsRequest\x12\x10\n\x02id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x11\n\tmax_depth\x18\x02 \x01(\x05\"\x8d\x01\n\x17ListDescendantsResponse\x12\x33\n\x0b\x64\x65scendants\x18\x01 \x03(\x0b\x32\x1e.modelregistry.v1.RelatedModel\x12*\n\x05links\x18\x02 \x03(\x0b\x32\x1b.modelregistry.v1.ModelLink\x12\x11\n\ttruncated\x18\x03 \x01(\x08\"+\n\x17GetModelManifestRequest\x12\x10\n\x02id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\"M\n\x18GetModelManifestResponse\x12\x31\n\x08manifest\x18\x01 \x01(\x0b\x32\x1f.modelregistry.v1.ModelManifest2\xd4\t\n\x0cModelService\x12\x62\n\rRegisterModel\x12&.modelregistry.v1.RegisterModelRequest\x1a\'.modelregistry.v1.RegisterModelResponse(\x01\x12j\n\x08GetModel\x12!.modelregistry.v1.GetModelRequest\x1a\".modelregistry.v1.GetModelResponse\"\x17\x82\xd3\xe4\x93\x02\x11\x12\x0f/v1/models/{id}\x12k\n\nListModels\x12#.modelregistry.v1.ListModelsRequest\x1a$.modelregistry.v1.ListModelsResponse\"\x12\x82\xd3\xe4\x93\x02\x0c\x12\n/v1/models\x12\x80\x01\n\x0bUpdateModel\x12$.modelregistry.v1.UpdateModelRequest\x1a%.modelregistry.v1.UpdateModelResponse\"$\x82\xd3\xe4\x93\x02\x1e\x32\x15/v1/models/{model.id}:\x05model\x12s\n\x0b\x44\x65leteModel\x12$.modelregistry.v1.DeleteModelRequest\x1a%.modelregistry.v1.DeleteModelResponse\"\x17\x82\xd3\xe4\x93\x02\x11*\x0f/v1/models/{id}\x12|\n\rCompareModels\x12&.modelregistry.v1.CompareModelsRequest\x1a\'.modelregistry.v1.CompareModelsResponse\"\x1a\x82\xd3\xe4\x93\x02\x14\x12\x12/v1/models:compare\x12o\n\x0bListLineage\x12$.modelregistry.v1.ListLineageRequest\x1a%.modelregistry.v1.ListLineageResponse\"\x13\x82\xd3\xe4\x93\x02\r\x12\x0b/v1/lineage\x12\x83\x01\n\rListAncestors\x12&.modelregistry.v1.ListAncestorsRequest\x1a\'.modelregistry.v1.ListAncestorsResponse\"!\x82\xd3\xe4\x93\x02\x1b\x12\x19/v1/models/{id}/ancestors\x12\x8b\x01\n\x0fListDescendants\x12(.modelregistry.v1.ListDescendantsRequest\x1a).modelregistry.v1.ListDescendantsResponse\"#\x82\xd3\xe4\x93\x02\x1d\x12\x1b/v1/models/{id}/descendants\x12\x8b\x01\n\x10GetModelManifest\x12).modelregistry.v1.GetModelManifestRequest\x1a*.modelregistry.v1.GetModelManifestResponse\" \x82\xd3\xe4\x93\x02\x1a\x12\x18/v1/models/{id}/manifestB\x8e\x01\n\x14\x63om.modelregistry.v1B\x11ModelServiceProtoP\x01ZNgithub.com/modelregistry/modelregistry/gen/go/modelregistry/v1;modelregistryv1\xaa\x02\x10ModelRegistry.V1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -65,8 +64,6 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_MODELSERVICE'].methods_by_name['UpdateModel']._serialized_options = b'\202\323\344\223\002\0362\025/v1/models/{model.id}:\005model'
   _globals['_MODELSERVICE'].methods_by_name['DeleteModel']._loaded_options = None
   _globals['_MODELSERVICE'].methods_by_name['DeleteModel']._serialized_options = b'\202\323\344\223\002\021*\017/v1/models/{id}'
-  _globals['_MODELSERVICE'].methods_by_name['WatchModels']._loaded_options = None
-  _globals['_MODELSERVICE'].methods_by_name['WatchModels']._serialized_options = b'\202\323\344\223\002\022\022\020/v1/models:watch'
   _globals['_MODELSERVICE'].methods_by_name['CompareModels']._loaded_options = None
   _globals['_MODELSERVICE'].methods_by_name['CompareModels']._serialized_options = b'\202\323\344\223\002\024\022\022/v1/models:compare'
   _globals['_MODELSERVICE'].methods_by_name['ListLineage']._loaded_options = None
@@ -77,54 +74,50 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_MODELSERVICE'].methods_by_name['ListDescendants']._serialized_options = b'\202\323\344\223\002\035\022\033/v1/models/{id}/descendants'
   _globals['_MODELSERVICE'].methods_by_name['GetModelManifest']._loaded_options = None
   _globals['_MODELSERVICE'].methods_by_name['GetModelManifest']._serialized_options = b'\202\323\344\223\002\032\022\030/v1/models/{id}/manifest'
-  _globals['_ARTIFACTSPEC']._serialized_start=282
-  _globals['_ARTIFACTSPEC']._serialized_end=379
-  _globals['_MODELSPEC']._serialized_start=381
-  _globals['_MODELSPEC']._serialized_end=488
-  _globals['_REGISTERMODELREQUEST']._serialized_start=490
-  _globals['_REGISTERMODELREQUEST']._serialized_end=585
-  _globals['_REGISTERMODELRESPONSE']._serialized_start=587
-  _globals['_REGISTERMODELRESPONSE']._serialized_end=650
-  _globals['_GETMODELREQUEST']._serialized_start=652
-  _globals['_GETMODELREQUEST']._serialized_end=687
-  _globals['_GETMODELRESPONSE']._serialized_start=689
-  _globals['_GETMODELRESPONSE']._serialized_end=747
-  _globals['_LISTMODELSREQUEST']._serialized_start=749
-  _globals['_LISTMODELSREQUEST']._serialized_end=841
-  _globals['_LISTMODELSRESPONSE']._serialized_start=843
-  _globals['_LISTMODELSRESPONSE']._serialized_end=929
-  _globals['_UPDATEMODELREQUEST']._serialized_start=931
-  _globals['_UPDATEMODELREQUEST']._serialized_end=1046
-  _globals['_UPDATEMODELRESPONSE']._serialized_start=1048
-  _globals['_UPDATEMODELRESPONSE']._serialized_end=1109
-  _globals['_DELETEMODELREQUEST']._serialized_start=1111
-  _globals['_DELETEMODELREQUEST']._serialized_end=1201
-  _globals['_DELETEMODELRESPONSE']._serialized_start=1203
-  _globals['_DELETEMODELRESPONSE']._serialized_end=1224
-  _globals['_WATCHMODELSREQUEST']._serialized_start=1226
-  _globals['_WATCHMODELSREQUEST']._serialized_end=1308
-  _globals['_WATCHMODELSRESPONSE']._serialized_start=1310
-  _globals['_WATCHMODELSRESPONSE']._serialized_end=1398
-  _globals['_COMPAREMODELSREQUEST']._serialized_start=1400
-  _globals['_COMPAREMODELSREQUEST']._serialized_end=1480
-  _globals['_COMPAREMODELSRESPONSE']._serialized_start=1483
-  _globals['_COMPAREMODELSRESPONSE']._serialized_end=1786
-  _globals['_LISTLINEAGEREQUEST']._serialized_start=1789
-  _globals['_LISTLINEAGEREQUEST']._serialized_end=1952
-  _globals['_LISTLINEAGERESPONSE']._serialized_start=1954
-  _globals['_LISTLINEAGERESPONSE']._serialized_end=2052
-  _globals['_LISTANCESTORSREQUEST']._serialized_start=2054
-  _globals['_LISTANCESTORSREQUEST']._serialized_end=2113
-  _globals['_LISTANCESTORSRESPONSE']._serialized_start=2116
-  _globals['_LISTANCESTORSRESPONSE']._serialized_end=2253
-  _globals['_LISTDESCENDANTSREQUEST']._serialized_start=2255
-  _globals['_LISTDESCENDANTSREQUEST']._serialized_end=2316
-  _globals['_LISTDESCENDANTSRESPONSE']._serialized_start=2319
-  _globals['_LISTDESCENDANTSRESPONSE']._serialized_end=2460
-  _globals['_GETMODELMANIFESTREQUEST']._serialized_start=2462
-  _globals['_GETMODELMANIFESTREQUEST']._serialized_end=2505
-  _globals['_GETMODELMANIFESTRESPONSE']._serialized_start=2507
-  _globals['_GETMODELMANIFESTRESPONSE']._serialized_end=2584
-  _globals['_MODELSERVICE']._serialized_start=2587
-  _globals['_MODELSERVICE']._serialized_end=3943
+  _globals['_ARTIFACTSPEC']._serialized_start=252
+  _globals['_ARTIFACTSPEC']._serialized_end=349
+  _globals['_MODELSPEC']._serialized_start=351
+  _globals['_MODELSPEC']._serialized_end=458
+  _globals['_REGISTERMODELREQUEST']._serialized_start=460
+  _globals['_REGISTERMODELREQUEST']._serialized_end=555
+  _globals['_REGISTERMODELRESPONSE']._serialized_start=557
+  _globals['_REGISTERMODELRESPONSE']._serialized_end=620
+  _globals['_GETMODELREQUEST']._serialized_start=622
+  _globals['_GETMODELREQUEST']._serialized_end=657
+  _globals['_GETMODELRESPONSE']._serialized_start=659
+  _globals['_GETMODELRESPONSE']._serialized_end=717
+  _globals['_LISTMODELSREQUEST']._serialized_start=719
+  _globals['_LISTMODELSREQUEST']._serialized_end=811
+  _globals['_LISTMODELSRESPONSE']._serialized_start=813
+  _globals['_LISTMODELSRESPONSE']._serialized_end=899
+  _globals['_UPDATEMODELREQUEST']._serialized_start=901
+  _globals['_UPDATEMODELREQUEST']._serialized_end=1016
+  _globals['_UPDATEMODELRESPONSE']._serialized_start=1018
+  _globals['_UPDATEMODELRESPONSE']._serialized_end=1079
+  _globals['_DELETEMODELREQUEST']._serialized_start=1081
+  _globals['_DELETEMODELREQUEST']._serialized_end=1171
+  _globals['_DELETEMODELRESPONSE']._serialized_start=1173
+  _globals['_DELETEMODELRESPONSE']._serialized_end=1194
+  _globals['_COMPAREMODELSREQUEST']._serialized_start=1196
+  _globals['_COMPAREMODELSREQUEST']._serialized_end=1276
+  _globals['_COMPAREMODELSRESPONSE']._serialized_start=1279
+  _globals['_COMPAREMODELSRESPONSE']._serialized_end=1582
+  _globals['_LISTLINEAGEREQUEST']._serialized_start=1585
+  _globals['_LISTLINEAGEREQUEST']._serialized_end=1748
+  _globals['_LISTLINEAGERESPONSE']._serialized_start=1750
+  _globals['_LISTLINEAGERESPONSE']._serialized_end=1848
+  _globals['_LISTANCESTORSREQUEST']._serialized_start=1850
+  _globals['_LISTANCESTORSREQUEST']._serialized_end=1909
+  _globals['_LISTANCESTORSRESPONSE']._serialized_start=1912
+  _globals['_LISTANCESTORSRESPONSE']._serialized_end=2049
+  _globals['_LISTDESCENDANTSREQUEST']._serialized_start=2051
+  _globals['_LISTDESCENDANTSREQUEST']._serialized_end=2112
+  _globals['_LISTDESCENDANTSRESPONSE']._serialized_start=2115
+  _globals['_LISTDESCENDANTSRESPONSE']._serialized_end=2256
+  _globals['_GETMODELMANIFESTREQUEST']._serialized_start=2258
+  _globals['_GETMODELMANIFESTREQUEST']._serialized_end=2301
+  _globals['_GETMODELMANIFESTRESPONSE']._serialized_start=2303
+  _globals['_GETMODELMANIFESTRESPONSE']._serialized_end=2380
+  _globals['_MODELSERVICE']._serialized_start=2383
+  _globals['_MODELSERVICE']._serialized_end=3619
 # @@protoc_insertion_point(module_scope)

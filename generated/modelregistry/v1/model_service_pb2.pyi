@@ -1,7 +1,6 @@
 from google.api import annotations_pb2 as _annotations_pb2
 from google.api import field_behavior_pb2 as _field_behavior_pb2
 from google.protobuf import field_mask_pb2 as _field_mask_pb2
-from modelregistry.v1 import audit_pb2 as _audit_pb2
 from modelregistry.v1 import comparison_pb2 as _comparison_pb2
 from modelregistry.v1 import lineage_pb2 as _lineage_pb2
 from modelregistry.v1 import model_pb2 as _model_pb2
@@ -108,24 +107,6 @@ class DeleteModelRequest(_message.Message):
 class DeleteModelResponse(_message.Message):
     __slots__ = ()
     def __init__(self) -> None: ...
-
-class WatchModelsRequest(_message.Message):
-    __slots__ = ("filter", "resume_token", "from_beginning")
-    FILTER_FIELD_NUMBER: _ClassVar[int]
-    RESUME_TOKEN_FIELD_NUMBER: _ClassVar[int]
-    FROM_BEGINNING_FIELD_NUMBER: _ClassVar[int]
-    filter: str
-    resume_token: str
-    from_beginning: bool
-    def __init__(self, filter: _Optional[str] = ..., resume_token: _Optional[str] = ..., from_beginning: _Optional[bool] = ...) -> None: ...
-
-class WatchModelsResponse(_message.Message):
-    __slots__ = ("event", "resume_token")
-    EVENT_FIELD_NUMBER: _ClassVar[int]
-    RESUME_TOKEN_FIELD_NUMBER: _ClassVar[int]
-    event: _audit_pb2.AuditEvent
-    resume_token: str
-    def __init__(self, event: _Optional[_Union[_audit_pb2.AuditEvent, _Mapping]] = ..., resume_token: _Optional[str] = ...) -> None: ...
 
 class CompareModelsRequest(_message.Message):
     __slots__ = ("ids", "diff_only", "hash_files")

@@ -63,11 +63,6 @@ class ModelServiceStub:
                 request_serializer=modelregistry_dot_v1_dot_model__service__pb2.DeleteModelRequest.SerializeToString,
                 response_deserializer=modelregistry_dot_v1_dot_model__service__pb2.DeleteModelResponse.FromString,
                 _registered_method=True)
-        self.WatchModels = channel.unary_stream(
-                '/modelregistry.v1.ModelService/WatchModels',
-                request_serializer=modelregistry_dot_v1_dot_model__service__pb2.WatchModelsRequest.SerializeToString,
-                response_deserializer=modelregistry_dot_v1_dot_model__service__pb2.WatchModelsResponse.FromString,
-                _registered_method=True)
         self.CompareModels = channel.unary_unary(
                 '/modelregistry.v1.ModelService/CompareModels',
                 request_serializer=modelregistry_dot_v1_dot_model__service__pb2.CompareModelsRequest.SerializeToString,
@@ -151,27 +146,6 @@ class ModelServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
-    def WatchModels(self, request, context):
-        """Streams every change of models and of their aliases, in the order in which
-        they took effect, until the client ends it. Nothing is lost or repeated:
-        whoever is cut off goes on with the resume_token of the last message, at
-        this server or another.
-
-        The first message comes at once and has no event, only the token of where
-        the stream begins. When there is nothing to tell, such a message comes
-        every 30 seconds (WATCH_HEARTBEAT_SECONDS), its token moved on. Over HTTP,
-        the messages are the elements of a JSON array that does not end.
-
-        Errors: INVALID_ARGUMENT (the filter; a token that is none, or of another
-        filter), OUT_OF_RANGE (a token past the end of the log: of another
-        database, or of one that was restored since), RESOURCE_EXHAUSTED (too many
-        watch already), UNAVAILABLE (the server stops, or the database is away for
-        longer: go on with the token).
-        """
-        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
-        context.set_details('Method not implemented!')
-        raise NotImplementedError('Method not implemented!')
-
     def CompareModels(self, request, context):
         """Compares models with the first of them: fields, metrics, labels, and their
         artifacts file by file. A lost or damaged artifact is part of the answer.
@@ -247,11 +221,6 @@ def add_ModelServiceServicer_to_server(servicer, server):
                     servicer.DeleteModel,
                     request_deserializer=modelregistry_dot_v1_dot_model__service__pb2.DeleteModelRequest.FromString,
                     response_serializer=modelregistry_dot_v1_dot_model__service__pb2.DeleteModelResponse.SerializeToString,
-            ),
-            'WatchModels': grpc.unary_stream_rpc_method_handler(
-                    servicer.WatchModels,
-                    request_deserializer=modelregistry_dot_v1_dot_model__service__pb2.WatchModelsRequest.FromString,
-                    response_serializer=modelregistry_dot_v1_dot_model__service__pb2.WatchModelsResponse.SerializeToString,
             ),
             'CompareModels': grpc.unary_unary_rpc_method_handler(
                     servicer.CompareModels,
@@ -418,33 +387,6 @@ class ModelService:
             '/modelregistry.v1.ModelService/DeleteModel',
             modelregistry_dot_v1_dot_model__service__pb2.DeleteModelRequest.SerializeToString,
             modelregistry_dot_v1_dot_model__service__pb2.DeleteModelResponse.FromString,
-            options,
-            channel_credentials,
-            insecure,
-            call_credentials,
-            compression,
-            wait_for_ready,
-            timeout,
-            metadata,
-            _registered_method=True)
-
-    @staticmethod
-    def WatchModels(request,
-            target,
-            options=(),
-            channel_credentials=None,
-            call_credentials=None,
-            insecure=False,
-            compression=None,
-            wait_for_ready=None,
-            timeout=None,
-            metadata=None):
-        return grpc.experimental.unary_stream(
-            request,
-            target,
-            '/modelregistry.v1.ModelService/WatchModels',
-            modelregistry_dot_v1_dot_model__service__pb2.WatchModelsRequest.SerializeToString,
-            modelregistry_dot_v1_dot_model__service__pb2.WatchModelsResponse.FromString,
             options,
             channel_credentials,
             insecure,

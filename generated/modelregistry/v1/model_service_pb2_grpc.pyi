@@ -64,23 +64,6 @@ class ModelServiceStub:
     ABORTED (the etag is of an earlier state), FAILED_PRECONDITION (aliases
     point to it, unless force).
     """
-    WatchModels: _grpc.UnaryStreamMultiCallable[_model_service_pb2.WatchModelsRequest, _model_service_pb2.WatchModelsResponse]
-    """Streams every change of models and of their aliases, in the order in which
-    they took effect, until the client ends it. Nothing is lost or repeated:
-    whoever is cut off goes on with the resume_token of the last message, at
-    this server or another.
-
-    The first message comes at once and has no event, only the token of where
-    the stream begins. When there is nothing to tell, such a message comes
-    every 30 seconds (WATCH_HEARTBEAT_SECONDS), its token moved on. Over HTTP,
-    the messages are the elements of a JSON array that does not end.
-
-    Errors: INVALID_ARGUMENT (the filter; a token that is none, or of another
-    filter), OUT_OF_RANGE (a token past the end of the log: of another
-    database, or of one that was restored since), RESOURCE_EXHAUSTED (too many
-    watch already), UNAVAILABLE (the server stops, or the database is away for
-    longer: go on with the token).
-    """
     CompareModels: _grpc.UnaryUnaryMultiCallable[_model_service_pb2.CompareModelsRequest, _model_service_pb2.CompareModelsResponse]
     """Compares models with the first of them: fields, metrics, labels, and their
     artifacts file by file. A lost or damaged artifact is part of the answer.
@@ -145,23 +128,6 @@ class ModelServiceAsyncStub(ModelServiceStub):
     """Deletes a model and its artifact. Errors: NOT_FOUND (unless allow_missing),
     ABORTED (the etag is of an earlier state), FAILED_PRECONDITION (aliases
     point to it, unless force).
-    """
-    WatchModels: _aio.UnaryStreamMultiCallable[_model_service_pb2.WatchModelsRequest, _model_service_pb2.WatchModelsResponse]  # type: ignore[assignment]
-    """Streams every change of models and of their aliases, in the order in which
-    they took effect, until the client ends it. Nothing is lost or repeated:
-    whoever is cut off goes on with the resume_token of the last message, at
-    this server or another.
-
-    The first message comes at once and has no event, only the token of where
-    the stream begins. When there is nothing to tell, such a message comes
-    every 30 seconds (WATCH_HEARTBEAT_SECONDS), its token moved on. Over HTTP,
-    the messages are the elements of a JSON array that does not end.
-
-    Errors: INVALID_ARGUMENT (the filter; a token that is none, or of another
-    filter), OUT_OF_RANGE (a token past the end of the log: of another
-    database, or of one that was restored since), RESOURCE_EXHAUSTED (too many
-    watch already), UNAVAILABLE (the server stops, or the database is away for
-    longer: go on with the token).
     """
     CompareModels: _aio.UnaryUnaryMultiCallable[_model_service_pb2.CompareModelsRequest, _model_service_pb2.CompareModelsResponse]  # type: ignore[assignment]
     """Compares models with the first of them: fields, metrics, labels, and their
@@ -254,29 +220,6 @@ class ModelServiceServicer(metaclass=_abc_1.ABCMeta):
         """Deletes a model and its artifact. Errors: NOT_FOUND (unless allow_missing),
         ABORTED (the etag is of an earlier state), FAILED_PRECONDITION (aliases
         point to it, unless force).
-        """
-
-    @_abc_1.abstractmethod
-    def WatchModels(
-        self,
-        request: _model_service_pb2.WatchModelsRequest,
-        context: _ServicerContext,
-    ) -> _typing.Union[_abc.Iterator[_model_service_pb2.WatchModelsResponse], _abc.AsyncIterator[_model_service_pb2.WatchModelsResponse]]:
-        """Streams every change of models and of their aliases, in the order in which
-        they took effect, until the client ends it. Nothing is lost or repeated:
-        whoever is cut off goes on with the resume_token of the last message, at
-        this server or another.
-
-        The first message comes at once and has no event, only the token of where
-        the stream begins. When there is nothing to tell, such a message comes
-        every 30 seconds (WATCH_HEARTBEAT_SECONDS), its token moved on. Over HTTP,
-        the messages are the elements of a JSON array that does not end.
-
-        Errors: INVALID_ARGUMENT (the filter; a token that is none, or of another
-        filter), OUT_OF_RANGE (a token past the end of the log: of another
-        database, or of one that was restored since), RESOURCE_EXHAUSTED (too many
-        watch already), UNAVAILABLE (the server stops, or the database is away for
-        longer: go on with the token).
         """
 
     @_abc_1.abstractmethod

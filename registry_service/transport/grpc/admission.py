@@ -39,7 +39,6 @@ _SERVICES: Mapping[str, Mapping[str, Permission]] = {
         "UpdateModel": _WRITE,
         "DeleteModel": _ADMINISTER,
         "CompareModels": _READ,
-        "WatchModels": _READ,
         "ListLineage": _READ,
         "ListAncestors": _READ,
         "ListDescendants": _READ,
@@ -69,7 +68,11 @@ _SERVICES: Mapping[str, Mapping[str, Permission]] = {
         "DeleteAlias": _PROMOTE,
     },
     "modelregistry.geti.v1.GetiService": {"ListProjects": _READ, "GetProject": _READ, "ImportModels": _WRITE},
-    f"{_PACKAGE}AuditService": {"ListAuditEvents": _ADMINISTER, "VerifyAuditLog": _ADMINISTER},
+    f"{_PACKAGE}AuditService": {
+        "ListAuditEvents": _ADMINISTER,
+        "WatchAuditEvents": _READ,
+        "VerifyAuditLog": _ADMINISTER,
+    },
     "modelregistry.compat.v1.CompatService": {
         "RegisterModel": _WRITE,
         "ListModels": _READ,

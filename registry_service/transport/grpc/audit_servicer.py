@@ -1,20 +1,29 @@
 """AuditService."""
 
+import threading
+from collections.abc import Iterator
+
 import grpc
 from modelregistry.v1 import audit_pb2, audit_service_pb2_grpc
 from modelregistry.v1 import audit_service_pb2 as pb
 
+from registry_service.domain.caller import current_caller
+from registry_service.domain.errors import CallCancelledError
 from registry_service.domain.events import LogHead
 from registry_service.services.use_cases import UseCases
-from registry_service.transport.grpc.calls import expect_client
+from registry_service.transport.grpc.calls import Drain, expect_client
 from registry_service.transport.grpc.convert import event_message, position_message
+
+# Clients take messages of 4 MiB: one event too large would end their watch again and again.
+_MAX_EVENT_BYTES = 3 * 1024 * 1024
 
 
 class AuditServicer(audit_service_pb2_grpc.AuditServiceServicer):
     """Converts, calls one use case, converts back."""
 
-    def __init__(self, use_cases: UseCases) -> None:
+    def __init__(self, use_cases: UseCases, drain: Drain) -> None:
         self._use_cases = use_cases
+        self._drain = drain
 
     def ListAuditEvents(
         self, request: pb.ListAuditEventsRequest, context: grpc.ServicerContext
@@ -22,7 +31,30 @@ class AuditServicer(audit_service_pb2_grpc.AuditServiceServicer):
         events, next_page_token = self._use_cases.list_events(
             filter=request.filter, size=request.page_size, token=request.page_token
         )
-        return pb.ListAuditEventsResponse(events=map(event_message, events), next_page_token=next_page_token)
+        return pb.ListAuditEventsResponse(audit_events=map(event_message, events), next_page_token=next_page_token)
+
+    def WatchAuditEvents(
+        self, request: pb.WatchAuditEventsRequest, context: grpc.ServicerContext
+    ) -> Iterator[pb.WatchAuditEventsResponse]:
+        wake = threading.Event()
+
+        def confirm() -> None:
+            expect_client(context)
+            current_caller.get().expect_access()
+            self._drain.check()
+
+        with self._drain.wakes(wake):
+            if not context.add_callback(wake.set):
+                raise CallCancelledError
+            for event, resume_token in self._use_cases.watch_events(
+                filter=request.filter,
+                token=request.resume_token,
+                from_beginning=request.from_beginning,
+                wake=wake,
+                confirm=confirm,
+            ):
+                message = None if event is None else event_message(event, max_bytes=_MAX_EVENT_BYTES)
+                yield pb.WatchAuditEventsResponse(event=message, resume_token=resume_token)
 
     def VerifyAuditLog(
         self, request: pb.VerifyAuditLogRequest, context: grpc.ServicerContext
@@ -35,7 +67,7 @@ class AuditServicer(audit_service_pb2_grpc.AuditServiceServicer):
         broken = found.broken
         return pb.VerifyAuditLogResponse(
             valid=broken is None,
-            checked=found.head.sequence,
+            checked_count=found.head.sequence,
             head=position_message(found.head),
             broken=None
             if broken is None

@@ -16,7 +16,7 @@ from typing import Any, Protocol
 import grpc
 from google.api import httpbody_pb2
 from google.protobuf.message import DecodeError
-from modelregistry.v1 import model_service_pb2, upload_service_pb2
+from modelregistry.v1 import audit_service_pb2, model_service_pb2, upload_service_pb2
 
 from registry_service import logs
 from registry_service.domain.access import EVERYTHING
@@ -31,7 +31,7 @@ from registry_service.domain.errors import (
 from registry_service.transport.grpc.admission import OPEN, Admission, is_gone
 from registry_service.transport.grpc.chunks import ChunkDeserializer
 from registry_service.transport.grpc.client_watch import ClientWatch
-from registry_service.transport.grpc.errors import InternalError, call_status, status_code
+from registry_service.transport.grpc.errors import InternalError, call_status, error_status, status_code
 from registry_service.transport.grpc.limits import ConcurrencyLimit
 from registry_service.transport.grpc.peers import client_address
 
@@ -57,7 +57,14 @@ _LONG_UNARY = {
     f"{_COMPAT}/ImportModels",
 }
 # They last for ever, so they have places of their own.
-_WATCHES = {f"{_PACKAGE}ModelService/WatchModels"}
+_WATCHES = {f"{_PACKAGE}AuditService/WatchAuditEvents"}
+# Streams whose last message says what went wrong, as over HTTP a stream that fails ends like any other: what makes that
+# message, without its error, of the message before it.
+_ERRORS_IN_STREAM: Mapping[str, Callable[[Any], Any]] = {
+    f"{_PACKAGE}AuditService/WatchAuditEvents": lambda last: audit_service_pb2.WatchAuditEventsResponse(
+        resume_token=last.resume_token
+    ),
+}
 _HTTP_BODY_STREAMS = {
     f"{_PACKAGE}ArtifactService/DownloadArtifactContent",
     f"{_COMPAT}/DownloadModelFiles",
@@ -360,7 +367,7 @@ class CallInterceptor(grpc.ServerInterceptor):
 
         def stream(requests: Iterator[Any], context: grpc.ServicerContext) -> Iterator[Any]:
             call = _Call(method, _request_id(context), context, observer=observer)
-            sent = False
+            last: Any = None
             recheck = AccessRecheck()
             with self._surroundings(call, refuse) as refusal:
                 if refusal is not None:
@@ -374,13 +381,12 @@ class CallInterceptor(grpc.ServerInterceptor):
                             call.leave()
                             with call.waiting(), taken(context):
                                 yield response
-                            sent = True
+                            last = response
                             recheck()
-                except Exception:
-                    if sent and method in _HTTP_BODY_STREAMS:
-                        # Envoy would end the body as if it were complete; a message
-                        # that it cannot parse makes it break the connection instead.
-                        yield POISON
+                except Exception as error:
+                    if last is not None:
+                        with call.waiting(), taken(context):
+                            yield from _last_words(call, last, error)
                     raise
 
         return _handler(stream if handler.response_streaming else run, handler, serializer, deserializer)
@@ -464,8 +470,7 @@ class CallInterceptor(grpc.ServerInterceptor):
                 code = grpc.StatusCode.CANCELLED
                 raise
             logger.exception("unexpected error", extra={"method": call.method})
-            internal = InternalError(f"Internal error; the log has it under the request id {call.request_id}.")
-            status = call_status(internal, call.request_id)
+            status = call_status(_known(error, call), call.request_id)
             code = status.code
             context.abort_with_status(status)
             raise AssertionError("unreachable") from error
@@ -489,6 +494,25 @@ class CallInterceptor(grpc.ServerInterceptor):
             # A generator may be closed in another context than the one it began in.
             with suppress(ValueError):
                 logs.request_id.reset(token)
+
+
+def _last_words(call: _Call, last: Any, error: Exception) -> Iterator[Any]:
+    """Yields what a stream that fails has to end with, after the message before it."""
+    if call.method in _HTTP_BODY_STREAMS:
+        # Envoy would end the body as if it were complete; a message
+        # that it cannot parse makes it break the connection instead.
+        yield POISON
+    elif call.method in _ERRORS_IN_STREAM and call.context.is_active():
+        message = _ERRORS_IN_STREAM[call.method](last)
+        message.error.CopyFrom(error_status(_known(error, call), call.request_id))
+        yield message
+
+
+def _known(error: Exception, call: _Call) -> RegistryError:
+    """Returns an error that clients may see."""
+    if isinstance(error, RegistryError):
+        return error
+    return InternalError(f"Internal error; the log has it under the request id {call.request_id}.")
 
 
 def _behaviour(handler: "grpc.RpcMethodHandler[Any, Any]") -> Any:

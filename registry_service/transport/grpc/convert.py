@@ -357,7 +357,7 @@ def event_message(event: Event, *, max_bytes: int | None = None) -> audit_pb2.Au
     """Returns an event as a message; without its details where it would be larger than `max_bytes`."""
     message = audit_pb2.AuditEvent(
         sequence=event.sequence,
-        time=None if event.time == UNKNOWN_TIME else time_message(event.time),
+        event_time=None if event.time == UNKNOWN_TIME else time_message(event.time),
         actor=event.actor,
         request_id=event.request_id,
         action=_ACTIONS[event.action],

@@ -69,9 +69,8 @@ def status_code(error: RegistryError) -> grpc.StatusCode:
     return grpc.StatusCode.INTERNAL
 
 
-def call_status(error: RegistryError, request_id: str) -> CallStatus:
-    """Returns the status that a call ends with, details included."""
-    code = status_code(error)
+def error_status(error: RegistryError, request_id: str) -> Status:
+    """Return an error as a message, details included."""
     details: list[Message] = [
         error_details_pb2.ErrorInfo(
             reason=error.reason,
@@ -108,12 +107,18 @@ def call_status(error: RegistryError, request_id: str) -> CallStatus:
                 ]
             )
         )
-    number: int = code.value[0]
+    number: int = status_code(error).value[0]
     status = Status(code=number, message=_cut(error.message, _MAX_MESSAGE_BYTES))
     for detail in details:
         packed = Any()
         packed.Pack(detail)
         status.details.append(packed)
+    return status
+
+
+def call_status(error: RegistryError, request_id: str) -> CallStatus:
+    """Returns the status that a call ends with, details included."""
+    status = error_status(error, request_id)
     encoded = to_status(status)
     metadata = (*(encoded.trailing_metadata or ()), ("x-request-id", request_id))
     if error.retry_seconds is not None:
@@ -121,7 +126,7 @@ def call_status(error: RegistryError, request_id: str) -> CallStatus:
         metadata = (*metadata, ("retry-after", str(math.ceil(error.retry_seconds))))
     if isinstance(error, UnauthenticatedError):
         metadata = (*metadata, ("www-authenticate", _challenge(error)))
-    return CallStatus(code, status.message, metadata)
+    return CallStatus(status_code(error), status.message, metadata)
 
 
 def _challenge(error: UnauthenticatedError) -> str:

@@ -1,6 +1,5 @@
 """ModelService."""
 
-import threading
 from collections.abc import Iterator
 from contextlib import nullcontext
 
@@ -8,15 +7,13 @@ import grpc
 from modelregistry.v1 import model_service_pb2 as pb
 from modelregistry.v1 import model_service_pb2_grpc
 
-from registry_service.domain.caller import current_caller
-from registry_service.domain.errors import CallCancelledError, InvalidArgumentError
+from registry_service.domain.errors import InvalidArgumentError
 from registry_service.domain.models import Lineage, checked_model_id
 from registry_service.services.use_cases import UseCases
-from registry_service.transport.grpc.calls import Drain, StreamLimit, expect_client
+from registry_service.transport.grpc.calls import StreamLimit, expect_client
 from registry_service.transport.grpc.convert import (
     changes_of,
     comparison_message,
-    event_message,
     links_messages,
     manifest_message,
     model_message,
@@ -26,17 +23,13 @@ from registry_service.transport.grpc.convert import (
 )
 from registry_service.transport.grpc.update_mask import mask_of
 
-# Clients take messages of 4 MiB: one event too large would end their watch again and again.
-_MAX_EVENT_BYTES = 3 * 1024 * 1024
-
 
 class ModelServicer(model_service_pb2_grpc.ModelServiceServicer):
     """Converts, calls one use case, converts back."""
 
-    def __init__(self, use_cases: UseCases, streams: StreamLimit, drain: Drain) -> None:
+    def __init__(self, use_cases: UseCases, streams: StreamLimit) -> None:
         self._use_cases = use_cases
         self._streams = streams
-        self._drain = drain
 
     def RegisterModel(
         self, request_iterator: Iterator[pb.RegisterModelRequest | memoryview], context: grpc.ServicerContext
@@ -116,29 +109,6 @@ class ModelServicer(model_service_pb2_grpc.ModelServiceServicer):
     ) -> pb.GetModelManifestResponse:
         manifest = self._use_cases.get_model_manifest(checked_model_id(request.id))
         return pb.GetModelManifestResponse(manifest=manifest_message(manifest))
-
-    def WatchModels(
-        self, request: pb.WatchModelsRequest, context: grpc.ServicerContext
-    ) -> Iterator[pb.WatchModelsResponse]:
-        wake = threading.Event()
-
-        def confirm() -> None:
-            expect_client(context)
-            current_caller.get().expect_access()
-            self._drain.check()
-
-        with self._drain.wakes(wake):
-            if not context.add_callback(wake.set):
-                raise CallCancelledError
-            for event, resume_token in self._use_cases.watch_models(
-                filter=request.filter,
-                token=request.resume_token,
-                from_beginning=request.from_beginning,
-                wake=wake,
-                confirm=confirm,
-            ):
-                message = None if event is None else event_message(event, max_bytes=_MAX_EVENT_BYTES)
-                yield pb.WatchModelsResponse(event=message, resume_token=resume_token)
 
 
 def _chunks(requests: Iterator[pb.RegisterModelRequest | memoryview]) -> Iterator[bytes]:

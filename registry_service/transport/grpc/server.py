@@ -218,7 +218,7 @@ class RegistryServer:
             ],
         )
         model_service_pb2_grpc.add_ModelServiceServicer_to_server(
-            ModelServicer(use_cases, self._limits.streams, self._drain), self._server
+            ModelServicer(use_cases, self._limits.streams), self._server
         )
         upload_service_pb2_grpc.add_UploadServiceServicer_to_server(UploadServicer(use_cases), self._server)
         artifact_service_pb2_grpc.add_ArtifactServiceServicer_to_server(ArtifactServicer(use_cases), self._server)
@@ -226,7 +226,7 @@ class RegistryServer:
         alias_service_pb2_grpc.add_AliasServiceServicer_to_server(
             AliasServicer(use_cases, self._limits.streams), self._server
         )
-        audit_service_pb2_grpc.add_AuditServiceServicer_to_server(AuditServicer(use_cases), self._server)
+        audit_service_pb2_grpc.add_AuditServiceServicer_to_server(AuditServicer(use_cases, self._drain), self._server)
         compat_service_pb2_grpc.add_CompatServiceServicer_to_server(
             CompatServicer(use_cases, self._limits.streams), self._server
         )
