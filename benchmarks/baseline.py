@@ -160,10 +160,10 @@ class Handlers:
         """Returns the models that come in the first column, as JSON."""
         return [_message(next(iter(row.values()))) for row in self._rows(operation, *values)]
 
-    def get(self, request: model_service_pb2.GetModelRequest, _: object) -> model_service_pb2.GetModelResponse:
+    def get(self, request: model_service_pb2.GetModelRequest, _: object) -> model_pb2.Model:
         """GetModel."""
-        (model,) = self._models("get", request.id)
-        return model_service_pb2.GetModelResponse(model=model)
+        (model,) = self._models("get", request.model_id)
+        return model
 
     def list(self, request: model_service_pb2.ListModelsRequest, _: object) -> model_service_pb2.ListModelsResponse:
         """ListModels."""
@@ -173,10 +173,10 @@ class Handlers:
             models = self._models("substring", f"%{request.filter.split(chr(34))[1]}%")
         return model_service_pb2.ListModelsResponse(models=models)
 
-    def update(self, request: model_service_pb2.UpdateModelRequest, _: object) -> model_service_pb2.UpdateModelResponse:
+    def update(self, request: model_service_pb2.UpdateModelRequest, _: object) -> model_pb2.Model:
         """UpdateModel."""
         self._rows("update", request.model.id)
-        return model_service_pb2.UpdateModelResponse(model=request.model)
+        return request.model
 
     def register(
         self, requests: Iterator[model_service_pb2.RegisterModelRequest], _: object
@@ -212,15 +212,13 @@ def _message(row: Mapping[str, Any]) -> model_pb2.Model:
         version=row["version"],
         project_id=row["project_id"],
         project_name=row["project_name"],
-        precision=row["precision"],
+        precisions=row["precision"],
         target_device=row["target_device"],
         format=row["format"],
         category=row["category"],
         architecture=row["architecture"],
         score=row["score"],
         labels=ListValue(values=[Value(string_value=label) for label in row["labels"] or ()]),
-        created_date=row["created_date"],
-        last_updated_date=row["last_updated_date"],
         metrics=row["metrics"],
         tags=row["tags"],
         artifact=model_pb2.Artifact(
@@ -228,7 +226,6 @@ def _message(row: Mapping[str, Any]) -> model_pb2.Model:
             media_type=row["media_type"],
             size=row["size"],
             sha256=row["sha256"],
-            file_url=row["file_url"],
         ),
         revision=row["revision"],
     )

@@ -106,8 +106,8 @@ class _Grpc:
         load = self._load
         match load.operation:
             case "get":
-                call = self._unary("GetModel", model_service_pb2.GetModelResponse)
-                return lambda: call(model_service_pb2.GetModelRequest(id=self._any()))
+                call = self._unary("GetModel", model_pb2.Model)
+                return lambda: call(model_service_pb2.GetModelRequest(model_id=self._any()))
             case "first page" | "deep page":
                 call = self._unary("ListModels", model_service_pb2.ListModelsResponse)
                 token = load.page_token if load.operation == "deep page" else ""
@@ -123,7 +123,7 @@ class _Grpc:
                     )
                 )
             case "update":
-                call = self._unary("UpdateModel", model_service_pb2.UpdateModelResponse)
+                call = self._unary("UpdateModel", model_pb2.Model)
                 return lambda: call(
                     model_service_pb2.UpdateModelRequest(
                         model=model_pb2.Model(id=self._any(), score=self._dice.random()),

@@ -132,7 +132,7 @@ class Transfers:
         return self._removal_of(client.complete_upload(upload.id).id)
 
     def _removal_of(self, model_id: str) -> Removal:
-        request = model_service_pb2.DeleteModelRequest(id=model_id)
+        request = model_service_pb2.DeleteModelRequest(model_id=model_id)
         return lambda: self._product.client.models.DeleteModel(request)
 
     def _post(self) -> Removal:

@@ -391,12 +391,12 @@ def _suffix(method: MethodDescriptorProto, verb: str, template: str) -> str:
 
 
 def _path(template: str) -> str:
-    # Tools expect plain names, so {model.id} is {id}.
+    # Tools expect plain names, so {model.id} is {model_id}, as in the other methods of the path.
     return _VARIABLE.sub(lambda variable: f"{{{_plain(variable[1])}}}", template)
 
 
 def _plain(name: str) -> str:
-    return name.rpartition(".")[2]
+    return name.replace(".", "_")
 
 
 def _short(name: str) -> str:

@@ -59,7 +59,7 @@ class Client:
         return self.models.RegisterModel(registration(spec(**fields), pieces(data))).model
 
     def get(self, model_id: str) -> model_pb2.Model:
-        return self.models.GetModel(model_service_pb2.GetModelRequest(id=model_id)).model
+        return self.models.GetModel(model_service_pb2.GetModelRequest(model_id=model_id))
 
     def all(self, filter: str = "", **fields: Any) -> list[model_pb2.Model]:  # noqa: A002
         """Lists all pages."""
@@ -82,25 +82,25 @@ class Client:
             model_service_pb2.UpdateModelRequest(
                 model=model_pb2.Model(id=model_id, **fields), update_mask={"paths": list(paths)}
             )
-        ).model
+        )
 
     def delete(self, model_id: str, **fields: Any) -> None:
-        self.models.DeleteModel(model_service_pb2.DeleteModelRequest(id=model_id, **fields))
+        self.models.DeleteModel(model_service_pb2.DeleteModelRequest(model_id=model_id, **fields))
 
     def compare(self, *ids: str, **fields: Any) -> model_service_pb2.CompareModelsResponse:
-        return self.models.CompareModels(model_service_pb2.CompareModelsRequest(ids=ids, **fields))
+        return self.models.CompareModels(model_service_pb2.CompareModelsRequest(model_ids=ids, **fields))
 
     def lineage(self, name: str, **fields: Any) -> model_service_pb2.ListLineageResponse:
         return self.models.ListLineage(model_service_pb2.ListLineageRequest(name=name, **fields))
 
     def ancestors(self, model_id: str, **fields: Any) -> model_service_pb2.ListAncestorsResponse:
-        return self.models.ListAncestors(model_service_pb2.ListAncestorsRequest(id=model_id, **fields))
+        return self.models.ListAncestors(model_service_pb2.ListAncestorsRequest(model_id=model_id, **fields))
 
     def descendants(self, model_id: str, **fields: Any) -> model_service_pb2.ListDescendantsResponse:
-        return self.models.ListDescendants(model_service_pb2.ListDescendantsRequest(id=model_id, **fields))
+        return self.models.ListDescendants(model_service_pb2.ListDescendantsRequest(model_id=model_id, **fields))
 
     def manifest(self, model_id: str) -> lineage_pb2.ModelManifest:
-        return self.models.GetModelManifest(model_service_pb2.GetModelManifestRequest(id=model_id)).manifest
+        return self.models.GetModelManifest(model_service_pb2.GetModelManifestRequest(model_id=model_id))
 
     def download(self, model_id: str, **fields: Any) -> bytes:
         answers = self.artifacts.DownloadArtifact(
@@ -146,10 +146,10 @@ class Client:
 
 
 def as_listed(model: model_pb2.Model) -> model_pb2.Model:
-    """The model as listings show it: without schema."""
+    """The model as listings show it: without its signature."""
     listed = model_pb2.Model()
     listed.CopyFrom(model)
-    listed.ClearField("schema")
+    listed.ClearField("signature")
     return listed
 
 

@@ -41,6 +41,7 @@ _MAX_KEYS = 8
 _EXACT_INTEGER = 2**53
 _PLAIN_KEY = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _TAKEN_APART = {"labels", "metrics", "tags", "overview", "optimization_capabilities", "provenance"}
+_SIGNATURE_FIELDS = {"precision": "precisions", "file_name": "path"}
 _SCALARS = tuple(name for name in MUTABLE_FIELDS if name not in _TAKEN_APART)
 
 EntryT = TypeVar("EntryT")
@@ -187,11 +188,11 @@ def checked_ids(ids: Sequence[str]) -> Sequence[str]:
         InvalidArgumentError: There are too few or too many, one is twice there, or none that a model can have.
     """
     if not MIN_MODELS <= len(ids) <= MAX_MODELS:
-        raise InvalidArgumentError.of("ids", f"must be {MIN_MODELS} to {MAX_MODELS}, not {len(ids)}.")
+        raise InvalidArgumentError.of("model_ids", f"must be {MIN_MODELS} to {MAX_MODELS}, not {len(ids)}.")
     for i, model_id in enumerate(ids):
-        checked_model_id(model_id, f"ids[{i}]")
+        checked_model_id(model_id, f"model_ids[{i}]")
         if model_id in ids[:i]:
-            raise InvalidArgumentError.of(f"ids[{i}]", "is there twice.")
+            raise InvalidArgumentError.of(f"model_ids[{i}]", "is there twice.")
     return ids
 
 
@@ -349,14 +350,15 @@ def _provenance_values(provenance: Provenance) -> Iterator[tuple[str, Json]]:
 def _schema_values(schema: ModelSchema) -> Iterator[tuple[str, Json]]:
     for field in fields(schema):
         value = getattr(schema, field.name)
+        path = f"signature.{_SIGNATURE_FIELDS.get(field.name, field.name)}"
         if not value:
             continue
         if isinstance(value, Mapping):
-            yield from _apart(f"schema.{field.name}", value)
+            yield from _apart(path, value)
         elif isinstance(value, tuple) and isinstance(value[0], Tensor):
-            yield from _by_name(f"schema.{field.name}", [(tensor.name, _tensor(tensor)) for tensor in value])
+            yield from _by_name(path, [(tensor.name, _tensor(tensor)) for tensor in value])
         else:
-            yield f"schema.{field.name}", list(value) if isinstance(value, tuple) else value
+            yield path, list(value) if isinstance(value, tuple) else value
 
 
 def _tensor(tensor: Tensor) -> Mapping[str, Json]:

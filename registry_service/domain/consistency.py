@@ -61,9 +61,9 @@ def warnings_of(model: Model) -> tuple[str, ...]:
         found = _NAMES.get(schema.format, schema.format)
         holder = schema.file_name if MORE_MODELS in schema.problems else "the artifact"
         warnings.append(f"The format is {(model.format or '')[:_SHOWN_FORMAT]!r}, but {holder} holds {found}.")
-    if not _fits(model.precision, schema.precision):
+    if not _fits(model.precisions, schema.precision):
         warnings.append(
-            f"The precision is {', '.join(model.precision)}, but the weights are {', '.join(schema.precision)}."
+            f"The precisions are {', '.join(model.precisions)}, but the weights are {', '.join(schema.precision)}."
         )
     return (*warnings, *(f"{schema.file_name or model.artifact.file_name}: {text}" for text in schema.problems))
 

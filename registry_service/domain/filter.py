@@ -207,8 +207,6 @@ _TEXTS = (
     "origin",
     "category",
     "architecture",
-    "created_date",
-    "last_updated_date",
     "creator",
     "provenance.source_repository",
     "provenance.source_commit",
@@ -218,7 +216,7 @@ _TEXTS = (
 )
 _KINDS: Mapping[str, Kind] = {
     **dict.fromkeys(_TEXTS, Kind.TEXT),
-    "precision": Kind.LIST,
+    "precisions": Kind.LIST,
     "score": Kind.NUMBER,
     "overview": Kind.JSON,
     "optimization_capabilities": Kind.JSON,
@@ -241,7 +239,7 @@ _KINDS: Mapping[str, Kind] = {
 _ARTIFACT_KINDS: Mapping[str, Kind] = {
     "file_name": Kind.TEXT,
     "media_type": Kind.TEXT,
-    "size": Kind.INTEGER,
+    "size_bytes": Kind.INTEGER,
     "sha256": Kind.TEXT,
 }
 _EVENT_KINDS: Mapping[str, Kind] = {
@@ -277,7 +275,7 @@ _FIELDS: Mapping[Subject, _Fields] = {
     },
 }
 _NAME = Field(("name",), Kind.TEXT)
-_PRECISION = Field(("precision",), Kind.LIST)
+_PRECISIONS = Field(("precisions",), Kind.LIST)
 _ACTION = Field(("action",), Kind.TEXT)
 _ACTION_PREFIX = "ACTION_"
 
@@ -394,7 +392,7 @@ def _action(pattern: Pattern) -> Pattern:
 def _element(field: Field, comparator: Comparator, operator: "_Token", argument: "_Token") -> Pattern:
     if comparator not in {Comparator.EQUAL, Comparator.CONTAINS}:
         raise _error(f"{_shown_field(field)} is a list, which {operator.text} cannot compare,", operator.start)
-    if field == _PRECISION:
+    if field == _PRECISIONS:
         return Pattern(tuple(part.lower() for part in argument.pattern.parts))
     return argument.pattern
 

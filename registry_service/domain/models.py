@@ -99,7 +99,7 @@ class ModelFields:
     version: str
     project_id: str | None = None
     project_name: str | None = None
-    precision: tuple[str, ...] = ("fp32",)
+    precisions: tuple[str, ...] = ("fp32",)
     target_device: str | None = "CPU"
     target_device_type: str | None = None
     format: str | None = None
@@ -165,7 +165,7 @@ class Model(ModelFields):
     documented_size: int | None = None
     """Size that the documented API shows, where its client or Geti says another; None shows the artifact's."""
     documented_precision: tuple[str, ...] | None = None
-    """Precisions as the documented API shows them, where Geti writes them otherwise; None shows `precision`."""
+    """Precisions as the documented API shows them, where Geti writes them otherwise; None shows `precisions`."""
     schema: ModelSchema | None = None
     """What the artifact says; None where it is of no known format, and in listings, which leave it out."""
     listed_schema: ModelSchema | None = None
@@ -249,7 +249,7 @@ def is_model_id(text: str) -> bool:
     return _ID.fullmatch(text) is not None
 
 
-def checked_model_id(text: str, name: str = "id") -> str:
+def checked_model_id(text: str, name: str = "model_id") -> str:
     """Returns the id of a model, existing or not.
 
     Raises:
@@ -342,7 +342,7 @@ def _raise_any(violations: Sequence[FieldViolation]) -> None:
 
 def _normalised(model: ModelFields, metadata_max_bytes: int) -> ModelFields:
     values = {name: getattr(model, name) for name in MUTABLE_FIELDS}
-    values["precision"] = tuple(dict.fromkeys(p.lower() for p in model.precision)) or ("fp32",)
+    values["precisions"] = tuple(dict.fromkeys(p.lower() for p in model.precisions)) or ("fp32",)
     values["provenance"] = replace(
         model.provenance, parent_model_ids=tuple(dict.fromkeys(model.provenance.parent_model_ids))
     )
@@ -382,7 +382,7 @@ def _artifact_violations(artifact: ArtifactSpec, artifact_max_bytes: int) -> Ite
     if artifact.media_type and not _MEDIA_TYPE.fullmatch(artifact.media_type):
         yield FieldViolation("artifact.media_type", "must be a media type such as application/zip (RFC 6838).")
     if artifact.size is not None and not 0 < artifact.size <= artifact_max_bytes:
-        yield FieldViolation("artifact.size", f"must be from 1 to {artifact_max_bytes} bytes.")
+        yield FieldViolation("artifact.size_bytes", f"must be from 1 to {artifact_max_bytes} bytes.")
     if artifact.sha256 and not _SHA256.fullmatch(artifact.sha256.lower()):
         yield FieldViolation("artifact.sha256", "must be 64 hexadecimal digits.")
 
@@ -393,9 +393,9 @@ def _field_violations(model: ModelFields) -> Iterator[FieldViolation]:
             yield FieldViolation(name, "must not be empty.")
     for name in _TEXT_FIELDS:
         yield from _text_violations(name, getattr(model, name))
-    for i, precision in enumerate(model.precision):
+    for i, precision in enumerate(model.precisions):
         if precision.lower() not in PRECISIONS:
-            yield FieldViolation(f"precision[{i}]", f"must be one of {', '.join(PRECISIONS)}.")
+            yield FieldViolation(f"precisions[{i}]", f"must be one of {', '.join(PRECISIONS)}.")
     if model.score is not None and not math.isfinite(model.score):
         yield FieldViolation("score", "must be a finite number.")
     yield from _structure_violations(model)

@@ -144,7 +144,7 @@ class AdoptModels:
         for model in self.registry.models():
             ids.add(model.id)
             tags = model.tags
-            names = ("name", "version", "project_id", "project_name", "precision")
+            names = ("name", "version", "project_id", "project_name", "precisions")
             identity = hash(tuple((tags.get(name) or "").lower() for name in names))
             if identity in seen:
                 twins.append(model)

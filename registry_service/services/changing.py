@@ -61,7 +61,7 @@ class UpdateModel:
             changed = replace(old, **values)
             check_new_names(changed, old)
             changed = replace(changed, **checked_fields(changed, metadata_max_bytes=self.policy.metadata_max_bytes))  # type: ignore[arg-type]
-            if changed.precision != old.precision:
+            if changed.precisions != old.precisions:
                 changed = replace(changed, documented_precision=None)
             check_documented_fields(changed)
             names = (*MUTABLE_FIELDS, *DOCUMENTED_FIELDS)

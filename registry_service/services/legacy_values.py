@@ -74,7 +74,7 @@ class _Reading:
         precision = self._precision()
         fields = ModelFields(
             **values,
-            precision=tuple(text.lower() for text in precision),
+            precisions=tuple(text.lower() for text in precision),
             score=self._number("score", float),
             overview=self._object("overview"),
             optimization_capabilities=self._object("optimization_capabilities"),
@@ -93,7 +93,7 @@ class _Reading:
             create_time=model.create_time,
             update_time=max(model.create_time, _time(last_updated_date) or model.update_time),
             size=size,
-            documented_precision=precision if precision != fields.precision else None,
+            documented_precision=precision if precision != fields.precisions else None,
             file_url=self._tags["file_url"],
             file_name=file_name,
             key=key,

@@ -55,7 +55,9 @@ class Measure:
             if size > self._max_bytes:
                 raise ArtifactTooLargeError(self._max_bytes)
             if self._spec.size is not None and size > self._spec.size:
-                raise ArtifactMismatchError.of("artifact.size", f"more than the declared {self._spec.size} bytes came.")
+                raise ArtifactMismatchError.of(
+                    "artifact.size_bytes", f"more than the declared {self._spec.size} bytes came."
+                )
             self.seen.add(piece)
             yield piece
 
@@ -70,7 +72,7 @@ class Measure:
             raise InvalidArgumentError.of("artifact", "must not be empty.")
         if self._spec.size is not None and self.seen.size != self._spec.size:
             raise ArtifactMismatchError.of(
-                "artifact.size", f"{self.seen.size} bytes came, not the declared {self._spec.size}."
+                "artifact.size_bytes", f"{self.seen.size} bytes came, not the declared {self._spec.size}."
             )
         digest = self.seen.sha256()
         if self._spec.sha256 and digest != self._spec.sha256:

@@ -265,7 +265,7 @@ def _spec(model_id: str, project: Project, details: ModelDetails, folder: str) -
             version=str(details.number),
             project_id=project.id,
             project_name=project.name,
-            precision=precision,
+            precisions=precision,
             target_device=details.target_device,
             target_device_type=details.target_device_type,
             format=_FORMAT,

@@ -240,7 +240,7 @@ def test_the_gateway_refuses_as_the_server_does(guarded: Guarded, shown: tuple[s
     for address in (guarded.product.grpc_address, f"127.0.0.1:{guarded.product.rest_port}"):
         with closing(Client(address)) as client:
             calls: tuple[tuple[Any, Message], ...] = (
-                (client.models.GetModel, model_service_pb2.GetModelRequest(id="a" * 16)),
+                (client.models.GetModel, model_service_pb2.GetModelRequest(model_id="a" * 16)),
                 (client.uploads.CreateUpload, upload_service_pb2.CreateUploadRequest()),
             )
             for call, request in calls:
@@ -285,7 +285,7 @@ def test_users_of_a_provider_come_through_the_gateway(
         token = provider.token(realm_access={"roles": ["model-registry:own:writer"]})
         registered = guarded.request("POST", "/models", token, **form("1", project_id="own"))
         assert registered.status_code == 201
-        model = guarded.request("GET", f"/v1/models/{registered.text}", token).json()["model"]
+        model = guarded.request("GET", f"/v1/models/{registered.text}", token).json()
         assert model["creator"] == "ada"
         assert guarded.request("GET", "/v1/models", provider.token(aud="another")).status_code == 401
     drop_database(postgres, "of_users")

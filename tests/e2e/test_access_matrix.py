@@ -39,7 +39,7 @@ OPERATIONS = {
     ("GET", "/v1/models/{id}/ancestors", ""): READ,
     ("GET", "/v1/models/{id}/descendants", ""): READ,
     ("GET", "/v1/models/{id}/manifest", ""): READ,
-    ("GET", "/v1/models:compare?ids={id}&ids={id2}", ""): READ,
+    ("GET", "/v1/models:compare?model_ids={id}&model_ids={id2}", ""): READ,
     ("POST", "/v1/aliases/production:set", '{"model_id": "{id}"}'): PROMOTE,
 }
 PROJECTS = [None, "own", "other"]

@@ -83,10 +83,10 @@ def expect_served(product: Product) -> None:
     name = f"served-{uuid.uuid4()}"
     model = product.client.register(name=name)
     answer = httpx.get(f"{product.rest_url}/v1/models/{model.id}", timeout=20, verify=False, trust_env=False)
-    assert answer.json()["model"]["name"] == name
+    assert answer.json()["name"] == name
     with grpc.insecure_channel(product.grpc_address) as channel:
         call: Any = channel.unary_unary(GET_MODEL, model_service_pb2.GetModelRequest.SerializeToString)
-        assert call(model_service_pb2.GetModelRequest(id=model.id), timeout=20)
+        assert call(model_service_pb2.GetModelRequest(model_id=model.id), timeout=20)
     product.client.delete(model.id)
 
 

@@ -59,7 +59,7 @@ def got(http: httpx.Client, path: str, **params: Any) -> Any:
 
 def test_two_versions_are_compared(http: httpx.Client, pair: tuple[model_pb2.Model, model_pb2.Model]) -> None:
     old, new = pair
-    found = got(http, "/v1/models:compare", ids=[old.id, new.id], diff_only=True, hash_files=True)
+    found = got(http, "/v1/models:compare", model_ids=[old.id, new.id], diff_only=True, hash_files=True)
     assert [model["sha256"] for model in found["models"]] == [sha256(BEFORE), sha256(AFTER)]
     assert found["fields"] == [
         {"path": "version", "values": ["1", "2"], "equal": False},
@@ -76,19 +76,19 @@ def test_two_versions_are_compared(http: httpx.Client, pair: tuple[model_pb2.Mod
     assert found.get("labels") is None
     [file] = found["artifacts"]["files"]
     assert file == {
-        "name": "model.bin",
+        "path": "model.bin",
         "versions": [
-            {"present": True, "size": "6", "digest": f"sha256:{sha256(b'before')}", "change": "CHANGE_SAME"},
-            {"present": True, "size": "6", "digest": f"sha256:{sha256(b'behind')}", "change": "CHANGE_CHANGED"},
+            {"present": True, "size_bytes": "6", "digest": f"sha256:{sha256(b'before')}", "change": "CHANGE_SAME"},
+            {"present": True, "size_bytes": "6", "digest": f"sha256:{sha256(b'behind')}", "change": "CHANGE_CHANGED"},
         ],
     }
 
 
 def test_what_cannot_be_compared_is_said(http: httpx.Client, pair: tuple[model_pb2.Model, model_pb2.Model]) -> None:
-    few = http.get("/v1/models:compare", params={"ids": pair[0].id})
+    few = http.get("/v1/models:compare", params={"model_ids": pair[0].id})
     assert few.status_code == 400
-    assert few.json()["details"][0]["metadata"] == {"field": "ids"}
-    missing = http.get("/v1/models:compare", params={"ids": [pair[0].id, "there-is-no-such-model"]})
+    assert few.json()["details"][0]["metadata"] == {"field": "model_ids"}
+    missing = http.get("/v1/models:compare", params={"model_ids": [pair[0].id, "there-is-no-such-model"]})
     assert missing.status_code == 404
     assert missing.json()["details"][0]["metadata"] == {"model_id": "there-is-no-such-model"}
 
@@ -105,16 +105,16 @@ def test_the_versions_of_a_name_are_listed(http: httpx.Client, pair: tuple[model
 def test_a_family_is_listed_up_and_down(http: httpx.Client, pair: tuple[model_pb2.Model, model_pb2.Model]) -> None:
     old, new = pair
     up = got(http, f"/v1/models/{new.id}/ancestors")
-    assert [(found["depth"], found["id"], found.get("model") is None) for found in up["ancestors"]] == [
+    assert [(found["depth"], found["model_id"], found.get("model") is None) for found in up["ancestors"]] == [
         (1, old.id, False),
         (2, "compared-not-here", True),
     ]
     assert up["links"] == [
-        {"child_id": old.id, "parent_id": "compared-not-here"},
-        {"child_id": new.id, "parent_id": old.id},
+        {"child_model_id": old.id, "parent_model_id": "compared-not-here"},
+        {"child_model_id": new.id, "parent_model_id": old.id},
     ]
     down = got(http, f"/v1/models/{old.id}/descendants", max_depth=1)
-    assert [found["id"] for found in down["descendants"]] == [new.id]
+    assert [found["model_id"] for found in down["descendants"]] == [new.id]
     assert down["truncated"] is False
 
 
@@ -130,10 +130,10 @@ def test_a_cycle_is_refused(http: httpx.Client, pair: tuple[model_pb2.Model, mod
 
 def test_a_manifest_holds_it_all(http: httpx.Client, pair: tuple[model_pb2.Model, model_pb2.Model]) -> None:
     old, new = pair
-    manifest = got(http, f"/v1/models/{new.id}/manifest")["manifest"]
+    manifest = got(http, f"/v1/models/{new.id}/manifest")
     assert manifest["api_version"] == "modelregistry.v1"
-    assert manifest["model"] == got(http, f"/v1/models/{new.id}")["model"]
-    assert [file["name"] for file in manifest["files"]] == ["model.bin", "same.txt"]
-    assert [found["id"] for found in manifest["ancestors"]] == [old.id, "compared-not-here"]
+    assert manifest["model"] == got(http, f"/v1/models/{new.id}")
+    assert [file["path"] for file in manifest["files"]] == ["model.bin", "same.txt"]
+    assert [found["model_id"] for found in manifest["ancestors"]] == [old.id, "compared-not-here"]
     assert manifest["ancestors"][0]["model"]["artifact"]["sha256"] == sha256(BEFORE)
-    assert manifest["unknown_ids"] == ["compared-not-here"]
+    assert manifest["unknown_model_ids"] == ["compared-not-here"]

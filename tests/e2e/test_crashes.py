@@ -234,7 +234,7 @@ def test_a_registration_that_is_killed_leaves_nothing(
 
 def test_an_upload_goes_on_where_the_killed_server_stood(instance: Instance, slow_client: SlowClient) -> None:
     client, data = instance.client, slow_client._data + os.urandom(5 * MIB)
-    upload = client.create_upload(name="resumed", artifact={"size": len(data)})
+    upload = client.create_upload(name="resumed", artifact={"size_bytes": len(data)})
     call = client.uploads.WriteUpload.future(writes(upload.id, 0, slow_client.chunks()))
     eventually(lambda: client.get_upload(upload.id).committed_size == 2 * PART, what="two committed parts")
 

@@ -58,13 +58,11 @@ class Models(model_service_pb2_grpc.ModelServiceServicer):
     def __init__(self) -> None:
         self.metadata: dict[str, str | bytes] = {}
 
-    def GetModel(
-        self, request: model_service_pb2.GetModelRequest, context: grpc.ServicerContext
-    ) -> model_service_pb2.GetModelResponse:
+    def GetModel(self, request: model_service_pb2.GetModelRequest, context: grpc.ServicerContext) -> model_pb2.Model:
         self.metadata = dict(context.invocation_metadata())
-        if request.id == "missing":
+        if request.model_id == "missing":
             refuse(context, code_pb2.NOT_FOUND, "There is no such model.", "MODEL_NOT_FOUND")
-        return model_service_pb2.GetModelResponse(model=model_pb2.Model(id=request.id, score=0.0))
+        return model_pb2.Model(id=request.model_id, score=0.0)
 
     def ListModels(
         self, request: model_service_pb2.ListModelsRequest, context: grpc.ServicerContext
@@ -74,8 +72,8 @@ class Models(model_service_pb2_grpc.ModelServiceServicer):
 
     def UpdateModel(
         self, request: model_service_pb2.UpdateModelRequest, context: grpc.ServicerContext
-    ) -> model_service_pb2.UpdateModelResponse:
-        return model_service_pb2.UpdateModelResponse(model=request.model)
+    ) -> model_pb2.Model:
+        return request.model
 
 
 class Uploads(upload_service_pb2_grpc.UploadServiceServicer):
@@ -264,11 +262,11 @@ def test_a_call_becomes_json_in_the_names_of_the_api(gateway: Gateway) -> None:
     assert answer.status_code == 200
     assert answer.headers["content-type"] == "application/json"
     assert answer.headers["server"] == "model-registry"
-    model = answer.json()["model"]
+    model = answer.json()
     assert model["id"] == "abc"
     assert model["score"] == 0.0
-    assert model["created_date"] == ""
-    assert model["precision"] == []
+    assert model["creator"] == ""
+    assert model["precisions"] == []
     assert "project_id" not in model  # optional, and absent
     assert not [name for name in answer.headers if name.startswith(("grpc-", "x-envoy-", "x-http-"))]
 
@@ -334,14 +332,14 @@ def test_an_unknown_query_key_is_refused_by_name(gateway: Gateway) -> None:
 
 def test_an_id_in_the_body_must_be_the_one_in_the_path(gateway: Gateway) -> None:
     with gateway.client() as client:
-        assert client.patch("/v1/models/abc", json={"id": "abc"}).json()["model"]["id"] == "abc"
+        assert client.patch("/v1/models/abc", json={"id": "abc"}).json()["id"] == "abc"
         assert client.patch("/v1/models/abc", json={"id": "other"}).status_code == 400
 
 
 def test_metadata_and_pages_of_many_megabytes_pass(gateway: Gateway) -> None:
     with gateway.client() as client:
         name = "x" * (8 * MIB)
-        assert client.patch("/v1/models/abc", json={"name": name}).json()["model"]["name"] == name
+        assert client.patch("/v1/models/abc", json={"name": name}).json()["name"] == name
         assert len(client.get("/v1/models?page_size=1000").content) > 20_000_000
 
 
@@ -359,7 +357,7 @@ def test_a_request_id_is_kept_or_made(gateway: Gateway) -> None:
     [
         ("GET", "/v1/models?bogus=1", 0, 400, (3, "bogus", "INVALID_ARGUMENT")),
         ("GET", "/v1/models?page_size=x", 0, 400, (3, "page_size", "INVALID_ARGUMENT")),
-        ("GET", "/v1/models/a?id=b", 0, 400, (3, "The path names it", "INVALID_ARGUMENT")),
+        ("GET", "/v1/models/a?model_id=b", 0, 400, (3, "The path names it", "INVALID_ARGUMENT")),
         ("GET", "/v1/models/%ff", 0, 400, (3, "not UTF-8", "INVALID_ARGUMENT")),
         ("PATCH", "/v1/models/a", 2, 400, (3, "not JSON", "INVALID_ARGUMENT")),
         ("PATCH", "/v1/models/a", 17 * MIB, 413, (8, "Content Too Large", "BODY_TOO_LARGE")),
@@ -427,7 +425,7 @@ def test_without_a_server_it_is_503_and_names_no_host(lonely: Gateway, method: s
 
 def test_without_a_server_grpc_clients_get_unavailable(lonely: Gateway) -> None:
     with grpc.insecure_channel(f"127.0.0.1:{lonely.port}") as channel, pytest.raises(grpc.RpcError) as raised:
-        model_service_pb2_grpc.ModelServiceStub(channel).GetModel(model_service_pb2.GetModelRequest(id="abc"))
+        model_service_pb2_grpc.ModelServiceStub(channel).GetModel(model_service_pb2.GetModelRequest(model_id="abc"))
     assert raised.value.code() == grpc.StatusCode.UNAVAILABLE
     assert raised.value.details() == "The gateway could not pass the call on."
 
@@ -510,7 +508,7 @@ def test_headers_that_mean_something_to_grpc_do_no_harm(gateway: Gateway, header
 
 
 def test_text_beyond_ascii_passes(gateway: Gateway) -> None:
-    assert gateway.get("/v1/models/%C3%A9%E2%82%AC%F0%9F%98%80").json()["model"]["id"] == "é€😀"
+    assert gateway.get("/v1/models/%C3%A9%E2%82%AC%F0%9F%98%80").json()["id"] == "é€😀"
 
 
 def test_a_parameter_may_be_named_like_a_variable_of_another_path(gateway: Gateway) -> None:
@@ -903,9 +901,9 @@ def test_connections_leave_files_for_everything_else(monkeypatch: pytest.MonkeyP
 def test_grpc_passes_through_the_same_port(gateway: Gateway) -> None:
     with grpc.insecure_channel(f"127.0.0.1:{gateway.port}") as channel:
         stub = model_service_pb2_grpc.ModelServiceStub(channel)
-        assert stub.GetModel(model_service_pb2.GetModelRequest(id="abc")).model.id == "abc"
+        assert stub.GetModel(model_service_pb2.GetModelRequest(model_id="abc")).id == "abc"
         with pytest.raises(grpc.RpcError) as raised:
-            stub.GetModel(model_service_pb2.GetModelRequest(id="missing"))
+            stub.GetModel(model_service_pb2.GetModelRequest(model_id="missing"))
         status = rpc_status.from_call(raised.value)  # type: ignore[arg-type]
         assert status is not None
         assert status.code == code_pb2.NOT_FOUND

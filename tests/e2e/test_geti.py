@@ -145,7 +145,7 @@ class TestDocumentedApi:
         imported(rest, YOLOX_FP16)
         assert rest.patch(f"/v1/models/{YOLOX_FP16}", json={"score": 1}).status_code == 200
         assert rest.get(path).json()["precision"] == ["FP16"]
-        assert rest.patch(f"/v1/models/{YOLOX_FP16}", json={"precision": ["int8"]}).status_code == 200
+        assert rest.patch(f"/v1/models/{YOLOX_FP16}", json={"precisions": ["int8"]}).status_code == 200
         assert rest.get(path).json()["precision"] == ["int8"]
 
     @pytest.mark.parametrize("behaviour", [{"token": "another"}, {"away": True}, {"not_json": True}])

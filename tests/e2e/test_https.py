@@ -144,7 +144,7 @@ def test_a_model_comes_in_over_grpc_with_tls_and_goes_out_over_https(product: Se
         models = model_service_pb2_grpc.ModelServiceStub(channel)
         model = models.RegisterModel(registration(spec(name="secure"), pieces(data))).model
         assert http.get(f"/v1/models/{model.id}/artifact").content == data
-        models.DeleteModel(model_service_pb2.DeleteModelRequest(id=model.id))
+        models.DeleteModel(model_service_pb2.DeleteModelRequest(model_id=model.id))
 
 
 def check(product: SecureProduct, *arguments: str, **settings: object) -> tuple[int, str]:

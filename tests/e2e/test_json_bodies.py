@@ -69,8 +69,8 @@ WRONG = {
         "must be a string, not null; leave it out where there is none.",
     ),
     "null in a list": (
-        '{"precision": ["fp16", null]}',
-        "precision[1]",
+        '{"precisions": ["fp16", null]}',
+        "precisions[1]",
         "must be a string, not null; leave it out where there is none.",
     ),
     "null as a text": ('{"name": null}', "name", "must be a string, not null; leave it out where there is none."),
@@ -114,7 +114,7 @@ WRONG = {
     "a number too large": ('{"score": 1e400}', "score", "1e400 is beyond the range of a double."),
     "a number too small": ('{"overview": [0.1e-400]}', "overview[0]", "0.1e-400 is beyond the range of a double."),
     "a number for a text": ('{"version": 1.0}', "version", "must be a string, not a number."),
-    "a text for a list": ('{"precision": "fp16"}', "precision", "must be a list, not a string."),
+    "a text for a list": ('{"precisions": "fp16"}', "precisions", "must be a list, not a string."),
     "a text for a boolean": ('{"score": true}', "score", "must be a number, not true."),
     "a list for a map": ('{"metrics": []}', "metrics", "must be an object, not a list."),
     "an object for a list": ('{"labels": {}}', "labels", "must be a list, not an object."),
@@ -196,8 +196,8 @@ def test_all_that_json_can_say_passes_unchanged(product: Product, http: httpx.Cl
 
 
 def test_a_model_can_be_sent_back_as_it_was_read(http: httpx.Client, model: model_pb2.Model) -> None:
-    read = http.get(f"/v1/models/{model.id}").json()["model"]
-    assert http.patch(f"/v1/models/{model.id}", json=read).json()["model"] == read
+    read = http.get(f"/v1/models/{model.id}").json()
+    assert http.patch(f"/v1/models/{model.id}", json=read).json() == read
 
 
 @pytest.mark.parametrize(
@@ -333,7 +333,7 @@ def test_an_upload_takes_its_bytes_from_the_body_alone_and_one_offset(
 
 
 def test_a_list_may_stand_in_a_query_as_often_as_it_has_elements(http: httpx.Client, model: model_pb2.Model) -> None:
-    answer = http.get("/v1/models:compare", params={"ids": [model.id, model.id]})
-    assert answer.json()["details"][0]["metadata"]["field"].startswith("ids")
+    answer = http.get("/v1/models:compare", params={"model_ids": [model.id, model.id]})
+    assert answer.json()["details"][0]["metadata"]["field"].startswith("model_ids")
     paths = {"update_mask.paths": ["score", "category"]}
     assert http.patch(f"/v1/models/{model.id}", params=paths, json={}).status_code == 200

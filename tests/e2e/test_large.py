@@ -96,7 +96,7 @@ def peak_memory(process: psutil.Process) -> int:
 def test_a_large_artifact_goes_up_and_down_through_grpc(fresh_product: Product) -> None:
     client, artifact = fresh_product.client, LargeArtifact()
     with timed(fresh_product, "RegisterModel"):
-        answer = client.models.RegisterModel(registration(spec(artifact={"size": SIZE}), artifact.chunks()))
+        answer = client.models.RegisterModel(registration(spec(artifact={"size_bytes": SIZE}), artifact.chunks()))
     assert (answer.model.artifact.size, answer.model.artifact.sha256) == (SIZE, artifact.sha256)
     request = artifact_service_pb2.DownloadArtifactRequest(model_id=answer.model.id)
     with timed(fresh_product, "DownloadArtifact"):
@@ -110,7 +110,7 @@ def test_a_large_artifact_goes_up_and_down_through_grpc(fresh_product: Product) 
 
 def test_a_large_upload_becomes_a_model(fresh_product: Product) -> None:
     client, artifact = fresh_product.client, LargeArtifact()
-    upload = client.create_upload(artifact={"size": SIZE})
+    upload = client.create_upload(artifact={"size_bytes": SIZE})
     with timed(fresh_product, "WriteUpload"):
         written = client.uploads.WriteUpload(writes(upload.id, 0, artifact.chunks())).upload
     assert written.committed_size == SIZE

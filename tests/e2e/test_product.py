@@ -62,8 +62,7 @@ def test_a_model_lives_its_whole_life_through_grpc(product: Product) -> None:
         artifact={"file_name": "resnet50.onnx", "size": len(data), "sha256": sha256(data)},
     )
     assert (model.artifact.size, model.artifact.sha256) == (len(data), sha256(data))
-    assert model.artifact.file_url.endswith(f"/{model.id}/resnet50.onnx")
-    assert [(found.name, list(found.shape)) for found in model.schema.inputs] == [("gpu_0/data_0", [1, 3, 224, 224])]
+    assert [(found.name, list(found.shape)) for found in model.signature.inputs] == [("gpu_0/data_0", [1, 3, 224, 224])]
     assert not model.warnings
     assert client.get(model.id) == model
     wanted = 'project_name = "through-grpc" AND format = "onnx" AND metrics.top1 > 0.7 AND tags.team = "vision"'
@@ -118,7 +117,7 @@ def test_an_artifact_of_many_parts_comes_back_bit_for_bit(product: Product) -> N
 
 def test_an_upload_in_pieces_through_grpc_becomes_a_model(product: Product) -> None:
     client, data = product.client, os.urandom(9 * MIB)
-    upload = client.create_upload(name="in-pieces", artifact={"size": len(data)})
+    upload = client.create_upload(name="in-pieces", artifact={"size_bytes": len(data)})
     assert client.write_upload(upload.id, 0, data[: MIB + 1]).committed_size == MIB + 1
     with refused(grpc.StatusCode.OUT_OF_RANGE) as refusal:
         client.write_upload(upload.id, 0, data)
@@ -188,13 +187,17 @@ def test_a_model_lives_its_whole_life_through_http(product: Product, http: httpx
                     "name": "resnet50 for the edge",
                     "version": "1.0",
                     "project_name": "through-http",
-                    "precision": ["FP16"],
+                    "precisions": ["FP16"],
                     "format": "onnx",
                     "tags": {"team": "vision", "owner": "ada"},
                     "metrics": {"top1": 0.761},
                     "provenance": {"hyperparameters": {"epochs": 90, "optimizer": "sgd"}},
                 },
-                "artifact": {"file_name": "resnet50.zip", "media_type": "application/zip", "size": str(len(data))},
+                "artifact": {
+                    "file_name": "resnet50.zip",
+                    "media_type": "application/zip",
+                    "size_bytes": str(len(data)),
+                },
             }
         },
     )
@@ -210,19 +213,21 @@ def test_a_model_lives_its_whole_life_through_http(product: Product, http: httpx
     assert completed.status_code == 200
     model = completed.json()["model"]
     assert model["id"] == upload["model_id"]
-    assert model["precision"] == ["fp16"]
+    assert model["precisions"] == ["fp16"]
     assert model["artifact"]["sha256"] == sha256(data)
     assert model["provenance"]["hyperparameters"] == {"epochs": 90, "optimizer": "sgd"}
-    assert model["schema"]["file_name"] == "model/resnet50.onnx"
-    assert model["schema"]["inputs"] == [{"name": "gpu_0/data_0", "element_type": "FLOAT", "shape": [1, 3, 224, 224]}]
-    assert model["warnings"] == ["The precision is fp16, but the weights are fp32."]
+    assert model["signature"]["path"] == "model/resnet50.onnx"
+    assert model["signature"]["inputs"] == [
+        {"name": "gpu_0/data_0", "element_type": "FLOAT", "shape": [1, 3, 224, 224]}
+    ]
+    assert model["warnings"] == ["The precisions are fp16, but the weights are fp32."]
     assert http.get(path).json()["state"] == "STATE_COMPLETED"
     assert http.post(f"{path}:complete", json={}).json()["model"] == model
     assert product.client.get(model["id"]).etag == model["etag"]
 
     resource = f"/v1/models/{model['id']}"
-    assert http.get(resource).json() == {"model": model}
-    listed = {name: value for name, value in model.items() if name != "schema"}
+    assert http.get(resource).json() == model
+    listed = {name: value for name, value in model.items() if name != "signature"}
     for wanted in (
         "/v1/models?filter=name+%3D+%22resnet50+for+the+edge%22",
         "/v1/models?filter=name%20%3D%20%22resnet50%20for%20the%20edge%22&order_by=create_time%20desc&page_size=5",
@@ -241,13 +246,13 @@ def test_a_model_lives_its_whole_life_through_http(product: Product, http: httpx
         f"{resource}?update_mask=score,tags.team", json={"score": 0.8, "tags": {"team": "edge"}, "etag": model["etag"]}
     )
     assert changed.status_code == 200
-    assert changed.json()["model"]["score"] == 0.8
-    assert changed.json()["model"]["tags"] == {"team": "edge", "owner": "ada"}
-    assert changed.json()["model"]["revision"] == "2"
+    assert changed.json()["score"] == 0.8
+    assert changed.json()["tags"] == {"team": "edge", "owner": "ada"}
+    assert changed.json()["revision"] == "2"
     assert http.get(resource).json() == changed.json()
 
     assert http.delete(f"{resource}?etag={model['etag']}").status_code == 409
-    assert http.delete(f"{resource}?etag={changed.json()['model']['etag']}").json() == {}
+    assert http.delete(f"{resource}?etag={changed.json()['etag']}").json() == {}
     assert http.get(resource).status_code == 404
     assert http.delete(resource).status_code == 404
     assert http.delete(f"{resource}?allow_missing=true").status_code == 200

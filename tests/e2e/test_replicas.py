@@ -147,7 +147,7 @@ def fleet(
 def test_an_upload_goes_on_at_the_other_replica_while_its_own_is_dead(fleet: Fleet) -> None:
     one, other = fleet.replicas
     data = os.urandom(21 * MIB)
-    upload = one.client.create_upload(name="resumed", artifact={"size": len(data)})
+    upload = one.client.create_upload(name="resumed", artifact={"size_bytes": len(data)})
     slow = SlowClient(data[: 2 * PART + MIB])
     call = one.client.uploads.WriteUpload.future(writes(upload.id, 0, slow.chunks()))
     eventually(lambda: other.client.get_upload(upload.id).committed_size == 2 * PART, what="two committed parts")
@@ -299,7 +299,7 @@ class Load:
         assert client.get(model_id).artifact.sha256 == sha256(data)
         found = http.get(f"/v1/models/{model_id}")
         assert found.status_code == 200, found.text
-        assert found.json()["model"]["artifact"]["sha256"] == sha256(data)
+        assert found.json()["artifact"]["sha256"] == sha256(data)
         for path in (f"/models/{model_id}", "/v1/models?page_size=3&filter=registered", "/v1/auditEvents?page_size=3"):
             answer = http.get(path)
             assert answer.status_code == 200, answer.text
@@ -328,7 +328,9 @@ class Load:
         data = numbers.randbytes(PART + 100)
         created: list[upload_pb2.Upload] = []
         name = f"uploaded-{numbers.getrandbits(64):016x}"
-        while not attempted(lambda: created.append(client.create_upload(name=name, artifact={"size": len(data)}))):
+        while not attempted(
+            lambda: created.append(client.create_upload(name=name, artifact={"size_bytes": len(data)}))
+        ):
             self.broken["created"] += 1
         upload_id = created[0].id
         while (size := client.get_upload(upload_id).committed_size) < len(data):

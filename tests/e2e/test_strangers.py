@@ -303,7 +303,7 @@ def guesses(address: str) -> Iterator[None]:
         stub = model_service_pb2_grpc.ModelServiceStub(channel)
         calls = [
             stub.GetModel.future(
-                model_service_pb2.GetModelRequest(id="a-model-of-nobody"),
+                model_service_pb2.GetModelRequest(model_id="a-model-of-nobody"),
                 metadata=(("authorization", f"Bearer {new_secret()}"),),
                 timeout=30,
             )

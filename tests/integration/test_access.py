@@ -545,8 +545,8 @@ class TestProjects:
         root.register(name="hidden", project_id="other", provenance={"parent_model_ids": [own.id]})
         reader = people.a(Role.READER, "own")
         ancestors = reader.ancestors(own.id).ancestors
-        assert [(relative.id, relative.HasField("model")) for relative in ancestors] == [(base.id, False)]
-        assert [relative.id for relative in reader.descendants(own.id).descendants] == [child.id]
+        assert [(relative.model_id, relative.HasField("model")) for relative in ancestors] == [(base.id, False)]
+        assert [relative.model_id for relative in reader.descendants(own.id).descendants] == [child.id]
         assert secret.id not in str(reader.manifest(child.id))
 
     def test_a_cycle_through_another_project_does_not_name_what_is_in_it(self, people: People, root: Client) -> None:

@@ -82,11 +82,11 @@ def fields(answer: Answer) -> dict[str, list[Any]]:
 
 
 def changes(answer: Answer) -> dict[str, list[comparison_pb2.FileVersion.Change]]:
-    return {file.name: [version.change for version in file.versions] for file in answer.artifacts.files}
+    return {file.path: [version.change for version in file.versions] for file in answer.artifacts.files}
 
 
 def digests(answer: Answer) -> dict[str, list[str]]:
-    return {file.name: [version.digest for version in file.versions] for file in answer.artifacts.files}
+    return {file.path: [version.digest for version in file.versions] for file in answer.artifacts.files}
 
 
 def problems(answer: Answer) -> list[str]:
@@ -100,7 +100,7 @@ class TestFields:
             name="b",
             version="1",
             project_id="p",
-            precision=["fp16", "int8"],
+            precisions=["fp16", "int8"],
             format="onnx",
             score=0.5,
             overview=json_value({"input": {"size": [3, 224], "odd key.": True}, "empty": {}}),
@@ -120,14 +120,14 @@ class TestFields:
             ),
         )
         answer = client.compare(first.id, second.id)
-        assert [(m.id, m.name, m.version, m.etag, m.sha256, m.create_time) for m in answer.models] == [
+        assert [(m.model_id, m.name, m.version, m.etag, m.sha256, m.create_time) for m in answer.models] == [
             (m.id, m.name, m.version, m.etag, m.artifact.sha256, m.create_time) for m in (first, second)
         ]
         dataset = {"name": "coco", "uri": ""}
         assert fields(answer) == {
             "name": ["a", "b"],
             "version": ["1", "1"],
-            "precision": [["fp32"], ["fp16", "int8"]],
+            "precisions": [["fp32"], ["fp16", "int8"]],
             "target_device": ["CPU", "CPU"],
             "score": [0, 0.5],
             "creator": ["", ""],
@@ -170,15 +170,15 @@ class TestFields:
         found = fields(client.compare(*[model.id for model in models], diff_only=True))
         assert found.pop("version") == ["0", "1", "2"]
         assert found == {
-            "schema.format": ["onnx", "onnx", None],
-            "schema.inputs.data": [
+            "signature.format": ["onnx", "onnx", None],
+            "signature.inputs.data": [
                 {"element_type": "f32", "shape": [1, 3, 224, 224]},
                 {"element_type": "f32", "shape": ["?", 3, 224, 224]},
                 None,
             ],
-            'schema.opsets."ai.onnx"': [3, 3, None],
-            "schema.precision": [["fp32"], ["fp32"], None],
-            "schema.producer": ["pytorch", "pytorch", None],
+            'signature.opsets."ai.onnx"': [3, 3, None],
+            "signature.precisions": [["fp32"], ["fp32"], None],
+            "signature.producer": ["pytorch", "pytorch", None],
         }
 
     def test_long_values_are_cut_and_compared_whole(self, client: Client) -> None:
@@ -284,15 +284,15 @@ class TestFiles:
         }
         for file in answer.artifacts.files:
             for version, members in zip(file.versions, (FIRST, SECOND), strict=True):
-                data = members.get(file.name)
+                data = members.get(file.path)
                 assert version.present is (data is not None)
                 if data is not None:
                     digest = f"sha256:{sha256(data)}" if hash_files else f"crc32:{zlib.crc32(data):08x}"
-                    assert (version.size, version.digest) == (len(data), digest)
+                    assert (version.size_bytes, version.digest) == (len(data), digest)
         assert not answer.artifacts.equal
         assert (answer.artifacts.file_count, answer.artifacts.truncated) == (5, False)
         few = client.compare(*pair, hash_files=hash_files, diff_only=True)
-        assert [file for file in answer.artifacts.files if file.name != "same.bin"] == list(few.artifacts.files)
+        assert [file for file in answer.artifacts.files if file.path != "same.bin"] == list(few.artifacts.files)
         assert few.artifacts.file_count == 4
 
     def test_other_bytes_with_the_same_crc_show_when_hashed(self, client: Client) -> None:
@@ -441,7 +441,7 @@ class TestLimits:
             client.register(zip_of({f"{i}": b"x"}), version=str(i), artifact=ZIP, metrics={"m": i}) for i in range(10)
         ]
         answer = client.compare(*[model.id for model in models])
-        assert [model.id for model in answer.models] == [model.id for model in models]
+        assert [model.model_id for model in answer.models] == [model.id for model in models]
         assert [value.delta for value in answer.metrics[0].values] == list(range(10))
         assert fields(answer)["version"] == [str(i) for i in range(10)]
         assert len(changes(answer)) == 10
@@ -449,13 +449,13 @@ class TestLimits:
     def test_ids_that_cannot_be_compared_are_named(self, client: Client) -> None:
         model = client.register()
         wrong: list[tuple[str, list[str]]] = [
-            ("ids", []),
-            ("ids", [model.id]),
-            ("ids", [f"model-number-{i:05}" for i in range(11)]),
-            ("ids[1]", [model.id, "' OR 1=1"]),
-            ("ids[1]", [model.id, ""]),
-            ("ids[1]", [model.id, "x" * 257]),
-            ("ids[2]", [model.id, MISSING_ID, model.id]),
+            ("model_ids", []),
+            ("model_ids", [model.id]),
+            ("model_ids", [f"model-number-{i:05}" for i in range(11)]),
+            ("model_ids[1]", [model.id, "' OR 1=1"]),
+            ("model_ids[1]", [model.id, ""]),
+            ("model_ids[1]", [model.id, "x" * 257]),
+            ("model_ids[2]", [model.id, MISSING_ID, model.id]),
         ]
         for field, ids in wrong:
             with refused(INVALID) as refusal:
@@ -483,7 +483,7 @@ class TestLimits:
         ids = [registry.client.register(d, version=str(i), artifact=ZIP).id for i, d in enumerate(data)]
         store = StallingStore(registry.parts.store)
         with serving(registry, store, max_streams=1, max_waiting_seconds=0.2) as (_, client):
-            request = model_service_pb2.CompareModelsRequest(ids=ids, hash_files=True)
+            request = model_service_pb2.CompareModelsRequest(model_ids=ids, hash_files=True)
             call = client.models.CompareModels.future(request)
             assert store.begun.wait(30)
             call.cancel()

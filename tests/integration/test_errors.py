@@ -22,6 +22,7 @@ from grpc_status import rpc_status
 from modelregistry.v1 import (
     artifact_service_pb2,
     artifact_service_pb2_grpc,
+    model_pb2,
     model_service_pb2,
     model_service_pb2_grpc,
     system_service_pb2,
@@ -74,12 +75,12 @@ def made(kind: type[RegistryError]) -> RegistryError:
 
 
 class FailingModels(model_service_pb2_grpc.ModelServiceServicer):
-    def GetModel(self, request: model_service_pb2.GetModelRequest, context: Any) -> model_service_pb2.GetModelResponse:
-        if request.id in BY_NAME:
-            raise made(BY_NAME[request.id])
-        if request.id == "unexpected":
+    def GetModel(self, request: model_service_pb2.GetModelRequest, context: Any) -> model_pb2.Model:
+        if request.model_id in BY_NAME:
+            raise made(BY_NAME[request.model_id])
+        if request.model_id == "unexpected":
             raise RuntimeError(f"{SECRET} from the driver")
-        return model_service_pb2.GetModelResponse()
+        return model_pb2.Model()
 
     def RegisterModel(
         self, request_iterator: Iterator[model_service_pb2.RegisterModelRequest], context: Any
@@ -200,7 +201,7 @@ def call_lines(lines: list[str]) -> list[dict[str, Any]]:
 def get(stub: model_service_pb2_grpc.ModelServiceStub, model_id: str, *metadata: tuple[str, str]) -> grpc.Call:
     """Calls, and returns how the call ended."""
     try:
-        _, call = stub.GetModel.with_call(model_service_pb2.GetModelRequest(id=model_id), metadata=metadata)
+        _, call = stub.GetModel.with_call(model_service_pb2.GetModelRequest(model_id=model_id), metadata=metadata)
     except grpc.RpcError as error:
         return cast("grpc.Call", error)
     return call

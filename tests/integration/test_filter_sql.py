@@ -35,7 +35,7 @@ DATABASE = "filtered"
 
 TEXT_COLUMNS = (
     *("id", "name", "version", "project_id", "project_name", "target_device", "target_device_type", "format"),
-    *("origin", "category", "architecture", "creator", "created_date", "last_updated_date", "file_name"),
+    *("origin", "category", "architecture", "creator", "file_name"),
     *("media_type", "sha256"),
 )
 JSON_COLUMNS = ("overview", "optimization_capabilities", "labels", "metrics", "tags", "provenance")
@@ -56,6 +56,9 @@ INDEXES = (
     "CREATE INDEX ON filtered_models USING gin (name gin_trgm_ops, version gin_trgm_ops, format gin_trgm_ops)",
     "CREATE INDEX ON filtered_models USING gin (precision, labels, metrics, tags)",
 )
+
+COLUMNS = {"precisions": "precision", "size_bytes": "size"}
+"""Of fields whose column has another name."""
 
 HOSTILE = "a%b_c\\d"
 NEW_YEAR = datetime(2026, 1, 1, tzinfo=UTC)
@@ -232,7 +235,7 @@ def restriction_holds(restriction: Restriction, row: Row) -> bool:
 
 
 def inside(value: object, path: tuple[str, ...]) -> Any:
-    for key in path:
+    for key in (COLUMNS.get(path[0], path[0]), *path[1:]):
         value = value.get(key) if isinstance(value, Mapping) else None
     return value
 
@@ -316,8 +319,8 @@ TEXT_FIELDS = (
     *("provenance.source_commit", "provenance.framework", "provenance.environment.python"),
 )
 ELEMENT_FIELDS = ("provenance.datasets.name", "provenance.datasets.uri", "provenance.datasets.digest")
-LIST_FIELDS = ("precision", "labels", "provenance.datasets", "provenance.parent_model_ids")
-INTEGER_FIELDS = ("size", "artifact.size", "revision", "provenance.seed")
+LIST_FIELDS = ("precisions", "labels", "provenance.datasets", "provenance.parent_model_ids")
+INTEGER_FIELDS = ("size_bytes", "artifact.size_bytes", "revision", "provenance.seed")
 NUMBER_FIELDS = ("score", "metrics.acc", "metrics.loss", "metrics.missing")
 JSON_FIELDS = (
     *("overview", "overview.key", "overview.key.sub", "overview.key.text", "overview.n", "overview.b", "overview.list"),
@@ -415,8 +418,8 @@ class TestExamples:
             ('project_name : "%b_"', {"whole"}),
             ('version = "%"', {"odd"}),
             ('version : "%"', {"odd"}),
-            ("precision : FP16", {"whole", "odder"}),
-            ('precision = "int*"', {"whole"}),
+            ("precisions : FP16", {"whole", "odder"}),
+            ('precisions = "int*"', {"whole"}),
             ('labels : "cat"', {"whole"}),
             ('labels : "dog"', {"whole"}),
             ("tags : team", {"whole", "odd", "nested"}),
@@ -437,7 +440,7 @@ class TestExamples:
             ('provenance.datasets.name : "cat"', {"whole"}),
             ('provenance.parent_model_ids : "bare"', {"whole"}),
             ("provenance.seed > 6", {"whole", "nested"}),
-            ("size = 9223372036854775807", {"whole"}),
+            ("size_bytes = 9223372036854775807", {"whole"}),
             ("create_time < 2026-03-01", {"whole"}),
             ('create_time = "2026-06-01T14:30:00.5+02:00"', {"odder"}),
             ('format != "onnx"', {"bare", "odd", "odder", "nested", "huge"}),
@@ -476,7 +479,7 @@ class TestSafety:
                 "name : {}",
                 "name < {} AND name = x",
                 "name = *{}*",
-                "precision : {}",
+                "precisions : {}",
                 "labels : {}",
                 "tags.{} = {}",
                 "tags : {}",
@@ -535,7 +538,7 @@ class TestIndexes:
             ("name = yolo", "Index Cond: (name = 'yolo'"),
             ("name : yolo", "Index Cond: (name ~~* '%yolo%'"),
             ('name = "yolo*"', "Index Cond: (name ~~ 'yolo%'"),
-            ("precision : fp16", "Index Cond: (\"precision\" @> '{fp16}'"),
+            ("precisions : fp16", "Index Cond: (\"precision\" @> '{fp16}'"),
             ("labels : cat", "Index Cond: (labels @> '[\"cat\"]'"),
             ("tags.team = vision", 'Index Cond: (tags @> \'{"team": "vision"}\''),
             ("tags : team", "Index Cond: (tags ? 'team'"),

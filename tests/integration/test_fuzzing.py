@@ -104,7 +104,7 @@ def expect_client_s_fault_at_most(answer: Answer, log: pytest.LogCaptureFixture)
 def known(client: Client) -> dict[str, list[str]]:
     """Texts that mean something, by the names of fields."""
     models = [client.register(name=f"known-{number}").id for number in range(3)]
-    models.append(client.register(zip_of({"a.txt": b"a" * 5_000}), name="zip", precision=["int8"]).id)
+    models.append(client.register(zip_of({"a.txt": b"a" * 5_000}), name="zip", precisions=["int8"]).id)
     uploads = [client.create_upload(name=f"upload-{number}").id for number in range(3)]
     names = [f"known-{number}" for number in range(3)]
     filters = ["name = known*", "score > 0 OR NOT tags:a", "(", 'overview.a."b c":*', "create_time < 2026-01-01"]
@@ -122,7 +122,7 @@ def known(client: Client) -> dict[str, list[str]]:
         "filter": filters,
         "order_by": ["name desc", "create_time", "metrics.a", "score, name"],
         "paths": ["name", "score", "tags.a", "metrics", "*", "model.name", "provenance.seed"],
-        "precision": ["fp32", "int8"],
+        "precisions": ["fp32", "int8"],
         "service": list(SERVICES),
         "file_containing_symbol": list(SERVICES),
     }
@@ -180,7 +180,7 @@ TERMS = st.builds(
     lambda field, operator, value: f"{field}{operator}{value}",
     st.sampled_from(
         (
-            *("name", "score", "tags.a", 'tags."odd key"', "metrics.a", "overview.a.b", "labels", "precision", "id"),
+            *("name", "score", "tags.a", 'tags."odd key"', "metrics.a", "overview.a.b", "labels", "precisions", "id"),
             *("create_time", "provenance.datasets.name", "provenance.hyperparameters.lr", "revision", "provenance"),
         )
     ),

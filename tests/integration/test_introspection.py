@@ -61,16 +61,16 @@ WAYS = [register, register_by_upload, register_by_form]
 @pytest.mark.parametrize("way", WAYS)
 def test_a_model_shows_its_schema_whichever_way_it_came(client: Client, way: Register) -> None:
     model = way(client, zip_of(geti_deployment()), "model.zip", format="openvino")
-    assert MessageToDict(model.schema, preserving_proto_field_name=True) == {
+    assert MessageToDict(model.signature, preserving_proto_field_name=True) == {
         "format": "openvino",
-        "file_name": "deployment/Detection/model/model.xml",
+        "path": "deployment/Detection/model/model.xml",
         "inputs": [{"name": "image", "element_type": "u8", "shape": ["?", 3, "224..448", 640]}],
         "outputs": [
             {"name": "boxes", "element_type": "f32", "shape": ["?", 100, 5]},
             {"name": "labels/sink", "element_type": "i64", "shape": ["?", 100]},
         ],
         "weight_count": "3",
-        "precision": ["int8", "fp16"],
+        "precisions": ["int8", "fp16"],
         "producer": "OpenVINO 2024.4.0-16579-c3152d32c9c",
         "metadata": {
             "ir_version": "11",
@@ -83,29 +83,29 @@ def test_a_model_shows_its_schema_whichever_way_it_came(client: Client, way: Reg
             "nncf.quantization.advanced_parameters": "{'overflow_fix': 'disable'}",
         },
     }
-    assert list(model.warnings) == ["The precision is fp32, but the weights are int8, fp16."]
+    assert list(model.warnings) == ["The precisions are fp32, but the weights are int8, fp16."]
     assert client.get(model.id) == model
 
 
 def test_warnings_change_with_what_they_are_about_and_the_schema_stays(client: Client) -> None:
-    model = register(client, onnx_model().SerializeToString(), "m.onnx", format="OpenVINO IR", precision=["int8"])
+    model = register(client, onnx_model().SerializeToString(), "m.onnx", format="OpenVINO IR", precisions=["int8"])
     assert list(model.warnings) == [
         "The format is 'OpenVINO IR', but the artifact holds ONNX.",
-        "The precision is int8, but the weights are fp32.",
+        "The precisions are int8, but the weights are fp32.",
     ]
-    assert dict(model.schema.opsets) == {"ai.onnx": 18, "ai.onnx.ml": 3}
-    changed = client.update(model.id, ["format", "precision"], format="onnx", precision=["fp32"])
+    assert dict(model.signature.opsets) == {"ai.onnx": 18, "ai.onnx.ml": 3}
+    changed = client.update(model.id, ["format", "precisions"], format="onnx", precisions=["fp32"])
     assert list(changed.warnings) == []
-    assert changed.schema == model.schema
+    assert changed.signature == model.signature
     assert client.get(model.id) == changed
 
 
 def test_a_client_can_give_neither(client: Client) -> None:
-    given: dict[str, Any] = {"schema": {"format": "onnx"}, "warnings": ["mine"]}
+    given: dict[str, Any] = {"signature": {"format": "onnx"}, "warnings": ["mine"]}
     model = client.register(**given)
-    assert not model.HasField("schema")
+    assert not model.HasField("signature")
     assert not model.warnings
-    assert not client.update(model.id, tags={"a": "b"}, **given).HasField("schema")
+    assert not client.update(model.id, tags={"a": "b"}, **given).HasField("signature")
 
 
 def test_listings_leave_the_schema_out_and_have_the_warnings(client: Client) -> None:
@@ -141,7 +141,7 @@ def test_warnings_count_for_the_size_of_a_page(client: Client, registry: Running
 def test_shapes_that_are_open_and_scalars_differ(client: Client) -> None:
     ir = '<net version="11"><layers><layer id="0" name="x" type="Parameter"><data shape="" element_type="f32"/></layer>'
     ir += '<layer id="1" name="y" type="Parameter"><data shape="..." element_type="f32"/></layer></layers></net>'
-    scalar, open_ = register(client, ir.encode(), "model.xml").schema.inputs
+    scalar, open_ = register(client, ir.encode(), "model.xml").signature.inputs
     assert scalar.HasField("shape")
     assert len(scalar.shape) == 0
     assert not open_.HasField("shape")
@@ -166,7 +166,7 @@ def test_broken_ones_are_registered(client: Client, way: Register, data: bytes, 
     model = way(client, data, file_name)
     assert client.download(model.id) == data
     assert list(model.warnings) == ([warning] if warning else [])
-    assert model.HasField("schema") == bool(warning)
+    assert model.HasField("signature") == bool(warning)
 
 
 @pytest.mark.parametrize("way", WAYS)
@@ -174,7 +174,7 @@ def test_an_odd_zip_without_a_model_is_registered_with_a_warning(client: Client,
     data = zip_of({"a.txt": b"x"}) + b"more"
     model = way(client, data, "model.zip")
     assert list(model.warnings) == ["model.zip: The ZIP goes on behind its directory."]
-    assert model.schema.format == ""
+    assert model.signature.format == ""
     assert client.get(model.id) == model
     (listed,) = client.all()
     assert list(listed.warnings) == list(model.warnings)
@@ -182,7 +182,7 @@ def test_an_odd_zip_without_a_model_is_registered_with_a_warning(client: Client,
 
 def test_a_form_takes_a_zip_that_is_none(client: Client) -> None:
     model = register_by_form(client, b"no ZIP", "model.zip")
-    assert not model.HasField("schema")
+    assert not model.HasField("signature")
 
 
 @pytest.mark.parametrize("way", [register, register_by_upload])

@@ -472,8 +472,8 @@ class TestSizes:
     def test_a_declared_size_over_the_limit_is_refused_at_once(self, start_registry: StartRegistry) -> None:
         registry = start_registry(artifact_max_bytes=10)
         with refused(grpc.StatusCode.INVALID_ARGUMENT) as refusal:
-            registry.client.register(b"", artifact={"size": 11})
-        assert refusal.fields == ["artifact.size"]
+            registry.client.register(b"", artifact={"size_bytes": 11})
+        assert refusal.fields == ["artifact.size_bytes"]
 
     def test_a_message_over_the_limit_is_refused(self, registry: RunningRegistry) -> None:
         with refused(EXHAUSTED):

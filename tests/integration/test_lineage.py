@@ -46,12 +46,15 @@ def relink(client: Client, name: str, *parents: str) -> model_pb2.Model:
 
 
 def steps(relatives: Iterable[lineage_pb2.RelatedModel]) -> list[tuple[int, str]]:
-    return [(relative.depth, relative.id.removeprefix("model-").lstrip("-")) for relative in relatives]
+    return [(relative.depth, relative.model_id.removeprefix("model-").lstrip("-")) for relative in relatives]
 
 
 def links(found: Iterable[lineage_pb2.ModelLink]) -> list[str]:
     """Each as `child<parent`, by names."""
-    return ["<".join(i.removeprefix("model-").lstrip("-") for i in (link.child_id, link.parent_id)) for link in found]
+    return [
+        "<".join(i.removeprefix("model-").lstrip("-") for i in (link.child_model_id, link.parent_model_id))
+        for link in found
+    ]
 
 
 def outcome(call: Callable[[], Any]) -> str:
@@ -157,10 +160,10 @@ class TestFamily:
         assert links(found.links) == ["b<x", "c<a", "c<b", "d<b", "d<c"]
         assert not found.truncated
         for relative in found.ancestors:
-            if relative.id == id_of("x"):
+            if relative.model_id == id_of("x"):
                 assert not relative.HasField("model")
             else:
-                assert relative.model == family.get(relative.id)
+                assert relative.model == family.get(relative.model_id)
 
     def test_descendants_are_listed_nearest_first(self, family: Client) -> None:
         found = family.descendants(id_of("b"))
@@ -197,7 +200,7 @@ class TestFamily:
                 call(MISSING_ID)
             with refused(INVALID) as refusal:
                 call("' OR 1=1")
-            assert refusal.fields == ["id"]
+            assert refusal.fields == ["model_id"]
         for call in (family.ancestors, family.descendants):
             with refused(INVALID) as refusal:
                 call(id_of("d"), max_depth=-1)
@@ -218,7 +221,7 @@ class TestFamily:
         assert found.truncated
         assert 100 < len(found.descendants) < 1000
         assert found.ByteSize() < 4 * 1024 * 1024
-        assert [relative.id for relative in found.descendants] == [
+        assert [relative.model_id for relative in found.descendants] == [
             f"child-of-the-root-{n}" for n in range(1000, 1000 + len(found.descendants))
         ]
         assert len(found.links) == len(found.descendants)
@@ -465,7 +468,7 @@ class TestManifest:
         assert steps(manifest.ancestors) == [(1, "p"), (2, "g"), (3, "lost")]
         assert [relative.model for relative in manifest.ancestors][:2] == [parent, grandparent]
         assert links(manifest.links) == ["g<lost", "m<p", "p<g"]
-        assert list(manifest.unknown_ids) == [id_of("lost")]
+        assert list(manifest.unknown_model_ids) == [id_of("lost")]
         assert not manifest.ancestors_truncated
 
     def test_it_is_the_same_but_for_its_time(self, client: Client) -> None:

@@ -151,9 +151,7 @@ class TestPages:
     def test_a_page_is_small_enough_for_any_client(self, client: Client) -> None:
         # 5,000 characters of four bytes in every text are too much for all in one page.
         text_fields = ("project_id", "project_name", "target_device", "target_device_type", "format", "origin")
-        long: dict[str, Any] = dict.fromkeys(
-            (*text_fields, "category", "architecture", "created_date"), "\U0001f600" * 5000
-        )
+        long: dict[str, Any] = dict.fromkeys((*text_fields, "category", "architecture"), "\U0001f600" * 5000)
         for number in range(30):
             client.register(name=f"n{number}", **long)
         page = client.models.ListModels(model_service_pb2.ListModelsRequest(page_size=1000))
@@ -359,7 +357,7 @@ class TestFilters:
     def three(self, client: Client) -> Client:
         client.register(
             b"a" * 10, id="first-model-0001", name="YOLOX-S", version="1.0", project_name="p",
-            precision=["fp16", "int8"], score=0.5, format="onnx",
+            precisions=["fp16", "int8"], score=0.5, format="onnx",
             labels=ListValue(values=[Value(string_value="cat")]), metrics={"mAP50": 0.7},
             tags={"team": "vision", "odd key": "x"},
             overview=Value(struct_value=Struct(fields={"a": Value(number_value=1)})),
@@ -383,8 +381,8 @@ class TestFilters:
             ('id = "second-model-0002"', "2"),
             ("score >= 0.5 AND metrics.mAP50 > 0.6", "1"),
             ("score > -1 AND score < 0.5", "2"),
-            ('precision : "fp16"', "1"),
-            ('precision : "fp32"', "23"),
+            ('precisions : "fp16"', "1"),
+            ('precisions : "fp32"', "23"),
             ('labels : "cat"', "1"),
             ('tags : "team"', "12"),
             ('tags.team = "vision"', "1"),
@@ -393,7 +391,7 @@ class TestFilters:
             ('create_time > "2026-01-01T00:00:00Z"', "123"),
             ('update_time < "2026-01-01T00:00:00Z"', ""),
             ("overview.a = 1", "1"),
-            ("artifact.size > 10", "23"),
+            ("artifact.size_bytes > 10", "23"),
             ('artifact.file_name = "a.bin"', "1"),
             ("revision = 1", "123"),
             ("provenance.seed = 7", "1"),

@@ -151,12 +151,10 @@ class TestImports:
         assert (model.id, model.name, model.version) == (YOLOX_FP16, "YOLOX-S OpenVINO FP16", "1")
         assert (model.project_id, model.project_name, model.category) == (CATTLE, "Cattle Detection v1.2", "Detection")
         assert (model.origin, model.format, model.architecture) == ("Geti", "openvino", "YOLOX-S")
-        assert (list(model.precision), model.score, model.target_device) == (["fp16"], 0.79, "CPU")
-        assert model.created_date == "2025-07-01T10:20:30.405000+00:00"
+        assert (list(model.precisions), model.score, model.target_device) == (["fp16"], 0.79, "CPU")
         assert not model.HasField("target_device_type")
         assert [label["name"] for label in MessageToDict(model)["labels"]] == ["cow", "sheep"]
-        assert model.artifact.file_url == f"minio://model-registry/{YOLOX_FP16}/cattle-detection-v12.zip"
-        assert connected.client.names('precision : "FP16" AND origin = "Geti"') == [model.name]
+        assert connected.client.names('precisions : "FP16" AND origin = "Geti"') == [model.name]
 
     def test_the_file_is_one_folder_named_after_the_project(self, connected: RunningRegistry) -> None:
         imported(connected, YOLOX_FP16)
@@ -194,7 +192,6 @@ class TestImports:
         for name in ("labels", "target_device", "architecture", "score"):
             assert not model.HasField(name)
         assert model.target_device_type == "edge"
-        assert model.created_date == model.last_updated_date
         assert "None" not in str(model)
 
     def test_a_project_is_looked_at_once(self, connected: RunningRegistry, geti: FakeGeti) -> None:
@@ -251,7 +248,7 @@ class TestImports:
         other = connected.client.register(
             name="YOLOX-S OpenVINO FP16",
             version="1",
-            precision=["fp16"],
+            precisions=["fp16"],
             project_id=CATTLE,
             project_name="Cattle Detection v1.2",
         )

@@ -83,14 +83,14 @@ class TestWholeLife:
     def test_created_written_completed(self, registry: RunningRegistry) -> None:
         client = registry.client
         before = datetime.now(UTC)
-        upload = client.create_upload(name="yolo", tags={"a": "b"}, artifact={"file_name": "a.bin", "size": 7})
+        upload = client.create_upload(name="yolo", tags={"a": "b"}, artifact={"file_name": "a.bin", "size_bytes": 7})
         assert upload.id == str(uuid.UUID(upload.id))
         assert upload.state == ACTIVE
         assert upload.committed_size == 0
         assert before <= upload.create_time.ToDatetime(UTC) <= datetime.now(UTC)
         assert 86_000 < upload.expire_time.seconds - upload.create_time.seconds <= 86_400
         assert upload.spec.model.name == "yolo"
-        assert upload.spec.artifact.size == 7
+        assert upload.spec.artifact.size_bytes == 7
         assert upload.spec.artifact.media_type == "application/octet-stream"
         assert upload.spec.model.id == upload.model_id
         assert client.get_upload(upload.id) == upload
@@ -103,7 +103,6 @@ class TestWholeLife:
         model = client.complete_upload(upload.id, sha256=sha256(b"weights").upper())
         assert model.id == upload.model_id
         assert (model.artifact.size, model.artifact.sha256) == (7, sha256(b"weights"))
-        assert model.artifact.file_url == f"minio://model-registry/{model.id}/a.bin"
         assert dict(model.tags) == {"a": "b"}
         assert client.get(model.id) == model
         assert client.download(model.id) == b"weights"
@@ -225,7 +224,7 @@ class TestOffsets:
         assert refusal.fields == ["upload_id"]
 
     def test_more_than_the_declared_size_is_refused_and_what_fits_kept(self, client: Client) -> None:
-        upload = client.create_upload(artifact={"size": 5})
+        upload = client.create_upload(artifact={"size_bytes": 5})
         with refused(OUT_OF_RANGE) as refusal:
             client.write_upload(upload.id, 0, b"abcdef", chunk=2)
         assert refusal.metadata["declared_size"] == "5"
@@ -280,7 +279,7 @@ class TestWriters:
 
     def test_a_completion_that_comes_too_early_displaces_nobody(self, registry: RunningRegistry) -> None:
         client = registry.client
-        upload = client.create_upload(artifact={"size": 6})
+        upload = client.create_upload(artifact={"size_bytes": 6})
         call = write_call(client, feed := open_write(upload.id, 0, b"abc"))
         eventually(lambda: epoch(registry, upload.id) == 1)
         with refused(PRECONDITION):
@@ -500,7 +499,7 @@ class TestCompleting:
             client.complete_upload(upload.id)
 
     def test_missing_bytes_can_still_be_written(self, client: Client) -> None:
-        upload = client.create_upload(artifact={"size": 6})
+        upload = client.create_upload(artifact={"size_bytes": 6})
         for offset, data in ((0, b""), (0, b"abc")):
             client.write_upload(upload.id, offset, data)
             with refused(PRECONDITION) as refusal:

@@ -80,7 +80,7 @@ def warnings(
     file_name: str = "",
 ) -> tuple[str, ...]:
     schema = ModelSchema(format="onnx", precision=found, problems=problems, file_name=file_name)
-    return warnings_of(replace(MODEL, precision=declared, format=format, schema=schema))
+    return warnings_of(replace(MODEL, precisions=declared, format=format, schema=schema))
 
 
 def test_what_is_of_no_known_format_is_not_warned_of() -> None:
@@ -146,7 +146,7 @@ def test_a_precision_that_fits_is_well(declared: tuple[str, ...], found: tuple[s
 )
 def test_a_precision_that_does_not_fit_is_warned_of(declared: tuple[str, ...], found: tuple[str, ...]) -> None:
     assert warnings(declared=declared, found=found) == (
-        f"The precision is {', '.join(declared)}, but the weights are {', '.join(found)}.",
+        f"The precisions are {', '.join(declared)}, but the weights are {', '.join(found)}.",
     )
 
 

@@ -29,7 +29,7 @@ DOCUMENTED = (
     'name = "yolo*"',
     "score >= 0.5 AND metrics.mAP50 > 0.6",
     'name : "yolo"',
-    'precision : "fp16"',
+    'precisions : "fp16"',
     'labels : "cat"',
     'tags : "team"',
     'tags.team = "vision"',
@@ -150,7 +150,7 @@ class TestTexts:
         assert only(f"name = {written}").value == Pattern(parts)
 
     def test_precision_is_compared_in_lower_case(self) -> None:
-        assert only("precision : FP16").value == Pattern(("fp16",))
+        assert only("precisions : FP16").value == Pattern(("fp16",))
 
 
 class TestFields:
@@ -158,8 +158,8 @@ class TestFields:
         ("text", "field"),
         [
             ("id = x", Field(("id",), Kind.TEXT)),
-            ("size = 1", Field(("size",), Kind.INTEGER)),
-            ("artifact.size = 1", Field(("size",), Kind.INTEGER)),
+            ("size_bytes = 1", Field(("size_bytes",), Kind.INTEGER)),
+            ("artifact.size_bytes = 1", Field(("size_bytes",), Kind.INTEGER)),
             ("artifact.sha256 = x", Field(("sha256",), Kind.TEXT)),
             ("revision = 1", Field(("revision",), Kind.INTEGER)),
             ("score = 1", Field(("score",), Kind.NUMBER)),
@@ -210,10 +210,10 @@ class TestValues:
             ("score = -.5", -0.5),
             ("score = 1e3", 1000.0),
             ('score = "0.5"', 0.5),
-            ("size = 1e3", 1000),
-            ("size = 9223372036854775807", 2**63 - 1),
-            ("size = -9223372036854775808", -(2**63)),
-            ("size : 5", 5),
+            ("size_bytes = 1e3", 1000),
+            ("size_bytes = 9223372036854775807", 2**63 - 1),
+            ("size_bytes = -9223372036854775808", -(2**63)),
+            ("size_bytes : 5", 5),
             ("overview.x = 5", 5),
             ("overview.x = 0.5", 0.5),
             ("overview.x = true", True),
@@ -257,10 +257,10 @@ class TestErrors:
             ("nmae = x", 1, "no field nmae (did you mean name?)"),
             ("score > 1 AND nmae = x", 15, "did you mean name?"),
             ("zzz = x", 1, "there are architecture, artifact, category"),
-            ("artifact.siez = 1", 10, "no field siez in artifact (did you mean size?)"),
+            ("artifact.siez_bytes = 1", 10, "no field siez_bytes in artifact (did you mean size_bytes?)"),
             ("provenance.source_comit = x", 12, "did you mean source_commit?"),
             ("provenance : source_comit", 14, "did you mean source_commit?"),
-            ("artifact = x", 1, "artifact.size"),
+            ("artifact = x", 1, "artifact.size_bytes"),
             ("score.x = 1", 7, "nothing inside score"),
             ("metrics.a.b > 1", 11, "quote a key that has a dot"),
             ("tags.te* = x", 6, "no wildcard"),
@@ -272,10 +272,10 @@ class TestErrors:
             ("score = nan", 9, "which nan is not"),
             ("score = inf", 9, "which inf is not"),
             ("overview.x = 1e999", 14, "larger than a number can be"),
-            ("size = 1.5", 8, "no integer of 64 bits"),
-            ("size = 9223372036854775808", 8, "no integer of 64 bits"),
-            ("size = 1e999999999", 8, "no integer of 64 bits"),
-            ("size = 1e99999999999999999999", 8, "no integer of 64 bits"),
+            ("size_bytes = 1.5", 14, "no integer of 64 bits"),
+            ("size_bytes = 9223372036854775808", 14, "no integer of 64 bits"),
+            ("size_bytes = 1e999999999", 14, "no integer of 64 bits"),
+            ("size_bytes = 1e99999999999999999999", 14, "no integer of 64 bits"),
             ("provenance.seed = -9223372036854775809", 19, "no integer of 64 bits"),
             ("create_time > yesterday", 15, "yesterday is no time"),
             ("create_time > 2026-02-30", 15, "no such time"),
@@ -284,7 +284,7 @@ class TestErrors:
             ("create_time > 0001-01-01T00:00:00+23:59", 15, "no such time"),
             ("create_time > 9999-12-31T23:59:60Z", 15, "no such time"),
             ("labels < cat", 8, "labels is a list, which < cannot compare"),
-            ("precision >= fp16", 11, "precision is a list"),
+            ("precisions >= fp16", 12, "precisions is a list"),
             ("tags = team", 6, "tags is a map, which = cannot compare"),
             ("provenance != x", 12, "provenance is an object"),
             ("provenance.datasets.name < x", 26, "cannot compare"),
@@ -379,7 +379,7 @@ class TestErrors:
     @pytest.mark.parametrize(
         "text",
         [
-            'name : "seg" precision : fp16',
+            'name : "seg" precisions : fp16',
             "yolo small",
             "YOLO SMALL",
             "YOLO -nano",
@@ -492,7 +492,9 @@ class TestEvents:
     def test_filters(self, text: str, expected: str) -> None:
         assert outline(parse(text, Subject.EVENT)) == expected
 
-    @pytest.mark.parametrize("text", ["score > 1", "after.score > 1", "hash = a", "artifact.size = 1", "tags : a"])
+    @pytest.mark.parametrize(
+        "text", ["score > 1", "after.score > 1", "hash = a", "artifact.size_bytes = 1", "tags : a"]
+    )
     def test_other_fields_are_none(self, text: str) -> None:
         with pytest.raises(InvalidFilterError, match="There is no field"):
             parse(text, Subject.EVENT)

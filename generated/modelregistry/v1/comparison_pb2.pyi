@@ -12,20 +12,20 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class ComparedModel(_message.Message):
-    __slots__ = ("id", "name", "version", "etag", "sha256", "create_time")
-    ID_FIELD_NUMBER: _ClassVar[int]
+    __slots__ = ("model_id", "name", "version", "etag", "sha256", "create_time")
+    MODEL_ID_FIELD_NUMBER: _ClassVar[int]
     NAME_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
     ETAG_FIELD_NUMBER: _ClassVar[int]
     SHA256_FIELD_NUMBER: _ClassVar[int]
     CREATE_TIME_FIELD_NUMBER: _ClassVar[int]
-    id: str
+    model_id: str
     name: str
     version: str
     etag: str
     sha256: str
     create_time: _timestamp_pb2.Timestamp
-    def __init__(self, id: _Optional[str] = ..., name: _Optional[str] = ..., version: _Optional[str] = ..., etag: _Optional[str] = ..., sha256: _Optional[str] = ..., create_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
+    def __init__(self, model_id: _Optional[str] = ..., name: _Optional[str] = ..., version: _Optional[str] = ..., etag: _Optional[str] = ..., sha256: _Optional[str] = ..., create_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
 
 class FieldComparison(_message.Message):
     __slots__ = ("path", "values", "equal")
@@ -74,19 +74,19 @@ class LabelComparison(_message.Message):
     def __init__(self, common: _Optional[_Iterable[_Union[_struct_pb2.Value, _Mapping]]] = ..., models: _Optional[_Iterable[_Union[ModelLabels, _Mapping]]] = ..., equal: _Optional[bool] = ...) -> None: ...
 
 class ComparedArtifact(_message.Message):
-    __slots__ = ("file_name", "size", "sha256", "problem")
+    __slots__ = ("file_name", "size_bytes", "sha256", "problem")
     FILE_NAME_FIELD_NUMBER: _ClassVar[int]
-    SIZE_FIELD_NUMBER: _ClassVar[int]
+    SIZE_BYTES_FIELD_NUMBER: _ClassVar[int]
     SHA256_FIELD_NUMBER: _ClassVar[int]
     PROBLEM_FIELD_NUMBER: _ClassVar[int]
     file_name: str
-    size: int
+    size_bytes: int
     sha256: str
     problem: str
-    def __init__(self, file_name: _Optional[str] = ..., size: _Optional[int] = ..., sha256: _Optional[str] = ..., problem: _Optional[str] = ...) -> None: ...
+    def __init__(self, file_name: _Optional[str] = ..., size_bytes: _Optional[int] = ..., sha256: _Optional[str] = ..., problem: _Optional[str] = ...) -> None: ...
 
 class FileVersion(_message.Message):
-    __slots__ = ("present", "size", "digest", "change")
+    __slots__ = ("present", "size_bytes", "digest", "change")
     class Change(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
         __slots__ = ()
         CHANGE_UNSPECIFIED: _ClassVar[FileVersion.Change]
@@ -100,22 +100,22 @@ class FileVersion(_message.Message):
     CHANGE_ADDED: FileVersion.Change
     CHANGE_REMOVED: FileVersion.Change
     PRESENT_FIELD_NUMBER: _ClassVar[int]
-    SIZE_FIELD_NUMBER: _ClassVar[int]
+    SIZE_BYTES_FIELD_NUMBER: _ClassVar[int]
     DIGEST_FIELD_NUMBER: _ClassVar[int]
     CHANGE_FIELD_NUMBER: _ClassVar[int]
     present: bool
-    size: int
+    size_bytes: int
     digest: str
     change: FileVersion.Change
-    def __init__(self, present: _Optional[bool] = ..., size: _Optional[int] = ..., digest: _Optional[str] = ..., change: _Optional[_Union[FileVersion.Change, str]] = ...) -> None: ...
+    def __init__(self, present: _Optional[bool] = ..., size_bytes: _Optional[int] = ..., digest: _Optional[str] = ..., change: _Optional[_Union[FileVersion.Change, str]] = ...) -> None: ...
 
 class FileComparison(_message.Message):
-    __slots__ = ("name", "versions")
-    NAME_FIELD_NUMBER: _ClassVar[int]
+    __slots__ = ("path", "versions")
+    PATH_FIELD_NUMBER: _ClassVar[int]
     VERSIONS_FIELD_NUMBER: _ClassVar[int]
-    name: str
+    path: str
     versions: _containers.RepeatedCompositeFieldContainer[FileVersion]
-    def __init__(self, name: _Optional[str] = ..., versions: _Optional[_Iterable[_Union[FileVersion, _Mapping]]] = ...) -> None: ...
+    def __init__(self, path: _Optional[str] = ..., versions: _Optional[_Iterable[_Union[FileVersion, _Mapping]]] = ...) -> None: ...
 
 class ArtifactComparison(_message.Message):
     __slots__ = ("artifacts", "equal", "files", "file_count", "truncated")

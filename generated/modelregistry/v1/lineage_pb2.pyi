@@ -20,25 +20,25 @@ class LineageVersion(_message.Message):
     def __init__(self, model: _Optional[_Union[_model_pb2.Model, _Mapping]] = ..., aliases: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class RelatedModel(_message.Message):
-    __slots__ = ("id", "depth", "model")
-    ID_FIELD_NUMBER: _ClassVar[int]
+    __slots__ = ("model_id", "depth", "model")
+    MODEL_ID_FIELD_NUMBER: _ClassVar[int]
     DEPTH_FIELD_NUMBER: _ClassVar[int]
     MODEL_FIELD_NUMBER: _ClassVar[int]
-    id: str
+    model_id: str
     depth: int
     model: _model_pb2.Model
-    def __init__(self, id: _Optional[str] = ..., depth: _Optional[int] = ..., model: _Optional[_Union[_model_pb2.Model, _Mapping]] = ...) -> None: ...
+    def __init__(self, model_id: _Optional[str] = ..., depth: _Optional[int] = ..., model: _Optional[_Union[_model_pb2.Model, _Mapping]] = ...) -> None: ...
 
 class ModelLink(_message.Message):
-    __slots__ = ("child_id", "parent_id")
-    CHILD_ID_FIELD_NUMBER: _ClassVar[int]
-    PARENT_ID_FIELD_NUMBER: _ClassVar[int]
-    child_id: str
-    parent_id: str
-    def __init__(self, child_id: _Optional[str] = ..., parent_id: _Optional[str] = ...) -> None: ...
+    __slots__ = ("child_model_id", "parent_model_id")
+    CHILD_MODEL_ID_FIELD_NUMBER: _ClassVar[int]
+    PARENT_MODEL_ID_FIELD_NUMBER: _ClassVar[int]
+    child_model_id: str
+    parent_model_id: str
+    def __init__(self, child_model_id: _Optional[str] = ..., parent_model_id: _Optional[str] = ...) -> None: ...
 
 class ModelManifest(_message.Message):
-    __slots__ = ("api_version", "make_time", "model", "files", "file_count", "artifact_problem", "ancestors", "links", "unknown_ids", "ancestors_truncated")
+    __slots__ = ("api_version", "make_time", "model", "files", "file_count", "artifact_problem", "ancestors", "links", "unknown_model_ids", "ancestors_truncated")
     API_VERSION_FIELD_NUMBER: _ClassVar[int]
     MAKE_TIME_FIELD_NUMBER: _ClassVar[int]
     MODEL_FIELD_NUMBER: _ClassVar[int]
@@ -47,7 +47,7 @@ class ModelManifest(_message.Message):
     ARTIFACT_PROBLEM_FIELD_NUMBER: _ClassVar[int]
     ANCESTORS_FIELD_NUMBER: _ClassVar[int]
     LINKS_FIELD_NUMBER: _ClassVar[int]
-    UNKNOWN_IDS_FIELD_NUMBER: _ClassVar[int]
+    UNKNOWN_MODEL_IDS_FIELD_NUMBER: _ClassVar[int]
     ANCESTORS_TRUNCATED_FIELD_NUMBER: _ClassVar[int]
     api_version: str
     make_time: _timestamp_pb2.Timestamp
@@ -57,6 +57,6 @@ class ModelManifest(_message.Message):
     artifact_problem: str
     ancestors: _containers.RepeatedCompositeFieldContainer[RelatedModel]
     links: _containers.RepeatedCompositeFieldContainer[ModelLink]
-    unknown_ids: _containers.RepeatedScalarFieldContainer[str]
+    unknown_model_ids: _containers.RepeatedScalarFieldContainer[str]
     ancestors_truncated: bool
-    def __init__(self, api_version: _Optional[str] = ..., make_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., model: _Optional[_Union[_model_pb2.Model, _Mapping]] = ..., files: _Optional[_Iterable[_Union[_artifact_service_pb2.ArtifactFile, _Mapping]]] = ..., file_count: _Optional[int] = ..., artifact_problem: _Optional[str] = ..., ancestors: _Optional[_Iterable[_Union[RelatedModel, _Mapping]]] = ..., links: _Optional[_Iterable[_Union[ModelLink, _Mapping]]] = ..., unknown_ids: _Optional[_Iterable[str]] = ..., ancestors_truncated: _Optional[bool] = ...) -> None: ...
+    def __init__(self, api_version: _Optional[str] = ..., make_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., model: _Optional[_Union[_model_pb2.Model, _Mapping]] = ..., files: _Optional[_Iterable[_Union[_artifact_service_pb2.ArtifactFile, _Mapping]]] = ..., file_count: _Optional[int] = ..., artifact_problem: _Optional[str] = ..., ancestors: _Optional[_Iterable[_Union[RelatedModel, _Mapping]]] = ..., links: _Optional[_Iterable[_Union[ModelLink, _Mapping]]] = ..., unknown_model_ids: _Optional[_Iterable[str]] = ..., ancestors_truncated: _Optional[bool] = ...) -> None: ...

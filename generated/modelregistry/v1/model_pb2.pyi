@@ -12,7 +12,7 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class Model(_message.Message):
-    __slots__ = ("id", "name", "version", "project_id", "project_name", "precision", "target_device", "target_device_type", "format", "origin", "category", "architecture", "score", "overview", "optimization_capabilities", "labels", "created_date", "last_updated_date", "metrics", "tags", "provenance", "artifact", "create_time", "update_time", "etag", "revision", "creator", "schema", "warnings")
+    __slots__ = ("id", "name", "version", "project_id", "project_name", "precisions", "target_device", "target_device_type", "format", "origin", "category", "architecture", "score", "overview", "optimization_capabilities", "labels", "metrics", "tags", "provenance", "artifact", "signature", "warnings", "creator", "create_time", "update_time", "revision", "etag")
     class MetricsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -32,7 +32,7 @@ class Model(_message.Message):
     VERSION_FIELD_NUMBER: _ClassVar[int]
     PROJECT_ID_FIELD_NUMBER: _ClassVar[int]
     PROJECT_NAME_FIELD_NUMBER: _ClassVar[int]
-    PRECISION_FIELD_NUMBER: _ClassVar[int]
+    PRECISIONS_FIELD_NUMBER: _ClassVar[int]
     TARGET_DEVICE_FIELD_NUMBER: _ClassVar[int]
     TARGET_DEVICE_TYPE_FIELD_NUMBER: _ClassVar[int]
     FORMAT_FIELD_NUMBER: _ClassVar[int]
@@ -43,25 +43,23 @@ class Model(_message.Message):
     OVERVIEW_FIELD_NUMBER: _ClassVar[int]
     OPTIMIZATION_CAPABILITIES_FIELD_NUMBER: _ClassVar[int]
     LABELS_FIELD_NUMBER: _ClassVar[int]
-    CREATED_DATE_FIELD_NUMBER: _ClassVar[int]
-    LAST_UPDATED_DATE_FIELD_NUMBER: _ClassVar[int]
     METRICS_FIELD_NUMBER: _ClassVar[int]
     TAGS_FIELD_NUMBER: _ClassVar[int]
     PROVENANCE_FIELD_NUMBER: _ClassVar[int]
     ARTIFACT_FIELD_NUMBER: _ClassVar[int]
+    SIGNATURE_FIELD_NUMBER: _ClassVar[int]
+    WARNINGS_FIELD_NUMBER: _ClassVar[int]
+    CREATOR_FIELD_NUMBER: _ClassVar[int]
     CREATE_TIME_FIELD_NUMBER: _ClassVar[int]
     UPDATE_TIME_FIELD_NUMBER: _ClassVar[int]
-    ETAG_FIELD_NUMBER: _ClassVar[int]
     REVISION_FIELD_NUMBER: _ClassVar[int]
-    CREATOR_FIELD_NUMBER: _ClassVar[int]
-    SCHEMA_FIELD_NUMBER: _ClassVar[int]
-    WARNINGS_FIELD_NUMBER: _ClassVar[int]
+    ETAG_FIELD_NUMBER: _ClassVar[int]
     id: str
     name: str
     version: str
     project_id: str
     project_name: str
-    precision: _containers.RepeatedScalarFieldContainer[str]
+    precisions: _containers.RepeatedScalarFieldContainer[str]
     target_device: str
     target_device_type: str
     format: str
@@ -72,23 +70,21 @@ class Model(_message.Message):
     overview: _struct_pb2.Value
     optimization_capabilities: _struct_pb2.Value
     labels: _struct_pb2.ListValue
-    created_date: str
-    last_updated_date: str
     metrics: _containers.ScalarMap[str, float]
     tags: _containers.ScalarMap[str, str]
     provenance: Provenance
     artifact: Artifact
+    signature: ModelSignature
+    warnings: _containers.RepeatedScalarFieldContainer[str]
+    creator: str
     create_time: _timestamp_pb2.Timestamp
     update_time: _timestamp_pb2.Timestamp
-    etag: str
     revision: int
-    creator: str
-    schema: ModelSchema
-    warnings: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, id: _Optional[str] = ..., name: _Optional[str] = ..., version: _Optional[str] = ..., project_id: _Optional[str] = ..., project_name: _Optional[str] = ..., precision: _Optional[_Iterable[str]] = ..., target_device: _Optional[str] = ..., target_device_type: _Optional[str] = ..., format: _Optional[str] = ..., origin: _Optional[str] = ..., category: _Optional[str] = ..., architecture: _Optional[str] = ..., score: _Optional[float] = ..., overview: _Optional[_Union[_struct_pb2.Value, _Mapping]] = ..., optimization_capabilities: _Optional[_Union[_struct_pb2.Value, _Mapping]] = ..., labels: _Optional[_Union[_struct_pb2.ListValue, _Mapping]] = ..., created_date: _Optional[str] = ..., last_updated_date: _Optional[str] = ..., metrics: _Optional[_Mapping[str, float]] = ..., tags: _Optional[_Mapping[str, str]] = ..., provenance: _Optional[_Union[Provenance, _Mapping]] = ..., artifact: _Optional[_Union[Artifact, _Mapping]] = ..., create_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., update_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., etag: _Optional[str] = ..., revision: _Optional[int] = ..., creator: _Optional[str] = ..., schema: _Optional[_Union[ModelSchema, _Mapping]] = ..., warnings: _Optional[_Iterable[str]] = ...) -> None: ...
+    etag: str
+    def __init__(self, id: _Optional[str] = ..., name: _Optional[str] = ..., version: _Optional[str] = ..., project_id: _Optional[str] = ..., project_name: _Optional[str] = ..., precisions: _Optional[_Iterable[str]] = ..., target_device: _Optional[str] = ..., target_device_type: _Optional[str] = ..., format: _Optional[str] = ..., origin: _Optional[str] = ..., category: _Optional[str] = ..., architecture: _Optional[str] = ..., score: _Optional[float] = ..., overview: _Optional[_Union[_struct_pb2.Value, _Mapping]] = ..., optimization_capabilities: _Optional[_Union[_struct_pb2.Value, _Mapping]] = ..., labels: _Optional[_Union[_struct_pb2.ListValue, _Mapping]] = ..., metrics: _Optional[_Mapping[str, float]] = ..., tags: _Optional[_Mapping[str, str]] = ..., provenance: _Optional[_Union[Provenance, _Mapping]] = ..., artifact: _Optional[_Union[Artifact, _Mapping]] = ..., signature: _Optional[_Union[ModelSignature, _Mapping]] = ..., warnings: _Optional[_Iterable[str]] = ..., creator: _Optional[str] = ..., create_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., update_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., revision: _Optional[int] = ..., etag: _Optional[str] = ...) -> None: ...
 
-class ModelSchema(_message.Message):
-    __slots__ = ("format", "file_name", "inputs", "outputs", "weights", "weight_count", "precision", "producer", "opsets", "metadata", "problems")
+class ModelSignature(_message.Message):
+    __slots__ = ("format", "path", "inputs", "outputs", "weights", "weight_count", "precisions", "producer", "opsets", "metadata", "problems")
     class OpsetsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -104,28 +100,28 @@ class ModelSchema(_message.Message):
         value: str
         def __init__(self, key: _Optional[str] = ..., value: _Optional[str] = ...) -> None: ...
     FORMAT_FIELD_NUMBER: _ClassVar[int]
-    FILE_NAME_FIELD_NUMBER: _ClassVar[int]
+    PATH_FIELD_NUMBER: _ClassVar[int]
     INPUTS_FIELD_NUMBER: _ClassVar[int]
     OUTPUTS_FIELD_NUMBER: _ClassVar[int]
     WEIGHTS_FIELD_NUMBER: _ClassVar[int]
     WEIGHT_COUNT_FIELD_NUMBER: _ClassVar[int]
-    PRECISION_FIELD_NUMBER: _ClassVar[int]
+    PRECISIONS_FIELD_NUMBER: _ClassVar[int]
     PRODUCER_FIELD_NUMBER: _ClassVar[int]
     OPSETS_FIELD_NUMBER: _ClassVar[int]
     METADATA_FIELD_NUMBER: _ClassVar[int]
     PROBLEMS_FIELD_NUMBER: _ClassVar[int]
     format: str
-    file_name: str
+    path: str
     inputs: _containers.RepeatedCompositeFieldContainer[Tensor]
     outputs: _containers.RepeatedCompositeFieldContainer[Tensor]
     weights: _containers.RepeatedCompositeFieldContainer[Tensor]
     weight_count: int
-    precision: _containers.RepeatedScalarFieldContainer[str]
+    precisions: _containers.RepeatedScalarFieldContainer[str]
     producer: str
     opsets: _containers.ScalarMap[str, int]
     metadata: _containers.ScalarMap[str, str]
     problems: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, format: _Optional[str] = ..., file_name: _Optional[str] = ..., inputs: _Optional[_Iterable[_Union[Tensor, _Mapping]]] = ..., outputs: _Optional[_Iterable[_Union[Tensor, _Mapping]]] = ..., weights: _Optional[_Iterable[_Union[Tensor, _Mapping]]] = ..., weight_count: _Optional[int] = ..., precision: _Optional[_Iterable[str]] = ..., producer: _Optional[str] = ..., opsets: _Optional[_Mapping[str, int]] = ..., metadata: _Optional[_Mapping[str, str]] = ..., problems: _Optional[_Iterable[str]] = ...) -> None: ...
+    def __init__(self, format: _Optional[str] = ..., path: _Optional[str] = ..., inputs: _Optional[_Iterable[_Union[Tensor, _Mapping]]] = ..., outputs: _Optional[_Iterable[_Union[Tensor, _Mapping]]] = ..., weights: _Optional[_Iterable[_Union[Tensor, _Mapping]]] = ..., weight_count: _Optional[int] = ..., precisions: _Optional[_Iterable[str]] = ..., producer: _Optional[str] = ..., opsets: _Optional[_Mapping[str, int]] = ..., metadata: _Optional[_Mapping[str, str]] = ..., problems: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class Tensor(_message.Message):
     __slots__ = ("name", "element_type", "shape")
@@ -138,18 +134,16 @@ class Tensor(_message.Message):
     def __init__(self, name: _Optional[str] = ..., element_type: _Optional[str] = ..., shape: _Optional[_Union[_struct_pb2.ListValue, _Mapping]] = ...) -> None: ...
 
 class Artifact(_message.Message):
-    __slots__ = ("file_name", "media_type", "size", "sha256", "file_url")
+    __slots__ = ("file_name", "media_type", "size", "sha256")
     FILE_NAME_FIELD_NUMBER: _ClassVar[int]
     MEDIA_TYPE_FIELD_NUMBER: _ClassVar[int]
     SIZE_FIELD_NUMBER: _ClassVar[int]
     SHA256_FIELD_NUMBER: _ClassVar[int]
-    FILE_URL_FIELD_NUMBER: _ClassVar[int]
     file_name: str
     media_type: str
     size: int
     sha256: str
-    file_url: str
-    def __init__(self, file_name: _Optional[str] = ..., media_type: _Optional[str] = ..., size: _Optional[int] = ..., sha256: _Optional[str] = ..., file_url: _Optional[str] = ...) -> None: ...
+    def __init__(self, file_name: _Optional[str] = ..., media_type: _Optional[str] = ..., size: _Optional[int] = ..., sha256: _Optional[str] = ...) -> None: ...
 
 class Provenance(_message.Message):
     __slots__ = ("source_repository", "source_commit", "training_run", "datasets", "parent_model_ids", "framework", "framework_version", "hyperparameters", "environment", "seed")

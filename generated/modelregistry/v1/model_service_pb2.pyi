@@ -13,16 +13,16 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class ArtifactSpec(_message.Message):
-    __slots__ = ("file_name", "media_type", "size", "sha256")
+    __slots__ = ("file_name", "media_type", "size_bytes", "sha256")
     FILE_NAME_FIELD_NUMBER: _ClassVar[int]
     MEDIA_TYPE_FIELD_NUMBER: _ClassVar[int]
-    SIZE_FIELD_NUMBER: _ClassVar[int]
+    SIZE_BYTES_FIELD_NUMBER: _ClassVar[int]
     SHA256_FIELD_NUMBER: _ClassVar[int]
     file_name: str
     media_type: str
-    size: int
+    size_bytes: int
     sha256: str
-    def __init__(self, file_name: _Optional[str] = ..., media_type: _Optional[str] = ..., size: _Optional[int] = ..., sha256: _Optional[str] = ...) -> None: ...
+    def __init__(self, file_name: _Optional[str] = ..., media_type: _Optional[str] = ..., size_bytes: _Optional[int] = ..., sha256: _Optional[str] = ...) -> None: ...
 
 class ModelSpec(_message.Message):
     __slots__ = ("model", "artifact")
@@ -47,16 +47,10 @@ class RegisterModelResponse(_message.Message):
     def __init__(self, model: _Optional[_Union[_model_pb2.Model, _Mapping]] = ...) -> None: ...
 
 class GetModelRequest(_message.Message):
-    __slots__ = ("id",)
-    ID_FIELD_NUMBER: _ClassVar[int]
-    id: str
-    def __init__(self, id: _Optional[str] = ...) -> None: ...
-
-class GetModelResponse(_message.Message):
-    __slots__ = ("model",)
-    MODEL_FIELD_NUMBER: _ClassVar[int]
-    model: _model_pb2.Model
-    def __init__(self, model: _Optional[_Union[_model_pb2.Model, _Mapping]] = ...) -> None: ...
+    __slots__ = ("model_id",)
+    MODEL_ID_FIELD_NUMBER: _ClassVar[int]
+    model_id: str
+    def __init__(self, model_id: _Optional[str] = ...) -> None: ...
 
 class ListModelsRequest(_message.Message):
     __slots__ = ("page_size", "page_token", "filter", "order_by")
@@ -86,37 +80,31 @@ class UpdateModelRequest(_message.Message):
     update_mask: _field_mask_pb2.FieldMask
     def __init__(self, model: _Optional[_Union[_model_pb2.Model, _Mapping]] = ..., update_mask: _Optional[_Union[_field_mask_pb2.FieldMask, _Mapping]] = ...) -> None: ...
 
-class UpdateModelResponse(_message.Message):
-    __slots__ = ("model",)
-    MODEL_FIELD_NUMBER: _ClassVar[int]
-    model: _model_pb2.Model
-    def __init__(self, model: _Optional[_Union[_model_pb2.Model, _Mapping]] = ...) -> None: ...
-
 class DeleteModelRequest(_message.Message):
-    __slots__ = ("id", "etag", "allow_missing", "force")
-    ID_FIELD_NUMBER: _ClassVar[int]
+    __slots__ = ("model_id", "etag", "allow_missing", "force")
+    MODEL_ID_FIELD_NUMBER: _ClassVar[int]
     ETAG_FIELD_NUMBER: _ClassVar[int]
     ALLOW_MISSING_FIELD_NUMBER: _ClassVar[int]
     FORCE_FIELD_NUMBER: _ClassVar[int]
-    id: str
+    model_id: str
     etag: str
     allow_missing: bool
     force: bool
-    def __init__(self, id: _Optional[str] = ..., etag: _Optional[str] = ..., allow_missing: _Optional[bool] = ..., force: _Optional[bool] = ...) -> None: ...
+    def __init__(self, model_id: _Optional[str] = ..., etag: _Optional[str] = ..., allow_missing: _Optional[bool] = ..., force: _Optional[bool] = ...) -> None: ...
 
 class DeleteModelResponse(_message.Message):
     __slots__ = ()
     def __init__(self) -> None: ...
 
 class CompareModelsRequest(_message.Message):
-    __slots__ = ("ids", "diff_only", "hash_files")
-    IDS_FIELD_NUMBER: _ClassVar[int]
+    __slots__ = ("model_ids", "diff_only", "hash_files")
+    MODEL_IDS_FIELD_NUMBER: _ClassVar[int]
     DIFF_ONLY_FIELD_NUMBER: _ClassVar[int]
     HASH_FILES_FIELD_NUMBER: _ClassVar[int]
-    ids: _containers.RepeatedScalarFieldContainer[str]
+    model_ids: _containers.RepeatedScalarFieldContainer[str]
     diff_only: bool
     hash_files: bool
-    def __init__(self, ids: _Optional[_Iterable[str]] = ..., diff_only: _Optional[bool] = ..., hash_files: _Optional[bool] = ...) -> None: ...
+    def __init__(self, model_ids: _Optional[_Iterable[str]] = ..., diff_only: _Optional[bool] = ..., hash_files: _Optional[bool] = ...) -> None: ...
 
 class CompareModelsResponse(_message.Message):
     __slots__ = ("models", "fields", "metrics", "labels", "artifacts", "truncated")
@@ -157,12 +145,12 @@ class ListLineageResponse(_message.Message):
     def __init__(self, versions: _Optional[_Iterable[_Union[_lineage_pb2.LineageVersion, _Mapping]]] = ..., next_page_token: _Optional[str] = ...) -> None: ...
 
 class ListAncestorsRequest(_message.Message):
-    __slots__ = ("id", "max_depth")
-    ID_FIELD_NUMBER: _ClassVar[int]
+    __slots__ = ("model_id", "max_depth")
+    MODEL_ID_FIELD_NUMBER: _ClassVar[int]
     MAX_DEPTH_FIELD_NUMBER: _ClassVar[int]
-    id: str
+    model_id: str
     max_depth: int
-    def __init__(self, id: _Optional[str] = ..., max_depth: _Optional[int] = ...) -> None: ...
+    def __init__(self, model_id: _Optional[str] = ..., max_depth: _Optional[int] = ...) -> None: ...
 
 class ListAncestorsResponse(_message.Message):
     __slots__ = ("ancestors", "links", "truncated")
@@ -175,12 +163,12 @@ class ListAncestorsResponse(_message.Message):
     def __init__(self, ancestors: _Optional[_Iterable[_Union[_lineage_pb2.RelatedModel, _Mapping]]] = ..., links: _Optional[_Iterable[_Union[_lineage_pb2.ModelLink, _Mapping]]] = ..., truncated: _Optional[bool] = ...) -> None: ...
 
 class ListDescendantsRequest(_message.Message):
-    __slots__ = ("id", "max_depth")
-    ID_FIELD_NUMBER: _ClassVar[int]
+    __slots__ = ("model_id", "max_depth")
+    MODEL_ID_FIELD_NUMBER: _ClassVar[int]
     MAX_DEPTH_FIELD_NUMBER: _ClassVar[int]
-    id: str
+    model_id: str
     max_depth: int
-    def __init__(self, id: _Optional[str] = ..., max_depth: _Optional[int] = ...) -> None: ...
+    def __init__(self, model_id: _Optional[str] = ..., max_depth: _Optional[int] = ...) -> None: ...
 
 class ListDescendantsResponse(_message.Message):
     __slots__ = ("descendants", "links", "truncated")
@@ -193,13 +181,7 @@ class ListDescendantsResponse(_message.Message):
     def __init__(self, descendants: _Optional[_Iterable[_Union[_lineage_pb2.RelatedModel, _Mapping]]] = ..., links: _Optional[_Iterable[_Union[_lineage_pb2.ModelLink, _Mapping]]] = ..., truncated: _Optional[bool] = ...) -> None: ...
 
 class GetModelManifestRequest(_message.Message):
-    __slots__ = ("id",)
-    ID_FIELD_NUMBER: _ClassVar[int]
-    id: str
-    def __init__(self, id: _Optional[str] = ...) -> None: ...
-
-class GetModelManifestResponse(_message.Message):
-    __slots__ = ("manifest",)
-    MANIFEST_FIELD_NUMBER: _ClassVar[int]
-    manifest: _lineage_pb2.ModelManifest
-    def __init__(self, manifest: _Optional[_Union[_lineage_pb2.ModelManifest, _Mapping]] = ...) -> None: ...
+    __slots__ = ("model_id",)
+    MODEL_ID_FIELD_NUMBER: _ClassVar[int]
+    model_id: str
+    def __init__(self, model_id: _Optional[str] = ...) -> None: ...

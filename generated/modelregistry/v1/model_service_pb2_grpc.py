@@ -3,6 +3,8 @@
 import grpc
 import warnings
 
+from modelregistry.v1 import lineage_pb2 as modelregistry_dot_v1_dot_lineage__pb2
+from modelregistry.v1 import model_pb2 as modelregistry_dot_v1_dot_model__pb2
 from modelregistry.v1 import model_service_pb2 as modelregistry_dot_v1_dot_model__service__pb2
 
 GRPC_GENERATED_VERSION = '1.85.1'
@@ -46,7 +48,7 @@ class ModelServiceStub:
         self.GetModel = channel.unary_unary(
                 '/modelregistry.v1.ModelService/GetModel',
                 request_serializer=modelregistry_dot_v1_dot_model__service__pb2.GetModelRequest.SerializeToString,
-                response_deserializer=modelregistry_dot_v1_dot_model__service__pb2.GetModelResponse.FromString,
+                response_deserializer=modelregistry_dot_v1_dot_model__pb2.Model.FromString,
                 _registered_method=True)
         self.ListModels = channel.unary_unary(
                 '/modelregistry.v1.ModelService/ListModels',
@@ -56,7 +58,7 @@ class ModelServiceStub:
         self.UpdateModel = channel.unary_unary(
                 '/modelregistry.v1.ModelService/UpdateModel',
                 request_serializer=modelregistry_dot_v1_dot_model__service__pb2.UpdateModelRequest.SerializeToString,
-                response_deserializer=modelregistry_dot_v1_dot_model__service__pb2.UpdateModelResponse.FromString,
+                response_deserializer=modelregistry_dot_v1_dot_model__pb2.Model.FromString,
                 _registered_method=True)
         self.DeleteModel = channel.unary_unary(
                 '/modelregistry.v1.ModelService/DeleteModel',
@@ -86,7 +88,7 @@ class ModelServiceStub:
         self.GetModelManifest = channel.unary_unary(
                 '/modelregistry.v1.ModelService/GetModelManifest',
                 request_serializer=modelregistry_dot_v1_dot_model__service__pb2.GetModelManifestRequest.SerializeToString,
-                response_deserializer=modelregistry_dot_v1_dot_model__service__pb2.GetModelManifestResponse.FromString,
+                response_deserializer=modelregistry_dot_v1_dot_lineage__pb2.ModelManifest.FromString,
                 _registered_method=True)
 
 
@@ -205,7 +207,7 @@ def add_ModelServiceServicer_to_server(servicer, server):
             'GetModel': grpc.unary_unary_rpc_method_handler(
                     servicer.GetModel,
                     request_deserializer=modelregistry_dot_v1_dot_model__service__pb2.GetModelRequest.FromString,
-                    response_serializer=modelregistry_dot_v1_dot_model__service__pb2.GetModelResponse.SerializeToString,
+                    response_serializer=modelregistry_dot_v1_dot_model__pb2.Model.SerializeToString,
             ),
             'ListModels': grpc.unary_unary_rpc_method_handler(
                     servicer.ListModels,
@@ -215,7 +217,7 @@ def add_ModelServiceServicer_to_server(servicer, server):
             'UpdateModel': grpc.unary_unary_rpc_method_handler(
                     servicer.UpdateModel,
                     request_deserializer=modelregistry_dot_v1_dot_model__service__pb2.UpdateModelRequest.FromString,
-                    response_serializer=modelregistry_dot_v1_dot_model__service__pb2.UpdateModelResponse.SerializeToString,
+                    response_serializer=modelregistry_dot_v1_dot_model__pb2.Model.SerializeToString,
             ),
             'DeleteModel': grpc.unary_unary_rpc_method_handler(
                     servicer.DeleteModel,
@@ -245,7 +247,7 @@ def add_ModelServiceServicer_to_server(servicer, server):
             'GetModelManifest': grpc.unary_unary_rpc_method_handler(
                     servicer.GetModelManifest,
                     request_deserializer=modelregistry_dot_v1_dot_model__service__pb2.GetModelManifestRequest.FromString,
-                    response_serializer=modelregistry_dot_v1_dot_model__service__pb2.GetModelManifestResponse.SerializeToString,
+                    response_serializer=modelregistry_dot_v1_dot_lineage__pb2.ModelManifest.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -305,7 +307,7 @@ class ModelService:
             target,
             '/modelregistry.v1.ModelService/GetModel',
             modelregistry_dot_v1_dot_model__service__pb2.GetModelRequest.SerializeToString,
-            modelregistry_dot_v1_dot_model__service__pb2.GetModelResponse.FromString,
+            modelregistry_dot_v1_dot_model__pb2.Model.FromString,
             options,
             channel_credentials,
             insecure,
@@ -359,7 +361,7 @@ class ModelService:
             target,
             '/modelregistry.v1.ModelService/UpdateModel',
             modelregistry_dot_v1_dot_model__service__pb2.UpdateModelRequest.SerializeToString,
-            modelregistry_dot_v1_dot_model__service__pb2.UpdateModelResponse.FromString,
+            modelregistry_dot_v1_dot_model__pb2.Model.FromString,
             options,
             channel_credentials,
             insecure,
@@ -521,7 +523,7 @@ class ModelService:
             target,
             '/modelregistry.v1.ModelService/GetModelManifest',
             modelregistry_dot_v1_dot_model__service__pb2.GetModelManifestRequest.SerializeToString,
-            modelregistry_dot_v1_dot_model__service__pb2.GetModelManifestResponse.FromString,
+            modelregistry_dot_v1_dot_lineage__pb2.ModelManifest.FromString,
             options,
             channel_credentials,
             insecure,

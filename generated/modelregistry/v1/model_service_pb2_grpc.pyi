@@ -5,6 +5,8 @@ isort:skip_file
 
 from collections import abc as _abc
 from grpc import aio as _aio
+from modelregistry.v1 import lineage_pb2 as _lineage_pb2
+from modelregistry.v1 import model_pb2 as _model_pb2
 from modelregistry.v1 import model_service_pb2 as _model_service_pb2
 import abc as _abc_1
 import grpc as _grpc
@@ -49,11 +51,11 @@ class ModelServiceStub:
     many streams). The id of a deleted model can be used again in its own
     project only.
     """
-    GetModel: _grpc.UnaryUnaryMultiCallable[_model_service_pb2.GetModelRequest, _model_service_pb2.GetModelResponse]
+    GetModel: _grpc.UnaryUnaryMultiCallable[_model_service_pb2.GetModelRequest, _model_pb2.Model]
     """Gets a model. Errors: NOT_FOUND."""
     ListModels: _grpc.UnaryUnaryMultiCallable[_model_service_pb2.ListModelsRequest, _model_service_pb2.ListModelsResponse]
     """Lists models, a page at a time."""
-    UpdateModel: _grpc.UnaryUnaryMultiCallable[_model_service_pb2.UpdateModelRequest, _model_service_pb2.UpdateModelResponse]
+    UpdateModel: _grpc.UnaryUnaryMultiCallable[_model_service_pb2.UpdateModelRequest, _model_pb2.Model]
     """Changes the fields named by the mask, all or none. Errors: NOT_FOUND,
     INVALID_ARGUMENT, ABORTED (the etag is of an earlier state),
     ALREADY_EXISTS (another model has the new identity), FAILED_PRECONDITION
@@ -87,7 +89,7 @@ class ModelServiceStub:
     nearest first. The model itself may be one that this registry does not
     have. Errors: NOT_FOUND (nor has it a descendant).
     """
-    GetModelManifest: _grpc.UnaryUnaryMultiCallable[_model_service_pb2.GetModelManifestRequest, _model_service_pb2.GetModelManifestResponse]
+    GetModelManifest: _grpc.UnaryUnaryMultiCallable[_model_service_pb2.GetModelManifestRequest, _lineage_pb2.ModelManifest]
     """Gets everything that is known of how a model came to be as one document
     that needs no registry: from it, a person can make the model again. Errors:
     NOT_FOUND.
@@ -114,11 +116,11 @@ class ModelServiceAsyncStub(ModelServiceStub):
     many streams). The id of a deleted model can be used again in its own
     project only.
     """
-    GetModel: _aio.UnaryUnaryMultiCallable[_model_service_pb2.GetModelRequest, _model_service_pb2.GetModelResponse]  # type: ignore[assignment]
+    GetModel: _aio.UnaryUnaryMultiCallable[_model_service_pb2.GetModelRequest, _model_pb2.Model]  # type: ignore[assignment]
     """Gets a model. Errors: NOT_FOUND."""
     ListModels: _aio.UnaryUnaryMultiCallable[_model_service_pb2.ListModelsRequest, _model_service_pb2.ListModelsResponse]  # type: ignore[assignment]
     """Lists models, a page at a time."""
-    UpdateModel: _aio.UnaryUnaryMultiCallable[_model_service_pb2.UpdateModelRequest, _model_service_pb2.UpdateModelResponse]  # type: ignore[assignment]
+    UpdateModel: _aio.UnaryUnaryMultiCallable[_model_service_pb2.UpdateModelRequest, _model_pb2.Model]  # type: ignore[assignment]
     """Changes the fields named by the mask, all or none. Errors: NOT_FOUND,
     INVALID_ARGUMENT, ABORTED (the etag is of an earlier state),
     ALREADY_EXISTS (another model has the new identity), FAILED_PRECONDITION
@@ -152,7 +154,7 @@ class ModelServiceAsyncStub(ModelServiceStub):
     nearest first. The model itself may be one that this registry does not
     have. Errors: NOT_FOUND (nor has it a descendant).
     """
-    GetModelManifest: _aio.UnaryUnaryMultiCallable[_model_service_pb2.GetModelManifestRequest, _model_service_pb2.GetModelManifestResponse]  # type: ignore[assignment]
+    GetModelManifest: _aio.UnaryUnaryMultiCallable[_model_service_pb2.GetModelManifestRequest, _lineage_pb2.ModelManifest]  # type: ignore[assignment]
     """Gets everything that is known of how a model came to be as one document
     that needs no registry: from it, a person can make the model again. Errors:
     NOT_FOUND.
@@ -188,7 +190,7 @@ class ModelServiceServicer(metaclass=_abc_1.ABCMeta):
         self,
         request: _model_service_pb2.GetModelRequest,
         context: _ServicerContext,
-    ) -> _typing.Union[_model_service_pb2.GetModelResponse, _abc.Awaitable[_model_service_pb2.GetModelResponse]]:
+    ) -> _typing.Union[_model_pb2.Model, _abc.Awaitable[_model_pb2.Model]]:
         """Gets a model. Errors: NOT_FOUND."""
 
     @_abc_1.abstractmethod
@@ -204,7 +206,7 @@ class ModelServiceServicer(metaclass=_abc_1.ABCMeta):
         self,
         request: _model_service_pb2.UpdateModelRequest,
         context: _ServicerContext,
-    ) -> _typing.Union[_model_service_pb2.UpdateModelResponse, _abc.Awaitable[_model_service_pb2.UpdateModelResponse]]:
+    ) -> _typing.Union[_model_pb2.Model, _abc.Awaitable[_model_pb2.Model]]:
         """Changes the fields named by the mask, all or none. Errors: NOT_FOUND,
         INVALID_ARGUMENT, ABORTED (the etag is of an earlier state),
         ALREADY_EXISTS (another model has the new identity), FAILED_PRECONDITION
@@ -274,7 +276,7 @@ class ModelServiceServicer(metaclass=_abc_1.ABCMeta):
         self,
         request: _model_service_pb2.GetModelManifestRequest,
         context: _ServicerContext,
-    ) -> _typing.Union[_model_service_pb2.GetModelManifestResponse, _abc.Awaitable[_model_service_pb2.GetModelManifestResponse]]:
+    ) -> _typing.Union[_lineage_pb2.ModelManifest, _abc.Awaitable[_lineage_pb2.ModelManifest]]:
         """Gets everything that is known of how a model came to be as one document
         that needs no registry: from it, a person can make the model again. Errors:
         NOT_FOUND.

@@ -41,6 +41,8 @@ _ORDERS: Mapping[Comparator, Callable[[Any, Any], ColumnElement[bool]]] = {
     Comparator.GREATER: operator.gt,
     Comparator.GREATER_EQUAL: operator.ge,
 }
+# Where a column is not called as the field is.
+_COLUMNS = {"precisions": "precision", "size_bytes": "size"}
 _EMPTY = ("null", '""', "[]", "{}")
 _ELEMENT_NAMES: Mapping[tuple[str, ...], tuple[str, ...]] = {
     ("labels",): ("name",),
@@ -69,8 +71,8 @@ def where(node: Node, table: FromClause, indexes: IndexHelp = MODEL_INDEXES) -> 
     Args:
         node: What `parse` gave.
         table: The table of models or of events, or an alias of it; its columns
-            have the names of the fields, precision as text[], and lists (but
-            precision), maps and objects as JSONB.
+            have the names of the fields but for `_COLUMNS`, precision is text[],
+            and other lists, maps and objects are JSONB.
         indexes: The table's.
 
     Returns:
@@ -89,7 +91,7 @@ def _condition(node: Node, table: FromClause, indexes: IndexHelp, *, is_negated:
             conditions = [_condition(child, table, indexes, is_negated=is_negated) for child in children]
             return and_(*conditions) if isinstance(node, And) is not is_negated else or_(*conditions)
         case Restriction(field, comparator, value):
-            matches = _restriction(field, comparator, value, table.c[field.path[0]])
+            matches = _restriction(field, comparator, value, table.c[_COLUMNS.get(field.path[0], field.path[0])])
             help_of = indexes.get(field.path[0])
             if comparator is Comparator.EQUAL and help_of is not None and (text := _pattern(value).literal) is not None:
                 matches = and_(help_of(table, text), matches)

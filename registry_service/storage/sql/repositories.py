@@ -383,7 +383,7 @@ class SqlModelRepository:
             {
                 **lineage,
                 "version": fields.version,
-                "precision": list(fields.precision),
+                "precision": list(fields.precisions),
                 "model_id": model_id,
                 "model_project_id": fields.project_id,
             },

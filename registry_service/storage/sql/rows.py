@@ -37,6 +37,8 @@ _MANY_DIGITS = re.compile(r"[0-9]{309}")
 _SIGNS = re.compile(r'"(?:[^"\\]|\\.)*"|[{}\[\]]')
 _MAX_NESTED = 200
 _INTERNAL = frozenset({"object_key", "schema"})
+# Where a column is not called as the field is.
+_COLUMNS = {"precisions": "precision"}
 _OWN_FIELDS = (
     "id",
     "created_date",
@@ -72,7 +74,8 @@ def event_values(columns: Mapping[str, object]) -> dict[str, Any]:
 def field_values(model: ModelFields) -> dict[str, object]:
     """Returns the fields that a client gives, as plain lists, dicts and scalars."""
     values: dict[str, object] = {name: getattr(model, name) for name in MUTABLE_FIELDS}
-    values["precision"] = list(model.precision)
+    values["precision"] = list(model.precisions)
+    del values["precisions"]
     values["labels"] = None if model.labels is None else list(model.labels)
     values["metrics"] = dict(model.metrics)
     values["tags"] = dict(model.tags)
@@ -101,8 +104,8 @@ def model(row: Mapping[str, Any]) -> Model:
 
 
 def _fields(values: Row) -> dict[str, Any]:
-    result = {name: values[name] for name in MUTABLE_FIELDS}
-    result["precision"] = tuple(values["precision"])
+    result = {name: values[_COLUMNS.get(name, name)] for name in MUTABLE_FIELDS}
+    result["precisions"] = tuple(values["precision"])
     result["labels"] = None if values["labels"] is None else tuple(values["labels"])
     # In JSON 1.0 is the number 1, which comes back as an int.
     result["score"] = None if values["score"] is None else float(values["score"])

@@ -94,8 +94,8 @@ def fields_of(message: model_pb2.Model) -> ModelFields:
     """Returns the fields that a client gives; what is absent has its default."""
     values: dict[str, Any] = {"name": message.name, "version": message.version}
     values |= {name: getattr(message, name) for name in (*_OPTIONAL_TEXTS, "score") if message.HasField(name)}
-    if message.precision:
-        values["precision"] = tuple(message.precision)
+    if message.precisions:
+        values["precisions"] = tuple(message.precisions)
     for name in ("overview", "optimization_capabilities"):
         if message.HasField(name):
             values[name] = json_of(getattr(message, name), name)
@@ -137,11 +137,10 @@ def spec_of(message: model_service_pb2.ModelSpec) -> ModelSpec:
     return ModelSpec(
         fields=fields_of(message.model),
         id=message.model.id,
-        created_date=message.model.created_date,
         artifact=ArtifactSpec(
             file_name=artifact.file_name,
             media_type=artifact.media_type,
-            size=artifact.size if artifact.HasField("size") else None,
+            size=artifact.size_bytes if artifact.HasField("size_bytes") else None,
             sha256=artifact.sha256,
         ),
     )
@@ -179,8 +178,6 @@ def model_message(model: Model) -> model_pb2.Model:
     """Returns a model as a message."""
     message = _fields_message(model)
     message.id = model.id
-    message.created_date = model.created_date
-    message.last_updated_date = model.last_updated_date
     message.artifact.CopyFrom(artifact_message(model.artifact))
     message.create_time.CopyFrom(time_message(model.create_time))
     message.update_time.CopyFrom(time_message(model.update_time))
@@ -188,7 +185,7 @@ def model_message(model: Model) -> model_pb2.Model:
     message.revision = model.revision
     message.creator = model.creator
     if model.schema is not None:
-        message.schema.CopyFrom(schema_message(model.schema))
+        message.signature.CopyFrom(signature_message(model.schema))
     message.warnings.extend(warnings_of(model))
     return message
 
@@ -197,7 +194,7 @@ def _fields_message(fields: ModelFields) -> model_pb2.Model:
     message = model_pb2.Model(
         name=fields.name,
         version=fields.version,
-        precision=fields.precision,
+        precisions=fields.precisions,
         overview=value_message(fields.overview),
         optimization_capabilities=value_message(fields.optimization_capabilities),
         metrics=fields.metrics,
@@ -222,20 +219,19 @@ def artifact_message(artifact: Artifact) -> model_pb2.Artifact:
         media_type=artifact.media_type,
         size=artifact.size,
         sha256=artifact.sha256,
-        file_url=artifact.file_url,
     )
 
 
-def schema_message(schema: ModelSchema) -> model_pb2.ModelSchema:
-    """Returns a schema as a message."""
-    return model_pb2.ModelSchema(
+def signature_message(schema: ModelSchema) -> model_pb2.ModelSignature:
+    """Returns what an artifact says as a message."""
+    return model_pb2.ModelSignature(
         format=schema.format,
-        file_name=schema.file_name,
+        path=schema.file_name,
         inputs=map(tensor_message, schema.inputs),
         outputs=map(tensor_message, schema.outputs),
         weights=map(tensor_message, schema.weights),
         weight_count=schema.weight_count,
-        precision=schema.precision,
+        precisions=schema.precision,
         producer=schema.producer,
         opsets=schema.opsets,
         metadata=schema.metadata,
@@ -276,12 +272,11 @@ def spec_message(spec: ModelSpec) -> model_service_pb2.ModelSpec:
         artifact=model_service_pb2.ArtifactSpec(
             file_name=spec.artifact.file_name,
             media_type=spec.artifact.media_type,
-            size=spec.artifact.size,
+            size_bytes=spec.artifact.size,
             sha256=spec.artifact.sha256,
         ),
     )
     message.model.id = spec.id
-    message.model.created_date = spec.created_date
     return message
 
 
@@ -392,7 +387,7 @@ def comparison_message(comparison: Comparison) -> model_service_pb2.CompareModel
     return model_service_pb2.CompareModelsResponse(
         models=[
             comparison_pb2.ComparedModel(
-                id=model.id,
+                model_id=model.id,
                 name=model.name,
                 version=model.version,
                 etag=model.etag,
@@ -438,7 +433,7 @@ def _artifacts_message(artifacts: ArtifactComparison, models: Sequence[Model]) -
         artifacts=[
             comparison_pb2.ComparedArtifact(
                 file_name=model.artifact.file_name,
-                size=model.artifact.size,
+                size_bytes=model.artifact.size,
                 sha256=model.artifact.sha256,
                 problem=_printable(problem),
             )
@@ -447,12 +442,12 @@ def _artifacts_message(artifacts: ArtifactComparison, models: Sequence[Model]) -
         equal=artifacts.equal,
         files=[
             comparison_pb2.FileComparison(
-                name=_printable(file.name),
+                path=_printable(file.name),
                 versions=[
                     comparison_pb2.FileVersion(change=_CHANGES[change])
                     if content is None
                     else comparison_pb2.FileVersion(
-                        present=True, size=content.size, digest=content.digest, change=_CHANGES[change]
+                        present=True, size_bytes=content.size, digest=content.digest, change=_CHANGES[change]
                     )
                     for content, change in file.versions
                 ],
@@ -473,12 +468,12 @@ def relatives_messages(family: Family) -> Iterator[lineage_pb2.RelatedModel]:
     """Yields ancestors or descendants as messages."""
     for relative in family.relatives:
         model = None if relative.model is None else model_message(relative.model)
-        yield lineage_pb2.RelatedModel(id=relative.id, depth=relative.depth, model=model)
+        yield lineage_pb2.RelatedModel(model_id=relative.id, depth=relative.depth, model=model)
 
 
 def links_messages(family: Family) -> Iterator[lineage_pb2.ModelLink]:
     """Yields the links of a family as messages."""
-    return (lineage_pb2.ModelLink(child_id=link.child, parent_id=link.parent) for link in family.links)
+    return (lineage_pb2.ModelLink(child_model_id=link.child, parent_model_id=link.parent) for link in family.links)
 
 
 def manifest_message(manifest: Manifest) -> lineage_pb2.ModelManifest:
@@ -492,7 +487,7 @@ def manifest_message(manifest: Manifest) -> lineage_pb2.ModelManifest:
         artifact_problem=manifest.artifact_problem,
         ancestors=relatives_messages(manifest.ancestors),
         links=links_messages(manifest.ancestors),
-        unknown_ids=manifest.unknown_ids,
+        unknown_model_ids=manifest.unknown_ids,
         ancestors_truncated=manifest.ancestors.truncated,
     )
 

@@ -4,8 +4,8 @@ from collections.abc import Iterator
 from contextlib import nullcontext
 
 import grpc
+from modelregistry.v1 import lineage_pb2, model_pb2, model_service_pb2_grpc
 from modelregistry.v1 import model_service_pb2 as pb
-from modelregistry.v1 import model_service_pb2_grpc
 
 from registry_service.domain.errors import InvalidArgumentError
 from registry_service.domain.models import Lineage, checked_model_id
@@ -42,8 +42,8 @@ class ModelServicer(model_service_pb2_grpc.ModelServiceServicer):
         )
         return pb.RegisterModelResponse(model=model_message(model))
 
-    def GetModel(self, request: pb.GetModelRequest, context: grpc.ServicerContext) -> pb.GetModelResponse:
-        return pb.GetModelResponse(model=model_message(self._use_cases.get_model(checked_model_id(request.id))))
+    def GetModel(self, request: pb.GetModelRequest, context: grpc.ServicerContext) -> model_pb2.Model:
+        return model_message(self._use_cases.get_model(checked_model_id(request.model_id)))
 
     def ListModels(self, request: pb.ListModelsRequest, context: grpc.ServicerContext) -> pb.ListModelsResponse:
         models, next_page_token = self._use_cases.list_models(
@@ -51,16 +51,19 @@ class ModelServicer(model_service_pb2_grpc.ModelServiceServicer):
         )
         return pb.ListModelsResponse(models=map(model_message, models), next_page_token=next_page_token)
 
-    def UpdateModel(self, request: pb.UpdateModelRequest, context: grpc.ServicerContext) -> pb.UpdateModelResponse:
+    def UpdateModel(self, request: pb.UpdateModelRequest, context: grpc.ServicerContext) -> model_pb2.Model:
         changes, entries = changes_of(request.model, mask_of(request, context))
         model = self._use_cases.update_model(
             checked_model_id(request.model.id, "model.id"), changes, entries=entries, etag=request.model.etag
         )
-        return pb.UpdateModelResponse(model=model_message(model))
+        return model_message(model)
 
     def DeleteModel(self, request: pb.DeleteModelRequest, context: grpc.ServicerContext) -> pb.DeleteModelResponse:
         self._use_cases.delete_model(
-            checked_model_id(request.id), etag=request.etag, allow_missing=request.allow_missing, force=request.force
+            checked_model_id(request.model_id),
+            etag=request.etag,
+            allow_missing=request.allow_missing,
+            force=request.force,
         )
         return pb.DeleteModelResponse()
 
@@ -70,7 +73,7 @@ class ModelServicer(model_service_pb2_grpc.ModelServiceServicer):
         # Only hashing makes it a long call.
         with self._streams.hold() if request.hash_files else nullcontext():
             comparison = self._use_cases.compare_models(
-                request.ids,
+                request.model_ids,
                 lambda: expect_client(context),
                 diff_only=request.diff_only,
                 hash_files=request.hash_files,
@@ -91,7 +94,7 @@ class ModelServicer(model_service_pb2_grpc.ModelServiceServicer):
     def ListAncestors(
         self, request: pb.ListAncestorsRequest, context: grpc.ServicerContext
     ) -> pb.ListAncestorsResponse:
-        found = self._use_cases.list_ancestors(checked_model_id(request.id), max_depth=request.max_depth)
+        found = self._use_cases.list_ancestors(checked_model_id(request.model_id), max_depth=request.max_depth)
         return pb.ListAncestorsResponse(
             ancestors=relatives_messages(found), links=links_messages(found), truncated=found.truncated
         )
@@ -99,16 +102,15 @@ class ModelServicer(model_service_pb2_grpc.ModelServiceServicer):
     def ListDescendants(
         self, request: pb.ListDescendantsRequest, context: grpc.ServicerContext
     ) -> pb.ListDescendantsResponse:
-        found = self._use_cases.list_descendants(checked_model_id(request.id), max_depth=request.max_depth)
+        found = self._use_cases.list_descendants(checked_model_id(request.model_id), max_depth=request.max_depth)
         return pb.ListDescendantsResponse(
             descendants=relatives_messages(found), links=links_messages(found), truncated=found.truncated
         )
 
     def GetModelManifest(
         self, request: pb.GetModelManifestRequest, context: grpc.ServicerContext
-    ) -> pb.GetModelManifestResponse:
-        manifest = self._use_cases.get_model_manifest(checked_model_id(request.id))
-        return pb.GetModelManifestResponse(manifest=manifest_message(manifest))
+    ) -> lineage_pb2.ModelManifest:
+        return manifest_message(self._use_cases.get_model_manifest(checked_model_id(request.model_id)))
 
 
 def _chunks(requests: Iterator[pb.RegisterModelRequest | memoryview]) -> Iterator[bytes]:

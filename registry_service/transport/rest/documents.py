@@ -11,7 +11,7 @@ def document(model: Model) -> dict[str, object]:
         "target_device": model.target_device,
         "created_date": model.created_date,
         "last_updated_date": model.last_updated_date,
-        "precision": list(model.documented_precision or model.precision),
+        "precision": list(model.documented_precision or model.precisions),
         "size": model.artifact.size if model.documented_size is None else model.documented_size,
         "version": model.version,
         "format": model.format,

@@ -193,7 +193,7 @@ class RegistrationForm:
         # A blank text is as good as none.
         values |= {name: value for name in _PLAIN_TEXTS if (value := texts.last(name))}
         if text := texts.last("precision"):
-            values["precision"] = precision(text)
+            values["precisions"] = precision(text)
         if text := texts.last("score"):
             values["score"] = number("score", text)
         return ModelSpec(
@@ -278,6 +278,7 @@ def changes(texts: Texts) -> Mapping[str, object]:
     if "size" in found:
         found["documented_size"] = found.pop("size")
     if "precision" in found:
+        found["precisions"] = found.pop("precision")
         found["documented_precision"] = None
     return found
 

@@ -24,7 +24,7 @@ def _contains(name: str) -> Callable[[str], Node]:
 def _precision(value: str) -> Node:
     # Precisions are stored in lower case; each is compared by itself.
     parts = ("", value.lower(), "") if value else ("", "")
-    return Restriction(Field(("precision",), Kind.LIST), Comparator.CONTAINS, Pattern(parts))
+    return Restriction(Field(("precisions",), Kind.LIST), Comparator.CONTAINS, Pattern(parts))
 
 
 def _version(value: str) -> Node:
