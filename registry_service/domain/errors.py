@@ -135,6 +135,16 @@ class InvalidFilterError(InvalidArgumentError):
         self.metadata["position"] = str(position)
 
 
+class InvalidReferenceError(InvalidArgumentError):
+    """The text is no reference (`domain.references`)."""
+
+    reason = "INVALID_REFERENCE"
+
+    def __init__(self, description: str, position: int) -> None:
+        super().__init__([FieldViolation("reference", f"{description} (position {position}).")])
+        self.metadata["position"] = str(position)
+
+
 class ArtifactMismatchError(InvalidArgumentError):
     """The bytes that arrived are not the ones that were declared."""
 

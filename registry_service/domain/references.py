@@ -1,0 +1,134 @@
+"""References: what names a model for a person, such as `acme/vad@production`.
+
+The grammar, the same for server, client and UI (tests/vectors/references.json has vectors for all of them):
+
+    reference := model_id | [ project "/" ] name [ ":" version | "@" alias ]
+
+Without a version and an alias, it is the latest version; `@latest` says so, and that the word before it is no model id.
+An empty project (`/name`) is none. Reserved characters inside a part are percent-encoded as in a URL (RFC 3986), and
+decoded once. Texts are compared by code points, without Unicode normalization.
+"""
+
+import re
+from dataclasses import dataclass
+
+from registry_service.domain.aliases import checked_alias
+from registry_service.domain.errors import InvalidArgumentError, InvalidReferenceError
+
+LATEST = "latest"
+"""No alias can have this name (`domain.aliases.checked_alias`)."""
+
+_MODEL_ID = re.compile(r"[A-Za-z0-9_-]{16,256}")
+_ESCAPE = re.compile(r"%[0-9A-Fa-f]{2}")
+_RESERVED = "/:@"
+_UNSAFE = re.compile(r"[\x00-\x20%/:@\x7f]")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reference:
+    """A reference, decoded."""
+
+    project: str | None = None
+    """Id or name of a project; empty: none; None: any, or none."""
+    name: str
+    version: str | None = None
+    alias: str | None = None
+    """At most one of version and alias is given; without both, it is the latest version."""
+    model_id: str | None = None
+    """The same text as `name`, where it could be the id of a model as well."""
+
+
+def parse_reference(text: str) -> Reference:
+    """Parse a reference.
+
+    Raises:
+        InvalidReferenceError: The text is none. Its position is that of the first offending character, from 1; the
+            text's length plus 1 where the end comes too early.
+    """
+    project, slash, rest = text.partition("/") if "/" in text else ("", "", text)
+    start = len(project) + len(slash)
+    cut = next((place for place, character in enumerate(rest) if character in ":@"), len(rest))
+    separator, selector = rest[cut : cut + 1], rest[cut + 1 :]
+    decoded_project = _decoded(project, 0, "project") if slash else None
+    name = _decoded(rest[:cut], start, "name")
+    if not name:
+        raise InvalidReferenceError("The name is empty", start + 1)
+    if not separator:
+        is_id = not slash and _MODEL_ID.fullmatch(text) is not None
+        return Reference(project=decoded_project, name=name, model_id=text if is_id else None)
+    selector_start = start + cut + 1
+    kind = "version" if separator == ":" else "alias"
+    decoded = _decoded(selector, selector_start, kind)
+    if not decoded:
+        raise InvalidReferenceError(f"The {kind} is empty", selector_start + 1)
+    if separator == ":":
+        return Reference(project=decoded_project, name=name, version=decoded)
+    if decoded == LATEST:
+        return Reference(project=decoded_project, name=name)
+    try:
+        alias = checked_alias(decoded)
+    except InvalidArgumentError as error:
+        description = error.violations[0].description.rstrip(".")
+        raise InvalidReferenceError(f"The alias {description}", selector_start + 1) from None
+    return Reference(project=decoded_project, name=name, alias=alias)
+
+
+def format_reference(
+    name: str, *, project: str | None = None, version: str | None = None, alias: str | None = None
+) -> str:
+    """Write a reference, which `parse_reference` takes apart again.
+
+    Args:
+        name: Name of the model group.
+        project: Id or name of its project; empty: none; None: left open.
+        version: The version, unless an alias is given.
+        alias: The alias; `LATEST` for the latest version of what could be taken for a model id otherwise.
+    """
+    prefix = "" if project is None else f"{_encoded(project)}/"
+    if version is not None:
+        return f"{prefix}{_encoded(name)}:{_encoded(version)}"
+    return f"{prefix}{_encoded(name)}{'' if alias is None else f'@{alias}'}"
+
+
+def _encoded(part: str) -> str:
+    return _UNSAFE.sub(lambda match: f"%{ord(match[0]):02X}", part)
+
+
+def _decoded(part: str, start: int, kind: str) -> str:
+    """Decode a part, which begins after `start` characters of the reference."""
+    decoded = bytearray()
+    places: list[int] = []  # of each byte
+    place = 0
+    while place < len(part):
+        character = part[place]
+        length = 1
+        if character == "%":
+            if not _ESCAPE.match(part, place):
+                raise InvalidReferenceError(
+                    "% must be followed by two hexadecimal digits (% itself is %25)", start + place + 1
+                )
+            found = bytes([int(part[place + 1 : place + 3], 16)])
+            length = 3
+        elif character in _RESERVED:
+            raise InvalidReferenceError(
+                f"{character} in the {kind} must be written as %{ord(character):02X}", start + place + 1
+            )
+        elif character == " ":
+            raise InvalidReferenceError(
+                "A space must be written as %20; in the query of a URL, + is a space, and %2B is a +", start + place + 1
+            )
+        elif character < " " or character == "\x7f":
+            raise InvalidReferenceError(
+                f"The control character U+{ord(character):04X} must be percent-encoded", start + place + 1
+            )
+        else:
+            found = character.encode(errors="surrogatepass")
+        if found == b"\0":
+            raise InvalidReferenceError(f"The {kind} must not contain NUL", start + place + 1)
+        decoded += found
+        places += [place] * len(found)
+        place += length
+    try:
+        return decoded.decode()
+    except UnicodeDecodeError as error:
+        raise InvalidReferenceError(f"The {kind} is not UTF-8", start + places[error.start] + 1) from None
