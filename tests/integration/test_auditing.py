@@ -297,6 +297,22 @@ class TestVerification:
         assert [event.damaged for event in found] == [False, False, True, False, False]
         assert found[0].after.fields["name"].string_value == "model 4"
 
+    @pytest.mark.parametrize(
+        "statement",
+        [
+            "ALTER TABLE audit_events DROP COLUMN json_bytes",
+            "ALTER TABLE audit_events RENAME COLUMN actor TO culprit",
+            "ALTER TABLE audit_events RENAME TO kept",
+            "ALTER TABLE audit_events ALTER COLUMN reason TYPE integer USING 0",
+        ],
+    )
+    def test_a_log_whose_table_was_changed_is_said_to_be_lost(self, log: RunningRegistry, statement: str) -> None:
+        tamper(log.engine, statement)
+        with refused(grpc.StatusCode.DATA_LOSS, "DATA_LOSS") as refusal:
+            page(log.client)
+        assert "VerifyAuditLog says what is broken" in refusal.message
+        assert not verify(log.client).valid
+
     def test_what_any_double_is_written_as_is_no_damage(self, client: Client) -> None:
         model = client.register(metrics={"large": 1.7e308, "small": -1.7e308})
         client.update(model.id, metrics={"large": 5e-324})

@@ -1,6 +1,8 @@
 """`domain.events.EventLog` on PostgreSQL: rows that a trigger numbers and chains."""
 
-from collections.abc import Sequence
+import logging
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from operator import itemgetter
 from typing import Any, cast
@@ -28,6 +30,7 @@ from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.exc import DBAPIError
 
 from registry_service.domain.caller import current_caller
+from registry_service.domain.errors import DataLossError
 from registry_service.domain.events import REMOVALS, BrokenLink, Change, Event, LogHead
 from registry_service.domain.filter import Node
 from registry_service.domain.listing import MAX_PAGE_BYTES
@@ -35,6 +38,8 @@ from registry_service.storage.disk import DiskReserve
 from registry_service.storage.sql import rows, tables
 from registry_service.storage.sql.engine import COMMITTING, PLANNED_ANEW
 from registry_service.storage.sql.filter_sql import EVENT_INDEXES, where
+
+logger = logging.getLogger(__name__)
 
 _events = cast("Table", tables.audit_events)
 _head = cast("Table", tables.audit_head)
@@ -91,6 +96,9 @@ _MOST_TEXT_BYTES = 64 * 1024
 _MOST_JSON_BYTES = 64 * 1024 * 1024
 # Classes of SQLSTATE: data exception, syntax or access rule (a column is gone), limit exceeded, internal error.
 _DAMAGED = frozenset({"22", "42", "54", "XX"})
+
+# SQLSTATE of a column or table that is not there, and of an operator or expression that does not fit a column's type.
+_OTHER_SCHEMA = frozenset({"42703", "42P01", "42883", "42804"})
 
 # What the trigger adds comes back.
 _INSERT = (
@@ -149,7 +157,8 @@ class SqlEventLog:
 
     def head(self) -> LogHead:
         """See the port."""
-        row = self.connection.execute(select(_head.c.sequence, _head.c.hash)).one()
+        with _own_schema():
+            row = self.connection.execute(select(_head.c.sequence, _head.c.hash)).one()
         return LogHead(sequence=row.sequence, hash=row.hash)
 
     def after(
@@ -188,7 +197,8 @@ class SqlEventLog:
         order = page.c.sequence.desc() if newest_first else page.c.sequence
         statement = select(*_readable(page)).where(page.c.bytes_before < max_bytes).order_by(order)
         statement = statement.execution_options(**PLANNED_ANEW)
-        return [rows.stored_event(row) for row in self.connection.execute(statement).mappings()]
+        with _own_schema():
+            return [rows.stored_event(row) for row in self.connection.execute(statement).mappings()]
 
     def verify(self, after: LogHead, *, limit: int) -> tuple[LogHead, BrokenLink | None]:
         """See the port."""
@@ -252,6 +262,24 @@ class SqlEventLog:
         if last is None or last <= good.sequence:
             return good, _broken_end(good, found[0].head_sequence, found[0].head_hash)
         return good, None
+
+
+@contextmanager
+def _own_schema() -> Iterator[None]:
+    """Tell a log whose tables somebody has changed from a statement that fails for another reason.
+
+    Raises:
+        DataLossError: A table or a column of the log is gone, or of another type.
+    """
+    try:
+        yield
+    except DBAPIError as error:
+        if getattr(error.orig, "sqlstate", None) not in _OTHER_SCHEMA:
+            raise
+        logger.exception("the tables of the audit log are not as this program keeps them")
+        raise DataLossError(
+            "The audit log cannot be read, as its tables were changed; VerifyAuditLog says what is broken."
+        ) from error
 
 
 def _wrong(row: Row[Any], good: LogHead) -> str | None:
