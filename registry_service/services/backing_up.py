@@ -3,6 +3,7 @@
     <folder>/manifest.json          what the backup is; replaced as a whole, last
     <folder>/database-<time>/       the database as of one moment, and the list of its objects
     <folder>/objects/<key>          every object of that list, kept by a local artifact store
+    <folder>/objects/.partial/      what a run is writing; empty after it, and kept for the store
 
 A run that breaks off leaves the backup before it as it was. The next one removes
 what it left, and copies anew whatever is damaged in the folder.
@@ -14,6 +15,7 @@ import os
 import re
 import shutil
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -150,6 +152,11 @@ class BackUp:
         for key in list(self.objects.keys("")):
             if key not in needed:
                 self.objects.delete(key)
+        # A run that was killed before it put an object into its folder, or after it removed one, leaves the folder.
+        for root, folders, _ in os.walk(self.folder / "objects", topdown=False):
+            for folder in set(folders) - {".partial"}:
+                with suppress(OSError):  # it is not empty
+                    Path(root, folder).rmdir()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -502,8 +502,13 @@ def test_what_runs_left_that_were_killed_is_removed_by_the_next(
     (folder / "manifest.json.new").write_text("{")
     for leftover in ("artifacts+gone~0123.put", f"{key.replace('/', '+')}~0123.put"):
         (folder / "objects" / ".partial" / leftover).write_bytes(b"half")
+    (folder / "objects" / "models" / "gone").mkdir(parents=True)
     back_up(settings_of("source"), folder)
-    assert list((folder / "objects" / ".partial").iterdir()) == []
+    assert {str(path.relative_to(folder / "objects")) for path in (folder / "objects").rglob("*")} == {
+        ".partial",
+        "artifacts",
+        key,
+    }
     assert len(list(folder.iterdir())) == 3
     with open_restore(settings_of("target"), folder) as run:
         handle = run.store.begin(key)
