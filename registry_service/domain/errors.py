@@ -458,6 +458,7 @@ class StorageFullError(ResourceExhaustedError):
     """There is no space for what is to be written; what is there can be read, and deleted."""
 
     reason = "STORAGE_FULL"
+    retry_seconds = 30.0
 
     def __init__(self, place: str, reserve_bytes: int | None = None) -> None:
         is_kept = (

@@ -9,6 +9,7 @@ import grpc
 import httpx
 import psutil
 import pytest
+from google.rpc import error_details_pb2
 
 from registry_service.domain.errors import StorageFullError
 from registry_service.storage.artifacts.local import LocalArtifactStore
@@ -50,18 +51,19 @@ def fill(disk: Path, left: int) -> None:
 
 def refuses_writes_and_serves_the_rest(product: Product, kept: str) -> None:
     client = product.client
-    with refused(grpc.StatusCode.RESOURCE_EXHAUSTED, "STORAGE_FULL"):
+    with refused(grpc.StatusCode.RESOURCE_EXHAUSTED, "STORAGE_FULL") as refusal:
         client.register(b"new", name="new")
+    assert refusal.detail(error_details_pb2.RetryInfo).retry_delay.seconds == 30
     with refused(grpc.StatusCode.RESOURCE_EXHAUSTED, "STORAGE_FULL"):
         client.update(kept, score=2)
     with refused(grpc.StatusCode.RESOURCE_EXHAUSTED, "STORAGE_FULL"):
         client.create_upload(name="new")
     answer = httpx.patch(f"{product.rest_url}/v1/models/{kept}?update_mask=score", json={"score": 2})
-    assert answer.status_code == 429
+    assert (answer.status_code, answer.headers["retry-after"]) == (429, "30")
     assert "No space is left in the database" in answer.text
     files = {"file": ("model.zip", b"new", "application/zip")}
     answer = httpx.post(f"{product.rest_url}/models", files=files, data={"name": "new", "version": "1"})
-    assert answer.status_code == 507, answer.text
+    assert (answer.status_code, answer.headers["retry-after"]) == (507, "30"), answer.text
     assert client.download(kept) == b"kept"
     assert httpx.get(f"{product.rest_url}/ready").status_code == 200
 
@@ -108,8 +110,9 @@ def test_what_would_take_from_the_reserve_is_refused_without_a_trace(start_regis
     kept = registry.client.register(b"kept", name="kept")
     objects = registry.objects()
     full = start_registry(disk_reserve_bytes=NEVER, psql_data_dir=registry.artifact_dir)
-    with refused(grpc.StatusCode.RESOURCE_EXHAUSTED, "STORAGE_FULL"):
+    with refused(grpc.StatusCode.RESOURCE_EXHAUSTED, "STORAGE_FULL") as refusal:
         full.client.register(b"new", name="new")
+    assert refusal.detail(error_details_pb2.RetryInfo).retry_delay.seconds == 30
     with refused(grpc.StatusCode.RESOURCE_EXHAUSTED, "STORAGE_FULL"):
         full.client.update(kept.id, score=2)
     with refused(grpc.StatusCode.RESOURCE_EXHAUSTED, "STORAGE_FULL"):

@@ -50,6 +50,10 @@ def _too_many(error: RegistryError) -> Answer:
     return replace(answers.text(429, f"{error.message}\n"), retry_seconds=error.retry_seconds)
 
 
+def _storage_full(error: RegistryError) -> Answer:
+    return replace(answers.detail(507, error.message), retry_seconds=error.retry_seconds)
+
+
 _ANSWERS: dict[type[RegistryError], Callable[[RegistryError], Answer]] = {
     errors.NotFoundError: lambda _: answers.MODEL_NOT_FOUND,
     errors.ProjectNotFoundError: lambda _: answers.PROJECT_NOT_FOUND,
@@ -70,7 +74,7 @@ _ANSWERS: dict[type[RegistryError], Callable[[RegistryError], Answer]] = {
     # The store works, and does not have it: nothing that another try could change.
     errors.DataLossError: lambda _: answers.FILES_NOT_FOUND,
     errors.AbortedError: lambda _: answers.UNAVAILABLE,
-    errors.StorageFullError: lambda error: answers.detail(507, error.message),
+    errors.StorageFullError: _storage_full,
     errors.ResourceExhaustedError: _too_many,
     errors.DeadlineExceededError: lambda _: answers.UNAVAILABLE,
     errors.UnavailableError: lambda _: answers.UNAVAILABLE,
