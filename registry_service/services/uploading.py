@@ -23,12 +23,12 @@ from registry_service.domain.errors import (
     AbortedError,
     ArtifactLostError,
     ArtifactMismatchError,
-    ArtifactStoreUnavailableError,
     ArtifactTooLargeError,
     FailedPreconditionError,
     InvalidArgumentError,
     ModelNotFoundError,
     OutOfRangeError,
+    UnavailableError,
     WriterDisplacedError,
 )
 from registry_service.domain.models import Model, ModelSpec, checked_sha256, checked_spec
@@ -405,7 +405,7 @@ class CompleteUpload:
                 raise
         try:
             self.store.abort(upload.object_key)
-        except ArtifactStoreUnavailableError:
+        except UnavailableError:
             logger.warning("what else is under construction on %s is left to gc", upload.object_key)
 
     def _make_whole(self, upload: Upload) -> None:

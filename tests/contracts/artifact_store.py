@@ -7,11 +7,13 @@ fixture `store`, and adds what only it promises.
 import hashlib
 import itertools
 import random
+import resource
 import threading
 import tracemalloc
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 
 import psutil
 import pytest
@@ -55,6 +57,17 @@ def write_parts(store: ArtifactStore, key: str, handle: str, data: bytes) -> lis
 def put_in_parts(store: ArtifactStore, key: str, data: bytes) -> None:
     handle = store.begin(key)
     store.finish(key, handle, write_parts(store, key, handle, data))
+
+
+@contextmanager
+def open_files_limit(limit: int) -> Iterator[None]:
+    """Lets this process open no more files than so many."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (limit, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 class ArtifactStoreContract:

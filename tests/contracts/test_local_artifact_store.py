@@ -14,7 +14,14 @@ import pytest
 from registry_service.domain.artifact_store import ArtifactStore, Part, new_object_key
 from registry_service.domain.errors import ArtifactLostError, ArtifactStoreUnavailableError, TooManyOpenFilesError
 from registry_service.storage.artifacts.local import LocalArtifactStore
-from tests.contracts.artifact_store import ArtifactStoreContract, put_in_parts, read, some_bytes, write_parts
+from tests.contracts.artifact_store import (
+    ArtifactStoreContract,
+    open_files_limit,
+    put_in_parts,
+    read,
+    some_bytes,
+    write_parts,
+)
 
 # Writes for ever, and says so after every object and part; the test kills it.
 WRITER = """
@@ -45,17 +52,6 @@ def file_size_limit(limit: int) -> Iterator[None]:
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
         signal.signal(signal.SIGXFSZ, handler)
-
-
-@contextmanager
-def open_files_limit(limit: int) -> Iterator[None]:
-    """Lets this process open no more files than so many."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (limit, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 class TestLocalArtifactStore(ArtifactStoreContract):

@@ -11,12 +11,18 @@ from pathlib import Path
 import pytest
 
 from registry_service.domain.artifact_store import CHUNK_SIZE, ArtifactStore, new_object_key
-from registry_service.domain.errors import ArtifactLostError, ArtifactStoreUnavailableError, StorageFullError
+from registry_service.domain.errors import (
+    ArtifactLostError,
+    ArtifactStoreUnavailableError,
+    StorageFullError,
+    TooManyOpenFilesError,
+)
 from registry_service.storage.artifacts import PART_SIZE
 from registry_service.storage.artifacts.s3 import S3ArtifactStore, connect
 from tests.contracts.artifact_store import (
     MIB,
     ArtifactStoreContract,
+    open_files_limit,
     put_in_parts,
     read,
     some_bytes,
@@ -213,6 +219,25 @@ class TestS3ArtifactStore(ArtifactStoreContract):
             for write in (lambda: store.put(key, b"data"), lambda: store.begin(key)):
                 with pytest.raises(StorageFullError, match="No space is left in the artifact store"):
                     write()
+
+    @pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
+    def test_too_many_open_files_are_not_taken_for_a_store_that_is_away(
+        self, store: S3ArtifactStore, s3_server: S3Server, bucket: str, key: str, host: str
+    ) -> None:
+        store.put(key, b"data")
+        fresh = connected(replace(s3_server.endpoint, host=host), bucket)  # without connections
+        uses = (
+            lambda: fresh.put(key, b"data"),
+            lambda: fresh.begin(key),
+            lambda: read(fresh, key),
+            lambda: fresh.size(key),
+            lambda: fresh.delete(key),
+        )
+        with open_files_limit(0):
+            for use in uses:
+                with pytest.raises(TooManyOpenFilesError):
+                    use()
+        assert read(fresh, key) == b"data"
 
     def test_a_store_that_comes_back_serves_again(self, tmp_path: Path, bucket: str, key: str) -> None:
         with running_s3(tmp_path) as server:

@@ -6,10 +6,13 @@ and never part of an error that leaves this module.
 """
 
 import base64
+import errno
 import hashlib
 import io
 import logging
+import os
 import re
+import socket
 import ssl
 import time
 from collections.abc import Callable, Container, Generator, Iterable, Iterator, Sequence
@@ -31,7 +34,13 @@ from urllib3 import BaseHTTPResponse, PoolManager, Retry, Timeout
 from urllib3.exceptions import HTTPError, ProtocolError
 
 from registry_service.domain.artifact_store import CHUNK_SIZE, OBJECT_PREFIX, Construction, Part, Pieces
-from registry_service.domain.errors import ArtifactLostError, ArtifactStoreUnavailableError, StorageFullError
+from registry_service.domain.errors import (
+    ArtifactLostError,
+    ArtifactStoreUnavailableError,
+    StorageFullError,
+    TooManyOpenFilesError,
+    UnavailableError,
+)
 from registry_service.domain.legacy import SourceError
 from registry_service.domain.parts import MOST, PartBuffer, PartsUnderWay
 from registry_service.storage.artifacts import PART_SIZE, check_key, check_range, size_of_part, total_size
@@ -45,6 +54,8 @@ Result = TypeVar("Result")
 # MinIO's: its disks are full, or what it allows a bucket is used up.
 _FULL = {"XMinioStorageFull", "XMinioAdminBucketQuotaExceeded"}
 _FAILURES = (MinioException, HTTPError, OSError, ParseError, UnicodeDecodeError)
+
+_OUT_OF_FILES = frozenset({errno.EMFILE, errno.ENFILE})
 
 # What a completion answers when the upload, or a part of it, is not there (any more).
 _PARTS_GONE = frozenset({"NoSuchUpload", "InvalidPart"})
@@ -377,7 +388,7 @@ class S3ArtifactStore:
         Such a request may be carried out twice by a store that answers late. Raise nothing, as
         the object is there; `gc` looks for what remains.
         """
-        with suppress(ArtifactStoreUnavailableError):
+        with suppress(UnavailableError):
             self.abort(key)
 
     def _in_bucket(self, write: Callable[[], Result]) -> Result:
@@ -733,4 +744,34 @@ def _translated(action: str, key: str, lost: Container[str] = ()) -> Iterator[No
             logger.error("The artifact store has no space to %s %s: %s", action, key, error)  # noqa: TRY400 (it is known)
             raise StorageFullError("the artifact store") from error
         logger.exception("The artifact store failed to %s %s", action, key)
+        if _is_out_of_files(error):
+            raise TooManyOpenFilesError from error
         raise ArtifactStoreUnavailableError from error
+
+
+def _is_out_of_files(error: BaseException) -> bool:
+    """Tell whether a request failed as this process, or the machine, may open no more files and connections."""
+    pending: list[BaseException] = [error]
+    seen: set[int] = set()
+    while pending:
+        cause = pending.pop()
+        if id(cause) in seen:
+            continue
+        seen.add(id(cause))
+        if isinstance(cause, OSError) and cause.errno in _OUT_OF_FILES:
+            return True
+        if isinstance(cause, socket.gaierror) and not _may_open():
+            # The resolver does not say why it has no answer.
+            return True
+        # urllib3 has what ended its tries in `reason` alone.
+        causes = (cause.__cause__, cause.__context__, getattr(cause, "reason", None))
+        pending += [found for found in causes if isinstance(found, BaseException)]
+    return False
+
+
+def _may_open() -> bool:
+    try:
+        os.close(os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC))
+    except OSError as error:
+        return error.errno not in _OUT_OF_FILES
+    return True
