@@ -1,7 +1,7 @@
 -- What the transcoder lets pass in a JSON request under /v1: fields that the
 -- message doesn't have, null where no null can be kept, the same key twice,
 -- numbers that a double rounds, text that is almost JSON (RFC 8259), a query
--- parameter twice, and bodies, parameters and conditional headers where the
+-- parameter twice or without a name or value, and bodies, parameters and conditional headers where the
 -- method takes none. Each is answered with 400 and its place.
 --
 -- Before this file stands the table body_messages: by the name of a message its
@@ -383,11 +383,20 @@ local function unescape_query(text)
   end))
 end
 
--- Refuses a query that stands for a field of the body, or has a parameter twice: the transcoder takes the last one.
+-- Refuses a query that stands for a field of the body, or has a parameter twice, as the transcoder takes the last one,
+-- or without a name or an equals sign, as it takes no notice of that.
 local function check_query(handle, query, method)
   local seen = {}
   for pair in string.gmatch(query, "[^&]+") do
     local key = unescape_query(string.match(pair, "^[^=]*"))
+    if key == "" then
+      refuse(handle, shown(unescape_query(pair)), "has no name; a query parameter is written as name=value.")
+      return false
+    end
+    if not find(pair, "=", 1, true) then
+      refuse(handle, shown(key), "has no value; a query parameter is written as name=value.")
+      return false
+    end
     -- The transcoder takes either spelling.
     local name = string.gsub(key, "%u", function(letter) return "_" .. string.lower(letter) end)
     if method.field == "*" or (method.field ~= nil and string.match(name, "^[^.]*") == method.field) then

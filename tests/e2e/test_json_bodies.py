@@ -315,6 +315,33 @@ def test_a_parameter_stands_in_a_query_once(
 
 
 @pytest.mark.parametrize(
+    ("query", "field", "what"),
+    [
+        ("page_size", "page_size", "value"),
+        ("page_size=1&filter", "filter", "value"),
+        ("page%5Fsize", "page_size", "value"),
+        ("page_size%3D1", "page_size=1", "value"),
+        ("bogus", "bogus", "value"),
+        ("=1", "=1", "name"),
+        ("=", "=", "name"),
+        ("page_size=1&=a%20b", "=a b", "name"),
+    ],
+)
+@pytest.mark.parametrize("path", ["/v1/models", "/v1/auditEvents"])
+def test_a_parameter_without_a_name_or_a_value_is_refused(
+    http: httpx.Client, path: str, query: str, field: str, what: str
+) -> None:
+    answer = http.get(f"{path}?{query}")
+    description = f"has no {what}; a query parameter is written as name=value."
+    assert refusal(answer) == {"field": field, "description": description}
+
+
+@pytest.mark.parametrize("query", ["", "&", "page_size=1&", "filter=", "&&page_size=1"])
+def test_a_query_may_be_empty_and_so_may_a_text_in_it(http: httpx.Client, query: str) -> None:
+    assert http.get(f"/v1/models?{query}").status_code == 200
+
+
+@pytest.mark.parametrize(
     ("query", "field", "description"),
     [
         ("content.data=YWJj", "content.data", "belongs in the body, not in the query."),
