@@ -306,6 +306,11 @@ def test_downloads_understand_ranges_and_conditions(rest: httpx.Client) -> None:
     for condition in ({"If-None-Match": etag}, {"If-Modified-Since": modified}):
         unchanged = rest.get(path, headers=condition)
         assert (unchanged.status_code, unchanged.content) == (304, b"")
+    for wanted in (etag, "*"):
+        assert rest.get(path, headers={"If-Match": wanted}).content == data
+    for method in ("GET", "HEAD"):
+        other = rest.request(method, path, headers={"If-Match": '"other"'})
+        assert (other.status_code, other.content) == (412, b"")
 
 
 def test_a_head_of_no_model_says_so_without_a_body(rest: httpx.Client) -> None:

@@ -291,6 +291,10 @@ def test_an_artifact_is_downloaded_through_http_whole_in_part_and_not_at_all(
 
     known = http.get(path, headers={"if-none-match": f'"{digest}"'})
     assert (known.status_code, known.content) == (304, b"")
+    assert http.get(path, headers={"if-match": f'"{digest}"'}).content == data
+    for method in ("GET", "HEAD"):
+        other = http.request(method, path, headers={"if-match": '"another"', "range": "bytes=0-9"})
+        assert (other.status_code, other.content, other.headers["etag"]) == (412, b"", f'"{digest}"')
     head = http.head(path)
     assert (head.status_code, head.content) == (200, b"")
     assert head.headers["content-length"] == str(len(data))

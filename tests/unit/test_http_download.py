@@ -32,6 +32,13 @@ MODEL = Model(
 )
 
 
+CONDITIONS = ("range", "if-range", "if-match", "if-none-match", "if-modified-since", "if-unmodified-since")
+HEADER_VALUES = st.text(st.characters(min_codepoint=32, max_codepoint=126)) | st.from_regex(
+    r"(bytes=)?[0-9-]{0,30}|[A-Z][a-z]{2}, \d{1,25} [A-Z][a-z]{2} \d{1,25} [0-9:]{0,9} [+A-Z0-9-]{0,25}",
+    fullmatch=True,
+)
+
+
 def plan(size: int = SIZE, **headers: str) -> DownloadPlan:
     model = replace(MODEL, artifact=replace(MODEL.artifact, size=size))
     return plan_download(model, {name.replace("_", "-"): value for name, value in headers.items()})
@@ -184,22 +191,41 @@ class TestConditions:
     def test_a_date_is_compared_by_the_second(self, since: str, expected: int) -> None:
         assert status(plan(if_modified_since=since)) == expected
 
+    @pytest.mark.parametrize("tags", [ETAG, "*", f'"a", {ETAG}', f'{ETAG},"b"', f' "x" ,\t{ETAG} '])
+    def test_a_wanted_tag_that_matches_changes_nothing(self, tags: str) -> None:
+        assert status(plan(if_match=tags)) == 200
+        assert status(plan(if_match=tags, range="bytes=0-1")) == 206
+        assert status(plan(if_match=tags, if_none_match=ETAG)) == 304
+
+    @pytest.mark.parametrize("tags", ['"other"', f"W/{ETAG}", SHA256, "", f'"{SHA256.upper()}"', '"a", "b"'])
+    def test_a_wanted_tag_that_does_not_match_is_answered_with_412(self, tags: str) -> None:
+        for method in ("GET", "HEAD"):
+            planned = plan(if_match=tags, if_none_match=ETAG, x_envoy_original_method=method, range="bytes=0-1")
+            assert status(planned) == 412
+            assert planned.length == 0
+            assert (header(planned, "etag"), header(planned, "x-content-length")) == (ETAG, "0")
+            assert header(planned, "content-disposition") is None
+
+    @pytest.mark.parametrize(
+        ("since", "expected"), [(DATE, 200), (LATER, 200), (EARLIER, 412), ("nonsense", 200), ("", 200)]
+    )
+    def test_what_changed_since_a_date_is_answered_with_412(self, since: str, expected: int) -> None:
+        assert status(plan(if_unmodified_since=since)) == expected
+
+    def test_a_wanted_tag_goes_before_a_date(self) -> None:
+        assert status(plan(if_match=ETAG, if_unmodified_since=EARLIER)) == 200
+        assert status(plan(if_match='"other"', if_unmodified_since=LATER)) == 412
+
     def test_a_tag_goes_before_a_date(self) -> None:
         assert status(plan(if_none_match='"other"', if_modified_since=LATER)) == 200
         assert status(plan(if_none_match=ETAG, if_modified_since=EARLIER)) == 304
 
-    @given(st.fixed_dictionaries({}, optional={
-        name: st.text(st.characters(min_codepoint=32, max_codepoint=126))
-        | st.from_regex(
-            r"(bytes=)?[0-9-]{0,30}|[A-Z][a-z]{2}, \d{1,25} [A-Z][a-z]{2} \d{1,25} [0-9:]{0,9} [+A-Z0-9-]{0,25}",
-                        fullmatch=True)
-        for name in ("range", "if-range", "if-none-match", "if-modified-since")
-    }))  # fmt: skip
+    @given(st.fixed_dictionaries({}, optional=dict.fromkeys(CONDITIONS, HEADER_VALUES)))
     @example({"if-range": "Mon, 01 Jan 2024 00:00:00 +99999999999999999"})
     @example({"if-modified-since": "Mon, 01 Jan 10000000000000000000000 00:00:00 GMT"})
     def test_whatever_comes_has_an_answer(self, headers: dict[str, str]) -> None:
         planned = plan_download(MODEL, headers)
-        assert status(planned) in {200, 206, 304, 416}
+        assert status(planned) in {200, 206, 304, 412, 416}
         assert 0 <= planned.offset <= planned.offset + planned.length <= SIZE
 
 

@@ -63,6 +63,8 @@ def plan_download(
             length=0 if head else body,
         )
 
+    if _precondition_failed(headers, etag, modified):
+        return plan(412, 0, 0, 0)
     if _not_modified(headers, etag, modified):
         return plan(304, 0, 0, 0)
     disposition = ("content-disposition", content_disposition(artifact.file_name))
@@ -83,6 +85,16 @@ def content_disposition(file_name: str) -> str:
     plain = re.sub(r'[^ -~]|["\\%]', "_", file_name)
     extended = "" if plain == file_name else f"; filename*=UTF-8''{quote(file_name, safe='')}"
     return f'attachment; filename="{plain}"{extended}'
+
+
+def _precondition_failed(headers: Mapping[str, str], etag: str, modified: datetime) -> bool:
+    """Return whether the client wants another artifact than this one, by RFC 9110, 13.1.1 and 13.1.4."""
+    if "if-match" in headers:
+        # Compared strongly: a weak tag matches nothing.
+        candidates = {item.strip() for item in headers["if-match"].split(",")}
+        return "*" not in candidates and etag not in candidates
+    since = _http_date(headers.get("if-unmodified-since", ""))
+    return since is not None and modified > since
 
 
 def _not_modified(headers: Mapping[str, str], etag: str, modified: datetime) -> bool:
