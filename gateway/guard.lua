@@ -250,6 +250,7 @@ local function judge(handle)
   local media_type = string.lower(headers:get("content-type") or "")
   local is_grpc = string.find(media_type, "^application/grpc") ~= nil
   handle:streamInfo():dynamicMetadata():set("gateway", "is_grpc", is_grpc)
+  handle:streamInfo():dynamicMetadata():set("gateway", "is_typed", api == "typed")
   -- No call: a page of the documentation, a redirect, a path or method that is not there.
   if api == nil then
     return

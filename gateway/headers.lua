@@ -1,11 +1,16 @@
 -- The edges of the transcoder, on both sides of a JSON call. Real gRPC traffic
 -- passes untouched. Before this file stands is_tls, whether clients use HTTPS.
 
--- Whether a call is one of gRPC, as the filter before this one wrote down of the
--- request: the content type of an answer may be that of a stored artifact.
+-- What the filter before this one wrote down of the request.
+local function noted(handle, name)
+  local values = handle:streamInfo():dynamicMetadata():get("gateway")
+  return values ~= nil and values[name]
+end
+
+-- Whether a call is one of gRPC: the content type of an answer may be that of a
+-- stored artifact.
 local function is_grpc(handle)
-  local noted = handle:streamInfo():dynamicMetadata():get("gateway")
-  return noted ~= nil and noted["is_grpc"]
+  return noted(handle, "is_grpc")
 end
 
 -- Whether a text is UTF-8 (RFC 3629).
@@ -132,6 +137,10 @@ function envoy_on_response(handle)
   local length = headers:get("x-content-length")
   if length ~= nil and string.find(length, "^%d+$") then
     headers:replace("content-length", length)
+  end
+  -- What models are like changes, and not everybody may see it.
+  if headers:get("cache-control") == nil and noted(handle, "is_typed") then
+    headers:add("cache-control", "private, no-cache")
   end
   local media_type = headers:get("x-content-type")
   if media_type ~= nil then

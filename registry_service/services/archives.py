@@ -10,10 +10,12 @@ import re
 import struct
 import zipfile
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
+from typing import IO
 
 from registry_service.domain.artifact_store import CHUNK_SIZE, ArtifactStore
 from registry_service.domain.errors import ArtifactLostError, DataLossError, NotAnArchiveError
@@ -108,12 +110,23 @@ class _DirectoryReader(io.BufferedReader):
         return super().read(size)
 
 
-class Archive:
-    """An open ZIP."""
+def _go_on() -> None:
+    """Raise nothing."""
 
-    def __init__(self, file: zipfile.ZipFile, size: int) -> None:
+
+class Archive:
+    """An open ZIP.
+
+    Args:
+        file: Its directory.
+        size: Size of the ZIP in bytes.
+        read: Yields the stored bytes of a range, by offset and length, in pieces of CHUNK_SIZE.
+    """
+
+    def __init__(self, file: zipfile.ZipFile, size: int, read: Callable[[int, int], Iterator[bytes]]) -> None:
         self._file = file
         self._size = size
+        self._read = read
 
     @property
     def entries(self) -> list[zipfile.ZipInfo]:
@@ -165,10 +178,21 @@ class Archive:
         is_whole = info.file_size == info.compress_size and offset + info.file_size <= self._size
         return offset if signature == _LOCAL_SIGNATURE and is_whole else None
 
-    def open(self, name: str) -> tuple[ArchiveMember, Iterator[bytes]] | None:
-        """Returns a member and its bytes, decompressed, in pieces of at most CHUNK_SIZE; None where there is none.
+    def count(self, name: str) -> int:
+        """Return how many members have this name."""
+        return sum(info.filename == name for info in self._file.infolist())
 
-        The pieces end with a `DataLossError` when CRC or size are not the directory's.
+    def open(self, name: str) -> tuple[ArchiveMember, Iterator[bytes]] | None:
+        """Returns a member and its bytes as `pieces` yields them; None where there is none.
+
+        Raises:
+            NotAnArchiveError: The member is encrypted, or compressed in a way we don't read.
+        """
+        member = self.member(name)
+        return None if member is None else (member, self.pieces(member, 0, member.size))
+
+    def member(self, name: str) -> ArchiveMember | None:
+        """Return a member that can be read; None where there is none.
 
         Raises:
             NotAnArchiveError: The member is encrypted, or compressed in a way we don't read.
@@ -185,7 +209,7 @@ class Archive:
                 f"The file {name!r} is compressed with method {info.compress_type}; only stored and deflate are read.",
                 file_name=name,
             )
-        return _member(info), self._pieces(info)
+        return _member(info)
 
     def read(self, member: ArchiveMember) -> Iterator[bytes]:
         """Yields the bytes of a member as `open` does, and raises what that raises, on the first `next` as well."""
@@ -194,17 +218,77 @@ class Archive:
             raise NotAnArchiveError(f"There is no file {member.name!r}.", file_name=member.name)
         yield from found[1]
 
-    def _pieces(self, info: zipfile.ZipInfo) -> Iterator[bytes]:
-        done = 0
+    def pieces(
+        self, member: ArchiveMember, offset: int, length: int, confirm: Callable[[], None] = _go_on
+    ) -> Iterator[bytes]:
+        """Yield a range of a member's bytes, decompressed, in pieces of at most CHUNK_SIZE.
+
+        The last piece is held back until size and CRC-32 are known to be the directory's, as far as the range lets us
+        know: a compressed member is decompressed from its start, so that its CRC is checked where the range reaches
+        the end; of a stored one only the range is read, so that its CRC is checked where the range is all of it.
+
+        Args:
+            member: What `member` has returned.
+            offset: First byte, at most the member's size.
+            length: Bytes from there, no more than the member has.
+            confirm: Called for each piece that is decompressed to be passed over; raises to give up.
+
+        Raises:
+            DataLossError: The member is damaged.
+            ArtifactLostError: The store has fewer bytes than were registered.
+        """
+        if length == 0 and member.size > 0:
+            return
+        info = self._file.getinfo(member.name)
         try:
-            with self._file.open(info) as member:
-                while piece := member.read(CHUNK_SIZE):
-                    done += len(piece)
-                    yield piece
+            with self._file.open(info) as file:  # which compares the header with the directory
+                start = self.stored_offset(member.name)
+                if start is None:
+                    yield from _last_held_back(_decompressed(info, file, offset, length, confirm))
+                else:
+                    yield from _last_held_back(self._stored(info, start, offset, length))
         except _DAMAGE as error:
             raise DataLossError(f"The file {info.filename!r} is damaged.", file_name=info.filename) from error
-        if done != info.file_size:
-            raise DataLossError(f"The file {info.filename!r} is cut short.", file_name=info.filename)
+
+    def _stored(self, info: zipfile.ZipInfo, start: int, offset: int, length: int) -> Iterator[bytes]:
+        """Yield a range of a member that begins at `start` of the ZIP as it is."""
+        crc = done = 0
+        for piece in self._read(start + offset, length):
+            crc = zlib.crc32(piece, crc)
+            done += len(piece)
+            yield piece
+        if done != length:
+            raise ArtifactLostError("The artifact store holds fewer bytes than were registered.")
+        if length == info.file_size and crc != info.CRC:
+            raise zipfile.BadZipFile("wrong CRC-32")
+
+
+def _decompressed(
+    info: zipfile.ZipInfo, file: IO[bytes], offset: int, length: int, confirm: Callable[[], None]
+) -> Iterator[bytes]:
+    """Yield a range of a member; to its end, where zipfile checks the CRC, if the range reaches that."""
+    end = offset + length
+    position = 0
+    while (position < end or end == info.file_size) and (piece := file.read(CHUNK_SIZE)):
+        start, position = position, position + len(piece)
+        wanted = piece[max(offset - start, 0) : max(end - start, 0)]
+        if wanted:
+            yield wanted
+        else:
+            confirm()
+    if position < end:
+        raise DataLossError(f"The file {info.filename!r} is cut short.", file_name=info.filename)
+
+
+def _last_held_back(pieces: Iterator[bytes]) -> Iterator[bytes]:
+    """Yield the pieces, the last one when the others have ended without an error."""
+    held = b""
+    for piece in pieces:
+        if held:
+            yield held
+        held = piece
+    if held:
+        yield held
 
 
 @contextmanager
@@ -224,7 +308,7 @@ def open_archive(store: ArtifactStore, key: str, size: int, *, directory_max_byt
         with file:
             if any(info.file_size > _MAX_SIZE or info.compress_size > _MAX_SIZE for info in file.infolist()):
                 raise NotAnArchiveError("The ZIP's directory has an impossible size.")
-            yield Archive(file, size)
+            yield Archive(file, size, partial(store.read, key))
 
 
 def _member(info: zipfile.ZipInfo) -> ArchiveMember:

@@ -2,8 +2,8 @@
 
 import hashlib
 import logging
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from registry_service.domain import filter as filters
@@ -14,6 +14,7 @@ from registry_service.domain.errors import (
     ArtifactFileNotFoundError,
     ArtifactLostError,
     InvalidArgumentError,
+    NotAnArchiveError,
     OutOfRangeError,
 )
 from registry_service.domain.listing import (
@@ -30,7 +31,7 @@ from registry_service.domain.listing import (
 )
 from registry_service.domain.models import Model
 from registry_service.domain.ports import Database
-from registry_service.services.archives import ArchiveMember, open_archive
+from registry_service.services.archives import Archive, ArchiveMember, open_archive
 from registry_service.services.policy import Policy
 
 logger = logging.getLogger(__name__)
@@ -120,6 +121,23 @@ def _unless_deleted(database: Database, model: Model) -> Iterator[None]:
         raise
 
 
+def _range(offset: int, limit: int, size: int, subject: str, model_id: str) -> tuple[int, int]:
+    """Return offset and length of what a client asks for of `size` bytes.
+
+    Raises:
+        InvalidArgumentError: Offset or limit are negative.
+        OutOfRangeError: The offset is past the end.
+    """
+    for name, number in (("read_offset", offset), ("read_limit", limit)):
+        if number < 0:
+            raise InvalidArgumentError.of(name, "must not be negative.")
+    if offset > size:
+        raise OutOfRangeError(
+            f"{subject} has {size} bytes; read_offset {offset} is past its end.", size=str(size), model_id=model_id
+        )
+    return offset, min(limit or size, size - offset)
+
+
 @dataclass(frozen=True, slots=True)
 class ReadArtifact:
     """Reads an artifact, or a range of it."""
@@ -138,17 +156,9 @@ class ReadArtifact:
             InvalidArgumentError: Offset or limit are negative.
             OutOfRangeError: The offset is past the end.
         """
-        for name, number in (("read_offset", offset), ("read_limit", limit)):
-            if number < 0:
-                raise InvalidArgumentError.of(name, "must not be negative.")
         with self.database.reading() as transaction:
             model = transaction.models.get(model_id)
-        size = model.artifact.size
-        if offset > size:
-            raise OutOfRangeError(
-                f"The artifact has {size} bytes; {offset} is past its end.", size=str(size), model_id=model_id
-            )
-        length = min(limit or size, size - offset)
+        offset, length = _range(offset, limit, model.artifact.size, "The artifact", model_id)
         return model, self.pieces(model, offset, length)
 
     def pieces(self, model: Model, offset: int, length: int) -> Iterator[bytes]:
@@ -269,6 +279,28 @@ class ListArtifactFiles:
         return members[max(first, 0) : end], encode_page_token((model_id,), (end,)) if end < len(members) else ""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OpenFile:
+    """A member of a ZIP artifact, ready to be read."""
+
+    model: Model
+    member: ArchiveMember
+    archive: Archive
+
+    def range(self, offset: int, limit: int) -> tuple[int, int]:
+        """Return offset and length of what a client asks for: at most `limit` bytes, unless that is 0.
+
+        Raises:
+            InvalidArgumentError: Offset or limit are negative.
+            OutOfRangeError: The offset is past the end.
+        """
+        return _range(offset, limit, self.member.size, "The file", self.model.id)
+
+    def pieces(self, offset: int, length: int, confirm: Callable[[], None]) -> Iterator[bytes]:
+        """Yield the bytes of a range; see `Archive.pieces`."""
+        return self.archive.pieces(self.member, offset, length, confirm)
+
+
 @dataclass(frozen=True, slots=True)
 class ReadArtifactFile:
     """Reads one member of a ZIP artifact."""
@@ -277,33 +309,33 @@ class ReadArtifactFile:
     store: ArtifactStore
     policy: Policy
 
-    def __call__(self, model_id: str, name: str) -> tuple[ArchiveMember, Iterator[bytes]]:
-        """Returns the member and its bytes, decompressed, in pieces.
+    @contextmanager
+    def __call__(self, model_id: str, path: str) -> Iterator[OpenFile]:
+        """Give the file, to be read within the block.
 
         Raises:
             ModelNotFoundError: There is no such model.
-            NotAnArchiveError: The artifact, or the member, cannot be read.
+            NotAnArchiveError: The artifact, or the member, cannot be read, or several members have this path.
             ArtifactFileNotFoundError: There is no such member.
         """
         with self.database.reading() as transaction:
             model = transaction.models.get(model_id)
-        with ExitStack() as stack:
-            stack.enter_context(_unless_deleted(self.database, model))
-            archive = stack.enter_context(
-                open_archive(
-                    self.store,
-                    model.artifact.object_key,
-                    model.artifact.size,
-                    directory_max_bytes=self.policy.zip_directory_max_bytes,
+        with (
+            _unless_deleted(self.database, model),
+            open_archive(
+                self.store,
+                model.artifact.object_key,
+                model.artifact.size,
+                directory_max_bytes=self.policy.zip_directory_max_bytes,
+            ) as archive,
+        ):
+            member = archive.member(path)
+            if member is None:
+                raise ArtifactFileNotFoundError(model_id, path)
+            if archive.count(path) > 1:
+                # Programs differ in which of them they read.
+                raise NotAnArchiveError(
+                    f"The ZIP has several files with the path {path!r}. Download the whole artifact to read them.",
+                    file_name=path,
                 )
-            )
-            found = archive.open(name)
-            if found is None:
-                raise ArtifactFileNotFoundError(model_id, name)
-            member, pieces = found
-            return member, _closing(stack.pop_all(), pieces)
-
-
-def _closing(stack: ExitStack, pieces: Iterator[bytes]) -> Iterator[bytes]:
-    with stack:
-        yield from pieces
+            yield OpenFile(model=model, member=member, archive=archive)

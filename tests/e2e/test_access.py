@@ -17,7 +17,7 @@ from grpc_status import rpc_status
 from modelregistry.v1 import model_service_pb2, upload_service_pb2
 
 from registry_service.embedded.postgres import PostgresAddress
-from tests.client import Client, refused
+from tests.client import Client, refused, zip_of
 from tests.folders import passable_folder
 from tests.identity_provider import AUDIENCE, IdentityProvider
 from tests.integration.test_access import Bearer
@@ -61,10 +61,10 @@ def token_command(*arguments: str, **settings: object) -> subprocess.CompletedPr
 
 
 def form(version: str, **fields: str) -> dict[str, object]:
-    return {"data": {"name": "yolo", "version": version} | fields, "files": {"file": ("m.zip", EMPTY_ZIP)}}
+    return {"data": {"name": "yolo", "version": version} | fields, "files": {"file": ("m.zip", SMALL_ZIP)}}
 
 
-EMPTY_ZIP = b"PK\5\6" + bytes(18)
+SMALL_ZIP = zip_of({"model.bin": b"weights"})
 
 
 @pytest.fixture(scope="module")
@@ -112,7 +112,7 @@ class TestHttp:
         assert registered.status_code == 201
         path = f"/models/{registered.text}"
         assert guarded.request("GET", path, reader).status_code == 200
-        assert guarded.request("GET", f"{path}/files", reader).content == EMPTY_ZIP
+        assert guarded.request("GET", f"{path}/files", reader).content == SMALL_ZIP
         assert guarded.request("PUT", path, reader, data={"score": "0.5"}).status_code == 403
         assert guarded.request("PUT", path, writer, data={"score": "0.5"}).status_code == 200
         assert guarded.request("DELETE", path, writer).status_code == 403

@@ -36,6 +36,8 @@ OPERATIONS = {
     ("HEAD", "/v1/models/{id}/artifact", ""): READ,
     ("POST", "/v1/models/{id}/artifact:verify", ""): READ,
     ("GET", "/v1/models/{id}/files", ""): READ,
+    ("GET", "/v1/models/{id}/files/model.bin", ""): READ,
+    ("HEAD", "/v1/models/{id}/files/model.bin", ""): READ,
     ("GET", "/v1/models/{id}/ancestors", ""): READ,
     ("GET", "/v1/models/{id}/descendants", ""): READ,
     ("GET", "/v1/models/{id}/manifest", ""): READ,

@@ -7,10 +7,12 @@ import socket
 import statistics
 import subprocess
 import time
+import zipfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import grpc
 import httpx
@@ -301,6 +303,106 @@ def test_an_artifact_is_downloaded_through_http_whole_in_part_and_not_at_all(
     with httpx.Client(base_url=product.rest_url, http1=False, http2=True, timeout=60, trust_env=False) as http2:
         assert http2.get(path).content == data
         assert http2.head(path).headers["content-length"] == str(len(data))
+    product.client.delete(model.id)
+
+
+MEMBERS = {
+    "model/weights.bin": os.urandom(5 * MIB + 3),
+    "model/": b"",
+    "räder ☃/a b+c%2f": b"odd",
+    "verify:artifact": b"colon",
+    "a//b": b"slashes",
+    "./a": b"dot",
+    "a?b#c&path=x": b"query",
+    " ": b"blank",
+}
+
+
+@pytest.mark.parametrize("compression", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED], ids=["stored", "deflated"])
+def test_a_file_of_an_artifact_is_downloaded_through_http(
+    product: Product, http: httpx.Client, compression: int
+) -> None:
+    artifact = {"file_name": "files.bin"}  # as a ZIP, its odd names would be refused
+    model = product.client.register(zip_of(MEMBERS, compression), name=f"files-{compression}", artifact=artifact)
+    folder = f"/v1/models/{model.id}/files"
+    for path, data in MEMBERS.items():
+        answer = http.get(f"{folder}/{quote(path, safe='')}")
+        assert (answer.status_code, answer.content) == (200, data), path
+        assert answer.headers["content-length"] == str(len(data))
+
+    path = f"{folder}/model/weights.bin"
+    data = MEMBERS["model/weights.bin"]
+    whole = http.get(path)
+    assert whole.content == data
+    assert whole.headers["content-type"] == "application/octet-stream"
+    assert whole.headers["cache-control"] == "private, immutable"
+    assert whole.headers["content-disposition"] == 'attachment; filename="weights.bin"'
+    etag = whole.headers["etag"]
+    for wanted, first, end in (
+        ("bytes=0-0", 0, 1),
+        ("bytes=1048570-3145740", 1_048_570, 3_145_741),
+        ("bytes=5000000-", 5_000_000, len(data)),
+        ("bytes=-7", len(data) - 7, len(data)),
+    ):
+        part = http.get(path, headers={"range": wanted, "if-range": etag})
+        assert (part.status_code, part.content) == (206, data[first:end])
+        assert part.headers["content-range"] == f"bytes {first}-{end - 1}/{len(data)}"
+    stale = http.get(path, headers={"range": "bytes=0-9", "if-range": f'"{model.artifact.sha256}"'})
+    assert (stale.status_code, stale.content) == (200, data)
+    past = http.get(path, headers={"range": f"bytes={len(data)}-"})
+    assert (past.status_code, past.headers["content-range"]) == (416, f"bytes */{len(data)}")
+    known = http.get(path, headers={"if-none-match": etag})
+    assert (known.status_code, known.content, known.headers["etag"]) == (304, b"", etag)
+    head = http.head(path)
+    assert (head.status_code, head.content, head.headers["etag"]) == (200, b"", etag)
+    assert head.headers["content-length"] == str(len(data))
+    product.client.delete(model.id)
+
+
+def test_a_path_that_names_no_single_file_is_an_error(product: Product, http: httpx.Client) -> None:
+    doubled = zip_of({"a": b"first", "b": b"second"}, zipfile.ZIP_STORED).replace(b"b", b"a")
+    model = product.client.register(doubled, name="doubled", artifact={"file_name": "doubled.bin"})
+    folder = f"/v1/models/{model.id}/files"
+    refusal = http.get(f"{folder}/a")
+    assert (refusal.status_code, info(refusal)) == (400, ("NOT_AN_ARCHIVE", {"file_name": "a"}))
+    missing = http.get(f"{folder}/model.xml")
+    assert missing.status_code == 404
+    assert info(missing) == ("ARTIFACT_FILE_NOT_FOUND", {"model_id": model.id, "file_name": "model.xml"})
+    assert http.get(f"{folder}/%FF").status_code == 400
+    assert http.get(f"{folder}/a?path=b").status_code == 400
+    # Resolved before anybody looks for a file.
+    assert info(http.get(f"{folder}/x/../model.xml")) == info(missing)
+    assert http.get(f"{folder}/../../{model.id}").json() == http.get(f"/v1/models/{model.id}").json()
+    product.client.delete(model.id)
+
+
+def test_damage_to_a_file_shows_before_its_last_byte(product: Product, http: httpx.Client) -> None:
+    data = os.urandom(3 * MIB)
+    archive = bytearray(zip_of({"small": b"bytes", "large": data}, zipfile.ZIP_STORED))
+    archive[archive.index(b"bytes")] ^= 1
+    archive[archive.index(data[:100])] ^= 1
+    model = product.client.register(bytes(archive), name="damaged-files", artifact={"file_name": "damaged.bin"})
+    small = http.get(f"/v1/models/{model.id}/files/small")
+    assert (small.status_code, info(small)[0]) == (500, "DATA_LOSS")
+    received = bytearray()
+
+    def download() -> None:
+        with http.stream("GET", f"/v1/models/{model.id}/files/large") as answer:
+            for piece in answer.iter_bytes():
+                received.extend(piece)
+
+    with pytest.raises(httpx.RemoteProtocolError):
+        download()
+    assert 0 < len(received) < len(data)
+    product.client.delete(model.id)
+
+
+def test_what_is_json_is_cached_only_to_be_asked_for_again(product: Product, http: httpx.Client) -> None:
+    model = product.client.register(name="caching")
+    for path in (f"/v1/models/{model.id}", "/v1/models", "/v1/models/no-such-model-0000", "/v1/models?filter=("):
+        assert http.get(path).headers["cache-control"] == "private, no-cache", path
+    assert "cache-control" not in http.get(f"/models/{model.id}").headers
+    assert http.get(f"/v1/models/{model.id}/artifact").headers["cache-control"] == "private, immutable"
     product.client.delete(model.id)
 
 

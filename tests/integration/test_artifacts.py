@@ -41,9 +41,9 @@ def stored(registry: RunningRegistry) -> Path:
 
 
 def member_of(
-    client: Client, model: model_pb2.Model, name: str
+    client: Client, model: model_pb2.Model, path: str, **fields: int
 ) -> list[artifact_service_pb2.DownloadArtifactFileResponse]:
-    request = artifact_service_pb2.DownloadArtifactFileRequest(model_id=model.id, path=name)
+    request = artifact_service_pb2.DownloadArtifactFileRequest(model_id=model.id, path=path, **fields)
     return list(client.artifacts.DownloadArtifactFile(request))
 
 
@@ -289,6 +289,67 @@ class TestArchives:
         with refused(NOT_FOUND, "ARTIFACT_FILE_NOT_FOUND") as refusal:
             client.download_file(model.id, name)
         assert refusal.metadata["model_id"] == model.id
+
+    @pytest.mark.parametrize("compression", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])
+    def test_a_range_of_a_member_is_downloaded(self, client: Client, compression: int) -> None:
+        data = some_bytes(3 * MIB + 5)
+        model = client.register(zip_of({"a": b"before", "b": data, "c": b"after"}, compression), artifact=ZIP)
+        size = len(data)
+        for offset, limit in (
+            *((0, 0), (0, 1), (0, MIB), (0, size), (0, 2**62), (1, 0), (1, size), (7, 10)),
+            *((MIB - 1, 2), (MIB, MIB), (2 * MIB + 3, 0), (size - 1, 1), (size, 0), (size, 5)),
+        ):
+            messages = member_of(client, model, "b", read_offset=offset, read_limit=limit)
+            assert messages[0].file.size_bytes == size
+            chunks = [message.chunk for message in messages[1:]]
+            assert b"".join(chunks) == data[offset : offset + limit if limit else size], (offset, limit)
+            assert all(0 < len(chunk) <= MIB for chunk in chunks)
+
+    def test_a_range_that_no_file_has_is_refused(self, client: Client) -> None:
+        model = client.register(zip_of({"a": b"abc"}), artifact=ZIP)
+        for name in ("read_offset", "read_limit"):
+            with refused(INVALID) as refusal:
+                member_of(client, model, "a", **{name: -1})
+            assert refusal.fields == [name]
+        with refused(OUT_OF_RANGE, "OUT_OF_RANGE") as refusal:
+            member_of(client, model, "a", read_offset=4)
+        assert refusal.metadata == {"size": "3", "model_id": model.id}
+
+    def test_a_range_of_a_stored_member_is_read_alone(self, registry: RunningRegistry) -> None:
+        data = some_bytes(40 * MIB)
+        model = registry.client.register(zip_of({"a": data}, zipfile.ZIP_STORED), artifact=ZIP)
+        store = CountingStore(registry.parts.store)
+        with serving(registry, store) as (_, client):
+            messages = member_of(client, model, "a", read_offset=30 * MIB, read_limit=100)
+        assert messages[1].chunk == data[30 * MIB : 30 * MIB + 100]
+        assert store.bytes_read < 2 * MIB
+
+    @pytest.mark.parametrize("compression", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])
+    def test_no_last_byte_of_a_damaged_member_is_sent(self, client: Client, compression: int) -> None:
+        data = some_bytes(3 * MIB)
+        model = client.register(patched(zip_of({"a": data}, compression), crc=1), artifact=ZIP)
+        for offset in (0, 1, 2 * MIB):
+            if offset and compression == zipfile.ZIP_STORED:
+                continue  # nobody can know
+            received = bytearray()
+            with refused(DATA_LOSS):
+                for message in client.artifacts.DownloadArtifactFile(
+                    artifact_service_pb2.DownloadArtifactFileRequest(model_id=model.id, path="a", read_offset=offset)
+                ):
+                    received += message.chunk
+            assert len(received) < len(data) - offset
+            assert data.startswith(bytes(received), offset)
+        # What comes before the end is right as far as anybody knows.
+        assert member_of(client, model, "a", read_offset=5, read_limit=9)[1].chunk == data[5:14]
+
+    def test_a_path_of_several_members_is_refused(self, client: Client) -> None:
+        doubled = zip_of({"a": b"first", "b": b"second"}, zipfile.ZIP_STORED).replace(b"b", b"a")
+        model = client.register(doubled)
+        assert [file.path for file in client.files(model.id).files] == ["a", "a"]
+        with refused(PRECONDITION, "NOT_AN_ARCHIVE") as refusal:
+            client.download_file(model.id, "a")
+        assert refusal.metadata == {"file_name": "a"}
+        assert "several files" in refusal.message
 
     @pytest.mark.parametrize("method", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA, 99])
     def test_other_compressions_are_refused(self, client: Client, method: int) -> None:

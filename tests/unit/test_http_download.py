@@ -8,7 +8,12 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from registry_service.domain.models import Artifact, Model
-from registry_service.transport.grpc.http_download import DownloadPlan, content_disposition, plan_download
+from registry_service.transport.grpc.http_download import (
+    DownloadPlan,
+    content_disposition,
+    plan_download,
+    plan_file_download,
+)
 
 SHA256 = "ab" * 32
 ETAG = f'"{SHA256}"'
@@ -253,3 +258,43 @@ class TestFileNames:
         assert value.isascii()
         assert value.isprintable()
         assert value.split(";")[0] == "attachment"
+
+
+class TestFiles:
+    def test_a_file_is_described_like_an_artifact(self) -> None:
+        planned = plan_file_download(MODEL, "weights/model.bin", 77, {})
+        assert status(planned) == 200
+        assert (planned.offset, planned.length, planned.content_type) == (0, 77, "application/octet-stream")
+        assert header(planned, "content-disposition") == 'attachment; filename="model.bin"'
+        assert header(planned, "cache-control") == "private, immutable"
+        assert header(planned, "last-modified") == DATE
+        assert header(planned, "x-content-length") == "77"
+
+    def test_its_etag_is_its_own_and_stays(self) -> None:
+        def etag(model: Model, path: str) -> str:
+            found = header(plan_file_download(model, path, 77, {}), "etag")
+            assert found is not None
+            return found
+
+        other = replace(MODEL, artifact=replace(MODEL.artifact, sha256="cd" * 32))
+        tags = [etag(model, path) for model in (MODEL, other) for path in ("a", "b", "a/b")]
+        assert len({*tags, ETAG}) == 7
+        assert all(len(tag) == 66 and tag.startswith('"') for tag in tags)
+        assert etag(replace(MODEL, id="f" * 16), "a") == tags[0]
+
+    def test_ranges_and_conditions_are_of_the_file(self) -> None:
+        planned = plan_file_download(MODEL, "a", 77, {"range": "bytes=70-"})
+        assert (status(planned), planned.offset, planned.length) == (206, 70, 7)
+        assert header(planned, "content-range") == "bytes 70-76/77"
+        etag = header(planned, "etag") or ""
+        assert status(plan_file_download(MODEL, "a", 77, {"if-none-match": etag})) == 304
+        assert status(plan_file_download(MODEL, "a", 77, {"if-none-match": ETAG})) == 200
+        assert status(plan_file_download(MODEL, "a", 77, {"range": "bytes=1-2", "if-range": ETAG})) == 200
+        assert status(plan_file_download(MODEL, "a", 77, {"range": "bytes=77-"})) == 416
+
+    @pytest.mark.parametrize(
+        ("path", "name"), [("a/b/", "b"), ("/", "file"), ("a\r\nb", "a__b"), ('a/"x"', "_x_"), (".", ".")]
+    )
+    def test_the_saved_name_is_the_last_part_of_the_path(self, path: str, name: str) -> None:
+        planned = plan_file_download(MODEL, path, 1, {})
+        assert (header(planned, "content-disposition") or "").startswith(f'attachment; filename="{name}"')

@@ -56,26 +56,32 @@ class ListArtifactFilesResponse(_message.Message):
     def __init__(self, files: _Optional[_Iterable[_Union[ArtifactFile, _Mapping]]] = ..., next_page_token: _Optional[str] = ...) -> None: ...
 
 class ArtifactFile(_message.Message):
-    __slots__ = ("path", "size_bytes", "compressed_size_bytes", "crc32", "modify_time")
+    __slots__ = ("path", "size_bytes", "compressed_size_bytes", "crc32", "modify_time", "sha256")
     PATH_FIELD_NUMBER: _ClassVar[int]
     SIZE_BYTES_FIELD_NUMBER: _ClassVar[int]
     COMPRESSED_SIZE_BYTES_FIELD_NUMBER: _ClassVar[int]
     CRC32_FIELD_NUMBER: _ClassVar[int]
     MODIFY_TIME_FIELD_NUMBER: _ClassVar[int]
+    SHA256_FIELD_NUMBER: _ClassVar[int]
     path: str
     size_bytes: int
     compressed_size_bytes: int
     crc32: int
     modify_time: _timestamp_pb2.Timestamp
-    def __init__(self, path: _Optional[str] = ..., size_bytes: _Optional[int] = ..., compressed_size_bytes: _Optional[int] = ..., crc32: _Optional[int] = ..., modify_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
+    sha256: str
+    def __init__(self, path: _Optional[str] = ..., size_bytes: _Optional[int] = ..., compressed_size_bytes: _Optional[int] = ..., crc32: _Optional[int] = ..., modify_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., sha256: _Optional[str] = ...) -> None: ...
 
 class DownloadArtifactFileRequest(_message.Message):
-    __slots__ = ("model_id", "path")
+    __slots__ = ("model_id", "path", "read_offset", "read_limit")
     MODEL_ID_FIELD_NUMBER: _ClassVar[int]
     PATH_FIELD_NUMBER: _ClassVar[int]
+    READ_OFFSET_FIELD_NUMBER: _ClassVar[int]
+    READ_LIMIT_FIELD_NUMBER: _ClassVar[int]
     model_id: str
     path: str
-    def __init__(self, model_id: _Optional[str] = ..., path: _Optional[str] = ...) -> None: ...
+    read_offset: int
+    read_limit: int
+    def __init__(self, model_id: _Optional[str] = ..., path: _Optional[str] = ..., read_offset: _Optional[int] = ..., read_limit: _Optional[int] = ...) -> None: ...
 
 class DownloadArtifactFileResponse(_message.Message):
     __slots__ = ("file", "chunk")
@@ -84,6 +90,14 @@ class DownloadArtifactFileResponse(_message.Message):
     file: ArtifactFile
     chunk: bytes
     def __init__(self, file: _Optional[_Union[ArtifactFile, _Mapping]] = ..., chunk: _Optional[bytes] = ...) -> None: ...
+
+class DownloadArtifactFileContentRequest(_message.Message):
+    __slots__ = ("model_id", "path")
+    MODEL_ID_FIELD_NUMBER: _ClassVar[int]
+    PATH_FIELD_NUMBER: _ClassVar[int]
+    model_id: str
+    path: str
+    def __init__(self, model_id: _Optional[str] = ..., path: _Optional[str] = ...) -> None: ...
 
 class VerifyArtifactRequest(_message.Message):
     __slots__ = ("model_id",)

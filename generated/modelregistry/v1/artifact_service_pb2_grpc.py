@@ -27,7 +27,7 @@ if _version_not_supported:
 
 
 class ArtifactServiceStub:
-    """Reads and checks the artifacts of models.
+    """Downloads and verifies the artifacts of models.
     """
 
     def __init__(self, channel):
@@ -56,6 +56,11 @@ class ArtifactServiceStub:
                 request_serializer=modelregistry_dot_v1_dot_artifact__service__pb2.DownloadArtifactFileRequest.SerializeToString,
                 response_deserializer=modelregistry_dot_v1_dot_artifact__service__pb2.DownloadArtifactFileResponse.FromString,
                 _registered_method=True)
+        self.DownloadArtifactFileContent = channel.unary_stream(
+                '/modelregistry.v1.ArtifactService/DownloadArtifactFileContent',
+                request_serializer=modelregistry_dot_v1_dot_artifact__service__pb2.DownloadArtifactFileContentRequest.SerializeToString,
+                response_deserializer=google_dot_api_dot_httpbody__pb2.HttpBody.FromString,
+                _registered_method=True)
         self.VerifyArtifact = channel.unary_unary(
                 '/modelregistry.v1.ArtifactService/VerifyArtifact',
                 request_serializer=modelregistry_dot_v1_dot_artifact__service__pb2.VerifyArtifactRequest.SerializeToString,
@@ -64,45 +69,72 @@ class ArtifactServiceStub:
 
 
 class ArtifactServiceServicer:
-    """Reads and checks the artifacts of models.
+    """Downloads and verifies the artifacts of models.
     """
 
     def DownloadArtifact(self, request, context):
-        """Streams the bytes of an artifact, or a part of them. The first message
-        describes the artifact, the others hold the bytes in order.
+        """Streams the bytes of an artifact, or a range of them. The first message
+        describes the artifact, the others contain the bytes in order.
+
+        A download of the whole artifact is hashed on the way: the last bytes are
+        sent only if the SHA-256 is the recorded one.
 
         Errors: NOT_FOUND, OUT_OF_RANGE (read_offset is past the end), DATA_LOSS
-        (the store no longer has the bytes), UNAVAILABLE (the store is away).
+        (the stored bytes are lost or damaged), UNAVAILABLE (the artifact store does
+        not answer).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def DownloadArtifactContent(self, request, context):
-        """DownloadArtifact for HTTP: the answer's body is the bytes. Understands
-        Range, If-Range and If-None-Match (RFC 9110).
-        buf:lint:ignore RPC_REQUEST_RESPONSE_UNIQUE
-        buf:lint:ignore RPC_RESPONSE_STANDARD_NAME
+        """Downloads an artifact over HTTP: the body of the response is the bytes.
+
+        Supports the headers Range (one range), If-Range, If-None-Match and
+        If-Modified-Since (RFC 9110). The ETag is strong and never changes, because
+        an artifact never changes.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ListArtifactFiles(self, request, context):
-        """Lists the members of a ZIP artifact, in the archive's order, a page at a
-        time. Reads the archive's directory only. Errors: NOT_FOUND,
-        FAILED_PRECONDITION (the artifact is no readable ZIP).
+        """Lists the files inside an artifact, in the order of the artifact. For a ZIP,
+        the server reads only its directory.
+
+        Errors: NOT_FOUND, FAILED_PRECONDITION (the artifact does not contain files
+        that the server can list, for example because it is not a readable ZIP).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def DownloadArtifactFile(self, request, context):
-        """Streams one member of a ZIP artifact, decompressed; reads only the
-        archive's directory and that member. Its CRC-32 is checked: an error after
-        the last bytes means that they are damaged. Errors: NOT_FOUND (the model,
-        the member), FAILED_PRECONDITION (the artifact is no readable ZIP; the
-        member is encrypted or compressed in another way than deflate), DATA_LOSS.
+        """Streams one file inside an artifact, or a range of it, decompressed. The
+        first message describes the file, the others contain the bytes in order.
+
+        The server reads only what it needs, but a range of a compressed file costs
+        the decompression of everything before it. The last bytes are sent only if
+        the CRC-32 is the one in the archive. It is not checked for a range that ends
+        before the file does, nor for a range of a file that is stored uncompressed.
+
+        Errors: NOT_FOUND (the model, or the file), FAILED_PRECONDITION (the artifact
+        is not a readable ZIP; the file is encrypted, or compressed by another method
+        than deflate; several files have this path), OUT_OF_RANGE (read_offset is
+        past the end), DATA_LOSS.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DownloadArtifactFileContent(self, request, context):
+        """Downloads one file inside an artifact over HTTP: the body of the response is
+        the bytes. Supports the same headers as `GET /v1/models/{model_id}/artifact`.
+
+        The path goes into the URL percent-encoded; a slash may stay as it is. Encode
+        a colon as `%3A`, a trailing slash as `%2F` and a leading dot of a segment
+        `..` as `%2E`. A path that is not UTF-8, or that several files have, cannot
+        be downloaded alone.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -139,6 +171,11 @@ def add_ArtifactServiceServicer_to_server(servicer, server):
                     request_deserializer=modelregistry_dot_v1_dot_artifact__service__pb2.DownloadArtifactFileRequest.FromString,
                     response_serializer=modelregistry_dot_v1_dot_artifact__service__pb2.DownloadArtifactFileResponse.SerializeToString,
             ),
+            'DownloadArtifactFileContent': grpc.unary_stream_rpc_method_handler(
+                    servicer.DownloadArtifactFileContent,
+                    request_deserializer=modelregistry_dot_v1_dot_artifact__service__pb2.DownloadArtifactFileContentRequest.FromString,
+                    response_serializer=google_dot_api_dot_httpbody__pb2.HttpBody.SerializeToString,
+            ),
             'VerifyArtifact': grpc.unary_unary_rpc_method_handler(
                     servicer.VerifyArtifact,
                     request_deserializer=modelregistry_dot_v1_dot_artifact__service__pb2.VerifyArtifactRequest.FromString,
@@ -153,7 +190,7 @@ def add_ArtifactServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class ArtifactService:
-    """Reads and checks the artifacts of models.
+    """Downloads and verifies the artifacts of models.
     """
 
     @staticmethod
@@ -254,6 +291,33 @@ class ArtifactService:
             '/modelregistry.v1.ArtifactService/DownloadArtifactFile',
             modelregistry_dot_v1_dot_artifact__service__pb2.DownloadArtifactFileRequest.SerializeToString,
             modelregistry_dot_v1_dot_artifact__service__pb2.DownloadArtifactFileResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DownloadArtifactFileContent(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/modelregistry.v1.ArtifactService/DownloadArtifactFileContent',
+            modelregistry_dot_v1_dot_artifact__service__pb2.DownloadArtifactFileContentRequest.SerializeToString,
+            google_dot_api_dot_httpbody__pb2.HttpBody.FromString,
             options,
             channel_credentials,
             insecure,

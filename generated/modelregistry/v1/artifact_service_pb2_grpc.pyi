@@ -28,36 +28,59 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class ArtifactServiceStub:
-    """Reads and checks the artifacts of models."""
+    """Downloads and verifies the artifacts of models."""
 
     @_typing.overload
     def __new__(cls, channel: _grpc.Channel) -> _Self: ...
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> ArtifactServiceAsyncStub: ...
     DownloadArtifact: _grpc.UnaryStreamMultiCallable[_artifact_service_pb2.DownloadArtifactRequest, _artifact_service_pb2.DownloadArtifactResponse]
-    """Streams the bytes of an artifact, or a part of them. The first message
-    describes the artifact, the others hold the bytes in order.
+    """Streams the bytes of an artifact, or a range of them. The first message
+    describes the artifact, the others contain the bytes in order.
+
+    A download of the whole artifact is hashed on the way: the last bytes are
+    sent only if the SHA-256 is the recorded one.
 
     Errors: NOT_FOUND, OUT_OF_RANGE (read_offset is past the end), DATA_LOSS
-    (the store no longer has the bytes), UNAVAILABLE (the store is away).
+    (the stored bytes are lost or damaged), UNAVAILABLE (the artifact store does
+    not answer).
     """
     DownloadArtifactContent: _grpc.UnaryStreamMultiCallable[_artifact_service_pb2.DownloadArtifactContentRequest, _httpbody_pb2.HttpBody]
-    """DownloadArtifact for HTTP: the answer's body is the bytes. Understands
-    Range, If-Range and If-None-Match (RFC 9110).
-    buf:lint:ignore RPC_REQUEST_RESPONSE_UNIQUE
-    buf:lint:ignore RPC_RESPONSE_STANDARD_NAME
+    """Downloads an artifact over HTTP: the body of the response is the bytes.
+
+    Supports the headers Range (one range), If-Range, If-None-Match and
+    If-Modified-Since (RFC 9110). The ETag is strong and never changes, because
+    an artifact never changes.
     """
     ListArtifactFiles: _grpc.UnaryUnaryMultiCallable[_artifact_service_pb2.ListArtifactFilesRequest, _artifact_service_pb2.ListArtifactFilesResponse]
-    """Lists the members of a ZIP artifact, in the archive's order, a page at a
-    time. Reads the archive's directory only. Errors: NOT_FOUND,
-    FAILED_PRECONDITION (the artifact is no readable ZIP).
+    """Lists the files inside an artifact, in the order of the artifact. For a ZIP,
+    the server reads only its directory.
+
+    Errors: NOT_FOUND, FAILED_PRECONDITION (the artifact does not contain files
+    that the server can list, for example because it is not a readable ZIP).
     """
     DownloadArtifactFile: _grpc.UnaryStreamMultiCallable[_artifact_service_pb2.DownloadArtifactFileRequest, _artifact_service_pb2.DownloadArtifactFileResponse]
-    """Streams one member of a ZIP artifact, decompressed; reads only the
-    archive's directory and that member. Its CRC-32 is checked: an error after
-    the last bytes means that they are damaged. Errors: NOT_FOUND (the model,
-    the member), FAILED_PRECONDITION (the artifact is no readable ZIP; the
-    member is encrypted or compressed in another way than deflate), DATA_LOSS.
+    """Streams one file inside an artifact, or a range of it, decompressed. The
+    first message describes the file, the others contain the bytes in order.
+
+    The server reads only what it needs, but a range of a compressed file costs
+    the decompression of everything before it. The last bytes are sent only if
+    the CRC-32 is the one in the archive. It is not checked for a range that ends
+    before the file does, nor for a range of a file that is stored uncompressed.
+
+    Errors: NOT_FOUND (the model, or the file), FAILED_PRECONDITION (the artifact
+    is not a readable ZIP; the file is encrypted, or compressed by another method
+    than deflate; several files have this path), OUT_OF_RANGE (read_offset is
+    past the end), DATA_LOSS.
+    """
+    DownloadArtifactFileContent: _grpc.UnaryStreamMultiCallable[_artifact_service_pb2.DownloadArtifactFileContentRequest, _httpbody_pb2.HttpBody]
+    """Downloads one file inside an artifact over HTTP: the body of the response is
+    the bytes. Supports the same headers as `GET /v1/models/{model_id}/artifact`.
+
+    The path goes into the URL percent-encoded; a slash may stay as it is. Encode
+    a colon as `%3A`, a trailing slash as `%2F` and a leading dot of a segment
+    `..` as `%2E`. A path that is not UTF-8, or that several files have, cannot
+    be downloaded alone.
     """
     VerifyArtifact: _grpc.UnaryUnaryMultiCallable[_artifact_service_pb2.VerifyArtifactRequest, _artifact_service_pb2.VerifyArtifactResponse]
     """Reads the stored bytes again and compares their size and SHA-256 with what
@@ -66,33 +89,56 @@ class ArtifactServiceStub:
 
 @_typing.type_check_only
 class ArtifactServiceAsyncStub(ArtifactServiceStub):
-    """Reads and checks the artifacts of models."""
+    """Downloads and verifies the artifacts of models."""
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     DownloadArtifact: _aio.UnaryStreamMultiCallable[_artifact_service_pb2.DownloadArtifactRequest, _artifact_service_pb2.DownloadArtifactResponse]  # type: ignore[assignment]
-    """Streams the bytes of an artifact, or a part of them. The first message
-    describes the artifact, the others hold the bytes in order.
+    """Streams the bytes of an artifact, or a range of them. The first message
+    describes the artifact, the others contain the bytes in order.
+
+    A download of the whole artifact is hashed on the way: the last bytes are
+    sent only if the SHA-256 is the recorded one.
 
     Errors: NOT_FOUND, OUT_OF_RANGE (read_offset is past the end), DATA_LOSS
-    (the store no longer has the bytes), UNAVAILABLE (the store is away).
+    (the stored bytes are lost or damaged), UNAVAILABLE (the artifact store does
+    not answer).
     """
     DownloadArtifactContent: _aio.UnaryStreamMultiCallable[_artifact_service_pb2.DownloadArtifactContentRequest, _httpbody_pb2.HttpBody]  # type: ignore[assignment]
-    """DownloadArtifact for HTTP: the answer's body is the bytes. Understands
-    Range, If-Range and If-None-Match (RFC 9110).
-    buf:lint:ignore RPC_REQUEST_RESPONSE_UNIQUE
-    buf:lint:ignore RPC_RESPONSE_STANDARD_NAME
+    """Downloads an artifact over HTTP: the body of the response is the bytes.
+
+    Supports the headers Range (one range), If-Range, If-None-Match and
+    If-Modified-Since (RFC 9110). The ETag is strong and never changes, because
+    an artifact never changes.
     """
     ListArtifactFiles: _aio.UnaryUnaryMultiCallable[_artifact_service_pb2.ListArtifactFilesRequest, _artifact_service_pb2.ListArtifactFilesResponse]  # type: ignore[assignment]
-    """Lists the members of a ZIP artifact, in the archive's order, a page at a
-    time. Reads the archive's directory only. Errors: NOT_FOUND,
-    FAILED_PRECONDITION (the artifact is no readable ZIP).
+    """Lists the files inside an artifact, in the order of the artifact. For a ZIP,
+    the server reads only its directory.
+
+    Errors: NOT_FOUND, FAILED_PRECONDITION (the artifact does not contain files
+    that the server can list, for example because it is not a readable ZIP).
     """
     DownloadArtifactFile: _aio.UnaryStreamMultiCallable[_artifact_service_pb2.DownloadArtifactFileRequest, _artifact_service_pb2.DownloadArtifactFileResponse]  # type: ignore[assignment]
-    """Streams one member of a ZIP artifact, decompressed; reads only the
-    archive's directory and that member. Its CRC-32 is checked: an error after
-    the last bytes means that they are damaged. Errors: NOT_FOUND (the model,
-    the member), FAILED_PRECONDITION (the artifact is no readable ZIP; the
-    member is encrypted or compressed in another way than deflate), DATA_LOSS.
+    """Streams one file inside an artifact, or a range of it, decompressed. The
+    first message describes the file, the others contain the bytes in order.
+
+    The server reads only what it needs, but a range of a compressed file costs
+    the decompression of everything before it. The last bytes are sent only if
+    the CRC-32 is the one in the archive. It is not checked for a range that ends
+    before the file does, nor for a range of a file that is stored uncompressed.
+
+    Errors: NOT_FOUND (the model, or the file), FAILED_PRECONDITION (the artifact
+    is not a readable ZIP; the file is encrypted, or compressed by another method
+    than deflate; several files have this path), OUT_OF_RANGE (read_offset is
+    past the end), DATA_LOSS.
+    """
+    DownloadArtifactFileContent: _aio.UnaryStreamMultiCallable[_artifact_service_pb2.DownloadArtifactFileContentRequest, _httpbody_pb2.HttpBody]  # type: ignore[assignment]
+    """Downloads one file inside an artifact over HTTP: the body of the response is
+    the bytes. Supports the same headers as `GET /v1/models/{model_id}/artifact`.
+
+    The path goes into the URL percent-encoded; a slash may stay as it is. Encode
+    a colon as `%3A`, a trailing slash as `%2F` and a leading dot of a segment
+    `..` as `%2E`. A path that is not UTF-8, or that several files have, cannot
+    be downloaded alone.
     """
     VerifyArtifact: _aio.UnaryUnaryMultiCallable[_artifact_service_pb2.VerifyArtifactRequest, _artifact_service_pb2.VerifyArtifactResponse]  # type: ignore[assignment]
     """Reads the stored bytes again and compares their size and SHA-256 with what
@@ -100,7 +146,7 @@ class ArtifactServiceAsyncStub(ArtifactServiceStub):
     """
 
 class ArtifactServiceServicer(metaclass=_abc_1.ABCMeta):
-    """Reads and checks the artifacts of models."""
+    """Downloads and verifies the artifacts of models."""
 
     @_abc_1.abstractmethod
     def DownloadArtifact(
@@ -108,11 +154,15 @@ class ArtifactServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _artifact_service_pb2.DownloadArtifactRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_artifact_service_pb2.DownloadArtifactResponse], _abc.AsyncIterator[_artifact_service_pb2.DownloadArtifactResponse]]:
-        """Streams the bytes of an artifact, or a part of them. The first message
-        describes the artifact, the others hold the bytes in order.
+        """Streams the bytes of an artifact, or a range of them. The first message
+        describes the artifact, the others contain the bytes in order.
+
+        A download of the whole artifact is hashed on the way: the last bytes are
+        sent only if the SHA-256 is the recorded one.
 
         Errors: NOT_FOUND, OUT_OF_RANGE (read_offset is past the end), DATA_LOSS
-        (the store no longer has the bytes), UNAVAILABLE (the store is away).
+        (the stored bytes are lost or damaged), UNAVAILABLE (the artifact store does
+        not answer).
         """
 
     @_abc_1.abstractmethod
@@ -121,10 +171,11 @@ class ArtifactServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _artifact_service_pb2.DownloadArtifactContentRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_httpbody_pb2.HttpBody], _abc.AsyncIterator[_httpbody_pb2.HttpBody]]:
-        """DownloadArtifact for HTTP: the answer's body is the bytes. Understands
-        Range, If-Range and If-None-Match (RFC 9110).
-        buf:lint:ignore RPC_REQUEST_RESPONSE_UNIQUE
-        buf:lint:ignore RPC_RESPONSE_STANDARD_NAME
+        """Downloads an artifact over HTTP: the body of the response is the bytes.
+
+        Supports the headers Range (one range), If-Range, If-None-Match and
+        If-Modified-Since (RFC 9110). The ETag is strong and never changes, because
+        an artifact never changes.
         """
 
     @_abc_1.abstractmethod
@@ -133,9 +184,11 @@ class ArtifactServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _artifact_service_pb2.ListArtifactFilesRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_artifact_service_pb2.ListArtifactFilesResponse, _abc.Awaitable[_artifact_service_pb2.ListArtifactFilesResponse]]:
-        """Lists the members of a ZIP artifact, in the archive's order, a page at a
-        time. Reads the archive's directory only. Errors: NOT_FOUND,
-        FAILED_PRECONDITION (the artifact is no readable ZIP).
+        """Lists the files inside an artifact, in the order of the artifact. For a ZIP,
+        the server reads only its directory.
+
+        Errors: NOT_FOUND, FAILED_PRECONDITION (the artifact does not contain files
+        that the server can list, for example because it is not a readable ZIP).
         """
 
     @_abc_1.abstractmethod
@@ -144,11 +197,33 @@ class ArtifactServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _artifact_service_pb2.DownloadArtifactFileRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_artifact_service_pb2.DownloadArtifactFileResponse], _abc.AsyncIterator[_artifact_service_pb2.DownloadArtifactFileResponse]]:
-        """Streams one member of a ZIP artifact, decompressed; reads only the
-        archive's directory and that member. Its CRC-32 is checked: an error after
-        the last bytes means that they are damaged. Errors: NOT_FOUND (the model,
-        the member), FAILED_PRECONDITION (the artifact is no readable ZIP; the
-        member is encrypted or compressed in another way than deflate), DATA_LOSS.
+        """Streams one file inside an artifact, or a range of it, decompressed. The
+        first message describes the file, the others contain the bytes in order.
+
+        The server reads only what it needs, but a range of a compressed file costs
+        the decompression of everything before it. The last bytes are sent only if
+        the CRC-32 is the one in the archive. It is not checked for a range that ends
+        before the file does, nor for a range of a file that is stored uncompressed.
+
+        Errors: NOT_FOUND (the model, or the file), FAILED_PRECONDITION (the artifact
+        is not a readable ZIP; the file is encrypted, or compressed by another method
+        than deflate; several files have this path), OUT_OF_RANGE (read_offset is
+        past the end), DATA_LOSS.
+        """
+
+    @_abc_1.abstractmethod
+    def DownloadArtifactFileContent(
+        self,
+        request: _artifact_service_pb2.DownloadArtifactFileContentRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_httpbody_pb2.HttpBody], _abc.AsyncIterator[_httpbody_pb2.HttpBody]]:
+        """Downloads one file inside an artifact over HTTP: the body of the response is
+        the bytes. Supports the same headers as `GET /v1/models/{model_id}/artifact`.
+
+        The path goes into the URL percent-encoded; a slash may stay as it is. Encode
+        a colon as `%3A`, a trailing slash as `%2F` and a leading dot of a segment
+        `..` as `%2E`. A path that is not UTF-8, or that several files have, cannot
+        be downloaded alone.
         """
 
     @_abc_1.abstractmethod

@@ -58,6 +58,7 @@ _SERVICES: Mapping[str, Mapping[str, Permission]] = {
         "VerifyArtifact": _READ,
         "ListArtifactFiles": _READ,
         "DownloadArtifactFile": _READ,
+        "DownloadArtifactFileContent": _READ,
     },
     f"{_PACKAGE}AliasService": {
         "SetAlias": _PROMOTE,

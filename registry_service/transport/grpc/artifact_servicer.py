@@ -9,9 +9,10 @@ from modelregistry.v1 import artifact_service_pb2_grpc
 
 from registry_service.domain.models import checked_model_id
 from registry_service.services.use_cases import UseCases
+from registry_service.transport.grpc.calls import expect_client
 from registry_service.transport.grpc.chunks import chunk_message
 from registry_service.transport.grpc.convert import artifact_message, file_message
-from registry_service.transport.grpc.http_download import plan_download
+from registry_service.transport.grpc.http_download import IMMUTABLE, DownloadPlan, plan_download, plan_file_download
 
 
 class ArtifactServicer(artifact_service_pb2_grpc.ArtifactServiceServicer):
@@ -33,16 +34,9 @@ class ArtifactServicer(artifact_service_pb2_grpc.ArtifactServiceServicer):
     def DownloadArtifactContent(
         self, request: pb.DownloadArtifactContentRequest, context: grpc.ServicerContext
     ) -> Iterator[httpbody_pb2.HttpBody | bytes]:
-        headers = {key: value for key, value in context.invocation_metadata() if isinstance(value, str)}
         model = self._use_cases.get_model(checked_model_id(request.model_id, "model_id"))
-        plan = plan_download(model, headers)
-        pieces = self._use_cases.read_artifact.pieces(model, plan.offset, plan.length)
-        # The first piece before the headers: an error may still become a status of its own.
-        first = next(pieces, b"")
-        context.send_initial_metadata(plan.metadata)
-        yield httpbody_pb2.HttpBody(content_type=plan.content_type, data=first)
-        for piece in pieces:
-            yield chunk_message(httpbody_pb2.HttpBody.DATA_FIELD_NUMBER, piece)
+        plan = plan_download(model, _headers(context), cache_control=IMMUTABLE)
+        yield from _body(plan, self._use_cases.read_artifact.pieces(model, plan.offset, plan.length), context)
 
     def ListArtifactFiles(
         self, request: pb.ListArtifactFilesRequest, context: grpc.ServicerContext
@@ -52,15 +46,21 @@ class ArtifactServicer(artifact_service_pb2_grpc.ArtifactServiceServicer):
         )
         return pb.ListArtifactFilesResponse(files=map(file_message, members), next_page_token=next_page_token)
 
-    def DownloadArtifactFile(
+    def DownloadArtifactFile(  # type: ignore[override]  # as above
         self, request: pb.DownloadArtifactFileRequest, context: grpc.ServicerContext
-    ) -> Iterator[pb.DownloadArtifactFileResponse]:
-        member, pieces = self._use_cases.read_artifact_file(
-            checked_model_id(request.model_id, "model_id"), request.path
-        )
-        yield pb.DownloadArtifactFileResponse(file=file_message(member))
-        for piece in pieces:
-            yield pb.DownloadArtifactFileResponse(chunk=piece)
+    ) -> Iterator[pb.DownloadArtifactFileResponse | bytes]:
+        with self._use_cases.read_artifact_file(checked_model_id(request.model_id, "model_id"), request.path) as file:
+            offset, length = file.range(request.read_offset, request.read_limit)
+            yield pb.DownloadArtifactFileResponse(file=file_message(file.member))
+            for piece in file.pieces(offset, length, lambda: expect_client(context)):
+                yield chunk_message(pb.DownloadArtifactFileResponse.CHUNK_FIELD_NUMBER, piece)
+
+    def DownloadArtifactFileContent(
+        self, request: pb.DownloadArtifactFileContentRequest, context: grpc.ServicerContext
+    ) -> Iterator[httpbody_pb2.HttpBody | bytes]:
+        with self._use_cases.read_artifact_file(checked_model_id(request.model_id, "model_id"), request.path) as file:
+            plan = plan_file_download(file.model, file.member.name, file.member.size, _headers(context))
+            yield from _body(plan, file.pieces(plan.offset, plan.length, lambda: expect_client(context)), context)
 
     def VerifyArtifact(
         self, request: pb.VerifyArtifactRequest, context: grpc.ServicerContext
@@ -73,3 +73,18 @@ class ArtifactServicer(artifact_service_pb2_grpc.ArtifactServiceServicer):
             actual_size=found.actual_size,
             actual_sha256=found.actual_sha256,
         )
+
+
+def _headers(context: grpc.ServicerContext) -> dict[str, str]:
+    return {key: value for key, value in context.invocation_metadata() if isinstance(value, str)}
+
+
+def _body(
+    plan: DownloadPlan, pieces: Iterator[bytes], context: grpc.ServicerContext
+) -> Iterator[httpbody_pb2.HttpBody | bytes]:
+    # The first piece before the headers: an error may still become a status of its own.
+    first = next(pieces, b"")
+    context.send_initial_metadata(plan.metadata)
+    yield httpbody_pb2.HttpBody(content_type=plan.content_type, data=first)
+    for piece in pieces:
+        yield chunk_message(httpbody_pb2.HttpBody.DATA_FIELD_NUMBER, piece)

@@ -67,6 +67,7 @@ _ERRORS_IN_STREAM: Mapping[str, Callable[[Any], Any]] = {
 }
 _HTTP_BODY_STREAMS = {
     f"{_PACKAGE}ArtifactService/DownloadArtifactContent",
+    f"{_PACKAGE}ArtifactService/DownloadArtifactFileContent",
     f"{_COMPAT}/DownloadModelFiles",
     f"{_COMPAT}/ListModels",
 }
@@ -77,7 +78,10 @@ _CHUNKS_IN = {
     f"{_PACKAGE}UploadService/WriteUpload": upload_service_pb2.WriteUploadRequest.DATA_FIELD_NUMBER,
     f"{_COMPAT}/RegisterModel": httpbody_pb2.HttpBody.DATA_FIELD_NUMBER,
 }
-_CHUNKS_OUT = _HTTP_BODY_STREAMS | {f"{_PACKAGE}ArtifactService/DownloadArtifact"}
+_CHUNKS_OUT = _HTTP_BODY_STREAMS | {
+    f"{_PACKAGE}ArtifactService/DownloadArtifact",
+    f"{_PACKAGE}ArtifactService/DownloadArtifactFile",
+}
 
 # The documented API's answers mostly fit in one message: it asks for a place by itself where one doesn't.
 _BRIEF_STREAMS = {f"{_COMPAT}/ListModels"}

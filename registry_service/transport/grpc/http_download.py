@@ -5,6 +5,7 @@ Headers leave as initial metadata. Envoy's filter (gateway/) makes `:status` of
 `x-content-type`, which gRPC would not let through under their own names.
 """
 
+import hashlib
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -16,6 +17,10 @@ from registry_service.domain.models import DIRECTION_CONTROLS, Model
 
 _RANGE = re.compile(r"bytes=(?:(\d{1,18})-(\d{1,18})?|-(\d{1,18}))", re.IGNORECASE)
 _NO_BYTE = (1, 0)
+_BYTES = "application/octet-stream"
+
+IMMUTABLE = "private, immutable"
+"""What caches are told of bytes that never change, and that not everybody may read."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,23 +34,71 @@ class DownloadPlan:
     """Bytes of the body, 0 where it has none."""
 
 
-def plan_download(
-    model: Model, headers: Mapping[str, str], content_type: str = "application/octet-stream"
-) -> DownloadPlan:
-    """Decides what answers a GET or HEAD of a model's artifact; header names are in lower case.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Representation:
+    """The bytes that a request names."""
 
-    The artifact's media type is what its registrant declared, so no browser may hear of it: it would run what is
-    called a script.
+    etag: str
+    modified: datetime
+    size: int
+    file_name: str
+
+
+def plan_download(
+    model: Model, headers: Mapping[str, str], content_type: str = _BYTES, *, cache_control: str = ""
+) -> DownloadPlan:
+    """Decide what answers a GET or HEAD of a model's artifact.
+
+    Args:
+        model: The model.
+        headers: Of the request, by names in lower case.
+        content_type: The artifact's own media type is what its registrant declared, so no browser may hear of it: it
+            would run what is called a script.
+        cache_control: What caches are told; empty: nothing.
     """
     artifact = model.artifact
-    etag = f'"{artifact.sha256}"'
+    wanted = _Representation(
+        etag=f'"{artifact.sha256}"',
+        modified=_modified(model),
+        size=artifact.size,
+        file_name=artifact.file_name,
+    )
+    return _plan(wanted, headers, content_type, cache_control)
+
+
+def plan_file_download(model: Model, path: str, size: int, headers: Mapping[str, str]) -> DownloadPlan:
+    """Decide what answers a GET or HEAD of a file of a model's artifact.
+
+    Args:
+        model: The model.
+        path: Path of the file in the artifact.
+        size: Size of the file in bytes.
+        headers: As for `plan_download`.
+    """
+    wanted = _Representation(
+        # The artifact never changes, so its digest and the path determine the bytes.
+        etag=f'"{hashlib.sha256(f"{model.artifact.sha256}/{path}".encode(errors="surrogatepass")).hexdigest()}"',
+        modified=_modified(model),
+        size=size,
+        file_name=path.rstrip("/").rpartition("/")[2] or "file",
+    )
+    return _plan(wanted, headers, _BYTES, IMMUTABLE)
+
+
+def _modified(model: Model) -> datetime:
     # The artifact never changes, so it was last modified when it was registered.
-    modified = model.create_time.astimezone(UTC).replace(microsecond=0)
+    return model.create_time.astimezone(UTC).replace(microsecond=0)
+
+
+def _plan(wanted: _Representation, headers: Mapping[str, str], content_type: str, cache_control: str) -> DownloadPlan:
+    etag, modified, size = wanted.etag, wanted.modified, wanted.size
     common = [
         ("etag", etag),
         ("last-modified", format_datetime(modified, usegmt=True)),
         ("accept-ranges", "bytes"),
     ]
+    if cache_control:
+        common.append(("cache-control", cache_control))
 
     head = headers.get("x-envoy-original-method") == "HEAD"
 
@@ -67,16 +120,16 @@ def plan_download(
         return plan(412, 0, 0, 0)
     if _not_modified(headers, etag, modified):
         return plan(304, 0, 0, 0)
-    disposition = ("content-disposition", content_disposition(artifact.file_name))
+    disposition = ("content-disposition", content_disposition(wanted.file_name))
     # Ranges are of GET alone (RFC 9110, 14.2).
-    wanted = None if head else _range(headers, etag, modified, artifact.size)
-    if wanted is None:
-        return plan(200, 0, artifact.size, artifact.size, disposition)
-    first, last = wanted
+    selected = None if head else _range(headers, etag, modified, size)
+    if selected is None:
+        return plan(200, 0, size, size, disposition)
+    first, last = selected
     if first > last:
-        return plan(416, 0, 0, 0, ("content-range", f"bytes */{artifact.size}"))
+        return plan(416, 0, 0, 0, ("content-range", f"bytes */{size}"))
     length = last - first + 1
-    return plan(206, first, length, length, disposition, ("content-range", f"bytes {first}-{last}/{artifact.size}"))
+    return plan(206, first, length, length, disposition, ("content-range", f"bytes {first}-{last}/{size}"))
 
 
 def content_disposition(file_name: str) -> str:
