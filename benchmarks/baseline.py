@@ -224,7 +224,7 @@ def _message(row: Mapping[str, Any]) -> model_pb2.Model:
         artifact=model_pb2.Artifact(
             file_name=row["file_name"],
             media_type=row["media_type"],
-            size=row["size"],
+            size_bytes=row["size"],
             sha256=row["sha256"],
         ),
         revision=row["revision"],

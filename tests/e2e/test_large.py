@@ -97,7 +97,7 @@ def test_a_large_artifact_goes_up_and_down_through_grpc(fresh_product: Product) 
     client, artifact = fresh_product.client, LargeArtifact()
     with timed(fresh_product, "RegisterModel"):
         answer = client.models.RegisterModel(registration(spec(artifact={"size_bytes": SIZE}), artifact.chunks()))
-    assert (answer.model.artifact.size, answer.model.artifact.sha256) == (SIZE, artifact.sha256)
+    assert (answer.model.artifact.size_bytes, answer.model.artifact.sha256) == (SIZE, artifact.sha256)
     request = artifact_service_pb2.DownloadArtifactRequest(model_id=answer.model.id)
     with timed(fresh_product, "DownloadArtifact"):
         received = digest_of(message.chunk for message in client.artifacts.DownloadArtifact(request))
@@ -117,7 +117,7 @@ def test_a_large_upload_becomes_a_model(fresh_product: Product) -> None:
     with timed(fresh_product, "CompleteUpload"):
         completion = upload_service_pb2.CompleteUploadRequest(upload_id=upload.id, sha256=artifact.sha256)
         model = client.uploads.CompleteUpload(completion).model
-    assert (model.artifact.size, model.artifact.sha256) == (SIZE, artifact.sha256)
+    assert (model.artifact.size_bytes, model.artifact.sha256) == (SIZE, artifact.sha256)
     client.delete(model.id)
     assert_little_memory(fresh_product)
 

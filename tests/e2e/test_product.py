@@ -63,7 +63,7 @@ def test_a_model_lives_its_whole_life_through_grpc(product: Product) -> None:
         tags={"team": "vision"},
         artifact={"file_name": "resnet50.onnx", "size": len(data), "sha256": sha256(data)},
     )
-    assert (model.artifact.size, model.artifact.sha256) == (len(data), sha256(data))
+    assert (model.artifact.size_bytes, model.artifact.sha256) == (len(data), sha256(data))
     assert [(found.name, list(found.shape)) for found in model.signature.inputs] == [("gpu_0/data_0", [1, 3, 224, 224])]
     assert not model.warnings
     assert client.get(model.id) == model

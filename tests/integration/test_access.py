@@ -352,7 +352,7 @@ class TestCredentials:
         assert running.count("models") == 0
         monkeypatch.undo()
         # Who may write can complete it still.
-        assert forgetful.a(Role.WRITER).complete_upload(upload.id).artifact.size == 3
+        assert forgetful.a(Role.WRITER).complete_upload(upload.id).artifact.size_bytes == 3
 
     def test_a_download_ends_when_its_token_is_revoked(self, forgetful: People) -> None:
         model = forgetful.a(Role.WRITER).register(bytes(64 * 1024 * 1024))

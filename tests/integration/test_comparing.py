@@ -369,8 +369,8 @@ class TestFiles:
         client = registry.client
         models = [client.register(zip_of({"a": b"a" * i}), version=str(i), artifact=ZIP) for i in range(2)]
         for path in registry.objects():
-            if path.stat().st_size == models[1].artifact.size:
-                path.write_bytes(b"\0" * models[1].artifact.size)
+            if path.stat().st_size == models[1].artifact.size_bytes:
+                path.write_bytes(b"\0" * models[1].artifact.size_bytes)
         answer = client.compare(*[model.id for model in models])
         assert problems(answer) == ["", "The artifact has no readable ZIP directory."]
 

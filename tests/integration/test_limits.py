@@ -114,7 +114,7 @@ class TestPlaces:
         assert time.monotonic() - started < 10
         for feed, call in streams:
             feed.end()
-            assert call.result().model.artifact.size == 1
+            assert call.result().model.artifact.size_bytes == 1
         client.register(name="now there is a place")
 
     def test_a_place_is_free_after_an_error(self, small: RunningRegistry) -> None:
@@ -209,7 +209,7 @@ class TestSilence:
             ticks.wait(0.3)
             feed.send(model_service_pb2.RegisterModelRequest(chunk=b"x"))
         feed.end()
-        assert call.result().model.artifact.size == 9
+        assert call.result().model.artifact.size_bytes == 9
 
     def test_a_brief_answer_that_nobody_takes_is_given_up(self, impatient: RunningRegistry) -> None:
         model = impatient.client.register(name="listed")
@@ -240,7 +240,7 @@ class TestSilence:
                 threading.Event().wait(2)
 
         with serving(registry, SlowStore(registry.parts.store), stream_idle_seconds=0.5) as (_, client):
-            assert client.register().artifact.size == 7
+            assert client.register().artifact.size_bytes == 7
 
 
 class TestShortCalls:
@@ -467,7 +467,7 @@ class TestSizes:
         assert sent < 500 * MIB
         assert registry.count("models") == registry.count("unreferenced_objects") == 0
         assert registry.objects() == []
-        assert registry.client.register(bytes(10 * MIB)).artifact.size == 10 * MIB
+        assert registry.client.register(bytes(10 * MIB)).artifact.size_bytes == 10 * MIB
 
     def test_a_declared_size_over_the_limit_is_refused_at_once(self, start_registry: StartRegistry) -> None:
         registry = start_registry(artifact_max_bytes=10)
@@ -480,7 +480,7 @@ class TestSizes:
             registry.client.models.RegisterModel(registration(spec(), [bytes(17 * MIB)]))
         eventually(lambda: registry.count("unreferenced_objects") == 0)
         assert registry.objects() == []
-        assert registry.client.register(bytes(7 * MIB)).artifact.size == 7 * MIB
+        assert registry.client.register(bytes(7 * MIB)).artifact.size_bytes == 7 * MIB
 
 
 class TestDraining:

@@ -147,7 +147,7 @@ class TestRegistering:
         assert model.artifact == model_pb2.Artifact(
             file_name="model.bin",
             media_type="application/octet-stream",
-            size=7,
+            size_bytes=7,
             sha256=hashlib.sha256(b"weights").hexdigest(),
         )
 
@@ -202,7 +202,7 @@ class TestRegistering:
     def test_all_the_bytes_are_stored(self, client: Client) -> None:
         data = random.Random(1).randbytes(20 * 1024 * 1024 + 1)
         model = client.register(data)
-        assert model.artifact.size == len(data)
+        assert model.artifact.size_bytes == len(data)
         assert model.artifact.sha256 == sha256(data)
         assert client.download(model.id) == data
 

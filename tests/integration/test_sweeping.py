@@ -91,7 +91,7 @@ class TestSweeping:
         assert replace(patient, find_left=find_left)().unfinished == (key,)
         assert list(find_left()) == []
         assert registry.client.verify(model.id).intact
-        assert registry.client.complete_upload(upload.id).artifact.size == 8 * MIB
+        assert registry.client.complete_upload(upload.id).artifact.size_bytes == 8 * MIB
 
     def test_more_than_a_batch_is_removed(self, registry: RunningRegistry) -> None:
         registry.execute(
@@ -223,7 +223,7 @@ class TestLeases:
             feed.send(model_service_pb2.RegisterModelRequest(chunk=b"x"))
             assert sweep(registry) == NOTHING
         feed.end()
-        assert call.result().model.artifact.size == 17
+        assert call.result().model.artifact.size_bytes == 17
         assert registry.client.verify(call.result().model.id).intact
 
     def test_registrations_and_sweeps_at_once_do_no_harm(self, start_registry: StartRegistry) -> None:

@@ -102,7 +102,7 @@ class TestWholeLife:
         assert client.get_upload(upload.id).committed_size == 7
         model = client.complete_upload(upload.id, sha256=sha256(b"weights").upper())
         assert model.id == upload.model_id
-        assert (model.artifact.size, model.artifact.sha256) == (7, sha256(b"weights"))
+        assert (model.artifact.size_bytes, model.artifact.sha256) == (7, sha256(b"weights"))
         assert dict(model.tags) == {"a": "b"}
         assert client.get(model.id) == model
         assert client.download(model.id) == b"weights"
@@ -678,7 +678,7 @@ class TestCompleting:
         with serving(registry, LateStore(registry.parts.store)) as (_, client):
             with refused(grpc.StatusCode.UNAVAILABLE, "ARTIFACT_STORE_UNAVAILABLE"):
                 client.complete_upload(upload.id)
-            assert client.complete_upload(upload.id).artifact.size == PART + 1
+            assert client.complete_upload(upload.id).artifact.size_bytes == PART + 1
         assert registry.client.verify(upload.model_id).intact
 
     def test_what_else_was_begun_on_the_key_is_removed(self, registry: RunningRegistry) -> None:
@@ -707,7 +707,7 @@ class TestCompleting:
             refused(grpc.StatusCode.UNAVAILABLE, "ARTIFACT_STORE_UNAVAILABLE"),
         ):
             client.complete_upload(upload.id)
-        assert registry.client.complete_upload(upload.id).artifact.size == PART + 1
+        assert registry.client.complete_upload(upload.id).artifact.size_bytes == PART + 1
 
 
 class TestCancelling:

@@ -217,7 +217,7 @@ def artifact_message(artifact: Artifact) -> model_pb2.Artifact:
     return model_pb2.Artifact(
         file_name=artifact.file_name,
         media_type=artifact.media_type,
-        size=artifact.size,
+        size_bytes=artifact.size,
         sha256=artifact.sha256,
     )
 
