@@ -80,8 +80,8 @@ define copy_googleapis_into
 	cp $$($(BIN)/python -c 'import google.rpc as m; print(m.__path__[0])')/{error_details,status}.proto $(1)/google/rpc/
 endef
 
-# Writes stubs, types, the descriptor set that Envoy loads, and the OpenAPI document into the folder $(1). No RPC names
-# the messages of google.rpc, but without them Envoy cannot write an error's details as JSON.
+# Writes stubs, types, the descriptor set that Envoy loads, and the OpenAPI document into the folder $(1), and the list
+# of errors to the file $(2). No RPC names the messages of google.rpc, but without them Envoy cannot write an error's details as JSON.
 define generate_into
 	rm -rf $(1) && mkdir -p $(1)/modelregistry .build
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m grpc_tools.protoc --proto_path=protos \
@@ -90,18 +90,20 @@ define generate_into
 	$(BIN)/python -m grpc_tools.protoc --proto_path=protos --include_imports \
 		--descriptor_set_out=$(1)/modelregistry/descriptor.binpb $(PROTOS) google/rpc/{error_details,status}.proto
 	$(BIN)/python gateway/openapi.py .build/commented.binpb gateway/{compat,typed}_api.yaml >$(1)/modelregistry/openapi.json
+	$(BIN)/python gateway/error_document.py .build/commented.binpb >$(2)
 	touch $(1)/modelregistry/{py.typed,__init__.py,{,compat/,geti/}v1/__init__.py,{compat,geti}/__init__.py}
 endef
 
 .PHONY: generate
 generate: install-dev ## Generate stubs and Envoy's descriptor set from protos/
 	$(call copy_googleapis_into,protos)
-	$(call generate_into,generated)
+	$(call generate_into,generated,docs/errors.md)
 
 .PHONY: check-generate
 check-generate: install-dev ## Fail when generated/ is not what protos/ says
-	$(call generate_into,.build/generated)
+	$(call generate_into,.build/generated,.build/errors.md)
 	diff -r --exclude=__pycache__ .build/generated generated
+	diff .build/errors.md docs/errors.md
 	$(call copy_googleapis_into,.build/googleapis)
 	diff -r .build/googleapis/google protos/google
 

@@ -1,8 +1,9 @@
-"""What can go wrong, in the terms of the domain.
+"""Errors that clients see, in the terms of the domain.
 
-An error knows its reason and the variables of its message (AIP-193), never a
-status code: `transport.grpc.errors` holds the one table from here to gRPC.
-Messages are shown to clients, so they hold nothing internal.
+An error has a reason and the variables of its message (AIP-193), never a status
+code: `transport.grpc.errors` holds the one table from here to gRPC. Each reason
+is a value of the enum ErrorReason in protos/, which documents it. Messages are
+shown to clients, so they hold nothing internal.
 """
 
 from collections.abc import Sequence
@@ -23,15 +24,15 @@ class RegistryError(Exception):
     """Base of all errors that a client may see. Abstract: raise a subclass."""
 
     reason: str
-    """UPPER_SNAKE_CASE, at most 63 characters; stable, for machines."""
+    """UPPER_SNAKE_CASE, at most 63 characters. Stable, for machines."""
     retry_seconds: float | None = None
-    """After which time the same call may succeed; None where nobody knows."""
+    """Delay after which the same call may succeed; None for errors that a retry does not help."""
 
     def __init__(self, message: str, /, **metadata: str) -> None:
         super().__init__(message)
         self.message = message
         self.metadata = metadata
-        """Every variable part of the message by itself."""
+        """Every variable part of the message."""
 
 
 class NotFoundError(RegistryError):
@@ -46,7 +47,7 @@ class ModelNotFoundError(NotFoundError):
     reason = "MODEL_NOT_FOUND"
 
     def __init__(self, model_id: str) -> None:
-        super().__init__(f"There is no model with the id {model_id!r}.", model_id=model_id)
+        super().__init__(f"No model has the id {model_id!r}.", model_id=model_id)
 
 
 class UploadNotFoundError(NotFoundError):
@@ -55,7 +56,7 @@ class UploadNotFoundError(NotFoundError):
     reason = "UPLOAD_NOT_FOUND"
 
     def __init__(self, upload_id: str) -> None:
-        super().__init__(f"There is no upload with the id {upload_id!r}.", upload_id=upload_id)
+        super().__init__(f"No upload has the id {upload_id!r}. It may have expired.", upload_id=upload_id)
 
 
 class ArtifactFileNotFoundError(NotFoundError):
@@ -64,16 +65,18 @@ class ArtifactFileNotFoundError(NotFoundError):
     reason = "ARTIFACT_FILE_NOT_FOUND"
 
     def __init__(self, model_id: str, name: str) -> None:
-        super().__init__(f"The artifact of {model_id!r} has no file {name!r}.", model_id=model_id, file_name=name)
+        super().__init__(
+            f"The artifact of the model {model_id!r} has no file {name!r}.", model_id=model_id, file_name=name
+        )
 
 
 class ProjectNotFoundError(NotFoundError):
     """Geti has no project with this id."""
 
-    reason = "PROJECT_NOT_FOUND"
+    reason = "GETI_PROJECT_NOT_FOUND"
 
     def __init__(self, project_id: str) -> None:
-        super().__init__(f"Geti has no project with the id {project_id!r}.", project_id=project_id)
+        super().__init__(f"No Geti project has the id {project_id!r}.", project_id=project_id)
 
 
 class GetiModelNotFoundError(NotFoundError):
@@ -83,7 +86,7 @@ class GetiModelNotFoundError(NotFoundError):
 
     def __init__(self, project_id: str, model_id: str) -> None:
         super().__init__(
-            f"The project {project_id!r} has no OpenVINO model with the id {model_id!r}.",
+            f"The Geti project {project_id!r} has no OpenVINO model with the id {model_id!r}.",
             project_id=project_id,
             model_id=model_id,
         )
@@ -96,7 +99,7 @@ class AliasNotFoundError(NotFoundError):
 
     def __init__(self, alias: str, name: str, *, at_time: str = "") -> None:
         when = f" at {at_time}" if at_time else ""
-        super().__init__(f"There is no alias {alias!r} of {name!r}{when}.", alias=alias, name=name)
+        super().__init__(f"The alias {alias!r} of {name!r} has no target{when}.", alias=alias, name=name)
         if at_time:
             self.metadata["at_time"] = at_time
 
@@ -107,7 +110,7 @@ class TokenNotFoundError(NotFoundError):
     reason = "TOKEN_NOT_FOUND"
 
     def __init__(self, token_id: str) -> None:
-        super().__init__(f"There is no token {token_id!r}.", token_id=token_id)
+        super().__init__(f"No token has the id or name {token_id!r}.", token_id=token_id)
 
 
 class InvalidArgumentError(RegistryError):
@@ -131,7 +134,7 @@ class InvalidFilterError(InvalidArgumentError):
     reason = "INVALID_FILTER"
 
     def __init__(self, description: str, position: int) -> None:
-        super().__init__([FieldViolation("filter", f"{description} at position {position}.")])
+        super().__init__([FieldViolation("filter", f"{description} (position {position})")])
         self.metadata["position"] = str(position)
 
 
@@ -164,7 +167,7 @@ class ProvenanceCycleError(InvalidArgumentError):
 
     def __init__(self, cycle: Sequence[str]) -> None:
         path = " from ".join(cycle)
-        super().__init__([FieldViolation("provenance.parent_model_ids", f"closes a cycle: {path}.")])
+        super().__init__([FieldViolation("provenance.parent_model_ids", f"would close a cycle: {path}.")])
         self.metadata["model_ids"] = ",".join(cycle)
         self.cycle = tuple(cycle)
         """Ids of models, each made from the next; the last is the first."""
@@ -176,7 +179,13 @@ class AncestryTooLargeError(InvalidArgumentError):
     reason = "ANCESTRY_TOO_LARGE"
 
     def __init__(self, limit: int) -> None:
-        super().__init__([FieldViolation("provenance.parent_model_ids", f"leads to over {limit} links to ancestors.")])
+        super().__init__(
+            [
+                FieldViolation(
+                    "provenance.parent_model_ids", f"would give the model more than {limit} links to ancestors."
+                )
+            ]
+        )
         self.metadata["limit"] = str(limit)
 
 
@@ -200,7 +209,7 @@ class ModelsRegisteredError(AlreadyExistsError):
 
     def __init__(self, model_ids: Sequence[str]) -> None:
         super().__init__(
-            f"Registered already: {', '.join(model_ids)}. Nothing was imported.",
+            f"Already registered: {', '.join(model_ids)}. Nothing was imported.",
             model_id=model_ids[0],
             conflict="id",
         )
@@ -213,7 +222,7 @@ class TokenExistsError(RegistryError):
     reason = "TOKEN_EXISTS"
 
     def __init__(self, name: str) -> None:
-        super().__init__(f"There is, or was, a token with the name {name!r}.", name=name)
+        super().__init__(f"A token has, or had, the name {name!r}.", name=name)
 
 
 class FailedPreconditionError(RegistryError):
@@ -229,7 +238,7 @@ class UploadNotActiveError(FailedPreconditionError):
 
     def __init__(self, upload_id: str, state: str) -> None:
         super().__init__(
-            f"The upload {upload_id!r} is {state} and takes no more bytes.", upload_id=upload_id, state=state
+            f"The upload {upload_id!r} is {state} and accepts no more bytes.", upload_id=upload_id, state=state
         )
 
 
@@ -245,7 +254,7 @@ class GetiNotConfiguredError(FailedPreconditionError):
     reason = "GETI_NOT_CONFIGURED"
 
     def __init__(self) -> None:
-        super().__init__("The registry is not connected to an Intel Geti.")
+        super().__init__("The server is not connected to an Intel Geti.")
 
 
 class GetiRefusedError(FailedPreconditionError):
@@ -272,7 +281,7 @@ class GetiDeniedError(PermissionDeniedError):
     reason = "GETI_DENIED"
 
     def __init__(self) -> None:
-        super().__init__("Geti denies access to the registry; its key may be wrong or out of date.")
+        super().__init__("Geti rejects the API key of the server. It may be wrong or expired.")
 
 
 class AccessDeniedError(PermissionDeniedError):
@@ -289,7 +298,7 @@ class RoleMissingError(AccessDeniedError):
     reason = "ROLE_MISSING"
 
     def __init__(self, permission: str) -> None:
-        super().__init__(f"You have no role with the permission to {permission}.", permission=permission)
+        super().__init__(f"You have no role with the permission {permission!r}.", permission=permission)
 
 
 class ProjectDeniedError(AccessDeniedError):
@@ -298,8 +307,8 @@ class ProjectDeniedError(AccessDeniedError):
     reason = "PROJECT_DENIED"
 
     def __init__(self, project_id: str | None) -> None:
-        where = "outside of your projects" if project_id is None else f"in the project {project_id!r}"
-        super().__init__(f"You have no role that allows this {where}.", project_id=project_id or "")
+        where = "outside of all projects" if project_id is None else f"in the project {project_id!r}"
+        super().__init__(f"You have no role that allows this call {where}.", project_id=project_id or "")
 
 
 class UnauthenticatedError(RegistryError):
@@ -307,7 +316,7 @@ class UnauthenticatedError(RegistryError):
 
     reason = "UNAUTHENTICATED"
 
-    def __init__(self, message: str = "This takes a bearer token in the header authorization.") -> None:
+    def __init__(self, message: str = "Missing bearer token in the `Authorization` header.") -> None:
         super().__init__(message)
 
 
@@ -317,7 +326,7 @@ class InvalidCredentialsError(UnauthenticatedError):
     reason = "INVALID_CREDENTIALS"
 
     def __init__(self) -> None:
-        super().__init__("The bearer token is not valid.")
+        super().__init__("Invalid bearer token.")
 
 
 class ModelInUseError(FailedPreconditionError):
@@ -328,7 +337,7 @@ class ModelInUseError(FailedPreconditionError):
     def __init__(self, model_id: str, aliases: Sequence[str]) -> None:
         names = ", ".join(aliases)
         super().__init__(
-            f"The model {model_id!r} can neither be deleted nor leave its lineage, as aliases point to it: {names}.",
+            f"The model {model_id!r} can neither be deleted nor move to another model group while aliases point to it: {names}.",
             model_id=model_id,
             aliases=names,
         )
@@ -340,7 +349,7 @@ class NoPreviousTargetError(FailedPreconditionError):
     reason = "NO_PREVIOUS_TARGET"
 
     def __init__(self, alias: str) -> None:
-        super().__init__(f"There is nothing before that the alias {alias!r} could go back to.", alias=alias)
+        super().__init__(f"The alias {alias!r} has no previous target to roll back to.", alias=alias)
 
 
 class NeverTargetError(FailedPreconditionError):
@@ -361,8 +370,8 @@ class TargetGoneError(FailedPreconditionError):
 
     def __init__(self, alias: str, model_id: str, version: str) -> None:
         super().__init__(
-            f"The alias {alias!r} cannot go back to the model {model_id!r} (version {version!r}), which is gone;"
-            " name another one.",
+            f"The alias {alias!r} cannot roll back to the model {model_id!r} (version {version!r}) because that model"
+            " was deleted or replaced. Name another target in to_model_id.",
             alias=alias,
             model_id=model_id,
             version=version,
@@ -376,7 +385,7 @@ class RequirementsNotMetError(FailedPreconditionError):
 
     def __init__(self, model_id: str, violations: Sequence[FieldViolation]) -> None:
         super().__init__(
-            f"The model {model_id!r} does not meet the requirements. "
+            f"The model {model_id!r} does not meet the promotion requirements. "
             + " ".join(f"{v.field}: {v.description}" for v in violations),
             model_id=model_id,
         )
@@ -385,34 +394,38 @@ class RequirementsNotMetError(FailedPreconditionError):
 
 
 class AbortedError(RegistryError):
-    """Somebody else was faster; reading anew and trying again may help."""
+    """A concurrent change was committed first."""
 
     reason = "ABORTED"
+    retry_seconds = 0.1
 
 
 class EtagMismatchError(AbortedError):
     """The model has changed since the client read it."""
 
     reason = "ETAG_MISMATCH"
+    retry_seconds = None
 
     def __init__(self, model_id: str) -> None:
-        super().__init__(f"The model {model_id!r} has changed: its etag is another one.", model_id=model_id)
+        super().__init__(f"The model {model_id!r} has changed since its etag was read.", model_id=model_id)
 
 
 class AliasChangedError(AbortedError):
     """The alias is not as the client expects it."""
 
     reason = "ALIAS_CHANGED"
+    retry_seconds = None
 
     def __init__(self, alias: str, model_id: str) -> None:
-        now = f"to the model {model_id!r}" if model_id else "to nothing"
-        super().__init__(f"The alias {alias!r} has changed: it points {now}.", alias=alias, model_id=model_id)
+        now = f"it points to the model {model_id!r}" if model_id else "it has no target"
+        super().__init__(f"The alias {alias!r} is not as expected: {now}.", alias=alias, model_id=model_id)
 
 
 class WriterDisplacedError(AbortedError):
     """A newer writer, or the upload's completion, took the upload over."""
 
     reason = "WRITER_DISPLACED"
+    retry_seconds = None
 
     def __init__(self, upload_id: str) -> None:
         super().__init__(f"A newer call has taken over the upload {upload_id!r}.", upload_id=upload_id)
@@ -431,6 +444,7 @@ class LeaseLostError(AbortedError):
     """The registration went on for so long without a sign of life that its bytes were swept."""
 
     reason = "LEASE_LOST"
+    retry_seconds = None
 
 
 class OutOfRangeError(RegistryError):
@@ -461,12 +475,8 @@ class StorageFullError(ResourceExhaustedError):
     retry_seconds = 30.0
 
     def __init__(self, place: str, reserve_bytes: int | None = None) -> None:
-        is_kept = (
-            "" if reserve_bytes is None else f" beyond the {reserve_bytes} bytes that stay free (DISK_RESERVE_BYTES)"
-        )
-        super().__init__(
-            f"No space is left in {place}{is_kept}; nothing can be written until some is freed.", place=place
-        )
+        kept = "" if reserve_bytes is None else f" beyond the reserve of {reserve_bytes} bytes (DISK_RESERVE_BYTES)"
+        super().__init__(f"No space is left in {place}{kept}. Writes fail until space is freed.", place=place)
 
 
 class TooManyStreamsError(ResourceExhaustedError):
@@ -476,7 +486,7 @@ class TooManyStreamsError(ResourceExhaustedError):
 
     def __init__(self, limit: int, retry_seconds: float) -> None:
         super().__init__(
-            f"{limit} streams are under way, which is the limit; try again in {retry_seconds:.0f} s.", limit=str(limit)
+            f"The limit of {limit} concurrent streams is reached. Try again in {retry_seconds:.0f} s.", limit=str(limit)
         )
         self.retry_seconds = retry_seconds
 
@@ -488,8 +498,7 @@ class TooManyCallsError(ResourceExhaustedError):
 
     def __init__(self, limit: int, retry_seconds: float) -> None:
         super().__init__(
-            f"{limit} calls are under way and others wait, which is the limit; try again in {retry_seconds:.0f} s.",
-            limit=str(limit),
+            f"The limit of {limit} concurrent calls is reached. Try again in {retry_seconds:.0f} s.", limit=str(limit)
         )
         self.retry_seconds = retry_seconds
 
@@ -506,7 +515,7 @@ class QueryTooSlowError(DeadlineExceededError):
     reason = "QUERY_TOO_SLOW"
 
     def __init__(self) -> None:
-        super().__init__("The database took too long; a narrower filter may help.")
+        super().__init__("The database query took too long. Use a narrower filter.")
 
 
 class UnavailableError(RegistryError):
@@ -522,7 +531,7 @@ class DatabaseUnavailableError(UnavailableError):
     reason = "DATABASE_UNAVAILABLE"
 
     def __init__(self) -> None:
-        super().__init__("The database does not answer; try again later.")
+        super().__init__("The database does not respond. Try again later.")
 
 
 class DatabaseBusyError(UnavailableError):
@@ -531,7 +540,7 @@ class DatabaseBusyError(UnavailableError):
     reason = "DATABASE_BUSY"
 
     def __init__(self) -> None:
-        super().__init__("Another change under way keeps this one waiting for too long; try again in a moment.")
+        super().__init__("A concurrent change held a lock for too long. Try again in a moment.")
 
 
 class IdentityProviderUnavailableError(UnavailableError):
@@ -540,7 +549,7 @@ class IdentityProviderUnavailableError(UnavailableError):
     reason = "IDENTITY_PROVIDER_UNAVAILABLE"
 
     def __init__(self) -> None:
-        super().__init__("The identity provider does not answer as it should; try again later.")
+        super().__init__("The identity provider does not respond, or its response is invalid. Try again later.")
 
 
 class ServerStoppingError(UnavailableError):
@@ -549,7 +558,7 @@ class ServerStoppingError(UnavailableError):
     reason = "SERVER_STOPPING"
 
     def __init__(self) -> None:
-        super().__init__("The server stops; go on at another, or here in a moment.")
+        super().__init__("The server is shutting down. Try again in a moment; another server may answer.")
 
 
 class TooManyOpenFilesError(UnavailableError):
@@ -558,7 +567,7 @@ class TooManyOpenFilesError(UnavailableError):
     reason = "TOO_MANY_OPEN_FILES"
 
     def __init__(self) -> None:
-        super().__init__("The server has as many files and connections open as it may; try again later.")
+        super().__init__("The server has reached its limit of open files and connections. Try again later.")
 
 
 class ArtifactStoreUnavailableError(UnavailableError):
@@ -567,7 +576,7 @@ class ArtifactStoreUnavailableError(UnavailableError):
     reason = "ARTIFACT_STORE_UNAVAILABLE"
 
     def __init__(self) -> None:
-        super().__init__("The artifact store does not answer; try again later.")
+        super().__init__("The artifact store does not respond. Try again later.")
 
 
 class GetiUnavailableError(UnavailableError):
@@ -576,7 +585,7 @@ class GetiUnavailableError(UnavailableError):
     reason = "GETI_UNAVAILABLE"
 
     def __init__(self) -> None:
-        super().__init__("Geti does not answer as it should; try again later.")
+        super().__init__("Geti does not respond, or its response is invalid. Try again later.")
 
 
 class DataLossError(RegistryError):
@@ -592,7 +601,7 @@ class ArtifactDamagedError(DataLossError):
 
     def __init__(self, model_id: str) -> None:
         super().__init__(
-            f"The stored bytes of the model {model_id!r} are not the ones that were registered.", model_id=model_id
+            f"The stored bytes of the model {model_id!r} differ from those that were registered.", model_id=model_id
         )
 
 

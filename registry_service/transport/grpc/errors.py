@@ -19,7 +19,7 @@ from registry_service.domain.errors import (
     UnauthenticatedError,
 )
 
-DOMAIN = "modelregistry.v1"
+DOMAIN = "modelregistry"
 
 STATUS_CODES: dict[type[RegistryError], grpc.StatusCode] = {
     errors.NotFoundError: grpc.StatusCode.NOT_FOUND,
