@@ -39,13 +39,13 @@ _HTTP = {
     "DEADLINE_EXCEEDED": 504,
 }
 
-_HEAD = """<!-- Generated from protos/modelregistry/v1/error_reason.proto by `make generate`. Edit the comments there. -->
+_HEAD = """<!-- Generated from protos/modelregistry/v1/error_reason.proto by `make generate`. Edit that file. -->
 
 # Errors
 
-Every error of the API has a `google.rpc.ErrorInfo` with the domain `modelregistry`, a `reason`, and `metadata`. Reasons are
-stable: decide by the reason, never by the message. A `google.rpc.RequestInfo` has the request id, which the log of the
-server names as well. An error that may be retried as it is has a `google.rpc.RetryInfo` with the delay.
+Every error of the API has a `google.rpc.ErrorInfo` with the domain `modelregistry`, a `reason`, and `metadata`. Reasons
+are stable: decide by the reason, never by the message. A `google.rpc.RequestInfo` has the request id, which the log of
+the server names as well. An error that may be retried as it is has a `google.rpc.RetryInfo` with the delay.
 
 Over HTTP, errors under `/v1` are the same as JSON, with the HTTP status in parentheses below:
 
@@ -60,7 +60,11 @@ Over HTTP, errors under `/v1` are the same as JSON, with the HTTP status in pare
       "domain": "modelregistry",
       "metadata": {"model_id": "4f1c2d8e-0f5b-4c57-8f4e-9f3f6f0f2b11"}
     },
-    {"@type": "type.googleapis.com/google.rpc.RequestInfo", "request_id": "0b0c9a5e-7a63-4a0a-9a40-3c0c5b9a4e0d", "serving_data": ""}
+    {
+      "@type": "type.googleapis.com/google.rpc.RequestInfo",
+      "request_id": "0b0c9a5e-7a63-4a0a-9a40-3c0c5b9a4e0d",
+      "serving_data": ""
+    }
   ]
 }
 ```

@@ -106,13 +106,13 @@ local function refuse(handle, api, id, refusal)
   local body = refusal.message
   if api == "grpc" then
     headers["grpc-status-details-bin"] = handle:base64Escape("\8\16" .. field(2, body)
-      .. detail("ErrorInfo", field(1, refusal.reason) .. field(2, "modelregistry.v1"))
+      .. detail("ErrorInfo", field(1, refusal.reason) .. field(2, "modelregistry"))
       .. detail("RequestInfo", field(1, id)))
   elseif api == "typed" then
     headers["x-content-type"] = "application/json"
     body = string.format(
       '{"code":16,"message":"%s","details":[{"@type":"type.googleapis.com/google.rpc.ErrorInfo","reason":"%s",'
-        .. '"domain":"modelregistry.v1","metadata":{}},{"@type":"type.googleapis.com/google.rpc.RequestInfo",'
+        .. '"domain":"modelregistry","metadata":{}},{"@type":"type.googleapis.com/google.rpc.RequestInfo",'
         .. '"request_id":"%s","serving_data":""}]}', body, refusal.reason, id)
   else
     headers["x-content-type"] = "text/plain; charset=utf-8"
@@ -256,16 +256,16 @@ local function judge(handle)
     return
   end
   if not is_host_allowed(name_of(headers:get(":authority"))) then
-    handle:respond({[":status"] = "421"}, "The name in the header Host is none of this registry's (ALLOWED_HOSTS).")
+    handle:respond({[":status"] = "421"}, "The host in the `Host` header is not allowed (ALLOWED_HOSTS).")
     return
   end
   if is_foreign(headers, method) then
-    handle:respond({[":status"] = "403"}, "Pages of other origins may not call this.")
+    handle:respond({[":status"] = "403"}, "Requests from pages of other origins are not allowed.")
     return
   end
   -- The transcoder, and the filters that prepare for it, pass gRPC by.
   if is_grpc and api ~= "grpc" then
-    handle:respond({[":status"] = "415"}, "gRPC goes to the path of a gRPC method.")
+    handle:respond({[":status"] = "415"}, "Send gRPC to the path of a gRPC method.")
     return
   end
   local is_guarded = needs_token and not route:get("open")
@@ -277,7 +277,7 @@ local function judge(handle)
   -- A form can send JSON as text to any site, and no browser asks that site before.
   if route:get("takes_json") and headers:get("origin") ~= nil and has_body(headers)
     and string.match(media_type, "^[^;%s]*") ~= "application/json" then
-    handle:respond({[":status"] = "415"}, "The body must be of the type application/json.")
+    handle:respond({[":status"] = "415"}, "The body must have the media type application/json.")
     return
   end
   if is_guarded then

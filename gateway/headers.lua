@@ -81,13 +81,13 @@ function envoy_on_request(handle)
     if not is_utf8(decoded) then
       local kind = string.match(path, "^/(%a+)s/[^/]+")
       local is_id = kind == "model" or kind == "project"
-      local message = is_id and "Invalid format for " .. kind .. " ID." or "The address is not UTF-8."
+      local message = is_id and "Invalid format for " .. kind .. " ID." or "The URL is not UTF-8."
       handle:respond({[":status"] = "400"}, message)
       return
     end
   end
   if path ~= nil and replaces_variable(path, handle:metadata():get("path_variables")) then
-    handle:respond({[":status"] = "400"}, "The path names it, so the query must not.")
+    handle:respond({[":status"] = "400"}, "A query parameter must not repeat a variable of the path.")
     return
   end
   -- Has a meaning in gRPC, and fails the call where it is malformed.

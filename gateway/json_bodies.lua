@@ -78,7 +78,7 @@ end
 local function status_json(field, description, request_id)
   local types = "type.googleapis.com/google.rpc."
   return '{"code":3,"message":' .. quoted(field .. ": " .. description)
-    .. ',"details":[{"@type":"' .. types .. 'ErrorInfo","reason":"INVALID_ARGUMENT","domain":"modelregistry.v1",'
+    .. ',"details":[{"@type":"' .. types .. 'ErrorInfo","reason":"GATEWAY_INVALID_REQUEST","domain":"modelregistry",'
     .. '"metadata":{"field":' .. quoted(field) .. '}},{"@type":"' .. types .. 'BadRequest","field_violations":[{"field":'
     .. quoted(field) .. ',"description":' .. quoted(description) .. '}]},{"@type":"' .. types
     .. 'RequestInfo","request_id":' .. quoted(request_id) .. "}]}\n"
@@ -103,9 +103,9 @@ local function check(text, message_name)
 
   local function no_json(at)
     if at > #text then
-      fault("the JSON ends too early.")
+      fault("the JSON is incomplete.")
     end
-    fault("is not JSON (RFC 8259) at byte " .. at .. ".")
+    fault("is not valid JSON (RFC 8259, byte " .. at .. ").")
   end
 
   local function skip(at)
@@ -196,8 +196,8 @@ local function check(text, message_name)
       fault(shown(literal) .. " is beyond the range of a double.")
     end
     if fraction == "" and exponent == "" and #whole > 15 and string.format("%.0f", number) ~= literal then
-      fault(shown(literal) .. " cannot be kept exactly, as a whole number beyond 2^53"
-        .. (kind == "value" and "; write it as a string." or "."))
+      fault(shown(literal) .. " cannot be stored exactly as a double."
+        .. (kind == "value" and " Write it as a string." or ""))
     end
   end
 
@@ -246,12 +246,12 @@ local function check(text, message_name)
         field = fields[key]
         if field == nil then
           local near = nearest(fields, key)
-          fault("is not a field here" .. (near and " (did you mean " .. near .. "?)" or "") .. ".")
+          fault("unknown field." .. (near and " Did you mean " .. near .. "?" or ""))
         end
         name = field.name
       end
       if seen[name] then
-        fault(name == key and "is given twice." or "is given twice, also as " .. seen[name] .. ".")
+        fault(name == key and "is set twice." or "is set twice, also as " .. seen[name] .. ".")
       end
       seen[name] = key
       at = skip(last + 1)
@@ -360,11 +360,11 @@ local function check(text, message_name)
       return last + 1
     elseif word == "null" then
       if shape ~= nil or kind ~= "value" then
-        fault("must be " .. wanted .. ", not null; leave it out where there is none.")
+        fault("must be " .. wanted .. ", not null. Omit it where there is no value.")
       end
       return last + 1
     elseif word == "NaN" or word == "Infinity" or word == "-Infinity" then
-      fault("must be a finite number, not " .. word .. "; leave it out where there is none.")
+      fault("must be a finite number, not " .. word .. ". Omit it where there is no value.")
     end
     no_json(at)
   end
@@ -400,11 +400,11 @@ local function check_query(handle, query, method)
     -- The transcoder takes either spelling.
     local name = string.gsub(key, "%u", function(letter) return "_" .. string.lower(letter) end)
     if method.field == "*" or (method.field ~= nil and string.match(name, "^[^.]*") == method.field) then
-      refuse(handle, shown(key), "belongs in the body, not in the query.")
+      refuse(handle, shown(key), "must be in the body, not in the query.")
       return false
     end
     if seen[name] and not find(method.lists, " " .. name .. " ", 1, true) then
-      refuse(handle, shown(key), "is given twice.")
+      refuse(handle, shown(key), "is set twice.")
       return false
     end
     seen[name] = true
@@ -425,7 +425,7 @@ function envoy_on_request(handle)
   if verb ~= "GET" and verb ~= "HEAD" then
     for _, name in ipairs(CONDITIONS) do
       if headers:get(name) ~= nil then
-        refuse(handle, name, "is not understood by this method; give the etag as a field, where it has one.")
+        refuse(handle, name, "is not supported by this method. Use the field etag where it has one.")
         return
       end
     end
@@ -442,7 +442,7 @@ function envoy_on_request(handle)
     return  -- as an empty message
   end
   if method.message == nil then
-    refuse(handle, "body", "must be empty; what this method takes belongs in the query.")
+    refuse(handle, "body", "must be empty. Use query parameters instead.")
     return
   end
   local text = body:getBytes(0, body:length())

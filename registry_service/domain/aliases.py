@@ -218,7 +218,7 @@ def checked_alias(text: str) -> str:
             "alias", "must be 1 to 128 characters of A-Z, a-z, 0-9, ., _ and -, the first a letter or a digit."
         )
     if text.lower() == _RESERVED:
-        raise InvalidArgumentError.of("alias", f"{text} is reserved: nothing keeps an alias on the latest model.")
+        raise InvalidArgumentError.of("alias", f"must not be {text}, which is reserved for the latest version.")
     return text
 
 
@@ -251,5 +251,5 @@ def checked_remark(*, actor: str, reason: str) -> Remark:
 
 def _text_violations(name: str, text: str, limit: int) -> list[FieldViolation]:
     if len(text) > limit:
-        return [FieldViolation(name, f"has {len(text)} characters, more than {limit}.")]
+        return [FieldViolation(name, f"must have at most {limit} characters, not {len(text)}.")]
     return [FieldViolation(name, "must not contain a NUL character.")] if "\0" in text else []

@@ -188,11 +188,11 @@ def checked_ids(ids: Sequence[str]) -> Sequence[str]:
         InvalidArgumentError: There are too few or too many, one is twice there, or none that a model can have.
     """
     if not MIN_MODELS <= len(ids) <= MAX_MODELS:
-        raise InvalidArgumentError.of("model_ids", f"must be {MIN_MODELS} to {MAX_MODELS}, not {len(ids)}.")
+        raise InvalidArgumentError.of("model_ids", f"must have {MIN_MODELS} to {MAX_MODELS} entries, not {len(ids)}.")
     for i, model_id in enumerate(ids):
         checked_model_id(model_id, f"model_ids[{i}]")
         if model_id in ids[:i]:
-            raise InvalidArgumentError.of(f"model_ids[{i}]", "is there twice.")
+            raise InvalidArgumentError.of(f"model_ids[{i}]", "is listed twice.")
     return ids
 
 

@@ -134,7 +134,7 @@ class InvalidFilterError(InvalidArgumentError):
     reason = "INVALID_FILTER"
 
     def __init__(self, description: str, position: int) -> None:
-        super().__init__([FieldViolation("filter", f"{description} (position {position})")])
+        super().__init__([FieldViolation("filter", f"{description} (position {position}).")])
         self.metadata["position"] = str(position)
 
 
@@ -337,7 +337,8 @@ class ModelInUseError(FailedPreconditionError):
     def __init__(self, model_id: str, aliases: Sequence[str]) -> None:
         names = ", ".join(aliases)
         super().__init__(
-            f"The model {model_id!r} can neither be deleted nor move to another model group while aliases point to it: {names}.",
+            f"The model {model_id!r} can neither be deleted nor move to another model group while aliases point to it:"
+            f" {names}.",
             model_id=model_id,
             aliases=names,
         )
@@ -397,7 +398,7 @@ class AbortedError(RegistryError):
     """A concurrent change was committed first."""
 
     reason = "ABORTED"
-    retry_seconds = 0.1
+    retry_seconds: float | None = 0.1
 
 
 class EtagMismatchError(AbortedError):

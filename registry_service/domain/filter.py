@@ -185,9 +185,9 @@ def parse(text: str, subject: Subject = Subject.MODEL) -> Node | None:
             length plus 1 where the end comes too early.
     """
     if len(text) > MAX_LENGTH:
-        raise _error(f"A filter has at most {MAX_LENGTH} characters, this one goes on", MAX_LENGTH)
+        raise _error(f"the filter is longer than {MAX_LENGTH} characters", MAX_LENGTH)
     if unstorable := re.search("[\0\ud800-\udfff]", text):
-        raise _error(f"The character U+{ord(unstorable[0]):04X} cannot be stored, nor searched,", unstorable.start())
+        raise _error(f"the character U+{ord(unstorable[0]):04X} is not supported", unstorable.start())
     tokens = tuple(_tokens(text))
     return None if tokens[0].kind is _Lexeme.END else _Parser(tokens, _FIELDS[subject]).filter()
 
@@ -283,7 +283,7 @@ _ACTION_PREFIX = "ACTION_"
 def _field_of(path: Sequence["_Token"], fields: _Fields) -> Field:
     """Finds the field that the path names, and the key inside it."""
     if len(path) > MAX_DEPTH:
-        raise _error(f"A path has at most {MAX_DEPTH} names, this one goes on", path[MAX_DEPTH].start)
+        raise _error(f"the path has more than {MAX_DEPTH} names", path[MAX_DEPTH].start)
     names = tuple(_name_of(token) for token in path)
     for length in range(1, len(names) + 1):
         declared = fields.get(names[:length])
@@ -297,7 +297,7 @@ def _field_of(path: Sequence["_Token"], fields: _Fields) -> Field:
     if field := fields.get(names):
         return field
     inner = ", ".join(".".join(known) for known in fields if known[: len(names)] == names)
-    raise _error(f"{'.'.join(names)} is no value by itself (it has {inner})", path[0].start)
+    raise _error(f"{'.'.join(names)} has no value of its own; use one of {inner}", path[0].start)
 
 
 def _inside(declared: Field, keys: tuple[str, ...], path: Sequence["_Token"]) -> Field:
@@ -307,7 +307,7 @@ def _inside(declared: Field, keys: tuple[str, ...], path: Sequence["_Token"]) ->
         return Field(declared.path + keys, Kind.JSON, is_key=True)
     if len(keys) > 1:
         raise _error(
-            f"The values of {'.'.join(declared.path)} have nothing inside; quote a key that has a dot",
+            f"the values of {'.'.join(declared.path)} have no fields; quote a key that contains a dot",
             path[1].start,
         )
     return Field(declared.path + keys, Kind.NUMBER if declared.path == ("metrics",) else Kind.TEXT, is_key=True)
@@ -317,14 +317,14 @@ def _unknown(token: "_Token", siblings: set[str], *, owner: str) -> InvalidFilte
     name = _shown(token.text)
     nearest = difflib.get_close_matches(name, sorted(siblings), n=1, cutoff=0.5)
     if not siblings:
-        return _error(f"There is nothing inside {owner}, so no {name},", token.start)
-    hint = f" (did you mean {nearest[0]}?)" if nearest else f" (there are {', '.join(sorted(siblings))})"
-    return _error(f"There is no field {name}{f' in {owner}' if owner else ''}{hint}", token.start)
+        return _error(f"{owner} has no fields, so {name} is unknown", token.start)
+    hint = f"; did you mean {nearest[0]}?" if nearest else f"; the fields are {', '.join(sorted(siblings))}"
+    return _error(f"unknown field {name}{f' in {owner}' if owner else ''}{hint}", token.start)
 
 
 def _name_of(token: "_Token") -> str:
     if token.pattern.literal is None:
-        raise _error("A name has no wildcard (write \\* for the character)", token.start)
+        raise _error("a field name cannot have a wildcard; write \\* for the character", token.start)
     return token.pattern.literal
 
 
@@ -351,7 +351,7 @@ def _compared(field: Field, comparator: Comparator, operator: "_Token", argument
         return Restriction(field, Comparator.PRESENT)
     if argument.text == "null" and comparator is not Comparator.CONTAINS:
         if comparator is not Comparator.EQUAL:
-            raise _error(f"null has no order ({operator.text})", argument.start)
+            raise _error(f"operator {operator.text} is not supported for null", argument.start)
         return _negated(Restriction(field, Comparator.PRESENT))
     match field.kind:
         case Kind.INTEGER | Kind.NUMBER | Kind.TIME:
@@ -373,10 +373,12 @@ def _pattern(field: Field, comparator: Comparator, operator: "_Token", argument:
         return _action(argument.pattern) if field == _ACTION else argument.pattern
     if field.kind is Kind.ELEMENT:
         raise _error(
-            f"{_shown_field(field)} is {field.kind.value}, which {operator.text} cannot compare,", operator.start
+            f"{_shown_field(field)}: operator {operator.text} is not supported for {field.kind.value}", operator.start
         )
     if argument.pattern.literal is None:
-        raise _error(f"{operator.text} compares with no wildcard (write \\* for the character), as is", argument.start)
+        raise _error(
+            f"operator {operator.text} does not support wildcards; write \\* for the character", argument.start
+        )
     return argument.pattern
 
 
@@ -391,7 +393,7 @@ def _action(pattern: Pattern) -> Pattern:
 
 def _element(field: Field, comparator: Comparator, operator: "_Token", argument: "_Token") -> Pattern:
     if comparator not in {Comparator.EQUAL, Comparator.CONTAINS}:
-        raise _error(f"{_shown_field(field)} is a list, which {operator.text} cannot compare,", operator.start)
+        raise _error(f"{_shown_field(field)}: operator {operator.text} is not supported for a list", operator.start)
     if field == _PRECISIONS:
         return Pattern(tuple(part.lower() for part in argument.pattern.parts))
     return argument.pattern
@@ -402,13 +404,13 @@ def _member(
 ) -> Restriction:
     if comparator is not Comparator.CONTAINS:
         raise _error(
-            f"{_shown_field(field)} is {field.kind.value}, which {operator.text} cannot compare "
-            f"(name a value inside it, {_shown_field(field)}.NAME),",
+            f"{_shown_field(field)}: operator {operator.text} is not supported for {field.kind.value};"
+            f" use {_shown_field(field)}.NAME",
             operator.start,
         )
     key = argument.pattern.literal
     if key is None:
-        raise _error("A key has no wildcard (write \\* for the character)", argument.start)
+        raise _error("a key cannot have a wildcard; write \\* for the character", argument.start)
     if field.kind is Kind.MAP:
         return Restriction(_inside(field, (key,), [argument]), Comparator.PRESENT)
     inner = {known[-1]: found for known, found in fields.items() if known[:-1] == field.path}
@@ -420,18 +422,16 @@ def _member(
 def _scalar(field: Field, argument: "_Token") -> int | float | datetime:
     text = argument.pattern.literal
     if text is None:
-        raise _error(f"{_shown_field(field)} is {field.kind.value}, which has no wildcard,", argument.start)
+        raise _error(f"{_shown_field(field)}: {field.kind.value} does not support wildcards", argument.start)
     if field.kind is Kind.TIME:
         return _time(text, argument)
     if not _NUMBER.fullmatch(text):
-        raise _error(
-            f"{_shown_field(field)} is {field.kind.value}, which {_shown(argument.text)} is not,", argument.start
-        )
+        raise _error(f"{_shown_field(field)}: must be {field.kind.value}, not {_shown(argument.text)}", argument.start)
     if field.kind is Kind.NUMBER:
         return _float(text, argument)
     integer = _integer(text)
     if integer is None:
-        raise _error(f"{_shown(argument.text)} is no integer of 64 bits", argument.start)
+        raise _error(f"{_shown(argument.text)} is not a 64-bit integer", argument.start)
     return integer
 
 
@@ -439,7 +439,7 @@ def _json(field: Field, comparator: Comparator, operator: "_Token", argument: "_
     if argument.kind is _Lexeme.TEXT:
         if argument.text in {"true", "false"}:
             if comparator not in {Comparator.EQUAL, Comparator.CONTAINS}:
-                raise _error(f"true and false have no order ({operator.text})", argument.start)
+                raise _error(f"operator {operator.text} is not supported for true and false", argument.start)
             return argument.text == "true"
         if _NUMBER.fullmatch(argument.text):
             integer = _integer(argument.text)
@@ -450,7 +450,7 @@ def _json(field: Field, comparator: Comparator, operator: "_Token", argument: "_
 def _float(text: str, argument: "_Token") -> float:
     number = float(text)
     if not math.isfinite(number):
-        raise _error(f"{_shown(argument.text)} is larger than a number can be", argument.start)
+        raise _error(f"{_shown(argument.text)} is beyond the range of a double", argument.start)
     return number
 
 
@@ -470,7 +470,7 @@ def _time(text: str, argument: "_Token") -> datetime:
     found = _TIME.fullmatch(text)
     if not found:
         raise _error(
-            f"{_shown(argument.text)} is no time (write 2026-01-31T23:59:59Z or 2026-01-31)",
+            f"{_shown(argument.text)} is not a time; write 2026-01-31T23:59:59Z or 2026-01-31",
             argument.start,
         )
     second = int(found["second"] or 0)
@@ -483,7 +483,7 @@ def _time(text: str, argument: "_Token") -> datetime:
         fraction = timedelta(microseconds=int((found["fraction"] or "")[:6].ljust(6, "0")))
         return (minute + timedelta(seconds=second) + fraction).astimezone(UTC)
     except (ValueError, OverflowError):
-        raise _error(f"There is no such time as {_shown(argument.text)}", argument.start) from None
+        raise _error(f"{_shown(argument.text)} is not a valid time", argument.start) from None
 
 
 # ---- Text to tokens
@@ -552,15 +552,15 @@ def _token(text: str, start: int, previous: _Token | None, *, is_spaced: bool) -
         return _Token(_Lexeme.COMPARATOR, found[0], start, is_spaced)
     if first in "\"'":
         if not (found := _QUOTED.match(text, start)):
-            raise _error("There is no closing quote for the one", start)
+            raise _error("missing closing quote", start)
         return _Token(_Lexeme.QUOTED, found[0], start, is_spaced, _unescaped(found[0][1:-1], start + 1))
     if first in "()," or (first == "." and not is_value) or (first == "-" and not is_value and not is_name):
         return _Token(_Lexeme.SIGN, first, start, is_spaced)
     if found := (_PLAIN_VALUE if is_value else _PLAIN).match(text, start):
         return _Token(_Lexeme.TEXT, found[0], start, is_spaced, _unescaped(found[0], start))
     if first == "!":
-        raise _error("A ! has a meaning in != alone (write NOT)", start)
-    raise _error("There is nothing behind the backslash", start)
+        raise _error("! is only valid in !=; write NOT", start)
+    raise _error("missing character after the backslash", start)
 
 
 def _unescaped(text: str, start: int) -> Pattern:
@@ -575,7 +575,7 @@ def _unescaped(text: str, start: int) -> Pattern:
         elif character == "\\":
             _, escaped = next(characters)
             if escaped.isalnum() and escaped not in _ESCAPES:
-                raise _error(f"There is no escape \\{escaped} (write \\\\ for a backslash)", position)
+                raise _error(f"unknown escape \\{escaped}; write \\\\ for a backslash", position)
             parts[-1] += _ESCAPES.get(escaped, escaped)
         else:
             parts[-1] += character
@@ -597,7 +597,7 @@ class _Parser:
     def filter(self) -> Node:
         root = self._expression(depth=0)
         if self._peek().kind is not _Lexeme.END:
-            raise _error("There is no ( for the )", self._peek().start)
+            raise _error("unbalanced )", self._peek().start)
         return root
 
     def _expression(self, *, depth: int) -> Node:
@@ -621,7 +621,7 @@ class _Parser:
         while self._peek().is_keyword("NOT") or self._peek().is_sign("-"):
             is_minus = self._take().is_sign("-")
             if is_minus and (self._peek().is_spaced or not self._peek().begins_term()):
-                raise _error("There is nothing right behind the -", self._tokens[self._next - 1].start)
+                raise _error("missing restriction after -", self._tokens[self._next - 1].start)
             is_negated = not is_negated
         simple = self._simple(depth=depth)
         return _negated(simple) if is_negated else simple
@@ -631,18 +631,18 @@ class _Parser:
         if token.is_sign("("):
             return self._composite(depth=depth)
         if token.kind is _Lexeme.END:
-            raise _error("The filter ends where a restriction has to follow,", token.start)
+            raise _error("the filter ends where a restriction is expected", token.start)
         if token.kind not in {_Lexeme.TEXT, _Lexeme.QUOTED} or token.is_keyword("AND", "OR"):
-            raise _error(f"A restriction has to stand in place of {_shown(token.text)}", token.start)
+            raise _error(f"expected a restriction instead of {_shown(token.text)}", token.start)
         return self._restriction()
 
     def _composite(self, *, depth: int) -> Node:
         opening = self._take()
         if depth == MAX_DEPTH:
-            raise _error(f"At most {MAX_DEPTH} parentheses may be inside each other, here is one more", opening.start)
+            raise _error(f"parentheses are nested deeper than {MAX_DEPTH}", opening.start)
         inner = self._expression(depth=depth + 1)
         if self._peek().kind is _Lexeme.END:
-            raise _error("There is no ) for the (", opening.start)
+            raise _error("missing ) for this (", opening.start)
         self._take()
         return inner
 
@@ -650,7 +650,7 @@ class _Parser:
         path = self._path()
         self._restrictions += 1
         if self._restrictions > MAX_RESTRICTIONS:
-            raise _error(f"A filter has at most {MAX_RESTRICTIONS} restrictions, here is one more", path[0].start)
+            raise _error(f"the filter has more than {MAX_RESTRICTIONS} restrictions", path[0].start)
         if self._peek().kind is _Lexeme.COMPARATOR:
             operator = self._take()
             return _restriction(_field_of(path, self._fields), operator, self._argument(operator), self._fields)
@@ -663,7 +663,7 @@ class _Parser:
         if len(path) == 1 and path[0].is_keyword("and", "or", "not"):
             keyword = path[0].text
             raise _error(
-                f'{keyword.upper()} is written in upper case (or "{keyword}" in quotes to search for it)', path[0].start
+                f'write {keyword.upper()} in upper case, or "{keyword}" in quotes to search for it', path[0].start
             )
         for token in path:
             _refuse_operator(token)
@@ -671,9 +671,9 @@ class _Parser:
         if path[0].kind is _Lexeme.TEXT and any(known[0] == path[0].text for known in self._fields):
             name = _shown(".".join(token.text for token in path))
             if following.begins_term() and not following.is_keyword("AND", "OR"):
-                raise _error(f"No operator {_shown(following.text)} ({_OPERATORS}) can follow {name}", following.start)
+                raise _error(f"{name}: unknown operator {_shown(following.text)}; {_OPERATORS}", following.start)
             raise _error(
-                f"An operator has to follow the field {name} ({_OPERATORS}; quote the word to search for it)",
+                f"missing operator after the field {name}; {_OPERATORS}; quote the word to search for it",
                 following.start,
             )
 
@@ -683,7 +683,7 @@ class _Parser:
             dot = self._take()
             name = self._peek()
             if name.is_spaced or name.kind not in {_Lexeme.TEXT, _Lexeme.QUOTED}:
-                raise _error("There is no name right behind the dot", dot.start)
+                raise _error("missing name after the dot", dot.start)
             path.append(self._take())
         self._refuse_call(path[0])
         return path
@@ -692,18 +692,18 @@ class _Parser:
         argument = self._peek()
         if argument.is_sign("("):
             raise _error(
-                f"One value has to follow {operator.text} (write a = 1 OR a = 2 for several), not a parenthesis",
+                f"expected one value after {operator.text}; write a = 1 OR a = 2 for several",
                 argument.start,
             )
         if argument.kind not in {_Lexeme.TEXT, _Lexeme.QUOTED}:
-            raise _error(f"There is no value behind {operator.text}", argument.start)
+            raise _error(f"missing value after {operator.text}", argument.start)
         if argument.is_keyword("AND", "OR", "NOT"):
             raise _error(
-                f"There is no value behind {operator.text} but a keyword (quote it if it is meant)", argument.start
+                f"expected a value after {operator.text}, not a keyword; quote it to use it as a value", argument.start
             )
         if argument.kind is _Lexeme.TEXT and (_is_operator_sign(argument.text[0]) or _CHAIN.search(argument.text)):
             raise _error(
-                f"{_shown(argument.text)} has a sign of an operator that there is none of (quote it if it is a value)",
+                f"unknown operator in {_shown(argument.text)}; quote it to use it as a value",
                 argument.start,
             )
         self._take()
@@ -712,15 +712,15 @@ class _Parser:
 
     def _refuse_call(self, name: _Token) -> None:
         if self._peek().is_sign("(") and not self._peek().is_spaced:
-            raise _error(f"There are no functions, so no {_shown(name.text)}(),", name.start)
+            raise _error(f"functions are not supported: {_shown(name.text)}()", name.start)
 
     def _expect_sequel(self) -> None:
         token = self._peek()
         if not token.begins_term():
-            raise _error(f"There is no place for {token.text}", token.start)
+            raise _error(f"unexpected {token.text}", token.start)
         follows_parenthesis = self._tokens[self._next - 1].is_sign(")")
         if not token.is_spaced and not follows_parenthesis and not token.is_sign("("):
-            raise _error(f"A space or a keyword has to come before {_shown(token.text)}", token.start)
+            raise _error(f"expected a space or a keyword before {_shown(token.text)}", token.start)
 
     def _peek(self) -> _Token:
         return self._tokens[self._next]
@@ -735,7 +735,7 @@ class _Parser:
         return is_there
 
 
-_OPERATORS = "there are =, !=, <, <=, >, >= and :"
+_OPERATORS = "the operators are =, !=, <, <=, >, >= and :"
 _FOREIGN_OPERATORS = re.compile(
     "i?like|rlike|glob|regexp|matches|contains|startswith|endswith|between|in|is|isnull|notnull"
     "|eq|neq?|gte?|ge|lte?|le|xor",
@@ -766,9 +766,7 @@ def _refuse_operator(token: _Token) -> None:
         or _CHAIN.search(text)
         or not any(character.isalnum() or character in "*_" for character in text)
     ):
-        raise _error(
-            f"There is no operator {_shown(token.text)} ({_OPERATORS}; quote it to search for it)", token.start
-        )
+        raise _error(f"unknown operator {_shown(token.text)}; {_OPERATORS}; quote it to search for it", token.start)
 
 
 def _negated(node: Node) -> Node:

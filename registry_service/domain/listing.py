@@ -72,10 +72,12 @@ def parse_order(text: str) -> tuple[OrderField, ...]:
         words = item.split()
         if not 1 <= len(words) <= 2 or words[0] not in SORTABLE_FIELDS or words[1:] not in ([], ["asc"], ["desc"]):
             raise InvalidArgumentError.of(
-                "order_by", f"{item.strip()[:100]!r} is not one of {', '.join(SORTABLE_FIELDS)}, with desc or not."
+                "order_by",
+                f"{item.strip()[:100]!r} is not a field to order by. Use one of {', '.join(SORTABLE_FIELDS)},"
+                " optionally with asc or desc.",
             )
         if any(words[0] == field.name for field in order):
-            raise InvalidArgumentError.of("order_by", f"names {words[0]} twice.")
+            raise InvalidArgumentError.of("order_by", f"must not name {words[0]} twice.")
         order.append(OrderField(words[0], words[1:] == ["desc"]))
     names = {field.name for field in order}
     if order[-1].name == "version" and "id" not in names and "create_time" not in names:
@@ -145,11 +147,11 @@ def decode_page_token(
         fingerprint, encoded = data
         values = tuple(_time(v["t"]) if isinstance(v, dict) else v for v in encoded)
     except (binascii.Error, ValueError, OverflowError, TypeError, KeyError, RecursionError) as error:
-        raise InvalidArgumentError.of(field, "is not a token that this service gave.") from error
+        raise InvalidArgumentError.of(field, "must be a token that this server returned.") from error
     if fingerprint != _fingerprint(query):
-        raise InvalidArgumentError.of(field, "belongs to another filter or order.")
+        raise InvalidArgumentError.of(field, "was returned for another filter or order.")
     if len(values) != len(kinds) or not all(map(_fits, values, kinds)):
-        raise InvalidArgumentError.of(field, "is not a token that this service gave.")
+        raise InvalidArgumentError.of(field, "must be a token that this server returned.")
     return values
 
 

@@ -349,7 +349,7 @@ def _normalised(model: ModelFields, metadata_max_bytes: int) -> ModelFields:
     normalised = ModelFields(**values)
     size = len(json.dumps(values, default=_jsonable, ensure_ascii=False).encode())
     if size > metadata_max_bytes:
-        raise InvalidArgumentError.of("model", f"takes {size} bytes as JSON, more than {metadata_max_bytes}.")
+        raise InvalidArgumentError.of("model", f"must take at most {metadata_max_bytes} bytes as JSON, not {size}.")
     return normalised
 
 
@@ -406,17 +406,17 @@ def _structure_violations(model: ModelFields) -> Iterator[FieldViolation]:
     for name in ("overview", "optimization_capabilities"):
         value = getattr(model, name)
         if not (value is None or isinstance(value, str | Mapping)):
-            yield FieldViolation(name, "must be an object or a text.")
+            yield FieldViolation(name, "must be an object or a string.")
         yield from _json_violations(name, value)
     for i, label in enumerate(model.labels or ()):
         if not isinstance(label, str | Mapping):
-            yield FieldViolation(f"labels[{i}]", "must be a text or an object.")
+            yield FieldViolation(f"labels[{i}]", "must be a string or an object.")
         yield from _json_violations(f"labels[{i}]", label)
     for key, number in model.metrics.items():
         yield from _key_violations("metrics", key)
         if not math.isfinite(number):
             yield FieldViolation(
-                f"metrics.{key}", f"must be a finite number, not {number}; leave it out where there is none."
+                f"metrics.{key}", f"must be a finite number, not {number}. Omit it where there is no value."
             )
     yield from _text_map_violations("tags", model.tags)
 
@@ -426,7 +426,9 @@ def _provenance_violations(provenance: Provenance) -> Iterator[FieldViolation]:
         yield from _text_violations(f"provenance.{name}", getattr(provenance, name))
     for name, most in (("datasets", _MAX_DATASETS), ("parent_model_ids", _MAX_PARENTS)):
         if len(getattr(provenance, name)) > most:
-            yield FieldViolation(f"provenance.{name}", f"has {len(getattr(provenance, name))} entries, over {most}.")
+            yield FieldViolation(
+                f"provenance.{name}", f"must have at most {most} entries, not {len(getattr(provenance, name))}."
+            )
             return
     for i, dataset in enumerate(provenance.datasets):
         path = f"provenance.datasets[{i}]"
@@ -453,7 +455,7 @@ def _text_violations(name: str, text: str | None) -> Iterator[FieldViolation]:
     if text is None:
         return
     if len(text) > MAX_TEXT_LENGTH:
-        yield FieldViolation(name, f"has {len(text)} characters, more than {MAX_TEXT_LENGTH}.")
+        yield FieldViolation(name, f"must have at most {MAX_TEXT_LENGTH} characters, not {len(text)}.")
     if "\0" in text:
         yield FieldViolation(name, "must not contain a NUL character.")
 
@@ -466,7 +468,7 @@ def _direction_violations(model: ModelFields) -> Iterator[FieldViolation]:
 
 def _key_violations(name: str, key: str) -> Iterator[FieldViolation]:
     if not key or len(key) > _MAP_KEY_LENGTH or "\0" in key:
-        yield FieldViolation(name, f"has a key that is empty, over {_MAP_KEY_LENGTH} characters, or contains NUL.")
+        yield FieldViolation(name, f"must have keys of 1 to {_MAP_KEY_LENGTH} characters without NUL.")
 
 
 def _text_map_violations(name: str, texts: Mapping[str, str]) -> Iterator[FieldViolation]:

@@ -63,7 +63,7 @@ def checked_requirements(requirements: Requirements) -> Requirements:
 
 def _violations(requirements: Requirements) -> Iterator[FieldViolation]:
     if len(requirements.metrics) > MAX_METRICS:
-        yield FieldViolation("requirements.metrics", f"has more than {MAX_METRICS} entries.")
+        yield FieldViolation("requirements.metrics", f"must have at most {MAX_METRICS} entries.")
         return
     for i, bound in enumerate(requirements.metrics):
         path = f"requirements.metrics[{i}]"

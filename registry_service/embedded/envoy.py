@@ -67,24 +67,25 @@ _GRPC_PREFIXES = ({"prefix": "/modelregistry."}, {"prefix": "/grpc.health.v1."},
 _UNTRACED = ("/health", "/ready", "/modelregistry.v1.SystemService/", "/grpc.health.v1.")
 
 # For the answers that Envoy makes up itself, as its own words would name hosts and causes: by status a text, and under
-# /v1 the code of gRPC and the reason (docs/errors.md).
-LOCAL_REPLIES = (
-    (400, "Bad Request", 3, "INVALID_ARGUMENT"),
-    (401, "Unauthorized", 16, "UNAUTHENTICATED"),
-    (403, "Forbidden", 7, "PERMISSION_DENIED"),
-    (404, "Not Found", 5, "PATH_NOT_FOUND"),
-    (405, "Method Not Allowed", 12, "METHOD_NOT_ALLOWED"),
-    (408, "Request Timeout", 4, "REQUEST_TIMEOUT"),
-    (413, "Content Too Large", 8, "BODY_TOO_LARGE"),
-    (415, "Unsupported Media Type", 3, "UNSUPPORTED_MEDIA_TYPE"),
-    (421, "Misdirected Request", 7, "MISDIRECTED_REQUEST"),
-    (426, "Upgrade Required", 9, "UPGRADE_REQUIRED"),
-    (429, "Too Many Requests", 8, "TOO_MANY_REQUESTS"),
-    (431, "Request Header Fields Too Large", 3, "HEADERS_TOO_LARGE"),
-    (500, "Internal Server Error", 13, "INTERNAL"),
-    (502, "Bad Gateway", 14, "SERVER_UNAVAILABLE"),
-    (503, "Service Unavailable", 14, "SERVER_UNAVAILABLE"),
-    (504, "Gateway Timeout", 4, "SERVER_TIMEOUT"),
+# /v1 the code of gRPC, the reason (docs/errors.md), and the delay in seconds after which the same request may succeed,
+# None for errors that a retry does not help. Of credentials, only the guard judges, as a server does.
+LOCAL_REPLIES: tuple[tuple[int, str, int, str, int | None], ...] = (
+    (400, "Bad Request", 3, "GATEWAY_INVALID_REQUEST", None),
+    (401, "Unauthorized", 16, "UNAUTHENTICATED", None),
+    (403, "Forbidden", 7, "GATEWAY_FORBIDDEN", None),
+    (404, "Not Found", 5, "GATEWAY_PATH_NOT_FOUND", None),
+    (405, "Method Not Allowed", 12, "GATEWAY_METHOD_NOT_ALLOWED", None),
+    (408, "Request Timeout", 4, "GATEWAY_REQUEST_TIMEOUT", 1),
+    (413, "Content Too Large", 8, "GATEWAY_BODY_TOO_LARGE", None),
+    (415, "Unsupported Media Type", 3, "GATEWAY_UNSUPPORTED_MEDIA_TYPE", None),
+    (421, "Misdirected Request", 7, "GATEWAY_MISDIRECTED_REQUEST", None),
+    (426, "Upgrade Required", 9, "GATEWAY_UPGRADE_REQUIRED", None),
+    (429, "Too Many Requests", 8, "GATEWAY_TOO_MANY_REQUESTS", 1),
+    (431, "Request Header Fields Too Large", 3, "GATEWAY_HEADERS_TOO_LARGE", None),
+    (500, "Internal Server Error", 13, "GATEWAY_INTERNAL", None),
+    (502, "Bad Gateway", 14, "GATEWAY_SERVER_UNAVAILABLE", 2),
+    (503, "Service Unavailable", 14, "GATEWAY_SERVER_UNAVAILABLE", 2),
+    (504, "Gateway Timeout", 4, "GATEWAY_SERVER_TIMEOUT", 2),
 )
 
 

@@ -211,7 +211,7 @@ class HttpGeti:
 
         def refused(status: int) -> RegistryError | None:
             if 400 <= status < 500 and status != HTTPStatus.REQUEST_TIMEOUT:
-                return GetiRefusedError(f"Geti will not prepare the model {key.id!r}.", model_id=key.id)
+                return GetiRefusedError(f"Geti refuses to prepare the model {key.id!r}.", model_id=key.id)
             return None
 
         deadline = time.monotonic() + self._patience.deployment

@@ -247,11 +247,11 @@ class AdoptModels:
         schema = introspect(store, _spec(document), key, seen.size, seen.head)
         model = self._model(model_id, document, artifact, schema)
         if store.size(key) != seen.size:
-            raise ArtifactLostError("The object was deleted or replaced meanwhile.")
+            raise ArtifactLostError("The object was deleted or replaced concurrently.")
         with self.register.database.transaction() as transaction:
             # It may be due since a deletion here: not any more, unless it was, or is being, deleted meanwhile.
             if transaction.objects.release(key) != was_due:
-                raise ArtifactLostError("The object was deleted meanwhile.")
+                raise ArtifactLostError("The object was deleted concurrently.")
             self._write(transaction, model, is_new=known is None)
 
     def _copy(self, model_id: str, document: LegacyDocument, known: Model | None, size: int) -> None:

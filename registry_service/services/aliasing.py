@@ -126,14 +126,14 @@ class SetAlias:
 
 def _verified(verification: Verification, model: Model) -> Check:
     if verification.model.artifact != model.artifact:
-        raise AbortedError("The model was deleted and registered anew meanwhile; try again.", model_id=model.id)
+        raise AbortedError("The model was replaced concurrently. Try again.", model_id=model.id)
     return Check(
         requirement="verified",
         passed=verification.intact,
-        description="the stored bytes are the ones that were registered."
+        description="the stored bytes are those that were registered."
         if verification.intact
-        else f"the stored bytes are others than were registered: {verification.actual_size} of them"
-        f" with the SHA-256 {verification.actual_sha256 or 'of nothing'}.",
+        else f"the stored bytes differ from those that were registered: {verification.actual_size} bytes"
+        f" with the SHA-256 {verification.actual_sha256 or 'of no bytes'}.",
     )
 
 
@@ -179,8 +179,8 @@ class RollbackAlias:
         if not to_model_id and not expectation.is_given:
             raise InvalidArgumentError.of(
                 "to_model_id",
-                "must be set where neither etag nor expected_model_id is. Send to_model_id to say where to go back to,"
-                " or etag or expected_model_id to say from where: without either, a repeated call would go back twice.",
+                "is required without etag and expected_model_id. Without any of them, a repeated call would roll back"
+                " twice.",
             )
         with self.database.transaction() as transaction:
             state = transaction.aliases.find(lineage, alias)

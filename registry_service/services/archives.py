@@ -215,7 +215,7 @@ class Archive:
         """Yields the bytes of a member as `open` does, and raises what that raises, on the first `next` as well."""
         found = self.open(member.name)
         if found is None:
-            raise NotAnArchiveError(f"There is no file {member.name!r}.", file_name=member.name)
+            raise NotAnArchiveError(f"The archive has no file {member.name!r}.", file_name=member.name)
         yield from found[1]
 
     def pieces(
@@ -277,7 +277,7 @@ def _decompressed(
         else:
             confirm()
     if position < end:
-        raise DataLossError(f"The file {info.filename!r} is cut short.", file_name=info.filename)
+        raise DataLossError(f"The file {info.filename!r} is truncated.", file_name=info.filename)
 
 
 def _last_held_back(pieces: Iterator[bytes]) -> Iterator[bytes]:
@@ -307,7 +307,7 @@ def open_archive(store: ArtifactStore, key: str, size: int, *, directory_max_byt
             raise NotAnArchiveError("The artifact has no readable ZIP directory.") from error
         with file:
             if any(info.file_size > _MAX_SIZE or info.compress_size > _MAX_SIZE for info in file.infolist()):
-                raise NotAnArchiveError("The ZIP's directory has an impossible size.")
+                raise NotAnArchiveError("The directory of the ZIP has an impossible size.")
             yield Archive(file, size, partial(store.read, key))
 
 

@@ -79,7 +79,7 @@ def _confined(transaction: AbstractContextManager[Transaction]) -> AbstractConte
         return transaction
     if access == NOTHING:
         # Not every part of a transaction has a project to judge by, so there is none to be had.
-        raise AccessDeniedError("No caller is known who may read or change anything.")
+        raise AccessDeniedError("No caller is set, so nothing is allowed.")
     return _confined_to(access, transaction)
 
 

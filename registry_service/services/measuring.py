@@ -56,7 +56,7 @@ class Measure:
                 raise ArtifactTooLargeError(self._max_bytes)
             if self._spec.size is not None and size > self._spec.size:
                 raise ArtifactMismatchError.of(
-                    "artifact.size_bytes", f"more than the declared {self._spec.size} bytes came."
+                    "artifact.size_bytes", f"is {self._spec.size}, but more bytes were received."
                 )
             self.seen.add(piece)
             yield piece
@@ -72,11 +72,11 @@ class Measure:
             raise InvalidArgumentError.of("artifact", "must not be empty.")
         if self._spec.size is not None and self.seen.size != self._spec.size:
             raise ArtifactMismatchError.of(
-                "artifact.size_bytes", f"{self.seen.size} bytes came, not the declared {self._spec.size}."
+                "artifact.size_bytes", f"is {self._spec.size}, but {self.seen.size} bytes were received."
             )
         digest = self.seen.sha256()
         if self._spec.sha256 and digest != self._spec.sha256:
             raise ArtifactMismatchError.of(
-                "artifact.sha256", f"the bytes that came have {digest}, not the declared {self._spec.sha256}."
+                "artifact.sha256", f"does not match the received bytes, which have the SHA-256 {digest}."
             )
         return digest

@@ -127,7 +127,7 @@ class ImportModels:
         """
         geti = _connected(self.geti)
         if not 0 < len(wanted) <= MAX_IMPORTS:
-            raise InvalidArgumentError.of("models", f"must be from 1 to {MAX_IMPORTS} models.")
+            raise InvalidArgumentError.of("models", f"must have 1 to {MAX_IMPORTS} entries.")
         by_id: dict[str, ModelKey] = {}
         for key in wanted:
             by_id.setdefault(key.id, key)
@@ -218,7 +218,7 @@ class _Import:
                 reported = time.monotonic()
             yield piece
         if size == 0:
-            raise GetiDeploymentError("Geti's ZIP is empty.")
+            raise GetiDeploymentError("The ZIP from Geti is empty.")
         self.report(self._progress(ImportState.DOWNLOADING, downloaded_bytes=size))
 
     def _repacked(self, download: StagedArtifact, folder: str) -> Iterator[bytes]:
@@ -235,7 +235,7 @@ class _Import:
                     download.hold()
                     yield piece
         except NotAnArchiveError as error:
-            raise GetiDeploymentError("What Geti sent is no readable ZIP.") from error
+            raise GetiDeploymentError("The response of Geti is not a readable ZIP.") from error
 
     def _progress(
         self,

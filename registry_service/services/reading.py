@@ -117,7 +117,7 @@ def _unless_deleted(database: Database, model: Model) -> Iterator[None]:
         with database.reading() as transaction:
             now = transaction.models.get(model.id)
         if now.artifact.object_key != model.artifact.object_key:
-            raise AbortedError("The model's artifact was replaced meanwhile; try again.", model_id=model.id) from None
+            raise AbortedError("The artifact was replaced concurrently. Try again.", model_id=model.id) from None
         raise
 
 

@@ -194,7 +194,9 @@ def _expect_lease(held: bool) -> None:
 
 
 def _lease_lost() -> LeaseLostError:
-    return LeaseLostError("The registration took so long that its bytes were swept.")
+    return LeaseLostError(
+        "The registration sent nothing for so long that its bytes were removed. Register the model again."
+    )
 
 
 def check_archive(store: ArtifactStore, spec: ModelSpec, key: str, size: int, policy: Policy) -> None:

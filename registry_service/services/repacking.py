@@ -68,12 +68,12 @@ def repacked(archive: Archive, folder: str, *, max_bytes: int) -> Iterator[bytes
 def _check(archive: Archive, members: Sequence[ArchiveMember], max_bytes: int) -> None:
     unsafe = archive.unsafe_name()
     if unsafe is not None:
-        raise GetiDeploymentError(f"Geti's ZIP has a file with the unsafe name {unsafe[:200]!r}.")
+        raise GetiDeploymentError(f"The ZIP from Geti has a file with the unsafe name {unsafe[:200]!r}.")
     names = {member.name for member in members}
     if not any(not name.endswith("/") for name in names):
-        raise GetiDeploymentError("Geti's ZIP is empty.")
+        raise GetiDeploymentError("The ZIP from Geti is empty.")
     if len(names) != len(members):
-        raise GetiDeploymentError("Geti's ZIP has two files of the same name.")
+        raise GetiDeploymentError("The ZIP from Geti has two files of the same name.")
     if sum(member.size for member in members) > max_bytes:
         raise ArtifactTooLargeError(max_bytes)
 
@@ -96,7 +96,7 @@ def _pieces(archive: Archive, member: ArchiveMember) -> Iterator[bytes]:
     except ArtifactLostError:
         raise  # that is our own store's loss
     except (NotAnArchiveError, DataLossError) as error:
-        raise GetiDeploymentError(f"Geti's ZIP cannot be read: {error.message}") from error
+        raise GetiDeploymentError(f"The ZIP from Geti cannot be read: {error.message}") from error
 
 
 def _folders(name: str) -> Iterator[str]:

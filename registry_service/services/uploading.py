@@ -208,7 +208,7 @@ class _Writer:
         if size > self._policy.artifact_max_bytes:
             raise ArtifactTooLargeError(self._policy.artifact_max_bytes)
         if declared is not None and size > declared:
-            raise OutOfRangeError(f"More than the declared {declared} bytes came.", declared_size=str(declared))
+            raise OutOfRangeError(f"Received more than the declared {declared} bytes.", declared_size=str(declared))
         self._size = size
         if self._seen is not None:
             self._seen.add(piece)
@@ -265,7 +265,7 @@ class _Writer:
     def _commit_part(self, stored: Future[Part]) -> None:
         """Commits a part as soon as it is stored; the tail, whose bytes it begins with, is then no longer needed."""
         if self._in_doubt:
-            raise AbortedError("A part before this one was not committed.")
+            raise AbortedError("An earlier part was not committed.")
         try:
             part = stored.result()
             self._commit(part.offset + part.size, part=part, tail_key=None)
@@ -358,7 +358,9 @@ class CompleteUpload:
             digest, head = self._digest(upload)
             for name, declared in (("artifact.sha256", upload.spec.artifact.sha256), ("sha256", sha256)):
                 if declared and declared != digest:
-                    raise ArtifactMismatchError.of(name, f"the bytes have {digest}, not the declared {declared}.")
+                    raise ArtifactMismatchError.of(
+                        name, f"does not match the received bytes, which have the SHA-256 {digest}."
+                    )
             check_archive(self.store, upload.spec, upload.object_key, upload.committed_size, self.policy)
             schema = introspect(self.store, upload.spec.artifact, upload.object_key, upload.committed_size, head)
         except InvalidArgumentError:
@@ -462,7 +464,7 @@ class CancelUpload:
         with self.database.transaction() as transaction:
             upload = transaction.uploads.remove(upload_id)
             if upload.state is UploadState.COMPLETED:
-                raise FailedPreconditionError(f"The upload {upload_id!r} is completed.", upload_id=upload_id)
+                raise FailedPreconditionError(f"The upload {upload_id!r} is already completed.", upload_id=upload_id)
             keys = doom_upload(transaction, upload)
             if upload.state is UploadState.COMPLETING:
                 keys = tuple(key for key in keys if key != upload.object_key)

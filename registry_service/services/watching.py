@@ -65,7 +65,7 @@ class WatchEvents:
         node = _of_models(filters.parse(filter, filters.Subject.EVENT))
         start = decode_page_token(token, query, (int,), "resume_token")
         if start is not None and from_beginning:
-            raise InvalidArgumentError.of("resume_token", "and from_beginning exclude each other.")
+            raise InvalidArgumentError.of("resume_token", "must not be set together with from_beginning.")
         given = start[0] if start is not None and isinstance(start[0], int) else None
         with self.database.transaction() as transaction:
             end = _end(transaction, given or 0)

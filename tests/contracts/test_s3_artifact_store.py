@@ -272,7 +272,7 @@ class TestS3ArtifactStore(ArtifactStoreContract):
         for use in all_uses(store):
             with pytest.raises(ArtifactStoreUnavailableError) as raised:
                 use()
-            assert raised.value.message == "The artifact store does not answer; try again later."
+            assert raised.value.message == "The artifact store does not respond. Try again later."
             assert raised.value.__cause__ is not None
         assert any(record.levelno == logging.ERROR and record.exc_info for record in caplog.records)
 

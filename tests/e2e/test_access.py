@@ -84,7 +84,7 @@ class TestHttp:
         assert typed.json()["details"][0]["reason"] == "UNAUTHENTICATED"
         documented = guarded.request("GET", "/models")
         assert (documented.status_code, documented.headers["www-authenticate"]) == (401, CHALLENGE)
-        assert documented.text == "This takes a bearer token in the header authorization.\n"
+        assert documented.text == "Missing bearer token in the `Authorization` header.\n"
 
     def test_a_token_that_is_none_is_called_so(self, guarded: Guarded) -> None:
         typed = guarded.request("GET", "/v1/models", "mrt_nonsense")
@@ -175,7 +175,7 @@ class TestTokens:
     def test_mistakes_are_explained(self, guarded: Guarded) -> None:
         guarded.secret("--role", "reader", "--name", "twice")
         for arguments, expected in (
-            (("create", "--role", "reader", "--name", "twice"), "There is, or was, a token with the name 'twice'."),
+            (("create", "--role", "reader", "--name", "twice"), "A token has, or had, the name 'twice'."),
             (("create", "--role", "reader", "--name", "a b"), "name: "),
             (("create", "--role", "reader", "--project", ""), "project: must not be empty."),
             (("create", "--role", "reader", "--expires", "soon"), "expires: must be a span"),

@@ -72,4 +72,7 @@ def test_an_alias_lives_its_whole_life_through_http(product: Product, http: http
 
 def test_the_query_of_a_delete_names_no_other_alias(http: httpx.Client) -> None:
     answer = http.delete("/v1/aliases/one", params=LINEAGE | {"alias": "two"})
-    assert (answer.status_code, answer.json()["message"]) == (400, "The path names it, so the query must not.")
+    assert (answer.status_code, answer.json()["message"]) == (
+        400,
+        "A query parameter must not repeat a variable of the path.",
+    )

@@ -152,7 +152,7 @@ def test_without_postgres_calls_are_refused_soon_and_work_again_with_it(outage: 
         ):
             with refused(grpc.StatusCode.UNAVAILABLE, "DATABASE_UNAVAILABLE") as refusal:
                 within(ANSWER_SECONDS, call)
-            assert refusal.message == "The database does not answer; try again later."
+            assert refusal.message == "The database does not respond. Try again later."
         assert outage.get("/v1/models").status_code == 503
         assert outage.get(f"/v1/models/{model.id}/artifact").status_code == 503
         assert outage.get("/ready").status_code == 503

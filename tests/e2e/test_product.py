@@ -531,7 +531,7 @@ def committed_size(http: httpx.Client, upload: str) -> int:
 def info(answer: httpx.Response) -> tuple[str, dict[str, str]]:
     """Reason and metadata of an error's google.rpc.ErrorInfo."""
     found = [d for d in answer.json()["details"] if d["@type"] == "type.googleapis.com/google.rpc.ErrorInfo"]
-    assert [d["domain"] for d in found] == ["modelregistry.v1"]
+    assert [d["domain"] for d in found] == ["modelregistry"]
     return found[0]["reason"], found[0]["metadata"]
 
 

@@ -85,8 +85,8 @@ def test_a_field_has_either_of_its_names(product: Product, http: httpx.Client, m
         ("createTime", "'create_time' cannot be changed."),
         ("provenance.seed", "'provenance.seed' cannot be changed."),
         ("tags.", "'tags.' cannot be changed."),
-        ("", "names no field; leave it out to change every field that the model sets."),
-        (",", "names no field; leave it out to change every field that the model sets."),
+        ("", "must not be empty. Omit it to change every field that the model sets."),
+        (",", "must not be empty. Omit it to change every field that the model sets."),
     ],
 )
 def test_a_mask_that_names_nothing_is_refused(

@@ -99,7 +99,7 @@ def test_every_model_is_taken_but_the_one_that_is_there_twice(target: Target, le
     found = target.adopt()
     assert sorted(found) == IDS
     assert outcomes(found) == {Outcome.ADOPTED: 15, Outcome.FAILED: 1}
-    reason = "The model 'put-other-000000002' has the same project, name, version and precision."
+    reason = "The model 'put-other-000000002' already has this project, name, version, and precisions."
     assert (found[TWIN].outcome, found[TWIN].reason) == (Outcome.FAILED, reason)
     assert target.ids() == [model_id for model_id in IDS if model_id != TWIN]
     assert legacy.state() == before
@@ -373,10 +373,10 @@ def test_artifacts_are_copied_to_another_store(
         ("size", "1.5", "size: is no number"),
         ("overview", '{"description": "cut o', "overview: is neither JSON"),
         ("overview", "__import__('os').system('true')", None),
-        ("overview", "[1, 2]", "overview: must be an object or a text"),
+        ("overview", "[1, 2]", "overview: must be an object or a string"),
         ("overview", "[" * 2500 + "]" * 2500, "overview: "),
         ("labels", "{'a': 1}", "labels: is no list"),
-        ("labels", "[1]", "labels[0]: must be a text or an object"),
+        ("labels", "[1]", "labels[0]: must be a string or an object"),
         ("file_url", None, "file_url: is not minio://"),
         ("file_url", "minio://model-registry/put-other-000000002/model.zip", "file_url: is not minio://"),
         ("file_url", f"minio://model-registry/{BASE}/../../etc/passwd", "file_url: is not minio://"),

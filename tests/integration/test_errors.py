@@ -235,7 +235,7 @@ class TestErrors:
         expected = [code for base, code in STATUS_CODES.items() if issubclass(kind, base)]
         assert [call.code()] == (expected or [grpc.StatusCode.INTERNAL])
         [info] = details_of(call, error_details_pb2.ErrorInfo)
-        assert info.domain == "modelregistry.v1"
+        assert info.domain == "modelregistry"
         assert info.reason == kind.reason
         assert info.reason.replace("_", "").isalnum()
         assert info.reason == info.reason.upper()

@@ -301,5 +301,5 @@ def test_a_message_that_is_none_is_an_invalid_argument(
 ) -> None:
     answer = send(client, method_of(service, name), [b"\xff"])
     assert answer.code is grpc.StatusCode.INVALID_ARGUMENT
-    assert answer.texts[0] == "request: is no message of its type."
+    assert answer.texts[0] == "request: could not be decoded."
     assert "Traceback" not in caplog.text

@@ -337,7 +337,7 @@ class TestRefusals:
         figures = {"loss": math.nan, "mAP50": 0.5, "perplexity": math.inf}
         with refused(INVALID) as refusal:
             client.register(metrics=figures)
-        assert "metrics.loss: must be a finite number, not nan; leave it out where there is none." in refusal.message
+        assert "metrics.loss: must be a finite number, not nan. Omit it where there is no value." in refusal.message
         assert set(refusal.fields) == {"metrics.loss", "metrics.perplexity"}
         model = client.register(metrics={name: figure for name, figure in figures.items() if math.isfinite(figure)})
         assert model.metrics == {"mAP50": 0.5}

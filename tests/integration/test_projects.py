@@ -94,7 +94,7 @@ class TestProjects:
 
     def test_what_is_wrong_is_refused(self, connected: RunningRegistry) -> None:
         projects = connected.client.projects
-        with refused(grpc.StatusCode.NOT_FOUND, "PROJECT_NOT_FOUND"):
+        with refused(grpc.StatusCode.NOT_FOUND, "GETI_PROJECT_NOT_FOUND"):
             projects.GetProject(pb.GetProjectRequest(project_id="65f0a1b2c3d4e5f600000009"))
         with refused(grpc.StatusCode.INVALID_ARGUMENT):
             projects.GetProject(pb.GetProjectRequest(project_id="short"))
@@ -235,7 +235,7 @@ class TestImports:
             imported(connected, YOLOX_FP16, YOLOX_FP32)
         assert YOLOX_FP32 in refusal.message
         assert geti.asked(":prepare") == 0
-        with refused(grpc.StatusCode.NOT_FOUND, "PROJECT_NOT_FOUND"):
+        with refused(grpc.StatusCode.NOT_FOUND, "GETI_PROJECT_NOT_FOUND"):
             imported(connected, YOLOX_FP16, project_id="65f0a1b2c3d4e5f600000009")
 
     @pytest.mark.parametrize("count", [0, 101])

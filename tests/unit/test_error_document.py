@@ -1,59 +1,39 @@
-"""docs/errors.md names every reason that an error can have, with its code, HTTP status and metadata."""
+"""Every reason of an error is a value of ErrorReason, whose comments and docs/errors.md tell its code and metadata."""
 
 import ast
+import importlib.resources
 import inspect
-import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import grpc
 import pytest
+from google.protobuf.descriptor_pb2 import FileDescriptorSet
+from grpc_tools import protoc  # type: ignore[import-untyped]
+from modelregistry.v1.error_reason_pb2 import ErrorReason
 
 import registry_service
+from gateway.error_document import PREFIX, Reason, document, reasons
 from registry_service.domain.errors import FieldViolation, RegistryError
 from registry_service.embedded.envoy import LOCAL_REPLIES
 from registry_service.transport.grpc.errors import status_code
 
-DOCUMENT = (Path(__file__).parents[2] / "docs" / "errors.md").read_text(encoding="utf-8")
-SERVER, GATEWAY = DOCUMENT.split("\n## Errors of the gateway\n")
-# How Envoy translates codes (google/rpc/code.proto).
-HTTP_STATUS = {
-    "INVALID_ARGUMENT": 400,
-    "FAILED_PRECONDITION": 400,
-    "OUT_OF_RANGE": 400,
-    "UNAUTHENTICATED": 401,
-    "PERMISSION_DENIED": 403,
-    "NOT_FOUND": 404,
-    "ALREADY_EXISTS": 409,
-    "ABORTED": 409,
-    "RESOURCE_EXHAUSTED": 429,
-    "CANCELLED": 499,
-    "INTERNAL": 500,
-    "DATA_LOSS": 500,
-    "UNAVAILABLE": 503,
-    "DEADLINE_EXCEEDED": 504,
-}
+ROOT = Path(__file__).parents[2]
 
 
-def rows(text: str) -> Iterator[list[str]]:
-    """The cells of each row of a table."""
-    for line in re.findall(r"^\| `.*\|$", text, re.MULTILINE):
-        yield [cell.strip() for cell in line.strip("|").split("|")]
+@pytest.fixture(scope="module")
+def documented(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, Reason]:
+    """The reasons by name, as the comments of the enum tell them."""
+    descriptors = tmp_path_factory.mktemp("protos") / "commented.binpb"
+    arguments = [f"--descriptor_set_out={descriptors}", "--include_source_info", "modelregistry/v1/error_reason.proto"]
+    includes = [ROOT / "protos", importlib.resources.files("grpc_tools") / "_proto"]
+    assert protoc.main(["protoc", *(f"-I{folder}" for folder in includes), *arguments]) == 0
+    return {reason.name: reason for reason in reasons(FileDescriptorSet.FromString(descriptors.read_bytes()))}
 
 
-def documented() -> dict[str, tuple[str, set[str]]]:
-    """By reason the code and the metadata that the document tells."""
-    found: dict[str, tuple[str, set[str]]] = {}
-    for section in SERVER.split("\n## ")[1:]:
-        heading = re.match(r"([A-Z_]+) \((\d+)\)\n", section)
-        assert heading is not None, section[:80]
-        assert HTTP_STATUS[heading[1]] == int(heading[2])
-        for reason, metadata, meaning, advice in rows(section):
-            assert reason not in found
-            assert meaning.endswith(".")
-            assert advice.endswith(".")
-            found[reason.strip("`")] = heading[1], set(re.findall(r"`(\w+)`", metadata))
-    return found
+@pytest.fixture(scope="module")
+def of_servers(documented: Mapping[str, Reason]) -> Mapping[str, Reason]:
+    return {name: reason for name, reason in documented.items() if not reason.is_of_gateway}
 
 
 def errors(base: type[RegistryError] = RegistryError) -> Iterator[type[RegistryError]]:
@@ -83,41 +63,69 @@ def example(error: type[RegistryError]) -> RegistryError:
     return error(*arguments, **named)  # type: ignore[arg-type]
 
 
-def test_every_reason_is_documented_and_no_other() -> None:
-    assert documented().keys() == {error.reason for error in errors()}
+def test_the_document_is_what_the_enum_says(documented: Mapping[str, Reason]) -> None:
+    text = (ROOT / "docs" / "errors.md").read_text(encoding="utf-8")
+    assert text == document(list(documented.values())), "run `make generate`"
+
+
+def test_the_enum_has_every_reason_and_no_other(of_servers: Mapping[str, Reason]) -> None:
+    assert of_servers.keys() == {error.reason for error in errors()}
+    assert {f"{PREFIX}{error.reason}" for error in errors()} <= set(ErrorReason.keys())
+
+
+def test_meaning_and_action_are_sentences(documented: Mapping[str, Reason]) -> None:
+    assert not [reason for reason in documented.values() if not reason.meaning.endswith(".")]
+    assert not [reason for reason in documented.values() if not reason.action.endswith(".")]
 
 
 @pytest.mark.parametrize("error", list(errors()), ids=lambda error: error.reason)
-def test_a_reason_has_the_code_and_the_metadata_that_its_errors_have(error: type[RegistryError]) -> None:
-    code, metadata = documented()[error.reason]
+def test_a_reason_has_the_code_and_the_metadata_that_its_errors_have(
+    of_servers: Mapping[str, Reason], error: type[RegistryError]
+) -> None:
+    told = of_servers[error.reason]
     made = example(error)
-    assert code == status_code(made).name
-    assert metadata >= made.metadata.keys()
+    assert told.status == status_code(made).name
+    assert set(told.metadata) >= made.metadata.keys()
     if "__init__" in vars(error):
         # Others are given theirs where they are raised; see below.
-        assert metadata == made.metadata.keys()
+        assert set(told.metadata) == made.metadata.keys()
+
+
+@pytest.mark.parametrize("error", list(errors()), ids=lambda error: error.reason)
+def test_a_reason_tells_to_wait_where_its_errors_tell_for_how_long(
+    of_servers: Mapping[str, Reason], error: type[RegistryError]
+) -> None:
+    assert ("`google.rpc.RetryInfo`" in of_servers[error.reason].action) == (example(error).retry_seconds is not None)
 
 
 def raised_metadata() -> set[tuple[str, str]]:
     """Reason and metadata of errors that are given theirs where they are raised."""
-    reasons = {error.__name__: error.reason for error in errors() if "__init__" not in vars(error)}
+    names = {error.__name__: error.reason for error in errors() if "__init__" not in vars(error)}
     return {
-        (reasons[call.func.id], keyword.arg)
+        (names[call.func.id], keyword.arg)
         for file in Path(registry_service.__path__[0]).rglob("*.py")
         for call in ast.walk(ast.parse(file.read_text(encoding="utf-8")))
-        if isinstance(call, ast.Call) and isinstance(call.func, ast.Name) and call.func.id in reasons
+        if isinstance(call, ast.Call) and isinstance(call.func, ast.Name) and call.func.id in names
         for keyword in call.keywords
         if keyword.arg is not None
     }
 
 
-def test_metadata_is_documented_where_it_is_given_as_an_error_is_raised() -> None:
+def test_metadata_is_documented_where_it_is_given_as_an_error_is_raised(of_servers: Mapping[str, Reason]) -> None:
     raised = raised_metadata()
     assert ("OUT_OF_RANGE", "write_offset") in raised
-    assert not {(reason, name) for reason, name in raised if name not in documented()[reason][1]}
+    assert not {(reason, name) for reason, name in raised if name not in of_servers[reason].metadata}
 
 
-def test_every_reason_of_the_gateway_is_documented_and_no_other() -> None:
-    told = {(reason.strip("`"), code, int(status)) for reason, code, status, _, _ in rows(GATEWAY)}
+def test_the_enum_has_every_reason_of_the_gateway_and_no_other(documented: Mapping[str, Reason]) -> None:
     names = {code.value[0]: code.name for code in grpc.StatusCode}
-    assert told == {(reason, names[code], status) for status, _, code, reason in LOCAL_REPLIES}
+    replies = {reason: (names[code], retry is not None) for _, _, code, reason, retry in LOCAL_REPLIES}
+    # The guard judges credentials as a server does.
+    assert replies.pop("UNAUTHENTICATED") == ("UNAUTHENTICATED", False)
+    assert replies == {
+        name: (reason.status, "`google.rpc.RetryInfo`" in reason.action)
+        for name, reason in documented.items()
+        if reason.is_of_gateway
+    }
+    statuses = {(status, reason) for status, _, _, reason, _ in LOCAL_REPLIES}
+    assert statuses >= {(reason.http_status, name) for name, reason in documented.items() if reason.is_of_gateway}

@@ -16,6 +16,7 @@ from registry_service.domain.errors import (
 from registry_service.domain.geti import ModelKey
 from registry_service.services.projects import ImportProgress, ImportState
 from registry_service.transport.rest.answers import RestError
+from registry_service.transport.rest.errors import text_of
 from registry_service.transport.rest.projects import import_answer, wanted_models
 
 NOTE = "Note: Only OpenVINO optimized active models are supported at this time.\n"
@@ -75,12 +76,12 @@ def ended(model_id: str, error: RegistryError | None = None) -> ImportProgress:
 
 
 def reasons(**errors: RegistryError) -> str:
-    return "".join(f"Model {name} can not be registered: {error.message}\n" for name, error in errors.items())
+    return "".join(f"Model {name} can not be registered: {text_of(error)}\n" for name, error in errors.items())
 
 
 AWAY = GetiUnavailableError()
 REFUSED = GetiRefusedError("Geti will not prepare the model 'x'.")
-FAILED = GetiDeploymentError("Geti's ZIP is empty.")
+FAILED = GetiDeploymentError("The ZIP from Geti is empty.")
 TAKEN = AlreadyExistsError("x", model_id="other", conflict="identity")
 
 
@@ -94,7 +95,7 @@ TAKEN = AlreadyExistsError("x", model_id="other", conflict="identity")
             207,
             "Model(s): b registered.\n" + reasons(a=AWAY, c=FAILED) + NOTE,
         ),
-        ([ended("a", AWAY)], 502, f"{AWAY.message}\n"),
+        ([ended("a", AWAY)], 502, "Geti does not answer as it should; try again later.\n"),
         ([ended("a", FAILED)], 502, f"{FAILED.message}\n"),
         (
             [ended("a", AWAY), ended("b", REFUSED)],

@@ -179,7 +179,7 @@ class SqlAliasRepository:
         if self.connection.execute(
             select(literal(time, DateTime(timezone=True)) > func.clock_timestamp())
         ).scalar_one():
-            raise InvalidArgumentError.of("at_time", "is in the future.")
+            raise InvalidArgumentError.of("at_time", "must not be in the future.")
         statement = (
             _MOVE.select_from(_WITH_OLDER)
             .where(_moves.c.alias_id == key, _moves.c.time <= time)

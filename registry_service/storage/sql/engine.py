@@ -515,7 +515,7 @@ def domain_errors() -> Iterator[None]:
     except DBAPIError as error:
         sqlstate = getattr(error.orig, "sqlstate", None)
         if sqlstate in _RETRYABLE:
-            raise AbortedError("Another change was under way at the same time; try again.") from error
+            raise AbortedError("A concurrent change was committed first. Try again.") from error
         if sqlstate == _DISK_FULL:
             logger.error("Postgres has no space: %s", error.orig)  # noqa: TRY400 (it is known)
             raise StorageFullError("the database") from error

@@ -369,7 +369,11 @@ class SqlModelRepository:
         conflict = self._conflict(model_id, fields, without)
         if conflict is None:
             # What was in the way is gone again: the client may simply repeat the call.
-            raise AlreadyExistsError("The model was in conflict with another one.", model_id=model_id, conflict="id")
+            raise AlreadyExistsError(
+                "Another model with this id or identity was removed concurrently. Try again.",
+                model_id=model_id,
+                conflict="id",
+            )
         raise conflict
 
     def _conflict(self, model_id: str, fields: ModelFields, without: str | None = None) -> AlreadyExistsError | None:
@@ -394,10 +398,10 @@ class SqlModelRepository:
             return _id_not_available(model_id)
         if found.id == model_id:
             return AlreadyExistsError(
-                f"There is a model with the id {model_id!r} already.", model_id=model_id, conflict="id"
+                f"A model with the id {model_id!r} already exists.", model_id=model_id, conflict="id"
             )
         return AlreadyExistsError(
-            f"The model {found.id!r} has the same project, name, version and precision.",
+            f"The model {found.id!r} already has this project, name, version, and precisions.",
             model_id=found.id,
             conflict="identity",
         )

@@ -150,7 +150,7 @@ def is_gone(context: grpc.ServicerContext) -> bool:
 
 def _access_to(method: str, identity: Identity) -> Access:
     if method not in REQUIRED:
-        raise AccessDeniedError("Nobody may call this method.")
+        raise AccessDeniedError("No role allows this method.")
     access = access_of(identity.grants, REQUIRED[method])
     if access is None:
         raise RoleMissingError(REQUIRED[method].value)

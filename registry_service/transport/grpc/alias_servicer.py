@@ -148,7 +148,7 @@ def _time_of(message: Timestamp) -> datetime:
     try:
         return message.ToDatetime(tzinfo=UTC)
     except (ValueError, OverflowError) as error:
-        raise InvalidArgumentError.of("at_time", "must be a time of the years 1 to 9999.") from error
+        raise InvalidArgumentError.of("at_time", "must be a time in the years 1 to 9999.") from error
 
 
 def _lineage_message(lineage: Lineage) -> alias_pb2.Lineage:

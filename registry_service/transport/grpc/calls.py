@@ -516,7 +516,9 @@ def _known(error: Exception, call: _Call) -> RegistryError:
     """Returns an error that clients may see."""
     if isinstance(error, RegistryError):
         return error
-    return InternalError(f"Internal error; the log has it under the request id {call.request_id}.")
+    return InternalError(
+        f"Internal error. The log of the server has the details under the request id {call.request_id}."
+    )
 
 
 def _behaviour(handler: "grpc.RpcMethodHandler[Any, Any]") -> Any:
@@ -612,7 +614,7 @@ class _OrUnreadable:
 def _readable(request: Any) -> Any:
     """Returns a request, InvalidArgumentError where it is none."""
     if isinstance(request, _Unreadable):
-        raise InvalidArgumentError.of("request", "is no message of its type.")
+        raise InvalidArgumentError.of("request", "could not be decoded.")
     return request
 
 

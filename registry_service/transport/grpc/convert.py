@@ -132,7 +132,7 @@ def spec_of(message: model_service_pb2.ModelSpec) -> ModelSpec:
         InvalidArgumentError: It has no model.
     """
     if not message.HasField("model"):
-        raise InvalidArgumentError.of("spec.model", "is not set.")
+        raise InvalidArgumentError.of("spec.model", "must be set.")
     artifact = message.artifact
     return ModelSpec(
         fields=fields_of(message.model),
@@ -162,7 +162,7 @@ def changes_of(
         mask = [name for name in MUTABLE_FIELDS if name in present]
     if "*" in mask:
         if len(mask) > 1:
-            raise InvalidArgumentError.of("update_mask", "has * and other paths.")
+            raise InvalidArgumentError.of("update_mask", "must not have other paths beside *.")
         mask = MUTABLE_FIELDS
     changes: dict[str, object] = {}
     entries: dict[tuple[str, str], object] = {}
@@ -532,7 +532,7 @@ def _number_of(number: float, place: str) -> int | float:
     if abs(number) >= _FIRST_INEXACT:
         raise InvalidArgumentError.of(
             place[:_MAX_PLACE_LENGTH],
-            f"{number:.0f} may be rounded, as doubles hold whole numbers below 2^53 alone; write it as a string.",
+            f"{number:.0f} may be rounded, because a double holds integers below 2^53 only. Write it as a string.",
         )
     return int(number)
 

@@ -81,7 +81,7 @@ class HealthMonitor:
         check.join(_PATIENCE_SECONDS)
         if check.is_alive():
             self._answered[self._asked] = False
-            self._conclude(UnavailableError("A dependency does not answer."))
+            self._conclude(UnavailableError("A dependency does not respond."))
         while check.is_alive() and not self._stopped.is_set():
             check.join(self._interval)
 
@@ -118,7 +118,7 @@ class HealthMonitor:
             return error
         except Exception:
             logger.exception("a health check failed in an unexpected way")
-            return UnavailableError("A dependency does not answer.")
+            return UnavailableError("A dependency does not respond.")
         return None
 
     def _conclude(self, error: RegistryError | None) -> None:

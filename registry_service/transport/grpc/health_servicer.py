@@ -67,7 +67,7 @@ class HealthServicer(health_pb2_grpc.HealthServicer):
         if request.service == LIVENESS:
             return pb.HealthCheckResponse(status=pb.HealthCheckResponse.SERVING)
         if request.service not in self._services:
-            raise NotFoundError(f"There is no service {request.service!r}.", service=request.service)
+            raise NotFoundError(f"No service has the name {request.service!r}.", service=request.service)
         return pb.HealthCheckResponse(status=self._status)
 
     def List(self, request: Any, context: grpc.ServicerContext) -> Any:

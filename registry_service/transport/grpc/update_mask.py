@@ -61,7 +61,7 @@ def _mask_of_query(query: str) -> Sequence[str]:
         is_given = True
         paths += [value] if inner else _split(value)
     if is_given and not any(paths):
-        raise InvalidArgumentError.of(FIELD, "names no field; leave it out to change every field that the model sets.")
+        raise InvalidArgumentError.of(FIELD, "must not be empty. Omit it to change every field that the model sets.")
     return [_with_proto_name(path) for path in paths]
 
 

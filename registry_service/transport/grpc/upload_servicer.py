@@ -12,14 +12,14 @@ from registry_service.domain.uploads import Upload
 from registry_service.services.use_cases import UseCases
 from registry_service.transport.grpc.convert import model_message, spec_of, upload_message
 
-_OFFSET = "is not understood; the query's write_offset says where the bytes begin."
-_DIGEST = "is not compared; give the SHA-256 of the whole artifact in the spec or to :complete."
+_OFFSET = "is not supported. Use the query parameter write_offset."
+_DIGEST = "is not supported. Declare the SHA-256 of the artifact in the spec, or in :complete."
 # Headers that ask for something else than appending the body at write_offset: to ignore them would store other bytes,
 # or unchecked ones, than the client means (RFC 9110, 9530). The gateway refuses conditions.
 _REFUSED_HEADERS = {
     "content-range": _OFFSET,
     "upload-offset": _OFFSET,
-    "content-encoding": "must be identity: bytes are stored as they come.",
+    "content-encoding": "must be identity. The bytes are stored as they arrive.",
     "content-md5": _DIGEST,
     "digest": _DIGEST,
     "content-digest": _DIGEST,
@@ -92,10 +92,10 @@ def _data(first: pb.WriteUploadRequest, requests: Iterator[pb.WriteUploadRequest
             yield request  # type: ignore[misc]  # whoever takes bytes here takes any buffer
             continue
         if request.upload_id and request.upload_id != first.upload_id:
-            raise InvalidArgumentError.of("upload_id", "is another one than in the first message.")
+            raise InvalidArgumentError.of("upload_id", "must be that of the first message.")
         if request.HasField("write_offset") and request.write_offset != position:
             raise OutOfRangeError(
-                f"The next byte is at {position}, not at {request.write_offset}.", write_offset=str(position)
+                f"The next byte has the offset {position}, not {request.write_offset}.", write_offset=str(position)
             )
         position += len(request.data)
         yield request.data
@@ -113,5 +113,5 @@ def _refuse_headers(context: grpc.ServicerContext) -> None:
 
 def _upload_id(text: str) -> str:
     if not _UPLOAD_ID.fullmatch(text):
-        raise InvalidArgumentError.of("upload_id", "must be the id of an upload, a UUID in lower case.")
+        raise InvalidArgumentError.of("upload_id", "must be the id of an upload: a UUID in lower case.")
     return text

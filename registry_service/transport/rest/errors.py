@@ -26,8 +26,20 @@ def _registered(error: RegistryError) -> Answer:
     return answers.registered(error.model_ids)
 
 
+# Recorded with the contract, so they stay as they are.
+_RECORDED_TEXTS: dict[type[RegistryError], str] = {
+    errors.GetiUnavailableError: "Geti does not answer as it should; try again later.",
+    errors.GetiDeniedError: "Geti denies access to the registry; its key may be wrong or out of date.",
+}
+
+
+def text_of(error: RegistryError) -> str:
+    """Return the text that tells clients of this API about an error."""
+    return _RECORDED_TEXTS.get(type(error), error.message)
+
+
 def _bad_gateway(error: RegistryError) -> Answer:
-    return answers.bad_gateway(error.message)
+    return answers.bad_gateway(text_of(error))
 
 
 def _invalid(error: RegistryError) -> Answer:

@@ -8,7 +8,7 @@ from registry_service.domain.geti import MAX_IMPORTS, ModelKey, Project
 from registry_service.services.projects import ImportProgress
 from registry_service.transport.rest import answers
 from registry_service.transport.rest.answers import Answer, RestError
-from registry_service.transport.rest.errors import answer_to
+from registry_service.transport.rest.errors import answer_to, text_of
 
 _NOTE = "Note: Only OpenVINO optimized active models are supported at this time.\n"
 _KEYS = ("id", "group_id")
@@ -121,4 +121,4 @@ def _listed(ids: Sequence[str]) -> str:
 
 
 def _reasons(failed: Sequence[tuple[str, RegistryError]]) -> str:
-    return "".join(f"Model {model_id} can not be registered: {error.message}\n" for model_id, error in failed)
+    return "".join(f"Model {model_id} can not be registered: {text_of(error)}\n" for model_id, error in failed)
