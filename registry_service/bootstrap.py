@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, TypeVar
 from pydantic import SecretStr
 from sqlalchemy import Engine
 
+from registry_service import __version__
 from registry_service.certificates import Certificate
 from registry_service.config import (
     AuthSettings,
@@ -44,6 +45,7 @@ from registry_service.storage.sql.schema import migrate
 from registry_service.transport.grpc.admission import Admission
 from registry_service.transport.grpc.health import DEPENDENCIES
 from registry_service.transport.grpc.server import RegistryServer, ServerOptions
+from registry_service.transport.grpc.system_servicer import ServerInfo
 
 # Loaded where they are used, as each makes every start longer: a quarter of its time in all.
 if TYPE_CHECKING:
@@ -358,6 +360,7 @@ def build_server(registry: Registry, settings: Settings, *, private_socket: Path
             health_interval_seconds=settings.health_interval_seconds,
             gc_interval_seconds=settings.gc_interval_seconds,
         ),
+        info=_server_info(settings),
         admission=build_admission(registry.database, settings),
         observer=registry.telemetry,
     )
@@ -372,6 +375,23 @@ def build_server(registry: Registry, settings: Settings, *, private_socket: Path
         )
     )
     return server
+
+
+def _server_info(settings: Settings) -> ServerInfo:
+    return ServerInfo(
+        version=__version__,
+        max_artifact_bytes=settings.artifact_max_bytes,
+        max_metadata_bytes=settings.metadata_max_bytes,
+        upload_ttl_seconds=settings.upload_ttl_seconds,
+        stream_idle_seconds=settings.stream_idle_seconds,
+        watch_heartbeat_seconds=settings.watch_heartbeat_seconds,
+        has_geti=not settings.geti_missing,
+        auth_mode=settings.auth_mode,
+        oidc_issuer=settings.oidc_issuer,
+        oidc_client_id=settings.oidc_client_id,
+        oidc_audience=settings.oidc_audience,
+        oidc_scopes=settings.oidc_scopes,
+    )
 
 
 def warn_if_open(settings: AuthSettings, address: str) -> None:

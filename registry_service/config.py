@@ -389,9 +389,17 @@ class AuthSettings(SharedSettings):
     )
     oidc_roles_claim: str = Field("roles", description="Claim with the roles, or the way to it: `realm_access.roles`.")
 
+    oidc_client_id: str | None = Field(
+        None, description="Public client that command lines sign in as at the issuer; GetServerInfo names it."
+    )
+    oidc_scopes: Annotated[tuple[str, ...], NoDecode] = Field(
+        ("openid",), description="Scopes that they ask the issuer for, separated by commas."
+    )
+
     @field_validator(
         "oidc_issuer",
         "oidc_audience",
+        "oidc_client_id",
         "oidc_jwks_url",
         "oidc_ca_cert",
         "oidc_leeway_seconds",
@@ -415,6 +423,13 @@ class AuthSettings(SharedSettings):
         if not isinstance(value, str):
             return value
         return tuple(part.strip() for part in value.split(",") if part.strip()) or ("RS256", "ES256")
+
+    @field_validator("oidc_scopes", mode="before")
+    @classmethod
+    def _split_scopes(cls, value: object) -> object:
+        if not isinstance(value, str):
+            return value
+        return tuple(value.replace(",", " ").split()) or ("openid",)
 
     @field_validator("oidc_algorithms")
     @classmethod

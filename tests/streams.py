@@ -10,6 +10,7 @@ import grpc
 from registry_service.domain.artifact_store import ArtifactStore, Construction, Part, Pieces
 from registry_service.services.use_cases import UseCases
 from registry_service.transport.grpc.server import RegistryServer, ServerOptions
+from registry_service.transport.grpc.system_servicer import ServerInfo
 from tests.client import Client
 from tests.registry import RunningRegistry
 
@@ -116,7 +117,17 @@ def serving(
         "health_interval_seconds": 1,
         "gc_interval_seconds": 3600,
     } | options
-    server = RegistryServer(use_cases_on(registry, store), registry.parts.database, store, ServerOptions(**values))
+    info = ServerInfo(
+        version="0.0.0",
+        max_artifact_bytes=1,
+        max_metadata_bytes=1,
+        upload_ttl_seconds=1,
+        stream_idle_seconds=1,
+        watch_heartbeat_seconds=1,
+    )
+    server = RegistryServer(
+        use_cases_on(registry, store), registry.parts.database, store, ServerOptions(**values), info=info
+    )
     server.start()
     client = Client(f"127.0.0.1:{server.port}")
     try:

@@ -5,8 +5,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
+from datetime import datetime
 
-from registry_service.domain.access import EVERYTHING, NOTHING, Access
+from registry_service.domain.access import EVERYTHING, NOTHING, Access, Grant
 
 _RECHECK_SECONDS = 1.0
 
@@ -29,6 +30,10 @@ class Caller:
     request_id: str = ""
     """Of the call; empty for what the registry does by itself."""
     access: Access = NOTHING
+    grants: tuple[Grant, ...] = ()
+    """The roles of the caller."""
+    expire_time: datetime | None = None
+    """When the caller's credentials expire. Aware, by this machine's clock. None: never."""
     is_authenticated: bool = False
     """Whether they have shown who they are."""
     expect_access: Callable[[], None] = field(default=_allowed, compare=False)

@@ -74,7 +74,7 @@ def guarded() -> Iterator[Guarded]:
 
 
 class TestHttp:
-    @pytest.mark.parametrize("path", ["/health", "/ready", "/openapi.json", "/docs", "/redoc"])
+    @pytest.mark.parametrize("path", ["/health", "/ready", "/v1/serverInfo", "/openapi.json", "/docs", "/redoc"])
     def test_probes_and_documents_are_open(self, guarded: Guarded, path: str) -> None:
         assert guarded.request("GET", path).status_code == 200
 
@@ -86,6 +86,14 @@ class TestHttp:
         assert (documented.status_code, documented.headers["www-authenticate"]) == (401, CHALLENGE)
         assert documented.text == "Missing bearer token in the `Authorization` header.\n"
 
+    def test_a_client_learns_how_to_sign_in_and_who_it_is(self, guarded: Guarded) -> None:
+        assert guarded.request("GET", "/v1/serverInfo").json()["authentication"]["mode"] == "MODE_TOKEN"
+        secret = guarded.secret("--role=writer", "--project=own", "--name=somebody")
+        assert guarded.request("GET", "/v1/whoAmI", secret).json() == {
+            "subject": "token:somebody",
+            "grants": [{"role": "writer", "project_id": "own", "permissions": ["read", "write"]}],
+        }
+
     def test_a_token_that_is_none_is_called_so(self, guarded: Guarded) -> None:
         typed = guarded.request("GET", "/v1/models", "mrt_nonsense")
         assert (typed.status_code, typed.headers["www-authenticate"]) == (401, f'{CHALLENGE}, error="invalid_token"')
@@ -95,7 +103,8 @@ class TestHttp:
         description = guarded.request("GET", "/openapi.json").json()
         for path, item in description["paths"].items():
             for verb, operation in item.items():
-                if verb == "parameters" or path in {"/health", "/ready"}:
+                if verb == "parameters" or operation.get("security") == []:
+                    assert path in {"/health", "/ready", "/v1/serverInfo"} or verb == "parameters", path
                     continue
                 assert "security" not in operation, path
                 address = re.sub(r"\{[^}]*\}", "a" * 16, path)

@@ -31,7 +31,7 @@ from registry_service.services.authenticating import CachedAuthenticator, Tokens
 from registry_service.services.confining import ConfinedGeti
 from registry_service.storage.artifacts.local import LocalArtifactStore
 from registry_service.storage.sql.repositories import SqlDatabase
-from registry_service.transport.grpc.admission import OPEN, REQUIRED
+from registry_service.transport.grpc.admission import OPEN, REQUIRED, UNRESTRICTED
 from registry_service.transport.http_routes import http_routes
 from tests.client import Client, Refusal, refused, registration, spec
 from tests.registry import RunningRegistry, StartRegistry
@@ -201,10 +201,11 @@ class TestEveryMethod:
         }
 
     def test_the_table_has_each_of_them_once(self) -> None:
-        assert METHODS.keys() == (REQUIRED.keys() | OPEN) - {
+        assert METHODS.keys() == (REQUIRED.keys() | OPEN | UNRESTRICTED) - {
             "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo"
         }
-        assert not REQUIRED.keys() & OPEN
+        assert not REQUIRED.keys() & (OPEN | UNRESTRICTED)
+        assert not OPEN & UNRESTRICTED
 
     def test_none_is_open_by_accident(self, people: People) -> None:
         stranger = people.who_has()

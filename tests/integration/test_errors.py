@@ -160,7 +160,7 @@ def grpc_add_to_server() -> Callable[[FailingModels, grpc.Server], None]:
             FailingArtifacts(),  # type: ignore[abstract]
             server,
         )
-        system_service_pb2_grpc.add_SystemServiceServicer_to_server(Fine(), server)
+        system_service_pb2_grpc.add_SystemServiceServicer_to_server(Fine(), server)  # type: ignore[abstract]
 
     return add
 

@@ -202,6 +202,8 @@ def text_of(default: object) -> object:
     """How an environment says a default; a blank text counts as none."""
     if default is None:
         return ""
+    if isinstance(default, tuple):
+        return ",".join(default)
     return str(default).lower() if isinstance(default, bool) else default
 
 

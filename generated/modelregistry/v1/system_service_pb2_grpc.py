@@ -26,8 +26,8 @@ if _version_not_supported:
 
 
 class SystemServiceStub:
-    """The state of the service itself, for HTTP probes. gRPC probes use the
-    standard grpc.health.v1.Health.
+    """Health, limits and features of the server, and the identity of the caller.
+    gRPC probes use the standard grpc.health.v1.Health.
     """
 
     def __init__(self, channel):
@@ -46,22 +46,55 @@ class SystemServiceStub:
                 request_serializer=modelregistry_dot_v1_dot_system__service__pb2.GetReadinessRequest.SerializeToString,
                 response_deserializer=modelregistry_dot_v1_dot_system__service__pb2.GetReadinessResponse.FromString,
                 _registered_method=True)
+        self.GetServerInfo = channel.unary_unary(
+                '/modelregistry.v1.SystemService/GetServerInfo',
+                request_serializer=modelregistry_dot_v1_dot_system__service__pb2.GetServerInfoRequest.SerializeToString,
+                response_deserializer=modelregistry_dot_v1_dot_system__service__pb2.ServerInfo.FromString,
+                _registered_method=True)
+        self.WhoAmI = channel.unary_unary(
+                '/modelregistry.v1.SystemService/WhoAmI',
+                request_serializer=modelregistry_dot_v1_dot_system__service__pb2.WhoAmIRequest.SerializeToString,
+                response_deserializer=modelregistry_dot_v1_dot_system__service__pb2.WhoAmIResponse.FromString,
+                _registered_method=True)
 
 
 class SystemServiceServicer:
-    """The state of the service itself, for HTTP probes. gRPC probes use the
-    standard grpc.health.v1.Health.
+    """Health, limits and features of the server, and the identity of the caller.
+    gRPC probes use the standard grpc.health.v1.Health.
     """
 
     def GetHealth(self, request, context):
-        """Answers while the process runs, whatever its dependencies do.
+        """Returns a response while the process runs, whatever the state of its
+        dependencies. Needs no token.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def GetReadiness(self, request, context):
-        """Answers while Postgres and the artifact store answer. Errors: UNAVAILABLE.
+        """Returns a response while Postgres and the artifact store are reachable.
+        Needs no token.
+
+        Errors: UNAVAILABLE.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetServerInfo(self, request, context):
+        """Returns what a client needs to know of the server before its first call:
+        version, limits, optional features and how to sign in. Needs no token. The
+        response changes only when the server restarts.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def WhoAmI(self, request, context):
+        """Returns who the caller is and what the caller may do. Needs a token, but no
+        role.
+
+        Errors: UNAUTHENTICATED.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -80,6 +113,16 @@ def add_SystemServiceServicer_to_server(servicer, server):
                     request_deserializer=modelregistry_dot_v1_dot_system__service__pb2.GetReadinessRequest.FromString,
                     response_serializer=modelregistry_dot_v1_dot_system__service__pb2.GetReadinessResponse.SerializeToString,
             ),
+            'GetServerInfo': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetServerInfo,
+                    request_deserializer=modelregistry_dot_v1_dot_system__service__pb2.GetServerInfoRequest.FromString,
+                    response_serializer=modelregistry_dot_v1_dot_system__service__pb2.ServerInfo.SerializeToString,
+            ),
+            'WhoAmI': grpc.unary_unary_rpc_method_handler(
+                    servicer.WhoAmI,
+                    request_deserializer=modelregistry_dot_v1_dot_system__service__pb2.WhoAmIRequest.FromString,
+                    response_serializer=modelregistry_dot_v1_dot_system__service__pb2.WhoAmIResponse.SerializeToString,
+            ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
             'modelregistry.v1.SystemService', rpc_method_handlers)
@@ -89,8 +132,8 @@ def add_SystemServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class SystemService:
-    """The state of the service itself, for HTTP probes. gRPC probes use the
-    standard grpc.health.v1.Health.
+    """Health, limits and features of the server, and the identity of the caller.
+    gRPC probes use the standard grpc.health.v1.Health.
     """
 
     @staticmethod
@@ -137,6 +180,60 @@ class SystemService:
             '/modelregistry.v1.SystemService/GetReadiness',
             modelregistry_dot_v1_dot_system__service__pb2.GetReadinessRequest.SerializeToString,
             modelregistry_dot_v1_dot_system__service__pb2.GetReadinessResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetServerInfo(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/modelregistry.v1.SystemService/GetServerInfo',
+            modelregistry_dot_v1_dot_system__service__pb2.GetServerInfoRequest.SerializeToString,
+            modelregistry_dot_v1_dot_system__service__pb2.ServerInfo.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def WhoAmI(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/modelregistry.v1.SystemService/WhoAmI',
+            modelregistry_dot_v1_dot_system__service__pb2.WhoAmIRequest.SerializeToString,
+            modelregistry_dot_v1_dot_system__service__pb2.WhoAmIResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -27,8 +27,8 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class SystemServiceStub:
-    """The state of the service itself, for HTTP probes. gRPC probes use the
-    standard grpc.health.v1.Health.
+    """Health, limits and features of the server, and the identity of the caller.
+    gRPC probes use the standard grpc.health.v1.Health.
     """
 
     @_typing.overload
@@ -36,25 +36,59 @@ class SystemServiceStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> SystemServiceAsyncStub: ...
     GetHealth: _grpc.UnaryUnaryMultiCallable[_system_service_pb2.GetHealthRequest, _system_service_pb2.GetHealthResponse]
-    """Answers while the process runs, whatever its dependencies do."""
+    """Returns a response while the process runs, whatever the state of its
+    dependencies. Needs no token.
+    """
     GetReadiness: _grpc.UnaryUnaryMultiCallable[_system_service_pb2.GetReadinessRequest, _system_service_pb2.GetReadinessResponse]
-    """Answers while Postgres and the artifact store answer. Errors: UNAVAILABLE."""
+    """Returns a response while Postgres and the artifact store are reachable.
+    Needs no token.
+
+    Errors: UNAVAILABLE.
+    """
+    GetServerInfo: _grpc.UnaryUnaryMultiCallable[_system_service_pb2.GetServerInfoRequest, _system_service_pb2.ServerInfo]
+    """Returns what a client needs to know of the server before its first call:
+    version, limits, optional features and how to sign in. Needs no token. The
+    response changes only when the server restarts.
+    """
+    WhoAmI: _grpc.UnaryUnaryMultiCallable[_system_service_pb2.WhoAmIRequest, _system_service_pb2.WhoAmIResponse]
+    """Returns who the caller is and what the caller may do. Needs a token, but no
+    role.
+
+    Errors: UNAUTHENTICATED.
+    """
 
 @_typing.type_check_only
 class SystemServiceAsyncStub(SystemServiceStub):
-    """The state of the service itself, for HTTP probes. gRPC probes use the
-    standard grpc.health.v1.Health.
+    """Health, limits and features of the server, and the identity of the caller.
+    gRPC probes use the standard grpc.health.v1.Health.
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     GetHealth: _aio.UnaryUnaryMultiCallable[_system_service_pb2.GetHealthRequest, _system_service_pb2.GetHealthResponse]  # type: ignore[assignment]
-    """Answers while the process runs, whatever its dependencies do."""
+    """Returns a response while the process runs, whatever the state of its
+    dependencies. Needs no token.
+    """
     GetReadiness: _aio.UnaryUnaryMultiCallable[_system_service_pb2.GetReadinessRequest, _system_service_pb2.GetReadinessResponse]  # type: ignore[assignment]
-    """Answers while Postgres and the artifact store answer. Errors: UNAVAILABLE."""
+    """Returns a response while Postgres and the artifact store are reachable.
+    Needs no token.
+
+    Errors: UNAVAILABLE.
+    """
+    GetServerInfo: _aio.UnaryUnaryMultiCallable[_system_service_pb2.GetServerInfoRequest, _system_service_pb2.ServerInfo]  # type: ignore[assignment]
+    """Returns what a client needs to know of the server before its first call:
+    version, limits, optional features and how to sign in. Needs no token. The
+    response changes only when the server restarts.
+    """
+    WhoAmI: _aio.UnaryUnaryMultiCallable[_system_service_pb2.WhoAmIRequest, _system_service_pb2.WhoAmIResponse]  # type: ignore[assignment]
+    """Returns who the caller is and what the caller may do. Needs a token, but no
+    role.
+
+    Errors: UNAUTHENTICATED.
+    """
 
 class SystemServiceServicer(metaclass=_abc_1.ABCMeta):
-    """The state of the service itself, for HTTP probes. gRPC probes use the
-    standard grpc.health.v1.Health.
+    """Health, limits and features of the server, and the identity of the caller.
+    gRPC probes use the standard grpc.health.v1.Health.
     """
 
     @_abc_1.abstractmethod
@@ -63,7 +97,9 @@ class SystemServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _system_service_pb2.GetHealthRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_system_service_pb2.GetHealthResponse, _abc.Awaitable[_system_service_pb2.GetHealthResponse]]:
-        """Answers while the process runs, whatever its dependencies do."""
+        """Returns a response while the process runs, whatever the state of its
+        dependencies. Needs no token.
+        """
 
     @_abc_1.abstractmethod
     def GetReadiness(
@@ -71,6 +107,33 @@ class SystemServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _system_service_pb2.GetReadinessRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_system_service_pb2.GetReadinessResponse, _abc.Awaitable[_system_service_pb2.GetReadinessResponse]]:
-        """Answers while Postgres and the artifact store answer. Errors: UNAVAILABLE."""
+        """Returns a response while Postgres and the artifact store are reachable.
+        Needs no token.
+
+        Errors: UNAVAILABLE.
+        """
+
+    @_abc_1.abstractmethod
+    def GetServerInfo(
+        self,
+        request: _system_service_pb2.GetServerInfoRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_system_service_pb2.ServerInfo, _abc.Awaitable[_system_service_pb2.ServerInfo]]:
+        """Returns what a client needs to know of the server before its first call:
+        version, limits, optional features and how to sign in. Needs no token. The
+        response changes only when the server restarts.
+        """
+
+    @_abc_1.abstractmethod
+    def WhoAmI(
+        self,
+        request: _system_service_pb2.WhoAmIRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_system_service_pb2.WhoAmIResponse, _abc.Awaitable[_system_service_pb2.WhoAmIResponse]]:
+        """Returns who the caller is and what the caller may do. Needs a token, but no
+        role.
+
+        Errors: UNAUTHENTICATED.
+        """
 
 def add_SystemServiceServicer_to_server(servicer: SystemServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

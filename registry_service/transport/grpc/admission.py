@@ -13,7 +13,7 @@ from functools import partial
 
 import grpc
 
-from registry_service.domain.access import Access, Authenticator, Identity, Permission, access_of
+from registry_service.domain.access import NOTHING, Access, Authenticator, Identity, Permission, access_of
 from registry_service.domain.caller import Caller
 from registry_service.domain.errors import (
     AccessDeniedError,
@@ -93,17 +93,20 @@ REQUIRED: Mapping[str, Permission] = {
     for service, methods in _SERVICES.items()
     for method, permission in methods.items()
 }
-"""What RPCs take. One that is neither here nor open is refused to everybody."""
+"""What RPCs take. One that is neither here nor in OPEN or UNRESTRICTED is refused to everybody."""
 OPEN = frozenset(
     {
         f"/{_PACKAGE}SystemService/GetHealth",
         f"/{_PACKAGE}SystemService/GetReadiness",
+        f"/{_PACKAGE}SystemService/GetServerInfo",
         "/grpc.health.v1.Health/Check",
         "/grpc.health.v1.Health/List",
         "/grpc.health.v1.Health/Watch",
     }
 )
-"""RPCs that strangers may call, as probes have no tokens."""
+"""RPCs that need no credentials: probes have none, and clients learn from them how to sign in."""
+UNRESTRICTED = frozenset({f"/{_PACKAGE}SystemService/WhoAmI"})
+"""RPCs that need credentials, but no permission: they touch nothing that has a project."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,6 +135,8 @@ class Admission:
             actor=identity.actor,
             request_id=request_id,
             access=access,
+            grants=identity.grants,
+            expire_time=identity.expire_time,
             is_authenticated=True,
             expect_access=partial(self._expect_access, method, context),
             is_gone=partial(is_gone, context),
@@ -149,6 +154,8 @@ def is_gone(context: grpc.ServicerContext) -> bool:
 
 
 def _access_to(method: str, identity: Identity) -> Access:
+    if method in UNRESTRICTED:
+        return NOTHING
     if method not in REQUIRED:
         raise AccessDeniedError("No role allows this method.")
     access = access_of(identity.grants, REQUIRED[method])

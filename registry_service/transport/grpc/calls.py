@@ -19,7 +19,7 @@ from google.protobuf.message import DecodeError
 from modelregistry.v1 import audit_service_pb2, model_service_pb2, upload_service_pb2
 
 from registry_service import logs
-from registry_service.domain.access import EVERYTHING
+from registry_service.domain.access import EVERYTHING, Grant, Role
 from registry_service.domain.caller import AccessRecheck, Caller, current_caller
 from registry_service.domain.errors import (
     AccessDeniedError,
@@ -420,6 +420,7 @@ class CallInterceptor(grpc.ServerInterceptor):
                     actor=_actor(call.context),
                     request_id=call.request_id,
                     access=EVERYTHING,
+                    grants=(Grant(Role.ADMIN),),
                     is_gone=partial(is_gone, call.context),
                 )
             )

@@ -47,13 +47,11 @@ from registry_service.transport.grpc.geti_servicer import GetiServicer
 from registry_service.transport.grpc.health import MAX_HEALTH_WATCHES, HealthMonitor
 from registry_service.transport.grpc.limits import ConcurrencyLimit, Refuse, share_of
 from registry_service.transport.grpc.model_servicer import ModelServicer
-from registry_service.transport.grpc.system_servicer import SystemServicer
+from registry_service.transport.grpc.system_servicer import MAX_MESSAGE_BYTES, ServerInfo, SystemServicer
 from registry_service.transport.grpc.upload_servicer import UploadServicer
 
 logger = logging.getLogger(__name__)
 
-# What the gateway lets through.
-_MAX_MESSAGE_BYTES = 16 * 1024 * 1024
 # A request's address, with its filter, reaches us as a header.
 _MAX_METADATA_BYTES = 64 * 1024
 _MAX_REFLECTIONS = 8
@@ -156,6 +154,7 @@ class RegistryServer:
         store: ArtifactStore,
         options: ServerOptions,
         *,
+        info: ServerInfo,
         admission: Admission | None = None,
         observer: ServerObserver | None = None,
     ) -> None:
@@ -196,7 +195,7 @@ class RegistryServer:
             maximum_concurrent_rpcs=threads,
             options=[
                 ("grpc.so_reuseport", int(options.reuse_port)),
-                ("grpc.max_receive_message_length", _MAX_MESSAGE_BYTES),
+                ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
                 ("grpc.max_send_message_length", -1),
                 ("grpc.max_metadata_size", _MAX_METADATA_BYTES),
                 ("grpc.absolute_max_metadata_size", _MAX_METADATA_BYTES),
@@ -230,7 +229,7 @@ class RegistryServer:
         compat_service_pb2_grpc.add_CompatServiceServicer_to_server(
             CompatServicer(use_cases, self._limits.streams), self._server
         )
-        system_service_pb2_grpc.add_SystemServiceServicer_to_server(SystemServicer(self._health), self._server)
+        system_service_pb2_grpc.add_SystemServiceServicer_to_server(SystemServicer(self._health, info), self._server)
         health_pb2_grpc.add_HealthServicer_to_server(self._health.servicer, self._server)
         reflection.enable_server_reflection((*_SERVICES, health.SERVICE_NAME, reflection.SERVICE_NAME), self._server)
         self.port = 0
