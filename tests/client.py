@@ -90,14 +90,19 @@ class Client:
     def compare(self, *ids: str, **fields: Any) -> model_service_pb2.CompareModelsResponse:
         return self.models.CompareModels(model_service_pb2.CompareModelsRequest(model_ids=ids, **fields))
 
-    def lineage(self, name: str, **fields: Any) -> model_service_pb2.ListLineageResponse:
-        return self.models.ListLineage(model_service_pb2.ListLineageRequest(name=name, **fields))
+    def lineage(self, model_id: str, direction: str, **fields: Any) -> model_service_pb2.GetLineageResponse:
+        """Gets a page; `direction` is "ancestors" or "descendants"."""
+        return self.models.GetLineage(
+            model_service_pb2.GetLineageRequest(model_id=model_id, direction=f"DIRECTION_{direction.upper()}", **fields)
+        )
 
-    def ancestors(self, model_id: str, **fields: Any) -> model_service_pb2.ListAncestorsResponse:
-        return self.models.ListAncestors(model_service_pb2.ListAncestorsRequest(model_id=model_id, **fields))
+    def ancestors(self, model_id: str, **fields: Any) -> model_service_pb2.GetLineageResponse:
+        """Gets a page of up to 1,000."""
+        return self.lineage(model_id, "ancestors", **{"page_size": 1000} | fields)
 
-    def descendants(self, model_id: str, **fields: Any) -> model_service_pb2.ListDescendantsResponse:
-        return self.models.ListDescendants(model_service_pb2.ListDescendantsRequest(model_id=model_id, **fields))
+    def descendants(self, model_id: str, **fields: Any) -> model_service_pb2.GetLineageResponse:
+        """Gets a page of up to 1,000."""
+        return self.lineage(model_id, "descendants", **{"page_size": 1000} | fields)
 
     def manifest(self, model_id: str) -> lineage_pb2.ModelManifest:
         return self.models.GetModelManifest(model_service_pb2.GetModelManifestRequest(model_id=model_id))

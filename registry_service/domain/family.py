@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from enum import Enum
 
 from registry_service.domain.errors import InvalidArgumentError
 from registry_service.domain.models import Model
@@ -9,9 +10,16 @@ from registry_service.domain.models import Model
 MAX_ANCESTRY_LINKS = 10_000
 """Most links on all the ways up from one model: what is searched for a cycle."""
 MAX_DEPTH = 100
-"""Most steps that a listing goes."""
-MAX_RELATIVES = 1_000
-"""Most models of a listing."""
+"""Maximum number of steps of a walk."""
+MAX_RELATIVES = 10_000
+"""Maximum number of models that a walk visits."""
+
+
+class Direction(Enum):
+    """The way that a walk follows the links."""
+
+    ANCESTORS = "ancestors"
+    DESCENDANTS = "descendants"
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -46,14 +54,16 @@ class Relative:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Family:
-    """The ancestors, or the descendants, of a model."""
+    """The ancestors, or the descendants, of a model, or a page of them."""
 
     relatives: Sequence[Relative]
     """Nearest first, equally near ones by id."""
     links: Sequence[Link]
-    """Among them and the model itself, sorted."""
+    """Of these with the model itself, with each other and with those of earlier pages, sorted."""
     truncated: bool
-    """Whether some were left out."""
+    """Whether some were left out of the walk."""
+    more: bool = False
+    """Whether another page follows."""
 
 
 def checked_depth(requested: int) -> int:
@@ -88,12 +98,23 @@ def cycle_through(model_id: str, parents: Mapping[str, Sequence[str]]) -> Sequen
 
 
 def relatives(
-    model_id: str, max_depth: int, step: Callable[[Sequence[str]], Sequence[Link]], *, upwards: bool
+    model_id: str,
+    direction: Direction,
+    step: Callable[[Sequence[str]], Sequence[Link]],
+    *,
+    max_depth: int = MAX_DEPTH,
+    limit: int = MAX_RELATIVES,
 ) -> Relatives:
-    """Walks breadth-first from a model, at most `max_depth` steps and to at most MAX_RELATIVES models.
+    """Walk breadth-first from a model.
 
-    `step` returns the links up, or down, from models.
+    Args:
+        model_id: Where the walk begins.
+        direction: Which end of a link the walk goes to.
+        step: Returns the links from models in that direction.
+        max_depth: Maximum number of steps.
+        limit: Maximum number of models to visit; of equally near ones, the first by id.
     """
+    upwards = direction is Direction.ANCESTORS
     depths = {model_id: 0}
     links: set[Link] = set()
     frontier = [model_id]
@@ -101,7 +122,7 @@ def relatives(
     for depth in range(1, max_depth + 2):
         found = step(frontier)
         ahead = {link.parent if upwards else link.child for link in found} - depths.keys()
-        room = 0 if depth > max_depth else MAX_RELATIVES + 1 - len(depths)
+        room = 0 if depth > max_depth else limit + 1 - len(depths)
         truncated |= len(ahead) > room
         frontier = sorted(ahead)[:room]
         depths |= dict.fromkeys(frontier, depth)

@@ -1,4 +1,4 @@
-"""Where a model comes from and what became of it: versions of a name, ancestors, descendants, manifests."""
+"""Where a model comes from and what became of it: lineage and manifests."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -6,10 +6,10 @@ from datetime import datetime
 from itertools import takewhile
 
 from registry_service.domain.artifact_store import ArtifactStore
-from registry_service.domain.errors import ArtifactLostError, InvalidArgumentError, NotAnArchiveError
+from registry_service.domain.errors import ArtifactLostError, NotAnArchiveError
 from registry_service.domain.family import (
-    MAX_DEPTH,
     MAX_RELATIVES,
+    Direction,
     Family,
     Link,
     Relative,
@@ -18,22 +18,18 @@ from registry_service.domain.family import (
     relatives,
 )
 from registry_service.domain.listing import (
-    DEFAULT_ORDER,
     MAX_PAGE_BYTES,
-    ListQuery,
+    SortValue,
     decode_page_token,
     encode_page_token,
     page_size,
-    parse_order,
-    sort_kinds,
-    sort_values,
 )
-from registry_service.domain.models import Lineage, Model, checked_text
+from registry_service.domain.models import Model
 from registry_service.domain.ports import Database, ModelRepository
 from registry_service.services.archives import ArchiveMember, open_archive
 from registry_service.services.policy import Policy
 
-_MAX_LINK_BYTES = 512 * 1024
+_MANIFEST_ANCESTORS = 1_000
 # Of a model beside its metadata: digest, address, times.
 _RELATIVE_BYTES = 1_000
 _MANIFEST_FILES = 10_000
@@ -42,83 +38,42 @@ _MANIFEST_BYTES = 512 * 1024
 _FILE_BYTES = 50
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LineageVersion:
-    """One version of a name."""
-
-    model: Model
-    aliases: Sequence[str] = ()
-    """The aliases that point to it, sorted."""
-
-
 @dataclass(frozen=True, slots=True)
-class ListLineage:
-    """Lists the versions of a name, newest first, a page at a time."""
+class GetLineage:
+    """Walks the provenance from a model to its ancestors or to its descendants, a page at a time."""
 
     database: Database
 
-    def __call__(self, lineage: Lineage, *, size: int, token: str) -> tuple[Sequence[LineageVersion], str]:
-        """Returns the versions of a page and the token of the next, empty where this is the last.
+    def __call__(
+        self, model_id: str, direction: Direction, *, max_depth: int = 0, size: int = 0, token: str = ""
+    ) -> tuple[Family, str]:
+        """Return a page and the token of the next page, which is empty on the last page.
+
+        Args:
+            model_id: The model whose lineage this is. For descendants, the registry need not have it.
+            direction: Where to go.
+            max_depth: Maximum number of steps; 0: MAX_DEPTH.
+            size: Maximum number of models on the page; 0: the default.
+            token: Token of this page; empty for the first page.
 
         Raises:
-            InvalidArgumentError: Name, project, size or token are wrong.
-        """
-        if not lineage.name:
-            raise InvalidArgumentError.of("name", "must not be empty.")
-        for name in ("name", "project_id", "project_name"):
-            checked_text(getattr(lineage, name) or "", name)
-        order = parse_order(DEFAULT_ORDER)
-        query = ("lineage", repr(lineage))
-        after = decode_page_token(token, query, sort_kinds(order))
-        wanted = ListQuery(filter=None, lineage=lineage, order=order, after=after, limit=page_size(size))
-        with self.database.transaction() as transaction:
-            page = transaction.models.list(wanted)
-            aliases = transaction.aliases.of_models([model.id for model in page.models])
-            versions = [LineageVersion(model=model, aliases=tuple(aliases.get(model.id, ()))) for model in page.models]
-        return versions, encode_page_token(query, sort_values(page.models[-1], order)) if page.more else ""
-
-
-@dataclass(frozen=True, slots=True)
-class ListAncestors:
-    """Lists the models that a model was made from, directly or not."""
-
-    database: Database
-
-    def __call__(self, model_id: str, *, max_depth: int = 0) -> Family:
-        """Returns the ancestors at most `max_depth` steps away (0: as many as may be).
-
-        Raises:
-            ModelNotFoundError: There is no such model.
-            InvalidArgumentError: `max_depth` is negative.
+            InvalidArgumentError: `max_depth`, `size` or `token` is wrong.
+            ModelNotFoundError: There is no such model, and no descendant of it.
         """
         depth = checked_depth(max_depth)
-        with self.database.transaction() as transaction:
-            transaction.models.get(model_id)
-            return _ancestors(transaction.models, model_id, depth, MAX_PAGE_BYTES, _MAX_LINK_BYTES)
-
-
-@dataclass(frozen=True, slots=True)
-class ListDescendants:
-    """Lists the models that were made from a model, directly or not."""
-
-    database: Database
-
-    def __call__(self, model_id: str, *, max_depth: int = 0) -> Family:
-        """Returns the descendants at most `max_depth` steps away (0: as many as may be).
-
-        Raises:
-            ModelNotFoundError: There is no such model, and none that was made from it.
-            InvalidArgumentError: `max_depth` is negative.
-        """
-        depth = checked_depth(max_depth)
+        limit = page_size(size)
+        query = ("lineage", model_id, direction.value, str(depth))
+        after = decode_page_token(token, query, (int, str))
         with self.database.transaction() as transaction:
             models = transaction.models
-            # Of the children, so many can be known already.
-            limit = 2 * MAX_RELATIVES + 1
-            found = relatives(model_id, depth, lambda ids: models.children(ids, limit), upwards=False)
-            if not found.depths:
+            found = _walk(models, model_id, direction, depth)
+            if direction is Direction.ANCESTORS or not found.depths:
                 models.get(model_id)
-            return _family(models, found, MAX_PAGE_BYTES, _MAX_LINK_BYTES, model_id)
+            page = _page(models, model_id, found, after, limit)
+        if not page.more:
+            return page, ""
+        last = page.relatives[-1]
+        return page, encode_page_token(query, (last.depth, last.id))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -154,7 +109,7 @@ class GetModelManifest:
         """Returns the manifest (`ModelNotFoundError`)."""
         with self.database.transaction() as transaction:
             model = transaction.models.get(model_id)
-            ancestors = _ancestors(transaction.models, model_id, MAX_DEPTH, _MANIFEST_BYTES, _MANIFEST_BYTES)
+            ancestors = _ancestors(transaction.models, model_id)
             now = transaction.now
         members: Sequence[ArchiveMember] = ()
         problem = ""
@@ -180,25 +135,57 @@ class GetModelManifest:
         )
 
 
-def _ancestors(models: ModelRepository, model_id: str, depth: int, max_bytes: int, max_link_bytes: int) -> Family:
-    found = relatives(model_id, depth, models.parents, upwards=True)
-    return _family(models, found, max_bytes, max_link_bytes, model_id)
+def _walk(models: ModelRepository, model_id: str, direction: Direction, max_depth: int) -> Relatives:
+    if direction is Direction.ANCESTORS:
+        return relatives(model_id, direction, models.parents, max_depth=max_depth)
+    # Of the children, so many can be known already.
+    most = 2 * MAX_RELATIVES + 1
+    return relatives(model_id, direction, lambda ids: models.children(ids, most), max_depth=max_depth)
 
 
-def _family(models: ModelRepository, found: Relatives, max_bytes: int, max_link_bytes: int, model_id: str) -> Family:
-    """Fetches the models, as many as fit."""
+def _page(
+    models: ModelRepository, model_id: str, found: Relatives, after: tuple[SortValue, ...] | None, limit: int
+) -> Family:
+    """Fetch the models of one page."""
+    ids = list(found.depths)
+    # Of an edge, both ends are known on the page of the farther one.
+    rank = {model_id: -1} | {i: number for number, i in enumerate(ids)}
+    links: dict[str, list[Link]] = {}
+    for link in found.links:
+        links.setdefault(max(link.child, link.parent, key=rank.__getitem__), []).append(link)
+    start = 0 if after is None else sum((found.depths[i], i) <= after for i in ids)
+    candidates = ids[start : start + limit]
+    stored = models.metadata_sizes(candidates)
+    sizes = (stored.get(i, 0) + _RELATIVE_BYTES + sum(map(_link_bytes, links.get(i, ()))) for i in candidates)
+    kept = candidates[: max(_fitting(sizes, MAX_PAGE_BYTES), 1)]
+    known = models.find(kept)
+    return Family(
+        relatives=[Relative(id=i, depth=found.depths[i], model=known.get(i)) for i in kept],
+        links=sorted(link for i in kept for link in links.get(i, ())),
+        truncated=found.truncated,
+        more=start + len(kept) < len(ids),
+    )
+
+
+def _ancestors(models: ModelRepository, model_id: str) -> Family:
+    """Fetch the ancestors of a manifest, as many as fit."""
+    found = relatives(model_id, Direction.ANCESTORS, models.parents, limit=_MANIFEST_ANCESTORS)
     ids = list(found.depths)
     sizes = models.metadata_sizes(ids)
-    kept = ids[: max(_fitting((sizes.get(i, 0) + _RELATIVE_BYTES for i in ids), max_bytes), 1)]
+    kept = ids[: max(_fitting((sizes.get(i, 0) + _RELATIVE_BYTES for i in ids), _MANIFEST_BYTES), 1)]
     known: Mapping[str, Model] = models.find(kept)
     shown = {model_id, *kept}
     links: Sequence[Link] = [link for link in found.links if link.child in shown and link.parent in shown]
-    few = links[: _fitting((len(link.child) + len(link.parent) + 8 for link in links), max_link_bytes)]
+    few = links[: _fitting(map(_link_bytes, links), _MANIFEST_BYTES)]
     return Family(
         relatives=[Relative(id=i, depth=found.depths[i], model=known.get(i)) for i in kept],
         links=few,
         truncated=found.truncated or len(kept) < len(ids) or len(few) < len(links),
     )
+
+
+def _link_bytes(link: Link) -> int:
+    return len(link.child) + len(link.parent) + 8
 
 
 def _fitting(sizes: Iterable[int], most: int) -> int:

@@ -17,7 +17,7 @@ from registry_service.services.auditing import ListEvents, VerifyLog
 from registry_service.services.changing import DeleteModel, UpdateModel
 from registry_service.services.comparing import CompareModels
 from registry_service.services.confining import ConfinedDatabase, ConfinedGeti
-from registry_service.services.lineage import GetModelManifest, ListAncestors, ListDescendants, ListLineage
+from registry_service.services.lineage import GetLineage, GetModelManifest
 from registry_service.services.policy import Policy
 from registry_service.services.projects import GetProject, ImportModels, ListProjects
 from registry_service.services.reading import (
@@ -53,9 +53,7 @@ class UseCases:
     update_model: UpdateModel
     delete_model: DeleteModel
     compare_models: CompareModels
-    list_lineage: ListLineage
-    list_ancestors: ListAncestors
-    list_descendants: ListDescendants
+    get_lineage: GetLineage
     get_model_manifest: GetModelManifest
     create_upload: CreateUpload
     write_upload: WriteUpload
@@ -96,9 +94,7 @@ class UseCases:
             update_model=UpdateModel(database, policy),
             delete_model=DeleteModel(database, discard),
             compare_models=CompareModels(database, store, policy),
-            list_lineage=ListLineage(database),
-            list_ancestors=ListAncestors(database),
-            list_descendants=ListDescendants(database),
+            get_lineage=GetLineage(database),
             get_model_manifest=GetModelManifest(database, store, policy),
             create_upload=CreateUpload(database, policy),
             write_upload=WriteUpload(database, store, discard, policy, seen),

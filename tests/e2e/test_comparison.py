@@ -93,28 +93,24 @@ def test_what_cannot_be_compared_is_said(http: httpx.Client, pair: tuple[model_p
     assert missing.json()["details"][0]["metadata"] == {"model_id": "there-is-no-such-model"}
 
 
-def test_the_versions_of_a_name_are_listed(http: httpx.Client, pair: tuple[model_pb2.Model, model_pb2.Model]) -> None:
-    first = got(http, "/v1/lineage", name=NAME, project_name="über", page_size=1)
-    [version] = first["versions"]
-    assert (version["model"]["id"], version["aliases"]) == (pair[1].id, [])
-    rest = got(http, "/v1/lineage", name=NAME, project_name="über", page_token=first["next_page_token"])
-    assert [version["model"]["id"] for version in rest["versions"]] == [pair[0].id]
-    assert got(http, "/v1/lineage", name=NAME) == {"versions": [], "next_page_token": ""}
-
-
-def test_a_family_is_listed_up_and_down(http: httpx.Client, pair: tuple[model_pb2.Model, model_pb2.Model]) -> None:
+def test_a_lineage_is_walked_up_and_down(http: httpx.Client, pair: tuple[model_pb2.Model, model_pb2.Model]) -> None:
     old, new = pair
-    up = got(http, f"/v1/models/{new.id}/ancestors")
-    assert [(found["depth"], found["model_id"], found.get("model") is None) for found in up["ancestors"]] == [
+    up = got(http, f"/v1/models/{new.id}/lineage", direction="DIRECTION_ANCESTORS")
+    assert [(found["depth"], found["model_id"], found.get("model") is None) for found in up["nodes"]] == [
         (1, old.id, False),
         (2, "compared-not-here", True),
     ]
-    assert up["links"] == [
+    assert up["edges"] == [
         {"child_model_id": old.id, "parent_model_id": "compared-not-here"},
         {"child_model_id": new.id, "parent_model_id": old.id},
     ]
-    down = got(http, f"/v1/models/{old.id}/descendants", max_depth=1)
-    assert [found["model_id"] for found in down["descendants"]] == [new.id]
+    first = got(http, f"/v1/models/{new.id}/lineage", direction="direction_ancestors", page_size=1)
+    assert first["nodes"] == up["nodes"][:1]
+    token = first["next_page_token"]
+    rest = got(http, f"/v1/models/{new.id}/lineage", direction="DIRECTION_ANCESTORS", page_size=1, page_token=token)
+    assert (rest["nodes"], rest["next_page_token"]) == (up["nodes"][1:], "")
+    down = got(http, f"/v1/models/{old.id}/lineage", direction="DIRECTION_DESCENDANTS", max_depth=1)
+    assert [found["model_id"] for found in down["nodes"]] == [new.id]
     assert down["truncated"] is False
 
 

@@ -517,12 +517,6 @@ def test_text_beyond_ascii_passes(gateway: Gateway) -> None:
     assert gateway.get("/v1/models/%C3%A9%E2%82%AC%F0%9F%98%80").json()["id"] == "é€😀"
 
 
-def test_a_parameter_may_be_named_like_a_variable_of_another_path(gateway: Gateway) -> None:
-    """`project_id` is in the path of an import, and a field of a lineage's request."""
-    answer = gateway.get("/v1/lineage?name=x&project_id=p")
-    assert (answer.status_code, answer.json()["code"]) == (501, code_pb2.UNIMPLEMENTED)  # of the server
-
-
 @pytest.mark.parametrize("query", ["id=b", "ID=b", "i%64=b", "page_size=1&id=b"])
 def test_a_parameter_does_not_replace_a_variable_of_its_path(gateway: Gateway, query: str) -> None:
     assert gateway.get(f"/v1/models/abc?{query}").status_code == 400

@@ -1,4 +1,4 @@
-"""Versions of a name, ancestors and descendants without a cycle, manifests."""
+"""Lineage without a cycle, and manifests."""
 
 import itertools
 import zlib
@@ -45,16 +45,25 @@ def relink(client: Client, name: str, *parents: str) -> model_pb2.Model:
     return client.update(id_of(name), ["provenance"], provenance=made_from(*parents))
 
 
-def steps(relatives: Iterable[lineage_pb2.RelatedModel]) -> list[tuple[int, str]]:
+def steps(relatives: Iterable[lineage_pb2.LineageNode]) -> list[tuple[int, str]]:
     return [(relative.depth, relative.model_id.removeprefix("model-").lstrip("-")) for relative in relatives]
 
 
-def links(found: Iterable[lineage_pb2.ModelLink]) -> list[str]:
+def links(found: Iterable[lineage_pb2.LineageEdge]) -> list[str]:
     """Each as `child<parent`, by names."""
     return [
         "<".join(i.removeprefix("model-").lstrip("-") for i in (link.child_model_id, link.parent_model_id))
         for link in found
     ]
+
+
+def all_pages(
+    client: Client, model_id: str, direction: str, **fields: Any
+) -> list[model_service_pb2.GetLineageResponse]:
+    pages = [client.lineage(model_id, direction, **fields)]
+    while token := pages[-1].next_page_token:
+        pages.append(client.lineage(model_id, direction, page_token=token, **fields))
+    return pages
 
 
 def outcome(call: Callable[[], Any]) -> str:
@@ -90,59 +99,6 @@ def multiply(registry: RunningRegistry, model_id: str, changes: str) -> None:
     )
 
 
-class TestVersionsOfAName:
-    def test_they_are_listed_newest_first_without_other_names_and_projects(self, client: Client) -> None:
-        models = [client.register(name="yolo", version=f"{i}", project_id="p") for i in range(3)]
-        client.register(name="yolo2", project_id="p")
-        without_project = client.register(name="yolo", version="0")
-        named = client.register(name="yolo", version="0", project_id="p", project_name="n")
-        nameless = client.register(name="yolo", version="0", project_id="")
-        found = client.lineage("yolo", project_id="p")
-        assert [version.model for version in found.versions] == models[::-1]
-        assert [list(version.aliases) for version in found.versions] == [[], [], []]
-        assert found.next_page_token == ""
-        assert [v.model for v in client.lineage("yolo").versions] == [without_project]
-        assert [v.model for v in client.lineage("yolo", project_id="p", project_name="n").versions] == [named]
-        assert [v.model for v in client.lineage("yolo", project_id="").versions] == [nameless]
-        assert list(client.lineage("yolo", project_name="n").versions) == []
-
-    def test_a_name_may_hold_anything(self, client: Client) -> None:
-        name = "ünïcode/with slashes?&%2F ☃" + "x" * 4900
-        model = client.register(name=name)
-        assert [version.model for version in client.lineage(name).versions] == [model]
-
-    def test_pages_follow_one_another(self, client: Client) -> None:
-        models = [client.register(version=f"{i}") for i in range(5)]
-        found: list[model_pb2.Model] = []
-        token = ""
-        for count in (2, 2, 1):
-            page = client.lineage("yolo", page_size=2, page_token=token)
-            assert len(page.versions) == count
-            found += [version.model for version in page.versions]
-            token = page.next_page_token
-        assert token == ""
-        assert found == models[::-1]
-
-    def test_what_is_wrong_is_named(self, client: Client) -> None:
-        for i in range(2):
-            client.register(version=f"{i}")
-        token = client.lineage("yolo", page_size=1).next_page_token
-        wrong: list[tuple[str, dict[str, Any]]] = [
-            ("name", {"name": ""}),
-            ("name", {"name": "a\0b"}),
-            ("name", {"name": "x" * 5001}),
-            ("project_id", {"name": "yolo", "project_id": "\0"}),
-            ("project_name", {"name": "yolo", "project_name": "x" * 5001}),
-            ("page_size", {"name": "yolo", "page_size": -1}),
-            ("page_token", {"name": "yolo", "page_token": "odd"}),
-            ("page_token", {"name": "yolo", "project_id": "", "page_token": token}),
-        ]
-        for field, request in wrong:
-            with refused(INVALID) as refusal:
-                client.lineage(**request)
-            assert refusal.fields == [field]
-
-
 class TestFamily:
     @pytest.fixture
     def family(self, client: Client) -> Client:
@@ -156,10 +112,10 @@ class TestFamily:
 
     def test_ancestors_are_listed_nearest_first(self, family: Client) -> None:
         found = family.ancestors(id_of("d"))
-        assert steps(found.ancestors) == [(1, "b"), (1, "c"), (2, "a"), (2, "x")]
-        assert links(found.links) == ["b<x", "c<a", "c<b", "d<b", "d<c"]
+        assert steps(found.nodes) == [(1, "b"), (1, "c"), (2, "a"), (2, "x")]
+        assert links(found.edges) == ["b<x", "c<a", "c<b", "d<b", "d<c"]
         assert not found.truncated
-        for relative in found.ancestors:
+        for relative in found.nodes:
             if relative.model_id == id_of("x"):
                 assert not relative.HasField("model")
             else:
@@ -167,28 +123,28 @@ class TestFamily:
 
     def test_descendants_are_listed_nearest_first(self, family: Client) -> None:
         found = family.descendants(id_of("b"))
-        assert steps(found.descendants) == [(1, "c"), (1, "d")]
-        assert links(found.links) == ["c<b", "d<b", "d<c"]
-        assert [relative.model for relative in found.descendants] == [family.get(id_of("c")), family.get(id_of("d"))]
+        assert steps(found.nodes) == [(1, "c"), (1, "d")]
+        assert links(found.edges) == ["c<b", "d<b", "d<c"]
+        assert [relative.model for relative in found.nodes] == [family.get(id_of("c")), family.get(id_of("d"))]
         assert not found.truncated
 
     def test_of_a_model_that_is_not_here_there_may_be_descendants(self, family: Client) -> None:
-        assert steps(family.descendants(id_of("x")).descendants) == [(1, "b"), (2, "c"), (2, "d")]
+        assert steps(family.descendants(id_of("x")).nodes) == [(1, "b"), (2, "c"), (2, "d")]
 
     def test_a_model_that_was_deleted_is_known_by_its_id_only(self, family: Client) -> None:
         family.delete(id_of("c"))
         found = family.ancestors(id_of("d"))
-        assert steps(found.ancestors) == [(1, "b"), (1, "c"), (2, "x")]
-        assert [relative.HasField("model") for relative in found.ancestors] == [True, False, False]
+        assert steps(found.nodes) == [(1, "b"), (1, "c"), (2, "x")]
+        assert [relative.HasField("model") for relative in found.nodes] == [True, False, False]
 
     def test_a_model_may_be_alone(self, family: Client) -> None:
-        assert family.ancestors(id_of("alone")) == model_service_pb2.ListAncestorsResponse()
-        assert family.descendants(id_of("alone")) == model_service_pb2.ListDescendantsResponse()
+        assert family.ancestors(id_of("alone")) == model_service_pb2.GetLineageResponse()
+        assert family.descendants(id_of("alone")) == model_service_pb2.GetLineageResponse()
 
     def test_a_depth_says_how_far_to_go(self, family: Client) -> None:
         found = family.ancestors(id_of("d"), max_depth=1)
-        assert steps(found.ancestors) == [(1, "b"), (1, "c")]
-        assert links(found.links) == ["c<b", "d<b", "d<c"]
+        assert steps(found.nodes) == [(1, "b"), (1, "c")]
+        assert links(found.edges) == ["c<b", "d<b", "d<c"]
         assert found.truncated
         assert not family.ancestors(id_of("d"), max_depth=2).truncated
         assert not family.ancestors(id_of("d"), max_depth=2**31 - 1).truncated
@@ -202,11 +158,12 @@ class TestFamily:
                 call("' OR 1=1")
             assert refusal.fields == ["model_id"]
         for call in (family.ancestors, family.descendants):
-            with refused(INVALID) as refusal:
-                call(id_of("d"), max_depth=-1)
-            assert refusal.fields == ["max_depth"]
+            for field in ("max_depth", "page_size"):
+                with refused(INVALID) as refusal:
+                    call(id_of("d"), **{field: -1})
+                assert refusal.fields == [field]
 
-    def test_large_families_are_cut(self, registry: RunningRegistry) -> None:
+    def test_a_large_lineage_is_read_in_pages_that_fit_in_a_message(self, registry: RunningRegistry) -> None:
         client = registry.client
         register(client, "root")
         register(client, "other")
@@ -217,14 +174,48 @@ class TestFamily:
                 'tags', jsonb_build_object('t', repeat('x', 4000)),
                 'provenance', jsonb_build_object('parent_model_ids', jsonb_build_array('{id_of("root")}')))""",
         )
-        found = client.descendants(id_of("root"))
-        assert found.truncated
-        assert 100 < len(found.descendants) < 1000
-        assert found.ByteSize() < 4 * 1024 * 1024
-        assert [relative.model_id for relative in found.descendants] == [
-            f"child-of-the-root-{n}" for n in range(1000, 1000 + len(found.descendants))
+        pages = all_pages(client, id_of("root"), "descendants", page_size=1000)
+        assert all(page.nodes and page.ByteSize() < 4 * 1024 * 1024 for page in pages)
+        assert 100 < len(pages[0].nodes) < 1000
+        assert [node.model_id for page in pages for node in page.nodes] == [
+            f"child-of-the-root-{n}" for n in range(1000, 2501)
         ]
-        assert len(found.links) == len(found.descendants)
+        assert all(len(page.edges) == len(page.nodes) and not page.truncated for page in pages)
+
+    def test_each_node_and_each_edge_is_on_one_page(self, family: Client) -> None:
+        for direction, model in (("ancestors", "d"), ("descendants", "x")):
+            [whole] = all_pages(family, id_of(model), direction)
+            pages = all_pages(family, id_of(model), direction, page_size=1)
+            assert [len(page.nodes) for page in pages] == [1] * len(whole.nodes)
+            assert [node for page in pages for node in page.nodes] == list(whole.nodes)
+            assert sorted(links(edge for page in pages for edge in page.edges)) == sorted(links(whole.edges))
+
+    def test_an_edge_comes_with_the_farther_of_its_ends(self, family: Client) -> None:
+        known = {id_of("d")}
+        for page in all_pages(family, id_of("d"), "ancestors", page_size=1):
+            known |= {node.model_id for node in page.nodes}
+            assert all({edge.child_model_id, edge.parent_model_id} <= known for edge in page.edges)
+        assert known == {id_of(name) for name in "abcdx"}
+
+    def test_a_page_token_is_of_one_model_direction_and_depth(self, family: Client) -> None:
+        token = family.lineage(id_of("d"), "ancestors", page_size=1).next_page_token
+        for model, direction, fields in (
+            ("c", "ancestors", {}),
+            ("d", "descendants", {}),
+            ("d", "ancestors", {"max_depth": 1}),
+        ):
+            with refused(INVALID) as refusal:
+                family.lineage(id_of(model), direction, page_token=token, **fields)
+            assert refusal.fields == ["page_token"]
+
+    def test_a_direction_must_be_given(self, family: Client) -> None:
+        for request in (
+            model_service_pb2.GetLineageRequest(model_id=id_of("d")),
+            model_service_pb2.GetLineageRequest(model_id=id_of("d"), direction=cast("Any", 7)),
+        ):
+            with refused(INVALID) as refusal:
+                family.models.GetLineage(request)
+            assert refusal.fields == ["direction"]
 
     def test_a_long_line_is_walked_for_a_hundred_steps(self, client: Client) -> None:
         register(client, "0")
@@ -232,11 +223,11 @@ class TestFamily:
             register(client, str(i), str(i - 1))
         found = client.ancestors(id_of("102"))
         assert found.truncated
-        assert steps(found.ancestors) == [(depth, str(102 - depth)) for depth in range(1, 101)]
+        assert steps(found.nodes) == [(depth, str(102 - depth)) for depth in range(1, 101)]
         assert not client.ancestors(id_of("100")).truncated
         found_down = client.descendants(id_of("2"))
         assert not found_down.truncated
-        assert steps(found_down.descendants) == [(depth, str(2 + depth)) for depth in range(1, 101)]
+        assert steps(found_down.nodes) == [(depth, str(2 + depth)) for depth in range(1, 101)]
 
 
 class TestCycles:
@@ -467,7 +458,7 @@ class TestManifest:
         assert manifest.artifact_problem == ""
         assert steps(manifest.ancestors) == [(1, "p"), (2, "g"), (3, "lost")]
         assert [relative.model for relative in manifest.ancestors][:2] == [parent, grandparent]
-        assert links(manifest.links) == ["g<lost", "m<p", "p<g"]
+        assert links(manifest.edges) == ["g<lost", "m<p", "p<g"]
         assert list(manifest.unknown_model_ids) == [id_of("lost")]
         assert not manifest.ancestors_truncated
 

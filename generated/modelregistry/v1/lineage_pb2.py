@@ -22,12 +22,13 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from google.api import field_behavior_pb2 as google_dot_api_dot_field__behavior__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 from modelregistry.v1 import artifact_service_pb2 as modelregistry_dot_v1_dot_artifact__service__pb2
 from modelregistry.v1 import model_pb2 as modelregistry_dot_v1_dot_model__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1emodelregistry/v1/lineage.proto\x12\x10modelregistry.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\'modelregistry/v1/artifact_service.proto\x1a\x1cmodelregistry/v1/model.proto\"I\n\x0eLineageVersion\x12&\n\x05model\x18\x01 \x01(\x0b\x32\x17.modelregistry.v1.Model\x12\x0f\n\x07\x61liases\x18\x02 \x03(\t\"W\n\x0cRelatedModel\x12\x10\n\x08model_id\x18\x01 \x01(\t\x12\r\n\x05\x64\x65pth\x18\x02 \x01(\x05\x12&\n\x05model\x18\x03 \x01(\x0b\x32\x17.modelregistry.v1.Model\"<\n\tModelLink\x12\x16\n\x0e\x63hild_model_id\x18\x01 \x01(\t\x12\x17\n\x0fparent_model_id\x18\x02 \x01(\t\"\xef\x02\n\rModelManifest\x12\x13\n\x0b\x61pi_version\x18\x01 \x01(\t\x12-\n\tmake_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12&\n\x05model\x18\x03 \x01(\x0b\x32\x17.modelregistry.v1.Model\x12-\n\x05\x66iles\x18\x04 \x03(\x0b\x32\x1e.modelregistry.v1.ArtifactFile\x12\x12\n\nfile_count\x18\x05 \x01(\x05\x12\x18\n\x10\x61rtifact_problem\x18\x06 \x01(\t\x12\x31\n\tancestors\x18\x07 \x03(\x0b\x32\x1e.modelregistry.v1.RelatedModel\x12*\n\x05links\x18\x08 \x03(\x0b\x32\x1b.modelregistry.v1.ModelLink\x12\x19\n\x11unknown_model_ids\x18\t \x03(\t\x12\x1b\n\x13\x61ncestors_truncated\x18\n \x01(\x08\x42\x89\x01\n\x14\x63om.modelregistry.v1B\x0cLineageProtoP\x01ZNgithub.com/modelregistry/modelregistry/gen/go/modelregistry/v1;modelregistryv1\xaa\x02\x10ModelRegistry.V1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1emodelregistry/v1/lineage.proto\x12\x10modelregistry.v1\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\'modelregistry/v1/artifact_service.proto\x1a\x1cmodelregistry/v1/model.proto\"h\n\x0bLineageNode\x12\x16\n\x08model_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x03\x12\x13\n\x05\x64\x65pth\x18\x02 \x01(\x05\x42\x04\xe2\x41\x01\x03\x12,\n\x05model\x18\x03 \x01(\x0b\x32\x17.modelregistry.v1.ModelB\x04\xe2\x41\x01\x03\"J\n\x0bLineageEdge\x12\x1c\n\x0e\x63hild_model_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x03\x12\x1d\n\x0fparent_model_id\x18\x02 \x01(\tB\x04\xe2\x41\x01\x03\"\xf0\x02\n\rModelManifest\x12\x13\n\x0b\x61pi_version\x18\x01 \x01(\t\x12-\n\tmake_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12&\n\x05model\x18\x03 \x01(\x0b\x32\x17.modelregistry.v1.Model\x12-\n\x05\x66iles\x18\x04 \x03(\x0b\x32\x1e.modelregistry.v1.ArtifactFile\x12\x12\n\nfile_count\x18\x05 \x01(\x05\x12\x18\n\x10\x61rtifact_problem\x18\x06 \x01(\t\x12\x30\n\tancestors\x18\x07 \x03(\x0b\x32\x1d.modelregistry.v1.LineageNode\x12,\n\x05\x65\x64ges\x18\x08 \x03(\x0b\x32\x1d.modelregistry.v1.LineageEdge\x12\x19\n\x11unknown_model_ids\x18\t \x03(\t\x12\x1b\n\x13\x61ncestors_truncated\x18\n \x01(\x08\x42\x89\x01\n\x14\x63om.modelregistry.v1B\x0cLineageProtoP\x01ZNgithub.com/modelregistry/modelregistry/gen/go/modelregistry/v1;modelregistryv1\xaa\x02\x10ModelRegistry.V1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -35,12 +36,20 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'modelregistry.v1.lineage_pb
 if not _descriptor._USE_C_DESCRIPTORS:
   _globals['DESCRIPTOR']._loaded_options = None
   _globals['DESCRIPTOR']._serialized_options = b'\n\024com.modelregistry.v1B\014LineageProtoP\001ZNgithub.com/modelregistry/modelregistry/gen/go/modelregistry/v1;modelregistryv1\252\002\020ModelRegistry.V1'
-  _globals['_LINEAGEVERSION']._serialized_start=156
-  _globals['_LINEAGEVERSION']._serialized_end=229
-  _globals['_RELATEDMODEL']._serialized_start=231
-  _globals['_RELATEDMODEL']._serialized_end=318
-  _globals['_MODELLINK']._serialized_start=320
-  _globals['_MODELLINK']._serialized_end=380
-  _globals['_MODELMANIFEST']._serialized_start=383
-  _globals['_MODELMANIFEST']._serialized_end=750
+  _globals['_LINEAGENODE'].fields_by_name['model_id']._loaded_options = None
+  _globals['_LINEAGENODE'].fields_by_name['model_id']._serialized_options = b'\342A\001\003'
+  _globals['_LINEAGENODE'].fields_by_name['depth']._loaded_options = None
+  _globals['_LINEAGENODE'].fields_by_name['depth']._serialized_options = b'\342A\001\003'
+  _globals['_LINEAGENODE'].fields_by_name['model']._loaded_options = None
+  _globals['_LINEAGENODE'].fields_by_name['model']._serialized_options = b'\342A\001\003'
+  _globals['_LINEAGEEDGE'].fields_by_name['child_model_id']._loaded_options = None
+  _globals['_LINEAGEEDGE'].fields_by_name['child_model_id']._serialized_options = b'\342A\001\003'
+  _globals['_LINEAGEEDGE'].fields_by_name['parent_model_id']._loaded_options = None
+  _globals['_LINEAGEEDGE'].fields_by_name['parent_model_id']._serialized_options = b'\342A\001\003'
+  _globals['_LINEAGENODE']._serialized_start=189
+  _globals['_LINEAGENODE']._serialized_end=293
+  _globals['_LINEAGEEDGE']._serialized_start=295
+  _globals['_LINEAGEEDGE']._serialized_end=369
+  _globals['_MODELMANIFEST']._serialized_start=372
+  _globals['_MODELMANIFEST']._serialized_end=740
 # @@protoc_insertion_point(module_scope)

@@ -1,5 +1,6 @@
 import datetime
 
+from google.api import field_behavior_pb2 as _field_behavior_pb2
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from modelregistry.v1 import artifact_service_pb2 as _artifact_service_pb2
 from modelregistry.v1 import model_pb2 as _model_pb2
@@ -11,15 +12,7 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
-class LineageVersion(_message.Message):
-    __slots__ = ("model", "aliases")
-    MODEL_FIELD_NUMBER: _ClassVar[int]
-    ALIASES_FIELD_NUMBER: _ClassVar[int]
-    model: _model_pb2.Model
-    aliases: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, model: _Optional[_Union[_model_pb2.Model, _Mapping]] = ..., aliases: _Optional[_Iterable[str]] = ...) -> None: ...
-
-class RelatedModel(_message.Message):
+class LineageNode(_message.Message):
     __slots__ = ("model_id", "depth", "model")
     MODEL_ID_FIELD_NUMBER: _ClassVar[int]
     DEPTH_FIELD_NUMBER: _ClassVar[int]
@@ -29,7 +22,7 @@ class RelatedModel(_message.Message):
     model: _model_pb2.Model
     def __init__(self, model_id: _Optional[str] = ..., depth: _Optional[int] = ..., model: _Optional[_Union[_model_pb2.Model, _Mapping]] = ...) -> None: ...
 
-class ModelLink(_message.Message):
+class LineageEdge(_message.Message):
     __slots__ = ("child_model_id", "parent_model_id")
     CHILD_MODEL_ID_FIELD_NUMBER: _ClassVar[int]
     PARENT_MODEL_ID_FIELD_NUMBER: _ClassVar[int]
@@ -38,7 +31,7 @@ class ModelLink(_message.Message):
     def __init__(self, child_model_id: _Optional[str] = ..., parent_model_id: _Optional[str] = ...) -> None: ...
 
 class ModelManifest(_message.Message):
-    __slots__ = ("api_version", "make_time", "model", "files", "file_count", "artifact_problem", "ancestors", "links", "unknown_model_ids", "ancestors_truncated")
+    __slots__ = ("api_version", "make_time", "model", "files", "file_count", "artifact_problem", "ancestors", "edges", "unknown_model_ids", "ancestors_truncated")
     API_VERSION_FIELD_NUMBER: _ClassVar[int]
     MAKE_TIME_FIELD_NUMBER: _ClassVar[int]
     MODEL_FIELD_NUMBER: _ClassVar[int]
@@ -46,7 +39,7 @@ class ModelManifest(_message.Message):
     FILE_COUNT_FIELD_NUMBER: _ClassVar[int]
     ARTIFACT_PROBLEM_FIELD_NUMBER: _ClassVar[int]
     ANCESTORS_FIELD_NUMBER: _ClassVar[int]
-    LINKS_FIELD_NUMBER: _ClassVar[int]
+    EDGES_FIELD_NUMBER: _ClassVar[int]
     UNKNOWN_MODEL_IDS_FIELD_NUMBER: _ClassVar[int]
     ANCESTORS_TRUNCATED_FIELD_NUMBER: _ClassVar[int]
     api_version: str
@@ -55,8 +48,8 @@ class ModelManifest(_message.Message):
     files: _containers.RepeatedCompositeFieldContainer[_artifact_service_pb2.ArtifactFile]
     file_count: int
     artifact_problem: str
-    ancestors: _containers.RepeatedCompositeFieldContainer[RelatedModel]
-    links: _containers.RepeatedCompositeFieldContainer[ModelLink]
+    ancestors: _containers.RepeatedCompositeFieldContainer[LineageNode]
+    edges: _containers.RepeatedCompositeFieldContainer[LineageEdge]
     unknown_model_ids: _containers.RepeatedScalarFieldContainer[str]
     ancestors_truncated: bool
-    def __init__(self, api_version: _Optional[str] = ..., make_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., model: _Optional[_Union[_model_pb2.Model, _Mapping]] = ..., files: _Optional[_Iterable[_Union[_artifact_service_pb2.ArtifactFile, _Mapping]]] = ..., file_count: _Optional[int] = ..., artifact_problem: _Optional[str] = ..., ancestors: _Optional[_Iterable[_Union[RelatedModel, _Mapping]]] = ..., links: _Optional[_Iterable[_Union[ModelLink, _Mapping]]] = ..., unknown_model_ids: _Optional[_Iterable[str]] = ..., ancestors_truncated: _Optional[bool] = ...) -> None: ...
+    def __init__(self, api_version: _Optional[str] = ..., make_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., model: _Optional[_Union[_model_pb2.Model, _Mapping]] = ..., files: _Optional[_Iterable[_Union[_artifact_service_pb2.ArtifactFile, _Mapping]]] = ..., file_count: _Optional[int] = ..., artifact_problem: _Optional[str] = ..., ancestors: _Optional[_Iterable[_Union[LineageNode, _Mapping]]] = ..., edges: _Optional[_Iterable[_Union[LineageEdge, _Mapping]]] = ..., unknown_model_ids: _Optional[_Iterable[str]] = ..., ancestors_truncated: _Optional[bool] = ...) -> None: ...

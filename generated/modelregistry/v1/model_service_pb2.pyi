@@ -5,6 +5,7 @@ from modelregistry.v1 import comparison_pb2 as _comparison_pb2
 from modelregistry.v1 import lineage_pb2 as _lineage_pb2
 from modelregistry.v1 import model_pb2 as _model_pb2
 from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from collections.abc import Iterable as _Iterable, Mapping as _Mapping
@@ -122,63 +123,39 @@ class CompareModelsResponse(_message.Message):
     truncated: bool
     def __init__(self, models: _Optional[_Iterable[_Union[_comparison_pb2.ComparedModel, _Mapping]]] = ..., fields: _Optional[_Iterable[_Union[_comparison_pb2.FieldComparison, _Mapping]]] = ..., metrics: _Optional[_Iterable[_Union[_comparison_pb2.MetricComparison, _Mapping]]] = ..., labels: _Optional[_Union[_comparison_pb2.LabelComparison, _Mapping]] = ..., artifacts: _Optional[_Union[_comparison_pb2.ArtifactComparison, _Mapping]] = ..., truncated: _Optional[bool] = ...) -> None: ...
 
-class ListLineageRequest(_message.Message):
-    __slots__ = ("name", "project_id", "project_name", "page_size", "page_token")
-    NAME_FIELD_NUMBER: _ClassVar[int]
-    PROJECT_ID_FIELD_NUMBER: _ClassVar[int]
-    PROJECT_NAME_FIELD_NUMBER: _ClassVar[int]
+class GetLineageRequest(_message.Message):
+    __slots__ = ("model_id", "direction", "max_depth", "page_size", "page_token")
+    class Direction(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+        __slots__ = ()
+        DIRECTION_UNSPECIFIED: _ClassVar[GetLineageRequest.Direction]
+        DIRECTION_ANCESTORS: _ClassVar[GetLineageRequest.Direction]
+        DIRECTION_DESCENDANTS: _ClassVar[GetLineageRequest.Direction]
+    DIRECTION_UNSPECIFIED: GetLineageRequest.Direction
+    DIRECTION_ANCESTORS: GetLineageRequest.Direction
+    DIRECTION_DESCENDANTS: GetLineageRequest.Direction
+    MODEL_ID_FIELD_NUMBER: _ClassVar[int]
+    DIRECTION_FIELD_NUMBER: _ClassVar[int]
+    MAX_DEPTH_FIELD_NUMBER: _ClassVar[int]
     PAGE_SIZE_FIELD_NUMBER: _ClassVar[int]
     PAGE_TOKEN_FIELD_NUMBER: _ClassVar[int]
-    name: str
-    project_id: str
-    project_name: str
+    model_id: str
+    direction: GetLineageRequest.Direction
+    max_depth: int
     page_size: int
     page_token: str
-    def __init__(self, name: _Optional[str] = ..., project_id: _Optional[str] = ..., project_name: _Optional[str] = ..., page_size: _Optional[int] = ..., page_token: _Optional[str] = ...) -> None: ...
+    def __init__(self, model_id: _Optional[str] = ..., direction: _Optional[_Union[GetLineageRequest.Direction, str]] = ..., max_depth: _Optional[int] = ..., page_size: _Optional[int] = ..., page_token: _Optional[str] = ...) -> None: ...
 
-class ListLineageResponse(_message.Message):
-    __slots__ = ("versions", "next_page_token")
-    VERSIONS_FIELD_NUMBER: _ClassVar[int]
+class GetLineageResponse(_message.Message):
+    __slots__ = ("nodes", "edges", "next_page_token", "truncated")
+    NODES_FIELD_NUMBER: _ClassVar[int]
+    EDGES_FIELD_NUMBER: _ClassVar[int]
     NEXT_PAGE_TOKEN_FIELD_NUMBER: _ClassVar[int]
-    versions: _containers.RepeatedCompositeFieldContainer[_lineage_pb2.LineageVersion]
+    TRUNCATED_FIELD_NUMBER: _ClassVar[int]
+    nodes: _containers.RepeatedCompositeFieldContainer[_lineage_pb2.LineageNode]
+    edges: _containers.RepeatedCompositeFieldContainer[_lineage_pb2.LineageEdge]
     next_page_token: str
-    def __init__(self, versions: _Optional[_Iterable[_Union[_lineage_pb2.LineageVersion, _Mapping]]] = ..., next_page_token: _Optional[str] = ...) -> None: ...
-
-class ListAncestorsRequest(_message.Message):
-    __slots__ = ("model_id", "max_depth")
-    MODEL_ID_FIELD_NUMBER: _ClassVar[int]
-    MAX_DEPTH_FIELD_NUMBER: _ClassVar[int]
-    model_id: str
-    max_depth: int
-    def __init__(self, model_id: _Optional[str] = ..., max_depth: _Optional[int] = ...) -> None: ...
-
-class ListAncestorsResponse(_message.Message):
-    __slots__ = ("ancestors", "links", "truncated")
-    ANCESTORS_FIELD_NUMBER: _ClassVar[int]
-    LINKS_FIELD_NUMBER: _ClassVar[int]
-    TRUNCATED_FIELD_NUMBER: _ClassVar[int]
-    ancestors: _containers.RepeatedCompositeFieldContainer[_lineage_pb2.RelatedModel]
-    links: _containers.RepeatedCompositeFieldContainer[_lineage_pb2.ModelLink]
     truncated: bool
-    def __init__(self, ancestors: _Optional[_Iterable[_Union[_lineage_pb2.RelatedModel, _Mapping]]] = ..., links: _Optional[_Iterable[_Union[_lineage_pb2.ModelLink, _Mapping]]] = ..., truncated: _Optional[bool] = ...) -> None: ...
-
-class ListDescendantsRequest(_message.Message):
-    __slots__ = ("model_id", "max_depth")
-    MODEL_ID_FIELD_NUMBER: _ClassVar[int]
-    MAX_DEPTH_FIELD_NUMBER: _ClassVar[int]
-    model_id: str
-    max_depth: int
-    def __init__(self, model_id: _Optional[str] = ..., max_depth: _Optional[int] = ...) -> None: ...
-
-class ListDescendantsResponse(_message.Message):
-    __slots__ = ("descendants", "links", "truncated")
-    DESCENDANTS_FIELD_NUMBER: _ClassVar[int]
-    LINKS_FIELD_NUMBER: _ClassVar[int]
-    TRUNCATED_FIELD_NUMBER: _ClassVar[int]
-    descendants: _containers.RepeatedCompositeFieldContainer[_lineage_pb2.RelatedModel]
-    links: _containers.RepeatedCompositeFieldContainer[_lineage_pb2.ModelLink]
-    truncated: bool
-    def __init__(self, descendants: _Optional[_Iterable[_Union[_lineage_pb2.RelatedModel, _Mapping]]] = ..., links: _Optional[_Iterable[_Union[_lineage_pb2.ModelLink, _Mapping]]] = ..., truncated: _Optional[bool] = ...) -> None: ...
+    def __init__(self, nodes: _Optional[_Iterable[_Union[_lineage_pb2.LineageNode, _Mapping]]] = ..., edges: _Optional[_Iterable[_Union[_lineage_pb2.LineageEdge, _Mapping]]] = ..., next_page_token: _Optional[str] = ..., truncated: _Optional[bool] = ...) -> None: ...
 
 class GetModelManifestRequest(_message.Message):
     __slots__ = ("model_id",)

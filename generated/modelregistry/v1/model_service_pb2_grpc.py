@@ -70,20 +70,10 @@ class ModelServiceStub:
                 request_serializer=modelregistry_dot_v1_dot_model__service__pb2.CompareModelsRequest.SerializeToString,
                 response_deserializer=modelregistry_dot_v1_dot_model__service__pb2.CompareModelsResponse.FromString,
                 _registered_method=True)
-        self.ListLineage = channel.unary_unary(
-                '/modelregistry.v1.ModelService/ListLineage',
-                request_serializer=modelregistry_dot_v1_dot_model__service__pb2.ListLineageRequest.SerializeToString,
-                response_deserializer=modelregistry_dot_v1_dot_model__service__pb2.ListLineageResponse.FromString,
-                _registered_method=True)
-        self.ListAncestors = channel.unary_unary(
-                '/modelregistry.v1.ModelService/ListAncestors',
-                request_serializer=modelregistry_dot_v1_dot_model__service__pb2.ListAncestorsRequest.SerializeToString,
-                response_deserializer=modelregistry_dot_v1_dot_model__service__pb2.ListAncestorsResponse.FromString,
-                _registered_method=True)
-        self.ListDescendants = channel.unary_unary(
-                '/modelregistry.v1.ModelService/ListDescendants',
-                request_serializer=modelregistry_dot_v1_dot_model__service__pb2.ListDescendantsRequest.SerializeToString,
-                response_deserializer=modelregistry_dot_v1_dot_model__service__pb2.ListDescendantsResponse.FromString,
+        self.GetLineage = channel.unary_unary(
+                '/modelregistry.v1.ModelService/GetLineage',
+                request_serializer=modelregistry_dot_v1_dot_model__service__pb2.GetLineageRequest.SerializeToString,
+                response_deserializer=modelregistry_dot_v1_dot_model__service__pb2.GetLineageResponse.FromString,
                 _registered_method=True)
         self.GetModelManifest = channel.unary_unary(
                 '/modelregistry.v1.ModelService/GetModelManifest',
@@ -162,26 +152,17 @@ class ModelServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
-    def ListLineage(self, request, context):
-        """Lists every version of a name in a project, newest first, a page at a time.
-        A name that no model has is an empty list.
-        """
-        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
-        context.set_details('Method not implemented!')
-        raise NotImplementedError('Method not implemented!')
+    def GetLineage(self, request, context):
+        """Gets the lineage of a model, a page at a time: its ancestors, which are the
+        models that it was made from and what these were made from, or its
+        descendants. Follows `provenance.parent_model_ids`.
 
-    def ListAncestors(self, request, context):
-        """Lists the models that a model was made from, and what these were made from,
-        nearest first: `provenance.parent_model_ids`, followed. Errors: NOT_FOUND.
-        """
-        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
-        context.set_details('Method not implemented!')
-        raise NotImplementedError('Method not implemented!')
+        The caller sees only the models of its own projects: a model of another
+        project appears by its identifier alone, and only where a visible model
+        names it as a parent.
 
-    def ListDescendants(self, request, context):
-        """Lists the models that were made from a model, and what was made from these,
-        nearest first. The model itself may be one that this registry does not
-        have. Errors: NOT_FOUND (nor has it a descendant).
+        Errors: NOT_FOUND (the model; for descendants only when it has none),
+        INVALID_ARGUMENT (direction, max_depth, page_size, page_token).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -229,20 +210,10 @@ def add_ModelServiceServicer_to_server(servicer, server):
                     request_deserializer=modelregistry_dot_v1_dot_model__service__pb2.CompareModelsRequest.FromString,
                     response_serializer=modelregistry_dot_v1_dot_model__service__pb2.CompareModelsResponse.SerializeToString,
             ),
-            'ListLineage': grpc.unary_unary_rpc_method_handler(
-                    servicer.ListLineage,
-                    request_deserializer=modelregistry_dot_v1_dot_model__service__pb2.ListLineageRequest.FromString,
-                    response_serializer=modelregistry_dot_v1_dot_model__service__pb2.ListLineageResponse.SerializeToString,
-            ),
-            'ListAncestors': grpc.unary_unary_rpc_method_handler(
-                    servicer.ListAncestors,
-                    request_deserializer=modelregistry_dot_v1_dot_model__service__pb2.ListAncestorsRequest.FromString,
-                    response_serializer=modelregistry_dot_v1_dot_model__service__pb2.ListAncestorsResponse.SerializeToString,
-            ),
-            'ListDescendants': grpc.unary_unary_rpc_method_handler(
-                    servicer.ListDescendants,
-                    request_deserializer=modelregistry_dot_v1_dot_model__service__pb2.ListDescendantsRequest.FromString,
-                    response_serializer=modelregistry_dot_v1_dot_model__service__pb2.ListDescendantsResponse.SerializeToString,
+            'GetLineage': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetLineage,
+                    request_deserializer=modelregistry_dot_v1_dot_model__service__pb2.GetLineageRequest.FromString,
+                    response_serializer=modelregistry_dot_v1_dot_model__service__pb2.GetLineageResponse.SerializeToString,
             ),
             'GetModelManifest': grpc.unary_unary_rpc_method_handler(
                     servicer.GetModelManifest,
@@ -427,7 +398,7 @@ class ModelService:
             _registered_method=True)
 
     @staticmethod
-    def ListLineage(request,
+    def GetLineage(request,
             target,
             options=(),
             channel_credentials=None,
@@ -440,63 +411,9 @@ class ModelService:
         return grpc.experimental.unary_unary(
             request,
             target,
-            '/modelregistry.v1.ModelService/ListLineage',
-            modelregistry_dot_v1_dot_model__service__pb2.ListLineageRequest.SerializeToString,
-            modelregistry_dot_v1_dot_model__service__pb2.ListLineageResponse.FromString,
-            options,
-            channel_credentials,
-            insecure,
-            call_credentials,
-            compression,
-            wait_for_ready,
-            timeout,
-            metadata,
-            _registered_method=True)
-
-    @staticmethod
-    def ListAncestors(request,
-            target,
-            options=(),
-            channel_credentials=None,
-            call_credentials=None,
-            insecure=False,
-            compression=None,
-            wait_for_ready=None,
-            timeout=None,
-            metadata=None):
-        return grpc.experimental.unary_unary(
-            request,
-            target,
-            '/modelregistry.v1.ModelService/ListAncestors',
-            modelregistry_dot_v1_dot_model__service__pb2.ListAncestorsRequest.SerializeToString,
-            modelregistry_dot_v1_dot_model__service__pb2.ListAncestorsResponse.FromString,
-            options,
-            channel_credentials,
-            insecure,
-            call_credentials,
-            compression,
-            wait_for_ready,
-            timeout,
-            metadata,
-            _registered_method=True)
-
-    @staticmethod
-    def ListDescendants(request,
-            target,
-            options=(),
-            channel_credentials=None,
-            call_credentials=None,
-            insecure=False,
-            compression=None,
-            wait_for_ready=None,
-            timeout=None,
-            metadata=None):
-        return grpc.experimental.unary_unary(
-            request,
-            target,
-            '/modelregistry.v1.ModelService/ListDescendants',
-            modelregistry_dot_v1_dot_model__service__pb2.ListDescendantsRequest.SerializeToString,
-            modelregistry_dot_v1_dot_model__service__pb2.ListDescendantsResponse.FromString,
+            '/modelregistry.v1.ModelService/GetLineage',
+            modelregistry_dot_v1_dot_model__service__pb2.GetLineageRequest.SerializeToString,
+            modelregistry_dot_v1_dot_model__service__pb2.GetLineageResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -76,18 +76,17 @@ class ModelServiceStub:
     Errors: NOT_FOUND, INVALID_ARGUMENT (fewer than 2 models, more than 10, the
     same one twice), RESOURCE_EXHAUSTED (`hash_files`, and too many streams).
     """
-    ListLineage: _grpc.UnaryUnaryMultiCallable[_model_service_pb2.ListLineageRequest, _model_service_pb2.ListLineageResponse]
-    """Lists every version of a name in a project, newest first, a page at a time.
-    A name that no model has is an empty list.
-    """
-    ListAncestors: _grpc.UnaryUnaryMultiCallable[_model_service_pb2.ListAncestorsRequest, _model_service_pb2.ListAncestorsResponse]
-    """Lists the models that a model was made from, and what these were made from,
-    nearest first: `provenance.parent_model_ids`, followed. Errors: NOT_FOUND.
-    """
-    ListDescendants: _grpc.UnaryUnaryMultiCallable[_model_service_pb2.ListDescendantsRequest, _model_service_pb2.ListDescendantsResponse]
-    """Lists the models that were made from a model, and what was made from these,
-    nearest first. The model itself may be one that this registry does not
-    have. Errors: NOT_FOUND (nor has it a descendant).
+    GetLineage: _grpc.UnaryUnaryMultiCallable[_model_service_pb2.GetLineageRequest, _model_service_pb2.GetLineageResponse]
+    """Gets the lineage of a model, a page at a time: its ancestors, which are the
+    models that it was made from and what these were made from, or its
+    descendants. Follows `provenance.parent_model_ids`.
+
+    The caller sees only the models of its own projects: a model of another
+    project appears by its identifier alone, and only where a visible model
+    names it as a parent.
+
+    Errors: NOT_FOUND (the model; for descendants only when it has none),
+    INVALID_ARGUMENT (direction, max_depth, page_size, page_token).
     """
     GetModelManifest: _grpc.UnaryUnaryMultiCallable[_model_service_pb2.GetModelManifestRequest, _lineage_pb2.ModelManifest]
     """Gets everything that is known of how a model came to be as one document
@@ -141,18 +140,17 @@ class ModelServiceAsyncStub(ModelServiceStub):
     Errors: NOT_FOUND, INVALID_ARGUMENT (fewer than 2 models, more than 10, the
     same one twice), RESOURCE_EXHAUSTED (`hash_files`, and too many streams).
     """
-    ListLineage: _aio.UnaryUnaryMultiCallable[_model_service_pb2.ListLineageRequest, _model_service_pb2.ListLineageResponse]  # type: ignore[assignment]
-    """Lists every version of a name in a project, newest first, a page at a time.
-    A name that no model has is an empty list.
-    """
-    ListAncestors: _aio.UnaryUnaryMultiCallable[_model_service_pb2.ListAncestorsRequest, _model_service_pb2.ListAncestorsResponse]  # type: ignore[assignment]
-    """Lists the models that a model was made from, and what these were made from,
-    nearest first: `provenance.parent_model_ids`, followed. Errors: NOT_FOUND.
-    """
-    ListDescendants: _aio.UnaryUnaryMultiCallable[_model_service_pb2.ListDescendantsRequest, _model_service_pb2.ListDescendantsResponse]  # type: ignore[assignment]
-    """Lists the models that were made from a model, and what was made from these,
-    nearest first. The model itself may be one that this registry does not
-    have. Errors: NOT_FOUND (nor has it a descendant).
+    GetLineage: _aio.UnaryUnaryMultiCallable[_model_service_pb2.GetLineageRequest, _model_service_pb2.GetLineageResponse]  # type: ignore[assignment]
+    """Gets the lineage of a model, a page at a time: its ancestors, which are the
+    models that it was made from and what these were made from, or its
+    descendants. Follows `provenance.parent_model_ids`.
+
+    The caller sees only the models of its own projects: a model of another
+    project appears by its identifier alone, and only where a visible model
+    names it as a parent.
+
+    Errors: NOT_FOUND (the model; for descendants only when it has none),
+    INVALID_ARGUMENT (direction, max_depth, page_size, page_token).
     """
     GetModelManifest: _aio.UnaryUnaryMultiCallable[_model_service_pb2.GetModelManifestRequest, _lineage_pb2.ModelManifest]  # type: ignore[assignment]
     """Gets everything that is known of how a model came to be as one document
@@ -241,34 +239,21 @@ class ModelServiceServicer(metaclass=_abc_1.ABCMeta):
         """
 
     @_abc_1.abstractmethod
-    def ListLineage(
+    def GetLineage(
         self,
-        request: _model_service_pb2.ListLineageRequest,
+        request: _model_service_pb2.GetLineageRequest,
         context: _ServicerContext,
-    ) -> _typing.Union[_model_service_pb2.ListLineageResponse, _abc.Awaitable[_model_service_pb2.ListLineageResponse]]:
-        """Lists every version of a name in a project, newest first, a page at a time.
-        A name that no model has is an empty list.
-        """
+    ) -> _typing.Union[_model_service_pb2.GetLineageResponse, _abc.Awaitable[_model_service_pb2.GetLineageResponse]]:
+        """Gets the lineage of a model, a page at a time: its ancestors, which are the
+        models that it was made from and what these were made from, or its
+        descendants. Follows `provenance.parent_model_ids`.
 
-    @_abc_1.abstractmethod
-    def ListAncestors(
-        self,
-        request: _model_service_pb2.ListAncestorsRequest,
-        context: _ServicerContext,
-    ) -> _typing.Union[_model_service_pb2.ListAncestorsResponse, _abc.Awaitable[_model_service_pb2.ListAncestorsResponse]]:
-        """Lists the models that a model was made from, and what these were made from,
-        nearest first: `provenance.parent_model_ids`, followed. Errors: NOT_FOUND.
-        """
+        The caller sees only the models of its own projects: a model of another
+        project appears by its identifier alone, and only where a visible model
+        names it as a parent.
 
-    @_abc_1.abstractmethod
-    def ListDescendants(
-        self,
-        request: _model_service_pb2.ListDescendantsRequest,
-        context: _ServicerContext,
-    ) -> _typing.Union[_model_service_pb2.ListDescendantsResponse, _abc.Awaitable[_model_service_pb2.ListDescendantsResponse]]:
-        """Lists the models that were made from a model, and what was made from these,
-        nearest first. The model itself may be one that this registry does not
-        have. Errors: NOT_FOUND (nor has it a descendant).
+        Errors: NOT_FOUND (the model; for descendants only when it has none),
+        INVALID_ARGUMENT (direction, max_depth, page_size, page_token).
         """
 
     @_abc_1.abstractmethod

@@ -39,9 +39,7 @@ _SERVICES: Mapping[str, Mapping[str, Permission]] = {
         "UpdateModel": _WRITE,
         "DeleteModel": _ADMINISTER,
         "CompareModels": _READ,
-        "ListLineage": _READ,
-        "ListAncestors": _READ,
-        "ListDescendants": _READ,
+        "GetLineage": _READ,
         "GetModelManifest": _READ,
     },
     f"{_PACKAGE}UploadService": {

@@ -22,7 +22,7 @@ from registry_service.domain.comparison import ArtifactComparison, Comparison, F
 from registry_service.domain.consistency import warnings_of
 from registry_service.domain.errors import InvalidArgumentError
 from registry_service.domain.events import UNKNOWN_TIME, Action, Event, LogHead
-from registry_service.domain.family import Family
+from registry_service.domain.family import Direction, Family
 from registry_service.domain.geti import Project
 from registry_service.domain.models import (
     MUTABLE_FIELDS,
@@ -38,7 +38,7 @@ from registry_service.domain.models import (
 from registry_service.domain.schema import ModelSchema, Tensor
 from registry_service.domain.uploads import Upload, UploadState
 from registry_service.services.archives import ArchiveMember
-from registry_service.services.lineage import LineageVersion, Manifest
+from registry_service.services.lineage import Manifest
 from registry_service.services.projects import ImportProgress, ImportState
 from registry_service.transport.grpc.errors import status_code
 from registry_service.transport.grpc.update_mask import fields_and_entries
@@ -53,6 +53,10 @@ _OPTIONAL_TEXTS = (
     "category",
     "architecture",
 )
+_DIRECTIONS: Mapping[int, Direction] = {
+    model_service_pb2.GetLineageRequest.DIRECTION_ANCESTORS: Direction.ANCESTORS,
+    model_service_pb2.GetLineageRequest.DIRECTION_DESCENDANTS: Direction.DESCENDANTS,
+}
 _CHANGES = {
     FileChange.UNKNOWN: comparison_pb2.FileVersion.CHANGE_UNSPECIFIED,
     FileChange.SAME: comparison_pb2.FileVersion.CHANGE_SAME,
@@ -459,21 +463,27 @@ def _artifacts_message(artifacts: ArtifactComparison, models: Sequence[Model]) -
     )
 
 
-def version_message(version: LineageVersion) -> lineage_pb2.LineageVersion:
-    """Returns a version of a name as a message."""
-    return lineage_pb2.LineageVersion(model=model_message(version.model), aliases=version.aliases)
+def direction_of(direction: int) -> Direction:
+    """Return the direction of a lineage.
+
+    Raises:
+        InvalidArgumentError: It is unspecified or unknown.
+    """
+    if direction not in _DIRECTIONS:
+        raise InvalidArgumentError.of("direction", "must be DIRECTION_ANCESTORS or DIRECTION_DESCENDANTS.")
+    return _DIRECTIONS[direction]
 
 
-def relatives_messages(family: Family) -> Iterator[lineage_pb2.RelatedModel]:
-    """Yields ancestors or descendants as messages."""
+def nodes_messages(family: Family) -> Iterator[lineage_pb2.LineageNode]:
+    """Yield the models of a lineage as messages."""
     for relative in family.relatives:
         model = None if relative.model is None else model_message(relative.model)
-        yield lineage_pb2.RelatedModel(model_id=relative.id, depth=relative.depth, model=model)
+        yield lineage_pb2.LineageNode(model_id=relative.id, depth=relative.depth, model=model)
 
 
-def links_messages(family: Family) -> Iterator[lineage_pb2.ModelLink]:
-    """Yields the links of a family as messages."""
-    return (lineage_pb2.ModelLink(child_model_id=link.child, parent_model_id=link.parent) for link in family.links)
+def edges_messages(family: Family) -> Iterator[lineage_pb2.LineageEdge]:
+    """Yield the links of a lineage as messages."""
+    return (lineage_pb2.LineageEdge(child_model_id=link.child, parent_model_id=link.parent) for link in family.links)
 
 
 def manifest_message(manifest: Manifest) -> lineage_pb2.ModelManifest:
@@ -485,8 +495,8 @@ def manifest_message(manifest: Manifest) -> lineage_pb2.ModelManifest:
         files=map(file_message, manifest.files),
         file_count=manifest.file_count,
         artifact_problem=manifest.artifact_problem,
-        ancestors=relatives_messages(manifest.ancestors),
-        links=links_messages(manifest.ancestors),
+        ancestors=nodes_messages(manifest.ancestors),
+        edges=edges_messages(manifest.ancestors),
         unknown_model_ids=manifest.unknown_ids,
         ancestors_truncated=manifest.ancestors.truncated,
     )

@@ -8,18 +8,18 @@ from modelregistry.v1 import lineage_pb2, model_pb2, model_service_pb2_grpc
 from modelregistry.v1 import model_service_pb2 as pb
 
 from registry_service.domain.errors import InvalidArgumentError
-from registry_service.domain.models import Lineage, checked_model_id
+from registry_service.domain.models import checked_model_id
 from registry_service.services.use_cases import UseCases
 from registry_service.transport.grpc.calls import StreamLimit, expect_client
 from registry_service.transport.grpc.convert import (
     changes_of,
     comparison_message,
-    links_messages,
+    direction_of,
+    edges_messages,
     manifest_message,
     model_message,
-    relatives_messages,
+    nodes_messages,
     spec_of,
-    version_message,
 )
 from registry_service.transport.grpc.update_mask import mask_of
 
@@ -80,31 +80,19 @@ class ModelServicer(model_service_pb2_grpc.ModelServiceServicer):
             )
         return comparison_message(comparison)
 
-    def ListLineage(self, request: pb.ListLineageRequest, context: grpc.ServicerContext) -> pb.ListLineageResponse:
-        lineage = Lineage(
-            name=request.name,
-            project_id=request.project_id if request.HasField("project_id") else None,
-            project_name=request.project_name if request.HasField("project_name") else None,
+    def GetLineage(self, request: pb.GetLineageRequest, context: grpc.ServicerContext) -> pb.GetLineageResponse:
+        page, next_page_token = self._use_cases.get_lineage(
+            checked_model_id(request.model_id),
+            direction_of(request.direction),
+            max_depth=request.max_depth,
+            size=request.page_size,
+            token=request.page_token,
         )
-        versions, next_page_token = self._use_cases.list_lineage(
-            lineage, size=request.page_size, token=request.page_token
-        )
-        return pb.ListLineageResponse(versions=map(version_message, versions), next_page_token=next_page_token)
-
-    def ListAncestors(
-        self, request: pb.ListAncestorsRequest, context: grpc.ServicerContext
-    ) -> pb.ListAncestorsResponse:
-        found = self._use_cases.list_ancestors(checked_model_id(request.model_id), max_depth=request.max_depth)
-        return pb.ListAncestorsResponse(
-            ancestors=relatives_messages(found), links=links_messages(found), truncated=found.truncated
-        )
-
-    def ListDescendants(
-        self, request: pb.ListDescendantsRequest, context: grpc.ServicerContext
-    ) -> pb.ListDescendantsResponse:
-        found = self._use_cases.list_descendants(checked_model_id(request.model_id), max_depth=request.max_depth)
-        return pb.ListDescendantsResponse(
-            descendants=relatives_messages(found), links=links_messages(found), truncated=found.truncated
+        return pb.GetLineageResponse(
+            nodes=nodes_messages(page),
+            edges=edges_messages(page),
+            next_page_token=next_page_token,
+            truncated=page.truncated,
         )
 
     def GetModelManifest(
