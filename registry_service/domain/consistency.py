@@ -3,7 +3,7 @@
 import re
 from collections.abc import Mapping, Sequence
 
-from registry_service.domain.models import Model
+from registry_service.domain.models import PRECISIONS, Model
 from registry_service.domain.schema import MORE_MODELS
 
 _SEPARATORS = re.compile(r"[^a-z0-9]+")
@@ -39,15 +39,20 @@ _NAMES: Mapping[str, str] = {
 }
 _SHOWN_FORMAT = 100
 """Most characters of a declared format that a warning shows."""
-_WIDTHS: Mapping[str, int] = {"fp32": 4, "fp16": 3, "int8": 2, "int4": 1}
-# Whoever has weights of another kind can but declare a precision of about the same width.
+_WIDTHS: Mapping[str, int] = {
+    "fp64": 5, "fp32": 4, "fp16": 3, "bf16": 3, "int8": 2, "fp8": 2, "int4": 1, "fp4": 1, "nf4": 1,
+}  # fmt: skip
+# The Intel-compatible API knows four precisions: its clients declare the one that is about as wide as the weights.
 _DECLARED_AS = (
-    (re.compile(r"fp64|complex.*|c64"), {"fp32"}),
+    (re.compile(r"fp64|complex.*|c64"), {"fp32", "fp64"}),
     (re.compile(r"bf16"), {"fp16"}),
-    (re.compile(r"(f|float)8.*|int7"), {"int8"}),
+    (re.compile(r"(fp?|float)8.*|int7"), {"int8", "fp8"}),
     (re.compile(r"f6.*|int[56]|q[56]_.*"), {"int8", "int4"}),
-    (re.compile(r"(f|float)4.*|u?(int)?[23]|i2|u1|i?q[123]_.*|tq[12]_.*"), {"int4"}),
+    (re.compile(r"(nf|fp?|float)4.*|u?(int)?[23]|i2|u1|i?q[123]_.*|tq[12]_.*"), {"int4", "fp4", "nf4"}),
 )
+_UNKNOWN_WIDTH = max(_WIDTHS.values())
+_MIXED = "mixed"
+"""Declares weights of more than one precision."""
 
 
 def warnings_of(model: Model) -> tuple[str, ...]:
@@ -75,11 +80,14 @@ def _fits(declared: Sequence[str], found: Sequence[str]) -> bool:
         return True
     # Quantized models keep some weights as they were: it may be called after the
     # precision of most bytes as well as after the narrowest.
-    narrowest = min(accepted, key=lambda names: min(map(_WIDTHS.__getitem__, names)), default=set())
-    return not found or not (accepted[0] | narrowest).isdisjoint(declared)
+    narrowest = min(accepted, key=lambda names: min(_WIDTHS.get(name, _UNKNOWN_WIDTH) for name in names), default=set())
+    if not found or (_MIXED in declared and len(found) > 1):
+        return True
+    return not (accepted[0] | narrowest).isdisjoint(declared)
 
 
 def _accepted(precision: str) -> set[str]:
-    if precision in _WIDTHS:
+    if precision in PRECISIONS:
         return {precision}
-    return next((names for pattern, names in _DECLARED_AS if pattern.fullmatch(precision)), set())
+    names: set[str] = next((names for pattern, names in _DECLARED_AS if pattern.fullmatch(precision)), set())
+    return names and names | {precision}

@@ -207,6 +207,7 @@ _TEXTS = (
     "origin",
     "category",
     "architecture",
+    "description",
     "creator",
     "provenance.source_repository",
     "provenance.source_commit",

@@ -16,6 +16,9 @@ Json = None | bool | int | float | str | Sequence["Json"] | Mapping[str, "Json"]
 """A JSON value (RFC 8259)."""
 
 PRECISIONS = ("fp32", "fp16", "int8", "int4")
+"""The precisions that clients of the Intel-compatible API know."""
+MAX_LONG_TEXT_BYTES = 64 * 1024
+"""Most bytes of a description or of the value of a tag, in UTF-8."""
 MAX_TEXT_LENGTH = 5_000
 """Most characters of any text field: what the documented API holds."""
 MAX_FILE_NAME_BYTES = 255
@@ -38,6 +41,9 @@ _ID = re.compile(r"[A-Za-z0-9_-]{16,256}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _MEDIA_TYPE = re.compile(r"[A-Za-z0-9!#$&^_.+-]{1,127}/[A-Za-z0-9!#$&^_.+-]{1,127}(?:;[ -~]{0,255})?")
 _DIGEST = re.compile(r"[A-Za-z0-9_+.-]+:[0-9A-Fa-f]+")
+_PRECISION = re.compile(r"[a-z][a-z0-9_.-]{0,31}")
+# An index row, which takes at most 2,704 bytes, holds them all.
+_MAX_PRECISIONS = 16
 _MAP_KEY_LENGTH = 256
 _MAX_DATASETS = 100
 _MAX_PARENTS = 100
@@ -106,6 +112,8 @@ class ModelFields:
     origin: str | None = None
     category: str | None = None
     architecture: str | None = None
+    description: str = ""
+    """Markdown."""
     score: float | None = 0.0
     overview: Json = field(default_factory=dict)
     optimization_capabilities: Json = field(default_factory=dict)
@@ -212,6 +220,27 @@ def utc_now() -> datetime:
 def documented_date(time: datetime) -> str:
     """Writes a time as the documented API shows it: `YYYY-MM-DD HH:MM:SS.ffffff UTC`."""
     return f"{time.astimezone(UTC):%Y-%m-%d %H:%M:%S.%f} UTC"
+
+
+def documented_precision(precisions: Sequence[str]) -> tuple[str, ...] | None:
+    """Return what the Intel-compatible API shows instead of precisions that its clients don't know.
+
+    Each such precision becomes the one of PRECISIONS that is nearest by the number in its name, which is its width in
+    bits (docs/decisions/0015-precisions.md). Returns None if its clients know all of them.
+    """
+    if all(precision in PRECISIONS for precision in precisions):
+        return None
+    return tuple(dict.fromkeys(p if p in PRECISIONS else _nearest_precision(p) for p in precisions))
+
+
+def _nearest_precision(precision: str) -> str:
+    width = re.search("[0-9]+", precision)
+    bits = int(width[0]) if width else 32
+    if bits > 16:
+        return "fp32"
+    if bits > 8:
+        return "fp16"
+    return "int8" if bits > 4 else "int4"
 
 
 def is_same(one: object, other: object) -> bool:
@@ -393,9 +422,15 @@ def _field_violations(model: ModelFields) -> Iterator[FieldViolation]:
             yield FieldViolation(name, "must not be empty.")
     for name in _TEXT_FIELDS:
         yield from _text_violations(name, getattr(model, name))
+    if len({precision.lower() for precision in model.precisions}) > _MAX_PRECISIONS:
+        yield FieldViolation("precisions", f"must have at most {_MAX_PRECISIONS} entries.")
+        return
     for i, precision in enumerate(model.precisions):
-        if precision.lower() not in PRECISIONS:
-            yield FieldViolation(f"precisions[{i}]", f"must be one of {', '.join(PRECISIONS)}.")
+        if not _PRECISION.fullmatch(precision.lower()):
+            yield FieldViolation(
+                f"precisions[{i}]", "must be 1 to 32 letters, digits, dots, hyphens and underscores, a letter first."
+            )
+    yield from _long_text_violations("description", model.description)
     if model.score is not None and not math.isfinite(model.score):
         yield FieldViolation("score", "must be a finite number.")
     yield from _structure_violations(model)
@@ -418,7 +453,9 @@ def _structure_violations(model: ModelFields) -> Iterator[FieldViolation]:
             yield FieldViolation(
                 f"metrics.{key}", f"must be a finite number, not {number}. Omit it where there is no value."
             )
-    yield from _text_map_violations("tags", model.tags)
+    for key, text in model.tags.items():
+        yield from _key_violations("tags", key)
+        yield from _long_text_violations(f"tags.{key}", text)
 
 
 def _provenance_violations(provenance: Provenance) -> Iterator[FieldViolation]:
@@ -456,6 +493,14 @@ def _text_violations(name: str, text: str | None) -> Iterator[FieldViolation]:
         return
     if len(text) > MAX_TEXT_LENGTH:
         yield FieldViolation(name, f"must have at most {MAX_TEXT_LENGTH} characters, not {len(text)}.")
+    if "\0" in text:
+        yield FieldViolation(name, "must not contain a NUL character.")
+
+
+def _long_text_violations(name: str, text: str) -> Iterator[FieldViolation]:
+    size = len(text.encode())
+    if size > MAX_LONG_TEXT_BYTES:
+        yield FieldViolation(name, f"has {size} bytes in UTF-8, more than {MAX_LONG_TEXT_BYTES}.")
     if "\0" in text:
         yield FieldViolation(name, "must not contain a NUL character.")
 

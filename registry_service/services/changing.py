@@ -15,6 +15,7 @@ from registry_service.domain.models import (
     check_new_names,
     checked_fields,
     documented_date,
+    documented_precision,
     is_same,
 )
 from registry_service.domain.ports import Database, Transaction
@@ -62,7 +63,7 @@ class UpdateModel:
             check_new_names(changed, old)
             changed = replace(changed, **checked_fields(changed, metadata_max_bytes=self.policy.metadata_max_bytes))  # type: ignore[arg-type]
             if changed.precisions != old.precisions:
-                changed = replace(changed, documented_precision=None)
+                changed = replace(changed, documented_precision=documented_precision(changed.precisions))
             check_documented_fields(changed)
             names = (*MUTABLE_FIELDS, *DOCUMENTED_FIELDS)
             if not touch and all(is_same(getattr(changed, name), getattr(old, name)) for name in names):

@@ -21,7 +21,7 @@ from registry_service.domain.errors import (
 )
 from registry_service.domain.geti import MAX_IMPORTS, Geti, ModelDetails, ModelKey, Project
 from registry_service.domain.listing import decode_page_token, encode_page_token, page_size
-from registry_service.domain.models import ArtifactSpec, Model, ModelFields, ModelSpec
+from registry_service.domain.models import ArtifactSpec, Model, ModelFields, ModelSpec, documented_precision
 from registry_service.services.archives import open_archive
 from registry_service.services.registering import RegisterModel, StagedArtifact, check_archive
 from registry_service.services.repacking import file_name, folder_name, repacked
@@ -281,7 +281,9 @@ def _spec(model_id: str, project: Project, details: ModelDetails, folder: str) -
         created_date=details.creation_date or "",
         artifact=ArtifactSpec(file_name=file_name(folder), media_type=_MEDIA_TYPE),
         documented_size=details.size,
-        documented_precision=None if details.precision == precision else details.precision,
+        documented_precision=None
+        if documented_precision(precision) or details.precision == precision
+        else details.precision,
     )
 
 

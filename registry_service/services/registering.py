@@ -17,6 +17,7 @@ from registry_service.domain.models import (
     ModelSpec,
     checked_spec,
     documented_date,
+    documented_precision,
     is_zip_media_type,
 )
 from registry_service.domain.ports import Database, Transaction
@@ -227,7 +228,7 @@ def new_model(
         created_date=spec.created_date or date,
         last_updated_date=date,
         documented_size=spec.documented_size,
-        documented_precision=spec.documented_precision,
+        documented_precision=spec.documented_precision or documented_precision(spec.fields.precisions),
         create_time=now,
         update_time=now,
         creator=current_caller.get().actor,

@@ -337,6 +337,43 @@ def test_every_change_moves_the_date_of_the_last_one(rest: httpx.Client) -> None
     assert second["created_date"] == first["created_date"]
 
 
+# ---- Precisions
+
+
+@pytest.mark.parametrize(
+    ("stored", "shown"),
+    [
+        (["bf16"], ["fp16"]),
+        (["fp8", "fp32"], ["int8", "fp32"]),
+        (["nf4"], ["int4"]),
+        (["fp64"], ["fp32"]),
+        (["mixed"], ["fp32"]),
+        (["bf16", "fp16"], ["fp16"]),
+        (["q4_k"], ["int4"]),
+        (["int8", "fp32"], ["int8", "fp32"]),
+    ],
+    ids=",".join,
+)
+def test_a_precision_that_its_clients_do_not_know_is_shown_as_the_nearest_that_they_know(
+    product: Product, rest: httpx.Client, stored: list[str], shown: list[str]
+) -> None:
+    category = new_id()
+    registered = product.client.register(name=new_id(), category=category, precisions=stored)
+    other = product.client.register(
+        name=new_id(), category=category, precisions=["fp16" if "fp16" not in shown else "int8"]
+    )
+    changed = product.client.update(other.id, ["precisions"], precisions=stored)
+    assert list(changed.precisions) == list(registered.precisions) == stored
+    for model_id in (registered.id, other.id):
+        assert rest.get(f"/models/{model_id}").json()["precision"] == shown
+    for precision in shown:
+        found = rest.get("/models", params={"category": category, "precision": precision.upper()}).json()
+        assert {model["id"] for model in found} == {registered.id, other.id}
+    assert rest.put(f"/models/{other.id}", data={"precision": "INT4"}).status_code == 200
+    assert rest.get(f"/models/{other.id}").json()["precision"] == ["int4"]
+    assert list(product.client.get(other.id).precisions) == ["int4"]
+
+
 # ---- Lists
 
 
@@ -364,7 +401,7 @@ def test_an_integer_that_is_no_double_is_kept_and_shown_as_a_text_where_numbers_
     assert typed["overview"] == {"exact": shown, "list": [str(2**64 - 1), 0.5]}
     [compared] = [
         field["values"]
-        for field in rest.get("/v1/models:compare", params={"ids": [model_id, register(rest)]}).json()["fields"]
+        for field in rest.get("/v1/models:compare", params={"model_ids": [model_id, register(rest)]}).json()["fields"]
         if field["path"] == "overview.exact.a"
     ]
     assert compared == [str(2**53 + 1), None]

@@ -528,7 +528,7 @@ def status_of(answer: bytes) -> int:
 
 @pytest.mark.parametrize("content_type", GRPC_TYPES)
 def test_a_content_type_of_grpc_skips_no_check_of_a_json_path(gateway: Gateway, content_type: str) -> None:
-    for target in ("/v1/models/abc?id=other", "/v1/models/%ff", "/v1/models/abc"):
+    for target in ("/v1/models/abc?model_id=other", "/v1/models/%ff", "/v1/models/abc"):
         gateway.models.metadata = {}
         with gateway.client() as client:
             client.get(target, headers={"content-type": content_type})

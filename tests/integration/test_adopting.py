@@ -365,7 +365,7 @@ def test_artifacts_are_copied_to_another_store(
     [
         ("name", None, "name: must not be empty."),
         ("version", "", "version: must not be empty."),
-        ("precision", "['fp64']", "precision[0]: must be one of"),
+        ("precision", "['fp 64']", "precisions[0]: must be 1 to 32"),
         ("precision", "fp32", "precision: is no list"),
         ("score", "good", "score: is no number"),
         ("score", "nan", "score: must be a finite number"),

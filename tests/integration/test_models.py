@@ -87,6 +87,7 @@ def everything() -> dict[str, Any]:
         "origin": "Geti",
         "category": "Detection",
         "architecture": "YOLOX-S",
+        "description": "# YOLOX\n\n*Markdown*, é€😀" + "x" * 60_000,
         "score": 0.1 + 0.2,
         "overview": struct(
             nested={"list": [1, [2.5, None, True], {}], "": "empty key", "☃": "\u202e'\"\\"}, huge=1e300, tiny=5e-324
@@ -193,6 +194,20 @@ class TestRegistering:
     def test_precisions_are_lower_case_and_without_repeats(self, client: Client) -> None:
         assert list(client.register(precisions=["FP16", "fp16", "Int8"]).precisions) == ["fp16", "int8"]
 
+    @pytest.mark.parametrize("precision", ["fp64", "bf16", "fp8", "nf4", "mixed", "q4_k", "float8_e4m3fn", "x" * 32])
+    def test_a_precision_may_have_any_name(self, client: Client, precision: str) -> None:
+        model = client.register(precisions=[precision.upper(), "fp32"])
+        assert list(client.get(model.id).precisions) == [precision, "fp32"]
+        assert client.all(f'precisions : "{precision}"') == [model]
+
+    def test_a_description_and_the_value_of_a_tag_hold_64_kib(self, client: Client) -> None:
+        longest = "é" * (32 * 1024)
+        model = client.register(description=longest, tags={"card": longest})
+        assert (model.description, model.tags["card"]) == (longest, longest)
+        assert client.update(model.id, ["description"], description="short").description == "short"
+        assert client.update(model.id, ["description"]).description == ""
+        assert client.all('description : "SHORT"') == []
+
     def test_output_only_fields_are_ignored(self, client: Client) -> None:
         model = client.register(etag="x", revision=7, creator="me", artifact={"file_name": "a"})
         assert model.revision == 1
@@ -243,8 +258,10 @@ BAD_FIELDS: list[tuple[str, dict[str, Any]]] = [
         for value in ("a\0b", "x" * 5001)
     ),
     *((name, {name: value}) for name in ("origin", "category", "architecture") for value in ("a\0b", "x" * 5001)),
-    ("precisions[0]", {"precisions": ["fp8"]}),
+    *(("precisions[0]", {"precisions": [name]}) for name in ("8bit", "fp 8", "fp32,fp16", "ﬀ", "a\0", "x" * 33)),
     ("precisions[1]", {"precisions": ["fp32", ""]}),
+    ("precisions", {"precisions": [f"p{i}" for i in range(17)]}),
+    *(("description", {"description": text}) for text in ("a\0b", "x" * (64 * 1024 + 1), "é" * (32 * 1024 + 1))),
     ("score", {"score": math.nan}),
     ("score", {"score": math.inf}),
     ("score", {"score": -math.inf}),
@@ -255,7 +272,7 @@ BAD_FIELDS: list[tuple[str, dict[str, Any]]] = [
     ("tags", {"tags": {"": "x"}}),
     ("tags", {"tags": {"k\0": "x"}}),
     ("tags.k", {"tags": {"k": "a\0b"}}),
-    ("tags.k", {"tags": {"k": "x" * 5001}}),
+    ("tags.k", {"tags": {"k": "é" * (32 * 1024 + 1)}}),
     *(
         (name, {name: value})
         for name in ("overview", "optimization_capabilities")
@@ -329,7 +346,7 @@ class TestRefusals:
     def test_all_bad_fields_are_named_at_once(self, client: Client) -> None:
         with refused(INVALID) as refusal:
             client.register(
-                id="short", name="", version="", score=math.nan, precisions=["fp8"], artifact={"file_name": "a/b"}
+                id="short", name="", version="", score=math.nan, precisions=["fp 8"], artifact={"file_name": "a/b"}
             )
         assert set(refusal.fields) == {"id", "name", "version", "score", "precisions[0]", "artifact.file_name"}
 

@@ -278,7 +278,7 @@ class TestFailures:
             ({"bad_zip": True}, grpc.StatusCode.FAILED_PRECONDITION, "GETI_DEPLOYMENT_FAILED"),
             ({"download": b""}, grpc.StatusCode.FAILED_PRECONDITION, "GETI_DEPLOYMENT_FAILED"),
             ({"download": BAD_MEMBERS}, grpc.StatusCode.FAILED_PRECONDITION, "GETI_DEPLOYMENT_FAILED"),
-            ({"model_fields": {"precision": ["FP64"]}}, grpc.StatusCode.INVALID_ARGUMENT, "INVALID_ARGUMENT"),
+            ({"model_fields": {"precision": ["FP 64"]}}, grpc.StatusCode.INVALID_ARGUMENT, "INVALID_ARGUMENT"),
             ({"model_fields": {"size": -1}}, grpc.StatusCode.INVALID_ARGUMENT, "INVALID_ARGUMENT"),
             ({"model_fields": {"name": "x" * 5001}}, grpc.StatusCode.INVALID_ARGUMENT, "INVALID_ARGUMENT"),
             ({"model_fields": {"name": "\0"}}, grpc.StatusCode.INVALID_ARGUMENT, "INVALID_ARGUMENT"),

@@ -271,7 +271,7 @@ class TestConstraints:
             ("models", "ck_models_named", {"version": "''"}),
             *(
                 ("models", "ck_models_precision", {"precision": value})
-                for value in ("'{}'", "'{fp8}'", "'{fp32,FP16}'", "'{NULL}'")
+                for value in ("'{}'", "'{8bit}'", "'{fp32,FP16}'", "'{NULL}'", "'{\"\"}'")
             ),
             *(
                 ("models", "ck_models_score_finite", {"score": value})

@@ -126,6 +126,13 @@ def test_another_known_format_is_warned_of(name: str) -> None:
         (("int8",), ("q6_k", "fp32")),
         (("int4",), ("q5_0", "fp32")),
         (("int4",), ("int5", "fp16")),
+        (("bf16",), ("bf16",)),
+        (("fp64",), ("fp64",)),
+        (("fp8",), ("f8_e4m3", "fp32")),
+        (("nf4",), ("nf4", "fp16")),
+        (("int4",), ("nf4", "fp16")),
+        (("q4_k",), ("q4_k", "fp32")),
+        (("mixed",), ("fp16", "fp32")),
     ],
 )
 def test_a_precision_that_fits_is_well(declared: tuple[str, ...], found: tuple[str, ...]) -> None:
@@ -142,6 +149,11 @@ def test_a_precision_that_fits_is_well(declared: tuple[str, ...], found: tuple[s
         (("fp16",), ("fp32", "fp16", "int8")),
         (("fp16",), ("int4", "fp16")),
         (("fp32",), ("int6", "fp32")),
+        (("bf16",), ("fp16",)),
+        (("fp64",), ("fp32",)),
+        (("fp8",), ("int8",)),
+        (("mixed",), ("fp32",)),
+        (("q4_k",), ("fp16",)),
     ],
 )
 def test_a_precision_that_does_not_fit_is_warned_of(declared: tuple[str, ...], found: tuple[str, ...]) -> None:

@@ -232,6 +232,7 @@ class SqlModelRepository:
             _models.c.metadata_bytes,
             _models.c.file_name,
             _models.c.schema,
+            _models.c.description,
             *(key.label(name) for key, name in zip(keys, _KEYS, strict=False)),
         )
         if query.filter is not None:
@@ -515,12 +516,14 @@ _ANCESTRY = text(f"""
 
 
 def _listed_bytes(table: FromClause) -> ColumnElement[int]:
-    """Returns what a model takes in a listing: its metadata, and its warnings, each of which names the file."""
+    """Return what a model takes in a list: metadata, description, and warnings, each of which names the file."""
     schema = table.c.schema
     problems = schema["problems"]
     file_name = func.coalesce(schema["file_name"].astext, table.c.file_name)
     warnings = func.octet_length(problems.astext) + func.jsonb_array_length(problems) * func.octet_length(file_name)
-    return cast("ColumnElement[int]", table.c.metadata_bytes + func.coalesce(warnings, 0))
+    # Not in metadata_bytes: a generated column can't change without all rows being written anew.
+    description = func.octet_length(table.c.description)
+    return cast("ColumnElement[int]", table.c.metadata_bytes + description + func.coalesce(warnings, 0))
 
 
 def _sort_keys(query: ListQuery) -> list[ColumnElement[Any]]:

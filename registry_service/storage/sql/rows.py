@@ -104,7 +104,9 @@ def model(row: Mapping[str, Any]) -> Model:
 
 
 def _fields(values: Row) -> dict[str, Any]:
-    result = {name: values[_COLUMNS.get(name, name)] for name in MUTABLE_FIELDS}
+    result = {name: values[_COLUMNS.get(name, name)] for name in MUTABLE_FIELDS if name != "description"}
+    # Absent in the spec of an upload that the version before created.
+    result["description"] = values.get("description", "")
     result["precisions"] = tuple(values["precision"])
     result["labels"] = None if values["labels"] is None else tuple(values["labels"])
     # In JSON 1.0 is the number 1, which comes back as an int.

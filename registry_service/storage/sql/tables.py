@@ -129,12 +129,14 @@ class ModelRow(Base):
         ARRAY(Text), comment="Precisions as the documented API shows them, where Geti writes them otherwise."
     )
     schema: Mapped[_OptionalJsonObject] = mapped_column(comment="What the artifact says about the model inside.")
+    description: Mapped[str] = mapped_column(Text, server_default="", comment="Markdown.")
 
     __table_args__ = (
         CheckConstraint("id ~ '^[A-Za-z0-9_-]+$' AND char_length(id) BETWEEN 16 AND 256", name="id"),
         CheckConstraint("name <> '' AND version <> ''", name="named"),
         CheckConstraint(
-            "cardinality(precision) > 0 AND precision <@ ARRAY['fp32', 'fp16', 'int8', 'int4']", name="precision"
+            "array_to_string(precision, ',', '*') ~ '^[a-z][a-z0-9_.-]{0,31}(,[a-z][a-z0-9_.-]{0,31})*$'",
+            name="precision",
         ),
         # NaN sorts above infinity, so this refuses it too.
         CheckConstraint("score > '-Infinity' AND score < 'Infinity'", name="score_finite"),

@@ -105,6 +105,7 @@ def fields_of(message: model_pb2.Model) -> ModelFields:
             values[name] = json_of(getattr(message, name), name)
     if message.HasField("labels"):
         values["labels"] = tuple(json_of(value, f"labels[{i}]") for i, value in enumerate(message.labels.values))
+    values["description"] = message.description
     values["metrics"] = dict(message.metrics)
     values["tags"] = dict(message.tags)
     values["provenance"] = _provenance_of(message.provenance)
@@ -199,6 +200,7 @@ def _fields_message(fields: ModelFields) -> model_pb2.Model:
         name=fields.name,
         version=fields.version,
         precisions=fields.precisions,
+        description=fields.description,
         overview=value_message(fields.overview),
         optimization_capabilities=value_message(fields.optimization_capabilities),
         metrics=fields.metrics,

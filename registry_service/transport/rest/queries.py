@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping
 from urllib.parse import parse_qsl
 
-from registry_service.domain.filter import And, Comparator, Field, Kind, Node, Pattern, Restriction
+from registry_service.domain.filter import And, Comparator, Field, Kind, Node, Or, Pattern, Restriction
 from registry_service.transport.rest import answers
 from registry_service.transport.rest.answers import RestError
 
@@ -22,9 +22,14 @@ def _contains(name: str) -> Callable[[str], Node]:
 
 
 def _precision(value: str) -> Node:
-    # Precisions are stored in lower case; each is compared by itself.
-    parts = ("", value.lower(), "") if value else ("", "")
-    return Restriction(Field(("precisions",), Kind.LIST), Comparator.CONTAINS, Pattern(parts))
+    # Precisions are stored in lower case; each is compared by itself. What is shown instead of them is found, too.
+    pattern = Pattern(("", value.lower(), "") if value else ("", ""))
+    return Or(
+        tuple(
+            Restriction(Field((name,), Kind.LIST), Comparator.CONTAINS, pattern)
+            for name in ("precisions", "documented_precision")
+        )
+    )
 
 
 def _version(value: str) -> Node:
