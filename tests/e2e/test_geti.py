@@ -54,6 +54,11 @@ def wanted(*model_ids: str, group_id: str = YOLOX) -> dict[str, Any]:
     return {"models": [{"id": model_id, "group_id": group_id} for model_id in model_ids]}
 
 
+def typed(*model_ids: str) -> dict[str, Any]:
+    """The same in the typed API."""
+    return {"models": [{"model_id": model_id, "group_id": YOLOX} for model_id in model_ids]}
+
+
 def imported(rest: httpx.Client, *model_ids: str) -> httpx.Response:
     return rest.post(f"/projects/{CATTLE}/geti-models/download", json=wanted(*model_ids))
 
@@ -67,19 +72,22 @@ class TestTypedApi:
         assert rest.get(f"/v1/geti/projects/{WELD}").json() == second["projects"][0]
 
     def test_progress_of_an_import_is_an_array(self, rest: httpx.Client) -> None:
-        answer = rest.post(f"/v1/geti/projects/{CATTLE}:importModels", json=wanted(YOLOX_FP16, YOLOX_FP32))
+        answer = rest.post(f"/v1/geti/projects/{CATTLE}:importModels", json=typed(YOLOX_FP16, YOLOX_FP32))
         assert answer.status_code == 200
-        states = [(step["model_id"], step["state"]) for step in answer.json()]
+        *messages, last = answer.json()
+        assert last == {"result": {"registered_model_ids": [YOLOX_FP16, YOLOX_FP32], "failed_model_ids": []}}
+        steps = [message["progress"] for message in messages]
+        states = [(step["model_id"], step["state"]) for step in steps]
         assert states[0] == (YOLOX_FP16, "STATE_PREPARING")
         assert [step for step in states if step[1] == "STATE_REGISTERED"] == [
             (YOLOX_FP16, "STATE_REGISTERED"),
             (YOLOX_FP32, "STATE_REGISTERED"),
         ]
-        assert answer.json()[-1]["model"]["name"] == "YOLOX-S OpenVINO FP32"
+        assert steps[-1]["model"]["name"] == "YOLOX-S OpenVINO FP32"
 
     def test_progress_is_told_while_it_goes_on(self, rest: httpx.Client, geti: FakeGeti) -> None:
         geti.behave(slow={"download": 2})
-        with rest.stream("POST", f"/v1/geti/projects/{CATTLE}:importModels", json=wanted(YOLOX_FP16)) as answer:
+        with rest.stream("POST", f"/v1/geti/projects/{CATTLE}:importModels", json=typed(YOLOX_FP16)) as answer:
             pieces = answer.iter_raw()
             assert b"STATE_PREPARING" in next(pieces)
             assert rest.get(f"/models/{YOLOX_FP16}").status_code == 404
@@ -88,7 +96,7 @@ class TestTypedApi:
     def test_a_query_does_not_name_another_project(self, rest: httpx.Client) -> None:
         for name in ("project_id", "projectId"):
             path = f"/v1/geti/projects/{CATTLE}:importModels"
-            assert rest.post(path, params={name: WELD}, json=wanted(YOLOX_FP16)).status_code == 400
+            assert rest.post(path, params={name: WELD}, json=typed(YOLOX_FP16)).status_code == 400
         assert rest.get(f"/projects/{CATTLE}", params={"id": WELD}).json()["id"] == CATTLE
 
     def test_errors_have_their_status(self, rest: httpx.Client, geti: FakeGeti) -> None:
@@ -191,7 +199,7 @@ class TestDocumentedApi:
         self, product: Product, rest: httpx.Client, geti: FakeGeti, folder: Path
     ) -> None:
         geti.behave(large=2000)
-        with rest.stream("POST", f"/v1/geti/projects/{CATTLE}:importModels", json=wanted(YOLOX_FP16)) as answer:
+        with rest.stream("POST", f"/v1/geti/projects/{CATTLE}:importModels", json=typed(YOLOX_FP16)) as answer:
             assert answer.status_code == 200
             eventually(lambda: objects(folder), what="the first bytes")
             product.server.kill()

@@ -5,12 +5,14 @@ import json
 import logging
 import threading
 import zipfile
+from collections.abc import Iterable
 from functools import partial
 from typing import Any
 
 import grpc
 import pytest
 from google.protobuf.json_format import MessageToDict
+from google.rpc import error_details_pb2
 from modelregistry.geti.v1 import geti_service_pb2 as pb
 
 from registry_service.domain.errors import ArtifactStoreUnavailableError
@@ -23,7 +25,7 @@ from tests.fake_geti import CATTLE, MEMBERS, TOKEN, WELD, YOLOX, YOLOX_FP16, YOL
 from tests.registry import RunningRegistry, StartRegistry
 from tests.waiting import eventually
 
-State = pb.ImportModelsResponse
+State = pb.ImportProgress
 FAST = Patience(retry=0.01, connect=1, answer=2, listing=10, poll=0.02, poll_most=0.1, deployment=5)
 
 
@@ -40,23 +42,44 @@ def connected(connect: StartRegistry) -> RunningRegistry:
 
 
 def begin(registry: RunningRegistry, *model_ids: str, project_id: str = CATTLE, group_id: str = YOLOX) -> Any:
-    models = [pb.ModelToImport(id=model_id, group_id=group_id) for model_id in model_ids]
+    models = [pb.ModelToImport(model_id=model_id, group_id=group_id) for model_id in model_ids]
     return registry.client.projects.ImportModels(
         pb.ImportModelsRequest(project_id=project_id, models=models), timeout=60
     )
 
 
-def imported(registry: RunningRegistry, *model_ids: str, **address: str) -> dict[str, pb.ImportModelsResponse]:
+def imported(registry: RunningRegistry, *model_ids: str, **address: str) -> dict[str, pb.ImportProgress]:
     """Imports models and returns how each ended."""
-    return {answer.model_id: answer for answer in begin(registry, *model_ids, **address)}
+    return ended(begin(registry, *model_ids, **address))
 
 
-def failure(registry: RunningRegistry) -> pb.ImportFailure:
+def ended(messages: Iterable[pb.ImportModelsResponse]) -> dict[str, pb.ImportProgress]:
+    """Returns how each model ended, as the last message says it, too."""
+    *steps, last = messages
+    found = {step.progress.model_id: step.progress for step in steps}
+    assert list(last.result.registered_model_ids) == [
+        name for name, progress in found.items() if progress.state == State.STATE_REGISTERED
+    ]
+    assert list(last.result.failed_model_ids) == [
+        name for name, progress in found.items() if progress.state == State.STATE_FAILED
+    ]
+    return found
+
+
+def reason_of(progress: pb.ImportProgress) -> str:
+    """The reason of an import that failed."""
+    (info,) = (detail for detail in progress.error.details if detail.Is(error_details_pb2.ErrorInfo.DESCRIPTOR))
+    found = error_details_pb2.ErrorInfo()
+    info.Unpack(found)
+    return str(found.reason)
+
+
+def failure(registry: RunningRegistry) -> pb.ImportProgress:
     """Imports a model that cannot be, and makes sure that nothing is left of it."""
     (answer,) = imported(registry, YOLOX_FP16).values()
     assert answer.state == State.STATE_FAILED
     assert_nothing_is_left(registry)
-    return answer.failure
+    return answer
 
 
 def assert_nothing_is_left(registry: RunningRegistry) -> None:
@@ -138,7 +161,9 @@ class TestProjects:
 
 class TestImports:
     def test_progress_is_told_from_the_beginning_to_the_model(self, connected: RunningRegistry) -> None:
-        answers = list(begin(connected, YOLOX_FP16))
+        *answers, last = list(begin(connected, YOLOX_FP16))
+        assert list(last.result.registered_model_ids) == [YOLOX_FP16]
+        answers = [answer.progress for answer in answers]
         states = [answer.state for answer in answers]
         assert states[0] == State.STATE_PREPARING
         assert set(states[1:-1]) == {State.STATE_DOWNLOADING}
@@ -208,18 +233,18 @@ class TestImports:
             State.STATE_REGISTERED,
             State.STATE_REGISTERED,
         ]
-        assert answers[YOLOX_FP16].failure.code == grpc.StatusCode.UNAVAILABLE.value[0]
+        assert answers[YOLOX_FP16].error.code == grpc.StatusCode.UNAVAILABLE.value[0]
         assert (connected.count("models"), connected.count("unreferenced_objects")) == (2, 0)
         assert len(connected.objects()) == 2
 
     def test_the_others_need_not_be_in_the_right_group(self, connected: RunningRegistry) -> None:
         models = [
-            pb.ModelToImport(id=YOLOX_FP16, group_id="../x"),
-            pb.ModelToImport(id=YOLOX_FP32, group_id=YOLOX),
+            pb.ModelToImport(model_id=YOLOX_FP16, group_id="../x"),
+            pb.ModelToImport(model_id=YOLOX_FP32, group_id=YOLOX),
         ]
         request = pb.ImportModelsRequest(project_id=CATTLE, models=models)
-        answers = {answer.model_id: answer for answer in connected.client.projects.ImportModels(request)}
-        assert answers[YOLOX_FP16].failure.reason == "GETI_REFUSED"
+        answers = ended(connected.client.projects.ImportModels(request))
+        assert reason_of(answers[YOLOX_FP16]) == "GETI_REFUSED"
         assert answers[YOLOX_FP32].state == State.STATE_REGISTERED
 
     def test_nothing_is_imported_where_one_is_unknown_or_registered(
@@ -253,8 +278,8 @@ class TestImports:
             project_name="Cattle Detection v1.2",
         )
         (answer,) = imported(connected, YOLOX_FP16).values()
-        assert (answer.state, answer.failure.reason) == (State.STATE_FAILED, "MODEL_ALREADY_EXISTS")
-        assert other.id in answer.failure.message
+        assert (answer.state, reason_of(answer)) == (State.STATE_FAILED, "MODEL_ALREADY_EXISTS")
+        assert other.id in answer.error.message
         assert (connected.count("models"), len(connected.objects())) == (1, 1)
 
 
@@ -291,7 +316,7 @@ class TestFailures:
     ) -> None:
         geti.behave(**behaviour)
         told = failure(connected)
-        assert (told.code, told.reason) == (code.value[0], reason)
+        assert (told.error.code, reason_of(told)) == (code.value[0], reason)
         geti.behave()
         assert imported(connected, YOLOX_FP16)[YOLOX_FP16].state == State.STATE_REGISTERED
 
@@ -299,7 +324,7 @@ class TestFailures:
     def test_what_is_too_large_leaves_nothing(self, connect: StartRegistry, geti: FakeGeti, behaviour: Any) -> None:
         registry = connect(artifact_max_bytes=1_000_000)
         geti.behave(**behaviour)
-        assert failure(registry).reason == "ARTIFACT_TOO_LARGE"
+        assert reason_of(failure(registry)) == "ARTIFACT_TOO_LARGE"
 
     def test_a_store_that_goes_away_is_told_and_the_rest_is_swept(
         self, connected: RunningRegistry, monkeypatch: pytest.MonkeyPatch
@@ -310,7 +335,7 @@ class TestFailures:
         with monkeypatch.context() as patched:
             patched.setattr(LocalArtifactStore, "write", away)
             (answer,) = imported(connected, YOLOX_FP16).values()
-        assert answer.failure.reason == "ARTIFACT_STORE_UNAVAILABLE"
+        assert reason_of(answer) == "ARTIFACT_STORE_UNAVAILABLE"
         connected.parts.use_cases.sweep()
         assert_nothing_is_left(connected)
 

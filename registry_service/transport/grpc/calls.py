@@ -16,6 +16,7 @@ from typing import Any, Protocol
 import grpc
 from google.api import httpbody_pb2
 from google.protobuf.message import DecodeError
+from modelregistry.geti.v1 import geti_service_pb2
 from modelregistry.v1 import audit_service_pb2, model_service_pb2, upload_service_pb2
 
 from registry_service import logs
@@ -64,6 +65,7 @@ _ERRORS_IN_STREAM: Mapping[str, Callable[[Any], Any]] = {
     f"{_PACKAGE}AuditService/WatchAuditEvents": lambda last: audit_service_pb2.WatchAuditEventsResponse(
         resume_token=last.resume_token
     ),
+    f"{_GETI}/ImportModels": lambda _: geti_service_pb2.ImportModelsResponse(),
 }
 _HTTP_BODY_STREAMS = {
     f"{_PACKAGE}ArtifactService/DownloadArtifactContent",

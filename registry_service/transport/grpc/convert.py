@@ -1,7 +1,7 @@
 """Messages to the domain's objects, and back."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
 
@@ -40,7 +40,7 @@ from registry_service.domain.uploads import Upload, UploadState
 from registry_service.services.archives import ArchiveMember
 from registry_service.services.lineage import Manifest
 from registry_service.services.projects import ImportProgress, ImportState
-from registry_service.transport.grpc.errors import status_code
+from registry_service.transport.grpc.errors import error_status
 from registry_service.transport.grpc.update_mask import fields_and_entries
 
 _OPTIONAL_TEXTS = (
@@ -75,10 +75,10 @@ _STATES = {
     UploadState.COMPLETED: upload_pb2.Upload.STATE_COMPLETED,
 }
 _IMPORT_STATES = {
-    ImportState.PREPARING: geti_service_pb2.ImportModelsResponse.STATE_PREPARING,
-    ImportState.DOWNLOADING: geti_service_pb2.ImportModelsResponse.STATE_DOWNLOADING,
-    ImportState.REGISTERED: geti_service_pb2.ImportModelsResponse.STATE_REGISTERED,
-    ImportState.FAILED: geti_service_pb2.ImportModelsResponse.STATE_FAILED,
+    ImportState.PREPARING: geti_service_pb2.ImportProgress.STATE_PREPARING,
+    ImportState.DOWNLOADING: geti_service_pb2.ImportProgress.STATE_DOWNLOADING,
+    ImportState.REGISTERED: geti_service_pb2.ImportProgress.STATE_REGISTERED,
+    ImportState.FAILED: geti_service_pb2.ImportProgress.STATE_FAILED,
 }
 
 _ACTIONS = {
@@ -315,7 +315,7 @@ def project_message(project: Project) -> project_pb2.Project:
     return project_pb2.Project(
         id=project.id,
         name=project.name,
-        creation_time=project.creation_time,
+        create_time=_iso_time(project.creation_time),
         task_types=project.task_types,
         model_groups=[
             project_pb2.ProjectModelGroup(
@@ -338,20 +338,37 @@ def project_message(project: Project) -> project_pb2.Project:
     )
 
 
-def import_message(progress: ImportProgress) -> geti_service_pb2.ImportModelsResponse:
-    """Returns the state of an import as a message."""
+def import_message(progress: ImportProgress, request_id: str) -> geti_service_pb2.ImportModelsResponse:
+    """Return a step of an import as a message."""
     error = progress.error
     return geti_service_pb2.ImportModelsResponse(
-        model_id=progress.model_id,
-        state=_IMPORT_STATES[progress.state],
-        downloaded_bytes=progress.downloaded_bytes,
-        model=None if progress.model is None else model_message(progress.model),
-        failure=None
-        if error is None
-        else geti_service_pb2.ImportFailure(
-            code=status_code(error).value[0], reason=error.reason, message=error.message
-        ),
+        progress=geti_service_pb2.ImportProgress(
+            model_id=progress.model_id,
+            state=_IMPORT_STATES[progress.state],
+            downloaded_bytes=progress.downloaded_bytes,
+            model=None if progress.model is None else model_message(progress.model),
+            error=None if error is None else error_status(error, request_id),
+        )
     )
+
+
+def import_result_message(ended: Mapping[str, ImportState]) -> geti_service_pb2.ImportModelsResponse:
+    """Return how the imports of all models ended as a message."""
+    return geti_service_pb2.ImportModelsResponse(
+        result=geti_service_pb2.ImportResult(
+            registered_model_ids=[name for name, state in ended.items() if state is ImportState.REGISTERED],
+            failed_model_ids=[name for name, state in ended.items() if state is ImportState.FAILED],
+        )
+    )
+
+
+def _iso_time(text: str) -> Timestamp | None:
+    """Return a time that another service wrote; None where it is none."""
+    try:
+        time = datetime.fromisoformat(text)
+        return time_message(time.replace(tzinfo=UTC) if time.tzinfo is None else time)
+    except ValueError:
+        return None
 
 
 def event_message(event: Event, *, max_bytes: int | None = None) -> audit_pb2.AuditEvent:

@@ -7,12 +7,14 @@ import grpc
 from modelregistry.geti.v1 import geti_service_pb2 as pb
 from modelregistry.geti.v1 import geti_service_pb2_grpc, project_pb2
 
+from registry_service.domain.caller import current_caller
 from registry_service.domain.errors import InvalidArgumentError
 from registry_service.domain.geti import ModelKey
 from registry_service.domain.models import is_model_id
+from registry_service.services.projects import ImportState
 from registry_service.services.use_cases import UseCases
 from registry_service.transport.grpc.calls import expect_client
-from registry_service.transport.grpc.convert import import_message, project_message
+from registry_service.transport.grpc.convert import import_message, import_result_message, project_message
 from registry_service.transport.grpc.reports import reported
 
 
@@ -35,10 +37,14 @@ class GetiServicer(geti_service_pb2_grpc.GetiServiceServicer):
         run = partial(
             self._use_cases.import_models,
             _project_id(request.project_id, "project_id"),
-            [ModelKey(id=model.id, group_id=model.group_id) for model in request.models],
+            [ModelKey(id=model.model_id, group_id=model.group_id) for model in request.models],
         )
+        states: dict[str, ImportState] = {}
+        request_id = current_caller.get().request_id
         for progress in reported(run, lambda: expect_client(context)):
-            yield import_message(progress)
+            states[progress.model_id] = progress.state
+            yield import_message(progress, request_id)
+        yield import_result_message(states)
 
 
 def _project_id(text: str, name: str) -> str:

@@ -24,11 +24,12 @@ _sym_db = _symbol_database.Default()
 
 from google.api import annotations_pb2 as google_dot_api_dot_annotations__pb2
 from google.api import field_behavior_pb2 as google_dot_api_dot_field__behavior__pb2
+from google.rpc import status_pb2 as google_dot_rpc_dot_status__pb2
 from modelregistry.geti.v1 import project_pb2 as modelregistry_dot_geti_dot_v1_dot_project__pb2
 from modelregistry.v1 import model_pb2 as modelregistry_dot_v1_dot_model__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n(modelregistry/geti/v1/geti_service.proto\x12\x15modelregistry.geti.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a#modelregistry/geti/v1/project.proto\x1a\x1cmodelregistry/v1/model.proto\"<\n\x13ListProjectsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"a\n\x14ListProjectsResponse\x12\x30\n\x08projects\x18\x01 \x03(\x0b\x32\x1e.modelregistry.geti.v1.Project\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"-\n\x11GetProjectRequest\x12\x18\n\nproject_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\"9\n\rModelToImport\x12\x10\n\x02id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x16\n\x08group_id\x18\x02 \x01(\tB\x04\xe2\x41\x01\x02\"k\n\x13ImportModelsRequest\x12\x18\n\nproject_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12:\n\x06models\x18\x02 \x03(\x0b\x32$.modelregistry.geti.v1.ModelToImportB\x04\xe2\x41\x01\x02\">\n\rImportFailure\x12\x0c\n\x04\x63ode\x18\x01 \x01(\x05\x12\x0e\n\x06reason\x18\x02 \x01(\t\x12\x0f\n\x07message\x18\x03 \x01(\t\"\xd7\x02\n\x14ImportModelsResponse\x12\x10\n\x08model_id\x18\x01 \x01(\t\x12@\n\x05state\x18\x02 \x01(\x0e\x32\x31.modelregistry.geti.v1.ImportModelsResponse.State\x12\x18\n\x10\x64ownloaded_bytes\x18\x03 \x01(\x03\x12&\n\x05model\x18\x04 \x01(\x0b\x32\x17.modelregistry.v1.Model\x12\x35\n\x07\x66\x61ilure\x18\x05 \x01(\x0b\x32$.modelregistry.geti.v1.ImportFailure\"r\n\x05State\x12\x15\n\x11STATE_UNSPECIFIED\x10\x00\x12\x13\n\x0fSTATE_PREPARING\x10\x01\x12\x15\n\x11STATE_DOWNLOADING\x10\x02\x12\x14\n\x10STATE_REGISTERED\x10\x03\x12\x10\n\x0cSTATE_FAILED\x10\x04\x32\xb6\x03\n\x0bGetiService\x12\x82\x01\n\x0cListProjects\x12*.modelregistry.geti.v1.ListProjectsRequest\x1a+.modelregistry.geti.v1.ListProjectsResponse\"\x19\x82\xd3\xe4\x93\x02\x13\x12\x11/v1/geti/projects\x12~\n\nGetProject\x12(.modelregistry.geti.v1.GetProjectRequest\x1a\x1e.modelregistry.geti.v1.Project\"&\x82\xd3\xe4\x93\x02 \x12\x1e/v1/geti/projects/{project_id}\x12\xa1\x01\n\x0cImportModels\x12*.modelregistry.geti.v1.ImportModelsRequest\x1a+.modelregistry.geti.v1.ImportModelsResponse\"6\x82\xd3\xe4\x93\x02\x30\"+/v1/geti/projects/{project_id}:importModels:\x01*0\x01\x42\x93\x01\n\x19\x63om.modelregistry.geti.v1B\x10GetiServiceProtoP\x01ZJgithub.com/modelregistry/modelregistry/gen/go/modelregistry/geti/v1;getiv1\xaa\x02\x15ModelRegistry.Geti.V1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n(modelregistry/geti/v1/geti_service.proto\x12\x15modelregistry.geti.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x17google/rpc/status.proto\x1a#modelregistry/geti/v1/project.proto\x1a\x1cmodelregistry/v1/model.proto\"H\n\x13ListProjectsRequest\x12\x17\n\tpage_size\x18\x01 \x01(\x05\x42\x04\xe2\x41\x01\x01\x12\x18\n\npage_token\x18\x02 \x01(\tB\x04\xe2\x41\x01\x01\"a\n\x14ListProjectsResponse\x12\x30\n\x08projects\x18\x01 \x03(\x0b\x32\x1e.modelregistry.geti.v1.Project\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"-\n\x11GetProjectRequest\x12\x18\n\nproject_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\"?\n\rModelToImport\x12\x16\n\x08model_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x16\n\x08group_id\x18\x02 \x01(\tB\x04\xe2\x41\x01\x02\"k\n\x13ImportModelsRequest\x12\x18\n\nproject_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12:\n\x06models\x18\x02 \x03(\x0b\x32$.modelregistry.geti.v1.ModelToImportB\x04\xe2\x41\x01\x02\"\xb8\x01\n\x14ImportModelsResponse\x12\x39\n\x08progress\x18\x01 \x01(\x0b\x32%.modelregistry.geti.v1.ImportProgressH\x00\x12\x35\n\x06result\x18\x02 \x01(\x0b\x32#.modelregistry.geti.v1.ImportResultH\x00\x12#\n\x05\x65rror\x18\x03 \x01(\x0b\x32\x12.google.rpc.StatusH\x00\x42\t\n\x07payload\"\xd5\x02\n\x0eImportProgress\x12\x16\n\x08model_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x03\x12@\n\x05state\x18\x02 \x01(\x0e\x32+.modelregistry.geti.v1.ImportProgress.StateB\x04\xe2\x41\x01\x03\x12\x1e\n\x10\x64ownloaded_bytes\x18\x03 \x01(\x03\x42\x04\xe2\x41\x01\x03\x12,\n\x05model\x18\x04 \x01(\x0b\x32\x17.modelregistry.v1.ModelB\x04\xe2\x41\x01\x03\x12\'\n\x05\x65rror\x18\x05 \x01(\x0b\x32\x12.google.rpc.StatusB\x04\xe2\x41\x01\x03\"r\n\x05State\x12\x15\n\x11STATE_UNSPECIFIED\x10\x00\x12\x13\n\x0fSTATE_PREPARING\x10\x01\x12\x15\n\x11STATE_DOWNLOADING\x10\x02\x12\x14\n\x10STATE_REGISTERED\x10\x03\x12\x10\n\x0cSTATE_FAILED\x10\x04\"R\n\x0cImportResult\x12\"\n\x14registered_model_ids\x18\x01 \x03(\tB\x04\xe2\x41\x01\x03\x12\x1e\n\x10\x66\x61iled_model_ids\x18\x02 \x03(\tB\x04\xe2\x41\x01\x03\x32\xbd\x03\n\x0bGetiService\x12\x85\x01\n\x0cListProjects\x12*.modelregistry.geti.v1.ListProjectsRequest\x1a+.modelregistry.geti.v1.ListProjectsResponse\"\x1c\x90\x02\x01\x82\xd3\xe4\x93\x02\x13\x12\x11/v1/geti/projects\x12\x81\x01\n\nGetProject\x12(.modelregistry.geti.v1.GetProjectRequest\x1a\x1e.modelregistry.geti.v1.Project\")\x90\x02\x01\x82\xd3\xe4\x93\x02 \x12\x1e/v1/geti/projects/{project_id}\x12\xa1\x01\n\x0cImportModels\x12*.modelregistry.geti.v1.ImportModelsRequest\x1a+.modelregistry.geti.v1.ImportModelsResponse\"6\x82\xd3\xe4\x93\x02\x30\"+/v1/geti/projects/{project_id}:importModels:\x01*0\x01\x42\x93\x01\n\x19\x63om.modelregistry.geti.v1B\x10GetiServiceProtoP\x01ZJgithub.com/modelregistry/modelregistry/gen/go/modelregistry/geti/v1;getiv1\xaa\x02\x15ModelRegistry.Geti.V1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -36,38 +37,58 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'modelregistry.geti.v1.geti_
 if not _descriptor._USE_C_DESCRIPTORS:
   _globals['DESCRIPTOR']._loaded_options = None
   _globals['DESCRIPTOR']._serialized_options = b'\n\031com.modelregistry.geti.v1B\020GetiServiceProtoP\001ZJgithub.com/modelregistry/modelregistry/gen/go/modelregistry/geti/v1;getiv1\252\002\025ModelRegistry.Geti.V1'
+  _globals['_LISTPROJECTSREQUEST'].fields_by_name['page_size']._loaded_options = None
+  _globals['_LISTPROJECTSREQUEST'].fields_by_name['page_size']._serialized_options = b'\342A\001\001'
+  _globals['_LISTPROJECTSREQUEST'].fields_by_name['page_token']._loaded_options = None
+  _globals['_LISTPROJECTSREQUEST'].fields_by_name['page_token']._serialized_options = b'\342A\001\001'
   _globals['_GETPROJECTREQUEST'].fields_by_name['project_id']._loaded_options = None
   _globals['_GETPROJECTREQUEST'].fields_by_name['project_id']._serialized_options = b'\342A\001\002'
-  _globals['_MODELTOIMPORT'].fields_by_name['id']._loaded_options = None
-  _globals['_MODELTOIMPORT'].fields_by_name['id']._serialized_options = b'\342A\001\002'
+  _globals['_MODELTOIMPORT'].fields_by_name['model_id']._loaded_options = None
+  _globals['_MODELTOIMPORT'].fields_by_name['model_id']._serialized_options = b'\342A\001\002'
   _globals['_MODELTOIMPORT'].fields_by_name['group_id']._loaded_options = None
   _globals['_MODELTOIMPORT'].fields_by_name['group_id']._serialized_options = b'\342A\001\002'
   _globals['_IMPORTMODELSREQUEST'].fields_by_name['project_id']._loaded_options = None
   _globals['_IMPORTMODELSREQUEST'].fields_by_name['project_id']._serialized_options = b'\342A\001\002'
   _globals['_IMPORTMODELSREQUEST'].fields_by_name['models']._loaded_options = None
   _globals['_IMPORTMODELSREQUEST'].fields_by_name['models']._serialized_options = b'\342A\001\002'
+  _globals['_IMPORTPROGRESS'].fields_by_name['model_id']._loaded_options = None
+  _globals['_IMPORTPROGRESS'].fields_by_name['model_id']._serialized_options = b'\342A\001\003'
+  _globals['_IMPORTPROGRESS'].fields_by_name['state']._loaded_options = None
+  _globals['_IMPORTPROGRESS'].fields_by_name['state']._serialized_options = b'\342A\001\003'
+  _globals['_IMPORTPROGRESS'].fields_by_name['downloaded_bytes']._loaded_options = None
+  _globals['_IMPORTPROGRESS'].fields_by_name['downloaded_bytes']._serialized_options = b'\342A\001\003'
+  _globals['_IMPORTPROGRESS'].fields_by_name['model']._loaded_options = None
+  _globals['_IMPORTPROGRESS'].fields_by_name['model']._serialized_options = b'\342A\001\003'
+  _globals['_IMPORTPROGRESS'].fields_by_name['error']._loaded_options = None
+  _globals['_IMPORTPROGRESS'].fields_by_name['error']._serialized_options = b'\342A\001\003'
+  _globals['_IMPORTRESULT'].fields_by_name['registered_model_ids']._loaded_options = None
+  _globals['_IMPORTRESULT'].fields_by_name['registered_model_ids']._serialized_options = b'\342A\001\003'
+  _globals['_IMPORTRESULT'].fields_by_name['failed_model_ids']._loaded_options = None
+  _globals['_IMPORTRESULT'].fields_by_name['failed_model_ids']._serialized_options = b'\342A\001\003'
   _globals['_GETISERVICE'].methods_by_name['ListProjects']._loaded_options = None
-  _globals['_GETISERVICE'].methods_by_name['ListProjects']._serialized_options = b'\202\323\344\223\002\023\022\021/v1/geti/projects'
+  _globals['_GETISERVICE'].methods_by_name['ListProjects']._serialized_options = b'\220\002\001\202\323\344\223\002\023\022\021/v1/geti/projects'
   _globals['_GETISERVICE'].methods_by_name['GetProject']._loaded_options = None
-  _globals['_GETISERVICE'].methods_by_name['GetProject']._serialized_options = b'\202\323\344\223\002 \022\036/v1/geti/projects/{project_id}'
+  _globals['_GETISERVICE'].methods_by_name['GetProject']._serialized_options = b'\220\002\001\202\323\344\223\002 \022\036/v1/geti/projects/{project_id}'
   _globals['_GETISERVICE'].methods_by_name['ImportModels']._loaded_options = None
   _globals['_GETISERVICE'].methods_by_name['ImportModels']._serialized_options = b'\202\323\344\223\0020\"+/v1/geti/projects/{project_id}:importModels:\001*'
-  _globals['_LISTPROJECTSREQUEST']._serialized_start=197
-  _globals['_LISTPROJECTSREQUEST']._serialized_end=257
-  _globals['_LISTPROJECTSRESPONSE']._serialized_start=259
-  _globals['_LISTPROJECTSRESPONSE']._serialized_end=356
-  _globals['_GETPROJECTREQUEST']._serialized_start=358
-  _globals['_GETPROJECTREQUEST']._serialized_end=403
-  _globals['_MODELTOIMPORT']._serialized_start=405
-  _globals['_MODELTOIMPORT']._serialized_end=462
-  _globals['_IMPORTMODELSREQUEST']._serialized_start=464
-  _globals['_IMPORTMODELSREQUEST']._serialized_end=571
-  _globals['_IMPORTFAILURE']._serialized_start=573
-  _globals['_IMPORTFAILURE']._serialized_end=635
-  _globals['_IMPORTMODELSRESPONSE']._serialized_start=638
-  _globals['_IMPORTMODELSRESPONSE']._serialized_end=981
-  _globals['_IMPORTMODELSRESPONSE_STATE']._serialized_start=867
-  _globals['_IMPORTMODELSRESPONSE_STATE']._serialized_end=981
-  _globals['_GETISERVICE']._serialized_start=984
-  _globals['_GETISERVICE']._serialized_end=1422
+  _globals['_LISTPROJECTSREQUEST']._serialized_start=222
+  _globals['_LISTPROJECTSREQUEST']._serialized_end=294
+  _globals['_LISTPROJECTSRESPONSE']._serialized_start=296
+  _globals['_LISTPROJECTSRESPONSE']._serialized_end=393
+  _globals['_GETPROJECTREQUEST']._serialized_start=395
+  _globals['_GETPROJECTREQUEST']._serialized_end=440
+  _globals['_MODELTOIMPORT']._serialized_start=442
+  _globals['_MODELTOIMPORT']._serialized_end=505
+  _globals['_IMPORTMODELSREQUEST']._serialized_start=507
+  _globals['_IMPORTMODELSREQUEST']._serialized_end=614
+  _globals['_IMPORTMODELSRESPONSE']._serialized_start=617
+  _globals['_IMPORTMODELSRESPONSE']._serialized_end=801
+  _globals['_IMPORTPROGRESS']._serialized_start=804
+  _globals['_IMPORTPROGRESS']._serialized_end=1145
+  _globals['_IMPORTPROGRESS_STATE']._serialized_start=1031
+  _globals['_IMPORTPROGRESS_STATE']._serialized_end=1145
+  _globals['_IMPORTRESULT']._serialized_start=1147
+  _globals['_IMPORTRESULT']._serialized_end=1229
+  _globals['_GETISERVICE']._serialized_start=1232
+  _globals['_GETISERVICE']._serialized_end=1677
 # @@protoc_insertion_point(module_scope)

@@ -1,5 +1,6 @@
 from google.api import annotations_pb2 as _annotations_pb2
 from google.api import field_behavior_pb2 as _field_behavior_pb2
+from google.rpc import status_pb2 as _status_pb2
 from modelregistry.geti.v1 import project_pb2 as _project_pb2
 from modelregistry.v1 import model_pb2 as _model_pb2
 from google.protobuf.internal import containers as _containers
@@ -34,12 +35,12 @@ class GetProjectRequest(_message.Message):
     def __init__(self, project_id: _Optional[str] = ...) -> None: ...
 
 class ModelToImport(_message.Message):
-    __slots__ = ("id", "group_id")
-    ID_FIELD_NUMBER: _ClassVar[int]
+    __slots__ = ("model_id", "group_id")
+    MODEL_ID_FIELD_NUMBER: _ClassVar[int]
     GROUP_ID_FIELD_NUMBER: _ClassVar[int]
-    id: str
+    model_id: str
     group_id: str
-    def __init__(self, id: _Optional[str] = ..., group_id: _Optional[str] = ...) -> None: ...
+    def __init__(self, model_id: _Optional[str] = ..., group_id: _Optional[str] = ...) -> None: ...
 
 class ImportModelsRequest(_message.Message):
     __slots__ = ("project_id", "models")
@@ -49,38 +50,46 @@ class ImportModelsRequest(_message.Message):
     models: _containers.RepeatedCompositeFieldContainer[ModelToImport]
     def __init__(self, project_id: _Optional[str] = ..., models: _Optional[_Iterable[_Union[ModelToImport, _Mapping]]] = ...) -> None: ...
 
-class ImportFailure(_message.Message):
-    __slots__ = ("code", "reason", "message")
-    CODE_FIELD_NUMBER: _ClassVar[int]
-    REASON_FIELD_NUMBER: _ClassVar[int]
-    MESSAGE_FIELD_NUMBER: _ClassVar[int]
-    code: int
-    reason: str
-    message: str
-    def __init__(self, code: _Optional[int] = ..., reason: _Optional[str] = ..., message: _Optional[str] = ...) -> None: ...
-
 class ImportModelsResponse(_message.Message):
-    __slots__ = ("model_id", "state", "downloaded_bytes", "model", "failure")
+    __slots__ = ("progress", "result", "error")
+    PROGRESS_FIELD_NUMBER: _ClassVar[int]
+    RESULT_FIELD_NUMBER: _ClassVar[int]
+    ERROR_FIELD_NUMBER: _ClassVar[int]
+    progress: ImportProgress
+    result: ImportResult
+    error: _status_pb2.Status
+    def __init__(self, progress: _Optional[_Union[ImportProgress, _Mapping]] = ..., result: _Optional[_Union[ImportResult, _Mapping]] = ..., error: _Optional[_Union[_status_pb2.Status, _Mapping]] = ...) -> None: ...
+
+class ImportProgress(_message.Message):
+    __slots__ = ("model_id", "state", "downloaded_bytes", "model", "error")
     class State(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
         __slots__ = ()
-        STATE_UNSPECIFIED: _ClassVar[ImportModelsResponse.State]
-        STATE_PREPARING: _ClassVar[ImportModelsResponse.State]
-        STATE_DOWNLOADING: _ClassVar[ImportModelsResponse.State]
-        STATE_REGISTERED: _ClassVar[ImportModelsResponse.State]
-        STATE_FAILED: _ClassVar[ImportModelsResponse.State]
-    STATE_UNSPECIFIED: ImportModelsResponse.State
-    STATE_PREPARING: ImportModelsResponse.State
-    STATE_DOWNLOADING: ImportModelsResponse.State
-    STATE_REGISTERED: ImportModelsResponse.State
-    STATE_FAILED: ImportModelsResponse.State
+        STATE_UNSPECIFIED: _ClassVar[ImportProgress.State]
+        STATE_PREPARING: _ClassVar[ImportProgress.State]
+        STATE_DOWNLOADING: _ClassVar[ImportProgress.State]
+        STATE_REGISTERED: _ClassVar[ImportProgress.State]
+        STATE_FAILED: _ClassVar[ImportProgress.State]
+    STATE_UNSPECIFIED: ImportProgress.State
+    STATE_PREPARING: ImportProgress.State
+    STATE_DOWNLOADING: ImportProgress.State
+    STATE_REGISTERED: ImportProgress.State
+    STATE_FAILED: ImportProgress.State
     MODEL_ID_FIELD_NUMBER: _ClassVar[int]
     STATE_FIELD_NUMBER: _ClassVar[int]
     DOWNLOADED_BYTES_FIELD_NUMBER: _ClassVar[int]
     MODEL_FIELD_NUMBER: _ClassVar[int]
-    FAILURE_FIELD_NUMBER: _ClassVar[int]
+    ERROR_FIELD_NUMBER: _ClassVar[int]
     model_id: str
-    state: ImportModelsResponse.State
+    state: ImportProgress.State
     downloaded_bytes: int
     model: _model_pb2.Model
-    failure: ImportFailure
-    def __init__(self, model_id: _Optional[str] = ..., state: _Optional[_Union[ImportModelsResponse.State, str]] = ..., downloaded_bytes: _Optional[int] = ..., model: _Optional[_Union[_model_pb2.Model, _Mapping]] = ..., failure: _Optional[_Union[ImportFailure, _Mapping]] = ...) -> None: ...
+    error: _status_pb2.Status
+    def __init__(self, model_id: _Optional[str] = ..., state: _Optional[_Union[ImportProgress.State, str]] = ..., downloaded_bytes: _Optional[int] = ..., model: _Optional[_Union[_model_pb2.Model, _Mapping]] = ..., error: _Optional[_Union[_status_pb2.Status, _Mapping]] = ...) -> None: ...
+
+class ImportResult(_message.Message):
+    __slots__ = ("registered_model_ids", "failed_model_ids")
+    REGISTERED_MODEL_IDS_FIELD_NUMBER: _ClassVar[int]
+    FAILED_MODEL_IDS_FIELD_NUMBER: _ClassVar[int]
+    registered_model_ids: _containers.RepeatedScalarFieldContainer[str]
+    failed_model_ids: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, registered_model_ids: _Optional[_Iterable[str]] = ..., failed_model_ids: _Optional[_Iterable[str]] = ...) -> None: ...

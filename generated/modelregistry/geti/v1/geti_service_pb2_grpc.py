@@ -27,11 +27,11 @@ if _version_not_supported:
 
 
 class GetiServiceStub:
-    """The projects of a connected Intel Geti, and imports of their models.
+    """Projects of a connected Intel Geti, and imports of their models.
 
-    Errors of every method: FAILED_PRECONDITION (the registry is not connected to
-    a Geti), UNAVAILABLE (Geti does not answer as it should), PERMISSION_DENIED
-    (it does not take the registry's key).
+    Errors of every method: FAILED_PRECONDITION (no Geti is connected),
+    UNAVAILABLE (Geti does not respond as expected), PERMISSION_DENIED (Geti
+    refuses the registry's API key).
     """
 
     def __init__(self, channel):
@@ -58,36 +58,44 @@ class GetiServiceStub:
 
 
 class GetiServiceServicer:
-    """The projects of a connected Intel Geti, and imports of their models.
+    """Projects of a connected Intel Geti, and imports of their models.
 
-    Errors of every method: FAILED_PRECONDITION (the registry is not connected to
-    a Geti), UNAVAILABLE (Geti does not answer as it should), PERMISSION_DENIED
-    (it does not take the registry's key).
+    Errors of every method: FAILED_PRECONDITION (no Geti is connected),
+    UNAVAILABLE (Geti does not respond as expected), PERMISSION_DENIED (Geti
+    refuses the registry's API key).
     """
 
     def ListProjects(self, request, context):
-        """Lists the projects of the workspace with their models, a page at a time, in
-        Geti's order.
+        """Lists the projects of the workspace with their models, in Geti's order.
+
+        Errors: INVALID_ARGUMENT (the page size or the page token).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def GetProject(self, request, context):
-        """Gets a project with its models. Errors: NOT_FOUND.
+        """Returns a project with its models.
+
+        Errors: NOT_FOUND.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ImportModels(self, request, context):
-        """Imports models of a project, one after the other, and tells how far it is.
-        Each is registered whole or not at all, whatever becomes of the others; the
-        last message of each says REGISTERED or FAILED. A client that leaves ends
-        the import at its next step: what is registered by then stays.
+        """Imports models of a project, one after the other, and streams the progress.
+        Each model is registered completely or not at all, independently of the
+        others. A model's last `progress` is REGISTERED or FAILED. If the client
+        leaves, the import ends at its next step; registered models stay.
 
-        Errors, before anything is imported: INVALID_ARGUMENT, NOT_FOUND (the
-        project, or one of the models in it), ALREADY_EXISTS (some are registered).
+        The last message has `result`, or `error` if the import as a whole failed.
+        A stream without that message was cut off. Over HTTP, the messages are the
+        elements of a JSON array.
+
+        Errors before anything is imported: INVALID_ARGUMENT, NOT_FOUND (the
+        project, or one of the models in it), ALREADY_EXISTS (some of the models
+        are registered).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -120,11 +128,11 @@ def add_GetiServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class GetiService:
-    """The projects of a connected Intel Geti, and imports of their models.
+    """Projects of a connected Intel Geti, and imports of their models.
 
-    Errors of every method: FAILED_PRECONDITION (the registry is not connected to
-    a Geti), UNAVAILABLE (Geti does not answer as it should), PERMISSION_DENIED
-    (it does not take the registry's key).
+    Errors of every method: FAILED_PRECONDITION (no Geti is connected),
+    UNAVAILABLE (Geti does not respond as expected), PERMISSION_DENIED (Geti
+    refuses the registry's API key).
     """
 
     @staticmethod

@@ -28,11 +28,11 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class GetiServiceStub:
-    """The projects of a connected Intel Geti, and imports of their models.
+    """Projects of a connected Intel Geti, and imports of their models.
 
-    Errors of every method: FAILED_PRECONDITION (the registry is not connected to
-    a Geti), UNAVAILABLE (Geti does not answer as it should), PERMISSION_DENIED
-    (it does not take the registry's key).
+    Errors of every method: FAILED_PRECONDITION (no Geti is connected),
+    UNAVAILABLE (Geti does not respond as expected), PERMISSION_DENIED (Geti
+    refuses the registry's API key).
     """
 
     @_typing.overload
@@ -40,53 +40,71 @@ class GetiServiceStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> GetiServiceAsyncStub: ...
     ListProjects: _grpc.UnaryUnaryMultiCallable[_geti_service_pb2.ListProjectsRequest, _geti_service_pb2.ListProjectsResponse]
-    """Lists the projects of the workspace with their models, a page at a time, in
-    Geti's order.
+    """Lists the projects of the workspace with their models, in Geti's order.
+
+    Errors: INVALID_ARGUMENT (the page size or the page token).
     """
     GetProject: _grpc.UnaryUnaryMultiCallable[_geti_service_pb2.GetProjectRequest, _project_pb2.Project]
-    """Gets a project with its models. Errors: NOT_FOUND."""
-    ImportModels: _grpc.UnaryStreamMultiCallable[_geti_service_pb2.ImportModelsRequest, _geti_service_pb2.ImportModelsResponse]
-    """Imports models of a project, one after the other, and tells how far it is.
-    Each is registered whole or not at all, whatever becomes of the others; the
-    last message of each says REGISTERED or FAILED. A client that leaves ends
-    the import at its next step: what is registered by then stays.
+    """Returns a project with its models.
 
-    Errors, before anything is imported: INVALID_ARGUMENT, NOT_FOUND (the
-    project, or one of the models in it), ALREADY_EXISTS (some are registered).
+    Errors: NOT_FOUND.
+    """
+    ImportModels: _grpc.UnaryStreamMultiCallable[_geti_service_pb2.ImportModelsRequest, _geti_service_pb2.ImportModelsResponse]
+    """Imports models of a project, one after the other, and streams the progress.
+    Each model is registered completely or not at all, independently of the
+    others. A model's last `progress` is REGISTERED or FAILED. If the client
+    leaves, the import ends at its next step; registered models stay.
+
+    The last message has `result`, or `error` if the import as a whole failed.
+    A stream without that message was cut off. Over HTTP, the messages are the
+    elements of a JSON array.
+
+    Errors before anything is imported: INVALID_ARGUMENT, NOT_FOUND (the
+    project, or one of the models in it), ALREADY_EXISTS (some of the models
+    are registered).
     """
 
 @_typing.type_check_only
 class GetiServiceAsyncStub(GetiServiceStub):
-    """The projects of a connected Intel Geti, and imports of their models.
+    """Projects of a connected Intel Geti, and imports of their models.
 
-    Errors of every method: FAILED_PRECONDITION (the registry is not connected to
-    a Geti), UNAVAILABLE (Geti does not answer as it should), PERMISSION_DENIED
-    (it does not take the registry's key).
+    Errors of every method: FAILED_PRECONDITION (no Geti is connected),
+    UNAVAILABLE (Geti does not respond as expected), PERMISSION_DENIED (Geti
+    refuses the registry's API key).
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     ListProjects: _aio.UnaryUnaryMultiCallable[_geti_service_pb2.ListProjectsRequest, _geti_service_pb2.ListProjectsResponse]  # type: ignore[assignment]
-    """Lists the projects of the workspace with their models, a page at a time, in
-    Geti's order.
+    """Lists the projects of the workspace with their models, in Geti's order.
+
+    Errors: INVALID_ARGUMENT (the page size or the page token).
     """
     GetProject: _aio.UnaryUnaryMultiCallable[_geti_service_pb2.GetProjectRequest, _project_pb2.Project]  # type: ignore[assignment]
-    """Gets a project with its models. Errors: NOT_FOUND."""
-    ImportModels: _aio.UnaryStreamMultiCallable[_geti_service_pb2.ImportModelsRequest, _geti_service_pb2.ImportModelsResponse]  # type: ignore[assignment]
-    """Imports models of a project, one after the other, and tells how far it is.
-    Each is registered whole or not at all, whatever becomes of the others; the
-    last message of each says REGISTERED or FAILED. A client that leaves ends
-    the import at its next step: what is registered by then stays.
+    """Returns a project with its models.
 
-    Errors, before anything is imported: INVALID_ARGUMENT, NOT_FOUND (the
-    project, or one of the models in it), ALREADY_EXISTS (some are registered).
+    Errors: NOT_FOUND.
+    """
+    ImportModels: _aio.UnaryStreamMultiCallable[_geti_service_pb2.ImportModelsRequest, _geti_service_pb2.ImportModelsResponse]  # type: ignore[assignment]
+    """Imports models of a project, one after the other, and streams the progress.
+    Each model is registered completely or not at all, independently of the
+    others. A model's last `progress` is REGISTERED or FAILED. If the client
+    leaves, the import ends at its next step; registered models stay.
+
+    The last message has `result`, or `error` if the import as a whole failed.
+    A stream without that message was cut off. Over HTTP, the messages are the
+    elements of a JSON array.
+
+    Errors before anything is imported: INVALID_ARGUMENT, NOT_FOUND (the
+    project, or one of the models in it), ALREADY_EXISTS (some of the models
+    are registered).
     """
 
 class GetiServiceServicer(metaclass=_abc_1.ABCMeta):
-    """The projects of a connected Intel Geti, and imports of their models.
+    """Projects of a connected Intel Geti, and imports of their models.
 
-    Errors of every method: FAILED_PRECONDITION (the registry is not connected to
-    a Geti), UNAVAILABLE (Geti does not answer as it should), PERMISSION_DENIED
-    (it does not take the registry's key).
+    Errors of every method: FAILED_PRECONDITION (no Geti is connected),
+    UNAVAILABLE (Geti does not respond as expected), PERMISSION_DENIED (Geti
+    refuses the registry's API key).
     """
 
     @_abc_1.abstractmethod
@@ -95,8 +113,9 @@ class GetiServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _geti_service_pb2.ListProjectsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_geti_service_pb2.ListProjectsResponse, _abc.Awaitable[_geti_service_pb2.ListProjectsResponse]]:
-        """Lists the projects of the workspace with their models, a page at a time, in
-        Geti's order.
+        """Lists the projects of the workspace with their models, in Geti's order.
+
+        Errors: INVALID_ARGUMENT (the page size or the page token).
         """
 
     @_abc_1.abstractmethod
@@ -105,7 +124,10 @@ class GetiServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _geti_service_pb2.GetProjectRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_project_pb2.Project, _abc.Awaitable[_project_pb2.Project]]:
-        """Gets a project with its models. Errors: NOT_FOUND."""
+        """Returns a project with its models.
+
+        Errors: NOT_FOUND.
+        """
 
     @_abc_1.abstractmethod
     def ImportModels(
@@ -113,13 +135,18 @@ class GetiServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _geti_service_pb2.ImportModelsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_geti_service_pb2.ImportModelsResponse], _abc.AsyncIterator[_geti_service_pb2.ImportModelsResponse]]:
-        """Imports models of a project, one after the other, and tells how far it is.
-        Each is registered whole or not at all, whatever becomes of the others; the
-        last message of each says REGISTERED or FAILED. A client that leaves ends
-        the import at its next step: what is registered by then stays.
+        """Imports models of a project, one after the other, and streams the progress.
+        Each model is registered completely or not at all, independently of the
+        others. A model's last `progress` is REGISTERED or FAILED. If the client
+        leaves, the import ends at its next step; registered models stay.
 
-        Errors, before anything is imported: INVALID_ARGUMENT, NOT_FOUND (the
-        project, or one of the models in it), ALREADY_EXISTS (some are registered).
+        The last message has `result`, or `error` if the import as a whole failed.
+        A stream without that message was cut off. Over HTTP, the messages are the
+        elements of a JSON array.
+
+        Errors before anything is imported: INVALID_ARGUMENT, NOT_FOUND (the
+        project, or one of the models in it), ALREADY_EXISTS (some of the models
+        are registered).
         """
 
 def add_GetiServiceServicer_to_server(servicer: GetiServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

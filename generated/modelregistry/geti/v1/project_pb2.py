@@ -22,9 +22,11 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from google.api import field_behavior_pb2 as google_dot_api_dot_field__behavior__pb2
+from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#modelregistry/geti/v1/project.proto\x12\x15modelregistry.geti.v1\"\x8e\x01\n\x07Project\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x15\n\rcreation_time\x18\x03 \x01(\t\x12\x12\n\ntask_types\x18\x04 \x03(\t\x12>\n\x0cmodel_groups\x18\x05 \x03(\x0b\x32(.modelregistry.geti.v1.ProjectModelGroup\"k\n\x11ProjectModelGroup\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12<\n\x08versions\x18\x03 \x03(\x0b\x32*.modelregistry.geti.v1.ProjectModelVersion\"}\n\x13ProjectModelVersion\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x0e\n\x06number\x18\x03 \x01(\x03\x12<\n\x0fopenvino_models\x18\x04 \x03(\x0b\x32#.modelregistry.geti.v1.ProjectModel\"(\n\x0cProjectModel\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\tB\x8f\x01\n\x19\x63om.modelregistry.geti.v1B\x0cProjectProtoP\x01ZJgithub.com/modelregistry/modelregistry/gen/go/modelregistry/geti/v1;getiv1\xaa\x02\x15ModelRegistry.Geti.V1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#modelregistry/geti/v1/project.proto\x12\x15modelregistry.geti.v1\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xc6\x01\n\x07Project\x12\x10\n\x02id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x03\x12\x12\n\x04name\x18\x02 \x01(\tB\x04\xe2\x41\x01\x03\x12\x35\n\x0b\x63reate_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x18\n\ntask_types\x18\x04 \x03(\tB\x04\xe2\x41\x01\x03\x12\x44\n\x0cmodel_groups\x18\x05 \x03(\x0b\x32(.modelregistry.geti.v1.ProjectModelGroupB\x04\xe2\x41\x01\x03\"}\n\x11ProjectModelGroup\x12\x10\n\x02id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x03\x12\x12\n\x04name\x18\x02 \x01(\tB\x04\xe2\x41\x01\x03\x12\x42\n\x08versions\x18\x03 \x03(\x0b\x32*.modelregistry.geti.v1.ProjectModelVersionB\x04\xe2\x41\x01\x03\"\x95\x01\n\x13ProjectModelVersion\x12\x10\n\x02id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x03\x12\x12\n\x04name\x18\x02 \x01(\tB\x04\xe2\x41\x01\x03\x12\x14\n\x06number\x18\x03 \x01(\x03\x42\x04\xe2\x41\x01\x03\x12\x42\n\x0fopenvino_models\x18\x04 \x03(\x0b\x32#.modelregistry.geti.v1.ProjectModelB\x04\xe2\x41\x01\x03\"4\n\x0cProjectModel\x12\x10\n\x02id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x03\x12\x12\n\x04name\x18\x02 \x01(\tB\x04\xe2\x41\x01\x03\x42\x8f\x01\n\x19\x63om.modelregistry.geti.v1B\x0cProjectProtoP\x01ZJgithub.com/modelregistry/modelregistry/gen/go/modelregistry/geti/v1;getiv1\xaa\x02\x15ModelRegistry.Geti.V1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -32,12 +34,40 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'modelregistry.geti.v1.proje
 if not _descriptor._USE_C_DESCRIPTORS:
   _globals['DESCRIPTOR']._loaded_options = None
   _globals['DESCRIPTOR']._serialized_options = b'\n\031com.modelregistry.geti.v1B\014ProjectProtoP\001ZJgithub.com/modelregistry/modelregistry/gen/go/modelregistry/geti/v1;getiv1\252\002\025ModelRegistry.Geti.V1'
-  _globals['_PROJECT']._serialized_start=63
-  _globals['_PROJECT']._serialized_end=205
-  _globals['_PROJECTMODELGROUP']._serialized_start=207
-  _globals['_PROJECTMODELGROUP']._serialized_end=314
-  _globals['_PROJECTMODELVERSION']._serialized_start=316
-  _globals['_PROJECTMODELVERSION']._serialized_end=441
-  _globals['_PROJECTMODEL']._serialized_start=443
-  _globals['_PROJECTMODEL']._serialized_end=483
+  _globals['_PROJECT'].fields_by_name['id']._loaded_options = None
+  _globals['_PROJECT'].fields_by_name['id']._serialized_options = b'\342A\001\003'
+  _globals['_PROJECT'].fields_by_name['name']._loaded_options = None
+  _globals['_PROJECT'].fields_by_name['name']._serialized_options = b'\342A\001\003'
+  _globals['_PROJECT'].fields_by_name['create_time']._loaded_options = None
+  _globals['_PROJECT'].fields_by_name['create_time']._serialized_options = b'\342A\001\003'
+  _globals['_PROJECT'].fields_by_name['task_types']._loaded_options = None
+  _globals['_PROJECT'].fields_by_name['task_types']._serialized_options = b'\342A\001\003'
+  _globals['_PROJECT'].fields_by_name['model_groups']._loaded_options = None
+  _globals['_PROJECT'].fields_by_name['model_groups']._serialized_options = b'\342A\001\003'
+  _globals['_PROJECTMODELGROUP'].fields_by_name['id']._loaded_options = None
+  _globals['_PROJECTMODELGROUP'].fields_by_name['id']._serialized_options = b'\342A\001\003'
+  _globals['_PROJECTMODELGROUP'].fields_by_name['name']._loaded_options = None
+  _globals['_PROJECTMODELGROUP'].fields_by_name['name']._serialized_options = b'\342A\001\003'
+  _globals['_PROJECTMODELGROUP'].fields_by_name['versions']._loaded_options = None
+  _globals['_PROJECTMODELGROUP'].fields_by_name['versions']._serialized_options = b'\342A\001\003'
+  _globals['_PROJECTMODELVERSION'].fields_by_name['id']._loaded_options = None
+  _globals['_PROJECTMODELVERSION'].fields_by_name['id']._serialized_options = b'\342A\001\003'
+  _globals['_PROJECTMODELVERSION'].fields_by_name['name']._loaded_options = None
+  _globals['_PROJECTMODELVERSION'].fields_by_name['name']._serialized_options = b'\342A\001\003'
+  _globals['_PROJECTMODELVERSION'].fields_by_name['number']._loaded_options = None
+  _globals['_PROJECTMODELVERSION'].fields_by_name['number']._serialized_options = b'\342A\001\003'
+  _globals['_PROJECTMODELVERSION'].fields_by_name['openvino_models']._loaded_options = None
+  _globals['_PROJECTMODELVERSION'].fields_by_name['openvino_models']._serialized_options = b'\342A\001\003'
+  _globals['_PROJECTMODEL'].fields_by_name['id']._loaded_options = None
+  _globals['_PROJECTMODEL'].fields_by_name['id']._serialized_options = b'\342A\001\003'
+  _globals['_PROJECTMODEL'].fields_by_name['name']._loaded_options = None
+  _globals['_PROJECTMODEL'].fields_by_name['name']._serialized_options = b'\342A\001\003'
+  _globals['_PROJECT']._serialized_start=129
+  _globals['_PROJECT']._serialized_end=327
+  _globals['_PROJECTMODELGROUP']._serialized_start=329
+  _globals['_PROJECTMODELGROUP']._serialized_end=454
+  _globals['_PROJECTMODELVERSION']._serialized_start=457
+  _globals['_PROJECTMODELVERSION']._serialized_end=606
+  _globals['_PROJECTMODEL']._serialized_start=608
+  _globals['_PROJECTMODEL']._serialized_end=660
 # @@protoc_insertion_point(module_scope)

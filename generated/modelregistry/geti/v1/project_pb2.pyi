@@ -1,3 +1,7 @@
+import datetime
+
+from google.api import field_behavior_pb2 as _field_behavior_pb2
+from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
@@ -7,18 +11,18 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class Project(_message.Message):
-    __slots__ = ("id", "name", "creation_time", "task_types", "model_groups")
+    __slots__ = ("id", "name", "create_time", "task_types", "model_groups")
     ID_FIELD_NUMBER: _ClassVar[int]
     NAME_FIELD_NUMBER: _ClassVar[int]
-    CREATION_TIME_FIELD_NUMBER: _ClassVar[int]
+    CREATE_TIME_FIELD_NUMBER: _ClassVar[int]
     TASK_TYPES_FIELD_NUMBER: _ClassVar[int]
     MODEL_GROUPS_FIELD_NUMBER: _ClassVar[int]
     id: str
     name: str
-    creation_time: str
+    create_time: _timestamp_pb2.Timestamp
     task_types: _containers.RepeatedScalarFieldContainer[str]
     model_groups: _containers.RepeatedCompositeFieldContainer[ProjectModelGroup]
-    def __init__(self, id: _Optional[str] = ..., name: _Optional[str] = ..., creation_time: _Optional[str] = ..., task_types: _Optional[_Iterable[str]] = ..., model_groups: _Optional[_Iterable[_Union[ProjectModelGroup, _Mapping]]] = ...) -> None: ...
+    def __init__(self, id: _Optional[str] = ..., name: _Optional[str] = ..., create_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., task_types: _Optional[_Iterable[str]] = ..., model_groups: _Optional[_Iterable[_Union[ProjectModelGroup, _Mapping]]] = ...) -> None: ...
 
 class ProjectModelGroup(_message.Message):
     __slots__ = ("id", "name", "versions")
