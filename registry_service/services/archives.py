@@ -282,13 +282,13 @@ def _decompressed(
 
 def _last_held_back(pieces: Iterator[bytes]) -> Iterator[bytes]:
     """Yield the pieces, the last one when the others have ended without an error."""
-    held = b""
+    # Taken out of the list, so that nothing but the one that is held back is referenced while another is sent.
+    held = []
     for piece in pieces:
-        if held:
-            yield held
-        held = piece
-    if held:
-        yield held
+        held.append(piece)
+        if len(held) > 1:
+            yield held.pop(0)
+    yield from held
 
 
 @contextmanager

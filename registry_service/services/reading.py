@@ -179,9 +179,14 @@ class ReadArtifact:
                 yield from self._checked(model)
                 return
             done = 0
-            for piece in self.store.read(model.artifact.object_key, offset, length):
+
+            def counted(piece: bytes) -> bytes:
+                nonlocal done
                 done += len(piece)
-                yield piece
+                return piece
+
+            # Not a loop, which would reference each piece until the next one: see `chunk_messages` of the transport.
+            yield from map(counted, self.store.read(model.artifact.object_key, offset, length))
             if done != length:
                 raise ArtifactLostError(_FEWER)
 
@@ -189,22 +194,27 @@ class ReadArtifact:
         artifact = model.artifact
         digest = hashlib.sha256()
         done = 0
-        held = b""
-        for piece in self.store.read(artifact.object_key, 0, artifact.size):
-            if held:
-                yield held
+
+        def checked(piece: bytes) -> bytes:
+            nonlocal done
             digest.update(piece)
             done += len(piece)
-            held = piece
+            if done == artifact.size and digest.hexdigest() != artifact.sha256:
+                logger.error(
+                    "the stored bytes of a model are not the registered ones",
+                    extra={
+                        "model_id": model.id,
+                        "object_key": artifact.object_key,
+                        "actual_sha256": digest.hexdigest(),
+                    },
+                )
+                raise ArtifactDamagedError(model.id)
+            return piece
+
+        # No loop, as above.
+        yield from map(checked, self.store.read(artifact.object_key, 0, artifact.size))
         if done != artifact.size:
             raise ArtifactLostError(_FEWER)
-        if digest.hexdigest() != artifact.sha256:
-            logger.error(
-                "the stored bytes of a model are not the registered ones",
-                extra={"model_id": model.id, "object_key": artifact.object_key, "actual_sha256": digest.hexdigest()},
-            )
-            raise ArtifactDamagedError(model.id)
-        yield held
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

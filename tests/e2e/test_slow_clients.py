@@ -5,22 +5,26 @@ import time
 import uuid
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, closing, contextmanager
 from typing import Any
 
 import grpc
+import h2.settings
 import httpx
 import pytest
 from modelregistry.v1 import artifact_service_pb2, artifact_service_pb2_grpc
 
 from registry_service.config import Settings
 from tests.client import zip_of
+from tests.e2e.test_attacks import Http2
 from tests.folders import passable_folder
 from tests.products import Product, running_up
 from tests.streams import expect
 from tests.waiting import eventually
 
 MIB = 1024 * 1024
+# The goal of each process.
+PROCESS_BYTES, ENVOY_BYTES = 250 * MIB, 300 * MIB
 # Of one caller.
 PLACES = int(Settings.model_fields["max_streams"].default * Settings.model_fields["caller_share"].default)
 
@@ -99,6 +103,77 @@ def test_with_as_many_stalled_downloads_as_may_be_reads_answer_in_time(
 
     eventually(places_are_free_again, what="a place for another download")
     client.delete(model.id)
+
+
+@contextmanager
+def unread_grpc_downloads(product: Product, model_id: str, count: int) -> Iterator[None]:
+    """Downloads of which the client takes nothing but what its window lets in."""
+    request = artifact_service_pb2.DownloadArtifactRequest(model_id=model_id)
+    with grpc.insecure_channel(product.grpc_address, [("grpc.http2.bdp_probe", 0)]) as channel:
+        stub = artifact_service_pb2_grpc.ArtifactServiceStub(channel)
+        calls = [stub.DownloadArtifact(request) for _ in range(count)]
+        yield
+        for call in calls:
+            call.cancel()
+
+
+@contextmanager
+def unread_downloads_with_wide_windows(product: Product, model_id: str, count: int) -> Iterator[None]:
+    """Downloads over gRPC of which nothing is read, although HTTP/2's windows let all of it in."""
+    message = artifact_service_pb2.DownloadArtifactRequest(model_id=model_id).SerializeToString()
+    head = [
+        (":method", "POST"),
+        (":path", "/modelregistry.v1.ArtifactService/DownloadArtifact"),
+        (":scheme", "http"),
+        (":authority", "localhost"),
+        ("content-type", "application/grpc"),
+        ("te", "trailers"),
+    ]
+    with ExitStack() as stack:
+        for _ in range(count):
+            client = stack.enter_context(closing(Http2(product.grpc_port)))
+            client.state.update_settings({h2.settings.SettingCodes.INITIAL_WINDOW_SIZE: 2**31 - 1})
+            client.state.increment_flow_control_window(2**30)
+            client.state.send_headers(1, head)
+            client.state.send_data(1, b"\0" + len(message).to_bytes(4) + message, end_stream=True)
+            client.flush()
+        yield
+
+
+@contextmanager
+def unread_http_downloads(product: Product, model_id: str, count: int) -> Iterator[None]:
+    """Downloads over HTTP of which nothing is read."""
+    with ExitStack() as stack:
+        for number in range(count):
+            path = f"/models/{model_id}/files" if number % 2 else f"/v1/models/{model_id}/artifact"
+            connection = stack.enter_context(socket.create_connection(("127.0.0.1", product.rest_port)))
+            connection.sendall(f"GET {path} HTTP/1.1\r\nHost: registry\r\n\r\n".encode())
+        yield
+
+
+@pytest.mark.parametrize(
+    ("unread", "waits"),
+    [
+        (unread_grpc_downloads, waits_over_grpc),
+        (unread_downloads_with_wide_windows, waits_over_grpc),
+        (unread_http_downloads, waits_over_http),
+    ],
+    ids=["grpc", "wide windows", "http"],
+)
+def test_downloads_that_nobody_reads_take_little_memory(
+    unread: Callable[[Product, str, int], AbstractContextManager[None]], waits: Callable[[Product, str], bool]
+) -> None:
+    # All places to the one client that the test is.
+    with passable_folder() as folder, running_up(folder, caller_share=1) as product:
+        model = product.client.register(bytes(64 * MIB), name="unread")
+        with unread(product, model.id, 200):
+            eventually(lambda: waits(product, model.id), what="the last place to be taken")
+            for _ in range(50):
+                assert product.client.get(model.id) == model
+            for process in product.processes():
+                most = ENVOY_BYTES if process.name() == "envoy" else PROCESS_BYTES
+                resident = process.memory_info().rss
+                assert resident <= most, f"{process.name()} has {resident / MIB:.0f} MiB"
 
 
 def form(name: str) -> dict[str, Any]:

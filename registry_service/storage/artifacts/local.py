@@ -210,12 +210,13 @@ class LocalArtifactStore:
                 end = min(end, offset + length)
             while offset < end:
                 with _translated("read", key):
-                    chunk = os.pread(file, min(CHUNK_SIZE, end - offset), offset)
-                if not chunk:
+                    # In a list, from which it is taken with the yield: a slow reader keeps no second reference to it.
+                    chunk = [os.pread(file, min(CHUNK_SIZE, end - offset), offset)]
+                if not chunk[0]:
                     logger.error("The object %s has become shorter while it was read", key)
                     raise ArtifactLostError
-                offset += len(chunk)
-                yield chunk
+                offset += len(chunk[0])
+                yield chunk.pop()
         finally:
             os.close(file)
 

@@ -635,7 +635,8 @@ class _Download:
         try:
             while position < end:
                 try:
-                    data = body.read()
+                    # In a list, from which it is taken with the yield: a slow reader keeps no second reference to it.
+                    data = [body.read()]
                 except (HTTPError, OSError) as error:
                     body.close()
                     if position - resumed_at >= _HEALTHY_PROGRESS:
@@ -645,8 +646,8 @@ class _Download:
                         body = self._resume(position, end, etag, pauses, error)
                     resumed_at = position
                 else:
-                    position += len(data)
-                    yield data
+                    position += len(data[0])
+                    yield data.pop()
         finally:
             body.close()
 
@@ -706,7 +707,9 @@ def _regrouped(pieces: Iterable[bytes]) -> Iterator[bytes]:
     pending = bytearray()
     for piece in pieces:
         if not pending and len(piece) == CHUNK_SIZE:
-            yield piece
+            whole = [piece]
+            del piece
+            yield whole.pop()  # as above
             continue
         pending += piece
         if len(pending) >= CHUNK_SIZE:

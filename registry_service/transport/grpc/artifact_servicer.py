@@ -10,7 +10,7 @@ from modelregistry.v1 import artifact_service_pb2_grpc
 from registry_service.domain.models import checked_model_id
 from registry_service.services.use_cases import UseCases
 from registry_service.transport.grpc.calls import expect_client
-from registry_service.transport.grpc.chunks import chunk_message
+from registry_service.transport.grpc.chunks import body_messages, chunk_messages, read_first
 from registry_service.transport.grpc.convert import artifact_message, file_message
 from registry_service.transport.grpc.http_download import IMMUTABLE, DownloadPlan, plan_download, plan_file_download
 
@@ -28,8 +28,7 @@ class ArtifactServicer(artifact_service_pb2_grpc.ArtifactServiceServicer):
             checked_model_id(request.model_id, "model_id"), request.read_offset, request.read_limit
         )
         yield pb.DownloadArtifactResponse(artifact=artifact_message(model.artifact))
-        for piece in pieces:
-            yield chunk_message(pb.DownloadArtifactResponse.CHUNK_FIELD_NUMBER, piece)
+        yield from chunk_messages(pb.DownloadArtifactResponse.CHUNK_FIELD_NUMBER, pieces)
 
     def DownloadArtifactContent(
         self, request: pb.DownloadArtifactContentRequest, context: grpc.ServicerContext
@@ -52,8 +51,8 @@ class ArtifactServicer(artifact_service_pb2_grpc.ArtifactServiceServicer):
         with self._use_cases.read_artifact_file(checked_model_id(request.model_id, "model_id"), request.path) as file:
             offset, length = file.range(request.read_offset, request.read_limit)
             yield pb.DownloadArtifactFileResponse(file=file_message(file.member))
-            for piece in file.pieces(offset, length, lambda: expect_client(context)):
-                yield chunk_message(pb.DownloadArtifactFileResponse.CHUNK_FIELD_NUMBER, piece)
+            pieces = file.pieces(offset, length, lambda: expect_client(context))
+            yield from chunk_messages(pb.DownloadArtifactFileResponse.CHUNK_FIELD_NUMBER, pieces)
 
     def DownloadArtifactFileContent(
         self, request: pb.DownloadArtifactFileContentRequest, context: grpc.ServicerContext
@@ -83,8 +82,6 @@ def _body(
     plan: DownloadPlan, pieces: Iterator[bytes], context: grpc.ServicerContext
 ) -> Iterator[httpbody_pb2.HttpBody | bytes]:
     # The first piece before the headers: an error may still become a status of its own.
-    first = next(pieces, b"")
+    pieces = read_first(pieces)
     context.send_initial_metadata(plan.metadata)
-    yield httpbody_pb2.HttpBody(content_type=plan.content_type, data=first)
-    for piece in pieces:
-        yield chunk_message(httpbody_pb2.HttpBody.DATA_FIELD_NUMBER, piece)
+    yield from body_messages(plan.content_type, pieces)

@@ -6,8 +6,14 @@ memory that is fresh each time; the wire format
 (https://protobuf.dev/programming-guides/encoding/) lets us do with none and one.
 """
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
+from itertools import islice
+from typing import Any, TypeVar
+
+from google.api import httpbody_pb2
+
+_Item = TypeVar("_Item")
 
 _LENGTH_DELIMITED = 2
 _MAX_VARINT_BYTES = 5
@@ -37,6 +43,42 @@ class ChunkDeserializer:
                         return memoryview(message)[position:]
                     break
         return self._parse(message)
+
+
+def chunk_messages(field_number: int, pieces: Iterable[bytes], head: bytes = b"") -> Iterator[bytes]:
+    """Yield the serialized messages of a download, one for each piece.
+
+    A client that reads nothing keeps what is not sent in memory: the message, its copy in grpcio and
+    the one before, each of up to a megabyte. Nothing more: neither this nor what `pieces` are read
+    by may reference a piece while its message is sent, as a loop does until the next one.
+
+    Args:
+        field_number: Of the bytes field, at most 15.
+        pieces: The bytes.
+        head: Other fields of the first message, serialized; it is sent even if there are no pieces.
+    """
+    messages = map(partial(chunk_message, field_number), pieces)
+    if head:
+        yield head + next(messages, b"")
+    yield from messages
+
+
+def body_messages(content_type: str, pieces: Iterable[bytes]) -> Iterator[bytes]:
+    """Yield the serialized messages (`google.api.HttpBody`) of an HTTP download; see `chunk_messages`."""
+    head = httpbody_pb2.HttpBody(content_type=content_type).SerializeToString()
+    return chunk_messages(httpbody_pb2.HttpBody.DATA_FIELD_NUMBER, pieces, head)
+
+
+def read_first(items: Iterator[_Item]) -> Iterator[_Item]:
+    """Return an iterator over the same items whose first one has been read, so that its errors come now."""
+    return _all_of(list(islice(items, 1)), items)
+
+
+def _all_of(first: list[_Item], others: Iterator[_Item]) -> Iterator[_Item]:
+    # Taken out of the list: see `chunk_messages`.
+    while first:
+        yield first.pop()
+    yield from others
 
 
 def chunk_message(field_number: int, chunk: bytes) -> bytes:

@@ -18,7 +18,7 @@ from registry_service.domain.errors import ProjectNotFoundError, RegistryError
 from registry_service.domain.models import Model, is_model_id
 from registry_service.services.use_cases import UseCases
 from registry_service.transport.grpc.calls import StreamLimit, expect_client
-from registry_service.transport.grpc.chunks import chunk_message
+from registry_service.transport.grpc.chunks import body_messages, read_first
 from registry_service.transport.grpc.http_download import plan_download
 from registry_service.transport.rest import answers
 from registry_service.transport.rest.answers import Answer, RestError
@@ -58,13 +58,12 @@ def _streaming(method: Method) -> Method:
 
     @wraps(method)
     def run(self: object, request: Any, context: grpc.ServicerContext) -> Iterator[httpbody_pb2.HttpBody]:
-        messages = iter(method(self, request, context))
         try:
-            first = next(messages)
+            messages = read_first(iter(method(self, request, context)))
         except Exception as error:  # noqa: BLE001 - each has an answer
             yield _sent(_answer_to(error, context), context)
             return
-        yield from chain((first,), messages)
+        yield from messages
 
     return cast("Method", run)
 
@@ -165,12 +164,9 @@ class CompatServicer(compat_service_pb2_grpc.CompatServiceServicer):
         # The interactive page cannot show a ZIP.
         content_type = "application/octet-stream" if headers.get("referer", "").endswith("/docs") else MEDIA_TYPE
         plan = plan_download(model, headers, content_type)
-        pieces = self._use_cases.read_artifact.pieces(model, plan.offset, plan.length)
-        first = next(pieces, b"")
+        pieces = read_first(self._use_cases.read_artifact.pieces(model, plan.offset, plan.length))
         context.send_initial_metadata(plan.metadata)
-        yield httpbody_pb2.HttpBody(content_type=plan.content_type, data=first)
-        for piece in pieces:
-            yield chunk_message(httpbody_pb2.HttpBody.DATA_FIELD_NUMBER, piece)
+        yield from body_messages(plan.content_type, pieces)
 
     @_unary
     def ListProjects(self, request: pb.ListProjectsRequest, context: grpc.ServicerContext) -> Answer:
