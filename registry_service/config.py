@@ -1,6 +1,6 @@
 """Settings, and the only reader of the environment.
 
-The names are those of the documented API's service where it has them (PSQL_*,
+The names are those of the Intel-compatible API's service where it has them (PSQL_*,
 MINIO_*, SERVER_*, GETI_*, MIN_LOG_LEVEL), so that an existing `.env` keeps working;
 the others follow their style. The README has the table; a test compares the two.
 """

@@ -1,4 +1,4 @@
-"""Aliases of the running product over HTTP: /v1, and the conflicts of the documented API."""
+"""Aliases of the running product over HTTP: /v1, and the conflicts of the Intel-compatible API."""
 
 from collections.abc import Iterator
 

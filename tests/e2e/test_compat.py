@@ -1,4 +1,4 @@
-"""What the documented REST API's contract (tests/rest_contract) cannot say case by case."""
+"""What the Intel-compatible API's contract (tests/rest_contract) cannot say case by case."""
 
 import http.client
 import json

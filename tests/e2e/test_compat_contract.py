@@ -1,4 +1,4 @@
-"""The documented REST API, case by case (tests/rest_contract), through the real gateway."""
+"""The Intel-compatible API, case by case (tests/rest_contract), through the real gateway."""
 
 import json
 from collections.abc import Iterator, Mapping, Sequence

@@ -279,7 +279,7 @@ class Load:
             self.broken["registered"] += 1
 
     def post(self, http: httpx.Client, numbers: random.Random) -> None:
-        """Registers a model with the documented API."""
+        """Registers a model with the Intel-compatible API."""
         name, data = f"posted-{numbers.getrandbits(64):016x}", zip_of({"a": numbers.randbytes(50_000)})
         answer = http.post(
             "/models", data={"name": name, "version": "1"}, files={"file": ("model.zip", data, "application/zip")}

@@ -177,7 +177,7 @@ def test_downloads_that_nobody_reads_take_little_memory(
 
 
 def form(name: str) -> dict[str, Any]:
-    """What the documented API registers a model with."""
+    """What the Intel-compatible API registers a model with."""
     return {
         "data": {"name": name, "version": "1"},
         "files": {"file": ("model.zip", zip_of({"a": b"b"}), "application/zip")},

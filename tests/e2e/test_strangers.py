@@ -222,7 +222,9 @@ BODIES: dict[str, Attack] = {
     "HTTP/1.1, shaped token, body that fits": lambda product: http1_bodies(
         product, "/v1/uploads", f"Authorization: {SHAPED}", size=FITS, count=400
     ),
-    "HTTP/1.1, documented API": lambda product: http1_bodies(product, f"/projects/{'a' * 24}/geti-models/download"),
+    "HTTP/1.1, Intel-compatible API": lambda product: http1_bodies(
+        product, f"/projects/{'a' * 24}/geti-models/download"
+    ),
     "HTTP/1.1, method that is not there": lambda product: http1_bodies(product, "/v1/models"),
     "HTTP/2": lambda product: http2_bodies(product, "/v1/uploads"),
     "HTTP/2, shaped token": lambda product: http2_bodies(product, "/v1/uploads", ("authorization", SHAPED)),

@@ -48,7 +48,7 @@ def new_trace() -> str:
 
 
 def register(product: Product, traceparent: str, name: str, data: bytes) -> None:
-    """Registers a model as the documented API does."""
+    """Registers a model as the Intel-compatible API does."""
     answer = httpx.post(
         f"{product.rest_url}/models",
         data={"name": name, "version": "1"},

@@ -38,7 +38,7 @@ class JsonArray:
 
 
 def register(product: Product, name: str, **headers: str) -> str:
-    """Registers a model as a client of the documented API."""
+    """Registers a model as a client of the Intel-compatible API."""
     answer = httpx.post(
         f"{product.rest_url}/models",
         data={"name": name, "version": "1"},

@@ -36,7 +36,7 @@ def register_by_upload(client: Client, data: bytes, file_name: str, **fields: An
 
 
 def register_by_form(client: Client, data: bytes, file_name: str, **fields: Any) -> model_pb2.Model:
-    """POST /models, as the gateway hands it on. The documented API takes no other artifacts than ZIPs."""
+    """POST /models, as the gateway hands it on. The Intel-compatible API takes no other artifacts than ZIPs."""
     parts = [
         f'--{BOUNDARY}\r\nContent-Disposition: form-data; name="{name}"\r\n\r\n{value}\r\n'
         for name, value in ({"name": "yolo", "version": "1"} | fields).items()

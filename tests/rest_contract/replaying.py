@@ -1,4 +1,4 @@
-"""Sends the cases of the documented REST API's contract and tells what differs."""
+"""Sends the cases of the Intel-compatible API's contract and tells what differs."""
 
 import base64
 import hashlib

@@ -1,4 +1,4 @@
-"""Every error of the domain has an answer in the documented REST API."""
+"""Every error of the domain has an answer in the Intel-compatible API."""
 
 from collections.abc import Iterator
 

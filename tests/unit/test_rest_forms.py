@@ -1,4 +1,4 @@
-"""The forms and queries of the documented REST API, without a server."""
+"""The forms and queries of the Intel-compatible API, without a server."""
 
 import json
 from contextlib import suppress

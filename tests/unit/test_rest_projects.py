@@ -1,4 +1,4 @@
-"""Imports in the documented REST API: what asks for one, and what answers it."""
+"""Imports in the Intel-compatible API: what asks for one, and what answers it."""
 
 import json
 from typing import Any, cast

@@ -56,7 +56,8 @@ class SystemServicer(system_service_pb2_grpc.SystemServiceServicer):
     def GetReadiness(self, request: pb.GetReadinessRequest, context: grpc.ServicerContext) -> pb.GetReadinessResponse:
         if self._monitor.error is not None:
             raise self._monitor.error
-        return pb.GetReadinessResponse(status="ok", clock_offset_seconds=self._monitor.clock_offset)
+        offset = self._monitor.clock_offset
+        return pb.GetReadinessResponse(status="ok", clock_offset=None if offset is None else _duration(offset))
 
     def GetServerInfo(self, request: pb.GetServerInfoRequest, context: grpc.ServicerContext) -> pb.ServerInfo:
         return self._info

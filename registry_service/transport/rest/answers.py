@@ -1,4 +1,4 @@
-"""What the documented REST API answers: statuses, texts and JSON, without a transport."""
+"""What the Intel-compatible API answers: statuses, texts and JSON, without a transport."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -39,7 +39,7 @@ def json_answer(status: int, body: object) -> Answer:
 
 
 def json_bytes(value: object) -> bytes:
-    """Writes JSON as the documented API does: no spaces, text as it is."""
+    """Writes JSON as the Intel-compatible API does: no spaces, text as it is."""
     return json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode(errors="replace")
 
 

@@ -1,4 +1,4 @@
-"""A model as the JSON of the documented REST API."""
+"""A model as the JSON of the Intel-compatible API."""
 
 from registry_service.domain.models import Model
 

@@ -1,4 +1,4 @@
-"""The one table from the domain's errors to the documented REST API's answers."""
+"""The one table from the domain's errors to the Intel-compatible API's answers."""
 
 from collections.abc import Callable
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""Projects of a Geti in the documented REST API: their JSON, what asks for an import, and what answers it."""
+"""Projects of a Geti in the Intel-compatible API: their JSON, what asks for an import, and what answers it."""
 
 import json
 from collections.abc import Iterator, Sequence

@@ -27,14 +27,15 @@ if _version_not_supported:
 
 
 class CompatServiceStub:
-    """The documented REST API of the Model Registry, as its clients know it: the
-    gateway hands bodies on as they are, and the service reads the query from the
-    header `x-envoy-original-path`. The status leaves as initial metadata
-    `x-http-status` (without it: 200), lengths as `x-content-length` where the
-    gateway cannot know them. New clients use the other services.
+    """The Intel-compatible API: the REST API of Intel's discontinued Model Registry,
+    for its existing clients. New clients use the services of modelregistry.v1.
 
-    Bodies are google.api.HttpBody in both directions, as protobuf's JSON has
-    neither arrays nor forms at its top level.
+    This is the gateway's side of that API, not one to call over gRPC: the
+    gateway passes bodies on as google.api.HttpBody in both directions, as
+    protobuf's JSON has neither arrays nor forms at its top level. The service
+    reads the query from the header `x-envoy-original-path`. It sends the status
+    as initial metadata `x-http-status` (default: 200), and lengths that the
+    gateway can't know as `x-content-length`.
     buf:lint:ignore RPC_REQUEST_STANDARD_NAME
     """
 
@@ -92,59 +93,61 @@ class CompatServiceStub:
 
 
 class CompatServiceServicer:
-    """The documented REST API of the Model Registry, as its clients know it: the
-    gateway hands bodies on as they are, and the service reads the query from the
-    header `x-envoy-original-path`. The status leaves as initial metadata
-    `x-http-status` (without it: 200), lengths as `x-content-length` where the
-    gateway cannot know them. New clients use the other services.
+    """The Intel-compatible API: the REST API of Intel's discontinued Model Registry,
+    for its existing clients. New clients use the services of modelregistry.v1.
 
-    Bodies are google.api.HttpBody in both directions, as protobuf's JSON has
-    neither arrays nor forms at its top level.
+    This is the gateway's side of that API, not one to call over gRPC: the
+    gateway passes bodies on as google.api.HttpBody in both directions, as
+    protobuf's JSON has neither arrays nor forms at its top level. The service
+    reads the query from the header `x-envoy-original-path`. It sends the status
+    as initial metadata `x-http-status` (default: 200), and lengths that the
+    gateway can't know as `x-content-length`.
     buf:lint:ignore RPC_REQUEST_STANDARD_NAME
     """
 
     def RegisterModel(self, request_iterator, context):
-        """Registers a model: multipart/form-data with the metadata as texts and the
-        artifact as `file`, in any order, of repeated ones the last. A request that
-        must be refused is answered as early as its parts allow; texts before the
-        file make that soonest. 201 with the id.
+        """Registers a model. The body is multipart/form-data with the metadata as text
+        parts and the artifact as `file`, in any order; of repeated parts the last
+        counts. The server refuses a request as early as its parts allow, so send
+        text parts before the file. Returns 201 with the id.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ListModels(self, request, context):
-        """Lists every model that the query's filters match, ordered by id: 200 with a
-        JSON array, 404 where a filter matches none.
+        """Lists every model that matches the query's name, project_name, category,
+        architecture, precision and version, ordered by id. Returns 200 with a JSON
+        array, or 404 if a filter matches no model.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def GetModel(self, request, context):
-        """Gets a model as JSON.
+        """Returns a model as JSON.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def UpdateModel(self, request_iterator, context):
-        """Changes the fields in the form, urlencoded or multipart, all or none.
+        """Changes the fields in the form (urlencoded or multipart), all or none.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def DeleteModel(self, request, context):
-        """Deletes a model and its artifact: 204.
+        """Deletes a model and its artifact. Returns 204.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def DownloadModelFiles(self, request, context):
-        """Downloads a model's artifact. Understands Range, If-Range and
-        If-None-Match (RFC 9110).
+        """Downloads a model's artifact. Supports Range, If-Range and If-None-Match
+        (RFC 9110).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -158,14 +161,14 @@ class CompatServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def GetProject(self, request, context):
-        """Gets a project of the Geti server.
+        """Returns a project of the Geti server.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ImportModels(self, request, context):
-        """Registers models of a project of the Geti server.
+        """Imports models of a project of the Geti server.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -228,14 +231,15 @@ def add_CompatServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class CompatService:
-    """The documented REST API of the Model Registry, as its clients know it: the
-    gateway hands bodies on as they are, and the service reads the query from the
-    header `x-envoy-original-path`. The status leaves as initial metadata
-    `x-http-status` (without it: 200), lengths as `x-content-length` where the
-    gateway cannot know them. New clients use the other services.
+    """The Intel-compatible API: the REST API of Intel's discontinued Model Registry,
+    for its existing clients. New clients use the services of modelregistry.v1.
 
-    Bodies are google.api.HttpBody in both directions, as protobuf's JSON has
-    neither arrays nor forms at its top level.
+    This is the gateway's side of that API, not one to call over gRPC: the
+    gateway passes bodies on as google.api.HttpBody in both directions, as
+    protobuf's JSON has neither arrays nor forms at its top level. The service
+    reads the query from the header `x-envoy-original-path`. It sends the status
+    as initial metadata `x-http-status` (default: 200), and lengths that the
+    gateway can't know as `x-content-length`.
     buf:lint:ignore RPC_REQUEST_STANDARD_NAME
     """
 

@@ -28,14 +28,15 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class CompatServiceStub:
-    """The documented REST API of the Model Registry, as its clients know it: the
-    gateway hands bodies on as they are, and the service reads the query from the
-    header `x-envoy-original-path`. The status leaves as initial metadata
-    `x-http-status` (without it: 200), lengths as `x-content-length` where the
-    gateway cannot know them. New clients use the other services.
+    """The Intel-compatible API: the REST API of Intel's discontinued Model Registry,
+    for its existing clients. New clients use the services of modelregistry.v1.
 
-    Bodies are google.api.HttpBody in both directions, as protobuf's JSON has
-    neither arrays nor forms at its top level.
+    This is the gateway's side of that API, not one to call over gRPC: the
+    gateway passes bodies on as google.api.HttpBody in both directions, as
+    protobuf's JSON has neither arrays nor forms at its top level. The service
+    reads the query from the header `x-envoy-original-path`. It sends the status
+    as initial metadata `x-http-status` (default: 200), and lengths that the
+    gateway can't know as `x-content-length`.
     buf:lint:ignore RPC_REQUEST_STANDARD_NAME
     """
 
@@ -44,82 +45,86 @@ class CompatServiceStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> CompatServiceAsyncStub: ...
     RegisterModel: _grpc.StreamUnaryMultiCallable[_httpbody_pb2.HttpBody, _httpbody_pb2.HttpBody]
-    """Registers a model: multipart/form-data with the metadata as texts and the
-    artifact as `file`, in any order, of repeated ones the last. A request that
-    must be refused is answered as early as its parts allow; texts before the
-    file make that soonest. 201 with the id.
+    """Registers a model. The body is multipart/form-data with the metadata as text
+    parts and the artifact as `file`, in any order; of repeated parts the last
+    counts. The server refuses a request as early as its parts allow, so send
+    text parts before the file. Returns 201 with the id.
     """
     ListModels: _grpc.UnaryStreamMultiCallable[_compat_service_pb2.ListModelsRequest, _httpbody_pb2.HttpBody]
-    """Lists every model that the query's filters match, ordered by id: 200 with a
-    JSON array, 404 where a filter matches none.
+    """Lists every model that matches the query's name, project_name, category,
+    architecture, precision and version, ordered by id. Returns 200 with a JSON
+    array, or 404 if a filter matches no model.
     """
     GetModel: _grpc.UnaryUnaryMultiCallable[_compat_service_pb2.GetModelRequest, _httpbody_pb2.HttpBody]
-    """Gets a model as JSON."""
+    """Returns a model as JSON."""
     UpdateModel: _grpc.StreamUnaryMultiCallable[_compat_service_pb2.UpdateModelRequest, _httpbody_pb2.HttpBody]
-    """Changes the fields in the form, urlencoded or multipart, all or none."""
+    """Changes the fields in the form (urlencoded or multipart), all or none."""
     DeleteModel: _grpc.UnaryUnaryMultiCallable[_compat_service_pb2.DeleteModelRequest, _httpbody_pb2.HttpBody]
-    """Deletes a model and its artifact: 204."""
+    """Deletes a model and its artifact. Returns 204."""
     DownloadModelFiles: _grpc.UnaryStreamMultiCallable[_compat_service_pb2.DownloadModelFilesRequest, _httpbody_pb2.HttpBody]
-    """Downloads a model's artifact. Understands Range, If-Range and
-    If-None-Match (RFC 9110).
+    """Downloads a model's artifact. Supports Range, If-Range and If-None-Match
+    (RFC 9110).
     """
     ListProjects: _grpc.UnaryUnaryMultiCallable[_compat_service_pb2.ListProjectsRequest, _httpbody_pb2.HttpBody]
     """Lists the projects of the Geti server."""
     GetProject: _grpc.UnaryUnaryMultiCallable[_compat_service_pb2.GetProjectRequest, _httpbody_pb2.HttpBody]
-    """Gets a project of the Geti server."""
+    """Returns a project of the Geti server."""
     ImportModels: _grpc.UnaryUnaryMultiCallable[_compat_service_pb2.ImportModelsRequest, _httpbody_pb2.HttpBody]
-    """Registers models of a project of the Geti server."""
+    """Imports models of a project of the Geti server."""
 
 @_typing.type_check_only
 class CompatServiceAsyncStub(CompatServiceStub):
-    """The documented REST API of the Model Registry, as its clients know it: the
-    gateway hands bodies on as they are, and the service reads the query from the
-    header `x-envoy-original-path`. The status leaves as initial metadata
-    `x-http-status` (without it: 200), lengths as `x-content-length` where the
-    gateway cannot know them. New clients use the other services.
+    """The Intel-compatible API: the REST API of Intel's discontinued Model Registry,
+    for its existing clients. New clients use the services of modelregistry.v1.
 
-    Bodies are google.api.HttpBody in both directions, as protobuf's JSON has
-    neither arrays nor forms at its top level.
+    This is the gateway's side of that API, not one to call over gRPC: the
+    gateway passes bodies on as google.api.HttpBody in both directions, as
+    protobuf's JSON has neither arrays nor forms at its top level. The service
+    reads the query from the header `x-envoy-original-path`. It sends the status
+    as initial metadata `x-http-status` (default: 200), and lengths that the
+    gateway can't know as `x-content-length`.
     buf:lint:ignore RPC_REQUEST_STANDARD_NAME
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     RegisterModel: _aio.StreamUnaryMultiCallable[_httpbody_pb2.HttpBody, _httpbody_pb2.HttpBody]  # type: ignore[assignment]
-    """Registers a model: multipart/form-data with the metadata as texts and the
-    artifact as `file`, in any order, of repeated ones the last. A request that
-    must be refused is answered as early as its parts allow; texts before the
-    file make that soonest. 201 with the id.
+    """Registers a model. The body is multipart/form-data with the metadata as text
+    parts and the artifact as `file`, in any order; of repeated parts the last
+    counts. The server refuses a request as early as its parts allow, so send
+    text parts before the file. Returns 201 with the id.
     """
     ListModels: _aio.UnaryStreamMultiCallable[_compat_service_pb2.ListModelsRequest, _httpbody_pb2.HttpBody]  # type: ignore[assignment]
-    """Lists every model that the query's filters match, ordered by id: 200 with a
-    JSON array, 404 where a filter matches none.
+    """Lists every model that matches the query's name, project_name, category,
+    architecture, precision and version, ordered by id. Returns 200 with a JSON
+    array, or 404 if a filter matches no model.
     """
     GetModel: _aio.UnaryUnaryMultiCallable[_compat_service_pb2.GetModelRequest, _httpbody_pb2.HttpBody]  # type: ignore[assignment]
-    """Gets a model as JSON."""
+    """Returns a model as JSON."""
     UpdateModel: _aio.StreamUnaryMultiCallable[_compat_service_pb2.UpdateModelRequest, _httpbody_pb2.HttpBody]  # type: ignore[assignment]
-    """Changes the fields in the form, urlencoded or multipart, all or none."""
+    """Changes the fields in the form (urlencoded or multipart), all or none."""
     DeleteModel: _aio.UnaryUnaryMultiCallable[_compat_service_pb2.DeleteModelRequest, _httpbody_pb2.HttpBody]  # type: ignore[assignment]
-    """Deletes a model and its artifact: 204."""
+    """Deletes a model and its artifact. Returns 204."""
     DownloadModelFiles: _aio.UnaryStreamMultiCallable[_compat_service_pb2.DownloadModelFilesRequest, _httpbody_pb2.HttpBody]  # type: ignore[assignment]
-    """Downloads a model's artifact. Understands Range, If-Range and
-    If-None-Match (RFC 9110).
+    """Downloads a model's artifact. Supports Range, If-Range and If-None-Match
+    (RFC 9110).
     """
     ListProjects: _aio.UnaryUnaryMultiCallable[_compat_service_pb2.ListProjectsRequest, _httpbody_pb2.HttpBody]  # type: ignore[assignment]
     """Lists the projects of the Geti server."""
     GetProject: _aio.UnaryUnaryMultiCallable[_compat_service_pb2.GetProjectRequest, _httpbody_pb2.HttpBody]  # type: ignore[assignment]
-    """Gets a project of the Geti server."""
+    """Returns a project of the Geti server."""
     ImportModels: _aio.UnaryUnaryMultiCallable[_compat_service_pb2.ImportModelsRequest, _httpbody_pb2.HttpBody]  # type: ignore[assignment]
-    """Registers models of a project of the Geti server."""
+    """Imports models of a project of the Geti server."""
 
 class CompatServiceServicer(metaclass=_abc_1.ABCMeta):
-    """The documented REST API of the Model Registry, as its clients know it: the
-    gateway hands bodies on as they are, and the service reads the query from the
-    header `x-envoy-original-path`. The status leaves as initial metadata
-    `x-http-status` (without it: 200), lengths as `x-content-length` where the
-    gateway cannot know them. New clients use the other services.
+    """The Intel-compatible API: the REST API of Intel's discontinued Model Registry,
+    for its existing clients. New clients use the services of modelregistry.v1.
 
-    Bodies are google.api.HttpBody in both directions, as protobuf's JSON has
-    neither arrays nor forms at its top level.
+    This is the gateway's side of that API, not one to call over gRPC: the
+    gateway passes bodies on as google.api.HttpBody in both directions, as
+    protobuf's JSON has neither arrays nor forms at its top level. The service
+    reads the query from the header `x-envoy-original-path`. It sends the status
+    as initial metadata `x-http-status` (default: 200), and lengths that the
+    gateway can't know as `x-content-length`.
     buf:lint:ignore RPC_REQUEST_STANDARD_NAME
     """
 
@@ -129,10 +134,10 @@ class CompatServiceServicer(metaclass=_abc_1.ABCMeta):
         request_iterator: _MaybeAsyncIterator[_httpbody_pb2.HttpBody],
         context: _ServicerContext,
     ) -> _typing.Union[_httpbody_pb2.HttpBody, _abc.Awaitable[_httpbody_pb2.HttpBody]]:
-        """Registers a model: multipart/form-data with the metadata as texts and the
-        artifact as `file`, in any order, of repeated ones the last. A request that
-        must be refused is answered as early as its parts allow; texts before the
-        file make that soonest. 201 with the id.
+        """Registers a model. The body is multipart/form-data with the metadata as text
+        parts and the artifact as `file`, in any order; of repeated parts the last
+        counts. The server refuses a request as early as its parts allow, so send
+        text parts before the file. Returns 201 with the id.
         """
 
     @_abc_1.abstractmethod
@@ -141,8 +146,9 @@ class CompatServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _compat_service_pb2.ListModelsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_httpbody_pb2.HttpBody], _abc.AsyncIterator[_httpbody_pb2.HttpBody]]:
-        """Lists every model that the query's filters match, ordered by id: 200 with a
-        JSON array, 404 where a filter matches none.
+        """Lists every model that matches the query's name, project_name, category,
+        architecture, precision and version, ordered by id. Returns 200 with a JSON
+        array, or 404 if a filter matches no model.
         """
 
     @_abc_1.abstractmethod
@@ -151,7 +157,7 @@ class CompatServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _compat_service_pb2.GetModelRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_httpbody_pb2.HttpBody, _abc.Awaitable[_httpbody_pb2.HttpBody]]:
-        """Gets a model as JSON."""
+        """Returns a model as JSON."""
 
     @_abc_1.abstractmethod
     def UpdateModel(
@@ -159,7 +165,7 @@ class CompatServiceServicer(metaclass=_abc_1.ABCMeta):
         request_iterator: _MaybeAsyncIterator[_compat_service_pb2.UpdateModelRequest],
         context: _ServicerContext,
     ) -> _typing.Union[_httpbody_pb2.HttpBody, _abc.Awaitable[_httpbody_pb2.HttpBody]]:
-        """Changes the fields in the form, urlencoded or multipart, all or none."""
+        """Changes the fields in the form (urlencoded or multipart), all or none."""
 
     @_abc_1.abstractmethod
     def DeleteModel(
@@ -167,7 +173,7 @@ class CompatServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _compat_service_pb2.DeleteModelRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_httpbody_pb2.HttpBody, _abc.Awaitable[_httpbody_pb2.HttpBody]]:
-        """Deletes a model and its artifact: 204."""
+        """Deletes a model and its artifact. Returns 204."""
 
     @_abc_1.abstractmethod
     def DownloadModelFiles(
@@ -175,8 +181,8 @@ class CompatServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _compat_service_pb2.DownloadModelFilesRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_httpbody_pb2.HttpBody], _abc.AsyncIterator[_httpbody_pb2.HttpBody]]:
-        """Downloads a model's artifact. Understands Range, If-Range and
-        If-None-Match (RFC 9110).
+        """Downloads a model's artifact. Supports Range, If-Range and If-None-Match
+        (RFC 9110).
         """
 
     @_abc_1.abstractmethod
@@ -193,7 +199,7 @@ class CompatServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _compat_service_pb2.GetProjectRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_httpbody_pb2.HttpBody, _abc.Awaitable[_httpbody_pb2.HttpBody]]:
-        """Gets a project of the Geti server."""
+        """Returns a project of the Geti server."""
 
     @_abc_1.abstractmethod
     def ImportModels(
@@ -201,6 +207,6 @@ class CompatServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _compat_service_pb2.ImportModelsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_httpbody_pb2.HttpBody, _abc.Awaitable[_httpbody_pb2.HttpBody]]:
-        """Registers models of a project of the Geti server."""
+        """Imports models of a project of the Geti server."""
 
 def add_CompatServiceServicer_to_server(servicer: CompatServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
