@@ -128,6 +128,12 @@ lint: install-dev ## Check formatting, types, protos and the import rules
 	$(BIN)/lint-imports
 	$(BUF) format --diff --exit-code --path protos/modelregistry
 	$(BUF) lint
+	@if [ -n "$${API_LINTER_BINARY:-}" ]; then \
+		echo "$$API_LINTER_BINARY"; \
+		cd protos && "$$API_LINTER_BINARY" --config ../.api-linter.yaml --set-exit-status -I . $(PROTOS:protos/%=%); \
+	else \
+		echo "Without api-linter, as API_LINTER_BINARY is not set."; \
+	fi
 
 .PHONY: format
 format: install-dev ## Format the code

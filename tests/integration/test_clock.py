@@ -116,15 +116,15 @@ def test_a_clock_that_is_off_is_told_once_and_in_the_readiness(
 ) -> None:
     request = system_service_pb2.GetReadinessRequest()
     with serving(registry, health_interval_seconds=0.02) as (_, client), caplog.at_level(logging.INFO):
-        found = client.system.GetReadiness(request).clock_offset.ToTimedelta()
+        found = client.system.GetReadiness(request).clock_skew.ToTimedelta()
         assert abs(found - offset) < timedelta(seconds=60)
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(engine_module, "time", clock_off_by(timedelta()))
-            eventually(lambda: not client.system.GetReadiness(request).HasField("clock_offset"))
+            eventually(lambda: not client.system.GetReadiness(request).HasField("clock_skew"))
     told = [record.getMessage() for record in caplog.records if "the clock of this machine" in record.getMessage()]
     direction = "ahead of" if offset > timedelta() else "behind"
     assert [direction in message for message in told] in ([True, False], [False])
 
 
 def test_a_right_clock_is_not_told_of(client: Client) -> None:
-    assert not client.system.GetReadiness(system_service_pb2.GetReadinessRequest()).HasField("clock_offset")
+    assert not client.system.GetReadiness(system_service_pb2.GetReadinessRequest()).HasField("clock_skew")

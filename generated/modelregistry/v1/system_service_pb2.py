@@ -28,7 +28,7 @@ from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n%modelregistry/v1/system_service.proto\x12\x10modelregistry.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x12\n\x10GetHealthRequest\"#\n\x11GetHealthResponse\x12\x0e\n\x06status\x18\x01 \x01(\t\"\x15\n\x13GetReadinessRequest\"W\n\x14GetReadinessResponse\x12\x0e\n\x06status\x18\x01 \x01(\t\x12/\n\x0c\x63lock_offset\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\"\x16\n\x14GetServerInfoRequest\"\xb1\x01\n\nServerInfo\x12\x15\n\x07version\x18\x01 \x01(\tB\x04\xe2\x41\x01\x03\x12\x34\n\x06limits\x18\x02 \x01(\x0b\x32\x1e.modelregistry.v1.ServerLimitsB\x04\xe2\x41\x01\x03\x12\x16\n\x08\x66\x65\x61tures\x18\x03 \x03(\tB\x04\xe2\x41\x01\x03\x12>\n\x0e\x61uthentication\x18\x04 \x01(\x0b\x32 .modelregistry.v1.AuthenticationB\x04\xe2\x41\x01\x03\"\xb3\x03\n\x0cServerLimits\x12 \n\x12max_artifact_bytes\x18\x01 \x01(\x03\x42\x04\xe2\x41\x01\x03\x12 \n\x12max_metadata_bytes\x18\x02 \x01(\x03\x42\x04\xe2\x41\x01\x03\x12\x1f\n\x11max_message_bytes\x18\x03 \x01(\x03\x42\x04\xe2\x41\x01\x03\x12%\n\x17recommended_chunk_bytes\x18\x04 \x01(\x03\x42\x04\xe2\x41\x01\x03\x12\x1f\n\x11\x64\x65\x66\x61ult_page_size\x18\x05 \x01(\x05\x42\x04\xe2\x41\x01\x03\x12\x1b\n\rmax_page_size\x18\x06 \x01(\x05\x42\x04\xe2\x41\x01\x03\x12#\n\x15max_filter_characters\x18\x07 \x01(\x05\x42\x04\xe2\x41\x01\x03\x12\x33\n\nupload_ttl\x18\x08 \x01(\x0b\x32\x19.google.protobuf.DurationB\x04\xe2\x41\x01\x03\x12<\n\x13stream_idle_timeout\x18\t \x01(\x0b\x32\x19.google.protobuf.DurationB\x04\xe2\x41\x01\x03\x12\x41\n\x18watch_heartbeat_interval\x18\n \x01(\x0b\x32\x19.google.protobuf.DurationB\x04\xe2\x41\x01\x03\"\x88\x02\n\x0e\x41uthentication\x12\x39\n\x04mode\x18\x01 \x01(\x0e\x32%.modelregistry.v1.Authentication.ModeB\x04\xe2\x41\x01\x03\x12\x19\n\x0boidc_issuer\x18\x02 \x01(\tB\x04\xe2\x41\x01\x03\x12\x1c\n\x0eoidc_client_id\x18\x03 \x01(\tB\x04\xe2\x41\x01\x03\x12\x19\n\x0boidc_scopes\x18\x04 \x03(\tB\x04\xe2\x41\x01\x03\x12\x1b\n\roidc_audience\x18\x05 \x01(\tB\x04\xe2\x41\x01\x03\"J\n\x04Mode\x12\x14\n\x10MODE_UNSPECIFIED\x10\x00\x12\r\n\tMODE_NONE\x10\x01\x12\x0e\n\nMODE_TOKEN\x10\x02\x12\r\n\tMODE_OIDC\x10\x03\"\x0f\n\rWhoAmIRequest\"{\n\x0eWhoAmIResponse\x12\x0f\n\x07subject\x18\x01 \x01(\t\x12\'\n\x06grants\x18\x02 \x03(\x0b\x32\x17.modelregistry.v1.Grant\x12/\n\x0b\x65xpire_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"d\n\x05Grant\x12\x12\n\x04role\x18\x01 \x01(\tB\x04\xe2\x41\x01\x03\x12\x1d\n\nproject_id\x18\x02 \x01(\tB\x04\xe2\x41\x01\x03H\x00\x88\x01\x01\x12\x19\n\x0bpermissions\x18\x03 \x03(\tB\x04\xe2\x41\x01\x03\x42\r\n\x0b_project_id2\xc1\x03\n\rSystemService\x12h\n\tGetHealth\x12\".modelregistry.v1.GetHealthRequest\x1a#.modelregistry.v1.GetHealthResponse\"\x12\x90\x02\x01\x82\xd3\xe4\x93\x02\t\x12\x07/health\x12p\n\x0cGetReadiness\x12%.modelregistry.v1.GetReadinessRequest\x1a&.modelregistry.v1.GetReadinessResponse\"\x11\x90\x02\x01\x82\xd3\xe4\x93\x02\x08\x12\x06/ready\x12p\n\rGetServerInfo\x12&.modelregistry.v1.GetServerInfoRequest\x1a\x1c.modelregistry.v1.ServerInfo\"\x19\x90\x02\x01\x82\xd3\xe4\x93\x02\x10\x12\x0e/v1/serverInfo\x12\x62\n\x06WhoAmI\x12\x1f.modelregistry.v1.WhoAmIRequest\x1a .modelregistry.v1.WhoAmIResponse\"\x15\x90\x02\x01\x82\xd3\xe4\x93\x02\x0c\x12\n/v1/whoAmIB\x8f\x01\n\x14\x63om.modelregistry.v1B\x12SystemServiceProtoP\x01ZNgithub.com/modelregistry/modelregistry/gen/go/modelregistry/v1;modelregistryv1\xaa\x02\x10ModelRegistry.V1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n%modelregistry/v1/system_service.proto\x12\x10modelregistry.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x12\n\x10GetHealthRequest\"#\n\x11GetHealthResponse\x12\x0e\n\x06status\x18\x01 \x01(\t\"\x15\n\x13GetReadinessRequest\"U\n\x14GetReadinessResponse\x12\x0e\n\x06status\x18\x01 \x01(\t\x12-\n\nclock_skew\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\"\x16\n\x14GetServerInfoRequest\"\xb1\x01\n\nServerInfo\x12\x15\n\x07version\x18\x01 \x01(\tB\x04\xe2\x41\x01\x03\x12\x34\n\x06limits\x18\x02 \x01(\x0b\x32\x1e.modelregistry.v1.ServerLimitsB\x04\xe2\x41\x01\x03\x12\x16\n\x08\x66\x65\x61tures\x18\x03 \x03(\tB\x04\xe2\x41\x01\x03\x12>\n\x0e\x61uthentication\x18\x04 \x01(\x0b\x32 .modelregistry.v1.AuthenticationB\x04\xe2\x41\x01\x03\"\xb3\x03\n\x0cServerLimits\x12 \n\x12max_artifact_bytes\x18\x01 \x01(\x03\x42\x04\xe2\x41\x01\x03\x12 \n\x12max_metadata_bytes\x18\x02 \x01(\x03\x42\x04\xe2\x41\x01\x03\x12\x1f\n\x11max_message_bytes\x18\x03 \x01(\x03\x42\x04\xe2\x41\x01\x03\x12%\n\x17recommended_chunk_bytes\x18\x04 \x01(\x03\x42\x04\xe2\x41\x01\x03\x12\x1f\n\x11\x64\x65\x66\x61ult_page_size\x18\x05 \x01(\x05\x42\x04\xe2\x41\x01\x03\x12\x1b\n\rmax_page_size\x18\x06 \x01(\x05\x42\x04\xe2\x41\x01\x03\x12#\n\x15max_filter_characters\x18\x07 \x01(\x05\x42\x04\xe2\x41\x01\x03\x12\x33\n\nupload_ttl\x18\x08 \x01(\x0b\x32\x19.google.protobuf.DurationB\x04\xe2\x41\x01\x03\x12<\n\x13stream_idle_timeout\x18\t \x01(\x0b\x32\x19.google.protobuf.DurationB\x04\xe2\x41\x01\x03\x12\x41\n\x18watch_heartbeat_interval\x18\n \x01(\x0b\x32\x19.google.protobuf.DurationB\x04\xe2\x41\x01\x03\"\x88\x02\n\x0e\x41uthentication\x12\x39\n\x04mode\x18\x01 \x01(\x0e\x32%.modelregistry.v1.Authentication.ModeB\x04\xe2\x41\x01\x03\x12\x19\n\x0boidc_issuer\x18\x02 \x01(\tB\x04\xe2\x41\x01\x03\x12\x1c\n\x0eoidc_client_id\x18\x03 \x01(\tB\x04\xe2\x41\x01\x03\x12\x19\n\x0boidc_scopes\x18\x04 \x03(\tB\x04\xe2\x41\x01\x03\x12\x1b\n\roidc_audience\x18\x05 \x01(\tB\x04\xe2\x41\x01\x03\"J\n\x04Mode\x12\x14\n\x10MODE_UNSPECIFIED\x10\x00\x12\r\n\tMODE_NONE\x10\x01\x12\x0e\n\nMODE_TOKEN\x10\x02\x12\r\n\tMODE_OIDC\x10\x03\"\x0f\n\rWhoAmIRequest\"{\n\x0eWhoAmIResponse\x12\x0f\n\x07subject\x18\x01 \x01(\t\x12\'\n\x06grants\x18\x02 \x03(\x0b\x32\x17.modelregistry.v1.Grant\x12/\n\x0b\x65xpire_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"d\n\x05Grant\x12\x12\n\x04role\x18\x01 \x01(\tB\x04\xe2\x41\x01\x03\x12\x1d\n\nproject_id\x18\x02 \x01(\tB\x04\xe2\x41\x01\x03H\x00\x88\x01\x01\x12\x19\n\x0bpermissions\x18\x03 \x03(\tB\x04\xe2\x41\x01\x03\x42\r\n\x0b_project_id2\xc1\x03\n\rSystemService\x12h\n\tGetHealth\x12\".modelregistry.v1.GetHealthRequest\x1a#.modelregistry.v1.GetHealthResponse\"\x12\x90\x02\x01\x82\xd3\xe4\x93\x02\t\x12\x07/health\x12p\n\x0cGetReadiness\x12%.modelregistry.v1.GetReadinessRequest\x1a&.modelregistry.v1.GetReadinessResponse\"\x11\x90\x02\x01\x82\xd3\xe4\x93\x02\x08\x12\x06/ready\x12p\n\rGetServerInfo\x12&.modelregistry.v1.GetServerInfoRequest\x1a\x1c.modelregistry.v1.ServerInfo\"\x19\x90\x02\x01\x82\xd3\xe4\x93\x02\x10\x12\x0e/v1/serverInfo\x12\x62\n\x06WhoAmI\x12\x1f.modelregistry.v1.WhoAmIRequest\x1a .modelregistry.v1.WhoAmIResponse\"\x15\x90\x02\x01\x82\xd3\xe4\x93\x02\x0c\x12\n/v1/whoAmIB\x8f\x01\n\x14\x63om.modelregistry.v1B\x12SystemServiceProtoP\x01ZNgithub.com/modelregistry/modelregistry/gen/go/modelregistry/v1;modelregistryv1\xaa\x02\x10ModelRegistry.V1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -95,23 +95,23 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_GETREADINESSREQUEST']._serialized_start=244
   _globals['_GETREADINESSREQUEST']._serialized_end=265
   _globals['_GETREADINESSRESPONSE']._serialized_start=267
-  _globals['_GETREADINESSRESPONSE']._serialized_end=354
-  _globals['_GETSERVERINFOREQUEST']._serialized_start=356
-  _globals['_GETSERVERINFOREQUEST']._serialized_end=378
-  _globals['_SERVERINFO']._serialized_start=381
-  _globals['_SERVERINFO']._serialized_end=558
-  _globals['_SERVERLIMITS']._serialized_start=561
-  _globals['_SERVERLIMITS']._serialized_end=996
-  _globals['_AUTHENTICATION']._serialized_start=999
-  _globals['_AUTHENTICATION']._serialized_end=1263
-  _globals['_AUTHENTICATION_MODE']._serialized_start=1189
-  _globals['_AUTHENTICATION_MODE']._serialized_end=1263
-  _globals['_WHOAMIREQUEST']._serialized_start=1265
-  _globals['_WHOAMIREQUEST']._serialized_end=1280
-  _globals['_WHOAMIRESPONSE']._serialized_start=1282
-  _globals['_WHOAMIRESPONSE']._serialized_end=1405
-  _globals['_GRANT']._serialized_start=1407
-  _globals['_GRANT']._serialized_end=1507
-  _globals['_SYSTEMSERVICE']._serialized_start=1510
-  _globals['_SYSTEMSERVICE']._serialized_end=1959
+  _globals['_GETREADINESSRESPONSE']._serialized_end=352
+  _globals['_GETSERVERINFOREQUEST']._serialized_start=354
+  _globals['_GETSERVERINFOREQUEST']._serialized_end=376
+  _globals['_SERVERINFO']._serialized_start=379
+  _globals['_SERVERINFO']._serialized_end=556
+  _globals['_SERVERLIMITS']._serialized_start=559
+  _globals['_SERVERLIMITS']._serialized_end=994
+  _globals['_AUTHENTICATION']._serialized_start=997
+  _globals['_AUTHENTICATION']._serialized_end=1261
+  _globals['_AUTHENTICATION_MODE']._serialized_start=1187
+  _globals['_AUTHENTICATION_MODE']._serialized_end=1261
+  _globals['_WHOAMIREQUEST']._serialized_start=1263
+  _globals['_WHOAMIREQUEST']._serialized_end=1278
+  _globals['_WHOAMIRESPONSE']._serialized_start=1280
+  _globals['_WHOAMIRESPONSE']._serialized_end=1403
+  _globals['_GRANT']._serialized_start=1405
+  _globals['_GRANT']._serialized_end=1505
+  _globals['_SYSTEMSERVICE']._serialized_start=1508
+  _globals['_SYSTEMSERVICE']._serialized_end=1957
 # @@protoc_insertion_point(module_scope)

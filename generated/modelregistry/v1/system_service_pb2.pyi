@@ -28,12 +28,12 @@ class GetReadinessRequest(_message.Message):
     def __init__(self) -> None: ...
 
 class GetReadinessResponse(_message.Message):
-    __slots__ = ("status", "clock_offset")
+    __slots__ = ("status", "clock_skew")
     STATUS_FIELD_NUMBER: _ClassVar[int]
-    CLOCK_OFFSET_FIELD_NUMBER: _ClassVar[int]
+    CLOCK_SKEW_FIELD_NUMBER: _ClassVar[int]
     status: str
-    clock_offset: _duration_pb2.Duration
-    def __init__(self, status: _Optional[str] = ..., clock_offset: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ...) -> None: ...
+    clock_skew: _duration_pb2.Duration
+    def __init__(self, status: _Optional[str] = ..., clock_skew: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ...) -> None: ...
 
 class GetServerInfoRequest(_message.Message):
     __slots__ = ()

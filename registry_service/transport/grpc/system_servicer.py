@@ -57,7 +57,7 @@ class SystemServicer(system_service_pb2_grpc.SystemServiceServicer):
         if self._monitor.error is not None:
             raise self._monitor.error
         offset = self._monitor.clock_offset
-        return pb.GetReadinessResponse(status="ok", clock_offset=None if offset is None else _duration(offset))
+        return pb.GetReadinessResponse(status="ok", clock_skew=None if offset is None else _duration(offset))
 
     def GetServerInfo(self, request: pb.GetServerInfoRequest, context: grpc.ServicerContext) -> pb.ServerInfo:
         return self._info
