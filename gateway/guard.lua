@@ -4,7 +4,8 @@
 -- refusals         reason, message and challenge for a call without a token (missing) and with a malformed one
 --                  (malformed)
 -- The route says in its metadata which API it belongs to (api: grpc, typed or compat), whether strangers may call
--- it (open), whether its body is JSON (takes_json), and whether that is waited for here (is_buffered).
+-- it (open), whether its body is JSON (takes_json), and whether that is waited for here (is_buffered); that of /live
+-- names the file with the time in it of when the process that watches Envoy was last well (heartbeat).
 
 -- Ids of requests as the server takes them; it would make one of its own for any other, so that the two logs differ.
 math.randomseed(os.time() + tonumber(string.match(tostring({}), "0x(%x+)"), 16) % 1000003)
@@ -241,9 +242,29 @@ local function expect_known(handle, headers, route, api, id)
   end
 end
 
+local silent_seconds = 15
+
+-- Whether the process that watches Envoy has been well lately. Where none does, the file has no name.
+local function is_watched(heartbeat)
+  if heartbeat == "" then
+    return true
+  end
+  local file = io.open(heartbeat)
+  local beat = file and file:read("*n")
+  if file then
+    file:close()
+  end
+  return beat ~= nil and os.time() - beat <= silent_seconds
+end
+
 local function judge(handle)
   local headers = handle:headers()
   local route = handle:metadata()
+  local heartbeat = route:get("heartbeat")
+  if heartbeat ~= nil and not is_watched(heartbeat) then
+    handle:respond({[":status"] = "503"}, "The process that watches Envoy hangs.")
+    return
+  end
   local api = route:get("api")
   local method = headers:get(":method")
   local id = request_id(headers)

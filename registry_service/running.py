@@ -252,6 +252,7 @@ def gateway_config(
     *,
     access_log: bool = False,
     admin_socket: Path | None = None,
+    heartbeat: Path | None = None,
     secrets_dir: Path | None = None,
 ) -> str:
     """Makes Envoy's configuration for our API; see `embedded.envoy.render`."""
@@ -271,6 +272,7 @@ def gateway_config(
         streamed=routes.streamed,
         access_log=access_log,
         admin_socket=admin_socket,
+        heartbeat=heartbeat,
         secrets_dir=secrets_dir,
     )
 
@@ -297,7 +299,7 @@ def gateway(settings: GatewaySettings, *, access_log: bool) -> None:
                 if liveness.is_hung:
                     envoy.kill()
                     raise EmbeddedError("Envoy does not answer any more")
-                envoy.refresh_certificates()
+                envoy.attend()
         logger.info("draining for up to %s s", settings.shutdown_grace_seconds)
 
 
@@ -305,7 +307,11 @@ def _envoy(
     settings: GatewaySettings, config_dir: Path, run_dir: Path, *, access_log: bool = False, log: Path | None = None
 ) -> EnvoyGateway:
     """Makes the gateway; the path of `run_dir` must be short enough for a socket's."""
-    files = {"admin_socket": run_dir / "admin.sock", "secrets_dir": run_dir / "secrets"}
+    files = {
+        "admin_socket": run_dir / "admin.sock",
+        "heartbeat": run_dir / "heartbeat",
+        "secrets_dir": run_dir / "secrets",
+    }
     config = gateway_config(settings, access_log=access_log, **files)
     return EnvoyGateway(config, settings, config_dir, log=log, **files)
 
@@ -476,7 +482,7 @@ def up(data_dir: Path, settings: dict[str, object], gateway: GatewaySettings, sa
             say(_banner(data_dir, server_settings, gateway, time.monotonic() - started))
 
         def meanwhile() -> None:
-            envoy.refresh_certificates()
+            envoy.attend()
             for file in files.values():
                 bound_log(file)
 

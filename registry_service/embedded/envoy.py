@@ -112,6 +112,7 @@ def render(
     streamed: Sequence[str],
     access_log: bool = False,
     admin_socket: Path | None = None,
+    heartbeat: Path | None = None,
     secrets_dir: Path | None = None,
 ) -> str:
     """Makes Envoy's bootstrap configuration: one YAML document, which names files of this installation.
@@ -132,6 +133,7 @@ def render(
         streamed: Paths of those that are passed on before their requests are whole, as these are streams.
         access_log: Whether to write a JSON line to stdout for each request.
         admin_socket: Unix socket for Envoy's admin interface; None for no such interface.
+        heartbeat: File in which whoever watches Envoy says when; None where nobody does.
         secrets_dir: Where `Secrets` will be, for certificates that are renewed; None has Envoy read them once.
 
     Raises:
@@ -163,7 +165,7 @@ def render(
                 (path, methods, [_http_route(b, open_rpcs, streamed) for b in bindings if b["path"] == path])
                 for path, methods in paths
             ),
-            *((re.escape(path), ("GET", "HEAD"), []) for path in ("/docs", "/redoc", "/openapi.json")),
+            *((re.escape(path), ("GET", "HEAD"), []) for path in ("/live", "/docs", "/redoc", "/openapi.json")),
         ],
         grpc_routes=list(_grpc_routes(rpcs, open_rpcs, reads, streamed)),
         max_connections=_max_connections(settings),
@@ -178,6 +180,7 @@ def render(
         + (folder / "json_bodies.lua").read_text(encoding="utf-8"),
         access_log=access_log,
         admin_socket=None if admin_socket is None else str(admin_socket),
+        heartbeat=None if heartbeat is None else str(heartbeat),
         metrics=_metrics(settings),
         tracing=_tracing(settings),
         untraced=_UNTRACED,
@@ -440,6 +443,7 @@ class EnvoyGateway:
         run_dir: An existing folder, private to us, for the configuration file.
         log: File that Envoy's output is appended to; None for our own stdout and stderr.
         admin_socket: What `render` got: with it, requests may finish when it stops.
+        heartbeat: What `render` got.
         secrets_dir: What `render` got.
     """
 
@@ -451,6 +455,7 @@ class EnvoyGateway:
         *,
         log: Path | None = None,
         admin_socket: Path | None = None,
+        heartbeat: Path | None = None,
         secrets_dir: Path | None = None,
     ) -> None:
         self._config = config
@@ -459,6 +464,7 @@ class EnvoyGateway:
         self._log = log
         self._log_offset = 0
         self._admin = None if admin_socket is None else EnvoyAdmin(admin_socket)
+        self._heartbeat = heartbeat
         self._secrets = Secrets(settings, secrets_dir)
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -479,9 +485,16 @@ class EnvoyGateway:
         """The exit code when Envoy has ended (negative: by that signal), else None."""
         return self.process.poll()
 
-    def refresh_certificates(self) -> None:
-        """Has Envoy take up certificates that were renewed; to be called now and then."""
+    def attend(self) -> None:
+        """Have Envoy take up certificates that were renewed, and answer /live; to be called every few seconds."""
         self._secrets.refresh()
+        self._beat()
+
+    def _beat(self) -> None:
+        """Say that we are well. The time has ten digits until 2286, so that no reader finds half of it."""
+        if self._heartbeat is not None:
+            with contextlib.suppress(OSError), open_private(self._heartbeat, 0) as file:
+                file.write(b"%d" % time.time())
 
     def start(self, timeout_seconds: float = 30) -> None:
         """Starts Envoy and returns once it accepts connections.
@@ -494,6 +507,7 @@ class EnvoyGateway:
             raise RuntimeError("the gateway is already started")
         self._check_port()
         self._secrets.write()
+        self._beat()
         # It holds the secrets of a collector.
         with open_private(self._config_file, os.O_TRUNC) as file:
             file.write(self._config.encode())

@@ -1,7 +1,9 @@
 """A server that hangs is noticed, and replaced; one that waits for others is left alone."""
 
 import contextlib
+import ctypes
 import json
+import os
 import signal
 import subprocess
 import time
@@ -17,7 +19,8 @@ import pytest
 from registry_service.embedded.postgres import PostgresAddress
 from tests.client import Client
 from tests.folders import passable_folder
-from tests.products import COMMAND, Product, environment, running_serve, running_up
+from tests.products import COMMAND, Command, Product, environment, running_serve, running_up
+from tests.s3_server import free_port
 from tests.waiting import eventually
 
 REPLACED_SECONDS = 30
@@ -127,6 +130,69 @@ def test_up_replaces_an_envoy_that_hangs(folder: Path) -> None:
         eventually(
             lambda: httpx.get(f"{product.rest_url}/health", timeout=2).status_code == 200, REPLACED_SECONDS, "an answer"
         )
+
+
+# Of ptrace.h and wait.h.
+PTRACE_SEIZE, PTRACE_INTERRUPT, WALL = 0x4206, 0x4207, 0x40000000
+
+
+@contextlib.contextmanager
+def stopped_thread(process: psutil.Process, name: str) -> Iterator[Callable[[], bool]]:
+    """Stop one thread of a process, as a debugger does; gives a function that tells whether the thread has ended."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    (thread,) = [
+        int(task.name)
+        for task in Path(f"/proc/{process.pid}/task").iterdir()
+        if (task / "comm").read_text().strip() == name
+    ]
+    if libc.ptrace(PTRACE_SEIZE, thread, None, None) != 0:
+        pytest.skip(f"needs ptrace: {os.strerror(ctypes.get_errno())}")
+    assert libc.ptrace(PTRACE_INTERRUPT, thread, None, None) == 0
+
+    def has_ended() -> bool:
+        # The process is not gone before its debugger has heard of the thread's end.
+        found, status = os.waitpid(thread, WALL | os.WNOHANG)
+        return found == thread and (os.WIFEXITED(status) or os.WIFSIGNALED(status))
+
+    yield has_ended
+
+
+def test_up_replaces_an_envoy_of_which_one_thread_hangs(folder: Path) -> None:
+    with running_up(folder) as product:
+        (envoy,) = [child for child in children(product) if child.name() == "envoy"]
+        with stopped_thread(envoy, "wrk:worker_0") as has_ended:
+            eventually(has_ended, REPLACED_SECONDS, "the end of the thread that hangs")
+        eventually(
+            lambda: "Envoy ended with -6; starting it again" in product.server.output(), REPLACED_SECONDS, "the message"
+        )
+        eventually(
+            lambda: httpx.get(f"{product.rest_url}/health", timeout=2).status_code == 200, REPLACED_SECONDS, "an answer"
+        )
+
+
+def test_the_gateway_lives_without_a_server_for_as_long_as_it_is_watched(folder: Path) -> None:
+    port = free_port()
+    settings = environment(grpc_upstreams=f"127.0.0.1:{free_port()}", server_port=port, auth_mode="token")
+    gateway = Command(["gateway"], settings, folder / "gateway.log")
+
+    def answers(path: str, status: int) -> bool:
+        with contextlib.suppress(httpx.ConnectError):
+            return httpx.get(f"http://127.0.0.1:{port}{path}").status_code == status
+        return False
+
+    gateway.start()
+    try:
+        eventually(lambda: answers("/live", 200), what="the gateway")
+        assert answers("/health", 503)
+        assert gateway.process is not None
+        gateway.process.send_signal(signal.SIGSTOP)
+        try:
+            eventually(lambda: answers("/live", 503), REPLACED_SECONDS, "the gateway to say that nobody watches Envoy")
+        finally:
+            gateway.process.send_signal(signal.SIGCONT)
+        eventually(lambda: answers("/live", 200), what="its recovery")
+    finally:
+        gateway.close()
 
 
 @pytest.mark.parametrize("hang", [freeze, deadlock])

@@ -388,6 +388,14 @@ def test_readiness_is_asked_for_in_the_language_of_the_port(file: Path) -> None:
     assert gateway["httpGet"]["path"] == "/health"
 
 
+@pytest.mark.parametrize(("file", "scheme"), [(MINIMAL, "HTTP"), (EVERYTHING, "HTTPS")], ids=["plain", "tls"])
+def test_a_gateway_that_answers_no_more_is_restarted_and_one_without_a_registry_is_not(file: Path, scheme: str) -> None:
+    gateway = next(found for found in rendered(file).containers() if found["args"] == ["gateway"])
+    probe = gateway["livenessProbe"]
+    assert probe["httpGet"] == {"path": "/live", "port": "rest", "scheme": scheme}
+    assert probe["periodSeconds"] * probe["failureThreshold"] <= 30
+
+
 def test_a_start_may_take_as_long_as_the_program_waits(release: Release) -> None:
     for container in (found for found in release.containers() if found["args"] == ["serve"]):
         probe = container["startupProbe"]
