@@ -17,7 +17,7 @@ import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, cast
 
 import grpc
 from modelregistry.v1 import alias_service_pb2, model_pb2, model_service_pb2
@@ -144,7 +144,20 @@ class _Grpc:
                     request_serializer=alias_service_pb2.SetAliasRequest.SerializeToString,
                     response_deserializer=alias_service_pb2.SetAliasResponse.FromString,
                 )
-                return lambda: call(alias_service_pb2.SetAliasRequest(alias=uuid.uuid4().hex, model_id=self._any()))
+                get = self._unary("GetModel", model_pb2.Model)
+                requests = [model_service_pb2.GetModelRequest(model_id=self._any()) for _ in range(100)]
+                models = cast("list[model_pb2.Model]", [get(request) for request in requests])
+                targets = [(model.model_group_id, model.id) for model in models]
+
+                def promote() -> object:
+                    group_id, target_id = self._dice.choice(targets)
+                    return call(
+                        alias_service_pb2.SetAliasRequest(
+                            model_group_id=group_id, alias=uuid.uuid4().hex, model_id=target_id
+                        )
+                    )
+
+                return promote
             case other:
                 raise ValueError(other)
 

@@ -33,6 +33,21 @@ _INSERT = rf"""
     FROM generate_series(CAST(:first AS bigint), CAST(:last AS bigint)) AS n
 """  # noqa: S608 - the text is ours
 
+_GROUPS = (
+    """
+    INSERT INTO model_groups (name, project_id, project_name, create_time)
+    SELECT name, project_id, project_name, min(create_time) FROM models GROUP BY 1, 2, 3 ON CONFLICT DO NOTHING
+    """,
+    "DELETE FROM model_group_counts",
+    """
+    INSERT INTO model_group_counts (model_group_id, version_count)
+    SELECT groups.id, every.version_count
+    FROM (SELECT name, project_id, project_name, count(*) AS version_count FROM models GROUP BY 1, 2, 3) AS every
+    JOIN model_groups AS groups ON model_group_key(groups.name, groups.project_id, groups.project_name)
+        = model_group_key(every.name, every.project_id, every.project_name)
+    """,
+)
+
 
 def lay_down(engine: Engine, first: int, count: int) -> None:
     """Adds the models from `first` up to `count`, and lets Postgres look at them."""
@@ -47,10 +62,15 @@ def lay_down(engine: Engine, first: int, count: int) -> None:
         ).all()
         for index in inverted:
             connection.execute(text(f"DROP INDEX {index.indexname}"))
+        # Groups are made all at once, in a fraction of the time that triggers take for each model.
+        connection.execute(text("ALTER TABLE models DISABLE TRIGGER USER"))
         connection.execute(text(_INSERT), {"first": first, "last": count - 1})
+        connection.execute(text("ALTER TABLE models ENABLE TRIGGER USER"))
+        for statement in _GROUPS:
+            connection.execute(text(statement))
         for index in inverted:
             connection.execute(text(index.indexdef))
     with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
         connection.execute(text("SET statement_timeout = 0"))
-        connection.execute(text("VACUUM ANALYZE models"))
+        connection.execute(text("VACUUM ANALYZE models, model_groups, model_group_counts"))
         connection.execute(text("CHECKPOINT"))

@@ -15,11 +15,15 @@ from google.rpc.status_pb2 import Status
 from grpc_status import rpc_status
 from modelregistry.geti.v1 import geti_service_pb2_grpc
 from modelregistry.v1 import (
+    alias_service_pb2,
     alias_service_pb2_grpc,
     artifact_service_pb2,
     artifact_service_pb2_grpc,
     audit_service_pb2_grpc,
     lineage_pb2,
+    model_group_pb2,
+    model_group_service_pb2,
+    model_group_service_pb2_grpc,
     model_pb2,
     model_service_pb2,
     model_service_pb2_grpc,
@@ -50,6 +54,7 @@ class Client:
         self.uploads = upload_service_pb2_grpc.UploadServiceStub(self.channel)
         self.artifacts = artifact_service_pb2_grpc.ArtifactServiceStub(self.channel)
         self.projects = geti_service_pb2_grpc.GetiServiceStub(self.channel)
+        self.groups = model_group_service_pb2_grpc.ModelGroupServiceStub(self.channel)
         self.aliases = alias_service_pb2_grpc.AliasServiceStub(self.channel)
         self.audit = audit_service_pb2_grpc.AuditServiceStub(self.channel)
         self.system = system_service_pb2_grpc.SystemServiceStub(self.channel)
@@ -86,6 +91,36 @@ class Client:
 
     def delete(self, model_id: str, **fields: Any) -> None:
         self.models.DeleteModel(model_service_pb2.DeleteModelRequest(model_id=model_id, **fields))
+
+    def group(self, group_id: str) -> model_group_pb2.ModelGroup:
+        return self.groups.GetModelGroup(model_group_service_pb2.GetModelGroupRequest(model_group_id=group_id))
+
+    def all_groups(self, filter: str = "", **fields: Any) -> list[model_group_pb2.ModelGroup]:  # noqa: A002
+        """Lists all pages."""
+        request = model_group_service_pb2.ListModelGroupsRequest(filter=filter, **fields)
+        found: list[model_group_pb2.ModelGroup] = []
+        while True:
+            page = self.groups.ListModelGroups(request)
+            found += page.model_groups
+            if not page.next_page_token:
+                return found
+            request.page_token = page.next_page_token
+
+    def update_group(self, group_id: str, paths: Iterable[str] = (), **fields: Any) -> model_group_pb2.ModelGroup:
+        return self.groups.UpdateModelGroup(
+            model_group_service_pb2.UpdateModelGroupRequest(
+                model_group=model_group_pb2.ModelGroup(id=group_id, **fields), update_mask={"paths": list(paths)}
+            )
+        )
+
+    def delete_group(self, group_id: str, **fields: Any) -> None:
+        self.groups.DeleteModelGroup(model_group_service_pb2.DeleteModelGroupRequest(model_group_id=group_id, **fields))
+
+    def set_alias(self, model_id: str, alias: str = "production", **fields: Any) -> alias_service_pb2.SetAliasResponse:
+        """Points an alias of the model's group to the model."""
+        request = alias_service_pb2.SetAliasRequest(alias=alias, model_id=model_id, **fields)
+        request.model_group_id = request.model_group_id or self.get(model_id).model_group_id
+        return self.aliases.SetAlias(request)
 
     def compare(self, *ids: str, **fields: Any) -> model_service_pb2.CompareModelsResponse:
         return self.models.CompareModels(model_service_pb2.CompareModelsRequest(model_ids=ids, **fields))

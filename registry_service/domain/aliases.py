@@ -1,4 +1,4 @@
-"""Aliases: names for models of a lineage that can be moved, with all their moves.
+"""Aliases: names for models of a group that can be moved, with all their moves.
 
 The moves of an alias make a stack on which rollbacks walk: each move names the
 one that a rollback from there goes back to, its `previous`. Setting an alias
@@ -18,9 +18,8 @@ from typing import Protocol
 
 from registry_service.domain.access import Projects
 from registry_service.domain.errors import FieldViolation, InvalidArgumentError
-from registry_service.domain.models import MAX_TEXT_LENGTH, Lineage, Model
-
-MAX_ACTOR_LENGTH = 256
+from registry_service.domain.model_groups import GroupKey
+from registry_service.domain.models import MAX_TEXT_LENGTH, Model
 
 _ALIAS = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 _RESERVED = "latest"
@@ -53,6 +52,8 @@ class AliasTarget:
 class AliasMove:
     """One entry of an alias's history."""
 
+    alias: str
+    model_group_id: str
     revision: int
     """Counts from 1, without gaps."""
     kind: MoveKind
@@ -73,7 +74,7 @@ class AliasMove:
 class Alias:
     """An alias that points to a model."""
 
-    lineage: Lineage
+    group: GroupKey
     alias: str
     target: AliasTarget
     revision: int
@@ -86,8 +87,7 @@ class Alias:
     @property
     def etag(self) -> str:
         """Differs between any two states of an alias."""
-        lineage = self.lineage
-        state = [lineage.name, lineage.project_id, lineage.project_name, self.alias, self.revision]
+        state = [self.group.id, self.alias, self.revision]
         return hashlib.sha256(json.dumps(state).encode()).hexdigest()[:24]
 
 
@@ -97,7 +97,7 @@ class AliasState:
 
     key: int | None
     """The repository's own; None where the alias was never set."""
-    lineage: Lineage
+    group: GroupKey
     alias: str
     head: AliasMove | None
     """The newest move; None where there is none. Its target has the version that the model has now."""
@@ -117,9 +117,11 @@ class AliasState:
 class Remark:
     """What a move is written down with, as `checked_remark` returns it."""
 
-    actor: str = ""
-    """Empty: the caller."""
     reason: str = ""
+
+
+MoveKey = tuple[datetime, int, int]
+"""When a move was, and what tells it from others of that time: the repository's own."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -132,9 +134,9 @@ class AliasPage:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MovePage:
-    """A page of a history."""
+    """A page of a history, each move with the key to go on from."""
 
-    moves: Sequence[AliasMove]
+    moves: Sequence[tuple[MoveKey, AliasMove]]
     more: bool
 
 
@@ -144,10 +146,10 @@ class AliasRepository(Protocol):
     Who locks models as well locks them before aliases; so nobody waits in a circle.
     """
 
-    def find(self, lineage: Lineage, alias: str) -> AliasState:
+    def find(self, group: GroupKey, alias: str) -> AliasState:
         """Returns an alias as it stands."""
 
-    def lock(self, lineage: Lineage, alias: str, *, add: bool = False) -> AliasState:
+    def lock(self, group: GroupKey, alias: str, *, add: bool = False) -> AliasState:
         """The same, and nobody else moves it until the transaction ends.
 
         Where it was never set, that takes `add`, which makes a place for it.
@@ -161,7 +163,7 @@ class AliasRepository(Protocol):
     ) -> AliasMove:
         """Moves an alias that was locked (and added), and returns the move."""
 
-    def at(self, lineage: Lineage, alias: str, time: datetime) -> Alias | None:
+    def at(self, group: GroupKey, alias: str, time: datetime) -> Alias | None:
         """Returns an alias as it was; None where it pointed nowhere.
 
         Waits for a move that is under way, so that the answer stays true.
@@ -177,16 +179,28 @@ class AliasRepository(Protocol):
         """Returns the newest move to a model; None where there was none."""
 
     def list(
-        self, lineage: Lineage | None, *, after: int, limit: int, max_bytes: int, within: Projects = None
+        self, group: GroupKey | None, *, after: int, limit: int, max_bytes: int, within: Projects = None
     ) -> AliasPage:
-        """Returns the aliases of a lineage (None: of all) that point somewhere, by key, after one (0: all).
+        """Returns the aliases of a group (None: of all) that point somewhere, by key, after one (0: all).
 
         Only those in the projects `within`. At most `limit`, and no more than fit in `max_bytes`, but one at least
         where there is one.
         """
 
-    def history(self, state: AliasState, *, before: int | None, limit: int, max_bytes: int) -> MovePage:
-        """Returns the moves before a revision (None: all), newest first, with the same limits."""
+    def moves(
+        self,
+        group: GroupKey | None,
+        alias: str | None,
+        *,
+        before: MoveKey | None,
+        limit: int,
+        max_bytes: int,
+        within: Projects = None,
+    ) -> MovePage:
+        """Return the moves of an alias (None: of all) of a group (None: of all) before one (None: all), newest first.
+
+        Of aliases in the projects `within`, with the same limits.
+        """
 
     def of_models(self, model_ids: Sequence[str]) -> Mapping[str, Sequence[str]]:
         """Returns the names of the aliases that point to each of these models, sorted; without those that have none."""
@@ -197,7 +211,7 @@ def alias_after(state: AliasState, move: AliasMove) -> Alias | None:
     if move.after is None:
         return None
     return Alias(
-        lineage=state.lineage,
+        group=state.group,
         alias=state.alias,
         target=move.after,
         revision=move.revision,
@@ -222,31 +236,16 @@ def checked_alias(text: str) -> str:
     return text
 
 
-def checked_lineage(lineage: Lineage) -> Lineage:
-    """Returns a lineage that models can have.
-
-    Raises:
-        InvalidArgumentError: None can; names every field that is wrong.
-    """
-    violations = [] if lineage.name else [FieldViolation("lineage.name", "must not be empty.")]
-    for name in ("name", "project_id", "project_name"):
-        violations += _text_violations(f"lineage.{name}", getattr(lineage, name) or "", MAX_TEXT_LENGTH)
-    if violations:
-        raise InvalidArgumentError(violations)
-    return lineage
-
-
-def checked_remark(*, actor: str, reason: str) -> Remark:
+def checked_remark(*, reason: str) -> Remark:
     """Returns what a move is written down with.
 
     Raises:
         InvalidArgumentError: Names every field that is wrong.
     """
-    violations = _text_violations("actor", actor, MAX_ACTOR_LENGTH)
-    violations += _text_violations("reason", reason, MAX_TEXT_LENGTH)
+    violations = _text_violations("reason", reason, MAX_TEXT_LENGTH)
     if violations:
         raise InvalidArgumentError(violations)
-    return Remark(actor=actor, reason=reason)
+    return Remark(reason=reason)
 
 
 def _text_violations(name: str, text: str, limit: int) -> list[FieldViolation]:

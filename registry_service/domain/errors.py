@@ -50,6 +50,15 @@ class ModelNotFoundError(NotFoundError):
         super().__init__(f"No model has the id {model_id!r}.", model_id=model_id)
 
 
+class ModelGroupNotFoundError(NotFoundError):
+    """There is no model group with this id."""
+
+    reason = "MODEL_GROUP_NOT_FOUND"
+
+    def __init__(self, model_group_id: str) -> None:
+        super().__init__(f"No model group has the id {model_group_id!r}.", model_group_id=model_group_id)
+
+
 class UploadNotFoundError(NotFoundError):
     """There is no upload with this id: never was, expired, or cancelled."""
 
@@ -330,17 +339,55 @@ class InvalidCredentialsError(UnauthenticatedError):
 
 
 class ModelInUseError(FailedPreconditionError):
-    """Aliases point to the model, so it can neither be deleted nor leave its lineage."""
+    """Aliases point to the model, so it can't be deleted."""
 
     reason = "MODEL_IN_USE"
 
     def __init__(self, model_id: str, aliases: Sequence[str]) -> None:
         names = ", ".join(aliases)
         super().__init__(
-            f"The model {model_id!r} can neither be deleted nor move to another model group while aliases point to it:"
-            f" {names}.",
+            f"The model {model_id!r} cannot be deleted while aliases point to it: {names}.",
             model_id=model_id,
             aliases=names,
+        )
+
+
+class ModelHasAliasesError(FailedPreconditionError):
+    """Aliases point to the model, so it can't move to another model group."""
+
+    reason = "MODEL_HAS_ALIASES"
+
+    def __init__(self, model_id: str, aliases: Sequence[str]) -> None:
+        names = ", ".join(aliases)
+        super().__init__(
+            f"The model {model_id!r} cannot move to another model group while aliases point to it: {names}.",
+            model_id=model_id,
+            aliases=names,
+        )
+
+
+class ModelNotInGroupError(FailedPreconditionError):
+    """The alias of one model group is to point to a model of another."""
+
+    reason = "MODEL_NOT_IN_GROUP"
+
+    def __init__(self, model_id: str, model_group_id: str) -> None:
+        super().__init__(
+            f"The model {model_id!r} (model_id) is not in the model group {model_group_id!r}.",
+            model_id=model_id,
+            model_group_id=model_group_id,
+        )
+
+
+class ModelGroupNotEmptyError(FailedPreconditionError):
+    """The model group has models, so it can't be deleted."""
+
+    reason = "MODEL_GROUP_NOT_EMPTY"
+
+    def __init__(self, model_group_id: str) -> None:
+        super().__init__(
+            f"The model group {model_group_id!r} has models; only an empty group can be deleted.",
+            model_group_id=model_group_id,
         )
 
 
@@ -409,6 +456,18 @@ class EtagMismatchError(AbortedError):
 
     def __init__(self, model_id: str) -> None:
         super().__init__(f"The model {model_id!r} has changed since its etag was read.", model_id=model_id)
+
+
+class ModelGroupEtagMismatchError(AbortedError):
+    """The model group has changed since the client read it."""
+
+    reason = "ETAG_MISMATCH"
+    retry_seconds = None
+
+    def __init__(self, model_group_id: str) -> None:
+        super().__init__(
+            f"The model group {model_group_id!r} has changed since its etag was read.", model_group_id=model_group_id
+        )
 
 
 class AliasChangedError(AbortedError):

@@ -32,13 +32,15 @@ class Action(StrEnum):
     ALIAS_SET = "alias.set"
     ALIAS_ROLLED_BACK = "alias.rolled_back"
     ALIAS_DELETED = "alias.deleted"
+    MODEL_GROUP_UPDATED = "model_group.updated"
+    MODEL_GROUP_DELETED = "model_group.deleted"
     TOKEN_CREATED = "token.created"  # noqa: S105 - no password
     TOKEN_REVOKED = "token.revoked"  # noqa: S105
     UNKNOWN = ""
     """Of a damaged event."""
 
 
-REMOVALS = frozenset({Action.MODEL_DELETED, Action.ALIAS_DELETED, Action.TOKEN_REVOKED})
+REMOVALS = frozenset({Action.MODEL_DELETED, Action.ALIAS_DELETED, Action.MODEL_GROUP_DELETED, Action.TOKEN_REVOKED})
 """Actions that leave less than there was."""
 
 
@@ -51,7 +53,10 @@ class Change:
     """Of a token only its project; the name is empty."""
     model_id: str
     """Of the model that was changed, or that the alias points to afterwards; before, where it was deleted. Empty for a
-    token."""
+    token, and for a group."""
+    model_group_id: str | None = None
+    """Of the group of the lineage. None to record: the one that there is. None in the log: of a token, or from before
+    there were groups."""
     alias: str = ""
     """Empty where a model was changed."""
     reason: str = ""

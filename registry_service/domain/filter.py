@@ -1,4 +1,4 @@
-r"""The filter language of AIP-160 (https://google.aip.dev/160) over the fields of a model, or of an event.
+r"""The filter language of AIP-160 (https://google.aip.dev/160) over the fields of a model, a model group or an event.
 
 `parse` turns a text into a tree of typed nodes, all names resolved and all
 values checked; a storage only has to translate the tree. The grammar is that of
@@ -164,6 +164,7 @@ class Subject(Enum):
 
     MODEL = "model"
     EVENT = "event"
+    MODEL_GROUP = "model group"
 
 
 def parse(text: str, subject: Subject = Subject.MODEL) -> Node | None:
@@ -217,6 +218,8 @@ _TEXTS = (
 )
 _KINDS: Mapping[str, Kind] = {
     **dict.fromkeys(_TEXTS, Kind.TEXT),
+    "model_group_id": Kind.TEXT,
+    "aliases": Kind.LIST,
     "precisions": Kind.LIST,
     "score": Kind.NUMBER,
     "overview": Kind.JSON,
@@ -252,6 +255,7 @@ _EVENT_KINDS: Mapping[str, Kind] = {
             "request_id",
             "action",
             "model_id",
+            "model_group_id",
             "project_id",
             "project_name",
             "name",
@@ -260,6 +264,14 @@ _EVENT_KINDS: Mapping[str, Kind] = {
         ),
         Kind.TEXT,
     ),
+}
+_MODEL_GROUP_KINDS: Mapping[str, Kind] = {
+    **dict.fromkeys(("id", "name", "project_id", "project_name", "description", "owner"), Kind.TEXT),
+    "tags": Kind.MAP,
+    "metric_goals": Kind.MAP,
+    "version_count": Kind.INTEGER,
+    "create_time": Kind.TIME,
+    "update_time": Kind.TIME,
 }
 _Fields = Mapping[tuple[str, ...], Field]
 _FIELDS: Mapping[Subject, _Fields] = {
@@ -274,11 +286,14 @@ _FIELDS: Mapping[Subject, _Fields] = {
     Subject.EVENT: {
         (name,): Field(("time",) if name == "event_time" else (name,), kind) for name, kind in _EVENT_KINDS.items()
     },
+    Subject.MODEL_GROUP: {(name,): Field((name,), kind) for name, kind in _MODEL_GROUP_KINDS.items()},
 }
 _NAME = Field(("name",), Kind.TEXT)
 _PRECISIONS = Field(("precisions",), Kind.LIST)
 _ACTION = Field(("action",), Kind.TEXT)
 _ACTION_PREFIX = "ACTION_"
+_ACTION_SUBJECTS = ("model_group",)
+"""Those of two words."""
 
 
 def _field_of(path: Sequence["_Token"], fields: _Fields) -> Field:
@@ -388,7 +403,9 @@ def _action(pattern: Pattern) -> Pattern:
     if not pattern.parts[0].startswith(_ACTION_PREFIX):
         return pattern
     # No text has a NUL, so it can stand for the wildcards.
-    text = "\0".join(pattern.parts).removeprefix(_ACTION_PREFIX).lower().replace("_", ".", 1)
+    text = "\0".join(pattern.parts).removeprefix(_ACTION_PREFIX).lower()
+    subject = next((subject for subject in _ACTION_SUBJECTS if text.startswith(f"{subject}_")), None)
+    text = text.replace("_", ".", 1) if subject is None else f"{subject}.{text[len(subject) + 1 :]}"
     return Pattern(tuple(text.split("\0")))
 
 

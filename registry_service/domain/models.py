@@ -178,6 +178,10 @@ class Model(ModelFields):
     """What the artifact says; None where it is of no known format, and in listings, which leave it out."""
     listed_schema: ModelSchema | None = None
     """In listings, the schema without its tensors, operator sets and metadata: what warnings come from."""
+    model_group_id: str = ""
+    """Of the group of its name and project; the repository knows it."""
+    aliases: tuple[str, ...] = ()
+    """The aliases of its group that point to it, sorted; the repository knows them."""
 
     @property
     def etag(self) -> str:

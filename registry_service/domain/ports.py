@@ -18,6 +18,7 @@ from registry_service.domain.artifact_store import Part
 from registry_service.domain.events import EventLog
 from registry_service.domain.family import Link
 from registry_service.domain.listing import ListQuery, Page
+from registry_service.domain.model_groups import ModelGroupRepository
 from registry_service.domain.models import Model, ModelSpec
 from registry_service.domain.tokens import TokenRepository
 from registry_service.domain.uploads import Upload
@@ -26,8 +27,8 @@ from registry_service.domain.uploads import Upload
 class ModelRepository(Protocol):
     """The registered models. Whatever changes one records an event."""
 
-    def add(self, model: Model) -> None:
-        """Adds a model.
+    def add(self, model: Model) -> Model:
+        """Add a model, and return it with its group, which is made where there is none.
 
         Raises:
             AlreadyExistsError: Its identity is taken, or its id: by a model, or by a deleted one of another project.
@@ -200,6 +201,10 @@ class Transaction(Protocol):
     @property
     def aliases(self) -> AliasRepository:
         """The aliases."""
+
+    @property
+    def groups(self) -> ModelGroupRepository:
+        """The model groups."""
 
     @property
     def objects(self) -> ObjectLedger:

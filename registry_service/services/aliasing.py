@@ -3,12 +3,14 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import cast
 
 from registry_service.domain.aliases import (
     Alias,
     AliasMove,
     AliasState,
     AliasTarget,
+    MoveKey,
     MoveKind,
     Remark,
     alias_after,
@@ -21,12 +23,14 @@ from registry_service.domain.errors import (
     FieldViolation,
     InvalidArgumentError,
     ModelNotFoundError,
+    ModelNotInGroupError,
     NeverTargetError,
     NoPreviousTargetError,
     RequirementsNotMetError,
     TargetGoneError,
 )
 from registry_service.domain.listing import MAX_PAGE_BYTES, decode_page_token, encode_page_token, page_size
+from registry_service.domain.model_groups import GroupKey
 from registry_service.domain.models import Lineage, Model
 from registry_service.domain.ports import Database, Transaction
 from registry_service.domain.promotion import Check, Requirements, checks_of
@@ -67,13 +71,14 @@ class Moved:
 
 @dataclass(frozen=True, slots=True)
 class SetAlias:
-    """Points an alias of a model's lineage to the model."""
+    """Points an alias of a model group to one of its models."""
 
     database: Database
     verify: VerifyArtifact
 
     def __call__(
         self,
+        group_id: str,
         alias: str,
         model_id: str,
         *,
@@ -85,21 +90,21 @@ class SetAlias:
         """Returns the alias as it then is; with `validate_only` as it would be.
 
         Raises:
+            ModelGroupNotFoundError: There is no such group.
             ModelNotFoundError: There is no such model.
+            ModelNotInGroupError: The model is in another group.
             AliasChangedError: The alias is not as expected.
             RequirementsNotMetError: The model does not meet them, unless `validate_only`.
         """
-        # Before all locks, as it may take minutes.
-        verification = self.verify(model_id) if requirements.verified else None
-        if verification is not None:
-            current_caller.get().expect_access()
+        verification = self._verified(group_id, model_id) if requirements.verified else None
         with self.database.transaction() as transaction:
             model = transaction.models.get(model_id) if validate_only else transaction.models.hold(model_id)
-            lineage = Lineage.of(model)
+            # After the model: while it is held, nobody deletes its group.
+            group = _group_with(transaction, group_id, model)
             if validate_only:
-                state = transaction.aliases.find(lineage, alias)
+                state = transaction.aliases.find(group, alias)
             else:
-                state = transaction.aliases.lock(lineage, alias, add=True)
+                state = transaction.aliases.lock(group, alias, add=True)
             expectation.check(state)
             checks = (
                 *([] if verification is None else [_verified(verification, model)]),
@@ -122,6 +127,21 @@ class SetAlias:
                 validate_only=validate_only,
             )
         return Moved(alias=moved, before=state.target, changed=not failed, checks=checks)
+
+    def _verified(self, group_id: str, model_id: str) -> Verification:
+        """Reads the artifact: before all locks, as that may take minutes, but not for a call that fails anyway."""
+        with self.database.transaction() as transaction:
+            _group_with(transaction, group_id, transaction.models.get(model_id))
+        verification = self.verify(model_id)
+        current_caller.get().expect_access()
+        return verification
+
+
+def _group_with(transaction: Transaction, group_id: str, model: Model) -> GroupKey:
+    group = transaction.groups.get(group_id)
+    if group.lineage != Lineage.of(model):
+        raise ModelNotInGroupError(model.id, group_id)
+    return group.key
 
 
 def _verified(verification: Verification, model: Model) -> Check:
@@ -155,7 +175,7 @@ class RollbackAlias:
 
     def __call__(
         self,
-        lineage: Lineage,
+        group_id: str,
         alias: str,
         *,
         to_model_id: str = "",
@@ -170,6 +190,7 @@ class RollbackAlias:
 
         Raises:
             InvalidArgumentError: There is neither a `to_model_id` nor an expectation.
+            ModelGroupNotFoundError: There is no such group.
             AliasNotFoundError: It points nowhere.
             AliasChangedError: It is not as expected, or was moved meanwhile.
             NoPreviousTargetError: There is nothing before.
@@ -183,7 +204,8 @@ class RollbackAlias:
                 " twice.",
             )
         with self.database.transaction() as transaction:
-            state = transaction.aliases.find(lineage, alias)
+            group = transaction.groups.get(group_id).key
+            state = transaction.aliases.find(group, alias)
             current = _existing(state)
             expectation.check(state)
             if current.target.model_id == to_model_id:
@@ -194,7 +216,7 @@ class RollbackAlias:
             target = _there(transaction, state, goal.after, hold=not validate_only)
             if not validate_only:
                 # After the model, as models are locked first; whoever was faster made the goal another.
-                locked = transaction.aliases.lock(lineage, alias)
+                locked = transaction.aliases.lock(group, alias)
                 if locked.head is None or locked.head.revision != current.revision:
                     raise AliasChangedError(alias, "" if locked.target is None else locked.target.model_id)
             moved = _moved(
@@ -224,14 +246,14 @@ def _there(transaction: Transaction, state: AliasState, target: AliasTarget, *, 
     """Returns a former target as it is now.
 
     Raises:
-        TargetGoneError: It was deleted, was replaced under its id, or has left the lineage.
+        TargetGoneError: It was deleted, was replaced under its id, or is in another group now.
     """
     models = transaction.models
     try:
         model = models.hold(target.model_id) if hold else models.get(target.model_id)
     except ModelNotFoundError as error:
         raise TargetGoneError(state.alias, target.model_id, target.version) from error
-    if Lineage.of(model) != state.lineage or model.artifact.sha256 != target.sha256:
+    if Lineage.of(model) != state.group.lineage or model.artifact.sha256 != target.sha256:
         raise TargetGoneError(state.alias, target.model_id, target.version)
     return AliasTarget.of(model)
 
@@ -250,13 +272,15 @@ def _moved(
     if validate_only:
         caller = current_caller.get()
         move = AliasMove(
+            alias=state.alias,
+            model_group_id=state.group.id,
             revision=1 if state.head is None else state.head.revision + 1,
             kind=kind,
             before=state.target,
             after=target,
             previous=previous,
             time=transaction.now,
-            actor=caller.named(remark.actor),
+            actor=caller.actor,
             reason=remark.reason,
             request_id=caller.request_id,
         )
@@ -275,21 +299,32 @@ class DeleteAlias:
     database: Database
 
     def __call__(
-        self, lineage: Lineage, alias: str, *, expectation: Expectation, allow_missing: bool, remark: Remark
+        self,
+        group_id: str,
+        alias: str,
+        *,
+        expectation: Expectation,
+        allow_missing: bool,
+        remark: Remark,
+        validate_only: bool = False,
     ) -> AliasTarget | None:
-        """Returns what it pointed to; None where it pointed nowhere.
+        """Returns what it pointed to; None where it pointed nowhere. With `validate_only` it still does.
 
         Raises:
+            ModelGroupNotFoundError: There is no such group.
             AliasNotFoundError: It points nowhere, unless `allow_missing`.
             AliasChangedError: It is not as expected.
         """
         with self.database.transaction() as transaction:
-            state = transaction.aliases.lock(lineage, alias)
+            group = transaction.groups.get(group_id).key
+            aliases = transaction.aliases
+            state = aliases.find(group, alias) if validate_only else aliases.lock(group, alias)
             if state.target is None and allow_missing:
                 return None
             _existing(state)
             expectation.check(state)
-            transaction.aliases.move(state, kind=MoveKind.DELETED, target=None, previous=None, remark=remark)
+            if not validate_only:
+                aliases.move(state, kind=MoveKind.DELETED, target=None, previous=None, remark=remark)
         return state.target
 
 
@@ -299,19 +334,21 @@ class GetAlias:
 
     database: Database
 
-    def __call__(self, lineage: Lineage, alias: str, at_time: datetime | None = None) -> Alias:
+    def __call__(self, group_id: str, alias: str, at_time: datetime | None = None) -> Alias:
         """Returns the alias, now or as it was.
 
         Raises:
+            ModelGroupNotFoundError: There is no such group.
             AliasNotFoundError: It points, or pointed, nowhere.
             InvalidArgumentError: The time is in the future.
         """
         with self.database.transaction() as transaction:
+            group = transaction.groups.get(group_id).key
             if at_time is None:
-                return _existing(transaction.aliases.find(lineage, alias))
-            found = transaction.aliases.at(lineage, alias, at_time)
+                return _existing(transaction.aliases.find(group, alias))
+            found = transaction.aliases.at(group, alias, at_time)
         if found is None:
-            raise AliasNotFoundError(alias, lineage.name, at_time=at_time.isoformat())
+            raise AliasNotFoundError(alias, group.lineage.name, at_time=at_time.isoformat())
         return found
 
 
@@ -321,58 +358,54 @@ class ListAliases:
 
     database: Database
 
-    def __call__(self, lineage: Lineage | None, *, size: int, token: str) -> tuple[Sequence[Alias], str]:
+    def __call__(self, group_id: str | None, *, size: int, token: str) -> tuple[Sequence[Alias], str]:
         """Returns the aliases of a page and the token of the next, empty where this is the last.
 
         Raises:
+            ModelGroupNotFoundError: There is no such group. None names all of them.
             InvalidArgumentError: Size or token are wrong.
         """
         limit = page_size(size)
-        query = ("aliases", *_query(lineage))
-        after = _decoded(token, query)
+        query = ("aliases", group_id or "")
+        start = decode_page_token(token, query, (int,))
+        after = start[0] if start is not None and isinstance(start[0], int) else 0
         with self.database.transaction() as transaction:
-            page = transaction.aliases.list(lineage, after=after or 0, limit=limit, max_bytes=MAX_PAGE_BYTES)
+            group = None if group_id is None else transaction.groups.get(group_id).key
+            page = transaction.aliases.list(group, after=after, limit=limit, max_bytes=MAX_PAGE_BYTES)
         aliases = [alias for _, alias in page.aliases]
         return aliases, encode_page_token(query, (page.aliases[-1][0],)) if page.more else ""
 
 
 @dataclass(frozen=True, slots=True)
-class ListAliasHistory:
-    """Lists the moves of an alias, a page at a time."""
+class ListAliasMoves:
+    """Lists the moves of an alias, or of several, a page at a time."""
 
     database: Database
 
-    def __call__(self, lineage: Lineage, alias: str, *, size: int, token: str) -> tuple[Sequence[AliasMove], str]:
+    def __call__(
+        self, group_id: str | None, alias: str | None, *, size: int, token: str
+    ) -> tuple[Sequence[AliasMove], str]:
         """Returns the moves of a page, newest first, and the token of the next, empty where this is the last.
 
         Raises:
-            AliasNotFoundError: It was never set.
+            ModelGroupNotFoundError: There is no such group. None names all of them.
+            AliasNotFoundError: The group never had the alias. None names all of them.
             InvalidArgumentError: Size or token are wrong.
         """
         limit = page_size(size)
-        query = ("history", alias, *_query(lineage))
-        before = _decoded(token, query)
+        query = ("moves", group_id or "", alias or "")
+        start = decode_page_token(token, query, (datetime, int, int))
+        before = cast("MoveKey | None", start)
         with self.database.transaction() as transaction:
-            state = transaction.aliases.find(lineage, alias)
-            if state.head is None:
-                raise AliasNotFoundError(alias, lineage.name)
-            page = transaction.aliases.history(state, before=before, limit=limit, max_bytes=MAX_PAGE_BYTES)
-        return page.moves, encode_page_token(query, (page.moves[-1].revision,)) if page.more else ""
-
-
-def _query(lineage: Lineage | None) -> tuple[str, ...]:
-    """Returns texts that differ for any two lineages."""
-    if lineage is None:
-        return ()
-    return tuple(repr(part) for part in (lineage.name, lineage.project_id, lineage.project_name))
-
-
-def _decoded(token: str, query: tuple[str, ...]) -> int | None:
-    values = decode_page_token(token, query, (int,))
-    return values[0] if values is not None and isinstance(values[0], int) else None
+            group = None if group_id is None else transaction.groups.get(group_id).key
+            if group is not None and alias is not None and transaction.aliases.find(group, alias).head is None:
+                raise AliasNotFoundError(alias, group.lineage.name)
+            page = transaction.aliases.moves(group, alias, before=before, limit=limit, max_bytes=MAX_PAGE_BYTES)
+        moves = [move for _, move in page.moves]
+        return moves, encode_page_token(query, page.moves[-1][0]) if page.more else ""
 
 
 def _existing(state: AliasState) -> Alias:
     if state.current is None:
-        raise AliasNotFoundError(state.alias, state.lineage.name)
+        raise AliasNotFoundError(state.alias, state.group.lineage.name)
     return state.current

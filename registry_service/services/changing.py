@@ -5,7 +5,12 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from registry_service.domain.aliases import MoveKind, Remark
-from registry_service.domain.errors import EtagMismatchError, ModelInUseError, ModelNotFoundError
+from registry_service.domain.errors import (
+    EtagMismatchError,
+    ModelHasAliasesError,
+    ModelInUseError,
+    ModelNotFoundError,
+)
 from registry_service.domain.models import (
     DOCUMENTED_FIELDS,
     MUTABLE_FIELDS,
@@ -50,7 +55,7 @@ class UpdateModel:
             InvalidArgumentError: A value is wrong.
             EtagMismatchError: An etag is given and the model has another.
             AlreadyExistsError: The new identity is another model's.
-            ModelInUseError: It would leave its lineage while aliases point to it.
+            ModelHasAliasesError: It would move to another group while aliases point to it.
         """
 
         def change(old: Model) -> Model:
@@ -115,11 +120,11 @@ def _check_etag(model: Model, etag: str) -> None:
 
 
 def in_lineage(transaction: Transaction, old: Model, new: Model) -> Model:
-    """Returns a changed model, which is locked (`ModelInUseError` where it leaves a lineage that needs it)."""
+    """Return a changed model, which is locked (`ModelHasAliasesError` where it leaves its group despite aliases)."""
     if Lineage.of(new) != Lineage.of(old):
         aliases = transaction.aliases.of_models([old.id]).get(old.id, ())
         if aliases:
-            raise ModelInUseError(old.id, aliases)
+            raise ModelHasAliasesError(old.id, aliases)
     return new
 
 

@@ -22,6 +22,7 @@ from registry_service.domain.aliases import (
     AliasRepository,
     AliasState,
     AliasTarget,
+    MoveKey,
     MoveKind,
     MovePage,
     Remark,
@@ -30,6 +31,7 @@ from registry_service.domain.artifact_store import Part
 from registry_service.domain.caller import current_caller
 from registry_service.domain.errors import (
     AccessDeniedError,
+    ModelGroupNotFoundError,
     ModelNotFoundError,
     ProjectDeniedError,
     ProjectNotFoundError,
@@ -41,7 +43,8 @@ from registry_service.domain.family import Link
 from registry_service.domain.filter import And, Comparator, Field, Kind, Node, Not, Or, Pattern, Restriction
 from registry_service.domain.geti import Geti, ModelDetails, ModelKey, Project, ProjectSummary
 from registry_service.domain.listing import MAX_PAGE_BYTES, ListQuery, Page
-from registry_service.domain.models import Lineage, Model, ModelSpec
+from registry_service.domain.model_groups import GroupKey, GroupPage, GroupQuery, ModelGroup, ModelGroupRepository
+from registry_service.domain.models import Model, ModelSpec
 from registry_service.domain.ports import Database, ModelRepository, ObjectLedger, Transaction, UploadRepository
 from registry_service.domain.tokens import TokenRepository
 from registry_service.domain.uploads import Upload
@@ -107,6 +110,10 @@ class _Transaction:
         return _Aliases(self.access, self.inner.aliases, self.inner.models)
 
     @property
+    def groups(self) -> ModelGroupRepository:
+        return _Groups(self.access, self.inner.groups)
+
+    @property
     def objects(self) -> ObjectLedger:
         # Its keys are known to the registry alone.
         return self.inner.objects
@@ -129,10 +136,10 @@ class _Models:
     access: Access
     inner: ModelRepository
 
-    def add(self, model: Model) -> None:
+    def add(self, model: Model) -> Model:
         _expect_acting(self.access, model.project_id)
         with self._without_hidden_cycles():
-            self.inner.add(model)
+            return self.inner.add(model)
 
     def check_absent(self, spec: ModelSpec) -> None:
         _expect_acting(self.access, spec.fields.project_id)
@@ -205,19 +212,50 @@ class _Models:
 
 
 @dataclass(frozen=True, slots=True)
+class _Groups:
+    access: Access
+    inner: ModelGroupRepository
+
+    def get(self, group_id: str) -> ModelGroup:
+        return self._seen(self.inner.get(group_id))
+
+    def list(self, query: GroupQuery) -> GroupPage:
+        return self.inner.list(replace(query, filter=_within(self.access.visible, query.filter)))
+
+    def update(self, group_id: str, change: Callable[[ModelGroup], ModelGroup]) -> ModelGroup:
+        def changed(old: ModelGroup) -> ModelGroup:
+            _expect_acting(self.access, self._seen(old).lineage.project_id)
+            return change(old)
+
+        return self.inner.update(group_id, changed)
+
+    def remove(self, group_id: str, check: Callable[[ModelGroup], None], *, validate_only: bool = False) -> ModelGroup:
+        def checked(group: ModelGroup) -> None:
+            _expect_acting(self.access, self._seen(group).lineage.project_id)
+            check(group)
+
+        return self.inner.remove(group_id, checked, validate_only=validate_only)
+
+    def _seen(self, group: ModelGroup) -> ModelGroup:
+        if not self.access.sees(group.lineage.project_id):
+            raise ModelGroupNotFoundError(group.id)
+        return group
+
+
+@dataclass(frozen=True, slots=True)
 class _Aliases:
     access: Access
     inner: AliasRepository
     models: ModelRepository
 
-    def find(self, lineage: Lineage, alias: str) -> AliasState:
-        return self.inner.find(lineage, alias) if self._sees(lineage) else _never_set(lineage, alias)
+    def find(self, group: GroupKey, alias: str) -> AliasState:
+        return self.inner.find(group, alias) if self._sees(group) else _never_set(group, alias)
 
-    def lock(self, lineage: Lineage, alias: str, *, add: bool = False) -> AliasState:
-        if not self._sees(lineage):
-            return _never_set(lineage, alias)
-        _expect_acting(self.access, lineage.project_id)
-        return self.inner.lock(lineage, alias, add=add)
+    def lock(self, group: GroupKey, alias: str, *, add: bool = False) -> AliasState:
+        if not self._sees(group):
+            return _never_set(group, alias)
+        _expect_acting(self.access, group.lineage.project_id)
+        return self.inner.lock(group, alias, add=add)
 
     def lock_all_of(self, model_id: str) -> Sequence[AliasState]:
         # Of a model that was locked through `_Models`.
@@ -226,37 +264,50 @@ class _Aliases:
     def move(
         self, state: AliasState, *, kind: MoveKind, target: AliasTarget | None, previous: int | None, remark: Remark
     ) -> AliasMove:
-        _expect_acting(self.access, state.lineage.project_id)
+        _expect_acting(self.access, state.group.lineage.project_id)
         return self.inner.move(state, kind=kind, target=target, previous=previous, remark=remark)
 
-    def at(self, lineage: Lineage, alias: str, time: datetime) -> Alias | None:
-        return self.inner.at(lineage, alias, time) if self._sees(lineage) else None
+    def at(self, group: GroupKey, alias: str, time: datetime) -> Alias | None:
+        return self.inner.at(group, alias, time) if self._sees(group) else None
 
     def get_move(self, state: AliasState, revision: int) -> AliasMove:
-        # This and the next two begin with a state that came from here: that of an alias out of sight has no key.
+        # This and the next one begin with a state that came from here: that of an alias out of sight has no key.
         return self.inner.get_move(state, revision)
 
     def newest_move_to(self, state: AliasState, model_id: str) -> AliasMove | None:
         return self.inner.newest_move_to(state, model_id)
 
-    def history(self, state: AliasState, *, before: int | None, limit: int, max_bytes: int) -> MovePage:
-        return self.inner.history(state, before=before, limit=limit, max_bytes=max_bytes)
-
     def list(
-        self, lineage: Lineage | None, *, after: int, limit: int, max_bytes: int, within: Projects = None
+        self, group: GroupKey | None, *, after: int, limit: int, max_bytes: int, within: Projects = None
     ) -> AliasPage:
-        visible = self.access.visible
-        if within is not None and visible is not None:
-            within &= visible
-        within = visible if within is None else within
-        return self.inner.list(lineage, after=after, limit=limit, max_bytes=max_bytes, within=within)
+        within = self._within(within)
+        return self.inner.list(group, after=after, limit=limit, max_bytes=max_bytes, within=within)
+
+    def moves(
+        self,
+        group: GroupKey | None,
+        alias: str | None,
+        *,
+        before: MoveKey | None,
+        limit: int,
+        max_bytes: int,
+        within: Projects = None,
+    ) -> MovePage:
+        within = self._within(within)
+        return self.inner.moves(group, alias, before=before, limit=limit, max_bytes=max_bytes, within=within)
 
     def of_models(self, model_ids: Sequence[str]) -> Mapping[str, Sequence[str]]:
         projects = self.models.projects(model_ids)
         return self.inner.of_models([i for i in model_ids if i in projects and self.access.sees(projects[i])])
 
-    def _sees(self, lineage: Lineage) -> bool:
-        return self.access.sees(lineage.project_id)
+    def _sees(self, group: GroupKey) -> bool:
+        return self.access.sees(group.lineage.project_id)
+
+    def _within(self, within: Projects) -> Projects:
+        visible = self.access.visible
+        if within is None or visible is None:
+            return visible if within is None else within
+        return within & visible
 
 
 @dataclass(frozen=True, slots=True)
@@ -421,5 +472,5 @@ def _within(projects: Projects, node: Node | None) -> Node | None:
     return own if node is None else And((own, node))
 
 
-def _never_set(lineage: Lineage, alias: str) -> AliasState:
-    return AliasState(key=None, lineage=lineage, alias=alias, head=None)
+def _never_set(group: GroupKey, alias: str) -> AliasState:
+    return AliasState(key=None, group=group, alias=alias, head=None)

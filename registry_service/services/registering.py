@@ -159,8 +159,7 @@ class StagedArtifact:
             model = new_model(
                 spec, self.key, self.size, self.sha256, self._use_case.policy, schema=schema, now=transaction.now
             )
-            transaction.models.add(model)
-            models.append(model)
+            models.append(transaction.models.add(model))
             confirm()
 
         self.commit_with(add)

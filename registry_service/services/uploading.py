@@ -385,7 +385,7 @@ class CompleteUpload:
                 schema=schema,
                 now=transaction.now,
             )
-            transaction.models.add(model)
+            model = transaction.models.add(model)
             if upload.tail_key is not None:
                 transaction.objects.doom(upload.tail_key)
         if upload.tail_key is not None:

@@ -9,7 +9,7 @@ from registry_service.services.aliasing import (
     DeleteAlias,
     GetAlias,
     ListAliases,
-    ListAliasHistory,
+    ListAliasMoves,
     RollbackAlias,
     SetAlias,
 )
@@ -18,6 +18,12 @@ from registry_service.services.changing import DeleteModel, UpdateModel
 from registry_service.services.comparing import CompareModels
 from registry_service.services.confining import ConfinedDatabase, ConfinedGeti
 from registry_service.services.lineage import GetLineage, GetModelManifest
+from registry_service.services.model_groups import (
+    DeleteModelGroup,
+    GetModelGroup,
+    ListModelGroups,
+    UpdateModelGroup,
+)
 from registry_service.services.policy import Policy
 from registry_service.services.projects import GetProject, ImportModels, ListProjects
 from registry_service.services.reading import (
@@ -74,9 +80,13 @@ class UseCases:
     set_alias: SetAlias
     get_alias: GetAlias
     list_aliases: ListAliases
-    list_alias_history: ListAliasHistory
+    list_alias_moves: ListAliasMoves
     rollback_alias: RollbackAlias
     delete_alias: DeleteAlias
+    get_model_group: GetModelGroup
+    list_model_groups: ListModelGroups
+    update_model_group: UpdateModelGroup
+    delete_model_group: DeleteModelGroup
 
     @classmethod
     def on(cls, database: Database, store: ArtifactStore, policy: Policy, geti: Geti | None = None) -> "UseCases":
@@ -115,7 +125,11 @@ class UseCases:
             set_alias=SetAlias(database, VerifyArtifact(database, store)),
             get_alias=GetAlias(database),
             list_aliases=ListAliases(database),
-            list_alias_history=ListAliasHistory(database),
+            list_alias_moves=ListAliasMoves(database),
+            get_model_group=GetModelGroup(database),
+            list_model_groups=ListModelGroups(database),
+            update_model_group=UpdateModelGroup(database),
+            delete_model_group=DeleteModelGroup(database),
             rollback_alias=RollbackAlias(database),
             delete_alias=DeleteAlias(database),
         )

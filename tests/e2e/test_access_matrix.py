@@ -42,7 +42,11 @@ OPERATIONS = {
     ("GET", "/v1/models/{id}/lineage?direction=DIRECTION_DESCENDANTS", ""): READ,
     ("GET", "/v1/models/{id}/manifest", ""): READ,
     ("GET", "/v1/models:compare?model_ids={id}&model_ids={id2}", ""): READ,
-    ("POST", "/v1/aliases/production:set", '{"model_id": "{id}"}'): PROMOTE,
+    ("GET", "/v1/modelGroups/{group}", ""): READ,
+    ("PATCH", "/v1/modelGroups/{group}", '{"owner": "ada"}'): WRITE,
+    ("GET", "/v1/modelGroups/{group}/aliases", ""): READ,
+    ("GET", "/v1/modelGroups/{group}/aliases/-/history", ""): READ,
+    ("POST", "/v1/modelGroups/{group}/aliases/production:set", '{"model_id": "{id}"}'): PROMOTE,
 }
 PROJECTS = [None, "own", "other"]
 CALLERS = list(itertools.product(Role, PROJECTS))
@@ -53,15 +57,23 @@ class Matrix:
     guarded: Guarded
     admin: str
     secrets: dict[tuple[Role, str | None], str]
+    group: str = ""
+    """Of all models."""
 
     def register(self) -> str:
         version = str(uuid.uuid4())
         answer = self.guarded.request("POST", "/models", self.admin, **form(version, project_id="own"))
         assert answer.status_code == 201, answer.text
-        return answer.text
+        model_id = answer.text
+        if not self.group:
+            self.group = self.guarded.request("GET", f"/v1/models/{model_id}", self.admin).json()["model_group_id"]
+        return model_id
 
     def call(self, operation: tuple[str, str, str], secret: str, model_id: str, other_id: str) -> httpx.Response:
-        method, path, body = (text.replace("{id}", model_id).replace("{id2}", other_id) for text in operation)
+        method, path, body = (
+            text.replace("{id}", model_id).replace("{id2}", other_id).replace("{group}", self.group)
+            for text in operation
+        )
         kind = "application/json" if body.startswith("{") else "application/x-www-form-urlencoded"
         headers = {"authorization": f"Bearer {secret}"} if secret else {}
         if body:

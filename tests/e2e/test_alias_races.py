@@ -27,7 +27,7 @@ from tests.waiting import eventually
 
 SERVERS = 3
 CLIENTS = 12
-YOLO = alias_pb2.Lineage(name="yolo")
+NAME = "yolo"
 
 
 @pytest.fixture
@@ -87,28 +87,32 @@ def reason(error: Any) -> str:
 
 
 def set_alias(client: Client, model_id: str, **fields: Any) -> pb.SetAliasResponse:
-    return client.aliases.SetAlias(pb.SetAliasRequest(alias="production", model_id=model_id, **fields))
+    return client.set_alias(model_id, model_group_id=group_id(client), **fields)
+
+
+def group_id(client: Client) -> str:
+    """The group of yolo, which is there from the first model on."""
+    return client.all_groups(f'name = "{NAME}"', show_empty=True)[0].id
 
 
 def step_back(client: Client) -> pb.RollbackAliasResponse:
     """Rolls back from the state that the client sees."""
-    etag = client.aliases.GetAlias(pb.GetAliasRequest(alias="production", lineage=YOLO)).alias.etag
-    return client.aliases.RollbackAlias(pb.RollbackAliasRequest(alias="production", lineage=YOLO, etag=etag))
+    named: dict[str, Any] = {"model_group_id": group_id(client), "alias": "production"}
+    etag = client.aliases.GetAlias(pb.GetAliasRequest(**named)).etag
+    return client.aliases.RollbackAlias(pb.RollbackAliasRequest(**named, etag=etag))
 
 
 def moves(client: Client) -> list[alias_pb2.AliasMove]:
     """The history, the oldest first."""
-    request = pb.ListAliasHistoryRequest(alias="production", lineage=YOLO, page_size=1000)
-    return list(client.aliases.ListAliasHistory(request).moves)[::-1]
+    request = pb.ListAliasMovesRequest(alias="production", model_group_id=group_id(client), page_size=1000)
+    return list(client.aliases.ListAliasMoves(request).alias_moves)[::-1]
 
 
 def expect_agreement(client: Client, engine: Engine) -> list[Event]:
     """Expects history and audit log to tell the same, and aliases to point to models of their lineages or nowhere."""
     with SqlDatabase(engine).transaction() as transaction:
         events = [
-            event
-            for event in transaction.events.after(0, limit=1000)
-            if event.alias and event.lineage.name == YOLO.name
+            event for event in transaction.events.after(0, limit=1000) if event.alias and event.lineage.name == NAME
         ]
         good, broken = transaction.events.verify(LogHead(sequence=0, hash=GENESIS_HASH), limit=10_000)
         assert broken is None
@@ -196,6 +200,8 @@ def test_models_that_are_deleted_and_renamed_while_aliases_are_set_leave_none_be
             "OK",
             "MODEL_NOT_FOUND",
             "MODEL_IN_USE",
+            "MODEL_HAS_ALIASES",
+            "MODEL_NOT_IN_GROUP",
             "ALIAS_CHANGED",
             "ALIAS_NOT_FOUND",
             "NO_PREVIOUS_TARGET",

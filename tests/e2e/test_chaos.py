@@ -169,7 +169,7 @@ class Worker:
             return
         model_id = self._random.choice(sorted(self.expected.whole))
         self.expected.alias_targets.add(model_id)
-        client.aliases.SetAlias(alias_service_pb2.SetAliasRequest(alias=self.alias, model_id=model_id, reason="chaos"))
+        client.set_alias(model_id, self.alias, reason="chaos")
         self.expected.alias_targets = {model_id}
         self.expected.has_alias = True
 
@@ -284,8 +284,11 @@ def expect_truth(worker: Worker, client: Client, there: set[str]) -> None:
         assert client.get(model_id).score in expected.scores.get(model_id, {0})
         assert client.download(model_id) == data
         assert client.verify(model_id).intact
-    found = client.aliases.ListAliases(alias_service_pb2.ListAliasesRequest(lineage={"name": worker.name}))
-    aliases = {alias.alias: alias.model_id for alias in found.aliases}
+    aliases = {
+        alias.alias: alias.model_id
+        for group in client.all_groups(f'name = "{worker.name}"')
+        for alias in client.aliases.ListAliases(alias_service_pb2.ListAliasesRequest(model_group_id=group.id)).aliases
+    }
     if worker.alias in aliases or expected.has_alias:
         assert aliases[worker.alias] in expected.alias_targets
 

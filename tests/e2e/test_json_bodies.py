@@ -213,20 +213,18 @@ def test_a_guard_with_a_wrong_name_guards_nothing_so_the_alias_stays(
     product: Product, http: httpx.Client, model: model_pb2.Model
 ) -> None:
     other = product.client.register(name="judged", version="2", project_name="json bodies")
-    assert http.post("/v1/aliases/guarded:set", json={"model_id": model.id}).status_code == 200
+    path = f"/v1/modelGroups/{model.model_group_id}/aliases/guarded"
+    assert http.post(f"{path}:set", json={"model_id": model.id}).status_code == 200
     for guard in ({"expected_model": other.id}, {"expected_model_id": None}, {"eTag": "x"}):
         [field] = guard
-        answer = http.post("/v1/aliases/guarded:set", json={"model_id": other.id} | guard)
+        answer = http.post(f"{path}:set", json={"model_id": other.id} | guard)
         assert refusal(answer)["field"] == field
-        in_query = http.post(
-            "/v1/aliases/guarded:set", params={"expected_model_id": other.id}, json={"model_id": other.id}
-        )
+        in_query = http.post(f"{path}:set", params={"expected_model_id": other.id}, json={"model_id": other.id})
         assert refusal(in_query) == {
             "field": "expected_model_id",
             "description": "must be in the body, not in the query.",
         }
-    lineage = {"lineage.name": "judged", "lineage.project_name": "json bodies"}
-    assert http.get("/v1/aliases/guarded", params=lineage).json()["alias"]["model_id"] == model.id
+    assert http.get(path).json()["model_id"] == model.id
 
 
 def test_a_checksum_with_a_wrong_name_completes_no_upload(http: httpx.Client) -> None:

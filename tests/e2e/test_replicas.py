@@ -18,7 +18,7 @@ import grpc
 import httpx
 import psutil
 import pytest
-from modelregistry.v1 import alias_pb2, alias_service_pb2, audit_service_pb2, model_service_pb2, upload_pb2
+from modelregistry.v1 import alias_service_pb2, audit_service_pb2, model_service_pb2, upload_pb2
 from sqlalchemy import Engine, text
 
 from registry_service.embedded.postgres import PostgresAddress
@@ -35,7 +35,6 @@ PART = 8 * MIB
 PATIENCE_SECONDS = 120
 ALIAS = "production"
 HEALTHY = "envoy_cluster_membership_healthy"
-SERVED = alias_pb2.Lineage(name="served")
 
 
 @dataclass
@@ -248,8 +247,10 @@ class Load:
     (UNAVAILABLE), and then it happened whole or not at all.
     """
 
-    def __init__(self, fleet: Fleet) -> None:
+    def __init__(self, fleet: Fleet, group_id: str) -> None:
         self.fleet = fleet
+        self.group_id = group_id
+        """Of the models that the alias is moved between."""
         self.stopped = threading.Event()
         self.done: Counter[str] = Counter()
         """How often each kind of client did what it does."""
@@ -357,7 +358,11 @@ class Load:
         number = self.done["moved"]
         current, target = targets[(number - 1) % len(targets)], targets[number % len(targets)]
         request = alias_service_pb2.SetAliasRequest(
-            alias=ALIAS, model_id=target, expected_model_id=current if number else "", reason=str(number)
+            model_group_id=self.group_id,
+            alias=ALIAS,
+            model_id=target,
+            expected_model_id=current if number else "",
+            reason=str(number),
         )
         while not attempted(lambda: self._move(client, request)):
             self.broken["moved"] += 1
@@ -370,7 +375,9 @@ class Load:
             # It was done, but nobody could say so any more.
             if cast("grpc.Call", error).code() is not grpc.StatusCode.ABORTED:
                 raise
-            found = client.aliases.GetAlias(alias_service_pb2.GetAliasRequest(alias=ALIAS, lineage=SERVED)).alias
+            found = client.aliases.GetAlias(
+                alias_service_pb2.GetAliasRequest(model_group_id=self.group_id, alias=ALIAS)
+            )
             assert (found.model_id, found.reason) == (request.model_id, request.reason)
 
     def watch(self, client: Client) -> None:
@@ -459,7 +466,7 @@ class Load:
 def test_replicas_that_are_killed_and_stopped_in_turn_are_not_missed(fleet: Fleet) -> None:
     one, other = fleet.replicas
     targets = [one.client.register(name="served", version=str(number)).id for number in range(3)]
-    load = Load(fleet)
+    load = Load(fleet, one.client.get(targets[0]).model_group_id)
     first = one.client.register(b"read from the beginning", name="first")
     load.models[first.id] = b"read from the beginning"
     with load.going_on(targets):
@@ -496,7 +503,7 @@ def test_replicas_that_are_killed_and_stopped_in_turn_are_not_missed(fleet: Flee
             assert replica.client.download(model_id) == data
 
     # Each move happened once, and the watch saw each change once.
-    moves = history(one.client, ALIAS, lineage=SERVED)
+    moves = history(one.client, ALIAS, model_group_id=load.group_id)
     assert [move.reason for move in moves] == [str(number) for number in range(load.done["moved"])]
     verified = other.client.audit.VerifyAuditLog(audit_service_pb2.VerifyAuditLogRequest())
     assert verified.valid

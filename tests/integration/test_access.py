@@ -285,9 +285,7 @@ class TestCredentials:
         bearer = ("authorization", f"Bearer {people.secret(Role.ADMIN, name='ci')}")
         client = people.who_has(bearer, ("x-actor", "mallory"))
         model = client.register()
-        client.aliases.SetAlias(
-            alias_service_pb2.SetAliasRequest(alias="production", model_id=model.id, actor="mallory")
-        )
+        client.set_alias(model.id)
         events = client.audit.ListAuditEvents(audit_service_pb2.ListAuditEventsRequest()).audit_events
         assert model.creator == "token:ci"
         assert {event.actor for event in events if event.model_id} == {"token:ci"}
@@ -397,6 +395,7 @@ class TestProjects:
     def test_a_model_of_another_project_is_not_there(self, people: People, root: Client) -> None:
         other = root.register(project_id="other")
         none = root.register()
+        own = root.register(project_id="own")
         admin = people.a(Role.ADMIN, "own")
         for model in (other, none):
             for attempt in (
@@ -411,9 +410,7 @@ class TestProjects:
                 admin.descendants,
                 admin.manifest,
                 lambda model_id: admin.compare(model_id, "no-such-model-here"),
-                lambda model_id: admin.aliases.SetAlias(
-                    alias_service_pb2.SetAliasRequest(alias="production", model_id=model_id)
-                ),
+                lambda model_id: admin.set_alias(model_id, model_group_id=own.model_group_id),
             ):
                 with refused(UNKNOWN, "MODEL_NOT_FOUND") as hidden:
                     attempt(model.id)
@@ -557,24 +554,75 @@ class TestProjects:
         assert refusal.metadata["model_ids"] == f"{own.id},{middle.id},{own.id}"
 
     def test_aliases_of_another_project_are_not_there(self, people: People, root: Client) -> None:
-        for project in ("own", "other"):
-            model = root.register(name="yolo", project_id=project)
-            root.aliases.SetAlias(alias_service_pb2.SetAliasRequest(alias="production", model_id=model.id))
+        own, other = (root.register(name="yolo", project_id=project) for project in ("own", "other"))
+        for model in (own, other):
+            root.set_alias(model.id)
         promoter = people.a(Role.PROMOTER, "own")
-        found = promoter.aliases.ListAliases(alias_service_pb2.ListAliasesRequest()).aliases
-        assert [alias.lineage.project_id for alias in found] == ["own"]
-        lineage = {"name": "yolo", "project_id": "other"}
-        named: dict[str, Any] = {"lineage": lineage, "alias": "production"}
-        assert not promoter.aliases.ListAliases(alias_service_pb2.ListAliasesRequest(lineage=lineage)).aliases
+        everything = alias_service_pb2.ListAliasesRequest(model_group_id="-")
+        assert [alias.model_id for alias in promoter.aliases.ListAliases(everything).aliases] == [own.id]
+        for alias in ("-", "production"):
+            moves = alias_service_pb2.ListAliasMovesRequest(model_group_id="-", alias=alias)
+            found = promoter.aliases.ListAliasMoves(moves).alias_moves
+            assert [move.model_group_id for move in found] == [own.model_group_id]
+        assert [model.id for model in promoter.all("aliases : production")] == [own.id]
+        named: dict[str, Any] = {"model_group_id": other.model_group_id, "alias": "production"}
+        everything.model_group_id = other.model_group_id
         for attempt in (
+            lambda: promoter.aliases.ListAliases(everything),
+            lambda: promoter.set_alias(own.id, model_group_id=other.model_group_id),
             lambda: promoter.aliases.GetAlias(alias_service_pb2.GetAliasRequest(**named)),
-            lambda: promoter.aliases.GetAlias(alias_service_pb2.GetAliasRequest(**named, at_time=model.create_time)),
-            lambda: promoter.aliases.ListAliasHistory(alias_service_pb2.ListAliasHistoryRequest(**named)),
+            lambda: promoter.aliases.GetAlias(alias_service_pb2.GetAliasRequest(**named, at_time=own.create_time)),
+            lambda: promoter.aliases.ListAliasMoves(alias_service_pb2.ListAliasMovesRequest(**named)),
             lambda: promoter.aliases.RollbackAlias(alias_service_pb2.RollbackAliasRequest(**named, etag="any")),
             lambda: promoter.aliases.DeleteAlias(alias_service_pb2.DeleteAliasRequest(**named)),
         ):
-            with refused(UNKNOWN, "ALIAS_NOT_FOUND"):
+            with refused(UNKNOWN, "MODEL_GROUP_NOT_FOUND") as hidden:
                 attempt()
+            assert hidden.metadata == {"model_group_id": other.model_group_id}
+
+    def test_groups_of_another_project_are_not_there(self, people: People, root: Client) -> None:
+        own, other = (root.register(name="yolo", project_id=project) for project in ("own", "other"))
+        none = root.register(name="yolo")
+        root.delete(other.id)
+        admin = people.a(Role.ADMIN, "own", name="groups-admin")
+        assert [group.id for group in admin.all_groups(show_empty=True)] == [own.model_group_id]
+        assert [group.id for group in admin.all_groups('project_id = "other"', show_empty=True)] == []
+        for model in (other, none):
+            for attempt in (
+                admin.group,
+                lambda group_id: admin.update_group(group_id, owner="mallory"),
+                admin.delete_group,
+                lambda group_id: admin.delete_group(group_id, validate_only=True),
+            ):
+                with refused(UNKNOWN, "MODEL_GROUP_NOT_FOUND") as hidden:
+                    attempt(model.model_group_id)
+                with refused(UNKNOWN, "MODEL_GROUP_NOT_FOUND") as missing:
+                    attempt("x" * len(model.model_group_id))
+                # Word for word as of one that is nowhere.
+                assert hidden.message == missing.message.replace("x" * len(model.model_group_id), model.model_group_id)
+            assert admin.all(f'model_group_id = "{model.model_group_id}"') == []
+            assert root.group(model.model_group_id).owner == ""
+        assert admin.update_group(own.model_group_id, owner="ada").version_count == 1
+
+    def test_a_group_is_described_by_writers_and_deleted_by_admins(self, people: People, root: Client) -> None:
+        group_id = root.register(name="yolo", project_id="own").model_group_id
+        root.delete(root.all()[0].id)
+        reader, writer = people.a(Role.READER, "own"), people.a(Role.WRITER, "own")
+        assert reader.group(group_id).version_count == 0
+        with refused(DENIED):
+            reader.update_group(group_id, owner="mallory")
+        assert writer.update_group(group_id, owner="ada").owner == "ada"
+        with refused(DENIED):
+            writer.delete_group(group_id)
+        people.a(Role.ADMIN, "own").delete_group(group_id)
+
+    def test_a_model_moves_only_between_one_s_own_projects(self, people: People, root: Client) -> None:
+        own = root.register(name="yolo", project_id="own")
+        root.register(name="yolo", project_id="other", version="2")
+        writer = people.a(Role.WRITER, "own")
+        with refused(DENIED, "PROJECT_DENIED"):
+            writer.update(own.id, ["project_id"], project_id="other")
+        assert root.get(own.id).model_group_id == own.model_group_id
 
     def test_the_log_is_that_of_one_s_own_project(self, people: People, root: Client) -> None:
         for project in ("own", "other"):

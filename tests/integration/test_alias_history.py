@@ -16,14 +16,12 @@ from registry_service.domain.errors import (
     NoPreviousTargetError,
     RegistryError,
 )
-from registry_service.domain.models import Lineage
 from registry_service.domain.promotion import Requirements
 from registry_service.services.aliasing import Expectation, Moved
 from registry_service.services.use_cases import UseCases
 from tests.client import Client
 from tests.registry import RunningRegistry
 
-YOLO = Lineage(name="yolo")
 MODELS = 4
 
 Verb = Literal["set", "rollback", "rollback_to", "delete"]
@@ -63,10 +61,11 @@ class Stack:
         self.stacks[frames[-1]] = frames
 
 
-def apply(use_cases: UseCases, alias: str, verb: Verb, model_id: str) -> Moved | None:
+def apply(use_cases: UseCases, group: str, alias: str, verb: Verb, model_id: str) -> Moved | None:
     match verb:
         case "set":
             return use_cases.set_alias(
+                group,
                 alias,
                 model_id,
                 expectation=Expectation(),
@@ -75,12 +74,12 @@ def apply(use_cases: UseCases, alias: str, verb: Verb, model_id: str) -> Moved |
                 validate_only=False,
             )
         case "delete":
-            use_cases.delete_alias(YOLO, alias, expectation=Expectation(), allow_missing=False, remark=Remark())
+            use_cases.delete_alias(group, alias, expectation=Expectation(), allow_missing=False, remark=Remark())
             return None
         case _:
-            current = present(use_cases, alias)
+            current = present(use_cases, group, alias)
             return use_cases.rollback_alias(
-                YOLO,
+                group,
                 alias,
                 to_model_id=model_id if verb == "rollback_to" else "",
                 expectation=Expectation(model_id="" if current is None else current.target.model_id),
@@ -89,9 +88,9 @@ def apply(use_cases: UseCases, alias: str, verb: Verb, model_id: str) -> Moved |
             )
 
 
-def present(use_cases: UseCases, alias: str) -> Alias | None:
+def present(use_cases: UseCases, group: str, alias: str) -> Alias | None:
     try:
-        return use_cases.get_alias(YOLO, alias)
+        return use_cases.get_alias(group, alias)
     except AliasNotFoundError:
         return None
 
@@ -103,6 +102,7 @@ def model_ids(client: Client) -> list[str]:
 
 def test_any_sequence_of_moves_is_that_of_a_stack(registry: RunningRegistry, model_ids: Sequence[str]) -> None:
     use_cases = registry.parts.use_cases
+    group = registry.client.get(model_ids[0]).model_group_id
     numbers = iter(range(10**9))
     verbs: st.SearchStrategy[Verb] = st.sampled_from(["set", "set", "rollback", "rollback", "rollback_to", "delete"])
 
@@ -117,23 +117,23 @@ def test_any_sequence_of_moves_is_that_of_a_stack(registry: RunningRegistry, mod
         for verb, number in moves:
             raised = stack.apply(verb, model_ids[number])
             if raised is None:
-                apply(use_cases, alias, verb, model_ids[number])
+                apply(use_cases, group, alias, verb, model_ids[number])
             else:
                 with pytest.raises(raised):
-                    apply(use_cases, alias, verb, model_ids[number])
-            found = present(use_cases, alias)
+                    apply(use_cases, group, alias, verb, model_ids[number])
+            found = present(use_cases, group, alias)
             assert (None if found is None else found.target.model_id) == (stack.frames[-1] if stack.frames else None)
             if found != seen[-1]:
                 seen.append(found)
         if len(seen) > 1:
-            told(use_cases, alias, seen)
+            told(use_cases, group, alias, seen)
 
     check()
 
 
-def told(use_cases: UseCases, alias: str, seen: Sequence[Alias | None]) -> None:
+def told(use_cases: UseCases, group: str, alias: str, seen: Sequence[Alias | None]) -> None:
     """Expects the history, and the answers about every instant of it, to be what was seen when it was made."""
-    moves, _ = use_cases.list_alias_history(YOLO, alias, size=1000, token="")
+    moves, _ = use_cases.list_alias_moves(group, alias, size=1000, token="")
     moves = moves[::-1]
     assert [move.revision for move in moves] == list(range(1, len(seen)))
     assert [move.after for move in moves] == [None if found is None else found.target for found in seen[1:]]
@@ -144,6 +144,6 @@ def told(use_cases: UseCases, alias: str, seen: Sequence[Alias | None]) -> None:
         for instant, expected in ((time - timedelta(microseconds=1), before), (time, after)):
             if expected is None:
                 with pytest.raises(AliasNotFoundError):
-                    use_cases.get_alias(YOLO, alias, instant)
+                    use_cases.get_alias(group, alias, instant)
             else:
-                assert use_cases.get_alias(YOLO, alias, instant) == expected
+                assert use_cases.get_alias(group, alias, instant) == expected

@@ -28,8 +28,8 @@ ABORTED = grpc.StatusCode.ABORTED
 PRECONDITION = grpc.StatusCode.FAILED_PRECONDITION
 
 Kind = alias_pb2.AliasMove
-YOLO = alias_pb2.Lineage(name="yolo")
 LONG_AGO = "there-was-no-such-model"
+NO_GROUP = "there-was-no-such-group"
 
 
 def register(client: Client, version: str, data: bytes | None = None, **fields: Any) -> model_pb2.Model:
@@ -37,17 +37,31 @@ def register(client: Client, version: str, data: bytes | None = None, **fields: 
     return client.register(data or version.encode(), version=version, **fields)
 
 
+def group_id(client: Client) -> str:
+    """The group of yolo without a project, which may be empty; where there is none, no group's."""
+    found = client.all_groups('name = "yolo" AND project_id = null AND project_name = null', show_empty=True)
+    return found[0].id if found else NO_GROUP
+
+
 def set_alias(client: Client, model_id: str, alias: str = "production", **fields: Any) -> pb.SetAliasResponse:
-    return client.aliases.SetAlias(pb.SetAliasRequest(alias=alias, model_id=model_id, **fields))
+    metadata = as_actor(fields)
+    fields.setdefault("model_group_id", group_id(client))
+    return client.aliases.SetAlias(pb.SetAliasRequest(alias=alias, model_id=model_id, **fields), metadata=metadata)
 
 
-def named(alias: str, fields: dict[str, Any]) -> dict[str, Any]:
+def as_actor(fields: dict[str, Any]) -> tuple[tuple[str, str], ...]:
+    """Takes the actor out of the fields of a request: the header of the call."""
+    return (("x-actor", fields.pop("actor")),) if "actor" in fields else ()
+
+
+def named(client: Client, alias: str, fields: dict[str, Any]) -> dict[str, Any]:
     """Fields of a request that is about an alias of yolo, unless they say otherwise."""
-    return {"alias": alias, "lineage": YOLO} | fields
+    return {"alias": alias, "model_group_id": fields.get("model_group_id") or group_id(client)} | fields
 
 
 def rollback(client: Client, alias: str = "production", **fields: Any) -> pb.RollbackAliasResponse:
-    return client.aliases.RollbackAlias(pb.RollbackAliasRequest(**named(alias, fields)))
+    metadata = as_actor(fields)
+    return client.aliases.RollbackAlias(pb.RollbackAliasRequest(**named(client, alias, fields)), metadata=metadata)
 
 
 def step_back(client: Client, **fields: Any) -> pb.RollbackAliasResponse:
@@ -56,27 +70,28 @@ def step_back(client: Client, **fields: Any) -> pb.RollbackAliasResponse:
 
 
 def delete_alias(client: Client, alias: str = "production", **fields: Any) -> pb.DeleteAliasResponse:
-    return client.aliases.DeleteAlias(pb.DeleteAliasRequest(**named(alias, fields)))
+    metadata = as_actor(fields)
+    return client.aliases.DeleteAlias(pb.DeleteAliasRequest(**named(client, alias, fields)), metadata=metadata)
 
 
 def get_alias(client: Client, alias: str = "production", **fields: Any) -> alias_pb2.Alias:
-    return client.aliases.GetAlias(pb.GetAliasRequest(**named(alias, fields))).alias
+    return client.aliases.GetAlias(pb.GetAliasRequest(**named(client, alias, fields)))
 
 
 def history(client: Client, alias: str = "production", **fields: Any) -> list[alias_pb2.AliasMove]:
     """All moves, the oldest first, page by page."""
-    request = pb.ListAliasHistoryRequest(**named(alias, fields))
+    request = pb.ListAliasMovesRequest(**named(client, alias, fields))
     moves: list[alias_pb2.AliasMove] = []
     while True:
-        page = client.aliases.ListAliasHistory(request)
-        moves += page.moves
+        page = client.aliases.ListAliasMoves(request)
+        moves += page.alias_moves
         if not page.next_page_token:
             return moves[::-1]
         request.page_token = page.next_page_token
 
 
 def all_aliases(client: Client, **fields: Any) -> list[alias_pb2.Alias]:
-    request = pb.ListAliasesRequest(**fields)
+    request = pb.ListAliasesRequest(**{"model_group_id": "-"} | fields)
     found: list[alias_pb2.Alias] = []
     while True:
         page = client.aliases.ListAliases(request)
@@ -111,25 +126,51 @@ def models(client: Client) -> list[model_pb2.Model]:
 
 
 class TestSet:
-    def test_an_alias_points_to_a_model_of_its_lineage(self, client: Client) -> None:
+    def test_an_alias_points_to_a_model_of_its_group(self, client: Client) -> None:
         model = register(client, "1", project_id="p", project_name="")
-        answer = set_alias(client, model.id, reason="it is good", actor="ada")
-        lineage = alias_pb2.Lineage(name="yolo", project_id="p", project_name="")
+        group = model.model_group_id
+        answer = set_alias(client, model.id, model_group_id=group, reason="it is good", actor="ada")
         assert answer.changed
         assert not answer.HasField("before")
         alias = answer.alias
-        assert (alias.alias, alias.lineage, alias.revision) == ("production", lineage, 1)
+        assert (alias.alias, alias.model_group_id, alias.revision) == ("production", group, 1)
         assert (alias.model_id, alias.version, alias.sha256) == (model.id, "1", sha256(b"1"))
         assert (alias.actor, alias.reason) == ("ada", "it is good")
         assert alias.etag
-        assert get_alias(client, lineage=lineage) == alias
-        for other in (
-            alias_pb2.Lineage(name="yolo"),
-            alias_pb2.Lineage(name="yolo", project_id="p"),
-            alias_pb2.Lineage(name="yolo", project_id="", project_name=""),
-        ):
+        assert get_alias(client, model_group_id=group) == alias
+        others: list[dict[str, Any]] = [{}, {"project_id": "p"}, {"project_id": "", "project_name": ""}]
+        for other in others:
+            neighbour = register(client, "1", **other).model_group_id
+            assert neighbour != group
             with refused(NOT_FOUND, "ALIAS_NOT_FOUND"):
-                get_alias(client, lineage=other)
+                get_alias(client, model_group_id=neighbour)
+
+    def test_a_model_of_another_group_is_no_target(self, client: Client) -> None:
+        one, other = register(client, "1"), register(client, "1", project_id="p")
+        for fields in ({}, {"validate_only": True}, {"requirements": {"verified": True}}):
+            with refused(PRECONDITION, "MODEL_NOT_IN_GROUP") as refusal:
+                set_alias(client, other.id, model_group_id=one.model_group_id, **fields)
+            assert refusal.metadata == {"model_id": other.id, "model_group_id": one.model_group_id}
+            assert "model_id" in refusal.message
+        assert all_aliases(client) == []
+
+    def test_there_is_no_alias_of_a_group_that_is_not_there(self, registry: RunningRegistry) -> None:
+        client = registry.client
+        model = register(client, "1")
+        for call in (
+            lambda: set_alias(client, model.id, model_group_id=NO_GROUP),
+            lambda: get_alias(client, model_group_id=NO_GROUP),
+            lambda: get_alias(client, model_group_id=NO_GROUP, at_time=model.create_time),
+            lambda: history(client, model_group_id=NO_GROUP),
+            lambda: history(client, "-", model_group_id=NO_GROUP),
+            lambda: rollback(client, model_group_id=NO_GROUP, expected_model_id=model.id),
+            lambda: delete_alias(client, model_group_id=NO_GROUP, allow_missing=True),
+            lambda: all_aliases(client, model_group_id=NO_GROUP),
+        ):
+            with refused(NOT_FOUND, "MODEL_GROUP_NOT_FOUND") as refusal:
+                call()
+            assert refusal.metadata == {"model_group_id": NO_GROUP}
+        assert registry.count("aliases") == 0
 
     def test_it_moves_to_another_model(self, client: Client, models: list[model_pb2.Model]) -> None:
         one, two = models[:2]
@@ -243,36 +284,38 @@ class TestInput:
         set_alias(client, models[1].id, "Prod")
         assert get_alias(client, "prod").model_id == models[0].id
 
-    @pytest.mark.parametrize(
-        ("lineage", "field"),
-        [
-            ({}, "lineage.name"),
-            ({"name": "x" * 5001}, "lineage.name"),
-            ({"name": "a\0"}, "lineage.name"),
-            ({"name": "a", "project_id": "x" * 5001}, "lineage.project_id"),
-            ({"name": "a", "project_name": "\0"}, "lineage.project_name"),
-        ],
-    )
-    def test_lineages_that_no_model_has_are_refused(self, client: Client, lineage: dict[str, str], field: str) -> None:
-        message = alias_pb2.Lineage(**lineage)
+    @pytest.mark.parametrize("group", ["", "a b", "a/b", "é", "a" * 257, "a\0", "--"])
+    def test_ids_that_no_group_has_are_refused_everywhere(self, client: Client, group: str) -> None:
+        of_group: dict[str, Any] = {"model_group_id": group, "alias": "production"}
         for call in (
-            lambda: get_alias(client, lineage=message),
-            lambda: history(client, lineage=message),
-            lambda: rollback(client, lineage=message),
-            lambda: delete_alias(client, lineage=message),
-            lambda: all_aliases(client, lineage=message),
+            lambda: client.aliases.SetAlias(pb.SetAliasRequest(model_id=LONG_AGO, **of_group)),
+            lambda: client.aliases.GetAlias(pb.GetAliasRequest(**of_group)),
+            lambda: client.aliases.ListAliasMoves(pb.ListAliasMovesRequest(**of_group)),
+            lambda: client.aliases.RollbackAlias(pb.RollbackAliasRequest(**of_group)),
+            lambda: client.aliases.DeleteAlias(pb.DeleteAliasRequest(**of_group)),
+            lambda: client.aliases.ListAliases(pb.ListAliasesRequest(model_group_id=group)),
         ):
             with refused(INVALID) as refusal:
                 call()
-            assert refusal.fields == [field]
+            assert refusal.fields == ["model_group_id"]
+
+    def test_only_lists_are_of_all_groups(self, client: Client) -> None:
+        of_all: dict[str, Any] = {"model_group_id": "-", "alias": "production"}
+        for call in (
+            lambda: client.aliases.SetAlias(pb.SetAliasRequest(model_id=LONG_AGO, **of_all)),
+            lambda: client.aliases.GetAlias(pb.GetAliasRequest(**of_all)),
+            lambda: client.aliases.RollbackAlias(pb.RollbackAliasRequest(**of_all)),
+            lambda: client.aliases.DeleteAlias(pb.DeleteAliasRequest(**of_all)),
+        ):
+            with refused(INVALID) as refusal:
+                call()
+            assert refusal.fields == ["model_group_id"]
 
     @pytest.mark.parametrize(
         ("fields", "wrong"),
         [
             ({"reason": "x" * 5001}, ["reason"]),
             ({"reason": "\0"}, ["reason"]),
-            ({"actor": "x" * 257, "reason": "\0"}, ["actor", "reason"]),
-            ({"actor": "\0"}, ["actor"]),
         ],
     )
     def test_remarks_are_bounded(self, client: Client, fields: dict[str, str], wrong: list[str]) -> None:
@@ -316,7 +359,7 @@ class TestInput:
     def test_pages_are_checked(self, client: Client, page: dict[str, Any]) -> None:
         set_alias(client, register(client, "1").id)
         with refused(INVALID) as refusal:
-            client.aliases.ListAliases(pb.ListAliasesRequest(**page))
+            client.aliases.ListAliases(pb.ListAliasesRequest(model_group_id="-", **page))
         assert refusal.fields == list(page)
         with refused(INVALID) as refusal:
             history(client, **page)
@@ -399,7 +442,7 @@ class TestRollback:
         with refused(PRECONDITION, "TARGET_GONE"):
             step_back(client)
 
-    def test_a_former_target_that_left_the_lineage_is_none(self, client: Client) -> None:
+    def test_a_former_target_that_moved_to_another_group_is_none(self, client: Client) -> None:
         one = register(client, "1")
         set_alias(client, one.id)
         set_alias(client, register(client, "2").id)
@@ -476,7 +519,7 @@ class TestDelete:
         assert [move.kind for move in history(client)] == [Kind.KIND_SET, Kind.KIND_DELETED]
         client.delete(one.id)
 
-        # It begins anew, and its numbers go on.
+        # It starts again, and its numbers go on.
         again = set_alias(client, two.id, expected_model_id="")
         assert again.alias.revision == 3
         with refused(PRECONDITION, "NO_PREVIOUS_TARGET"):
@@ -485,6 +528,7 @@ class TestDelete:
             rollback(client, to_model_id=one.id)
 
     def test_what_was_never_set_leaves_no_trace_when_it_is_deleted(self, registry: RunningRegistry) -> None:
+        register(registry.client, "1")
         delete_alias(registry.client, allow_missing=True)
         assert registry.count("aliases") == 0
         with refused(NOT_FOUND, "ALIAS_NOT_FOUND"):
@@ -544,9 +588,9 @@ class TestHistory:
             " FROM alias_moves, generate_series(2, 400) number"
         )
         registry.execute("UPDATE aliases SET revision = 400")
-        request = pb.ListAliasHistoryRequest(alias="production", lineage=YOLO, page_size=1000)
-        page = registry.client.aliases.ListAliasHistory(request)
-        assert 1 < len(page.moves) < 400
+        request = pb.ListAliasMovesRequest(**named(registry.client, "production", {}), page_size=1000)
+        page = registry.client.aliases.ListAliasMoves(request)
+        assert 1 < len(page.alias_moves) < 400
         assert page.ByteSize() < 2.5 * 2**20
         assert len(history(registry.client, page_size=1000)) == 400
 
@@ -557,7 +601,7 @@ class TestTimes:
         first = set_alias(client, one.id, reason="first").alias
         second = set_alias(client, two.id).alias
         delete_alias(client)
-        deleted = history(client)[-1].time
+        deleted = history(client)[-1].move_time
         for time, expected in (
             (first.update_time, first),
             (before(second.update_time), first),
@@ -592,7 +636,7 @@ class TestTimes:
         registry.execute("UPDATE alias_moves SET time = now() + interval '1 day'")
         set_alias(client, two.id)
         first, second = history(client)
-        assert second.time.ToDatetime() == first.time.ToDatetime() + timedelta(microseconds=1)
+        assert second.move_time.ToDatetime() == first.move_time.ToDatetime() + timedelta(microseconds=1)
 
 
 def before(time: Timestamp) -> Timestamp:
@@ -603,32 +647,56 @@ def before(time: Timestamp) -> Timestamp:
 
 
 class TestList:
-    def test_the_aliases_of_one_lineage_or_of_all(self, client: Client) -> None:
+    def test_the_aliases_of_one_group_or_of_all(self, client: Client) -> None:
         yolo, other = register(client, "1"), register(client, "1", project_id="p")
         for model, alias in ((yolo, "b"), (yolo, "a"), (other, "b"), (yolo, "c")):
-            set_alias(client, model.id, alias)
+            set_alias(client, model.id, alias, model_group_id=model.model_group_id)
         delete_alias(client, "c")
         everything = all_aliases(client)
-        assert [(alias.alias, alias.model_id) for alias in everything] == [
-            ("b", yolo.id),
-            ("a", yolo.id),
-            ("b", other.id),
+        assert [(alias.alias, alias.model_id, alias.model_group_id) for alias in everything] == [
+            ("b", yolo.id, yolo.model_group_id),
+            ("a", yolo.id, yolo.model_group_id),
+            ("b", other.id, other.model_group_id),
         ]
         assert all_aliases(client, page_size=1) == everything
-        assert all_aliases(client, lineage=YOLO) == everything[:2]
-        assert (
-            all_aliases(client, lineage=alias_pb2.Lineage(name="yolo", project_id="p"), page_size=1) == everything[2:]
-        )
-        assert all_aliases(client, lineage=alias_pb2.Lineage(name="nothing")) == []
+        assert all_aliases(client, model_group_id=yolo.model_group_id) == everything[:2]
+        assert all_aliases(client, model_group_id=other.model_group_id, page_size=1) == everything[2:]
+
+    def test_the_moves_of_all_groups_and_aliases_are_one_history(self, client: Client) -> None:
+        yolo, other = register(client, "1"), register(client, "1", project_id="p")
+        for model, alias in ((yolo, "b"), (other, "b"), (yolo, "a")):
+            set_alias(client, model.id, alias, model_group_id=model.model_group_id)
+        delete_alias(client, "b")
+        both = yolo.model_group_id, other.model_group_id
+        everything = history(client, "-", model_group_id="-")
+        assert [(move.model_group_id, move.alias, move.revision) for move in everything] == [
+            (both[0], "b", 1),
+            (both[1], "b", 1),
+            (both[0], "a", 1),
+            (both[0], "b", 2),
+        ]
+        assert everything == sorted(everything, key=lambda move: move.move_time.ToNanoseconds())
+        assert history(client, "-", model_group_id="-", page_size=1) == everything
+        assert history(client, "b", model_group_id="-", page_size=1) == [everything[i] for i in (0, 1, 3)]
+        assert history(client, "-", model_group_id=both[0], page_size=2) == [everything[i] for i in (0, 2, 3)]
+        assert history(client, "b", page_size=1) == [everything[i] for i in (0, 3)]
+        assert history(client, "never-set", model_group_id="-") == []
+        with refused(NOT_FOUND, "ALIAS_NOT_FOUND"):
+            history(client, "a", model_group_id=both[1])
 
     def test_a_token_is_of_its_listing(self, client: Client) -> None:
         model = register(client, "1")
         for alias in "ab":
             set_alias(client, model.id, alias)
-        token = client.aliases.ListAliases(pb.ListAliasesRequest(page_size=1)).next_page_token
-        for lineage in (YOLO, alias_pb2.Lineage(name="yolo", project_id="None")):
+        token = client.aliases.ListAliases(pb.ListAliasesRequest(model_group_id="-", page_size=1)).next_page_token
+        with refused(INVALID) as refusal:
+            all_aliases(client, model_group_id=model.model_group_id, page_token=token)
+        assert refusal.fields == ["page_token"]
+        request = pb.ListAliasMovesRequest(model_group_id="-", alias="-", page_size=1)
+        token = client.aliases.ListAliasMoves(request).next_page_token
+        for of in ({"alias": "a"}, {"model_group_id": model.model_group_id}):
             with refused(INVALID) as refusal:
-                client.aliases.ListAliases(pb.ListAliasesRequest(lineage=lineage, page_token=token))
+                history(client, **{"alias": "-", "model_group_id": "-", "page_token": token} | of)
             assert refusal.fields == ["page_token"]
 
     def test_the_aliases_of_models(self, registry: RunningRegistry) -> None:
@@ -683,11 +751,12 @@ class TestModelsInUse:
         assert get_alias(client).model_id == model.id
 
     @pytest.mark.parametrize("field", ["name", "project_id", "project_name"])
-    def test_a_model_that_aliases_point_to_stays_in_its_lineage(self, client: Client, field: str) -> None:
+    def test_a_model_that_aliases_point_to_stays_in_its_group(self, client: Client, field: str) -> None:
         model = register(client, "1")
         set_alias(client, model.id)
-        with refused(PRECONDITION, "MODEL_IN_USE"):
+        with refused(PRECONDITION, "MODEL_HAS_ALIASES") as refusal:
             client.update(model.id, [field], **{field: "another"})
+        assert refusal.metadata == {"model_id": model.id, "aliases": "production"}
         updated = client.update(model.id, ["name", "version", "score"], name="yolo", version="2", score=0.5)
         assert (updated.version, updated.score) == ("2", 0.5)
         delete_alias(client)

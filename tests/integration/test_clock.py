@@ -7,7 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 from google.protobuf.timestamp_pb2 import Timestamp
-from modelregistry.v1 import alias_service_pb2, system_service_pb2
+from modelregistry.v1 import system_service_pb2
 from sqlalchemy import Engine, text
 
 from registry_service.domain import models as domain_models
@@ -92,8 +92,7 @@ def test_an_upload_expires_by_the_database_s_time(registry: RunningRegistry, cli
 @pytest.mark.usefixtures("offset")
 def test_what_a_move_would_be_has_the_database_s_time(registry: RunningRegistry, client: Client) -> None:
     now = Between(registry.engine)
-    request = alias_service_pb2.SetAliasRequest(alias="production", model_id=client.register().id, validate_only=True)
-    now.has(client.aliases.SetAlias(request).alias.update_time)
+    now.has(client.set_alias(client.register().id, validate_only=True).alias.update_time)
 
 
 @pytest.mark.usefixtures("offset")

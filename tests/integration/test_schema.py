@@ -13,6 +13,7 @@ from sqlalchemy import Connection, Engine, text
 from sqlalchemy.exc import IntegrityError
 
 from registry_service.embedded.postgres import PostgresAddress
+from registry_service.storage.sql import tables
 from registry_service.storage.sql.schema import SchemaError, migrate
 from registry_service.storage.sql.tables import Base
 from tests.postgres_server import create_database, drop_database, engine_of
@@ -25,7 +26,7 @@ CATALOG = """
     FROM information_schema.columns WHERE table_schema = 'public'
     UNION ALL
     SELECT 'constraint ' || conname, conrelid::regclass || ' ' || pg_get_constraintdef(oid)
-    FROM pg_constraint WHERE connamespace = 'public'::regnamespace
+    FROM pg_constraint WHERE connamespace = 'public'::regnamespace AND contype <> 't'
     UNION ALL
     SELECT 'index ' || indexname, indexdef FROM pg_indexes WHERE schemaname = 'public'
 """
@@ -380,8 +381,9 @@ class TestConstraints:
             connection.execute(text("ALTER TABLE copy DROP COLUMN json_bytes"))
             # The trigger would give it another.
             connection.execute(text("SET LOCAL session_replication_role = replica"))
+            columns = ", ".join(c.name for c in tables.audit_events.columns if c.computed is None)
             with pytest.raises(IntegrityError) as caught:
-                connection.execute(text("INSERT INTO audit_events SELECT * FROM copy"))
+                connection.execute(text(f"INSERT INTO audit_events ({columns}) SELECT {columns} FROM copy"))
         assert constraint_of(caught.value) == "pk_audit_events"
 
     @pytest.mark.parametrize(

@@ -256,7 +256,7 @@ class TestErrors:
         [
             ("nmae = x", 1, "unknown field nmae; did you mean name?"),
             ("score > 1 AND nmae = x", 15, "did you mean name?"),
-            ("zzz = x", 1, "the fields are architecture, artifact, category"),
+            ("zzz = x", 1, "the fields are aliases, architecture, artifact, category"),
             ("artifact.siez_bytes = 1", 10, "unknown field siez_bytes in artifact; did you mean size_bytes?"),
             ("provenance.source_comit = x", 12, "did you mean source_commit?"),
             ("provenance : source_comit", 14, "did you mean source_commit?"),
@@ -485,6 +485,8 @@ class TestEvents:
             ("model_id = m OR project_id = p OR project_name:*", "(model_id = m or project_id = p or project_name :*)"),
             ("action = ACTION_ALIAS_ROLLED_BACK", "action = alias.rolled_back"),
             ("action = 'ACTION_ALIAS_*'", "action = alias.*"),
+            ("action = ACTION_MODEL_GROUP_UPDATED", "action = model_group.updated"),
+            ("action = 'ACTION_MODEL_GROUP_*'", "action = model_group.*"),
             ("action = 'ACTION_*_DELETED'", "action = *.deleted"),
             ("action = 'model.*'", "action = model.*"),
         ],

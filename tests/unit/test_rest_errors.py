@@ -15,6 +15,7 @@ from registry_service.domain.errors import (
     IdentityProviderUnavailableError,
     InvalidArgumentError,
     InvalidCredentialsError,
+    ModelHasAliasesError,
     ModelInUseError,
     ModelNotFoundError,
     ModelsRegisteredError,
@@ -38,10 +39,13 @@ def kinds(base: type[RegistryError]) -> Iterator[type[RegistryError]]:
 
 def test_the_table_knows_every_error_that_a_request_can_meet() -> None:
     unknown = {kind.__name__ for kind in kinds(RegistryError) if not set(kind.__mro__) & set(_ANSWERS)}
-    # Of uploads, aliases, tokens, and members of archives, none of which this API has; and of clients who hear nothing.
+    # Of uploads, groups, aliases, tokens, and members of archives, none of which this API has; and of clients who
+    # hear nothing.
     assert unknown == {
         "CallCancelledError",
         "FailedPreconditionError",
+        "ModelGroupNotEmptyError",
+        "ModelNotInGroupError",
         "NeverTargetError",
         "NoPreviousTargetError",
         "NotAnArchiveError",
@@ -59,6 +63,7 @@ def test_the_table_knows_every_error_that_a_request_can_meet() -> None:
         (ModelNotFoundError("x"), 404),
         (AlreadyExistsError("x", model_id="other", conflict="id"), 409),
         (ModelInUseError("x", ["production"]), 409),
+        (ModelHasAliasesError("x", ["production"]), 409),
         (InvalidArgumentError.of("artifact", "must not be empty."), 422),
         (ArtifactTooLargeError(5), 413),
         (ArtifactLostError(), 404),

@@ -11,20 +11,10 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
-class Lineage(_message.Message):
-    __slots__ = ("name", "project_id", "project_name")
-    NAME_FIELD_NUMBER: _ClassVar[int]
-    PROJECT_ID_FIELD_NUMBER: _ClassVar[int]
-    PROJECT_NAME_FIELD_NUMBER: _ClassVar[int]
-    name: str
-    project_id: str
-    project_name: str
-    def __init__(self, name: _Optional[str] = ..., project_id: _Optional[str] = ..., project_name: _Optional[str] = ...) -> None: ...
-
 class Alias(_message.Message):
-    __slots__ = ("alias", "lineage", "model_id", "version", "sha256", "etag", "revision", "update_time", "actor", "reason")
+    __slots__ = ("alias", "model_group_id", "model_id", "version", "sha256", "etag", "revision", "update_time", "actor", "reason")
     ALIAS_FIELD_NUMBER: _ClassVar[int]
-    LINEAGE_FIELD_NUMBER: _ClassVar[int]
+    MODEL_GROUP_ID_FIELD_NUMBER: _ClassVar[int]
     MODEL_ID_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
     SHA256_FIELD_NUMBER: _ClassVar[int]
@@ -34,7 +24,7 @@ class Alias(_message.Message):
     ACTOR_FIELD_NUMBER: _ClassVar[int]
     REASON_FIELD_NUMBER: _ClassVar[int]
     alias: str
-    lineage: Lineage
+    model_group_id: str
     model_id: str
     version: str
     sha256: str
@@ -43,7 +33,7 @@ class Alias(_message.Message):
     update_time: _timestamp_pb2.Timestamp
     actor: str
     reason: str
-    def __init__(self, alias: _Optional[str] = ..., lineage: _Optional[_Union[Lineage, _Mapping]] = ..., model_id: _Optional[str] = ..., version: _Optional[str] = ..., sha256: _Optional[str] = ..., etag: _Optional[str] = ..., revision: _Optional[int] = ..., update_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., actor: _Optional[str] = ..., reason: _Optional[str] = ...) -> None: ...
+    def __init__(self, alias: _Optional[str] = ..., model_group_id: _Optional[str] = ..., model_id: _Optional[str] = ..., version: _Optional[str] = ..., sha256: _Optional[str] = ..., etag: _Optional[str] = ..., revision: _Optional[int] = ..., update_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., actor: _Optional[str] = ..., reason: _Optional[str] = ...) -> None: ...
 
 class AliasTarget(_message.Message):
     __slots__ = ("model_id", "version", "sha256")
@@ -56,7 +46,7 @@ class AliasTarget(_message.Message):
     def __init__(self, model_id: _Optional[str] = ..., version: _Optional[str] = ..., sha256: _Optional[str] = ...) -> None: ...
 
 class AliasMove(_message.Message):
-    __slots__ = ("revision", "kind", "before", "after", "time", "actor", "reason", "request_id")
+    __slots__ = ("alias", "model_group_id", "revision", "kind", "before", "after", "move_time", "actor", "reason", "request_id")
     class Kind(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
         __slots__ = ()
         KIND_UNSPECIFIED: _ClassVar[AliasMove.Kind]
@@ -67,23 +57,27 @@ class AliasMove(_message.Message):
     KIND_SET: AliasMove.Kind
     KIND_ROLLED_BACK: AliasMove.Kind
     KIND_DELETED: AliasMove.Kind
+    ALIAS_FIELD_NUMBER: _ClassVar[int]
+    MODEL_GROUP_ID_FIELD_NUMBER: _ClassVar[int]
     REVISION_FIELD_NUMBER: _ClassVar[int]
     KIND_FIELD_NUMBER: _ClassVar[int]
     BEFORE_FIELD_NUMBER: _ClassVar[int]
     AFTER_FIELD_NUMBER: _ClassVar[int]
-    TIME_FIELD_NUMBER: _ClassVar[int]
+    MOVE_TIME_FIELD_NUMBER: _ClassVar[int]
     ACTOR_FIELD_NUMBER: _ClassVar[int]
     REASON_FIELD_NUMBER: _ClassVar[int]
     REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    alias: str
+    model_group_id: str
     revision: int
     kind: AliasMove.Kind
     before: AliasTarget
     after: AliasTarget
-    time: _timestamp_pb2.Timestamp
+    move_time: _timestamp_pb2.Timestamp
     actor: str
     reason: str
     request_id: str
-    def __init__(self, revision: _Optional[int] = ..., kind: _Optional[_Union[AliasMove.Kind, str]] = ..., before: _Optional[_Union[AliasTarget, _Mapping]] = ..., after: _Optional[_Union[AliasTarget, _Mapping]] = ..., time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., actor: _Optional[str] = ..., reason: _Optional[str] = ..., request_id: _Optional[str] = ...) -> None: ...
+    def __init__(self, alias: _Optional[str] = ..., model_group_id: _Optional[str] = ..., revision: _Optional[int] = ..., kind: _Optional[_Union[AliasMove.Kind, str]] = ..., before: _Optional[_Union[AliasTarget, _Mapping]] = ..., after: _Optional[_Union[AliasTarget, _Mapping]] = ..., move_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., actor: _Optional[str] = ..., reason: _Optional[str] = ..., request_id: _Optional[str] = ...) -> None: ...
 
 class PromotionRequirements(_message.Message):
     __slots__ = ("verified", "metrics", "same_inputs", "same_outputs", "same_labels")

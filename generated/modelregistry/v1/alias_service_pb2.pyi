@@ -13,24 +13,24 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class SetAliasRequest(_message.Message):
-    __slots__ = ("alias", "model_id", "expected_model_id", "etag", "reason", "actor", "requirements", "validate_only")
+    __slots__ = ("model_group_id", "alias", "model_id", "expected_model_id", "etag", "reason", "requirements", "validate_only")
+    MODEL_GROUP_ID_FIELD_NUMBER: _ClassVar[int]
     ALIAS_FIELD_NUMBER: _ClassVar[int]
     MODEL_ID_FIELD_NUMBER: _ClassVar[int]
     EXPECTED_MODEL_ID_FIELD_NUMBER: _ClassVar[int]
     ETAG_FIELD_NUMBER: _ClassVar[int]
     REASON_FIELD_NUMBER: _ClassVar[int]
-    ACTOR_FIELD_NUMBER: _ClassVar[int]
     REQUIREMENTS_FIELD_NUMBER: _ClassVar[int]
     VALIDATE_ONLY_FIELD_NUMBER: _ClassVar[int]
+    model_group_id: str
     alias: str
     model_id: str
     expected_model_id: str
     etag: str
     reason: str
-    actor: str
     requirements: _alias_pb2.PromotionRequirements
     validate_only: bool
-    def __init__(self, alias: _Optional[str] = ..., model_id: _Optional[str] = ..., expected_model_id: _Optional[str] = ..., etag: _Optional[str] = ..., reason: _Optional[str] = ..., actor: _Optional[str] = ..., requirements: _Optional[_Union[_alias_pb2.PromotionRequirements, _Mapping]] = ..., validate_only: _Optional[bool] = ...) -> None: ...
+    def __init__(self, model_group_id: _Optional[str] = ..., alias: _Optional[str] = ..., model_id: _Optional[str] = ..., expected_model_id: _Optional[str] = ..., etag: _Optional[str] = ..., reason: _Optional[str] = ..., requirements: _Optional[_Union[_alias_pb2.PromotionRequirements, _Mapping]] = ..., validate_only: _Optional[bool] = ...) -> None: ...
 
 class SetAliasResponse(_message.Message):
     __slots__ = ("alias", "before", "changed", "checks")
@@ -45,30 +45,24 @@ class SetAliasResponse(_message.Message):
     def __init__(self, alias: _Optional[_Union[_alias_pb2.Alias, _Mapping]] = ..., before: _Optional[_Union[_alias_pb2.AliasTarget, _Mapping]] = ..., changed: _Optional[bool] = ..., checks: _Optional[_Iterable[_Union[_alias_pb2.RequirementCheck, _Mapping]]] = ...) -> None: ...
 
 class GetAliasRequest(_message.Message):
-    __slots__ = ("alias", "lineage", "at_time")
+    __slots__ = ("model_group_id", "alias", "at_time")
+    MODEL_GROUP_ID_FIELD_NUMBER: _ClassVar[int]
     ALIAS_FIELD_NUMBER: _ClassVar[int]
-    LINEAGE_FIELD_NUMBER: _ClassVar[int]
     AT_TIME_FIELD_NUMBER: _ClassVar[int]
+    model_group_id: str
     alias: str
-    lineage: _alias_pb2.Lineage
     at_time: _timestamp_pb2.Timestamp
-    def __init__(self, alias: _Optional[str] = ..., lineage: _Optional[_Union[_alias_pb2.Lineage, _Mapping]] = ..., at_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
-
-class GetAliasResponse(_message.Message):
-    __slots__ = ("alias",)
-    ALIAS_FIELD_NUMBER: _ClassVar[int]
-    alias: _alias_pb2.Alias
-    def __init__(self, alias: _Optional[_Union[_alias_pb2.Alias, _Mapping]] = ...) -> None: ...
+    def __init__(self, model_group_id: _Optional[str] = ..., alias: _Optional[str] = ..., at_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
 
 class ListAliasesRequest(_message.Message):
-    __slots__ = ("lineage", "page_size", "page_token")
-    LINEAGE_FIELD_NUMBER: _ClassVar[int]
+    __slots__ = ("model_group_id", "page_size", "page_token")
+    MODEL_GROUP_ID_FIELD_NUMBER: _ClassVar[int]
     PAGE_SIZE_FIELD_NUMBER: _ClassVar[int]
     PAGE_TOKEN_FIELD_NUMBER: _ClassVar[int]
-    lineage: _alias_pb2.Lineage
+    model_group_id: str
     page_size: int
     page_token: str
-    def __init__(self, lineage: _Optional[_Union[_alias_pb2.Lineage, _Mapping]] = ..., page_size: _Optional[int] = ..., page_token: _Optional[str] = ...) -> None: ...
+    def __init__(self, model_group_id: _Optional[str] = ..., page_size: _Optional[int] = ..., page_token: _Optional[str] = ...) -> None: ...
 
 class ListAliasesResponse(_message.Message):
     __slots__ = ("aliases", "next_page_token")
@@ -78,45 +72,43 @@ class ListAliasesResponse(_message.Message):
     next_page_token: str
     def __init__(self, aliases: _Optional[_Iterable[_Union[_alias_pb2.Alias, _Mapping]]] = ..., next_page_token: _Optional[str] = ...) -> None: ...
 
-class ListAliasHistoryRequest(_message.Message):
-    __slots__ = ("alias", "lineage", "page_size", "page_token")
+class ListAliasMovesRequest(_message.Message):
+    __slots__ = ("model_group_id", "alias", "page_size", "page_token")
+    MODEL_GROUP_ID_FIELD_NUMBER: _ClassVar[int]
     ALIAS_FIELD_NUMBER: _ClassVar[int]
-    LINEAGE_FIELD_NUMBER: _ClassVar[int]
     PAGE_SIZE_FIELD_NUMBER: _ClassVar[int]
     PAGE_TOKEN_FIELD_NUMBER: _ClassVar[int]
+    model_group_id: str
     alias: str
-    lineage: _alias_pb2.Lineage
     page_size: int
     page_token: str
-    def __init__(self, alias: _Optional[str] = ..., lineage: _Optional[_Union[_alias_pb2.Lineage, _Mapping]] = ..., page_size: _Optional[int] = ..., page_token: _Optional[str] = ...) -> None: ...
+    def __init__(self, model_group_id: _Optional[str] = ..., alias: _Optional[str] = ..., page_size: _Optional[int] = ..., page_token: _Optional[str] = ...) -> None: ...
 
-class ListAliasHistoryResponse(_message.Message):
-    __slots__ = ("moves", "next_page_token")
-    MOVES_FIELD_NUMBER: _ClassVar[int]
+class ListAliasMovesResponse(_message.Message):
+    __slots__ = ("alias_moves", "next_page_token")
+    ALIAS_MOVES_FIELD_NUMBER: _ClassVar[int]
     NEXT_PAGE_TOKEN_FIELD_NUMBER: _ClassVar[int]
-    moves: _containers.RepeatedCompositeFieldContainer[_alias_pb2.AliasMove]
+    alias_moves: _containers.RepeatedCompositeFieldContainer[_alias_pb2.AliasMove]
     next_page_token: str
-    def __init__(self, moves: _Optional[_Iterable[_Union[_alias_pb2.AliasMove, _Mapping]]] = ..., next_page_token: _Optional[str] = ...) -> None: ...
+    def __init__(self, alias_moves: _Optional[_Iterable[_Union[_alias_pb2.AliasMove, _Mapping]]] = ..., next_page_token: _Optional[str] = ...) -> None: ...
 
 class RollbackAliasRequest(_message.Message):
-    __slots__ = ("alias", "lineage", "to_model_id", "expected_model_id", "etag", "reason", "actor", "validate_only")
+    __slots__ = ("model_group_id", "alias", "to_model_id", "expected_model_id", "etag", "reason", "validate_only")
+    MODEL_GROUP_ID_FIELD_NUMBER: _ClassVar[int]
     ALIAS_FIELD_NUMBER: _ClassVar[int]
-    LINEAGE_FIELD_NUMBER: _ClassVar[int]
     TO_MODEL_ID_FIELD_NUMBER: _ClassVar[int]
     EXPECTED_MODEL_ID_FIELD_NUMBER: _ClassVar[int]
     ETAG_FIELD_NUMBER: _ClassVar[int]
     REASON_FIELD_NUMBER: _ClassVar[int]
-    ACTOR_FIELD_NUMBER: _ClassVar[int]
     VALIDATE_ONLY_FIELD_NUMBER: _ClassVar[int]
+    model_group_id: str
     alias: str
-    lineage: _alias_pb2.Lineage
     to_model_id: str
     expected_model_id: str
     etag: str
     reason: str
-    actor: str
     validate_only: bool
-    def __init__(self, alias: _Optional[str] = ..., lineage: _Optional[_Union[_alias_pb2.Lineage, _Mapping]] = ..., to_model_id: _Optional[str] = ..., expected_model_id: _Optional[str] = ..., etag: _Optional[str] = ..., reason: _Optional[str] = ..., actor: _Optional[str] = ..., validate_only: _Optional[bool] = ...) -> None: ...
+    def __init__(self, model_group_id: _Optional[str] = ..., alias: _Optional[str] = ..., to_model_id: _Optional[str] = ..., expected_model_id: _Optional[str] = ..., etag: _Optional[str] = ..., reason: _Optional[str] = ..., validate_only: _Optional[bool] = ...) -> None: ...
 
 class RollbackAliasResponse(_message.Message):
     __slots__ = ("alias", "before", "changed")
@@ -129,20 +121,20 @@ class RollbackAliasResponse(_message.Message):
     def __init__(self, alias: _Optional[_Union[_alias_pb2.Alias, _Mapping]] = ..., before: _Optional[_Union[_alias_pb2.AliasTarget, _Mapping]] = ..., changed: _Optional[bool] = ...) -> None: ...
 
 class DeleteAliasRequest(_message.Message):
-    __slots__ = ("alias", "lineage", "etag", "allow_missing", "reason", "actor")
+    __slots__ = ("model_group_id", "alias", "etag", "allow_missing", "reason", "validate_only")
+    MODEL_GROUP_ID_FIELD_NUMBER: _ClassVar[int]
     ALIAS_FIELD_NUMBER: _ClassVar[int]
-    LINEAGE_FIELD_NUMBER: _ClassVar[int]
     ETAG_FIELD_NUMBER: _ClassVar[int]
     ALLOW_MISSING_FIELD_NUMBER: _ClassVar[int]
     REASON_FIELD_NUMBER: _ClassVar[int]
-    ACTOR_FIELD_NUMBER: _ClassVar[int]
+    VALIDATE_ONLY_FIELD_NUMBER: _ClassVar[int]
+    model_group_id: str
     alias: str
-    lineage: _alias_pb2.Lineage
     etag: str
     allow_missing: bool
     reason: str
-    actor: str
-    def __init__(self, alias: _Optional[str] = ..., lineage: _Optional[_Union[_alias_pb2.Lineage, _Mapping]] = ..., etag: _Optional[str] = ..., allow_missing: _Optional[bool] = ..., reason: _Optional[str] = ..., actor: _Optional[str] = ...) -> None: ...
+    validate_only: bool
+    def __init__(self, model_group_id: _Optional[str] = ..., alias: _Optional[str] = ..., etag: _Optional[str] = ..., allow_missing: _Optional[bool] = ..., reason: _Optional[str] = ..., validate_only: _Optional[bool] = ...) -> None: ...
 
 class DeleteAliasResponse(_message.Message):
     __slots__ = ("before",)

@@ -3,6 +3,7 @@
 import grpc
 import warnings
 
+from modelregistry.v1 import alias_pb2 as modelregistry_dot_v1_dot_alias__pb2
 from modelregistry.v1 import alias_service_pb2 as modelregistry_dot_v1_dot_alias__service__pb2
 
 GRPC_GENERATED_VERSION = '1.85.1'
@@ -26,12 +27,12 @@ if _version_not_supported:
 
 
 class AliasServiceStub:
-    """Promotes models by aliases, and takes promotions back.
+    """Promotes models with aliases, and rolls promotions back.
 
-    An alias belongs to a lineage and points to one of its models. Each move is
-    one transaction with its entry in the alias's history and its audit event. A
-    model that an alias points to can neither be deleted (without force) nor leave
-    its lineage.
+    An alias belongs to a model group and points to one of its models. A move, its
+    entry in the alias's history and its audit event are one transaction. A model
+    that an alias points to can't be deleted (unless `force` is set), nor move to
+    another model group.
     """
 
     def __init__(self, channel):
@@ -48,17 +49,17 @@ class AliasServiceStub:
         self.GetAlias = channel.unary_unary(
                 '/modelregistry.v1.AliasService/GetAlias',
                 request_serializer=modelregistry_dot_v1_dot_alias__service__pb2.GetAliasRequest.SerializeToString,
-                response_deserializer=modelregistry_dot_v1_dot_alias__service__pb2.GetAliasResponse.FromString,
+                response_deserializer=modelregistry_dot_v1_dot_alias__pb2.Alias.FromString,
                 _registered_method=True)
         self.ListAliases = channel.unary_unary(
                 '/modelregistry.v1.AliasService/ListAliases',
                 request_serializer=modelregistry_dot_v1_dot_alias__service__pb2.ListAliasesRequest.SerializeToString,
                 response_deserializer=modelregistry_dot_v1_dot_alias__service__pb2.ListAliasesResponse.FromString,
                 _registered_method=True)
-        self.ListAliasHistory = channel.unary_unary(
-                '/modelregistry.v1.AliasService/ListAliasHistory',
-                request_serializer=modelregistry_dot_v1_dot_alias__service__pb2.ListAliasHistoryRequest.SerializeToString,
-                response_deserializer=modelregistry_dot_v1_dot_alias__service__pb2.ListAliasHistoryResponse.FromString,
+        self.ListAliasMoves = channel.unary_unary(
+                '/modelregistry.v1.AliasService/ListAliasMoves',
+                request_serializer=modelregistry_dot_v1_dot_alias__service__pb2.ListAliasMovesRequest.SerializeToString,
+                response_deserializer=modelregistry_dot_v1_dot_alias__service__pb2.ListAliasMovesResponse.FromString,
                 _registered_method=True)
         self.RollbackAlias = channel.unary_unary(
                 '/modelregistry.v1.AliasService/RollbackAlias',
@@ -73,75 +74,87 @@ class AliasServiceStub:
 
 
 class AliasServiceServicer:
-    """Promotes models by aliases, and takes promotions back.
+    """Promotes models with aliases, and rolls promotions back.
 
-    An alias belongs to a lineage and points to one of its models. Each move is
-    one transaction with its entry in the alias's history and its audit event. A
-    model that an alias points to can neither be deleted (without force) nor leave
-    its lineage.
+    An alias belongs to a model group and points to one of its models. A move, its
+    entry in the alias's history and its audit event are one transaction. A model
+    that an alias points to can't be deleted (unless `force` is set), nor move to
+    another model group.
     """
 
     def SetAlias(self, request, context):
-        """Points an alias of the model's lineage to the model. Setting what is set
-        already changes nothing.
+        """Points an alias to a model of its model group, and creates the alias if
+        there is none. Setting an alias to the model that it points to already
+        changes nothing.
 
-        Errors: NOT_FOUND (the model), ABORTED (the alias is not as expected: of
-        concurrent moves that expect the same, exactly one succeeds),
-        FAILED_PRECONDITION (requirements are not met; a
-        google.rpc.PreconditionFailure names them), INVALID_ARGUMENT.
+        Errors: NOT_FOUND (MODEL_GROUP_NOT_FOUND, MODEL_NOT_FOUND), ABORTED
+        (ALIAS_CHANGED: the alias is not as expected. Of concurrent calls that expect
+        the same state, exactly one succeeds), FAILED_PRECONDITION
+        (MODEL_NOT_IN_GROUP; REQUIREMENTS_NOT_MET, with a
+        google.rpc.PreconditionFailure that names them), INVALID_ARGUMENT.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def GetAlias(self, request, context):
-        """Tells what an alias points to, now or at a time in the past. Errors:
-        NOT_FOUND (it points, or pointed, nowhere), INVALID_ARGUMENT (a time in the
-        future, among others).
+        """Gets an alias, as it is or as it was at a time.
+
+        Errors: NOT_FOUND (MODEL_GROUP_NOT_FOUND; ALIAS_NOT_FOUND: the alias points,
+        or pointed, to nothing), INVALID_ARGUMENT (a time in the future, among
+        others).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ListAliases(self, request, context):
-        """Lists the aliases of one lineage or of all, a page at a time, in the order
+        """Lists the aliases of a model group, or of all, a page at a time, in the order
         in which they were first set.
+
+        Errors: NOT_FOUND (MODEL_GROUP_NOT_FOUND), INVALID_ARGUMENT.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
-    def ListAliasHistory(self, request, context):
-        """Lists the moves of an alias, newest first, a page at a time; also of one
-        that was deleted. Errors: NOT_FOUND (it was never set).
+    def ListAliasMoves(self, request, context):
+        """Lists the history of an alias, or of several: its moves, newest first, a page
+        at a time. A deleted alias keeps its history.
+
+        Errors: NOT_FOUND (MODEL_GROUP_NOT_FOUND; ALIAS_NOT_FOUND: the group never had
+        the alias), INVALID_ARGUMENT.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def RollbackAlias(self, request, context):
-        """Points an alias to what it pointed to before, or to an earlier target by
-        name. Rolling back again goes further back, and never forth: after A, B and
-        C, it leads to B and then to A; after D is set then, to A again.
+        """Points an alias to its previous target, or to an earlier target by name.
+        Every rollback goes further back: after A, B and C, the first leads to B and
+        the second to A. After D is set then, a rollback leads to A again.
 
-        The request says where to go back to (to_model_id) or from where (etag or
-        expected_model_id), so that a call repeated after a lost answer never goes
-        back a second step: the former then changes nothing, and the latter is
-        ABORTED with ALIAS_CHANGED and the present model.
+        The request says where to go back to (`to_model_id`) or from where (`etag` or
+        `expected_model_id`). So a call that is repeated after a lost response never
+        goes back a second step: with the former it changes nothing, with the latter
+        it is ABORTED with ALIAS_CHANGED and the present model.
 
-        Errors: INVALID_ARGUMENT (none of the three is set), NOT_FOUND (the alias
-        points nowhere), ABORTED (it is not as expected, or was moved at the same
-        time), FAILED_PRECONDITION (there is nothing to go back to; the model there
-        is gone, so another must be named; the named model never was a target).
+        Errors: INVALID_ARGUMENT (none of the three is set), NOT_FOUND
+        (MODEL_GROUP_NOT_FOUND, ALIAS_NOT_FOUND), ABORTED (ALIAS_CHANGED),
+        FAILED_PRECONDITION (NO_PREVIOUS_TARGET; TARGET_GONE: the model was deleted,
+        so name another one; NEVER_A_TARGET: the alias never pointed to
+        `to_model_id`).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def DeleteAlias(self, request, context):
-        """Deletes an alias; its history stays, and goes on when it is set again, but a
-        rollback does not go back beyond the deletion unless told where to. Errors:
-        NOT_FOUND (unless allow_missing), ABORTED (the etag is of an earlier state).
+        """Deletes an alias. Its history stays, and continues if the alias is set again;
+        a rollback then crosses the deletion only with `to_model_id`.
+
+        Errors: NOT_FOUND (MODEL_GROUP_NOT_FOUND; ALIAS_NOT_FOUND, unless
+        `allow_missing`), ABORTED (ALIAS_CHANGED).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -158,17 +171,17 @@ def add_AliasServiceServicer_to_server(servicer, server):
             'GetAlias': grpc.unary_unary_rpc_method_handler(
                     servicer.GetAlias,
                     request_deserializer=modelregistry_dot_v1_dot_alias__service__pb2.GetAliasRequest.FromString,
-                    response_serializer=modelregistry_dot_v1_dot_alias__service__pb2.GetAliasResponse.SerializeToString,
+                    response_serializer=modelregistry_dot_v1_dot_alias__pb2.Alias.SerializeToString,
             ),
             'ListAliases': grpc.unary_unary_rpc_method_handler(
                     servicer.ListAliases,
                     request_deserializer=modelregistry_dot_v1_dot_alias__service__pb2.ListAliasesRequest.FromString,
                     response_serializer=modelregistry_dot_v1_dot_alias__service__pb2.ListAliasesResponse.SerializeToString,
             ),
-            'ListAliasHistory': grpc.unary_unary_rpc_method_handler(
-                    servicer.ListAliasHistory,
-                    request_deserializer=modelregistry_dot_v1_dot_alias__service__pb2.ListAliasHistoryRequest.FromString,
-                    response_serializer=modelregistry_dot_v1_dot_alias__service__pb2.ListAliasHistoryResponse.SerializeToString,
+            'ListAliasMoves': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListAliasMoves,
+                    request_deserializer=modelregistry_dot_v1_dot_alias__service__pb2.ListAliasMovesRequest.FromString,
+                    response_serializer=modelregistry_dot_v1_dot_alias__service__pb2.ListAliasMovesResponse.SerializeToString,
             ),
             'RollbackAlias': grpc.unary_unary_rpc_method_handler(
                     servicer.RollbackAlias,
@@ -189,12 +202,12 @@ def add_AliasServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class AliasService:
-    """Promotes models by aliases, and takes promotions back.
+    """Promotes models with aliases, and rolls promotions back.
 
-    An alias belongs to a lineage and points to one of its models. Each move is
-    one transaction with its entry in the alias's history and its audit event. A
-    model that an alias points to can neither be deleted (without force) nor leave
-    its lineage.
+    An alias belongs to a model group and points to one of its models. A move, its
+    entry in the alias's history and its audit event are one transaction. A model
+    that an alias points to can't be deleted (unless `force` is set), nor move to
+    another model group.
     """
 
     @staticmethod
@@ -240,7 +253,7 @@ class AliasService:
             target,
             '/modelregistry.v1.AliasService/GetAlias',
             modelregistry_dot_v1_dot_alias__service__pb2.GetAliasRequest.SerializeToString,
-            modelregistry_dot_v1_dot_alias__service__pb2.GetAliasResponse.FromString,
+            modelregistry_dot_v1_dot_alias__pb2.Alias.FromString,
             options,
             channel_credentials,
             insecure,
@@ -279,7 +292,7 @@ class AliasService:
             _registered_method=True)
 
     @staticmethod
-    def ListAliasHistory(request,
+    def ListAliasMoves(request,
             target,
             options=(),
             channel_credentials=None,
@@ -292,9 +305,9 @@ class AliasService:
         return grpc.experimental.unary_unary(
             request,
             target,
-            '/modelregistry.v1.AliasService/ListAliasHistory',
-            modelregistry_dot_v1_dot_alias__service__pb2.ListAliasHistoryRequest.SerializeToString,
-            modelregistry_dot_v1_dot_alias__service__pb2.ListAliasHistoryResponse.FromString,
+            '/modelregistry.v1.AliasService/ListAliasMoves',
+            modelregistry_dot_v1_dot_alias__service__pb2.ListAliasMovesRequest.SerializeToString,
+            modelregistry_dot_v1_dot_alias__service__pb2.ListAliasMovesResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -5,6 +5,7 @@ isort:skip_file
 
 from collections import abc as _abc
 from grpc import aio as _aio
+from modelregistry.v1 import alias_pb2 as _alias_pb2
 from modelregistry.v1 import alias_service_pb2 as _alias_service_pb2
 import abc as _abc_1
 import grpc as _grpc
@@ -27,12 +28,12 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class AliasServiceStub:
-    """Promotes models by aliases, and takes promotions back.
+    """Promotes models with aliases, and rolls promotions back.
 
-    An alias belongs to a lineage and points to one of its models. Each move is
-    one transaction with its entry in the alias's history and its audit event. A
-    model that an alias points to can neither be deleted (without force) nor leave
-    its lineage.
+    An alias belongs to a model group and points to one of its models. A move, its
+    entry in the alias's history and its audit event are one transaction. A model
+    that an alias points to can't be deleted (unless `force` is set), nor move to
+    another model group.
     """
 
     @_typing.overload
@@ -40,109 +41,133 @@ class AliasServiceStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> AliasServiceAsyncStub: ...
     SetAlias: _grpc.UnaryUnaryMultiCallable[_alias_service_pb2.SetAliasRequest, _alias_service_pb2.SetAliasResponse]
-    """Points an alias of the model's lineage to the model. Setting what is set
-    already changes nothing.
+    """Points an alias to a model of its model group, and creates the alias if
+    there is none. Setting an alias to the model that it points to already
+    changes nothing.
 
-    Errors: NOT_FOUND (the model), ABORTED (the alias is not as expected: of
-    concurrent moves that expect the same, exactly one succeeds),
-    FAILED_PRECONDITION (requirements are not met; a
-    google.rpc.PreconditionFailure names them), INVALID_ARGUMENT.
+    Errors: NOT_FOUND (MODEL_GROUP_NOT_FOUND, MODEL_NOT_FOUND), ABORTED
+    (ALIAS_CHANGED: the alias is not as expected. Of concurrent calls that expect
+    the same state, exactly one succeeds), FAILED_PRECONDITION
+    (MODEL_NOT_IN_GROUP; REQUIREMENTS_NOT_MET, with a
+    google.rpc.PreconditionFailure that names them), INVALID_ARGUMENT.
     """
-    GetAlias: _grpc.UnaryUnaryMultiCallable[_alias_service_pb2.GetAliasRequest, _alias_service_pb2.GetAliasResponse]
-    """Tells what an alias points to, now or at a time in the past. Errors:
-    NOT_FOUND (it points, or pointed, nowhere), INVALID_ARGUMENT (a time in the
-    future, among others).
+    GetAlias: _grpc.UnaryUnaryMultiCallable[_alias_service_pb2.GetAliasRequest, _alias_pb2.Alias]
+    """Gets an alias, as it is or as it was at a time.
+
+    Errors: NOT_FOUND (MODEL_GROUP_NOT_FOUND; ALIAS_NOT_FOUND: the alias points,
+    or pointed, to nothing), INVALID_ARGUMENT (a time in the future, among
+    others).
     """
     ListAliases: _grpc.UnaryUnaryMultiCallable[_alias_service_pb2.ListAliasesRequest, _alias_service_pb2.ListAliasesResponse]
-    """Lists the aliases of one lineage or of all, a page at a time, in the order
+    """Lists the aliases of a model group, or of all, a page at a time, in the order
     in which they were first set.
+
+    Errors: NOT_FOUND (MODEL_GROUP_NOT_FOUND), INVALID_ARGUMENT.
     """
-    ListAliasHistory: _grpc.UnaryUnaryMultiCallable[_alias_service_pb2.ListAliasHistoryRequest, _alias_service_pb2.ListAliasHistoryResponse]
-    """Lists the moves of an alias, newest first, a page at a time; also of one
-    that was deleted. Errors: NOT_FOUND (it was never set).
+    ListAliasMoves: _grpc.UnaryUnaryMultiCallable[_alias_service_pb2.ListAliasMovesRequest, _alias_service_pb2.ListAliasMovesResponse]
+    """Lists the history of an alias, or of several: its moves, newest first, a page
+    at a time. A deleted alias keeps its history.
+
+    Errors: NOT_FOUND (MODEL_GROUP_NOT_FOUND; ALIAS_NOT_FOUND: the group never had
+    the alias), INVALID_ARGUMENT.
     """
     RollbackAlias: _grpc.UnaryUnaryMultiCallable[_alias_service_pb2.RollbackAliasRequest, _alias_service_pb2.RollbackAliasResponse]
-    """Points an alias to what it pointed to before, or to an earlier target by
-    name. Rolling back again goes further back, and never forth: after A, B and
-    C, it leads to B and then to A; after D is set then, to A again.
+    """Points an alias to its previous target, or to an earlier target by name.
+    Every rollback goes further back: after A, B and C, the first leads to B and
+    the second to A. After D is set then, a rollback leads to A again.
 
-    The request says where to go back to (to_model_id) or from where (etag or
-    expected_model_id), so that a call repeated after a lost answer never goes
-    back a second step: the former then changes nothing, and the latter is
-    ABORTED with ALIAS_CHANGED and the present model.
+    The request says where to go back to (`to_model_id`) or from where (`etag` or
+    `expected_model_id`). So a call that is repeated after a lost response never
+    goes back a second step: with the former it changes nothing, with the latter
+    it is ABORTED with ALIAS_CHANGED and the present model.
 
-    Errors: INVALID_ARGUMENT (none of the three is set), NOT_FOUND (the alias
-    points nowhere), ABORTED (it is not as expected, or was moved at the same
-    time), FAILED_PRECONDITION (there is nothing to go back to; the model there
-    is gone, so another must be named; the named model never was a target).
+    Errors: INVALID_ARGUMENT (none of the three is set), NOT_FOUND
+    (MODEL_GROUP_NOT_FOUND, ALIAS_NOT_FOUND), ABORTED (ALIAS_CHANGED),
+    FAILED_PRECONDITION (NO_PREVIOUS_TARGET; TARGET_GONE: the model was deleted,
+    so name another one; NEVER_A_TARGET: the alias never pointed to
+    `to_model_id`).
     """
     DeleteAlias: _grpc.UnaryUnaryMultiCallable[_alias_service_pb2.DeleteAliasRequest, _alias_service_pb2.DeleteAliasResponse]
-    """Deletes an alias; its history stays, and goes on when it is set again, but a
-    rollback does not go back beyond the deletion unless told where to. Errors:
-    NOT_FOUND (unless allow_missing), ABORTED (the etag is of an earlier state).
+    """Deletes an alias. Its history stays, and continues if the alias is set again;
+    a rollback then crosses the deletion only with `to_model_id`.
+
+    Errors: NOT_FOUND (MODEL_GROUP_NOT_FOUND; ALIAS_NOT_FOUND, unless
+    `allow_missing`), ABORTED (ALIAS_CHANGED).
     """
 
 @_typing.type_check_only
 class AliasServiceAsyncStub(AliasServiceStub):
-    """Promotes models by aliases, and takes promotions back.
+    """Promotes models with aliases, and rolls promotions back.
 
-    An alias belongs to a lineage and points to one of its models. Each move is
-    one transaction with its entry in the alias's history and its audit event. A
-    model that an alias points to can neither be deleted (without force) nor leave
-    its lineage.
+    An alias belongs to a model group and points to one of its models. A move, its
+    entry in the alias's history and its audit event are one transaction. A model
+    that an alias points to can't be deleted (unless `force` is set), nor move to
+    another model group.
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     SetAlias: _aio.UnaryUnaryMultiCallable[_alias_service_pb2.SetAliasRequest, _alias_service_pb2.SetAliasResponse]  # type: ignore[assignment]
-    """Points an alias of the model's lineage to the model. Setting what is set
-    already changes nothing.
+    """Points an alias to a model of its model group, and creates the alias if
+    there is none. Setting an alias to the model that it points to already
+    changes nothing.
 
-    Errors: NOT_FOUND (the model), ABORTED (the alias is not as expected: of
-    concurrent moves that expect the same, exactly one succeeds),
-    FAILED_PRECONDITION (requirements are not met; a
-    google.rpc.PreconditionFailure names them), INVALID_ARGUMENT.
+    Errors: NOT_FOUND (MODEL_GROUP_NOT_FOUND, MODEL_NOT_FOUND), ABORTED
+    (ALIAS_CHANGED: the alias is not as expected. Of concurrent calls that expect
+    the same state, exactly one succeeds), FAILED_PRECONDITION
+    (MODEL_NOT_IN_GROUP; REQUIREMENTS_NOT_MET, with a
+    google.rpc.PreconditionFailure that names them), INVALID_ARGUMENT.
     """
-    GetAlias: _aio.UnaryUnaryMultiCallable[_alias_service_pb2.GetAliasRequest, _alias_service_pb2.GetAliasResponse]  # type: ignore[assignment]
-    """Tells what an alias points to, now or at a time in the past. Errors:
-    NOT_FOUND (it points, or pointed, nowhere), INVALID_ARGUMENT (a time in the
-    future, among others).
+    GetAlias: _aio.UnaryUnaryMultiCallable[_alias_service_pb2.GetAliasRequest, _alias_pb2.Alias]  # type: ignore[assignment]
+    """Gets an alias, as it is or as it was at a time.
+
+    Errors: NOT_FOUND (MODEL_GROUP_NOT_FOUND; ALIAS_NOT_FOUND: the alias points,
+    or pointed, to nothing), INVALID_ARGUMENT (a time in the future, among
+    others).
     """
     ListAliases: _aio.UnaryUnaryMultiCallable[_alias_service_pb2.ListAliasesRequest, _alias_service_pb2.ListAliasesResponse]  # type: ignore[assignment]
-    """Lists the aliases of one lineage or of all, a page at a time, in the order
+    """Lists the aliases of a model group, or of all, a page at a time, in the order
     in which they were first set.
+
+    Errors: NOT_FOUND (MODEL_GROUP_NOT_FOUND), INVALID_ARGUMENT.
     """
-    ListAliasHistory: _aio.UnaryUnaryMultiCallable[_alias_service_pb2.ListAliasHistoryRequest, _alias_service_pb2.ListAliasHistoryResponse]  # type: ignore[assignment]
-    """Lists the moves of an alias, newest first, a page at a time; also of one
-    that was deleted. Errors: NOT_FOUND (it was never set).
+    ListAliasMoves: _aio.UnaryUnaryMultiCallable[_alias_service_pb2.ListAliasMovesRequest, _alias_service_pb2.ListAliasMovesResponse]  # type: ignore[assignment]
+    """Lists the history of an alias, or of several: its moves, newest first, a page
+    at a time. A deleted alias keeps its history.
+
+    Errors: NOT_FOUND (MODEL_GROUP_NOT_FOUND; ALIAS_NOT_FOUND: the group never had
+    the alias), INVALID_ARGUMENT.
     """
     RollbackAlias: _aio.UnaryUnaryMultiCallable[_alias_service_pb2.RollbackAliasRequest, _alias_service_pb2.RollbackAliasResponse]  # type: ignore[assignment]
-    """Points an alias to what it pointed to before, or to an earlier target by
-    name. Rolling back again goes further back, and never forth: after A, B and
-    C, it leads to B and then to A; after D is set then, to A again.
+    """Points an alias to its previous target, or to an earlier target by name.
+    Every rollback goes further back: after A, B and C, the first leads to B and
+    the second to A. After D is set then, a rollback leads to A again.
 
-    The request says where to go back to (to_model_id) or from where (etag or
-    expected_model_id), so that a call repeated after a lost answer never goes
-    back a second step: the former then changes nothing, and the latter is
-    ABORTED with ALIAS_CHANGED and the present model.
+    The request says where to go back to (`to_model_id`) or from where (`etag` or
+    `expected_model_id`). So a call that is repeated after a lost response never
+    goes back a second step: with the former it changes nothing, with the latter
+    it is ABORTED with ALIAS_CHANGED and the present model.
 
-    Errors: INVALID_ARGUMENT (none of the three is set), NOT_FOUND (the alias
-    points nowhere), ABORTED (it is not as expected, or was moved at the same
-    time), FAILED_PRECONDITION (there is nothing to go back to; the model there
-    is gone, so another must be named; the named model never was a target).
+    Errors: INVALID_ARGUMENT (none of the three is set), NOT_FOUND
+    (MODEL_GROUP_NOT_FOUND, ALIAS_NOT_FOUND), ABORTED (ALIAS_CHANGED),
+    FAILED_PRECONDITION (NO_PREVIOUS_TARGET; TARGET_GONE: the model was deleted,
+    so name another one; NEVER_A_TARGET: the alias never pointed to
+    `to_model_id`).
     """
     DeleteAlias: _aio.UnaryUnaryMultiCallable[_alias_service_pb2.DeleteAliasRequest, _alias_service_pb2.DeleteAliasResponse]  # type: ignore[assignment]
-    """Deletes an alias; its history stays, and goes on when it is set again, but a
-    rollback does not go back beyond the deletion unless told where to. Errors:
-    NOT_FOUND (unless allow_missing), ABORTED (the etag is of an earlier state).
+    """Deletes an alias. Its history stays, and continues if the alias is set again;
+    a rollback then crosses the deletion only with `to_model_id`.
+
+    Errors: NOT_FOUND (MODEL_GROUP_NOT_FOUND; ALIAS_NOT_FOUND, unless
+    `allow_missing`), ABORTED (ALIAS_CHANGED).
     """
 
 class AliasServiceServicer(metaclass=_abc_1.ABCMeta):
-    """Promotes models by aliases, and takes promotions back.
+    """Promotes models with aliases, and rolls promotions back.
 
-    An alias belongs to a lineage and points to one of its models. Each move is
-    one transaction with its entry in the alias's history and its audit event. A
-    model that an alias points to can neither be deleted (without force) nor leave
-    its lineage.
+    An alias belongs to a model group and points to one of its models. A move, its
+    entry in the alias's history and its audit event are one transaction. A model
+    that an alias points to can't be deleted (unless `force` is set), nor move to
+    another model group.
     """
 
     @_abc_1.abstractmethod
@@ -151,13 +176,15 @@ class AliasServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _alias_service_pb2.SetAliasRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_alias_service_pb2.SetAliasResponse, _abc.Awaitable[_alias_service_pb2.SetAliasResponse]]:
-        """Points an alias of the model's lineage to the model. Setting what is set
-        already changes nothing.
+        """Points an alias to a model of its model group, and creates the alias if
+        there is none. Setting an alias to the model that it points to already
+        changes nothing.
 
-        Errors: NOT_FOUND (the model), ABORTED (the alias is not as expected: of
-        concurrent moves that expect the same, exactly one succeeds),
-        FAILED_PRECONDITION (requirements are not met; a
-        google.rpc.PreconditionFailure names them), INVALID_ARGUMENT.
+        Errors: NOT_FOUND (MODEL_GROUP_NOT_FOUND, MODEL_NOT_FOUND), ABORTED
+        (ALIAS_CHANGED: the alias is not as expected. Of concurrent calls that expect
+        the same state, exactly one succeeds), FAILED_PRECONDITION
+        (MODEL_NOT_IN_GROUP; REQUIREMENTS_NOT_MET, with a
+        google.rpc.PreconditionFailure that names them), INVALID_ARGUMENT.
         """
 
     @_abc_1.abstractmethod
@@ -165,10 +192,12 @@ class AliasServiceServicer(metaclass=_abc_1.ABCMeta):
         self,
         request: _alias_service_pb2.GetAliasRequest,
         context: _ServicerContext,
-    ) -> _typing.Union[_alias_service_pb2.GetAliasResponse, _abc.Awaitable[_alias_service_pb2.GetAliasResponse]]:
-        """Tells what an alias points to, now or at a time in the past. Errors:
-        NOT_FOUND (it points, or pointed, nowhere), INVALID_ARGUMENT (a time in the
-        future, among others).
+    ) -> _typing.Union[_alias_pb2.Alias, _abc.Awaitable[_alias_pb2.Alias]]:
+        """Gets an alias, as it is or as it was at a time.
+
+        Errors: NOT_FOUND (MODEL_GROUP_NOT_FOUND; ALIAS_NOT_FOUND: the alias points,
+        or pointed, to nothing), INVALID_ARGUMENT (a time in the future, among
+        others).
         """
 
     @_abc_1.abstractmethod
@@ -177,18 +206,23 @@ class AliasServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _alias_service_pb2.ListAliasesRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_alias_service_pb2.ListAliasesResponse, _abc.Awaitable[_alias_service_pb2.ListAliasesResponse]]:
-        """Lists the aliases of one lineage or of all, a page at a time, in the order
+        """Lists the aliases of a model group, or of all, a page at a time, in the order
         in which they were first set.
+
+        Errors: NOT_FOUND (MODEL_GROUP_NOT_FOUND), INVALID_ARGUMENT.
         """
 
     @_abc_1.abstractmethod
-    def ListAliasHistory(
+    def ListAliasMoves(
         self,
-        request: _alias_service_pb2.ListAliasHistoryRequest,
+        request: _alias_service_pb2.ListAliasMovesRequest,
         context: _ServicerContext,
-    ) -> _typing.Union[_alias_service_pb2.ListAliasHistoryResponse, _abc.Awaitable[_alias_service_pb2.ListAliasHistoryResponse]]:
-        """Lists the moves of an alias, newest first, a page at a time; also of one
-        that was deleted. Errors: NOT_FOUND (it was never set).
+    ) -> _typing.Union[_alias_service_pb2.ListAliasMovesResponse, _abc.Awaitable[_alias_service_pb2.ListAliasMovesResponse]]:
+        """Lists the history of an alias, or of several: its moves, newest first, a page
+        at a time. A deleted alias keeps its history.
+
+        Errors: NOT_FOUND (MODEL_GROUP_NOT_FOUND; ALIAS_NOT_FOUND: the group never had
+        the alias), INVALID_ARGUMENT.
         """
 
     @_abc_1.abstractmethod
@@ -197,19 +231,20 @@ class AliasServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _alias_service_pb2.RollbackAliasRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_alias_service_pb2.RollbackAliasResponse, _abc.Awaitable[_alias_service_pb2.RollbackAliasResponse]]:
-        """Points an alias to what it pointed to before, or to an earlier target by
-        name. Rolling back again goes further back, and never forth: after A, B and
-        C, it leads to B and then to A; after D is set then, to A again.
+        """Points an alias to its previous target, or to an earlier target by name.
+        Every rollback goes further back: after A, B and C, the first leads to B and
+        the second to A. After D is set then, a rollback leads to A again.
 
-        The request says where to go back to (to_model_id) or from where (etag or
-        expected_model_id), so that a call repeated after a lost answer never goes
-        back a second step: the former then changes nothing, and the latter is
-        ABORTED with ALIAS_CHANGED and the present model.
+        The request says where to go back to (`to_model_id`) or from where (`etag` or
+        `expected_model_id`). So a call that is repeated after a lost response never
+        goes back a second step: with the former it changes nothing, with the latter
+        it is ABORTED with ALIAS_CHANGED and the present model.
 
-        Errors: INVALID_ARGUMENT (none of the three is set), NOT_FOUND (the alias
-        points nowhere), ABORTED (it is not as expected, or was moved at the same
-        time), FAILED_PRECONDITION (there is nothing to go back to; the model there
-        is gone, so another must be named; the named model never was a target).
+        Errors: INVALID_ARGUMENT (none of the three is set), NOT_FOUND
+        (MODEL_GROUP_NOT_FOUND, ALIAS_NOT_FOUND), ABORTED (ALIAS_CHANGED),
+        FAILED_PRECONDITION (NO_PREVIOUS_TARGET; TARGET_GONE: the model was deleted,
+        so name another one; NEVER_A_TARGET: the alias never pointed to
+        `to_model_id`).
         """
 
     @_abc_1.abstractmethod
@@ -218,9 +253,11 @@ class AliasServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _alias_service_pb2.DeleteAliasRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_alias_service_pb2.DeleteAliasResponse, _abc.Awaitable[_alias_service_pb2.DeleteAliasResponse]]:
-        """Deletes an alias; its history stays, and goes on when it is set again, but a
-        rollback does not go back beyond the deletion unless told where to. Errors:
-        NOT_FOUND (unless allow_missing), ABORTED (the etag is of an earlier state).
+        """Deletes an alias. Its history stays, and continues if the alias is set again;
+        a rollback then crosses the deletion only with `to_model_id`.
+
+        Errors: NOT_FOUND (MODEL_GROUP_NOT_FOUND; ALIAS_NOT_FOUND, unless
+        `allow_missing`), ABORTED (ALIAS_CHANGED).
         """
 
 def add_AliasServiceServicer_to_server(servicer: AliasServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

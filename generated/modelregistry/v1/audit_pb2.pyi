@@ -12,7 +12,7 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class AuditEvent(_message.Message):
-    __slots__ = ("sequence", "event_time", "actor", "request_id", "action", "project_id", "project_name", "name", "model_id", "alias", "reason", "before", "after", "details_omitted", "previous_hash", "hash", "damaged")
+    __slots__ = ("sequence", "event_time", "actor", "request_id", "action", "project_id", "project_name", "name", "model_id", "model_group_id", "alias", "reason", "before", "after", "details_omitted", "previous_hash", "hash", "damaged")
     class Action(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
         __slots__ = ()
         ACTION_UNSPECIFIED: _ClassVar[AuditEvent.Action]
@@ -24,6 +24,8 @@ class AuditEvent(_message.Message):
         ACTION_ALIAS_DELETED: _ClassVar[AuditEvent.Action]
         ACTION_TOKEN_CREATED: _ClassVar[AuditEvent.Action]
         ACTION_TOKEN_REVOKED: _ClassVar[AuditEvent.Action]
+        ACTION_MODEL_GROUP_UPDATED: _ClassVar[AuditEvent.Action]
+        ACTION_MODEL_GROUP_DELETED: _ClassVar[AuditEvent.Action]
     ACTION_UNSPECIFIED: AuditEvent.Action
     ACTION_MODEL_REGISTERED: AuditEvent.Action
     ACTION_MODEL_UPDATED: AuditEvent.Action
@@ -33,6 +35,8 @@ class AuditEvent(_message.Message):
     ACTION_ALIAS_DELETED: AuditEvent.Action
     ACTION_TOKEN_CREATED: AuditEvent.Action
     ACTION_TOKEN_REVOKED: AuditEvent.Action
+    ACTION_MODEL_GROUP_UPDATED: AuditEvent.Action
+    ACTION_MODEL_GROUP_DELETED: AuditEvent.Action
     SEQUENCE_FIELD_NUMBER: _ClassVar[int]
     EVENT_TIME_FIELD_NUMBER: _ClassVar[int]
     ACTOR_FIELD_NUMBER: _ClassVar[int]
@@ -42,6 +46,7 @@ class AuditEvent(_message.Message):
     PROJECT_NAME_FIELD_NUMBER: _ClassVar[int]
     NAME_FIELD_NUMBER: _ClassVar[int]
     MODEL_ID_FIELD_NUMBER: _ClassVar[int]
+    MODEL_GROUP_ID_FIELD_NUMBER: _ClassVar[int]
     ALIAS_FIELD_NUMBER: _ClassVar[int]
     REASON_FIELD_NUMBER: _ClassVar[int]
     BEFORE_FIELD_NUMBER: _ClassVar[int]
@@ -59,6 +64,7 @@ class AuditEvent(_message.Message):
     project_name: str
     name: str
     model_id: str
+    model_group_id: str
     alias: str
     reason: str
     before: _struct_pb2.Struct
@@ -67,7 +73,7 @@ class AuditEvent(_message.Message):
     previous_hash: str
     hash: str
     damaged: bool
-    def __init__(self, sequence: _Optional[int] = ..., event_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., actor: _Optional[str] = ..., request_id: _Optional[str] = ..., action: _Optional[_Union[AuditEvent.Action, str]] = ..., project_id: _Optional[str] = ..., project_name: _Optional[str] = ..., name: _Optional[str] = ..., model_id: _Optional[str] = ..., alias: _Optional[str] = ..., reason: _Optional[str] = ..., before: _Optional[_Union[_struct_pb2.Struct, _Mapping]] = ..., after: _Optional[_Union[_struct_pb2.Struct, _Mapping]] = ..., details_omitted: _Optional[bool] = ..., previous_hash: _Optional[str] = ..., hash: _Optional[str] = ..., damaged: _Optional[bool] = ...) -> None: ...
+    def __init__(self, sequence: _Optional[int] = ..., event_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., actor: _Optional[str] = ..., request_id: _Optional[str] = ..., action: _Optional[_Union[AuditEvent.Action, str]] = ..., project_id: _Optional[str] = ..., project_name: _Optional[str] = ..., name: _Optional[str] = ..., model_id: _Optional[str] = ..., model_group_id: _Optional[str] = ..., alias: _Optional[str] = ..., reason: _Optional[str] = ..., before: _Optional[_Union[_struct_pb2.Struct, _Mapping]] = ..., after: _Optional[_Union[_struct_pb2.Struct, _Mapping]] = ..., details_omitted: _Optional[bool] = ..., previous_hash: _Optional[str] = ..., hash: _Optional[str] = ..., damaged: _Optional[bool] = ...) -> None: ...
 
 class AuditLogPosition(_message.Message):
     __slots__ = ("sequence", "hash")

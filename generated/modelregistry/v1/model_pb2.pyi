@@ -12,7 +12,7 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class Model(_message.Message):
-    __slots__ = ("id", "name", "version", "project_id", "project_name", "precisions", "target_device", "target_device_type", "format", "origin", "category", "architecture", "description", "score", "overview", "optimization_capabilities", "labels", "metrics", "tags", "provenance", "artifact", "signature", "warnings", "creator", "create_time", "update_time", "revision", "etag")
+    __slots__ = ("id", "model_group_id", "name", "version", "project_id", "project_name", "precisions", "target_device", "target_device_type", "format", "origin", "category", "architecture", "description", "score", "overview", "optimization_capabilities", "labels", "metrics", "tags", "provenance", "artifact", "signature", "warnings", "aliases", "creator", "create_time", "update_time", "revision", "etag")
     class MetricsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -28,6 +28,7 @@ class Model(_message.Message):
         value: str
         def __init__(self, key: _Optional[str] = ..., value: _Optional[str] = ...) -> None: ...
     ID_FIELD_NUMBER: _ClassVar[int]
+    MODEL_GROUP_ID_FIELD_NUMBER: _ClassVar[int]
     NAME_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
     PROJECT_ID_FIELD_NUMBER: _ClassVar[int]
@@ -50,12 +51,14 @@ class Model(_message.Message):
     ARTIFACT_FIELD_NUMBER: _ClassVar[int]
     SIGNATURE_FIELD_NUMBER: _ClassVar[int]
     WARNINGS_FIELD_NUMBER: _ClassVar[int]
+    ALIASES_FIELD_NUMBER: _ClassVar[int]
     CREATOR_FIELD_NUMBER: _ClassVar[int]
     CREATE_TIME_FIELD_NUMBER: _ClassVar[int]
     UPDATE_TIME_FIELD_NUMBER: _ClassVar[int]
     REVISION_FIELD_NUMBER: _ClassVar[int]
     ETAG_FIELD_NUMBER: _ClassVar[int]
     id: str
+    model_group_id: str
     name: str
     version: str
     project_id: str
@@ -78,12 +81,13 @@ class Model(_message.Message):
     artifact: Artifact
     signature: ModelSignature
     warnings: _containers.RepeatedScalarFieldContainer[str]
+    aliases: _containers.RepeatedScalarFieldContainer[str]
     creator: str
     create_time: _timestamp_pb2.Timestamp
     update_time: _timestamp_pb2.Timestamp
     revision: int
     etag: str
-    def __init__(self, id: _Optional[str] = ..., name: _Optional[str] = ..., version: _Optional[str] = ..., project_id: _Optional[str] = ..., project_name: _Optional[str] = ..., precisions: _Optional[_Iterable[str]] = ..., target_device: _Optional[str] = ..., target_device_type: _Optional[str] = ..., format: _Optional[str] = ..., origin: _Optional[str] = ..., category: _Optional[str] = ..., architecture: _Optional[str] = ..., description: _Optional[str] = ..., score: _Optional[float] = ..., overview: _Optional[_Union[_struct_pb2.Value, _Mapping]] = ..., optimization_capabilities: _Optional[_Union[_struct_pb2.Value, _Mapping]] = ..., labels: _Optional[_Union[_struct_pb2.ListValue, _Mapping]] = ..., metrics: _Optional[_Mapping[str, float]] = ..., tags: _Optional[_Mapping[str, str]] = ..., provenance: _Optional[_Union[Provenance, _Mapping]] = ..., artifact: _Optional[_Union[Artifact, _Mapping]] = ..., signature: _Optional[_Union[ModelSignature, _Mapping]] = ..., warnings: _Optional[_Iterable[str]] = ..., creator: _Optional[str] = ..., create_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., update_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., revision: _Optional[int] = ..., etag: _Optional[str] = ...) -> None: ...
+    def __init__(self, id: _Optional[str] = ..., model_group_id: _Optional[str] = ..., name: _Optional[str] = ..., version: _Optional[str] = ..., project_id: _Optional[str] = ..., project_name: _Optional[str] = ..., precisions: _Optional[_Iterable[str]] = ..., target_device: _Optional[str] = ..., target_device_type: _Optional[str] = ..., format: _Optional[str] = ..., origin: _Optional[str] = ..., category: _Optional[str] = ..., architecture: _Optional[str] = ..., description: _Optional[str] = ..., score: _Optional[float] = ..., overview: _Optional[_Union[_struct_pb2.Value, _Mapping]] = ..., optimization_capabilities: _Optional[_Union[_struct_pb2.Value, _Mapping]] = ..., labels: _Optional[_Union[_struct_pb2.ListValue, _Mapping]] = ..., metrics: _Optional[_Mapping[str, float]] = ..., tags: _Optional[_Mapping[str, str]] = ..., provenance: _Optional[_Union[Provenance, _Mapping]] = ..., artifact: _Optional[_Union[Artifact, _Mapping]] = ..., signature: _Optional[_Union[ModelSignature, _Mapping]] = ..., warnings: _Optional[_Iterable[str]] = ..., aliases: _Optional[_Iterable[str]] = ..., creator: _Optional[str] = ..., create_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., update_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., revision: _Optional[int] = ..., etag: _Optional[str] = ...) -> None: ...
 
 class ModelSignature(_message.Message):
     __slots__ = ("format", "path", "inputs", "outputs", "weights", "weight_count", "precisions", "producer", "opsets", "metadata", "problems")

@@ -17,7 +17,6 @@ from sqlalchemy import (
     insert,
     literal,
     select,
-    true,
     update,
 )
 from sqlalchemy.dialects.postgresql import insert as upsert
@@ -29,6 +28,7 @@ from registry_service.domain.aliases import (
     AliasPage,
     AliasState,
     AliasTarget,
+    MoveKey,
     MoveKind,
     MovePage,
     Remark,
@@ -36,15 +36,18 @@ from registry_service.domain.aliases import (
 from registry_service.domain.caller import current_caller
 from registry_service.domain.errors import InvalidArgumentError
 from registry_service.domain.events import Action, Change
+from registry_service.domain.model_groups import GroupKey
 from registry_service.domain.models import Lineage
 from registry_service.storage.sql import tables
 from registry_service.storage.sql.engine import PLANNED_ANEW
 from registry_service.storage.sql.event_log import SqlEventLog
+from registry_service.storage.sql.paging import is_after
 
 _aliases = cast("Table", tables.aliases)
 _moves = cast("Table", tables.alias_moves)
 _older = _moves.alias("older")
 _models = cast("Table", tables.models)
+_groups = cast("Table", tables.model_groups)
 
 _ACTIONS = {
     MoveKind.SET: Action.ALIAS_SET,
@@ -72,12 +75,22 @@ _STATE = _MOVE.add_columns(
     _aliases.c.project_id,
     _aliases.c.project_name,
     _aliases.c.alias,
+    _groups.c.id.label("model_group_id"),
     func.coalesce(_models.c.version, _moves.c.version).label("present_version"),
 ).select_from(
     _WITH_OLDER.join(_aliases, and_(_aliases.c.id == _moves.c.alias_id, _aliases.c.revision == _moves.c.revision))
     # What it points to cannot be gone; what it does not point to is none of its business.
     .outerjoin(_models, _models.c.id == _aliases.c.model_id)
+    .join(_groups, tables.group_key(_groups) == tables.group_key(_aliases))
 )
+_LISTED_MOVE = _MOVE.add_columns(
+    _aliases.c.alias, _groups.c.id.label("model_group_id"), _moves.c.alias_id.label("key")
+).select_from(
+    _WITH_OLDER.join(_aliases, _aliases.c.id == _moves.c.alias_id).join(
+        _groups, tables.group_key(_groups) == tables.group_key(_aliases)
+    )
+)
+_MOVE_KEY = (_moves.c.time, _moves.c.alias_id, _moves.c.revision)
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,28 +100,28 @@ class SqlAliasRepository:
     connection: Connection
     events: SqlEventLog
 
-    def find(self, lineage: Lineage, alias: str) -> AliasState:
+    def find(self, group: GroupKey, alias: str) -> AliasState:
         """See the port."""
-        row = self.connection.execute(_STATE.where(_is(lineage, alias))).mappings().one_or_none()
-        return AliasState(key=None, lineage=lineage, alias=alias, head=None) if row is None else _state(row)
+        row = self.connection.execute(_STATE.where(_is(group, alias))).mappings().one_or_none()
+        return AliasState(key=None, group=group, alias=alias, head=None) if row is None else _state(row)
 
-    def lock(self, lineage: Lineage, alias: str, *, add: bool = False) -> AliasState:
+    def lock(self, group: GroupKey, alias: str, *, add: bool = False) -> AliasState:
         """See the port."""
-        key = self._lock(lineage, alias)
+        key = self._lock(group, alias)
         if key is None and add:
             # Of two that add it, the second waits here for the first, and finds its row.
             self.connection.execute(
                 upsert(_aliases)
-                .values(_lineage_values(lineage) | {"alias": alias, "revision": 0})
+                .values(_lineage_values(group.lineage) | {"alias": alias, "revision": 0})
                 .on_conflict_do_nothing()
             )
-            key = self._lock(lineage, alias)
+            key = self._lock(group, alias)
         # In a statement of its own, which sees what those have done that the lock had to wait for.
-        state = self.find(lineage, alias)
-        return AliasState(key=key, lineage=lineage, alias=alias, head=state.head)
+        state = self.find(group, alias)
+        return AliasState(key=key, group=group, alias=alias, head=state.head)
 
-    def _lock(self, lineage: Lineage, alias: str) -> int | None:
-        statement = select(_aliases.c.id).where(_is(lineage, alias)).with_for_update()
+    def _lock(self, group: GroupKey, alias: str) -> int | None:
+        statement = select(_aliases.c.id).where(_is(group, alias)).with_for_update()
         return self.connection.execute(statement).scalar_one_or_none()
 
     def lock_all_of(self, model_id: str) -> Sequence[AliasState]:
@@ -123,7 +136,6 @@ class SqlAliasRepository:
     ) -> AliasMove:
         """See the port."""
         caller = current_caller.get()
-        actor = caller.named(remark.actor)
         time: ColumnElement[datetime] = func.clock_timestamp(type_=DateTime(timezone=True))
         revision = 1
         if state.head is not None:
@@ -134,7 +146,7 @@ class SqlAliasRepository:
             "revision": revision,
             "kind": kind.value,
             "previous": previous,
-            "actor": actor,
+            "actor": caller.actor,
             "reason": remark.reason,
             "request_id": caller.request_id,
         } | ({} if target is None else asdict(target))
@@ -150,30 +162,32 @@ class SqlAliasRepository:
         self.events.record(
             Change(
                 action=_ACTIONS[kind],
-                lineage=state.lineage,
+                lineage=state.group.lineage,
+                model_group_id=state.group.id,
                 model_id="" if pointed_to is None else pointed_to.model_id,
                 alias=state.alias,
                 reason=remark.reason,
-                actor=actor,
                 before=None if state.target is None else asdict(state.target),
                 after=None if target is None else asdict(target),
             )
         )
         return AliasMove(
+            alias=state.alias,
+            model_group_id=state.group.id,
             revision=revision,
             kind=kind,
             before=state.target,
             after=target,
             previous=previous,
             time=moved,
-            actor=actor,
+            actor=caller.actor,
             reason=remark.reason,
             request_id=caller.request_id,
         )
 
-    def at(self, lineage: Lineage, alias: str, time: datetime) -> Alias | None:
+    def at(self, group: GroupKey, alias: str, time: datetime) -> Alias | None:
         """See the port."""
-        locked = select(_aliases.c.id).where(_is(lineage, alias)).with_for_update(read=True)
+        locked = select(_aliases.c.id).where(_is(group, alias)).with_for_update(read=True)
         key = self.connection.execute(locked).scalar_one_or_none()
         # Only now: whoever moves the alias after this does it later.
         if self.connection.execute(
@@ -187,13 +201,14 @@ class SqlAliasRepository:
             .limit(1)
         )
         row = self.connection.execute(statement).mappings().one_or_none()
-        state = AliasState(key=key, lineage=lineage, alias=alias, head=None if row is None else _move(row))
-        return state.current
+        head = None if row is None else _move(row, alias=alias, model_group_id=group.id)
+        return AliasState(key=key, group=group, alias=alias, head=head).current
 
     def get_move(self, state: AliasState, revision: int) -> AliasMove:
         """See the port."""
         statement = _MOVE.select_from(_WITH_OLDER).where(_moves.c.alias_id == state.key, _moves.c.revision == revision)
-        return _move(self.connection.execute(statement).mappings().one())
+        row = self.connection.execute(statement).mappings().one()
+        return _move(row, alias=state.alias, model_group_id=state.group.id)
 
     def newest_move_to(self, state: AliasState, model_id: str) -> AliasMove | None:
         """See the port."""
@@ -204,29 +219,59 @@ class SqlAliasRepository:
             .limit(1)
         )
         row = self.connection.execute(statement).mappings().one_or_none()
-        return None if row is None else _move(row)
+        return None if row is None else _move(row, alias=state.alias, model_group_id=state.group.id)
 
     def list(
-        self, lineage: Lineage | None, *, after: int, limit: int, max_bytes: int, within: Projects = None
+        self, group: GroupKey | None, *, after: int, limit: int, max_bytes: int, within: Projects = None
     ) -> AliasPage:
         """See the port."""
         texts = [_aliases.c.name, _aliases.c.project_id, _aliases.c.project_name, _models.c.version, _moves.c.reason]
         statement = _STATE.where(_aliases.c.model_id.is_not(None), _aliases.c.id > after)
-        if lineage is not None:
-            statement = statement.where(_in(lineage))
+        if group is not None:
+            statement = statement.where(_in(group))
         if within is not None:
             statement = statement.where(_aliases.c.project_id.in_(within))
         rows, more = self._page(statement.order_by(_aliases.c.id), texts, limit, max_bytes)
         states = [(row["key"], _state(row).current) for row in rows]
         return AliasPage(aliases=[(key, alias) for key, alias in states if alias is not None], more=more)
 
-    def history(self, state: AliasState, *, before: int | None, limit: int, max_bytes: int) -> MovePage:
+    def moves(
+        self,
+        group: GroupKey | None,
+        alias: str | None,
+        *,
+        before: MoveKey | None,
+        limit: int,
+        max_bytes: int,
+        within: Projects = None,
+    ) -> MovePage:
         """See the port."""
         texts = [_moves.c.version, _older.c.version, _moves.c.reason, _moves.c.actor]
-        until = true() if before is None else _moves.c.revision < before
-        statement = _MOVE.select_from(_WITH_OLDER).where(_moves.c.alias_id == state.key, until)
-        rows, more = self._page(statement.order_by(_moves.c.revision.desc()), texts, limit, max_bytes)
-        return MovePage(moves=[_move(row) for row in rows], more=more)
+        statement = _LISTED_MOVE
+        if group is not None and alias is not None:
+            # By its key, so that the index of its moves has their order, however many there are.
+            key = self.connection.execute(select(_aliases.c.id).where(_is(group, alias))).scalar_one_or_none()
+            statement = statement.where(_moves.c.alias_id == key)
+        elif group is not None:
+            statement = statement.where(_in(group))
+        elif alias is not None:
+            statement = statement.where(_aliases.c.alias == alias)
+        if within is not None:
+            statement = statement.where(_aliases.c.project_id.in_(within))
+        if before is not None:
+            bound = [literal(value, column.type) for value, column in zip(before, _MOVE_KEY, strict=True)]
+            statement = statement.where(is_after(_MOVE_KEY, [True, True, True], bound))
+        rows, more = self._page(statement.order_by(*(column.desc() for column in _MOVE_KEY)), texts, limit, max_bytes)
+        return MovePage(
+            moves=[
+                (
+                    (row["time"], row["key"], row["revision"]),
+                    _move(row, alias=row["alias"], model_group_id=row["model_group_id"]),
+                )
+                for row in rows
+            ],
+            more=more,
+        )
 
     def _page(
         self, ordered: Select[Any], texts: Sequence[ColumnElement[Any]], limit: int, max_bytes: int
@@ -260,27 +305,29 @@ def _lineage_values(lineage: Lineage) -> dict[str, object]:
     return {"name": lineage.name, "project_id": lineage.project_id, "project_name": lineage.project_name}
 
 
-def _in(lineage: Lineage) -> ColumnElement[bool]:
+def _in(group: GroupKey) -> ColumnElement[bool]:
     return and_(
         *(
             func.text_digest(_aliases.c[name]).is_(None)
             if value is None
             else func.text_digest(_aliases.c[name]) == func.text_digest(value)
-            for name, value in _lineage_values(lineage).items()
+            for name, value in _lineage_values(group.lineage).items()
         )
     )
 
 
-def _is(lineage: Lineage, alias: str) -> ColumnElement[bool]:
-    return and_(_in(lineage), _aliases.c.alias == alias)
+def _is(group: GroupKey, alias: str) -> ColumnElement[bool]:
+    return and_(_in(group), _aliases.c.alias == alias)
 
 
 def _target(model_id: str | None, version: str, sha256: str) -> AliasTarget | None:
     return None if model_id is None else AliasTarget(model_id=model_id, version=version, sha256=sha256)
 
 
-def _move(row: RowMapping, version: str = "version") -> AliasMove:
+def _move(row: RowMapping, *, alias: str, model_group_id: str, version: str = "version") -> AliasMove:
     return AliasMove(
+        alias=alias,
+        model_group_id=model_group_id,
         kind=MoveKind(row["kind"]),
         before=_target(row["older_model_id"], row["older_version"], row["older_sha256"]),
         after=_target(row["model_id"], row[version], row["sha256"]),
@@ -289,9 +336,11 @@ def _move(row: RowMapping, version: str = "version") -> AliasMove:
 
 
 def _state(row: RowMapping) -> AliasState:
+    lineage = Lineage(name=row["name"], project_id=row["project_id"], project_name=row["project_name"])
+    group_id, alias = row["model_group_id"], row["alias"]
     return AliasState(
         key=row["key"],
-        lineage=Lineage(name=row["name"], project_id=row["project_id"], project_name=row["project_name"]),
-        alias=row["alias"],
-        head=_move(row, "present_version"),
+        group=GroupKey(id=group_id, lineage=lineage),
+        alias=alias,
+        head=_move(row, alias=alias, model_group_id=group_id, version="present_version"),
     )

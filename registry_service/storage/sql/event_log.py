@@ -48,6 +48,7 @@ _VERIFIED_BYTES = 8 * 1024 * 1024
 
 # What an event's hash is of, as JSON in Postgres' own spelling. The trigger that makes
 # the hashes has it too; whoever changes the trigger must not change what is checked.
+# The group is part of it only where there is one: older events have none.
 _HASHED: ColumnElement[str] = sql_cast(
     func.jsonb_build_array(
         _events.c.sequence,
@@ -70,6 +71,11 @@ _HASHED: ColumnElement[str] = sql_cast(
             )
         ),
         type_=JSONB(),
+    ).op("||")(
+        case(
+            (_events.c.model_group_id.is_not(None), func.jsonb_build_array(_events.c.model_group_id, type_=JSONB())),
+            else_=literal_column("'[]'::jsonb"),
+        )
     ),
     Text,
 )
@@ -87,8 +93,9 @@ _TEXTS = (
     "reason",
     "previous_hash",
     "hash",
+    "model_group_id",
 )
-_REQUIRED = ("time", *(name for name in _TEXTS if name not in {"project_id", "project_name"}))
+_REQUIRED = ("time", *(name for name in _TEXTS if name not in {"project_id", "project_name", "model_group_id"}))
 _FIRST_TIME, _LAST_TIME = text("'0001-01-02Z'::timestamptz"), text("'9999-12-31Z'::timestamptz")
 _HASH_BYTES = 64
 # More than any text or JSON of an event has: what is larger was not written by the registry, and is not fetched.
@@ -102,7 +109,9 @@ _OTHER_SCHEMA = frozenset({"42703", "42P01", "42883", "42804"})
 
 # What the trigger adds comes back.
 _INSERT = (
-    insert(_events).inline().returning(_events.c.sequence, _events.c.time, _events.c.previous_hash, _events.c.hash)
+    insert(_events)
+    .inline()
+    .returning(_events.c.sequence, _events.c.time, _events.c.previous_hash, _events.c.hash, _events.c.model_group_id)
 )
 
 
@@ -131,6 +140,7 @@ class SqlEventLog:
                 "project_name": change.lineage.project_name,
                 "name": change.lineage.name,
                 "model_id": change.model_id,
+                "model_group_id": change.model_group_id,
                 "alias": change.alias,
                 "reason": change.reason,
                 "before": change.before,

@@ -32,7 +32,8 @@ from sqlalchemy import types as sqltypes
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 
 from registry_service.domain.filter import And, Comparator, Field, Kind, Node, Not, Or, Pattern, Restriction, Value
-from registry_service.storage.sql.tables import SORT_PREFIX, SORTED_TEXTS, sort_expression
+from registry_service.storage.sql import tables
+from registry_service.storage.sql.tables import SORT_PREFIX, SORTED_TEXTS, group_key, sort_expression
 
 _ORDERS: Mapping[Comparator, Callable[[Any, Any], ColumnElement[bool]]] = {
     Comparator.EQUAL: operator.eq,
@@ -50,6 +51,22 @@ _ELEMENT_NAMES: Mapping[tuple[str, ...], tuple[str, ...]] = {
 }
 
 
+_models, _groups, _aliases = tables.models, tables.model_groups, tables.aliases
+
+# Fields of a model that are no columns of its row.
+_JOINED: Mapping[str, Callable[[FromClause], ColumnElement[Any]]] = {
+    "model_group_id": lambda models: (
+        select(_groups.c.id).where(group_key(_groups) == group_key(models)).correlate(models).scalar_subquery()
+    ),
+    "aliases": lambda models: (
+        select(func.array_agg(_aliases.c.alias, type_=ARRAY(Text)))
+        .where(_aliases.c.model_id == models.c.id)
+        .correlate(models)
+        .scalar_subquery()
+    ),
+}
+
+
 IndexHelp = Mapping[str, Callable[[FromClause, str], ColumnElement[bool]]]
 """By columns, what says nothing that equality with a text does not, but as an index has it."""
 
@@ -59,7 +76,16 @@ def _prefix_is(name: str) -> Callable[[FromClause, str], ColumnElement[bool]]:
     return lambda models, value: sort_expression(name, models) == value[:SORT_PREFIX]
 
 
-MODEL_INDEXES: IndexHelp = {name: _prefix_is(name) for name in SORTED_TEXTS}
+MODEL_INDEXES: IndexHelp = {
+    **{name: _prefix_is(name) for name in SORTED_TEXTS},
+    "model_group_id": lambda models, value: (
+        group_key(models) == select(group_key(_groups)).where(_groups.c.id == value).scalar_subquery()
+    ),
+    "aliases": lambda models, value: models.c.id.in_(
+        select(_aliases.c.model_id).where(_aliases.c.alias == value, _aliases.c.model_id.is_not(None))
+    ),
+}
+GROUP_INDEXES: IndexHelp = {"name": _prefix_is("name")}
 EVENT_INDEXES: IndexHelp = {
     "name": lambda events, value: func.text_digest(events.c.name) == func.text_digest(value),
 }
@@ -70,8 +96,8 @@ def where(node: Node, table: FromClause, indexes: IndexHelp = MODEL_INDEXES) -> 
 
     Args:
         node: What `parse` gave.
-        table: The table of models or of events, or an alias of it; its columns
-            have the names of the fields but for `_COLUMNS`, precision is text[],
+        table: The table of models, of model groups or of events, or an alias of it; its columns
+            have the names of the fields but for `_COLUMNS` and `_JOINED`, precision is text[],
             and other lists, maps and objects are JSONB.
         indexes: The table's.
 
@@ -91,11 +117,16 @@ def _condition(node: Node, table: FromClause, indexes: IndexHelp, *, is_negated:
             conditions = [_condition(child, table, indexes, is_negated=is_negated) for child in children]
             return and_(*conditions) if isinstance(node, And) is not is_negated else or_(*conditions)
         case Restriction(field, comparator, value):
-            matches = _restriction(field, comparator, value, table.c[_COLUMNS.get(field.path[0], field.path[0])])
+            matches = _restriction(field, comparator, value, _column(field.path[0], table))
             help_of = indexes.get(field.path[0])
             if comparator is Comparator.EQUAL and help_of is not None and (text := _pattern(value).literal) is not None:
                 matches = and_(help_of(table, text), matches)
             return matches.is_not(true()) if is_negated else matches
+
+
+def _column(name: str, table: FromClause) -> ColumnElement[Any]:
+    column = _COLUMNS.get(name, name)
+    return table.c[column] if column in table.c else _JOINED[name](table)
 
 
 def _restriction(field: Field, comparator: Comparator, value: Value, column: ColumnElement[Any]) -> ColumnElement[bool]:

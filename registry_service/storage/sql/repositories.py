@@ -1,15 +1,14 @@
 """The ports of `domain.ports` on PostgreSQL."""
 
 import logging
-import operator
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict, dataclass, fields, replace
 from datetime import datetime, timedelta
-from functools import cache, cached_property, reduce
+from functools import cache, cached_property
 from itertools import chain
-from typing import Any, cast
+from typing import Any, NoReturn, cast
 
 import psycopg
 from psycopg.errors import UniqueViolation
@@ -36,10 +35,9 @@ from sqlalchemy import (
     or_,
     select,
     text,
-    tuple_,
     update,
 )
-from sqlalchemy.dialects.postgresql import ARRAY
+from sqlalchemy.dialects.postgresql import ARRAY, aggregate_order_by
 from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.exc import IntegrityError
 
@@ -70,11 +68,15 @@ from registry_service.storage.sql.change_signal import ChangeSignal
 from registry_service.storage.sql.engine import PLANNED_ANEW, Lookup, domain_errors, pulse_of, transactional
 from registry_service.storage.sql.event_log import SqlEventLog
 from registry_service.storage.sql.filter_sql import where
+from registry_service.storage.sql.model_groups import SqlModelGroupRepository
+from registry_service.storage.sql.paging import is_after
 from registry_service.storage.sql.tokens import SqlTokenRepository
 
 logger = logging.getLogger(__name__)
 
 _models = cast("Table", tables.models)
+_groups = cast("Table", tables.model_groups)
+_aliases = cast("Table", tables.aliases)
 _deleted = cast("Table", tables.deleted_models)
 _objects = cast("Table", tables.unreferenced_objects)
 _uploads = cast("Table", tables.uploads)
@@ -159,6 +161,11 @@ class SqlTransaction:
         return SqlAliasRepository(self._connection, self.events)
 
     @cached_property
+    def groups(self) -> SqlModelGroupRepository:
+        """See the port."""
+        return SqlModelGroupRepository(self._connection, self.events)
+
+    @cached_property
     def objects(self) -> "SqlObjectLedger":
         """See the port."""
         return SqlObjectLedger(self._connection, self._disk)
@@ -186,7 +193,7 @@ class SqlModelRepository:
     connection: Connection
     events: SqlEventLog
 
-    def add(self, model: Model) -> None:
+    def add(self, model: Model) -> Model:
         """See the port."""
         values = rows.model_values(model)
         # Whichever unique index is in the way, none is an error that ends the transaction.
@@ -196,10 +203,12 @@ class SqlModelRepository:
             if isinstance(error.orig, UniqueViolation) and error.orig.diag.constraint_name == _DELETED_ID:
                 raise _id_not_available(model.id) from error
             raise
-        if added.one_or_none() is None:
+        group_id = added.scalar_one_or_none()
+        if group_id is None:
             self._raise_conflict(model.id, model)
         self._expect_no_cycle(model.id, model.provenance.parent_model_ids)
         self._record(Action.MODEL_REGISTERED, model, after=values)
+        return replace(model, model_group_id=group_id)
 
     def check_absent(self, spec: ModelSpec) -> None:
         """See the port."""
@@ -240,7 +249,7 @@ class SqlModelRepository:
         if query.lineage is not None:
             wanted = wanted.where(_is_of(asdict(query.lineage)))
         if query.after is not None:
-            wanted = wanted.where(_after(keys, descending, _compared(query, keys)))
+            wanted = wanted.where(is_after(keys, descending, _compared(query, keys)))
         sorted_keys = [key.desc() if down else key.asc() for key, down in zip(keys, descending, strict=True)]
         candidates = wanted.order_by(*sorted_keys).limit(query.limit + 1).subquery("candidates")
         # The database adds up the sizes, so that no more than a page ever gets here.
@@ -308,7 +317,7 @@ class SqlModelRepository:
         if "provenance" in changed:
             self._expect_no_cycle(model_id, new.provenance.parent_model_ids, old.provenance.parent_model_ids)
         self._record(Action.MODEL_UPDATED, new, before={name: before[name] for name in changed}, after=changed)
-        return new
+        return self._in_group(replace(new, model_group_id=old.model_group_id, aliases=old.aliases), old)
 
     def remove(self, model_id: str, check: Callable[[Model], None]) -> Model:
         """See the port."""
@@ -342,6 +351,13 @@ class SqlModelRepository:
         if len(found) > MAX_ANCESTRY_LINKS:
             raise AncestryTooLargeError(MAX_ANCESTRY_LINKS)
 
+    def _in_group(self, new: Model, old: Model) -> Model:
+        """Return a model that was written with its group, which may be another one, or was not seen before."""
+        if old.model_group_id and Lineage.of(new) == Lineage.of(old):
+            return new
+        found = self.connection.execute(_GROUP_ID, asdict(Lineage.of(new))).scalar_one()
+        return replace(new, model_group_id=found)
+
     def _record(
         self,
         action: Action,
@@ -366,7 +382,7 @@ class SqlModelRepository:
             raise ModelNotFoundError(model_id)
         return rows.model(row)
 
-    def _raise_conflict(self, model_id: str, fields: ModelFields, without: str | None = None) -> None:
+    def _raise_conflict(self, model_id: str, fields: ModelFields, without: str | None = None) -> NoReturn:
         conflict = self._conflict(model_id, fields, without)
         if conflict is None:
             # What was in the way is gone again: the client may simply repeat the call.
@@ -454,7 +470,16 @@ _LINEAGE = tuple(field.name for field in fields(Lineage))
 _DELETED_ID = "refuse_deleted_id"  # what the trigger of the migration calls its violation
 # Of these, together, no two models have the same.
 _IDENTITY = {*_LINEAGE, "version", "precision"}
-_ADD_MODEL = upsert(_models).on_conflict_do_nothing().returning(_models.c.id)
+# The trigger that makes the group comes after what is returned; so the function makes it, which then is there.
+_ADD_MODEL = (
+    upsert(_models)
+    .on_conflict_do_nothing()
+    .returning(func.ensure_model_group(_models.c.name, _models.c.project_id, _models.c.project_name, type_=Text))
+)
+_GROUP_ID = text("""
+    SELECT id FROM model_groups
+    WHERE model_group_key(name, project_id, project_name) = model_group_key(:name, :project_id, :project_name)
+""")
 # What a listing is ordered by, as columns of a subquery.
 _KEYS = [f"key_{number}" for number in range(len(SORTABLE_FIELDS) + 1)]
 # A model comes as one column of JSON: taking 36 apart costs psycopg and SQLAlchemy more than all the rest of a call.
@@ -465,12 +490,34 @@ _LISTED = func.json_build_object(
     # What warnings come from, without its tensors.
     literal_column("'listed_schema'"),
     _models.c.schema.op("-")(literal_column("'{inputs,outputs,weights,metadata,opsets}'::text[]")),
+    literal_column("'model_group_id'"),
+    select(_groups.c.id)
+    .where(tables.group_key(_groups) == tables.group_key(_models))
+    .correlate(_models)
+    .scalar_subquery(),
+    literal_column("'aliases'"),
+    select(func.array_agg(aggregate_order_by(_aliases.c.alias, _aliases.c.alias)))
+    .where(_aliases.c.model_id == _models.c.id)
+    .correlate(_models)
+    .scalar_subquery(),
     type_=JSON,
 )
-_ONE_MODEL = select(func.to_json(_models.table_valued(), type_=JSON)).where(_models.c.id == bindparam("id"))
-_MODEL = Lookup(_ONE_MODEL)
-_LOCKED_MODEL = Lookup(_ONE_MODEL.with_for_update())
-_HELD_MODEL = Lookup(_ONE_MODEL.with_for_update(read=True))
+# With the id of its group and its aliases: each is one look into an index, and costs less than a statement of its own.
+_ONE_MODEL = """
+    SELECT to_json(found) FROM (
+        SELECT models.*,
+            (
+                SELECT groups.id FROM model_groups AS groups
+                WHERE model_group_key(groups.name, groups.project_id, groups.project_name)
+                    = model_group_key(models.name, models.project_id, models.project_name)
+            ) AS model_group_id,
+            (SELECT array_agg(alias ORDER BY alias) FROM aliases WHERE aliases.model_id = models.id) AS aliases
+        FROM models WHERE models.id = :id {lock}
+    ) AS found
+"""
+_MODEL = Lookup(text(_ONE_MODEL.format(lock="")))
+_LOCKED_MODEL = Lookup(text(_ONE_MODEL.format(lock="FOR UPDATE OF models")))
+_HELD_MODEL = Lookup(text(_ONE_MODEL.format(lock="FOR SHARE OF models")))
 # One statement, hence one snapshot: a key moves from one table to another.
 _UNKNOWN = text("""
     SELECT key FROM unnest(CAST(:keys AS text[])) AS key
@@ -543,21 +590,6 @@ def _compared(query: ListQuery, keys: Sequence[ColumnElement[Any]]) -> Sequence[
         bound: ColumnElement[Any] = bindparam(None, value, type_=Text() if is_version else key.type)
         compared.append(func.model_version_key(bound, type_=LargeBinary) if is_version else bound)
     return compared
-
-
-def _after(
-    expressions: Sequence[ColumnElement[Any]], descending: Sequence[bool], bound: Sequence[ColumnElement[Any]]
-) -> ColumnElement[bool]:
-    """Returns the condition that a row comes after these values in the order."""
-    if len(set(descending)) == 1:
-        # One row comparison is one range of an index.
-        compare = operator.lt if descending[0] else operator.gt
-        return cast("ColumnElement[bool]", compare(tuple_(*expressions), tuple_(*bound)))
-    alternatives = []
-    for i, (expression, down) in enumerate(zip(expressions, descending, strict=True)):
-        equal = [e == b for e, b in zip(expressions[:i], bound[:i], strict=True)]
-        alternatives.append(and_(*equal, expression < bound[i] if down else expression > bound[i]))
-    return reduce(or_, alternatives)
 
 
 _NOW = select(func.clock_timestamp(type_=DateTime(timezone=True)))

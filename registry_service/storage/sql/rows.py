@@ -100,6 +100,8 @@ def model(row: Mapping[str, Any]) -> Model:
         artifact=Artifact(**{name: row[name] for name in _ARTIFACT_FIELDS}),
         schema=_schema(row.get("schema")),
         listed_schema=_schema(row.get("listed_schema")),
+        model_group_id=row["model_group_id"] or "",
+        aliases=tuple(row["aliases"] or ()),
     )
 
 

@@ -60,6 +60,8 @@ _METADATA_BYTES = " + ".join(
     )
 )
 
+_GROUP_KEY = "model_group_key(name, project_id, project_name)"
+
 _OptionalText = Annotated[str | None, mapped_column(Text)]
 _RequiredText = Annotated[str, mapped_column(Text)]
 _Time = Annotated[datetime, mapped_column(DateTime(timezone=True))]
@@ -170,7 +172,7 @@ class ModelRow(Base):
         # The newest release of a group is the last one of it here.
         Index(
             "ix_models_group",
-            text("model_group_key(name, project_id, project_name)"),
+            text(_GROUP_KEY),
             text("model_version_is_release(version)"),
             *_VERSION_ORDER,
             "create_time",
@@ -203,6 +205,55 @@ class ModelRow(Base):
         Index("ix_models_parents", text("(provenance -> 'parent_model_ids'::text)"), postgresql_using="gin"),
         Index("ix_models_elements", "precision", "labels", "metrics", "tags", "provenance", postgresql_using="gin"),
     )
+
+
+class ModelGroupRow(Base):
+    """All models of one name in one project. Triggers make the row with the first model."""
+
+    __tablename__ = "model_groups"
+
+    id: Mapped[str] = mapped_column(
+        Text(collation="C"), primary_key=True, server_default=text("(gen_random_uuid())::text")
+    )
+    name: Mapped[_RequiredText]
+    project_id: Mapped[_OptionalText]
+    project_name: Mapped[_OptionalText]
+    description: Mapped[str] = mapped_column(Text, server_default=text("''"))
+    owner: Mapped[str] = mapped_column(Text, server_default=text("''"))
+    tags: Mapped[dict[str, object]] = mapped_column(JSONB, server_default=text("'{}'"))
+    metric_goals: Mapped[dict[str, object]] = mapped_column(
+        JSONB, server_default=text("'{}'"), comment="By metrics, maximize or minimize."
+    )
+    create_time: Mapped[datetime] = mapped_column(DateTime(timezone=True), server_default=text("clock_timestamp()"))
+    update_time: Mapped[datetime] = mapped_column(DateTime(timezone=True), server_default=text("clock_timestamp()"))
+    revision: Mapped[int] = mapped_column(BigInteger, server_default=text("1"))
+
+    __table_args__ = (
+        CheckConstraint("name <> ''", name="named"),
+        CheckConstraint("jsonb_typeof(tags) = 'object' AND jsonb_typeof(metric_goals) = 'object'", name="maps"),
+        CheckConstraint("revision > 0", name="revision"),
+        Index("uq_model_groups_identity", text(_GROUP_KEY), unique=True),
+        Index("ix_model_groups_name", text(f'("left"(name, {SORT_PREFIX})) COLLATE "C"'), "id"),
+        Index("ix_model_groups_create_time", "create_time", "id"),
+        Index("ix_model_groups_update_time", "update_time", "id"),
+        Index(
+            "ix_model_groups_text",
+            *(text(f"{column} gin_trgm_ops") for column in ("name", "project_id", "project_name")),
+            postgresql_using="gin",
+        ),
+        Index("ix_model_groups_tags", "tags", postgresql_using="gin"),
+    )
+
+
+class ModelGroupCountRow(Base):
+    """How many models a group has. Written by a trigger, at the end of each transaction alone."""
+
+    __tablename__ = "model_group_counts"
+
+    model_group_id: Mapped[str] = mapped_column(
+        Text(collation="C"), ForeignKey(ModelGroupRow.id, ondelete="CASCADE"), primary_key=True
+    )
+    version_count: Mapped[int] = mapped_column(BigInteger, comment="Of its models; a group without any has no row.")
 
 
 class DeletedModelRow(Base):
@@ -283,6 +334,9 @@ class AuditEventRow(Base):
     after: Mapped[_OptionalJsonObject]
     previous_hash: Mapped[_RequiredText]
     hash: Mapped[_RequiredText]
+    model_group_id: Mapped[str | None] = mapped_column(
+        Text, comment="None: of a token, or from before there were groups."
+    )
     json_bytes: Mapped[int] = mapped_column(
         Integer,
         Computed("COALESCE(octet_length(before::text), 0) + COALESCE(octet_length(after::text), 0)", persisted=True),
@@ -338,6 +392,7 @@ class AliasRow(Base):
             postgresql_nulls_not_distinct=True,
         ),
         Index("ix_aliases_model_id", "model_id"),
+        Index("ix_aliases_alias", "alias", "model_id"),
     )
 
 
@@ -374,6 +429,7 @@ class AliasMoveRow(Base):
         CheckConstraint("revision > 0", name="revision"),
         # What an alias pointed to at a time has one answer.
         Index("uq_alias_moves_time", "alias_id", "time", unique=True),
+        Index("ix_alias_moves_time", "time", "alias_id", "revision"),
     )
 
 
@@ -416,6 +472,8 @@ class SchemaCompatibilityRow(Base):
 
 
 models = ModelRow.__table__
+model_groups = ModelGroupRow.__table__
+model_group_counts = ModelGroupCountRow.__table__
 deleted_models = DeletedModelRow.__table__
 unreferenced_objects = UnreferencedObjectRow.__table__
 uploads = UploadRow.__table__
@@ -425,6 +483,11 @@ audit_head = AuditHeadRow.__table__
 aliases = AliasRow.__table__
 alias_moves = AliasMoveRow.__table__
 tokens = TokenRow.__table__
+
+
+def group_key(table: FromClause) -> ColumnElement[bytes]:
+    """Return what names the group of a row with a name and a project; the indexes of groups and of models have it."""
+    return func.model_group_key(table.c.name, table.c.project_id, table.c.project_name)
 
 
 def sort_expression(name: str, table: FromClause = models) -> ColumnElement[Any]:

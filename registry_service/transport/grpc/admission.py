@@ -58,11 +58,17 @@ _SERVICES: Mapping[str, Mapping[str, Permission]] = {
         "DownloadArtifactFile": _READ,
         "DownloadArtifactFileContent": _READ,
     },
+    f"{_PACKAGE}ModelGroupService": {
+        "GetModelGroup": _READ,
+        "ListModelGroups": _READ,
+        "UpdateModelGroup": _WRITE,
+        "DeleteModelGroup": _ADMINISTER,
+    },
     f"{_PACKAGE}AliasService": {
         "SetAlias": _PROMOTE,
         "GetAlias": _READ,
         "ListAliases": _READ,
-        "ListAliasHistory": _READ,
+        "ListAliasMoves": _READ,
         "RollbackAlias": _PROMOTE,
         "DeleteAlias": _PROMOTE,
     },

@@ -15,17 +15,18 @@ from registry_service.domain.aliases import (
     MoveKind,
     Remark,
     checked_alias,
-    checked_lineage,
     checked_remark,
 )
 from registry_service.domain.errors import InvalidArgumentError
-from registry_service.domain.models import Lineage, checked_model_id
+from registry_service.domain.model_groups import checked_group_id
+from registry_service.domain.models import checked_model_id
 from registry_service.domain.promotion import Check, MetricBound, Requirements, checked_requirements
 from registry_service.services.aliasing import Expectation
 from registry_service.services.use_cases import UseCases
 from registry_service.transport.grpc.calls import StreamLimit
 from registry_service.transport.grpc.convert import time_message
 
+_ALL = "-"
 _KINDS = {
     MoveKind.SET: alias_pb2.AliasMove.KIND_SET,
     MoveKind.ROLLED_BACK: alias_pb2.AliasMove.KIND_ROLLED_BACK,
@@ -41,11 +42,13 @@ class AliasServicer(alias_service_pb2_grpc.AliasServiceServicer):
         self._streams = streams
 
     def SetAlias(self, request: pb.SetAliasRequest, context: grpc.ServicerContext) -> pb.SetAliasResponse:
-        alias, model_id = checked_alias(request.alias), checked_model_id(request.model_id, "model_id")
+        group_id, alias = checked_group_id(request.model_group_id), checked_alias(request.alias)
+        model_id = checked_model_id(request.model_id, "model_id")
         requirements, remark = _requirements_of(request.requirements), _remark_of(request)
         # Whoever reads a whole artifact takes the place of a stream.
         with self._streams.hold() if requirements.verified else nullcontext():
             moved = self._use_cases.set_alias(
+                group_id,
                 alias,
                 model_id,
                 expectation=_expectation_of(request),
@@ -60,31 +63,33 @@ class AliasServicer(alias_service_pb2_grpc.AliasServiceServicer):
             checks=map(_check_message, moved.checks),
         )
 
-    def GetAlias(self, request: pb.GetAliasRequest, context: grpc.ServicerContext) -> pb.GetAliasResponse:
+    def GetAlias(self, request: pb.GetAliasRequest, context: grpc.ServicerContext) -> alias_pb2.Alias:
+        group_id, alias = checked_group_id(request.model_group_id), checked_alias(request.alias)
         at_time = _time_of(request.at_time) if request.HasField("at_time") else None
-        alias = self._use_cases.get_alias(_lineage_of(request.lineage), checked_alias(request.alias), at_time)
-        return pb.GetAliasResponse(alias=_alias_message(alias))
+        return _alias_message(self._use_cases.get_alias(group_id, alias, at_time))
 
     def ListAliases(self, request: pb.ListAliasesRequest, context: grpc.ServicerContext) -> pb.ListAliasesResponse:
-        lineage = _lineage_of(request.lineage) if request.HasField("lineage") else None
         aliases, next_page_token = self._use_cases.list_aliases(
-            lineage, size=request.page_size, token=request.page_token
+            _group_id_or_all(request.model_group_id), size=request.page_size, token=request.page_token
         )
         return pb.ListAliasesResponse(aliases=map(_alias_message, aliases), next_page_token=next_page_token)
 
-    def ListAliasHistory(
-        self, request: pb.ListAliasHistoryRequest, context: grpc.ServicerContext
-    ) -> pb.ListAliasHistoryResponse:
-        moves, next_page_token = self._use_cases.list_alias_history(
-            _lineage_of(request.lineage), checked_alias(request.alias), size=request.page_size, token=request.page_token
+    def ListAliasMoves(
+        self, request: pb.ListAliasMovesRequest, context: grpc.ServicerContext
+    ) -> pb.ListAliasMovesResponse:
+        moves, next_page_token = self._use_cases.list_alias_moves(
+            _group_id_or_all(request.model_group_id),
+            None if request.alias == _ALL else checked_alias(request.alias),
+            size=request.page_size,
+            token=request.page_token,
         )
-        return pb.ListAliasHistoryResponse(moves=map(_move_message, moves), next_page_token=next_page_token)
+        return pb.ListAliasMovesResponse(alias_moves=map(_move_message, moves), next_page_token=next_page_token)
 
     def RollbackAlias(
         self, request: pb.RollbackAliasRequest, context: grpc.ServicerContext
     ) -> pb.RollbackAliasResponse:
         moved = self._use_cases.rollback_alias(
-            _lineage_of(request.lineage),
+            checked_group_id(request.model_group_id),
             checked_alias(request.alias),
             to_model_id=checked_model_id(request.to_model_id, "to_model_id") if request.to_model_id else "",
             expectation=_expectation_of(request),
@@ -97,23 +102,18 @@ class AliasServicer(alias_service_pb2_grpc.AliasServiceServicer):
 
     def DeleteAlias(self, request: pb.DeleteAliasRequest, context: grpc.ServicerContext) -> pb.DeleteAliasResponse:
         before = self._use_cases.delete_alias(
-            _lineage_of(request.lineage),
+            checked_group_id(request.model_group_id),
             checked_alias(request.alias),
             expectation=Expectation(etag=request.etag),
             allow_missing=request.allow_missing,
             remark=_remark_of(request),
+            validate_only=request.validate_only,
         )
         return pb.DeleteAliasResponse(before=_target_message(before))
 
 
-def _lineage_of(message: alias_pb2.Lineage) -> Lineage:
-    return checked_lineage(
-        Lineage(
-            name=message.name,
-            project_id=message.project_id if message.HasField("project_id") else None,
-            project_name=message.project_name if message.HasField("project_name") else None,
-        )
-    )
+def _group_id_or_all(text: str) -> str | None:
+    return None if text == _ALL else checked_group_id(text)
 
 
 def _expectation_of(request: pb.SetAliasRequest | pb.RollbackAliasRequest) -> Expectation:
@@ -122,7 +122,7 @@ def _expectation_of(request: pb.SetAliasRequest | pb.RollbackAliasRequest) -> Ex
 
 
 def _remark_of(request: pb.SetAliasRequest | pb.RollbackAliasRequest | pb.DeleteAliasRequest) -> Remark:
-    return checked_remark(actor=request.actor, reason=request.reason)
+    return checked_remark(reason=request.reason)
 
 
 def _requirements_of(message: alias_pb2.PromotionRequirements) -> Requirements:
@@ -151,10 +151,6 @@ def _time_of(message: Timestamp) -> datetime:
         raise InvalidArgumentError.of("at_time", "must be a time in the years 1 to 9999.") from error
 
 
-def _lineage_message(lineage: Lineage) -> alias_pb2.Lineage:
-    return alias_pb2.Lineage(name=lineage.name, project_id=lineage.project_id, project_name=lineage.project_name)
-
-
 def _target_message(target: AliasTarget | None) -> alias_pb2.AliasTarget | None:
     if target is None:
         return None
@@ -164,7 +160,7 @@ def _target_message(target: AliasTarget | None) -> alias_pb2.AliasTarget | None:
 def _alias_message(alias: Alias) -> alias_pb2.Alias:
     return alias_pb2.Alias(
         alias=alias.alias,
-        lineage=_lineage_message(alias.lineage),
+        model_group_id=alias.group.id,
         model_id=alias.target.model_id,
         version=alias.target.version,
         sha256=alias.target.sha256,
@@ -178,11 +174,13 @@ def _alias_message(alias: Alias) -> alias_pb2.Alias:
 
 def _move_message(move: AliasMove) -> alias_pb2.AliasMove:
     return alias_pb2.AliasMove(
+        alias=move.alias,
+        model_group_id=move.model_group_id,
         revision=move.revision,
         kind=_KINDS[move.kind],
         before=_target_message(move.before),
         after=_target_message(move.after),
-        time=time_message(move.time),
+        move_time=time_message(move.time),
         actor=move.actor,
         reason=move.reason,
         request_id=move.request_id,

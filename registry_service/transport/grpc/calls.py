@@ -90,6 +90,8 @@ _BRIEF_STREAMS = {f"{_COMPAT}/ListModels"}
 # Beside those that only take a place among the short calls: they may keep a connection to Postgres for seconds.
 _LISTS = {
     f"{_PACKAGE}ModelService/ListModels",
+    f"{_PACKAGE}ModelGroupService/ListModelGroups",
+    f"{_PACKAGE}AliasService/ListAliasMoves",
     f"{_PACKAGE}AuditService/ListAuditEvents",
     f"{_COMPAT}/ListModels",
 }

@@ -90,6 +90,8 @@ _ACTIONS = {
     Action.ALIAS_DELETED: audit_pb2.AuditEvent.ACTION_ALIAS_DELETED,
     Action.TOKEN_CREATED: audit_pb2.AuditEvent.ACTION_TOKEN_CREATED,
     Action.TOKEN_REVOKED: audit_pb2.AuditEvent.ACTION_TOKEN_REVOKED,
+    Action.MODEL_GROUP_UPDATED: audit_pb2.AuditEvent.ACTION_MODEL_GROUP_UPDATED,
+    Action.MODEL_GROUP_DELETED: audit_pb2.AuditEvent.ACTION_MODEL_GROUP_DELETED,
     Action.UNKNOWN: audit_pb2.AuditEvent.ACTION_UNSPECIFIED,
 }
 
@@ -183,6 +185,8 @@ def model_message(model: Model) -> model_pb2.Model:
     """Returns a model as a message."""
     message = _fields_message(model)
     message.id = model.id
+    message.model_group_id = model.model_group_id
+    message.aliases.extend(model.aliases)
     message.artifact.CopyFrom(artifact_message(model.artifact))
     message.create_time.CopyFrom(time_message(model.create_time))
     message.update_time.CopyFrom(time_message(model.update_time))
@@ -383,6 +387,7 @@ def event_message(event: Event, *, max_bytes: int | None = None) -> audit_pb2.Au
         project_name=event.lineage.project_name,
         name=event.lineage.name,
         model_id=event.model_id,
+        model_group_id=event.model_group_id or "",
         alias=event.alias,
         reason=event.reason,
         previous_hash=event.previous_hash,

@@ -20,6 +20,8 @@ from modelregistry.v1 import (
     artifact_service_pb2_grpc,
     audit_service_pb2,
     audit_service_pb2_grpc,
+    model_group_service_pb2,
+    model_group_service_pb2_grpc,
     model_service_pb2,
     model_service_pb2_grpc,
     system_service_pb2,
@@ -46,6 +48,7 @@ from registry_service.transport.grpc.credentials import server_credentials
 from registry_service.transport.grpc.geti_servicer import GetiServicer
 from registry_service.transport.grpc.health import MAX_HEALTH_WATCHES, HealthMonitor
 from registry_service.transport.grpc.limits import ConcurrencyLimit, Refuse, share_of
+from registry_service.transport.grpc.model_group_servicer import ModelGroupServicer
 from registry_service.transport.grpc.model_servicer import ModelServicer
 from registry_service.transport.grpc.system_servicer import MAX_MESSAGE_BYTES, ServerInfo, SystemServicer
 from registry_service.transport.grpc.upload_servicer import UploadServicer
@@ -65,6 +68,7 @@ _SERVICES = tuple(
         upload_service_pb2,
         artifact_service_pb2,
         geti_service_pb2,
+        model_group_service_pb2,
         alias_service_pb2,
         audit_service_pb2,
         compat_service_pb2,
@@ -222,6 +226,9 @@ class RegistryServer:
         upload_service_pb2_grpc.add_UploadServiceServicer_to_server(UploadServicer(use_cases), self._server)
         artifact_service_pb2_grpc.add_ArtifactServiceServicer_to_server(ArtifactServicer(use_cases), self._server)
         geti_service_pb2_grpc.add_GetiServiceServicer_to_server(GetiServicer(use_cases), self._server)
+        model_group_service_pb2_grpc.add_ModelGroupServiceServicer_to_server(
+            ModelGroupServicer(use_cases), self._server
+        )
         alias_service_pb2_grpc.add_AliasServiceServicer_to_server(
             AliasServicer(use_cases, self._limits.streams), self._server
         )

@@ -4,22 +4,46 @@ Over HTTP the mask is read from the address as the client wrote it: Envoy's tran
 the name of a field and writes it in snake case, so that `tags.ownerTeam` would name another tag.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from urllib.parse import parse_qsl
 
 import grpc
-from modelregistry.v1 import model_pb2, model_service_pb2
+from google.protobuf.message import Message
+from modelregistry.v1 import model_group_pb2, model_group_service_pb2, model_pb2, model_service_pb2
 
+from registry_service.domain import model_groups
 from registry_service.domain.errors import InvalidArgumentError
 from registry_service.domain.models import MUTABLE_FIELDS
 
 FIELD = "update_mask"
-_MAPS = ("metrics", "tags")
-_FIELDS = model_pb2.Model.DESCRIPTOR.fields_by_name
-_JSON_NAMES = {field.json_name: name for name, field in _FIELDS.items()}
 
 
-def mask_of(request: model_service_pb2.UpdateModelRequest, context: grpc.ServicerContext) -> Sequence[str]:
+@dataclass(frozen=True, slots=True)
+class Resource:
+    """What an update changes."""
+
+    message: type[Message]
+    mutable: Collection[str]
+    """The fields that can change."""
+    maps: Collection[str]
+    """Those of them whose entries can change by themselves."""
+
+    @property
+    def json_names(self) -> Mapping[str, str]:
+        """The names of all fields in JSON, by name."""
+        return {field.name: field.json_name for field in self.message.DESCRIPTOR.fields}
+
+
+MODEL = Resource(model_pb2.Model, MUTABLE_FIELDS, ("metrics", "tags"))
+MODEL_GROUP = Resource(model_group_pb2.ModelGroup, model_groups.MUTABLE_FIELDS, ("tags", "metric_goals"))
+_JSON_NAMES = {json_name: name for resource in (MODEL, MODEL_GROUP) for name, json_name in resource.json_names.items()}
+
+
+def mask_of(
+    request: model_service_pb2.UpdateModelRequest | model_group_service_pb2.UpdateModelGroupRequest,
+    context: grpc.ServicerContext,
+) -> Sequence[str]:
     """Returns the paths that a call gives; none where it gives no mask.
 
     Raises:
@@ -31,7 +55,7 @@ def mask_of(request: model_service_pb2.UpdateModelRequest, context: grpc.Service
     return request.update_mask.paths
 
 
-def fields_and_entries(paths: Iterable[str]) -> Iterator[tuple[str, str | None]]:
+def fields_and_entries(paths: Iterable[str], resource: Resource = MODEL) -> Iterator[tuple[str, str | None]]:
     """Yields what each path names: a field that can change, or a field and a key in it.
 
     A key is the rest of the path as it is, dots included, or stands between backticks, in which two stand for one.
@@ -41,14 +65,16 @@ def fields_and_entries(paths: Iterable[str]) -> Iterator[tuple[str, str | None]]
     """
     for path in paths:
         name, dot, key = path.partition(".")
-        if path in MUTABLE_FIELDS:
+        if path in resource.mutable:
             yield path, None
-        elif dot and key and name in _MAPS:
+        elif dot and key and name in resource.maps:
             yield name, key[1:-1].replace("``", "`") if len(key) > 1 and key[0] == key[-1] == "`" else key
-        elif name in _FIELDS:
+        elif name in resource.json_names:
             raise InvalidArgumentError.of(FIELD, f"{path[:100]!r} cannot be changed.")
         else:
-            raise InvalidArgumentError.of(FIELD, f"{path[:100]!r} is not a field of Model.")
+            raise InvalidArgumentError.of(
+                FIELD, f"{path[:100]!r} is not a field of {resource.message.DESCRIPTOR.name}."
+            )
 
 
 def _mask_of_query(query: str) -> Sequence[str]:

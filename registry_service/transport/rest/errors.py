@@ -82,6 +82,7 @@ _ANSWERS: dict[type[RegistryError], Callable[[RegistryError], Answer]] = {
     errors.GetiDeploymentError: _bad_gateway,
     errors.GetiUnavailableError: _bad_gateway,
     errors.ModelInUseError: lambda error: answers.text(409, f"{error.message}\n"),
+    errors.ModelHasAliasesError: lambda error: answers.text(409, f"{error.message}\n"),
     errors.ArtifactTooLargeError: lambda error: answers.detail(413, error.message),
     # The store works, and does not have it: nothing that another try could change.
     errors.DataLossError: lambda _: answers.FILES_NOT_FOUND,

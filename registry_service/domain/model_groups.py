@@ -1,0 +1,221 @@
+"""Model groups: all models of one name in one project, with what is said of all of them.
+
+A group is made with its first model and stays, empty, when the last one is deleted: with its id, its description and
+its aliases' history. The identity of a group never changes; a model that gets another name or project moves.
+"""
+
+import hashlib
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+from typing import Protocol
+
+from registry_service.domain import filter as filters
+from registry_service.domain.errors import FieldViolation, InvalidArgumentError
+from registry_service.domain.listing import MAX_PAGE_BYTES, OrderField, SortValue
+from registry_service.domain.models import DIRECTION_CONTROLS, MAX_TEXT_LENGTH, Lineage
+
+MAX_DESCRIPTION_BYTES = 64 * 1024
+MAX_MAP_BYTES = 256 * 1024
+"""Of all keys and values of one map: with a description, an audit event with both states stays a small message."""
+DEFAULT_ORDER = "create_time desc"
+SORTABLE_FIELDS = (
+    "id",
+    "name",
+    "project_id",
+    "project_name",
+    "owner",
+    "version_count",
+    "create_time",
+    "update_time",
+)
+MUTABLE_FIELDS = ("description", "owner", "tags", "metric_goals")
+
+_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,255}")
+_MAX_KEY_LENGTH = 256
+_SORT_KINDS: Mapping[str, type] = {"version_count": int, "create_time": datetime, "update_time": datetime}
+
+
+class MetricGoal(StrEnum):
+    """Which values of a metric are better."""
+
+    MAXIMIZE = "maximize"
+    MINIMIZE = "minimize"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GroupKey:
+    """A group by its id, and what identifies it."""
+
+    id: str
+    lineage: Lineage
+    """The name and the project."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelGroup:
+    """All models of one name in one project."""
+
+    id: str
+    lineage: Lineage
+    """The name and the project, which identify the group."""
+    description: str = ""
+    """Markdown."""
+    owner: str = ""
+    tags: Mapping[str, str] = field(default_factory=dict)
+    metric_goals: Mapping[str, MetricGoal] = field(default_factory=dict)
+    create_time: datetime
+    """Aware, UTC."""
+    update_time: datetime
+    """Aware, UTC; of the group's own fields."""
+    revision: int = 1
+    version_count: int = 0
+    """Of its models."""
+    latest_version: str = ""
+    """The newest by the order of versions, a release where there is one; empty where the group is."""
+    latest_model_id: str = ""
+
+    @property
+    def key(self) -> GroupKey:
+        """The group without what is said of it."""
+        return GroupKey(id=self.id, lineage=self.lineage)
+
+    @property
+    def etag(self) -> str:
+        """Differs between any two states of what can be changed."""
+        return hashlib.sha256(f"{self.id} {self.revision}".encode()).hexdigest()[:24]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GroupQuery:
+    """A page of a listing."""
+
+    filter: filters.Node | None
+    show_empty: bool
+    order: tuple[OrderField, ...]
+    """Ends with id, so that it is total."""
+    after: tuple[SortValue, ...] | None
+    """The order's values of the last group of the previous page."""
+    limit: int
+    max_bytes: int = MAX_PAGE_BYTES
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GroupPage:
+    """What a listing found."""
+
+    groups: Sequence[ModelGroup]
+    more: bool
+
+
+class ModelGroupRepository(Protocol):
+    """The model groups. Whatever changes one records an event."""
+
+    def get(self, group_id: str) -> ModelGroup:
+        """Return a group (`ModelGroupNotFoundError`)."""
+
+    def list(self, query: GroupQuery) -> GroupPage:
+        """Return the groups of a page, in order, and whether there are more; with limits as for models."""
+
+    def update(self, group_id: str, change: Callable[[ModelGroup], ModelGroup]) -> ModelGroup:
+        """Replace a group by what `change` makes of it (`ModelGroupNotFoundError`)."""
+
+    def remove(self, group_id: str, check: Callable[[ModelGroup], None], *, validate_only: bool = False) -> ModelGroup:
+        """Remove a group that `check` lets go, with its aliases and their moves, and return it as it was.
+
+        No model can join the group from before `check` is called until the transaction ends. With `validate_only`
+        only raise what would be raised.
+
+        Raises:
+            ModelGroupNotFoundError: There is none.
+            ModelGroupNotEmptyError: It has models.
+        """
+
+
+def checked_group_id(text: str, name: str = "model_group_id") -> str:
+    """Return the id of a group, existing or not.
+
+    Raises:
+        InvalidArgumentError: No group can have it; `name` is the field.
+    """
+    if not _ID.fullmatch(text):
+        raise InvalidArgumentError.of(name, "must be the id of a model group: 1 to 256 characters of A-Z a-z 0-9 _ -.")
+    return text
+
+
+def check_group_fields(group: ModelGroup) -> None:
+    """Check what a client changes.
+
+    Raises:
+        InvalidArgumentError: Names every field that is wrong.
+    """
+    violations = list(_violations(group))
+    if violations:
+        raise InvalidArgumentError(violations)
+
+
+def _violations(group: ModelGroup) -> Iterator[FieldViolation]:
+    size = len(group.description.encode())
+    if size > MAX_DESCRIPTION_BYTES:
+        yield FieldViolation("description", f"takes {size} bytes in UTF-8, more than {MAX_DESCRIPTION_BYTES}.")
+    if len(group.owner) > MAX_TEXT_LENGTH:
+        yield FieldViolation("owner", f"has {len(group.owner)} characters, more than {MAX_TEXT_LENGTH}.")
+    if DIRECTION_CONTROLS.search(group.owner):
+        yield FieldViolation("owner", "must not contain bidirectional control characters (Unicode Bidi_Control).")
+    for name in ("description", "owner"):
+        if "\0" in getattr(group, name):
+            yield FieldViolation(name, "must not contain a NUL character.")
+    yield from _map_violations("tags", group.tags)
+    yield from _map_violations("metric_goals", group.metric_goals)
+
+
+def _map_violations(name: str, texts: Mapping[str, str]) -> Iterator[FieldViolation]:
+    for key, text in texts.items():
+        if not key or len(key) > _MAX_KEY_LENGTH or "\0" in key:
+            yield FieldViolation(name, f"has a key that is empty, over {_MAX_KEY_LENGTH} characters, or contains NUL.")
+        if "\0" in text:
+            yield FieldViolation(f"{name}.{key}", "must not contain a NUL character.")
+    size = sum(len(key.encode()) + len(text.encode()) for key, text in texts.items())
+    if size > MAX_MAP_BYTES:
+        yield FieldViolation(name, f"takes {size} bytes, more than {MAX_MAP_BYTES}.")
+
+
+def parse_group_order(text: str) -> tuple[OrderField, ...]:
+    """Parse `order_by`: fields with ` desc` or ` asc`, separated by commas.
+
+    Raises:
+        InvalidArgumentError: A field is unknown or named twice.
+    """
+    order: list[OrderField] = []
+    for item in (text.strip() or DEFAULT_ORDER).split(","):
+        words = item.split()
+        if not 1 <= len(words) <= 2 or words[0] not in SORTABLE_FIELDS or words[1:] not in ([], ["asc"], ["desc"]):
+            raise InvalidArgumentError.of(
+                "order_by",
+                f"{item.strip()[:100]!r} is not one of {', '.join(SORTABLE_FIELDS)}, with asc or desc or without.",
+            )
+        if any(words[0] == named.name for named in order):
+            raise InvalidArgumentError.of("order_by", f"names {words[0]} twice.")
+        order.append(OrderField(words[0], words[1:] == ["desc"]))
+    if all(named.name != "id" for named in order):
+        order.append(OrderField("id", order[-1].descending))
+    return tuple(order)
+
+
+def group_sort_values(group: ModelGroup, order: Sequence[OrderField]) -> tuple[SortValue, ...]:
+    """Return the values of a group that an order compares; an absent text is an empty one."""
+
+    def value(name: str) -> SortValue:
+        if name in {"name", "project_id", "project_name"}:
+            return getattr(group.lineage, name) or ""
+        found: SortValue = getattr(group, name)
+        return found
+
+    return tuple(value(named.name) for named in order)
+
+
+def group_sort_kinds(order: Sequence[OrderField]) -> tuple[type, ...]:
+    """Return the types of `group_sort_values`."""
+    return tuple(_SORT_KINDS.get(named.name, str) for named in order)

@@ -1,0 +1,129 @@
+"""ModelGroupService."""
+
+from collections.abc import Mapping, Sequence
+
+import grpc
+from modelregistry.v1 import model_group_pb2, model_group_service_pb2_grpc
+from modelregistry.v1 import model_group_service_pb2 as pb
+
+from registry_service.domain.errors import InvalidArgumentError
+from registry_service.domain.model_groups import MUTABLE_FIELDS, MetricGoal, ModelGroup, checked_group_id
+from registry_service.services.use_cases import UseCases
+from registry_service.transport.grpc.convert import time_message
+from registry_service.transport.grpc.update_mask import FIELD, MODEL_GROUP, fields_and_entries, mask_of
+
+_GOALS = {
+    MetricGoal.MAXIMIZE: model_group_pb2.METRIC_GOAL_MAXIMIZE,
+    MetricGoal.MINIMIZE: model_group_pb2.METRIC_GOAL_MINIMIZE,
+}
+_GOALS_OF: Mapping[int, MetricGoal] = {number: goal for goal, number in _GOALS.items()}
+
+
+class ModelGroupServicer(model_group_service_pb2_grpc.ModelGroupServiceServicer):
+    """Converts, calls one use case, converts back."""
+
+    def __init__(self, use_cases: UseCases) -> None:
+        self._use_cases = use_cases
+
+    def GetModelGroup(
+        self, request: pb.GetModelGroupRequest, context: grpc.ServicerContext
+    ) -> model_group_pb2.ModelGroup:
+        return group_message(self._use_cases.get_model_group(checked_group_id(request.model_group_id)))
+
+    def ListModelGroups(
+        self, request: pb.ListModelGroupsRequest, context: grpc.ServicerContext
+    ) -> pb.ListModelGroupsResponse:
+        groups, next_page_token = self._use_cases.list_model_groups(
+            filter=request.filter,
+            order_by=request.order_by,
+            show_empty=request.show_empty,
+            size=request.page_size,
+            token=request.page_token,
+        )
+        is_everything = not request.page_token and not next_page_token
+        return pb.ListModelGroupsResponse(
+            model_groups=map(group_message, groups),
+            next_page_token=next_page_token,
+            total_size=len(groups) if is_everything else None,
+        )
+
+    def UpdateModelGroup(
+        self, request: pb.UpdateModelGroupRequest, context: grpc.ServicerContext
+    ) -> model_group_pb2.ModelGroup:
+        message = request.model_group
+        group_id = checked_group_id(message.id, "model_group.id")
+        changes, entries = _changes_of(message, mask_of(request, context))
+        return group_message(self._use_cases.update_model_group(group_id, changes, entries=entries, etag=message.etag))
+
+    def DeleteModelGroup(
+        self, request: pb.DeleteModelGroupRequest, context: grpc.ServicerContext
+    ) -> pb.DeleteModelGroupResponse:
+        self._use_cases.delete_model_group(
+            checked_group_id(request.model_group_id),
+            etag=request.etag,
+            allow_missing=request.allow_missing,
+            validate_only=request.validate_only,
+        )
+        return pb.DeleteModelGroupResponse()
+
+
+def group_message(group: ModelGroup) -> model_group_pb2.ModelGroup:
+    """Return a group as a message."""
+    return model_group_pb2.ModelGroup(
+        id=group.id,
+        name=group.lineage.name,
+        project_id=group.lineage.project_id,
+        project_name=group.lineage.project_name,
+        description=group.description,
+        owner=group.owner,
+        tags=group.tags,
+        metric_goals={metric: _GOALS[goal] for metric, goal in group.metric_goals.items()},
+        version_count=group.version_count,
+        latest_version=group.latest_version,
+        latest_model_id=group.latest_model_id,
+        create_time=time_message(group.create_time),
+        update_time=time_message(group.update_time),
+        etag=group.etag,
+    )
+
+
+def _changes_of(
+    message: model_group_pb2.ModelGroup, mask: Sequence[str]
+) -> tuple[dict[str, object], dict[tuple[str, str], object]]:
+    """Return an update's new values of whole fields, and of entries of maps by (field, key).
+
+    Without a mask, the fields are those that the message sets.
+
+    Raises:
+        InvalidArgumentError: The mask names what is no field, or what can't be changed; a goal is none.
+    """
+    values: dict[str, object] = {
+        "description": message.description,
+        "owner": message.owner,
+        "tags": dict(message.tags),
+        "metric_goals": {metric: _goal_of(metric, number) for metric, number in message.metric_goals.items()},
+    }
+    if not mask:
+        present = {descriptor.name for descriptor, _ in message.ListFields()}
+        mask = [name for name in MUTABLE_FIELDS if name in present]
+    if "*" in mask:
+        if len(mask) > 1:
+            raise InvalidArgumentError.of(FIELD, "has * and other paths.")
+        mask = MUTABLE_FIELDS
+    changes: dict[str, object] = {}
+    entries: dict[tuple[str, str], object] = {}
+    for name, key in fields_and_entries(mask, MODEL_GROUP):
+        value = values[name]
+        if key is None:
+            changes[name] = value
+        elif isinstance(value, dict):
+            entries[name, key] = value.get(key)
+    return changes, entries
+
+
+def _goal_of(metric: str, number: int) -> MetricGoal:
+    if number not in _GOALS_OF:
+        raise InvalidArgumentError.of(
+            f"model_group.metric_goals.{metric}", "must be METRIC_GOAL_MAXIMIZE or METRIC_GOAL_MINIMIZE."
+        )
+    return _GOALS_OF[number]
