@@ -2,10 +2,11 @@
 
 import base64
 import binascii
+import difflib
 import hashlib
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -18,11 +19,49 @@ MAX_PAGE_SIZE = 1000
 MAX_PAGE_BYTES = 2 * 1024 * 1024
 """Most metadata in a page, as JSON: gRPC clients take messages of 4 MiB unless told otherwise."""
 DEFAULT_ORDER = "create_time desc"
-SORTABLE_FIELDS = ("id", "name", "version", "score", "create_time", "update_time")
+SORT_PREFIX = 400
+"""Texts are ordered by so many characters: an index row of Postgres takes at most 2,704 bytes."""
+MAX_ORDER_FIELDS = 8
+"""Most fields of an order."""
+_ARTIFACT_FIELDS = ("file_name", "media_type", "size_bytes", "sha256")
+SORTABLE_FIELDS = (
+    "id",
+    "name",
+    "version",
+    "project_id",
+    "project_name",
+    "target_device",
+    "target_device_type",
+    "format",
+    "origin",
+    "category",
+    "architecture",
+    "description",
+    "score",
+    "creator",
+    "create_time",
+    "update_time",
+    "revision",
+    *(f"artifact.{name}" for name in _ARTIFACT_FIELDS),
+)
+METRICS = "metrics"
+"""What an order may name the values of, by key."""
 VERSION_ORDER = "version order 1"
 """Names the order of versions in page tokens. It must change with the order: a token holds a place in one order."""
-LOWEST_SCORE = float("-inf")
-"""Where a model without a score sorts."""
+LOWEST_NUMBER = float("-inf")
+"""Where a model without a score, or without a metric, sorts."""
+_KINDS: Mapping[str, type] = {
+    "score": float,
+    METRICS: float,
+    "create_time": datetime,
+    "update_time": datetime,
+    "revision": int,
+    "artifact.size_bytes": int,
+}
+# A name, perhaps with others behind dots; in double quotes a name may hold anything.
+_PATH = re.compile(r'[^\s,."]+(?:\.(?:"(?:[^"\\]|\\.)*"|[^\s,."]+))*')
+_NAME = re.compile(r'"(?:[^"\\]|\\.)*"|[^\s,."]+')
+_DIRECTION = re.compile(r"asc|desc")
 
 SortValue = str | int | float | datetime
 
@@ -32,7 +71,10 @@ class OrderField:
     """One field of an order."""
 
     name: str
+    """One of SORTABLE_FIELDS, or METRICS."""
     descending: bool
+    key: str = ""
+    """Of METRICS alone: which."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,26 +107,69 @@ def parse_order(text: str) -> tuple[OrderField, ...]:
         The order, which ends with id. Models of one version at its end come in the order of their registration.
 
     Raises:
-        InvalidArgumentError: A field is unknown or named twice.
+        InvalidArgumentError: A field is unknown or named twice, or there are more than MAX_ORDER_FIELDS.
     """
-    order: list[OrderField] = []
-    for item in (text.strip() or DEFAULT_ORDER).split(","):
-        words = item.split()
-        if not 1 <= len(words) <= 2 or words[0] not in SORTABLE_FIELDS or words[1:] not in ([], ["asc"], ["desc"]):
-            raise InvalidArgumentError.of(
-                "order_by",
-                f"{item.strip()[:100]!r} is not a field to order by. Use one of {', '.join(SORTABLE_FIELDS)},"
-                " optionally with asc or desc.",
-            )
-        if any(words[0] == field.name for field in order):
-            raise InvalidArgumentError.of("order_by", f"must not name {words[0]} twice.")
-        order.append(OrderField(words[0], words[1:] == ["desc"]))
+    order = _order_fields(text if text.strip() else DEFAULT_ORDER)
     names = {field.name for field in order}
     if order[-1].name == "version" and "id" not in names and "create_time" not in names:
         order.append(OrderField("create_time", order[-1].descending))
     if "id" not in names:
         order.append(OrderField("id", order[-1].descending))
     return tuple(order)
+
+
+def _order_fields(text: str) -> list[OrderField]:
+    order: list[OrderField] = []
+    position = 0
+    while True:
+        start = _after_space(text, position)
+        found = _PATH.match(text, start)
+        if found is None:
+            raise _order_error("The name of a field is missing", start)
+        name, key = _order_field(found[0], start)
+        position = _after_space(text, found.end())
+        direction = _DIRECTION.match(text, position) if position > found.end() else None
+        if direction is not None:
+            position = _after_space(text, direction.end())
+        if any((field.name, field.key) == (name, key) for field in order):
+            raise _order_error(f"{found[0][:100]} is named twice", start)
+        if len(order) == MAX_ORDER_FIELDS:
+            raise _order_error(f"An order has at most {MAX_ORDER_FIELDS} fields", start)
+        order.append(OrderField(name, direction is not None and direction[0] == "desc", key))
+        if position == len(text):
+            return order
+        if text[position] != ",":
+            raise _order_error(f"asc, desc or a comma must follow {found[0][:100]}", position)
+        position += 1
+
+
+def _order_field(path: str, start: int) -> tuple[str, str]:
+    """Return the field that a path names, and the key in it."""
+    if path in SORTABLE_FIELDS:
+        return path, ""
+    name, *keys = (_unquoted(part) for part in _NAME.findall(path))
+    if name == METRICS:
+        if len(keys) == 1 and keys[0] and "\0" not in keys[0]:
+            return METRICS, keys[0]
+        raise _order_error(f'{METRICS} needs one key, for example {METRICS}.mAP50 or {METRICS}."a.b"', start)
+    nearest = difflib.get_close_matches(path[:100], [*SORTABLE_FIELDS, f"{METRICS}.KEY"], n=1, cutoff=0.5)
+    hint = f"did you mean {nearest[0]}?" if nearest else f"name a scalar field of Model or {METRICS}.KEY"
+    raise _order_error(f"Models cannot be ordered by {path[:100]} ({hint})", start)
+
+
+def _unquoted(name: str) -> str:
+    return re.sub(r"\\(.)", r"\1", name[1:-1], flags=re.DOTALL) if name.startswith('"') else name
+
+
+def _after_space(text: str, position: int) -> int:
+    while position < len(text) and text[position].isspace():
+        position += 1
+    return position
+
+
+def _order_error(description: str, start: int) -> InvalidArgumentError:
+    """Make the error at the character `start`, from 0."""
+    return InvalidArgumentError.of("order_by", f"{description} (position {start + 1}).")
 
 
 def page_query(filter: str, order_by: str, order: Sequence[OrderField]) -> tuple[str, ...]:  # noqa: A002 - AIP-160's name
@@ -94,20 +179,30 @@ def page_query(filter: str, order_by: str, order: Sequence[OrderField]) -> tuple
 
 def sort_values(model: Model, order: Sequence[OrderField]) -> tuple[SortValue, ...]:
     """Returns the values of a model that an order compares."""
+    return tuple(_sort_value(model, field) for field in order)
 
-    def value(name: str) -> SortValue:
-        if name == "score":
-            return LOWEST_SCORE if model.score is None else model.score
-        result: SortValue = getattr(model, name)
-        return result
 
-    return tuple(value(field.name) for field in order)
+def _sort_value(model: Model, field: OrderField) -> SortValue:
+    result: SortValue | None
+    match field.name:
+        case "metrics":
+            result = model.metrics.get(field.key)
+        case "artifact.size_bytes":
+            result = model.artifact.size
+        case _ if field.name.startswith("artifact."):
+            result = getattr(model.artifact, field.name.removeprefix("artifact."))
+        case _:
+            result = getattr(model, field.name)
+    if isinstance(result, str):
+        return result[:SORT_PREFIX]
+    if result is None:
+        return "" if _KINDS.get(field.name) is None else LOWEST_NUMBER
+    return result
 
 
 def sort_kinds(order: Sequence[OrderField]) -> tuple[type, ...]:
     """Returns the types of `sort_values`."""
-    kinds = {"score": float, "create_time": datetime, "update_time": datetime}
-    return tuple(kinds.get(field.name, str) for field in order)
+    return tuple(_KINDS.get(field.name, str) for field in order)
 
 
 def page_size(requested: int, default: int = DEFAULT_PAGE_SIZE) -> int:

@@ -52,15 +52,19 @@ CODE_POINTS = (
 VERSIONS = ("{0}v{2}", "1.{1}.0-rc.{2}", "v1.{1}+{2}", "1.{1}.dev{2}", "{2}.{0}", "1.{1}.post{2}", "1.{2}")
 
 
+METRICS = ("{}", '{"mAP50": 0.5}', '{"mAP50": -1e300}', '{"mAP50": 7, "a.b \\"c": 1}', '{"a.b \\"c": 5e-324}')
+
+
 def insert_models(engine: Engine, number: int) -> None:
     """Puts models in without their bytes: listings never look at those."""
     dice = random.Random(number)
     row = """
-        INSERT INTO models (id, name, version, precision, score, overview, optimization_capabilities, labels, metrics,
-            tags, provenance, created_date, last_updated_date, create_time, update_time, revision, creator, file_name,
-            media_type, size, sha256, file_url, object_key)
-        VALUES (:id, :name, :version, '{fp32}', :score, '{}', '{}', '[]', '{}', '{}', '{}', '', '', :create_time,
-            :update_time, 1, '', 'a', 'a/b', 1, repeat('0', 64), '', :id)
+        INSERT INTO models (id, name, version, project_name, format, description, precision, score, overview,
+            optimization_capabilities, labels, metrics, tags, provenance, created_date, last_updated_date, create_time,
+            update_time, revision, creator, file_name, media_type, size, sha256, file_url, object_key)
+        VALUES (:id, :name, :version, :project_name, :format, :description, '{fp32}', :score, '{}',
+            '{}', '[]', :metrics, '{}', '{}', '', '', :create_time,
+            :update_time, :revision, :creator, 'a', 'a/b', :size, repeat('0', 64), '', :id)
     """
     rows = []
     for index in range(number):
@@ -72,6 +76,13 @@ def insert_models(engine: Engine, number: int) -> None:
                 "name": dice.choice(CODE_POINTS) + "n" * dice.choice([1, 399, 450]) + dice.choice(CODE_POINTS),
                 "version": dice.choice(VERSIONS).format(dice.choice(CODE_POINTS), index // 3, index),
                 "score": dice.choice([None, None, -1e300, -1.5, 0.0, 0.1, 5e-324, 7, 1e300]),
+                "project_name": dice.choice([None, "", *CODE_POINTS]),
+                "format": dice.choice([None, "onnx", "ONNX", "openvino"]),
+                "description": "d" * dice.choice([0, 399, 450]) + dice.choice(CODE_POINTS),
+                "metrics": dice.choice(METRICS),
+                "revision": dice.choice([1, 2, 10]),
+                "creator": dice.choice(["", "ada", "Ada"]),
+                "size": dice.choice([1, 2, 10, 2**62]),
                 "create_time": f"2026-01-01T00:00:{second:02}.{dice.choice(['000001', '5', '999999'])}Z",
                 "update_time": f"2026-01-01T00:01:{dice.randrange(20):02}Z",
             }
@@ -85,6 +96,14 @@ KEYS: dict[str, Callable[[model_pb2.Model], Any]] = {
     "name": lambda model: model.name[:400],
     "version": lambda model: sort_key(model.version),
     "score": lambda model: model.score if model.HasField("score") else float("-inf"),
+    "project_name": lambda model: model.project_name[:400],
+    "format": lambda model: model.format,
+    "description": lambda model: model.description[:400],
+    "creator": lambda model: model.creator,
+    "revision": lambda model: model.revision,
+    "artifact.size_bytes": lambda model: model.artifact.size_bytes,
+    "metrics.mAP50": lambda model: model.metrics.get("mAP50", float("-inf")),
+    'metrics."a.b \\"c"': lambda model: model.metrics.get('a.b "c', float("-inf")),
     "create_time": lambda model: model.create_time.ToNanoseconds(),
     "update_time": lambda model: model.update_time.ToNanoseconds(),
 }
@@ -92,7 +111,10 @@ KEYS: dict[str, Callable[[model_pb2.Model], Any]] = {
 
 def in_order(models: list[model_pb2.Model], order: str) -> list[str]:
     """Ids of the models as Python sorts them: strings by code points."""
-    fields = [item.split() for item in order.split(",")]
+    fields = [
+        item.rsplit(None, 1) if item.endswith((" asc", " desc")) else [item]
+        for item in map(str.strip, order.split(","))
+    ]
     if fields[-1][0] == "version":
         fields.append(["create_time", *fields[-1][1:]])
     if all(field[0] != "id" for field in fields):
@@ -106,6 +128,7 @@ def in_order(models: list[model_pb2.Model], order: str) -> list[str]:
 ORDERS = (
     *(f"{name}{direction}" for name in KEYS for direction in ("", " desc")),
     *("name, score desc", "score desc, version", "update_time desc, name, id desc", "create_time, update_time desc"),
+    *("metrics.mAP50 desc, project_name", "format, metrics.mAP50, version desc", "revision, format desc, name"),
     *("score, name", "name desc, version desc", "score asc , create_time   desc", "version desc, name"),
 )
 
@@ -217,7 +240,16 @@ class TestOrders:
             ",",
             "name,name desc",
             "id; DROP TABLE models",
-            "metrics.m",
+            "metrics",
+            "metrics.a.b",
+            'metrics.""',
+            'metrics."a',
+            'metrics."\0"',
+            "artifact",
+            "overview",
+            "scoer",
+            "score desc name",
+            "name,version,score,format,origin,category,creator,revision,id",
             "(name)",
             "name\x00",
             "x" * 100000,
@@ -230,6 +262,21 @@ class TestOrders:
             client.all(order_by=order)
         assert refusal.fields == ["order_by"]
         assert len(refusal.message) < 300
+
+    @pytest.mark.parametrize(
+        ("order", "message"),
+        [
+            ("scoer", "order_by: Models cannot be ordered by scoer (did you mean score?) (position 1)."),
+            ("name, metric.mAP50", "(did you mean metrics.KEY?) (position 7)."),
+            ("artifact.size", "(did you mean artifact.size_bytes?) (position 1)."),
+            ("name DESC", "order_by: asc, desc or a comma must follow name (position 6)."),
+            ("name desc, name", "order_by: name is named twice (position 12)."),
+        ],
+    )
+    def test_an_order_that_is_refused_is_explained(self, client: Client, order: str, message: str) -> None:
+        with refused(INVALID) as refusal:
+            client.all(order_by=order)
+        assert message in refusal.message
 
 
 def token_of(values: list[Any], query: tuple[str, ...] = ("", "")) -> str:

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from registry_service.domain.errors import InvalidArgumentError
 from registry_service.domain.listing import (
-    LOWEST_SCORE,
+    LOWEST_NUMBER,
     SortValue,
     decode_page_token,
     encode_page_token,
@@ -20,7 +20,7 @@ QUERY = ("score > 1", "name")
 TEXT = st.text(st.characters(codec="utf-8", exclude_characters="\0"))
 VALUES: dict[type, st.SearchStrategy[SortValue]] = {
     str: TEXT,
-    float: st.floats(allow_nan=False) | st.just(LOWEST_SCORE),
+    float: st.floats(allow_nan=False) | st.just(LOWEST_NUMBER),
     int: st.integers(0, 2**63 - 1),
     datetime: st.datetimes(timezones=st.just(UTC)),
 }
@@ -68,12 +68,12 @@ class TestTokens:
         ],
     )
     def test_a_value_of_another_type_is_refused(self, value: SortValue, kind: type) -> None:
-        with pytest.raises(InvalidArgumentError, match="not a token"):
+        with pytest.raises(InvalidArgumentError, match="must be a token"):
             decode_page_token(encode_page_token(QUERY, (value,)), QUERY, [kind])
 
     @pytest.mark.parametrize("values", [(), ("a",), ("a", "b", "c")])
     def test_another_number_of_values_is_refused(self, values: tuple[str, ...]) -> None:
-        with pytest.raises(InvalidArgumentError, match="not a token"):
+        with pytest.raises(InvalidArgumentError, match="must be a token"):
             decode_page_token(encode_page_token(QUERY, values), QUERY, [str, str])
 
 

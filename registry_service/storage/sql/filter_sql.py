@@ -32,8 +32,9 @@ from sqlalchemy import types as sqltypes
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 
 from registry_service.domain.filter import And, Comparator, Field, Kind, Node, Not, Or, Pattern, Restriction, Value
+from registry_service.domain.listing import SORT_PREFIX
 from registry_service.storage.sql import tables
-from registry_service.storage.sql.tables import SORT_PREFIX, SORTED_TEXTS, group_key, sort_expression
+from registry_service.storage.sql.tables import SORTED_TEXTS, group_key, sort_expression
 
 _ORDERS: Mapping[Comparator, Callable[[Any, Any], ColumnElement[bool]]] = {
     Comparator.EQUAL: operator.eq,

@@ -56,7 +56,7 @@ from registry_service.domain.errors import (
 )
 from registry_service.domain.events import Action, Change, Event
 from registry_service.domain.family import MAX_ANCESTRY_LINKS, Link, cycle_through
-from registry_service.domain.listing import SORTABLE_FIELDS, ListQuery, Page, SortValue
+from registry_service.domain.listing import MAX_ORDER_FIELDS, ListQuery, Page, SortValue
 from registry_service.domain.models import Lineage, Model, ModelFields, ModelSpec, is_same
 from registry_service.domain.ports import Transaction
 from registry_service.domain.uploads import Upload, UploadState
@@ -228,7 +228,7 @@ class SqlModelRepository:
     def list(self, query: ListQuery) -> Page:
         """See the port."""
         keys = _sort_keys(query)
-        descending = [field.descending for field in query.order for _ in tables.sort_expressions(field.name)]
+        descending = [field.descending for field in query.order for _ in tables.sort_expressions(field)]
 
         def order(table: FromClause) -> list[ColumnElement[Any]]:
             labelled = [table.c[_KEYS[i]] for i in range(len(keys))]
@@ -481,7 +481,8 @@ _GROUP_ID = text("""
     WHERE model_group_key(name, project_id, project_name) = model_group_key(:name, :project_id, :project_name)
 """)
 # What a listing is ordered by, as columns of a subquery.
-_KEYS = [f"key_{number}" for number in range(len(SORTABLE_FIELDS) + 1)]
+# Of version there are two, and parse_order adds create_time and id.
+_KEYS = [f"key_{number}" for number in range(MAX_ORDER_FIELDS + 3)]
 # A model comes as one column of JSON: taking 36 apart costs psycopg and SQLAlchemy more than all the rest of a call.
 _LISTED = func.json_build_object(
     *chain.from_iterable(
@@ -574,15 +575,14 @@ def _listed_bytes(table: FromClause) -> ColumnElement[int]:
 
 
 def _sort_keys(query: ListQuery) -> list[ColumnElement[Any]]:
-    return [key for field in query.order for key in tables.sort_expressions(field.name)]
+    return [key for field in query.order for key in tables.sort_expressions(field)]
 
 
 def _compared(query: ListQuery, keys: Sequence[ColumnElement[Any]]) -> Sequence[ColumnElement[Any]]:
     """Return what the keys of the models after `query.after` are compared with."""
     values: list[SortValue] = []
     for field, value in zip(query.order, query.after or (), strict=True):
-        prefix = value[: tables.SORT_PREFIX] if isinstance(value, str) and field.name != "id" else value
-        values += [prefix] * len(tables.sort_expressions(field.name))
+        values += [value] * len(tables.sort_expressions(field))
     compared: list[ColumnElement[Any]] = []
     for key, value in zip(keys, values, strict=True):
         # The database makes the key of a version, as only it knows how.

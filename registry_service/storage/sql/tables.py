@@ -22,18 +22,29 @@ from sqlalchemy import (
     LargeBinary,
     MetaData,
     Text,
+    case,
+    cast,
     func,
+    literal,
     literal_column,
     text,
 )
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
+from registry_service.domain.listing import METRICS, SORT_PREFIX, OrderField
+
 SORTED_TEXTS = ("name", "version")
 """Texts with an index of their own."""
 
-SORT_PREFIX = 400
-"""Texts are ordered by so many characters: an index row takes at most 2,704 bytes."""
+INDEXED_ORDERS = ("id", "name", "version", "score", "create_time", "update_time")
+"""Fields by which a listing comes from an index; for any other field, Postgres sorts what the filter matches."""
+_ARTIFACT_COLUMNS = {
+    "artifact.file_name": "file_name",
+    "artifact.media_type": "media_type",
+    "artifact.size_bytes": "size",
+    "artifact.sha256": "sha256",
+}
 
 _VERSION_ORDER = (text("model_version_key(version)"), text(f'("left"(version, {SORT_PREFIX})) COLLATE "C"'))
 
@@ -499,12 +510,24 @@ def sort_expression(name: str, table: FromClause = models) -> ColumnElement[Any]
     return table.c[name]
 
 
-def sort_expressions(name: str, table: FromClause = models) -> Sequence[ColumnElement[Any]]:
-    """Return what a listing by this field is ordered by; an index has each, with id at its end.
+def sort_expressions(field: OrderField, table: FromClause = models) -> Sequence[ColumnElement[Any]]:
+    """Return what a listing by this field is ordered by; an index has each of INDEXED_ORDERS, with id at its end.
 
     A version takes two: its key, in which 1.0 and v1.0.0 are equal, and its text. The index has the time of
     registration between these and the id.
     """
-    if name == "version":
-        return (func.model_version_key(table.c.version, type_=LargeBinary), sort_expression(name, table))
-    return (sort_expression(name, table),)
+    if field.name == "version":
+        return (func.model_version_key(table.c.version, type_=LargeBinary), sort_expression(field.name, table))
+    if field.name in INDEXED_ORDERS:
+        return (sort_expression(field.name, table),)
+    lowest: ColumnElement[float] = literal_column("'-Infinity'::double precision")
+    if field.name == METRICS:
+        value = table.c.metrics.op("->", return_type=JSONB())(literal(field.key, Text()))
+        # Anything but a number would fail the cast, NULL gives no number.
+        number = case((func.jsonb_typeof(value) == "number", cast(value, Double)), else_=lowest)
+        return (number,)
+    column = table.c[_ARTIFACT_COLUMNS.get(field.name, field.name)]
+    if not isinstance(column.type, Text):
+        return (column,)
+    text_of = func.coalesce(func.left(column, literal_column(str(SORT_PREFIX))), literal_column("''"), type_=Text)
+    return (text_of.collate("C"),)
