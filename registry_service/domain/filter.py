@@ -239,7 +239,35 @@ _KINDS: Mapping[str, Kind] = {
     "provenance.hyperparameters": Kind.JSON,
     "provenance.environment": Kind.MAP,
     "provenance.seed": Kind.INTEGER,
+    "signature": Kind.OBJECT,
+    "signature.format": Kind.TEXT,
+    "signature.path": Kind.TEXT,
+    **{
+        name: kind
+        for tensors in ("inputs", "outputs", "weights")
+        for name, kind in (
+            (f"signature.{tensors}", Kind.LIST),
+            (f"signature.{tensors}.name", Kind.ELEMENT),
+            (f"signature.{tensors}.element_type", Kind.ELEMENT),
+        )
+    },
+    "signature.weight_count": Kind.INTEGER,
+    "signature.precisions": Kind.LIST,
+    "signature.producer": Kind.TEXT,
+    "signature.opsets": Kind.MAP,
+    "signature.metadata": Kind.MAP,
+    "signature.problems": Kind.LIST,
 }
+# Names that a model had in earlier versions of the API, or has in the Intel-compatible one.
+_RENAMED: Mapping[str, str] = {
+    "precision": "precisions",
+    "schema": "signature",
+    "size": "artifact.size_bytes",
+    "created_date": "create_time",
+    "last_updated_date": "update_time",
+}
+# Maps whose values are numbers.
+_NUMBERS = {("metrics",), ("signature", "opsets")}
 _ARTIFACT_KINDS: Mapping[str, Kind] = {
     "file_name": Kind.TEXT,
     "media_type": Kind.TEXT,
@@ -289,7 +317,7 @@ _FIELDS: Mapping[Subject, _Fields] = {
     Subject.MODEL_GROUP: {(name,): Field((name,), kind) for name, kind in _MODEL_GROUP_KINDS.items()},
 }
 _NAME = Field(("name",), Kind.TEXT)
-_PRECISIONS = Field(("precisions",), Kind.LIST)
+_PRECISIONS = (Field(("precisions",), Kind.LIST), Field(("signature", "precisions"), Kind.LIST))
 _ACTION = Field(("action",), Kind.TEXT)
 _ACTION_PREFIX = "ACTION_"
 _ACTION_SUBJECTS = ("model_group",)
@@ -326,12 +354,14 @@ def _inside(declared: Field, keys: tuple[str, ...], path: Sequence["_Token"]) ->
             f"the values of {'.'.join(declared.path)} have no fields; quote a key that contains a dot",
             path[1].start,
         )
-    return Field(declared.path + keys, Kind.NUMBER if declared.path == ("metrics",) else Kind.TEXT, is_key=True)
+    return Field(declared.path + keys, Kind.NUMBER if declared.path in _NUMBERS else Kind.TEXT, is_key=True)
 
 
 def _unknown(token: "_Token", siblings: set[str], *, owner: str) -> InvalidFilterError:
     name = _shown(token.text)
     nearest = difflib.get_close_matches(name, sorted(siblings), n=1, cutoff=0.5)
+    if not owner and "precisions" in siblings and name in _RENAMED:
+        nearest = [_RENAMED[name]]
     if not siblings:
         return _error(f"{owner} has no fields, so {name} is unknown", token.start)
     hint = f"; did you mean {nearest[0]}?" if nearest else f"; the fields are {', '.join(sorted(siblings))}"
@@ -412,7 +442,7 @@ def _action(pattern: Pattern) -> Pattern:
 def _element(field: Field, comparator: Comparator, operator: "_Token", argument: "_Token") -> Pattern:
     if comparator not in {Comparator.EQUAL, Comparator.CONTAINS}:
         raise _error(f"{_shown_field(field)}: operator {operator.text} is not supported for a list", operator.start)
-    if field == _PRECISIONS:
+    if field in _PRECISIONS:
         return Pattern(tuple(part.lower() for part in argument.pattern.parts))
     return argument.pattern
 

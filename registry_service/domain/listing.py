@@ -89,6 +89,8 @@ class ListQuery:
     after: tuple[SortValue, ...] | None
     """The order's values of the last model of the previous page."""
     limit: int
+    with_schema: bool = False
+    """Whether the models come with what their artifacts say; else with what their warnings come from."""
     max_bytes: int = MAX_PAGE_BYTES
 
 
@@ -125,21 +127,21 @@ def _order_fields(text: str) -> list[OrderField]:
         start = _after_space(text, position)
         found = _PATH.match(text, start)
         if found is None:
-            raise _order_error("The name of a field is missing", start)
+            raise _order_error("missing name of a field", start)
         name, key = _order_field(found[0], start)
         position = _after_space(text, found.end())
         direction = _DIRECTION.match(text, position) if position > found.end() else None
         if direction is not None:
             position = _after_space(text, direction.end())
         if any((field.name, field.key) == (name, key) for field in order):
-            raise _order_error(f"{found[0][:100]} is named twice", start)
+            raise _order_error(f"{found[0][:100]} appears twice", start)
         if len(order) == MAX_ORDER_FIELDS:
-            raise _order_error(f"An order has at most {MAX_ORDER_FIELDS} fields", start)
+            raise _order_error(f"at most {MAX_ORDER_FIELDS} fields are supported", start)
         order.append(OrderField(name, direction is not None and direction[0] == "desc", key))
         if position == len(text):
             return order
         if text[position] != ",":
-            raise _order_error(f"asc, desc or a comma must follow {found[0][:100]}", position)
+            raise _order_error(f"expected asc, desc or a comma after {found[0][:100]}", position)
         position += 1
 
 
@@ -151,10 +153,10 @@ def _order_field(path: str, start: int) -> tuple[str, str]:
     if name == METRICS:
         if len(keys) == 1 and keys[0] and "\0" not in keys[0]:
             return METRICS, keys[0]
-        raise _order_error(f'{METRICS} needs one key, for example {METRICS}.mAP50 or {METRICS}."a.b"', start)
+        raise _order_error(f'{METRICS} requires one key, for example {METRICS}.mAP50 or {METRICS}."a.b"', start)
     nearest = difflib.get_close_matches(path[:100], [*SORTABLE_FIELDS, f"{METRICS}.KEY"], n=1, cutoff=0.5)
-    hint = f"did you mean {nearest[0]}?" if nearest else f"name a scalar field of Model or {METRICS}.KEY"
-    raise _order_error(f"Models cannot be ordered by {path[:100]} ({hint})", start)
+    hint = f"did you mean {nearest[0]}?" if nearest else f"expected a scalar field of Model or {METRICS}.KEY"
+    raise _order_error(f"unknown field {path[:100]}; {hint}", start)
 
 
 def _unquoted(name: str) -> str:

@@ -55,8 +55,23 @@ class ListModels:
 
     database: Database
 
-    def __call__(self, *, filter: str, order_by: str, size: int, token: str) -> tuple[Sequence[Model], str]:  # noqa: A002 - AIP-160's name
-        """Returns the models of a page and the token of the next, empty where this is the last.
+    def __call__(
+        self,
+        *,
+        filter: str,  # noqa: A002 - AIP-160's name
+        order_by: str,
+        size: int,
+        token: str,
+        with_schema: bool = False,
+    ) -> tuple[Sequence[Model], str]:
+        """Return the models of a page and the token of the next page, empty if this is the last.
+
+        Args:
+            filter: See `domain.filter`.
+            order_by: See `domain.listing.parse_order`.
+            size: Most models in the page; 0 is the default.
+            token: Of the page; empty for the first.
+            with_schema: Whether the models come with what their artifacts say.
 
         Raises:
             InvalidArgumentError: Filter, order, size or token are wrong.
@@ -67,7 +82,9 @@ class ListModels:
         after = decode_page_token(token, query, sort_kinds(order))
         node = filters.parse(filter)
         with self.database.reading() as transaction:
-            page = transaction.models.list(ListQuery(filter=node, order=order, after=after, limit=limit))
+            page = transaction.models.list(
+                ListQuery(filter=node, order=order, after=after, limit=limit, with_schema=with_schema)
+            )
         if not page.more:
             return page.models, ""
         return page.models, encode_page_token(query, sort_values(page.models[-1], order))

@@ -66,6 +66,19 @@ def test_a_key_with_a_comma_stands_between_backticks(product: Product) -> None:
     assert product.client.update(old.id, ["tags.`a,b`"]).tags == {"`,`": "two", "a": "2"}
 
 
+def test_a_key_may_stand_between_double_quotes(product: Product) -> None:
+    old = product.client.register(name="masked", version="3", project_name="update masks", tags={"a,b": "1", "a": "2"})
+    mask = quote('metrics."mAP50",tags."a,b",tags."say \\"hi\\"",score')
+    body = {"tags": {"a,b": "one", 'say "hi"': "two", "a": "ignored"}, "metrics": {"mAP50": 0.5}, "score": 1}
+    answer = httpx.patch(f"{product.rest_url}/v1/models/{old.id}?update_mask={mask}", json=body)
+    assert answer.status_code == 200, answer.text
+    new = product.client.get(old.id)
+    assert new.tags == {"a,b": "one", 'say "hi"': "two", "a": "2"}
+    assert new.metrics == {"mAP50": 0.5}
+    assert new.score == 1
+    assert product.client.update(old.id, ['tags."a,b"']).tags == {'say "hi"': "two", "a": "2"}
+
+
 def test_a_field_has_either_of_its_names(product: Product, http: httpx.Client, model: model_pb2.Model) -> None:
     for mask in ("targetDevice", "target_device"):
         body = {"target_device": f"named by {mask}", "category": "unnamed"}

@@ -5,6 +5,7 @@ import logging
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import grpc
 import pytest
 from google.api.httpbody_pb2 import HttpBody
 from google.protobuf.json_format import MessageToDict
@@ -13,7 +14,7 @@ from modelregistry.v1 import model_pb2, model_service_pb2
 from registry_service.domain.errors import ArtifactLostError, ArtifactStoreUnavailableError
 from registry_service.formats import models as formats
 from registry_service.storage.artifacts.local import LocalArtifactStore
-from tests.client import Client, as_listed, zip_of
+from tests.client import Client, as_listed, refused, zip_of
 from tests.model_files import IR, geti_deployment, onnx_model, safetensors
 from tests.registry import RunningRegistry
 from tests.streams import WrappedStore, serving
@@ -122,8 +123,68 @@ def test_listings_leave_the_schema_out_and_have_the_warnings(client: Client) -> 
         "The format is 'openvino', but the artifact holds ONNX.",
         "m.onnx: It is cut short.",
     ]
+    [listed] = client.all('name = "child"', view=model_pb2.MODEL_VIEW_BASIC)
+    assert listed == as_listed(model)
     [descendant] = client.descendants(parent.id).nodes
     assert client.all('name = "child"') == [descendant.model] == [as_listed(model)]
+
+
+def test_a_view_says_whether_the_signature_is_shown(client: Client) -> None:
+    model = register(client, zip_of(geti_deployment()), "model.zip")
+    assert model.HasField("signature")
+    for view, shown in (
+        (model_pb2.MODEL_VIEW_UNSPECIFIED, model),
+        (model_pb2.MODEL_VIEW_FULL, model),
+        (model_pb2.MODEL_VIEW_BASIC, as_listed(model)),
+    ):
+        request = model_service_pb2.GetModelRequest(model_id=model.id, view=view)
+        assert client.models.GetModel(request) == shown
+    assert client.all() == [as_listed(model)]
+    assert client.all(view=model_pb2.MODEL_VIEW_BASIC) == [as_listed(model)]
+    assert client.all(view=model_pb2.MODEL_VIEW_FULL) == [model]
+    with refused(grpc.StatusCode.INVALID_ARGUMENT) as refusal:
+        client.all(view=3)
+    assert refusal.fields == ["view"]
+    with refused(grpc.StatusCode.INVALID_ARGUMENT) as refusal:
+        client.models.GetModel(model_service_pb2.GetModelRequest(model_id=model.id, view=-1))  # type: ignore[arg-type]
+    assert refusal.fields == ["view"]
+
+
+def test_signatures_count_for_the_size_of_a_page(client: Client, registry: RunningRegistry) -> None:
+    for number in range(100):
+        client.register(b"data", name=f"large {number}")
+    schema = json.dumps({"format": "onnx", "metadata": {f"key {i}": "v" * 1000 for i in range(60)}})
+    registry.execute(f"UPDATE models SET schema = '{schema}'")
+    request = model_service_pb2.ListModelsRequest(page_size=1000, view=model_pb2.MODEL_VIEW_FULL)
+    page = client.models.ListModels(request)
+    assert 1_000_000 < page.ByteSize() < 3_000_000
+    found = client.all(page_size=1000, view=model_pb2.MODEL_VIEW_FULL)
+    assert len(found) == 100
+    assert all(len(model.signature.metadata) == 60 for model in found)
+
+
+def test_models_are_found_by_their_signature(client: Client) -> None:
+    openvino = register(client, zip_of(geti_deployment()), "model.zip", name="openvino")
+    onnx = register(client, onnx_model().SerializeToString(), "m.onnx", name="onnx")
+    plain = client.register(name="plain")
+    for text, expected in (
+        ('signature.format = "onnx"', {onnx.id}),
+        ("signature.format:*", {openvino.id, onnx.id}),
+        ("NOT signature:*", {plain.id}),
+        ('signature.path = "deployment/*/model.xml"', {openvino.id}),
+        ('signature.precisions : "INT8"', {openvino.id}),
+        ('signature.inputs : "image"', {openvino.id}),
+        ('signature.inputs.element_type = "u8"', {openvino.id}),
+        ('signature.outputs.name : "BOXES"', {openvino.id}),
+        ("signature.weight_count = 3", {openvino.id}),
+        ('signature.producer : "openvino 2024"', {openvino.id}),
+        ('signature.metadata."model_info.labels" = "cat dog"', {openvino.id}),
+        ('signature.metadata : "Runtime_version"', {openvino.id}),
+        ('signature.opsets."ai.onnx" >= 18', {onnx.id}),
+        ('signature.opsets."ai.onnx" > 18', set()),
+        ('signature.format != "onnx"', {openvino.id, plain.id}),
+    ):
+        assert {model.id for model in client.all(text)} == expected, text
 
 
 def test_warnings_count_for_the_size_of_a_page(client: Client, registry: RunningRegistry) -> None:

@@ -266,11 +266,11 @@ class TestOrders:
     @pytest.mark.parametrize(
         ("order", "message"),
         [
-            ("scoer", "order_by: Models cannot be ordered by scoer (did you mean score?) (position 1)."),
-            ("name, metric.mAP50", "(did you mean metrics.KEY?) (position 7)."),
-            ("artifact.size", "(did you mean artifact.size_bytes?) (position 1)."),
-            ("name DESC", "order_by: asc, desc or a comma must follow name (position 6)."),
-            ("name desc, name", "order_by: name is named twice (position 12)."),
+            ("scoer", "order_by: unknown field scoer; did you mean score? (position 1)."),
+            ("name, metric.mAP50", "unknown field metric.mAP50; did you mean metrics.KEY? (position 7)."),
+            ("artifact.size", "did you mean artifact.size_bytes? (position 1)."),
+            ("name DESC", "order_by: expected asc, desc or a comma after name (position 6)."),
+            ("name desc, name", "order_by: name appears twice (position 12)."),
         ],
     )
     def test_an_order_that_is_refused_is_explained(self, client: Client, order: str, message: str) -> None:

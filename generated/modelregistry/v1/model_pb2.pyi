@@ -4,12 +4,22 @@ from google.api import field_behavior_pb2 as _field_behavior_pb2
 from google.protobuf import struct_pb2 as _struct_pb2
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from collections.abc import Iterable as _Iterable, Mapping as _Mapping
 from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 
 DESCRIPTOR: _descriptor.FileDescriptor
+
+class ModelView(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    MODEL_VIEW_UNSPECIFIED: _ClassVar[ModelView]
+    MODEL_VIEW_BASIC: _ClassVar[ModelView]
+    MODEL_VIEW_FULL: _ClassVar[ModelView]
+MODEL_VIEW_UNSPECIFIED: ModelView
+MODEL_VIEW_BASIC: ModelView
+MODEL_VIEW_FULL: ModelView
 
 class Model(_message.Message):
     __slots__ = ("id", "model_group_id", "name", "version", "project_id", "project_name", "precisions", "target_device", "target_device_type", "format", "origin", "category", "architecture", "description", "score", "overview", "optimization_capabilities", "labels", "metrics", "tags", "provenance", "artifact", "signature", "warnings", "aliases", "creator", "create_time", "update_time", "revision", "etag")

@@ -30,7 +30,7 @@ from modelregistry.v1 import lineage_pb2 as modelregistry_dot_v1_dot_lineage__pb
 from modelregistry.v1 import model_pb2 as modelregistry_dot_v1_dot_model__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n$modelregistry/v1/model_service.proto\x12\x10modelregistry.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a google/protobuf/field_mask.proto\x1a!modelregistry/v1/comparison.proto\x1a\x1emodelregistry/v1/lineage.proto\x1a\x1cmodelregistry/v1/model.proto\"\x85\x01\n\x0c\x41rtifactSpec\x12\x17\n\tfile_name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x01\x12\x18\n\nmedia_type\x18\x02 \x01(\tB\x04\xe2\x41\x01\x01\x12\x1d\n\nsize_bytes\x18\x03 \x01(\x03\x42\x04\xe2\x41\x01\x01H\x00\x88\x01\x01\x12\x14\n\x06sha256\x18\x04 \x01(\tB\x04\xe2\x41\x01\x01\x42\r\n\x0b_size_bytes\"q\n\tModelSpec\x12,\n\x05model\x18\x01 \x01(\x0b\x32\x17.modelregistry.v1.ModelB\x04\xe2\x41\x01\x02\x12\x36\n\x08\x61rtifact\x18\x02 \x01(\x0b\x32\x1e.modelregistry.v1.ArtifactSpecB\x04\xe2\x41\x01\x01\"_\n\x14RegisterModelRequest\x12+\n\x04spec\x18\x01 \x01(\x0b\x32\x1b.modelregistry.v1.ModelSpecH\x00\x12\x0f\n\x05\x63hunk\x18\x02 \x01(\x0cH\x00\x42\t\n\x07payload\"?\n\x15RegisterModelResponse\x12&\n\x05model\x18\x01 \x01(\x0b\x32\x17.modelregistry.v1.Model\")\n\x0fGetModelRequest\x12\x16\n\x08model_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\"\\\n\x11ListModelsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\x12\x0e\n\x06\x66ilter\x18\x03 \x01(\t\x12\x10\n\x08order_by\x18\x04 \x01(\t\"V\n\x12ListModelsResponse\x12\'\n\x06models\x18\x01 \x03(\x0b\x32\x17.modelregistry.v1.Model\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"s\n\x12UpdateModelRequest\x12,\n\x05model\x18\x01 \x01(\x0b\x32\x17.modelregistry.v1.ModelB\x04\xe2\x41\x01\x02\x12/\n\x0bupdate_mask\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.FieldMask\"`\n\x12\x44\x65leteModelRequest\x12\x16\n\x08model_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x0c\n\x04\x65tag\x18\x02 \x01(\t\x12\x15\n\rallow_missing\x18\x03 \x01(\x08\x12\r\n\x05\x66orce\x18\x04 \x01(\x08\"\x15\n\x13\x44\x65leteModelResponse\"V\n\x14\x43ompareModelsRequest\x12\x17\n\tmodel_ids\x18\x01 \x03(\tB\x04\xe2\x41\x01\x02\x12\x11\n\tdiff_only\x18\x02 \x01(\x08\x12\x12\n\nhash_files\x18\x03 \x01(\x08\"\xaf\x02\n\x15\x43ompareModelsResponse\x12/\n\x06models\x18\x01 \x03(\x0b\x32\x1f.modelregistry.v1.ComparedModel\x12\x31\n\x06\x66ields\x18\x02 \x03(\x0b\x32!.modelregistry.v1.FieldComparison\x12\x33\n\x07metrics\x18\x03 \x03(\x0b\x32\".modelregistry.v1.MetricComparison\x12\x31\n\x06labels\x18\x04 \x01(\x0b\x32!.modelregistry.v1.LabelComparison\x12\x37\n\tartifacts\x18\x05 \x01(\x0b\x32$.modelregistry.v1.ArtifactComparison\x12\x11\n\ttruncated\x18\x06 \x01(\x08\"\x9b\x02\n\x11GetLineageRequest\x12\x16\n\x08model_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x46\n\tdirection\x18\x02 \x01(\x0e\x32-.modelregistry.v1.GetLineageRequest.DirectionB\x04\xe2\x41\x01\x02\x12\x17\n\tmax_depth\x18\x03 \x01(\x05\x42\x04\xe2\x41\x01\x01\x12\x17\n\tpage_size\x18\x04 \x01(\x05\x42\x04\xe2\x41\x01\x01\x12\x18\n\npage_token\x18\x05 \x01(\tB\x04\xe2\x41\x01\x01\"Z\n\tDirection\x12\x19\n\x15\x44IRECTION_UNSPECIFIED\x10\x00\x12\x17\n\x13\x44IRECTION_ANCESTORS\x10\x01\x12\x19\n\x15\x44IRECTION_DESCENDANTS\x10\x02\"\xb4\x01\n\x12GetLineageResponse\x12\x32\n\x05nodes\x18\x01 \x03(\x0b\x32\x1d.modelregistry.v1.LineageNodeB\x04\xe2\x41\x01\x03\x12\x32\n\x05\x65\x64ges\x18\x02 \x03(\x0b\x32\x1d.modelregistry.v1.LineageEdgeB\x04\xe2\x41\x01\x03\x12\x1d\n\x0fnext_page_token\x18\x03 \x01(\tB\x04\xe2\x41\x01\x03\x12\x17\n\ttruncated\x18\x04 \x01(\x08\x42\x04\xe2\x41\x01\x03\"1\n\x17GetModelManifestRequest\x12\x16\n\x08model_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x32\xc0\x07\n\x0cModelService\x12\x62\n\rRegisterModel\x12&.modelregistry.v1.RegisterModelRequest\x1a\'.modelregistry.v1.RegisterModelResponse(\x01\x12\x65\n\x08GetModel\x12!.modelregistry.v1.GetModelRequest\x1a\x17.modelregistry.v1.Model\"\x1d\x82\xd3\xe4\x93\x02\x17\x12\x15/v1/models/{model_id}\x12k\n\nListModels\x12#.modelregistry.v1.ListModelsRequest\x1a$.modelregistry.v1.ListModelsResponse\"\x12\x82\xd3\xe4\x93\x02\x0c\x12\n/v1/models\x12r\n\x0bUpdateModel\x12$.modelregistry.v1.UpdateModelRequest\x1a\x17.modelregistry.v1.Model\"$\x82\xd3\xe4\x93\x02\x1e\x32\x15/v1/models/{model.id}:\x05model\x12y\n\x0b\x44\x65leteModel\x12$.modelregistry.v1.DeleteModelRequest\x1a%.modelregistry.v1.DeleteModelResponse\"\x1d\x82\xd3\xe4\x93\x02\x17*\x15/v1/models/{model_id}\x12|\n\rCompareModels\x12&.modelregistry.v1.CompareModelsRequest\x1a\'.modelregistry.v1.CompareModelsResponse\"\x1a\x82\xd3\xe4\x93\x02\x14\x12\x12/v1/models:compare\x12\x81\x01\n\nGetLineage\x12#.modelregistry.v1.GetLineageRequest\x1a$.modelregistry.v1.GetLineageResponse\"(\x90\x02\x01\x82\xd3\xe4\x93\x02\x1f\x12\x1d/v1/models/{model_id}/lineage\x12\x86\x01\n\x10GetModelManifest\x12).modelregistry.v1.GetModelManifestRequest\x1a\x1f.modelregistry.v1.ModelManifest\"&\x82\xd3\xe4\x93\x02 \x12\x1e/v1/models/{model_id}/manifestB\x8e\x01\n\x14\x63om.modelregistry.v1B\x11ModelServiceProtoP\x01ZNgithub.com/modelregistry/modelregistry/gen/go/modelregistry/v1;modelregistryv1\xaa\x02\x10ModelRegistry.V1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n$modelregistry/v1/model_service.proto\x12\x10modelregistry.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a google/protobuf/field_mask.proto\x1a!modelregistry/v1/comparison.proto\x1a\x1emodelregistry/v1/lineage.proto\x1a\x1cmodelregistry/v1/model.proto\"\x85\x01\n\x0c\x41rtifactSpec\x12\x17\n\tfile_name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x01\x12\x18\n\nmedia_type\x18\x02 \x01(\tB\x04\xe2\x41\x01\x01\x12\x1d\n\nsize_bytes\x18\x03 \x01(\x03\x42\x04\xe2\x41\x01\x01H\x00\x88\x01\x01\x12\x14\n\x06sha256\x18\x04 \x01(\tB\x04\xe2\x41\x01\x01\x42\r\n\x0b_size_bytes\"q\n\tModelSpec\x12,\n\x05model\x18\x01 \x01(\x0b\x32\x17.modelregistry.v1.ModelB\x04\xe2\x41\x01\x02\x12\x36\n\x08\x61rtifact\x18\x02 \x01(\x0b\x32\x1e.modelregistry.v1.ArtifactSpecB\x04\xe2\x41\x01\x01\"_\n\x14RegisterModelRequest\x12+\n\x04spec\x18\x01 \x01(\x0b\x32\x1b.modelregistry.v1.ModelSpecH\x00\x12\x0f\n\x05\x63hunk\x18\x02 \x01(\x0cH\x00\x42\t\n\x07payload\"?\n\x15RegisterModelResponse\x12&\n\x05model\x18\x01 \x01(\x0b\x32\x17.modelregistry.v1.Model\"Z\n\x0fGetModelRequest\x12\x16\n\x08model_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12/\n\x04view\x18\x02 \x01(\x0e\x32\x1b.modelregistry.v1.ModelViewB\x04\xe2\x41\x01\x01\"\xa5\x01\n\x11ListModelsRequest\x12\x17\n\tpage_size\x18\x01 \x01(\x05\x42\x04\xe2\x41\x01\x01\x12\x18\n\npage_token\x18\x02 \x01(\tB\x04\xe2\x41\x01\x01\x12\x14\n\x06\x66ilter\x18\x03 \x01(\tB\x04\xe2\x41\x01\x01\x12\x16\n\x08order_by\x18\x04 \x01(\tB\x04\xe2\x41\x01\x01\x12/\n\x04view\x18\x05 \x01(\x0e\x32\x1b.modelregistry.v1.ModelViewB\x04\xe2\x41\x01\x01\"b\n\x12ListModelsResponse\x12-\n\x06models\x18\x01 \x03(\x0b\x32\x17.modelregistry.v1.ModelB\x04\xe2\x41\x01\x03\x12\x1d\n\x0fnext_page_token\x18\x02 \x01(\tB\x04\xe2\x41\x01\x03\"y\n\x12UpdateModelRequest\x12,\n\x05model\x18\x01 \x01(\x0b\x32\x17.modelregistry.v1.ModelB\x04\xe2\x41\x01\x02\x12\x35\n\x0bupdate_mask\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.FieldMaskB\x04\xe2\x41\x01\x01\"`\n\x12\x44\x65leteModelRequest\x12\x16\n\x08model_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x0c\n\x04\x65tag\x18\x02 \x01(\t\x12\x15\n\rallow_missing\x18\x03 \x01(\x08\x12\r\n\x05\x66orce\x18\x04 \x01(\x08\"\x15\n\x13\x44\x65leteModelResponse\"V\n\x14\x43ompareModelsRequest\x12\x17\n\tmodel_ids\x18\x01 \x03(\tB\x04\xe2\x41\x01\x02\x12\x11\n\tdiff_only\x18\x02 \x01(\x08\x12\x12\n\nhash_files\x18\x03 \x01(\x08\"\xaf\x02\n\x15\x43ompareModelsResponse\x12/\n\x06models\x18\x01 \x03(\x0b\x32\x1f.modelregistry.v1.ComparedModel\x12\x31\n\x06\x66ields\x18\x02 \x03(\x0b\x32!.modelregistry.v1.FieldComparison\x12\x33\n\x07metrics\x18\x03 \x03(\x0b\x32\".modelregistry.v1.MetricComparison\x12\x31\n\x06labels\x18\x04 \x01(\x0b\x32!.modelregistry.v1.LabelComparison\x12\x37\n\tartifacts\x18\x05 \x01(\x0b\x32$.modelregistry.v1.ArtifactComparison\x12\x11\n\ttruncated\x18\x06 \x01(\x08\"\x9b\x02\n\x11GetLineageRequest\x12\x16\n\x08model_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x46\n\tdirection\x18\x02 \x01(\x0e\x32-.modelregistry.v1.GetLineageRequest.DirectionB\x04\xe2\x41\x01\x02\x12\x17\n\tmax_depth\x18\x03 \x01(\x05\x42\x04\xe2\x41\x01\x01\x12\x17\n\tpage_size\x18\x04 \x01(\x05\x42\x04\xe2\x41\x01\x01\x12\x18\n\npage_token\x18\x05 \x01(\tB\x04\xe2\x41\x01\x01\"Z\n\tDirection\x12\x19\n\x15\x44IRECTION_UNSPECIFIED\x10\x00\x12\x17\n\x13\x44IRECTION_ANCESTORS\x10\x01\x12\x19\n\x15\x44IRECTION_DESCENDANTS\x10\x02\"\xb4\x01\n\x12GetLineageResponse\x12\x32\n\x05nodes\x18\x01 \x03(\x0b\x32\x1d.modelregistry.v1.LineageNodeB\x04\xe2\x41\x01\x03\x12\x32\n\x05\x65\x64ges\x18\x02 \x03(\x0b\x32\x1d.modelregistry.v1.LineageEdgeB\x04\xe2\x41\x01\x03\x12\x1d\n\x0fnext_page_token\x18\x03 \x01(\tB\x04\xe2\x41\x01\x03\x12\x17\n\ttruncated\x18\x04 \x01(\x08\x42\x04\xe2\x41\x01\x03\"1\n\x17GetModelManifestRequest\x12\x16\n\x08model_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x32\xc0\x07\n\x0cModelService\x12\x62\n\rRegisterModel\x12&.modelregistry.v1.RegisterModelRequest\x1a\'.modelregistry.v1.RegisterModelResponse(\x01\x12\x65\n\x08GetModel\x12!.modelregistry.v1.GetModelRequest\x1a\x17.modelregistry.v1.Model\"\x1d\x82\xd3\xe4\x93\x02\x17\x12\x15/v1/models/{model_id}\x12k\n\nListModels\x12#.modelregistry.v1.ListModelsRequest\x1a$.modelregistry.v1.ListModelsResponse\"\x12\x82\xd3\xe4\x93\x02\x0c\x12\n/v1/models\x12r\n\x0bUpdateModel\x12$.modelregistry.v1.UpdateModelRequest\x1a\x17.modelregistry.v1.Model\"$\x82\xd3\xe4\x93\x02\x1e\x32\x15/v1/models/{model.id}:\x05model\x12y\n\x0b\x44\x65leteModel\x12$.modelregistry.v1.DeleteModelRequest\x1a%.modelregistry.v1.DeleteModelResponse\"\x1d\x82\xd3\xe4\x93\x02\x17*\x15/v1/models/{model_id}\x12|\n\rCompareModels\x12&.modelregistry.v1.CompareModelsRequest\x1a\'.modelregistry.v1.CompareModelsResponse\"\x1a\x82\xd3\xe4\x93\x02\x14\x12\x12/v1/models:compare\x12\x81\x01\n\nGetLineage\x12#.modelregistry.v1.GetLineageRequest\x1a$.modelregistry.v1.GetLineageResponse\"(\x90\x02\x01\x82\xd3\xe4\x93\x02\x1f\x12\x1d/v1/models/{model_id}/lineage\x12\x86\x01\n\x10GetModelManifest\x12).modelregistry.v1.GetModelManifestRequest\x1a\x1f.modelregistry.v1.ModelManifest\"&\x82\xd3\xe4\x93\x02 \x12\x1e/v1/models/{model_id}/manifestB\x8e\x01\n\x14\x63om.modelregistry.v1B\x11ModelServiceProtoP\x01ZNgithub.com/modelregistry/modelregistry/gen/go/modelregistry/v1;modelregistryv1\xaa\x02\x10ModelRegistry.V1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -52,8 +52,26 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_MODELSPEC'].fields_by_name['artifact']._serialized_options = b'\342A\001\001'
   _globals['_GETMODELREQUEST'].fields_by_name['model_id']._loaded_options = None
   _globals['_GETMODELREQUEST'].fields_by_name['model_id']._serialized_options = b'\342A\001\002'
+  _globals['_GETMODELREQUEST'].fields_by_name['view']._loaded_options = None
+  _globals['_GETMODELREQUEST'].fields_by_name['view']._serialized_options = b'\342A\001\001'
+  _globals['_LISTMODELSREQUEST'].fields_by_name['page_size']._loaded_options = None
+  _globals['_LISTMODELSREQUEST'].fields_by_name['page_size']._serialized_options = b'\342A\001\001'
+  _globals['_LISTMODELSREQUEST'].fields_by_name['page_token']._loaded_options = None
+  _globals['_LISTMODELSREQUEST'].fields_by_name['page_token']._serialized_options = b'\342A\001\001'
+  _globals['_LISTMODELSREQUEST'].fields_by_name['filter']._loaded_options = None
+  _globals['_LISTMODELSREQUEST'].fields_by_name['filter']._serialized_options = b'\342A\001\001'
+  _globals['_LISTMODELSREQUEST'].fields_by_name['order_by']._loaded_options = None
+  _globals['_LISTMODELSREQUEST'].fields_by_name['order_by']._serialized_options = b'\342A\001\001'
+  _globals['_LISTMODELSREQUEST'].fields_by_name['view']._loaded_options = None
+  _globals['_LISTMODELSREQUEST'].fields_by_name['view']._serialized_options = b'\342A\001\001'
+  _globals['_LISTMODELSRESPONSE'].fields_by_name['models']._loaded_options = None
+  _globals['_LISTMODELSRESPONSE'].fields_by_name['models']._serialized_options = b'\342A\001\003'
+  _globals['_LISTMODELSRESPONSE'].fields_by_name['next_page_token']._loaded_options = None
+  _globals['_LISTMODELSRESPONSE'].fields_by_name['next_page_token']._serialized_options = b'\342A\001\003'
   _globals['_UPDATEMODELREQUEST'].fields_by_name['model']._loaded_options = None
   _globals['_UPDATEMODELREQUEST'].fields_by_name['model']._serialized_options = b'\342A\001\002'
+  _globals['_UPDATEMODELREQUEST'].fields_by_name['update_mask']._loaded_options = None
+  _globals['_UPDATEMODELREQUEST'].fields_by_name['update_mask']._serialized_options = b'\342A\001\001'
   _globals['_DELETEMODELREQUEST'].fields_by_name['model_id']._loaded_options = None
   _globals['_DELETEMODELREQUEST'].fields_by_name['model_id']._serialized_options = b'\342A\001\002'
   _globals['_COMPAREMODELSREQUEST'].fields_by_name['model_ids']._loaded_options = None
@@ -101,29 +119,29 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_REGISTERMODELRESPONSE']._serialized_start=600
   _globals['_REGISTERMODELRESPONSE']._serialized_end=663
   _globals['_GETMODELREQUEST']._serialized_start=665
-  _globals['_GETMODELREQUEST']._serialized_end=706
-  _globals['_LISTMODELSREQUEST']._serialized_start=708
-  _globals['_LISTMODELSREQUEST']._serialized_end=800
-  _globals['_LISTMODELSRESPONSE']._serialized_start=802
-  _globals['_LISTMODELSRESPONSE']._serialized_end=888
-  _globals['_UPDATEMODELREQUEST']._serialized_start=890
-  _globals['_UPDATEMODELREQUEST']._serialized_end=1005
-  _globals['_DELETEMODELREQUEST']._serialized_start=1007
-  _globals['_DELETEMODELREQUEST']._serialized_end=1103
-  _globals['_DELETEMODELRESPONSE']._serialized_start=1105
-  _globals['_DELETEMODELRESPONSE']._serialized_end=1126
-  _globals['_COMPAREMODELSREQUEST']._serialized_start=1128
-  _globals['_COMPAREMODELSREQUEST']._serialized_end=1214
-  _globals['_COMPAREMODELSRESPONSE']._serialized_start=1217
-  _globals['_COMPAREMODELSRESPONSE']._serialized_end=1520
-  _globals['_GETLINEAGEREQUEST']._serialized_start=1523
-  _globals['_GETLINEAGEREQUEST']._serialized_end=1806
-  _globals['_GETLINEAGEREQUEST_DIRECTION']._serialized_start=1716
-  _globals['_GETLINEAGEREQUEST_DIRECTION']._serialized_end=1806
-  _globals['_GETLINEAGERESPONSE']._serialized_start=1809
-  _globals['_GETLINEAGERESPONSE']._serialized_end=1989
-  _globals['_GETMODELMANIFESTREQUEST']._serialized_start=1991
-  _globals['_GETMODELMANIFESTREQUEST']._serialized_end=2040
-  _globals['_MODELSERVICE']._serialized_start=2043
-  _globals['_MODELSERVICE']._serialized_end=3003
+  _globals['_GETMODELREQUEST']._serialized_end=755
+  _globals['_LISTMODELSREQUEST']._serialized_start=758
+  _globals['_LISTMODELSREQUEST']._serialized_end=923
+  _globals['_LISTMODELSRESPONSE']._serialized_start=925
+  _globals['_LISTMODELSRESPONSE']._serialized_end=1023
+  _globals['_UPDATEMODELREQUEST']._serialized_start=1025
+  _globals['_UPDATEMODELREQUEST']._serialized_end=1146
+  _globals['_DELETEMODELREQUEST']._serialized_start=1148
+  _globals['_DELETEMODELREQUEST']._serialized_end=1244
+  _globals['_DELETEMODELRESPONSE']._serialized_start=1246
+  _globals['_DELETEMODELRESPONSE']._serialized_end=1267
+  _globals['_COMPAREMODELSREQUEST']._serialized_start=1269
+  _globals['_COMPAREMODELSREQUEST']._serialized_end=1355
+  _globals['_COMPAREMODELSRESPONSE']._serialized_start=1358
+  _globals['_COMPAREMODELSRESPONSE']._serialized_end=1661
+  _globals['_GETLINEAGEREQUEST']._serialized_start=1664
+  _globals['_GETLINEAGEREQUEST']._serialized_end=1947
+  _globals['_GETLINEAGEREQUEST_DIRECTION']._serialized_start=1857
+  _globals['_GETLINEAGEREQUEST_DIRECTION']._serialized_end=1947
+  _globals['_GETLINEAGERESPONSE']._serialized_start=1950
+  _globals['_GETLINEAGERESPONSE']._serialized_end=2130
+  _globals['_GETMODELMANIFESTREQUEST']._serialized_start=2132
+  _globals['_GETMODELMANIFESTREQUEST']._serialized_end=2181
+  _globals['_MODELSERVICE']._serialized_start=2184
+  _globals['_MODELSERVICE']._serialized_end=3144
 # @@protoc_insertion_point(module_scope)

@@ -12,6 +12,7 @@ as numeric, beside a check of the type.
 
 import operator
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from sqlalchemy import (
@@ -43,12 +44,21 @@ _ORDERS: Mapping[Comparator, Callable[[Any, Any], ColumnElement[bool]]] = {
     Comparator.GREATER: operator.gt,
     Comparator.GREATER_EQUAL: operator.ge,
 }
-# Where a column is not called as the field is.
-_COLUMNS = {"precisions": "precision", "size_bytes": "size"}
+# Where what is stored is not called as the field is.
+_STORED: Mapping[tuple[str, ...], tuple[str, ...]] = {
+    ("precisions",): ("precision",),
+    ("size_bytes",): ("size",),
+    ("signature",): ("schema",),
+    ("signature", "path"): ("schema", "file_name"),
+    ("signature", "precisions"): ("schema", "precision"),
+}
 _EMPTY = ("null", '""', "[]", "{}")
 _ELEMENT_NAMES: Mapping[tuple[str, ...], tuple[str, ...]] = {
     ("labels",): ("name",),
     ("provenance", "datasets"): ("name", "digest"),
+    ("schema", "inputs"): ("name",),
+    ("schema", "outputs"): ("name",),
+    ("schema", "weights"): ("name",),
 }
 
 
@@ -98,7 +108,7 @@ def where(node: Node, table: FromClause, indexes: IndexHelp = MODEL_INDEXES) -> 
     Args:
         node: What `parse` gave.
         table: The table of models, of model groups or of events, or an alias of it; its columns
-            have the names of the fields but for `_COLUMNS` and `_JOINED`, precision is text[],
+            have the names of the fields but for `_STORED` and `_JOINED`, precision is text[],
             and other lists, maps and objects are JSONB.
         indexes: The table's.
 
@@ -118,7 +128,8 @@ def _condition(node: Node, table: FromClause, indexes: IndexHelp, *, is_negated:
             conditions = [_condition(child, table, indexes, is_negated=is_negated) for child in children]
             return and_(*conditions) if isinstance(node, And) is not is_negated else or_(*conditions)
         case Restriction(field, comparator, value):
-            matches = _restriction(field, comparator, value, _column(field.path[0], table))
+            stored = _stored(field)
+            matches = _restriction(stored, comparator, value, _column(stored.path[0], table))
             help_of = indexes.get(field.path[0])
             if comparator is Comparator.EQUAL and help_of is not None and (text := _pattern(value).literal) is not None:
                 matches = and_(help_of(table, text), matches)
@@ -126,8 +137,15 @@ def _condition(node: Node, table: FromClause, indexes: IndexHelp, *, is_negated:
 
 
 def _column(name: str, table: FromClause) -> ColumnElement[Any]:
-    column = _COLUMNS.get(name, name)
-    return table.c[column] if column in table.c else _JOINED[name](table)
+    return table.c[name] if name in table.c else _JOINED[name](table)
+
+
+def _stored(field: Field) -> Field:
+    """Return a field with the path under which it is stored."""
+    for length in (2, 1):
+        if path := _STORED.get(field.path[:length]):
+            return replace(field, path=(*path, *field.path[length:]))
+    return field
 
 
 def _restriction(field: Field, comparator: Comparator, value: Value, column: ColumnElement[Any]) -> ColumnElement[bool]:

@@ -26,7 +26,7 @@ from sqlalchemy import (
 
 from registry_service.domain.errors import ModelGroupNotEmptyError, ModelGroupNotFoundError
 from registry_service.domain.events import Action, Change
-from registry_service.domain.listing import SortValue
+from registry_service.domain.listing import SORT_PREFIX, SortValue
 from registry_service.domain.model_groups import MUTABLE_FIELDS, GroupPage, GroupQuery, MetricGoal, ModelGroup
 from registry_service.domain.models import Lineage
 from registry_service.storage.sql import tables
@@ -52,7 +52,7 @@ _NEWEST = (
     .order_by(
         func.model_version_is_release(_models.c.version).desc(),
         func.model_version_key(_models.c.version).desc(),
-        func.left(_models.c.version, literal_column(str(tables.SORT_PREFIX)), type_=Text).collate("C").desc(),
+        func.left(_models.c.version, literal_column(str(SORT_PREFIX)), type_=Text).collate("C").desc(),
         _models.c.create_time.desc(),
         _models.c.id.desc(),
     )
@@ -216,14 +216,14 @@ def _bytes(texts: Sequence[ColumnElement[Any]]) -> ColumnElement[int]:
 def _sort_key(name: str, table: FromClause) -> ColumnElement[Any]:
     if name in _OPTIONAL_TEXTS or name in tables.SORTED_TEXTS or name == "owner":
         column = func.coalesce(table.c[name], "") if name in _OPTIONAL_TEXTS else table.c[name]
-        return func.left(column, literal_column(str(tables.SORT_PREFIX)), type_=Text).collate("C")
+        return func.left(column, literal_column(str(SORT_PREFIX)), type_=Text).collate("C")
     return table.c[name]
 
 
 def _compared(query: GroupQuery, keys: Sequence[ColumnElement[Any]]) -> Sequence[ColumnElement[Any]]:
     """Return what the keys of the groups after `query.after` are compared with, cut as `_sort_key` does."""
     values: list[SortValue] = [
-        value[: tables.SORT_PREFIX] if isinstance(value, str) and field.name != "id" else value
+        value[:SORT_PREFIX] if isinstance(value, str) and field.name != "id" else value
         for field, value in zip(query.order, query.after or (), strict=True)
     ]
     return [bindparam(None, value, type_=key.type) for key, value in zip(keys, values, strict=True)]

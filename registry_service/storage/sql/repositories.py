@@ -37,6 +37,7 @@ from sqlalchemy import (
     text,
     update,
 )
+from sqlalchemy import cast as sql_cast
 from sqlalchemy.dialects.postgresql import ARRAY, aggregate_order_by
 from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.exc import IntegrityError
@@ -254,6 +255,8 @@ class SqlModelRepository:
         candidates = wanted.order_by(*sorted_keys).limit(query.limit + 1).subquery("candidates")
         # The database adds up the sizes, so that no more than a page ever gets here.
         size = _listed_bytes(candidates)
+        if query.with_schema:
+            size += func.coalesce(func.octet_length(sql_cast(candidates.c.schema, Text)), 0)
         sized = select(
             candidates.c.found_id,
             *(candidates.c[name] for name in _KEYS[: len(keys)]),
@@ -261,7 +264,7 @@ class SqlModelRepository:
             func.count().over().label("found"),
         ).subquery("sized")
         page = (
-            select(_LISTED, sized.c.found)
+            select(_FULL if query.with_schema else _LISTED, sized.c.found)
             .join_from(sized, _models, _models.c.id == sized.c.found_id)
             .where(sized.c.bytes_before < query.max_bytes)
             .order_by(*order(sized))
@@ -483,26 +486,40 @@ _GROUP_ID = text("""
 # What a listing is ordered by, as columns of a subquery.
 # Of version there are two, and parse_order adds create_time and id.
 _KEYS = [f"key_{number}" for number in range(MAX_ORDER_FIELDS + 3)]
-# A model comes as one column of JSON: taking 36 apart costs psycopg and SQLAlchemy more than all the rest of a call.
-_LISTED = func.json_build_object(
-    *chain.from_iterable(
-        (literal_column(f"'{column.name}'"), column) for column in _models.c if column.name != "schema"
-    ),
-    # What warnings come from, without its tensors.
+_SCHEMA: tuple[ColumnElement[Any], ...] = (literal_column("'schema'"), _models.c.schema)
+# What warnings come from, without its tensors.
+_LISTED_SCHEMA: tuple[ColumnElement[Any], ...] = (
     literal_column("'listed_schema'"),
     _models.c.schema.op("-")(literal_column("'{inputs,outputs,weights,metadata,opsets}'::text[]")),
-    literal_column("'model_group_id'"),
-    select(_groups.c.id)
-    .where(tables.group_key(_groups) == tables.group_key(_models))
-    .correlate(_models)
-    .scalar_subquery(),
-    literal_column("'aliases'"),
-    select(func.array_agg(aggregate_order_by(_aliases.c.alias, _aliases.c.alias)))
-    .where(_aliases.c.model_id == _models.c.id)
-    .correlate(_models)
-    .scalar_subquery(),
-    type_=JSON,
 )
+
+
+def _model_json(*schema: ColumnElement[Any]) -> ColumnElement[Any]:
+    """Return a model as one column of JSON: taking 36 apart costs psycopg and SQLAlchemy more than the rest of a call.
+
+    `schema` are the key and the value of what it has instead of its schema.
+    """
+    return func.json_build_object(
+        *chain.from_iterable(
+            (literal_column(f"'{column.name}'"), column) for column in _models.c if column.name != "schema"
+        ),
+        *schema,
+        literal_column("'model_group_id'"),
+        select(_groups.c.id)
+        .where(tables.group_key(_groups) == tables.group_key(_models))
+        .correlate(_models)
+        .scalar_subquery(),
+        literal_column("'aliases'"),
+        select(func.array_agg(aggregate_order_by(_aliases.c.alias, _aliases.c.alias)))
+        .where(_aliases.c.model_id == _models.c.id)
+        .correlate(_models)
+        .scalar_subquery(),
+        type_=JSON,
+    )
+
+
+_LISTED = _model_json(*_LISTED_SCHEMA)
+_FULL = _model_json(*_SCHEMA)
 # With the id of its group and its aliases: each is one look into an index, and costs less than a statement of its own.
 _ONE_MODEL = """
     SELECT to_json(found) FROM (

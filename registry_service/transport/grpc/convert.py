@@ -69,6 +69,8 @@ _FIRST_INEXACT = 2.0**53
 _LAST_INTEGER = 2.0**64
 _MAX_PLACE_LENGTH = 200
 _NO_PROVENANCE = Provenance()
+# Fields of a model that the log, which is never rewritten, has under another name.
+_EVENT_NAMES = {"precision": "precisions", "size": "size_bytes"}
 _STATES = {
     UploadState.ACTIVE: upload_pb2.Upload.STATE_ACTIVE,
     UploadState.COMPLETING: upload_pb2.Upload.STATE_COMPLETING,
@@ -181,8 +183,19 @@ def changes_of(
     return changes, entries
 
 
-def model_message(model: Model) -> model_pb2.Model:
-    """Returns a model as a message."""
+def is_full(view: int, *, default: bool) -> bool:
+    """Tell whether a view has the signature; the unspecified one has it by `default`.
+
+    Raises:
+        InvalidArgumentError: There is no such view.
+    """
+    if view not in model_pb2.ModelView.values():
+        raise InvalidArgumentError.of("view", f"must be MODEL_VIEW_BASIC or MODEL_VIEW_FULL, not {view}.")
+    return default if view == model_pb2.MODEL_VIEW_UNSPECIFIED else view == model_pb2.MODEL_VIEW_FULL
+
+
+def model_message(model: Model, *, full: bool = True) -> model_pb2.Model:
+    """Return a model as a message, without its signature unless `full`."""
     message = _fields_message(model)
     message.id = model.id
     message.model_group_id = model.model_group_id
@@ -193,7 +206,7 @@ def model_message(model: Model) -> model_pb2.Model:
     message.etag = model.etag
     message.revision = model.revision
     message.creator = model.creator
-    if model.schema is not None:
+    if full and model.schema is not None:
         message.signature.CopyFrom(signature_message(model.schema))
     message.warnings.extend(warnings_of(model))
     return message
@@ -396,7 +409,7 @@ def event_message(event: Event, *, max_bytes: int | None = None) -> audit_pb2.Au
     )
     for name, values in (("before", event.before), ("after", event.after)):
         if values is not None:
-            _set_struct(getattr(message, name), values)
+            _set_struct(getattr(message, name), {_EVENT_NAMES.get(key, key): value for key, value in values.items()})
     if max_bytes is not None and message.ByteSize() > max_bytes:
         message.ClearField("before")
         message.ClearField("after")

@@ -16,6 +16,7 @@ from registry_service.transport.grpc.convert import (
     comparison_message,
     direction_of,
     edges_messages,
+    is_full,
     manifest_message,
     model_message,
     nodes_messages,
@@ -43,11 +44,16 @@ class ModelServicer(model_service_pb2_grpc.ModelServiceServicer):
         return pb.RegisterModelResponse(model=model_message(model))
 
     def GetModel(self, request: pb.GetModelRequest, context: grpc.ServicerContext) -> model_pb2.Model:
-        return model_message(self._use_cases.get_model(checked_model_id(request.model_id)))
+        full = is_full(request.view, default=True)
+        return model_message(self._use_cases.get_model(checked_model_id(request.model_id)), full=full)
 
     def ListModels(self, request: pb.ListModelsRequest, context: grpc.ServicerContext) -> pb.ListModelsResponse:
         models, next_page_token = self._use_cases.list_models(
-            filter=request.filter, order_by=request.order_by, size=request.page_size, token=request.page_token
+            filter=request.filter,
+            order_by=request.order_by,
+            size=request.page_size,
+            token=request.page_token,
+            with_schema=is_full(request.view, default=False),
         )
         return pb.ListModelsResponse(models=map(model_message, models), next_page_token=next_page_token)
 

@@ -4,6 +4,7 @@ Over HTTP the mask is read from the address as the client wrote it: Envoy's tran
 the name of a field and writes it in snake case, so that `tags.ownerTeam` would name another tag.
 """
 
+import re
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from urllib.parse import parse_qsl
@@ -17,6 +18,8 @@ from registry_service.domain.errors import InvalidArgumentError
 from registry_service.domain.models import MUTABLE_FIELDS
 
 FIELD = "update_mask"
+_QUOTED = re.compile(r'"(?:[^"\\]|\\.)*"', re.DOTALL)
+_ESCAPED = re.compile(r"\\(.)", re.DOTALL)
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +61,8 @@ def mask_of(
 def fields_and_entries(paths: Iterable[str], resource: Resource = MODEL) -> Iterator[tuple[str, str | None]]:
     """Yields what each path names: a field that can change, or a field and a key in it.
 
-    A key is the rest of the path as it is, dots included, or stands between backticks, in which two stand for one.
+    A key is the rest of the path as it is, dots included; or it stands between backticks, in which two stand for one,
+    or between double quotes, in which a backslash escapes as in a filter.
 
     Raises:
         InvalidArgumentError: A path names what is no field, or what cannot be changed.
@@ -68,13 +72,21 @@ def fields_and_entries(paths: Iterable[str], resource: Resource = MODEL) -> Iter
         if path in resource.mutable:
             yield path, None
         elif dot and key and name in resource.maps:
-            yield name, key[1:-1].replace("``", "`") if len(key) > 1 and key[0] == key[-1] == "`" else key
+            yield name, _unquoted(key)
         elif name in resource.json_names:
             raise InvalidArgumentError.of(FIELD, f"{path[:100]!r} cannot be changed.")
         else:
             raise InvalidArgumentError.of(
                 FIELD, f"{path[:100]!r} is not a field of {resource.message.DESCRIPTOR.name}."
             )
+
+
+def _unquoted(key: str) -> str:
+    if len(key) > 1 and key[0] == key[-1] == "`":
+        return key[1:-1].replace("``", "`")
+    if _QUOTED.fullmatch(key):
+        return _ESCAPED.sub(r"\1", key[1:-1])
+    return key
 
 
 def _mask_of_query(query: str) -> Sequence[str]:
@@ -92,12 +104,19 @@ def _mask_of_query(query: str) -> Sequence[str]:
 
 
 def _split(mask: str) -> Iterator[str]:
-    """Splits a mask at its commas, but for those between backticks."""
-    start, is_quoted = 0, False
+    """Split a mask at its commas, but for those between backticks or double quotes."""
+    start, quote, is_escaped = 0, "", False
     for position, character in enumerate(mask):
-        if character == "`":
-            is_quoted = not is_quoted
-        elif character == "," and not is_quoted:
+        if is_escaped:
+            is_escaped = False
+        elif character == "\\" and quote == '"':
+            is_escaped = True
+        elif character == quote:
+            quote = ""
+        # A double quote inside a key is a part of it.
+        elif not quote and (character == "`" or (character == '"' and mask[position - 1 : position] == ".")):
+            quote = character
+        elif character == "," and not quote:
             yield mask[start:position]
             start = position + 1
     yield mask[start:]
