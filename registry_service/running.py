@@ -38,7 +38,14 @@ from registry_service.embedded.process import EmbeddedError, bound_log, log_tail
 from registry_service.observability import metrics
 from registry_service.observability.exposition import MetricsServer
 from registry_service.services.authenticating import Tokens
-from registry_service.supervisor import PROBE_TIMEOUT_SECONDS, Liveness, Supervised, keep_running, supervised
+from registry_service.supervisor import (
+    PATIENT_FAILED_PROBES,
+    PROBE_TIMEOUT_SECONDS,
+    Liveness,
+    Supervised,
+    keep_running,
+    supervised,
+)
 from registry_service.transport.grpc.probe import LivenessProbe
 from registry_service.transport.grpc.server import PortTakenError
 from registry_service.transport.http_routes import http_routes
@@ -469,7 +476,7 @@ def up(data_dir: Path, settings: dict[str, object], gateway: GatewaySettings, sa
         envoy.start()
         liveness = _liveness(server, server_settings, is_migrated=False)
         children = [
-            Supervised(postgres),
+            Supervised(postgres, Liveness(postgres.answers, failed_probes=PATIENT_FAILED_PROBES)),
             Supervised(server, liveness),
             Supervised(envoy, Liveness(envoy.answers)),
         ]

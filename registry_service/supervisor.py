@@ -15,6 +15,8 @@ PROBE_TIMEOUT_SECONDS = 4.0
 _PROBE_INTERVAL_SECONDS = 1.0
 _STARTING_INTERVAL_SECONDS = 0.02
 _MAX_FAILED_PROBES = 3
+PATIENT_FAILED_PROBES = 6
+"""For a child whose end costs much: that it hangs is noticed 24 to 30 s later."""
 
 _POLL_SECONDS = 0.2
 # A child that ends again and again is started at most this often. One that ran for this long starts at once.
@@ -47,12 +49,19 @@ class Liveness:
         probe: Tells whether the child answers, within `PROBE_TIMEOUT_SECONDS`.
         start_seconds: How long the first process may take until it answers; infinite by default.
         restart_seconds: The same for its successors.
+        failed_probes: After so many in a row it counts as hung.
     """
 
     def __init__(
-        self, probe: Callable[[], bool], *, start_seconds: float = math.inf, restart_seconds: float = math.inf
+        self,
+        probe: Callable[[], bool],
+        *,
+        start_seconds: float = math.inf,
+        restart_seconds: float = math.inf,
+        failed_probes: int = _MAX_FAILED_PROBES,
     ) -> None:
         self._probe = probe
+        self._failed_probes = failed_probes
         self._restart_seconds = restart_seconds
         self._deadline = time.monotonic() + start_seconds
         self._answered = threading.Event()
@@ -65,7 +74,7 @@ class Liveness:
         """Whether the process has stopped answering, or has not begun to in time."""
         if not self._answered.is_set():
             return time.monotonic() > self._deadline
-        return self._failures >= _MAX_FAILED_PROBES
+        return self._failures >= self._failed_probes
 
     @property
     def has_answered(self) -> bool:

