@@ -462,7 +462,7 @@ def test_errors_through_http_are_json_with_details(product: Product, http: httpx
     assert missing.status_code == 404
     assert missing.headers["content-type"] == "application/json"
     assert missing.json()["code"] == 5
-    assert missing.json()["message"] == "There is no model with the id 'no-such-model-0000'."
+    assert missing.json()["message"] == "No model has the id 'no-such-model-0000'."
     assert info(missing) == ("MODEL_NOT_FOUND", {"model_id": "no-such-model-0000"})
     assert http.get("/v1/models/no-such-model-0000/artifact").status_code == 404
 
@@ -551,6 +551,8 @@ def test_grpcurl_finds_its_way_by_reflection(product: Product, port: str) -> Non
     services = call_grpcurl(address, "list").split()
     assert set(services) >= {
         "grpc.health.v1.Health",
+        "modelregistry.compat.v1.CompatService",
+        "modelregistry.geti.v1.GetiService",
         "modelregistry.v1.ArtifactService",
         "modelregistry.v1.ModelService",
         "modelregistry.v1.SystemService",
@@ -558,7 +560,7 @@ def test_grpcurl_finds_its_way_by_reflection(product: Product, port: str) -> Non
     }
     described = call_grpcurl(address, "describe", "modelregistry.v1.ModelService")
     assert "rpc RegisterModel ( stream .modelregistry.v1.RegisterModelRequest )" in described
-    assert 'get: "/v1/models/{id}"' in described
+    assert 'get: "/v1/models/{model_id}"' in described
     assert "provenance = 21" in call_grpcurl(address, "describe", "modelregistry.v1.Model")
 
 
@@ -569,7 +571,7 @@ def test_grpcurl_gets_lists_and_checks(product: Product) -> None:
     def call(method: str, **request: object) -> Any:
         return json.loads(call_grpcurl("-d", json.dumps(request), address, method))
 
-    assert call("modelregistry.v1.ModelService/GetModel", id=model.id)["model"]["tags"] == {"team": "vision"}
+    assert call("modelregistry.v1.ModelService/GetModel", model_id=model.id)["tags"] == {"team": "vision"}
     listed = call("modelregistry.v1.ModelService/ListModels", filter='name = "grpcurl" AND tags.team = "vision"')
     assert [found["id"] for found in listed["models"]] == [model.id]
     assert call("modelregistry.v1.ModelService/ListModels", filter='name = "grpcurl" AND score > 1') == {}

@@ -99,7 +99,7 @@ def assert_rolled_back(printed: str) -> None:
 
 def assert_compared_and_traced(printed: str) -> None:
     """Expects that the two versions were compared, and that the new one was made from the good one."""
-    assert re.search(r'"path":"precision"', printed)
+    assert re.search(r'"path":"precisions"', printed)
     assert re.search(r'"parent_model_ids":\["[^"]+"\]', printed)
 
 
@@ -122,7 +122,7 @@ def test_grpcurl_shows_what_the_readme_says(product: Product, tmp_path: Path) ->
     printed = paste(blocks_of(TOUR, AUDIT), product, tmp_path)
     assert "modelregistry.v1.ModelService" in printed.splitlines()
     # In one model and in a list; an event of WatchAuditEvents has it deeper.
-    assert re.search(r'^    "id": "silero-vad-6-2-3-fp32"', printed, re.MULTILINE), "GetModel"
+    assert re.search(r'^  "id": "silero-vad-6-2-3-fp32"', printed, re.MULTILINE), "GetModel"
     assert re.search(r'^      "id": "silero-vad-6-2-3-fp32"', printed, re.MULTILINE), "ListModels"
     assert '"resume_token": ' in printed, "WatchAuditEvents"
 
