@@ -1,0 +1,169 @@
+"""A database and artifacts of revision 0009, the last before model groups, in this program."""
+
+import hashlib
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+from modelregistry.v1 import (
+    alias_pb2,
+    alias_service_pb2,
+    audit_service_pb2,
+    model_group_service_pb2,
+    model_service_pb2,
+    upload_service_pb2,
+)
+from sqlalchemy import Engine
+
+from registry_service.storage.sql.schema import migrate
+from tests.client import Client
+from tests.registry import RunningRegistry, StartRegistry
+
+FOLDER = Path(__file__).parent.parent / "upgrade"
+FACTS: dict[str, Any] = json.loads((FOLDER / "facts.json").read_text(encoding="utf-8"))
+"""What the program of that time answered."""
+FIRST, SECOND, CANDIDATE = "vad-version-one-0000", "vad-version-two-0000", "vad-release-cand-000"
+
+
+def upgrade(database: Engine) -> None:
+    """Makes the database as it was found, and brings it to the schema of this program."""
+    migrate(database, "0009")
+    with database.begin() as connection:
+        # Without triggers, which would number and chain the events anew.
+        connection.exec_driver_sql("SET LOCAL session_replication_role = replica")
+        connection.exec_driver_sql((FOLDER / "revision_0009.sql").read_text(encoding="utf-8").replace("%", "%%"))
+        connection.exec_driver_sql("UPDATE uploads SET expire_time = now() + interval '1 day'")
+    migrate(database)
+
+
+@pytest.fixture
+def upgraded(empty_database: Engine, start_registry: StartRegistry, tmp_path: Path) -> RunningRegistry:
+    upgrade(empty_database)
+    artifacts = tmp_path / "found"
+    shutil.copytree(FOLDER / "objects", artifacts / "artifacts")
+    return start_registry(psql_database=empty_database.url.database, artifact_dir=artifacts)
+
+
+@pytest.fixture
+def client(upgraded: RunningRegistry) -> Client:
+    return upgraded.client
+
+
+def group_id(client: Client, model_id: str = FIRST) -> str:
+    return client.get(model_id).model_group_id
+
+
+def test_all_models_are_there_with_their_bytes(client: Client) -> None:
+    assert {model.id: model.version for model in client.all()} == {
+        model_id: facts["version"] for model_id, facts in FACTS["models"].items()
+    }
+    for model_id, facts in FACTS["models"].items():
+        assert hashlib.sha256(client.download(model_id)).hexdigest() == facts["sha256"]
+
+
+def test_models_of_one_name_in_one_project_are_in_one_group(client: Client) -> None:
+    groups = {model.id: model.model_group_id for model in client.all()}
+    assert groups[FIRST] == groups[SECOND] == groups[CANDIDATE]
+    assert len(set(groups.values())) == 3
+    listed = client.groups.ListModelGroups(model_group_service_pb2.ListModelGroupsRequest()).model_groups
+    assert {group.id: group.version_count for group in listed} == {
+        groups[FIRST]: 3,
+        groups["vad-without-project0"]: 1,
+        groups["vad-of-empty-project"]: 1,
+    }
+    [group] = [group for group in listed if group.id == groups[FIRST]]
+    assert (group.name, group.project_id, group.project_name) == ("vad", "audio", "Audio team")
+    assert (group.latest_version, group.latest_model_id) == ("1.10", SECOND)
+
+
+def test_a_group_whose_models_are_deleted_is_there_for_its_aliases_history(client: Client) -> None:
+    request = model_group_service_pb2.ListModelGroupsRequest(show_empty=True, filter='name = "gone"')
+    [group] = client.groups.ListModelGroups(request).model_groups
+    assert group.version_count == 0
+    moves = client.aliases.ListAliasMoves(
+        alias_service_pb2.ListAliasMovesRequest(model_group_id=group.id, alias="lonely")
+    ).alias_moves
+    assert [alias_pb2.AliasMove.Kind.Name(move.kind) for move in moves] == ["KIND_DELETED", "KIND_SET"]
+
+
+def test_aliases_have_their_targets_and_history(client: Client) -> None:
+    production = client.aliases.GetAlias(
+        alias_service_pb2.GetAliasRequest(model_group_id=group_id(client), alias="production")
+    )
+    assert (production.model_id, production.revision) == (FACTS["production"]["model_id"], 3)
+    moves = client.aliases.ListAliasMoves(
+        alias_service_pb2.ListAliasMovesRequest(model_group_id=group_id(client), alias="production")
+    ).alias_moves
+    assert [
+        [
+            move.revision,
+            alias_pb2.AliasMove.Kind.Name(move.kind),
+            move.after.model_id,
+            move.reason,
+            move.actor,
+            move.move_time.ToJsonString(),
+        ]
+        for move in moves
+    ] == FACTS["history"]
+    request = alias_service_pb2.GetAliasRequest(model_group_id=group_id(client), alias="production")
+    request.at_time.FromJsonString(FACTS["second_time"])
+    assert client.aliases.GetAlias(request).model_id == SECOND
+    assert list(client.get(FIRST).aliases) == ["production"]
+    assert list(client.get(CANDIDATE).aliases) == ["candidate"]
+
+
+def test_a_watch_goes_on_after_the_token_of_before(client: Client) -> None:
+    request = audit_service_pb2.WatchAuditEventsRequest(
+        filter=FACTS["resume_filter"], resume_token=FACTS["resume_token"]
+    )
+    watch = client.audit.WatchAuditEvents(request, timeout=30)
+    seen: list[tuple[int, str]] = []
+    for message in watch:
+        if message.HasField("event"):
+            seen.append((message.event.sequence, message.event.alias))
+        if len(seen) == 5:
+            break
+    watch.cancel()
+    assert seen == [(9, "production"), (10, "candidate"), (11, "old"), (12, "old"), (16, "production")]
+
+
+def test_the_audit_log_is_whole_and_goes_on(client: Client) -> None:
+    anchor = FACTS["audit"]
+    before = client.audit.VerifyAuditLog(audit_service_pb2.VerifyAuditLogRequest(anchor=anchor))
+    assert (before.valid, before.head.sequence, before.head.hash) == (True, anchor["sequence"], anchor["hash"])
+    client.register(name="new")
+    after = client.audit.VerifyAuditLog(audit_service_pb2.VerifyAuditLogRequest(anchor=anchor))
+    assert (after.valid, after.head.sequence) == (True, anchor["sequence"] + 1)
+
+
+def test_an_upload_goes_on_where_it_was(client: Client) -> None:
+    upload = FACTS["upload"]
+    found = client.uploads.GetUpload(upload_service_pb2.GetUploadRequest(upload_id=upload["id"]))
+    assert found.committed_size == upload["committed_size"]
+
+    def rest() -> Iterator[upload_service_pb2.WriteUploadRequest]:
+        yield upload_service_pb2.WriteUploadRequest(upload_id=upload["id"], write_offset=8, data=b"the bytes")
+
+    client.uploads.WriteUpload(rest())
+    completed = client.uploads.CompleteUpload(upload_service_pb2.CompleteUploadRequest(upload_id=upload["id"]))
+    assert client.download(completed.model.id) == b"half of the bytes"
+    assert completed.model.model_group_id == group_id(client)
+
+
+def test_the_tokens_of_before_are_recognised(
+    empty_database: Engine, start_registry: StartRegistry, tmp_path: Path
+) -> None:
+    upgrade(empty_database)
+    client = start_registry(
+        psql_database=empty_database.url.database, artifact_dir=tmp_path / "none", auth_mode="token"
+    ).client
+    metadata = (("authorization", f"Bearer {FACTS['tokens']['ada']}"),)
+    found = client.models.GetModel(model_service_pb2.GetModelRequest(model_id=FIRST), metadata=metadata)
+    assert found.id == FIRST
+    with pytest.raises(grpc.RpcError) as refusal:
+        client.models.GetModel(model_service_pb2.GetModelRequest(model_id="vad-without-project0"), metadata=metadata)
+    assert refusal.value.code() == grpc.StatusCode.NOT_FOUND
