@@ -339,6 +339,22 @@ class TestFailures:
         connected.parts.use_cases.sweep()
         assert_nothing_is_left(connected)
 
+    def test_an_import_that_fails_as_a_whole_says_so_in_its_last_message(
+        self, connected: RunningRegistry, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def broken(*_: object, **__: object) -> None:
+            raise ValueError("a secret")
+
+        received: list[pb.ImportModelsResponse] = []
+        with monkeypatch.context() as patched, refused(grpc.StatusCode.INTERNAL, "INTERNAL") as refusal:
+            patched.setattr(LocalArtifactStore, "write", broken)
+            for message in begin(connected, YOLOX_FP16, YOLOX_FP32):
+                received.append(message)  # noqa: PERF402 - extend() would drop those before the error
+        assert {message.progress.model_id for message in received[:-1]} == {YOLOX_FP16}
+        assert received[-1].WhichOneof("payload") == "error"
+        assert received[-1].error == refusal.status
+        assert "a secret" not in str(received[-1])
+
     @pytest.mark.parametrize("behaviour", [{"polls_until_final": 10**9}, {"slow": {"download": 0.5}}, {"large": 200}])
     def test_a_client_that_leaves_ends_the_import_and_leaves_nothing(
         self, connected: RunningRegistry, geti: FakeGeti, behaviour: Any
