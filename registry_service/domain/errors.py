@@ -441,6 +441,18 @@ class RequirementsNotMetError(FailedPreconditionError):
         """Each with the requirement as its field."""
 
 
+class IdempotencyKeyReusedError(FailedPreconditionError):
+    """The caller has used the idempotency key for another request."""
+
+    reason = "IDEMPOTENCY_KEY_REUSED"
+
+    def __init__(self, key: str) -> None:
+        super().__init__(
+            f"The idempotency key {key!r} was used for another request. Use a new key for each request.",
+            idempotency_key=key,
+        )
+
+
 class AbortedError(RegistryError):
     """A concurrent change was committed first."""
 
@@ -489,6 +501,18 @@ class WriterDisplacedError(AbortedError):
 
     def __init__(self, upload_id: str) -> None:
         super().__init__(f"A newer call has taken over the upload {upload_id!r}.", upload_id=upload_id)
+
+
+class IdempotentCallRunningError(AbortedError):
+    """A call with the same idempotency key is under way."""
+
+    reason = "IDEMPOTENT_CALL_RUNNING"
+    retry_seconds = 1.0
+
+    def __init__(self, key: str) -> None:
+        super().__init__(
+            f"A call with the idempotency key {key!r} is still running. Try again in a moment.", idempotency_key=key
+        )
 
 
 class CallCancelledError(RegistryError):

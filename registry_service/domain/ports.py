@@ -17,6 +17,7 @@ from registry_service.domain.aliases import AliasRepository
 from registry_service.domain.artifact_store import Part
 from registry_service.domain.events import EventLog
 from registry_service.domain.family import Link
+from registry_service.domain.idempotency import IdempotencyKeys
 from registry_service.domain.listing import ListQuery, Page
 from registry_service.domain.model_groups import ModelGroupRepository
 from registry_service.domain.models import Model, ModelSpec
@@ -221,6 +222,10 @@ class Transaction(Protocol):
     @property
     def tokens(self) -> TokenRepository:
         """The tokens."""
+
+    @property
+    def idempotency(self) -> IdempotencyKeys:
+        """The calls with idempotency keys."""
 
 
 class Database(Protocol):

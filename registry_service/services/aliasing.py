@@ -114,7 +114,8 @@ class SetAlias:
             if failed and not validate_only:
                 raise RequirementsNotMetError(model_id, failed)
             if state.current is not None and state.current.target.model_id == model_id:
-                return Moved(alias=state.current, before=state.target, changed=False, checks=checks)
+                same = Moved(alias=state.current, before=state.target, changed=False, checks=checks)
+                return _kept(transaction, state, same)
             # Set anew after a deletion, it begins a new stack.
             previous = None if state.head is None or state.target is None else state.head.revision
             moved = _moved(
@@ -126,7 +127,8 @@ class SetAlias:
                 remark=remark,
                 validate_only=validate_only,
             )
-        return Moved(alias=moved, before=state.target, changed=not failed, checks=checks)
+            changed = Moved(alias=moved, before=state.target, changed=not failed, checks=checks)
+            return _kept(transaction, state, changed)
 
     def _verified(self, group_id: str, model_id: str) -> Verification:
         """Reads the artifact: before all locks, as that may take minutes, but not for a call that fails anyway."""
@@ -135,6 +137,12 @@ class SetAlias:
         verification = self.verify(model_id)
         current_caller.get().expect_access()
         return verification
+
+
+def _kept(transaction: Transaction, state: AliasState, moved: Moved) -> Moved:
+    """Return what became of an alias, having written it down for a call with an idempotency key."""
+    transaction.idempotency.keep(moved, resource_id="", project_id=state.group.lineage.project_id)
+    return moved
 
 
 def _group_with(transaction: Transaction, group_id: str, model: Model) -> GroupKey:
@@ -209,7 +217,7 @@ class RollbackAlias:
             current = _existing(state)
             expectation.check(state)
             if current.target.model_id == to_model_id:
-                return Moved(alias=current, before=current.target, changed=False)
+                return _kept(transaction, state, Moved(alias=current, before=current.target, changed=False))
             goal = _goal(transaction, state, to_model_id)
             if goal.after is None:
                 raise AssertionError("no rollback leads to a deletion")
@@ -228,7 +236,7 @@ class RollbackAlias:
                 remark=remark,
                 validate_only=validate_only,
             )
-        return Moved(alias=moved, before=current.target, changed=True)
+            return _kept(transaction, state, Moved(alias=moved, before=current.target, changed=True))
 
 
 def _goal(transaction: Transaction, state: AliasState, to_model_id: str) -> AliasMove:
@@ -325,6 +333,7 @@ class DeleteAlias:
             expectation.check(state)
             if not validate_only:
                 aliases.move(state, kind=MoveKind.DELETED, target=None, previous=None, remark=remark)
+            transaction.idempotency.keep(state.target, resource_id="", project_id=group.lineage.project_id)
         return state.target
 
 

@@ -78,7 +78,9 @@ class UpdateModel:
             return replace(changed, update_time=now, last_updated_date=documented_date(now), revision=old.revision + 1)
 
         with self.database.transaction() as transaction:
-            return transaction.models.update(model_id, lambda old: in_lineage(transaction, old, change(old)))
+            model = transaction.models.update(model_id, lambda old: in_lineage(transaction, old, change(old)))
+            transaction.idempotency.keep(model, resource_id=model.id, project_id=model.project_id)
+        return model
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,10 +90,18 @@ class DeleteModel:
     database: Database
     discard: DiscardObject
 
-    def __call__(self, model_id: str, *, etag: str = "", allow_missing: bool = False, force: bool = False) -> None:
+    def __call__(
+        self,
+        model_id: str,
+        *,
+        etag: str = "",
+        allow_missing: bool = False,
+        force: bool = False,
+        validate_only: bool = False,
+    ) -> None:
         """Deletes it; the artifact at once if the store answers, else by the sweeper.
 
-        With `force` the aliases that point to it are deleted, too.
+        With `force` the aliases that point to it are deleted, too; with `validate_only` nothing is.
 
         Raises:
             ModelNotFoundError: There is no such model, unless `allow_missing`.
@@ -107,11 +117,24 @@ class DeleteModel:
             with self.database.transaction() as transaction:
                 model = transaction.models.remove(model_id, check)
                 transaction.objects.doom(model.artifact.object_key)
+                transaction.idempotency.keep(None, resource_id="", project_id=model.project_id)
+                _take_back_if(validate_only)
+        except _ValidatedError:
+            return
         except ModelNotFoundError:
             if allow_missing:
                 return
             raise
         self.discard.now_or_later(model.artifact.object_key)
+
+
+class _ValidatedError(Exception):
+    """Takes back what was only tried."""
+
+
+def _take_back_if(is_only_tried: bool) -> None:
+    if is_only_tried:
+        raise _ValidatedError
 
 
 def _check_etag(model: Model, etag: str) -> None:

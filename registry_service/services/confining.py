@@ -42,6 +42,7 @@ from registry_service.domain.events import BrokenLink, Change, Event, EventLog, 
 from registry_service.domain.family import Link
 from registry_service.domain.filter import And, Comparator, Field, Kind, Node, Not, Or, Pattern, Restriction
 from registry_service.domain.geti import Geti, ModelDetails, ModelKey, Project, ProjectSummary
+from registry_service.domain.idempotency import IdempotencyKeys, KeptAnswer, KeyedCall
 from registry_service.domain.listing import MAX_PAGE_BYTES, ListQuery, Page
 from registry_service.domain.model_groups import GroupKey, GroupPage, GroupQuery, ModelGroup, ModelGroupRepository
 from registry_service.domain.models import Model, ModelSpec
@@ -125,6 +126,10 @@ class _Transaction:
     @property
     def events(self) -> EventLog:
         return _Events(self.access, self.inner.events)
+
+    @property
+    def idempotency(self) -> IdempotencyKeys:
+        return _IdempotencyKeys(self.access, self.inner.idempotency)
 
     @property
     def tokens(self) -> TokenRepository:
@@ -361,6 +366,32 @@ class _Uploads:
         return self.inner.remove(upload_id, expired=expired)
 
     def expired(self, limit: int) -> Sequence[str]:  # noqa: ARG002 - of the port
+        raise ProjectDeniedError(None)
+
+
+@dataclass(frozen=True, slots=True)
+class _IdempotencyKeys:
+    """An answer is repeated to whoever may still make the call."""
+
+    access: Access
+    inner: IdempotencyKeys
+
+    def begin(self, call: KeyedCall, *, lease: timedelta) -> KeptAnswer | None:
+        kept = self.inner.begin(call, lease=lease)
+        if kept is not None:
+            _expect_acting(self.access, kept.project_id)
+        return kept
+
+    def keep(self, result: object, *, resource_id: str, project_id: str | None, artifact_sha256: str = "") -> None:
+        self.inner.keep(result, resource_id=resource_id, project_id=project_id, artifact_sha256=artifact_sha256)
+
+    def renew(self, attempts: Sequence[str], *, lease: timedelta) -> None:
+        self.inner.renew(attempts, lease=lease)
+
+    def forget(self, call: KeyedCall) -> None:
+        self.inner.forget(call)
+
+    def remove_expired(self, limit: int) -> int:  # noqa: ARG002 - of the port
         raise ProjectDeniedError(None)
 
 

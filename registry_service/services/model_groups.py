@@ -106,7 +106,9 @@ class UpdateModelGroup:
             return replace(new, update_time=max(transaction.now, old.update_time), revision=old.revision + 1)
 
         with self.database.transaction() as transaction:
-            return transaction.groups.update(group_id, change)
+            group = transaction.groups.update(group_id, change)
+            transaction.idempotency.keep(group, resource_id=group.id, project_id=group.lineage.project_id)
+        return group
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,9 +127,14 @@ class DeleteModelGroup:
             ModelGroupNotEmptyError: It has models.
             ModelGroupEtagMismatchError: The group has another etag.
         """
+
+        def check(group: ModelGroup) -> None:
+            _check_etag(group, etag)
+            transaction.idempotency.keep(None, resource_id="", project_id=group.lineage.project_id)
+
         try:
             with self.database.transaction() as transaction:
-                transaction.groups.remove(group_id, lambda group: _check_etag(group, etag), validate_only=validate_only)
+                transaction.groups.remove(group_id, check, validate_only=validate_only)
         except ModelGroupNotFoundError:
             if not allow_missing:
                 raise

@@ -159,7 +159,11 @@ class StagedArtifact:
             model = new_model(
                 spec, self.key, self.size, self.sha256, self._use_case.policy, schema=schema, now=transaction.now
             )
-            models.append(transaction.models.add(model))
+            model = transaction.models.add(model)
+            transaction.idempotency.keep(
+                model, resource_id=model.id, project_id=model.project_id, artifact_sha256=self.sha256
+            )
+            models.append(model)
             confirm()
 
         self.commit_with(add)

@@ -16,6 +16,7 @@ from registry_service.domain.uploads import Upload, UploadState
 logger = logging.getLogger(__name__)
 
 _BATCH = 100
+_KEYS = 1_000
 _PLACES = 4
 _PLACE_SECONDS = 0.5
 _DELETION_SECONDS = 5.0
@@ -164,6 +165,7 @@ class Sweep:
             if len(failed) >= _BATCH:
                 break  # the store is away; the next sweep goes on
         unfinished = self._sweep_left(dry_run=False)
+        self._sweep_keys()
         if uploads or objects or failed or unfinished:
             logger.info(
                 "swept %d uploads, %d objects and %d unfinished ones, %d failed",
@@ -181,6 +183,13 @@ class Sweep:
         except RegistryError:
             logger.warning("what is left under construction cannot be looked for now", exc_info=True)
         return tuple(found)
+
+    def _sweep_keys(self) -> None:
+        """Remove answers to calls with idempotency keys that are not repeated any more."""
+        removed = _KEYS
+        while removed == _KEYS:
+            with self.database.transaction() as transaction:
+                removed = transaction.idempotency.remove_expired(_KEYS)
 
     def _sweep_uploads(self) -> list[str]:
         removed: list[str] = []

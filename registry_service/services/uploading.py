@@ -81,6 +81,7 @@ class CreateUpload:
                 expire_time=transaction.now + self.policy.upload_ttl,
             )
             transaction.uploads.add(upload)
+            transaction.idempotency.keep(upload, resource_id=upload.id, project_id=spec.fields.project_id)
         return upload
 
 
@@ -340,6 +341,7 @@ class CompleteUpload:
                 if model.artifact.object_key != upload.object_key:
                     # It was deleted, and its id registered anew.
                     raise ModelNotFoundError(model.id)
+                transaction.idempotency.keep(model, resource_id=model.id, project_id=model.project_id)
                 return model
             _check_whole(upload)  # an error takes back what has begun
         try:
@@ -386,6 +388,7 @@ class CompleteUpload:
                 now=transaction.now,
             )
             model = transaction.models.add(model)
+            transaction.idempotency.keep(model, resource_id=model.id, project_id=model.project_id)
             if upload.tail_key is not None:
                 transaction.objects.doom(upload.tail_key)
         if upload.tail_key is not None:
@@ -465,6 +468,7 @@ class CancelUpload:
             upload = transaction.uploads.remove(upload_id)
             if upload.state is UploadState.COMPLETED:
                 raise FailedPreconditionError(f"The upload {upload_id!r} is already completed.", upload_id=upload_id)
+            transaction.idempotency.keep(None, resource_id="", project_id=upload.spec.fields.project_id)
             keys = doom_upload(transaction, upload)
             if upload.state is UploadState.COMPLETING:
                 keys = tuple(key for key in keys if key != upload.object_key)

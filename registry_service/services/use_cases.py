@@ -17,6 +17,7 @@ from registry_service.services.auditing import ListEvents, VerifyLog
 from registry_service.services.changing import DeleteModel, UpdateModel
 from registry_service.services.comparing import CompareModels
 from registry_service.services.confining import ConfinedDatabase, ConfinedGeti
+from registry_service.services.idempotency import AttemptCalls
 from registry_service.services.lineage import GetLineage, GetModelManifest
 from registry_service.services.model_groups import (
     DeleteModelGroup,
@@ -77,6 +78,7 @@ class UseCases:
     verify_log: VerifyLog
     watch_events: WatchEvents
     sweep: Sweep
+    attempt_call: AttemptCalls
     set_alias: SetAlias
     get_alias: GetAlias
     list_aliases: ListAliases
@@ -122,6 +124,7 @@ class UseCases:
             verify_log=VerifyLog(database),
             watch_events=WatchEvents(database, policy),
             sweep=Sweep(database, discard, FindLeftConstructions(database, store, policy.registration_lease)),
+            attempt_call=AttemptCalls(database),
             set_alias=SetAlias(database, VerifyArtifact(database, store)),
             get_alias=GetAlias(database),
             list_aliases=ListAliases(database),

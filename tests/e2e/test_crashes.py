@@ -1,6 +1,7 @@
 """kill -9 of the server at the worst moments, on both stores: nothing half-done is seen, nothing is left over."""
 
 import contextlib
+import itertools
 import os
 import random
 import socket
@@ -16,13 +17,14 @@ from typing import Any
 import grpc
 import pytest
 from minio import Minio
-from modelregistry.v1 import upload_pb2, upload_service_pb2
+from modelregistry.v1 import model_pb2, model_service_pb2, upload_pb2, upload_service_pb2
 from sqlalchemy import Engine, text
 
 from registry_service.embedded.postgres import PostgresAddress
 from tests.client import Client, pieces, refused, registration, sha256, spec, writes
 from tests.products import COMMAND, Product, running_serve, s3_settings
 from tests.s3_server import S3Server, new_bucket_name
+from tests.streams import expect
 from tests.waiting import eventually
 
 MIB = 1024 * 1024
@@ -381,6 +383,64 @@ def test_what_was_acknowledged_before_a_kill_is_there_after_it(instance: Instanc
     instance.gc()
     instance.assert_nothing_is_left_over()
     assert instance.store.objects() == set()
+
+
+@dataclass
+class KeyedLoad:
+    """Registers models with idempotency keys from several threads."""
+
+    client: Client
+    begun: list[str] = field(default_factory=list)
+    """Keys of all calls that began."""
+    answered: dict[str, model_pb2.Model] = field(default_factory=dict)
+
+    def reaches(self, number: int) -> bool:
+        return len(self.answered) >= number
+
+    def register(self, key: str) -> model_pb2.Model:
+        first = model_service_pb2.RegisterModelRequest(spec=spec(name=f"keyed-{key}"), idempotency_key=key)
+        chunk = model_service_pb2.RegisterModelRequest(chunk=key.encode() * 100)
+        return self.client.models.RegisterModel(iter([first, chunk])).model
+
+    def run(self, round_: int, thread: int) -> None:
+        for number in itertools.count():
+            key = f"{round_}-{thread}-{number}"
+            self.begun.append(key)
+            try:
+                self.answered[key] = self.register(key)
+            except grpc.RpcError:
+                return  # killed
+
+    def repeated(self, key: str) -> model_pb2.Model | None:
+        """What a call is answered now; None where the killed one still counts as running."""
+        try:
+            return self.register(key)
+        except grpc.RpcError as error:
+            expect(error, grpc.StatusCode.ABORTED)
+            return None
+
+
+def test_what_is_killed_at_any_moment_is_done_once_where_it_is_repeated_by_its_key(instance: Instance) -> None:
+    load = KeyedLoad(instance.client)
+    for round_ in range(2):
+        enough = len(load.answered) + 60
+        with ThreadPoolExecutor(6) as pool:
+            running = [pool.submit(load.run, round_, thread) for thread in range(6)]
+            eventually(partial(load.reaches, enough), what="some load")
+            instance.kill()
+            for thread in running:
+                thread.result()
+        instance.restart()
+        for key in load.begun:
+            model = eventually(partial(load.repeated, key), 30, "an answer to a repeated call")
+            assert model is not None
+            assert load.answered.setdefault(key, model) == model
+        assert sorted(model.id for model in instance.client.iterate()) == sorted(
+            model.id for model in load.answered.values()
+        )
+    assert len(load.answered) == len(load.begun)
+    instance.gc()
+    instance.assert_nothing_is_left_over()
 
 
 def test_a_sigterm_lets_a_registration_finish(instance: Instance, slow_client: SlowClient) -> None:

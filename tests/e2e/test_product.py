@@ -449,6 +449,24 @@ def test_what_a_broken_put_has_sent_is_kept(product: Product, http: httpx.Client
     assert http.delete(f"/v1/models/{model['id']}").status_code == 200
 
 
+def test_a_write_is_repeated_through_http_by_the_header_idempotency_key(product: Product, http: httpx.Client) -> None:
+    model = product.client.register(name="repeated", project_name="through http")
+    key = {"Idempotency-Key": "a key of mine"}
+    first = http.patch(f"/v1/models/{model.id}", json={"score": 0.5}, headers=key)
+    product.client.update(model.id, score=0.75)
+    again = http.patch(f"/v1/models/{model.id}", json={"score": 0.5}, headers=key)
+    assert (again.status_code, again.json()) == (200, first.json())
+    other = http.patch(f"/v1/models/{model.id}", json={"score": 0.25}, headers=key)
+    assert (other.status_code, other.json()["details"][0]["reason"]) == (400, "IDEMPOTENCY_KEY_REUSED")
+    created = [
+        http.post("/v1/uploads", json={"spec": {"model": {"name": "r", "version": "1"}}}, headers=key).json()
+        for _ in range(2)
+    ]
+    assert created[0] == created[1]
+    deleted = [http.delete(f"/v1/models/{model.id}?idempotency_key=k") for _ in range(2)]
+    assert [(answer.status_code, answer.json()) for answer in deleted] == [(200, {})] * 2
+
+
 def test_an_upload_is_cancelled_through_http(product: Product, http: httpx.Client) -> None:
     upload = begin_upload(http, "cancelled")
     assert http.put(f"/v1/uploads/{upload}/content", content=bytes(10)).status_code == 200

@@ -834,6 +834,20 @@ class TestDeleting:
             client.delete(GIVEN_ID, etag=old.etag)
         assert client.download(GIVEN_ID) == b"others"
 
+    def test_one_that_is_only_checked_is_refused_as_it_would_be_and_deletes_nothing(
+        self, registry: RunningRegistry
+    ) -> None:
+        model = registry.client.register()
+        registry.client.delete(model.id, validate_only=True)
+        with refused(grpc.StatusCode.ABORTED, "ETAG_MISMATCH"):
+            registry.client.delete(model.id, validate_only=True, etag="another")
+        with refused(NOT_FOUND):
+            registry.client.delete("there-is-no-such-model", validate_only=True)
+        registry.client.delete("there-is-no-such-model", validate_only=True, allow_missing=True)
+        assert registry.client.get(model.id) == model
+        assert registry.count("audit_events") == 1
+        assert registry.client.verify(model.id).intact
+
     def test_of_many_at_once_one_deletes(self, registry: RunningRegistry) -> None:
         model = registry.client.register()
         results = run_together(8, lambda _: registry.client.delete(model.id))

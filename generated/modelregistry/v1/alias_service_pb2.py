@@ -28,7 +28,7 @@ from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__
 from modelregistry.v1 import alias_pb2 as modelregistry_dot_v1_dot_alias__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n$modelregistry/v1/alias_service.proto\x12\x10modelregistry.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1cmodelregistry/v1/alias.proto\"\xa4\x02\n\x0fSetAliasRequest\x12\x1c\n\x0emodel_group_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x13\n\x05\x61lias\x18\x02 \x01(\tB\x04\xe2\x41\x01\x02\x12\x16\n\x08model_id\x18\x03 \x01(\tB\x04\xe2\x41\x01\x02\x12$\n\x11\x65xpected_model_id\x18\x04 \x01(\tB\x04\xe2\x41\x01\x01H\x00\x88\x01\x01\x12\x12\n\x04\x65tag\x18\x05 \x01(\tB\x04\xe2\x41\x01\x01\x12\x14\n\x06reason\x18\x06 \x01(\tB\x04\xe2\x41\x01\x01\x12\x43\n\x0crequirements\x18\x07 \x01(\x0b\x32\'.modelregistry.v1.PromotionRequirementsB\x04\xe2\x41\x01\x01\x12\x1b\n\rvalidate_only\x18\x08 \x01(\x08\x42\x04\xe2\x41\x01\x01\x42\x14\n\x12_expected_model_id\"\xae\x01\n\x10SetAliasResponse\x12&\n\x05\x61lias\x18\x01 \x01(\x0b\x32\x17.modelregistry.v1.Alias\x12-\n\x06\x62\x65\x66ore\x18\x02 \x01(\x0b\x32\x1d.modelregistry.v1.AliasTarget\x12\x0f\n\x07\x63hanged\x18\x03 \x01(\x08\x12\x32\n\x06\x63hecks\x18\x04 \x03(\x0b\x32\".modelregistry.v1.RequirementCheck\"w\n\x0fGetAliasRequest\x12\x1c\n\x0emodel_group_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x13\n\x05\x61lias\x18\x02 \x01(\tB\x04\xe2\x41\x01\x02\x12\x31\n\x07\x61t_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x01\"e\n\x12ListAliasesRequest\x12\x1c\n\x0emodel_group_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x17\n\tpage_size\x18\x02 \x01(\x05\x42\x04\xe2\x41\x01\x01\x12\x18\n\npage_token\x18\x03 \x01(\tB\x04\xe2\x41\x01\x01\"X\n\x13ListAliasesResponse\x12(\n\x07\x61liases\x18\x01 \x03(\x0b\x32\x17.modelregistry.v1.Alias\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"}\n\x15ListAliasMovesRequest\x12\x1c\n\x0emodel_group_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x13\n\x05\x61lias\x18\x02 \x01(\tB\x04\xe2\x41\x01\x02\x12\x17\n\tpage_size\x18\x03 \x01(\x05\x42\x04\xe2\x41\x01\x01\x12\x18\n\npage_token\x18\x04 \x01(\tB\x04\xe2\x41\x01\x01\"c\n\x16ListAliasMovesResponse\x12\x30\n\x0b\x61lias_moves\x18\x01 \x03(\x0b\x32\x1b.modelregistry.v1.AliasMove\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\xe7\x01\n\x14RollbackAliasRequest\x12\x1c\n\x0emodel_group_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x13\n\x05\x61lias\x18\x02 \x01(\tB\x04\xe2\x41\x01\x02\x12\x19\n\x0bto_model_id\x18\x03 \x01(\tB\x04\xe2\x41\x01\x01\x12$\n\x11\x65xpected_model_id\x18\x04 \x01(\tB\x04\xe2\x41\x01\x01H\x00\x88\x01\x01\x12\x12\n\x04\x65tag\x18\x05 \x01(\tB\x04\xe2\x41\x01\x01\x12\x14\n\x06reason\x18\x06 \x01(\tB\x04\xe2\x41\x01\x01\x12\x1b\n\rvalidate_only\x18\x07 \x01(\x08\x42\x04\xe2\x41\x01\x01\x42\x14\n\x12_expected_model_id\"\x7f\n\x15RollbackAliasResponse\x12&\n\x05\x61lias\x18\x01 \x01(\x0b\x32\x17.modelregistry.v1.Alias\x12-\n\x06\x62\x65\x66ore\x18\x02 \x01(\x0b\x32\x1d.modelregistry.v1.AliasTarget\x12\x0f\n\x07\x63hanged\x18\x03 \x01(\x08\"\xab\x01\n\x12\x44\x65leteAliasRequest\x12\x1c\n\x0emodel_group_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x13\n\x05\x61lias\x18\x02 \x01(\tB\x04\xe2\x41\x01\x02\x12\x12\n\x04\x65tag\x18\x03 \x01(\tB\x04\xe2\x41\x01\x01\x12\x1b\n\rallow_missing\x18\x04 \x01(\x08\x42\x04\xe2\x41\x01\x01\x12\x14\n\x06reason\x18\x05 \x01(\tB\x04\xe2\x41\x01\x01\x12\x1b\n\rvalidate_only\x18\x06 \x01(\x08\x42\x04\xe2\x41\x01\x01\"D\n\x13\x44\x65leteAliasResponse\x12-\n\x06\x62\x65\x66ore\x18\x01 \x01(\x0b\x32\x1d.modelregistry.v1.AliasTarget2\xa9\x07\n\x0c\x41liasService\x12\x95\x01\n\x08SetAlias\x12!.modelregistry.v1.SetAliasRequest\x1a\".modelregistry.v1.SetAliasResponse\"B\x90\x02\x02\x82\xd3\xe4\x93\x02\x39\"4/v1/modelGroups/{model_group_id}/aliases/{alias}:set:\x01*\x12\x83\x01\n\x08GetAlias\x12!.modelregistry.v1.GetAliasRequest\x1a\x17.modelregistry.v1.Alias\";\x90\x02\x01\x82\xd3\xe4\x93\x02\x32\x12\x30/v1/modelGroups/{model_group_id}/aliases/{alias}\x12\x8f\x01\n\x0bListAliases\x12$.modelregistry.v1.ListAliasesRequest\x1a%.modelregistry.v1.ListAliasesResponse\"3\x90\x02\x01\x82\xd3\xe4\x93\x02*\x12(/v1/modelGroups/{model_group_id}/aliases\x12\xa8\x01\n\x0eListAliasMoves\x12\'.modelregistry.v1.ListAliasMovesRequest\x1a(.modelregistry.v1.ListAliasMovesResponse\"C\x90\x02\x01\x82\xd3\xe4\x93\x02:\x12\x38/v1/modelGroups/{model_group_id}/aliases/{alias}/history\x12\xa6\x01\n\rRollbackAlias\x12&.modelregistry.v1.RollbackAliasRequest\x1a\'.modelregistry.v1.RollbackAliasResponse\"D\x82\xd3\xe4\x93\x02>\"9/v1/modelGroups/{model_group_id}/aliases/{alias}:rollback:\x01*\x12\x94\x01\n\x0b\x44\x65leteAlias\x12$.modelregistry.v1.DeleteAliasRequest\x1a%.modelregistry.v1.DeleteAliasResponse\"8\x82\xd3\xe4\x93\x02\x32*0/v1/modelGroups/{model_group_id}/aliases/{alias}B\x8e\x01\n\x14\x63om.modelregistry.v1B\x11\x41liasServiceProtoP\x01ZNgithub.com/modelregistry/modelregistry/gen/go/modelregistry/v1;modelregistryv1\xaa\x02\x10ModelRegistry.V1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n$modelregistry/v1/alias_service.proto\x12\x10modelregistry.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1cmodelregistry/v1/alias.proto\"\xc3\x02\n\x0fSetAliasRequest\x12\x1c\n\x0emodel_group_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x13\n\x05\x61lias\x18\x02 \x01(\tB\x04\xe2\x41\x01\x02\x12\x16\n\x08model_id\x18\x03 \x01(\tB\x04\xe2\x41\x01\x02\x12$\n\x11\x65xpected_model_id\x18\x04 \x01(\tB\x04\xe2\x41\x01\x01H\x00\x88\x01\x01\x12\x12\n\x04\x65tag\x18\x05 \x01(\tB\x04\xe2\x41\x01\x01\x12\x14\n\x06reason\x18\x06 \x01(\tB\x04\xe2\x41\x01\x01\x12\x43\n\x0crequirements\x18\x07 \x01(\x0b\x32\'.modelregistry.v1.PromotionRequirementsB\x04\xe2\x41\x01\x01\x12\x1b\n\rvalidate_only\x18\x08 \x01(\x08\x42\x04\xe2\x41\x01\x01\x12\x1d\n\x0fidempotency_key\x18\t \x01(\tB\x04\xe2\x41\x01\x01\x42\x14\n\x12_expected_model_id\"\xae\x01\n\x10SetAliasResponse\x12&\n\x05\x61lias\x18\x01 \x01(\x0b\x32\x17.modelregistry.v1.Alias\x12-\n\x06\x62\x65\x66ore\x18\x02 \x01(\x0b\x32\x1d.modelregistry.v1.AliasTarget\x12\x0f\n\x07\x63hanged\x18\x03 \x01(\x08\x12\x32\n\x06\x63hecks\x18\x04 \x03(\x0b\x32\".modelregistry.v1.RequirementCheck\"w\n\x0fGetAliasRequest\x12\x1c\n\x0emodel_group_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x13\n\x05\x61lias\x18\x02 \x01(\tB\x04\xe2\x41\x01\x02\x12\x31\n\x07\x61t_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x01\"e\n\x12ListAliasesRequest\x12\x1c\n\x0emodel_group_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x17\n\tpage_size\x18\x02 \x01(\x05\x42\x04\xe2\x41\x01\x01\x12\x18\n\npage_token\x18\x03 \x01(\tB\x04\xe2\x41\x01\x01\"X\n\x13ListAliasesResponse\x12(\n\x07\x61liases\x18\x01 \x03(\x0b\x32\x17.modelregistry.v1.Alias\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"}\n\x15ListAliasMovesRequest\x12\x1c\n\x0emodel_group_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x13\n\x05\x61lias\x18\x02 \x01(\tB\x04\xe2\x41\x01\x02\x12\x17\n\tpage_size\x18\x03 \x01(\x05\x42\x04\xe2\x41\x01\x01\x12\x18\n\npage_token\x18\x04 \x01(\tB\x04\xe2\x41\x01\x01\"c\n\x16ListAliasMovesResponse\x12\x30\n\x0b\x61lias_moves\x18\x01 \x03(\x0b\x32\x1b.modelregistry.v1.AliasMove\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\x86\x02\n\x14RollbackAliasRequest\x12\x1c\n\x0emodel_group_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x13\n\x05\x61lias\x18\x02 \x01(\tB\x04\xe2\x41\x01\x02\x12\x19\n\x0bto_model_id\x18\x03 \x01(\tB\x04\xe2\x41\x01\x01\x12$\n\x11\x65xpected_model_id\x18\x04 \x01(\tB\x04\xe2\x41\x01\x01H\x00\x88\x01\x01\x12\x12\n\x04\x65tag\x18\x05 \x01(\tB\x04\xe2\x41\x01\x01\x12\x14\n\x06reason\x18\x06 \x01(\tB\x04\xe2\x41\x01\x01\x12\x1b\n\rvalidate_only\x18\x07 \x01(\x08\x42\x04\xe2\x41\x01\x01\x12\x1d\n\x0fidempotency_key\x18\x08 \x01(\tB\x04\xe2\x41\x01\x01\x42\x14\n\x12_expected_model_id\"\x7f\n\x15RollbackAliasResponse\x12&\n\x05\x61lias\x18\x01 \x01(\x0b\x32\x17.modelregistry.v1.Alias\x12-\n\x06\x62\x65\x66ore\x18\x02 \x01(\x0b\x32\x1d.modelregistry.v1.AliasTarget\x12\x0f\n\x07\x63hanged\x18\x03 \x01(\x08\"\xca\x01\n\x12\x44\x65leteAliasRequest\x12\x1c\n\x0emodel_group_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x13\n\x05\x61lias\x18\x02 \x01(\tB\x04\xe2\x41\x01\x02\x12\x12\n\x04\x65tag\x18\x03 \x01(\tB\x04\xe2\x41\x01\x01\x12\x1b\n\rallow_missing\x18\x04 \x01(\x08\x42\x04\xe2\x41\x01\x01\x12\x14\n\x06reason\x18\x05 \x01(\tB\x04\xe2\x41\x01\x01\x12\x1b\n\rvalidate_only\x18\x06 \x01(\x08\x42\x04\xe2\x41\x01\x01\x12\x1d\n\x0fidempotency_key\x18\x07 \x01(\tB\x04\xe2\x41\x01\x01\"D\n\x13\x44\x65leteAliasResponse\x12-\n\x06\x62\x65\x66ore\x18\x01 \x01(\x0b\x32\x1d.modelregistry.v1.AliasTarget2\xaf\x07\n\x0c\x41liasService\x12\x95\x01\n\x08SetAlias\x12!.modelregistry.v1.SetAliasRequest\x1a\".modelregistry.v1.SetAliasResponse\"B\x90\x02\x02\x82\xd3\xe4\x93\x02\x39\"4/v1/modelGroups/{model_group_id}/aliases/{alias}:set:\x01*\x12\x83\x01\n\x08GetAlias\x12!.modelregistry.v1.GetAliasRequest\x1a\x17.modelregistry.v1.Alias\";\x90\x02\x01\x82\xd3\xe4\x93\x02\x32\x12\x30/v1/modelGroups/{model_group_id}/aliases/{alias}\x12\x8f\x01\n\x0bListAliases\x12$.modelregistry.v1.ListAliasesRequest\x1a%.modelregistry.v1.ListAliasesResponse\"3\x90\x02\x01\x82\xd3\xe4\x93\x02*\x12(/v1/modelGroups/{model_group_id}/aliases\x12\xa8\x01\n\x0eListAliasMoves\x12\'.modelregistry.v1.ListAliasMovesRequest\x1a(.modelregistry.v1.ListAliasMovesResponse\"C\x90\x02\x01\x82\xd3\xe4\x93\x02:\x12\x38/v1/modelGroups/{model_group_id}/aliases/{alias}/history\x12\xa9\x01\n\rRollbackAlias\x12&.modelregistry.v1.RollbackAliasRequest\x1a\'.modelregistry.v1.RollbackAliasResponse\"G\x90\x02\x02\x82\xd3\xe4\x93\x02>\"9/v1/modelGroups/{model_group_id}/aliases/{alias}:rollback:\x01*\x12\x97\x01\n\x0b\x44\x65leteAlias\x12$.modelregistry.v1.DeleteAliasRequest\x1a%.modelregistry.v1.DeleteAliasResponse\";\x90\x02\x02\x82\xd3\xe4\x93\x02\x32*0/v1/modelGroups/{model_group_id}/aliases/{alias}B\x8e\x01\n\x14\x63om.modelregistry.v1B\x11\x41liasServiceProtoP\x01ZNgithub.com/modelregistry/modelregistry/gen/go/modelregistry/v1;modelregistryv1\xaa\x02\x10ModelRegistry.V1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -52,6 +52,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_SETALIASREQUEST'].fields_by_name['requirements']._serialized_options = b'\342A\001\001'
   _globals['_SETALIASREQUEST'].fields_by_name['validate_only']._loaded_options = None
   _globals['_SETALIASREQUEST'].fields_by_name['validate_only']._serialized_options = b'\342A\001\001'
+  _globals['_SETALIASREQUEST'].fields_by_name['idempotency_key']._loaded_options = None
+  _globals['_SETALIASREQUEST'].fields_by_name['idempotency_key']._serialized_options = b'\342A\001\001'
   _globals['_GETALIASREQUEST'].fields_by_name['model_group_id']._loaded_options = None
   _globals['_GETALIASREQUEST'].fields_by_name['model_group_id']._serialized_options = b'\342A\001\002'
   _globals['_GETALIASREQUEST'].fields_by_name['alias']._loaded_options = None
@@ -86,6 +88,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_ROLLBACKALIASREQUEST'].fields_by_name['reason']._serialized_options = b'\342A\001\001'
   _globals['_ROLLBACKALIASREQUEST'].fields_by_name['validate_only']._loaded_options = None
   _globals['_ROLLBACKALIASREQUEST'].fields_by_name['validate_only']._serialized_options = b'\342A\001\001'
+  _globals['_ROLLBACKALIASREQUEST'].fields_by_name['idempotency_key']._loaded_options = None
+  _globals['_ROLLBACKALIASREQUEST'].fields_by_name['idempotency_key']._serialized_options = b'\342A\001\001'
   _globals['_DELETEALIASREQUEST'].fields_by_name['model_group_id']._loaded_options = None
   _globals['_DELETEALIASREQUEST'].fields_by_name['model_group_id']._serialized_options = b'\342A\001\002'
   _globals['_DELETEALIASREQUEST'].fields_by_name['alias']._loaded_options = None
@@ -98,6 +102,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_DELETEALIASREQUEST'].fields_by_name['reason']._serialized_options = b'\342A\001\001'
   _globals['_DELETEALIASREQUEST'].fields_by_name['validate_only']._loaded_options = None
   _globals['_DELETEALIASREQUEST'].fields_by_name['validate_only']._serialized_options = b'\342A\001\001'
+  _globals['_DELETEALIASREQUEST'].fields_by_name['idempotency_key']._loaded_options = None
+  _globals['_DELETEALIASREQUEST'].fields_by_name['idempotency_key']._serialized_options = b'\342A\001\001'
   _globals['_ALIASSERVICE'].methods_by_name['SetAlias']._loaded_options = None
   _globals['_ALIASSERVICE'].methods_by_name['SetAlias']._serialized_options = b'\220\002\002\202\323\344\223\0029\"4/v1/modelGroups/{model_group_id}/aliases/{alias}:set:\001*'
   _globals['_ALIASSERVICE'].methods_by_name['GetAlias']._loaded_options = None
@@ -107,31 +113,31 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_ALIASSERVICE'].methods_by_name['ListAliasMoves']._loaded_options = None
   _globals['_ALIASSERVICE'].methods_by_name['ListAliasMoves']._serialized_options = b'\220\002\001\202\323\344\223\002:\0228/v1/modelGroups/{model_group_id}/aliases/{alias}/history'
   _globals['_ALIASSERVICE'].methods_by_name['RollbackAlias']._loaded_options = None
-  _globals['_ALIASSERVICE'].methods_by_name['RollbackAlias']._serialized_options = b'\202\323\344\223\002>\"9/v1/modelGroups/{model_group_id}/aliases/{alias}:rollback:\001*'
+  _globals['_ALIASSERVICE'].methods_by_name['RollbackAlias']._serialized_options = b'\220\002\002\202\323\344\223\002>\"9/v1/modelGroups/{model_group_id}/aliases/{alias}:rollback:\001*'
   _globals['_ALIASSERVICE'].methods_by_name['DeleteAlias']._loaded_options = None
-  _globals['_ALIASSERVICE'].methods_by_name['DeleteAlias']._serialized_options = b'\202\323\344\223\0022*0/v1/modelGroups/{model_group_id}/aliases/{alias}'
+  _globals['_ALIASSERVICE'].methods_by_name['DeleteAlias']._serialized_options = b'\220\002\002\202\323\344\223\0022*0/v1/modelGroups/{model_group_id}/aliases/{alias}'
   _globals['_SETALIASREQUEST']._serialized_start=185
-  _globals['_SETALIASREQUEST']._serialized_end=477
-  _globals['_SETALIASRESPONSE']._serialized_start=480
-  _globals['_SETALIASRESPONSE']._serialized_end=654
-  _globals['_GETALIASREQUEST']._serialized_start=656
-  _globals['_GETALIASREQUEST']._serialized_end=775
-  _globals['_LISTALIASESREQUEST']._serialized_start=777
-  _globals['_LISTALIASESREQUEST']._serialized_end=878
-  _globals['_LISTALIASESRESPONSE']._serialized_start=880
-  _globals['_LISTALIASESRESPONSE']._serialized_end=968
-  _globals['_LISTALIASMOVESREQUEST']._serialized_start=970
-  _globals['_LISTALIASMOVESREQUEST']._serialized_end=1095
-  _globals['_LISTALIASMOVESRESPONSE']._serialized_start=1097
-  _globals['_LISTALIASMOVESRESPONSE']._serialized_end=1196
-  _globals['_ROLLBACKALIASREQUEST']._serialized_start=1199
-  _globals['_ROLLBACKALIASREQUEST']._serialized_end=1430
-  _globals['_ROLLBACKALIASRESPONSE']._serialized_start=1432
-  _globals['_ROLLBACKALIASRESPONSE']._serialized_end=1559
-  _globals['_DELETEALIASREQUEST']._serialized_start=1562
-  _globals['_DELETEALIASREQUEST']._serialized_end=1733
-  _globals['_DELETEALIASRESPONSE']._serialized_start=1735
-  _globals['_DELETEALIASRESPONSE']._serialized_end=1803
-  _globals['_ALIASSERVICE']._serialized_start=1806
-  _globals['_ALIASSERVICE']._serialized_end=2743
+  _globals['_SETALIASREQUEST']._serialized_end=508
+  _globals['_SETALIASRESPONSE']._serialized_start=511
+  _globals['_SETALIASRESPONSE']._serialized_end=685
+  _globals['_GETALIASREQUEST']._serialized_start=687
+  _globals['_GETALIASREQUEST']._serialized_end=806
+  _globals['_LISTALIASESREQUEST']._serialized_start=808
+  _globals['_LISTALIASESREQUEST']._serialized_end=909
+  _globals['_LISTALIASESRESPONSE']._serialized_start=911
+  _globals['_LISTALIASESRESPONSE']._serialized_end=999
+  _globals['_LISTALIASMOVESREQUEST']._serialized_start=1001
+  _globals['_LISTALIASMOVESREQUEST']._serialized_end=1126
+  _globals['_LISTALIASMOVESRESPONSE']._serialized_start=1128
+  _globals['_LISTALIASMOVESRESPONSE']._serialized_end=1227
+  _globals['_ROLLBACKALIASREQUEST']._serialized_start=1230
+  _globals['_ROLLBACKALIASREQUEST']._serialized_end=1492
+  _globals['_ROLLBACKALIASRESPONSE']._serialized_start=1494
+  _globals['_ROLLBACKALIASRESPONSE']._serialized_end=1621
+  _globals['_DELETEALIASREQUEST']._serialized_start=1624
+  _globals['_DELETEALIASREQUEST']._serialized_end=1826
+  _globals['_DELETEALIASRESPONSE']._serialized_start=1828
+  _globals['_DELETEALIASRESPONSE']._serialized_end=1896
+  _globals['_ALIASSERVICE']._serialized_start=1899
+  _globals['_ALIASSERVICE']._serialized_end=2842
 # @@protoc_insertion_point(module_scope)

@@ -13,7 +13,7 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class SetAliasRequest(_message.Message):
-    __slots__ = ("model_group_id", "alias", "model_id", "expected_model_id", "etag", "reason", "requirements", "validate_only")
+    __slots__ = ("model_group_id", "alias", "model_id", "expected_model_id", "etag", "reason", "requirements", "validate_only", "idempotency_key")
     MODEL_GROUP_ID_FIELD_NUMBER: _ClassVar[int]
     ALIAS_FIELD_NUMBER: _ClassVar[int]
     MODEL_ID_FIELD_NUMBER: _ClassVar[int]
@@ -22,6 +22,7 @@ class SetAliasRequest(_message.Message):
     REASON_FIELD_NUMBER: _ClassVar[int]
     REQUIREMENTS_FIELD_NUMBER: _ClassVar[int]
     VALIDATE_ONLY_FIELD_NUMBER: _ClassVar[int]
+    IDEMPOTENCY_KEY_FIELD_NUMBER: _ClassVar[int]
     model_group_id: str
     alias: str
     model_id: str
@@ -30,7 +31,8 @@ class SetAliasRequest(_message.Message):
     reason: str
     requirements: _alias_pb2.PromotionRequirements
     validate_only: bool
-    def __init__(self, model_group_id: _Optional[str] = ..., alias: _Optional[str] = ..., model_id: _Optional[str] = ..., expected_model_id: _Optional[str] = ..., etag: _Optional[str] = ..., reason: _Optional[str] = ..., requirements: _Optional[_Union[_alias_pb2.PromotionRequirements, _Mapping]] = ..., validate_only: _Optional[bool] = ...) -> None: ...
+    idempotency_key: str
+    def __init__(self, model_group_id: _Optional[str] = ..., alias: _Optional[str] = ..., model_id: _Optional[str] = ..., expected_model_id: _Optional[str] = ..., etag: _Optional[str] = ..., reason: _Optional[str] = ..., requirements: _Optional[_Union[_alias_pb2.PromotionRequirements, _Mapping]] = ..., validate_only: _Optional[bool] = ..., idempotency_key: _Optional[str] = ...) -> None: ...
 
 class SetAliasResponse(_message.Message):
     __slots__ = ("alias", "before", "changed", "checks")
@@ -93,7 +95,7 @@ class ListAliasMovesResponse(_message.Message):
     def __init__(self, alias_moves: _Optional[_Iterable[_Union[_alias_pb2.AliasMove, _Mapping]]] = ..., next_page_token: _Optional[str] = ...) -> None: ...
 
 class RollbackAliasRequest(_message.Message):
-    __slots__ = ("model_group_id", "alias", "to_model_id", "expected_model_id", "etag", "reason", "validate_only")
+    __slots__ = ("model_group_id", "alias", "to_model_id", "expected_model_id", "etag", "reason", "validate_only", "idempotency_key")
     MODEL_GROUP_ID_FIELD_NUMBER: _ClassVar[int]
     ALIAS_FIELD_NUMBER: _ClassVar[int]
     TO_MODEL_ID_FIELD_NUMBER: _ClassVar[int]
@@ -101,6 +103,7 @@ class RollbackAliasRequest(_message.Message):
     ETAG_FIELD_NUMBER: _ClassVar[int]
     REASON_FIELD_NUMBER: _ClassVar[int]
     VALIDATE_ONLY_FIELD_NUMBER: _ClassVar[int]
+    IDEMPOTENCY_KEY_FIELD_NUMBER: _ClassVar[int]
     model_group_id: str
     alias: str
     to_model_id: str
@@ -108,7 +111,8 @@ class RollbackAliasRequest(_message.Message):
     etag: str
     reason: str
     validate_only: bool
-    def __init__(self, model_group_id: _Optional[str] = ..., alias: _Optional[str] = ..., to_model_id: _Optional[str] = ..., expected_model_id: _Optional[str] = ..., etag: _Optional[str] = ..., reason: _Optional[str] = ..., validate_only: _Optional[bool] = ...) -> None: ...
+    idempotency_key: str
+    def __init__(self, model_group_id: _Optional[str] = ..., alias: _Optional[str] = ..., to_model_id: _Optional[str] = ..., expected_model_id: _Optional[str] = ..., etag: _Optional[str] = ..., reason: _Optional[str] = ..., validate_only: _Optional[bool] = ..., idempotency_key: _Optional[str] = ...) -> None: ...
 
 class RollbackAliasResponse(_message.Message):
     __slots__ = ("alias", "before", "changed")
@@ -121,20 +125,22 @@ class RollbackAliasResponse(_message.Message):
     def __init__(self, alias: _Optional[_Union[_alias_pb2.Alias, _Mapping]] = ..., before: _Optional[_Union[_alias_pb2.AliasTarget, _Mapping]] = ..., changed: _Optional[bool] = ...) -> None: ...
 
 class DeleteAliasRequest(_message.Message):
-    __slots__ = ("model_group_id", "alias", "etag", "allow_missing", "reason", "validate_only")
+    __slots__ = ("model_group_id", "alias", "etag", "allow_missing", "reason", "validate_only", "idempotency_key")
     MODEL_GROUP_ID_FIELD_NUMBER: _ClassVar[int]
     ALIAS_FIELD_NUMBER: _ClassVar[int]
     ETAG_FIELD_NUMBER: _ClassVar[int]
     ALLOW_MISSING_FIELD_NUMBER: _ClassVar[int]
     REASON_FIELD_NUMBER: _ClassVar[int]
     VALIDATE_ONLY_FIELD_NUMBER: _ClassVar[int]
+    IDEMPOTENCY_KEY_FIELD_NUMBER: _ClassVar[int]
     model_group_id: str
     alias: str
     etag: str
     allow_missing: bool
     reason: str
     validate_only: bool
-    def __init__(self, model_group_id: _Optional[str] = ..., alias: _Optional[str] = ..., etag: _Optional[str] = ..., allow_missing: _Optional[bool] = ..., reason: _Optional[str] = ..., validate_only: _Optional[bool] = ...) -> None: ...
+    idempotency_key: str
+    def __init__(self, model_group_id: _Optional[str] = ..., alias: _Optional[str] = ..., etag: _Optional[str] = ..., allow_missing: _Optional[bool] = ..., reason: _Optional[str] = ..., validate_only: _Optional[bool] = ..., idempotency_key: _Optional[str] = ...) -> None: ...
 
 class DeleteAliasResponse(_message.Message):
     __slots__ = ("before",)

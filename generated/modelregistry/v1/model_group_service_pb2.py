@@ -28,7 +28,7 @@ from google.protobuf import field_mask_pb2 as google_dot_protobuf_dot_field__mas
 from modelregistry.v1 import model_group_pb2 as modelregistry_dot_v1_dot_model__group__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n*modelregistry/v1/model_group_service.proto\x12\x10modelregistry.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a google/protobuf/field_mask.proto\x1a\"modelregistry/v1/model_group.proto\"4\n\x14GetModelGroupRequest\x12\x1c\n\x0emodel_group_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\"\x93\x01\n\x16ListModelGroupsRequest\x12\x17\n\tpage_size\x18\x01 \x01(\x05\x42\x04\xe2\x41\x01\x01\x12\x18\n\npage_token\x18\x02 \x01(\tB\x04\xe2\x41\x01\x01\x12\x14\n\x06\x66ilter\x18\x03 \x01(\tB\x04\xe2\x41\x01\x01\x12\x16\n\x08order_by\x18\x04 \x01(\tB\x04\xe2\x41\x01\x01\x12\x18\n\nshow_empty\x18\x05 \x01(\x08\x42\x04\xe2\x41\x01\x01\"\x8e\x01\n\x17ListModelGroupsResponse\x12\x32\n\x0cmodel_groups\x18\x01 \x03(\x0b\x32\x1c.modelregistry.v1.ModelGroup\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\x12\x17\n\ntotal_size\x18\x03 \x01(\x03H\x00\x88\x01\x01\x42\r\n\x0b_total_size\"\x89\x01\n\x17UpdateModelGroupRequest\x12\x37\n\x0bmodel_group\x18\x01 \x01(\x0b\x32\x1c.modelregistry.v1.ModelGroupB\x04\xe2\x41\x01\x02\x12\x35\n\x0bupdate_mask\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.FieldMaskB\x04\xe2\x41\x01\x01\"\x85\x01\n\x17\x44\x65leteModelGroupRequest\x12\x1c\n\x0emodel_group_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x12\n\x04\x65tag\x18\x02 \x01(\tB\x04\xe2\x41\x01\x01\x12\x1b\n\rallow_missing\x18\x03 \x01(\x08\x42\x04\xe2\x41\x01\x01\x12\x1b\n\rvalidate_only\x18\x04 \x01(\x08\x42\x04\xe2\x41\x01\x01\"\x1a\n\x18\x44\x65leteModelGroupResponse2\xc8\x04\n\x11ModelGroupService\x12\x82\x01\n\rGetModelGroup\x12&.modelregistry.v1.GetModelGroupRequest\x1a\x1c.modelregistry.v1.ModelGroup\"+\x90\x02\x01\x82\xd3\xe4\x93\x02\"\x12 /v1/modelGroups/{model_group_id}\x12\x82\x01\n\x0fListModelGroups\x12(.modelregistry.v1.ListModelGroupsRequest\x1a).modelregistry.v1.ListModelGroupsResponse\"\x1a\x90\x02\x01\x82\xd3\xe4\x93\x02\x11\x12\x0f/v1/modelGroups\x12\x92\x01\n\x10UpdateModelGroup\x12).modelregistry.v1.UpdateModelGroupRequest\x1a\x1c.modelregistry.v1.ModelGroup\"5\x82\xd3\xe4\x93\x02/2 /v1/modelGroups/{model_group.id}:\x0bmodel_group\x12\x93\x01\n\x10\x44\x65leteModelGroup\x12).modelregistry.v1.DeleteModelGroupRequest\x1a*.modelregistry.v1.DeleteModelGroupResponse\"(\x82\xd3\xe4\x93\x02\"* /v1/modelGroups/{model_group_id}B\x93\x01\n\x14\x63om.modelregistry.v1B\x16ModelGroupServiceProtoP\x01ZNgithub.com/modelregistry/modelregistry/gen/go/modelregistry/v1;modelregistryv1\xaa\x02\x10ModelRegistry.V1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n*modelregistry/v1/model_group_service.proto\x12\x10modelregistry.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a google/protobuf/field_mask.proto\x1a\"modelregistry/v1/model_group.proto\"4\n\x14GetModelGroupRequest\x12\x1c\n\x0emodel_group_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\"\x93\x01\n\x16ListModelGroupsRequest\x12\x17\n\tpage_size\x18\x01 \x01(\x05\x42\x04\xe2\x41\x01\x01\x12\x18\n\npage_token\x18\x02 \x01(\tB\x04\xe2\x41\x01\x01\x12\x14\n\x06\x66ilter\x18\x03 \x01(\tB\x04\xe2\x41\x01\x01\x12\x16\n\x08order_by\x18\x04 \x01(\tB\x04\xe2\x41\x01\x01\x12\x18\n\nshow_empty\x18\x05 \x01(\x08\x42\x04\xe2\x41\x01\x01\"\x8e\x01\n\x17ListModelGroupsResponse\x12\x32\n\x0cmodel_groups\x18\x01 \x03(\x0b\x32\x1c.modelregistry.v1.ModelGroup\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\x12\x17\n\ntotal_size\x18\x03 \x01(\x03H\x00\x88\x01\x01\x42\r\n\x0b_total_size\"\xa8\x01\n\x17UpdateModelGroupRequest\x12\x37\n\x0bmodel_group\x18\x01 \x01(\x0b\x32\x1c.modelregistry.v1.ModelGroupB\x04\xe2\x41\x01\x02\x12\x35\n\x0bupdate_mask\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.FieldMaskB\x04\xe2\x41\x01\x01\x12\x1d\n\x0fidempotency_key\x18\x03 \x01(\tB\x04\xe2\x41\x01\x01\"\xa4\x01\n\x17\x44\x65leteModelGroupRequest\x12\x1c\n\x0emodel_group_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x12\n\x04\x65tag\x18\x02 \x01(\tB\x04\xe2\x41\x01\x01\x12\x1b\n\rallow_missing\x18\x03 \x01(\x08\x42\x04\xe2\x41\x01\x01\x12\x1b\n\rvalidate_only\x18\x04 \x01(\x08\x42\x04\xe2\x41\x01\x01\x12\x1d\n\x0fidempotency_key\x18\x05 \x01(\tB\x04\xe2\x41\x01\x01\"\x1a\n\x18\x44\x65leteModelGroupResponse2\xce\x04\n\x11ModelGroupService\x12\x82\x01\n\rGetModelGroup\x12&.modelregistry.v1.GetModelGroupRequest\x1a\x1c.modelregistry.v1.ModelGroup\"+\x90\x02\x01\x82\xd3\xe4\x93\x02\"\x12 /v1/modelGroups/{model_group_id}\x12\x82\x01\n\x0fListModelGroups\x12(.modelregistry.v1.ListModelGroupsRequest\x1a).modelregistry.v1.ListModelGroupsResponse\"\x1a\x90\x02\x01\x82\xd3\xe4\x93\x02\x11\x12\x0f/v1/modelGroups\x12\x95\x01\n\x10UpdateModelGroup\x12).modelregistry.v1.UpdateModelGroupRequest\x1a\x1c.modelregistry.v1.ModelGroup\"8\x90\x02\x02\x82\xd3\xe4\x93\x02/2 /v1/modelGroups/{model_group.id}:\x0bmodel_group\x12\x96\x01\n\x10\x44\x65leteModelGroup\x12).modelregistry.v1.DeleteModelGroupRequest\x1a*.modelregistry.v1.DeleteModelGroupResponse\"+\x90\x02\x02\x82\xd3\xe4\x93\x02\"* /v1/modelGroups/{model_group_id}B\x93\x01\n\x14\x63om.modelregistry.v1B\x16ModelGroupServiceProtoP\x01ZNgithub.com/modelregistry/modelregistry/gen/go/modelregistry/v1;modelregistryv1\xaa\x02\x10ModelRegistry.V1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -52,6 +52,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_UPDATEMODELGROUPREQUEST'].fields_by_name['model_group']._serialized_options = b'\342A\001\002'
   _globals['_UPDATEMODELGROUPREQUEST'].fields_by_name['update_mask']._loaded_options = None
   _globals['_UPDATEMODELGROUPREQUEST'].fields_by_name['update_mask']._serialized_options = b'\342A\001\001'
+  _globals['_UPDATEMODELGROUPREQUEST'].fields_by_name['idempotency_key']._loaded_options = None
+  _globals['_UPDATEMODELGROUPREQUEST'].fields_by_name['idempotency_key']._serialized_options = b'\342A\001\001'
   _globals['_DELETEMODELGROUPREQUEST'].fields_by_name['model_group_id']._loaded_options = None
   _globals['_DELETEMODELGROUPREQUEST'].fields_by_name['model_group_id']._serialized_options = b'\342A\001\002'
   _globals['_DELETEMODELGROUPREQUEST'].fields_by_name['etag']._loaded_options = None
@@ -60,14 +62,16 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_DELETEMODELGROUPREQUEST'].fields_by_name['allow_missing']._serialized_options = b'\342A\001\001'
   _globals['_DELETEMODELGROUPREQUEST'].fields_by_name['validate_only']._loaded_options = None
   _globals['_DELETEMODELGROUPREQUEST'].fields_by_name['validate_only']._serialized_options = b'\342A\001\001'
+  _globals['_DELETEMODELGROUPREQUEST'].fields_by_name['idempotency_key']._loaded_options = None
+  _globals['_DELETEMODELGROUPREQUEST'].fields_by_name['idempotency_key']._serialized_options = b'\342A\001\001'
   _globals['_MODELGROUPSERVICE'].methods_by_name['GetModelGroup']._loaded_options = None
   _globals['_MODELGROUPSERVICE'].methods_by_name['GetModelGroup']._serialized_options = b'\220\002\001\202\323\344\223\002\"\022 /v1/modelGroups/{model_group_id}'
   _globals['_MODELGROUPSERVICE'].methods_by_name['ListModelGroups']._loaded_options = None
   _globals['_MODELGROUPSERVICE'].methods_by_name['ListModelGroups']._serialized_options = b'\220\002\001\202\323\344\223\002\021\022\017/v1/modelGroups'
   _globals['_MODELGROUPSERVICE'].methods_by_name['UpdateModelGroup']._loaded_options = None
-  _globals['_MODELGROUPSERVICE'].methods_by_name['UpdateModelGroup']._serialized_options = b'\202\323\344\223\002/2 /v1/modelGroups/{model_group.id}:\013model_group'
+  _globals['_MODELGROUPSERVICE'].methods_by_name['UpdateModelGroup']._serialized_options = b'\220\002\002\202\323\344\223\002/2 /v1/modelGroups/{model_group.id}:\013model_group'
   _globals['_MODELGROUPSERVICE'].methods_by_name['DeleteModelGroup']._loaded_options = None
-  _globals['_MODELGROUPSERVICE'].methods_by_name['DeleteModelGroup']._serialized_options = b'\202\323\344\223\002\"* /v1/modelGroups/{model_group_id}'
+  _globals['_MODELGROUPSERVICE'].methods_by_name['DeleteModelGroup']._serialized_options = b'\220\002\002\202\323\344\223\002\"* /v1/modelGroups/{model_group_id}'
   _globals['_GETMODELGROUPREQUEST']._serialized_start=197
   _globals['_GETMODELGROUPREQUEST']._serialized_end=249
   _globals['_LISTMODELGROUPSREQUEST']._serialized_start=252
@@ -75,11 +79,11 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_LISTMODELGROUPSRESPONSE']._serialized_start=402
   _globals['_LISTMODELGROUPSRESPONSE']._serialized_end=544
   _globals['_UPDATEMODELGROUPREQUEST']._serialized_start=547
-  _globals['_UPDATEMODELGROUPREQUEST']._serialized_end=684
-  _globals['_DELETEMODELGROUPREQUEST']._serialized_start=687
-  _globals['_DELETEMODELGROUPREQUEST']._serialized_end=820
-  _globals['_DELETEMODELGROUPRESPONSE']._serialized_start=822
-  _globals['_DELETEMODELGROUPRESPONSE']._serialized_end=848
-  _globals['_MODELGROUPSERVICE']._serialized_start=851
-  _globals['_MODELGROUPSERVICE']._serialized_end=1435
+  _globals['_UPDATEMODELGROUPREQUEST']._serialized_end=715
+  _globals['_DELETEMODELGROUPREQUEST']._serialized_start=718
+  _globals['_DELETEMODELGROUPREQUEST']._serialized_end=882
+  _globals['_DELETEMODELGROUPRESPONSE']._serialized_start=884
+  _globals['_DELETEMODELGROUPRESPONSE']._serialized_end=910
+  _globals['_MODELGROUPSERVICE']._serialized_start=913
+  _globals['_MODELGROUPSERVICE']._serialized_end=1503
 # @@protoc_insertion_point(module_scope)

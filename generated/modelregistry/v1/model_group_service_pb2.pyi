@@ -41,24 +41,28 @@ class ListModelGroupsResponse(_message.Message):
     def __init__(self, model_groups: _Optional[_Iterable[_Union[_model_group_pb2.ModelGroup, _Mapping]]] = ..., next_page_token: _Optional[str] = ..., total_size: _Optional[int] = ...) -> None: ...
 
 class UpdateModelGroupRequest(_message.Message):
-    __slots__ = ("model_group", "update_mask")
+    __slots__ = ("model_group", "update_mask", "idempotency_key")
     MODEL_GROUP_FIELD_NUMBER: _ClassVar[int]
     UPDATE_MASK_FIELD_NUMBER: _ClassVar[int]
+    IDEMPOTENCY_KEY_FIELD_NUMBER: _ClassVar[int]
     model_group: _model_group_pb2.ModelGroup
     update_mask: _field_mask_pb2.FieldMask
-    def __init__(self, model_group: _Optional[_Union[_model_group_pb2.ModelGroup, _Mapping]] = ..., update_mask: _Optional[_Union[_field_mask_pb2.FieldMask, _Mapping]] = ...) -> None: ...
+    idempotency_key: str
+    def __init__(self, model_group: _Optional[_Union[_model_group_pb2.ModelGroup, _Mapping]] = ..., update_mask: _Optional[_Union[_field_mask_pb2.FieldMask, _Mapping]] = ..., idempotency_key: _Optional[str] = ...) -> None: ...
 
 class DeleteModelGroupRequest(_message.Message):
-    __slots__ = ("model_group_id", "etag", "allow_missing", "validate_only")
+    __slots__ = ("model_group_id", "etag", "allow_missing", "validate_only", "idempotency_key")
     MODEL_GROUP_ID_FIELD_NUMBER: _ClassVar[int]
     ETAG_FIELD_NUMBER: _ClassVar[int]
     ALLOW_MISSING_FIELD_NUMBER: _ClassVar[int]
     VALIDATE_ONLY_FIELD_NUMBER: _ClassVar[int]
+    IDEMPOTENCY_KEY_FIELD_NUMBER: _ClassVar[int]
     model_group_id: str
     etag: str
     allow_missing: bool
     validate_only: bool
-    def __init__(self, model_group_id: _Optional[str] = ..., etag: _Optional[str] = ..., allow_missing: _Optional[bool] = ..., validate_only: _Optional[bool] = ...) -> None: ...
+    idempotency_key: str
+    def __init__(self, model_group_id: _Optional[str] = ..., etag: _Optional[str] = ..., allow_missing: _Optional[bool] = ..., validate_only: _Optional[bool] = ..., idempotency_key: _Optional[str] = ...) -> None: ...
 
 class DeleteModelGroupResponse(_message.Message):
     __slots__ = ()

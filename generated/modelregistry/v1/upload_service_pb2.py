@@ -29,7 +29,7 @@ from modelregistry.v1 import model_pb2 as modelregistry_dot_v1_dot_model__pb2
 from modelregistry.v1 import upload_pb2 as modelregistry_dot_v1_dot_upload__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n%modelregistry/v1/upload_service.proto\x12\x10modelregistry.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x19google/api/httpbody.proto\x1a\x1cmodelregistry/v1/model.proto\x1a\x1dmodelregistry/v1/upload.proto\"E\n\x13\x43reateUploadRequest\x12.\n\x06upload\x18\x01 \x01(\x0b\x32\x18.modelregistry.v1.UploadB\x04\xe2\x41\x01\x02\"g\n\x12WriteUploadRequest\x12\x17\n\tupload_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x19\n\x0cwrite_offset\x18\x02 \x01(\x03H\x00\x88\x01\x01\x12\x0c\n\x04\x64\x61ta\x18\x03 \x01(\x0c\x42\x0f\n\r_write_offset\"q\n\x19WriteUploadContentRequest\x12\x17\n\tupload_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x14\n\x0cwrite_offset\x18\x02 \x01(\x03\x12%\n\x07\x63ontent\x18\x03 \x01(\x0b\x32\x14.google.api.HttpBody\"+\n\x10GetUploadRequest\x12\x17\n\tupload_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\"@\n\x15\x43ompleteUploadRequest\x12\x17\n\tupload_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x0e\n\x06sha256\x18\x02 \x01(\t\".\n\x13\x43\x61ncelUploadRequest\x12\x17\n\tupload_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\"?\n\x13WriteUploadResponse\x12(\n\x06upload\x18\x01 \x01(\x0b\x32\x18.modelregistry.v1.Upload\"F\n\x1aWriteUploadContentResponse\x12(\n\x06upload\x18\x01 \x01(\x0b\x32\x18.modelregistry.v1.Upload\"@\n\x16\x43ompleteUploadResponse\x12&\n\x05model\x18\x01 \x01(\x0b\x32\x17.modelregistry.v1.Model\"\x16\n\x14\x43\x61ncelUploadResponse2\x80\x06\n\rUploadService\x12l\n\x0c\x43reateUpload\x12%.modelregistry.v1.CreateUploadRequest\x1a\x18.modelregistry.v1.Upload\"\x1b\x82\xd3\xe4\x93\x02\x15\"\x0b/v1/uploads:\x06upload\x12\\\n\x0bWriteUpload\x12$.modelregistry.v1.WriteUploadRequest\x1a%.modelregistry.v1.WriteUploadResponse(\x01\x12\xa3\x01\n\x12WriteUploadContent\x12+.modelregistry.v1.WriteUploadContentRequest\x1a,.modelregistry.v1.WriteUploadContentResponse\"0\x82\xd3\xe4\x93\x02*\x1a\x1f/v1/uploads/{upload_id}/content:\x07\x63ontent(\x01\x12j\n\tGetUpload\x12\".modelregistry.v1.GetUploadRequest\x1a\x18.modelregistry.v1.Upload\"\x1f\x82\xd3\xe4\x93\x02\x19\x12\x17/v1/uploads/{upload_id}\x12\x90\x01\n\x0e\x43ompleteUpload\x12\'.modelregistry.v1.CompleteUploadRequest\x1a(.modelregistry.v1.CompleteUploadResponse\"+\x82\xd3\xe4\x93\x02%\" /v1/uploads/{upload_id}:complete:\x01*\x12~\n\x0c\x43\x61ncelUpload\x12%.modelregistry.v1.CancelUploadRequest\x1a&.modelregistry.v1.CancelUploadResponse\"\x1f\x82\xd3\xe4\x93\x02\x19*\x17/v1/uploads/{upload_id}B\x8f\x01\n\x14\x63om.modelregistry.v1B\x12UploadServiceProtoP\x01ZNgithub.com/modelregistry/modelregistry/gen/go/modelregistry/v1;modelregistryv1\xaa\x02\x10ModelRegistry.V1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n%modelregistry/v1/upload_service.proto\x12\x10modelregistry.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x19google/api/httpbody.proto\x1a\x1cmodelregistry/v1/model.proto\x1a\x1dmodelregistry/v1/upload.proto\"d\n\x13\x43reateUploadRequest\x12.\n\x06upload\x18\x01 \x01(\x0b\x32\x18.modelregistry.v1.UploadB\x04\xe2\x41\x01\x02\x12\x1d\n\x0fidempotency_key\x18\x02 \x01(\tB\x04\xe2\x41\x01\x01\"g\n\x12WriteUploadRequest\x12\x17\n\tupload_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x19\n\x0cwrite_offset\x18\x02 \x01(\x03H\x00\x88\x01\x01\x12\x0c\n\x04\x64\x61ta\x18\x03 \x01(\x0c\x42\x0f\n\r_write_offset\"q\n\x19WriteUploadContentRequest\x12\x17\n\tupload_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x14\n\x0cwrite_offset\x18\x02 \x01(\x03\x12%\n\x07\x63ontent\x18\x03 \x01(\x0b\x32\x14.google.api.HttpBody\"+\n\x10GetUploadRequest\x12\x17\n\tupload_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\"_\n\x15\x43ompleteUploadRequest\x12\x17\n\tupload_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x0e\n\x06sha256\x18\x02 \x01(\t\x12\x1d\n\x0fidempotency_key\x18\x04 \x01(\tB\x04\xe2\x41\x01\x01\"M\n\x13\x43\x61ncelUploadRequest\x12\x17\n\tupload_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x1d\n\x0fidempotency_key\x18\x02 \x01(\tB\x04\xe2\x41\x01\x01\"?\n\x13WriteUploadResponse\x12(\n\x06upload\x18\x01 \x01(\x0b\x32\x18.modelregistry.v1.Upload\"F\n\x1aWriteUploadContentResponse\x12(\n\x06upload\x18\x01 \x01(\x0b\x32\x18.modelregistry.v1.Upload\"@\n\x16\x43ompleteUploadResponse\x12&\n\x05model\x18\x01 \x01(\x0b\x32\x17.modelregistry.v1.Model\"\x16\n\x14\x43\x61ncelUploadResponse2\x92\x06\n\rUploadService\x12l\n\x0c\x43reateUpload\x12%.modelregistry.v1.CreateUploadRequest\x1a\x18.modelregistry.v1.Upload\"\x1b\x82\xd3\xe4\x93\x02\x15\"\x0b/v1/uploads:\x06upload\x12\x61\n\x0bWriteUpload\x12$.modelregistry.v1.WriteUploadRequest\x1a%.modelregistry.v1.WriteUploadResponse\"\x03\x90\x02\x02(\x01\x12\xa6\x01\n\x12WriteUploadContent\x12+.modelregistry.v1.WriteUploadContentRequest\x1a,.modelregistry.v1.WriteUploadContentResponse\"3\x90\x02\x02\x82\xd3\xe4\x93\x02*\x1a\x1f/v1/uploads/{upload_id}/content:\x07\x63ontent(\x01\x12m\n\tGetUpload\x12\".modelregistry.v1.GetUploadRequest\x1a\x18.modelregistry.v1.Upload\"\"\x90\x02\x01\x82\xd3\xe4\x93\x02\x19\x12\x17/v1/uploads/{upload_id}\x12\x93\x01\n\x0e\x43ompleteUpload\x12\'.modelregistry.v1.CompleteUploadRequest\x1a(.modelregistry.v1.CompleteUploadResponse\".\x90\x02\x02\x82\xd3\xe4\x93\x02%\" /v1/uploads/{upload_id}:complete:\x01*\x12\x81\x01\n\x0c\x43\x61ncelUpload\x12%.modelregistry.v1.CancelUploadRequest\x1a&.modelregistry.v1.CancelUploadResponse\"\"\x90\x02\x02\x82\xd3\xe4\x93\x02\x19*\x17/v1/uploads/{upload_id}B\x8f\x01\n\x14\x63om.modelregistry.v1B\x12UploadServiceProtoP\x01ZNgithub.com/modelregistry/modelregistry/gen/go/modelregistry/v1;modelregistryv1\xaa\x02\x10ModelRegistry.V1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -39,6 +39,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['DESCRIPTOR']._serialized_options = b'\n\024com.modelregistry.v1B\022UploadServiceProtoP\001ZNgithub.com/modelregistry/modelregistry/gen/go/modelregistry/v1;modelregistryv1\252\002\020ModelRegistry.V1'
   _globals['_CREATEUPLOADREQUEST'].fields_by_name['upload']._loaded_options = None
   _globals['_CREATEUPLOADREQUEST'].fields_by_name['upload']._serialized_options = b'\342A\001\002'
+  _globals['_CREATEUPLOADREQUEST'].fields_by_name['idempotency_key']._loaded_options = None
+  _globals['_CREATEUPLOADREQUEST'].fields_by_name['idempotency_key']._serialized_options = b'\342A\001\001'
   _globals['_WRITEUPLOADREQUEST'].fields_by_name['upload_id']._loaded_options = None
   _globals['_WRITEUPLOADREQUEST'].fields_by_name['upload_id']._serialized_options = b'\342A\001\002'
   _globals['_WRITEUPLOADCONTENTREQUEST'].fields_by_name['upload_id']._loaded_options = None
@@ -47,38 +49,44 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_GETUPLOADREQUEST'].fields_by_name['upload_id']._serialized_options = b'\342A\001\002'
   _globals['_COMPLETEUPLOADREQUEST'].fields_by_name['upload_id']._loaded_options = None
   _globals['_COMPLETEUPLOADREQUEST'].fields_by_name['upload_id']._serialized_options = b'\342A\001\002'
+  _globals['_COMPLETEUPLOADREQUEST'].fields_by_name['idempotency_key']._loaded_options = None
+  _globals['_COMPLETEUPLOADREQUEST'].fields_by_name['idempotency_key']._serialized_options = b'\342A\001\001'
   _globals['_CANCELUPLOADREQUEST'].fields_by_name['upload_id']._loaded_options = None
   _globals['_CANCELUPLOADREQUEST'].fields_by_name['upload_id']._serialized_options = b'\342A\001\002'
+  _globals['_CANCELUPLOADREQUEST'].fields_by_name['idempotency_key']._loaded_options = None
+  _globals['_CANCELUPLOADREQUEST'].fields_by_name['idempotency_key']._serialized_options = b'\342A\001\001'
   _globals['_UPLOADSERVICE'].methods_by_name['CreateUpload']._loaded_options = None
   _globals['_UPLOADSERVICE'].methods_by_name['CreateUpload']._serialized_options = b'\202\323\344\223\002\025\"\013/v1/uploads:\006upload'
+  _globals['_UPLOADSERVICE'].methods_by_name['WriteUpload']._loaded_options = None
+  _globals['_UPLOADSERVICE'].methods_by_name['WriteUpload']._serialized_options = b'\220\002\002'
   _globals['_UPLOADSERVICE'].methods_by_name['WriteUploadContent']._loaded_options = None
-  _globals['_UPLOADSERVICE'].methods_by_name['WriteUploadContent']._serialized_options = b'\202\323\344\223\002*\032\037/v1/uploads/{upload_id}/content:\007content'
+  _globals['_UPLOADSERVICE'].methods_by_name['WriteUploadContent']._serialized_options = b'\220\002\002\202\323\344\223\002*\032\037/v1/uploads/{upload_id}/content:\007content'
   _globals['_UPLOADSERVICE'].methods_by_name['GetUpload']._loaded_options = None
-  _globals['_UPLOADSERVICE'].methods_by_name['GetUpload']._serialized_options = b'\202\323\344\223\002\031\022\027/v1/uploads/{upload_id}'
+  _globals['_UPLOADSERVICE'].methods_by_name['GetUpload']._serialized_options = b'\220\002\001\202\323\344\223\002\031\022\027/v1/uploads/{upload_id}'
   _globals['_UPLOADSERVICE'].methods_by_name['CompleteUpload']._loaded_options = None
-  _globals['_UPLOADSERVICE'].methods_by_name['CompleteUpload']._serialized_options = b'\202\323\344\223\002%\" /v1/uploads/{upload_id}:complete:\001*'
+  _globals['_UPLOADSERVICE'].methods_by_name['CompleteUpload']._serialized_options = b'\220\002\002\202\323\344\223\002%\" /v1/uploads/{upload_id}:complete:\001*'
   _globals['_UPLOADSERVICE'].methods_by_name['CancelUpload']._loaded_options = None
-  _globals['_UPLOADSERVICE'].methods_by_name['CancelUpload']._serialized_options = b'\202\323\344\223\002\031*\027/v1/uploads/{upload_id}'
+  _globals['_UPLOADSERVICE'].methods_by_name['CancelUpload']._serialized_options = b'\220\002\002\202\323\344\223\002\031*\027/v1/uploads/{upload_id}'
   _globals['_CREATEUPLOADREQUEST']._serialized_start=210
-  _globals['_CREATEUPLOADREQUEST']._serialized_end=279
-  _globals['_WRITEUPLOADREQUEST']._serialized_start=281
-  _globals['_WRITEUPLOADREQUEST']._serialized_end=384
-  _globals['_WRITEUPLOADCONTENTREQUEST']._serialized_start=386
-  _globals['_WRITEUPLOADCONTENTREQUEST']._serialized_end=499
-  _globals['_GETUPLOADREQUEST']._serialized_start=501
-  _globals['_GETUPLOADREQUEST']._serialized_end=544
-  _globals['_COMPLETEUPLOADREQUEST']._serialized_start=546
-  _globals['_COMPLETEUPLOADREQUEST']._serialized_end=610
-  _globals['_CANCELUPLOADREQUEST']._serialized_start=612
-  _globals['_CANCELUPLOADREQUEST']._serialized_end=658
-  _globals['_WRITEUPLOADRESPONSE']._serialized_start=660
-  _globals['_WRITEUPLOADRESPONSE']._serialized_end=723
-  _globals['_WRITEUPLOADCONTENTRESPONSE']._serialized_start=725
-  _globals['_WRITEUPLOADCONTENTRESPONSE']._serialized_end=795
-  _globals['_COMPLETEUPLOADRESPONSE']._serialized_start=797
-  _globals['_COMPLETEUPLOADRESPONSE']._serialized_end=861
-  _globals['_CANCELUPLOADRESPONSE']._serialized_start=863
-  _globals['_CANCELUPLOADRESPONSE']._serialized_end=885
-  _globals['_UPLOADSERVICE']._serialized_start=888
-  _globals['_UPLOADSERVICE']._serialized_end=1656
+  _globals['_CREATEUPLOADREQUEST']._serialized_end=310
+  _globals['_WRITEUPLOADREQUEST']._serialized_start=312
+  _globals['_WRITEUPLOADREQUEST']._serialized_end=415
+  _globals['_WRITEUPLOADCONTENTREQUEST']._serialized_start=417
+  _globals['_WRITEUPLOADCONTENTREQUEST']._serialized_end=530
+  _globals['_GETUPLOADREQUEST']._serialized_start=532
+  _globals['_GETUPLOADREQUEST']._serialized_end=575
+  _globals['_COMPLETEUPLOADREQUEST']._serialized_start=577
+  _globals['_COMPLETEUPLOADREQUEST']._serialized_end=672
+  _globals['_CANCELUPLOADREQUEST']._serialized_start=674
+  _globals['_CANCELUPLOADREQUEST']._serialized_end=751
+  _globals['_WRITEUPLOADRESPONSE']._serialized_start=753
+  _globals['_WRITEUPLOADRESPONSE']._serialized_end=816
+  _globals['_WRITEUPLOADCONTENTRESPONSE']._serialized_start=818
+  _globals['_WRITEUPLOADCONTENTRESPONSE']._serialized_end=888
+  _globals['_COMPLETEUPLOADRESPONSE']._serialized_start=890
+  _globals['_COMPLETEUPLOADRESPONSE']._serialized_end=954
+  _globals['_CANCELUPLOADRESPONSE']._serialized_start=956
+  _globals['_CANCELUPLOADRESPONSE']._serialized_end=978
+  _globals['_UPLOADSERVICE']._serialized_start=981
+  _globals['_UPLOADSERVICE']._serialized_end=1767
 # @@protoc_insertion_point(module_scope)

@@ -11,10 +11,12 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class CreateUploadRequest(_message.Message):
-    __slots__ = ("upload",)
+    __slots__ = ("upload", "idempotency_key")
     UPLOAD_FIELD_NUMBER: _ClassVar[int]
+    IDEMPOTENCY_KEY_FIELD_NUMBER: _ClassVar[int]
     upload: _upload_pb2.Upload
-    def __init__(self, upload: _Optional[_Union[_upload_pb2.Upload, _Mapping]] = ...) -> None: ...
+    idempotency_key: str
+    def __init__(self, upload: _Optional[_Union[_upload_pb2.Upload, _Mapping]] = ..., idempotency_key: _Optional[str] = ...) -> None: ...
 
 class WriteUploadRequest(_message.Message):
     __slots__ = ("upload_id", "write_offset", "data")
@@ -43,18 +45,22 @@ class GetUploadRequest(_message.Message):
     def __init__(self, upload_id: _Optional[str] = ...) -> None: ...
 
 class CompleteUploadRequest(_message.Message):
-    __slots__ = ("upload_id", "sha256")
+    __slots__ = ("upload_id", "sha256", "idempotency_key")
     UPLOAD_ID_FIELD_NUMBER: _ClassVar[int]
     SHA256_FIELD_NUMBER: _ClassVar[int]
+    IDEMPOTENCY_KEY_FIELD_NUMBER: _ClassVar[int]
     upload_id: str
     sha256: str
-    def __init__(self, upload_id: _Optional[str] = ..., sha256: _Optional[str] = ...) -> None: ...
+    idempotency_key: str
+    def __init__(self, upload_id: _Optional[str] = ..., sha256: _Optional[str] = ..., idempotency_key: _Optional[str] = ...) -> None: ...
 
 class CancelUploadRequest(_message.Message):
-    __slots__ = ("upload_id",)
+    __slots__ = ("upload_id", "idempotency_key")
     UPLOAD_ID_FIELD_NUMBER: _ClassVar[int]
+    IDEMPOTENCY_KEY_FIELD_NUMBER: _ClassVar[int]
     upload_id: str
-    def __init__(self, upload_id: _Optional[str] = ...) -> None: ...
+    idempotency_key: str
+    def __init__(self, upload_id: _Optional[str] = ..., idempotency_key: _Optional[str] = ...) -> None: ...
 
 class WriteUploadResponse(_message.Message):
     __slots__ = ("upload",)

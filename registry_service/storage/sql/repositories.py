@@ -69,6 +69,7 @@ from registry_service.storage.sql.change_signal import ChangeSignal
 from registry_service.storage.sql.engine import PLANNED_ANEW, Lookup, domain_errors, pulse_of, transactional
 from registry_service.storage.sql.event_log import SqlEventLog
 from registry_service.storage.sql.filter_sql import where
+from registry_service.storage.sql.idempotency import SqlIdempotencyKeys
 from registry_service.storage.sql.model_groups import SqlModelGroupRepository
 from registry_service.storage.sql.paging import is_after
 from registry_service.storage.sql.tokens import SqlTokenRepository
@@ -180,6 +181,11 @@ class SqlTransaction:
     def events(self) -> SqlEventLog:
         """See the port."""
         return SqlEventLog(self._connection, self._disk)
+
+    @cached_property
+    def idempotency(self) -> SqlIdempotencyKeys:
+        """See the port."""
+        return SqlIdempotencyKeys(self._connection)
 
     @cached_property
     def tokens(self) -> SqlTokenRepository:

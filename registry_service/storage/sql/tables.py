@@ -469,6 +469,40 @@ class TokenRow(Base):
     )
 
 
+class IdempotencyKeyRow(Base):
+    """A call with an idempotency key, under way or answered (`domain.idempotency`)."""
+
+    __tablename__ = "idempotency_keys"
+
+    id: Mapped[bytes] = mapped_column(LargeBinary, primary_key=True, comment="SHA-256 of caller, method and key.")
+    method: Mapped[_RequiredText]
+    request_digest: Mapped[bytes] = mapped_column(LargeBinary)
+    attempt: Mapped[str] = mapped_column(Text(collation="C"), comment="The call that is under way, or was answered.")
+    lease_time: Mapped[datetime] = mapped_column(
+        DateTime(timezone=True), comment="Until then the call counts as under way."
+    )
+    expire_time: Mapped[_Time]
+    answer_time: Mapped[_OptionalTime]
+    answer: Mapped[bytes | None] = mapped_column(
+        LargeBinary, comment="A message; none: too large, the resource is read again."
+    )
+    resource_id: Mapped[_OptionalText]
+    project_id: Mapped[_OptionalText]
+    artifact_sha256: Mapped[_OptionalText]
+
+    __table_args__ = (
+        CheckConstraint("octet_length(id) = 32", name="id"),
+        CheckConstraint("octet_length(request_digest) = 32", name="request_digest"),
+        CheckConstraint(
+            "num_nulls(answer_time, resource_id, artifact_sha256) IN (0, 3)"
+            " AND (answer_time IS NOT NULL OR num_nonnulls(answer, project_id) = 0)",
+            name="answer",
+        ),
+        Index("ix_idempotency_keys_expire_time", "expire_time"),
+        Index("ix_idempotency_keys_attempt", "attempt", postgresql_where=text("answer_time IS NULL")),
+    )
+
+
 class SchemaCompatibilityRow(Base):
     """The one row that tells which programs the schema serves (`storage.sql.schema`)."""
 
@@ -494,6 +528,7 @@ audit_head = AuditHeadRow.__table__
 aliases = AliasRow.__table__
 alias_moves = AliasMoveRow.__table__
 tokens = TokenRow.__table__
+idempotency_keys = IdempotencyKeyRow.__table__
 
 
 def group_key(table: FromClause) -> ColumnElement[bytes]:

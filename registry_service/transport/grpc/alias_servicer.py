@@ -21,10 +21,11 @@ from registry_service.domain.errors import InvalidArgumentError
 from registry_service.domain.model_groups import checked_group_id
 from registry_service.domain.models import checked_model_id
 from registry_service.domain.promotion import Check, MetricBound, Requirements, checked_requirements
-from registry_service.services.aliasing import Expectation
+from registry_service.services.aliasing import Expectation, Moved
 from registry_service.services.use_cases import UseCases
 from registry_service.transport.grpc.calls import StreamLimit
 from registry_service.transport.grpc.convert import time_message
+from registry_service.transport.grpc.idempotency import idempotent
 
 _ALL = "-"
 _KINDS = {
@@ -34,6 +35,25 @@ _KINDS = {
 }
 
 
+def _set_message(moved: Moved) -> pb.SetAliasResponse:
+    return pb.SetAliasResponse(
+        alias=_alias_message(moved.alias),
+        before=_target_message(moved.before),
+        changed=moved.changed,
+        checks=map(_check_message, moved.checks),
+    )
+
+
+def _rollback_message(moved: Moved) -> pb.RollbackAliasResponse:
+    return pb.RollbackAliasResponse(
+        alias=_alias_message(moved.alias), before=_target_message(moved.before), changed=moved.changed
+    )
+
+
+def _deletion_message(before: AliasTarget | None) -> pb.DeleteAliasResponse:
+    return pb.DeleteAliasResponse(before=_target_message(before))
+
+
 class AliasServicer(alias_service_pb2_grpc.AliasServiceServicer):
     """Converts, calls one use case, converts back."""
 
@@ -41,13 +61,14 @@ class AliasServicer(alias_service_pb2_grpc.AliasServiceServicer):
         self._use_cases = use_cases
         self._streams = streams
 
-    def SetAlias(self, request: pb.SetAliasRequest, context: grpc.ServicerContext) -> pb.SetAliasResponse:
+    @idempotent(pb.SetAliasResponse, _set_message)
+    def SetAlias(self, request: pb.SetAliasRequest, context: grpc.ServicerContext) -> Moved:
         group_id, alias = checked_group_id(request.model_group_id), checked_alias(request.alias)
         model_id = checked_model_id(request.model_id, "model_id")
         requirements, remark = _requirements_of(request.requirements), _remark_of(request)
         # Whoever reads a whole artifact takes the place of a stream.
         with self._streams.hold() if requirements.verified else nullcontext():
-            moved = self._use_cases.set_alias(
+            return self._use_cases.set_alias(
                 group_id,
                 alias,
                 model_id,
@@ -56,12 +77,6 @@ class AliasServicer(alias_service_pb2_grpc.AliasServiceServicer):
                 remark=remark,
                 validate_only=request.validate_only,
             )
-        return pb.SetAliasResponse(
-            alias=_alias_message(moved.alias),
-            before=_target_message(moved.before),
-            changed=moved.changed,
-            checks=map(_check_message, moved.checks),
-        )
 
     def GetAlias(self, request: pb.GetAliasRequest, context: grpc.ServicerContext) -> alias_pb2.Alias:
         group_id, alias = checked_group_id(request.model_group_id), checked_alias(request.alias)
@@ -85,10 +100,9 @@ class AliasServicer(alias_service_pb2_grpc.AliasServiceServicer):
         )
         return pb.ListAliasMovesResponse(alias_moves=map(_move_message, moves), next_page_token=next_page_token)
 
-    def RollbackAlias(
-        self, request: pb.RollbackAliasRequest, context: grpc.ServicerContext
-    ) -> pb.RollbackAliasResponse:
-        moved = self._use_cases.rollback_alias(
+    @idempotent(pb.RollbackAliasResponse, _rollback_message)
+    def RollbackAlias(self, request: pb.RollbackAliasRequest, context: grpc.ServicerContext) -> Moved:
+        return self._use_cases.rollback_alias(
             checked_group_id(request.model_group_id),
             checked_alias(request.alias),
             to_model_id=checked_model_id(request.to_model_id, "to_model_id") if request.to_model_id else "",
@@ -96,12 +110,10 @@ class AliasServicer(alias_service_pb2_grpc.AliasServiceServicer):
             remark=_remark_of(request),
             validate_only=request.validate_only,
         )
-        return pb.RollbackAliasResponse(
-            alias=_alias_message(moved.alias), before=_target_message(moved.before), changed=moved.changed
-        )
 
-    def DeleteAlias(self, request: pb.DeleteAliasRequest, context: grpc.ServicerContext) -> pb.DeleteAliasResponse:
-        before = self._use_cases.delete_alias(
+    @idempotent(pb.DeleteAliasResponse, _deletion_message)
+    def DeleteAlias(self, request: pb.DeleteAliasRequest, context: grpc.ServicerContext) -> AliasTarget | None:
+        return self._use_cases.delete_alias(
             checked_group_id(request.model_group_id),
             checked_alias(request.alias),
             expectation=Expectation(etag=request.etag),
@@ -109,7 +121,6 @@ class AliasServicer(alias_service_pb2_grpc.AliasServiceServicer):
             remark=_remark_of(request),
             validate_only=request.validate_only,
         )
-        return pb.DeleteAliasResponse(before=_target_message(before))
 
 
 def _group_id_or_all(text: str) -> str | None:

@@ -161,6 +161,11 @@ class _Call:
 _current_call: ContextVar[_Call] = ContextVar("current_call")
 
 
+def current_method() -> str:
+    """Return the path of the RPC that the running code serves."""
+    return _current_call.get().method
+
+
 def expect_client(context: grpc.ServicerContext) -> None:
     """Raises CallCancelledError when the client has gone.
 

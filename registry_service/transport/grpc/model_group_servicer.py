@@ -10,6 +10,7 @@ from registry_service.domain.errors import InvalidArgumentError
 from registry_service.domain.model_groups import MUTABLE_FIELDS, MetricGoal, ModelGroup, checked_group_id
 from registry_service.services.use_cases import UseCases
 from registry_service.transport.grpc.convert import time_message
+from registry_service.transport.grpc.idempotency import idempotent
 from registry_service.transport.grpc.update_mask import FIELD, MODEL_GROUP, fields_and_entries, mask_of
 
 _GOALS = {
@@ -17,6 +18,30 @@ _GOALS = {
     MetricGoal.MINIMIZE: model_group_pb2.METRIC_GOAL_MINIMIZE,
 }
 _GOALS_OF: Mapping[int, MetricGoal] = {number: goal for goal, number in _GOALS.items()}
+
+
+def group_message(group: ModelGroup) -> model_group_pb2.ModelGroup:
+    """Return a group as a message."""
+    return model_group_pb2.ModelGroup(
+        id=group.id,
+        name=group.lineage.name,
+        project_id=group.lineage.project_id,
+        project_name=group.lineage.project_name,
+        description=group.description,
+        owner=group.owner,
+        tags=group.tags,
+        metric_goals={metric: _GOALS[goal] for metric, goal in group.metric_goals.items()},
+        version_count=group.version_count,
+        latest_version=group.latest_version,
+        latest_model_id=group.latest_model_id,
+        create_time=time_message(group.create_time),
+        update_time=time_message(group.update_time),
+        etag=group.etag,
+    )
+
+
+def _deleted(_: None) -> pb.DeleteModelGroupResponse:
+    return pb.DeleteModelGroupResponse()
 
 
 class ModelGroupServicer(model_group_service_pb2_grpc.ModelGroupServiceServicer):
@@ -47,44 +72,25 @@ class ModelGroupServicer(model_group_service_pb2_grpc.ModelGroupServiceServicer)
             total_size=len(groups) if is_everything else None,
         )
 
-    def UpdateModelGroup(
-        self, request: pb.UpdateModelGroupRequest, context: grpc.ServicerContext
-    ) -> model_group_pb2.ModelGroup:
+    @idempotent(
+        model_group_pb2.ModelGroup,
+        group_message,
+        again=lambda use_cases, group_id: use_cases.get_model_group(group_id),
+    )
+    def UpdateModelGroup(self, request: pb.UpdateModelGroupRequest, context: grpc.ServicerContext) -> ModelGroup:
         message = request.model_group
         group_id = checked_group_id(message.id, "model_group.id")
         changes, entries = _changes_of(message, mask_of(request, context))
-        return group_message(self._use_cases.update_model_group(group_id, changes, entries=entries, etag=message.etag))
+        return self._use_cases.update_model_group(group_id, changes, entries=entries, etag=message.etag)
 
-    def DeleteModelGroup(
-        self, request: pb.DeleteModelGroupRequest, context: grpc.ServicerContext
-    ) -> pb.DeleteModelGroupResponse:
+    @idempotent(pb.DeleteModelGroupResponse, _deleted)
+    def DeleteModelGroup(self, request: pb.DeleteModelGroupRequest, context: grpc.ServicerContext) -> None:
         self._use_cases.delete_model_group(
             checked_group_id(request.model_group_id),
             etag=request.etag,
             allow_missing=request.allow_missing,
             validate_only=request.validate_only,
         )
-        return pb.DeleteModelGroupResponse()
-
-
-def group_message(group: ModelGroup) -> model_group_pb2.ModelGroup:
-    """Return a group as a message."""
-    return model_group_pb2.ModelGroup(
-        id=group.id,
-        name=group.lineage.name,
-        project_id=group.lineage.project_id,
-        project_name=group.lineage.project_name,
-        description=group.description,
-        owner=group.owner,
-        tags=group.tags,
-        metric_goals={metric: _GOALS[goal] for metric, goal in group.metric_goals.items()},
-        version_count=group.version_count,
-        latest_version=group.latest_version,
-        latest_model_id=group.latest_model_id,
-        create_time=time_message(group.create_time),
-        update_time=time_message(group.update_time),
-        etag=group.etag,
-    )
 
 
 def _changes_of(

@@ -8,7 +8,7 @@ from modelregistry.v1 import lineage_pb2, model_pb2, model_service_pb2_grpc
 from modelregistry.v1 import model_service_pb2 as pb
 
 from registry_service.domain.errors import InvalidArgumentError
-from registry_service.domain.models import checked_model_id
+from registry_service.domain.models import Model, checked_model_id
 from registry_service.services.use_cases import UseCases
 from registry_service.transport.grpc.calls import StreamLimit, expect_client
 from registry_service.transport.grpc.convert import (
@@ -22,7 +22,16 @@ from registry_service.transport.grpc.convert import (
     nodes_messages,
     spec_of,
 )
+from registry_service.transport.grpc.idempotency import idempotent, idempotent_stream
 from registry_service.transport.grpc.update_mask import mask_of
+
+
+def _model(use_cases: UseCases, model_id: str) -> Model:
+    return use_cases.get_model(model_id)
+
+
+def _deleted(_: None) -> pb.DeleteModelResponse:
+    return pb.DeleteModelResponse()
 
 
 class ModelServicer(model_service_pb2_grpc.ModelServiceServicer):
@@ -32,16 +41,18 @@ class ModelServicer(model_service_pb2_grpc.ModelServiceServicer):
         self._use_cases = use_cases
         self._streams = streams
 
+    @idempotent_stream(
+        pb.RegisterModelResponse, lambda model: pb.RegisterModelResponse(model=model_message(model)), again=_model
+    )
     def RegisterModel(
         self, request_iterator: Iterator[pb.RegisterModelRequest | memoryview], context: grpc.ServicerContext
-    ) -> pb.RegisterModelResponse:
+    ) -> Model:
         first = next(request_iterator, None)
         if first is None or isinstance(first, memoryview) or first.WhichOneof("payload") != "spec":
             raise InvalidArgumentError.of("spec", "must be in the first message.")
-        model = self._use_cases.register_model(
+        return self._use_cases.register_model(
             spec_of(first.spec), _chunks(request_iterator), lambda: expect_client(context)
         )
-        return pb.RegisterModelResponse(model=model_message(model))
 
     def GetModel(self, request: pb.GetModelRequest, context: grpc.ServicerContext) -> model_pb2.Model:
         full = is_full(request.view, default=True)
@@ -57,21 +68,22 @@ class ModelServicer(model_service_pb2_grpc.ModelServiceServicer):
         )
         return pb.ListModelsResponse(models=map(model_message, models), next_page_token=next_page_token)
 
-    def UpdateModel(self, request: pb.UpdateModelRequest, context: grpc.ServicerContext) -> model_pb2.Model:
+    @idempotent(model_pb2.Model, model_message, again=_model)
+    def UpdateModel(self, request: pb.UpdateModelRequest, context: grpc.ServicerContext) -> Model:
         changes, entries = changes_of(request.model, mask_of(request, context))
-        model = self._use_cases.update_model(
+        return self._use_cases.update_model(
             checked_model_id(request.model.id, "model.id"), changes, entries=entries, etag=request.model.etag
         )
-        return model_message(model)
 
-    def DeleteModel(self, request: pb.DeleteModelRequest, context: grpc.ServicerContext) -> pb.DeleteModelResponse:
+    @idempotent(pb.DeleteModelResponse, _deleted)
+    def DeleteModel(self, request: pb.DeleteModelRequest, context: grpc.ServicerContext) -> None:
         self._use_cases.delete_model(
             checked_model_id(request.model_id),
             etag=request.etag,
             allow_missing=request.allow_missing,
             force=request.force,
+            validate_only=request.validate_only,
         )
-        return pb.DeleteModelResponse()
 
     def CompareModels(
         self, request: pb.CompareModelsRequest, context: grpc.ServicerContext

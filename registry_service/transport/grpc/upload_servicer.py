@@ -8,9 +8,11 @@ from modelregistry.v1 import upload_pb2, upload_service_pb2_grpc
 from modelregistry.v1 import upload_service_pb2 as pb
 
 from registry_service.domain.errors import FieldViolation, InvalidArgumentError, OutOfRangeError
+from registry_service.domain.models import Model
 from registry_service.domain.uploads import Upload
 from registry_service.services.use_cases import UseCases
 from registry_service.transport.grpc.convert import model_message, spec_of, upload_message
+from registry_service.transport.grpc.idempotency import idempotent
 
 _OFFSET = "is not supported. Use the query parameter write_offset."
 _DIGEST = "is not supported. Declare the SHA-256 of the artifact in the spec, or in :complete."
@@ -28,14 +30,19 @@ _REFUSED_HEADERS = {
 _UPLOAD_ID = re.compile(r"[0-9a-f-]{36}")
 
 
+def _cancelled(_: None) -> pb.CancelUploadResponse:
+    return pb.CancelUploadResponse()
+
+
 class UploadServicer(upload_service_pb2_grpc.UploadServiceServicer):
     """Converts, calls one use case, converts back."""
 
     def __init__(self, use_cases: UseCases) -> None:
         self._use_cases = use_cases
 
-    def CreateUpload(self, request: pb.CreateUploadRequest, context: grpc.ServicerContext) -> upload_pb2.Upload:
-        return upload_message(self._use_cases.create_upload(spec_of(request.upload.spec)))
+    @idempotent(upload_pb2.Upload, upload_message, again=lambda use_cases, upload_id: use_cases.get_upload(upload_id))
+    def CreateUpload(self, request: pb.CreateUploadRequest, context: grpc.ServicerContext) -> Upload:
+        return self._use_cases.create_upload(spec_of(request.upload.spec))
 
     def WriteUpload(
         self, request_iterator: Iterator[pb.WriteUploadRequest | memoryview], context: grpc.ServicerContext
@@ -67,15 +74,17 @@ class UploadServicer(upload_service_pb2_grpc.UploadServiceServicer):
     def GetUpload(self, request: pb.GetUploadRequest, context: grpc.ServicerContext) -> upload_pb2.Upload:
         return upload_message(self._use_cases.get_upload(_upload_id(request.upload_id)))
 
-    def CompleteUpload(
-        self, request: pb.CompleteUploadRequest, context: grpc.ServicerContext
-    ) -> pb.CompleteUploadResponse:
-        model = self._use_cases.complete_upload(_upload_id(request.upload_id), request.sha256)
-        return pb.CompleteUploadResponse(model=model_message(model))
+    @idempotent(
+        pb.CompleteUploadResponse,
+        lambda model: pb.CompleteUploadResponse(model=model_message(model)),
+        again=lambda use_cases, model_id: use_cases.get_model(model_id),
+    )
+    def CompleteUpload(self, request: pb.CompleteUploadRequest, context: grpc.ServicerContext) -> Model:
+        return self._use_cases.complete_upload(_upload_id(request.upload_id), request.sha256)
 
-    def CancelUpload(self, request: pb.CancelUploadRequest, context: grpc.ServicerContext) -> pb.CancelUploadResponse:
+    @idempotent(pb.CancelUploadResponse, _cancelled)
+    def CancelUpload(self, request: pb.CancelUploadRequest, context: grpc.ServicerContext) -> None:
         self._use_cases.cancel_upload(_upload_id(request.upload_id))
-        return pb.CancelUploadResponse()
 
     def _write(self, upload_id: str, offset: int, pieces: Iterator[bytes]) -> Upload:
         if offset < 0:

@@ -1,0 +1,139 @@
+"""Has calls with idempotency keys carried out once: wraps the methods of servicers that change something."""
+
+import hashlib
+from collections.abc import Callable, Iterator
+from functools import wraps
+from itertools import chain
+from typing import Any, Protocol, TypeVar, cast
+
+import grpc
+from google.protobuf.message import Message
+
+from registry_service.domain.caller import AccessRecheck, current_caller
+from registry_service.domain.errors import IdempotencyKeyReusedError, InvalidArgumentError
+from registry_service.domain.idempotency import FIELD, KeptAnswer, KeyedCall, checked_key
+from registry_service.services.use_cases import UseCases
+from registry_service.transport.grpc.calls import current_method
+
+HEADER = "idempotency-key"
+
+ResultT = TypeVar("ResultT")
+AnswerT = TypeVar("AnswerT", bound=Message)
+RequestT = TypeVar("RequestT")
+Method = Callable[[Any, RequestT, grpc.ServicerContext], ResultT]
+
+
+class _Servicer(Protocol):
+    _use_cases: UseCases
+
+
+def idempotent(
+    answer_type: type[AnswerT],
+    answer: Callable[[ResultT], AnswerT],
+    *,
+    again: Callable[[UseCases, str], ResultT] | None = None,
+) -> Callable[[Method[RequestT, ResultT]], Method[RequestT, AnswerT]]:
+    """Make a method of a servicer out of one that returns what the use case does.
+
+    Args:
+        answer_type: The method's response.
+        answer: Makes it of what the use case returns.
+        again: Reads the resource again by its id, where the answer was too large to be kept.
+    """
+
+    def wrap(method: Method[RequestT, ResultT]) -> Method[RequestT, AnswerT]:
+        @wraps(method)
+        def run(self: _Servicer, request: RequestT, context: grpc.ServicerContext) -> AnswerT:
+            call = _call(cast("Message", request), context, answer)
+            # What only asks changes nothing.
+            if call is None or getattr(request, "validate_only", False):
+                return answer(method(self, request, context))
+            with self._use_cases.attempt_call(call) as kept:
+                if kept is None:
+                    return answer(method(self, request, context))
+            return _repeated(kept, answer_type, answer, again, self._use_cases)
+
+        return run
+
+    return wrap
+
+
+def idempotent_stream(
+    answer_type: type[AnswerT],
+    answer: Callable[[ResultT], AnswerT],
+    *,
+    again: Callable[[UseCases, str], ResultT],
+) -> Callable[[Method[Iterator[Any], ResultT]], Method[Iterator[Any], AnswerT]]:
+    """Do the same for a stream whose first message has a spec, and the others the bytes of an artifact.
+
+    A repeated stream need not send its bytes where its spec declares their SHA-256; else they are read to be compared.
+    """
+
+    def wrap(method: Method[Iterator[Any], ResultT]) -> Method[Iterator[Any], AnswerT]:
+        @wraps(method)
+        def run(self: _Servicer, requests: Iterator[Any], context: grpc.ServicerContext) -> AnswerT:
+            first = next(requests, None)
+            if first is None:
+                return answer(method(self, iter(()), context))
+            call = _call(first, context, answer) if isinstance(first, Message) else None
+            if call is None:
+                return answer(method(self, chain([first], requests), context))
+            with self._use_cases.attempt_call(call) as kept:
+                if kept is None:
+                    return answer(method(self, chain([first], requests), context))
+            if not first.spec.artifact.sha256 and _sha256(requests) != kept.artifact_sha256:
+                raise IdempotencyKeyReusedError(call.key)
+            return _repeated(kept, answer_type, answer, again, self._use_cases)
+
+        return run
+
+    return wrap
+
+
+def _call(request: Message, context: grpc.ServicerContext, answer: Callable[[Any], Message]) -> KeyedCall | None:
+    """Return a call that has a key, by its request or its header."""
+    key = _key(getattr(request, FIELD), context)
+    if key is None:
+        return None
+    rest = type(request)()
+    rest.CopyFrom(request)
+    rest.ClearField(FIELD)
+    return KeyedCall(
+        caller=current_caller.get().actor,
+        method=current_method(),
+        key=key,
+        digest=hashlib.sha256(rest.SerializeToString(deterministic=True)).digest(),
+        encode=lambda result: answer(result).SerializeToString(),
+    )
+
+
+def _key(in_request: str, context: grpc.ServicerContext) -> str | None:
+    given = {str(value) for name, value in context.invocation_metadata() if name == HEADER}
+    if in_request:
+        given.add(in_request)
+    if len(given) > 1:
+        raise InvalidArgumentError.of(FIELD, "must be the same in the header Idempotency-Key.")
+    return checked_key(given.pop()) if given else None
+
+
+def _repeated(
+    kept: KeptAnswer,
+    answer_type: type[AnswerT],
+    answer: Callable[[ResultT], AnswerT],
+    again: Callable[[UseCases, str], ResultT] | None,
+    use_cases: UseCases,
+) -> AnswerT:
+    if kept.answer is not None:
+        return answer_type.FromString(kept.answer)
+    if again is None:
+        raise AssertionError("its answers are kept whatever their size")
+    return answer(again(use_cases, kept.resource_id))
+
+
+def _sha256(requests: Iterator[Any]) -> str:
+    """Return the digest of the bytes of a stream."""
+    digest, recheck = hashlib.sha256(), AccessRecheck()
+    for request in requests:
+        digest.update(request if isinstance(request, memoryview) else request.chunk)
+        recheck()
+    return digest.hexdigest()

@@ -1,0 +1,397 @@
+"""Idempotency keys: a repeated write is answered as the first one was, and changes nothing."""
+
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime, timedelta
+from functools import partial
+from typing import Any
+
+import grpc
+import pytest
+from google.protobuf import descriptor_pool
+from google.protobuf.descriptor import MethodDescriptor
+from google.protobuf.descriptor_pb2 import MethodDescriptorProto, MethodOptions
+from google.protobuf.message import Message
+from google.rpc import error_details_pb2
+from modelregistry.v1 import (
+    alias_service_pb2,
+    model_group_pb2,
+    model_group_service_pb2,
+    model_pb2,
+    model_service_pb2,
+    upload_pb2,
+    upload_service_pb2,
+)
+from sqlalchemy import text
+
+from registry_service import bootstrap
+from registry_service.domain.access import Role
+from registry_service.domain.caller import acting_as_registry
+from registry_service.domain.idempotency import KeyedCall
+from registry_service.services.authenticating import CachedAuthenticator
+from registry_service.services.idempotency import AttemptCalls
+from registry_service.transport.grpc.alias_servicer import AliasServicer
+from registry_service.transport.grpc.model_group_servicer import ModelGroupServicer
+from registry_service.transport.grpc.model_servicer import ModelServicer
+from registry_service.transport.grpc.upload_servicer import UploadServicer
+from registry_service.transport.http_routes import http_routes
+from tests.client import Client, refused, registration, sha256, spec
+from tests.integration.test_access import People
+from tests.registry import RunningRegistry, StartRegistry
+from tests.streams import Feed, expect
+from tests.waiting import eventually
+
+ABORTED, PRECONDITION, INVALID = (
+    grpc.StatusCode.ABORTED,
+    grpc.StatusCode.FAILED_PRECONDITION,
+    grpc.StatusCode.INVALID_ARGUMENT,
+)
+RUNNING, REUSED = "IDEMPOTENT_CALL_RUNNING", "IDEMPOTENCY_KEY_REUSED"
+DATA = b"weights"
+
+
+@pytest.fixture
+def people(start_registry: StartRegistry, monkeypatch: pytest.MonkeyPatch) -> Iterator[People]:
+    """Callers of a server that looks tokens up each time."""
+    monkeypatch.setattr(bootstrap, "CachedAuthenticator", partial(CachedAuthenticator, seconds=0))
+    people = People(start_registry(auth_mode="token"))
+    yield people
+    people.close()
+
+
+def register(client: Client, key: str, data: bytes = DATA, **fields: Any) -> model_pb2.Model:
+    return client.models.RegisterModel(keyed(registration(spec(**fields), [data]), key)).model
+
+
+def keyed(
+    requests: Iterator[model_service_pb2.RegisterModelRequest], key: str
+) -> Iterator[model_service_pb2.RegisterModelRequest]:
+    for i, request in enumerate(requests):
+        if i == 0:
+            request.idempotency_key = key
+        yield request
+
+
+def update(client: Client, model_id: str, key: str, **fields: Any) -> model_pb2.Model:
+    return client.models.UpdateModel(
+        model_service_pb2.UpdateModelRequest(model=model_pb2.Model(id=model_id, **fields), idempotency_key=key)
+    )
+
+
+def delete(client: Client, model_id: str, key: str, **fields: Any) -> None:
+    client.models.DeleteModel(model_service_pb2.DeleteModelRequest(model_id=model_id, idempotency_key=key, **fields))
+
+
+def events(registry: RunningRegistry) -> int:
+    return registry.count("audit_events")
+
+
+class TestRepeatedCalls:
+    def test_an_update_is_answered_again_and_not_made_again(self, registry: RunningRegistry) -> None:
+        model = registry.client.register()
+        first = update(registry.client, model.id, "key", score=0.5)
+        registry.client.update(model.id, score=0.7)
+        seen = events(registry)
+        assert update(registry.client, model.id, "key", score=0.5) == first
+        assert registry.client.get(model.id).score == 0.7
+        assert events(registry) == seen
+
+    def test_a_registration_is_one_model(self, registry: RunningRegistry) -> None:
+        first = register(registry.client, "key")
+        assert register(registry.client, "key") == first
+        assert registry.client.all() == registry.client.all(f'id = "{first.id}"')
+        assert len(registry.objects()) == 1
+
+    def test_a_registration_with_a_declared_digest_need_not_send_its_bytes_again(self, client: Client) -> None:
+        artifact = {"sha256": sha256(DATA)}
+        first = register(client, "key", artifact=artifact)
+        feed = Feed(*keyed(registration(spec(artifact=artifact), []), "key"))
+        assert client.models.RegisterModel(feed).model == first
+        feed.end()
+
+    def test_a_deletion_is_done_once(self, client: Client) -> None:
+        model = client.register()
+        delete(client, model.id, "key")
+        delete(client, model.id, "key")
+        with refused(grpc.StatusCode.NOT_FOUND):
+            delete(client, model.id, "another key")
+
+    def test_an_upload_is_created_completed_and_cancelled_once(self, registry: RunningRegistry) -> None:
+        uploads = registry.client.uploads
+        creation = upload_service_pb2.CreateUploadRequest(
+            upload=upload_pb2.Upload(spec=spec()), idempotency_key="creation"
+        )
+        upload = uploads.CreateUpload(creation)
+        assert uploads.CreateUpload(creation) == upload
+        assert registry.count("uploads") == 1
+        registry.client.write_upload(upload.id, 0, DATA)
+        completion = upload_service_pb2.CompleteUploadRequest(upload_id=upload.id, idempotency_key="completion")
+        model = uploads.CompleteUpload(completion).model
+        registry.client.update(model.id, score=0.5)
+        assert uploads.CompleteUpload(completion).model == model
+        other = registry.client.create_upload(name="other")
+        cancellation = upload_service_pb2.CancelUploadRequest(upload_id=other.id, idempotency_key="cancellation")
+        assert uploads.CancelUpload(cancellation) == uploads.CancelUpload(cancellation)
+
+    def test_many_at_once_make_one_model(self, registry: RunningRegistry) -> None:
+        def attempt(_: int) -> str:
+            while True:
+                try:
+                    return register(registry.client, "key").id
+                except grpc.RpcError as error:
+                    expect(error, ABORTED)
+
+        with ThreadPoolExecutor(8) as threads:
+            assert len(set(threads.map(attempt, range(16)))) == 1
+        assert registry.count("models") == 1
+
+    @pytest.mark.parametrize("size", [1_000, 100_000])
+    def test_an_answer_too_large_to_keep_is_read_again(self, registry: RunningRegistry, size: int) -> None:
+        model = registry.client.register()
+        first = update(registry.client, model.id, "key", overview={"string_value": "x" * size})
+        assert update(registry.client, model.id, "key", overview={"string_value": "x" * size}) == first
+        with registry.engine.connect() as connection:
+            kept = connection.execute(text("SELECT answer IS NOT NULL FROM idempotency_keys")).scalar_one()
+        assert kept == (size < 64 * 1024)
+
+    def test_one_that_failed_is_made_again(self, client: Client) -> None:
+        in_the_way = client.register(name="taken")
+        with refused(grpc.StatusCode.ALREADY_EXISTS):
+            register(client, "key", name="taken", version="1")
+        client.delete(in_the_way.id)
+        assert register(client, "key", name="taken", version="1").id != in_the_way.id
+
+    def test_one_that_changed_nothing_is_made_again(self, client: Client) -> None:
+        delete(client, "a-model-that-comes-later", "key", allow_missing=True)
+        client.models.RegisterModel(registration(spec(id="a-model-that-comes-later"), [DATA]))
+        delete(client, "a-model-that-comes-later", "key", allow_missing=True)
+        with refused(grpc.StatusCode.NOT_FOUND):
+            client.get("a-model-that-comes-later")
+
+
+class TestKeys:
+    @pytest.mark.parametrize(
+        "repeat",
+        [
+            lambda client: update(client, "the-first-of-the-two", "key", score=0.25),
+            lambda client: update(client, "the-other-of-the-two", "key", score=0.5),
+        ],
+    )
+    def test_another_request_is_refused(self, client: Client, repeat: Callable[[Client], Message]) -> None:
+        for model_id in ("the-first-of-the-two", "the-other-of-the-two"):
+            client.models.RegisterModel(registration(spec(id=model_id, name=model_id), [DATA]))
+        update(client, "the-first-of-the-two", "key", score=0.5)
+        with refused(PRECONDITION, REUSED) as refusal:
+            repeat(client)
+        assert refusal.metadata == {"idempotency_key": "key"}
+
+    def test_a_registration_of_other_bytes_is_refused(self, client: Client) -> None:
+        first = register(client, "key", b"some")
+        with refused(PRECONDITION, REUSED):
+            register(client, "key", b"others")
+        assert [model.id for model in client.all()] == [first.id]
+
+    def test_one_key_names_a_call_of_each_method(self, client: Client) -> None:
+        model = register(client, "key")
+        update(client, model.id, "key", score=0.5)
+        delete(client, model.id, "key")
+        assert client.all() == []
+
+    def test_one_key_names_a_call_of_each_caller(self, people: People) -> None:
+        one = register(people.a(Role.WRITER, name="one"), "key", name="one")
+        other = register(people.a(Role.WRITER, name="other"), "key", name="other")
+        assert one.id != other.id
+
+    @pytest.mark.parametrize("key", ["x" * 129, "é", "a\n", "\x7f"])
+    def test_a_malformed_one_is_refused(self, client: Client, key: str) -> None:
+        with refused(INVALID) as refusal:
+            register(client, key)
+        assert refusal.fields == ["idempotency_key"]
+        assert client.all() == []
+
+    def test_the_header_is_the_field(self, client: Client) -> None:
+        model = client.register()
+        request = model_service_pb2.UpdateModelRequest(model=model_pb2.Model(id=model.id, score=0.5))
+        header = (("idempotency-key", "key"),)
+        first = client.models.UpdateModel(request, metadata=header)
+        assert client.models.UpdateModel(request, metadata=header) == first
+        assert update(client, model.id, "key", score=0.5) == first
+        request.idempotency_key = "another"
+        with refused(INVALID) as refusal:
+            client.models.UpdateModel(request, metadata=header)
+        assert refusal.fields == ["idempotency_key"]
+
+    def test_one_counts_until_it_expires_and_gc_removes_it(self, registry: RunningRegistry) -> None:
+        model = registry.client.register()
+        update(registry.client, model.id, "key", score=0.5)
+        update(registry.client, model.id, "other", score=0.6)
+        registry.execute("UPDATE idempotency_keys SET expire_time = now() - interval '1 second'")
+        # Gone or not.
+        assert update(registry.client, model.id, "key", score=0.25).score == 0.25
+        with acting_as_registry():
+            registry.parts.use_cases.sweep()
+        assert registry.count("idempotency_keys") == 1
+        assert update(registry.client, model.id, "other", score=0.125).score == 0.125
+
+    def test_a_role_that_was_lost_repeats_no_answer(self, people: People) -> None:
+        writer = people.a(Role.WRITER, "p1", name="writer")
+        model = register(writer, "key", project_id="p1")
+        assert register(writer, "key", project_id="p1") == model
+        people.running.execute("UPDATE tokens SET project_id = 'p2'")
+        with refused(grpc.StatusCode.PERMISSION_DENIED, "PROJECT_DENIED"):
+            register(writer, "key", project_id="p1")
+
+
+class TestRunningCalls:
+    def test_a_second_call_is_told_to_wait_for_the_first(self, registry: RunningRegistry) -> None:
+        feed = Feed(*keyed(registration(spec(), [DATA]), "key"))
+        first = registry.client.models.RegisterModel.future(feed)
+        eventually(lambda: registry.count("idempotency_keys") == 1, what="the first call")
+        with refused(ABORTED, RUNNING) as refusal:
+            register(registry.client, "key")
+        assert refusal.detail(error_details_pb2.RetryInfo).retry_delay.seconds == 1
+        with refused(PRECONDITION, REUSED):
+            register(registry.client, "key", name="another")
+        feed.end()
+        model = first.result().model
+        assert register(registry.client, "key") == model
+
+    def test_one_whose_client_leaves_frees_its_key(self, registry: RunningRegistry) -> None:
+        feed = Feed(*keyed(registration(spec(), [DATA]), "key"))
+        first = registry.client.models.RegisterModel.future(feed)
+        eventually(lambda: registry.count("idempotency_keys") == 1, what="the first call")
+        first.cancel()
+        feed.end()
+        eventually(lambda: registry.count("idempotency_keys") == 0, what="the end of the first call")
+        register(registry.client, "key")
+
+    def test_one_that_was_taken_for_dead_commits_nothing(self, registry: RunningRegistry) -> None:
+        feed = Feed(*keyed(registration(spec(), [DATA]), "key"))
+        first = registry.client.models.RegisterModel.future(feed)
+        eventually(lambda: registry.count("idempotency_keys") == 1, what="the first call")
+        registry.execute("UPDATE idempotency_keys SET lease_time = now() - interval '1 second'")
+        model = register(registry.client, "key")
+        registry.client.delete(model.id)  # so that only the key is in the way
+        feed.end()
+        with refused(ABORTED, RUNNING):
+            first.result()
+        assert registry.client.all() == []
+        assert register(registry.client, "key") == model
+
+    def test_one_that_lasts_keeps_its_key(self, registry: RunningRegistry) -> None:
+        attempt = AttemptCalls(registry.parts.database, lease=timedelta(seconds=0.3))
+
+        def leases() -> list[datetime]:
+            with registry.engine.connect() as connection:
+                return list(connection.execute(text("SELECT lease_time FROM idempotency_keys")).scalars())
+
+        call = KeyedCall(caller="", method="/m", key="key", digest=bytes(32), encode=lambda _: b"")
+        with attempt(call) as kept:
+            assert kept is None
+            [first] = leases()
+            eventually(lambda: leases()[0] > first + timedelta(seconds=0.3), what="a renewed lease")
+        assert leases() == []
+
+
+class TestAliasesAndGroups:
+    def test_an_alias_is_moved_rolled_back_and_deleted_once(self, registry: RunningRegistry) -> None:
+        client, aliases = registry.client, registry.client.aliases
+        first, second, third = (client.register(version=str(i), data=bytes([i])) for i in range(1, 4))
+        alias: dict[str, Any] = {"model_group_id": first.model_group_id, "alias": "production"}
+        for model in (first, second):
+            aliases.SetAlias(alias_service_pb2.SetAliasRequest(model_id=model.id, **alias))
+        move = alias_service_pb2.SetAliasRequest(model_id=third.id, idempotency_key="move", **alias)
+        moved = aliases.SetAlias(move)
+        assert moved.changed
+        back = alias_service_pb2.RollbackAliasRequest(etag=moved.alias.etag, idempotency_key="back", **alias)
+        rolled_back = aliases.RollbackAlias(back)
+        assert rolled_back.alias.model_id == second.id
+        seen = events(registry)
+        assert aliases.SetAlias(move) == moved
+        assert aliases.RollbackAlias(back) == rolled_back
+        removal = alias_service_pb2.DeleteAliasRequest(idempotency_key="removal", **alias)
+        removed = aliases.DeleteAlias(removal)
+        assert removed.before.model_id == second.id
+        assert aliases.DeleteAlias(removal) == removed
+        assert events(registry) == seen + 1
+
+    def test_what_was_set_already_is_not_set_later(self, client: Client) -> None:
+        first, second = (client.register(version=str(i), data=bytes([i])) for i in range(2))
+        alias: dict[str, Any] = {"model_group_id": first.model_group_id, "alias": "production"}
+        client.aliases.SetAlias(alias_service_pb2.SetAliasRequest(model_id=first.id, **alias))
+        same = alias_service_pb2.SetAliasRequest(model_id=first.id, idempotency_key="key", **alias)
+        assert not client.aliases.SetAlias(same).changed
+        client.aliases.SetAlias(alias_service_pb2.SetAliasRequest(model_id=second.id, **alias))
+        assert not client.aliases.SetAlias(same).changed
+        assert client.aliases.GetAlias(alias_service_pb2.GetAliasRequest(**alias)).model_id == second.id
+
+    def test_a_group_is_changed_and_deleted_once(self, registry: RunningRegistry) -> None:
+        client, groups = registry.client, registry.client.groups
+        model = client.register()
+        change = model_group_service_pb2.UpdateModelGroupRequest(
+            model_group=model_group_pb2.ModelGroup(id=model.model_group_id, owner="vision"), idempotency_key="key"
+        )
+        changed = groups.UpdateModelGroup(change)
+        change_back = model_group_service_pb2.UpdateModelGroupRequest(
+            model_group=model_group_pb2.ModelGroup(id=model.model_group_id, owner="audio")
+        )
+        groups.UpdateModelGroup(change_back)
+        assert groups.UpdateModelGroup(change) == changed
+        client.delete(model.id)
+        removal = model_group_service_pb2.DeleteModelGroupRequest(
+            model_group_id=model.model_group_id, idempotency_key="key"
+        )
+        groups.DeleteModelGroup(removal)
+        groups.DeleteModelGroup(removal)
+
+    def test_what_is_only_checked_keeps_no_answer(self, registry: RunningRegistry) -> None:
+        model = registry.client.register()
+        request = alias_service_pb2.SetAliasRequest(
+            model_group_id=model.model_group_id,
+            alias="production",
+            model_id=model.id,
+            validate_only=True,
+            idempotency_key="key",
+        )
+        assert registry.client.aliases.SetAlias(request).changed
+        request.validate_only = False
+        assert registry.client.aliases.SetAlias(request).changed
+        assert registry.client.aliases.SetAlias(request).changed
+        assert registry.count("alias_moves") == 1
+
+
+WITHOUT_KEYS = {
+    # The offset says which bytes are meant, and the state of an upload whether they came.
+    "UploadService/WriteUpload",
+    "UploadService/WriteUploadContent",
+    "ArtifactService/VerifyArtifact",
+    # Each model is imported once, as Geti gives it its id.
+    "GetiService/ImportModels",
+}
+SERVICERS = (ModelServicer, ModelGroupServicer, UploadServicer, AliasServicer)
+
+
+def writes() -> Iterator[MethodDescriptor]:
+    """The methods of the typed API that change something."""
+    pool = descriptor_pool.Default()
+    for name in http_routes().services:
+        for method in pool.FindServiceByName(name).methods:
+            proto = MethodDescriptorProto()
+            method.CopyToProto(proto)
+            if proto.options.idempotency_level != MethodOptions.NO_SIDE_EFFECTS and ".compat." not in name:
+                yield method
+
+
+def test_every_write_takes_a_key() -> None:
+    without = {
+        f"{method.containing_service.name}/{method.name}"
+        for method in writes()
+        if "idempotency_key" not in method.input_type.fields_by_name
+    }
+    assert without == WITHOUT_KEYS
+
+
+def test_every_write_that_takes_a_key_heeds_it() -> None:
+    methods = {name: method for servicer in SERVICERS for name, method in vars(servicer).items()}
+    heeding = {name for name, method in methods.items() if hasattr(method, "__wrapped__")}
+    assert heeding == {method.name for method in writes() if "idempotency_key" in method.input_type.fields_by_name}
