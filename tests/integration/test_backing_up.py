@@ -122,6 +122,7 @@ def test_everything_is_restored_as_it_was(
     )
     two = client.register(bytes(9 * 1024 * 1024), name="model", version="2")
     client.update(one.id, score=0.5)
+    client.update_group(one.model_group_id, description="a\tb", metric_goals={"mAP50": 1})
     gone = client.register(b"gone", name="gone")
     client.delete(gone.id)
     upload = client.create_upload(name="under way")
@@ -130,7 +131,15 @@ def test_everything_is_restored_as_it_was(
     assert (report.objects, report.copied, report.problems) == (2, 2, ())
     report = restore(settings_of("target"), folder)
     assert (report.objects, report.copied, report.problems) == (2, 2, ())
-    for table in ("models", "audit_events", "audit_head", "aliases", "alias_moves"):
+    for table in (
+        "models",
+        "model_groups",
+        "model_group_counts",
+        "audit_events",
+        "audit_head",
+        "aliases",
+        "alias_moves",
+    ):
         assert rows(empty_database, table) == rows(source.engine, table)
     assert rows(empty_database, "uploads") == []
     with restored(settings_of("target")) as registry:
