@@ -553,6 +553,10 @@ def test_a_backup_of_an_older_schema_is_brought_to_this_one(
     settings_of: Callable[[str], Settings], folder: Path, empty_database: Engine, source: RunningRegistry
 ) -> None:
     source.client.register(b"one", name="model")
+    # They came later.
+    source.execute("ALTER TABLE models DROP COLUMN description")
+    source.execute("ALTER TABLE audit_events DROP COLUMN model_group_id")
+    source.execute("DROP TABLE model_group_counts, model_groups")
     back_up(settings_of("source"), folder)
     manifest = json.loads((folder / "manifest.json").read_text())
     manifest["revision"] = "0005"
@@ -563,6 +567,12 @@ def test_a_backup_of_an_older_schema_is_brought_to_this_one(
     manifest["tables"] = [table for table in manifest["tables"] if table["name"] not in newer]
     (folder / "manifest.json").write_text(json.dumps(manifest))
     restore(settings_of("target"), folder)
+    with empty_database.begin() as connection:
+        groups = connection.execute(
+            text("SELECT name, version_count FROM model_groups JOIN model_group_counts ON model_group_id = id")
+        )
+        assert groups.all() == [("model", 1)]
+        connection.execute(text("ALTER TABLE models DROP COLUMN description"))
     assert rows(empty_database, "models") == rows(source.engine, "models")
 
 
