@@ -53,7 +53,6 @@ _WATCH = "/modelregistry.v1.AuditService/WatchAuditEvents"
 # Seconds of silence that a call may have beyond _IDLE_SECONDS.
 _LONG_RPCS = {
     # They read a whole artifact, 64 GiB perhaps, before they answer.
-    "/modelregistry.v1.ArtifactService/VerifyArtifact": 3600,
     "/modelregistry.v1.ModelService/CompareModels": 3600,
     "/modelregistry.v1.UploadService/CompleteUpload": 3600,
     # And these wait until Geti has made one.

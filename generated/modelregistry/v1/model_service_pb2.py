@@ -30,7 +30,7 @@ from modelregistry.v1 import lineage_pb2 as modelregistry_dot_v1_dot_lineage__pb
 from modelregistry.v1 import model_pb2 as modelregistry_dot_v1_dot_model__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n$modelregistry/v1/model_service.proto\x12\x10modelregistry.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a google/protobuf/field_mask.proto\x1a!modelregistry/v1/comparison.proto\x1a\x1emodelregistry/v1/lineage.proto\x1a\x1cmodelregistry/v1/model.proto\"\x85\x01\n\x0c\x41rtifactSpec\x12\x17\n\tfile_name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x01\x12\x18\n\nmedia_type\x18\x02 \x01(\tB\x04\xe2\x41\x01\x01\x12\x1d\n\nsize_bytes\x18\x03 \x01(\x03\x42\x04\xe2\x41\x01\x01H\x00\x88\x01\x01\x12\x14\n\x06sha256\x18\x04 \x01(\tB\x04\xe2\x41\x01\x01\x42\r\n\x0b_size_bytes\"q\n\tModelSpec\x12,\n\x05model\x18\x01 \x01(\x0b\x32\x17.modelregistry.v1.ModelB\x04\xe2\x41\x01\x02\x12\x36\n\x08\x61rtifact\x18\x02 \x01(\x0b\x32\x1e.modelregistry.v1.ArtifactSpecB\x04\xe2\x41\x01\x01\"~\n\x14RegisterModelRequest\x12+\n\x04spec\x18\x01 \x01(\x0b\x32\x1b.modelregistry.v1.ModelSpecH\x00\x12\x0f\n\x05\x63hunk\x18\x02 \x01(\x0cH\x00\x12\x1d\n\x0fidempotency_key\x18\x03 \x01(\tB\x04\xe2\x41\x01\x01\x42\t\n\x07payload\"?\n\x15RegisterModelResponse\x12&\n\x05model\x18\x01 \x01(\x0b\x32\x17.modelregistry.v1.Model\"Z\n\x0fGetModelRequest\x12\x16\n\x08model_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12/\n\x04view\x18\x02 \x01(\x0e\x32\x1b.modelregistry.v1.ModelViewB\x04\xe2\x41\x01\x01\"\xa5\x01\n\x11ListModelsRequest\x12\x17\n\tpage_size\x18\x01 \x01(\x05\x42\x04\xe2\x41\x01\x01\x12\x18\n\npage_token\x18\x02 \x01(\tB\x04\xe2\x41\x01\x01\x12\x14\n\x06\x66ilter\x18\x03 \x01(\tB\x04\xe2\x41\x01\x01\x12\x16\n\x08order_by\x18\x04 \x01(\tB\x04\xe2\x41\x01\x01\x12/\n\x04view\x18\x05 \x01(\x0e\x32\x1b.modelregistry.v1.ModelViewB\x04\xe2\x41\x01\x01\"b\n\x12ListModelsResponse\x12-\n\x06models\x18\x01 \x03(\x0b\x32\x17.modelregistry.v1.ModelB\x04\xe2\x41\x01\x03\x12\x1d\n\x0fnext_page_token\x18\x02 \x01(\tB\x04\xe2\x41\x01\x03\"\x98\x01\n\x12UpdateModelRequest\x12,\n\x05model\x18\x01 \x01(\x0b\x32\x17.modelregistry.v1.ModelB\x04\xe2\x41\x01\x02\x12\x35\n\x0bupdate_mask\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.FieldMaskB\x04\xe2\x41\x01\x01\x12\x1d\n\x0fidempotency_key\x18\x03 \x01(\tB\x04\xe2\x41\x01\x01\"\x9c\x01\n\x12\x44\x65leteModelRequest\x12\x16\n\x08model_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x0c\n\x04\x65tag\x18\x02 \x01(\t\x12\x15\n\rallow_missing\x18\x03 \x01(\x08\x12\r\n\x05\x66orce\x18\x04 \x01(\x08\x12\x1b\n\rvalidate_only\x18\x05 \x01(\x08\x42\x04\xe2\x41\x01\x01\x12\x1d\n\x0fidempotency_key\x18\x06 \x01(\tB\x04\xe2\x41\x01\x01\"\x15\n\x13\x44\x65leteModelResponse\"V\n\x14\x43ompareModelsRequest\x12\x17\n\tmodel_ids\x18\x01 \x03(\tB\x04\xe2\x41\x01\x02\x12\x11\n\tdiff_only\x18\x02 \x01(\x08\x12\x12\n\nhash_files\x18\x03 \x01(\x08\"\xaf\x02\n\x15\x43ompareModelsResponse\x12/\n\x06models\x18\x01 \x03(\x0b\x32\x1f.modelregistry.v1.ComparedModel\x12\x31\n\x06\x66ields\x18\x02 \x03(\x0b\x32!.modelregistry.v1.FieldComparison\x12\x33\n\x07metrics\x18\x03 \x03(\x0b\x32\".modelregistry.v1.MetricComparison\x12\x31\n\x06labels\x18\x04 \x01(\x0b\x32!.modelregistry.v1.LabelComparison\x12\x37\n\tartifacts\x18\x05 \x01(\x0b\x32$.modelregistry.v1.ArtifactComparison\x12\x11\n\ttruncated\x18\x06 \x01(\x08\"\x9b\x02\n\x11GetLineageRequest\x12\x16\n\x08model_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x46\n\tdirection\x18\x02 \x01(\x0e\x32-.modelregistry.v1.GetLineageRequest.DirectionB\x04\xe2\x41\x01\x02\x12\x17\n\tmax_depth\x18\x03 \x01(\x05\x42\x04\xe2\x41\x01\x01\x12\x17\n\tpage_size\x18\x04 \x01(\x05\x42\x04\xe2\x41\x01\x01\x12\x18\n\npage_token\x18\x05 \x01(\tB\x04\xe2\x41\x01\x01\"Z\n\tDirection\x12\x19\n\x15\x44IRECTION_UNSPECIFIED\x10\x00\x12\x17\n\x13\x44IRECTION_ANCESTORS\x10\x01\x12\x19\n\x15\x44IRECTION_DESCENDANTS\x10\x02\"\xb4\x01\n\x12GetLineageResponse\x12\x32\n\x05nodes\x18\x01 \x03(\x0b\x32\x1d.modelregistry.v1.LineageNodeB\x04\xe2\x41\x01\x03\x12\x32\n\x05\x65\x64ges\x18\x02 \x03(\x0b\x32\x1d.modelregistry.v1.LineageEdgeB\x04\xe2\x41\x01\x03\x12\x1d\n\x0fnext_page_token\x18\x03 \x01(\tB\x04\xe2\x41\x01\x03\x12\x17\n\ttruncated\x18\x04 \x01(\x08\x42\x04\xe2\x41\x01\x03\"1\n\x17GetModelManifestRequest\x12\x16\n\x08model_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x32\xd2\x07\n\x0cModelService\x12\x62\n\rRegisterModel\x12&.modelregistry.v1.RegisterModelRequest\x1a\'.modelregistry.v1.RegisterModelResponse(\x01\x12h\n\x08GetModel\x12!.modelregistry.v1.GetModelRequest\x1a\x17.modelregistry.v1.Model\" \x90\x02\x01\x82\xd3\xe4\x93\x02\x17\x12\x15/v1/models/{model_id}\x12n\n\nListModels\x12#.modelregistry.v1.ListModelsRequest\x1a$.modelregistry.v1.ListModelsResponse\"\x15\x90\x02\x01\x82\xd3\xe4\x93\x02\x0c\x12\n/v1/models\x12u\n\x0bUpdateModel\x12$.modelregistry.v1.UpdateModelRequest\x1a\x17.modelregistry.v1.Model\"\'\x90\x02\x02\x82\xd3\xe4\x93\x02\x1e\x32\x15/v1/models/{model.id}:\x05model\x12|\n\x0b\x44\x65leteModel\x12$.modelregistry.v1.DeleteModelRequest\x1a%.modelregistry.v1.DeleteModelResponse\" \x90\x02\x02\x82\xd3\xe4\x93\x02\x17*\x15/v1/models/{model_id}\x12\x7f\n\rCompareModels\x12&.modelregistry.v1.CompareModelsRequest\x1a\'.modelregistry.v1.CompareModelsResponse\"\x1d\x90\x02\x01\x82\xd3\xe4\x93\x02\x14\x12\x12/v1/models:compare\x12\x81\x01\n\nGetLineage\x12#.modelregistry.v1.GetLineageRequest\x1a$.modelregistry.v1.GetLineageResponse\"(\x90\x02\x01\x82\xd3\xe4\x93\x02\x1f\x12\x1d/v1/models/{model_id}/lineage\x12\x89\x01\n\x10GetModelManifest\x12).modelregistry.v1.GetModelManifestRequest\x1a\x1f.modelregistry.v1.ModelManifest\")\x90\x02\x01\x82\xd3\xe4\x93\x02 \x12\x1e/v1/models/{model_id}/manifestB\x8e\x01\n\x14\x63om.modelregistry.v1B\x11ModelServiceProtoP\x01ZNgithub.com/modelregistry/modelregistry/gen/go/modelregistry/v1;modelregistryv1\xaa\x02\x10ModelRegistry.V1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n$modelregistry/v1/model_service.proto\x12\x10modelregistry.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a google/protobuf/field_mask.proto\x1a!modelregistry/v1/comparison.proto\x1a\x1emodelregistry/v1/lineage.proto\x1a\x1cmodelregistry/v1/model.proto\"\xba\x01\n\x0c\x41rtifactSpec\x12\x17\n\tfile_name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x01\x12\x18\n\nmedia_type\x18\x02 \x01(\tB\x04\xe2\x41\x01\x01\x12\x1d\n\nsize_bytes\x18\x03 \x01(\x03\x42\x04\xe2\x41\x01\x01H\x00\x88\x01\x01\x12\x14\n\x06sha256\x18\x04 \x01(\tB\x04\xe2\x41\x01\x01\x12\x33\n\x04kind\x18\x05 \x01(\x0e\x32\x1f.modelregistry.v1.Artifact.KindB\x04\xe2\x41\x01\x01\x42\r\n\x0b_size_bytes\"q\n\tModelSpec\x12,\n\x05model\x18\x01 \x01(\x0b\x32\x17.modelregistry.v1.ModelB\x04\xe2\x41\x01\x02\x12\x36\n\x08\x61rtifact\x18\x02 \x01(\x0b\x32\x1e.modelregistry.v1.ArtifactSpecB\x04\xe2\x41\x01\x01\"~\n\x14RegisterModelRequest\x12+\n\x04spec\x18\x01 \x01(\x0b\x32\x1b.modelregistry.v1.ModelSpecH\x00\x12\x0f\n\x05\x63hunk\x18\x02 \x01(\x0cH\x00\x12\x1d\n\x0fidempotency_key\x18\x03 \x01(\tB\x04\xe2\x41\x01\x01\x42\t\n\x07payload\"?\n\x15RegisterModelResponse\x12&\n\x05model\x18\x01 \x01(\x0b\x32\x17.modelregistry.v1.Model\"Z\n\x0fGetModelRequest\x12\x16\n\x08model_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12/\n\x04view\x18\x02 \x01(\x0e\x32\x1b.modelregistry.v1.ModelViewB\x04\xe2\x41\x01\x01\"\xa5\x01\n\x11ListModelsRequest\x12\x17\n\tpage_size\x18\x01 \x01(\x05\x42\x04\xe2\x41\x01\x01\x12\x18\n\npage_token\x18\x02 \x01(\tB\x04\xe2\x41\x01\x01\x12\x14\n\x06\x66ilter\x18\x03 \x01(\tB\x04\xe2\x41\x01\x01\x12\x16\n\x08order_by\x18\x04 \x01(\tB\x04\xe2\x41\x01\x01\x12/\n\x04view\x18\x05 \x01(\x0e\x32\x1b.modelregistry.v1.ModelViewB\x04\xe2\x41\x01\x01\"b\n\x12ListModelsResponse\x12-\n\x06models\x18\x01 \x03(\x0b\x32\x17.modelregistry.v1.ModelB\x04\xe2\x41\x01\x03\x12\x1d\n\x0fnext_page_token\x18\x02 \x01(\tB\x04\xe2\x41\x01\x03\"\x98\x01\n\x12UpdateModelRequest\x12,\n\x05model\x18\x01 \x01(\x0b\x32\x17.modelregistry.v1.ModelB\x04\xe2\x41\x01\x02\x12\x35\n\x0bupdate_mask\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.FieldMaskB\x04\xe2\x41\x01\x01\x12\x1d\n\x0fidempotency_key\x18\x03 \x01(\tB\x04\xe2\x41\x01\x01\"\x9c\x01\n\x12\x44\x65leteModelRequest\x12\x16\n\x08model_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x0c\n\x04\x65tag\x18\x02 \x01(\t\x12\x15\n\rallow_missing\x18\x03 \x01(\x08\x12\r\n\x05\x66orce\x18\x04 \x01(\x08\x12\x1b\n\rvalidate_only\x18\x05 \x01(\x08\x42\x04\xe2\x41\x01\x01\x12\x1d\n\x0fidempotency_key\x18\x06 \x01(\tB\x04\xe2\x41\x01\x01\"\x15\n\x13\x44\x65leteModelResponse\"V\n\x14\x43ompareModelsRequest\x12\x17\n\tmodel_ids\x18\x01 \x03(\tB\x04\xe2\x41\x01\x02\x12\x11\n\tdiff_only\x18\x02 \x01(\x08\x12\x12\n\nhash_files\x18\x03 \x01(\x08\"\xaf\x02\n\x15\x43ompareModelsResponse\x12/\n\x06models\x18\x01 \x03(\x0b\x32\x1f.modelregistry.v1.ComparedModel\x12\x31\n\x06\x66ields\x18\x02 \x03(\x0b\x32!.modelregistry.v1.FieldComparison\x12\x33\n\x07metrics\x18\x03 \x03(\x0b\x32\".modelregistry.v1.MetricComparison\x12\x31\n\x06labels\x18\x04 \x01(\x0b\x32!.modelregistry.v1.LabelComparison\x12\x37\n\tartifacts\x18\x05 \x01(\x0b\x32$.modelregistry.v1.ArtifactComparison\x12\x11\n\ttruncated\x18\x06 \x01(\x08\"\x9b\x02\n\x11GetLineageRequest\x12\x16\n\x08model_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x46\n\tdirection\x18\x02 \x01(\x0e\x32-.modelregistry.v1.GetLineageRequest.DirectionB\x04\xe2\x41\x01\x02\x12\x17\n\tmax_depth\x18\x03 \x01(\x05\x42\x04\xe2\x41\x01\x01\x12\x17\n\tpage_size\x18\x04 \x01(\x05\x42\x04\xe2\x41\x01\x01\x12\x18\n\npage_token\x18\x05 \x01(\tB\x04\xe2\x41\x01\x01\"Z\n\tDirection\x12\x19\n\x15\x44IRECTION_UNSPECIFIED\x10\x00\x12\x17\n\x13\x44IRECTION_ANCESTORS\x10\x01\x12\x19\n\x15\x44IRECTION_DESCENDANTS\x10\x02\"\xb4\x01\n\x12GetLineageResponse\x12\x32\n\x05nodes\x18\x01 \x03(\x0b\x32\x1d.modelregistry.v1.LineageNodeB\x04\xe2\x41\x01\x03\x12\x32\n\x05\x65\x64ges\x18\x02 \x03(\x0b\x32\x1d.modelregistry.v1.LineageEdgeB\x04\xe2\x41\x01\x03\x12\x1d\n\x0fnext_page_token\x18\x03 \x01(\tB\x04\xe2\x41\x01\x03\x12\x17\n\ttruncated\x18\x04 \x01(\x08\x42\x04\xe2\x41\x01\x03\"1\n\x17GetModelManifestRequest\x12\x16\n\x08model_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x32\xd2\x07\n\x0cModelService\x12\x62\n\rRegisterModel\x12&.modelregistry.v1.RegisterModelRequest\x1a\'.modelregistry.v1.RegisterModelResponse(\x01\x12h\n\x08GetModel\x12!.modelregistry.v1.GetModelRequest\x1a\x17.modelregistry.v1.Model\" \x90\x02\x01\x82\xd3\xe4\x93\x02\x17\x12\x15/v1/models/{model_id}\x12n\n\nListModels\x12#.modelregistry.v1.ListModelsRequest\x1a$.modelregistry.v1.ListModelsResponse\"\x15\x90\x02\x01\x82\xd3\xe4\x93\x02\x0c\x12\n/v1/models\x12u\n\x0bUpdateModel\x12$.modelregistry.v1.UpdateModelRequest\x1a\x17.modelregistry.v1.Model\"\'\x90\x02\x02\x82\xd3\xe4\x93\x02\x1e\x32\x15/v1/models/{model.id}:\x05model\x12|\n\x0b\x44\x65leteModel\x12$.modelregistry.v1.DeleteModelRequest\x1a%.modelregistry.v1.DeleteModelResponse\" \x90\x02\x02\x82\xd3\xe4\x93\x02\x17*\x15/v1/models/{model_id}\x12\x7f\n\rCompareModels\x12&.modelregistry.v1.CompareModelsRequest\x1a\'.modelregistry.v1.CompareModelsResponse\"\x1d\x90\x02\x01\x82\xd3\xe4\x93\x02\x14\x12\x12/v1/models:compare\x12\x81\x01\n\nGetLineage\x12#.modelregistry.v1.GetLineageRequest\x1a$.modelregistry.v1.GetLineageResponse\"(\x90\x02\x01\x82\xd3\xe4\x93\x02\x1f\x12\x1d/v1/models/{model_id}/lineage\x12\x89\x01\n\x10GetModelManifest\x12).modelregistry.v1.GetModelManifestRequest\x1a\x1f.modelregistry.v1.ModelManifest\")\x90\x02\x01\x82\xd3\xe4\x93\x02 \x12\x1e/v1/models/{model_id}/manifestB\x8e\x01\n\x14\x63om.modelregistry.v1B\x11ModelServiceProtoP\x01ZNgithub.com/modelregistry/modelregistry/gen/go/modelregistry/v1;modelregistryv1\xaa\x02\x10ModelRegistry.V1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -46,6 +46,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_ARTIFACTSPEC'].fields_by_name['size_bytes']._serialized_options = b'\342A\001\001'
   _globals['_ARTIFACTSPEC'].fields_by_name['sha256']._loaded_options = None
   _globals['_ARTIFACTSPEC'].fields_by_name['sha256']._serialized_options = b'\342A\001\001'
+  _globals['_ARTIFACTSPEC'].fields_by_name['kind']._loaded_options = None
+  _globals['_ARTIFACTSPEC'].fields_by_name['kind']._serialized_options = b'\342A\001\001'
   _globals['_MODELSPEC'].fields_by_name['model']._loaded_options = None
   _globals['_MODELSPEC'].fields_by_name['model']._serialized_options = b'\342A\001\002'
   _globals['_MODELSPEC'].fields_by_name['artifact']._loaded_options = None
@@ -119,37 +121,37 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_MODELSERVICE'].methods_by_name['GetModelManifest']._loaded_options = None
   _globals['_MODELSERVICE'].methods_by_name['GetModelManifest']._serialized_options = b'\220\002\001\202\323\344\223\002 \022\036/v1/models/{model_id}/manifest'
   _globals['_ARTIFACTSPEC']._serialized_start=253
-  _globals['_ARTIFACTSPEC']._serialized_end=386
-  _globals['_MODELSPEC']._serialized_start=388
-  _globals['_MODELSPEC']._serialized_end=501
-  _globals['_REGISTERMODELREQUEST']._serialized_start=503
-  _globals['_REGISTERMODELREQUEST']._serialized_end=629
-  _globals['_REGISTERMODELRESPONSE']._serialized_start=631
-  _globals['_REGISTERMODELRESPONSE']._serialized_end=694
-  _globals['_GETMODELREQUEST']._serialized_start=696
-  _globals['_GETMODELREQUEST']._serialized_end=786
-  _globals['_LISTMODELSREQUEST']._serialized_start=789
-  _globals['_LISTMODELSREQUEST']._serialized_end=954
-  _globals['_LISTMODELSRESPONSE']._serialized_start=956
-  _globals['_LISTMODELSRESPONSE']._serialized_end=1054
-  _globals['_UPDATEMODELREQUEST']._serialized_start=1057
-  _globals['_UPDATEMODELREQUEST']._serialized_end=1209
-  _globals['_DELETEMODELREQUEST']._serialized_start=1212
-  _globals['_DELETEMODELREQUEST']._serialized_end=1368
-  _globals['_DELETEMODELRESPONSE']._serialized_start=1370
-  _globals['_DELETEMODELRESPONSE']._serialized_end=1391
-  _globals['_COMPAREMODELSREQUEST']._serialized_start=1393
-  _globals['_COMPAREMODELSREQUEST']._serialized_end=1479
-  _globals['_COMPAREMODELSRESPONSE']._serialized_start=1482
-  _globals['_COMPAREMODELSRESPONSE']._serialized_end=1785
-  _globals['_GETLINEAGEREQUEST']._serialized_start=1788
-  _globals['_GETLINEAGEREQUEST']._serialized_end=2071
-  _globals['_GETLINEAGEREQUEST_DIRECTION']._serialized_start=1981
-  _globals['_GETLINEAGEREQUEST_DIRECTION']._serialized_end=2071
-  _globals['_GETLINEAGERESPONSE']._serialized_start=2074
-  _globals['_GETLINEAGERESPONSE']._serialized_end=2254
-  _globals['_GETMODELMANIFESTREQUEST']._serialized_start=2256
-  _globals['_GETMODELMANIFESTREQUEST']._serialized_end=2305
-  _globals['_MODELSERVICE']._serialized_start=2308
-  _globals['_MODELSERVICE']._serialized_end=3286
+  _globals['_ARTIFACTSPEC']._serialized_end=439
+  _globals['_MODELSPEC']._serialized_start=441
+  _globals['_MODELSPEC']._serialized_end=554
+  _globals['_REGISTERMODELREQUEST']._serialized_start=556
+  _globals['_REGISTERMODELREQUEST']._serialized_end=682
+  _globals['_REGISTERMODELRESPONSE']._serialized_start=684
+  _globals['_REGISTERMODELRESPONSE']._serialized_end=747
+  _globals['_GETMODELREQUEST']._serialized_start=749
+  _globals['_GETMODELREQUEST']._serialized_end=839
+  _globals['_LISTMODELSREQUEST']._serialized_start=842
+  _globals['_LISTMODELSREQUEST']._serialized_end=1007
+  _globals['_LISTMODELSRESPONSE']._serialized_start=1009
+  _globals['_LISTMODELSRESPONSE']._serialized_end=1107
+  _globals['_UPDATEMODELREQUEST']._serialized_start=1110
+  _globals['_UPDATEMODELREQUEST']._serialized_end=1262
+  _globals['_DELETEMODELREQUEST']._serialized_start=1265
+  _globals['_DELETEMODELREQUEST']._serialized_end=1421
+  _globals['_DELETEMODELRESPONSE']._serialized_start=1423
+  _globals['_DELETEMODELRESPONSE']._serialized_end=1444
+  _globals['_COMPAREMODELSREQUEST']._serialized_start=1446
+  _globals['_COMPAREMODELSREQUEST']._serialized_end=1532
+  _globals['_COMPAREMODELSRESPONSE']._serialized_start=1535
+  _globals['_COMPAREMODELSRESPONSE']._serialized_end=1838
+  _globals['_GETLINEAGEREQUEST']._serialized_start=1841
+  _globals['_GETLINEAGEREQUEST']._serialized_end=2124
+  _globals['_GETLINEAGEREQUEST_DIRECTION']._serialized_start=2034
+  _globals['_GETLINEAGEREQUEST_DIRECTION']._serialized_end=2124
+  _globals['_GETLINEAGERESPONSE']._serialized_start=2127
+  _globals['_GETLINEAGERESPONSE']._serialized_end=2307
+  _globals['_GETMODELMANIFESTREQUEST']._serialized_start=2309
+  _globals['_GETMODELMANIFESTREQUEST']._serialized_end=2358
+  _globals['_MODELSERVICE']._serialized_start=2361
+  _globals['_MODELSERVICE']._serialized_end=3339
 # @@protoc_insertion_point(module_scope)
