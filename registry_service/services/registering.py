@@ -242,7 +242,6 @@ def new_model(
             sha256=sha256,
             file_url=f"minio://{policy.bucket_name}/{spec.id}/{spec.artifact.file_name}",
             object_key=key,
-            kind=spec.artifact.kind,
         ),
         schema=schema,
     )

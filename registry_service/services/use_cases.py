@@ -43,7 +43,6 @@ from registry_service.services.uploading import (
     CompleteUpload,
     CreateUpload,
     GetUpload,
-    ListUploads,
     SeenUploads,
     WriteUpload,
 )
@@ -66,7 +65,6 @@ class UseCases:
     create_upload: CreateUpload
     write_upload: WriteUpload
     get_upload: GetUpload
-    list_uploads: ListUploads
     complete_upload: CompleteUpload
     cancel_upload: CancelUpload
     read_artifact: ReadArtifact
@@ -113,7 +111,6 @@ class UseCases:
             create_upload=CreateUpload(database, policy),
             write_upload=WriteUpload(database, store, discard, policy, seen),
             get_upload=GetUpload(database),
-            list_uploads=ListUploads(database),
             complete_upload=CompleteUpload(database, store, discard, policy, seen),
             cancel_upload=CancelUpload(database, discard, policy),
             read_artifact=ReadArtifact(database, store),

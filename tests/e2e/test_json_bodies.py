@@ -209,12 +209,11 @@ def test_every_body_has_its_fields_alone(http: httpx.Client, path: str) -> None:
     assert refusal(answer) == {"field": "unheard_of", "description": "unknown field."}
 
 
-def test_a_guard_with_a_wrong_name_guards_nothing_so_the_alias_stays(
-    product: Product, http: httpx.Client, model: model_pb2.Model
-) -> None:
+def test_a_guard_with_a_wrong_name_guards_nothing_so_the_alias_stays(product: Product, http: httpx.Client) -> None:
+    first = product.client.register(name="judged", version="3", project_name="json bodies")
     other = product.client.register(name="judged", version="2", project_name="json bodies")
-    path = f"/v1/modelGroups/{model.model_group_id}/aliases/guarded"
-    assert http.post(f"{path}:set", json={"model_id": model.id}).status_code == 200
+    path = f"/v1/modelGroups/{first.model_group_id}/aliases/guarded"
+    assert http.post(f"{path}:set", json={"model_id": first.id}).status_code == 200
     for guard in ({"expected_model": other.id}, {"expected_model_id": None}, {"eTag": "x"}):
         [field] = guard
         answer = http.post(f"{path}:set", json={"model_id": other.id} | guard)
@@ -224,7 +223,7 @@ def test_a_guard_with_a_wrong_name_guards_nothing_so_the_alias_stays(
             "field": "expected_model_id",
             "description": "must be in the body, not in the query.",
         }
-    assert http.get(path).json()["model_id"] == model.id
+    assert http.get(path).json()["model_id"] == first.id
 
 
 def test_a_checksum_with_a_wrong_name_completes_no_upload(http: httpx.Client) -> None:

@@ -22,11 +22,12 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from google.api import field_behavior_pb2 as google_dot_api_dot_field__behavior__pb2
 from google.protobuf import struct_pb2 as google_dot_protobuf_dot_struct__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!modelregistry/v1/comparison.proto\x12\x10modelregistry.v1\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x8f\x01\n\rComparedModel\x12\x10\n\x08model_id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x0f\n\x07version\x18\x03 \x01(\t\x12\x0c\n\x04\x65tag\x18\x04 \x01(\t\x12\x0e\n\x06sha256\x18\x05 \x01(\t\x12/\n\x0b\x63reate_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"V\n\x0f\x46ieldComparison\x12\x0c\n\x04path\x18\x01 \x01(\t\x12&\n\x06values\x18\x02 \x03(\x0b\x32\x16.google.protobuf.Value\x12\r\n\x05\x65qual\x18\x03 \x01(\x08\"I\n\x0bMetricValue\x12\x12\n\x05value\x18\x01 \x01(\x01H\x00\x88\x01\x01\x12\x12\n\x05\x64\x65lta\x18\x02 \x01(\x01H\x01\x88\x01\x01\x42\x08\n\x06_valueB\x08\n\x06_delta\"^\n\x10MetricComparison\x12\x0c\n\x04name\x18\x01 \x01(\t\x12-\n\x06values\x18\x02 \x03(\x0b\x32\x1d.modelregistry.v1.MetricValue\x12\r\n\x05\x65qual\x18\x03 \x01(\x08\"\\\n\x0bModelLabels\x12$\n\x04only\x18\x01 \x03(\x0b\x32\x16.google.protobuf.Value\x12\'\n\x07lacking\x18\x02 \x03(\x0b\x32\x16.google.protobuf.Value\"w\n\x0fLabelComparison\x12&\n\x06\x63ommon\x18\x01 \x03(\x0b\x32\x16.google.protobuf.Value\x12-\n\x06models\x18\x02 \x03(\x0b\x32\x1d.modelregistry.v1.ModelLabels\x12\r\n\x05\x65qual\x18\x03 \x01(\x08\"Z\n\x10\x43omparedArtifact\x12\x11\n\tfile_name\x18\x01 \x01(\t\x12\x12\n\nsize_bytes\x18\x02 \x01(\x03\x12\x0e\n\x06sha256\x18\x03 \x01(\t\x12\x0f\n\x07problem\x18\x04 \x01(\t\"\xe5\x01\n\x0b\x46ileVersion\x12\x0f\n\x07present\x18\x01 \x01(\x08\x12\x12\n\nsize_bytes\x18\x02 \x01(\x03\x12\x0e\n\x06\x64igest\x18\x03 \x01(\t\x12\x34\n\x06\x63hange\x18\x04 \x01(\x0e\x32$.modelregistry.v1.FileVersion.Change\"k\n\x06\x43hange\x12\x16\n\x12\x43HANGE_UNSPECIFIED\x10\x00\x12\x0f\n\x0b\x43HANGE_SAME\x10\x01\x12\x12\n\x0e\x43HANGE_CHANGED\x10\x02\x12\x10\n\x0c\x43HANGE_ADDED\x10\x03\x12\x12\n\x0e\x43HANGE_REMOVED\x10\x04\"O\n\x0e\x46ileComparison\x12\x0c\n\x04path\x18\x01 \x01(\t\x12/\n\x08versions\x18\x02 \x03(\x0b\x32\x1d.modelregistry.v1.FileVersion\"\xb2\x01\n\x12\x41rtifactComparison\x12\x35\n\tartifacts\x18\x01 \x03(\x0b\x32\".modelregistry.v1.ComparedArtifact\x12\r\n\x05\x65qual\x18\x02 \x01(\x08\x12/\n\x05\x66iles\x18\x03 \x03(\x0b\x32 .modelregistry.v1.FileComparison\x12\x12\n\nfile_count\x18\x04 \x01(\x05\x12\x11\n\ttruncated\x18\x05 \x01(\x08\x42\x8c\x01\n\x14\x63om.modelregistry.v1B\x0f\x43omparisonProtoP\x01ZNgithub.com/modelregistry/modelregistry/gen/go/modelregistry/v1;modelregistryv1\xaa\x02\x10ModelRegistry.V1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!modelregistry/v1/comparison.proto\x12\x10modelregistry.v1\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xb3\x01\n\rComparedModel\x12\x16\n\x08model_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x03\x12\x12\n\x04name\x18\x02 \x01(\tB\x04\xe2\x41\x01\x03\x12\x15\n\x07version\x18\x03 \x01(\tB\x04\xe2\x41\x01\x03\x12\x12\n\x04\x65tag\x18\x04 \x01(\tB\x04\xe2\x41\x01\x03\x12\x14\n\x06sha256\x18\x05 \x01(\tB\x04\xe2\x41\x01\x03\x12\x35\n\x0b\x63reate_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\"h\n\x0f\x46ieldComparison\x12\x12\n\x04path\x18\x01 \x01(\tB\x04\xe2\x41\x01\x03\x12,\n\x06values\x18\x02 \x03(\x0b\x32\x16.google.protobuf.ValueB\x04\xe2\x41\x01\x03\x12\x13\n\x05\x65qual\x18\x03 \x01(\x08\x42\x04\xe2\x41\x01\x03\"U\n\x0bMetricValue\x12\x18\n\x05value\x18\x01 \x01(\x01\x42\x04\xe2\x41\x01\x03H\x00\x88\x01\x01\x12\x18\n\x05\x64\x65lta\x18\x02 \x01(\x01\x42\x04\xe2\x41\x01\x03H\x01\x88\x01\x01\x42\x08\n\x06_valueB\x08\n\x06_delta\"p\n\x10MetricComparison\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x03\x12\x33\n\x06values\x18\x02 \x03(\x0b\x32\x1d.modelregistry.v1.MetricValueB\x04\xe2\x41\x01\x03\x12\x13\n\x05\x65qual\x18\x03 \x01(\x08\x42\x04\xe2\x41\x01\x03\"h\n\x0bModelLabels\x12*\n\x04only\x18\x01 \x03(\x0b\x32\x16.google.protobuf.ValueB\x04\xe2\x41\x01\x03\x12-\n\x07lacking\x18\x02 \x03(\x0b\x32\x16.google.protobuf.ValueB\x04\xe2\x41\x01\x03\"\x89\x01\n\x0fLabelComparison\x12,\n\x06\x63ommon\x18\x01 \x03(\x0b\x32\x16.google.protobuf.ValueB\x04\xe2\x41\x01\x03\x12\x33\n\x06models\x18\x02 \x03(\x0b\x32\x1d.modelregistry.v1.ModelLabelsB\x04\xe2\x41\x01\x03\x12\x13\n\x05\x65qual\x18\x03 \x01(\x08\x42\x04\xe2\x41\x01\x03\"r\n\x10\x43omparedArtifact\x12\x17\n\tfile_name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x03\x12\x18\n\nsize_bytes\x18\x02 \x01(\x03\x42\x04\xe2\x41\x01\x03\x12\x14\n\x06sha256\x18\x03 \x01(\tB\x04\xe2\x41\x01\x03\x12\x15\n\x07problem\x18\x04 \x01(\tB\x04\xe2\x41\x01\x03\"\xfd\x01\n\x0b\x46ileVersion\x12\x15\n\x07present\x18\x01 \x01(\x08\x42\x04\xe2\x41\x01\x03\x12\x18\n\nsize_bytes\x18\x02 \x01(\x03\x42\x04\xe2\x41\x01\x03\x12\x14\n\x06\x64igest\x18\x03 \x01(\tB\x04\xe2\x41\x01\x03\x12:\n\x06\x63hange\x18\x04 \x01(\x0e\x32$.modelregistry.v1.FileVersion.ChangeB\x04\xe2\x41\x01\x03\"k\n\x06\x43hange\x12\x16\n\x12\x43HANGE_UNSPECIFIED\x10\x00\x12\x0f\n\x0b\x43HANGE_SAME\x10\x01\x12\x12\n\x0e\x43HANGE_CHANGED\x10\x02\x12\x10\n\x0c\x43HANGE_ADDED\x10\x03\x12\x12\n\x0e\x43HANGE_REMOVED\x10\x04\"[\n\x0e\x46ileComparison\x12\x12\n\x04path\x18\x01 \x01(\tB\x04\xe2\x41\x01\x03\x12\x35\n\x08versions\x18\x02 \x03(\x0b\x32\x1d.modelregistry.v1.FileVersionB\x04\xe2\x41\x01\x03\"\xd0\x01\n\x12\x41rtifactComparison\x12;\n\tartifacts\x18\x01 \x03(\x0b\x32\".modelregistry.v1.ComparedArtifactB\x04\xe2\x41\x01\x03\x12\x13\n\x05\x65qual\x18\x02 \x01(\x08\x42\x04\xe2\x41\x01\x03\x12\x35\n\x05\x66iles\x18\x03 \x03(\x0b\x32 .modelregistry.v1.FileComparisonB\x04\xe2\x41\x01\x03\x12\x18\n\nfile_count\x18\x04 \x01(\x05\x42\x04\xe2\x41\x01\x03\x12\x17\n\ttruncated\x18\x05 \x01(\x08\x42\x04\xe2\x41\x01\x03\x42\x8c\x01\n\x14\x63om.modelregistry.v1B\x0f\x43omparisonProtoP\x01ZNgithub.com/modelregistry/modelregistry/gen/go/modelregistry/v1;modelregistryv1\xaa\x02\x10ModelRegistry.V1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -34,26 +35,94 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'modelregistry.v1.comparison
 if not _descriptor._USE_C_DESCRIPTORS:
   _globals['DESCRIPTOR']._loaded_options = None
   _globals['DESCRIPTOR']._serialized_options = b'\n\024com.modelregistry.v1B\017ComparisonProtoP\001ZNgithub.com/modelregistry/modelregistry/gen/go/modelregistry/v1;modelregistryv1\252\002\020ModelRegistry.V1'
-  _globals['_COMPAREDMODEL']._serialized_start=119
-  _globals['_COMPAREDMODEL']._serialized_end=262
-  _globals['_FIELDCOMPARISON']._serialized_start=264
-  _globals['_FIELDCOMPARISON']._serialized_end=350
-  _globals['_METRICVALUE']._serialized_start=352
-  _globals['_METRICVALUE']._serialized_end=425
-  _globals['_METRICCOMPARISON']._serialized_start=427
-  _globals['_METRICCOMPARISON']._serialized_end=521
-  _globals['_MODELLABELS']._serialized_start=523
-  _globals['_MODELLABELS']._serialized_end=615
-  _globals['_LABELCOMPARISON']._serialized_start=617
-  _globals['_LABELCOMPARISON']._serialized_end=736
-  _globals['_COMPAREDARTIFACT']._serialized_start=738
-  _globals['_COMPAREDARTIFACT']._serialized_end=828
-  _globals['_FILEVERSION']._serialized_start=831
-  _globals['_FILEVERSION']._serialized_end=1060
-  _globals['_FILEVERSION_CHANGE']._serialized_start=953
-  _globals['_FILEVERSION_CHANGE']._serialized_end=1060
-  _globals['_FILECOMPARISON']._serialized_start=1062
-  _globals['_FILECOMPARISON']._serialized_end=1141
-  _globals['_ARTIFACTCOMPARISON']._serialized_start=1144
-  _globals['_ARTIFACTCOMPARISON']._serialized_end=1322
+  _globals['_COMPAREDMODEL'].fields_by_name['model_id']._loaded_options = None
+  _globals['_COMPAREDMODEL'].fields_by_name['model_id']._serialized_options = b'\342A\001\003'
+  _globals['_COMPAREDMODEL'].fields_by_name['name']._loaded_options = None
+  _globals['_COMPAREDMODEL'].fields_by_name['name']._serialized_options = b'\342A\001\003'
+  _globals['_COMPAREDMODEL'].fields_by_name['version']._loaded_options = None
+  _globals['_COMPAREDMODEL'].fields_by_name['version']._serialized_options = b'\342A\001\003'
+  _globals['_COMPAREDMODEL'].fields_by_name['etag']._loaded_options = None
+  _globals['_COMPAREDMODEL'].fields_by_name['etag']._serialized_options = b'\342A\001\003'
+  _globals['_COMPAREDMODEL'].fields_by_name['sha256']._loaded_options = None
+  _globals['_COMPAREDMODEL'].fields_by_name['sha256']._serialized_options = b'\342A\001\003'
+  _globals['_COMPAREDMODEL'].fields_by_name['create_time']._loaded_options = None
+  _globals['_COMPAREDMODEL'].fields_by_name['create_time']._serialized_options = b'\342A\001\003'
+  _globals['_FIELDCOMPARISON'].fields_by_name['path']._loaded_options = None
+  _globals['_FIELDCOMPARISON'].fields_by_name['path']._serialized_options = b'\342A\001\003'
+  _globals['_FIELDCOMPARISON'].fields_by_name['values']._loaded_options = None
+  _globals['_FIELDCOMPARISON'].fields_by_name['values']._serialized_options = b'\342A\001\003'
+  _globals['_FIELDCOMPARISON'].fields_by_name['equal']._loaded_options = None
+  _globals['_FIELDCOMPARISON'].fields_by_name['equal']._serialized_options = b'\342A\001\003'
+  _globals['_METRICVALUE'].fields_by_name['value']._loaded_options = None
+  _globals['_METRICVALUE'].fields_by_name['value']._serialized_options = b'\342A\001\003'
+  _globals['_METRICVALUE'].fields_by_name['delta']._loaded_options = None
+  _globals['_METRICVALUE'].fields_by_name['delta']._serialized_options = b'\342A\001\003'
+  _globals['_METRICCOMPARISON'].fields_by_name['name']._loaded_options = None
+  _globals['_METRICCOMPARISON'].fields_by_name['name']._serialized_options = b'\342A\001\003'
+  _globals['_METRICCOMPARISON'].fields_by_name['values']._loaded_options = None
+  _globals['_METRICCOMPARISON'].fields_by_name['values']._serialized_options = b'\342A\001\003'
+  _globals['_METRICCOMPARISON'].fields_by_name['equal']._loaded_options = None
+  _globals['_METRICCOMPARISON'].fields_by_name['equal']._serialized_options = b'\342A\001\003'
+  _globals['_MODELLABELS'].fields_by_name['only']._loaded_options = None
+  _globals['_MODELLABELS'].fields_by_name['only']._serialized_options = b'\342A\001\003'
+  _globals['_MODELLABELS'].fields_by_name['lacking']._loaded_options = None
+  _globals['_MODELLABELS'].fields_by_name['lacking']._serialized_options = b'\342A\001\003'
+  _globals['_LABELCOMPARISON'].fields_by_name['common']._loaded_options = None
+  _globals['_LABELCOMPARISON'].fields_by_name['common']._serialized_options = b'\342A\001\003'
+  _globals['_LABELCOMPARISON'].fields_by_name['models']._loaded_options = None
+  _globals['_LABELCOMPARISON'].fields_by_name['models']._serialized_options = b'\342A\001\003'
+  _globals['_LABELCOMPARISON'].fields_by_name['equal']._loaded_options = None
+  _globals['_LABELCOMPARISON'].fields_by_name['equal']._serialized_options = b'\342A\001\003'
+  _globals['_COMPAREDARTIFACT'].fields_by_name['file_name']._loaded_options = None
+  _globals['_COMPAREDARTIFACT'].fields_by_name['file_name']._serialized_options = b'\342A\001\003'
+  _globals['_COMPAREDARTIFACT'].fields_by_name['size_bytes']._loaded_options = None
+  _globals['_COMPAREDARTIFACT'].fields_by_name['size_bytes']._serialized_options = b'\342A\001\003'
+  _globals['_COMPAREDARTIFACT'].fields_by_name['sha256']._loaded_options = None
+  _globals['_COMPAREDARTIFACT'].fields_by_name['sha256']._serialized_options = b'\342A\001\003'
+  _globals['_COMPAREDARTIFACT'].fields_by_name['problem']._loaded_options = None
+  _globals['_COMPAREDARTIFACT'].fields_by_name['problem']._serialized_options = b'\342A\001\003'
+  _globals['_FILEVERSION'].fields_by_name['present']._loaded_options = None
+  _globals['_FILEVERSION'].fields_by_name['present']._serialized_options = b'\342A\001\003'
+  _globals['_FILEVERSION'].fields_by_name['size_bytes']._loaded_options = None
+  _globals['_FILEVERSION'].fields_by_name['size_bytes']._serialized_options = b'\342A\001\003'
+  _globals['_FILEVERSION'].fields_by_name['digest']._loaded_options = None
+  _globals['_FILEVERSION'].fields_by_name['digest']._serialized_options = b'\342A\001\003'
+  _globals['_FILEVERSION'].fields_by_name['change']._loaded_options = None
+  _globals['_FILEVERSION'].fields_by_name['change']._serialized_options = b'\342A\001\003'
+  _globals['_FILECOMPARISON'].fields_by_name['path']._loaded_options = None
+  _globals['_FILECOMPARISON'].fields_by_name['path']._serialized_options = b'\342A\001\003'
+  _globals['_FILECOMPARISON'].fields_by_name['versions']._loaded_options = None
+  _globals['_FILECOMPARISON'].fields_by_name['versions']._serialized_options = b'\342A\001\003'
+  _globals['_ARTIFACTCOMPARISON'].fields_by_name['artifacts']._loaded_options = None
+  _globals['_ARTIFACTCOMPARISON'].fields_by_name['artifacts']._serialized_options = b'\342A\001\003'
+  _globals['_ARTIFACTCOMPARISON'].fields_by_name['equal']._loaded_options = None
+  _globals['_ARTIFACTCOMPARISON'].fields_by_name['equal']._serialized_options = b'\342A\001\003'
+  _globals['_ARTIFACTCOMPARISON'].fields_by_name['files']._loaded_options = None
+  _globals['_ARTIFACTCOMPARISON'].fields_by_name['files']._serialized_options = b'\342A\001\003'
+  _globals['_ARTIFACTCOMPARISON'].fields_by_name['file_count']._loaded_options = None
+  _globals['_ARTIFACTCOMPARISON'].fields_by_name['file_count']._serialized_options = b'\342A\001\003'
+  _globals['_ARTIFACTCOMPARISON'].fields_by_name['truncated']._loaded_options = None
+  _globals['_ARTIFACTCOMPARISON'].fields_by_name['truncated']._serialized_options = b'\342A\001\003'
+  _globals['_COMPAREDMODEL']._serialized_start=152
+  _globals['_COMPAREDMODEL']._serialized_end=331
+  _globals['_FIELDCOMPARISON']._serialized_start=333
+  _globals['_FIELDCOMPARISON']._serialized_end=437
+  _globals['_METRICVALUE']._serialized_start=439
+  _globals['_METRICVALUE']._serialized_end=524
+  _globals['_METRICCOMPARISON']._serialized_start=526
+  _globals['_METRICCOMPARISON']._serialized_end=638
+  _globals['_MODELLABELS']._serialized_start=640
+  _globals['_MODELLABELS']._serialized_end=744
+  _globals['_LABELCOMPARISON']._serialized_start=747
+  _globals['_LABELCOMPARISON']._serialized_end=884
+  _globals['_COMPAREDARTIFACT']._serialized_start=886
+  _globals['_COMPAREDARTIFACT']._serialized_end=1000
+  _globals['_FILEVERSION']._serialized_start=1003
+  _globals['_FILEVERSION']._serialized_end=1256
+  _globals['_FILEVERSION_CHANGE']._serialized_start=1149
+  _globals['_FILEVERSION_CHANGE']._serialized_end=1256
+  _globals['_FILECOMPARISON']._serialized_start=1258
+  _globals['_FILECOMPARISON']._serialized_end=1349
+  _globals['_ARTIFACTCOMPARISON']._serialized_start=1352
+  _globals['_ARTIFACTCOMPARISON']._serialized_end=1560
 # @@protoc_insertion_point(module_scope)

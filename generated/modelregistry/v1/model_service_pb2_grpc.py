@@ -90,16 +90,17 @@ class ModelServiceServicer:
     """
 
     def RegisterModel(self, request_iterator, context):
-        """Registers a model and its artifact in one atomic call: afterwards there is
-        either the whole model or nothing. The first message holds the spec, the
-        others the bytes of the artifact in order (256 KiB to 1 MiB a message works
-        best).
+        """Registers a model and its artifact in one atomic call: afterwards the
+        registry has either the whole model or nothing. The first message holds the
+        spec, the others hold the bytes of the artifact in order. Messages of 256 KiB
+        to 1 MiB are fastest.
 
-        Errors: INVALID_ARGUMENT (a field, or a size or digest that differs from
-        the bytes; an unreadable ZIP), ALREADY_EXISTS (the id, or the same project,
-        name, version and precision), RESOURCE_EXHAUSTED (artifact too large, too
-        many streams). The id of a deleted model can be used again in its own
-        project only.
+        The id of a deleted model can only be used again in the same project.
+
+        Errors: INVALID_ARGUMENT (a field is wrong, the size or the digest differs
+        from the bytes, or a ZIP is unreadable), ALREADY_EXISTS (another model has
+        the id, or the same project, name, version and precisions),
+        RESOURCE_EXHAUSTED (the artifact is too large, or too many streams run).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -120,19 +121,23 @@ class ModelServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def UpdateModel(self, request, context):
-        """Changes the fields named by the mask, all or none. Errors: NOT_FOUND,
-        INVALID_ARGUMENT, ABORTED (the etag is of an earlier state),
-        ALREADY_EXISTS (another model has the new identity), FAILED_PRECONDITION
-        (the model would leave its lineage while aliases point to it).
+        """Changes the fields that the mask names: all of them, or none. An update that
+        changes nothing returns the model as it is, with its revision.
+
+        Errors: NOT_FOUND, INVALID_ARGUMENT, ABORTED (the etag is of an earlier
+        state), ALREADY_EXISTS (another model has the new project, name, version and
+        precisions), FAILED_PRECONDITION (the model would leave its lineage while aliases point to it).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def DeleteModel(self, request, context):
-        """Deletes a model and its artifact. Errors: NOT_FOUND (unless allow_missing),
-        ABORTED (the etag is of an earlier state), FAILED_PRECONDITION (aliases
-        point to it, unless force).
+        """Deletes a model and its artifact.
+
+        Errors: NOT_FOUND (unless `allow_missing`), ABORTED (the etag is of an
+        earlier state), FAILED_PRECONDITION (aliases point to the model, unless
+        `force`).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -140,13 +145,15 @@ class ModelServiceServicer:
 
     def CompareModels(self, request, context):
         """Compares models with the first of them: fields, metrics, labels, and their
-        artifacts file by file. A lost or damaged artifact is part of the answer.
+        artifacts file by file. A lost or damaged artifact is no error: the answer
+        names it.
 
-        Of ZIPs the directories alone are read, unless `hash_files`. Artifacts with
-        the same SHA-256 are not read at all.
+        Only the directory of a ZIP is read, unless `hash_files` is set. Artifacts
+        with the same SHA-256 are not read at all.
 
-        Errors: NOT_FOUND, INVALID_ARGUMENT (fewer than 2 models, more than 10, the
-        same one twice), RESOURCE_EXHAUSTED (`hash_files`, and too many streams).
+        Errors: NOT_FOUND, INVALID_ARGUMENT (fewer than 2 models, more than 10, or a
+        repeated one), RESOURCE_EXHAUSTED (`hash_files` is set, and too many streams
+        run).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

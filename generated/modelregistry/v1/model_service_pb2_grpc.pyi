@@ -40,41 +40,48 @@ class ModelServiceStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> ModelServiceAsyncStub: ...
     RegisterModel: _grpc.StreamUnaryMultiCallable[_model_service_pb2.RegisterModelRequest, _model_service_pb2.RegisterModelResponse]
-    """Registers a model and its artifact in one atomic call: afterwards there is
-    either the whole model or nothing. The first message holds the spec, the
-    others the bytes of the artifact in order (256 KiB to 1 MiB a message works
-    best).
+    """Registers a model and its artifact in one atomic call: afterwards the
+    registry has either the whole model or nothing. The first message holds the
+    spec, the others hold the bytes of the artifact in order. Messages of 256 KiB
+    to 1 MiB are fastest.
 
-    Errors: INVALID_ARGUMENT (a field, or a size or digest that differs from
-    the bytes; an unreadable ZIP), ALREADY_EXISTS (the id, or the same project,
-    name, version and precision), RESOURCE_EXHAUSTED (artifact too large, too
-    many streams). The id of a deleted model can be used again in its own
-    project only.
+    The id of a deleted model can only be used again in the same project.
+
+    Errors: INVALID_ARGUMENT (a field is wrong, the size or the digest differs
+    from the bytes, or a ZIP is unreadable), ALREADY_EXISTS (another model has
+    the id, or the same project, name, version and precisions),
+    RESOURCE_EXHAUSTED (the artifact is too large, or too many streams run).
     """
     GetModel: _grpc.UnaryUnaryMultiCallable[_model_service_pb2.GetModelRequest, _model_pb2.Model]
     """Gets a model. Errors: NOT_FOUND."""
     ListModels: _grpc.UnaryUnaryMultiCallable[_model_service_pb2.ListModelsRequest, _model_service_pb2.ListModelsResponse]
     """Lists models, a page at a time."""
     UpdateModel: _grpc.UnaryUnaryMultiCallable[_model_service_pb2.UpdateModelRequest, _model_pb2.Model]
-    """Changes the fields named by the mask, all or none. Errors: NOT_FOUND,
-    INVALID_ARGUMENT, ABORTED (the etag is of an earlier state),
-    ALREADY_EXISTS (another model has the new identity), FAILED_PRECONDITION
-    (the model would leave its lineage while aliases point to it).
+    """Changes the fields that the mask names: all of them, or none. An update that
+    changes nothing returns the model as it is, with its revision.
+
+    Errors: NOT_FOUND, INVALID_ARGUMENT, ABORTED (the etag is of an earlier
+    state), ALREADY_EXISTS (another model has the new project, name, version and
+    precisions), FAILED_PRECONDITION (the model would leave its lineage while aliases point to it).
     """
     DeleteModel: _grpc.UnaryUnaryMultiCallable[_model_service_pb2.DeleteModelRequest, _model_service_pb2.DeleteModelResponse]
-    """Deletes a model and its artifact. Errors: NOT_FOUND (unless allow_missing),
-    ABORTED (the etag is of an earlier state), FAILED_PRECONDITION (aliases
-    point to it, unless force).
+    """Deletes a model and its artifact.
+
+    Errors: NOT_FOUND (unless `allow_missing`), ABORTED (the etag is of an
+    earlier state), FAILED_PRECONDITION (aliases point to the model, unless
+    `force`).
     """
     CompareModels: _grpc.UnaryUnaryMultiCallable[_model_service_pb2.CompareModelsRequest, _model_service_pb2.CompareModelsResponse]
     """Compares models with the first of them: fields, metrics, labels, and their
-    artifacts file by file. A lost or damaged artifact is part of the answer.
+    artifacts file by file. A lost or damaged artifact is no error: the answer
+    names it.
 
-    Of ZIPs the directories alone are read, unless `hash_files`. Artifacts with
-    the same SHA-256 are not read at all.
+    Only the directory of a ZIP is read, unless `hash_files` is set. Artifacts
+    with the same SHA-256 are not read at all.
 
-    Errors: NOT_FOUND, INVALID_ARGUMENT (fewer than 2 models, more than 10, the
-    same one twice), RESOURCE_EXHAUSTED (`hash_files`, and too many streams).
+    Errors: NOT_FOUND, INVALID_ARGUMENT (fewer than 2 models, more than 10, or a
+    repeated one), RESOURCE_EXHAUSTED (`hash_files` is set, and too many streams
+    run).
     """
     GetLineage: _grpc.UnaryUnaryMultiCallable[_model_service_pb2.GetLineageRequest, _model_service_pb2.GetLineageResponse]
     """Gets the lineage of a model, a page at a time: its ancestors, which are the
@@ -104,41 +111,48 @@ class ModelServiceAsyncStub(ModelServiceStub):
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     RegisterModel: _aio.StreamUnaryMultiCallable[_model_service_pb2.RegisterModelRequest, _model_service_pb2.RegisterModelResponse]  # type: ignore[assignment]
-    """Registers a model and its artifact in one atomic call: afterwards there is
-    either the whole model or nothing. The first message holds the spec, the
-    others the bytes of the artifact in order (256 KiB to 1 MiB a message works
-    best).
+    """Registers a model and its artifact in one atomic call: afterwards the
+    registry has either the whole model or nothing. The first message holds the
+    spec, the others hold the bytes of the artifact in order. Messages of 256 KiB
+    to 1 MiB are fastest.
 
-    Errors: INVALID_ARGUMENT (a field, or a size or digest that differs from
-    the bytes; an unreadable ZIP), ALREADY_EXISTS (the id, or the same project,
-    name, version and precision), RESOURCE_EXHAUSTED (artifact too large, too
-    many streams). The id of a deleted model can be used again in its own
-    project only.
+    The id of a deleted model can only be used again in the same project.
+
+    Errors: INVALID_ARGUMENT (a field is wrong, the size or the digest differs
+    from the bytes, or a ZIP is unreadable), ALREADY_EXISTS (another model has
+    the id, or the same project, name, version and precisions),
+    RESOURCE_EXHAUSTED (the artifact is too large, or too many streams run).
     """
     GetModel: _aio.UnaryUnaryMultiCallable[_model_service_pb2.GetModelRequest, _model_pb2.Model]  # type: ignore[assignment]
     """Gets a model. Errors: NOT_FOUND."""
     ListModels: _aio.UnaryUnaryMultiCallable[_model_service_pb2.ListModelsRequest, _model_service_pb2.ListModelsResponse]  # type: ignore[assignment]
     """Lists models, a page at a time."""
     UpdateModel: _aio.UnaryUnaryMultiCallable[_model_service_pb2.UpdateModelRequest, _model_pb2.Model]  # type: ignore[assignment]
-    """Changes the fields named by the mask, all or none. Errors: NOT_FOUND,
-    INVALID_ARGUMENT, ABORTED (the etag is of an earlier state),
-    ALREADY_EXISTS (another model has the new identity), FAILED_PRECONDITION
-    (the model would leave its lineage while aliases point to it).
+    """Changes the fields that the mask names: all of them, or none. An update that
+    changes nothing returns the model as it is, with its revision.
+
+    Errors: NOT_FOUND, INVALID_ARGUMENT, ABORTED (the etag is of an earlier
+    state), ALREADY_EXISTS (another model has the new project, name, version and
+    precisions), FAILED_PRECONDITION (the model would leave its lineage while aliases point to it).
     """
     DeleteModel: _aio.UnaryUnaryMultiCallable[_model_service_pb2.DeleteModelRequest, _model_service_pb2.DeleteModelResponse]  # type: ignore[assignment]
-    """Deletes a model and its artifact. Errors: NOT_FOUND (unless allow_missing),
-    ABORTED (the etag is of an earlier state), FAILED_PRECONDITION (aliases
-    point to it, unless force).
+    """Deletes a model and its artifact.
+
+    Errors: NOT_FOUND (unless `allow_missing`), ABORTED (the etag is of an
+    earlier state), FAILED_PRECONDITION (aliases point to the model, unless
+    `force`).
     """
     CompareModels: _aio.UnaryUnaryMultiCallable[_model_service_pb2.CompareModelsRequest, _model_service_pb2.CompareModelsResponse]  # type: ignore[assignment]
     """Compares models with the first of them: fields, metrics, labels, and their
-    artifacts file by file. A lost or damaged artifact is part of the answer.
+    artifacts file by file. A lost or damaged artifact is no error: the answer
+    names it.
 
-    Of ZIPs the directories alone are read, unless `hash_files`. Artifacts with
-    the same SHA-256 are not read at all.
+    Only the directory of a ZIP is read, unless `hash_files` is set. Artifacts
+    with the same SHA-256 are not read at all.
 
-    Errors: NOT_FOUND, INVALID_ARGUMENT (fewer than 2 models, more than 10, the
-    same one twice), RESOURCE_EXHAUSTED (`hash_files`, and too many streams).
+    Errors: NOT_FOUND, INVALID_ARGUMENT (fewer than 2 models, more than 10, or a
+    repeated one), RESOURCE_EXHAUSTED (`hash_files` is set, and too many streams
+    run).
     """
     GetLineage: _aio.UnaryUnaryMultiCallable[_model_service_pb2.GetLineageRequest, _model_service_pb2.GetLineageResponse]  # type: ignore[assignment]
     """Gets the lineage of a model, a page at a time: its ancestors, which are the
@@ -171,16 +185,17 @@ class ModelServiceServicer(metaclass=_abc_1.ABCMeta):
         request_iterator: _MaybeAsyncIterator[_model_service_pb2.RegisterModelRequest],
         context: _ServicerContext,
     ) -> _typing.Union[_model_service_pb2.RegisterModelResponse, _abc.Awaitable[_model_service_pb2.RegisterModelResponse]]:
-        """Registers a model and its artifact in one atomic call: afterwards there is
-        either the whole model or nothing. The first message holds the spec, the
-        others the bytes of the artifact in order (256 KiB to 1 MiB a message works
-        best).
+        """Registers a model and its artifact in one atomic call: afterwards the
+        registry has either the whole model or nothing. The first message holds the
+        spec, the others hold the bytes of the artifact in order. Messages of 256 KiB
+        to 1 MiB are fastest.
 
-        Errors: INVALID_ARGUMENT (a field, or a size or digest that differs from
-        the bytes; an unreadable ZIP), ALREADY_EXISTS (the id, or the same project,
-        name, version and precision), RESOURCE_EXHAUSTED (artifact too large, too
-        many streams). The id of a deleted model can be used again in its own
-        project only.
+        The id of a deleted model can only be used again in the same project.
+
+        Errors: INVALID_ARGUMENT (a field is wrong, the size or the digest differs
+        from the bytes, or a ZIP is unreadable), ALREADY_EXISTS (another model has
+        the id, or the same project, name, version and precisions),
+        RESOURCE_EXHAUSTED (the artifact is too large, or too many streams run).
         """
 
     @_abc_1.abstractmethod
@@ -205,10 +220,12 @@ class ModelServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _model_service_pb2.UpdateModelRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_model_pb2.Model, _abc.Awaitable[_model_pb2.Model]]:
-        """Changes the fields named by the mask, all or none. Errors: NOT_FOUND,
-        INVALID_ARGUMENT, ABORTED (the etag is of an earlier state),
-        ALREADY_EXISTS (another model has the new identity), FAILED_PRECONDITION
-        (the model would leave its lineage while aliases point to it).
+        """Changes the fields that the mask names: all of them, or none. An update that
+        changes nothing returns the model as it is, with its revision.
+
+        Errors: NOT_FOUND, INVALID_ARGUMENT, ABORTED (the etag is of an earlier
+        state), ALREADY_EXISTS (another model has the new project, name, version and
+        precisions), FAILED_PRECONDITION (the model would leave its lineage while aliases point to it).
         """
 
     @_abc_1.abstractmethod
@@ -217,9 +234,11 @@ class ModelServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _model_service_pb2.DeleteModelRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_model_service_pb2.DeleteModelResponse, _abc.Awaitable[_model_service_pb2.DeleteModelResponse]]:
-        """Deletes a model and its artifact. Errors: NOT_FOUND (unless allow_missing),
-        ABORTED (the etag is of an earlier state), FAILED_PRECONDITION (aliases
-        point to it, unless force).
+        """Deletes a model and its artifact.
+
+        Errors: NOT_FOUND (unless `allow_missing`), ABORTED (the etag is of an
+        earlier state), FAILED_PRECONDITION (aliases point to the model, unless
+        `force`).
         """
 
     @_abc_1.abstractmethod
@@ -229,13 +248,15 @@ class ModelServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_model_service_pb2.CompareModelsResponse, _abc.Awaitable[_model_service_pb2.CompareModelsResponse]]:
         """Compares models with the first of them: fields, metrics, labels, and their
-        artifacts file by file. A lost or damaged artifact is part of the answer.
+        artifacts file by file. A lost or damaged artifact is no error: the answer
+        names it.
 
-        Of ZIPs the directories alone are read, unless `hash_files`. Artifacts with
-        the same SHA-256 are not read at all.
+        Only the directory of a ZIP is read, unless `hash_files` is set. Artifacts
+        with the same SHA-256 are not read at all.
 
-        Errors: NOT_FOUND, INVALID_ARGUMENT (fewer than 2 models, more than 10, the
-        same one twice), RESOURCE_EXHAUSTED (`hash_files`, and too many streams).
+        Errors: NOT_FOUND, INVALID_ARGUMENT (fewer than 2 models, more than 10, or a
+        repeated one), RESOURCE_EXHAUSTED (`hash_files` is set, and too many streams
+        run).
         """
 
     @_abc_1.abstractmethod
