@@ -158,7 +158,7 @@ class TestHttp:
         elsewhere = guarded.request("POST", "/models", other, **form("2", project_id="own"))
         assert (elsewhere.status_code, elsewhere.text) == (
             403,
-            "You have no role that allows this in the project 'own'.\n",
+            "You have no role that allows this call in the project 'own'.\n",
         )
 
     def test_an_upload_over_http(self, guarded: Guarded) -> None:
