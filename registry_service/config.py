@@ -223,6 +223,11 @@ class GatewaySettings(TelemetrySettings, TlsSettings, ShutdownSettings, SharedSe
     gateway_max_connections: Positive = Field(
         10_500, description="Connections to the gateway at once; fewer where the limit of open files is low."
     )
+    gateway_connections_per_address: Positive | None = Field(
+        None,
+        description="Connections to the gateway that one address (of IPv6: one /64) may have; it closes new ones "
+        "beyond. No limit without it, as behind a proxy or NAT all clients have one address.",
+    )
     gateway_heap_bytes: Annotated[int, Field(ge=128 * MIB)] = Field(
         512 * MIB,
         description="Largest heap of Envoy, in bytes; near it, the requests and answers that hold most are cut off.",

@@ -260,6 +260,7 @@ def gateway_config(
     access_log: bool = False,
     admin_socket: Path | None = None,
     heartbeat: Path | None = None,
+    address_limit: Path | None = None,
     secrets_dir: Path | None = None,
 ) -> str:
     """Makes Envoy's configuration for our API; see `embedded.envoy.render`."""
@@ -280,6 +281,7 @@ def gateway_config(
         access_log=access_log,
         admin_socket=admin_socket,
         heartbeat=heartbeat,
+        address_limit=address_limit,
         secrets_dir=secrets_dir,
     )
 
@@ -317,6 +319,7 @@ def _envoy(
     files = {
         "admin_socket": run_dir / "admin.sock",
         "heartbeat": run_dir / "heartbeat",
+        "address_limit": run_dir / "address_limit.json",
         "secrets_dir": run_dir / "secrets",
     }
     config = gateway_config(settings, access_log=access_log, **files)

@@ -25,6 +25,7 @@ import jinja2
 
 from registry_service.config import CIPHER_SUITES, GatewaySettings
 from registry_service.domain.errors import InvalidCredentialsError, UnauthenticatedError
+from registry_service.embedded.address_limit import AddressLimit
 from registry_service.embedded.envoy_admin import EnvoyAdmin
 from registry_service.embedded.process import (
     EmbeddedError,
@@ -113,6 +114,7 @@ def render(
     access_log: bool = False,
     admin_socket: Path | None = None,
     heartbeat: Path | None = None,
+    address_limit: Path | None = None,
     secrets_dir: Path | None = None,
 ) -> str:
     """Makes Envoy's bootstrap configuration: one YAML document, which names files of this installation.
@@ -134,6 +136,7 @@ def render(
         access_log: Whether to write a JSON line to stdout for each request.
         admin_socket: Unix socket for Envoy's admin interface; None for no such interface.
         heartbeat: File in which whoever watches Envoy says when; None where nobody does.
+        address_limit: File of `AddressLimit`; None for no such limit.
         secrets_dir: Where `Secrets` will be, for certificates that are renewed; None has Envoy read them once.
 
     Raises:
@@ -181,6 +184,9 @@ def render(
         access_log=access_log,
         admin_socket=None if admin_socket is None else str(admin_socket),
         heartbeat=None if heartbeat is None else str(heartbeat),
+        address_limit=(
+            None if address_limit is None or settings.gateway_connections_per_address is None else str(address_limit)
+        ),
         metrics=_metrics(settings),
         tracing=_tracing(settings),
         untraced=_UNTRACED,
@@ -444,6 +450,7 @@ class EnvoyGateway:
         log: File that Envoy's output is appended to; None for our own stdout and stderr.
         admin_socket: What `render` got: with it, requests may finish when it stops.
         heartbeat: What `render` got.
+        address_limit: What `render` got.
         secrets_dir: What `render` got.
     """
 
@@ -456,6 +463,7 @@ class EnvoyGateway:
         log: Path | None = None,
         admin_socket: Path | None = None,
         heartbeat: Path | None = None,
+        address_limit: Path | None = None,
         secrets_dir: Path | None = None,
     ) -> None:
         self._config = config
@@ -465,6 +473,7 @@ class EnvoyGateway:
         self._log_offset = 0
         self._admin = None if admin_socket is None else EnvoyAdmin(admin_socket)
         self._heartbeat = heartbeat
+        self._address_limit = None if address_limit is None else AddressLimit(settings, address_limit)
         self._secrets = Secrets(settings, secrets_dir)
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -486,8 +495,14 @@ class EnvoyGateway:
         return self.process.poll()
 
     def attend(self) -> None:
-        """Have Envoy take up certificates that were renewed, and answer /live; to be called every few seconds."""
+        """Tell Envoy what is new: certificates, addresses that have too many connections, and that it is watched.
+
+        To be called several times a second.
+        """
         self._secrets.refresh()
+        if self._address_limit is not None:
+            with contextlib.suppress(OSError):  # no space for its file
+                self._address_limit.look()
         self._beat()
 
     def _beat(self) -> None:
@@ -507,6 +522,8 @@ class EnvoyGateway:
             raise RuntimeError("the gateway is already started")
         self._check_port()
         self._secrets.write()
+        if self._address_limit is not None:
+            self._address_limit.write()
         self._beat()
         # It holds the secrets of a collector.
         with open_private(self._config_file, os.O_TRUNC) as file:
