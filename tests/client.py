@@ -122,6 +122,9 @@ class Client:
         request.model_group_id = request.model_group_id or self.get(model_id).model_group_id
         return self.aliases.SetAlias(request)
 
+    def resolve(self, reference: str, **fields: Any) -> model_service_pb2.ResolveModelResponse:
+        return self.models.ResolveModel(model_service_pb2.ResolveModelRequest(reference=reference, **fields))
+
     def compare(self, *ids: str, **fields: Any) -> model_service_pb2.CompareModelsResponse:
         return self.models.CompareModels(model_service_pb2.CompareModelsRequest(model_ids=ids, **fields))
 
@@ -271,13 +274,19 @@ class Refusal:
         return status
 
     def detail(self, kind: type[DetailT]) -> DetailT:
-        status = self.status
-        for packed in status.details:
+        """The first detail of a kind."""
+        found = self.details(kind)
+        assert found, f"no {kind.__name__} in {self.status}"
+        return found[0]
+
+    def details(self, kind: type[DetailT]) -> list[DetailT]:
+        """All details of a kind."""
+        found = []
+        for packed in self.status.details:
             if packed.Is(kind.DESCRIPTOR):
-                found = kind()
-                packed.Unpack(found)
-                return found
-        raise AssertionError(f"no {kind.__name__} in {status}")
+                found.append(kind())
+                packed.Unpack(found[-1])
+        return found
 
     @property
     def _call(self) -> grpc.Call:

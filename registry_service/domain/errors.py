@@ -122,6 +122,15 @@ class TokenNotFoundError(NotFoundError):
         super().__init__(f"No token has the id or name {token_id!r}.", token_id=token_id)
 
 
+class ReferenceNotFoundError(NotFoundError):
+    """A part of the reference names nothing that there is."""
+
+    reason = "REFERENCE_NOT_FOUND"
+
+    def __init__(self, reference: str, part: str, description: str) -> None:
+        super().__init__(f"{description} (reference {reference!r}).", reference=reference, part=part)
+
+
 class InvalidArgumentError(RegistryError):
     """The input is wrong whatever the state of the registry."""
 
@@ -388,6 +397,42 @@ class ModelGroupNotEmptyError(FailedPreconditionError):
         super().__init__(
             f"The model group {model_group_id!r} has models; only an empty group can be deleted.",
             model_group_id=model_group_id,
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Candidate:
+    """Something that an ambiguous reference may mean."""
+
+    kind: str
+    """`model` or `model_group`."""
+    id: str
+    description: str
+    """What tells it from the others, for a person."""
+
+
+class AmbiguousReferenceError(FailedPreconditionError):
+    """The reference may mean several things."""
+
+    reason = "AMBIGUOUS_REFERENCE"
+
+    def __init__(self, reference: str, description: str, candidates: Sequence[Candidate]) -> None:
+        super().__init__(f"{description} (reference {reference!r}).", reference=reference)
+        self.candidates = tuple(candidates)
+
+
+class PrecisionMismatchError(FailedPreconditionError):
+    """The reference names one model, which has other precisions than were asked for."""
+
+    reason = "PRECISION_MISMATCH"
+
+    def __init__(self, model_id: str, precisions: Sequence[str], wanted: Sequence[str]) -> None:
+        has, asked = ",".join(precisions), ",".join(wanted)
+        super().__init__(
+            f"The model {model_id!r} has the precisions {has}, not {asked}.",
+            model_id=model_id,
+            precisions=has,
+            requested_precisions=asked,
         )
 
 

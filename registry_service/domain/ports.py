@@ -21,6 +21,7 @@ from registry_service.domain.idempotency import IdempotencyKeys
 from registry_service.domain.listing import ListQuery, Page
 from registry_service.domain.model_groups import ModelGroupRepository
 from registry_service.domain.models import Model, ModelSpec
+from registry_service.domain.references import ReferenceRepository
 from registry_service.domain.tokens import TokenRepository
 from registry_service.domain.uploads import Upload
 
@@ -206,6 +207,10 @@ class Transaction(Protocol):
     @property
     def groups(self) -> ModelGroupRepository:
         """The model groups."""
+
+    @property
+    def references(self) -> ReferenceRepository:
+        """What references name."""
 
     @property
     def objects(self) -> ObjectLedger:

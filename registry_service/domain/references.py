@@ -10,15 +10,19 @@ decoded once. Texts are compared by code points, without Unicode normalization.
 """
 
 import re
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
+from registry_service.domain.access import Projects
 from registry_service.domain.aliases import checked_alias
 from registry_service.domain.errors import InvalidArgumentError, InvalidReferenceError
+from registry_service.domain.model_groups import GroupKey
+from registry_service.domain.models import is_model_id
 
 LATEST = "latest"
 """No alias can have this name (`domain.aliases.checked_alias`)."""
 
-_MODEL_ID = re.compile(r"[A-Za-z0-9_-]{16,256}")
 _ESCAPE = re.compile(r"%[0-9A-Fa-f]{2}")
 _RESERVED = "/:@"
 _UNSAFE = re.compile(r"[\x00-\x20%/:@\x7f]")
@@ -38,6 +42,45 @@ class Reference:
     """The same text as `name`, where it could be the id of a model as well."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NamedVersion:
+    """A model that a reference may mean."""
+
+    model_id: str
+    version: str
+    precisions: tuple[str, ...]
+
+
+class ReferenceRepository(Protocol):
+    """Finds what references name."""
+
+    def groups(self, name: str, project: str | None, *, limit: int, within: Projects = None) -> Sequence[GroupKey]:
+        """Return the groups with this name that have models, at most `limit`, by id.
+
+        Args:
+            name: The exact name.
+            project: The id of their project; its name, where no group has it as its project's id. Empty: groups without
+                a project. None: whatever the project.
+            limit: Most groups.
+            within: Only groups of these projects count.
+        """
+
+    def has_project(self, project: str, *, within: Projects = None) -> bool:
+        """Tell whether a group has this id or name of a project."""
+
+    def versions(
+        self, group: GroupKey, version: str | None, precisions: Collection[str], *, limit: int
+    ) -> Sequence[NamedVersion]:
+        """Return the models of one version of a group, newest first, at most `limit`.
+
+        Args:
+            group: The group.
+            version: The version; None: the latest release, or the latest pre-release of a group without releases.
+            precisions: Only models with exactly these count, in any order; empty: all do.
+            limit: Most models.
+        """
+
+
 def parse_reference(text: str) -> Reference:
     """Parse a reference.
 
@@ -54,7 +97,7 @@ def parse_reference(text: str) -> Reference:
     if not name:
         raise InvalidReferenceError("The name is empty", start + 1)
     if not separator:
-        is_id = not slash and _MODEL_ID.fullmatch(text) is not None
+        is_id = not slash and is_model_id(text)
         return Reference(project=decoded_project, name=name, model_id=text if is_id else None)
     selector_start = start + cut + 1
     kind = "version" if separator == ":" else "alias"

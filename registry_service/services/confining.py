@@ -9,7 +9,7 @@ what it is (`domain.caller.acting_as_registry`); without a caller nothing is don
 """
 
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
@@ -47,6 +47,7 @@ from registry_service.domain.listing import MAX_PAGE_BYTES, ListQuery, Page
 from registry_service.domain.model_groups import GroupKey, GroupPage, GroupQuery, ModelGroup, ModelGroupRepository
 from registry_service.domain.models import Model, ModelSpec
 from registry_service.domain.ports import Database, ModelRepository, ObjectLedger, Transaction, UploadRepository
+from registry_service.domain.references import NamedVersion, ReferenceRepository
 from registry_service.domain.tokens import TokenRepository
 from registry_service.domain.uploads import Upload
 
@@ -113,6 +114,10 @@ class _Transaction:
     @property
     def groups(self) -> ModelGroupRepository:
         return _Groups(self.access, self.inner.groups)
+
+    @property
+    def references(self) -> ReferenceRepository:
+        return _References(self.access, self.inner.references)
 
     @property
     def objects(self) -> ObjectLedger:
@@ -313,6 +318,31 @@ class _Aliases:
         if within is None or visible is None:
             return visible if within is None else within
         return within & visible
+
+
+@dataclass(frozen=True, slots=True)
+class _References:
+    """What the caller may not see is no candidate, and makes no project."""
+
+    access: Access
+    inner: ReferenceRepository
+
+    def groups(self, name: str, project: str | None, *, limit: int, within: Projects = None) -> Sequence[GroupKey]:
+        return self.inner.groups(name, project, limit=limit, within=self._visible(within))
+
+    def has_project(self, project: str, *, within: Projects = None) -> bool:
+        return self.inner.has_project(project, within=self._visible(within))
+
+    def versions(
+        self, group: GroupKey, version: str | None, precisions: Collection[str], *, limit: int
+    ) -> Sequence[NamedVersion]:
+        if not self.access.sees(group.lineage.project_id):
+            return ()
+        return self.inner.versions(group, version, precisions, limit=limit)
+
+    def _visible(self, within: Projects) -> Projects:
+        visible = self.access.visible
+        return visible if within is None or visible is None else within & visible
 
 
 @dataclass(frozen=True, slots=True)

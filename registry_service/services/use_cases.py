@@ -37,6 +37,7 @@ from registry_service.services.reading import (
     VerifyArtifact,
 )
 from registry_service.services.registering import RegisterModel
+from registry_service.services.resolving import ResolveModel
 from registry_service.services.sweeping import DiscardObject, FindLeftConstructions, Sweep
 from registry_service.services.uploading import (
     CancelUpload,
@@ -56,6 +57,7 @@ class UseCases:
     register_model: RegisterModel
     get_model: GetModel
     list_models: ListModels
+    resolve_model: ResolveModel
     find_models: FindModels
     update_model: UpdateModel
     delete_model: DeleteModel
@@ -102,6 +104,7 @@ class UseCases:
             register_model=register_model,
             get_model=GetModel(database),
             list_models=ListModels(database),
+            resolve_model=ResolveModel(database),
             find_models=FindModels(database),
             update_model=UpdateModel(database, policy),
             delete_model=DeleteModel(database, discard),

@@ -47,6 +47,7 @@ OPERATIONS = {
     ("GET", "/v1/modelGroups/{group}/aliases", ""): READ,
     ("GET", "/v1/modelGroups/{group}/aliases/-/history", ""): READ,
     ("POST", "/v1/modelGroups/{group}/aliases/production:set", '{"model_id": "{id}"}'): PROMOTE,
+    ("GET", "/v1/models:resolve?reference={id}", ""): READ,
 }
 PROJECTS = [None, "own", "other"]
 CALLERS = list(itertools.product(Role, PROJECTS))

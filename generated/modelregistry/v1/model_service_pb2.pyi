@@ -1,6 +1,9 @@
+import datetime
+
 from google.api import annotations_pb2 as _annotations_pb2
 from google.api import field_behavior_pb2 as _field_behavior_pb2
 from google.protobuf import field_mask_pb2 as _field_mask_pb2
+from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from modelregistry.v1 import comparison_pb2 as _comparison_pb2
 from modelregistry.v1 import lineage_pb2 as _lineage_pb2
 from modelregistry.v1 import model_pb2 as _model_pb2
@@ -108,6 +111,26 @@ class DeleteModelRequest(_message.Message):
 class DeleteModelResponse(_message.Message):
     __slots__ = ()
     def __init__(self) -> None: ...
+
+class ResolveModelRequest(_message.Message):
+    __slots__ = ("reference", "precisions", "at_time", "view")
+    REFERENCE_FIELD_NUMBER: _ClassVar[int]
+    PRECISIONS_FIELD_NUMBER: _ClassVar[int]
+    AT_TIME_FIELD_NUMBER: _ClassVar[int]
+    VIEW_FIELD_NUMBER: _ClassVar[int]
+    reference: str
+    precisions: _containers.RepeatedScalarFieldContainer[str]
+    at_time: _timestamp_pb2.Timestamp
+    view: _model_pb2.ModelView
+    def __init__(self, reference: _Optional[str] = ..., precisions: _Optional[_Iterable[str]] = ..., at_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., view: _Optional[_Union[_model_pb2.ModelView, str]] = ...) -> None: ...
+
+class ResolveModelResponse(_message.Message):
+    __slots__ = ("model", "alias")
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    ALIAS_FIELD_NUMBER: _ClassVar[int]
+    model: _model_pb2.Model
+    alias: str
+    def __init__(self, model: _Optional[_Union[_model_pb2.Model, _Mapping]] = ..., alias: _Optional[str] = ...) -> None: ...
 
 class CompareModelsRequest(_message.Message):
     __slots__ = ("model_ids", "diff_only", "hash_files")

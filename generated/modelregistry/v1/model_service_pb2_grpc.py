@@ -65,6 +65,11 @@ class ModelServiceStub:
                 request_serializer=modelregistry_dot_v1_dot_model__service__pb2.DeleteModelRequest.SerializeToString,
                 response_deserializer=modelregistry_dot_v1_dot_model__service__pb2.DeleteModelResponse.FromString,
                 _registered_method=True)
+        self.ResolveModel = channel.unary_unary(
+                '/modelregistry.v1.ModelService/ResolveModel',
+                request_serializer=modelregistry_dot_v1_dot_model__service__pb2.ResolveModelRequest.SerializeToString,
+                response_deserializer=modelregistry_dot_v1_dot_model__service__pb2.ResolveModelResponse.FromString,
+                _registered_method=True)
         self.CompareModels = channel.unary_unary(
                 '/modelregistry.v1.ModelService/CompareModels',
                 request_serializer=modelregistry_dot_v1_dot_model__service__pb2.CompareModelsRequest.SerializeToString,
@@ -143,6 +148,37 @@ class ModelServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ResolveModel(self, request, context):
+        """Finds the model that a reference names, such as `acme/vad@production`:
+
+        ```
+        reference := model_id | [ project "/" ] name [ ":" version | "@" alias ]
+        ```
+
+        Without a version and an alias, a reference names the latest version:
+        the last release in the version order (see ListModelsRequest.order_by), or
+        the last pre-release where there is no release. `@latest` says the same;
+        no alias can have that name.
+
+        `project` is the id of a project, or its name where no project has this id.
+        `/vad` names a model group without a project, `vad` one of any project.
+        Reserved characters inside a part (`/`, `:`, `@`, `%`, space) are
+        percent-encoded: `a%2Fb` is the name a/b. In the query of a URL, the whole
+        reference is encoded once more, and `+` is sent as `%2B`.
+
+        Model groups and models that the caller may not read are not considered.
+
+        Errors: INVALID_ARGUMENT (INVALID_REFERENCE with the position; a time
+        without an alias, or in the future), NOT_FOUND (REFERENCE_NOT_FOUND; `part`
+        in its metadata is project, name, version, alias or precisions),
+        FAILED_PRECONDITION (AMBIGUOUS_REFERENCE with a google.rpc.ResourceInfo for
+        each candidate, at most 5; PRECISION_MISMATCH: the model with the id, or
+        the one that the alias points to, has other precisions).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def CompareModels(self, request, context):
         """Compares models with the first of them: fields, metrics, labels, and their
         artifacts file by file. A lost or damaged artifact is no error: the answer
@@ -211,6 +247,11 @@ def add_ModelServiceServicer_to_server(servicer, server):
                     servicer.DeleteModel,
                     request_deserializer=modelregistry_dot_v1_dot_model__service__pb2.DeleteModelRequest.FromString,
                     response_serializer=modelregistry_dot_v1_dot_model__service__pb2.DeleteModelResponse.SerializeToString,
+            ),
+            'ResolveModel': grpc.unary_unary_rpc_method_handler(
+                    servicer.ResolveModel,
+                    request_deserializer=modelregistry_dot_v1_dot_model__service__pb2.ResolveModelRequest.FromString,
+                    response_serializer=modelregistry_dot_v1_dot_model__service__pb2.ResolveModelResponse.SerializeToString,
             ),
             'CompareModels': grpc.unary_unary_rpc_method_handler(
                     servicer.CompareModels,
@@ -367,6 +408,33 @@ class ModelService:
             '/modelregistry.v1.ModelService/DeleteModel',
             modelregistry_dot_v1_dot_model__service__pb2.DeleteModelRequest.SerializeToString,
             modelregistry_dot_v1_dot_model__service__pb2.DeleteModelResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ResolveModel(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/modelregistry.v1.ModelService/ResolveModel',
+            modelregistry_dot_v1_dot_model__service__pb2.ResolveModelRequest.SerializeToString,
+            modelregistry_dot_v1_dot_model__service__pb2.ResolveModelResponse.FromString,
             options,
             channel_credentials,
             insecure,

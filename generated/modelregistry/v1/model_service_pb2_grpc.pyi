@@ -71,6 +71,33 @@ class ModelServiceStub:
     earlier state), FAILED_PRECONDITION (aliases point to the model, unless
     `force`).
     """
+    ResolveModel: _grpc.UnaryUnaryMultiCallable[_model_service_pb2.ResolveModelRequest, _model_service_pb2.ResolveModelResponse]
+    """Finds the model that a reference names, such as `acme/vad@production`:
+
+    ```
+    reference := model_id | [ project "/" ] name [ ":" version | "@" alias ]
+    ```
+
+    Without a version and an alias, a reference names the latest version:
+    the last release in the version order (see ListModelsRequest.order_by), or
+    the last pre-release where there is no release. `@latest` says the same;
+    no alias can have that name.
+
+    `project` is the id of a project, or its name where no project has this id.
+    `/vad` names a model group without a project, `vad` one of any project.
+    Reserved characters inside a part (`/`, `:`, `@`, `%`, space) are
+    percent-encoded: `a%2Fb` is the name a/b. In the query of a URL, the whole
+    reference is encoded once more, and `+` is sent as `%2B`.
+
+    Model groups and models that the caller may not read are not considered.
+
+    Errors: INVALID_ARGUMENT (INVALID_REFERENCE with the position; a time
+    without an alias, or in the future), NOT_FOUND (REFERENCE_NOT_FOUND; `part`
+    in its metadata is project, name, version, alias or precisions),
+    FAILED_PRECONDITION (AMBIGUOUS_REFERENCE with a google.rpc.ResourceInfo for
+    each candidate, at most 5; PRECISION_MISMATCH: the model with the id, or
+    the one that the alias points to, has other precisions).
+    """
     CompareModels: _grpc.UnaryUnaryMultiCallable[_model_service_pb2.CompareModelsRequest, _model_service_pb2.CompareModelsResponse]
     """Compares models with the first of them: fields, metrics, labels, and their
     artifacts file by file. A lost or damaged artifact is no error: the answer
@@ -141,6 +168,33 @@ class ModelServiceAsyncStub(ModelServiceStub):
     Errors: NOT_FOUND (unless `allow_missing`), ABORTED (the etag is of an
     earlier state), FAILED_PRECONDITION (aliases point to the model, unless
     `force`).
+    """
+    ResolveModel: _aio.UnaryUnaryMultiCallable[_model_service_pb2.ResolveModelRequest, _model_service_pb2.ResolveModelResponse]  # type: ignore[assignment]
+    """Finds the model that a reference names, such as `acme/vad@production`:
+
+    ```
+    reference := model_id | [ project "/" ] name [ ":" version | "@" alias ]
+    ```
+
+    Without a version and an alias, a reference names the latest version:
+    the last release in the version order (see ListModelsRequest.order_by), or
+    the last pre-release where there is no release. `@latest` says the same;
+    no alias can have that name.
+
+    `project` is the id of a project, or its name where no project has this id.
+    `/vad` names a model group without a project, `vad` one of any project.
+    Reserved characters inside a part (`/`, `:`, `@`, `%`, space) are
+    percent-encoded: `a%2Fb` is the name a/b. In the query of a URL, the whole
+    reference is encoded once more, and `+` is sent as `%2B`.
+
+    Model groups and models that the caller may not read are not considered.
+
+    Errors: INVALID_ARGUMENT (INVALID_REFERENCE with the position; a time
+    without an alias, or in the future), NOT_FOUND (REFERENCE_NOT_FOUND; `part`
+    in its metadata is project, name, version, alias or precisions),
+    FAILED_PRECONDITION (AMBIGUOUS_REFERENCE with a google.rpc.ResourceInfo for
+    each candidate, at most 5; PRECISION_MISMATCH: the model with the id, or
+    the one that the alias points to, has other precisions).
     """
     CompareModels: _aio.UnaryUnaryMultiCallable[_model_service_pb2.CompareModelsRequest, _model_service_pb2.CompareModelsResponse]  # type: ignore[assignment]
     """Compares models with the first of them: fields, metrics, labels, and their
@@ -239,6 +293,39 @@ class ModelServiceServicer(metaclass=_abc_1.ABCMeta):
         Errors: NOT_FOUND (unless `allow_missing`), ABORTED (the etag is of an
         earlier state), FAILED_PRECONDITION (aliases point to the model, unless
         `force`).
+        """
+
+    @_abc_1.abstractmethod
+    def ResolveModel(
+        self,
+        request: _model_service_pb2.ResolveModelRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_model_service_pb2.ResolveModelResponse, _abc.Awaitable[_model_service_pb2.ResolveModelResponse]]:
+        """Finds the model that a reference names, such as `acme/vad@production`:
+
+        ```
+        reference := model_id | [ project "/" ] name [ ":" version | "@" alias ]
+        ```
+
+        Without a version and an alias, a reference names the latest version:
+        the last release in the version order (see ListModelsRequest.order_by), or
+        the last pre-release where there is no release. `@latest` says the same;
+        no alias can have that name.
+
+        `project` is the id of a project, or its name where no project has this id.
+        `/vad` names a model group without a project, `vad` one of any project.
+        Reserved characters inside a part (`/`, `:`, `@`, `%`, space) are
+        percent-encoded: `a%2Fb` is the name a/b. In the query of a URL, the whole
+        reference is encoded once more, and `+` is sent as `%2B`.
+
+        Model groups and models that the caller may not read are not considered.
+
+        Errors: INVALID_ARGUMENT (INVALID_REFERENCE with the position; a time
+        without an alias, or in the future), NOT_FOUND (REFERENCE_NOT_FOUND; `part`
+        in its metadata is project, name, version, alias or precisions),
+        FAILED_PRECONDITION (AMBIGUOUS_REFERENCE with a google.rpc.ResourceInfo for
+        each candidate, at most 5; PRECISION_MISMATCH: the model with the id, or
+        the one that the alias points to, has other precisions).
         """
 
     @_abc_1.abstractmethod

@@ -72,6 +72,7 @@ from registry_service.storage.sql.filter_sql import where
 from registry_service.storage.sql.idempotency import SqlIdempotencyKeys
 from registry_service.storage.sql.model_groups import SqlModelGroupRepository
 from registry_service.storage.sql.paging import is_after
+from registry_service.storage.sql.references import SqlReferenceRepository
 from registry_service.storage.sql.tokens import SqlTokenRepository
 
 logger = logging.getLogger(__name__)
@@ -166,6 +167,11 @@ class SqlTransaction:
     def groups(self) -> SqlModelGroupRepository:
         """See the port."""
         return SqlModelGroupRepository(self._connection, self.events)
+
+    @cached_property
+    def references(self) -> SqlReferenceRepository:
+        """See the port."""
+        return SqlReferenceRepository(self._connection)
 
     @cached_property
     def objects(self) -> "SqlObjectLedger":

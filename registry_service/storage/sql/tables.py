@@ -253,6 +253,10 @@ class ModelGroupRow(Base):
             postgresql_using="gin",
         ),
         Index("ix_model_groups_tags", "tags", postgresql_using="gin"),
+        *(
+            Index(f"ix_model_groups_{column}", text(f"text_digest({column})"), text("text_digest(name)"), "id")
+            for column in ("project_id", "project_name")
+        ),
     )
 
 

@@ -39,6 +39,7 @@ _SERVICES: Mapping[str, Mapping[str, Permission]] = {
         "UpdateModel": _WRITE,
         "DeleteModel": _ADMINISTER,
         "CompareModels": _READ,
+        "ResolveModel": _READ,
         "GetLineage": _READ,
         "GetModelManifest": _READ,
     },

@@ -1,10 +1,8 @@
 """AliasService."""
 
 from contextlib import nullcontext
-from datetime import UTC, datetime
 
 import grpc
-from google.protobuf.timestamp_pb2 import Timestamp
 from modelregistry.v1 import alias_pb2, alias_service_pb2_grpc
 from modelregistry.v1 import alias_service_pb2 as pb
 
@@ -17,14 +15,13 @@ from registry_service.domain.aliases import (
     checked_alias,
     checked_remark,
 )
-from registry_service.domain.errors import InvalidArgumentError
 from registry_service.domain.model_groups import checked_group_id
 from registry_service.domain.models import checked_model_id
 from registry_service.domain.promotion import Check, MetricBound, Requirements, checked_requirements
 from registry_service.services.aliasing import Expectation, Moved
 from registry_service.services.use_cases import UseCases
 from registry_service.transport.grpc.calls import StreamLimit
-from registry_service.transport.grpc.convert import time_message
+from registry_service.transport.grpc.convert import time_message, time_of
 from registry_service.transport.grpc.idempotency import idempotent
 
 _ALL = "-"
@@ -80,7 +77,7 @@ class AliasServicer(alias_service_pb2_grpc.AliasServiceServicer):
 
     def GetAlias(self, request: pb.GetAliasRequest, context: grpc.ServicerContext) -> alias_pb2.Alias:
         group_id, alias = checked_group_id(request.model_group_id), checked_alias(request.alias)
-        at_time = _time_of(request.at_time) if request.HasField("at_time") else None
+        at_time = time_of(request.at_time, "at_time") if request.HasField("at_time") else None
         return _alias_message(self._use_cases.get_alias(group_id, alias, at_time))
 
     def ListAliases(self, request: pb.ListAliasesRequest, context: grpc.ServicerContext) -> pb.ListAliasesResponse:
@@ -153,13 +150,6 @@ def _requirements_of(message: alias_pb2.PromotionRequirements) -> Requirements:
             same_labels=message.same_labels,
         )
     )
-
-
-def _time_of(message: Timestamp) -> datetime:
-    try:
-        return message.ToDatetime(tzinfo=UTC)
-    except (ValueError, OverflowError) as error:
-        raise InvalidArgumentError.of("at_time", "must be a time in the years 1 to 9999.") from error
 
 
 def _target_message(target: AliasTarget | None) -> alias_pb2.AliasTarget | None:

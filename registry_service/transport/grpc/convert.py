@@ -544,6 +544,14 @@ def _printable(text: str) -> str:
     return text.encode(errors="replace").decode()
 
 
+def time_of(message: Timestamp, name: str) -> datetime:
+    """Return a time, aware, in UTC (`InvalidArgumentError`; `name` is the field)."""
+    try:
+        return message.ToDatetime(tzinfo=UTC)
+    except (ValueError, OverflowError) as error:
+        raise InvalidArgumentError.of(name, "must be a time of the years 1 to 9999.") from error
+
+
 def time_message(time: datetime) -> Timestamp:
     """Returns a time as a message."""
     message = Timestamp()

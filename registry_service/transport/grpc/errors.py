@@ -12,6 +12,7 @@ from grpc_status.rpc_status import to_status
 
 from registry_service.domain import errors
 from registry_service.domain.errors import (
+    AmbiguousReferenceError,
     InvalidArgumentError,
     InvalidCredentialsError,
     RegistryError,
@@ -44,6 +45,9 @@ _MAX_MESSAGE_BYTES = 600
 _MAX_VALUE_BYTES = 200
 _MAX_FIELD_BYTES = 120
 _MAX_VIOLATIONS = 8
+# Each takes twice as much as a violation.
+_MAX_CANDIDATES = 5
+_RESOURCE_TYPES = {"model": "modelregistry.v1.Model", "model_group": "modelregistry.v1.ModelGroup"}
 
 
 class InternalError(RegistryError):
@@ -94,6 +98,15 @@ def error_status(error: RegistryError, request_id: str) -> Status:
                 ]
             )
         )
+    if isinstance(error, AmbiguousReferenceError):
+        details += [
+            error_details_pb2.ResourceInfo(
+                resource_type=_RESOURCE_TYPES[candidate.kind],
+                resource_name=candidate.id,
+                description=_cut(candidate.description, _MAX_VALUE_BYTES),
+            )
+            for candidate in error.candidates[:_MAX_CANDIDATES]
+        ]
     if isinstance(error, RequirementsNotMetError):
         details.append(
             error_details_pb2.PreconditionFailure(

@@ -21,6 +21,7 @@ from registry_service.transport.grpc.convert import (
     model_message,
     nodes_messages,
     spec_of,
+    time_of,
 )
 from registry_service.transport.grpc.idempotency import idempotent, idempotent_stream
 from registry_service.transport.grpc.update_mask import mask_of
@@ -84,6 +85,15 @@ class ModelServicer(model_service_pb2_grpc.ModelServiceServicer):
             force=request.force,
             validate_only=request.validate_only,
         )
+
+    def ResolveModel(self, request: pb.ResolveModelRequest, context: grpc.ServicerContext) -> pb.ResolveModelResponse:
+        full = is_full(request.view, default=True)
+        resolved = self._use_cases.resolve_model(
+            request.reference,
+            precisions=request.precisions,
+            at_time=time_of(request.at_time, "at_time") if request.HasField("at_time") else None,
+        )
+        return pb.ResolveModelResponse(model=model_message(resolved.model, full=full), alias=resolved.alias)
 
     def CompareModels(
         self, request: pb.CompareModelsRequest, context: grpc.ServicerContext

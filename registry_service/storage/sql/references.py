@@ -1,0 +1,134 @@
+"""`domain.references.ReferenceRepository` on PostgreSQL. Each statement is a few looks into an index."""
+
+from collections.abc import Collection, Sequence
+from dataclasses import asdict, dataclass
+
+from sqlalchemy import Connection, CursorResult, bindparam, text
+from sqlalchemy.dialects.postgresql import ARRAY
+from sqlalchemy.types import Text
+
+from registry_service.domain.access import Projects
+from registry_service.domain.listing import SORT_PREFIX
+from registry_service.domain.model_groups import GroupKey
+from registry_service.domain.models import Lineage
+from registry_service.domain.references import NamedVersion
+
+_FOUND = "SELECT id, name, project_id, project_name FROM model_groups AS g"
+_HAS_MODELS = "EXISTS (SELECT FROM model_group_counts WHERE model_group_id = g.id)"
+_IS_WITHIN = "text_digest(g.project_id) IN (SELECT text_digest(p) FROM unnest(CAST(:within AS text[])) AS p)"
+_EVERYWHERE = "true"
+# Digests alone: beside an equality, Postgres would look for all groups with such texts in the index of trigrams.
+_IS_NAME = "text_digest(g.name) = text_digest(:name)"
+_IS_PROJECT_ID = "text_digest(g.project_id) = text_digest(:project)"
+_IS_PROJECT_NAME = "text_digest(g.project_name) = text_digest(:project)"
+
+
+def _anywhere(condition: str) -> str:
+    is_named = _IS_NAME
+    if condition == _EVERYWHERE:
+        # This index has the order of the ids. Of a few projects, the groups of a name are found by the project.
+        is_named = f'left(g.name, {SORT_PREFIX}) COLLATE "C" = left(:name, {SORT_PREFIX}) AND {_IS_NAME}'
+    return f"{_FOUND} WHERE {is_named} AND {condition} AND {_HAS_MODELS} ORDER BY id LIMIT :limit"
+
+
+def _some(is_project: str, column: str, condition: str) -> str:
+    # In the order of the index: where a project has many groups, Postgres would expect to meet one soon in the table.
+    return f"""
+        (
+            SELECT g.id FROM model_groups AS g WHERE {is_project} AND {condition}
+            ORDER BY text_digest(g.{column}), text_digest(g.name), g.id LIMIT 1
+        ) IS NOT NULL
+    """  # noqa: S608 - the parts are ours
+
+
+def _in_project(condition: str) -> str:
+    is_id = _some(_IS_PROJECT_ID, "project_id", condition)
+    return f"""
+        ({_FOUND} WHERE {_IS_PROJECT_ID} AND {_IS_NAME} AND {condition} AND {_HAS_MODELS} ORDER BY id LIMIT :limit)
+        UNION ALL
+        (
+            {_FOUND} WHERE {_IS_PROJECT_NAME} AND {_IS_NAME} AND {condition} AND {_HAS_MODELS} AND NOT {is_id}
+            ORDER BY id LIMIT :limit
+        )
+    """
+
+
+# Neither an absent nor an empty text is a project; a caller who is confined to projects sees no such group.
+_OUTSIDE = f"""
+    {_FOUND} WHERE model_group_key(g.name, g.project_id, g.project_name) IN (
+        model_group_key(:name, NULL, NULL), model_group_key(:name, '', NULL),
+        model_group_key(:name, NULL, ''), model_group_key(:name, '', '')
+    ) AND {{condition}} AND {_HAS_MODELS} ORDER BY id LIMIT :limit
+"""
+# The last rows of a group in ix_models_group.
+_VERSIONS = """
+    SELECT id, version, precision FROM models
+    WHERE model_group_key(name, project_id, project_name)
+        = model_group_key(:name, CAST(:project_id AS text), CAST(:project_name AS text))
+    {condition}
+    ORDER BY model_version_is_release(version) DESC, model_version_key(version) DESC,
+        left(version, {prefix}) COLLATE "C" DESC, create_time DESC, id DESC
+    LIMIT :limit
+"""
+_IS_VERSION = f"""
+    AND model_version_is_release(version) = model_version_is_release(:version)
+    AND model_version_key(version) = model_version_key(:version)
+    AND left(version, {SORT_PREFIX}) COLLATE "C" = left(:version, {SORT_PREFIX})
+    AND version = :version
+"""
+_HAS_PRECISIONS = "AND precision @> :precisions AND precision <@ :precisions"
+
+
+@dataclass(frozen=True, slots=True)
+class SqlReferenceRepository:
+    """`domain.references.ReferenceRepository`."""
+
+    connection: Connection
+
+    def groups(self, name: str, project: str | None, *, limit: int, within: Projects = None) -> Sequence[GroupKey]:
+        """See the port."""
+        condition = _EVERYWHERE if within is None else _IS_WITHIN
+        if project is None:
+            statement = _anywhere(condition)
+        elif project:
+            statement = _in_project(condition)
+        else:
+            statement = _OUTSIDE.format(condition=condition)
+        found = self._execute(statement, within, name=name, limit=limit, **({"project": project} if project else {}))
+        return [
+            GroupKey(id=row.id, lineage=Lineage(name=name, project_id=row.project_id, project_name=row.project_name))
+            for row in found
+        ][:limit]
+
+    def has_project(self, project: str, *, within: Projects = None) -> bool:
+        """See the port."""
+        condition = _EVERYWHERE if within is None else _IS_WITHIN
+        is_id = _some(_IS_PROJECT_ID, "project_id", condition)
+        is_name = _some(_IS_PROJECT_NAME, "project_name", condition)
+        return bool(self._execute(f"SELECT {is_id} OR {is_name}", within, project=project).scalar_one())
+
+    def versions(
+        self, group: GroupKey, version: str | None, precisions: Collection[str], *, limit: int
+    ) -> Sequence[NamedVersion]:
+        """See the port."""
+        values = asdict(group.lineage) | {"limit": limit}
+        condition = ""
+        if version is not None:
+            condition += _IS_VERSION
+            values["version"] = version
+        statement = text(
+            _VERSIONS.format(condition=condition + (_HAS_PRECISIONS if precisions else ""), prefix=SORT_PREFIX)
+        )
+        if precisions:
+            statement = statement.bindparams(bindparam("precisions", sorted(precisions), type_=ARRAY(Text)))
+        found = [
+            NamedVersion(model_id=row.id, version=row.version, precisions=tuple(row.precision))
+            for row in self.connection.execute(statement, values)
+        ]
+        # Rows of one version are side by side, unless it is as long as no other text of the index.
+        return [one for one in found if one.version == found[0].version]
+
+    def _execute(self, statement: str, within: Projects, **values: object) -> CursorResult[tuple[object, ...]]:
+        if within is not None:
+            values["within"] = sorted(within)
+        return self.connection.execute(text(statement), values)

@@ -1,0 +1,440 @@
+"""ResolveModel: a reference names one model, or the answer says which part of it names none, or several."""
+
+import random
+from datetime import UTC, datetime
+from typing import Any
+
+import grpc
+import pytest
+from google.protobuf.timestamp_pb2 import Timestamp
+from google.rpc import error_details_pb2
+from modelregistry.v1 import model_pb2, model_service_pb2
+from sqlalchemy import event
+
+from registry_service.domain.access import Role
+from registry_service.domain.errors import AmbiguousReferenceError, ReferenceNotFoundError
+from registry_service.services.resolving import ResolveModel
+from registry_service.storage.sql.repositories import SqlDatabase
+from tests.client import Client, Refusal, refused
+from tests.integration.test_access import People, people
+from tests.model_files import safetensors
+from tests.registry import RunningRegistry
+
+__all__ = ["people"]  # the fixture
+
+INVALID = grpc.StatusCode.INVALID_ARGUMENT
+NOT_FOUND = grpc.StatusCode.NOT_FOUND
+PRECONDITION = grpc.StatusCode.FAILED_PRECONDITION
+
+
+def point(client: Client, model: model_pb2.Model, alias: str = "production") -> datetime:
+    """Set an alias of the model's group, and return when that was."""
+    moved = client.set_alias(model.id, alias)
+    return moved.alias.update_time.ToDatetime(UTC)
+
+
+def candidates(refusal: Refusal) -> dict[str, str]:
+    """What an ambiguous reference may mean: descriptions by ids."""
+    found = refusal.details(error_details_pb2.ResourceInfo)
+    return {candidate.resource_name: candidate.description for candidate in found}
+
+
+def at(time: datetime) -> Timestamp:
+    message = Timestamp()
+    message.FromDatetime(time)
+    return message
+
+
+class TestNames:
+    def test_a_name_means_the_latest_version_of_its_group(self, client: Client) -> None:
+        client.register(name="vad", version="1.9", project_id="acme")
+        newest = client.register(name="vad", version="1.10", project_id="acme")
+        client.register(name="vad", version="1.2", project_id="acme")
+        for reference in ("vad", "vad@latest", "acme/vad", "acme/vad@latest"):
+            assert client.resolve(reference) == model_service_pb2.ResolveModelResponse(model=newest)
+
+    def test_a_model_comes_as_get_model_gives_it(self, client: Client) -> None:
+        fields: dict[str, Any] = {"precisions": ["int8"], "tags": {"team": "audio"}, "metrics": {"f1": 0.5}}
+        data = safetensors({"w": ("F32", [2], 8)})
+        model = client.register(data, name="vad", artifact={"file_name": "vad.safetensors"}, **fields)
+        assert client.get(model.id).HasField("signature")
+        assert client.resolve("vad").model == client.get(model.id)
+        basic = client.resolve("vad", view=model_pb2.MODEL_VIEW_BASIC).model
+        assert basic == client.all()[0]
+        assert not basic.HasField("signature")
+        with refused(INVALID) as refusal:
+            client.resolve("vad", view=99)
+        assert refusal.fields == ["view"]
+
+    def test_a_version_is_an_exact_text(self, client: Client) -> None:
+        one = client.register(name="vad", version="1.0")
+        other = client.register(name="vad", version="v1.0.0")
+        local = client.register(name="vad", version="1.0+cu118")
+        assert client.resolve("vad:1.0").model.id == one.id
+        assert client.resolve("vad:v1.0.0").model.id == other.id
+        assert client.resolve("vad:1.0+cu118").model.id == local.id
+        with refused(NOT_FOUND, "REFERENCE_NOT_FOUND") as refusal:
+            client.resolve("vad:1")
+        assert refusal.metadata == {"reference": "vad:1", "part": "version"}
+
+    def test_a_project_is_meant_by_its_id_or_else_by_its_name(self, client: Client) -> None:
+        by_id = client.register(name="vad", project_id="acme", project_name="Acme Inc.")
+        by_name = client.register(name="vad", project_id="p-17", project_name="zeta")
+        assert client.resolve("acme/vad").model.id == by_id.id
+        assert client.resolve("Acme%20Inc./vad").model.id == by_id.id
+        assert client.resolve("zeta/vad").model.id == by_name.id
+        # From now on, zeta is an id.
+        client.register(name="other", project_id="zeta")
+        with refused(NOT_FOUND, "REFERENCE_NOT_FOUND") as refusal:
+            client.resolve("zeta/vad")
+        assert refusal.metadata["part"] == "name"
+        same_text = client.register(name="vad", project_id="zeta", version="7")
+        assert client.resolve("zeta/vad").model.id == same_text.id
+
+    @pytest.mark.parametrize("outside", [{}, {"project_id": ""}, {"project_name": ""}])
+    def test_no_project_is_one_as_well(self, client: Client, outside: dict[str, Any]) -> None:
+        client.register(name="vad", project_id="acme")
+        model = client.register(name="vad", version="2", **outside)
+        assert client.resolve("/vad").model.id == model.id
+        with refused(NOT_FOUND, "REFERENCE_NOT_FOUND") as refusal:
+            client.resolve("/other")
+        assert refusal.metadata["part"] == "name"
+
+    def test_a_group_of_one_of_many_projects_needs_its_project(self, client: Client) -> None:
+        models = [client.register(name="vad", project_id=project) for project in ("acme", "zeta", "a/b")]
+        models.append(client.register(name="vad"))
+        with refused(PRECONDITION, "AMBIGUOUS_REFERENCE") as refusal:
+            client.resolve("vad")
+        found = refusal.details(error_details_pb2.ResourceInfo)
+        assert {candidate.resource_type for candidate in found} == {"modelregistry.v1.ModelGroup"}
+        references = [candidate.description for candidate in found]
+        assert sorted(references) == ["/vad@latest", "a%2Fb/vad@latest", "acme/vad@latest", "zeta/vad@latest"]
+        assert {client.resolve(reference).model.id for reference in references} == {model.id for model in models}
+        assert all(reference in refusal.message for reference in references)
+
+    def test_projects_of_one_name_are_told_apart_by_their_ids(self, client: Client) -> None:
+        for project in ("p-1", "p-2"):
+            client.register(name="vad", project_id=project, project_name="acme")
+        with refused(PRECONDITION, "AMBIGUOUS_REFERENCE") as refusal:
+            client.resolve("acme/vad")
+        assert sorted(candidates(refusal).values()) == [
+            "p-1/vad@latest (project 'acme')",
+            "p-2/vad@latest (project 'acme')",
+        ]
+
+    def test_of_many_candidates_a_few_are_named(self, client: Client) -> None:
+        for number in range(12):
+            client.register(name="猫" * 400, project_id=f"{number}" + "é" * 400)
+        with refused(PRECONDITION, "AMBIGUOUS_REFERENCE") as refusal:
+            client.resolve("猫" * 400)
+        assert len(candidates(refusal)) == 5
+
+    def test_reserved_characters_are_encoded(self, client: Client) -> None:
+        model = client.register(name="a:b@c", version="1/2 x", project_id="50%/+")
+        assert client.resolve("50%25%2F+/a%3Ab%40c:1%2F2%20x").model.id == model.id
+
+    @pytest.mark.parametrize("name", ["é", "e\u0301", "YOLO", "yolo", "n" * 5000, "\U0001f600" * 450, "\\x41", "a'b"])
+    def test_a_name_is_compared_by_code_points(self, client: Client, name: str) -> None:
+        for other in ("é", "e\u0301", "YOLO", "yolo", "n" * 5000, "n" * 4999, "\U0001f600" * 450, "\\x41", "A", "a'b"):
+            client.register(name=other, project_id="p", tags={"name": other[:9]})
+        assert client.resolve(f"p/{name}").model.name == name
+        assert client.resolve(name).model.name == name
+
+    def test_a_version_is_found_however_long_it_is(self, client: Client) -> None:
+        models = [client.register(name="vad", version="1." * 300 + end) for end in ("1", "2", "3")]
+        for model in models:
+            assert client.resolve(f"vad:{model.version}").model.id == model.id
+
+    def test_a_group_without_models_is_none(self, client: Client) -> None:
+        model = client.register(name="vad", project_id="acme")
+        other = client.register(name="vad", project_id="zeta")
+        client.delete(model.id)
+        assert client.resolve("vad").model.id == other.id
+        with refused(NOT_FOUND, "REFERENCE_NOT_FOUND") as refusal:
+            client.resolve("acme/vad")
+        assert refusal.metadata["part"] == "name"
+
+    @pytest.mark.parametrize(
+        ("reference", "part"),
+        [
+            ("nothing", "name"),
+            ("/nothing", "name"),
+            ("acme/nothing", "name"),
+            ("nowhere/vad", "project"),
+            ("acme/vad:9", "version"),
+            ("acme/vad@staging", "alias"),
+            ("no-such-model-0123456789", "name"),
+        ],
+    )
+    def test_the_part_that_names_nothing_is_told(self, client: Client, reference: str, part: str) -> None:
+        client.register(name="vad", project_id="acme")
+        with refused(NOT_FOUND, "REFERENCE_NOT_FOUND") as refusal:
+            client.resolve(reference)
+        assert refusal.metadata == {"reference": reference, "part": part}
+
+    @pytest.mark.parametrize(("reference", "position"), [("", "1"), ("a/b/c", "4"), ("vad:1.0 cu118", "8"), ("%", "1")])
+    def test_what_is_no_reference_is_refused_with_its_position(
+        self, client: Client, reference: str, position: str
+    ) -> None:
+        with refused(INVALID, "INVALID_REFERENCE") as refusal:
+            client.resolve(reference)
+        assert refusal.fields == ["reference"]
+        assert refusal.metadata["position"] == position
+
+
+class TestIds:
+    def test_an_id_means_its_model(self, client: Client) -> None:
+        model = client.register(name="vad", id="0123456789abcdef")
+        assert client.resolve("0123456789abcdef").model.id == model.id
+
+    def test_a_word_that_is_an_id_and_a_name_is_ambiguous(self, client: Client) -> None:
+        word = "0123456789abcdef"
+        model = client.register(name="vad", id=word)
+        group = client.register(name=word, project_id="acme")
+        with refused(PRECONDITION, "AMBIGUOUS_REFERENCE") as refusal:
+            client.resolve(word)
+        found = refusal.details(error_details_pb2.ResourceInfo)
+        assert [candidate.resource_type for candidate in found] == [
+            "modelregistry.v1.Model",
+            "modelregistry.v1.ModelGroup",
+        ]
+        assert found[0].resource_name == model.id
+        assert client.resolve(f"{word}@latest").model.id == group.id
+        assert client.resolve(found[1].description).model.id == group.id
+
+    def test_only_a_word_alone_is_an_id(self, client: Client) -> None:
+        client.register(name="vad", id="0123456789abcdef")
+        for reference in ("/0123456789abcdef", "0123456789abcdef:1", "0123456789abcdef@latest"):
+            with refused(NOT_FOUND, "REFERENCE_NOT_FOUND"):
+                client.resolve(reference)
+
+
+class TestLatest:
+    def test_a_pre_release_is_not_the_latest_while_there_is_a_release(self, client: Client) -> None:
+        client.register(name="vad", version="2.0-rc.1")
+        older = client.register(name="vad", version="2.0-beta")
+        assert client.resolve("vad").model.version == "2.0-rc.1"
+        release = client.register(name="vad", version="1.0")
+        assert client.resolve("vad").model.id == release.id
+        assert client.resolve("vad:2.0-beta").model.id == older.id
+        client.delete(release.id)
+        assert client.resolve("vad").model.version == "2.0-rc.1"
+
+    def test_equal_versions_go_by_their_texts(self, client: Client) -> None:
+        for version in ("v1.0", "1", "1.0.0"):
+            client.register(name="vad", version=version)
+        assert client.resolve("vad").model.version == "v1.0"
+
+    def test_it_is_the_last_in_the_order_of_versions(self, client: Client) -> None:
+        versions = [f"1.{minor}.{patch}" for minor in range(12) for patch in (0, 9, 10)]
+        random.Random(1).shuffle(versions)
+        for number, version in enumerate(versions[:12]):
+            client.register(name="vad", version=version)
+            if number % 3 == 0:
+                listed = client.all('name = "vad"', order_by="version desc", page_size=1)
+                assert client.resolve("vad").model.id == listed[0].id
+
+
+class TestPrecisions:
+    @pytest.fixture
+    def models(self, client: Client) -> dict[str, model_pb2.Model]:
+        wanted = (("1", ["fp32"]), ("1", ["int8"]), ("2", ["fp32"]), ("2", ["fp16", "int8"]))
+        return {
+            f"{version} {' '.join(precisions)}": client.register(name="vad", version=version, precisions=precisions)
+            for version, precisions in wanted
+        }
+
+    def test_several_models_of_a_version_are_told_apart_by_them(
+        self, client: Client, models: dict[str, model_pb2.Model]
+    ) -> None:
+        for reference in ("vad", "vad:2"):
+            with refused(PRECONDITION, "AMBIGUOUS_REFERENCE") as refusal:
+                client.resolve(reference)
+            assert candidates(refusal) == {
+                models[key].id: f"{models[key].id} ({precisions})"
+                for key, precisions in (("2 fp32", "fp32"), ("2 fp16 int8", "fp16,int8"))
+            }
+            assert client.resolve(reference, precisions=["fp32"]).model.id == models["2 fp32"].id
+            assert client.resolve(reference, precisions=["INT8", "fp16", "int8"]).model.id == models["2 fp16 int8"].id
+
+    def test_they_come_before_the_latest_version(self, client: Client, models: dict[str, model_pb2.Model]) -> None:
+        assert client.resolve("vad", precisions=["int8"]).model.id == models["1 int8"].id
+
+    @pytest.mark.parametrize("reference", ["vad", "vad:2"])
+    @pytest.mark.usefixtures("models")
+    def test_there_may_be_none_with_them(self, client: Client, reference: str) -> None:
+        with refused(NOT_FOUND, "REFERENCE_NOT_FOUND") as refusal:
+            client.resolve(reference, precisions=["int4"])
+        assert refusal.metadata["part"] == "precisions"
+        with refused(NOT_FOUND, "REFERENCE_NOT_FOUND") as refusal:
+            client.resolve("vad:3", precisions=["int4"])
+        assert refusal.metadata["part"] == "version"
+
+    def test_what_an_alias_or_an_id_means_must_have_them(
+        self, client: Client, models: dict[str, model_pb2.Model]
+    ) -> None:
+        model = models["2 fp16 int8"]
+        point(client, model)
+        for reference in ("vad@production", model.id):
+            assert client.resolve(reference, precisions=["int8", "fp16"]).model.id == model.id
+            with refused(PRECONDITION, "PRECISION_MISMATCH") as refusal:
+                client.resolve(reference, precisions=["int8"])
+            assert refusal.metadata == {
+                "model_id": model.id,
+                "precisions": "fp16,int8",
+                "requested_precisions": "int8",
+            }
+
+
+class TestAliases:
+    def test_an_alias_means_its_target(self, client: Client) -> None:
+        model = client.register(name="vad", version="1", project_id="acme")
+        client.register(name="vad", version="2", project_id="acme")
+        point(client, model)
+        for reference in ("acme/vad@production", "vad@production"):
+            resolved = client.resolve(reference)
+            assert (resolved.model.id, resolved.alias) == (model.id, "production")
+        with refused(NOT_FOUND, "REFERENCE_NOT_FOUND") as refusal:
+            client.resolve("vad@Production")
+        assert refusal.metadata["part"] == "alias"
+
+    def test_it_means_what_it_pointed_to_at_a_time(self, client: Client) -> None:
+        first, second = (client.register(name="vad", version=version) for version in ("1", "2"))
+        before = datetime(2026, 1, 1, tzinfo=UTC)
+        was_first = point(client, first)
+        point(client, second)
+        assert client.resolve("vad@production").model.id == second.id
+        assert client.resolve("vad@production", at_time=at(was_first)).model.id == first.id
+        with refused(NOT_FOUND, "REFERENCE_NOT_FOUND") as refusal:
+            client.resolve("vad@production", at_time=at(before))
+        assert refusal.metadata["part"] == "alias"
+
+    @pytest.mark.parametrize("reference", ["vad", "vad:1", "vad@latest", "0123456789abcdef"])
+    def test_a_time_needs_an_alias(self, client: Client, reference: str) -> None:
+        with refused(INVALID) as refusal:
+            client.resolve(reference, at_time=at(datetime(2026, 1, 1, tzinfo=UTC)))
+        assert refusal.fields == ["at_time"]
+
+    def test_the_future_is_not_known(self, client: Client) -> None:
+        point(client, client.register(name="vad"))
+        for time in (at(datetime(2999, 1, 1, tzinfo=UTC)), Timestamp(seconds=10**12)):
+            with refused(INVALID) as refusal:
+                client.resolve("vad@production", at_time=time)
+            assert refusal.fields == ["at_time"]
+
+    def test_a_former_target_that_was_deleted_is_not_found(self, client: Client) -> None:
+        first = client.register(b"one", name="vad", version="1", id="0123456789abcdef")
+        time = point(client, first)
+        point(client, client.register(name="vad", version="2"))
+        client.delete(first.id)
+        for _ in range(2):
+            with refused(NOT_FOUND, "REFERENCE_NOT_FOUND") as refusal:
+                client.resolve("vad@production", at_time=at(time))
+            assert "was deleted" in refusal.message
+            # Registered anew, the id has other bytes than the alias pointed to.
+            if not client.all(f'id = "{first.id}"'):
+                client.register(b"two", name="vad", version="3", id=first.id)
+
+
+class TestAccess:
+    @pytest.fixture
+    def ours(self, people: People) -> model_pb2.Model:
+        admin = people.a(Role.ADMIN)
+        for project in ("theirs", None):
+            hidden: dict[str, Any] = {} if project is None else {"project_id": project, "project_name": "ours"}
+            model = admin.register(name="vad", version="9", **hidden)
+            point(admin, model)
+        model = admin.register(name="vad", version="1", project_id="p", project_name="ours")
+        point(admin, model)
+        return model
+
+    def test_what_the_caller_may_not_see_is_no_candidate(self, people: People, ours: model_pb2.Model) -> None:
+        reader = people.a(Role.READER, "p")
+        for reference in ("vad", "p/vad", "ours/vad", "vad@production", "vad:1", ours.id):
+            assert reader.resolve(reference).model.id == ours.id
+        with refused(PRECONDITION, "AMBIGUOUS_REFERENCE"):
+            people.a(Role.READER).resolve("vad")
+
+    def test_a_project_out_of_sight_does_not_take_the_name(self, people: People, ours: model_pb2.Model) -> None:
+        people.a(Role.ADMIN).register(name="other", project_id="ours")
+        assert people.a(Role.READER, "p").resolve("ours/vad").model.id == ours.id
+        with refused(NOT_FOUND):
+            people.a(Role.READER).resolve("ours/vad")
+
+    @pytest.mark.parametrize("reference", ["theirs/vad", "theirs/vad:9", "theirs/vad@production", "/vad", "vad:9"])
+    @pytest.mark.usefixtures("ours")
+    def test_it_is_not_found_in_the_words_of_what_is_not_there(self, people: People, reference: str) -> None:
+        reader = people.a(Role.READER, "p")
+        with refused(NOT_FOUND, "REFERENCE_NOT_FOUND") as hidden:
+            reader.resolve(reference)
+        with refused(NOT_FOUND, "REFERENCE_NOT_FOUND") as missing:
+            reader.resolve(reference.replace("theirs", "nobody").replace("/vad", "/cat").replace("vad:9", "vad:8"))
+        # As if there were no such thing: not even the part differs.
+        expected = missing.message.replace("nobody", "theirs").replace("cat", "vad").replace("8", "9")
+        assert hidden.message == expected
+        assert hidden.metadata["part"] == missing.metadata["part"]
+
+    def test_an_id_out_of_sight_is_none(self, people: People) -> None:
+        word = "0123456789abcdef"
+        admin = people.a(Role.ADMIN)
+        admin.register(name="hidden", id=word, project_id="theirs")
+        model = admin.register(name=word, project_id="p")
+        assert people.a(Role.READER, "p").resolve(word).model.id == model.id
+
+
+class TestSpeed:
+    def test_every_step_is_found_by_an_index(self, registry: RunningRegistry) -> None:
+        """Of 20,000 models, one half of them in one group, others in groups of one name, others in one project."""
+        registry.execute("""
+            INSERT INTO models (id, name, version, project_id, project_name, precision, metrics, tags, provenance,
+                created_date, last_updated_date, create_time, update_time, revision, creator, file_name, media_type,
+                size, sha256, file_url, object_key)
+            SELECT 'model-' || lpad(n::text, 12, '0'), CASE WHEN n % 4 = 3 THEN 'net-' || n ELSE 'vad' END, '1.' || n,
+                project, 'name of ' || project, '{fp32}', '{}', '{}', '{}', '', '', now(), now(), 1, '', 'a', 'a/b',
+                1, repeat('0', 64), '', n::text
+            FROM (SELECT n, CASE n % 4 WHEN 1 THEN 'p' || n WHEN 3 THEN 'wide' ELSE 'acme' END AS project
+                FROM generate_series(1, 20000) AS n) AS numbers
+        """)
+        registry.execute("ANALYZE")
+        caught: list[tuple[str, Any]] = []
+
+        def catch(_c: object, _cursor: object, statement: str, parameters: Any, _context: object, _many: bool) -> None:
+            caught.append((statement, parameters))
+
+        resolve = ResolveModel(SqlDatabase(registry.engine))
+        event.listen(registry.engine, "before_cursor_execute", catch)
+        for reference, model_id in (
+            ("acme/vad", "model-000000020000"),
+            ("acme/vad:1.4", "model-000000000004"),
+            ("p77/vad", "model-000000000077"),
+            ("name%20of%20p77/vad", "model-000000000077"),
+            ("wide/net-79", "model-000000000079"),
+            ("name%20of%20wide/net-79", "model-000000000079"),
+            ("net-79", "model-000000000079"),
+            ("model-000000000077", "model-000000000077"),
+        ):
+            assert resolve(reference).model.id == model_id
+        with pytest.raises(AmbiguousReferenceError):
+            resolve("vad")
+        for missing in ("nobody/vad", "wide/vad", "name%20of%20wide/vad", "/vad", "nothing"):
+            with pytest.raises(ReferenceNotFoundError):
+                resolve(missing)
+        event.remove(registry.engine, "before_cursor_execute", catch)
+        assert len(caught) >= 15
+        with registry.engine.begin() as connection:
+            for statement, parameters in caught:
+                plan = connection.exec_driver_sql(
+                    f"EXPLAIN (ANALYZE, FORMAT JSON) {statement}", parameters
+                ).scalar_one()
+                root = plan[0]["Plan"]
+                for node in nodes(root):
+                    is_large = node.get("Relation Name") in {"models", "model_groups"}
+                    assert not is_large or node["Node Type"] != "Seq Scan", (statement, node)
+                    assert node["Actual Rows"] * node["Actual Loops"] <= 20, (statement, node)
+                    assert node.get("Rows Removed by Filter", 0) <= 20, (statement, node)
+
+
+def nodes(plan: dict[str, Any]) -> Any:
+    yield plan
+    for child in plan.get("Plans", ()):
+        yield from nodes(child)
