@@ -7,6 +7,7 @@ import random
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import Any
 
 import grpc
@@ -149,6 +150,21 @@ class TestPages:
         insert_models(registry.engine, 30)
         models = registry.client.all()
         assert [model.id for model in models] == in_order(models, "create_time desc")
+
+    @pytest.mark.parametrize("order", ["version", "version desc", "version desc, score", "version, id desc"])
+    def test_the_versions_of_a_group_come_in_order(self, client: Client, order: str) -> None:
+        parts = itertools.product(("1", "1.0", "2.0", "1.10"), ("", "-rc.1", ".dev2", "+cpu", ".post1"))
+        for number, (release, suffix) in enumerate(parts):
+            client.register(name="vad", version=release + suffix, score=number % 3)
+            client.register(name="other", version=f"{release}.{number}{suffix}")
+        group = client.resolve("vad").model.model_group_id
+        models = client.all(f'model_group_id = "{group}"')
+        assert len(models) == 20
+        for size in (3, 20, 50):
+            listed = client.all(f'model_group_id = "{group}"', order_by=order, page_size=size)
+            assert [model.id for model in listed] == in_order(models, order), size
+        listed = client.all(f'score > 0 AND model_group_id = "{group}"', order_by=order, page_size=4)
+        assert [model.id for model in listed] == in_order([model for model in models if model.score > 0], order)
 
     @pytest.mark.parametrize(
         ("size", "expected"), [(0, 50), (1, 1), (999, 999), (1000, 1000), (5000, 1000), (2**31 - 1, 1000)]
@@ -493,7 +509,9 @@ def bulk(engine: Engine) -> None:
             INSERT INTO models (id, name, version, project_name, precision, score, format, overview,
                 optimization_capabilities, labels, metrics, tags, provenance, created_date, last_updated_date,
                 create_time, update_time, revision, creator, file_name, media_type, size, sha256, file_url, object_key)
-            SELECT 'model-' || lpad(n::text, 12, '0'), md5(n::text), 'v' || n, 'p' || n, '{fp32}', (n * 7919) % 20011,
+            SELECT 'model-' || lpad(n::text, 12, '0'), CASE WHEN n % 4 = 0 THEN 'grouped' ELSE md5(n::text) END,
+                'v' || n || CASE WHEN n % 8 = 0 THEN '-rc.1' ELSE '' END, CASE WHEN n % 4 > 0 THEN 'p' || n END,
+                '{fp32}', (n * 7919) % 20011,
                 'onnx', '{}', '{}', '[]', '{}', jsonb_build_object('team', 't' || n % 2000, 'n', n::text), '{}', '', '',
                 timestamptz '2026-01-01Z' + n * interval '1 minute',
                 timestamptz '2027-01-01Z' + n * interval '1 minute',
@@ -532,6 +550,11 @@ def nodes(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:
         yield from nodes(child)
 
 
+def indexes_of_models(plan: dict[str, Any]) -> list[str]:
+    names = [node["Index Name"] for node in nodes(plan) if "Index Name" in node]
+    return [name for name in names if name.startswith(("pk_models", "ix_models_", "uq_models_"))]
+
+
 class TestIndexes:
     """Of 20,000 models a page is found without looking at all of them."""
 
@@ -551,7 +574,8 @@ class TestIndexes:
                 middle = transaction.models.list(ListQuery(filter=None, order=order, after=None, limit=1000)).models[-1]
             page = plan_of(engine, ListQuery(filter=None, order=order, after=sort_values(middle, order), limit=51))
             self.is_found_by(page, index)
-            scan, _row = [node for node in nodes(page) if "Index Cond" in node]
+            of_models = [node for node in nodes(page) if node.get("Relation Name") == "models"]
+            scan, _row = [node for node in of_models if "Index Cond" in node]
             assert scan["Index Name"] == index
             assert scan["Node Type"] == "Index Scan", "the page begins where the token says, not at the start"
         for filter_text, index in (
@@ -565,16 +589,32 @@ class TestIndexes:
         ):
             query = ListQuery(filter=parse(filter_text), order=parse_order("name"), after=None, limit=51)
             plan = plan_of(engine, query)
-            found = [node for node in nodes(plan) if "Index Name" in node]
-            assert [node["Index Name"] for node in found] == [index, "pk_models"], (filter_text, plan)
-            assert all("Index Cond" in node for node in found), (filter_text, plan)
-            assert all(node["Node Type"] != "Seq Scan" for node in nodes(plan)), (filter_text, plan)
+            assert indexes_of_models(plan) == [index, "pk_models"], (filter_text, plan)
+            assert all("Index Cond" in node for node in nodes(plan) if "Index Name" in node), (filter_text, plan)
+            scans = [node["Node Type"] for node in nodes(plan) if node.get("Relation Name") == "models"]
+            assert "Seq Scan" not in scans, (filter_text, plan)
+
+        with engine.connect() as connection:
+            group = connection.execute(text("SELECT id FROM model_groups WHERE name = 'grouped'")).scalar_one()
+        node = parse(f'model_group_id = "{group}" AND score >= 0')
+        for direction in ("", " desc"):
+            order = parse_order("version" + direction)
+            first = ListQuery(filter=node, order=order, after=None, limit=51)
+            with SqlDatabase(engine).transaction() as transaction:
+                middle = transaction.models.list(replace(first, limit=900)).models[-1]
+            for query in (first, replace(first, after=sort_values(middle, order))):
+                plan = plan_of(engine, query)
+                scans = [node for node in nodes(plan) if node.get("Relation Name") == "models"]
+                # Releases, pre-releases, and the models of the page.
+                assert {scan["Node Type"] for scan in scans} == {"Index Scan"}, plan
+                assert [scan["Index Name"] for scan in scans] == [*["ix_models_group"] * 2, "pk_models"], plan
+                assert all(node["Plan Rows"] <= 104 for node in nodes(plan) if "Sort" in node["Node Type"]), plan
 
     @staticmethod
     def is_found_by(plan: dict[str, Any], index: str) -> None:
         found = list(nodes(plan))
         # The models of the page are then taken by their ids.
-        assert [node["Index Name"] for node in found if "Index Name" in node] == [index, "pk_models"], plan
-        assert all(node["Node Type"] != "Seq Scan" for node in found), plan
+        assert indexes_of_models(plan) == [index, "pk_models"], plan
+        assert all(node["Node Type"] != "Seq Scan" for node in found if node.get("Relation Name") == "models"), plan
         # What is sorted, if anything, is the page alone.
         assert all(node["Plan Rows"] <= 52 for node in found if "Sort" in node["Node Type"]), plan

@@ -120,6 +120,16 @@ def where(node: Node, table: FromClause, indexes: IndexHelp = MODEL_INDEXES) -> 
     return _condition(node, table, indexes, is_negated=False)
 
 
+def is_of_one_group(node: Node | None) -> bool:
+    """Tell whether a filter matches models of one group alone, which it names by its id."""
+    match node:
+        case And(children):
+            return any(map(is_of_one_group, children))
+        case Restriction(Field(("model_group_id",)), Comparator.EQUAL, Pattern() as pattern):
+            return pattern.literal is not None
+    return False
+
+
 def _condition(node: Node, table: FromClause, indexes: IndexHelp, *, is_negated: bool) -> ColumnElement[bool]:
     match node:
         case Not(child):

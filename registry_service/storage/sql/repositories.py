@@ -35,6 +35,7 @@ from sqlalchemy import (
     or_,
     select,
     text,
+    union_all,
     update,
 )
 from sqlalchemy import cast as sql_cast
@@ -68,7 +69,7 @@ from registry_service.storage.sql.backup import BACKUP_LOCK
 from registry_service.storage.sql.change_signal import ChangeSignal
 from registry_service.storage.sql.engine import PLANNED_ANEW, Lookup, domain_errors, pulse_of, transactional
 from registry_service.storage.sql.event_log import SqlEventLog
-from registry_service.storage.sql.filter_sql import where
+from registry_service.storage.sql.filter_sql import is_of_one_group, where
 from registry_service.storage.sql.idempotency import SqlIdempotencyKeys
 from registry_service.storage.sql.model_groups import SqlModelGroupRepository
 from registry_service.storage.sql.paging import is_after
@@ -264,7 +265,14 @@ class SqlModelRepository:
         if query.after is not None:
             wanted = wanted.where(is_after(keys, descending, _compared(query, keys)))
         sorted_keys = [key.desc() if down else key.asc() for key, down in zip(keys, descending, strict=True)]
-        candidates = wanted.order_by(*sorted_keys).limit(query.limit + 1).subquery("candidates")
+        if query.order[0].name == "version" and is_of_one_group(query.filter):
+            # The group's releases are in order in ix_models_group, and so are its pre-releases.
+            each = [wanted.where(_IS_RELEASE.is_(is_one)).order_by(*sorted_keys) for is_one in (True, False)]
+            both = union_all(*(part.limit(query.limit + 1) for part in each)).subquery("both")
+            ordered = select(both).order_by(*order(both))
+        else:
+            ordered = wanted.order_by(*sorted_keys)
+        candidates = ordered.limit(query.limit + 1).subquery("candidates")
         # The database adds up the sizes, so that no more than a page ever gets here.
         size = _listed_bytes(candidates)
         if query.with_schema:
@@ -498,6 +506,7 @@ _GROUP_ID = text("""
 # What a listing is ordered by, as columns of a subquery.
 # Of version there are two, and parse_order adds create_time and id.
 _KEYS = [f"key_{number}" for number in range(MAX_ORDER_FIELDS + 3)]
+_IS_RELEASE = func.model_version_is_release(_models.c.version)
 _SCHEMA: tuple[ColumnElement[Any], ...] = (literal_column("'schema'"), _models.c.schema)
 # What warnings come from, without its tensors.
 _LISTED_SCHEMA: tuple[ColumnElement[Any], ...] = (
