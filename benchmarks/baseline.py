@@ -25,7 +25,8 @@ from modelregistry.v1 import alias_service_pb2, model_pb2, model_service_pb2
 from psycopg.rows import dict_row
 from sqlalchemy import Engine, event
 
-from benchmarks.load import LIST_FILTER, LIST_ORDER, model_id, substring
+from benchmarks.load import LIST_FILTER, LIST_ORDER, VERSION_ORDER, model_id, substring
+from benchmarks.load import name as name_of
 from registry_service.bootstrap import Registry, open_registry
 from registry_service.config import Settings, load
 from registry_service.domain.models import ArtifactSpec, ModelFields, ModelSpec
@@ -132,6 +133,10 @@ class Recorder:
             "substring": self.record(
                 lambda: cases.list_models(filter=f'name : "{text}"', order_by="", size=50, token=""), f"%{text}%"
             ),
+            "newest versions": self.record(
+                lambda: cases.list_models(filter="", order_by=VERSION_ORDER, size=50, token="")
+            ),
+            "resolve": self.record(lambda: cases.resolve_model(name_of(1)), name_of(1), model_id(1)),
             "update": self.record(lambda: cases.update_model(model_id(1), {"score": time.time()}), model_id(1)),
             "register": registration,
         }
@@ -167,11 +172,20 @@ class Handlers:
 
     def list(self, request: model_service_pb2.ListModelsRequest, _: object) -> model_service_pb2.ListModelsResponse:
         """ListModels."""
-        if request.filter == LIST_FILTER:
+        if request.order_by == VERSION_ORDER:
+            models = self._models("newest versions")
+        elif request.filter == LIST_FILTER:
             models = self._models("deep page" if request.page_token else "first page")
         else:
             models = self._models("substring", f"%{request.filter.split(chr(34))[1]}%")
         return model_service_pb2.ListModelsResponse(models=models)
+
+    def resolve(
+        self, request: model_service_pb2.ResolveModelRequest, _: object
+    ) -> model_service_pb2.ResolveModelResponse:
+        """ResolveModel of a name."""
+        (model,) = self._models("resolve", request.reference, model_id(int(request.reference.split("-")[1])))
+        return model_service_pb2.ResolveModelResponse(model=model)
 
     def update(self, request: model_service_pb2.UpdateModelRequest, _: object) -> model_pb2.Model:
         """UpdateModel."""
@@ -280,6 +294,7 @@ def _main() -> None:
                 {
                     "GetModel": _method(model_service_pb2.GetModelRequest, handlers.get),
                     "ListModels": _method(model_service_pb2.ListModelsRequest, handlers.list),
+                    "ResolveModel": _method(model_service_pb2.ResolveModelRequest, handlers.resolve),
                     "UpdateModel": _method(model_service_pb2.UpdateModelRequest, handlers.update),
                     "RegisterModel": _method(model_service_pb2.RegisterModelRequest, handlers.register, stream=True),
                 },

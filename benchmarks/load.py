@@ -6,6 +6,7 @@ latencies, so that the measuring takes none of the measured processes' time.
 
 import contextlib
 import functools
+import hashlib
 import json
 import operator
 import random
@@ -108,19 +109,14 @@ class _Grpc:
             case "get":
                 call = self._unary("GetModel", model_pb2.Model)
                 return lambda: call(model_service_pb2.GetModelRequest(model_id=self._any()))
-            case "first page" | "deep page":
+            case "first page" | "deep page" | "newest versions" | "substring":
                 call = self._unary("ListModels", model_service_pb2.ListModelsResponse)
-                token = load.page_token if load.operation == "deep page" else ""
-                request = model_service_pb2.ListModelsRequest(
-                    filter=LIST_FILTER, order_by=LIST_ORDER, page_size=50, page_token=token
-                )
-                return lambda: call(request)
-            case "substring":
-                call = self._unary("ListModels", model_service_pb2.ListModelsResponse)
+                return lambda: call(self._listing())
+            case "resolve":
+                call = self._unary("ResolveModel", model_service_pb2.ResolveModelResponse)
                 return lambda: call(
-                    model_service_pb2.ListModelsRequest(
-                        filter=f'name : "{substring(self._dice.randrange(load.models))}"', page_size=50
-                    )
+                    # Of those without a project, as the baseline is to know no more.
+                    model_service_pb2.ResolveModelRequest(reference=name(self._dice.randrange(1, load.models, 3)))
                 )
             case "update":
                 call = self._unary("UpdateModel", model_pb2.Model)
@@ -160,6 +156,18 @@ class _Grpc:
                 return promote
             case other:
                 raise ValueError(other)
+
+    def _listing(self) -> model_service_pb2.ListModelsRequest:
+        request = model_service_pb2.ListModelsRequest(page_size=50)
+        match self._load.operation:
+            case "newest versions":
+                request.order_by = VERSION_ORDER
+            case "substring":
+                request.filter = f'name : "{substring(self._dice.randrange(self._load.models))}"'
+            case paged:
+                request.filter, request.order_by = LIST_FILTER, LIST_ORDER
+                request.page_token = self._load.page_token if paged == "deep page" else ""
+        return request
 
     def _unary(self, method: str, answer: Any) -> Callable[[Any], object]:
         return self._channel.unary_unary(
@@ -218,6 +226,12 @@ class _Http:
 
 LIST_FILTER = 'format = "onnx"'
 LIST_ORDER = "name"
+VERSION_ORDER = "version desc"
+
+
+def name(number: int) -> str:
+    """The name of one of the models that were laid down."""
+    return f"net-{number % 1_000_000:06}-{hashlib.md5(str(number).encode(), usedforsecurity=False).hexdigest()[:6]}"
 
 
 def substring(number: int) -> str:

@@ -22,7 +22,17 @@ from tests.products import Product, environment
 from tests.s3_server import free_port
 from tests.waiting import eventually
 
-OPERATIONS = ("get", "first page", "deep page", "substring", "update", "register", "promote")
+OPERATIONS = (
+    "get",
+    "resolve",
+    "first page",
+    "deep page",
+    "newest versions",
+    "substring",
+    "update",
+    "register",
+    "promote",
+)
 _GOALS = {"get": 0.6}
 _TRIES = 3
 """Of an operation with a goal."""
