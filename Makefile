@@ -80,8 +80,9 @@ define copy_googleapis_into
 	cp $$($(BIN)/python -c 'import google.rpc as m; print(m.__path__[0])')/{error_details,status}.proto $(1)/google/rpc/
 endef
 
-# Writes stubs, types, the descriptor set that Envoy loads, and the OpenAPI document into the folder $(1), and the list
-# of errors to the file $(2). No RPC names the messages of google.rpc, but without them Envoy cannot write an error's details as JSON.
+# Writes stubs, types, the descriptor set that Envoy loads, the OpenAPI document and the service config of gRPC clients
+# into the folder $(1), and the list of errors to the file $(2). No RPC names the messages of google.rpc, but without
+# them Envoy cannot write an error's details as JSON.
 define generate_into
 	rm -rf $(1) && mkdir -p $(1)/modelregistry .build
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m grpc_tools.protoc --proto_path=protos \
@@ -90,6 +91,7 @@ define generate_into
 	$(BIN)/python -m grpc_tools.protoc --proto_path=protos --include_imports \
 		--descriptor_set_out=$(1)/modelregistry/descriptor.binpb $(PROTOS) google/rpc/{error_details,status}.proto
 	$(BIN)/python gateway/openapi.py .build/commented.binpb gateway/{compat,typed}_api.yaml >$(1)/modelregistry/openapi.json
+	$(BIN)/python gateway/service_config.py .build/commented.binpb >$(1)/modelregistry/service_config.json
 	$(BIN)/python gateway/error_document.py .build/commented.binpb >$(2)
 	touch $(1)/modelregistry/{py.typed,__init__.py,{,compat/,geti/}v1/__init__.py,{compat,geti}/__init__.py}
 endef

@@ -72,5 +72,5 @@ def lay_down(engine: Engine, first: int, count: int) -> None:
             connection.execute(text(index.indexdef))
     with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
         connection.execute(text("SET statement_timeout = 0"))
-        connection.execute(text("VACUUM ANALYZE models, model_groups, model_group_counts"))
+        connection.execute(text("VACUUM ANALYZE"))
         connection.execute(text("CHECKPOINT"))

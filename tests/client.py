@@ -151,8 +151,10 @@ class Client:
         )
         return b"".join(answer.chunk for answer in answers)
 
-    def verify(self, model_id: str) -> artifact_service_pb2.VerifyArtifactResponse:
-        return self.artifacts.VerifyArtifact(artifact_service_pb2.VerifyArtifactRequest(model_id=model_id))
+    def verify(self, model_id: str) -> artifact_service_pb2.VerificationResult:
+        """Return what the last message of the stream holds."""
+        *_, last = self.artifacts.VerifyArtifact(artifact_service_pb2.VerifyArtifactRequest(model_id=model_id))
+        return last.result
 
     def files(self, model_id: str, **fields: Any) -> artifact_service_pb2.ListArtifactFilesResponse:
         return self.artifacts.ListArtifactFiles(
@@ -175,6 +177,9 @@ class Client:
 
     def get_upload(self, upload_id: str) -> upload_pb2.Upload:
         return self.uploads.GetUpload(upload_service_pb2.GetUploadRequest(upload_id=upload_id))
+
+    def list_uploads(self, **fields: Any) -> upload_service_pb2.ListUploadsResponse:
+        return self.uploads.ListUploads(upload_service_pb2.ListUploadsRequest(**fields))
 
     def complete_upload(self, upload_id: str, **fields: Any) -> model_pb2.Model:
         return self.uploads.CompleteUpload(

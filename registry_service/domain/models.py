@@ -8,6 +8,7 @@ import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, is_dataclass, replace
 from datetime import UTC, datetime
+from enum import StrEnum
 
 from registry_service.domain.errors import FieldViolation, InvalidArgumentError
 from registry_service.domain.schema import ModelSchema
@@ -76,6 +77,14 @@ class Provenance:
     seed: int | None = None
 
 
+class ArtifactKind(StrEnum):
+    """What the bytes of an artifact are to whoever sent them."""
+
+    FILE = "file"
+    FOLDER = "folder"
+    """A folder, packed for the transfer."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Artifact:
     """The one file of a model."""
@@ -90,6 +99,7 @@ class Artifact:
     """The address that the documented API shows: `minio://<bucket>/<id>/<file name>`."""
     object_key: str
     """Where the artifact store really keeps the bytes; never shown."""
+    kind: ArtifactKind = ArtifactKind.FILE
 
     @property
     def is_declared_zip(self) -> bool:
@@ -174,6 +184,8 @@ class Model(ModelFields):
     """Size that the documented API shows, where its client or Geti says another; None shows the artifact's."""
     documented_precision: tuple[str, ...] | None = None
     """Precisions as the documented API shows them, where Geti writes them otherwise; None shows `precisions`."""
+    artifact_verify_time: datetime | None = None
+    """Aware, UTC. When the stored bytes began to be read for the last verification, if that found them intact."""
     schema: ModelSchema | None = None
     """What the artifact says; None where it is of no known format, and in listings, which leave it out."""
     listed_schema: ModelSchema | None = None
@@ -198,6 +210,7 @@ class ArtifactSpec:
     media_type: str = ""
     size: int | None = None
     sha256: str = ""
+    kind: ArtifactKind = ArtifactKind.FILE
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -395,10 +408,11 @@ def _jsonable(value: object) -> object:
 def _with_defaults(artifact: ArtifactSpec) -> ArtifactSpec:
     media_type, file_name = artifact.media_type, artifact.file_name
     if not media_type:
-        media_type = "application/zip" if file_name.lower().endswith(".zip") else "application/octet-stream"
+        is_zip = file_name.lower().endswith(".zip") or artifact.kind is ArtifactKind.FOLDER
+        media_type = "application/zip" if is_zip else "application/octet-stream"
     if not file_name:
         file_name = "model.zip" if is_zip_media_type(media_type) else "model.bin"
-    return ArtifactSpec(file_name=file_name, media_type=media_type, size=artifact.size, sha256=artifact.sha256.lower())
+    return replace(artifact, file_name=file_name, media_type=media_type, sha256=artifact.sha256.lower())
 
 
 def _artifact_violations(artifact: ArtifactSpec, artifact_max_bytes: int) -> Iterator[FieldViolation]:
@@ -414,6 +428,8 @@ def _artifact_violations(artifact: ArtifactSpec, artifact_max_bytes: int) -> Ite
         yield FieldViolation("artifact.file_name", _NO_DIRECTION_CONTROLS)
     if artifact.media_type and not _MEDIA_TYPE.fullmatch(artifact.media_type):
         yield FieldViolation("artifact.media_type", "must be a media type such as application/zip (RFC 6838).")
+    if artifact.kind is ArtifactKind.FOLDER and artifact.media_type and not is_zip_media_type(artifact.media_type):
+        yield FieldViolation("artifact.media_type", "must be application/zip for a folder, which is sent as a ZIP.")
     if artifact.size is not None and not 0 < artifact.size <= artifact_max_bytes:
         yield FieldViolation("artifact.size_bytes", f"must be from 1 to {artifact_max_bytes} bytes.")
     if artifact.sha256 and not _SHA256.fullmatch(artifact.sha256.lower()):

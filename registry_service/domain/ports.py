@@ -23,7 +23,7 @@ from registry_service.domain.model_groups import ModelGroupRepository
 from registry_service.domain.models import Model, ModelSpec
 from registry_service.domain.references import ReferenceRepository
 from registry_service.domain.tokens import TokenRepository
-from registry_service.domain.uploads import Upload
+from registry_service.domain.uploads import Upload, UploadPage, UploadQuery
 
 
 class ModelRepository(Protocol):
@@ -70,6 +70,18 @@ class ModelRepository(Protocol):
         """Returns the links up from models that have one of these as a parent, at most `limit` models, by id.
 
         Only models of the projects `within` count.
+        """
+
+    def keep_verification(self, model: Model, *, time: datetime, is_intact: bool) -> None:
+        """Store whether a model's artifact was found intact; no change of the model, and no event.
+
+        A finding of damage counts from now on, whatever the others; an intact one only if its time is later than that
+        of the finding that is stored. Nothing is stored where the model is gone, or has another artifact by now.
+
+        Args:
+            model: The model as it was read before its bytes were.
+            time: When they began to be read.
+            is_intact: What was found.
         """
 
     def update(self, model_id: str, change: Callable[[Model], Model]) -> Model:
@@ -140,6 +152,9 @@ class UploadRepository(Protocol):
 
     def get(self, upload_id: str) -> Upload:
         """Returns an upload with its parts (`UploadNotFoundError`; expired ones are gone)."""
+
+    def list(self, query: UploadQuery) -> UploadPage:
+        """Return the uploads of a page, without their parts, and whether there are more."""
 
     def take_over(self, upload_id: str, *, offset: int, ttl: timedelta) -> Upload:
         """Makes the caller the upload's only writer and returns it as it then is.

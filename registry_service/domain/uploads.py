@@ -1,9 +1,11 @@
 """The resumable upload."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 
+from registry_service.domain.access import Projects
 from registry_service.domain.artifact_store import Part
 from registry_service.domain.models import ModelSpec
 
@@ -14,6 +16,29 @@ class UploadState(StrEnum):
     ACTIVE = "active"
     COMPLETING = "completing"
     COMPLETED = "completed"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UploadQuery:
+    """A page of a listing of the uploads that are not completed, the newest first."""
+
+    creator: str | None
+    """Who began them; None: whoever it was."""
+    within: Projects = None
+    """Only uploads into these projects; None: into all, or none."""
+    after: tuple[datetime, str] | None
+    """Time of creation and id of the last upload of the previous page."""
+    limit: int
+    max_bytes: int
+    """Most of the specs' JSON; one upload there always is."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UploadPage:
+    """What a listing found."""
+
+    uploads: Sequence["Upload"]
+    more: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,9 +63,12 @@ class Upload:
     """Bytes stored for good, tail included."""
     epoch: int
     """Counts the writers; only the newest may commit."""
+    creator: str
+    """Who began it; empty where nobody said, and of uploads that are older than this field."""
     create_time: datetime
     expire_time: datetime
     parts: tuple[Part, ...] = ()
+    """In listings, none."""
 
     @property
     def parts_size(self) -> int:

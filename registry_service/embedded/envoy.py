@@ -53,7 +53,6 @@ _WATCH = "/modelregistry.v1.AuditService/WatchAuditEvents"
 # Seconds of silence that a call may have beyond _IDLE_SECONDS.
 _LONG_RPCS = {
     # They read a whole artifact, 64 GiB perhaps, before they answer.
-    "/modelregistry.v1.ArtifactService/VerifyArtifact": 3600,
     "/modelregistry.v1.ModelService/CompareModels": 3600,
     "/modelregistry.v1.UploadService/CompleteUpload": 3600,
     # And these wait until Geti has made one.
@@ -284,8 +283,8 @@ def _grpc_routes(
             "match": match,
             "idle_seconds": seconds,
             "is_read": path in reads,
-            # A watch sends nothing while nothing changes.
-            "is_hedged": path in reads and path != _WATCH,
+            # A watch sends nothing while nothing changes, and a call that reads a whole artifact nothing for long.
+            "is_hedged": path in reads and path != _WATCH and path not in _LONG_RPCS,
             "is_streamed": path in streamed or path == _REFLECTION,
             # What no server has is no secret.
             "is_open": path in open_rpcs or ("prefix" in match and path != _REFLECTION),

@@ -309,4 +309,6 @@ def _has_same_artifact(known: Model, document: LegacyDocument, size: int) -> boo
 
 
 def _is_unchanged(known: Model, model: Model) -> bool:
-    return all(is_same(getattr(known, f.name), getattr(model, f.name)) for f in fields(Model) if f.name != "revision")
+    # What the repository alone knows is not in the source.
+    others = {"revision", "model_group_id", "aliases"}
+    return all(is_same(getattr(known, f.name), getattr(model, f.name)) for f in fields(Model) if f.name not in others)

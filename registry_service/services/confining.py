@@ -49,7 +49,7 @@ from registry_service.domain.models import Model, ModelSpec
 from registry_service.domain.ports import Database, ModelRepository, ObjectLedger, Transaction, UploadRepository
 from registry_service.domain.references import NamedVersion, ReferenceRepository
 from registry_service.domain.tokens import TokenRepository
-from registry_service.domain.uploads import Upload
+from registry_service.domain.uploads import Upload, UploadPage, UploadQuery
 
 _PROJECT = Field(("project_id",), Kind.TEXT)
 
@@ -185,6 +185,10 @@ class _Models:
         if within is not None and visible is not None:
             within &= visible
         return self.inner.children(ids, limit, visible if within is None else within)
+
+    def keep_verification(self, model: Model, *, time: datetime, is_intact: bool) -> None:
+        # Of a model that came from here.
+        self.inner.keep_verification(self._seen(model), time=time, is_intact=is_intact)
 
     def update(self, model_id: str, change: Callable[[Model], Model]) -> Model:
         def changed(old: Model) -> Model:
@@ -361,6 +365,12 @@ class _Uploads:
         if not self.access.acts_in(upload.spec.fields.project_id):
             raise UploadNotFoundError(upload_id)
         return upload
+
+    def list(self, query: UploadQuery) -> UploadPage:
+        acting = self.access.acting
+        if query.within is not None and acting is not None:
+            acting &= query.within
+        return self.inner.list(replace(query, within=query.within if acting is None else acting))
 
     def take_over(self, upload_id: str, *, offset: int, ttl: timedelta) -> Upload:
         self.get(upload_id)

@@ -5,6 +5,7 @@ import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import datetime
 
 from registry_service.domain import filter as filters
 from registry_service.domain.artifact_store import ArtifactStore
@@ -235,6 +236,16 @@ class ReadArtifact:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class VerificationProgress:
+    """How far a verification is."""
+
+    verified: int
+    """Bytes that were read."""
+    size: int
+    """Bytes that were registered."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Verification:
     """What an artifact's stored bytes were found to be."""
 
@@ -242,6 +253,8 @@ class Verification:
     actual_size: int
     actual_sha256: str
     """Empty where there are none."""
+    time: datetime
+    """When the first byte was asked for, by the database's clock."""
 
     @property
     def intact(self) -> bool:
@@ -252,24 +265,47 @@ class Verification:
 
 @dataclass(frozen=True, slots=True)
 class VerifyArtifact:
-    """Re-hashes an artifact."""
+    """Re-hashes an artifact, and stores what was found."""
 
     database: Database
     store: ArtifactStore
 
     def __call__(self, model_id: str) -> Verification:
-        """Reads all stored bytes (`ModelNotFoundError`; damage is a result)."""
+        """Read all stored bytes, and return what they are; damage is a result.
+
+        Raises:
+            ModelNotFoundError: There is no such model.
+        """
+        for step in self.steps(model_id):
+            if isinstance(step, Verification):
+                return step
+        raise AssertionError("the last step is the result")
+
+    def steps(self, model_id: str) -> Iterator[VerificationProgress | Verification]:
+        """Yield how far it is, first of all and after each piece, and what was found at the end.
+
+        Raises:
+            ModelNotFoundError: There is no such model.
+        """
         with self.database.reading() as transaction:
             model = transaction.models.get(model_id)
+            time = transaction.now
+        yield VerificationProgress(verified=0, size=model.artifact.size)
         digest = hashlib.sha256()
         size = 0
+        sha256 = ""
         try:
             for piece in self.store.read(model.artifact.object_key):
                 size += len(piece)
                 digest.update(piece)
+                yield VerificationProgress(verified=size, size=model.artifact.size)
+            sha256 = digest.hexdigest()
         except ArtifactLostError:
-            return Verification(model=model, actual_size=0, actual_sha256="")
-        return Verification(model=model, actual_size=size, actual_sha256=digest.hexdigest())
+            size = 0
+        found = Verification(model=model, actual_size=size, actual_sha256=sha256, time=time)
+        with self.database.transaction() as transaction:
+            transaction.models.keep_verification(model, time=time, is_intact=found.intact)
+        yield found
 
 
 @dataclass(frozen=True, slots=True)

@@ -242,6 +242,7 @@ def new_model(
             sha256=sha256,
             file_url=f"minio://{policy.bucket_name}/{spec.id}/{spec.artifact.file_name}",
             object_key=key,
+            kind=spec.artifact.kind,
         ),
         schema=schema,
     )

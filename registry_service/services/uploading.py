@@ -11,11 +11,12 @@ import threading
 import time
 import uuid
 from collections import OrderedDict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextvars import copy_context
 from dataclasses import dataclass, replace
-from typing import Self
+from datetime import datetime
+from typing import Self, cast
 
 from registry_service.domain.artifact_store import ArtifactStore, Part, Pieces, new_object_key
 from registry_service.domain.caller import AccessRecheck, current_caller
@@ -31,10 +32,11 @@ from registry_service.domain.errors import (
     UnavailableError,
     WriterDisplacedError,
 )
+from registry_service.domain.listing import MAX_PAGE_BYTES, decode_page_token, encode_page_token, page_size
 from registry_service.domain.models import Model, ModelSpec, checked_sha256, checked_spec
 from registry_service.domain.parts import MOST, PartBuffer, PartsUnderWay
-from registry_service.domain.ports import Database
-from registry_service.domain.uploads import Upload, UploadState
+from registry_service.domain.ports import Database, Transaction
+from registry_service.domain.uploads import Upload, UploadQuery, UploadState
 from registry_service.services.introspection import introspect
 from registry_service.services.measuring import SeenBytes
 from registry_service.services.policy import Policy
@@ -77,6 +79,7 @@ class CreateUpload:
                 tail_key=None,
                 committed_size=0,
                 epoch=0,
+                creator=current_caller.get().actor,
                 create_time=transaction.now,
                 expire_time=transaction.now + self.policy.upload_ttl,
             )
@@ -95,6 +98,39 @@ class GetUpload:
         """Returns the upload (`UploadNotFoundError`)."""
         with self.database.transaction() as transaction:
             return transaction.uploads.get(upload_id)
+
+
+@dataclass(frozen=True, slots=True)
+class ListUploads:
+    """Lists the caller's open uploads, a page at a time."""
+
+    database: Database
+
+    def __call__(self, *, size: int, token: str) -> tuple[Sequence[Upload], str]:
+        """Return the uploads of a page, the newest first, and the token of the next page, empty where this is the last.
+
+        They are those that the caller began; all, where nobody shows who they are.
+
+        Raises:
+            InvalidArgumentError: Size or token are wrong.
+        """
+        limit = page_size(size)
+        caller = current_caller.get()
+        query = ("uploads",)
+        after = decode_page_token(token, query, (datetime, str))
+        with self.database.reading() as transaction:
+            page = transaction.uploads.list(
+                UploadQuery(
+                    creator=caller.actor if caller.is_authenticated else None,
+                    after=cast("tuple[datetime, str] | None", after),
+                    limit=limit,
+                    max_bytes=MAX_PAGE_BYTES,
+                )
+            )
+        if not page.more:
+            return page.uploads, ""
+        last = page.uploads[-1]
+        return page.uploads, encode_page_token(query, (last.create_time, last.id))
 
 
 class SeenUploads:
@@ -337,10 +373,7 @@ class CompleteUpload:
         with self.database.transaction() as transaction:
             upload = transaction.uploads.begin_completion(upload_id, ttl=self.policy.upload_ttl)
             if upload.state is UploadState.COMPLETED:
-                model = transaction.models.get(upload.spec.id)
-                if model.artifact.object_key != upload.object_key:
-                    # It was deleted, and its id registered anew.
-                    raise ModelNotFoundError(model.id)
+                model = _model_of(transaction, upload)
                 transaction.idempotency.keep(model, resource_id=model.id, project_id=model.project_id)
                 return model
             _check_whole(upload)  # an error takes back what has begun
@@ -353,6 +386,32 @@ class CompleteUpload:
                     transaction.objects.doom(upload.object_key)
             self.discard.now_or_later(upload.object_key)
             raise
+
+    def validate(self, upload_id: str, sha256: str = "") -> Upload | Model:
+        """Check whether an upload could be completed, and change nothing.
+
+        Returns:
+            The upload; of one that is completed already, the model that it became.
+
+        Raises:
+            UploadNotFoundError: There is none (any more).
+            ModelNotFoundError: It was completed, and the model has been deleted since.
+            FailedPreconditionError: Bytes are missing.
+            ArtifactMismatchError: Two different digests are declared.
+            AlreadyExistsError: The id or the identity is taken.
+            ProvenanceCycleError: The model would be its own ancestor.
+        """
+        sha256 = checked_sha256(sha256, "sha256")
+        with self.database.transaction() as transaction:
+            upload = transaction.uploads.get(upload_id)
+            if upload.state is UploadState.COMPLETED:
+                return _model_of(transaction, upload)
+            _check_whole(upload)
+            declared = upload.spec.artifact.sha256
+            if sha256 and declared and sha256 != declared:
+                raise ArtifactMismatchError.of("sha256", f"is not the {declared} that the spec declares.")
+            transaction.models.check_absent(upload.spec)
+        return upload
 
     def _complete(self, upload: Upload, sha256: str) -> Model:
         try:
@@ -485,6 +544,15 @@ def read_tail(store: ArtifactStore, upload: Upload) -> bytes:
     if upload.parts_size + len(tail) != upload.committed_size:
         raise ArtifactLostError
     return tail
+
+
+def _model_of(transaction: Transaction, upload: Upload) -> Model:
+    """Return the model that a completed upload became (`ModelNotFoundError`)."""
+    model = transaction.models.get(upload.spec.id)
+    if model.artifact.object_key != upload.object_key:
+        # It was deleted, and its id registered anew.
+        raise ModelNotFoundError(model.id)
+    return model
 
 
 def _check_whole(upload: Upload) -> None:

@@ -44,6 +44,7 @@ from registry_service.services.uploading import (
     CompleteUpload,
     CreateUpload,
     GetUpload,
+    ListUploads,
     SeenUploads,
     WriteUpload,
 )
@@ -67,6 +68,7 @@ class UseCases:
     create_upload: CreateUpload
     write_upload: WriteUpload
     get_upload: GetUpload
+    list_uploads: ListUploads
     complete_upload: CompleteUpload
     cancel_upload: CancelUpload
     read_artifact: ReadArtifact
@@ -114,6 +116,7 @@ class UseCases:
             create_upload=CreateUpload(database, policy),
             write_upload=WriteUpload(database, store, discard, policy, seen),
             get_upload=GetUpload(database),
+            list_uploads=ListUploads(database),
             complete_upload=CompleteUpload(database, store, discard, policy, seen),
             cancel_upload=CancelUpload(database, discard, policy),
             read_artifact=ReadArtifact(database, store),

@@ -83,7 +83,7 @@ class HttpRoutes:
     open: tuple[str, ...]
     """Paths of those that need no credentials, sorted."""
     reads: tuple[str, ...]
-    """Paths of the gRPC methods that change nothing, those that are GET or HEAD over HTTP, sorted."""
+    """Paths of the gRPC methods that change nothing, as their idempotency levels say, sorted."""
     streamed: tuple[str, ...]
     """Paths of the gRPC methods whose requests are streams of messages, sorted."""
     openapi: Path
@@ -226,8 +226,7 @@ def _rules(method: descriptor_pb2.MethodDescriptorProto) -> tuple[http_pb2.HttpR
 
 
 def _is_read(method: descriptor_pb2.MethodDescriptorProto) -> bool:
-    verbs = {verb for verb, _ in bindings(method)}
-    return bool(verbs) and verbs <= {"GET", "HEAD"}
+    return method.options.idempotency_level == descriptor_pb2.MethodOptions.NO_SIDE_EFFECTS
 
 
 def _method_and_template(rule: http_pb2.HttpRule) -> tuple[str, str]:

@@ -242,7 +242,11 @@ def test_a_model_lives_its_whole_life_through_http(product: Product, http: httpx
     files = http.get(f"{resource}/files", params={"page_token": files["next_page_token"]}).json()
     assert [file["path"] for file in files["files"]] == ["model/config.json"]
     assert files["next_page_token"] == ""
-    assert http.post(f"{resource}/artifact:verify", json={}).json()["intact"] is True
+    progress, verified = http.post(f"{resource}/artifact:verify", json={}).json()
+    assert progress == {"progress": {"verified_bytes": "0", "size_bytes": str(len(data))}}
+    assert verified["result"]["intact"] is True
+    model["artifact"]["verify_time"] = verified["result"]["verify_time"]
+    assert http.get(resource).json() == model
 
     changed = http.patch(
         f"{resource}?update_mask=score,tags.team", json={"score": 0.8, "tags": {"team": "edge"}, "etag": model["etag"]}
@@ -472,6 +476,11 @@ def test_an_upload_is_cancelled_through_http(product: Product, http: httpx.Clien
     assert http.put(f"/v1/uploads/{upload}/content", content=bytes(10)).status_code == 200
     assert http.delete(f"/v1/uploads/{upload}").json() == {}
     assert http.get(f"/v1/uploads/{upload}").status_code == 404
+    upload = begin_upload(http, "cancelled again")
+    assert upload in [listed["id"] for listed in http.get("/v1/uploads").json()["uploads"]]
+    assert http.post(f"/v1/uploads/{upload}:cancel").json() == {}
+    assert upload not in [listed["id"] for listed in http.get("/v1/uploads").json()["uploads"]]
+    assert http.post(f"/v1/uploads/{upload}:cancel", json={}).status_code == 404
 
 
 def test_errors_through_http_are_json_with_details(product: Product, http: httpx.Client) -> None:

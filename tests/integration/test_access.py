@@ -385,6 +385,31 @@ class TestCredentials:
         assert not [line for line in lines if secret in line]
 
 
+class TestUploads:
+    def test_everybody_lists_the_uploads_that_they_began(self, people: People) -> None:
+        root, ada, bob = people.a(Role.ADMIN), people.a(Role.WRITER, name="ada"), people.a(Role.WRITER, name="bob")
+        uploads = {client: client.create_upload(name=name) for client, name in ((ada, "a"), (bob, "b"))}
+        assert [upload.creator for upload in uploads.values()] == ["token:ada", "token:bob"]
+        for client, upload in uploads.items():
+            assert list(client.list_uploads().uploads) == [upload]
+        assert not root.list_uploads().uploads
+        # Not listed, but whoever may upload there may go on with it.
+        assert bob.get_upload(uploads[ada].id) == uploads[ada]
+        with refused(DENIED, "ROLE_MISSING"):
+            people.a(Role.READER).list_uploads()
+
+    def test_an_upload_to_where_its_creator_may_not_write_any_more_is_not_listed(self, people: People) -> None:
+        creator = people.a(Role.WRITER, name="ada")
+        own = creator.create_upload(name="a", project_id="own")
+        creator.create_upload(name="b", project_id="other")
+        creator.create_upload(name="c")
+        people.running.execute("UPDATE tokens SET project_id = 'own' WHERE name = 'ada'")
+        # The server that has not heard of it for some seconds is another matter.
+        fresh = people.a(Role.WRITER, "own", name="somebody")
+        people.running.execute("UPDATE uploads SET creator = 'token:somebody'")
+        assert [upload.id for upload in fresh.list_uploads().uploads] == [own.id]
+
+
 class TestProjects:
     """Two projects, and what one's people get to know of the other's."""
 
@@ -522,6 +547,7 @@ class TestProjects:
         stranger, colleague = people.a(Role.WRITER, "other"), people.a(Role.WRITER, "own")
         for attempt in (
             lambda: stranger.get_upload(upload.id),
+            lambda: stranger.complete_upload(upload.id, validate_only=True),
             lambda: stranger.write_upload(upload.id, 0, b"data"),
             lambda: stranger.complete_upload(upload.id),
             lambda: stranger.cancel_upload(upload.id),

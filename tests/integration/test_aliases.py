@@ -430,7 +430,7 @@ class TestRollback:
             with refused(PRECONDITION, "TARGET_GONE") as refusal:
                 step_back(client, **fields)
             assert refusal.metadata == {"alias": "production", "model_id": two.id, "version": "2"}
-            assert "name another" in refusal.message
+            assert "Name another" in refusal.message
         assert rollback(client, to_model_id=one.id).alias.model_id == one.id
 
     def test_another_model_under_the_id_of_a_former_target_is_none(self, client: Client) -> None:
@@ -482,7 +482,7 @@ class TestRollback:
             with refused(INVALID) as refusal:
                 rollback(client, **fields)
             assert refusal.fields == ["to_model_id"]
-            assert "etag or expected_model_id" in refusal.message
+            assert "etag and expected_model_id" in refusal.message
         assert get_alias(client).model_id == models[2].id
         # Whether there is such an alias makes no difference.
         with refused(INVALID):

@@ -15,6 +15,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from modelregistry.v1 import artifact_service_pb2, model_pb2
 
+from registry_service.domain.caller import acting_as_registry
+from registry_service.domain.errors import ArtifactStoreUnavailableError
+from registry_service.services.reading import Verification
+from registry_service.transport.grpc import artifact_servicer
 from tests.client import Client, refused, sha256, zip_of
 from tests.registry import RunningRegistry, StartRegistry
 from tests.streams import WrappedStore, expect, serving
@@ -178,8 +182,13 @@ class TestVerifying:
     def test_an_intact_artifact(self, client: Client) -> None:
         data = some_bytes(3 * MIB + 1)
         model = client.register(data)
-        assert client.verify(model.id) == artifact_service_pb2.VerifyArtifactResponse(
-            intact=True, expected=model.artifact, actual_size=len(data), actual_sha256=sha256(data)
+        found = client.verify(model.id)
+        assert found == artifact_service_pb2.VerificationResult(
+            intact=True,
+            expected=model.artifact,
+            actual_size_bytes=len(data),
+            actual_sha256=sha256(data),
+            verify_time=found.verify_time,
         )
 
     @pytest.mark.parametrize("change", ["flip", "truncate", "append", "empty"])
@@ -193,16 +202,137 @@ class TestVerifying:
             "empty": b"",
         }[change]
         stored(registry).write_bytes(damaged)
-        assert registry.client.verify(model.id) == artifact_service_pb2.VerifyArtifactResponse(
-            intact=False, expected=model.artifact, actual_size=len(damaged), actual_sha256=sha256(damaged)
-        )
+        found = registry.client.verify(model.id)
+        assert (found.intact, found.expected) == (False, model.artifact)
+        assert (found.actual_size_bytes, found.actual_sha256) == (len(damaged), sha256(damaged))
 
     def test_a_missing_artifact(self, registry: RunningRegistry) -> None:
         model = registry.client.register()
         stored(registry).unlink()
-        assert registry.client.verify(model.id) == artifact_service_pb2.VerifyArtifactResponse(
-            intact=False, expected=model.artifact
-        )
+        found = registry.client.verify(model.id)
+        assert (found.intact, found.expected) == (False, model.artifact)
+        assert (found.actual_size_bytes, found.actual_sha256) == (0, "")
+
+    def test_progress_comes_before_the_result(self, client: Client) -> None:
+        model = client.register(some_bytes(MIB))
+        messages = list(client.artifacts.VerifyArtifact(artifact_service_pb2.VerifyArtifactRequest(model_id=model.id)))
+        assert messages[0].progress == artifact_service_pb2.VerificationProgress(verified_bytes=0, size_bytes=MIB)
+        assert [message.WhichOneof("payload") for message in messages[1:]] == ["result"]
+
+    def test_a_slow_verification_tells_how_far_it_is(self, client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(artifact_servicer, "_PROGRESS_SECONDS", 0)
+        model = client.register(some_bytes(3 * MIB))
+        messages = list(client.artifacts.VerifyArtifact(artifact_service_pb2.VerifyArtifactRequest(model_id=model.id)))
+        assert [message.progress.verified_bytes for message in messages[:-1]] == [0, MIB, 2 * MIB, 3 * MIB]
+        assert messages[-1].result.intact
+
+    def test_what_ends_it_early_is_the_last_message_and_the_status(self, registry: RunningRegistry) -> None:
+        model = registry.client.register(some_bytes(3 * MIB))
+
+        class FailingStore(WrappedStore):
+            def read(self, key: str, offset: int = 0, length: int | None = None) -> Iterator[bytes]:
+                yield next(super().read(key, offset, length))
+                raise ArtifactStoreUnavailableError
+
+        messages = []
+        with (
+            serving(registry, FailingStore(registry.parts.store)) as (_, client),
+            refused(grpc.StatusCode.UNAVAILABLE, "ARTIFACT_STORE_UNAVAILABLE") as refusal,
+        ):
+            for message in client.artifacts.VerifyArtifact(
+                artifact_service_pb2.VerifyArtifactRequest(model_id=model.id)
+            ):
+                messages.append(message)  # noqa: PERF402 - it ends with an error
+        assert messages[-1].WhichOneof("payload") == "error"
+        assert messages[-1].error.code == grpc.StatusCode.UNAVAILABLE.value[0]
+        assert messages[-1].error.message == refusal.message
+        assert not registry.client.get(model.id).artifact.HasField("verify_time")
+
+    def test_a_model_shows_when_it_was_found_intact(self, client: Client) -> None:
+        model = client.register(tags={"a": "b"})
+        assert not model.artifact.HasField("verify_time")
+        first = client.verify(model.id).verify_time
+        verified = client.get(model.id)
+        assert verified.artifact.verify_time == first
+        assert model.create_time.ToDatetime() <= first.ToDatetime()
+        # It is no change of the model.
+        assert (verified.etag, verified.revision, verified.update_time) == (model.etag, 1, model.update_time)
+        assert [listed.artifact.verify_time for listed in client.all()] == [first]
+        updated = client.update(model.id, ["tags"], tags={"a": "c"}, etag=model.etag)
+        assert updated.artifact.verify_time == first
+        second = client.verify(model.id)
+        assert second.expected.verify_time == first
+        assert client.get(model.id).artifact.verify_time == second.verify_time
+        assert second.verify_time.ToDatetime() > first.ToDatetime()
+
+    def test_damage_ends_what_an_earlier_verification_found(self, registry: RunningRegistry) -> None:
+        client, data = registry.client, some_bytes(100)
+        model = client.register(data)
+        client.verify(model.id)
+        stored(registry).write_bytes(b"x")
+        assert not client.verify(model.id).intact
+        assert not client.get(model.id).artifact.HasField("verify_time")
+        stored(registry).write_bytes(data)
+        assert client.get(model.id).artifact == model.artifact
+        again = client.verify(model.id)
+        assert again.intact
+        assert client.get(model.id).artifact.verify_time == again.verify_time
+
+    def test_an_intact_reading_from_before_does_not_undo_a_finding_of_damage(self, registry: RunningRegistry) -> None:
+        model = registry.client.register(some_bytes(100))
+        verify = registry.parts.use_cases.verify_artifact
+        with acting_as_registry():
+            slow = verify.steps(model.id)
+            next(slow)  # has begun
+            content = stored(registry).read_bytes()
+            stored(registry).write_bytes(b"x")
+            assert not verify(model.id).intact
+            stored(registry).write_bytes(content)
+            *_, found = slow
+        assert isinstance(found, Verification)
+        assert found.intact
+        assert not registry.client.get(model.id).artifact.HasField("verify_time")
+
+    def test_a_model_with_the_same_id_is_not_verified_by_the_one_before(self, client: Client) -> None:
+        model = client.register(b"one", id="registered-again-000")
+        client.verify(model.id)
+        client.delete(model.id)
+        assert not client.register(b"two", id="registered-again-000").artifact.HasField("verify_time")
+        assert not client.get(model.id).artifact.HasField("verify_time")
+
+
+class TestKinds:
+    def test_a_folder_is_declared_and_stays_one(self, client: Client) -> None:
+        folder = client.register(zip_of({"a": b"a"}), artifact={"kind": model_pb2.Artifact.KIND_FOLDER})
+        assert folder.artifact.kind == model_pb2.Artifact.KIND_FOLDER
+        assert (folder.artifact.file_name, folder.artifact.media_type) == ("model.zip", "application/zip")
+        assert client.get(folder.id).artifact == folder.artifact
+        assert [listed.artifact.kind for listed in client.all()] == [model_pb2.Artifact.KIND_FOLDER]
+        upload = client.create_upload(name="uploaded", artifact={"kind": model_pb2.Artifact.KIND_FOLDER})
+        assert client.get_upload(upload.id).spec.artifact.kind == model_pb2.Artifact.KIND_FOLDER
+        client.write_upload(upload.id, 0, zip_of({"a": b"a"}))
+        assert client.complete_upload(upload.id).artifact.kind == model_pb2.Artifact.KIND_FOLDER
+
+    def test_whatever_is_not_declared_is_a_file(self, client: Client) -> None:
+        assert client.register(zip_of({"a": b"a"}), artifact=ZIP).artifact.kind == model_pb2.Artifact.KIND_FILE
+        upload = client.create_upload(name="uploaded")
+        assert upload.spec.artifact.kind == model_pb2.Artifact.KIND_FILE
+
+    @pytest.mark.parametrize(
+        ("artifact", "field"),
+        [
+            ({"kind": model_pb2.Artifact.KIND_FOLDER, "media_type": "text/plain"}, "artifact.media_type"),
+            ({"kind": 7}, "artifact.kind"),
+        ],
+    )
+    def test_a_folder_that_is_none_is_refused(self, client: Client, artifact: dict[str, object], field: str) -> None:
+        with refused(INVALID) as refusal:
+            client.register(zip_of({"a": b"a"}), artifact=artifact)
+        assert refusal.fields == [field]
+
+    def test_a_folder_must_be_a_readable_zip(self, client: Client) -> None:
+        with refused(INVALID, "INVALID_ARTIFACT"):
+            client.register(b"no ZIP", artifact={"kind": model_pb2.Artifact.KIND_FOLDER})
 
 
 MEMBERS = {

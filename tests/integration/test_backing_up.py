@@ -5,6 +5,7 @@ import shutil
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -21,7 +22,7 @@ from registry_service.embedded.postgres import PostgresAddress
 from registry_service.services.backing_up import CopyReport
 from registry_service.services.verifying import Found
 from registry_service.storage.sql.schema import migrate
-from tests.client import Client
+from tests.client import Client, sha256
 from tests.registry import RunningRegistry, StartRegistry
 from tests.s3_server import S3Server, new_bucket_name
 from tests.waiting import eventually
@@ -122,6 +123,7 @@ def test_everything_is_restored_as_it_was(
     )
     two = client.register(bytes(9 * 1024 * 1024), name="model", version="2")
     client.update(one.id, score=0.5)
+    client.update_group(one.model_group_id, description="a\tb", metric_goals={"mAP50": 1})
     gone = client.register(b"gone", name="gone")
     client.delete(gone.id)
     upload = client.create_upload(name="under way")
@@ -130,13 +132,24 @@ def test_everything_is_restored_as_it_was(
     assert (report.objects, report.copied, report.problems) == (2, 2, ())
     report = restore(settings_of("target"), folder)
     assert (report.objects, report.copied, report.problems) == (2, 2, ())
-    for table in ("models", "audit_events", "audit_head", "aliases", "alias_moves"):
+    for table in (
+        "models",
+        "model_groups",
+        "model_group_counts",
+        "audit_events",
+        "audit_head",
+        "aliases",
+        "alias_moves",
+    ):
         assert rows(empty_database, table) == rows(source.engine, table)
     assert rows(empty_database, "uploads") == []
     with restored(settings_of("target")) as registry:
         assert findings(registry) == []
         assert contents(registry) == {one.id: b"one", two.id: bytes(9 * 1024 * 1024)}
-        assert registry.use_cases.get_model(one.id) == source.parts.use_cases.get_model(one.id)
+        # What was verified is the copies that are restored.
+        restored_model = registry.use_cases.get_model(one.id)
+        assert restored_model.artifact_verify_time is not None
+        assert replace(restored_model, artifact_verify_time=None) == source.parts.use_cases.get_model(one.id)
 
 
 def test_the_restored_registry_goes_on_where_the_other_stopped(
@@ -540,20 +553,42 @@ def test_a_database_of_a_newer_program_is_not_backed_up_in_part(
         back_up(settings_of("source"), folder)
 
 
+NEWER_COLUMNS = {"models": {"artifact_kind", "description"}, "audit_events": {"model_group_id"}}
+"""By table, since the schema that the test goes back to."""
+
+
 def test_a_backup_of_an_older_schema_is_brought_to_this_one(
     settings_of: Callable[[str], Settings], folder: Path, empty_database: Engine, source: RunningRegistry
 ) -> None:
     source.client.register(b"one", name="model")
+    # They came later.
+    source.execute("ALTER TABLE models DROP COLUMN description")
+    source.execute("ALTER TABLE audit_events DROP COLUMN model_group_id")
+    source.execute("DROP TABLE model_group_counts, model_groups")
     back_up(settings_of("source"), folder)
     manifest = json.loads((folder / "manifest.json").read_text())
     manifest["revision"] = "0005"
     manifest["format"] = 1
     del manifest["sha256"], manifest["lacking"]
     # They came later.
-    newer = {"tokens", "deleted_models"}
+    newer = {"tokens", "deleted_models", "model_groups", "model_group_counts"}
     manifest["tables"] = [table for table in manifest["tables"] if table["name"] not in newer]
+    for name, columns in NEWER_COLUMNS.items():
+        [table] = [table for table in manifest["tables"] if table["name"] == name]
+        older = [i for i, column in enumerate(table["columns"]) if column not in columns]
+        [copied] = folder.glob(f"database-*/{name}.copy")
+        lines = [line.split("\t") for line in copied.read_text().removesuffix("\n").split("\n")]
+        copied.write_text("".join("\t".join(line[i] for i in older) + "\n" for line in lines))
+        table["columns"] = [table["columns"][i] for i in older]
+        manifest["files"][f"{name}.copy"] = sha256(copied.read_bytes())
     (folder / "manifest.json").write_text(json.dumps(manifest))
     restore(settings_of("target"), folder)
+    with empty_database.begin() as connection:
+        groups = connection.execute(
+            text("SELECT name, version_count FROM model_groups JOIN model_group_counts ON model_group_id = id")
+        )
+        assert groups.all() == [("model", 1)]
+        connection.execute(text("ALTER TABLE models DROP COLUMN description"))
     assert rows(empty_database, "models") == rows(source.engine, "models")
 
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from threading import Barrier
+from threading import Barrier, Event
 from typing import Any
 
 import psycopg
@@ -12,8 +12,11 @@ from alembic.migration import MigrationContext
 from sqlalchemy import Connection, Engine, text
 from sqlalchemy.exc import IntegrityError
 
+from registry_service.domain.events import GENESIS_HASH, LogHead
+from registry_service.domain.model_groups import GroupQuery, parse_group_order
 from registry_service.embedded.postgres import PostgresAddress
 from registry_service.storage.sql import tables
+from registry_service.storage.sql.repositories import SqlDatabase
 from registry_service.storage.sql.schema import SchemaError, migrate
 from registry_service.storage.sql.tables import Base
 from tests.postgres_server import create_database, drop_database, engine_of
@@ -169,6 +172,140 @@ class TestMigrations:
             migrate(empty_database)
 
 
+class TestModelGroups:
+    """Migration 0010, from a schema without groups."""
+
+    def test_groups_are_those_of_the_models_and_aliases_that_there_are(self, empty_database: Engine) -> None:
+        migrate(empty_database, "0012")
+        with empty_database.begin() as connection:
+            for number, changes in enumerate(
+                (
+                    {"create_time": "'2026-01-02Z'", "update_time": "'2026-01-03Z'"},
+                    {"create_time": "'2026-01-01Z'"},
+                    {"project_id": "'p'", "project_name": "''"},
+                    {"name": "repeat('x', 5000)"},
+                )
+            ):
+                insert(connection, "models", **numbered(number), **changes)
+            insert(connection, "aliases", model_id=f"'{model_id(0)}'")
+            insert(connection, "aliases", name="'gone'", project_id="'p'")
+            for alias, kind in (("n", "set"), ("gone", "set"), ("gone", "deleted")):
+                target = {"model_id": "NULL", "version": "NULL", "sha256": "NULL"} if kind == "deleted" else {}
+                insert(
+                    connection,
+                    "alias_moves",
+                    alias_id=f"(SELECT id FROM aliases WHERE name = '{alias}')",
+                    kind=f"'{kind}'",
+                    revision="1" if kind == "set" else "2",
+                    time="'2025-12-31Z'" if kind == "set" else "'2026-01-31Z'",
+                    **target,
+                )
+        migrate(empty_database)
+        with empty_database.connect() as connection:
+            found = connection.execute(
+                text(
+                    "SELECT left(name, 5) AS name, project_id, project_name, create_time::date::text AS day,"
+                    " coalesce(version_count, 0) AS count FROM model_groups"
+                    " LEFT JOIN model_group_counts ON model_group_id = id ORDER BY name, project_id"
+                )
+            )
+            assert [tuple(row) for row in found] == [
+                ("gone", "p", None, "2025-12-31", 0),
+                ("n", "p", "", "2026-01-01", 1),
+                ("n", None, None, "2025-12-31", 2),
+                ("xxxxx", None, None, "2026-01-01", 1),
+            ]
+
+    def test_the_history_of_aliases_and_the_log_are_what_they_were(self, empty_database: Engine) -> None:
+        migrate(empty_database, "0012")
+        with empty_database.begin() as connection:
+            insert(connection, "models")
+            insert(connection, "aliases", model_id=MODEL["id"])
+            insert(connection, "alias_moves", model_id=MODEL["id"])
+            insert(connection, "audit_events", alias="'production'", action="'alias.set'")
+            insert(connection, "tokens")
+            kept = ("aliases", "alias_moves", "tokens", "audit_head", "models")
+            before = {table: connection.execute(text(f"SELECT * FROM {table}")).all() for table in kept}
+        migrate(empty_database)
+        with empty_database.connect() as connection:
+            assert {table: connection.execute(text(f"SELECT * FROM {table}")).all() for table in kept} == before
+        with empty_database.begin() as connection:
+            insert(connection, "audit_events")
+        with SqlDatabase(empty_database).transaction() as transaction:
+            groups = [event.model_group_id for event in transaction.events.after(0, limit=10)]
+            head, broken = transaction.events.verify(LogHead(sequence=0, hash=GENESIS_HASH), limit=10)
+            assert (head.sequence, broken) == (2, None)
+            [group] = transaction.groups.list(
+                GroupQuery(filter=None, show_empty=True, order=parse_group_order(""), after=None, limit=10)
+            ).groups
+            assert groups == [None, group.id]
+            alias = transaction.aliases.find(group.key, "production").current
+            assert alias is not None
+            assert alias.target.model_id == MODEL["id"].strip("'")
+
+    def test_replicas_of_the_version_before_may_write_meanwhile(self, empty_database: Engine) -> None:
+        migrate(empty_database, "0012")
+        with empty_database.begin() as connection:
+            values = MODEL | {"id": "'before-' || lpad(n::text, 10, '0')", "name": "'n' || n % 5000"}
+            values |= {"version": "n::text", "object_key": "n::text"}
+            connection.execute(
+                text(
+                    f"INSERT INTO models ({', '.join(values)}) SELECT {', '.join(values.values())}"
+                    " FROM generate_series(1, 20000) AS n"
+                )
+            )
+        is_migrated = Event()
+
+        def write(writer: int) -> int:
+            """Registers, renames and deletes as the version before does: rows, and events of them."""
+            engine = empty_database.execution_options(isolation_level="READ COMMITTED")
+            count = 0
+            while not is_migrated.is_set() or count < 10:
+                count += 1
+                # Of a group that there was, and of one that is new.
+                names = [f"n{count % 7}", f"new {writer} {count % 5}"]
+                mine = numbered(writer * 1_000_000 + count)
+                with engine.begin() as connection:
+                    insert(connection, "models", **mine, name=f"'{names[0]}'")
+                    insert(connection, "audit_events", action="'model.registered'", name=f"'{names[0]}'")
+                with engine.begin() as connection:
+                    renamed = f"UPDATE models SET name = '{names[1]}' WHERE id = {mine['id']}"
+                    connection.execute(text(renamed))
+                    before = f"""'{{"name": "{names[0]}"}}'"""
+                    insert(connection, "audit_events", name=f"'{names[1]}'", before=before)
+                if count % 3 == 0:
+                    with engine.begin() as connection:
+                        connection.execute(text(f"DELETE FROM models WHERE id = {mine['id']}"))
+                        insert(connection, "audit_events", action="'model.deleted'", name=f"'{names[1]}'")
+            return count
+
+        with ThreadPoolExecutor(3) as threads:
+            writers = [threads.submit(write, number) for number in (1, 2, 3)]
+            migrate(empty_database)
+            is_migrated.set()
+            assert all(writer.result() >= 10 for writer in writers)
+        with empty_database.connect() as connection:
+            wrong = connection.execute(
+                text(
+                    "SELECT name, models.count, counts.version_count FROM"
+                    " (SELECT name, count(*) FROM models GROUP BY name) AS models"
+                    " FULL JOIN (SELECT name, version_count FROM model_groups"
+                    "   JOIN model_group_counts ON model_group_id = id) AS counts USING (name)"
+                    " WHERE models.count IS DISTINCT FROM counts.version_count"
+                )
+            )
+            assert wrong.all() == []
+
+
+def model_id(number: int) -> str:
+    return f"model-{number:010}"
+
+
+def numbered(number: int) -> dict[str, str]:
+    """What a model has that no other has, and its version."""
+    return {"id": f"'{model_id(number)}'", "object_key": f"'key {number}'", "version": f"'{number}'"}
+
+
 MODEL: dict[str, str] = {
     "id": "'0123456789abcdef'",
     "name": "'n'",
@@ -205,6 +342,14 @@ UPLOAD: dict[str, str] = {
     "expire_time": "now()",
 }
 PART: dict[str, str] = {"upload_id": "'u'", "number": "1", '"offset"': "0", "size": "1", "receipt": "''"}
+TOKEN: dict[str, str] = {
+    "id": "'t'",
+    "digest": "sha256('t')",
+    "name": "'ci'",
+    "role": "'writer'",
+    "create_time": "'2026-01-01Z'",
+}
+GROUP: dict[str, str] = {"name": "'n'"}
 ALIAS: dict[str, str] = {"name": "'n'", "alias": "'production'", "revision": "0"}
 MOVE: dict[str, str] = {
     "alias_id": "(SELECT id FROM aliases)",
@@ -229,6 +374,8 @@ EVENT: dict[str, str] = {
 }
 HEAD: dict[str, str] = {"sequence": "0", "time": "now()", "hash": "''"}
 ROWS = {
+    "model_groups": GROUP,
+    "tokens": TOKEN,
     "aliases": ALIAS,
     "alias_moves": MOVE,
     "models": MODEL,
@@ -300,6 +447,13 @@ class TestConstraints:
             ("uploads", "ck_uploads_state", {"state": "'asleep'"}),
             ("uploads", "ck_uploads_committed_size", {"committed_size": "-1"}),
             ("upload_parts", "fk_upload_parts_upload_id", {"upload_id": "'nobody'"}),
+            ("model_groups", "ck_model_groups_named", {"name": "''"}),
+            ("model_groups", "ck_model_groups_revision", {"revision": "0"}),
+            *(
+                ("model_groups", "ck_model_groups_maps", {name: value})
+                for name in ("tags", "metric_goals")
+                for value in ("'[]'", "'null'", "'1'")
+            ),
             ("aliases", "fk_aliases_model_id", {"model_id": "'nobody'"}),
             ("aliases", "ck_aliases_named", {"name": "''"}),
             ("aliases", "ck_aliases_revision", {"revision": "-1"}),
@@ -322,6 +476,7 @@ class TestConstraints:
                     ("uploads", list(UPLOAD)),
                     ("upload_parts", list(PART)),
                     ("unreferenced_objects", ["object_key", "due_time"]),
+                    ("model_groups", [*GROUP, "description", "owner", "tags", "metric_goals", "create_time"]),
                     ("aliases", list(ALIAS)),
                     ("alias_moves", [name for name in MOVE if name not in {"model_id", "version", "sha256"}]),
                     # The others are the trigger's.
@@ -357,6 +512,8 @@ class TestConstraints:
             ("uploads", "uq_uploads_object_key", {}, {"id": "'another'"}),
             ("upload_parts", "pk_upload_parts", {}, {}),
             ("unreferenced_objects", "pk_unreferenced_objects", {}, {}),
+            ("model_groups", "uq_model_groups_identity", {}, {}),
+            ("model_groups", "uq_model_groups_identity", {"project_id": "''"}, {"project_id": "''"}),
             ("aliases", "uq_aliases_identity", {}, {}),
             ("aliases", "uq_aliases_identity", {"project_id": "'p'"}, {"project_id": "'p'"}),
             ("alias_moves", "pk_alias_moves", {}, {"time": "now()"}),

@@ -21,7 +21,7 @@ from registry_service.domain.artifact_store import Part, Pieces
 from registry_service.domain.errors import ArtifactLostError, ArtifactStoreUnavailableError, DatabaseUnavailableError
 from registry_service.domain.ports import Transaction
 from registry_service.services.use_cases import UseCases
-from tests.client import Client, pieces, refused, sha256, writes, zip_of
+from tests.client import Client, pieces, refused, sha256, spec, writes, zip_of
 from tests.registry import RunningRegistry, StartRegistry
 from tests.streams import Feed, WrappedStore, expect, serving
 from tests.waiting import eventually
@@ -758,6 +758,111 @@ class TestNames:
             assert refusal.metadata == {"upload_id": UNKNOWN}
         with refused(NOT_FOUND, "UPLOAD_NOT_FOUND"):
             client.write_upload(UNKNOWN, 0, b"x")
+
+
+class TestListing:
+    def test_open_uploads_are_listed_the_newest_first(self, client: Client) -> None:
+        uploads = [client.create_upload(name=f"upload {number}", tags={"a": "b"}) for number in range(5)]
+        assert list(client.list_uploads().uploads) == uploads[::-1]
+        assert client.list_uploads().next_page_token == ""
+        written = client.write_upload(uploads[2].id, 0, b"x")
+        assert client.list_uploads().uploads[2] == written
+
+    def test_pages_hold_every_upload_once(self, client: Client) -> None:
+        uploads = [client.create_upload(name=f"upload {number}") for number in range(7)]
+        for size, count in ((1, 7), (3, 3), (7, 1), (1000, 1)):
+            found, token, pages = [], "", 0
+            while True:
+                page = client.list_uploads(page_size=size, page_token=token)
+                found += list(page.uploads)
+                pages += 1
+                if not (token := page.next_page_token):
+                    break
+                client.create_upload(name=f"began meanwhile {size} {pages}")
+            assert (found, pages) == (uploads[::-1], count)
+            for upload in client.list_uploads().uploads:
+                if upload not in uploads:
+                    client.cancel_upload(upload.id)
+
+    def test_what_is_over_is_not_listed(self, registry: RunningRegistry) -> None:
+        client = registry.client
+        completed, cancelled, expired, open_one = (client.create_upload(name=name) for name in "abcd")
+        client.write_upload(completed.id, 0, b"x")
+        client.complete_upload(completed.id)
+        client.cancel_upload(cancelled.id)
+        registry.execute(f"UPDATE uploads SET expire_time = now() WHERE id = '{expired.id}'")
+        assert list(client.list_uploads().uploads) == [open_one]
+
+    def test_an_upload_that_is_being_completed_is_listed(self, registry: RunningRegistry) -> None:
+        upload = registry.client.create_upload()
+        registry.client.write_upload(upload.id, 0, b"x")
+        registry.execute("UPDATE uploads SET state = 'completing'")
+        assert [found.state for found in registry.client.list_uploads().uploads] == [COMPLETING]
+
+    def test_a_page_of_large_specs_has_fewer(self, client: Client) -> None:
+        tags = {f"{number:03}": "x" * 5000 for number in range(180)}
+        uploads = [client.create_upload(name=f"upload {number}", tags=tags) for number in range(5)]
+        first = client.list_uploads()
+        assert 1 <= len(first.uploads) < 5
+        rest = client.list_uploads(page_token=first.next_page_token)
+        while rest.next_page_token:
+            first.uploads.extend(rest.uploads)
+            rest = client.list_uploads(page_token=rest.next_page_token)
+        assert [*first.uploads, *rest.uploads] == uploads[::-1]
+
+    def test_the_creator_is_whoever_the_client_says(self, client: Client) -> None:
+        request = upload_service_pb2.CreateUploadRequest(upload=upload_pb2.Upload(spec=spec()))
+        upload = client.uploads.CreateUpload(request, metadata=(("x-actor", "ada"),))
+        assert upload.creator == "ada"
+        # Nobody shows who they are, so all are listed.
+        assert [found.creator for found in client.list_uploads().uploads] == ["ada"]
+
+    @pytest.mark.parametrize("fields", [{"page_size": -1}, {"page_token": "x"}, {"page_token": "W10"}])
+    def test_a_wrong_request_is_refused(self, client: Client, fields: dict[str, Any]) -> None:
+        with refused(INVALID) as refusal:
+            client.list_uploads(**fields)
+        assert refusal.fields == list(fields)
+
+
+class TestValidating:
+    def test_what_could_be_completed_is_shown_and_stays(self, registry: RunningRegistry) -> None:
+        client = registry.client
+        upload = client.create_upload(tags={"a": "b"}, artifact={"sha256": sha256(b"weights")})
+        client.write_upload(upload.id, 0, b"weights")
+        before = client.get_upload(upload.id)
+        shown = client.complete_upload(upload.id, sha256=sha256(b"weights"), validate_only=True)
+        assert client.get_upload(upload.id) == before
+        assert registry.count("models") == 0
+        model = client.complete_upload(upload.id)
+        model.ClearField("model_group_id")
+        for name in ("create_time", "update_time", "etag", "revision", "creator", "signature", "warnings"):
+            model.ClearField(name)
+        assert shown == model
+
+    def test_a_completed_upload_shows_its_model(self, client: Client) -> None:
+        upload = client.create_upload()
+        client.write_upload(upload.id, 0, b"weights")
+        model = client.complete_upload(upload.id)
+        assert client.complete_upload(upload.id, validate_only=True) == model
+
+    def test_what_could_not_be_completed_is_said(self, client: Client) -> None:
+        with refused(NOT_FOUND, "UPLOAD_NOT_FOUND"):
+            client.complete_upload(UNKNOWN, validate_only=True)
+        upload = client.create_upload(artifact={"size_bytes": 7, "sha256": sha256(b"weights")})
+        client.write_upload(upload.id, 0, b"wei")
+        with refused(PRECONDITION):
+            client.complete_upload(upload.id, validate_only=True)
+        client.write_upload(upload.id, 3, b"ghts")
+        with refused(INVALID, "ARTIFACT_MISMATCH") as refusal:
+            client.complete_upload(upload.id, sha256="0" * 64, validate_only=True)
+        assert refusal.fields == ["sha256"]
+        other = client.register()
+        with refused(EXISTS) as refusal:
+            client.complete_upload(upload.id, validate_only=True)
+        assert refusal.metadata == {"model_id": other.id, "conflict": "identity"}
+        client.delete(other.id)
+        assert client.get_upload(upload.id).state == ACTIVE
+        assert client.complete_upload(upload.id).id == upload.model_id
 
 
 class TestExpiring:

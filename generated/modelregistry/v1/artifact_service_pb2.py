@@ -26,10 +26,11 @@ from google.api import annotations_pb2 as google_dot_api_dot_annotations__pb2
 from google.api import field_behavior_pb2 as google_dot_api_dot_field__behavior__pb2
 from google.api import httpbody_pb2 as google_dot_api_dot_httpbody__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
+from google.rpc import status_pb2 as google_dot_rpc_dot_status__pb2
 from modelregistry.v1 import model_pb2 as modelregistry_dot_v1_dot_model__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\'modelregistry/v1/artifact_service.proto\x12\x10modelregistry.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x19google/api/httpbody.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1cmodelregistry/v1/model.proto\"f\n\x17\x44ownloadArtifactRequest\x12\x16\n\x08model_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x19\n\x0bread_offset\x18\x02 \x01(\x03\x42\x04\xe2\x41\x01\x01\x12\x18\n\nread_limit\x18\x03 \x01(\x03\x42\x04\xe2\x41\x01\x01\"r\n\x18\x44ownloadArtifactResponse\x12\x34\n\x08\x61rtifact\x18\x01 \x01(\x0b\x32\x1a.modelregistry.v1.ArtifactB\x04\xe2\x41\x01\x03H\x00\x12\x15\n\x05\x63hunk\x18\x02 \x01(\x0c\x42\x04\xe2\x41\x01\x03H\x00\x42\t\n\x07payload\"8\n\x1e\x44ownloadArtifactContentRequest\x12\x16\n\x08model_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\"e\n\x18ListArtifactFilesRequest\x12\x16\n\x08model_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x17\n\tpage_size\x18\x02 \x01(\x05\x42\x04\xe2\x41\x01\x01\x12\x18\n\npage_token\x18\x03 \x01(\tB\x04\xe2\x41\x01\x01\"o\n\x19ListArtifactFilesResponse\x12\x33\n\x05\x66iles\x18\x01 \x03(\x0b\x32\x1e.modelregistry.v1.ArtifactFileB\x04\xe2\x41\x01\x03\x12\x1d\n\x0fnext_page_token\x18\x02 \x01(\tB\x04\xe2\x41\x01\x03\"\xd3\x01\n\x0c\x41rtifactFile\x12\x12\n\x04path\x18\x01 \x01(\tB\x04\xe2\x41\x01\x03\x12\x18\n\nsize_bytes\x18\x02 \x01(\x03\x42\x04\xe2\x41\x01\x03\x12#\n\x15\x63ompressed_size_bytes\x18\x03 \x01(\x03\x42\x04\xe2\x41\x01\x03\x12\x13\n\x05\x63rc32\x18\x04 \x01(\x07\x42\x04\xe2\x41\x01\x03\x12\x35\n\x0bmodify_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x19\n\x06sha256\x18\x06 \x01(\tB\x04\xe2\x41\x01\x03H\x00\x88\x01\x01\x42\t\n\x07_sha256\"~\n\x1b\x44ownloadArtifactFileRequest\x12\x16\n\x08model_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x12\n\x04path\x18\x02 \x01(\tB\x04\xe2\x41\x01\x02\x12\x19\n\x0bread_offset\x18\x03 \x01(\x03\x42\x04\xe2\x41\x01\x01\x12\x18\n\nread_limit\x18\x04 \x01(\x03\x42\x04\xe2\x41\x01\x01\"v\n\x1c\x44ownloadArtifactFileResponse\x12\x34\n\x04\x66ile\x18\x01 \x01(\x0b\x32\x1e.modelregistry.v1.ArtifactFileB\x04\xe2\x41\x01\x03H\x00\x12\x15\n\x05\x63hunk\x18\x02 \x01(\x0c\x42\x04\xe2\x41\x01\x03H\x00\x42\t\n\x07payload\"P\n\"DownloadArtifactFileContentRequest\x12\x16\n\x08model_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x12\n\x04path\x18\x02 \x01(\tB\x04\xe2\x41\x01\x02\"/\n\x15VerifyArtifactRequest\x12\x16\n\x08model_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\"\x82\x01\n\x16VerifyArtifactResponse\x12\x0e\n\x06intact\x18\x01 \x01(\x08\x12,\n\x08\x65xpected\x18\x02 \x01(\x0b\x32\x1a.modelregistry.v1.Artifact\x12\x13\n\x0b\x61\x63tual_size\x18\x03 \x01(\x03\x12\x15\n\ractual_sha256\x18\x04 \x01(\t2\xbf\x07\n\x0f\x41rtifactService\x12p\n\x10\x44ownloadArtifact\x12).modelregistry.v1.DownloadArtifactRequest\x1a*.modelregistry.v1.DownloadArtifactResponse\"\x03\x90\x02\x01\x30\x01\x12\xb8\x01\n\x17\x44ownloadArtifactContent\x12\x30.modelregistry.v1.DownloadArtifactContentRequest\x1a\x14.google.api.HttpBody\"S\x90\x02\x01\x82\xd3\xe4\x93\x02J\x12\x1e/v1/models/{model_id}/artifactZ(B&\n\x04HEAD\x12\x1e/v1/models/{model_id}/artifact0\x01\x12\x94\x01\n\x11ListArtifactFiles\x12*.modelregistry.v1.ListArtifactFilesRequest\x1a+.modelregistry.v1.ListArtifactFilesResponse\"&\x90\x02\x01\x82\xd3\xe4\x93\x02\x1d\x12\x1b/v1/models/{model_id}/files\x12|\n\x14\x44ownloadArtifactFile\x12-.modelregistry.v1.DownloadArtifactFileRequest\x1a..modelregistry.v1.DownloadArtifactFileResponse\"\x03\x90\x02\x01\x30\x01\x12\xce\x01\n\x1b\x44ownloadArtifactFileContent\x12\x34.modelregistry.v1.DownloadArtifactFileContentRequest\x1a\x14.google.api.HttpBody\"a\x90\x02\x01\x82\xd3\xe4\x93\x02X\x12%/v1/models/{model_id}/files/{path=**}Z/B-\n\x04HEAD\x12%/v1/models/{model_id}/files/{path=**}0\x01\x12\x98\x01\n\x0eVerifyArtifact\x12\'.modelregistry.v1.VerifyArtifactRequest\x1a(.modelregistry.v1.VerifyArtifactResponse\"3\x90\x02\x02\x82\xd3\xe4\x93\x02*\"%/v1/models/{model_id}/artifact:verify:\x01*B\x91\x01\n\x14\x63om.modelregistry.v1B\x14\x41rtifactServiceProtoP\x01ZNgithub.com/modelregistry/modelregistry/gen/go/modelregistry/v1;modelregistryv1\xaa\x02\x10ModelRegistry.V1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\'modelregistry/v1/artifact_service.proto\x12\x10modelregistry.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x19google/api/httpbody.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17google/rpc/status.proto\x1a\x1cmodelregistry/v1/model.proto\"f\n\x17\x44ownloadArtifactRequest\x12\x16\n\x08model_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x19\n\x0bread_offset\x18\x02 \x01(\x03\x42\x04\xe2\x41\x01\x01\x12\x18\n\nread_limit\x18\x03 \x01(\x03\x42\x04\xe2\x41\x01\x01\"r\n\x18\x44ownloadArtifactResponse\x12\x34\n\x08\x61rtifact\x18\x01 \x01(\x0b\x32\x1a.modelregistry.v1.ArtifactB\x04\xe2\x41\x01\x03H\x00\x12\x15\n\x05\x63hunk\x18\x02 \x01(\x0c\x42\x04\xe2\x41\x01\x03H\x00\x42\t\n\x07payload\"8\n\x1e\x44ownloadArtifactContentRequest\x12\x16\n\x08model_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\"e\n\x18ListArtifactFilesRequest\x12\x16\n\x08model_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x17\n\tpage_size\x18\x02 \x01(\x05\x42\x04\xe2\x41\x01\x01\x12\x18\n\npage_token\x18\x03 \x01(\tB\x04\xe2\x41\x01\x01\"o\n\x19ListArtifactFilesResponse\x12\x33\n\x05\x66iles\x18\x01 \x03(\x0b\x32\x1e.modelregistry.v1.ArtifactFileB\x04\xe2\x41\x01\x03\x12\x1d\n\x0fnext_page_token\x18\x02 \x01(\tB\x04\xe2\x41\x01\x03\"\xd3\x01\n\x0c\x41rtifactFile\x12\x12\n\x04path\x18\x01 \x01(\tB\x04\xe2\x41\x01\x03\x12\x18\n\nsize_bytes\x18\x02 \x01(\x03\x42\x04\xe2\x41\x01\x03\x12#\n\x15\x63ompressed_size_bytes\x18\x03 \x01(\x03\x42\x04\xe2\x41\x01\x03\x12\x13\n\x05\x63rc32\x18\x04 \x01(\x07\x42\x04\xe2\x41\x01\x03\x12\x35\n\x0bmodify_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x19\n\x06sha256\x18\x06 \x01(\tB\x04\xe2\x41\x01\x03H\x00\x88\x01\x01\x42\t\n\x07_sha256\"~\n\x1b\x44ownloadArtifactFileRequest\x12\x16\n\x08model_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x12\n\x04path\x18\x02 \x01(\tB\x04\xe2\x41\x01\x02\x12\x19\n\x0bread_offset\x18\x03 \x01(\x03\x42\x04\xe2\x41\x01\x01\x12\x18\n\nread_limit\x18\x04 \x01(\x03\x42\x04\xe2\x41\x01\x01\"v\n\x1c\x44ownloadArtifactFileResponse\x12\x34\n\x04\x66ile\x18\x01 \x01(\x0b\x32\x1e.modelregistry.v1.ArtifactFileB\x04\xe2\x41\x01\x03H\x00\x12\x15\n\x05\x63hunk\x18\x02 \x01(\x0c\x42\x04\xe2\x41\x01\x03H\x00\x42\t\n\x07payload\"P\n\"DownloadArtifactFileContentRequest\x12\x16\n\x08model_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x12\n\x04path\x18\x02 \x01(\tB\x04\xe2\x41\x01\x02\"/\n\x15VerifyArtifactRequest\x12\x16\n\x08model_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\"\xce\x01\n\x16VerifyArtifactResponse\x12@\n\x08progress\x18\x01 \x01(\x0b\x32&.modelregistry.v1.VerificationProgressB\x04\xe2\x41\x01\x03H\x00\x12<\n\x06result\x18\x02 \x01(\x0b\x32$.modelregistry.v1.VerificationResultB\x04\xe2\x41\x01\x03H\x00\x12)\n\x05\x65rror\x18\x03 \x01(\x0b\x32\x12.google.rpc.StatusB\x04\xe2\x41\x01\x03H\x00\x42\t\n\x07payload\"N\n\x14VerificationProgress\x12\x1c\n\x0everified_bytes\x18\x01 \x01(\x03\x42\x04\xe2\x41\x01\x03\x12\x18\n\nsize_bytes\x18\x02 \x01(\x03\x42\x04\xe2\x41\x01\x03\"\xd3\x01\n\x12VerificationResult\x12\x14\n\x06intact\x18\x01 \x01(\x08\x42\x04\xe2\x41\x01\x03\x12\x32\n\x08\x65xpected\x18\x02 \x01(\x0b\x32\x1a.modelregistry.v1.ArtifactB\x04\xe2\x41\x01\x03\x12\x1f\n\x11\x61\x63tual_size_bytes\x18\x03 \x01(\x03\x42\x04\xe2\x41\x01\x03\x12\x1b\n\ractual_sha256\x18\x04 \x01(\tB\x04\xe2\x41\x01\x03\x12\x35\n\x0bverify_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x32\xc1\x07\n\x0f\x41rtifactService\x12p\n\x10\x44ownloadArtifact\x12).modelregistry.v1.DownloadArtifactRequest\x1a*.modelregistry.v1.DownloadArtifactResponse\"\x03\x90\x02\x01\x30\x01\x12\xb8\x01\n\x17\x44ownloadArtifactContent\x12\x30.modelregistry.v1.DownloadArtifactContentRequest\x1a\x14.google.api.HttpBody\"S\x90\x02\x01\x82\xd3\xe4\x93\x02J\x12\x1e/v1/models/{model_id}/artifactZ(B&\n\x04HEAD\x12\x1e/v1/models/{model_id}/artifact0\x01\x12\x94\x01\n\x11ListArtifactFiles\x12*.modelregistry.v1.ListArtifactFilesRequest\x1a+.modelregistry.v1.ListArtifactFilesResponse\"&\x90\x02\x01\x82\xd3\xe4\x93\x02\x1d\x12\x1b/v1/models/{model_id}/files\x12|\n\x14\x44ownloadArtifactFile\x12-.modelregistry.v1.DownloadArtifactFileRequest\x1a..modelregistry.v1.DownloadArtifactFileResponse\"\x03\x90\x02\x01\x30\x01\x12\xce\x01\n\x1b\x44ownloadArtifactFileContent\x12\x34.modelregistry.v1.DownloadArtifactFileContentRequest\x1a\x14.google.api.HttpBody\"a\x90\x02\x01\x82\xd3\xe4\x93\x02X\x12%/v1/models/{model_id}/files/{path=**}Z/B-\n\x04HEAD\x12%/v1/models/{model_id}/files/{path=**}0\x01\x12\x9a\x01\n\x0eVerifyArtifact\x12\'.modelregistry.v1.VerifyArtifactRequest\x1a(.modelregistry.v1.VerifyArtifactResponse\"3\x90\x02\x02\x82\xd3\xe4\x93\x02*\"%/v1/models/{model_id}/artifact:verify:\x01*0\x01\x42\x91\x01\n\x14\x63om.modelregistry.v1B\x14\x41rtifactServiceProtoP\x01ZNgithub.com/modelregistry/modelregistry/gen/go/modelregistry/v1;modelregistryv1\xaa\x02\x10ModelRegistry.V1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -89,6 +90,26 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_DOWNLOADARTIFACTFILECONTENTREQUEST'].fields_by_name['path']._serialized_options = b'\342A\001\002'
   _globals['_VERIFYARTIFACTREQUEST'].fields_by_name['model_id']._loaded_options = None
   _globals['_VERIFYARTIFACTREQUEST'].fields_by_name['model_id']._serialized_options = b'\342A\001\002'
+  _globals['_VERIFYARTIFACTRESPONSE'].fields_by_name['progress']._loaded_options = None
+  _globals['_VERIFYARTIFACTRESPONSE'].fields_by_name['progress']._serialized_options = b'\342A\001\003'
+  _globals['_VERIFYARTIFACTRESPONSE'].fields_by_name['result']._loaded_options = None
+  _globals['_VERIFYARTIFACTRESPONSE'].fields_by_name['result']._serialized_options = b'\342A\001\003'
+  _globals['_VERIFYARTIFACTRESPONSE'].fields_by_name['error']._loaded_options = None
+  _globals['_VERIFYARTIFACTRESPONSE'].fields_by_name['error']._serialized_options = b'\342A\001\003'
+  _globals['_VERIFICATIONPROGRESS'].fields_by_name['verified_bytes']._loaded_options = None
+  _globals['_VERIFICATIONPROGRESS'].fields_by_name['verified_bytes']._serialized_options = b'\342A\001\003'
+  _globals['_VERIFICATIONPROGRESS'].fields_by_name['size_bytes']._loaded_options = None
+  _globals['_VERIFICATIONPROGRESS'].fields_by_name['size_bytes']._serialized_options = b'\342A\001\003'
+  _globals['_VERIFICATIONRESULT'].fields_by_name['intact']._loaded_options = None
+  _globals['_VERIFICATIONRESULT'].fields_by_name['intact']._serialized_options = b'\342A\001\003'
+  _globals['_VERIFICATIONRESULT'].fields_by_name['expected']._loaded_options = None
+  _globals['_VERIFICATIONRESULT'].fields_by_name['expected']._serialized_options = b'\342A\001\003'
+  _globals['_VERIFICATIONRESULT'].fields_by_name['actual_size_bytes']._loaded_options = None
+  _globals['_VERIFICATIONRESULT'].fields_by_name['actual_size_bytes']._serialized_options = b'\342A\001\003'
+  _globals['_VERIFICATIONRESULT'].fields_by_name['actual_sha256']._loaded_options = None
+  _globals['_VERIFICATIONRESULT'].fields_by_name['actual_sha256']._serialized_options = b'\342A\001\003'
+  _globals['_VERIFICATIONRESULT'].fields_by_name['verify_time']._loaded_options = None
+  _globals['_VERIFICATIONRESULT'].fields_by_name['verify_time']._serialized_options = b'\342A\001\003'
   _globals['_ARTIFACTSERVICE'].methods_by_name['DownloadArtifact']._loaded_options = None
   _globals['_ARTIFACTSERVICE'].methods_by_name['DownloadArtifact']._serialized_options = b'\220\002\001'
   _globals['_ARTIFACTSERVICE'].methods_by_name['DownloadArtifactContent']._loaded_options = None
@@ -101,28 +122,32 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_ARTIFACTSERVICE'].methods_by_name['DownloadArtifactFileContent']._serialized_options = b'\220\002\001\202\323\344\223\002X\022%/v1/models/{model_id}/files/{path=**}Z/B-\n\004HEAD\022%/v1/models/{model_id}/files/{path=**}'
   _globals['_ARTIFACTSERVICE'].methods_by_name['VerifyArtifact']._loaded_options = None
   _globals['_ARTIFACTSERVICE'].methods_by_name['VerifyArtifact']._serialized_options = b'\220\002\002\202\323\344\223\002*\"%/v1/models/{model_id}/artifact:verify:\001*'
-  _globals['_DOWNLOADARTIFACTREQUEST']._serialized_start=214
-  _globals['_DOWNLOADARTIFACTREQUEST']._serialized_end=316
-  _globals['_DOWNLOADARTIFACTRESPONSE']._serialized_start=318
-  _globals['_DOWNLOADARTIFACTRESPONSE']._serialized_end=432
-  _globals['_DOWNLOADARTIFACTCONTENTREQUEST']._serialized_start=434
-  _globals['_DOWNLOADARTIFACTCONTENTREQUEST']._serialized_end=490
-  _globals['_LISTARTIFACTFILESREQUEST']._serialized_start=492
-  _globals['_LISTARTIFACTFILESREQUEST']._serialized_end=593
-  _globals['_LISTARTIFACTFILESRESPONSE']._serialized_start=595
-  _globals['_LISTARTIFACTFILESRESPONSE']._serialized_end=706
-  _globals['_ARTIFACTFILE']._serialized_start=709
-  _globals['_ARTIFACTFILE']._serialized_end=920
-  _globals['_DOWNLOADARTIFACTFILEREQUEST']._serialized_start=922
-  _globals['_DOWNLOADARTIFACTFILEREQUEST']._serialized_end=1048
-  _globals['_DOWNLOADARTIFACTFILERESPONSE']._serialized_start=1050
-  _globals['_DOWNLOADARTIFACTFILERESPONSE']._serialized_end=1168
-  _globals['_DOWNLOADARTIFACTFILECONTENTREQUEST']._serialized_start=1170
-  _globals['_DOWNLOADARTIFACTFILECONTENTREQUEST']._serialized_end=1250
-  _globals['_VERIFYARTIFACTREQUEST']._serialized_start=1252
-  _globals['_VERIFYARTIFACTREQUEST']._serialized_end=1299
-  _globals['_VERIFYARTIFACTRESPONSE']._serialized_start=1302
-  _globals['_VERIFYARTIFACTRESPONSE']._serialized_end=1432
-  _globals['_ARTIFACTSERVICE']._serialized_start=1435
-  _globals['_ARTIFACTSERVICE']._serialized_end=2394
+  _globals['_DOWNLOADARTIFACTREQUEST']._serialized_start=239
+  _globals['_DOWNLOADARTIFACTREQUEST']._serialized_end=341
+  _globals['_DOWNLOADARTIFACTRESPONSE']._serialized_start=343
+  _globals['_DOWNLOADARTIFACTRESPONSE']._serialized_end=457
+  _globals['_DOWNLOADARTIFACTCONTENTREQUEST']._serialized_start=459
+  _globals['_DOWNLOADARTIFACTCONTENTREQUEST']._serialized_end=515
+  _globals['_LISTARTIFACTFILESREQUEST']._serialized_start=517
+  _globals['_LISTARTIFACTFILESREQUEST']._serialized_end=618
+  _globals['_LISTARTIFACTFILESRESPONSE']._serialized_start=620
+  _globals['_LISTARTIFACTFILESRESPONSE']._serialized_end=731
+  _globals['_ARTIFACTFILE']._serialized_start=734
+  _globals['_ARTIFACTFILE']._serialized_end=945
+  _globals['_DOWNLOADARTIFACTFILEREQUEST']._serialized_start=947
+  _globals['_DOWNLOADARTIFACTFILEREQUEST']._serialized_end=1073
+  _globals['_DOWNLOADARTIFACTFILERESPONSE']._serialized_start=1075
+  _globals['_DOWNLOADARTIFACTFILERESPONSE']._serialized_end=1193
+  _globals['_DOWNLOADARTIFACTFILECONTENTREQUEST']._serialized_start=1195
+  _globals['_DOWNLOADARTIFACTFILECONTENTREQUEST']._serialized_end=1275
+  _globals['_VERIFYARTIFACTREQUEST']._serialized_start=1277
+  _globals['_VERIFYARTIFACTREQUEST']._serialized_end=1324
+  _globals['_VERIFYARTIFACTRESPONSE']._serialized_start=1327
+  _globals['_VERIFYARTIFACTRESPONSE']._serialized_end=1533
+  _globals['_VERIFICATIONPROGRESS']._serialized_start=1535
+  _globals['_VERIFICATIONPROGRESS']._serialized_end=1613
+  _globals['_VERIFICATIONRESULT']._serialized_start=1616
+  _globals['_VERIFICATIONRESULT']._serialized_end=1827
+  _globals['_ARTIFACTSERVICE']._serialized_start=1830
+  _globals['_ARTIFACTSERVICE']._serialized_end=2791
 # @@protoc_insertion_point(module_scope)

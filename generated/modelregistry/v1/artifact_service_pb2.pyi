@@ -4,6 +4,7 @@ from google.api import annotations_pb2 as _annotations_pb2
 from google.api import field_behavior_pb2 as _field_behavior_pb2
 from google.api import httpbody_pb2 as _httpbody_pb2
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
+from google.rpc import status_pb2 as _status_pb2
 from modelregistry.v1 import model_pb2 as _model_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf import descriptor as _descriptor
@@ -106,13 +107,33 @@ class VerifyArtifactRequest(_message.Message):
     def __init__(self, model_id: _Optional[str] = ...) -> None: ...
 
 class VerifyArtifactResponse(_message.Message):
-    __slots__ = ("intact", "expected", "actual_size", "actual_sha256")
+    __slots__ = ("progress", "result", "error")
+    PROGRESS_FIELD_NUMBER: _ClassVar[int]
+    RESULT_FIELD_NUMBER: _ClassVar[int]
+    ERROR_FIELD_NUMBER: _ClassVar[int]
+    progress: VerificationProgress
+    result: VerificationResult
+    error: _status_pb2.Status
+    def __init__(self, progress: _Optional[_Union[VerificationProgress, _Mapping]] = ..., result: _Optional[_Union[VerificationResult, _Mapping]] = ..., error: _Optional[_Union[_status_pb2.Status, _Mapping]] = ...) -> None: ...
+
+class VerificationProgress(_message.Message):
+    __slots__ = ("verified_bytes", "size_bytes")
+    VERIFIED_BYTES_FIELD_NUMBER: _ClassVar[int]
+    SIZE_BYTES_FIELD_NUMBER: _ClassVar[int]
+    verified_bytes: int
+    size_bytes: int
+    def __init__(self, verified_bytes: _Optional[int] = ..., size_bytes: _Optional[int] = ...) -> None: ...
+
+class VerificationResult(_message.Message):
+    __slots__ = ("intact", "expected", "actual_size_bytes", "actual_sha256", "verify_time")
     INTACT_FIELD_NUMBER: _ClassVar[int]
     EXPECTED_FIELD_NUMBER: _ClassVar[int]
-    ACTUAL_SIZE_FIELD_NUMBER: _ClassVar[int]
+    ACTUAL_SIZE_BYTES_FIELD_NUMBER: _ClassVar[int]
     ACTUAL_SHA256_FIELD_NUMBER: _ClassVar[int]
+    VERIFY_TIME_FIELD_NUMBER: _ClassVar[int]
     intact: bool
     expected: _model_pb2.Artifact
-    actual_size: int
+    actual_size_bytes: int
     actual_sha256: str
-    def __init__(self, intact: _Optional[bool] = ..., expected: _Optional[_Union[_model_pb2.Artifact, _Mapping]] = ..., actual_size: _Optional[int] = ..., actual_sha256: _Optional[str] = ...) -> None: ...
+    verify_time: _timestamp_pb2.Timestamp
+    def __init__(self, intact: _Optional[bool] = ..., expected: _Optional[_Union[_model_pb2.Artifact, _Mapping]] = ..., actual_size_bytes: _Optional[int] = ..., actual_sha256: _Optional[str] = ..., verify_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...

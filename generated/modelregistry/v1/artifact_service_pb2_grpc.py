@@ -61,7 +61,7 @@ class ArtifactServiceStub:
                 request_serializer=modelregistry_dot_v1_dot_artifact__service__pb2.DownloadArtifactFileContentRequest.SerializeToString,
                 response_deserializer=google_dot_api_dot_httpbody__pb2.HttpBody.FromString,
                 _registered_method=True)
-        self.VerifyArtifact = channel.unary_unary(
+        self.VerifyArtifact = channel.unary_stream(
                 '/modelregistry.v1.ArtifactService/VerifyArtifact',
                 request_serializer=modelregistry_dot_v1_dot_artifact__service__pb2.VerifyArtifactRequest.SerializeToString,
                 response_deserializer=modelregistry_dot_v1_dot_artifact__service__pb2.VerifyArtifactResponse.FromString,
@@ -142,7 +142,17 @@ class ArtifactServiceServicer:
 
     def VerifyArtifact(self, request, context):
         """Reads the stored bytes again and compares their size and SHA-256 with what
-        was recorded at registration. Damage is an answer, not an error.
+        was recorded at registration.
+
+        The stream reports progress at the start and about once a second. Its last
+        message has `result` or `error`; without either, the verification did not
+        finish. Damage is a result, not an error. Over HTTP, the response is a JSON
+        list of these messages.
+
+        The registry stores the result: see `Artifact.verify_time` and
+        `PromotionRequirements.max_verification_age`.
+
+        Errors: NOT_FOUND, UNAVAILABLE (the artifact store does not answer).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -176,7 +186,7 @@ def add_ArtifactServiceServicer_to_server(servicer, server):
                     request_deserializer=modelregistry_dot_v1_dot_artifact__service__pb2.DownloadArtifactFileContentRequest.FromString,
                     response_serializer=google_dot_api_dot_httpbody__pb2.HttpBody.SerializeToString,
             ),
-            'VerifyArtifact': grpc.unary_unary_rpc_method_handler(
+            'VerifyArtifact': grpc.unary_stream_rpc_method_handler(
                     servicer.VerifyArtifact,
                     request_deserializer=modelregistry_dot_v1_dot_artifact__service__pb2.VerifyArtifactRequest.FromString,
                     response_serializer=modelregistry_dot_v1_dot_artifact__service__pb2.VerifyArtifactResponse.SerializeToString,
@@ -339,7 +349,7 @@ class ArtifactService:
             wait_for_ready=None,
             timeout=None,
             metadata=None):
-        return grpc.experimental.unary_unary(
+        return grpc.experimental.unary_stream(
             request,
             target,
             '/modelregistry.v1.ArtifactService/VerifyArtifact',

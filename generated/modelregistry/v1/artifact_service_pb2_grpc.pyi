@@ -82,9 +82,19 @@ class ArtifactServiceStub:
     `..` as `%2E`. A path that is not UTF-8, or that several files have, cannot
     be downloaded alone.
     """
-    VerifyArtifact: _grpc.UnaryUnaryMultiCallable[_artifact_service_pb2.VerifyArtifactRequest, _artifact_service_pb2.VerifyArtifactResponse]
+    VerifyArtifact: _grpc.UnaryStreamMultiCallable[_artifact_service_pb2.VerifyArtifactRequest, _artifact_service_pb2.VerifyArtifactResponse]
     """Reads the stored bytes again and compares their size and SHA-256 with what
-    was recorded at registration. Damage is an answer, not an error.
+    was recorded at registration.
+
+    The stream reports progress at the start and about once a second. Its last
+    message has `result` or `error`; without either, the verification did not
+    finish. Damage is a result, not an error. Over HTTP, the response is a JSON
+    list of these messages.
+
+    The registry stores the result: see `Artifact.verify_time` and
+    `PromotionRequirements.max_verification_age`.
+
+    Errors: NOT_FOUND, UNAVAILABLE (the artifact store does not answer).
     """
 
 @_typing.type_check_only
@@ -140,9 +150,19 @@ class ArtifactServiceAsyncStub(ArtifactServiceStub):
     `..` as `%2E`. A path that is not UTF-8, or that several files have, cannot
     be downloaded alone.
     """
-    VerifyArtifact: _aio.UnaryUnaryMultiCallable[_artifact_service_pb2.VerifyArtifactRequest, _artifact_service_pb2.VerifyArtifactResponse]  # type: ignore[assignment]
+    VerifyArtifact: _aio.UnaryStreamMultiCallable[_artifact_service_pb2.VerifyArtifactRequest, _artifact_service_pb2.VerifyArtifactResponse]  # type: ignore[assignment]
     """Reads the stored bytes again and compares their size and SHA-256 with what
-    was recorded at registration. Damage is an answer, not an error.
+    was recorded at registration.
+
+    The stream reports progress at the start and about once a second. Its last
+    message has `result` or `error`; without either, the verification did not
+    finish. Damage is a result, not an error. Over HTTP, the response is a JSON
+    list of these messages.
+
+    The registry stores the result: see `Artifact.verify_time` and
+    `PromotionRequirements.max_verification_age`.
+
+    Errors: NOT_FOUND, UNAVAILABLE (the artifact store does not answer).
     """
 
 class ArtifactServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -231,9 +251,19 @@ class ArtifactServiceServicer(metaclass=_abc_1.ABCMeta):
         self,
         request: _artifact_service_pb2.VerifyArtifactRequest,
         context: _ServicerContext,
-    ) -> _typing.Union[_artifact_service_pb2.VerifyArtifactResponse, _abc.Awaitable[_artifact_service_pb2.VerifyArtifactResponse]]:
+    ) -> _typing.Union[_abc.Iterator[_artifact_service_pb2.VerifyArtifactResponse], _abc.AsyncIterator[_artifact_service_pb2.VerifyArtifactResponse]]:
         """Reads the stored bytes again and compares their size and SHA-256 with what
-        was recorded at registration. Damage is an answer, not an error.
+        was recorded at registration.
+
+        The stream reports progress at the start and about once a second. Its last
+        message has `result` or `error`; without either, the verification did not
+        finish. Damage is a result, not an error. Over HTTP, the response is a JSON
+        list of these messages.
+
+        The registry stores the result: see `Artifact.verify_time` and
+        `PromotionRequirements.max_verification_age`.
+
+        Errors: NOT_FOUND, UNAVAILABLE (the artifact store does not answer).
         """
 
 def add_ArtifactServiceServicer_to_server(servicer: ArtifactServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

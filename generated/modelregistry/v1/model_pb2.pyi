@@ -150,16 +150,28 @@ class Tensor(_message.Message):
     def __init__(self, name: _Optional[str] = ..., element_type: _Optional[str] = ..., shape: _Optional[_Union[_struct_pb2.ListValue, _Mapping]] = ...) -> None: ...
 
 class Artifact(_message.Message):
-    __slots__ = ("file_name", "media_type", "size_bytes", "sha256")
+    __slots__ = ("file_name", "media_type", "size_bytes", "sha256", "kind", "verify_time")
+    class Kind(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+        __slots__ = ()
+        KIND_UNSPECIFIED: _ClassVar[Artifact.Kind]
+        KIND_FILE: _ClassVar[Artifact.Kind]
+        KIND_FOLDER: _ClassVar[Artifact.Kind]
+    KIND_UNSPECIFIED: Artifact.Kind
+    KIND_FILE: Artifact.Kind
+    KIND_FOLDER: Artifact.Kind
     FILE_NAME_FIELD_NUMBER: _ClassVar[int]
     MEDIA_TYPE_FIELD_NUMBER: _ClassVar[int]
     SIZE_BYTES_FIELD_NUMBER: _ClassVar[int]
     SHA256_FIELD_NUMBER: _ClassVar[int]
+    KIND_FIELD_NUMBER: _ClassVar[int]
+    VERIFY_TIME_FIELD_NUMBER: _ClassVar[int]
     file_name: str
     media_type: str
     size_bytes: int
     sha256: str
-    def __init__(self, file_name: _Optional[str] = ..., media_type: _Optional[str] = ..., size_bytes: _Optional[int] = ..., sha256: _Optional[str] = ...) -> None: ...
+    kind: Artifact.Kind
+    verify_time: _timestamp_pb2.Timestamp
+    def __init__(self, file_name: _Optional[str] = ..., media_type: _Optional[str] = ..., size_bytes: _Optional[int] = ..., sha256: _Optional[str] = ..., kind: _Optional[_Union[Artifact.Kind, str]] = ..., verify_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
 
 class Provenance(_message.Message):
     __slots__ = ("source_repository", "source_commit", "training_run", "datasets", "parent_model_ids", "framework", "framework_version", "hyperparameters", "environment", "seed")

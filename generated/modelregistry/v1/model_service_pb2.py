@@ -31,7 +31,7 @@ from modelregistry.v1 import lineage_pb2 as modelregistry_dot_v1_dot_lineage__pb
 from modelregistry.v1 import model_pb2 as modelregistry_dot_v1_dot_model__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n$modelregistry/v1/model_service.proto\x12\x10modelregistry.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a!modelregistry/v1/comparison.proto\x1a\x1emodelregistry/v1/lineage.proto\x1a\x1cmodelregistry/v1/model.proto\"\x85\x01\n\x0c\x41rtifactSpec\x12\x17\n\tfile_name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x01\x12\x18\n\nmedia_type\x18\x02 \x01(\tB\x04\xe2\x41\x01\x01\x12\x1d\n\nsize_bytes\x18\x03 \x01(\x03\x42\x04\xe2\x41\x01\x01H\x00\x88\x01\x01\x12\x14\n\x06sha256\x18\x04 \x01(\tB\x04\xe2\x41\x01\x01\x42\r\n\x0b_size_bytes\"q\n\tModelSpec\x12,\n\x05model\x18\x01 \x01(\x0b\x32\x17.modelregistry.v1.ModelB\x04\xe2\x41\x01\x02\x12\x36\n\x08\x61rtifact\x18\x02 \x01(\x0b\x32\x1e.modelregistry.v1.ArtifactSpecB\x04\xe2\x41\x01\x01\"\x8a\x01\n\x14RegisterModelRequest\x12\x31\n\x04spec\x18\x01 \x01(\x0b\x32\x1b.modelregistry.v1.ModelSpecB\x04\xe2\x41\x01\x01H\x00\x12\x15\n\x05\x63hunk\x18\x02 \x01(\x0c\x42\x04\xe2\x41\x01\x01H\x00\x12\x1d\n\x0fidempotency_key\x18\x03 \x01(\tB\x04\xe2\x41\x01\x01\x42\t\n\x07payload\"E\n\x15RegisterModelResponse\x12,\n\x05model\x18\x01 \x01(\x0b\x32\x17.modelregistry.v1.ModelB\x04\xe2\x41\x01\x03\"Z\n\x0fGetModelRequest\x12\x16\n\x08model_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12/\n\x04view\x18\x02 \x01(\x0e\x32\x1b.modelregistry.v1.ModelViewB\x04\xe2\x41\x01\x01\"\xa5\x01\n\x11ListModelsRequest\x12\x17\n\tpage_size\x18\x01 \x01(\x05\x42\x04\xe2\x41\x01\x01\x12\x18\n\npage_token\x18\x02 \x01(\tB\x04\xe2\x41\x01\x01\x12\x14\n\x06\x66ilter\x18\x03 \x01(\tB\x04\xe2\x41\x01\x01\x12\x16\n\x08order_by\x18\x04 \x01(\tB\x04\xe2\x41\x01\x01\x12/\n\x04view\x18\x05 \x01(\x0e\x32\x1b.modelregistry.v1.ModelViewB\x04\xe2\x41\x01\x01\"b\n\x12ListModelsResponse\x12-\n\x06models\x18\x01 \x03(\x0b\x32\x17.modelregistry.v1.ModelB\x04\xe2\x41\x01\x03\x12\x1d\n\x0fnext_page_token\x18\x02 \x01(\tB\x04\xe2\x41\x01\x03\"\x98\x01\n\x12UpdateModelRequest\x12,\n\x05model\x18\x01 \x01(\x0b\x32\x17.modelregistry.v1.ModelB\x04\xe2\x41\x01\x02\x12\x35\n\x0bupdate_mask\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.FieldMaskB\x04\xe2\x41\x01\x01\x12\x1d\n\x0fidempotency_key\x18\x03 \x01(\tB\x04\xe2\x41\x01\x01\"\xae\x01\n\x12\x44\x65leteModelRequest\x12\x16\n\x08model_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x12\n\x04\x65tag\x18\x02 \x01(\tB\x04\xe2\x41\x01\x01\x12\x1b\n\rallow_missing\x18\x03 \x01(\x08\x42\x04\xe2\x41\x01\x01\x12\x13\n\x05\x66orce\x18\x04 \x01(\x08\x42\x04\xe2\x41\x01\x01\x12\x1b\n\rvalidate_only\x18\x05 \x01(\x08\x42\x04\xe2\x41\x01\x01\x12\x1d\n\x0fidempotency_key\x18\x06 \x01(\tB\x04\xe2\x41\x01\x01\"\x15\n\x13\x44\x65leteModelResponse\"\xac\x01\n\x13ResolveModelRequest\x12\x17\n\treference\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x18\n\nprecisions\x18\x02 \x03(\tB\x04\xe2\x41\x01\x01\x12\x31\n\x07\x61t_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x01\x12/\n\x04view\x18\x04 \x01(\x0e\x32\x1b.modelregistry.v1.ModelViewB\x04\xe2\x41\x01\x01\"Y\n\x14ResolveModelResponse\x12,\n\x05model\x18\x01 \x01(\x0b\x32\x17.modelregistry.v1.ModelB\x04\xe2\x41\x01\x03\x12\x13\n\x05\x61lias\x18\x02 \x01(\tB\x04\xe2\x41\x01\x03\"b\n\x14\x43ompareModelsRequest\x12\x17\n\tmodel_ids\x18\x01 \x03(\tB\x04\xe2\x41\x01\x02\x12\x17\n\tdiff_only\x18\x02 \x01(\x08\x42\x04\xe2\x41\x01\x01\x12\x18\n\nhash_files\x18\x03 \x01(\x08\x42\x04\xe2\x41\x01\x01\"\xd3\x02\n\x15\x43ompareModelsResponse\x12\x35\n\x06models\x18\x01 \x03(\x0b\x32\x1f.modelregistry.v1.ComparedModelB\x04\xe2\x41\x01\x03\x12\x37\n\x06\x66ields\x18\x02 \x03(\x0b\x32!.modelregistry.v1.FieldComparisonB\x04\xe2\x41\x01\x03\x12\x39\n\x07metrics\x18\x03 \x03(\x0b\x32\".modelregistry.v1.MetricComparisonB\x04\xe2\x41\x01\x03\x12\x37\n\x06labels\x18\x04 \x01(\x0b\x32!.modelregistry.v1.LabelComparisonB\x04\xe2\x41\x01\x03\x12=\n\tartifacts\x18\x05 \x01(\x0b\x32$.modelregistry.v1.ArtifactComparisonB\x04\xe2\x41\x01\x03\x12\x17\n\ttruncated\x18\x06 \x01(\x08\x42\x04\xe2\x41\x01\x03\"\x9b\x02\n\x11GetLineageRequest\x12\x16\n\x08model_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x46\n\tdirection\x18\x02 \x01(\x0e\x32-.modelregistry.v1.GetLineageRequest.DirectionB\x04\xe2\x41\x01\x02\x12\x17\n\tmax_depth\x18\x03 \x01(\x05\x42\x04\xe2\x41\x01\x01\x12\x17\n\tpage_size\x18\x04 \x01(\x05\x42\x04\xe2\x41\x01\x01\x12\x18\n\npage_token\x18\x05 \x01(\tB\x04\xe2\x41\x01\x01\"Z\n\tDirection\x12\x19\n\x15\x44IRECTION_UNSPECIFIED\x10\x00\x12\x17\n\x13\x44IRECTION_ANCESTORS\x10\x01\x12\x19\n\x15\x44IRECTION_DESCENDANTS\x10\x02\"\xb4\x01\n\x12GetLineageResponse\x12\x32\n\x05nodes\x18\x01 \x03(\x0b\x32\x1d.modelregistry.v1.LineageNodeB\x04\xe2\x41\x01\x03\x12\x32\n\x05\x65\x64ges\x18\x02 \x03(\x0b\x32\x1d.modelregistry.v1.LineageEdgeB\x04\xe2\x41\x01\x03\x12\x1d\n\x0fnext_page_token\x18\x03 \x01(\tB\x04\xe2\x41\x01\x03\x12\x17\n\ttruncated\x18\x04 \x01(\x08\x42\x04\xe2\x41\x01\x03\"1\n\x17GetModelManifestRequest\x12\x16\n\x08model_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x32\xd0\x08\n\x0cModelService\x12\x62\n\rRegisterModel\x12&.modelregistry.v1.RegisterModelRequest\x1a\'.modelregistry.v1.RegisterModelResponse(\x01\x12h\n\x08GetModel\x12!.modelregistry.v1.GetModelRequest\x1a\x17.modelregistry.v1.Model\" \x90\x02\x01\x82\xd3\xe4\x93\x02\x17\x12\x15/v1/models/{model_id}\x12n\n\nListModels\x12#.modelregistry.v1.ListModelsRequest\x1a$.modelregistry.v1.ListModelsResponse\"\x15\x90\x02\x01\x82\xd3\xe4\x93\x02\x0c\x12\n/v1/models\x12u\n\x0bUpdateModel\x12$.modelregistry.v1.UpdateModelRequest\x1a\x17.modelregistry.v1.Model\"\'\x90\x02\x02\x82\xd3\xe4\x93\x02\x1e\x32\x15/v1/models/{model.id}:\x05model\x12|\n\x0b\x44\x65leteModel\x12$.modelregistry.v1.DeleteModelRequest\x1a%.modelregistry.v1.DeleteModelResponse\" \x90\x02\x02\x82\xd3\xe4\x93\x02\x17*\x15/v1/models/{model_id}\x12|\n\x0cResolveModel\x12%.modelregistry.v1.ResolveModelRequest\x1a&.modelregistry.v1.ResolveModelResponse\"\x1d\x90\x02\x01\x82\xd3\xe4\x93\x02\x14\x12\x12/v1/models:resolve\x12\x7f\n\rCompareModels\x12&.modelregistry.v1.CompareModelsRequest\x1a\'.modelregistry.v1.CompareModelsResponse\"\x1d\x90\x02\x01\x82\xd3\xe4\x93\x02\x14\x12\x12/v1/models:compare\x12\x81\x01\n\nGetLineage\x12#.modelregistry.v1.GetLineageRequest\x1a$.modelregistry.v1.GetLineageResponse\"(\x90\x02\x01\x82\xd3\xe4\x93\x02\x1f\x12\x1d/v1/models/{model_id}/lineage\x12\x89\x01\n\x10GetModelManifest\x12).modelregistry.v1.GetModelManifestRequest\x1a\x1f.modelregistry.v1.ModelManifest\")\x90\x02\x01\x82\xd3\xe4\x93\x02 \x12\x1e/v1/models/{model_id}/manifestB\x8e\x01\n\x14\x63om.modelregistry.v1B\x11ModelServiceProtoP\x01ZNgithub.com/modelregistry/modelregistry/gen/go/modelregistry/v1;modelregistryv1\xaa\x02\x10ModelRegistry.V1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n$modelregistry/v1/model_service.proto\x12\x10modelregistry.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a!modelregistry/v1/comparison.proto\x1a\x1emodelregistry/v1/lineage.proto\x1a\x1cmodelregistry/v1/model.proto\"\xba\x01\n\x0c\x41rtifactSpec\x12\x17\n\tfile_name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x01\x12\x18\n\nmedia_type\x18\x02 \x01(\tB\x04\xe2\x41\x01\x01\x12\x1d\n\nsize_bytes\x18\x03 \x01(\x03\x42\x04\xe2\x41\x01\x01H\x00\x88\x01\x01\x12\x14\n\x06sha256\x18\x04 \x01(\tB\x04\xe2\x41\x01\x01\x12\x33\n\x04kind\x18\x05 \x01(\x0e\x32\x1f.modelregistry.v1.Artifact.KindB\x04\xe2\x41\x01\x01\x42\r\n\x0b_size_bytes\"q\n\tModelSpec\x12,\n\x05model\x18\x01 \x01(\x0b\x32\x17.modelregistry.v1.ModelB\x04\xe2\x41\x01\x02\x12\x36\n\x08\x61rtifact\x18\x02 \x01(\x0b\x32\x1e.modelregistry.v1.ArtifactSpecB\x04\xe2\x41\x01\x01\"\x8a\x01\n\x14RegisterModelRequest\x12\x31\n\x04spec\x18\x01 \x01(\x0b\x32\x1b.modelregistry.v1.ModelSpecB\x04\xe2\x41\x01\x01H\x00\x12\x15\n\x05\x63hunk\x18\x02 \x01(\x0c\x42\x04\xe2\x41\x01\x01H\x00\x12\x1d\n\x0fidempotency_key\x18\x03 \x01(\tB\x04\xe2\x41\x01\x01\x42\t\n\x07payload\"E\n\x15RegisterModelResponse\x12,\n\x05model\x18\x01 \x01(\x0b\x32\x17.modelregistry.v1.ModelB\x04\xe2\x41\x01\x03\"Z\n\x0fGetModelRequest\x12\x16\n\x08model_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12/\n\x04view\x18\x02 \x01(\x0e\x32\x1b.modelregistry.v1.ModelViewB\x04\xe2\x41\x01\x01\"\xa5\x01\n\x11ListModelsRequest\x12\x17\n\tpage_size\x18\x01 \x01(\x05\x42\x04\xe2\x41\x01\x01\x12\x18\n\npage_token\x18\x02 \x01(\tB\x04\xe2\x41\x01\x01\x12\x14\n\x06\x66ilter\x18\x03 \x01(\tB\x04\xe2\x41\x01\x01\x12\x16\n\x08order_by\x18\x04 \x01(\tB\x04\xe2\x41\x01\x01\x12/\n\x04view\x18\x05 \x01(\x0e\x32\x1b.modelregistry.v1.ModelViewB\x04\xe2\x41\x01\x01\"b\n\x12ListModelsResponse\x12-\n\x06models\x18\x01 \x03(\x0b\x32\x17.modelregistry.v1.ModelB\x04\xe2\x41\x01\x03\x12\x1d\n\x0fnext_page_token\x18\x02 \x01(\tB\x04\xe2\x41\x01\x03\"\x98\x01\n\x12UpdateModelRequest\x12,\n\x05model\x18\x01 \x01(\x0b\x32\x17.modelregistry.v1.ModelB\x04\xe2\x41\x01\x02\x12\x35\n\x0bupdate_mask\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.FieldMaskB\x04\xe2\x41\x01\x01\x12\x1d\n\x0fidempotency_key\x18\x03 \x01(\tB\x04\xe2\x41\x01\x01\"\xae\x01\n\x12\x44\x65leteModelRequest\x12\x16\n\x08model_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x12\n\x04\x65tag\x18\x02 \x01(\tB\x04\xe2\x41\x01\x01\x12\x1b\n\rallow_missing\x18\x03 \x01(\x08\x42\x04\xe2\x41\x01\x01\x12\x13\n\x05\x66orce\x18\x04 \x01(\x08\x42\x04\xe2\x41\x01\x01\x12\x1b\n\rvalidate_only\x18\x05 \x01(\x08\x42\x04\xe2\x41\x01\x01\x12\x1d\n\x0fidempotency_key\x18\x06 \x01(\tB\x04\xe2\x41\x01\x01\"\x15\n\x13\x44\x65leteModelResponse\"\xac\x01\n\x13ResolveModelRequest\x12\x17\n\treference\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x18\n\nprecisions\x18\x02 \x03(\tB\x04\xe2\x41\x01\x01\x12\x31\n\x07\x61t_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x01\x12/\n\x04view\x18\x04 \x01(\x0e\x32\x1b.modelregistry.v1.ModelViewB\x04\xe2\x41\x01\x01\"Y\n\x14ResolveModelResponse\x12,\n\x05model\x18\x01 \x01(\x0b\x32\x17.modelregistry.v1.ModelB\x04\xe2\x41\x01\x03\x12\x13\n\x05\x61lias\x18\x02 \x01(\tB\x04\xe2\x41\x01\x03\"b\n\x14\x43ompareModelsRequest\x12\x17\n\tmodel_ids\x18\x01 \x03(\tB\x04\xe2\x41\x01\x02\x12\x17\n\tdiff_only\x18\x02 \x01(\x08\x42\x04\xe2\x41\x01\x01\x12\x18\n\nhash_files\x18\x03 \x01(\x08\x42\x04\xe2\x41\x01\x01\"\xd3\x02\n\x15\x43ompareModelsResponse\x12\x35\n\x06models\x18\x01 \x03(\x0b\x32\x1f.modelregistry.v1.ComparedModelB\x04\xe2\x41\x01\x03\x12\x37\n\x06\x66ields\x18\x02 \x03(\x0b\x32!.modelregistry.v1.FieldComparisonB\x04\xe2\x41\x01\x03\x12\x39\n\x07metrics\x18\x03 \x03(\x0b\x32\".modelregistry.v1.MetricComparisonB\x04\xe2\x41\x01\x03\x12\x37\n\x06labels\x18\x04 \x01(\x0b\x32!.modelregistry.v1.LabelComparisonB\x04\xe2\x41\x01\x03\x12=\n\tartifacts\x18\x05 \x01(\x0b\x32$.modelregistry.v1.ArtifactComparisonB\x04\xe2\x41\x01\x03\x12\x17\n\ttruncated\x18\x06 \x01(\x08\x42\x04\xe2\x41\x01\x03\"\x9b\x02\n\x11GetLineageRequest\x12\x16\n\x08model_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x46\n\tdirection\x18\x02 \x01(\x0e\x32-.modelregistry.v1.GetLineageRequest.DirectionB\x04\xe2\x41\x01\x02\x12\x17\n\tmax_depth\x18\x03 \x01(\x05\x42\x04\xe2\x41\x01\x01\x12\x17\n\tpage_size\x18\x04 \x01(\x05\x42\x04\xe2\x41\x01\x01\x12\x18\n\npage_token\x18\x05 \x01(\tB\x04\xe2\x41\x01\x01\"Z\n\tDirection\x12\x19\n\x15\x44IRECTION_UNSPECIFIED\x10\x00\x12\x17\n\x13\x44IRECTION_ANCESTORS\x10\x01\x12\x19\n\x15\x44IRECTION_DESCENDANTS\x10\x02\"\xb4\x01\n\x12GetLineageResponse\x12\x32\n\x05nodes\x18\x01 \x03(\x0b\x32\x1d.modelregistry.v1.LineageNodeB\x04\xe2\x41\x01\x03\x12\x32\n\x05\x65\x64ges\x18\x02 \x03(\x0b\x32\x1d.modelregistry.v1.LineageEdgeB\x04\xe2\x41\x01\x03\x12\x1d\n\x0fnext_page_token\x18\x03 \x01(\tB\x04\xe2\x41\x01\x03\x12\x17\n\ttruncated\x18\x04 \x01(\x08\x42\x04\xe2\x41\x01\x03\"1\n\x17GetModelManifestRequest\x12\x16\n\x08model_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x32\xd0\x08\n\x0cModelService\x12\x62\n\rRegisterModel\x12&.modelregistry.v1.RegisterModelRequest\x1a\'.modelregistry.v1.RegisterModelResponse(\x01\x12h\n\x08GetModel\x12!.modelregistry.v1.GetModelRequest\x1a\x17.modelregistry.v1.Model\" \x90\x02\x01\x82\xd3\xe4\x93\x02\x17\x12\x15/v1/models/{model_id}\x12n\n\nListModels\x12#.modelregistry.v1.ListModelsRequest\x1a$.modelregistry.v1.ListModelsResponse\"\x15\x90\x02\x01\x82\xd3\xe4\x93\x02\x0c\x12\n/v1/models\x12u\n\x0bUpdateModel\x12$.modelregistry.v1.UpdateModelRequest\x1a\x17.modelregistry.v1.Model\"\'\x90\x02\x02\x82\xd3\xe4\x93\x02\x1e\x32\x15/v1/models/{model.id}:\x05model\x12|\n\x0b\x44\x65leteModel\x12$.modelregistry.v1.DeleteModelRequest\x1a%.modelregistry.v1.DeleteModelResponse\" \x90\x02\x02\x82\xd3\xe4\x93\x02\x17*\x15/v1/models/{model_id}\x12|\n\x0cResolveModel\x12%.modelregistry.v1.ResolveModelRequest\x1a&.modelregistry.v1.ResolveModelResponse\"\x1d\x90\x02\x01\x82\xd3\xe4\x93\x02\x14\x12\x12/v1/models:resolve\x12\x7f\n\rCompareModels\x12&.modelregistry.v1.CompareModelsRequest\x1a\'.modelregistry.v1.CompareModelsResponse\"\x1d\x90\x02\x01\x82\xd3\xe4\x93\x02\x14\x12\x12/v1/models:compare\x12\x81\x01\n\nGetLineage\x12#.modelregistry.v1.GetLineageRequest\x1a$.modelregistry.v1.GetLineageResponse\"(\x90\x02\x01\x82\xd3\xe4\x93\x02\x1f\x12\x1d/v1/models/{model_id}/lineage\x12\x89\x01\n\x10GetModelManifest\x12).modelregistry.v1.GetModelManifestRequest\x1a\x1f.modelregistry.v1.ModelManifest\")\x90\x02\x01\x82\xd3\xe4\x93\x02 \x12\x1e/v1/models/{model_id}/manifestB\x8e\x01\n\x14\x63om.modelregistry.v1B\x11ModelServiceProtoP\x01ZNgithub.com/modelregistry/modelregistry/gen/go/modelregistry/v1;modelregistryv1\xaa\x02\x10ModelRegistry.V1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -47,6 +47,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_ARTIFACTSPEC'].fields_by_name['size_bytes']._serialized_options = b'\342A\001\001'
   _globals['_ARTIFACTSPEC'].fields_by_name['sha256']._loaded_options = None
   _globals['_ARTIFACTSPEC'].fields_by_name['sha256']._serialized_options = b'\342A\001\001'
+  _globals['_ARTIFACTSPEC'].fields_by_name['kind']._loaded_options = None
+  _globals['_ARTIFACTSPEC'].fields_by_name['kind']._serialized_options = b'\342A\001\001'
   _globals['_MODELSPEC'].fields_by_name['model']._loaded_options = None
   _globals['_MODELSPEC'].fields_by_name['model']._serialized_options = b'\342A\001\002'
   _globals['_MODELSPEC'].fields_by_name['artifact']._loaded_options = None
@@ -162,41 +164,41 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_MODELSERVICE'].methods_by_name['GetModelManifest']._loaded_options = None
   _globals['_MODELSERVICE'].methods_by_name['GetModelManifest']._serialized_options = b'\220\002\001\202\323\344\223\002 \022\036/v1/models/{model_id}/manifest'
   _globals['_ARTIFACTSPEC']._serialized_start=286
-  _globals['_ARTIFACTSPEC']._serialized_end=419
-  _globals['_MODELSPEC']._serialized_start=421
-  _globals['_MODELSPEC']._serialized_end=534
-  _globals['_REGISTERMODELREQUEST']._serialized_start=537
-  _globals['_REGISTERMODELREQUEST']._serialized_end=675
-  _globals['_REGISTERMODELRESPONSE']._serialized_start=677
-  _globals['_REGISTERMODELRESPONSE']._serialized_end=746
-  _globals['_GETMODELREQUEST']._serialized_start=748
-  _globals['_GETMODELREQUEST']._serialized_end=838
-  _globals['_LISTMODELSREQUEST']._serialized_start=841
-  _globals['_LISTMODELSREQUEST']._serialized_end=1006
-  _globals['_LISTMODELSRESPONSE']._serialized_start=1008
-  _globals['_LISTMODELSRESPONSE']._serialized_end=1106
-  _globals['_UPDATEMODELREQUEST']._serialized_start=1109
-  _globals['_UPDATEMODELREQUEST']._serialized_end=1261
-  _globals['_DELETEMODELREQUEST']._serialized_start=1264
-  _globals['_DELETEMODELREQUEST']._serialized_end=1438
-  _globals['_DELETEMODELRESPONSE']._serialized_start=1440
-  _globals['_DELETEMODELRESPONSE']._serialized_end=1461
-  _globals['_RESOLVEMODELREQUEST']._serialized_start=1464
-  _globals['_RESOLVEMODELREQUEST']._serialized_end=1636
-  _globals['_RESOLVEMODELRESPONSE']._serialized_start=1638
-  _globals['_RESOLVEMODELRESPONSE']._serialized_end=1727
-  _globals['_COMPAREMODELSREQUEST']._serialized_start=1729
-  _globals['_COMPAREMODELSREQUEST']._serialized_end=1827
-  _globals['_COMPAREMODELSRESPONSE']._serialized_start=1830
-  _globals['_COMPAREMODELSRESPONSE']._serialized_end=2169
-  _globals['_GETLINEAGEREQUEST']._serialized_start=2172
-  _globals['_GETLINEAGEREQUEST']._serialized_end=2455
-  _globals['_GETLINEAGEREQUEST_DIRECTION']._serialized_start=2365
-  _globals['_GETLINEAGEREQUEST_DIRECTION']._serialized_end=2455
-  _globals['_GETLINEAGERESPONSE']._serialized_start=2458
-  _globals['_GETLINEAGERESPONSE']._serialized_end=2638
-  _globals['_GETMODELMANIFESTREQUEST']._serialized_start=2640
-  _globals['_GETMODELMANIFESTREQUEST']._serialized_end=2689
-  _globals['_MODELSERVICE']._serialized_start=2692
-  _globals['_MODELSERVICE']._serialized_end=3796
+  _globals['_ARTIFACTSPEC']._serialized_end=472
+  _globals['_MODELSPEC']._serialized_start=474
+  _globals['_MODELSPEC']._serialized_end=587
+  _globals['_REGISTERMODELREQUEST']._serialized_start=590
+  _globals['_REGISTERMODELREQUEST']._serialized_end=728
+  _globals['_REGISTERMODELRESPONSE']._serialized_start=730
+  _globals['_REGISTERMODELRESPONSE']._serialized_end=799
+  _globals['_GETMODELREQUEST']._serialized_start=801
+  _globals['_GETMODELREQUEST']._serialized_end=891
+  _globals['_LISTMODELSREQUEST']._serialized_start=894
+  _globals['_LISTMODELSREQUEST']._serialized_end=1059
+  _globals['_LISTMODELSRESPONSE']._serialized_start=1061
+  _globals['_LISTMODELSRESPONSE']._serialized_end=1159
+  _globals['_UPDATEMODELREQUEST']._serialized_start=1162
+  _globals['_UPDATEMODELREQUEST']._serialized_end=1314
+  _globals['_DELETEMODELREQUEST']._serialized_start=1317
+  _globals['_DELETEMODELREQUEST']._serialized_end=1491
+  _globals['_DELETEMODELRESPONSE']._serialized_start=1493
+  _globals['_DELETEMODELRESPONSE']._serialized_end=1514
+  _globals['_RESOLVEMODELREQUEST']._serialized_start=1517
+  _globals['_RESOLVEMODELREQUEST']._serialized_end=1689
+  _globals['_RESOLVEMODELRESPONSE']._serialized_start=1691
+  _globals['_RESOLVEMODELRESPONSE']._serialized_end=1780
+  _globals['_COMPAREMODELSREQUEST']._serialized_start=1782
+  _globals['_COMPAREMODELSREQUEST']._serialized_end=1880
+  _globals['_COMPAREMODELSRESPONSE']._serialized_start=1883
+  _globals['_COMPAREMODELSRESPONSE']._serialized_end=2222
+  _globals['_GETLINEAGEREQUEST']._serialized_start=2225
+  _globals['_GETLINEAGEREQUEST']._serialized_end=2508
+  _globals['_GETLINEAGEREQUEST_DIRECTION']._serialized_start=2418
+  _globals['_GETLINEAGEREQUEST_DIRECTION']._serialized_end=2508
+  _globals['_GETLINEAGERESPONSE']._serialized_start=2511
+  _globals['_GETLINEAGERESPONSE']._serialized_end=2691
+  _globals['_GETMODELMANIFESTREQUEST']._serialized_start=2693
+  _globals['_GETMODELMANIFESTREQUEST']._serialized_end=2742
+  _globals['_MODELSERVICE']._serialized_start=2745
+  _globals['_MODELSERVICE']._serialized_end=3849
 # @@protoc_insertion_point(module_scope)

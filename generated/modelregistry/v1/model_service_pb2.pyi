@@ -17,16 +17,18 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class ArtifactSpec(_message.Message):
-    __slots__ = ("file_name", "media_type", "size_bytes", "sha256")
+    __slots__ = ("file_name", "media_type", "size_bytes", "sha256", "kind")
     FILE_NAME_FIELD_NUMBER: _ClassVar[int]
     MEDIA_TYPE_FIELD_NUMBER: _ClassVar[int]
     SIZE_BYTES_FIELD_NUMBER: _ClassVar[int]
     SHA256_FIELD_NUMBER: _ClassVar[int]
+    KIND_FIELD_NUMBER: _ClassVar[int]
     file_name: str
     media_type: str
     size_bytes: int
     sha256: str
-    def __init__(self, file_name: _Optional[str] = ..., media_type: _Optional[str] = ..., size_bytes: _Optional[int] = ..., sha256: _Optional[str] = ...) -> None: ...
+    kind: _model_pb2.Artifact.Kind
+    def __init__(self, file_name: _Optional[str] = ..., media_type: _Optional[str] = ..., size_bytes: _Optional[int] = ..., sha256: _Optional[str] = ..., kind: _Optional[_Union[_model_pb2.Artifact.Kind, str]] = ...) -> None: ...
 
 class ModelSpec(_message.Message):
     __slots__ = ("model", "artifact")

@@ -27,7 +27,7 @@ from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__
 from modelregistry.v1 import model_service_pb2 as modelregistry_dot_v1_dot_model__service__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1dmodelregistry/v1/upload.proto\x12\x10modelregistry.v1\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a$modelregistry/v1/model_service.proto\"\xfb\x02\n\x06Upload\x12\x10\n\x02id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x03\x12)\n\x04spec\x18\x02 \x01(\x0b\x32\x1b.modelregistry.v1.ModelSpec\x12\x33\n\x05state\x18\x03 \x01(\x0e\x32\x1e.modelregistry.v1.Upload.StateB\x04\xe2\x41\x01\x03\x12\x1c\n\x0e\x63ommitted_size\x18\x04 \x01(\x03\x42\x04\xe2\x41\x01\x03\x12\x35\n\x0b\x63reate_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x35\n\x0b\x65xpire_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x16\n\x08model_id\x18\x07 \x01(\tB\x04\xe2\x41\x01\x03\"[\n\x05State\x12\x15\n\x11STATE_UNSPECIFIED\x10\x00\x12\x10\n\x0cSTATE_ACTIVE\x10\x01\x12\x14\n\x10STATE_COMPLETING\x10\x02\x12\x13\n\x0fSTATE_COMPLETED\x10\x03\x42\x88\x01\n\x14\x63om.modelregistry.v1B\x0bUploadProtoP\x01ZNgithub.com/modelregistry/modelregistry/gen/go/modelregistry/v1;modelregistryv1\xaa\x02\x10ModelRegistry.V1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1dmodelregistry/v1/upload.proto\x12\x10modelregistry.v1\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a$modelregistry/v1/model_service.proto\"\x99\x03\n\x06Upload\x12\x10\n\x02id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x03\x12\x30\n\x04spec\x18\x02 \x01(\x0b\x32\x1b.modelregistry.v1.ModelSpecB\x05\xe2\x41\x02\x02\x05\x12\x33\n\x05state\x18\x03 \x01(\x0e\x32\x1e.modelregistry.v1.Upload.StateB\x04\xe2\x41\x01\x03\x12\x1c\n\x0e\x63ommitted_size\x18\x04 \x01(\x03\x42\x04\xe2\x41\x01\x03\x12\x35\n\x0b\x63reate_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x35\n\x0b\x65xpire_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x16\n\x08model_id\x18\x07 \x01(\tB\x04\xe2\x41\x01\x03\x12\x15\n\x07\x63reator\x18\x08 \x01(\tB\x04\xe2\x41\x01\x03\"[\n\x05State\x12\x15\n\x11STATE_UNSPECIFIED\x10\x00\x12\x10\n\x0cSTATE_ACTIVE\x10\x01\x12\x14\n\x10STATE_COMPLETING\x10\x02\x12\x13\n\x0fSTATE_COMPLETED\x10\x03\x42\x88\x01\n\x14\x63om.modelregistry.v1B\x0bUploadProtoP\x01ZNgithub.com/modelregistry/modelregistry/gen/go/modelregistry/v1;modelregistryv1\xaa\x02\x10ModelRegistry.V1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -37,6 +37,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['DESCRIPTOR']._serialized_options = b'\n\024com.modelregistry.v1B\013UploadProtoP\001ZNgithub.com/modelregistry/modelregistry/gen/go/modelregistry/v1;modelregistryv1\252\002\020ModelRegistry.V1'
   _globals['_UPLOAD'].fields_by_name['id']._loaded_options = None
   _globals['_UPLOAD'].fields_by_name['id']._serialized_options = b'\342A\001\003'
+  _globals['_UPLOAD'].fields_by_name['spec']._loaded_options = None
+  _globals['_UPLOAD'].fields_by_name['spec']._serialized_options = b'\342A\002\002\005'
   _globals['_UPLOAD'].fields_by_name['state']._loaded_options = None
   _globals['_UPLOAD'].fields_by_name['state']._serialized_options = b'\342A\001\003'
   _globals['_UPLOAD'].fields_by_name['committed_size']._loaded_options = None
@@ -47,8 +49,10 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_UPLOAD'].fields_by_name['expire_time']._serialized_options = b'\342A\001\003'
   _globals['_UPLOAD'].fields_by_name['model_id']._loaded_options = None
   _globals['_UPLOAD'].fields_by_name['model_id']._serialized_options = b'\342A\001\003'
+  _globals['_UPLOAD'].fields_by_name['creator']._loaded_options = None
+  _globals['_UPLOAD'].fields_by_name['creator']._serialized_options = b'\342A\001\003'
   _globals['_UPLOAD']._serialized_start=156
-  _globals['_UPLOAD']._serialized_end=535
-  _globals['_UPLOAD_STATE']._serialized_start=444
-  _globals['_UPLOAD_STATE']._serialized_end=535
+  _globals['_UPLOAD']._serialized_end=565
+  _globals['_UPLOAD_STATE']._serialized_start=474
+  _globals['_UPLOAD_STATE']._serialized_end=565
 # @@protoc_insertion_point(module_scope)

@@ -12,7 +12,7 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class Upload(_message.Message):
-    __slots__ = ("id", "spec", "state", "committed_size", "create_time", "expire_time", "model_id")
+    __slots__ = ("id", "spec", "state", "committed_size", "create_time", "expire_time", "model_id", "creator")
     class State(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
         __slots__ = ()
         STATE_UNSPECIFIED: _ClassVar[Upload.State]
@@ -30,6 +30,7 @@ class Upload(_message.Message):
     CREATE_TIME_FIELD_NUMBER: _ClassVar[int]
     EXPIRE_TIME_FIELD_NUMBER: _ClassVar[int]
     MODEL_ID_FIELD_NUMBER: _ClassVar[int]
+    CREATOR_FIELD_NUMBER: _ClassVar[int]
     id: str
     spec: _model_service_pb2.ModelSpec
     state: Upload.State
@@ -37,4 +38,5 @@ class Upload(_message.Message):
     create_time: _timestamp_pb2.Timestamp
     expire_time: _timestamp_pb2.Timestamp
     model_id: str
-    def __init__(self, id: _Optional[str] = ..., spec: _Optional[_Union[_model_service_pb2.ModelSpec, _Mapping]] = ..., state: _Optional[_Union[Upload.State, str]] = ..., committed_size: _Optional[int] = ..., create_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., expire_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., model_id: _Optional[str] = ...) -> None: ...
+    creator: str
+    def __init__(self, id: _Optional[str] = ..., spec: _Optional[_Union[_model_service_pb2.ModelSpec, _Mapping]] = ..., state: _Optional[_Union[Upload.State, str]] = ..., committed_size: _Optional[int] = ..., create_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., expire_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., model_id: _Optional[str] = ..., creator: _Optional[str] = ...) -> None: ...

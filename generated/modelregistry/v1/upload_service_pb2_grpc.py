@@ -28,6 +28,9 @@ if _version_not_supported:
 
 class UploadServiceStub:
     """Resumable uploads, with the semantics of google.bytestream.ByteStream.
+
+    Create an upload, write the bytes, complete the upload. After a broken
+    connection, get the upload and continue at its `committed_size`.
     """
 
     def __init__(self, channel):
@@ -41,6 +44,16 @@ class UploadServiceStub:
                 request_serializer=modelregistry_dot_v1_dot_upload__service__pb2.CreateUploadRequest.SerializeToString,
                 response_deserializer=modelregistry_dot_v1_dot_upload__pb2.Upload.FromString,
                 _registered_method=True)
+        self.GetUpload = channel.unary_unary(
+                '/modelregistry.v1.UploadService/GetUpload',
+                request_serializer=modelregistry_dot_v1_dot_upload__service__pb2.GetUploadRequest.SerializeToString,
+                response_deserializer=modelregistry_dot_v1_dot_upload__pb2.Upload.FromString,
+                _registered_method=True)
+        self.ListUploads = channel.unary_unary(
+                '/modelregistry.v1.UploadService/ListUploads',
+                request_serializer=modelregistry_dot_v1_dot_upload__service__pb2.ListUploadsRequest.SerializeToString,
+                response_deserializer=modelregistry_dot_v1_dot_upload__service__pb2.ListUploadsResponse.FromString,
+                _registered_method=True)
         self.WriteUpload = channel.stream_unary(
                 '/modelregistry.v1.UploadService/WriteUpload',
                 request_serializer=modelregistry_dot_v1_dot_upload__service__pb2.WriteUploadRequest.SerializeToString,
@@ -50,11 +63,6 @@ class UploadServiceStub:
                 '/modelregistry.v1.UploadService/WriteUploadContent',
                 request_serializer=modelregistry_dot_v1_dot_upload__service__pb2.WriteUploadContentRequest.SerializeToString,
                 response_deserializer=modelregistry_dot_v1_dot_upload__service__pb2.WriteUploadContentResponse.FromString,
-                _registered_method=True)
-        self.GetUpload = channel.unary_unary(
-                '/modelregistry.v1.UploadService/GetUpload',
-                request_serializer=modelregistry_dot_v1_dot_upload__service__pb2.GetUploadRequest.SerializeToString,
-                response_deserializer=modelregistry_dot_v1_dot_upload__pb2.Upload.FromString,
                 _registered_method=True)
         self.CompleteUpload = channel.unary_unary(
                 '/modelregistry.v1.UploadService/CompleteUpload',
@@ -70,34 +78,16 @@ class UploadServiceStub:
 
 class UploadServiceServicer:
     """Resumable uploads, with the semantics of google.bytestream.ByteStream.
+
+    Create an upload, write the bytes, complete the upload. After a broken
+    connection, get the upload and continue at its `committed_size`.
     """
 
     def CreateUpload(self, request, context):
-        """Begins an upload. The spec is checked now as far as it can be: errors are
-        those of RegisterModel, before any byte is sent.
-        """
-        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
-        context.set_details('Method not implemented!')
-        raise NotImplementedError('Method not implemented!')
+        """Creates an upload. The spec is validated now as far as possible: the errors
+        are those of RegisterModel, before any byte is sent.
 
-    def WriteUpload(self, request_iterator, context):
-        """Appends bytes. What arrived before a connection broke is kept: ask
-        GetUpload for the committed size and go on from there. A newer writer of
-        the same upload displaces an older one, which gets ABORTED.
-
-        Errors: NOT_FOUND, OUT_OF_RANGE (write_offset is not the committed size,
-        which the error's metadata tells), FAILED_PRECONDITION (the upload takes no
-        more bytes), RESOURCE_EXHAUSTED (artifact too large).
-        """
-        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
-        context.set_details('Method not implemented!')
-        raise NotImplementedError('Method not implemented!')
-
-    def WriteUploadContent(self, request_iterator, context):
-        """WriteUpload for HTTP: the raw bytes are the request's body, as they are, and
-        `write_offset` alone says where they go. A header that would say otherwise
-        is refused (INVALID_ARGUMENT): Content-Range, Upload-Offset, a
-        Content-Encoding, digests, and conditions such as If-Match.
+        Errors: INVALID_ARGUMENT, ALREADY_EXISTS.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -110,18 +100,54 @@ class UploadServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ListUploads(self, request, context):
+        """Lists the uploads that the caller created and that are not completed, the
+        newest first. With AUTH_MODE=none, those of all callers.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def WriteUpload(self, request_iterator, context):
+        """Appends bytes. Bytes that arrived before a connection broke are kept: call
+        GetUpload for the committed size and continue there. A newer writer of the
+        same upload displaces an older one, whose call ends with ABORTED.
+
+        Errors: NOT_FOUND, OUT_OF_RANGE (write_offset is not the committed size,
+        which the metadata of the error contains), FAILED_PRECONDITION (the upload
+        accepts no more bytes), RESOURCE_EXHAUSTED (the artifact is too large).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def WriteUploadContent(self, request_iterator, context):
+        """Appends bytes over HTTP: the body of the request is the bytes, and
+        `write_offset` says where they go.
+
+        Refuses headers that contradict that with INVALID_ARGUMENT: Content-Range,
+        Upload-Offset, Content-Encoding, digests, and conditions such as If-Match.
+        The other errors are those of WriteUpload.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def CompleteUpload(self, request, context):
-        """Registers the model. Can be repeated: the second time answers the same
-        model. Bytes that are not the ones declared (size, SHA-256, readable ZIP)
-        are INVALID_ARGUMENT and end the upload; ALREADY_EXISTS leaves it as it is.
+        """Registers the model. May be repeated: a completed upload returns the same
+        model again.
+
+        Errors: NOT_FOUND, FAILED_PRECONDITION (bytes are missing), INVALID_ARGUMENT
+        (the bytes do not have the declared size or SHA-256, or are not the declared
+        ZIP; this ends the upload), ALREADY_EXISTS (the upload stays).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def CancelUpload(self, request, context):
-        """Drops an upload and its bytes. Errors: NOT_FOUND, FAILED_PRECONDITION (it
-        is completed).
+        """Deletes an upload and its bytes. Errors: NOT_FOUND, FAILED_PRECONDITION (the
+        upload is completed).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -135,6 +161,16 @@ def add_UploadServiceServicer_to_server(servicer, server):
                     request_deserializer=modelregistry_dot_v1_dot_upload__service__pb2.CreateUploadRequest.FromString,
                     response_serializer=modelregistry_dot_v1_dot_upload__pb2.Upload.SerializeToString,
             ),
+            'GetUpload': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetUpload,
+                    request_deserializer=modelregistry_dot_v1_dot_upload__service__pb2.GetUploadRequest.FromString,
+                    response_serializer=modelregistry_dot_v1_dot_upload__pb2.Upload.SerializeToString,
+            ),
+            'ListUploads': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListUploads,
+                    request_deserializer=modelregistry_dot_v1_dot_upload__service__pb2.ListUploadsRequest.FromString,
+                    response_serializer=modelregistry_dot_v1_dot_upload__service__pb2.ListUploadsResponse.SerializeToString,
+            ),
             'WriteUpload': grpc.stream_unary_rpc_method_handler(
                     servicer.WriteUpload,
                     request_deserializer=modelregistry_dot_v1_dot_upload__service__pb2.WriteUploadRequest.FromString,
@@ -144,11 +180,6 @@ def add_UploadServiceServicer_to_server(servicer, server):
                     servicer.WriteUploadContent,
                     request_deserializer=modelregistry_dot_v1_dot_upload__service__pb2.WriteUploadContentRequest.FromString,
                     response_serializer=modelregistry_dot_v1_dot_upload__service__pb2.WriteUploadContentResponse.SerializeToString,
-            ),
-            'GetUpload': grpc.unary_unary_rpc_method_handler(
-                    servicer.GetUpload,
-                    request_deserializer=modelregistry_dot_v1_dot_upload__service__pb2.GetUploadRequest.FromString,
-                    response_serializer=modelregistry_dot_v1_dot_upload__pb2.Upload.SerializeToString,
             ),
             'CompleteUpload': grpc.unary_unary_rpc_method_handler(
                     servicer.CompleteUpload,
@@ -170,6 +201,9 @@ def add_UploadServiceServicer_to_server(servicer, server):
  # This class is part of an EXPERIMENTAL API.
 class UploadService:
     """Resumable uploads, with the semantics of google.bytestream.ByteStream.
+
+    Create an upload, write the bytes, complete the upload. After a broken
+    connection, get the upload and continue at its `committed_size`.
     """
 
     @staticmethod
@@ -189,6 +223,60 @@ class UploadService:
             '/modelregistry.v1.UploadService/CreateUpload',
             modelregistry_dot_v1_dot_upload__service__pb2.CreateUploadRequest.SerializeToString,
             modelregistry_dot_v1_dot_upload__pb2.Upload.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetUpload(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/modelregistry.v1.UploadService/GetUpload',
+            modelregistry_dot_v1_dot_upload__service__pb2.GetUploadRequest.SerializeToString,
+            modelregistry_dot_v1_dot_upload__pb2.Upload.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListUploads(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/modelregistry.v1.UploadService/ListUploads',
+            modelregistry_dot_v1_dot_upload__service__pb2.ListUploadsRequest.SerializeToString,
+            modelregistry_dot_v1_dot_upload__service__pb2.ListUploadsResponse.FromString,
             options,
             channel_credentials,
             insecure,
@@ -243,33 +331,6 @@ class UploadService:
             '/modelregistry.v1.UploadService/WriteUploadContent',
             modelregistry_dot_v1_dot_upload__service__pb2.WriteUploadContentRequest.SerializeToString,
             modelregistry_dot_v1_dot_upload__service__pb2.WriteUploadContentResponse.FromString,
-            options,
-            channel_credentials,
-            insecure,
-            call_credentials,
-            compression,
-            wait_for_ready,
-            timeout,
-            metadata,
-            _registered_method=True)
-
-    @staticmethod
-    def GetUpload(request,
-            target,
-            options=(),
-            channel_credentials=None,
-            call_credentials=None,
-            insecure=False,
-            compression=None,
-            wait_for_ready=None,
-            timeout=None,
-            metadata=None):
-        return grpc.experimental.unary_unary(
-            request,
-            target,
-            '/modelregistry.v1.UploadService/GetUpload',
-            modelregistry_dot_v1_dot_upload__service__pb2.GetUploadRequest.SerializeToString,
-            modelregistry_dot_v1_dot_upload__pb2.Upload.FromString,
             options,
             channel_credentials,
             insecure,

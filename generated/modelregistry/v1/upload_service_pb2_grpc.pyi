@@ -28,81 +28,115 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class UploadServiceStub:
-    """Resumable uploads, with the semantics of google.bytestream.ByteStream."""
+    """Resumable uploads, with the semantics of google.bytestream.ByteStream.
+
+    Create an upload, write the bytes, complete the upload. After a broken
+    connection, get the upload and continue at its `committed_size`.
+    """
 
     @_typing.overload
     def __new__(cls, channel: _grpc.Channel) -> _Self: ...
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> UploadServiceAsyncStub: ...
     CreateUpload: _grpc.UnaryUnaryMultiCallable[_upload_service_pb2.CreateUploadRequest, _upload_pb2.Upload]
-    """Begins an upload. The spec is checked now as far as it can be: errors are
-    those of RegisterModel, before any byte is sent.
-    """
-    WriteUpload: _grpc.StreamUnaryMultiCallable[_upload_service_pb2.WriteUploadRequest, _upload_service_pb2.WriteUploadResponse]
-    """Appends bytes. What arrived before a connection broke is kept: ask
-    GetUpload for the committed size and go on from there. A newer writer of
-    the same upload displaces an older one, which gets ABORTED.
+    """Creates an upload. The spec is validated now as far as possible: the errors
+    are those of RegisterModel, before any byte is sent.
 
-    Errors: NOT_FOUND, OUT_OF_RANGE (write_offset is not the committed size,
-    which the error's metadata tells), FAILED_PRECONDITION (the upload takes no
-    more bytes), RESOURCE_EXHAUSTED (artifact too large).
-    """
-    WriteUploadContent: _grpc.StreamUnaryMultiCallable[_upload_service_pb2.WriteUploadContentRequest, _upload_service_pb2.WriteUploadContentResponse]
-    """WriteUpload for HTTP: the raw bytes are the request's body, as they are, and
-    `write_offset` alone says where they go. A header that would say otherwise
-    is refused (INVALID_ARGUMENT): Content-Range, Upload-Offset, a
-    Content-Encoding, digests, and conditions such as If-Match.
+    Errors: INVALID_ARGUMENT, ALREADY_EXISTS.
     """
     GetUpload: _grpc.UnaryUnaryMultiCallable[_upload_service_pb2.GetUploadRequest, _upload_pb2.Upload]
     """Gets an upload. Errors: NOT_FOUND."""
+    ListUploads: _grpc.UnaryUnaryMultiCallable[_upload_service_pb2.ListUploadsRequest, _upload_service_pb2.ListUploadsResponse]
+    """Lists the uploads that the caller created and that are not completed, the
+    newest first. With AUTH_MODE=none, those of all callers.
+    """
+    WriteUpload: _grpc.StreamUnaryMultiCallable[_upload_service_pb2.WriteUploadRequest, _upload_service_pb2.WriteUploadResponse]
+    """Appends bytes. Bytes that arrived before a connection broke are kept: call
+    GetUpload for the committed size and continue there. A newer writer of the
+    same upload displaces an older one, whose call ends with ABORTED.
+
+    Errors: NOT_FOUND, OUT_OF_RANGE (write_offset is not the committed size,
+    which the metadata of the error contains), FAILED_PRECONDITION (the upload
+    accepts no more bytes), RESOURCE_EXHAUSTED (the artifact is too large).
+    """
+    WriteUploadContent: _grpc.StreamUnaryMultiCallable[_upload_service_pb2.WriteUploadContentRequest, _upload_service_pb2.WriteUploadContentResponse]
+    """Appends bytes over HTTP: the body of the request is the bytes, and
+    `write_offset` says where they go.
+
+    Refuses headers that contradict that with INVALID_ARGUMENT: Content-Range,
+    Upload-Offset, Content-Encoding, digests, and conditions such as If-Match.
+    The other errors are those of WriteUpload.
+    """
     CompleteUpload: _grpc.UnaryUnaryMultiCallable[_upload_service_pb2.CompleteUploadRequest, _upload_service_pb2.CompleteUploadResponse]
-    """Registers the model. Can be repeated: the second time answers the same
-    model. Bytes that are not the ones declared (size, SHA-256, readable ZIP)
-    are INVALID_ARGUMENT and end the upload; ALREADY_EXISTS leaves it as it is.
+    """Registers the model. May be repeated: a completed upload returns the same
+    model again.
+
+    Errors: NOT_FOUND, FAILED_PRECONDITION (bytes are missing), INVALID_ARGUMENT
+    (the bytes do not have the declared size or SHA-256, or are not the declared
+    ZIP; this ends the upload), ALREADY_EXISTS (the upload stays).
     """
     CancelUpload: _grpc.UnaryUnaryMultiCallable[_upload_service_pb2.CancelUploadRequest, _upload_service_pb2.CancelUploadResponse]
-    """Drops an upload and its bytes. Errors: NOT_FOUND, FAILED_PRECONDITION (it
-    is completed).
+    """Deletes an upload and its bytes. Errors: NOT_FOUND, FAILED_PRECONDITION (the
+    upload is completed).
     """
 
 @_typing.type_check_only
 class UploadServiceAsyncStub(UploadServiceStub):
-    """Resumable uploads, with the semantics of google.bytestream.ByteStream."""
+    """Resumable uploads, with the semantics of google.bytestream.ByteStream.
+
+    Create an upload, write the bytes, complete the upload. After a broken
+    connection, get the upload and continue at its `committed_size`.
+    """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     CreateUpload: _aio.UnaryUnaryMultiCallable[_upload_service_pb2.CreateUploadRequest, _upload_pb2.Upload]  # type: ignore[assignment]
-    """Begins an upload. The spec is checked now as far as it can be: errors are
-    those of RegisterModel, before any byte is sent.
-    """
-    WriteUpload: _aio.StreamUnaryMultiCallable[_upload_service_pb2.WriteUploadRequest, _upload_service_pb2.WriteUploadResponse]  # type: ignore[assignment]
-    """Appends bytes. What arrived before a connection broke is kept: ask
-    GetUpload for the committed size and go on from there. A newer writer of
-    the same upload displaces an older one, which gets ABORTED.
+    """Creates an upload. The spec is validated now as far as possible: the errors
+    are those of RegisterModel, before any byte is sent.
 
-    Errors: NOT_FOUND, OUT_OF_RANGE (write_offset is not the committed size,
-    which the error's metadata tells), FAILED_PRECONDITION (the upload takes no
-    more bytes), RESOURCE_EXHAUSTED (artifact too large).
-    """
-    WriteUploadContent: _aio.StreamUnaryMultiCallable[_upload_service_pb2.WriteUploadContentRequest, _upload_service_pb2.WriteUploadContentResponse]  # type: ignore[assignment]
-    """WriteUpload for HTTP: the raw bytes are the request's body, as they are, and
-    `write_offset` alone says where they go. A header that would say otherwise
-    is refused (INVALID_ARGUMENT): Content-Range, Upload-Offset, a
-    Content-Encoding, digests, and conditions such as If-Match.
+    Errors: INVALID_ARGUMENT, ALREADY_EXISTS.
     """
     GetUpload: _aio.UnaryUnaryMultiCallable[_upload_service_pb2.GetUploadRequest, _upload_pb2.Upload]  # type: ignore[assignment]
     """Gets an upload. Errors: NOT_FOUND."""
+    ListUploads: _aio.UnaryUnaryMultiCallable[_upload_service_pb2.ListUploadsRequest, _upload_service_pb2.ListUploadsResponse]  # type: ignore[assignment]
+    """Lists the uploads that the caller created and that are not completed, the
+    newest first. With AUTH_MODE=none, those of all callers.
+    """
+    WriteUpload: _aio.StreamUnaryMultiCallable[_upload_service_pb2.WriteUploadRequest, _upload_service_pb2.WriteUploadResponse]  # type: ignore[assignment]
+    """Appends bytes. Bytes that arrived before a connection broke are kept: call
+    GetUpload for the committed size and continue there. A newer writer of the
+    same upload displaces an older one, whose call ends with ABORTED.
+
+    Errors: NOT_FOUND, OUT_OF_RANGE (write_offset is not the committed size,
+    which the metadata of the error contains), FAILED_PRECONDITION (the upload
+    accepts no more bytes), RESOURCE_EXHAUSTED (the artifact is too large).
+    """
+    WriteUploadContent: _aio.StreamUnaryMultiCallable[_upload_service_pb2.WriteUploadContentRequest, _upload_service_pb2.WriteUploadContentResponse]  # type: ignore[assignment]
+    """Appends bytes over HTTP: the body of the request is the bytes, and
+    `write_offset` says where they go.
+
+    Refuses headers that contradict that with INVALID_ARGUMENT: Content-Range,
+    Upload-Offset, Content-Encoding, digests, and conditions such as If-Match.
+    The other errors are those of WriteUpload.
+    """
     CompleteUpload: _aio.UnaryUnaryMultiCallable[_upload_service_pb2.CompleteUploadRequest, _upload_service_pb2.CompleteUploadResponse]  # type: ignore[assignment]
-    """Registers the model. Can be repeated: the second time answers the same
-    model. Bytes that are not the ones declared (size, SHA-256, readable ZIP)
-    are INVALID_ARGUMENT and end the upload; ALREADY_EXISTS leaves it as it is.
+    """Registers the model. May be repeated: a completed upload returns the same
+    model again.
+
+    Errors: NOT_FOUND, FAILED_PRECONDITION (bytes are missing), INVALID_ARGUMENT
+    (the bytes do not have the declared size or SHA-256, or are not the declared
+    ZIP; this ends the upload), ALREADY_EXISTS (the upload stays).
     """
     CancelUpload: _aio.UnaryUnaryMultiCallable[_upload_service_pb2.CancelUploadRequest, _upload_service_pb2.CancelUploadResponse]  # type: ignore[assignment]
-    """Drops an upload and its bytes. Errors: NOT_FOUND, FAILED_PRECONDITION (it
-    is completed).
+    """Deletes an upload and its bytes. Errors: NOT_FOUND, FAILED_PRECONDITION (the
+    upload is completed).
     """
 
 class UploadServiceServicer(metaclass=_abc_1.ABCMeta):
-    """Resumable uploads, with the semantics of google.bytestream.ByteStream."""
+    """Resumable uploads, with the semantics of google.bytestream.ByteStream.
+
+    Create an upload, write the bytes, complete the upload. After a broken
+    connection, get the upload and continue at its `committed_size`.
+    """
 
     @_abc_1.abstractmethod
     def CreateUpload(
@@ -110,35 +144,10 @@ class UploadServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _upload_service_pb2.CreateUploadRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_upload_pb2.Upload, _abc.Awaitable[_upload_pb2.Upload]]:
-        """Begins an upload. The spec is checked now as far as it can be: errors are
-        those of RegisterModel, before any byte is sent.
-        """
+        """Creates an upload. The spec is validated now as far as possible: the errors
+        are those of RegisterModel, before any byte is sent.
 
-    @_abc_1.abstractmethod
-    def WriteUpload(
-        self,
-        request_iterator: _MaybeAsyncIterator[_upload_service_pb2.WriteUploadRequest],
-        context: _ServicerContext,
-    ) -> _typing.Union[_upload_service_pb2.WriteUploadResponse, _abc.Awaitable[_upload_service_pb2.WriteUploadResponse]]:
-        """Appends bytes. What arrived before a connection broke is kept: ask
-        GetUpload for the committed size and go on from there. A newer writer of
-        the same upload displaces an older one, which gets ABORTED.
-
-        Errors: NOT_FOUND, OUT_OF_RANGE (write_offset is not the committed size,
-        which the error's metadata tells), FAILED_PRECONDITION (the upload takes no
-        more bytes), RESOURCE_EXHAUSTED (artifact too large).
-        """
-
-    @_abc_1.abstractmethod
-    def WriteUploadContent(
-        self,
-        request_iterator: _MaybeAsyncIterator[_upload_service_pb2.WriteUploadContentRequest],
-        context: _ServicerContext,
-    ) -> _typing.Union[_upload_service_pb2.WriteUploadContentResponse, _abc.Awaitable[_upload_service_pb2.WriteUploadContentResponse]]:
-        """WriteUpload for HTTP: the raw bytes are the request's body, as they are, and
-        `write_offset` alone says where they go. A header that would say otherwise
-        is refused (INVALID_ARGUMENT): Content-Range, Upload-Offset, a
-        Content-Encoding, digests, and conditions such as If-Match.
+        Errors: INVALID_ARGUMENT, ALREADY_EXISTS.
         """
 
     @_abc_1.abstractmethod
@@ -150,14 +159,56 @@ class UploadServiceServicer(metaclass=_abc_1.ABCMeta):
         """Gets an upload. Errors: NOT_FOUND."""
 
     @_abc_1.abstractmethod
+    def ListUploads(
+        self,
+        request: _upload_service_pb2.ListUploadsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_upload_service_pb2.ListUploadsResponse, _abc.Awaitable[_upload_service_pb2.ListUploadsResponse]]:
+        """Lists the uploads that the caller created and that are not completed, the
+        newest first. With AUTH_MODE=none, those of all callers.
+        """
+
+    @_abc_1.abstractmethod
+    def WriteUpload(
+        self,
+        request_iterator: _MaybeAsyncIterator[_upload_service_pb2.WriteUploadRequest],
+        context: _ServicerContext,
+    ) -> _typing.Union[_upload_service_pb2.WriteUploadResponse, _abc.Awaitable[_upload_service_pb2.WriteUploadResponse]]:
+        """Appends bytes. Bytes that arrived before a connection broke are kept: call
+        GetUpload for the committed size and continue there. A newer writer of the
+        same upload displaces an older one, whose call ends with ABORTED.
+
+        Errors: NOT_FOUND, OUT_OF_RANGE (write_offset is not the committed size,
+        which the metadata of the error contains), FAILED_PRECONDITION (the upload
+        accepts no more bytes), RESOURCE_EXHAUSTED (the artifact is too large).
+        """
+
+    @_abc_1.abstractmethod
+    def WriteUploadContent(
+        self,
+        request_iterator: _MaybeAsyncIterator[_upload_service_pb2.WriteUploadContentRequest],
+        context: _ServicerContext,
+    ) -> _typing.Union[_upload_service_pb2.WriteUploadContentResponse, _abc.Awaitable[_upload_service_pb2.WriteUploadContentResponse]]:
+        """Appends bytes over HTTP: the body of the request is the bytes, and
+        `write_offset` says where they go.
+
+        Refuses headers that contradict that with INVALID_ARGUMENT: Content-Range,
+        Upload-Offset, Content-Encoding, digests, and conditions such as If-Match.
+        The other errors are those of WriteUpload.
+        """
+
+    @_abc_1.abstractmethod
     def CompleteUpload(
         self,
         request: _upload_service_pb2.CompleteUploadRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_upload_service_pb2.CompleteUploadResponse, _abc.Awaitable[_upload_service_pb2.CompleteUploadResponse]]:
-        """Registers the model. Can be repeated: the second time answers the same
-        model. Bytes that are not the ones declared (size, SHA-256, readable ZIP)
-        are INVALID_ARGUMENT and end the upload; ALREADY_EXISTS leaves it as it is.
+        """Registers the model. May be repeated: a completed upload returns the same
+        model again.
+
+        Errors: NOT_FOUND, FAILED_PRECONDITION (bytes are missing), INVALID_ARGUMENT
+        (the bytes do not have the declared size or SHA-256, or are not the declared
+        ZIP; this ends the upload), ALREADY_EXISTS (the upload stays).
         """
 
     @_abc_1.abstractmethod
@@ -166,8 +217,8 @@ class UploadServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _upload_service_pb2.CancelUploadRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_upload_service_pb2.CancelUploadResponse, _abc.Awaitable[_upload_service_pb2.CancelUploadResponse]]:
-        """Drops an upload and its bytes. Errors: NOT_FOUND, FAILED_PRECONDITION (it
-        is completed).
+        """Deletes an upload and its bytes. Errors: NOT_FOUND, FAILED_PRECONDITION (the
+        upload is completed).
         """
 
 def add_UploadServiceServicer_to_server(servicer: UploadServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

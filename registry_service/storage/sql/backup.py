@@ -25,7 +25,15 @@ from registry_service.storage.sql.tables import Base
 
 BACKUP_LOCK = 0x6D6F_6465_6C62  # "modelb": who deletes objects shares it, a backup has it alone
 # What is under way, and what the migrations write.
-_LEFT_OUT = {"uploads", "upload_parts", "unreferenced_objects", "idempotency_keys", "schema_compatibility"}
+# What the verifications found was not of the copies that a restore makes.
+_LEFT_OUT = {
+    "uploads",
+    "upload_parts",
+    "unreferenced_objects",
+    "idempotency_keys",
+    "schema_compatibility",
+    "artifact_verifications",
+}
 _HOLD_SECONDS = 60
 _BLOCK = 1024 * 1024
 # Where it is noted which backup is being restored: a comment, as it has to be there at every revision of the schema.

@@ -61,7 +61,7 @@ from registry_service.domain.family import MAX_ANCESTRY_LINKS, Link, cycle_throu
 from registry_service.domain.listing import MAX_ORDER_FIELDS, ListQuery, Page, SortValue
 from registry_service.domain.models import Lineage, Model, ModelFields, ModelSpec, is_same
 from registry_service.domain.ports import Transaction
-from registry_service.domain.uploads import Upload, UploadState
+from registry_service.domain.uploads import Upload, UploadPage, UploadQuery, UploadState
 from registry_service.storage.disk import DiskReserve
 from registry_service.storage.sql import rows, tables
 from registry_service.storage.sql.aliases import SqlAliasRepository
@@ -319,6 +319,13 @@ class SqlModelRepository:
             return _links(self.connection.execute(_CHILDREN, values))
         return _links(self.connection.execute(_CHILDREN_WITHIN, values | {"within": list(within)}))
 
+    def keep_verification(self, model: Model, *, time: datetime, is_intact: bool) -> None:
+        """See the port."""
+        self.connection.execute(
+            _KEEP_VERIFICATION,
+            {"id": model.id, "object_key": model.artifact.object_key, "time": time, "is_intact": is_intact},
+        )
+
     def update(self, model_id: str, change: Callable[[Model], Model]) -> Model:
         """See the port."""
         old = self._get(model_id, _LOCKED_MODEL)
@@ -513,6 +520,10 @@ _LISTED_SCHEMA: tuple[ColumnElement[Any], ...] = (
     literal_column("'listed_schema'"),
     _models.c.schema.op("-")(literal_column("'{inputs,outputs,weights,metadata,opsets}'::text[]")),
 )
+_VERIFY_TIME = """
+    SELECT verified.time FROM artifact_verifications AS verified
+    WHERE verified.model_id = models.id AND verified.object_key = models.object_key AND verified.is_intact
+"""
 
 
 def _model_json(*schema: ColumnElement[Any]) -> ColumnElement[Any]:
@@ -535,14 +546,17 @@ def _model_json(*schema: ColumnElement[Any]) -> ColumnElement[Any]:
         .where(_aliases.c.model_id == _models.c.id)
         .correlate(_models)
         .scalar_subquery(),
+        literal_column("'verify_time'"),
+        literal_column(f"({_VERIFY_TIME})"),
         type_=JSON,
     )
 
 
 _LISTED = _model_json(*_LISTED_SCHEMA)
 _FULL = _model_json(*_SCHEMA)
-# With the id of its group and its aliases: each is one look into an index, and costs less than a statement of its own.
-_ONE_MODEL = """
+# With the id of its group, its aliases and its verification: each is one look into an index, and costs less than a
+# statement of its own.
+_ONE_MODEL = f"""
     SELECT to_json(found) FROM (
         SELECT models.*,
             (
@@ -550,13 +564,24 @@ _ONE_MODEL = """
                 WHERE model_group_key(groups.name, groups.project_id, groups.project_name)
                     = model_group_key(models.name, models.project_id, models.project_name)
             ) AS model_group_id,
-            (SELECT array_agg(alias ORDER BY alias) FROM aliases WHERE aliases.model_id = models.id) AS aliases
-        FROM models WHERE models.id = :id {lock}
+            (SELECT array_agg(alias ORDER BY alias) FROM aliases WHERE aliases.model_id = models.id) AS aliases,
+            ({_VERIFY_TIME}) AS verify_time
+        FROM models WHERE models.id = :id {{lock}}
     ) AS found
-"""
+"""  # noqa: S608 - the text is ours
 _MODEL = Lookup(text(_ONE_MODEL.format(lock="")))
 _LOCKED_MODEL = Lookup(text(_ONE_MODEL.format(lock="FOR UPDATE OF models")))
 _HELD_MODEL = Lookup(text(_ONE_MODEL.format(lock="FOR SHARE OF models")))
+# The model's row is locked before its verification's, as a deletion does it.
+_KEEP_VERIFICATION = text("""
+    INSERT INTO artifact_verifications AS kept (model_id, object_key, time, is_intact)
+    SELECT id, object_key, CASE WHEN :is_intact THEN CAST(:time AS timestamptz) ELSE clock_timestamp() END, :is_intact
+    FROM models WHERE id = :id AND object_key = :object_key
+    FOR KEY SHARE
+    ON CONFLICT (model_id) DO UPDATE
+    SET object_key = EXCLUDED.object_key, time = EXCLUDED.time, is_intact = EXCLUDED.is_intact
+    WHERE kept.object_key <> EXCLUDED.object_key OR kept.time < EXCLUDED.time
+""")
 # One statement, hence one snapshot: a key moves from one table to another.
 _UNKNOWN = text("""
     SELECT key FROM unnest(CAST(:keys AS text[])) AS key
@@ -762,12 +787,45 @@ class SqlUploadRepository:
                 epoch=upload.epoch,
                 create_time=upload.create_time,
                 expire_time=upload.expire_time,
+                creator=upload.creator,
             )
         )
 
     def get(self, upload_id: str) -> Upload:
         """See the port."""
         return self._get(upload_id, _UPLOAD)
+
+    def list(self, query: UploadQuery) -> UploadPage:
+        """See the port."""
+        order = (_uploads.c.create_time, _uploads.c.id)
+        wanted = select(_uploads, func.octet_length(_uploads.c.spec.cast(Text)).label("bytes")).where(
+            _uploads.c.state != UploadState.COMPLETED.value, ~_IS_EXPIRED
+        )
+        if query.creator is not None:
+            wanted = wanted.where(_uploads.c.creator == query.creator)
+        if query.within is not None:
+            wanted = wanted.where(_uploads.c.spec["fields"]["project_id"].astext.in_(query.within))
+        if query.after is not None:
+            bound = [bindparam(None, value, type_=key.type) for key, value in zip(order, query.after, strict=True)]
+            wanted = wanted.where(is_after(order, [True, True], bound))
+        # One more than asked for tells whether there are more.
+        candidates = wanted.order_by(*(key.desc() for key in order)).limit(query.limit + 1).subquery("candidates")
+        newest_first = (candidates.c.create_time.desc(), candidates.c.id.desc())
+        # The database adds up the sizes, so that no more than a page ever gets here.
+        sized = select(
+            candidates,
+            (func.sum(candidates.c.bytes).over(order_by=newest_first) - candidates.c.bytes).label("bytes_before"),
+            func.count().over().label("found"),
+        ).subquery("sized")
+        page = (
+            select(sized)
+            .where(sized.c.bytes_before < query.max_bytes)
+            .order_by(sized.c.create_time.desc(), sized.c.id.desc())
+            .limit(query.limit)
+        )
+        found = self.connection.execute(page.execution_options(**PLANNED_ANEW)).mappings().all()
+        more = bool(found) and found[0]["found"] > len(found)
+        return UploadPage(uploads=[rows.upload(row, ()) for row in found], more=more)
 
     def take_over(self, upload_id: str, *, offset: int, ttl: timedelta) -> Upload:
         """See the port."""

@@ -15,6 +15,7 @@ from registry_service.domain.events import UNKNOWN_TIME, Action, Event
 from registry_service.domain.models import (
     MUTABLE_FIELDS,
     Artifact,
+    ArtifactKind,
     ArtifactSpec,
     Dataset,
     Lineage,
@@ -29,7 +30,7 @@ from registry_service.domain.uploads import Upload, UploadState
 # Rows come from a typed schema with CHECK constraints, but JSON has no type.
 Row = RowMapping | Mapping[str, Any]
 
-_ARTIFACT_FIELDS = tuple(f.name for f in fields(Artifact))
+_ARTIFACT_FIELDS = tuple(f.name for f in fields(Artifact) if f.name != "kind")
 _EVENT_FIELDS = tuple(f.name for f in fields(Event) if f.name not in {"action", "lineage", "is_damaged"})
 _EVENT_TEXTS = ("actor", "request_id", "name", "model_id", "alias", "reason", "previous_hash", "hash")
 _ACTIONS = frozenset(Action) - {Action.UNKNOWN}
@@ -58,6 +59,7 @@ def model_values(model: Model) -> dict[str, object]:
         | {name: getattr(model, name) for name in _OWN_FIELDS}
         | {"documented_precision": None if model.documented_precision is None else list(model.documented_precision)}
         | {name: getattr(model.artifact, name) for name in _ARTIFACT_FIELDS}
+        | {"artifact_kind": model.artifact.kind.value}
         | {"schema": None if model.schema is None else _without_empty(asdict(model.schema))}
     )
 
@@ -97,7 +99,8 @@ def model(row: Mapping[str, Any]) -> Model:
         **_fields(row),
         **own,
         documented_precision=None if row["documented_precision"] is None else tuple(row["documented_precision"]),
-        artifact=Artifact(**{name: row[name] for name in _ARTIFACT_FIELDS}),
+        artifact=Artifact(**{name: row[name] for name in _ARTIFACT_FIELDS}, kind=ArtifactKind(row["artifact_kind"])),
+        artifact_verify_time=None if row["verify_time"] is None else datetime.fromisoformat(row["verify_time"]),
         schema=_schema(row.get("schema")),
         listed_schema=_schema(row.get("listed_schema")),
         model_group_id=row["model_group_id"] or "",
@@ -207,7 +210,9 @@ def spec_values(spec: ModelSpec) -> dict[str, object]:
         "fields": field_values(spec.fields),
         "id": spec.id,
         "created_date": spec.created_date,
-        "artifact": asdict(spec.artifact),
+        # The kind beside it, as the program before knows none.
+        "artifact": {name: value for name, value in asdict(spec.artifact).items() if name != "kind"},
+        "artifact_kind": spec.artifact.kind.value,
     }
 
 
@@ -220,7 +225,9 @@ def upload(row: Row, parts: tuple[Part, ...]) -> Upload:
             fields=ModelFields(**_fields(spec["fields"])),
             id=spec["id"],
             created_date=spec["created_date"],
-            artifact=ArtifactSpec(**spec["artifact"]),
+            artifact=ArtifactSpec(
+                **spec["artifact"], kind=ArtifactKind(spec.get("artifact_kind", ArtifactKind.FILE.value))
+            ),
         ),
         state=UploadState(row["state"]),
         object_key=row["object_key"],
@@ -228,6 +235,7 @@ def upload(row: Row, parts: tuple[Part, ...]) -> Upload:
         tail_key=row["tail_key"],
         committed_size=row["committed_size"],
         epoch=row["epoch"],
+        creator=row["creator"],
         create_time=row["create_time"],
         expire_time=row["expire_time"],
         parts=parts,

@@ -130,6 +130,9 @@ class ModelRow(Base):
     sha256: Mapped[str] = mapped_column(Text, comment="Of the artifact, in hexadecimal.")
     file_url: Mapped[str] = mapped_column(Text, comment="Of the artifact, as the documented API shows it.")
     object_key: Mapped[str] = mapped_column(Text, comment="Of the artifact in the artifact store.")
+    artifact_kind: Mapped[str] = mapped_column(
+        Text, server_default="file", comment="What the artifact is to whoever sent it."
+    )
     metadata_bytes: Mapped[int] = mapped_column(
         Integer,
         Computed(_METADATA_BYTES, persisted=True),
@@ -161,6 +164,7 @@ class ModelRow(Base):
         ),
         CheckConstraint("revision > 0", name="revision"),
         CheckConstraint("size >= 0", name="size"),
+        CheckConstraint("artifact_kind IN ('file', 'folder')", name="artifact_kind"),
         CheckConstraint("documented_size >= 0", name="documented_size"),
         CheckConstraint("cardinality(documented_precision) > 0", name="documented_precision"),
         CheckConstraint("sha256 ~ '^[0-9a-f]{64}$'", name="sha256"),
@@ -282,6 +286,19 @@ class DeletedModelRow(Base):
     )
 
 
+class ArtifactVerificationRow(Base):
+    """What the last verification of a model's artifact found. Not in `models`, whose rows cost much to write anew."""
+
+    __tablename__ = "artifact_verifications"
+
+    model_id: Mapped[str] = mapped_column(ForeignKey(ModelRow.id, ondelete="CASCADE"), primary_key=True)
+    object_key: Mapped[str] = mapped_column(Text, comment="Of the artifact that was verified.")
+    time: Mapped[datetime] = mapped_column(
+        DateTime(timezone=True), comment="Since when it counts: the begin of reading, of damage the end."
+    )
+    is_intact: Mapped[bool]
+
+
 class UnreferencedObjectRow(Base):
     """An object of the artifact store that no model refers to, deleted when due (`domain.ports.ObjectLedger`)."""
 
@@ -308,12 +325,16 @@ class UploadRow(Base):
     epoch: Mapped[int] = mapped_column(BigInteger, comment="Counts the writers; only the newest may commit.")
     create_time: Mapped[_Time]
     expire_time: Mapped[_Time]
+    creator: Mapped[str] = mapped_column(Text, server_default="", comment="Who began it.")
 
     __table_args__ = (
         CheckConstraint("state IN ('active', 'completing', 'completed')", name="state"),
         CheckConstraint("committed_size >= 0", name="committed_size"),
         Index("ix_uploads_expire_time", "expire_time"),
         Index("uq_uploads_object_key", "object_key", unique=True),
+        # A page of a listing is one range of the first, or of the second where it is of all callers.
+        Index("ix_uploads_creator", "creator", "create_time", "id", postgresql_where=text("state <> 'completed'")),
+        Index("ix_uploads_create_time", "create_time", "id", postgresql_where=text("state <> 'completed'")),
     )
 
 
@@ -524,6 +545,7 @@ models = ModelRow.__table__
 model_groups = ModelGroupRow.__table__
 model_group_counts = ModelGroupCountRow.__table__
 deleted_models = DeletedModelRow.__table__
+artifact_verifications = ArtifactVerificationRow.__table__
 unreferenced_objects = UnreferencedObjectRow.__table__
 uploads = UploadRow.__table__
 upload_parts = UploadPartRow.__table__

@@ -48,6 +48,7 @@ _SERVICES: Mapping[str, Mapping[str, Permission]] = {
         "WriteUpload": _WRITE,
         "WriteUploadContent": _WRITE,
         "GetUpload": _WRITE,
+        "ListUploads": _WRITE,
         "CompleteUpload": _WRITE,
         "CancelUpload": _WRITE,
     },

@@ -1,5 +1,6 @@
 """ArtifactService."""
 
+import time
 from collections.abc import Iterator
 
 import grpc
@@ -8,11 +9,14 @@ from modelregistry.v1 import artifact_service_pb2 as pb
 from modelregistry.v1 import artifact_service_pb2_grpc
 
 from registry_service.domain.models import checked_model_id
+from registry_service.services.reading import Verification
 from registry_service.services.use_cases import UseCases
 from registry_service.transport.grpc.calls import expect_client
 from registry_service.transport.grpc.chunks import body_messages, chunk_messages, read_first
-from registry_service.transport.grpc.convert import artifact_message, file_message
+from registry_service.transport.grpc.convert import artifact_message, file_message, time_message
 from registry_service.transport.grpc.http_download import IMMUTABLE, DownloadPlan, plan_download, plan_file_download
+
+_PROGRESS_SECONDS = 1.0
 
 
 class ArtifactServicer(artifact_service_pb2_grpc.ArtifactServiceServicer):
@@ -27,7 +31,7 @@ class ArtifactServicer(artifact_service_pb2_grpc.ArtifactServiceServicer):
         model, pieces = self._use_cases.read_artifact(
             checked_model_id(request.model_id, "model_id"), request.read_offset, request.read_limit
         )
-        yield pb.DownloadArtifactResponse(artifact=artifact_message(model.artifact))
+        yield pb.DownloadArtifactResponse(artifact=artifact_message(model))
         yield from chunk_messages(pb.DownloadArtifactResponse.CHUNK_FIELD_NUMBER, pieces)
 
     def DownloadArtifactContent(
@@ -63,15 +67,27 @@ class ArtifactServicer(artifact_service_pb2_grpc.ArtifactServiceServicer):
 
     def VerifyArtifact(
         self, request: pb.VerifyArtifactRequest, context: grpc.ServicerContext
-    ) -> pb.VerifyArtifactResponse:
-        found = self._use_cases.verify_artifact(checked_model_id(request.model_id, "model_id"))
-        expected = artifact_message(found.model.artifact)
-        return pb.VerifyArtifactResponse(
-            intact=found.intact,
-            expected=expected,
-            actual_size=found.actual_size,
-            actual_sha256=found.actual_sha256,
-        )
+    ) -> Iterator[pb.VerifyArtifactResponse]:
+        due = 0.0
+        for step in self._use_cases.verify_artifact.steps(checked_model_id(request.model_id, "model_id")):
+            expect_client(context)
+            if isinstance(step, Verification):
+                yield pb.VerifyArtifactResponse(result=_result_message(step))
+            elif time.monotonic() >= due:
+                due = time.monotonic() + _PROGRESS_SECONDS
+                yield pb.VerifyArtifactResponse(
+                    progress=pb.VerificationProgress(verified_bytes=step.verified, size_bytes=step.size)
+                )
+
+
+def _result_message(found: Verification) -> pb.VerificationResult:
+    return pb.VerificationResult(
+        intact=found.intact,
+        expected=artifact_message(found.model),
+        actual_size_bytes=found.actual_size,
+        actual_sha256=found.actual_sha256,
+        verify_time=time_message(found.time),
+    )
 
 
 def _headers(context: grpc.ServicerContext) -> dict[str, str]:

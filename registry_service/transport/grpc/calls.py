@@ -17,7 +17,7 @@ import grpc
 from google.api import httpbody_pb2
 from google.protobuf.message import DecodeError
 from modelregistry.geti.v1 import geti_service_pb2
-from modelregistry.v1 import audit_service_pb2, model_service_pb2, upload_service_pb2
+from modelregistry.v1 import artifact_service_pb2, audit_service_pb2, model_service_pb2, upload_service_pb2
 
 from registry_service import logs
 from registry_service.domain.access import EVERYTHING, Grant, Role
@@ -48,7 +48,6 @@ _COMPAT = "/modelregistry.compat.v1.CompatService"
 _GETI = "/modelregistry.geti.v1.GetiService"
 # Unary, but they read a whole artifact or the whole log, or wait for another server.
 _LONG_UNARY = {
-    f"{_PACKAGE}ArtifactService/VerifyArtifact",
     f"{_PACKAGE}AuditService/VerifyAuditLog",
     f"{_PACKAGE}UploadService/CompleteUpload",
     f"{_GETI}/ListProjects",
@@ -66,6 +65,7 @@ _ERRORS_IN_STREAM: Mapping[str, Callable[[Any], Any]] = {
         resume_token=last.resume_token
     ),
     f"{_GETI}/ImportModels": lambda _: geti_service_pb2.ImportModelsResponse(),
+    f"{_PACKAGE}ArtifactService/VerifyArtifact": lambda _: artifact_service_pb2.VerifyArtifactResponse(),
 }
 _HTTP_BODY_STREAMS = {
     f"{_PACKAGE}ArtifactService/DownloadArtifactContent",

@@ -26,7 +26,7 @@ from registry_service.domain.family import Direction, Family
 from registry_service.domain.geti import Project
 from registry_service.domain.models import (
     MUTABLE_FIELDS,
-    Artifact,
+    ArtifactKind,
     ArtifactSpec,
     Dataset,
     Json,
@@ -71,6 +71,11 @@ _MAX_PLACE_LENGTH = 200
 _NO_PROVENANCE = Provenance()
 # Fields of a model that the log, which is never rewritten, has under another name.
 _EVENT_NAMES = {"precision": "precisions", "size": "size_bytes"}
+_KINDS = {
+    ArtifactKind.FILE: model_pb2.Artifact.KIND_FILE,
+    ArtifactKind.FOLDER: model_pb2.Artifact.KIND_FOLDER,
+}
+_KINDS_OF: Mapping[int, ArtifactKind] = {value: kind for kind, value in _KINDS.items()}
 _STATES = {
     UploadState.ACTIVE: upload_pb2.Upload.STATE_ACTIVE,
     UploadState.COMPLETING: upload_pb2.Upload.STATE_COMPLETING,
@@ -149,10 +154,19 @@ def spec_of(message: model_service_pb2.ModelSpec) -> ModelSpec:
         artifact=ArtifactSpec(
             file_name=artifact.file_name,
             media_type=artifact.media_type,
+            kind=_kind_of(artifact.kind),
             size=artifact.size_bytes if artifact.HasField("size_bytes") else None,
             sha256=artifact.sha256,
         ),
     )
+
+
+def _kind_of(value: int) -> ArtifactKind:
+    if value == model_pb2.Artifact.KIND_UNSPECIFIED:
+        return ArtifactKind.FILE
+    if value not in _KINDS_OF:
+        raise InvalidArgumentError.of("artifact.kind", f"must be KIND_FILE or KIND_FOLDER, not {value}.")
+    return _KINDS_OF[value]
 
 
 def changes_of(
@@ -200,7 +214,7 @@ def model_message(model: Model, *, full: bool = True) -> model_pb2.Model:
     message.id = model.id
     message.model_group_id = model.model_group_id
     message.aliases.extend(model.aliases)
-    message.artifact.CopyFrom(artifact_message(model.artifact))
+    message.artifact.CopyFrom(artifact_message(model))
     message.create_time.CopyFrom(time_message(model.create_time))
     message.update_time.CopyFrom(time_message(model.update_time))
     message.etag = model.etag
@@ -235,13 +249,16 @@ def _fields_message(fields: ModelFields) -> model_pb2.Model:
     return message
 
 
-def artifact_message(artifact: Artifact) -> model_pb2.Artifact:
-    """Returns an artifact as a message."""
+def artifact_message(model: Model) -> model_pb2.Artifact:
+    """Return the artifact of a model as a message."""
+    artifact, verify_time = model.artifact, model.artifact_verify_time
     return model_pb2.Artifact(
         file_name=artifact.file_name,
         media_type=artifact.media_type,
         size_bytes=artifact.size,
         sha256=artifact.sha256,
+        kind=_KINDS[artifact.kind],
+        verify_time=None if verify_time is None else time_message(verify_time),
     )
 
 
@@ -297,6 +314,7 @@ def spec_message(spec: ModelSpec) -> model_service_pb2.ModelSpec:
             media_type=spec.artifact.media_type,
             size_bytes=spec.artifact.size,
             sha256=spec.artifact.sha256,
+            kind=_KINDS[spec.artifact.kind],
         ),
     )
     message.model.id = spec.id
@@ -313,7 +331,25 @@ def upload_message(upload: Upload) -> upload_pb2.Upload:
         create_time=time_message(upload.create_time),
         expire_time=time_message(upload.expire_time),
         model_id=upload.spec.id,
+        creator=upload.creator,
     )
+
+
+def planned_model_message(upload: Upload) -> model_pb2.Model:
+    """Return the model that an upload may become, as far as it is known."""
+    spec = upload.spec
+    message = _fields_message(spec.fields)
+    message.id = spec.id
+    message.artifact.CopyFrom(
+        model_pb2.Artifact(
+            file_name=spec.artifact.file_name,
+            media_type=spec.artifact.media_type,
+            size_bytes=upload.committed_size,
+            sha256=spec.artifact.sha256,
+            kind=_KINDS[spec.artifact.kind],
+        )
+    )
+    return message
 
 
 def file_message(member: ArchiveMember) -> artifact_service_pb2.ArtifactFile:

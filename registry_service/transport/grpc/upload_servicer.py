@@ -11,7 +11,7 @@ from registry_service.domain.errors import FieldViolation, InvalidArgumentError,
 from registry_service.domain.models import Model
 from registry_service.domain.uploads import Upload
 from registry_service.services.use_cases import UseCases
-from registry_service.transport.grpc.convert import model_message, spec_of, upload_message
+from registry_service.transport.grpc.convert import model_message, planned_model_message, spec_of, upload_message
 from registry_service.transport.grpc.idempotency import idempotent
 
 _OFFSET = "is not supported. Use the query parameter write_offset."
@@ -28,6 +28,16 @@ _REFUSED_HEADERS = {
     "repr-digest": _DIGEST,
 }
 _UPLOAD_ID = re.compile(r"[0-9a-f-]{36}")
+
+
+def _completed(found: Model | Upload) -> pb.CompleteUploadResponse:
+    return pb.CompleteUploadResponse(
+        model=planned_model_message(found) if isinstance(found, Upload) else model_message(found)
+    )
+
+
+def _again(use_cases: UseCases, model_id: str) -> Model | Upload:
+    return use_cases.get_model(model_id)
 
 
 def _cancelled(_: None) -> pb.CancelUploadResponse:
@@ -74,13 +84,16 @@ class UploadServicer(upload_service_pb2_grpc.UploadServiceServicer):
     def GetUpload(self, request: pb.GetUploadRequest, context: grpc.ServicerContext) -> upload_pb2.Upload:
         return upload_message(self._use_cases.get_upload(_upload_id(request.upload_id)))
 
-    @idempotent(
-        pb.CompleteUploadResponse,
-        lambda model: pb.CompleteUploadResponse(model=model_message(model)),
-        again=lambda use_cases, model_id: use_cases.get_model(model_id),
-    )
-    def CompleteUpload(self, request: pb.CompleteUploadRequest, context: grpc.ServicerContext) -> Model:
-        return self._use_cases.complete_upload(_upload_id(request.upload_id), request.sha256)
+    def ListUploads(self, request: pb.ListUploadsRequest, context: grpc.ServicerContext) -> pb.ListUploadsResponse:
+        uploads, next_page_token = self._use_cases.list_uploads(size=request.page_size, token=request.page_token)
+        return pb.ListUploadsResponse(uploads=map(upload_message, uploads), next_page_token=next_page_token)
+
+    @idempotent(pb.CompleteUploadResponse, _completed, again=_again)
+    def CompleteUpload(self, request: pb.CompleteUploadRequest, context: grpc.ServicerContext) -> Model | Upload:
+        upload_id = _upload_id(request.upload_id)
+        if request.validate_only:
+            return self._use_cases.complete_upload.validate(upload_id, request.sha256)
+        return self._use_cases.complete_upload(upload_id, request.sha256)
 
     @idempotent(pb.CancelUploadResponse, _cancelled)
     def CancelUpload(self, request: pb.CancelUploadRequest, context: grpc.ServicerContext) -> None:
