@@ -3,6 +3,7 @@
 import math
 from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 from itertools import islice
 
 from registry_service.domain.errors import FieldViolation, InvalidArgumentError
@@ -11,6 +12,7 @@ from registry_service.domain.schema import ModelSchema, Tensor
 
 MAX_METRICS = 100
 """Most bounds of metrics."""
+MAX_AGE_FIELD = "requirements.max_verification_age"
 _MAX_METRIC_LENGTH = 256
 _SHOWN_DIFFERENCES = 5
 _SHOWN_CHARACTERS = 200
@@ -31,6 +33,8 @@ class Requirements:
 
     verified: bool = False
     """The stored bytes are the registered ones."""
+    max_verification_age: timedelta | None = None
+    """How old a stored verification may be that tells so. None: the bytes are read."""
     metrics: tuple[MetricBound, ...] = ()
     same_inputs: bool = False
     """As the present target's, like the other two; they pass where there is none."""
@@ -62,6 +66,11 @@ def checked_requirements(requirements: Requirements) -> Requirements:
 
 
 def _violations(requirements: Requirements) -> Iterator[FieldViolation]:
+    age = requirements.max_verification_age
+    if age is not None and age <= timedelta():
+        yield FieldViolation(MAX_AGE_FIELD, "must be positive.")
+    elif age is not None and not requirements.verified:
+        yield FieldViolation(MAX_AGE_FIELD, "requires requirements.verified.")
     if len(requirements.metrics) > MAX_METRICS:
         yield FieldViolation("requirements.metrics", f"must have at most {MAX_METRICS} entries.")
         return

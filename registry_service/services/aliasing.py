@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import cast
 
 from registry_service.domain.aliases import (
@@ -96,7 +96,7 @@ class SetAlias:
             AliasChangedError: The alias is not as expected.
             RequirementsNotMetError: The model does not meet them, unless `validate_only`.
         """
-        verification = self._verified(group_id, model_id) if requirements.verified else None
+        verification = self._verified(group_id, model_id, requirements) if requirements.verified else None
         with self.database.transaction() as transaction:
             model = transaction.models.get(model_id) if validate_only else transaction.models.hold(model_id)
             # After the model: while it is held, nobody deletes its group.
@@ -107,7 +107,7 @@ class SetAlias:
                 state = transaction.aliases.lock(group, alias, add=True)
             expectation.check(state)
             checks = (
-                *([] if verification is None else [_verified(verification, model)]),
+                *([_verified(verification, model)] if requirements.verified else []),
                 *checks_of(requirements, model, _current_model(transaction, state)),
             )
             failed = [FieldViolation(check.requirement, check.description) for check in checks if not check.passed]
@@ -130,10 +130,17 @@ class SetAlias:
             changed = Moved(alias=moved, before=state.target, changed=not failed, checks=checks)
             return _kept(transaction, state, changed)
 
-    def _verified(self, group_id: str, model_id: str) -> Verification:
-        """Reads the artifact: before all locks, as that may take minutes, but not for a call that fails anyway."""
+    def _verified(self, group_id: str, model_id: str, requirements: Requirements) -> Verification | None:
+        """Read the artifact: before all locks, as that may take minutes, but not for a call that fails anyway.
+
+        Returns:
+            None where a stored verification is young enough, so that nothing was read.
+        """
         with self.database.transaction() as transaction:
-            _group_with(transaction, group_id, transaction.models.get(model_id))
+            model = transaction.models.get(model_id)
+            _group_with(transaction, group_id, model)
+            if _is_young(model, requirements.max_verification_age, transaction.now):
+                return None
         verification = self.verify(model_id)
         current_caller.get().expect_access()
         return verification
@@ -152,7 +159,22 @@ def _group_with(transaction: Transaction, group_id: str, model: Model) -> GroupK
     return group.key
 
 
-def _verified(verification: Verification, model: Model) -> Check:
+def _is_young(model: Model, max_age: timedelta | None, now: datetime) -> bool:
+    verified = model.artifact_verify_time
+    return max_age is not None and verified is not None and now - verified <= max_age
+
+
+def _verified(verification: Verification | None, model: Model) -> Check:
+    """Return whether the artifact of a model is intact, by what was read, or by what is stored where nothing was."""
+    if verification is None:
+        time = model.artifact_verify_time
+        return Check(
+            requirement="verified",
+            passed=time is not None,
+            description="the stored bytes are no longer known to be those that were registered."
+            if time is None
+            else f"the stored bytes were those that were registered at {time.isoformat(timespec='seconds')}.",
+        )
     if verification.model.artifact != model.artifact:
         raise AbortedError("The model was replaced concurrently. Try again.", model_id=model.id)
     return Check(

@@ -3,7 +3,7 @@
 import hashlib
 import logging
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -17,6 +17,7 @@ from registry_service.domain.errors import (
     InvalidArgumentError,
     NotAnArchiveError,
     OutOfRangeError,
+    RegistryError,
 )
 from registry_service.domain.listing import (
     MAX_PAGE_SIZE,
@@ -226,6 +227,9 @@ class ReadArtifact:
                         "actual_sha256": digest.hexdigest(),
                     },
                 )
+                # What an earlier verification found counts no more.
+                with suppress(RegistryError), self.database.transaction() as transaction:
+                    transaction.models.keep_verification(model, time=transaction.now, is_intact=False)
                 raise ArtifactDamagedError(model.id)
             return piece
 

@@ -30,6 +30,7 @@ _JSON_TYPES: Mapping[int, str] = {
 }
 _WELL_KNOWN_TYPES: Mapping[str, str] = {
     "google.protobuf.Timestamp": "string",
+    "google.protobuf.Duration": "string",
     "google.protobuf.FieldMask": "string",
     "google.protobuf.Value": "value",
     "google.protobuf.Struct": "struct",

@@ -232,7 +232,7 @@ def test_a_member_that_inflates_without_bounds_takes_no_memory(product: Product)
     bomb = zip_of({"model.xml": b" " * 400 * MIB})
     assert len(bomb) < MIB
     model = product.client.register(bomb, name=f"bomb-{uuid.uuid4()}")
-    assert product.client.files(model.id).files[0].size_bytes == 400 * MIB
+    assert product.client.files(model.id).artifact_files[0].size_bytes == 400 * MIB
     assert resident_bytes(product) - before < 200 * MIB
     product.client.delete(model.id)
 

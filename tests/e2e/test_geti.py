@@ -191,7 +191,7 @@ class TestDocumentedApi:
         before = process.memory_info().rss
         assert imported(rest, YOLOX_FP16).status_code == 201
         assert process.memory_info().rss - before < 100 * MIB
-        files = rest.get(f"/v1/models/{YOLOX_FP16}/files").json()["files"]
+        files = rest.get(f"/v1/models/{YOLOX_FP16}/files").json()["artifact_files"]
         assert [file["size_bytes"] for file in files if file["path"].endswith("/model.bin")] == [str(300 * MIB)]
         assert len(objects(folder)) == 1
 

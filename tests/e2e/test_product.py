@@ -99,7 +99,7 @@ def test_the_files_of_a_zip_are_listed_and_read_one_by_one(product: Product) -> 
     client, data = product.client, deployable()
     model = client.register(data, name="zipped", artifact={"media_type": "application/zip"})
     assert model.artifact.file_name == "model.zip"
-    assert [(file.path, file.size_bytes) for file in client.files(model.id).files] == [
+    assert [(file.path, file.size_bytes) for file in client.files(model.id).artifact_files] == [
         ("model/resnet50.onnx", len(resnet50())),
         ("model/config.json", 27),
     ]
@@ -238,9 +238,9 @@ def test_a_model_lives_its_whole_life_through_http(product: Product, http: httpx
         assert http.get(wanted).json() == {"models": [listed], "next_page_token": ""}
 
     files = http.get(f"{resource}/files?page_size=1").json()
-    assert [file["path"] for file in files["files"]] == ["model/resnet50.onnx"]
+    assert [file["path"] for file in files["artifact_files"]] == ["model/resnet50.onnx"]
     files = http.get(f"{resource}/files", params={"page_token": files["next_page_token"]}).json()
-    assert [file["path"] for file in files["files"]] == ["model/config.json"]
+    assert [file["path"] for file in files["artifact_files"]] == ["model/config.json"]
     assert files["next_page_token"] == ""
     progress, verified = http.post(f"{resource}/artifact:verify", json={}).json()
     assert progress == {"progress": {"verified_bytes": "0", "size_bytes": str(len(data))}}

@@ -6,6 +6,7 @@ from typing import Any
 
 import grpc
 import pytest
+from google.protobuf.duration_pb2 import Duration
 from google.protobuf.struct_pb2 import ListValue
 from google.protobuf.timestamp_pb2 import Timestamp
 from google.rpc import error_details_pb2
@@ -331,6 +332,11 @@ class TestInput:
     @pytest.mark.parametrize(
         ("requirements", "field"),
         [
+            ({"max_verification_age": Duration(seconds=60)}, "requirements.max_verification_age"),
+            *(
+                ({"verified": True, "max_verification_age": age}, "requirements.max_verification_age")
+                for age in (Duration(), Duration(seconds=-1), Duration(seconds=2**62))
+            ),
             ({"metrics": [{}]}, "requirements.metrics[0].metric"),
             ({"metrics": [{"metric": "x" * 257}]}, "requirements.metrics[0].metric"),
             ({"metrics": [{"metric": "a"}, {"metric": "\0"}]}, "requirements.metrics[1].metric"),
@@ -815,6 +821,49 @@ class TestRequirements:
         artifact.unlink()
         [check] = set_alias(client, model.id, requirements={"verified": True}, validate_only=True).checks
         assert not check.passed
+
+    def test_a_stored_verification_that_is_young_enough_is_not_repeated(self, registry: RunningRegistry) -> None:
+        client = registry.client
+        model = register(client, "1")
+        young = {"verified": True, "max_verification_age": Duration(seconds=3600)}
+        # There is none yet, so the bytes are read.
+        assert set_alias(client, model.id, "first", requirements=young).checks[0].passed
+        time = client.get(model.id).artifact.verify_time
+        assert time.seconds
+        [artifact] = registry.objects()
+        artifact.write_bytes(b"2")
+        [check] = set_alias(client, model.id, "second", requirements=young).checks
+        assert check.passed
+        assert time.ToDatetime().isoformat(timespec="seconds") in check.description
+        assert client.get(model.id).artifact.verify_time == time
+
+    def test_a_stored_verification_that_is_too_old_is_repeated(self, registry: RunningRegistry) -> None:
+        client = registry.client
+        model = register(client, "1")
+        client.verify(model.id)
+        registry.execute("UPDATE artifact_verifications SET time = time - interval '1 hour'")
+        old = client.get(model.id).artifact.verify_time
+        requirements = {"verified": True, "max_verification_age": Duration(seconds=3599)}
+        assert set_alias(client, model.id, requirements=requirements).checks[0].passed
+        assert client.get(model.id).artifact.verify_time.seconds >= old.seconds + 3600
+        registry.execute("UPDATE artifact_verifications SET time = time - interval '1 hour'")
+        [artifact] = registry.objects()
+        artifact.write_bytes(b"2")
+        with refused(PRECONDITION, "REQUIREMENTS_NOT_MET"):
+            set_alias(client, model.id, "best", requirements=requirements)
+
+    def test_a_stored_finding_of_damage_is_no_verification(self, registry: RunningRegistry) -> None:
+        client = registry.client
+        model = register(client, "1")
+        client.verify(model.id)
+        [artifact] = registry.objects()
+        artifact.write_bytes(b"2")
+        assert not client.verify(model.id).intact
+        young = {"verified": True, "max_verification_age": Duration(seconds=3600)}
+        with refused(PRECONDITION, "REQUIREMENTS_NOT_MET"):
+            set_alias(client, model.id, requirements=young)
+        artifact.write_bytes(b"1")
+        assert set_alias(client, model.id, requirements=young).changed
 
     def test_whoever_reads_bytes_takes_the_place_of_a_stream(self, registry: RunningRegistry) -> None:
         model = register(registry.client, "1")

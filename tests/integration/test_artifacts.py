@@ -278,6 +278,17 @@ class TestVerifying:
         assert again.intact
         assert client.get(model.id).artifact.verify_time == again.verify_time
 
+    def test_damage_that_a_download_finds_ends_it_too(self, registry: RunningRegistry) -> None:
+        client, data = registry.client, some_bytes(100)
+        model = client.register(data)
+        client.verify(model.id)
+        stored(registry).write_bytes(data[:-1] + b"x")
+        assert client.download(model.id, read_limit=50) == data[:50]
+        assert client.get(model.id).artifact.HasField("verify_time")
+        with refused(DATA_LOSS, "ARTIFACT_DAMAGED"):
+            client.download(model.id)
+        assert not client.get(model.id).artifact.HasField("verify_time")
+
     def test_an_intact_reading_from_before_does_not_undo_a_finding_of_damage(self, registry: RunningRegistry) -> None:
         model = registry.client.register(some_bytes(100))
         verify = registry.parts.use_cases.verify_artifact
@@ -356,8 +367,8 @@ class TestArchives:
         model = client.register(zip_of(MEMBERS, compression), artifact=artifact)
         answer = client.files(model.id)
         assert answer.next_page_token == ""
-        assert [file.path for file in answer.files] == list(MEMBERS)
-        for file in answer.files:
+        assert [file.path for file in answer.artifact_files] == list(MEMBERS)
+        for file in answer.artifact_files:
             data = MEMBERS[file.path]
             assert (file.size_bytes, file.crc32) == (len(data), zlib.crc32(data))
             if compression == zipfile.ZIP_STORED:
@@ -372,7 +383,7 @@ class TestArchives:
         with zipfile.ZipFile(buffer, "w") as archive:
             archive.writestr(zipfile.ZipInfo("good", (2024, 2, 29, 12, 30, 58)), b"")
             archive.writestr(zipfile.ZipInfo("bad", (2024, 13, 31, 0, 0, 0)), b"")
-        files = client.files(client.register(buffer.getvalue(), artifact=ZIP).id).files
+        files = client.files(client.register(buffer.getvalue(), artifact=ZIP).id).artifact_files
         assert files[0].modify_time.ToJsonString() == "2024-02-29T12:30:58Z"
         assert not files[1].HasField("modify_time")
 
@@ -382,7 +393,7 @@ class TestArchives:
             names, token, count = [], "", 0
             while True:
                 answer = client.files(model.id, page_size=size, page_token=token)
-                names += [file.path for file in answer.files]
+                names += [file.path for file in answer.artifact_files]
                 count += 1
                 if not (token := answer.next_page_token):
                     break
@@ -403,7 +414,7 @@ class TestArchives:
 
     def test_an_empty_archive_has_no_members(self, client: Client) -> None:
         model = client.register(zip_of({}), artifact=ZIP)
-        assert not client.files(model.id).files
+        assert not client.files(model.id).artifact_files
 
     @pytest.mark.parametrize("data", [b"x", b"PK\5\6", b"PK\3\4" + bytes(100), bytes(2 * MIB)])
     def test_what_is_no_zip_has_no_members(self, client: Client, data: bytes) -> None:
@@ -475,7 +486,7 @@ class TestArchives:
     def test_a_path_of_several_members_is_refused(self, client: Client) -> None:
         doubled = zip_of({"a": b"first", "b": b"second"}, zipfile.ZIP_STORED).replace(b"b", b"a")
         model = client.register(doubled)
-        assert [file.path for file in client.files(model.id).files] == ["a", "a"]
+        assert [file.path for file in client.files(model.id).artifact_files] == ["a", "a"]
         with refused(PRECONDITION, "NOT_AN_ARCHIVE") as refusal:
             client.download_file(model.id, "a")
         assert refusal.metadata == {"file_name": "a"}
@@ -487,7 +498,7 @@ class TestArchives:
         if method == 99:
             data = patched(data, method=99)
         model = client.register(data, artifact=ZIP)
-        assert [file.path for file in client.files(model.id).files] == ["a"]
+        assert [file.path for file in client.files(model.id).artifact_files] == ["a"]
         with refused(PRECONDITION, "NOT_AN_ARCHIVE") as refusal:
             client.download_file(model.id, "a")
         assert str(method) in refusal.message
@@ -523,12 +534,12 @@ class TestArchives:
                 artifact_service_pb2.DownloadArtifactFileRequest(model_id=model.id, path="a")
             ):
                 received += message.chunk
-        assert len(received) <= client.files(model.id).files[0].size_bytes
+        assert len(received) <= client.files(model.id).artifact_files[0].size_bytes
 
     def test_a_size_that_no_number_holds_does_not_break_the_listing(self, client: Client) -> None:
         model = client.register(with_zip64_size(2**64 - 1), artifact={"file_name": "undeclared"})
         try:
-            assert len(client.files(model.id).files) == 1
+            assert len(client.files(model.id).artifact_files) == 1
         except grpc.RpcError as error:
             expect(error, PRECONDITION)
         with refused(INVALID, "INVALID_ARTIFACT"):
@@ -569,7 +580,7 @@ class TestArchives:
         model = registry.client.register(zip_of(members, zipfile.ZIP_STORED), artifact=ZIP)
         store = CountingStore(registry.parts.store)
         with serving(registry, store) as (_, client):
-            assert len(client.files(model.id).files) == 5
+            assert len(client.files(model.id).artifact_files) == 5
             assert store.bytes_read < 2 * MIB
             store.bytes_read = 0
             assert client.download_file(model.id, "small") == b"small"
@@ -658,7 +669,7 @@ class TestHostileArchives:
     @pytest.mark.parametrize("name", [b"..x", b"x..", b"a/..b", b"...", b"ab:c", b"ok ", b"~", b"a//b", b"./a"])
     def test_odd_but_harmless_names_are_registered(self, client: Client, name: bytes) -> None:
         model = client.register(renamed(name), artifact=ZIP)
-        assert [file.path for file in client.files(model.id).files] == [name.decode()]
+        assert [file.path for file in client.files(model.id).artifact_files] == [name.decode()]
         assert client.download_file(model.id, name.decode()) == b"x"
 
     def test_a_directory_over_the_limit_is_refused(self, start_registry: StartRegistry) -> None:
@@ -672,7 +683,7 @@ class TestHostileArchives:
             registry.client.files(model.id)
         assert refusal.metadata == {"limit": str(2 * MIB)}
         small = registry.client.register(zip_of({"n" * 1000: b""}), name="small", artifact=ZIP)
-        assert len(registry.client.files(small.id).files) == 1
+        assert len(registry.client.files(small.id).artifact_files) == 1
 
     def test_a_directory_that_claims_to_be_huge_is_not_read(self, registry: RunningRegistry) -> None:
         data = bytearray(zip_of({"a": b"a"}))
@@ -714,7 +725,7 @@ FUZZED_DIRECTORY = FUZZED.index(b"PK\1\2")
 def _read_everything(client: Client, model: model_pb2.Model) -> None:
     """Lists and downloads; what is refused must be so for the archive's sake."""
     try:
-        files = client.files(model.id).files
+        files = client.files(model.id).artifact_files
     except grpc.RpcError as error:
         expect(error, PRECONDITION)
         return

@@ -266,7 +266,7 @@ def test_any_zip_is_registered_and_read_or_refused(
             return
         assert client.download(model.id) == data
         try:
-            names = [file.path for file in client.files(model.id).files]
+            names = [file.path for file in client.files(model.id).artifact_files]
         except grpc.RpcError as error:
             expect(error, *allowed)
             names = ["a.onnx"]

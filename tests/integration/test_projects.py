@@ -186,7 +186,7 @@ class TestImports:
         with zipfile.ZipFile(io.BytesIO(connected.client.download(YOLOX_FP16))) as archive:
             assert archive.namelist()[0] == "cattle-detection-v12/"
             assert {name: archive.read(f"cattle-detection-v12/{name}") for name in MEMBERS} == MEMBERS
-        files = connected.client.files(YOLOX_FP16).files
+        files = connected.client.files(YOLOX_FP16).artifact_files
         assert {file.path for file in files} >= {f"cattle-detection-v12/{name}" for name in MEMBERS}
         assert connected.client.verify(YOLOX_FP16).intact
 

@@ -162,7 +162,7 @@ class TestWholeLife:
         upload = client.create_upload(artifact={"file_name": "a.zip"})
         client.write_upload(upload.id, 0, data)
         client.complete_upload(upload.id)
-        assert [file.path for file in client.files(upload.model_id).files] == ["a"]
+        assert [file.path for file in client.files(upload.model_id).artifact_files] == ["a"]
 
 
 class TestOffsets:

@@ -1,6 +1,7 @@
 import datetime
 
 from google.api import field_behavior_pb2 as _field_behavior_pb2
+from google.protobuf import duration_pb2 as _duration_pb2
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
@@ -80,18 +81,20 @@ class AliasMove(_message.Message):
     def __init__(self, alias: _Optional[str] = ..., model_group_id: _Optional[str] = ..., revision: _Optional[int] = ..., kind: _Optional[_Union[AliasMove.Kind, str]] = ..., before: _Optional[_Union[AliasTarget, _Mapping]] = ..., after: _Optional[_Union[AliasTarget, _Mapping]] = ..., move_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., actor: _Optional[str] = ..., reason: _Optional[str] = ..., request_id: _Optional[str] = ...) -> None: ...
 
 class PromotionRequirements(_message.Message):
-    __slots__ = ("verified", "metrics", "same_inputs", "same_outputs", "same_labels")
+    __slots__ = ("verified", "max_verification_age", "metrics", "same_inputs", "same_outputs", "same_labels")
     VERIFIED_FIELD_NUMBER: _ClassVar[int]
+    MAX_VERIFICATION_AGE_FIELD_NUMBER: _ClassVar[int]
     METRICS_FIELD_NUMBER: _ClassVar[int]
     SAME_INPUTS_FIELD_NUMBER: _ClassVar[int]
     SAME_OUTPUTS_FIELD_NUMBER: _ClassVar[int]
     SAME_LABELS_FIELD_NUMBER: _ClassVar[int]
     verified: bool
+    max_verification_age: _duration_pb2.Duration
     metrics: _containers.RepeatedCompositeFieldContainer[MetricBound]
     same_inputs: bool
     same_outputs: bool
     same_labels: bool
-    def __init__(self, verified: _Optional[bool] = ..., metrics: _Optional[_Iterable[_Union[MetricBound, _Mapping]]] = ..., same_inputs: _Optional[bool] = ..., same_outputs: _Optional[bool] = ..., same_labels: _Optional[bool] = ...) -> None: ...
+    def __init__(self, verified: _Optional[bool] = ..., max_verification_age: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., metrics: _Optional[_Iterable[_Union[MetricBound, _Mapping]]] = ..., same_inputs: _Optional[bool] = ..., same_outputs: _Optional[bool] = ..., same_labels: _Optional[bool] = ...) -> None: ...
 
 class MetricBound(_message.Message):
     __slots__ = ("metric", "min", "max")

@@ -49,12 +49,12 @@ class ListArtifactFilesRequest(_message.Message):
     def __init__(self, model_id: _Optional[str] = ..., page_size: _Optional[int] = ..., page_token: _Optional[str] = ...) -> None: ...
 
 class ListArtifactFilesResponse(_message.Message):
-    __slots__ = ("files", "next_page_token")
-    FILES_FIELD_NUMBER: _ClassVar[int]
+    __slots__ = ("artifact_files", "next_page_token")
+    ARTIFACT_FILES_FIELD_NUMBER: _ClassVar[int]
     NEXT_PAGE_TOKEN_FIELD_NUMBER: _ClassVar[int]
-    files: _containers.RepeatedCompositeFieldContainer[ArtifactFile]
+    artifact_files: _containers.RepeatedCompositeFieldContainer[ArtifactFile]
     next_page_token: str
-    def __init__(self, files: _Optional[_Iterable[_Union[ArtifactFile, _Mapping]]] = ..., next_page_token: _Optional[str] = ...) -> None: ...
+    def __init__(self, artifact_files: _Optional[_Iterable[_Union[ArtifactFile, _Mapping]]] = ..., next_page_token: _Optional[str] = ...) -> None: ...
 
 class ArtifactFile(_message.Message):
     __slots__ = ("path", "size_bytes", "compressed_size_bytes", "crc32", "modify_time", "sha256")

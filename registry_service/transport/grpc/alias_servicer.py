@@ -1,6 +1,7 @@
 """AliasService."""
 
 from contextlib import nullcontext
+from datetime import timedelta
 
 import grpc
 from modelregistry.v1 import alias_pb2, alias_service_pb2_grpc
@@ -15,9 +16,10 @@ from registry_service.domain.aliases import (
     checked_alias,
     checked_remark,
 )
+from registry_service.domain.errors import InvalidArgumentError
 from registry_service.domain.model_groups import checked_group_id
 from registry_service.domain.models import checked_model_id
-from registry_service.domain.promotion import Check, MetricBound, Requirements, checked_requirements
+from registry_service.domain.promotion import MAX_AGE_FIELD, Check, MetricBound, Requirements, checked_requirements
 from registry_service.services.aliasing import Expectation, Moved
 from registry_service.services.use_cases import UseCases
 from registry_service.transport.grpc.calls import StreamLimit
@@ -137,6 +139,7 @@ def _requirements_of(message: alias_pb2.PromotionRequirements) -> Requirements:
     return checked_requirements(
         Requirements(
             verified=message.verified,
+            max_verification_age=_age_of(message),
             metrics=tuple(
                 MetricBound(
                     metric=bound.metric,
@@ -150,6 +153,15 @@ def _requirements_of(message: alias_pb2.PromotionRequirements) -> Requirements:
             same_labels=message.same_labels,
         )
     )
+
+
+def _age_of(message: alias_pb2.PromotionRequirements) -> timedelta | None:
+    if not message.HasField("max_verification_age"):
+        return None
+    try:
+        return message.max_verification_age.ToTimedelta()
+    except (ValueError, OverflowError) as error:
+        raise InvalidArgumentError.of(MAX_AGE_FIELD, "must be a duration, for example 86400s.") from error
 
 
 def _target_message(target: AliasTarget | None) -> alias_pb2.AliasTarget | None:

@@ -47,7 +47,7 @@ class ArtifactServicer(artifact_service_pb2_grpc.ArtifactServiceServicer):
         members, next_page_token = self._use_cases.list_artifact_files(
             checked_model_id(request.model_id, "model_id"), size=request.page_size, token=request.page_token
         )
-        return pb.ListArtifactFilesResponse(files=map(file_message, members), next_page_token=next_page_token)
+        return pb.ListArtifactFilesResponse(artifact_files=map(file_message, members), next_page_token=next_page_token)
 
     def DownloadArtifactFile(  # type: ignore[override]  # as above
         self, request: pb.DownloadArtifactFileRequest, context: grpc.ServicerContext
