@@ -14,7 +14,8 @@ from registry_service.domain.models import Lineage
 from registry_service.domain.references import NamedVersion
 
 _FOUND = "SELECT id, name, project_id, project_name FROM model_groups AS g"
-_HAS_MODELS = "EXISTS (SELECT FROM model_group_counts WHERE model_group_id = g.id)"
+# A subquery of each group that is found, which EXISTS would not be: Postgres might read all counts for a few groups.
+_HAS_MODELS = "(SELECT version_count FROM model_group_counts WHERE model_group_id = g.id) > 0"
 _IS_WITHIN = "text_digest(g.project_id) IN (SELECT text_digest(p) FROM unnest(CAST(:within AS text[])) AS p)"
 _EVERYWHERE = "true"
 # Digests alone: beside an equality, Postgres would look for all groups with such texts in the index of trigrams.
