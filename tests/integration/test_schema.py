@@ -220,7 +220,7 @@ class TestModelGroups:
         migrate(empty_database, "0012")
         with empty_database.begin() as connection:
             insert(connection, "models")
-            insert(connection, "aliases", model_id=MODEL["id"])
+            insert(connection, "aliases", model_id=MODEL["id"], revision="1")
             insert(connection, "alias_moves", model_id=MODEL["id"])
             insert(connection, "audit_events", alias="'production'", action="'alias.set'")
             insert(connection, "tokens")
