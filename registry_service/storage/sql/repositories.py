@@ -407,10 +407,10 @@ class SqlModelRepository:
         )
 
     def _get(self, model_id: str, lookup: Lookup) -> Model:
-        row = lookup.value(self.connection, id=model_id)
-        if row is None:
+        found = lookup.value(self.connection, id=model_id)
+        if found is None:
             raise ModelNotFoundError(model_id)
-        return rows.model(row)
+        return rows.model(found.pop("row") | found)
 
     def _raise_conflict(self, model_id: str, fields: ModelFields, without: str | None = None) -> NoReturn:
         conflict = self._conflict(model_id, fields, without)
@@ -556,18 +556,19 @@ _LISTED = _model_json(*_LISTED_SCHEMA)
 _FULL = _model_json(*_SCHEMA)
 # With the id of its group, its aliases and its verification: each is one look into an index, and costs less than a
 # statement of its own.
+# The row itself is a value of its own, as Postgres writes a row of a table faster than one of a subquery.
 _ONE_MODEL = f"""
-    SELECT to_json(found) FROM (
-        SELECT models.*,
-            (
-                SELECT groups.id FROM model_groups AS groups
-                WHERE model_group_key(groups.name, groups.project_id, groups.project_name)
-                    = model_group_key(models.name, models.project_id, models.project_name)
-            ) AS model_group_id,
-            (SELECT array_agg(alias ORDER BY alias) FROM aliases WHERE aliases.model_id = models.id) AS aliases,
-            ({_VERIFY_TIME}) AS verify_time
-        FROM models WHERE models.id = :id {{lock}}
-    ) AS found
+    SELECT json_build_object(
+        'row', to_json(models),
+        'model_group_id', (
+            SELECT groups.id FROM model_groups AS groups
+            WHERE model_group_key(groups.name, groups.project_id, groups.project_name)
+                = model_group_key(models.name, models.project_id, models.project_name)
+        ),
+        'aliases', ARRAY(SELECT alias FROM aliases WHERE aliases.model_id = models.id ORDER BY alias),
+        'verify_time', ({_VERIFY_TIME})
+    )
+    FROM models WHERE models.id = :id {{lock}}
 """  # noqa: S608 - the text is ours
 _MODEL = Lookup(text(_ONE_MODEL.format(lock="")))
 _LOCKED_MODEL = Lookup(text(_ONE_MODEL.format(lock="FOR UPDATE OF models")))
