@@ -226,9 +226,10 @@ class TestModelGroups:
             insert(connection, "tokens")
             kept = ("aliases", "alias_moves", "tokens", "audit_head", "models")
             before = {table: connection.execute(text(f"SELECT * FROM {table}")).all() for table in kept}
-        migrate(empty_database)
+        migrate(empty_database, "0010")
         with empty_database.connect() as connection:
             assert {table: connection.execute(text(f"SELECT * FROM {table}")).all() for table in kept} == before
+        migrate(empty_database)
         with empty_database.begin() as connection:
             insert(connection, "audit_events")
         with SqlDatabase(empty_database).transaction() as transaction:
