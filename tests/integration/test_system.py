@@ -49,6 +49,7 @@ class TestServerInfo:
             "upload_ttl": "90s",
             "stream_idle_timeout": "2.500s",
             "watch_heartbeat_interval": "7s",
+            "idempotency_key_ttl": "86400s",
         }
 
     def test_its_limits_are_those_that_hold(self, registry: RunningRegistry) -> None:
@@ -84,7 +85,7 @@ class TestServerInfo:
         assert info_of(registry).authentication == Mode(mode=Mode.MODE_TOKEN)
 
     def test_geti_is_a_feature_where_one_is_connected(self, start_registry: StartRegistry) -> None:
-        assert list(info_of(start_registry()).features) == []
+        assert list(info_of(start_registry()).features) == ["idempotency_keys"]
         connected = start_registry(
             geti_host="https://geti.example.org",
             geti_token="secret",
@@ -92,7 +93,7 @@ class TestServerInfo:
             geti_organization_id="o",
             geti_workspace_id="w",
         )
-        assert list(info_of(connected).features) == ["geti"]
+        assert list(info_of(connected).features) == ["geti", "idempotency_keys"]
 
 
 class TestWhoAmI:

@@ -13,6 +13,8 @@ from google.protobuf import descriptor_pb2
 from packaging.requirements import Requirement
 from packaging.version import Version
 
+from registry_service.transport.http_routes import bindings, http_routes
+
 ROOT = Path(__file__).resolve().parents[2]
 FILES = sorted((ROOT / "protos" / "modelregistry").rglob("*.proto"))
 
@@ -68,6 +70,18 @@ def test_every_file_names_its_package_in_other_languages(name: str, tmp_path: Pa
     assert file.options.go_package == f"github.com/modelregistry/modelregistry/gen/go/{folder};{alias}"
     assert file.options.java_package == ".".join(("com.modelregistry", *parts))
     assert file.options.csharp_namespace == ".".join(("ModelRegistry", *(part.capitalize() for part in parts)))
+
+
+def test_methods_that_are_get_over_http_have_no_side_effects_and_changes_have() -> None:
+    levels: dict[str, set[int]] = {verb: set() for verb in ("GET", "HEAD", "PUT", "PATCH", "DELETE")}
+    descriptors = descriptor_pb2.FileDescriptorSet.FromString(http_routes().descriptor_set.read_bytes())
+    for method in (m for file in descriptors.file for service in file.service for m in service.method):
+        for verb, _ in bindings(method):
+            levels.setdefault(verb, set()).add(method.options.idempotency_level)
+    reads = descriptor_pb2.MethodOptions.NO_SIDE_EFFECTS
+    assert levels["GET"] == levels["HEAD"] == {reads}
+    for verb in ("PUT", "PATCH", "DELETE"):
+        assert reads not in levels[verb], verb
 
 
 def test_stubs_run_on_the_oldest_versions_that_pip_may_choose() -> None:

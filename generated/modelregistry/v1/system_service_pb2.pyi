@@ -52,7 +52,7 @@ class ServerInfo(_message.Message):
     def __init__(self, version: _Optional[str] = ..., limits: _Optional[_Union[ServerLimits, _Mapping]] = ..., features: _Optional[_Iterable[str]] = ..., authentication: _Optional[_Union[Authentication, _Mapping]] = ...) -> None: ...
 
 class ServerLimits(_message.Message):
-    __slots__ = ("max_artifact_bytes", "max_metadata_bytes", "max_message_bytes", "recommended_chunk_bytes", "default_page_size", "max_page_size", "max_filter_characters", "upload_ttl", "stream_idle_timeout", "watch_heartbeat_interval")
+    __slots__ = ("max_artifact_bytes", "max_metadata_bytes", "max_message_bytes", "recommended_chunk_bytes", "default_page_size", "max_page_size", "max_filter_characters", "upload_ttl", "stream_idle_timeout", "watch_heartbeat_interval", "idempotency_key_ttl")
     MAX_ARTIFACT_BYTES_FIELD_NUMBER: _ClassVar[int]
     MAX_METADATA_BYTES_FIELD_NUMBER: _ClassVar[int]
     MAX_MESSAGE_BYTES_FIELD_NUMBER: _ClassVar[int]
@@ -63,6 +63,7 @@ class ServerLimits(_message.Message):
     UPLOAD_TTL_FIELD_NUMBER: _ClassVar[int]
     STREAM_IDLE_TIMEOUT_FIELD_NUMBER: _ClassVar[int]
     WATCH_HEARTBEAT_INTERVAL_FIELD_NUMBER: _ClassVar[int]
+    IDEMPOTENCY_KEY_TTL_FIELD_NUMBER: _ClassVar[int]
     max_artifact_bytes: int
     max_metadata_bytes: int
     max_message_bytes: int
@@ -73,7 +74,8 @@ class ServerLimits(_message.Message):
     upload_ttl: _duration_pb2.Duration
     stream_idle_timeout: _duration_pb2.Duration
     watch_heartbeat_interval: _duration_pb2.Duration
-    def __init__(self, max_artifact_bytes: _Optional[int] = ..., max_metadata_bytes: _Optional[int] = ..., max_message_bytes: _Optional[int] = ..., recommended_chunk_bytes: _Optional[int] = ..., default_page_size: _Optional[int] = ..., max_page_size: _Optional[int] = ..., max_filter_characters: _Optional[int] = ..., upload_ttl: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., stream_idle_timeout: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., watch_heartbeat_interval: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ...) -> None: ...
+    idempotency_key_ttl: _duration_pb2.Duration
+    def __init__(self, max_artifact_bytes: _Optional[int] = ..., max_metadata_bytes: _Optional[int] = ..., max_message_bytes: _Optional[int] = ..., recommended_chunk_bytes: _Optional[int] = ..., default_page_size: _Optional[int] = ..., max_page_size: _Optional[int] = ..., max_filter_characters: _Optional[int] = ..., upload_ttl: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., stream_idle_timeout: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., watch_heartbeat_interval: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., idempotency_key_ttl: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ...) -> None: ...
 
 class Authentication(_message.Message):
     __slots__ = ("mode", "oidc_issuer", "oidc_client_id", "oidc_scopes", "oidc_audience")

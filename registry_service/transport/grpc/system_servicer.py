@@ -9,6 +9,7 @@ from modelregistry.v1 import system_service_pb2_grpc
 
 from registry_service.domain import filter as filters
 from registry_service.domain.caller import current_caller
+from registry_service.domain.idempotency import KEPT_FOR
 from registry_service.domain.listing import DEFAULT_PAGE_SIZE, MAX_PAGE_SIZE
 from registry_service.transport.grpc.convert import time_message
 from registry_service.transport.grpc.health import HealthMonitor
@@ -94,8 +95,9 @@ def _info_message(info: ServerInfo) -> pb.ServerInfo:
             upload_ttl=_duration(info.upload_ttl_seconds),
             stream_idle_timeout=_duration(info.stream_idle_seconds),
             watch_heartbeat_interval=_duration(info.watch_heartbeat_seconds),
+            idempotency_key_ttl=_duration(KEPT_FOR.total_seconds()),
         ),
-        features=["geti"] if info.has_geti else [],
+        features=[*(["geti"] if info.has_geti else []), "idempotency_keys"],
         authentication=authentication,
     )
 
