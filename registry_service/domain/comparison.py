@@ -316,7 +316,8 @@ def _bounded(
 def _values(model: Model) -> Iterator[tuple[str, Json]]:
     for name in _SCALARS:
         value = getattr(model, name)
-        if value is not None:
+        # A description is never absent, but says nothing where it is empty.
+        if value is not None and (value or name != "description"):
             yield name, list(value) if isinstance(value, tuple) else value
     yield "creator", model.creator
     yield "artifact.file_name", model.artifact.file_name

@@ -783,10 +783,13 @@ def assert_changed(old: model_pb2.Model, new: model_pb2.Model, expected: model_p
     assert new.update_time.ToDatetime(UTC) > old.update_time.ToDatetime(UTC)
     wanted = model_pb2.Model()
     wanted.CopyFrom(expected)
+    moved = any(getattr(new, name) != getattr(old, name) for name in ("name", "project_id", "project_name"))
+    assert (new.model_group_id != old.model_group_id) is moved
     for name in ("revision", "etag", "update_time"):
         wanted.ClearField(name)
     wanted.MergeFrom(
         model_pb2.Model(
+            model_group_id=new.model_group_id,
             revision=new.revision,
             etag=new.etag,
             update_time=new.update_time,
