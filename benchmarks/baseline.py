@@ -21,7 +21,7 @@ from typing import Any, LiteralString
 import grpc
 import psycopg
 from google.protobuf.struct_pb2 import ListValue, Value
-from modelregistry.v1 import alias_service_pb2, model_pb2, model_service_pb2
+from modelregistry.v1 import alias_service_pb2, model_group_service_pb2, model_pb2, model_service_pb2
 from psycopg.rows import dict_row
 from sqlalchemy import Engine, event
 
@@ -137,6 +137,10 @@ class Recorder:
                 lambda: cases.list_models(filter="", order_by=VERSION_ORDER, size=50, token="")
             ),
             "resolve": self.record(lambda: cases.resolve_model(name_of(1)), name_of(1), model_id(1)),
+            "groups": self.record(
+                lambda: cases.list_model_groups(filter="", order_by=LIST_ORDER, show_empty=False, size=50, token="")
+            ),
+            "alias history": self.record(lambda: cases.list_alias_moves(None, None, size=50, token="")),
             "update": self.record(lambda: cases.update_model(model_id(1), {"score": time.time()}), model_id(1)),
             "register": registration,
         }
@@ -163,7 +167,9 @@ class Handlers:
 
     def _models(self, operation: str, *values: object) -> list[model_pb2.Model]:
         """Returns the models that come in the first column, as JSON."""
-        return [_message(next(iter(row.values()))) for row in self._rows(operation, *values)]
+        found = (next(iter(row.values())) for row in self._rows(operation, *values))
+        # A model by itself is a value beside its group and its aliases.
+        return [_message(row.get("row", row)) for row in found]
 
     def get(self, request: model_service_pb2.GetModelRequest, _: object) -> model_pb2.Model:
         """GetModel."""
@@ -186,6 +192,34 @@ class Handlers:
         """ResolveModel of a name."""
         (model,) = self._models("resolve", request.reference, model_id(int(request.reference.split("-")[1])))
         return model_service_pb2.ResolveModelResponse(model=model)
+
+    def groups(
+        self, _request: model_group_service_pb2.ListModelGroupsRequest, _: object
+    ) -> model_group_service_pb2.ListModelGroupsResponse:
+        """ListModelGroups."""
+        response = model_group_service_pb2.ListModelGroupsResponse()
+        for row in self._rows("groups"):
+            message = response.model_groups.add()
+            for name in ("id", "name", "description", "owner", "version_count", "latest_version", "latest_model_id"):
+                setattr(message, name, row[name])
+            message.tags.update(row["tags"])
+            message.create_time.FromDatetime(row["create_time"])
+            message.update_time.FromDatetime(row["update_time"])
+        return response
+
+    def history(
+        self, _request: alias_service_pb2.ListAliasMovesRequest, _: object
+    ) -> alias_service_pb2.ListAliasMovesResponse:
+        """ListAliasMoves."""
+        response = alias_service_pb2.ListAliasMovesResponse()
+        for row in self._rows("alias history"):
+            message = response.alias_moves.add()
+            for name in ("alias", "model_group_id", "revision", "actor", "reason", "request_id"):
+                setattr(message, name, row[name])
+            for name in ("model_id", "version", "sha256"):
+                setattr(message.after, name, row[name])
+            message.move_time.FromDatetime(row["time"])
+        return response
 
     def update(self, request: model_service_pb2.UpdateModelRequest, _: object) -> model_pb2.Model:
         """UpdateModel."""
@@ -301,7 +335,14 @@ def _main() -> None:
             ),
             grpc.method_handlers_generic_handler(
                 "modelregistry.v1.AliasService",
-                {"SetAlias": _method(alias_service_pb2.SetAliasRequest, handlers.promote)},
+                {
+                    "SetAlias": _method(alias_service_pb2.SetAliasRequest, handlers.promote),
+                    "ListAliasMoves": _method(alias_service_pb2.ListAliasMovesRequest, handlers.history),
+                },
+            ),
+            grpc.method_handlers_generic_handler(
+                "modelregistry.v1.ModelGroupService",
+                {"ListModelGroups": _method(model_group_service_pb2.ListModelGroupsRequest, handlers.groups)},
             ),
         )
     )

@@ -21,7 +21,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, cast
 
 import grpc
-from modelregistry.v1 import alias_service_pb2, model_pb2, model_service_pb2
+from modelregistry.v1 import alias_service_pb2, model_group_service_pb2, model_pb2, model_service_pb2
 
 from tests.client import registration, spec
 
@@ -109,9 +109,8 @@ class _Grpc:
             case "get":
                 call = self._unary("GetModel", model_pb2.Model)
                 return lambda: call(model_service_pb2.GetModelRequest(model_id=self._any()))
-            case "first page" | "deep page" | "newest versions" | "substring":
-                call = self._unary("ListModels", model_service_pb2.ListModelsResponse)
-                return lambda: call(self._listing())
+            case "first page" | "deep page" | "newest versions" | "substring" | "groups" | "alias history":
+                return self._list()
             case "resolve":
                 call = self._unary("ResolveModel", model_service_pb2.ResolveModelResponse)
                 return lambda: call(
@@ -135,11 +134,7 @@ class _Grpc:
                 data = bytes(range(256)) * 4
                 return lambda: stream(registration(spec(name=f"new-{uuid.uuid4()}"), [data]))
             case "promote":
-                call = self._channel.unary_unary(
-                    "/modelregistry.v1.AliasService/SetAlias",
-                    request_serializer=alias_service_pb2.SetAliasRequest.SerializeToString,
-                    response_deserializer=alias_service_pb2.SetAliasResponse.FromString,
-                )
+                call = self._method("AliasService/SetAlias", alias_service_pb2.SetAliasResponse)
                 get = self._unary("GetModel", model_pb2.Model)
                 requests = [model_service_pb2.GetModelRequest(model_id=self._any()) for _ in range(100)]
                 models = cast("list[model_pb2.Model]", [get(request) for request in requests])
@@ -157,6 +152,22 @@ class _Grpc:
             case other:
                 raise ValueError(other)
 
+    def _list(self) -> Callable[[], object]:
+        match self._load.operation:
+            case "groups":
+                groups = self._method(
+                    "ModelGroupService/ListModelGroups", model_group_service_pb2.ListModelGroupsResponse
+                )
+                page = model_group_service_pb2.ListModelGroupsRequest(order_by=LIST_ORDER, page_size=50)
+                return lambda: groups(page)
+            case "alias history":
+                moves = self._method("AliasService/ListAliasMoves", alias_service_pb2.ListAliasMovesResponse)
+                newest = alias_service_pb2.ListAliasMovesRequest(model_group_id="-", alias="-", page_size=50)
+                return lambda: moves(newest)
+            case _:
+                models = self._unary("ListModels", model_service_pb2.ListModelsResponse)
+                return lambda: models(self._listing())
+
     def _listing(self) -> model_service_pb2.ListModelsRequest:
         request = model_service_pb2.ListModelsRequest(page_size=50)
         match self._load.operation:
@@ -170,8 +181,11 @@ class _Grpc:
         return request
 
     def _unary(self, method: str, answer: Any) -> Callable[[Any], object]:
+        return self._method(f"ModelService/{method}", answer)
+
+    def _method(self, method: str, answer: Any) -> Callable[[Any], object]:
         return self._channel.unary_unary(
-            f"{_SERVICE}/{method}",
+            f"/modelregistry.v1.{method}",
             request_serializer=lambda message: message.SerializeToString(),
             response_deserializer=answer.FromString,
         )

@@ -31,7 +31,9 @@ OPERATIONS = (
     "substring",
     "update",
     "register",
+    "groups",
     "promote",
+    "alias history",
 )
 _GOALS = {"get": 0.6}
 _TRIES = 3
