@@ -39,17 +39,20 @@ def kinds(base: type[RegistryError]) -> Iterator[type[RegistryError]]:
 
 def test_the_table_knows_every_error_that_a_request_can_meet() -> None:
     unknown = {kind.__name__ for kind in kinds(RegistryError) if not set(kind.__mro__) & set(_ANSWERS)}
-    # Of uploads, groups, aliases, tokens, and members of archives, none of which this API has; and of clients who
-    # hear nothing.
+    # Of uploads, groups, aliases, references, idempotency keys, tokens, and members of archives, none of which this
+    # API has; and of clients who hear nothing.
     assert unknown == {
+        "AmbiguousReferenceError",
         "CallCancelledError",
         "FailedPreconditionError",
+        "IdempotencyKeyReusedError",
         "ModelGroupNotEmptyError",
         "ModelNotInGroupError",
         "NeverTargetError",
         "NoPreviousTargetError",
         "NotAnArchiveError",
         "OutOfRangeError",
+        "PrecisionMismatchError",
         "RequirementsNotMetError",
         "TargetGoneError",
         "TokenExistsError",
