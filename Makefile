@@ -90,7 +90,7 @@ define generate_into
 		--include_source_info --descriptor_set_out=.build/commented.binpb $(PROTOS)
 	$(BIN)/python -m grpc_tools.protoc --proto_path=protos --include_imports \
 		--descriptor_set_out=$(1)/modelregistry/descriptor.binpb $(PROTOS) google/rpc/{error_details,status}.proto
-	$(BIN)/python gateway/openapi.py .build/commented.binpb gateway/{compat,typed}_api.yaml >$(1)/modelregistry/openapi.json
+	$(BIN)/python gateway/openapi.py .build/commented.binpb gateway/{compat,typed}_api.yaml gateway/examples.json >$(1)/modelregistry/openapi.json
 	$(BIN)/python gateway/service_config.py .build/commented.binpb >$(1)/modelregistry/service_config.json
 	$(BIN)/python gateway/error_document.py .build/commented.binpb >$(2)
 	touch $(1)/modelregistry/{py.typed,__init__.py,{,compat/,geti/}v1/__init__.py,{compat,geti}/__init__.py}

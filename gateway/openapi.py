@@ -1,6 +1,6 @@
 """Write the OpenAPI 3.1 document of the HTTP API.
 
-The typed API under `/v1` comes from the protos and from `typed_api.yaml` (headers, errors, examples), the
+The typed API under `/v1` comes from the protos, from `typed_api.yaml` (headers, errors) and from `examples.json`, the
 Intel-compatible API from `compat_api.yaml`. `make generate` runs this module as a program, which prints the document.
 """
 
@@ -34,6 +34,7 @@ _REFERENCE = "#/components/schemas/"
 _HTTP_BODY = ".google.api.HttpBody"
 _STATUS = ".google.rpc.Status"
 _COMPAT = "modelregistry.compat.v1"
+_JSON = "application/json"
 
 # The JSON mapping of protobuf (ProtoJSON), as the gateway prints it.
 _SCALARS: Mapping[int, Json] = {
@@ -61,12 +62,11 @@ _ANYONE_MAY_GET = {"400", "429", "500", "503", "504"}
 class Schemas:
     """The messages and enums of the typed API as JSON schemas, with the comments of the protos."""
 
-    def __init__(self, descriptors: FileDescriptorSet, examples: Mapping[str, Any]) -> None:
+    def __init__(self, descriptors: FileDescriptorSet) -> None:
         self.files = [file for file in descriptors.file if file.package in PACKAGES and file.package != _COMPAT]
         self.messages: dict[str, DescriptorProto] = {}
         self._enums: dict[str, EnumDescriptorProto] = {}
         self._comments: dict[str, str] = {}
-        self._examples = examples
         for file in self.files:
             comments = {
                 tuple(location.path): " ".join(_LINT.sub("", location.leading_comments).split())
@@ -122,14 +122,11 @@ class Schemas:
             lines = [f"* `{value}`: {self.comment(f'{name}.{value}')}" for value in values]
             return {"type": "string", "enum": values, "description": "\n".join([self.comment(name), "", *lines])}
         message = self.messages[name]
-        schema: Json = {
+        return {
             "type": "object",
             "description": self.comment(name),
             "properties": {field.name: self.field(name, field) for field in message.field},
         }
-        if _short(name) in self._examples:
-            schema["examples"] = [self._examples[_short(name)]]
-        return schema
 
     def field(self, message_name: str, field: FieldDescriptorProto) -> Json:
         """Return the schema of a field."""
@@ -157,16 +154,18 @@ class Schemas:
 class Operations:
     """The operations of the typed API."""
 
-    def __init__(self, schemas: Schemas, typed: Json) -> None:
+    def __init__(self, schemas: Schemas, typed: Json, examples: Mapping[str, Json]) -> None:
         self._schemas = schemas
         self._errors: Mapping[str, Json] = typed["errors"]
         self._parameter_examples: Mapping[str, Any] = typed["parameter_examples"]
+        self._examples = examples
 
     def operation(self, service: str, method: MethodDescriptorProto, verb: str, template: str) -> Json:
         """Return one HTTP method of one path."""
         comment = self._schemas.comment(f"{service}.{method.name}")
         variables = _VARIABLE.findall(template)
         body = _body(method, verb, template)
+        example = self._examples.get(f"{service}_{method.name}", {})
         operation: Json = {
             "tags": [service],
             "operationId": f"{service}_{method.name}{_suffix(method, verb, template)}",
@@ -177,6 +176,8 @@ class Operations:
         }
         if body:
             operation["requestBody"] = self._request_body(method.input_type, body)
+            _add_example(operation["requestBody"], example.get("request"))
+        _add_example(operation["responses"]["200"], example.get("response"))
         return operation
 
     def _parameters(self, method: MethodDescriptorProto, variables: list[str], body: str) -> Iterator[Json]:
@@ -271,8 +272,13 @@ class Operations:
         if method.server_streaming:
             schema = {"type": "array", "items": schema}
         headers = {"x-request-id": {"$ref": "#/components/headers/RequestId"}}
-        answer = {"description": "Done.", "headers": headers, "content": {"application/json": {"schema": schema}}}
+        answer = {"description": "Done.", "headers": headers, "content": {_JSON: {"schema": schema}}}
         return {"200": answer} | errors
+
+
+def _add_example(body: Json, example: Any) -> None:
+    if example is not None and _JSON in body["content"]:
+        body["content"][_JSON]["example"] = example
 
 
 def _binary_responses(verb: str) -> Json:
@@ -292,16 +298,17 @@ def _binary_responses(verb: str) -> Json:
     }
 
 
-def document(descriptors: FileDescriptorSet, compat: Json, typed: Json) -> Json:
+def document(descriptors: FileDescriptorSet, compat: Json, typed: Json, examples: Mapping[str, Json]) -> Json:
     """Return the document.
 
     Args:
         descriptors: The protos, with their comments.
         compat: Paths, tags and components of the Intel-compatible API.
-        typed: Headers, errors and examples of the typed API.
+        typed: Headers, errors, and examples of parameters of the typed API.
+        examples: By the name of an operation its `request` and its `response`.
     """
-    schemas = Schemas(descriptors, typed["examples"])
-    operations = Operations(schemas, typed)
+    schemas = Schemas(descriptors)
+    operations = Operations(schemas, typed, examples)
     paths: dict[str, Json] = {path: dict(item) for path, item in compat["paths"].items()}
     tags: list[Json] = list(compat["tags"])
     for file in schemas.files:
@@ -382,12 +389,11 @@ def _body(method: MethodDescriptorProto, verb: str, template: str) -> str:
 
 
 def _suffix(method: MethodDescriptorProto, verb: str, template: str) -> str:
-    """Tell the bindings of one method apart: `Head`, and `2` and on for other paths."""
+    """Tell the bindings of one method apart: `Head`, and `Alternative` for another path."""
     if verb == "HEAD":
         return "Head"
     others = [binding for binding in bindings(method) if binding[0] != "HEAD"]
-    number = others.index((verb, template))
-    return str(number + 1) if number else ""
+    return "Alternative" * others.index((verb, template))
 
 
 def _path(template: str) -> str:
@@ -405,10 +411,11 @@ def _short(name: str) -> str:
 
 
 def main() -> None:
-    """Print the document: the arguments are a descriptor set, compat_api.yaml and typed_api.yaml."""
+    """Print the document: the arguments are a descriptor set, compat_api.yaml, typed_api.yaml and examples.json."""
     descriptors = FileDescriptorSet.FromString(Path(sys.argv[1]).read_bytes())
-    compat, typed = (yaml.safe_load(Path(path).read_text(encoding="utf-8")) for path in sys.argv[2:])
-    json.dump(document(descriptors, compat, typed), sys.stdout, indent=1, ensure_ascii=False)
+    # JSON is YAML, too.
+    compat, typed, examples = (yaml.safe_load(Path(path).read_text(encoding="utf-8")) for path in sys.argv[2:])
+    json.dump(document(descriptors, compat, typed, examples), sys.stdout, indent=1, ensure_ascii=False)
     sys.stdout.write("\n")
 
 
