@@ -515,15 +515,14 @@ class EtagMismatchError(AbortedError):
         super().__init__(f"The model {model_id!r} has changed since its etag was read.", model_id=model_id)
 
 
-class ModelGroupEtagMismatchError(AbortedError):
+class ModelGroupEtagMismatchError(EtagMismatchError):
     """The model group has changed since the client read it."""
 
-    reason = "ETAG_MISMATCH"
-    retry_seconds = None
-
     def __init__(self, model_group_id: str) -> None:
-        super().__init__(
-            f"The model group {model_group_id!r} has changed since its etag was read.", model_group_id=model_group_id
+        AbortedError.__init__(
+            self,
+            f"The model group {model_group_id!r} has changed since its etag was read.",
+            model_group_id=model_group_id,
         )
 
 
