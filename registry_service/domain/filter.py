@@ -310,6 +310,8 @@ _FIELDS: Mapping[Subject, _Fields] = {
             for name, kind in _ARTIFACT_KINDS.items()
             for prefix in ((), ("artifact",))
         },
+        ("artifact", "kind"): Field(("artifact_kind",), Kind.TEXT),
+        ("artifact", "verify_time"): Field(("verify_time",), Kind.TIME),
     },
     Subject.EVENT: {
         (name,): Field(("time",) if name == "event_time" else (name,), kind) for name, kind in _EVENT_KINDS.items()
@@ -318,6 +320,8 @@ _FIELDS: Mapping[Subject, _Fields] = {
 }
 _NAME = Field(("name",), Kind.TEXT)
 _PRECISIONS = (Field(("precisions",), Kind.LIST), Field(("signature", "precisions"), Kind.LIST))
+_ARTIFACT_KIND = Field(("artifact_kind",), Kind.TEXT)
+_KIND_PREFIX = "KIND_"
 _ACTION = Field(("action",), Kind.TEXT)
 _ACTION_PREFIX = "ACTION_"
 _ACTION_SUBJECTS = ("model_group",)
@@ -416,6 +420,8 @@ def _compared(field: Field, comparator: Comparator, operator: "_Token", argument
 
 def _pattern(field: Field, comparator: Comparator, operator: "_Token", argument: "_Token") -> Pattern:
     if comparator in {Comparator.EQUAL, Comparator.CONTAINS}:
+        if field == _ARTIFACT_KIND:
+            return _without(_KIND_PREFIX, argument.pattern)
         return _action(argument.pattern) if field == _ACTION else argument.pattern
     if field.kind is Kind.ELEMENT:
         raise _error(
@@ -426,6 +432,14 @@ def _pattern(field: Field, comparator: Comparator, operator: "_Token", argument:
             f"operator {operator.text} does not support wildcards; write \\* for the character", argument.start
         )
     return argument.pattern
+
+
+def _without(prefix: str, pattern: Pattern) -> Pattern:
+    """Write the value of an enum as it is kept: without the prefix, in lower case."""
+    first, *rest = pattern.parts
+    if not first.startswith(prefix):
+        return pattern
+    return Pattern(tuple(part.lower() for part in (first.removeprefix(prefix), *rest)))
 
 
 def _action(pattern: Pattern) -> Pattern:

@@ -278,6 +278,15 @@ class TestVerifying:
         assert again.intact
         assert client.get(model.id).artifact.verify_time == again.verify_time
 
+    def test_models_are_found_by_when_they_were_verified(self, client: Client) -> None:
+        verified, other = client.register(name="verified"), client.register(name="other")
+        assert client.names("artifact.verify_time > 2026-01-01") == []
+        client.verify(verified.id)
+        assert client.names("artifact.verify_time > 2026-01-01") == [verified.name]
+        assert client.names("artifact.verify_time < 2026-01-01") == []
+        assert client.names("artifact.verify_time = null") == [other.name]
+        assert client.names("NOT artifact.verify_time > 2026-01-01") == [other.name]
+
     def test_damage_that_a_download_finds_ends_it_too(self, registry: RunningRegistry) -> None:
         client, data = registry.client, some_bytes(100)
         model = client.register(data)
@@ -323,6 +332,19 @@ class TestKinds:
         assert client.get_upload(upload.id).spec.artifact.kind == model_pb2.Artifact.KIND_FOLDER
         client.write_upload(upload.id, 0, zip_of({"a": b"a"}))
         assert client.complete_upload(upload.id).artifact.kind == model_pb2.Artifact.KIND_FOLDER
+
+    def test_models_are_found_by_their_kind(self, client: Client) -> None:
+        client.register(zip_of({"a": b"a"}), name="folder", artifact={"kind": model_pb2.Artifact.KIND_FOLDER})
+        client.register(name="file")
+        for name in ("folder", "file"):
+            for text in (
+                f"artifact.kind = KIND_{name.upper()}",
+                f"artifact.kind = {name}",
+                f'artifact.kind : "{name}"',
+            ):
+                assert client.names(text) == [name], text
+        assert client.names("artifact.kind != KIND_FILE") == ["folder"]
+        assert client.names("artifact.kind = KIND_F*", order_by="name") == ["file", "folder"]
 
     def test_whatever_is_not_declared_is_a_file(self, client: Client) -> None:
         assert client.register(zip_of({"a": b"a"}), artifact=ZIP).artifact.kind == model_pb2.Artifact.KIND_FILE

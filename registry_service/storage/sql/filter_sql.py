@@ -63,11 +63,22 @@ _ELEMENT_NAMES: Mapping[tuple[str, ...], tuple[str, ...]] = {
 
 
 _models, _groups, _aliases = tables.models, tables.model_groups, tables.aliases
+_verifications = tables.artifact_verifications
 
 # Fields of a model that are no columns of its row.
 _JOINED: Mapping[str, Callable[[FromClause], ColumnElement[Any]]] = {
     "model_group_id": lambda models: (
         select(_groups.c.id).where(group_key(_groups) == group_key(models)).correlate(models).scalar_subquery()
+    ),
+    "verify_time": lambda models: (
+        select(_verifications.c.time)
+        .where(
+            _verifications.c.model_id == models.c.id,
+            _verifications.c.object_key == models.c.object_key,
+            _verifications.c.is_intact,
+        )
+        .correlate(models)
+        .scalar_subquery()
     ),
     "aliases": lambda models: (
         select(func.array_agg(_aliases.c.alias, type_=ARRAY(Text)))
