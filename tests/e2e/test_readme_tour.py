@@ -18,7 +18,7 @@ from tests.products import Product, grpcurl, running_up
 ROOT = Path(__file__).resolve().parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 SECONDS = 240
-TOUR, ACCESS, AUDIT = "A tour", "Who may do what", "Audit and watch"
+TOUR, GROUPS, ACCESS, AUDIT = "A tour", "Model groups", "Who may do what", "Audit and watch"
 
 
 @dataclass(frozen=True)
@@ -105,7 +105,7 @@ def assert_compared_and_traced(printed: str) -> None:
 
 @pytest.mark.usefixtures("nothing_is_left")
 def test_python_and_curl_show_what_the_readme_says(product: Product, tmp_path: Path) -> None:
-    blocks = [block for block in blocks_of(TOUR, AUDIT) if not block.needs_grpcurl]
+    blocks = [block for block in blocks_of(TOUR, GROUPS, AUDIT) if not block.needs_grpcurl]
     printed = paste(blocks, product, tmp_path)
     assert "Registered silero-vad-6-2-3-fp32 with 2327524 bytes" in printed
     assert "Found silero-vad 6.2.3" in printed
@@ -113,13 +113,14 @@ def test_python_and_curl_show_what_the_readme_says(product: Product, tmp_path: P
     assert '"stage":"candidate"' in printed
     assert_rolled_back(printed)
     assert_compared_and_traced(printed)
+    assert '"owner":"audio"' in printed
     assert '"valid":true' in printed
     assert '"resume_token":' in printed
 
 
 @pytest.mark.usefixtures("nothing_is_left")
 def test_grpcurl_shows_what_the_readme_says(product: Product, tmp_path: Path) -> None:
-    printed = paste(blocks_of(TOUR, AUDIT), product, tmp_path)
+    printed = paste(blocks_of(TOUR, GROUPS, AUDIT), product, tmp_path)
     assert "modelregistry.v1.ModelService" in printed.splitlines()
     # In one model and in a list; an event of WatchAuditEvents has it deeper.
     assert re.search(r'^  "id": "silero-vad-6-2-3-fp32"', printed, re.MULTILINE), "GetModel"
@@ -144,7 +145,7 @@ def test_a_token_is_used_with_grpcurl_as_the_readme_says(tmp_path: Path) -> None
 
 
 def test_every_block_of_bash_in_the_readme_is_run_by_these_tests() -> None:
-    assert README.count("\n```bash\n") == len(blocks_of(TOUR, ACCESS, AUDIT))
+    assert README.count("\n```bash\n") == len(blocks_of(TOUR, GROUPS, ACCESS, AUDIT))
 
 
 def test_the_readme_names_the_commands_that_the_checks_run() -> None:
