@@ -1,8 +1,10 @@
--- What the transcoder lets pass in a JSON request under /v1: fields that the
--- message doesn't have, null where no null can be kept, the same key twice,
--- numbers that a double rounds, text that is almost JSON (RFC 8259), a query
--- parameter twice or without a name or value, and bodies, parameters and conditional headers where the
--- method takes none. Each is answered with 400 and its place.
+-- What the transcoder lets pass in a JSON request under /v1, or refuses without
+-- naming the field: fields and query parameters that the message doesn't have,
+-- null where no null can be kept, the same key twice, numbers that a double
+-- rounds, text that is almost JSON (RFC 8259), a query parameter twice or without
+-- a name or value, or with one of another type, and bodies, parameters and
+-- conditional headers where the method takes none. Each is answered with 400 and
+-- its place.
 --
 -- Before this file stands the table body_messages: by the name of a message its
 -- fields, by either spelling of their names (lowerCamelCase and as in the proto).
@@ -10,8 +12,8 @@
 -- "string", "number" (a double), "integer", "boolean", "value", "struct" or
 -- "list" (JSON of any kind, an object of it, a list of it), or a message's name.
 -- The route's filter context has the HTTP methods of a path (JsonBodies.methods):
--- the lists, parameters that a query may repeat, between blanks; for those with a
--- body the field of the request that it is ("*" for all), and its message, or raw
+-- the parameters of a query and the lists, those that a query may repeat, between
+-- blanks; for those with a body the field of the request that it is ("*" for all), and its message, or raw
 -- where it is bytes.
 
 local byte, find, sub = string.byte, string.find, string.sub
@@ -87,6 +89,20 @@ end
 local function refuse(handle, field, description)
   handle:respond({[":status"] = "400", ["content-type"] = "application/json"},
     status_json(field, description, handle:headers():get("x-request-id") or ""))
+end
+
+-- The name that is most like a key; nil for none.
+local function nearest(fields, key)
+  local plain = string.lower((string.gsub(key, "[_%-]", "")))
+  local best
+  for _, field in pairs(fields) do
+    local name = (string.gsub(field.name, "_", ""))
+    local is_near = #plain > 3 and (sub(name, 1, #plain) == plain or sub(plain, 1, #name) == name)
+    if (name == plain or is_near) and (best == nil or field.name < best) then
+      best = field.name
+    end
+  end
+  return best
 end
 
 -- ---- The walk
@@ -207,19 +223,6 @@ local function check(text, message_name)
     return (whole == "0" or byte(whole) ~= 48)
       and (fraction == "" or #fraction > 1)
       and (exponent == "" or find(exponent, "^[eE][%+%-]?%d+$") ~= nil)
-  end
-
-  local function nearest(fields, key)
-    local plain = string.lower((string.gsub(key, "[_%-]", "")))
-    local best
-    for _, field in pairs(fields) do
-      local name = (string.gsub(field.name, "_", ""))
-      local is_near = #plain > 3 and (sub(name, 1, #plain) == plain or sub(plain, 1, #name) == name)
-      if (name == plain or is_near) and (best == nil or field.name < best) then
-        best = field.name
-      end
-    end
-    return best
   end
 
   -- Walks an object: of a message by its fields, else with values that are all of one type.
@@ -383,6 +386,54 @@ local function unescape_query(text)
   end))
 end
 
+-- The values of a bool, as the transcoder reads them.
+local BOOLS = {
+  ["true"] = true, t = true, yes = true, y = true, ["1"] = true,
+  ["false"] = true, f = true, no = true, n = true, ["0"] = true,
+}
+local TIME = "^%d%d%d%d%-%d%d%-%d%d[Tt]%d%d:%d%d:%d%d%.?%d*[Zz+-]"
+
+-- Whether a text names one of the values of an enum, in any case, or is a number.
+local function is_enum_value(value, names)
+  local wanted = string.lower((string.gsub(value, "[_-]", "")))
+  for name in string.gmatch(names, "[^,]+") do
+    if string.lower((string.gsub(name, "_", ""))) == wanted then
+      return true
+    end
+  end
+  return find(value, "^%d+$") ~= nil
+end
+
+-- What is wrong with a query parameter, of which the transcoder would not name the field; nil for nothing.
+local function problem_of(name, value, known)
+  local _, at = find(known, " " .. name .. "=", 1, true)
+  if at == nil then
+    local fields = {}
+    for other in string.gmatch(known, "(%S+)=") do
+      table.insert(fields, {name = other})
+    end
+    local near = nearest(fields, name)
+    return "unknown query parameter." .. (near and " Did you mean " .. near .. "?" or "")
+  end
+  local kind, names = string.match(known, "^(%w+),?(%S*)", at + 1)
+  local not_this = ", not " .. shown(quoted(value)) .. "."
+  if kind == "int32" or kind == "int64" then
+    if not find(value, "^%-?%d+$") then
+      return "must be an integer" .. not_this
+    elseif kind == "int32" and math.abs(tonumber(value)) > 2147483647 then
+      return "must be an integer of 32 bits" .. not_this
+    end
+  elseif kind == "double" and tonumber(value) == nil then
+    return "must be a number" .. not_this
+  elseif kind == "bool" and not BOOLS[string.lower(value)] then
+    return "must be true or false" .. not_this
+  elseif kind == "time" and not find(value, TIME) then
+    return "must be a time such as 2026-01-31T23:59:59Z (RFC 3339)" .. not_this
+  elseif kind == "enum" and not is_enum_value(value, names) then
+    return "must be one of " .. string.gsub(names, ",", ", ") .. not_this
+  end
+end
+
 -- Refuses a query that stands for a field of the body, or has a parameter twice, as the transcoder takes the last one,
 -- or without a name or an equals sign, as it takes no notice of that.
 local function check_query(handle, query, method)
@@ -401,6 +452,11 @@ local function check_query(handle, query, method)
     local name = string.gsub(key, "%u", function(letter) return "_" .. string.lower(letter) end)
     if method.field == "*" or (method.field ~= nil and string.match(name, "^[^.]*") == method.field) then
       refuse(handle, shown(key), "must be in the body, not in the query.")
+      return false
+    end
+    local description = problem_of(name, unescape_query(string.match(pair, "=(.*)$")), method.query)
+    if description ~= nil then
+      refuse(handle, shown(key), description)
       return false
     end
     if seen[name] and not find(method.lists, " " .. name .. " ", 1, true) then

@@ -29,12 +29,25 @@ _JSON_TYPES: Mapping[int, str] = {
     FieldDescriptorProto.TYPE_FIXED32: "integer",
 }
 _WELL_KNOWN_TYPES: Mapping[str, str] = {
-    "google.protobuf.Timestamp": "string",
     "google.protobuf.Duration": "string",
+    "google.protobuf.Timestamp": "string",
     "google.protobuf.FieldMask": "string",
     "google.protobuf.Value": "value",
     "google.protobuf.Struct": "struct",
     "google.protobuf.ListValue": "list",
+}
+
+_QUERY_SCALARS: Mapping[int, str] = {
+    FieldDescriptorProto.TYPE_STRING: "string",
+    FieldDescriptorProto.TYPE_BOOL: "bool",
+    FieldDescriptorProto.TYPE_DOUBLE: "double",
+    FieldDescriptorProto.TYPE_INT32: "int32",
+    FieldDescriptorProto.TYPE_INT64: "int64",
+}
+_QUERY_KINDS: Mapping[str, str] = {
+    "google.protobuf.Duration": "string",
+    "google.protobuf.FieldMask": "string",
+    "google.protobuf.Timestamp": "time",
 }
 
 BodyField = Mapping[str, str]
@@ -49,9 +62,10 @@ class JsonBodies:
     messages: Mapping[str, Mapping[str, BodyField]]
     """By the full name of a message its fields, by each spelling of their names that JSON may have."""
     methods: Mapping[str, Mapping[str, Mapping[str, str]]]
-    """By the regular expression of a path under /v1 its HTTP methods. Each has the names of its `lists`, between
-    blanks: the parameters that a query may repeat. One with a body has the `field` of the request that this is (`*`:
-    all of it), and its `message`, or `raw` where it is bytes."""
+    """By the regular expression of a path under /v1 its HTTP methods. Each has, between blanks, the parameters of its
+    `query` as `name=kind`: `string`, `int32`, `int64`, `double`, `bool`, `time`, or `enum` with the names of its values
+    after commas; and the names of its `lists`: the parameters that a query may repeat. One with a body has the `field`
+    of the request that this is (`*`: all of it), and its `message`, or `raw` where it is bytes."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -152,7 +166,9 @@ def _json_bodies(descriptors: descriptor_pb2.FileDescriptorSet) -> JsonBodies:
         for rule in _rules(rpc):
             verb, template = _method_and_template(rule)
             if template.startswith("/v1/"):
-                methods.setdefault(_regex(template), {})[verb] = _expected(messages, rpc, rule.body)
+                expected = _expected(messages, rpc, rule.body)
+                query = _query(descriptors, messages, rpc, template, rule.body)
+                methods.setdefault(_regex(template), {})[verb] = {**expected, "query": query}
     roots = [expected["message"] for verbs in methods.values() for expected in verbs.values() if "message" in expected]
     return JsonBodies(messages=_body_fields(messages, roots), methods=methods)
 
@@ -167,6 +183,43 @@ def _expected(
         message = _body_message(messages, rpc, body)
         expected |= {"raw": "yes"} if message == _HTTP_BODY else {"message": message}
     return expected
+
+
+def _query(
+    descriptors: descriptor_pb2.FileDescriptorSet,
+    messages: Mapping[str, DescriptorProto],
+    rpc: descriptor_pb2.MethodDescriptorProto,
+    template: str,
+    body: str,
+) -> str:
+    """Describe the parameters of a query, as in `JsonBodies.methods`: what is neither in the path nor in the body."""
+    elsewhere = {variable[1] for variable in _VARIABLE.finditer(template)} | {body}
+    enums = {
+        f".{prefix}.{enum.name}": [value.name for value in enum.value if value.number != 0]
+        for file in descriptors.file
+        for prefix, found in (
+            (file.package, file.enum_type),
+            *((f"{file.package}.{message.name}", message.enum_type) for message in file.message_type),
+        )
+        for enum in found
+    }
+
+    def parameters(type_name: str, prefix: str = "") -> Iterator[str]:
+        for field in messages[type_name.removeprefix(".")].field:
+            name = prefix + field.name
+            if name in elsewhere:
+                continue
+            kind = _QUERY_KINDS.get(field.type_name.removeprefix(".")) or _QUERY_SCALARS.get(field.type)
+            if field.type == FieldDescriptorProto.TYPE_ENUM:
+                kind = ",".join(("enum", *enums[field.type_name]))
+            if kind is not None:
+                yield f"{name}={kind}"
+                if field.type_name == ".google.protobuf.FieldMask":
+                    yield f"{name}.paths=string"
+            elif field.type_name.removeprefix(".") in messages and not prefix:
+                yield from parameters(field.type_name, f"{name}.")
+
+    return "" if body == "*" else f" {' '.join(parameters(rpc.input_type))} "
 
 
 def _body_message(messages: Mapping[str, DescriptorProto], rpc: descriptor_pb2.MethodDescriptorProto, body: str) -> str:

@@ -380,6 +380,30 @@ def test_an_error_that_the_gateway_finds_has_the_shape_of_the_api(
     assert ((code, reason), error[1] in text) == ((error[0], error[2]), True)
 
 
+@pytest.mark.parametrize(
+    ("headers", "status", "error"),
+    [
+        (("sec-fetch-site: cross-site",), 403, (7, "GATEWAY_FORBIDDEN")),
+        (("origin: http://x", "content-type: text/plain"), 415, (3, "GATEWAY_UNSUPPORTED_MEDIA_TYPE")),
+        (("a: " + "x" * 70_000,), 431, (3, "GATEWAY_HEADERS_TOO_LARGE")),
+        (tuple(f"a{n}: x" for n in range(200)), 431, (3, "GATEWAY_HEADERS_TOO_LARGE")),
+    ],
+    ids=["origin", "media type", "large headers", "many headers"],
+)
+def test_what_the_gateway_refuses_has_the_shape_of_the_api_too(
+    gateway: Gateway, headers: tuple[str, ...], status: int, error: tuple[int, str]
+) -> None:
+    answer = gateway.raw(request("/v1/models/abc", *headers, method="PATCH", body=b"{}"))
+    assert status_of(answer) == status
+    code, _, reason = own_error(answer)
+    assert (code, reason) == error
+
+
+def test_a_host_that_is_not_ours_is_refused_in_the_shape_of_the_api(gateway: Gateway) -> None:
+    answer = gateway.raw(request("/v1/models/abc").replace(b"Host: x", b"Host: evil.example"))
+    assert (status_of(answer), own_error(answer)[2]) == (421, "GATEWAY_MISDIRECTED_REQUEST")
+
+
 def test_headers_of_the_gateway_are_believed_from_nobody(gateway: Gateway) -> None:
     with gateway.client() as client:
         client.get("/v1/models/abc", headers={"x-envoy-original-path": "/evil", "x-envoy-internal": "true"})
@@ -427,6 +451,8 @@ def test_without_a_server_it_is_503_and_names_no_host(lonely: Gateway, method: s
     is_v1 = path.startswith("/v1/")
     error = (14, "Service Unavailable", "GATEWAY_SERVER_UNAVAILABLE") if is_v1 else (None, "Service Unavailable", None)
     assert own_error(answer) == error
+    retry = b'{"@type":"type.googleapis.com/google.rpc.RetryInfo","retry_delay":"2s"}'
+    assert (retry in answer, b"\r\nretry-after: 2\r\n" in answer) == (is_v1, is_v1)
 
 
 def test_without_a_server_grpc_clients_get_unavailable(lonely: Gateway) -> None:

@@ -341,6 +341,38 @@ def test_a_query_may_be_empty_and_so_may_a_text_in_it(http: httpx.Client, query:
 @pytest.mark.parametrize(
     ("query", "field", "description"),
     [
+        ("page_sizes=5", "page_sizes", "unknown query parameter. Did you mean page_size?"),
+        ("bogus=1", "bogus", "unknown query parameter."),
+        ("page_size=many", "page_size", 'must be an integer, not "many".'),
+        ("pageSize=1.5", "pageSize", 'must be an integer, not "1.5".'),
+        ("page_size=", "page_size", 'must be an integer, not "".'),
+        ("page_size=2147483648", "page_size", 'must be an integer of 32 bits, not "2147483648".'),
+        ("view=all", "view", 'must be one of MODEL_VIEW_BASIC, MODEL_VIEW_FULL, not "all".'),
+    ],
+)
+def test_a_wrong_parameter_is_named(http: httpx.Client, query: str, field: str, description: str) -> None:
+    assert refusal(http.get(f"/v1/models?{query}")) == {"field": field, "description": description}
+
+
+@pytest.mark.parametrize(
+    "query", ["page_size=1", "pageSize=1", "view=model_view_full", "view=MODEL_VIEW_BASIC", "view=1"]
+)
+def test_a_right_parameter_passes_in_each_spelling(http: httpx.Client, model: model_pb2.Model, query: str) -> None:
+    assert model.id
+    assert len(http.get(f"/v1/models?{query}").json()["models"]) >= 1
+
+
+def test_wrong_truths_and_times_are_named(http: httpx.Client, model: model_pb2.Model) -> None:
+    guard = http.delete(f"/v1/models/{model.id}?force=perhaps")
+    assert refusal(guard) == {"field": "force", "description": 'must be true or false, not "perhaps".'}
+    alias = http.get(f"/v1/modelGroups/{model.model_group_id}/aliases/production?at_time=yesterday")
+    wanted = 'must be a time such as 2026-01-31T23:59:59Z (RFC 3339), not "yesterday".'
+    assert refusal(alias) == {"field": "at_time", "description": wanted}
+
+
+@pytest.mark.parametrize(
+    ("query", "field", "description"),
+    [
         ("content.data=YWJj", "content.data", "must be in the body, not in the query."),
         ("write_offset=5&write_offset=0", "write_offset", "is set twice."),
     ],
