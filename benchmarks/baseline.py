@@ -29,6 +29,7 @@ from benchmarks.load import LIST_FILTER, LIST_ORDER, VERSION_ORDER, model_id, su
 from benchmarks.load import name as name_of
 from registry_service.bootstrap import Registry, open_registry
 from registry_service.config import Settings, load
+from registry_service.domain.caller import acting_as_registry
 from registry_service.domain.models import ArtifactSpec, ModelFields, ModelSpec
 
 _THREADS = 32
@@ -311,7 +312,7 @@ def _main() -> None:
         raise AssertionError("the baseline writes into a folder")
     folder = settings.artifact_dir / "baseline"
     folder.mkdir(parents=True, exist_ok=True)
-    with open_registry(settings) as registry:
+    with open_registry(settings) as registry, acting_as_registry():
         recordings = Recorder(registry).all(page_token)
     dsn = {
         "host": settings.psql_hostname,
