@@ -141,6 +141,7 @@ class Telemetry:
                 "actor": event.actor,
                 "action": event.action.value,
                 "model_id": event.model_id,
+                "model_group_id": event.model_group_id or "",
                 "alias": event.alias,
                 "hash": event.hash,
             },

@@ -30,6 +30,7 @@ def test_each_change_is_a_line_that_says_what_the_audit_log_says(
         for action, event in zip(("model.registered", "model.updated", "model.deleted"), events, strict=True)
     ]
     assert all(line["log"] == "audit" for line in lines)
+    assert {line["model_group_id"] for line in lines} == {model.model_group_id}
     assert "secret" not in repr(lines)
 
 

@@ -50,6 +50,7 @@ class TestMaking:
         assert group.HasField("project_name")
         assert (group.version_count, group.latest_version, group.latest_model_id) == (1, "1.0", model.id)
         assert (group.description, group.owner, dict(group.tags), dict(group.metric_goals)) == ("", "", {}, {})
+        assert group.update_time == group.create_time
         assert abs(group.create_time.ToNanoseconds() - model.create_time.ToNanoseconds()) < 10 * 10**9
         assert group.etag
 

@@ -59,8 +59,8 @@ _TABLES = (
         ) AS every
         GROUP BY name, project_id, project_name
     ), grouped AS (
-        INSERT INTO model_groups (id, name, project_id, project_name, create_time)
-        SELECT id, name, project_id, project_name, create_time FROM made
+        INSERT INTO model_groups (id, name, project_id, project_name, create_time, update_time)
+        SELECT id, name, project_id, project_name, create_time, create_time FROM made
     )
     INSERT INTO model_group_counts (model_group_id, version_count) SELECT id, models FROM made WHERE models > 0
     """,
@@ -92,6 +92,7 @@ _TABLES = (
     LANGUAGE plpgsql AS $$
     DECLARE
         key bytea := model_group_key(of_name, of_project_id, of_project_name);
+        made_time timestamptz := clock_timestamp();
         found_id text;
     BEGIN
         LOOP
@@ -99,8 +100,8 @@ _TABLES = (
                 WHERE model_group_key(name, project_id, project_name) = key FOR KEY SHARE;
             IF NOT FOUND THEN
                 -- Of two at once, the second waits here, and then finds the row, unless the first was rolled back.
-                INSERT INTO model_groups (name, project_id, project_name)
-                    VALUES (of_name, of_project_id, of_project_name)
+                INSERT INTO model_groups (name, project_id, project_name, create_time, update_time)
+                    VALUES (of_name, of_project_id, of_project_name, made_time, made_time)
                     ON CONFLICT DO NOTHING RETURNING id INTO found_id;
             END IF;
             IF FOUND THEN
