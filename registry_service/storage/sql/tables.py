@@ -274,6 +274,8 @@ class ModelGroupCountRow(Base):
     )
     version_count: Mapped[int] = mapped_column(BigInteger, comment="Of its models; a group without any has no row.")
 
+    __table_args__ = (Index("ix_model_group_counts_version_count", "version_count", "model_group_id"),)
+
 
 class DeletedModelRow(Base):
     """The id of a deleted model. Only its project can have it again; triggers see to it."""

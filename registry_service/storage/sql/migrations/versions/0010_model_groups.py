@@ -83,6 +83,7 @@ _TABLES = (
     )
     """,
     "CREATE INDEX ix_model_groups_tags ON model_groups USING gin (tags)",
+    "CREATE INDEX ix_model_group_counts_version_count ON model_group_counts (version_count, model_group_id)",
     # For models by an alias, and for the moves of all aliases.
     "CREATE INDEX ix_aliases_alias ON aliases (alias, model_id)",
     "CREATE INDEX ix_alias_moves_time ON alias_moves (time, alias_id, revision)",
