@@ -153,7 +153,9 @@ def _condition(node: Node, table: FromClause, indexes: IndexHelp, *, is_negated:
             matches = _restriction(stored, comparator, value, _column(stored.path[0], table))
             help_of = indexes.get(field.path[0])
             if comparator is Comparator.EQUAL and help_of is not None and (text := _pattern(value).literal) is not None:
-                matches = and_(help_of(table, text), matches)
+                # Of what is no column it says all, and a look at each row's own would cost more than all the rest.
+                is_column = stored.path[0] in table.c
+                matches = and_(help_of(table, text), matches) if is_column else help_of(table, text)
             return matches.is_not(true()) if is_negated else matches
 
 
