@@ -306,6 +306,16 @@ def checked_model_id(text: str, name: str = "model_id") -> str:
     return text
 
 
+def checked_precisions(precisions: Sequence[str]) -> tuple[str, ...]:
+    """Return precisions that a model can have, in lower case, each once.
+
+    Raises:
+        InvalidArgumentError: One is no precision; the field is `precisions`.
+    """
+    _raise_any(list(_precision_violations(precisions)))
+    return tuple(dict.fromkeys(precision.lower() for precision in precisions))
+
+
 def checked_text(text: str, name: str) -> str:
     """Returns a text that a field could hold (`InvalidArgumentError`; `name` is the field)."""
     _raise_any(list(_text_violations(name, text)))
@@ -436,20 +446,24 @@ def _artifact_violations(artifact: ArtifactSpec, artifact_max_bytes: int) -> Ite
         yield FieldViolation("artifact.sha256", "must be 64 hexadecimal digits.")
 
 
+def _precision_violations(precisions: Sequence[str]) -> Iterator[FieldViolation]:
+    if len({precision.lower() for precision in precisions}) > _MAX_PRECISIONS:
+        yield FieldViolation("precisions", f"must have at most {_MAX_PRECISIONS} entries.")
+        return
+    for i, precision in enumerate(precisions):
+        if not _PRECISION.fullmatch(precision.lower()):
+            yield FieldViolation(
+                f"precisions[{i}]", "must be 1 to 32 letters, digits, dots, hyphens and underscores, a letter first."
+            )
+
+
 def _field_violations(model: ModelFields) -> Iterator[FieldViolation]:
     for name in ("name", "version"):
         if not getattr(model, name):
             yield FieldViolation(name, "must not be empty.")
     for name in _TEXT_FIELDS:
         yield from _text_violations(name, getattr(model, name))
-    if len({precision.lower() for precision in model.precisions}) > _MAX_PRECISIONS:
-        yield FieldViolation("precisions", f"must have at most {_MAX_PRECISIONS} entries.")
-        return
-    for i, precision in enumerate(model.precisions):
-        if not _PRECISION.fullmatch(precision.lower()):
-            yield FieldViolation(
-                f"precisions[{i}]", "must be 1 to 32 letters, digits, dots, hyphens and underscores, a letter first."
-            )
+    yield from _precision_violations(model.precisions)
     yield from _long_text_violations("description", model.description)
     if model.score is not None and not math.isfinite(model.score):
         yield FieldViolation("score", "must be a finite number.")

@@ -15,7 +15,7 @@ from registry_service.domain.errors import (
     ReferenceNotFoundError,
 )
 from registry_service.domain.model_groups import GroupKey
-from registry_service.domain.models import Model
+from registry_service.domain.models import Model, checked_precisions
 from registry_service.domain.ports import Database, Transaction
 from registry_service.domain.references import (
     LATEST,
@@ -54,7 +54,7 @@ class ResolveModel:
 
         Raises:
             InvalidReferenceError: The text is no reference.
-            InvalidArgumentError: There is a time, but no alias; or the time is in the future.
+            InvalidArgumentError: The precisions are none; a time has no alias, or is in the future.
             ReferenceNotFoundError: A part of the reference names nothing that the caller may see.
             AmbiguousReferenceError: It may mean several groups or models that the caller may see.
             PrecisionMismatchError: It names one model, by its id or an alias, which has other precisions.
@@ -62,7 +62,7 @@ class ResolveModel:
         reference = parse_reference(text)
         if at_time is not None and reference.alias is None:
             raise InvalidArgumentError.of("at_time", "requires a reference with an alias, such as acme/vad@production.")
-        resolution = _Resolution(text, reference, tuple(dict.fromkeys(map(str.lower, precisions))))
+        resolution = _Resolution(text, reference, checked_precisions(precisions))
         # To look at an alias as it was locks it, which takes a transaction.
         with self.database.reading() if at_time is None else self.database.transaction() as transaction:
             return resolution.result(transaction, at_time)

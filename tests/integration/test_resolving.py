@@ -1,13 +1,17 @@
 """ResolveModel: a reference names one model, or the answer says which part of it names none, or several."""
 
 import random
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, cast
 
 import grpc
 import pytest
 from google.protobuf.timestamp_pb2 import Timestamp
 from google.rpc import error_details_pb2
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from modelregistry.v1 import model_pb2, model_service_pb2
 from sqlalchemy import event
 
@@ -31,6 +35,14 @@ def point(client: Client, model: model_pb2.Model, alias: str = "production") -> 
     """Set an alias of the model's group, and return when that was."""
     moved = client.set_alias(model.id, alias)
     return moved.alias.update_time.ToDatetime(UTC)
+
+
+@contextmanager
+def refused_with(codes: set[grpc.StatusCode]) -> Iterator[None]:
+    """Expect that the call in the block ends with one of these statuses."""
+    with pytest.raises(grpc.RpcError) as caught:
+        yield
+    assert cast("grpc.Call", caught.value).code() in codes, caught.value
 
 
 def candidates(refusal: Refusal) -> dict[str, str]:
@@ -181,6 +193,15 @@ class TestNames:
         assert refusal.fields == ["reference"]
         assert refusal.metadata["position"] == position
 
+    @given(
+        st.text(st.characters(codec="utf-8"), max_size=20) | st.text("/:@%0aF éa", max_size=12),
+        st.lists(st.text(st.characters(codec="utf-8"), max_size=6), max_size=3),
+    )
+    @settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+    def test_any_text_is_answered_or_refused(self, client: Client, reference: str, precisions: list[str]) -> None:
+        with refused_with({INVALID, NOT_FOUND}):
+            client.resolve(reference, precisions=precisions)
+
 
 class TestIds:
     def test_an_id_means_its_model(self, client: Client) -> None:
@@ -259,6 +280,13 @@ class TestPrecisions:
 
     def test_they_come_before_the_latest_version(self, client: Client, models: dict[str, model_pb2.Model]) -> None:
         assert client.resolve("vad", precisions=["int8"]).model.id == models["1 int8"].id
+
+    @pytest.mark.usefixtures("models")
+    @pytest.mark.parametrize("precision", ["", "int 8", "\0", "8", "é", "a" * 33])
+    def test_what_is_no_precision_is_refused(self, client: Client, precision: str) -> None:
+        with refused(INVALID) as refusal:
+            client.resolve("vad", precisions=["fp32", precision])
+        assert refusal.fields == ["precisions[1]"]
 
     @pytest.mark.parametrize("reference", ["vad", "vad:2"])
     @pytest.mark.usefixtures("models")

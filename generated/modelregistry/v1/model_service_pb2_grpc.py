@@ -149,11 +149,9 @@ class ModelServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ResolveModel(self, request, context):
-        """Finds the model that a reference names, such as `acme/vad@production`:
-
-        ```
-        reference := model_id | [ project "/" ] name [ ":" version | "@" alias ]
-        ```
+        """Finds the model that a reference names, such as `acme/vad@production`. A
+        reference is the id of a model, or `[project/]name[:version]`, or
+        `[project/]name@alias`.
 
         Without a version and an alias, a reference names the latest version:
         the last release in the version order (see ListModelsRequest.order_by), or

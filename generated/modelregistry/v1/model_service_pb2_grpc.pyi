@@ -72,11 +72,9 @@ class ModelServiceStub:
     `force`).
     """
     ResolveModel: _grpc.UnaryUnaryMultiCallable[_model_service_pb2.ResolveModelRequest, _model_service_pb2.ResolveModelResponse]
-    """Finds the model that a reference names, such as `acme/vad@production`:
-
-    ```
-    reference := model_id | [ project "/" ] name [ ":" version | "@" alias ]
-    ```
+    """Finds the model that a reference names, such as `acme/vad@production`. A
+    reference is the id of a model, or `[project/]name[:version]`, or
+    `[project/]name@alias`.
 
     Without a version and an alias, a reference names the latest version:
     the last release in the version order (see ListModelsRequest.order_by), or
@@ -170,11 +168,9 @@ class ModelServiceAsyncStub(ModelServiceStub):
     `force`).
     """
     ResolveModel: _aio.UnaryUnaryMultiCallable[_model_service_pb2.ResolveModelRequest, _model_service_pb2.ResolveModelResponse]  # type: ignore[assignment]
-    """Finds the model that a reference names, such as `acme/vad@production`:
-
-    ```
-    reference := model_id | [ project "/" ] name [ ":" version | "@" alias ]
-    ```
+    """Finds the model that a reference names, such as `acme/vad@production`. A
+    reference is the id of a model, or `[project/]name[:version]`, or
+    `[project/]name@alias`.
 
     Without a version and an alias, a reference names the latest version:
     the last release in the version order (see ListModelsRequest.order_by), or
@@ -301,11 +297,9 @@ class ModelServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _model_service_pb2.ResolveModelRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_model_service_pb2.ResolveModelResponse, _abc.Awaitable[_model_service_pb2.ResolveModelResponse]]:
-        """Finds the model that a reference names, such as `acme/vad@production`:
-
-        ```
-        reference := model_id | [ project "/" ] name [ ":" version | "@" alias ]
-        ```
+        """Finds the model that a reference names, such as `acme/vad@production`. A
+        reference is the id of a model, or `[project/]name[:version]`, or
+        `[project/]name@alias`.
 
         Without a version and an alias, a reference names the latest version:
         the last release in the version order (see ListModelsRequest.order_by), or
