@@ -5,8 +5,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import cast
 
-from sqlalchemy import Connection, Table, and_, delete, func, or_, select, text, update
-from sqlalchemy.dialects.postgresql import insert as upsert
+from sqlalchemy import Connection, Table, delete, func, select, text, update
 
 from registry_service.domain.errors import IdempotencyKeyReusedError, IdempotentCallRunningError
 from registry_service.domain.idempotency import (
@@ -19,8 +18,39 @@ from registry_service.domain.idempotency import (
 from registry_service.storage.sql import tables
 
 _keys = cast("Table", tables.idempotency_keys)
-# Which calls are under way may be forgotten in a crash of Postgres, which ends them.
+# Which calls are under way may be forgotten in a crash of Postgres, which ends them: no commit waits for the disk.
 _NOT_AWAITED = text("SET LOCAL synchronous_commit = off")
+# As text, as each write with a key sends them: SQLAlchemy would put them together each time.
+_BEGIN = text("""
+    WITH not_awaited AS MATERIALIZED (SELECT set_config('synchronous_commit', 'off', true))
+    INSERT INTO idempotency_keys AS known (id, method, request_digest, attempt, lease_time, expire_time)
+    SELECT :id, :method, :request_digest, :attempt, clock_timestamp() + :lease, clock_timestamp() + :kept_for
+    FROM not_awaited
+    ON CONFLICT (id) DO UPDATE SET
+        request_digest = EXCLUDED.request_digest,
+        attempt = EXCLUDED.attempt,
+        lease_time = EXCLUDED.lease_time,
+        expire_time = EXCLUDED.expire_time,
+        answer_time = NULL,
+        answer = NULL,
+        resource_id = NULL,
+        project_id = NULL,
+        artifact_sha256 = NULL
+    WHERE known.expire_time <= clock_timestamp()
+        OR (known.answer_time IS NULL AND known.lease_time <= clock_timestamp())
+    RETURNING true
+""")
+_KEEP = text("""
+    UPDATE idempotency_keys SET
+        answer_time = clock_timestamp(),
+        expire_time = clock_timestamp() + :kept_for,
+        answer = :answer,
+        resource_id = :resource_id,
+        project_id = :project_id,
+        artifact_sha256 = :artifact_sha256
+    WHERE id = :id AND attempt = :attempt AND answer_time IS NULL
+    RETURNING true
+""")
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,24 +61,15 @@ class SqlIdempotencyKeys:
 
     def begin(self, call: KeyedCall, *, lease: timedelta) -> KeptAnswer | None:
         """See the port."""
-        self.connection.execute(_NOT_AWAITED)
-        now = func.clock_timestamp()
         values = {
+            "id": call.id,
+            "method": call.method,
             "request_digest": call.digest,
             "attempt": call.attempt,
-            "lease_time": now + lease,
-            "expire_time": now + KEPT_FOR,
+            "lease": lease,
+            "kept_for": KEPT_FOR,
         }
-        statement = upsert(_keys).values(id=call.id, method=call.method, **values)
-        is_over = _keys.c.expire_time <= now
-        is_given_up = and_(_keys.c.answer_time.is_(None), _keys.c.lease_time <= now)
-        nothing = dict.fromkeys(("answer_time", "answer", "resource_id", "project_id", "artifact_sha256"))
-        statement = statement.on_conflict_do_update(
-            index_elements=[_keys.c.id],
-            set_={**{name: statement.excluded[name] for name in values}, **nothing},
-            where=or_(is_over, is_given_up),
-        )
-        if self.connection.execute(statement.returning(_keys.c.id)).one_or_none() is not None:
+        if self.connection.execute(_BEGIN, values).one_or_none() is not None:
             return None
         found = self.connection.execute(select(_keys).where(_keys.c.id == call.id)).one_or_none()
         if found is None:
@@ -71,19 +92,16 @@ class SqlIdempotencyKeys:
         if call is None:
             return
         answer = call.encode(result)
-        statement = (
-            update(_keys)
-            .where(_keys.c.id == call.id, _keys.c.attempt == call.attempt, _keys.c.answer_time.is_(None))
-            .values(
-                answer_time=func.clock_timestamp(),
-                expire_time=func.clock_timestamp() + KEPT_FOR,
-                answer=None if resource_id and len(answer) > MAX_ANSWER_BYTES else answer,
-                resource_id=resource_id,
-                project_id=project_id,
-                artifact_sha256=artifact_sha256,
-            )
-        )
-        if self.connection.execute(statement).rowcount == 0:
+        values = {
+            "id": call.id,
+            "attempt": call.attempt,
+            "kept_for": KEPT_FOR,
+            "answer": None if resource_id and len(answer) > MAX_ANSWER_BYTES else answer,
+            "resource_id": resource_id,
+            "project_id": project_id,
+            "artifact_sha256": artifact_sha256,
+        }
+        if self.connection.execute(_KEEP, values).one_or_none() is None:
             raise IdempotentCallRunningError(call.key)
         call.is_kept = True
 
