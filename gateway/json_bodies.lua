@@ -468,8 +468,14 @@ local function check_query(handle, query, method)
   return true
 end
 
--- The service compares etags of the message, and would write whatever these say (RFC 9110, 13.1).
+-- The service compares the etag of If-Match where the method has one, and would write whatever the others say
+-- (RFC 9110, 13.1).
 local CONDITIONS = {"if-match", "if-none-match", "if-unmodified-since"}
+
+local function has_etag(method)
+  local message = method.message and body_messages[method.message]
+  return find(method.query, " etag=", 1, true) ~= nil or (message ~= nil and message.etag ~= nil)
+end
 
 function envoy_on_request(handle)
   local headers = handle:headers()
@@ -480,8 +486,8 @@ function envoy_on_request(handle)
   end
   if verb ~= "GET" and verb ~= "HEAD" then
     for _, name in ipairs(CONDITIONS) do
-      if headers:get(name) ~= nil then
-        refuse(handle, name, "is not supported by this method. Use the field etag where it has one.")
+      if headers:get(name) ~= nil and not (name == "if-match" and has_etag(method)) then
+        refuse(handle, name, "is not supported by this method.")
         return
       end
     end

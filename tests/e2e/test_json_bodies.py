@@ -254,7 +254,7 @@ def test_what_is_in_the_body_cannot_be_in_the_query(
     assert product.client.get(model.id) == model
 
 
-@pytest.mark.parametrize("header", ["If-Match", "If-None-Match", "If-Unmodified-Since"])
+@pytest.mark.parametrize("header", ["If-None-Match", "If-Unmodified-Since"])
 def test_a_condition_that_nobody_looks_at_is_refused(
     product: Product, http: httpx.Client, model: model_pb2.Model, header: str
 ) -> None:
@@ -263,6 +263,29 @@ def test_a_condition_that_nobody_looks_at_is_refused(
         assert refusal(answer)["field"] == header.lower()
     assert product.client.get(model.id) == model
     assert http.get(path, headers=condition).status_code == 200
+
+
+def test_if_match_is_the_etag(product: Product, http: httpx.Client) -> None:
+    model = product.client.register(name="matched", project_name="json bodies")
+    path, stale = f"/v1/models/{model.id}", {"If-Match": '"stale"'}
+    for answer in (http.patch(path, json={"score": 1}, headers=stale), http.delete(path, headers=stale)):
+        assert (answer.status_code, answer.json()["details"][0]["reason"]) == (412, "ETAG_MISMATCH")
+    assert http.delete(f"{path}?etag=stale").status_code == 409
+    both = http.patch(path, json={"score": 1, "etag": "another"}, headers={"If-Match": f'"{model.etag}"'})
+    assert refusal(both, "INVALID_ARGUMENT")["field"] == "if-match"
+    for wrong in (model.etag, f'W/"{model.etag}"', f'"{model.etag}", "other"'):
+        answer = http.patch(path, json={"score": 1}, headers={"If-Match": wrong})
+        assert refusal(answer, "INVALID_ARGUMENT")["field"] == "if-match"
+    changed = http.patch(path, json={"score": 1}, headers={"If-Match": f'"{model.etag}"'})
+    assert changed.json()["score"] == 1
+    alias = f"/v1/modelGroups/{model.model_group_id}/aliases/matched"
+    moved = http.post(f"{alias}:set", json={"model_id": model.id}, headers={"If-Match": "*"})
+    assert moved.status_code == 200
+    assert http.delete(alias, headers=stale).status_code == 412
+    group = f"/v1/modelGroups/{model.model_group_id}"
+    assert http.patch(group, json={"owner": "me"}, headers=stale).status_code == 412
+    assert http.delete(alias, headers={"If-Match": f'"{moved.json()["alias"]["etag"]}"'}).status_code == 200
+    assert http.delete(path, headers={"If-Match": f'"{changed.json()["etag"]}"'}).status_code == 200
 
 
 @pytest.mark.parametrize(

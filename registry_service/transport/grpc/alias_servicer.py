@@ -23,6 +23,7 @@ from registry_service.domain.promotion import MAX_AGE_FIELD, Check, MetricBound,
 from registry_service.services.aliasing import Expectation, Moved
 from registry_service.services.use_cases import UseCases
 from registry_service.transport.grpc.calls import StreamLimit
+from registry_service.transport.grpc.conditions import etag_of
 from registry_service.transport.grpc.convert import time_message, time_of
 from registry_service.transport.grpc.idempotency import idempotent
 
@@ -71,7 +72,7 @@ class AliasServicer(alias_service_pb2_grpc.AliasServiceServicer):
                 group_id,
                 alias,
                 model_id,
-                expectation=_expectation_of(request),
+                expectation=_expectation_of(request, context),
                 requirements=requirements,
                 remark=remark,
                 validate_only=request.validate_only,
@@ -105,7 +106,7 @@ class AliasServicer(alias_service_pb2_grpc.AliasServiceServicer):
             checked_group_id(request.model_group_id),
             checked_alias(request.alias),
             to_model_id=checked_model_id(request.to_model_id, "to_model_id") if request.to_model_id else "",
-            expectation=_expectation_of(request),
+            expectation=_expectation_of(request, context),
             remark=_remark_of(request),
             validate_only=request.validate_only,
         )
@@ -115,7 +116,7 @@ class AliasServicer(alias_service_pb2_grpc.AliasServiceServicer):
         return self._use_cases.delete_alias(
             checked_group_id(request.model_group_id),
             checked_alias(request.alias),
-            expectation=Expectation(etag=request.etag),
+            expectation=Expectation(etag=etag_of(request.etag, context)),
             allow_missing=request.allow_missing,
             remark=_remark_of(request),
             validate_only=request.validate_only,
@@ -126,9 +127,11 @@ def _group_id_or_all(text: str) -> str | None:
     return None if text == _ALL else checked_group_id(text)
 
 
-def _expectation_of(request: pb.SetAliasRequest | pb.RollbackAliasRequest) -> Expectation:
+def _expectation_of(
+    request: pb.SetAliasRequest | pb.RollbackAliasRequest, context: grpc.ServicerContext
+) -> Expectation:
     model_id = request.expected_model_id if request.HasField("expected_model_id") else None
-    return Expectation(model_id=model_id, etag=request.etag)
+    return Expectation(model_id=model_id, etag=etag_of(request.etag, context))
 
 
 def _remark_of(request: pb.SetAliasRequest | pb.RollbackAliasRequest | pb.DeleteAliasRequest) -> Remark:

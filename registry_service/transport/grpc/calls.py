@@ -32,6 +32,7 @@ from registry_service.domain.errors import (
 from registry_service.transport.grpc.admission import OPEN, Admission, is_gone
 from registry_service.transport.grpc.chunks import ChunkDeserializer
 from registry_service.transport.grpc.client_watch import ClientWatch
+from registry_service.transport.grpc.conditions import http_status_of
 from registry_service.transport.grpc.errors import InternalError, call_status, error_status, status_code
 from registry_service.transport.grpc.limits import ConcurrencyLimit
 from registry_service.transport.grpc.peers import client_address
@@ -475,7 +476,7 @@ class CallInterceptor(grpc.ServerInterceptor):
             code = grpc.StatusCode.UNIMPLEMENTED
             context.abort(code, f"{call.method} requires exactly one request message.")
         except RegistryError as error:
-            status = call_status(error, call.request_id)
+            status = call_status(error, call.request_id, http_status_of(error, context))
             code = status.code
             context.abort_with_status(status)
         except Exception as error:

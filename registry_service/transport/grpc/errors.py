@@ -129,11 +129,11 @@ def error_status(error: RegistryError, request_id: str) -> Status:
     return status
 
 
-def call_status(error: RegistryError, request_id: str) -> CallStatus:
-    """Returns the status that a call ends with, details included."""
+def call_status(error: RegistryError, request_id: str, more: tuple[tuple[str, str], ...] = ()) -> CallStatus:
+    """Returns the status that a call ends with, details included, and `more` metadata."""
     status = error_status(error, request_id)
     encoded = to_status(status)
-    metadata = (*(encoded.trailing_metadata or ()), ("x-request-id", request_id))
+    metadata = (*(encoded.trailing_metadata or ()), ("x-request-id", request_id), *more)
     if error.retry_seconds is not None:
         # For HTTP, whose clients read no details (RFC 9110, section 10.2.3).
         metadata = (*metadata, ("retry-after", str(math.ceil(error.retry_seconds))))

@@ -13,7 +13,10 @@ from registry_service.domain.caller import AccessRecheck, current_caller
 from registry_service.domain.errors import IdempotencyKeyReusedError, InvalidArgumentError
 from registry_service.domain.idempotency import FIELD, KeptAnswer, KeyedCall, checked_key
 from registry_service.services.use_cases import UseCases
+from registry_service.transport.grpc import conditions as conditional
 from registry_service.transport.grpc.calls import current_method
+from registry_service.transport.grpc.update_mask import FIELD as MASK
+from registry_service.transport.grpc.update_mask import mask_of
 
 HEADER = "idempotency-key"
 
@@ -102,9 +105,16 @@ def _call(request: Message, context: grpc.ServicerContext, answer: Callable[[Any
         caller=current_caller.get().actor,
         method=current_method(),
         key=key,
-        digest=hashlib.sha256(rest.SerializeToString(deterministic=True)).digest(),
+        digest=hashlib.sha256(rest.SerializeToString(deterministic=True) + _beside(request, context)).digest(),
         encode=lambda result: answer(result).SerializeToString(),
     )
+
+
+def _beside(request: Message, context: grpc.ServicerContext) -> bytes:
+    """Return what of a request is not in its message: the condition of a header, and the mask as it was sent."""
+    conditions = [str(value) for name, value in context.invocation_metadata() if name == conditional.HEADER]
+    mask = mask_of(cast("Any", request), context) if MASK in request.DESCRIPTOR.fields_by_name else ()
+    return "\0".join((*conditions, "", *mask)).encode()
 
 
 def _key(in_request: str, context: grpc.ServicerContext) -> str | None:

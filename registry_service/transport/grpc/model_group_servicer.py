@@ -9,6 +9,7 @@ from modelregistry.v1 import model_group_service_pb2 as pb
 from registry_service.domain.errors import InvalidArgumentError
 from registry_service.domain.model_groups import MUTABLE_FIELDS, MetricGoal, ModelGroup, checked_group_id
 from registry_service.services.use_cases import UseCases
+from registry_service.transport.grpc.conditions import etag_of
 from registry_service.transport.grpc.convert import time_message
 from registry_service.transport.grpc.idempotency import idempotent
 from registry_service.transport.grpc.update_mask import FIELD, MODEL_GROUP, fields_and_entries, mask_of
@@ -81,13 +82,14 @@ class ModelGroupServicer(model_group_service_pb2_grpc.ModelGroupServiceServicer)
         message = request.model_group
         group_id = checked_group_id(message.id, "model_group.id")
         changes, entries = _changes_of(message, mask_of(request, context))
-        return self._use_cases.update_model_group(group_id, changes, entries=entries, etag=message.etag)
+        etag = etag_of(message.etag, context)
+        return self._use_cases.update_model_group(group_id, changes, entries=entries, etag=etag)
 
     @idempotent(pb.DeleteModelGroupResponse, _deleted)
     def DeleteModelGroup(self, request: pb.DeleteModelGroupRequest, context: grpc.ServicerContext) -> None:
         self._use_cases.delete_model_group(
             checked_group_id(request.model_group_id),
-            etag=request.etag,
+            etag=etag_of(request.etag, context),
             allow_missing=request.allow_missing,
             validate_only=request.validate_only,
         )

@@ -11,6 +11,7 @@ from registry_service.domain.errors import InvalidArgumentError
 from registry_service.domain.models import Model, checked_model_id
 from registry_service.services.use_cases import UseCases
 from registry_service.transport.grpc.calls import StreamLimit, expect_client
+from registry_service.transport.grpc.conditions import etag_of
 from registry_service.transport.grpc.convert import (
     changes_of,
     comparison_message,
@@ -73,14 +74,17 @@ class ModelServicer(model_service_pb2_grpc.ModelServiceServicer):
     def UpdateModel(self, request: pb.UpdateModelRequest, context: grpc.ServicerContext) -> Model:
         changes, entries = changes_of(request.model, mask_of(request, context))
         return self._use_cases.update_model(
-            checked_model_id(request.model.id, "model.id"), changes, entries=entries, etag=request.model.etag
+            checked_model_id(request.model.id, "model.id"),
+            changes,
+            entries=entries,
+            etag=etag_of(request.model.etag, context),
         )
 
     @idempotent(pb.DeleteModelResponse, _deleted)
     def DeleteModel(self, request: pb.DeleteModelRequest, context: grpc.ServicerContext) -> None:
         self._use_cases.delete_model(
             checked_model_id(request.model_id),
-            etag=request.etag,
+            etag=etag_of(request.etag, context),
             allow_missing=request.allow_missing,
             force=request.force,
             validate_only=request.validate_only,

@@ -1,0 +1,42 @@
+"""The header If-Match of a call that changes something: over HTTP, it is the same as the field `etag` (RFC 9110)."""
+
+import re
+
+import grpc
+
+from registry_service.domain.errors import AliasChangedError, EtagMismatchError, InvalidArgumentError, RegistryError
+
+HEADER = "if-match"
+
+_TAG = re.compile(r'\*|"([!#-~]*)"')
+_PRECONDITION_FAILED = (("x-http-status", "412"),)
+
+
+def etag_of(field: str, context: grpc.ServicerContext) -> str:
+    """Return the etag that a call expects; empty for any.
+
+    Args:
+        field: The one of the request.
+        context: Of the call.
+
+    Raises:
+        InvalidArgumentError: The header is not one strong entity tag, or another one than the field.
+    """
+    tags = [str(value) for name, value in context.invocation_metadata() if name == HEADER]
+    if not tags:
+        return field
+    found = _TAG.fullmatch(tags[0]) if len(tags) == 1 else None
+    if found is None:
+        raise InvalidArgumentError.of(HEADER, 'must be * or one entity tag in double quotes, such as "etag".')
+    tag = found[1] or ""
+    if field and tag and field != tag:
+        raise InvalidArgumentError.of(HEADER, "must be the same as the field etag.")
+    return tag or field
+
+
+def http_status_of(error: RegistryError, context: grpc.ServicerContext) -> tuple[tuple[str, str], ...]:
+    """Return the metadata of an error that a condition of the header has led to, none for others."""
+    if not isinstance(error, EtagMismatchError | AliasChangedError):
+        return ()
+    is_conditional = any(name == HEADER for name, _ in context.invocation_metadata())
+    return _PRECONDITION_FAILED if is_conditional else ()
