@@ -29,7 +29,13 @@ from modelregistry.v1 import (
     system_service_pb2_grpc,
 )
 
-from registry_service.domain.errors import FieldViolation, ModelNotFoundError, RegistryError, TooManyCallsError
+from registry_service.domain.errors import (
+    Candidate,
+    FieldViolation,
+    ModelNotFoundError,
+    RegistryError,
+    TooManyCallsError,
+)
 from registry_service.logs import JsonFormatter
 from registry_service.transport.grpc.calls import POISON, CallInterceptor, Limits, StreamLimit
 from registry_service.transport.grpc.client_watch import ClientWatch
@@ -48,6 +54,8 @@ VALUES: dict[str, Any] = {
     "position": 10**30,
     "limit": 10**30,
     "violations": [FieldViolation(LONG, LONG)] * 100,
+    # No id is longer.
+    "candidates": [Candidate(kind="model_group", id="x" * 256, description=LONG)] * 100,
 }
 
 
