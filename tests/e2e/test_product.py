@@ -179,6 +179,18 @@ def test_reads_stay_quick_while_a_large_upload_runs(product: Product) -> None:
 # ---- HTTP ----
 
 
+def test_a_view_is_named_in_any_case(product: Product, http: httpx.Client) -> None:
+    model = product.client.register(deployable(), name="viewed", artifact={"file_name": "resnet50.zip"})
+    full = http.get(f"/v1/models/{model.id}").json()
+    basic = {name: value for name, value in full.items() if name != "signature"}
+    assert basic != full
+    for view, shown in (("MODEL_VIEW_BASIC", basic), ("model_view_basic", basic), ("model_view_full", full)):
+        assert http.get(f"/v1/models/{model.id}", params={"view": view}).json() == shown
+        found = http.get("/v1/models", params={"view": view, "filter": f'id = "{model.id}"'})
+        assert found.json()["models"] == [shown]
+    assert http.get(f"/v1/models/{model.id}", params={"view": "everything"}).status_code == 400
+
+
 def test_a_model_lives_its_whole_life_through_http(product: Product, http: httpx.Client) -> None:
     data = deployable()
     created = http.post(

@@ -87,6 +87,21 @@ class TestListing:
         assert registered.previous_hash == "0" * 64
         assert [updated.previous_hash, deleted.previous_hash] == [registered.hash, updated.hash]
 
+    def test_an_event_has_the_names_that_the_model_has(self, client: Client) -> None:
+        model = client.register(description="old", precisions=["bf16"])
+        client.update(model.id, ["description", "precisions"], description="new", precisions=["fp8", "int8"])
+        updated, registered = (MessageToDict(event) for event in page(client).audit_events)
+        assert registered["after"]["precisions"] == ["bf16"]
+        assert registered["after"]["size_bytes"] == model.artifact.size_bytes
+        assert {name: updated["before"][name] for name in ("description", "precisions")} == {
+            "description": "old",
+            "precisions": ["bf16"],
+        }
+        assert {name: updated["after"][name] for name in ("description", "precisions")} == {
+            "description": "new",
+            "precisions": ["fp8", "int8"],
+        }
+
     def test_pages_go_back_to_the_first_event(self, client: Client) -> None:
         model = client.register()
         for number in range(6):

@@ -80,6 +80,21 @@ def epoch(registry: RunningRegistry, upload_id: str) -> int:
 
 
 class TestWholeLife:
+    def test_an_upload_that_the_version_before_created_goes_on(self, registry: RunningRegistry) -> None:
+        client = registry.client
+        upload = client.create_upload(name="yolo", precisions=["fp16"], description="is not known there")
+        registry.execute("UPDATE uploads SET spec = spec #- '{fields,description}'")
+        client.write_upload(upload.id, 0, b"weights")
+        model = client.complete_upload(upload.id)
+        assert (model.name, list(model.precisions), model.description) == ("yolo", ["fp16"], "")
+
+    def test_a_description_and_precisions_come_through_an_upload(self, client: Client) -> None:
+        upload = client.create_upload(name="yolo", precisions=["NF4"], description="# YOLO")
+        assert (upload.spec.model.description, list(upload.spec.model.precisions)) == ("# YOLO", ["nf4"])
+        client.write_upload(upload.id, 0, b"weights")
+        model = client.complete_upload(upload.id)
+        assert (model.description, list(model.precisions)) == ("# YOLO", ["nf4"])
+
     def test_created_written_completed(self, registry: RunningRegistry) -> None:
         client = registry.client
         before = datetime.now(UTC)
