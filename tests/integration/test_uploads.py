@@ -760,7 +760,7 @@ class TestNames:
         for call in (client.get_upload, client.complete_upload, client.cancel_upload):
             with refused(INVALID) as refusal:
                 call(upload_id)
-            assert refusal.fields == ["id"]
+            assert refusal.fields == ["upload_id"]
             assert len(refusal.message) < 300
         with refused(INVALID) as refusal:
             client.write_upload(upload_id, 0, b"x")
