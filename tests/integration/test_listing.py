@@ -503,22 +503,23 @@ class TestFilters:
 
 
 def bulk(engine: Engine) -> None:
-    with engine.begin() as connection:
-        connection.execute(
-            text("""
-            INSERT INTO models (id, name, version, project_name, precision, score, format, overview,
-                optimization_capabilities, labels, metrics, tags, provenance, created_date, last_updated_date,
-                create_time, update_time, revision, creator, file_name, media_type, size, sha256, file_url, object_key)
-            SELECT 'model-' || lpad(n::text, 12, '0'), CASE WHEN n % 4 = 0 THEN 'grouped' ELSE md5(n::text) END,
-                'v' || n || CASE WHEN n % 8 = 0 THEN '-rc.1' ELSE '' END, CASE WHEN n % 4 > 0 THEN 'p' || n END,
-                '{fp32}', (n * 7919) % 20011,
-                'onnx', '{}', '{}', '[]', '{}', jsonb_build_object('team', 't' || n % 2000, 'n', n::text), '{}', '', '',
-                timestamptz '2026-01-01Z' + n * interval '1 minute',
-                timestamptz '2027-01-01Z' + n * interval '1 minute',
-                1, '', 'a', 'a/b', 1, repeat('0', 64), '', n::text
-            FROM generate_series(1, 20000) AS n
-            """)
-        )
+    models = text("""
+        INSERT INTO models (id, name, version, project_name, precision, score, format, overview,
+            optimization_capabilities, labels, metrics, tags, provenance, created_date, last_updated_date,
+            create_time, update_time, revision, creator, file_name, media_type, size, sha256, file_url, object_key)
+        SELECT 'model-' || lpad(n::text, 12, '0'), CASE WHEN n % 4 = 0 THEN 'grouped' ELSE md5(n::text) END,
+            'v' || n || CASE WHEN n % 8 = 0 THEN '-rc.1' ELSE '' END, CASE WHEN n % 4 > 0 THEN 'p' || n END,
+            '{fp32}', (n * 7919) % 20011,
+            'onnx', '{}', '{}', '[]', '{}', jsonb_build_object('team', 't' || n % 2000, 'n', n::text), '{}', '', '',
+            timestamptz '2026-01-01Z' + n * interval '1 minute',
+            timestamptz '2027-01-01Z' + n * interval '1 minute',
+            1, '', 'a', 'a/b', 1, repeat('0', 64), '', n::text
+        FROM generate_series(CAST(:first AS integer), :first + 1999) AS n
+        """)
+    # In parts, as the connection gives up on a statement that takes longer than half a minute.
+    for first in range(1, 20_000, 2_000):
+        with engine.begin() as connection:
+            connection.execute(models, {"first": first})
     with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
         connection.execute(text("VACUUM ANALYZE models"))
 

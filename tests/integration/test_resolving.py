@@ -18,6 +18,7 @@ from sqlalchemy import event
 from registry_service.domain.access import Role
 from registry_service.domain.errors import AmbiguousReferenceError, ReferenceNotFoundError
 from registry_service.services.resolving import ResolveModel
+from registry_service.storage.sql.references import SqlReferenceRepository
 from registry_service.storage.sql.repositories import SqlDatabase
 from tests.client import Client, Refusal, refused
 from tests.integration.test_access import People, people
@@ -412,17 +413,18 @@ class TestAccess:
 
 class TestSpeed:
     def test_every_step_is_found_by_an_index(self, registry: RunningRegistry) -> None:
-        """Of 20,000 models, one half of them in one group, others in groups of one name, others in one project."""
-        registry.execute("""
-            INSERT INTO models (id, name, version, project_id, project_name, precision, metrics, tags, provenance,
-                created_date, last_updated_date, create_time, update_time, revision, creator, file_name, media_type,
-                size, sha256, file_url, object_key)
-            SELECT 'model-' || lpad(n::text, 12, '0'), CASE WHEN n % 4 = 3 THEN 'net-' || n ELSE 'vad' END, '1.' || n,
-                project, 'name of ' || project, '{fp32}', '{}', '{}', '{}', '', '', now(), now(), 1, '', 'a', 'a/b',
-                1, repeat('0', 64), '', n::text
-            FROM (SELECT n, CASE n % 4 WHEN 1 THEN 'p' || n WHEN 3 THEN 'wide' ELSE 'acme' END AS project
-                FROM generate_series(1, 20000) AS n) AS numbers
-        """)
+        """Of 10,000 models, one half of them in one group, others in groups of one name, others in one project."""
+        for first in range(1, 10_000, 2_000):
+            registry.execute(f"""
+                INSERT INTO models (id, name, version, project_id, project_name, precision, metrics, tags, provenance,
+                    created_date, last_updated_date, create_time, update_time, revision, creator, file_name, media_type,
+                    size, sha256, file_url, object_key)
+                SELECT 'model-' || lpad(n::text, 12, '0'), CASE WHEN n % 4 = 3 THEN 'net-' || n ELSE 'vad' END,
+                    '1.' || n, project, 'name of ' || project, '{{fp32}}', '{{}}', '{{}}', '{{}}', '', '', now(), now(),
+                    1, '', 'a', 'a/b', 1, repeat('0', 64), '', n::text
+                FROM (SELECT n, CASE n % 4 WHEN 1 THEN 'p' || n WHEN 3 THEN 'wide' ELSE 'acme' END AS project
+                    FROM generate_series({first}, {first + 1_999}) AS n) AS numbers
+            """)
         registry.execute("ANALYZE")
         caught: list[tuple[str, Any]] = []
 
@@ -432,7 +434,7 @@ class TestSpeed:
         resolve = ResolveModel(SqlDatabase(registry.engine))
         event.listen(registry.engine, "before_cursor_execute", catch)
         for reference, model_id in (
-            ("acme/vad", "model-000000020000"),
+            ("acme/vad", "model-000000010000"),
             ("acme/vad:1.4", "model-000000000004"),
             ("p77/vad", "model-000000000077"),
             ("name%20of%20p77/vad", "model-000000000077"),
@@ -447,6 +449,12 @@ class TestSpeed:
         for missing in ("nobody/vad", "wide/vad", "name%20of%20wide/vad", "/vad", "nothing"):
             with pytest.raises(ReferenceNotFoundError):
                 resolve(missing)
+        with registry.engine.connect() as connection:
+            references = SqlReferenceRepository(connection)
+            for project, within in ((None, {"p77", "wide"}), ("wide", {"p77"}), ("p77", {"p77"}), ("nobody", {"p77"})):
+                found = references.groups("vad", project, limit=9, within=frozenset(within))
+                assert [group.lineage.project_id for group in found] == ["p77"] * (project in {None, "p77"})
+            assert not references.has_project("wide", within=frozenset({"p77"}))
         event.remove(registry.engine, "before_cursor_execute", catch)
         assert len(caught) >= 15
         with registry.engine.begin() as connection:

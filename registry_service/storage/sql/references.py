@@ -17,6 +17,7 @@ _FOUND = "SELECT id, name, project_id, project_name FROM model_groups AS g"
 # A subquery of each group that is found, which EXISTS would not be: Postgres might read all counts for a few groups.
 _HAS_MODELS = "(SELECT version_count FROM model_group_counts WHERE model_group_id = g.id) > 0"
 _IS_WITHIN = "text_digest(g.project_id) IN (SELECT text_digest(p) FROM unnest(CAST(:within AS text[])) AS p)"
+_IS_PROJECT_WITHIN = "CAST(:project AS text) = ANY (CAST(:within AS text[]))"
 _EVERYWHERE = "true"
 # Digests alone: beside an equality, Postgres would look for all groups with such texts in the index of trigrams.
 _IS_NAME = "text_digest(g.name) = text_digest(:name)"
@@ -42,10 +43,16 @@ def _some(is_project: str, column: str, condition: str) -> str:
     """  # noqa: S608 - the parts are ours
 
 
+def _is_project_id(condition: str) -> str:
+    """Return the condition of a group whose project has the id: one look for all groups of a project out of sight."""
+    return _IS_PROJECT_ID if condition == _EVERYWHERE else f"{_IS_PROJECT_WITHIN} AND {_IS_PROJECT_ID}"
+
+
 def _in_project(condition: str) -> str:
-    is_id = _some(_IS_PROJECT_ID, "project_id", condition)
+    of_id = _is_project_id(condition)
+    is_id = _some(of_id, "project_id", _EVERYWHERE)
     return f"""
-        ({_FOUND} WHERE {_IS_PROJECT_ID} AND {_IS_NAME} AND {condition} AND {_HAS_MODELS} ORDER BY id LIMIT :limit)
+        ({_FOUND} WHERE {of_id} AND {_IS_NAME} AND {_HAS_MODELS} ORDER BY id LIMIT :limit)
         UNION ALL
         (
             {_FOUND} WHERE {_IS_PROJECT_NAME} AND {_IS_NAME} AND {condition} AND {_HAS_MODELS} AND NOT {is_id}
@@ -104,7 +111,7 @@ class SqlReferenceRepository:
     def has_project(self, project: str, *, within: Projects = None) -> bool:
         """See the port."""
         condition = _EVERYWHERE if within is None else _IS_WITHIN
-        is_id = _some(_IS_PROJECT_ID, "project_id", condition)
+        is_id = _some(_is_project_id(condition), "project_id", _EVERYWHERE)
         is_name = _some(_IS_PROJECT_NAME, "project_name", condition)
         return bool(self._execute(f"SELECT {is_id} OR {is_name}", within, project=project).scalar_one())
 
