@@ -30,8 +30,9 @@ if _version_not_supported:
 class ModelServiceStub:
     """Registers, finds, changes and deletes models.
 
-    Every error carries a google.rpc.ErrorInfo with domain "modelregistry.v1";
-    errors in the input also a google.rpc.BadRequest that names each field.
+    Every error carries a google.rpc.ErrorInfo (domain "modelregistry", reasons in
+    ErrorReason) and a google.rpc.RequestInfo. An error in the input also carries a
+    google.rpc.BadRequest that names each field.
     """
 
     def __init__(self, channel):
@@ -90,8 +91,9 @@ class ModelServiceStub:
 class ModelServiceServicer:
     """Registers, finds, changes and deletes models.
 
-    Every error carries a google.rpc.ErrorInfo with domain "modelregistry.v1";
-    errors in the input also a google.rpc.BadRequest that names each field.
+    Every error carries a google.rpc.ErrorInfo (domain "modelregistry", reasons in
+    ErrorReason) and a google.rpc.RequestInfo. An error in the input also carries a
+    google.rpc.BadRequest that names each field.
     """
 
     def RegisterModel(self, request_iterator, context):
@@ -277,8 +279,9 @@ def add_ModelServiceServicer_to_server(servicer, server):
 class ModelService:
     """Registers, finds, changes and deletes models.
 
-    Every error carries a google.rpc.ErrorInfo with domain "modelregistry.v1";
-    errors in the input also a google.rpc.BadRequest that names each field.
+    Every error carries a google.rpc.ErrorInfo (domain "modelregistry", reasons in
+    ErrorReason) and a google.rpc.RequestInfo. An error in the input also carries a
+    google.rpc.BadRequest that names each field.
     """
 
     @staticmethod

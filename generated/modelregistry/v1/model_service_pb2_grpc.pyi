@@ -31,8 +31,9 @@ GRPC_VERSION: str
 class ModelServiceStub:
     """Registers, finds, changes and deletes models.
 
-    Every error carries a google.rpc.ErrorInfo with domain "modelregistry.v1";
-    errors in the input also a google.rpc.BadRequest that names each field.
+    Every error carries a google.rpc.ErrorInfo (domain "modelregistry", reasons in
+    ErrorReason) and a google.rpc.RequestInfo. An error in the input also carries a
+    google.rpc.BadRequest that names each field.
     """
 
     @_typing.overload
@@ -130,8 +131,9 @@ class ModelServiceStub:
 class ModelServiceAsyncStub(ModelServiceStub):
     """Registers, finds, changes and deletes models.
 
-    Every error carries a google.rpc.ErrorInfo with domain "modelregistry.v1";
-    errors in the input also a google.rpc.BadRequest that names each field.
+    Every error carries a google.rpc.ErrorInfo (domain "modelregistry", reasons in
+    ErrorReason) and a google.rpc.RequestInfo. An error in the input also carries a
+    google.rpc.BadRequest that names each field.
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
@@ -225,8 +227,9 @@ class ModelServiceAsyncStub(ModelServiceStub):
 class ModelServiceServicer(metaclass=_abc_1.ABCMeta):
     """Registers, finds, changes and deletes models.
 
-    Every error carries a google.rpc.ErrorInfo with domain "modelregistry.v1";
-    errors in the input also a google.rpc.BadRequest that names each field.
+    Every error carries a google.rpc.ErrorInfo (domain "modelregistry", reasons in
+    ErrorReason) and a google.rpc.RequestInfo. An error in the input also carries a
+    google.rpc.BadRequest that names each field.
     """
 
     @_abc_1.abstractmethod
