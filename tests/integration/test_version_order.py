@@ -49,8 +49,11 @@ FRAGMENTS = [
         "\\",
     ),
 ]
-TEXTS = st.lists(st.sampled_from(FRAGMENTS), max_size=9).map("".join) | st.text(
-    st.characters(codec="utf-8", exclude_characters="\0"), max_size=12
+NUMBERS = st.sampled_from(["0", "1", "2", "9", "10", "010", "99", "100", "00", "20260105", "9" * 40])
+TEXTS = (
+    st.lists(st.sampled_from(FRAGMENTS), max_size=9).map("".join)
+    | st.lists(NUMBERS, min_size=1, max_size=5).map(".".join)
+    | st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=12)
 )
 
 
