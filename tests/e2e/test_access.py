@@ -189,7 +189,7 @@ class TestTokens:
             (("create", "--role", "reader", "--project", ""), "project: must not be empty."),
             (("create", "--role", "reader", "--expires", "soon"), "expires: must be a span"),
             (("create", "--role", "reader", "--expires", "2001-01-01"), "expires: must be in the future."),
-            (("revoke", "nobody"), "There is no token 'nobody'."),
+            (("revoke", "nobody"), "No token has the id or name 'nobody'."),
         ):
             answer = guarded.token(*arguments)
             assert (answer.returncode, answer.stdout) == (1, "")
