@@ -133,7 +133,8 @@ class ModelServiceServicer:
 
         Errors: NOT_FOUND, INVALID_ARGUMENT, ABORTED (the etag is of an earlier
         state), ALREADY_EXISTS (another model has the new project, name, version and
-        precisions), FAILED_PRECONDITION (the model would leave its lineage while aliases point to it).
+        precisions), FAILED_PRECONDITION (MODEL_HAS_ALIASES: the model would move to another
+        model group while aliases point to it).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -63,7 +63,8 @@ class ModelServiceStub:
 
     Errors: NOT_FOUND, INVALID_ARGUMENT, ABORTED (the etag is of an earlier
     state), ALREADY_EXISTS (another model has the new project, name, version and
-    precisions), FAILED_PRECONDITION (the model would leave its lineage while aliases point to it).
+    precisions), FAILED_PRECONDITION (MODEL_HAS_ALIASES: the model would move to another
+    model group while aliases point to it).
     """
     DeleteModel: _grpc.UnaryUnaryMultiCallable[_model_service_pb2.DeleteModelRequest, _model_service_pb2.DeleteModelResponse]
     """Deletes a model and its artifact.
@@ -160,7 +161,8 @@ class ModelServiceAsyncStub(ModelServiceStub):
 
     Errors: NOT_FOUND, INVALID_ARGUMENT, ABORTED (the etag is of an earlier
     state), ALREADY_EXISTS (another model has the new project, name, version and
-    precisions), FAILED_PRECONDITION (the model would leave its lineage while aliases point to it).
+    precisions), FAILED_PRECONDITION (MODEL_HAS_ALIASES: the model would move to another
+    model group while aliases point to it).
     """
     DeleteModel: _aio.UnaryUnaryMultiCallable[_model_service_pb2.DeleteModelRequest, _model_service_pb2.DeleteModelResponse]  # type: ignore[assignment]
     """Deletes a model and its artifact.
@@ -278,7 +280,8 @@ class ModelServiceServicer(metaclass=_abc_1.ABCMeta):
 
         Errors: NOT_FOUND, INVALID_ARGUMENT, ABORTED (the etag is of an earlier
         state), ALREADY_EXISTS (another model has the new project, name, version and
-        precisions), FAILED_PRECONDITION (the model would leave its lineage while aliases point to it).
+        precisions), FAILED_PRECONDITION (MODEL_HAS_ALIASES: the model would move to another
+        model group while aliases point to it).
         """
 
     @_abc_1.abstractmethod
