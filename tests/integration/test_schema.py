@@ -173,10 +173,10 @@ class TestMigrations:
 
 
 class TestModelGroups:
-    """Migration 0010, from a schema without groups."""
+    """Migration 0012, from a schema without groups."""
 
     def test_groups_are_those_of_the_models_and_aliases_that_there_are(self, empty_database: Engine) -> None:
-        migrate(empty_database, "0012")
+        migrate(empty_database, "0011")
         with empty_database.begin() as connection:
             for number, changes in enumerate(
                 (
@@ -217,7 +217,7 @@ class TestModelGroups:
             ]
 
     def test_the_history_of_aliases_and_the_log_are_what_they_were(self, empty_database: Engine) -> None:
-        migrate(empty_database, "0012")
+        migrate(empty_database, "0011")
         with empty_database.begin() as connection:
             insert(connection, "models")
             insert(connection, "aliases", model_id=MODEL["id"], revision="1")
@@ -226,7 +226,7 @@ class TestModelGroups:
             insert(connection, "tokens")
             kept = ("aliases", "alias_moves", "tokens", "audit_head", "models")
             before = {table: connection.execute(text(f"SELECT * FROM {table}")).all() for table in kept}
-        migrate(empty_database, "0010")
+        migrate(empty_database, "0012")
         with empty_database.connect() as connection:
             assert {table: connection.execute(text(f"SELECT * FROM {table}")).all() for table in kept} == before
         migrate(empty_database)
@@ -245,7 +245,7 @@ class TestModelGroups:
             assert alias.target.model_id == MODEL["id"].strip("'")
 
     def test_replicas_of_the_version_before_may_write_meanwhile(self, empty_database: Engine) -> None:
-        migrate(empty_database, "0012")
+        migrate(empty_database, "0011")
         with empty_database.begin() as connection:
             values = MODEL | {"id": "'before-' || lpad(n::text, 10, '0')", "name": "'n' || n % 5000"}
             values |= {"version": "n::text", "object_key": "n::text"}

@@ -1,12 +1,12 @@
 """Descriptions, and precisions of any name.
 
-Revision: 0012.
+Revision: 0011.
 """
 
 from alembic import op
 
-revision = "0012"
-down_revision = "0011"
+revision = "0011"
+down_revision = "0010"
 branch_labels = None
 depends_on = None
 

@@ -1,16 +1,16 @@
 """Model groups: all models of one name in one project, as a resource.
 
 The rows of `models` are not written anew: the group of a model is found by its identity, by `model_group_key` and the
-index on it, which 0011 made (it came first). Triggers make the groups and count their models, as replicas of the
+index on it, which 0010 made. Triggers make the groups and count their models, as replicas of the
 version before register, move and delete models too. Whatever takes long is done without locks that writers wait for.
 
-Revision: 0010.
+Revision: 0012.
 """
 
 from alembic import op
 
-revision = "0010"
-down_revision = "0012"
+revision = "0012"
+down_revision = "0011"
 branch_labels = None
 depends_on = None
 

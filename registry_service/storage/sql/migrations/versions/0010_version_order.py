@@ -1,11 +1,11 @@
 """The order of versions, and the models of a group in that order.
 
-Revision: 0011.
+Revision: 0010.
 """
 
 from alembic import op
 
-revision = "0011"
+revision = "0010"
 down_revision = "0009"
 branch_labels = None
 depends_on = None

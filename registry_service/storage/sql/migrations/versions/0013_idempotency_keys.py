@@ -1,12 +1,12 @@
 """What calls with idempotency keys were answered.
 
-Revision: 0014.
+Revision: 0013.
 """
 
 from alembic import op
 
-revision = "0014"
-down_revision = "0010"
+revision = "0013"
+down_revision = "0012"
 branch_labels = None
 depends_on = None
 

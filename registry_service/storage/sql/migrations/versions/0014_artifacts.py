@@ -1,12 +1,12 @@
 """Kinds of artifacts, what their verifications found, and who began an upload.
 
-Revision: 0013.
+Revision: 0014.
 """
 
 from alembic import op
 
-revision = "0013"
-down_revision = "0014"
+revision = "0014"
+down_revision = "0013"
 branch_labels = None
 depends_on = None
 
