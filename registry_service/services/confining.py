@@ -455,8 +455,11 @@ class _Events:
         max_bytes: int = MAX_PAGE_BYTES,
         filter: Node | None = None,  # noqa: A002 - AIP-160's name
     ) -> Sequence[Event]:
-        node = _within(self.access.visible, filter)
-        return self.inner.after(sequence, until=until, limit=limit, max_bytes=max_bytes, filter=node)
+        visible = self.access.visible
+        events = self.inner.after(
+            sequence, until=until, limit=limit, max_bytes=max_bytes, filter=_within(visible, filter)
+        )
+        return [_without_foreign_past(event, visible) for event in events]
 
     def before(
         self,
@@ -467,8 +470,9 @@ class _Events:
         filter: Node | None = None,  # noqa: A002 - AIP-160's name
     ) -> Sequence[Event]:
         # Of the log as a log, only what is of the projects where they may read it as such.
-        node = _within(self.access.acting, filter)
-        return self.inner.before(sequence, limit=limit, max_bytes=max_bytes, filter=node)
+        acting = self.access.acting
+        events = self.inner.before(sequence, limit=limit, max_bytes=max_bytes, filter=_within(acting, filter))
+        return [_without_foreign_past(event, acting) for event in events]
 
     def verify(self, after: LogHead, *, limit: int) -> tuple[LogHead, BrokenLink | None]:
         if self.access.acting is not None:
@@ -541,6 +545,15 @@ def _within(projects: Projects, node: Node | None) -> Node | None:
         case _:
             own = Or(tuple(each))
     return own if node is None else And((own, node))
+
+
+def _without_foreign_past(event: Event, projects: Projects) -> Event:
+    """Omit what a model was before it moved here from a project that the caller may not read."""
+    if projects is None or event.before is None or "project_id" not in event.before:
+        return event
+    # Only a model that moved has the id of its project among its earlier values, or one that was deleted.
+    origin = event.before["project_id"]
+    return event if isinstance(origin, str) and origin in projects else replace(event, before=None)
 
 
 def _never_set(group: GroupKey, alias: str) -> AliasState:

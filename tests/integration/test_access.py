@@ -18,6 +18,7 @@ from modelregistry.compat.v1 import compat_service_pb2, compat_service_pb2_grpc
 from modelregistry.v1 import (
     alias_service_pb2,
     artifact_service_pb2,
+    audit_pb2,
     audit_service_pb2,
     model_service_pb2,
 )
@@ -660,6 +661,27 @@ class TestProjects:
         with refused(DENIED, "PROJECT_DENIED"):
             admin.audit.VerifyAuditLog(audit_service_pb2.VerifyAuditLogRequest())
         assert root.audit.VerifyAuditLog(audit_service_pb2.VerifyAuditLogRequest()).HasField("head")
+
+    @pytest.mark.parametrize("origin", ["other", None])
+    def test_an_event_of_a_model_that_moved_here_does_not_tell_from_where(
+        self, people: People, root: Client, origin: str | None
+    ) -> None:
+        names: dict[str, Any] = {} if origin is None else {"project_id": origin, "project_name": "Secret"}
+        moved = root.register(name="hidden-before", **names)
+        mask = ["project_id", "project_name", "name"]
+        root.update(moved.id, mask, project_id="own", project_name="Own", name="seen")
+        wanted = audit_service_pb2.ListAuditEventsRequest(filter='name = "seen"')
+        listed = people.a(Role.ADMIN, "own").audit.ListAuditEvents(wanted)
+        assert len(listed.audit_events) == 1
+        request = audit_service_pb2.WatchAuditEventsRequest(from_beginning=True)
+        messages = people.a(Role.READER, "own").audit.WatchAuditEvents(request, timeout=60)
+        watched = next(message.event for message in messages if message.HasField("event"))
+        messages.cancel()
+        for event in (watched, *listed.audit_events):
+            assert event.action == audit_pb2.AuditEvent.ACTION_MODEL_UPDATED
+            assert event.after["name"] == "seen"
+            assert not event.HasField("before")
+        assert root.audit.ListAuditEvents(wanted).audit_events[0].before["name"] == "hidden-before"
 
     def test_a_watch_tells_of_one_s_own_models_and_of_no_tokens(self, people: People, root: Client) -> None:
         request = audit_service_pb2.WatchAuditEventsRequest(from_beginning=True)
