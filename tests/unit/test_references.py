@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from registry_service.domain.errors import InvalidReferenceError
-from registry_service.domain.references import LATEST, Reference, format_reference, parse_reference
+from registry_service.domain.references import LATEST, MAX_CHARACTERS, Reference, format_reference, parse_reference
 
 VECTORS: dict[str, Any] = json.loads((Path(__file__).parents[1] / "vectors" / "references.json").read_text())
 PART = st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=20)
@@ -45,6 +45,13 @@ class TestParsing:
             assert reference.name
             return
         assert 1 <= position <= len(text) + 1
+
+    def test_the_longest_reference_is_parsed_and_a_longer_one_is_not(self) -> None:
+        longest = "a" * MAX_CHARACTERS
+        assert parse_reference(longest) == Reference(name=longest)
+        with pytest.raises(InvalidReferenceError) as refused:
+            parse_reference(longest + "a")
+        assert refused.value.metadata["position"] == str(MAX_CHARACTERS + 1)
 
     def test_half_a_surrogate_pair_is_refused(self) -> None:
         with pytest.raises(InvalidReferenceError, match="position 2"):
