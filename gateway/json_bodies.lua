@@ -91,15 +91,39 @@ local function refuse(handle, field, description)
     status_json(field, description, handle:headers():get("x-request-id") or ""))
 end
 
+-- How many letters to insert, remove or replace to make one text of another.
+local function distance(one, other)
+  local row = {}
+  for j = 0, #other do
+    row[j] = j
+  end
+  for i = 1, #one do
+    local diagonal = row[0]
+    row[0] = i
+    for j = 1, #other do
+      local replaced = diagonal + (byte(one, i) == byte(other, j) and 0 or 1)
+      diagonal = row[j]
+      row[j] = math.min(replaced, row[j] + 1, row[j - 1] + 1)
+    end
+  end
+  return row[#other]
+end
+
 -- The name that is most like a key; nil for none.
 local function nearest(fields, key)
   local plain = string.lower((string.gsub(key, "[_%-]", "")))
-  local best
+  if #plain < 3 or #plain > 40 then
+    return nil
+  end
+  local best, least
   for _, field in pairs(fields) do
     local name = (string.gsub(field.name, "_", ""))
-    local is_near = #plain > 3 and (sub(name, 1, #plain) == plain or sub(plain, 1, #name) == name)
-    if (name == plain or is_near) and (best == nil or field.name < best) then
-      best = field.name
+    local away = distance(name, plain)
+    local is_prefix = #plain > 3 and (sub(name, 1, #plain) == plain or sub(plain, 1, #name) == name)
+    -- Two typing errors at most, one in a short name.
+    local is_near = away <= (#plain > 5 and 2 or 1) or is_prefix
+    if is_near and (least == nil or away < least or away == least and field.name < best) then
+      best, least = field.name, away
     end
   end
   return best

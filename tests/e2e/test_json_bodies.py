@@ -43,12 +43,12 @@ def refusal(answer: httpx.Response, reason: str = "GATEWAY_INVALID_REQUEST") -> 
 
 
 WRONG = {
-    "an unknown field": ('{"score": 1, "vresion": "2"}', "vresion", "unknown field."),
-    "an unknown field inside": ('{"provenance": {"sead": 1}}', "provenance.sead", "unknown field."),
+    "an unknown field": ('{"score": 1, "vresion": "2"}', "vresion", "unknown field. Did you mean version?"),
+    "an unknown field inside": ('{"provenance": {"sead": 1}}', "provenance.sead", "unknown field. Did you mean seed?"),
     "an unknown field in a list": (
         '{"provenance": {"datasets": [{"name": "a"}, {"url": "b"}]}}',
         "provenance.datasets[1].url",
-        "unknown field.",
+        "unknown field. Did you mean uri?",
     ),
     "a name almost right": (
         '{"provenance": {"hyper_params": {}}}',
@@ -163,7 +163,7 @@ def test_wrong_json_is_refused_with_its_place_and_changes_nothing(
 
 
 def test_bytes_that_are_no_text_are_refused_in_an_answer_that_is(http: httpx.Client, model: model_pb2.Model) -> None:
-    for body in (b'{"na\xffme": 1}', b'{"\xed\xa0\x80": 1}', b'{"a\\ud800": 1}', b'{"\xc3\xa9\xc3\xa9": 1}'):
+    for body in (b'{"qu\xffux": 1}', b'{"\xed\xa0\x80": 1}', b'{"a\\ud800": 1}', b'{"\xc3\xa9\xc3\xa9": 1}'):
         assert refusal(http.patch(f"/v1/models/{model.id}", content=body))["description"] == "unknown field."
     assert http.patch(f"/v1/models/{model.id}", content=b'{"name": "\xff"}').status_code == 400
 
@@ -224,6 +224,13 @@ def test_a_guard_with_a_wrong_name_guards_nothing_so_the_alias_stays(product: Pr
             "description": "must be in the body, not in the query.",
         }
     assert http.get(path).json()["model_id"] == first.id
+
+
+def test_the_name_that_is_meant_is_the_most_similar_one(http: httpx.Client, model: model_pb2.Model) -> None:
+    # Others begin like this, too: model_group_id.
+    path = f"/v1/modelGroups/{model.model_group_id}/aliases/similar:set"
+    answer = http.post(path, json={"model": model.id})
+    assert refusal(answer) == {"field": "model", "description": "unknown field. Did you mean model_id?"}
 
 
 def test_a_checksum_with_a_wrong_name_completes_no_upload(http: httpx.Client) -> None:
@@ -365,6 +372,7 @@ def test_a_query_may_be_empty_and_so_may_a_text_in_it(http: httpx.Client, query:
     ("query", "field", "description"),
     [
         ("page_sizes=5", "page_sizes", "unknown query parameter. Did you mean page_size?"),
+        ("page_sise=5", "page_sise", "unknown query parameter. Did you mean page_size?"),
         ("bogus=1", "bogus", "unknown query parameter."),
         ("page_size=many", "page_size", 'must be an integer, not "many".'),
         ("pageSize=1.5", "pageSize", 'must be an integer, not "1.5".'),
