@@ -280,7 +280,7 @@ def test_if_match_is_the_etag(product: Product, http: httpx.Client) -> None:
     assert http.delete(f"{path}?etag=stale").status_code == 409
     both = http.patch(path, json={"score": 1, "etag": "another"}, headers={"If-Match": f'"{model.etag}"'})
     assert refusal(both, "INVALID_ARGUMENT")["field"] == "if-match"
-    for wrong in (model.etag, f'W/"{model.etag}"', f'"{model.etag}", "other"'):
+    for wrong in (model.etag, f'W/"{model.etag}"', f'"{model.etag}", "other"', '""'):
         answer = http.patch(path, json={"score": 1}, headers={"If-Match": wrong})
         assert refusal(answer, "INVALID_ARGUMENT")["field"] == "if-match"
     changed = http.patch(path, json={"score": 1}, headers={"If-Match": f'"{model.etag}"'})

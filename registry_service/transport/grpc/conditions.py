@@ -8,7 +8,8 @@ from registry_service.domain.errors import AliasChangedError, EtagMismatchError,
 
 HEADER = "if-match"
 
-_TAG = re.compile(r'\*|"([!#-~]*)"')
+# No resource has the empty tag, which is what is sent for a variable that was never set.
+_TAG = re.compile(r'\*|"([!#-~]+)"')
 _PRECONDITION_FAILED = (("x-http-status", "412"),)
 
 
