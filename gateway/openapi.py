@@ -232,11 +232,16 @@ class Operations:
         names = ["RequestId"]
         if "idempotency_key" in fields:
             names.append("IdempotencyKey")
-        if "etag" in fields:
+        if self._is_conditional(method):
             names.append("IfMatch")
         if method.output_type == _HTTP_BODY:
             names += ["IfMatch", "IfNoneMatch", *(["Range", "IfRange"] if verb == "GET" else [])]
         return ({"$ref": f"#/components/parameters/{name}"} for name in names)
+
+    def _is_conditional(self, method: MethodDescriptorProto) -> bool:
+        """Tell whether a method takes an etag, in its request or, as an update, in the resource."""
+        fields = {field.name for field in self._schemas.messages[method.input_type].field}
+        return not fields.isdisjoint({"etag", "update_mask"})
 
     def _request_body(self, message_name: str, body: str) -> Json:
         if body != "*":
@@ -262,6 +267,8 @@ class Operations:
             statuses.add("413")
         if any(field.name in ("etag", "idempotency_key") for field in self._schemas.messages[method.input_type].field):
             statuses.add("409")
+        if self._is_conditional(method):
+            statuses.add("412")
         errors: Json = {
             status: {"$ref": f"#/components/responses/{self._errors[status]['name']}"} for status in sorted(statuses)
         }

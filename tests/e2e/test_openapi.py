@@ -60,6 +60,21 @@ def test_the_description_has_every_http_method_of_the_protos_and_no_other(docume
     assert described == bound
 
 
+def test_changes_of_what_has_an_etag_are_described_with_their_condition(document: Any) -> None:
+    conditional = {
+        (path, method)
+        for path, item in document["paths"].items()
+        for method, operation in item.items()
+        if method in {"delete", "patch", "post"}
+        and {"$ref": "#/components/parameters/IfMatch"} in operation.get("parameters", [])
+        and "412" in operation["responses"]
+    }
+    alias = "/v1/modelGroups/{model_group_id}/aliases/{alias}"
+    group, model = "/v1/modelGroups/{model_group_id}", "/v1/models/{model_id}"
+    changes = {(path, method) for path in (group, model) for method in ("delete", "patch")}
+    assert conditional == changes | {(f"{alias}:set", "post"), (f"{alias}:rollback", "post"), (alias, "delete")}
+
+
 @pytest.mark.parametrize(("method", "path"), [operation for operation in operations() if operation not in _WATCHES])
 def test_whatever_is_sent_the_answer_is_described_and_no_server_error(
     api: schemathesis.BaseSchema, method: str, path: str
