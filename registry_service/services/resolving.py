@@ -1,5 +1,6 @@
 """Resolves references to models."""
 
+from collections import Counter
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -154,7 +155,7 @@ class _Resolution:
         return ReferenceNotFoundError(self.text, part, description)
 
     def _ambiguous_name(self, groups: Sequence[GroupKey], by_id: Model | None) -> AmbiguousReferenceError:
-        candidates = [_group_candidate(group) for group in groups]
+        candidates = _group_candidates(groups)
         if by_id is None:
             description = "Several model groups have this name"
         else:
@@ -175,9 +176,27 @@ class _Resolution:
         return AmbiguousReferenceError(self.text, f"{description}: {shown}", candidates)
 
 
-def _group_candidate(group: GroupKey) -> Candidate:
+def _group_candidates(groups: Sequence[GroupKey]) -> list[Candidate]:
+    """Describe groups by references; those that have the same one, which names none of them alone, by their ids too."""
+    references = [_reference_to(group) for group in groups]
+    times = Counter(references)
+    return [
+        Candidate(
+            kind="model_group",
+            id=group.id,
+            description=reference
+            + _shown_project(group)
+            + (f" (model group {group.id})" if times[reference] > 1 else ""),
+        )
+        for group, reference in zip(groups, references, strict=True)
+    ]
+
+
+def _reference_to(group: GroupKey) -> str:
+    project = group.lineage.project_id or group.lineage.project_name or ""
+    return format_reference(group.lineage.name, project=project, alias=LATEST)
+
+
+def _shown_project(group: GroupKey) -> str:
     lineage = group.lineage
-    project = lineage.project_id or lineage.project_name or ""
-    reference = format_reference(lineage.name, project=project, alias=LATEST)
-    shown = f" (project {lineage.project_name!r})" if lineage.project_id and lineage.project_name else ""
-    return Candidate(kind="model_group", id=group.id, description=reference + shown)
+    return f" (project {lineage.project_name!r})" if lineage.project_id and lineage.project_name else ""

@@ -90,6 +90,19 @@ class TestNames:
             client.resolve("vad:1")
         assert refusal.metadata == {"reference": "vad:1", "part": "version"}
 
+    def test_groups_that_no_reference_tells_apart_are_told_by_their_ids(self, client: Client) -> None:
+        named = client.register(name="vad", project_id="acme", project_name="Acme")
+        unnamed = client.register(name="vad", project_id="acme", version="2")
+        by_name = client.register(name="vad", project_name="acme", version="3")
+        with refused(PRECONDITION, "AMBIGUOUS_REFERENCE") as refusal:
+            client.resolve("vad")
+        ids = (named.model_group_id, unnamed.model_group_id, by_name.model_group_id)
+        assert candidates(refusal) == {
+            ids[0]: f"acme/vad@latest (project 'Acme') (model group {ids[0]})",
+            ids[1]: f"acme/vad@latest (model group {ids[1]})",
+            ids[2]: f"acme/vad@latest (model group {ids[2]})",
+        }
+
     def test_a_project_is_meant_by_its_id_or_else_by_its_name(self, client: Client) -> None:
         by_id = client.register(name="vad", project_id="acme", project_name="Acme Inc.")
         by_name = client.register(name="vad", project_id="p-17", project_name="zeta")
