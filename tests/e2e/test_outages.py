@@ -371,7 +371,9 @@ def test_a_server_waits_at_its_start_for_what_is_not_there_yet(tmp_path: Path, s
         client = Client(f"127.0.0.1:{port}")
         try:
             server.start()
-            eventually(lambda: "waiting: The database does not answer" in server.output(), what="the wait for Postgres")
+            eventually(
+                lambda: "waiting: The database does not respond" in server.output(), what="the wait for Postgres"
+            )
             postgres.start()
             eventually(lambda: "waiting: The artifact store does not" in server.output(), what="the wait for the S3")
             assert server.process is not None
@@ -406,7 +408,7 @@ def test_a_start_without_them_ends_in_time_and_names_what_is_away(
     assert time.monotonic() - started < 20
     said = server.output().splitlines()
     # Why it does not follows, in the words of whoever could not reach it.
-    assert f"Error: {away} does not answer; try again later." in said[:-1]
+    assert f"Error: {away} does not respond. Try again later." in said[:-1]
     assert not [secret for secret in SECRETS.values() if secret in server.output()]
 
 
