@@ -74,9 +74,7 @@ class ArtifactFileNotFoundError(NotFoundError):
     reason = "ARTIFACT_FILE_NOT_FOUND"
 
     def __init__(self, model_id: str, name: str) -> None:
-        super().__init__(
-            f"The artifact of the model {model_id!r} has no file {name!r}.", model_id=model_id, file_name=name
-        )
+        super().__init__(f"The artifact of the model {model_id!r} has no file {name!r}.", model_id=model_id, path=name)
 
 
 class ProjectNotFoundError(NotFoundError):

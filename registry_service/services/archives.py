@@ -202,12 +202,12 @@ class Archive:
         except KeyError:
             return None
         if info.flag_bits & _ENCRYPTED:
-            raise NotAnArchiveError(f"The file {name!r} is encrypted.", file_name=name)
+            raise NotAnArchiveError(f"The file {name!r} is encrypted.", path=name)
         if info.compress_type not in _METHODS:
             # Others can ask for gigabytes of memory to decompress a few bytes.
             raise NotAnArchiveError(
                 f"The file {name!r} is compressed with method {info.compress_type}; only stored and deflate are read.",
-                file_name=name,
+                path=name,
             )
         return _member(info)
 
@@ -215,7 +215,7 @@ class Archive:
         """Yields the bytes of a member as `open` does, and raises what that raises, on the first `next` as well."""
         found = self.open(member.name)
         if found is None:
-            raise NotAnArchiveError(f"The archive has no file {member.name!r}.", file_name=member.name)
+            raise NotAnArchiveError(f"The archive has no file {member.name!r}.", path=member.name)
         yield from found[1]
 
     def pieces(
@@ -248,7 +248,7 @@ class Archive:
                 else:
                     yield from _last_held_back(self._stored(info, start, offset, length))
         except _DAMAGE as error:
-            raise DataLossError(f"The file {info.filename!r} is damaged.", file_name=info.filename) from error
+            raise DataLossError(f"The file {info.filename!r} is damaged.", path=info.filename) from error
 
     def _stored(self, info: zipfile.ZipInfo, start: int, offset: int, length: int) -> Iterator[bytes]:
         """Yield a range of a member that begins at `start` of the ZIP as it is."""
@@ -277,7 +277,7 @@ def _decompressed(
         else:
             confirm()
     if position < end:
-        raise DataLossError(f"The file {info.filename!r} is truncated.", file_name=info.filename)
+        raise DataLossError(f"The file {info.filename!r} is truncated.", path=info.filename)
 
 
 def _last_held_back(pieces: Iterator[bytes]) -> Iterator[bytes]:

@@ -403,6 +403,6 @@ class ReadArtifactFile:
                 # Programs differ in which of them they read.
                 raise NotAnArchiveError(
                     f"The ZIP has several files with the path {path!r}. Download the whole artifact to read them.",
-                    file_name=path,
+                    path=path,
                 )
             yield OpenFile(model=model, member=member, archive=archive)

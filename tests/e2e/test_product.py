@@ -380,10 +380,10 @@ def test_a_path_that_names_no_single_file_is_an_error(product: Product, http: ht
     model = product.client.register(doubled, name="doubled", artifact={"file_name": "doubled.bin"})
     folder = f"/v1/models/{model.id}/files"
     refusal = http.get(f"{folder}/a")
-    assert (refusal.status_code, info(refusal)) == (400, ("NOT_AN_ARCHIVE", {"file_name": "a"}))
+    assert (refusal.status_code, info(refusal)) == (400, ("NOT_AN_ARCHIVE", {"path": "a"}))
     missing = http.get(f"{folder}/model.xml")
     assert missing.status_code == 404
-    assert info(missing) == ("ARTIFACT_FILE_NOT_FOUND", {"model_id": model.id, "file_name": "model.xml"})
+    assert info(missing) == ("ARTIFACT_FILE_NOT_FOUND", {"model_id": model.id, "path": "model.xml"})
     assert http.get(f"{folder}/%FF").status_code == 400
     assert http.get(f"{folder}/a?path=b").status_code == 400
     # Resolved before anybody looks for a file.

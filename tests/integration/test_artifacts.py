@@ -511,7 +511,7 @@ class TestArchives:
         assert [file.path for file in client.files(model.id).artifact_files] == ["a", "a"]
         with refused(PRECONDITION, "NOT_AN_ARCHIVE") as refusal:
             client.download_file(model.id, "a")
-        assert refusal.metadata == {"file_name": "a"}
+        assert refusal.metadata == {"path": "a"}
         assert "several files" in refusal.message
 
     @pytest.mark.parametrize("method", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA, 99])
