@@ -4,6 +4,7 @@ A group is made with its first model and stays, empty, when the last one is dele
 its aliases' history. The identity of a group never changes; a model that gets another name or project moves.
 """
 
+import difflib
 import hashlib
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -140,6 +141,10 @@ def checked_group_id(text: str, name: str = "model_group_id") -> str:
     Raises:
         InvalidArgumentError: No group can have it; `name` is the field.
     """
+    if text == "-":
+        raise InvalidArgumentError.of(
+            name, "must name one model group. - is all of them, in ListAliases and ListAliasMoves."
+        )
     if not _ID.fullmatch(text):
         raise InvalidArgumentError.of(name, "must be the id of a model group: 1 to 256 characters of A-Z a-z 0-9 _ -.")
     return text
@@ -189,19 +194,31 @@ def parse_group_order(text: str) -> tuple[OrderField, ...]:
         InvalidArgumentError: A field is unknown or named twice.
     """
     order: list[OrderField] = []
-    for item in (text.strip() or DEFAULT_ORDER).split(","):
+    start = 1
+    for item in (text if text.strip() else DEFAULT_ORDER).split(","):
         words = item.split()
-        if not 1 <= len(words) <= 2 or words[0] not in SORTABLE_FIELDS or words[1:] not in ([], ["asc"], ["desc"]):
-            raise InvalidArgumentError.of(
-                "order_by",
-                f"{item.strip()[:100]!r} is not one of {', '.join(SORTABLE_FIELDS)}, with asc or desc or without.",
-            )
-        if any(words[0] == named.name for named in order):
-            raise InvalidArgumentError.of("order_by", f"names {words[0]} twice.")
-        order.append(OrderField(words[0], words[1:] == ["desc"]))
+        position = start + len(item) - len(item.lstrip())
+        if not words:
+            raise _order_error("missing name of a field", start)
+        name = words[0]
+        if name not in SORTABLE_FIELDS:
+            nearest = difflib.get_close_matches(name[:100], SORTABLE_FIELDS, n=1, cutoff=0.5)
+            hint = f"did you mean {nearest[0]}?" if nearest else f"the fields are {', '.join(SORTABLE_FIELDS)}"
+            raise _order_error(f"unknown field {name[:100]}; {hint}", position)
+        if words[1:] not in ([], ["asc"], ["desc"]):
+            raise _order_error(f"expected asc, desc or a comma after {name}", position + len(name))
+        if any(name == named.name for named in order):
+            raise _order_error(f"{name} appears twice", position)
+        order.append(OrderField(name, words[1:] == ["desc"]))
+        start += len(item) + 1
     if all(named.name != "id" for named in order):
         order.append(OrderField("id", order[-1].descending))
     return tuple(order)
+
+
+def _order_error(description: str, position: int) -> InvalidArgumentError:
+    """Make the error at a character, counted from 1."""
+    return InvalidArgumentError.of("order_by", f"{description} (position {position}).")
 
 
 def group_sort_values(group: ModelGroup, order: Sequence[OrderField]) -> tuple[SortValue, ...]:

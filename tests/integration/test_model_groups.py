@@ -12,6 +12,8 @@ from modelregistry.v1 import alias_service_pb2, audit_pb2, audit_service_pb2, mo
 from modelregistry.v1 import model_group_service_pb2 as pb
 from sqlalchemy import text
 
+from registry_service.domain.errors import InvalidArgumentError
+from registry_service.domain.model_groups import parse_group_order
 from tests.client import Client, refused
 from tests.registry import RunningRegistry
 
@@ -461,6 +463,27 @@ class TestListing:
         with refused(INVALID) as refusal:
             client.groups.ListModelGroups(pb.ListModelGroupsRequest(**fields))
         assert refusal.fields == [wrong]
+
+    @pytest.mark.parametrize(
+        ("order", "description"),
+        [
+            ("name,  nmae desc", "unknown field nmae; did you mean name? (position 8)."),
+            ("xyzzy", "unknown field xyzzy; the fields are id, name, project_id, project_name, owner, version_count, "),
+            ("name down", "expected asc, desc or a comma after name (position 5)."),
+            ("owner, id,owner desc", "owner appears twice (position 11)."),
+            ("name,,id", "missing name of a field (position 6)."),
+        ],
+    )
+    def test_a_wrong_order_is_refused_with_its_place(self, order: str, description: str) -> None:
+        with pytest.raises(InvalidArgumentError) as refused_order:
+            parse_group_order(order)
+        assert refused_order.value.message.startswith(f"order_by: {description}")
+
+    def test_all_groups_are_no_group(self, client: Client) -> None:
+        with refused(INVALID) as refusal:
+            client.groups.GetModelGroup(pb.GetModelGroupRequest(model_group_id="-"))
+        assert refusal.fields == ["model_group_id"]
+        assert "- is all of them" in refusal.message
 
     @pytest.mark.usefixtures("groups")
     def test_a_token_is_of_its_listing(self, client: Client) -> None:
