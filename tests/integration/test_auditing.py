@@ -1,15 +1,23 @@
 """AuditService: who changed what, and proof that the log is what was written."""
 
+import json
 from typing import Any
 
 import grpc
 import pytest
-from google.protobuf.json_format import MessageToDict
-from modelregistry.v1 import audit_pb2, audit_service_pb2, model_pb2, model_service_pb2, upload_service_pb2
+from google.protobuf.json_format import MessageToDict, ParseDict
+from modelregistry.v1 import (
+    alias_service_pb2,
+    audit_pb2,
+    audit_service_pb2,
+    model_pb2,
+    model_service_pb2,
+    upload_service_pb2,
+)
 from sqlalchemy import Engine, text
 
 from registry_service.domain.models import MAX_JSON_DEPTH
-from tests.client import Client, refused, registration, spec
+from tests.client import Client, refused, registration, spec, zip_of
 from tests.registry import RunningRegistry
 from tests.streams import Feed, serving
 from tests.waiting import eventually
@@ -82,7 +90,7 @@ class TestListing:
         assert (updated.before["score"], updated.after["score"]) == (0, 0.5)
         assert not registered.HasField("before")
         assert not deleted.HasField("after")
-        assert MessageToDict(registered.after)["sha256"] == model.artifact.sha256
+        assert MessageToDict(registered.after)["artifact"]["sha256"] == model.artifact.sha256
         assert registered.event_time.ToDatetime() <= updated.event_time.ToDatetime() <= deleted.event_time.ToDatetime()
         assert registered.previous_hash == "0" * 64
         assert [updated.previous_hash, deleted.previous_hash] == [registered.hash, updated.hash]
@@ -92,7 +100,7 @@ class TestListing:
         client.update(model.id, ["description", "precisions"], description="new", precisions=["fp8", "int8"])
         updated, registered = (MessageToDict(event) for event in page(client).audit_events)
         assert registered["after"]["precisions"] == ["bf16"]
-        assert registered["after"]["size_bytes"] == model.artifact.size_bytes
+        assert registered["after"]["artifact"]["size_bytes"] == model.artifact.size_bytes
         assert {name: updated["before"][name] for name in ("description", "precisions")} == {
             "description": "old",
             "precisions": ["bf16"],
@@ -100,6 +108,91 @@ class TestListing:
         assert {name: updated["after"][name] for name in ("description", "precisions")} == {
             "description": "new",
             "precisions": ["fp8", "int8"],
+        }
+
+    def test_a_registered_model_is_shown_as_the_json_of_a_model(self, client: Client) -> None:
+        model = client.register(
+            zip_of({"a": b"x"}),
+            artifact={"kind": model_pb2.Artifact.KIND_FOLDER},
+            precisions=["bf16"],
+            project_id="p",
+            labels=[{"string_value": "cat"}],
+            metrics={"mAP50": 0.5},
+            tags={"team": "vision"},
+            provenance={"seed": 2**53 + 1, "datasets": [{"name": "coco"}], "hyperparameters": {"rate": 0.5}},
+        )
+        client.delete(model.id)
+        deleted, registered = page(client).audit_events
+        for name in ("model_group_id", "signature", "warnings", "aliases", "etag"):
+            model.ClearField(name)
+        after, before = MessageToDict(registered.after), MessageToDict(deleted.before)
+        # Names that a Model does not have would be refused.
+        assert ParseDict(after, model_pb2.Model()) == ParseDict(before, model_pb2.Model()) == model
+        assert (after["create_time"], after["artifact"]["kind"]) == (model.create_time.ToJsonString(), "KIND_FOLDER")
+        assert (after["revision"], after["artifact"]["size_bytes"]) == (1, model.artifact.size_bytes)
+        assert after["provenance"]["seed"] == str(2**53 + 1)
+
+    def test_an_update_shows_only_what_changed_of_the_model(self, client: Client) -> None:
+        model = client.register()
+        new = client.update(model.id, ["score", "category"], score=0.5, category="Detection")
+        shown = page(client).audit_events[0]
+        assert MessageToDict(shown.before) == {
+            "score": 0,
+            "category": None,
+            "update_time": model.update_time.ToJsonString(),
+            "revision": 1,
+        }
+        assert MessageToDict(shown.after) == {
+            "score": 0.5,
+            "category": "Detection",
+            "update_time": new.update_time.ToJsonString(),
+            "revision": 2,
+        }
+
+    @pytest.mark.parametrize(
+        ("stored", "shown"),
+        [
+            (
+                {"documented_size": 7, "documented_precision": ["FP32"], "created_date": "x", "last_updated_date": "y"},
+                {},
+            ),
+            (
+                {"size": 7, "file_name": "a.bin", "score": 1},
+                {"score": 1, "artifact": {"size_bytes": 7, "file_name": "a.bin"}},
+            ),
+            ({"file_url": "minio://b/i/a", "artifact_kind": "file"}, {"artifact": {"kind": "KIND_FILE"}}),
+            ({"precision": ["fp16"], "media_type": "a/b"}, {"precisions": ["fp16"], "artifact": {"media_type": "a/b"}}),
+            ({"update_time": "2026-01-31T12:30:00+00:00"}, {"update_time": "2026-01-31T12:30:00Z"}),
+            ({"update_time": "then", "create_time": 1}, {"update_time": "then", "create_time": 1}),
+            ({"update_time": "0001-01-01T00:00:00+14:00"}, {"update_time": "0001-01-01T00:00:00+14:00"}),
+            ({"artifact_kind": "x", "sha256": {}}, {"artifact": {"kind": "x", "sha256": {}}}),
+            ({"artifact_kind": [], "artifact": 1}, {"artifact": {"kind": []}}),
+        ],
+    )
+    def test_events_that_were_written_otherwise_are_shown_alike(
+        self, registry: RunningRegistry, stored: dict[str, Any], shown: dict[str, Any]
+    ) -> None:
+        with registry.engine.begin() as connection:
+            connection.execute(
+                text(
+                    "INSERT INTO audit_events (time, actor, request_id, action, name, model_id, alias, reason, after)"
+                    " VALUES (now(), '', '', 'model.updated', 'n', 'm', '', '', CAST(:after AS jsonb))"
+                ),
+                {"after": json.dumps(stored)},
+            )
+        (event,) = page(registry.client).audit_events
+        assert MessageToDict(event.after) == shown
+        assert verify(registry.client).valid
+
+    def test_an_alias_points_to_a_model_in_an_event(self, client: Client) -> None:
+        model = client.register(name="yolo")
+        client.aliases.SetAlias(
+            alias_service_pb2.SetAliasRequest(model_group_id=model.model_group_id, alias="best", model_id=model.id)
+        )
+        assert MessageToDict(page(client).audit_events[0].after) == {
+            "model_id": model.id,
+            "version": model.version,
+            "sha256": model.artifact.sha256,
         }
 
     def test_pages_go_back_to_the_first_event(self, client: Client) -> None:

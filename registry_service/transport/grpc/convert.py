@@ -25,6 +25,7 @@ from registry_service.domain.events import UNKNOWN_TIME, Action, Event, LogHead
 from registry_service.domain.family import Direction, Family
 from registry_service.domain.geti import Project
 from registry_service.domain.models import (
+    DOCUMENTED_FIELDS,
     MUTABLE_FIELDS,
     ArtifactKind,
     ArtifactSpec,
@@ -69,8 +70,19 @@ _FIRST_INEXACT = 2.0**53
 _LAST_INTEGER = 2.0**64
 _MAX_PLACE_LENGTH = 200
 _NO_PROVENANCE = Provenance()
-# Fields of a model that the log, which is never rewritten, has under another name.
-_EVENT_NAMES = {"precision": "precisions", "size": "size_bytes"}
+# Fields of a model and of its artifact that the log, which is never rewritten, has under another name or in another
+# place than the API.
+_EVENT_NAMES = {"precision": "precisions"}
+_EVENT_ARTIFACT_NAMES = {
+    "file_name": "file_name",
+    "media_type": "media_type",
+    "size": "size_bytes",
+    "sha256": "sha256",
+    "artifact_kind": "kind",
+}
+_EVENT_TIMES = ("create_time", "update_time")
+# Fields of a model that the Intel-compatible API alone has.
+_COMPAT_NAMES = frozenset({*DOCUMENTED_FIELDS, "last_updated_date", "file_url"})
 _KINDS = {
     ArtifactKind.FILE: model_pb2.Artifact.KIND_FILE,
     ArtifactKind.FOLDER: model_pb2.Artifact.KIND_FOLDER,
@@ -443,14 +455,44 @@ def event_message(event: Event, *, max_bytes: int | None = None) -> audit_pb2.Au
         hash=event.hash,
         damaged=event.is_damaged,
     )
+    # Unlike the action, this can be told of damaged events, too.
+    is_of_model = bool(event.model_id) and not event.alias
     for name, values in (("before", event.before), ("after", event.after)):
         if values is not None:
-            _set_struct(getattr(message, name), {_EVENT_NAMES.get(key, key): value for key, value in values.items()})
+            _set_struct(getattr(message, name), _model_details(values) if is_of_model else values)
     if max_bytes is not None and message.ByteSize() > max_bytes:
         message.ClearField("before")
         message.ClearField("after")
         message.details_omitted = True
     return message
+
+
+def _model_details(stored: Mapping[str, Json]) -> dict[str, Json]:
+    """Return what an event says about a model in the shape of the JSON of `Model`.
+
+    Whatever is not as the registry writes it, as somebody changed the log, keeps its value.
+    """
+    details = {
+        _EVENT_NAMES.get(name, name): value
+        for name, value in stored.items()
+        if name not in _COMPAT_NAMES and name not in _EVENT_ARTIFACT_NAMES
+    }
+    for name in _EVENT_TIMES:
+        if name in details:
+            details[name] = _json_time(details[name])
+    artifact = {shown: stored[name] for name, shown in _EVENT_ARTIFACT_NAMES.items() if name in stored}
+    kind = artifact.get("kind")
+    if isinstance(kind, str) and kind in _KINDS:
+        artifact["kind"] = model_pb2.Artifact.Kind.Name(_KINDS[ArtifactKind(kind)])
+    return details | {"artifact": artifact} if artifact else details
+
+
+def _json_time(value: Json) -> Json:
+    """Return a time in ISO 8601 as the JSON of a Timestamp has it; any other value as it is."""
+    try:
+        return time_message(datetime.fromisoformat(value)).ToJsonString() if isinstance(value, str) else value
+    except (ValueError, OverflowError):
+        return value
 
 
 def position_message(head: LogHead) -> audit_pb2.AuditLogPosition:
