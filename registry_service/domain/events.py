@@ -10,35 +10,17 @@ before it, so that no event can be changed or removed unnoticed.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from enum import StrEnum
 from typing import Protocol
 
 from registry_service.domain.filter import Node
 from registry_service.domain.listing import MAX_PAGE_BYTES
 from registry_service.domain.models import Json, Lineage
+from registry_service.domain.vocabulary import Action
 
 UNKNOWN_TIME = datetime.min.replace(tzinfo=UTC)
 """Of a damaged event."""
 GENESIS_HASH = "0" * 64
 """What stands for the hash before the first event."""
-
-
-class Action(StrEnum):
-    """What was done."""
-
-    MODEL_REGISTERED = "model.registered"
-    MODEL_UPDATED = "model.updated"
-    MODEL_DELETED = "model.deleted"
-    ALIAS_SET = "alias.set"
-    ALIAS_ROLLED_BACK = "alias.rolled_back"
-    ALIAS_DELETED = "alias.deleted"
-    MODEL_GROUP_UPDATED = "model_group.updated"
-    MODEL_GROUP_DELETED = "model_group.deleted"
-    TOKEN_CREATED = "token.created"  # noqa: S105 - no password
-    TOKEN_REVOKED = "token.revoked"  # noqa: S105
-    UNKNOWN = ""
-    """Of a damaged event."""
-
 
 REMOVALS = frozenset({Action.MODEL_DELETED, Action.ALIAS_DELETED, Action.MODEL_GROUP_DELETED, Action.TOKEN_REVOKED})
 """Actions that leave less than there was."""

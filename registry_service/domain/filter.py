@@ -10,8 +10,11 @@ What a restriction means:
 - A text is equal with exact case; `*` in the value stands for any text and `\*`
   for itself. `:` asks whether it contains the value, whatever the case. The
   order of texts is that of their code points. Precisions are in lower case, so
-  the value is taken so; an action may be written as the API shows it
-  (`ACTION_MODEL_UPDATED`, or `ACTION_MODEL_*`) or as it is kept (`model.updated`).
+  the value is taken so.
+- The value of an enum (an action, an artifact's kind, a metric's goal) may be
+  written as the API shows it (`ACTION_MODEL_UPDATED`, or `ACTION_MODEL_*`) or as
+  it is kept (`model.updated`), which is also what is compared. A value that no
+  value of the enum matches is refused.
 - On a list, `:` and `=` ask whether one element is equal: a text, or an object
   with such a name (for data sets, also with such a digest).
 - On a map, `:` asks whether it has the key; `tags.team` is the value of a key,
@@ -49,6 +52,8 @@ from decimal import Decimal, InvalidOperation
 from enum import Enum
 
 from registry_service.domain.errors import InvalidFilterError
+from registry_service.domain.models import ArtifactKind
+from registry_service.domain.vocabulary import Action, MetricGoal
 
 MAX_LENGTH = 8_192
 """Most characters of a filter."""
@@ -320,12 +325,80 @@ _FIELDS: Mapping[Subject, _Fields] = {
 }
 _NAME = Field(("name",), Kind.TEXT)
 _PRECISIONS = (Field(("precisions",), Kind.LIST), Field(("signature", "precisions"), Kind.LIST))
-_ARTIFACT_KIND = Field(("artifact_kind",), Kind.TEXT)
-_KIND_PREFIX = "KIND_"
-_ACTION = Field(("action",), Kind.TEXT)
-_ACTION_PREFIX = "ACTION_"
-_ACTION_SUBJECTS = ("model_group",)
-"""Those of two words."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Enum:
+    """A field that has one of a few values."""
+
+    prefix: str
+    """Of the values' names in the API."""
+    values: tuple[str, ...]
+    """As they are kept."""
+
+    def names(self) -> tuple[str, ...]:
+        """Returns the values as the API shows them: alias.rolled_back is `ACTION_ALIAS_ROLLED_BACK`."""
+        return tuple(self.prefix + value.replace(".", "_").upper() for value in self.values)
+
+    def kept(self, pattern: Pattern, comparator: Comparator) -> Pattern | None:
+        """Writes the pattern as values are kept, None where there is no value that it can mean."""
+        if not pattern.parts[0].startswith(self.prefix):
+            return pattern if self._has(pattern, comparator) else None
+        # No text has a NUL, so it can stand for the wildcards.
+        name = "\0".join(pattern.parts).removeprefix(self.prefix).lower()
+        if len(name) > 2 * max(map(len, self.values)) + 1:  # longer than a wildcard around every character
+            return None
+        # Any one of the underscores may be a dot, an early one rather than a late one: ACTION_MODEL_* is model.*.
+        dots = [position for position, character in enumerate(name) if character == "_"]
+        texts = [*(f"{name[:dot]}.{name[dot + 1 :]}" for dot in dots), name]
+        forms = [Pattern(tuple(text.split("\0"))) for text in texts]
+        return next((form for form in forms if self._has(form, comparator)), None)
+
+    def nearest(self, pattern: Pattern, comparator: Comparator) -> str | None:
+        """Returns what was probably meant, as the API shows it."""
+        parts = [re.sub(r"[\s.-]", "_", part).upper() for part in pattern.parts]
+        parts[0] = parts[0].removeprefix(self.prefix)
+        named = Pattern((self.prefix + parts[0], *parts[1:]))
+        if any(parts) and self.kept(named, comparator) is not None:
+            return "*".join(named.parts)
+        names = [name.removeprefix(self.prefix) for name in self.names()]
+        nearest = difflib.get_close_matches(_shown(parts[0]), names, n=1) if len(parts) == 1 else []
+        return self.prefix + nearest[0] if nearest else None
+
+    def _has(self, pattern: Pattern, comparator: Comparator) -> bool:
+        if comparator is Comparator.CONTAINS:
+            pattern = Pattern(("", *(part.lower() for part in pattern.parts), ""))
+        return any(_matches(pattern, value) for value in self.values)
+
+
+def _matches(pattern: Pattern, text: str) -> bool:
+    if pattern.literal is not None:
+        return pattern.literal == text
+    first, *middle, last = pattern.parts
+    if not text.startswith(first) or not text[len(first) :].endswith(last):
+        return False
+    rest = text[len(first) : len(text) - len(last)]
+    for part in middle:
+        _, found, rest = rest.partition(part) if part else ("", "*", rest)
+        if not found:
+            return False
+    return True
+
+
+_ARTIFACT_KIND = _Enum("KIND_", tuple(ArtifactKind))
+_ACTION = _Enum("ACTION_", tuple(action for action in Action if action is not Action.UNKNOWN))
+_METRIC_GOAL = _Enum("METRIC_GOAL_", tuple(MetricGoal))
+
+
+def _enum_of(field: Field) -> _Enum | None:
+    match field.path:
+        case ("artifact_kind",):
+            return _ARTIFACT_KIND
+        case ("action",):
+            return _ACTION
+        case ("metric_goals", _):
+            return _METRIC_GOAL
+    return None
 
 
 def _field_of(path: Sequence["_Token"], fields: _Fields) -> Field:
@@ -419,10 +492,21 @@ def _compared(field: Field, comparator: Comparator, operator: "_Token", argument
 
 
 def _pattern(field: Field, comparator: Comparator, operator: "_Token", argument: "_Token") -> Pattern:
-    if comparator in {Comparator.EQUAL, Comparator.CONTAINS}:
-        if field == _ARTIFACT_KIND:
-            return _without(_KIND_PREFIX, argument.pattern)
-        return _action(argument.pattern) if field == _ACTION else argument.pattern
+    if comparator not in {Comparator.EQUAL, Comparator.CONTAINS}:
+        _refuse_order(field, operator, argument)
+    enum = _enum_of(field)
+    if enum is None:
+        return argument.pattern
+    kept = enum.kept(argument.pattern, comparator)
+    if kept is None:
+        nearest = enum.nearest(argument.pattern, comparator)
+        hint = f"did you mean {nearest}?" if nearest else f"the values are {', '.join(enum.names())}"
+        raise _error(f"unknown value {_shown(argument.text)}; {hint}", argument.start)
+    return kept
+
+
+def _refuse_order(field: Field, operator: "_Token", argument: "_Token") -> None:
+    """Refuses an order of what has none (`InvalidFilterError`)."""
     if field.kind is Kind.ELEMENT:
         raise _error(
             f"{_shown_field(field)}: operator {operator.text} is not supported for {field.kind.value}", operator.start
@@ -431,26 +515,6 @@ def _pattern(field: Field, comparator: Comparator, operator: "_Token", argument:
         raise _error(
             f"operator {operator.text} does not support wildcards; write \\* for the character", argument.start
         )
-    return argument.pattern
-
-
-def _without(prefix: str, pattern: Pattern) -> Pattern:
-    """Write the value of an enum as it is kept: without the prefix, in lower case."""
-    first, *rest = pattern.parts
-    if not first.startswith(prefix):
-        return pattern
-    return Pattern(tuple(part.lower() for part in (first.removeprefix(prefix), *rest)))
-
-
-def _action(pattern: Pattern) -> Pattern:
-    """Writes an action as it is kept: `ACTION_ALIAS_ROLLED_BACK` is alias.rolled_back."""
-    if not pattern.parts[0].startswith(_ACTION_PREFIX):
-        return pattern
-    # No text has a NUL, so it can stand for the wildcards.
-    text = "\0".join(pattern.parts).removeprefix(_ACTION_PREFIX).lower()
-    subject = next((subject for subject in _ACTION_SUBJECTS if text.startswith(f"{subject}_")), None)
-    text = text.replace("_", ".", 1) if subject is None else f"{subject}.{text[len(subject) + 1 :]}"
-    return Pattern(tuple(text.split("\0")))
 
 
 def _element(field: Field, comparator: Comparator, operator: "_Token", argument: "_Token") -> Pattern:

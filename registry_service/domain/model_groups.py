@@ -10,13 +10,13 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from enum import StrEnum
 from typing import Protocol
 
 from registry_service.domain import filter as filters
 from registry_service.domain.errors import FieldViolation, InvalidArgumentError
 from registry_service.domain.listing import MAX_PAGE_BYTES, OrderField, SortValue
 from registry_service.domain.models import DIRECTION_CONTROLS, MAX_TEXT_LENGTH, Lineage
+from registry_service.domain.vocabulary import MetricGoal
 
 MAX_DESCRIPTION_BYTES = 64 * 1024
 MAX_MAP_BYTES = 256 * 1024
@@ -37,13 +37,6 @@ MUTABLE_FIELDS = ("description", "owner", "tags", "metric_goals")
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,255}")
 _MAX_KEY_LENGTH = 256
 _SORT_KINDS: Mapping[str, type] = {"version_count": int, "create_time": datetime, "update_time": datetime}
-
-
-class MetricGoal(StrEnum):
-    """Which values of a metric are better."""
-
-    MAXIMIZE = "maximize"
-    MINIMIZE = "minimize"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

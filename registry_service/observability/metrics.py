@@ -28,7 +28,7 @@ from prometheus_client import (
 )
 
 from registry_service import __version__
-from registry_service.domain.events import Action
+from registry_service.domain.vocabulary import Action
 
 logger = logging.getLogger(__name__)
 

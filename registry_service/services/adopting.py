@@ -13,7 +13,7 @@ from registry_service.domain.errors import (
     RegistryError,
     UnavailableError,
 )
-from registry_service.domain.events import Action, Event
+from registry_service.domain.events import Event
 from registry_service.domain.legacy import LegacyBucket, LegacyModel, LegacyRegistry
 from registry_service.domain.models import (
     MUTABLE_FIELDS,
@@ -27,6 +27,7 @@ from registry_service.domain.models import (
 )
 from registry_service.domain.ports import Transaction
 from registry_service.domain.schema import ModelSchema
+from registry_service.domain.vocabulary import Action
 from registry_service.services.changing import in_lineage
 from registry_service.services.crowd import for_each
 from registry_service.services.introspection import introspect

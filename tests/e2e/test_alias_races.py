@@ -16,7 +16,8 @@ from modelregistry.v1 import alias_pb2
 from modelregistry.v1 import alias_service_pb2 as pb
 from sqlalchemy import Engine, text
 
-from registry_service.domain.events import GENESIS_HASH, Action, Event, LogHead
+from registry_service.domain.events import GENESIS_HASH, Event, LogHead
+from registry_service.domain.vocabulary import Action
 from registry_service.embedded.postgres import PostgresAddress
 from registry_service.storage.sql.repositories import SqlDatabase
 from tests.client import Client

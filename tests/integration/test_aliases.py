@@ -15,8 +15,9 @@ from modelregistry.v1 import alias_pb2, model_pb2
 from modelregistry.v1 import alias_service_pb2 as pb
 from sqlalchemy.exc import IntegrityError
 
-from registry_service.domain.events import Action, Event
+from registry_service.domain.events import Event
 from registry_service.domain.schema import ModelSchema, Tensor
+from registry_service.domain.vocabulary import Action
 from registry_service.storage.sql import rows, tables
 from tests.client import Client, refused, registration, sha256, spec
 from tests.registry import RunningRegistry

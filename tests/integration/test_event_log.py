@@ -6,9 +6,10 @@ import pytest
 from sqlalchemy import Engine, text
 from sqlalchemy.exc import DBAPIError
 
-from registry_service.domain.events import GENESIS_HASH, Action, BrokenLink, Change, Event, LogHead
+from registry_service.domain.events import GENESIS_HASH, BrokenLink, Change, Event, LogHead
 from registry_service.domain.filter import Subject, parse
 from registry_service.domain.models import Lineage
+from registry_service.domain.vocabulary import Action
 from registry_service.storage.sql.repositories import SqlDatabase
 from tests.registry import RunningRegistry
 

@@ -483,6 +483,7 @@ class TestFilters:
             ("score > high", 9),
             ("a" * 9000, 8193),
             ("name < 'x*'", 8),
+            ("artifact.kind = folderr", 17),
         ],
         ids=lambda value: str(value)[:20],
     )

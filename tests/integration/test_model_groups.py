@@ -444,7 +444,11 @@ class TestListing:
         detect = groups["detect"]
         assert client.all_groups(f'id = "{detect.id}"') == [detect]
         client.update_group(detect.id, metric_goals={"m": MAXIMIZE})
-        assert [group.id for group in client.all_groups('metric_goals.m = "maximize"')] == [detect.id]
+        for goal in ("maximize", "METRIC_GOAL_MAXIMIZE", "METRIC_GOAL_MAX*"):
+            assert [group.id for group in client.all_groups(f'metric_goals.m = "{goal}"')] == [detect.id]
+        with refused(INVALID, "INVALID_FILTER") as refusal:
+            client.all_groups('metric_goals.m = "bigger"')
+        assert refusal.metadata == {"field": "filter", "position": "18"}
 
     @pytest.mark.parametrize(
         ("fields", "wrong"),

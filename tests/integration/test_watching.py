@@ -15,8 +15,9 @@ from modelregistry.v1 import audit_pb2, audit_service_pb2
 from psycopg import sql
 from sqlalchemy import text
 
-from registry_service.domain.events import Action, Change
+from registry_service.domain.events import Change
 from registry_service.domain.models import Lineage
+from registry_service.domain.vocabulary import Action
 from registry_service.embedded.postgres import PostgresAddress
 from registry_service.services import watching
 from registry_service.storage.sql.repositories import SqlDatabase
@@ -231,8 +232,9 @@ class TestTokens:
             late.message()
         assert refusal.metadata == {"sequence": "2", "head": "1"}
 
-    def test_a_filter_that_is_none_is_refused(self, client: Client) -> None:
-        with refused(INVALID, "INVALID_FILTER") as refusal, Watch(client, filter="score > 1") as watch:
+    @pytest.mark.parametrize("wrong", ["score > 1", "action = ALIAS_SET", "action = 'ACTION_ALAIS_*'"])
+    def test_a_filter_that_is_none_is_refused(self, client: Client, wrong: str) -> None:
+        with refused(INVALID, "INVALID_FILTER") as refusal, Watch(client, filter=wrong) as watch:
             watch.message()
         assert refusal.fields == ["filter"]
 

@@ -24,6 +24,7 @@ from registry_service.domain.filter import (
     Value,
     parse,
 )
+from registry_service.domain.vocabulary import Action
 
 DOCUMENTED = (
     'name = "yolo*"',
@@ -496,6 +497,14 @@ class TestEvents:
             ("action = 'ACTION_MODEL_GROUP_*'", "action = model_group.*"),
             ("action = 'ACTION_*_DELETED'", "action = *.deleted"),
             ("action = 'model.*'", "action = model.*"),
+            ("action = 'ACTION_*ROLLED_BACK'", "action = *rolled_back"),
+            ("action = 'ACTION_MODEL_G*'", "action = model_g*"),
+            ("action = '*'", "action = *"),
+            ("action : ALIAS", "action : ALIAS"),
+            ("action : ACTION_MODEL_GROUP", "action : model_group"),
+            ("action : 'rolled*back'", "action : rolled*back"),
+            ("action > ACTION_ALIAS_SET", "action > alias.set"),
+            ("action:* action != null", "(action :* and action :*)"),
         ],
     )
     def test_filters(self, text: str, expected: str) -> None:
@@ -512,6 +521,78 @@ class TestEvents:
         for name in ("sequence", "event_time", "actor", "request_id", "action", "model_id", "alias", "reason"):
             with pytest.raises(InvalidFilterError, match="unknown field"):
                 parse(f"{name} = 1")
+
+
+class TestEnums:
+    """Values of which there are few, so that others are mistakes."""
+
+    @pytest.mark.parametrize("action", [action for action in Action if action])
+    @pytest.mark.parametrize("comparator", ["=", ":", "<"])
+    def test_every_action_is_known_as_it_is_kept_and_as_the_api_shows_it(self, action: Action, comparator: str) -> None:
+        name = "ACTION_" + action.value.replace(".", "_").upper()
+        for written in (action.value, name):
+            assert outline(parse(f'action {comparator} "{written}"', Subject.EVENT)) == f"action {comparator} {action}"
+
+    @pytest.mark.parametrize(
+        ("subject", "text", "expected"),
+        [
+            (Subject.MODEL, "artifact.kind = KIND_FOLDER", "artifact_kind = folder"),
+            (Subject.MODEL, "artifact.kind = 'f*'", "artifact_kind = f*"),
+            (Subject.MODEL_GROUP, "metric_goals.x = METRIC_GOAL_MAXIMIZE", "metric_goals.x = maximize"),
+            (Subject.MODEL_GROUP, "metric_goals.x != 'METRIC_GOAL_MIN*'", "not metric_goals.x = min*"),
+            (Subject.MODEL_GROUP, "metric_goals.'odd key' : MAX", "metric_goals.odd key : MAX"),
+            (
+                Subject.MODEL_GROUP,
+                "tags.x = bigger metric_goals : bigger",
+                "(tags.x = bigger and metric_goals.bigger :*)",
+            ),
+        ],
+    )
+    def test_other_enums_are_as_those(self, subject: Subject, text: str, expected: str) -> None:
+        assert outline(parse(text, subject)) == expected
+
+    ACTIONS = (
+        "ACTION_MODEL_REGISTERED, ACTION_MODEL_UPDATED, ACTION_MODEL_DELETED, ACTION_ALIAS_SET,"
+        " ACTION_ALIAS_ROLLED_BACK, ACTION_ALIAS_DELETED, ACTION_MODEL_GROUP_UPDATED, ACTION_MODEL_GROUP_DELETED,"
+        " ACTION_TOKEN_CREATED, ACTION_TOKEN_REVOKED"
+    )
+
+    @pytest.mark.parametrize(
+        ("subject", "text", "hint"),
+        [
+            (Subject.EVENT, "action = |ALIAS_SET", "did you mean ACTION_ALIAS_SET?"),
+            (Subject.EVENT, "name = a AND action != |'alias_s*'", "did you mean ACTION_ALIAS_S*?"),
+            (Subject.EVENT, "action : |ALIAS_SET", "did you mean ACTION_ALIAS_SET?"),
+            (Subject.EVENT, "action = |Alias.Set", "did you mean ACTION_ALIAS_SET?"),
+            (Subject.EVENT, "action = |ACTION_ALIAS_ROLLEDBACK", "did you mean ACTION_ALIAS_ROLLED_BACK?"),
+            (Subject.EVENT, "action = |'ACTION_ALAIS_*'", f"the values are {ACTIONS}"),
+            (Subject.EVENT, "action = |ACTION_UNSPECIFIED", f"the values are {ACTIONS}"),
+            (Subject.EVENT, "action = |''", f"the values are {ACTIONS}"),
+            (Subject.EVENT, "action : |promoted", f"the values are {ACTIONS}"),
+            (Subject.EVENT, "action >= |alias", "did you mean ACTION_ALIAS_SET?"),
+            (Subject.MODEL, "artifact.kind = |folderr", "did you mean KIND_FOLDER?"),
+            (Subject.MODEL, "-artifact.kind = |FILE", "did you mean KIND_FILE?"),
+            (Subject.MODEL, "artifact.kind = |'fo*o*er'", "the values are KIND_FILE, KIND_FOLDER"),
+            (Subject.MODEL, "artifact.kind = |'file*e'", "the values are KIND_FILE, KIND_FOLDER"),
+            (
+                Subject.MODEL_GROUP,
+                "metric_goals.x = |bigger",
+                "the values are METRIC_GOAL_MAXIMIZE, METRIC_GOAL_MINIMIZE",
+            ),
+            (Subject.MODEL_GROUP, "metric_goals.x = |maximise", "did you mean METRIC_GOAL_MAXIMIZE?"),
+        ],
+    )
+    def test_a_value_that_is_none_is_refused_where_it_begins(self, subject: Subject, text: str, hint: str) -> None:
+        before, value = text.split("|")
+        with pytest.raises(InvalidFilterError) as raised:
+            parse(before + value, subject)
+        assert raised.value.message == f"filter: unknown value {value}; {hint} (position {len(before) + 1})."
+        assert raised.value.metadata["position"] == str(len(before) + 1)
+
+    @pytest.mark.parametrize("value", ["ACTION_" + "_" * 8_000, "ACTION_" + "*a" * 4_000, "é" * 8_000, "*e" * 4_000])
+    def test_a_long_value_is_refused_too(self, value: str) -> None:
+        with pytest.raises(InvalidFilterError, match="unknown value"):
+            parse(f"action = '{value}'", Subject.EVENT)
 
 
 class TestAnyText:

@@ -35,9 +35,10 @@ from registry_service.domain.aliases import (
 )
 from registry_service.domain.caller import current_caller
 from registry_service.domain.errors import InvalidArgumentError
-from registry_service.domain.events import Action, Change
+from registry_service.domain.events import Change
 from registry_service.domain.model_groups import GroupKey
 from registry_service.domain.models import Lineage
+from registry_service.domain.vocabulary import Action
 from registry_service.storage.sql import tables
 from registry_service.storage.sql.engine import PLANNED_ANEW
 from registry_service.storage.sql.event_log import SqlEventLog

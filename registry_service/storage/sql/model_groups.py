@@ -25,10 +25,11 @@ from sqlalchemy import (
 )
 
 from registry_service.domain.errors import ModelGroupNotEmptyError, ModelGroupNotFoundError
-from registry_service.domain.events import Action, Change
+from registry_service.domain.events import Change
 from registry_service.domain.listing import SORT_PREFIX, SortValue
-from registry_service.domain.model_groups import MUTABLE_FIELDS, GroupPage, GroupQuery, MetricGoal, ModelGroup
+from registry_service.domain.model_groups import MUTABLE_FIELDS, GroupPage, GroupQuery, ModelGroup
 from registry_service.domain.models import Lineage
+from registry_service.domain.vocabulary import Action, MetricGoal
 from registry_service.storage.sql import tables
 from registry_service.storage.sql.engine import PLANNED_ANEW
 from registry_service.storage.sql.event_log import SqlEventLog

@@ -56,12 +56,13 @@ from registry_service.domain.errors import (
     UploadNotFoundError,
     WriterDisplacedError,
 )
-from registry_service.domain.events import Action, Change, Event
+from registry_service.domain.events import Change, Event
 from registry_service.domain.family import MAX_ANCESTRY_LINKS, Link, cycle_through
 from registry_service.domain.listing import MAX_ORDER_FIELDS, ListQuery, Page, SortValue
 from registry_service.domain.models import Lineage, Model, ModelFields, ModelSpec, is_same
 from registry_service.domain.ports import Transaction
 from registry_service.domain.uploads import Upload, UploadPage, UploadQuery, UploadState
+from registry_service.domain.vocabulary import Action
 from registry_service.storage.disk import DiskReserve
 from registry_service.storage.sql import rows, tables
 from registry_service.storage.sql.aliases import SqlAliasRepository

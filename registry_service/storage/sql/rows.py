@@ -11,7 +11,7 @@ from typing import Any
 from sqlalchemy import RowMapping
 
 from registry_service.domain.artifact_store import Part
-from registry_service.domain.events import UNKNOWN_TIME, Action, Event
+from registry_service.domain.events import UNKNOWN_TIME, Event
 from registry_service.domain.models import (
     MUTABLE_FIELDS,
     Artifact,
@@ -26,6 +26,7 @@ from registry_service.domain.models import (
 )
 from registry_service.domain.schema import ModelSchema, Tensor
 from registry_service.domain.uploads import Upload, UploadState
+from registry_service.domain.vocabulary import Action
 
 # Rows come from a typed schema with CHECK constraints, but JSON has no type.
 Row = RowMapping | Mapping[str, Any]

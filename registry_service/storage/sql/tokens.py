@@ -10,9 +10,10 @@ from sqlalchemy.dialects.postgresql import insert as upsert
 
 from registry_service.domain.access import Grant, Role
 from registry_service.domain.errors import TokenExistsError, TokenNotFoundError
-from registry_service.domain.events import Action, Change
+from registry_service.domain.events import Change
 from registry_service.domain.models import Json, Lineage
 from registry_service.domain.tokens import Token
+from registry_service.domain.vocabulary import Action
 from registry_service.storage.sql import tables
 from registry_service.storage.sql.event_log import SqlEventLog
 

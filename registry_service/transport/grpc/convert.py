@@ -21,7 +21,7 @@ from modelregistry.v1 import (
 from registry_service.domain.comparison import ArtifactComparison, Comparison, FileChange, LabelComparison
 from registry_service.domain.consistency import warnings_of
 from registry_service.domain.errors import InvalidArgumentError
-from registry_service.domain.events import UNKNOWN_TIME, Action, Event, LogHead
+from registry_service.domain.events import UNKNOWN_TIME, Event, LogHead
 from registry_service.domain.family import Direction, Family
 from registry_service.domain.geti import Project
 from registry_service.domain.models import (
@@ -38,6 +38,7 @@ from registry_service.domain.models import (
 )
 from registry_service.domain.schema import ModelSchema, Tensor
 from registry_service.domain.uploads import Upload, UploadState
+from registry_service.domain.vocabulary import Action
 from registry_service.services.archives import ArchiveMember
 from registry_service.services.lineage import Manifest
 from registry_service.services.projects import ImportProgress, ImportState

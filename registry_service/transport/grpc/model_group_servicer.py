@@ -7,7 +7,8 @@ from modelregistry.v1 import model_group_pb2, model_group_service_pb2_grpc
 from modelregistry.v1 import model_group_service_pb2 as pb
 
 from registry_service.domain.errors import InvalidArgumentError
-from registry_service.domain.model_groups import MUTABLE_FIELDS, MetricGoal, ModelGroup, checked_group_id
+from registry_service.domain.model_groups import MUTABLE_FIELDS, ModelGroup, checked_group_id
+from registry_service.domain.vocabulary import MetricGoal
 from registry_service.services.use_cases import UseCases
 from registry_service.transport.grpc.conditions import etag_of
 from registry_service.transport.grpc.convert import time_message
