@@ -562,7 +562,8 @@ class TestAudit:
         assert (updated.actor, updated.request_id, updated.model_id, updated.alias) == ("bob", "change-1", "", "")
         assert (updated.name, updated.project_id, updated.model_group_id) == ("yolo", "p", group.id)
         assert (updated.before["owner"], updated.after["owner"]) == ("", "ada")
-        assert MessageToDict(updated.after)["metric_goals"] == {"m": "maximize"}
+        assert MessageToDict(updated.after)["metric_goals"] == {"m": "METRIC_GOAL_MAXIMIZE"}
+        assert str(updated.after["update_time"]).endswith("Z")
         assert "tags" not in updated.after
 
     def test_the_group_is_part_of_the_hash_and_events_without_one_still_verify(self, registry: RunningRegistry) -> None:

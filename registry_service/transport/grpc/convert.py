@@ -13,6 +13,7 @@ from modelregistry.v1 import (
     audit_pb2,
     comparison_pb2,
     lineage_pb2,
+    model_group_pb2,
     model_pb2,
     model_service_pb2,
     upload_pb2,
@@ -38,7 +39,7 @@ from registry_service.domain.models import (
 )
 from registry_service.domain.schema import ModelSchema, Tensor
 from registry_service.domain.uploads import Upload, UploadState
-from registry_service.domain.vocabulary import Action
+from registry_service.domain.vocabulary import Action, MetricGoal
 from registry_service.services.archives import ArchiveMember
 from registry_service.services.lineage import Manifest
 from registry_service.services.projects import ImportProgress, ImportState
@@ -55,6 +56,11 @@ _OPTIONAL_TEXTS = (
     "category",
     "architecture",
 )
+METRIC_GOALS: Mapping[MetricGoal, model_group_pb2.MetricGoal] = {
+    MetricGoal.MAXIMIZE: model_group_pb2.METRIC_GOAL_MAXIMIZE,
+    MetricGoal.MINIMIZE: model_group_pb2.METRIC_GOAL_MINIMIZE,
+}
+"""What a group says about a metric, in messages."""
 _DIRECTIONS: Mapping[int, Direction] = {
     model_service_pb2.GetLineageRequest.DIRECTION_ANCESTORS: Direction.ANCESTORS,
     model_service_pb2.GetLineageRequest.DIRECTION_DESCENDANTS: Direction.DESCENDANTS,
@@ -81,7 +87,10 @@ _EVENT_ARTIFACT_NAMES = {
     "sha256": "sha256",
     "artifact_kind": "kind",
 }
-_EVENT_TIMES = ("create_time", "update_time")
+_GOALS: Mapping[str, Json] = {
+    goal.value: model_group_pb2.MetricGoal.Name(number) for goal, number in METRIC_GOALS.items()
+}
+_EVENT_TIMES = ("create_time", "update_time", "expire_time")
 # Fields of a model that the Intel-compatible API alone has.
 _COMPAT_NAMES = frozenset({*DOCUMENTED_FIELDS, "last_updated_date", "file_url"})
 _KINDS = {
@@ -460,7 +469,8 @@ def event_message(event: Event, *, max_bytes: int | None = None) -> audit_pb2.Au
     is_of_model = bool(event.model_id) and not event.alias
     for name, values in (("before", event.before), ("after", event.after)):
         if values is not None:
-            _set_struct(getattr(message, name), _model_details(values) if is_of_model else values)
+            shown = _model_details(values) if is_of_model else _details(values)
+            _set_struct(getattr(message, name), shown)
     if max_bytes is not None and message.ByteSize() > max_bytes:
         message.ClearField("before")
         message.ClearField("after")
@@ -475,17 +485,26 @@ def _model_details(stored: Mapping[str, Json]) -> dict[str, Json]:
     """
     details = {
         _EVENT_NAMES.get(name, name): value
-        for name, value in stored.items()
+        for name, value in _details(stored).items()
         if name not in _COMPAT_NAMES and name not in _EVENT_ARTIFACT_NAMES
     }
-    for name in _EVENT_TIMES:
-        if name in details:
-            details[name] = _json_time(details[name])
     artifact = {shown: stored[name] for name, shown in _EVENT_ARTIFACT_NAMES.items() if name in stored}
     kind = artifact.get("kind")
     if isinstance(kind, str) and kind in _KINDS:
         artifact["kind"] = model_pb2.Artifact.Kind.Name(_KINDS[ArtifactKind(kind)])
     return details | {"artifact": artifact} if artifact else details
+
+
+def _details(stored: Mapping[str, Json]) -> dict[str, Json]:
+    """Return what an event says about anything, with times and enums in the form of the API's JSON."""
+    details = dict(stored)
+    for name in _EVENT_TIMES:
+        if name in details:
+            details[name] = _json_time(details[name])
+    goals = details.get("metric_goals")
+    if isinstance(goals, dict):
+        details["metric_goals"] = {metric: _GOALS.get(str(goal), goal) for metric, goal in goals.items()}
+    return details
 
 
 def _json_time(value: Json) -> Json:

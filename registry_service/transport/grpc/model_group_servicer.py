@@ -11,15 +11,11 @@ from registry_service.domain.model_groups import MUTABLE_FIELDS, ModelGroup, che
 from registry_service.domain.vocabulary import MetricGoal
 from registry_service.services.use_cases import UseCases
 from registry_service.transport.grpc.conditions import etag_of
-from registry_service.transport.grpc.convert import time_message
+from registry_service.transport.grpc.convert import METRIC_GOALS, time_message
 from registry_service.transport.grpc.idempotency import idempotent
 from registry_service.transport.grpc.update_mask import FIELD, MODEL_GROUP, fields_and_entries, mask_of
 
-_GOALS = {
-    MetricGoal.MAXIMIZE: model_group_pb2.METRIC_GOAL_MAXIMIZE,
-    MetricGoal.MINIMIZE: model_group_pb2.METRIC_GOAL_MINIMIZE,
-}
-_GOALS_OF: Mapping[int, MetricGoal] = {number: goal for goal, number in _GOALS.items()}
+_GOALS_OF: Mapping[int, MetricGoal] = {number: goal for goal, number in METRIC_GOALS.items()}
 
 
 def group_message(group: ModelGroup) -> model_group_pb2.ModelGroup:
@@ -32,7 +28,7 @@ def group_message(group: ModelGroup) -> model_group_pb2.ModelGroup:
         description=group.description,
         owner=group.owner,
         tags=group.tags,
-        metric_goals={metric: _GOALS[goal] for metric, goal in group.metric_goals.items()},
+        metric_goals={metric: METRIC_GOALS[goal] for metric, goal in group.metric_goals.items()},
         version_count=group.version_count,
         latest_version=group.latest_version,
         latest_model_id=group.latest_model_id,
