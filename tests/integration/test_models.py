@@ -150,6 +150,7 @@ class TestRegistering:
             media_type="application/octet-stream",
             size_bytes=7,
             sha256=hashlib.sha256(b"weights").hexdigest(),
+            kind=model_pb2.Artifact.KIND_FILE,
         )
 
     @pytest.mark.parametrize(
