@@ -12,7 +12,6 @@ import io
 import logging
 import os
 import re
-import socket
 import ssl
 import time
 from collections.abc import Callable, Container, Generator, Iterable, Iterator, Sequence
@@ -761,10 +760,8 @@ def _is_out_of_files(error: BaseException) -> bool:
         if id(cause) in seen:
             continue
         seen.add(id(cause))
-        if isinstance(cause, OSError) and cause.errno in _OUT_OF_FILES:
-            return True
-        if isinstance(cause, socket.gaierror) and not _may_open():
-            # The resolver does not say why it has no answer.
+        # The resolver, which opens files of its own, tells another error (EBUSY, EAI_AGAIN), or none.
+        if isinstance(cause, OSError) and (cause.errno in _OUT_OF_FILES or not _may_open()):
             return True
         # urllib3 has what ended its tries in `reason` alone.
         causes = (cause.__cause__, cause.__context__, getattr(cause, "reason", None))
