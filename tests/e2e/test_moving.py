@@ -45,7 +45,7 @@ def test_a_deployment_that_was_taken_over_is_served_as_the_original_served_it(
     )
     answer = run("adopt", *options, **settings)
     assert answer.returncode == 1, answer.stderr
-    assert f"failed {TWIN} The model 'put-other-000000002' has the same project" in answer.stdout
+    assert f"failed {TWIN} The model 'put-other-000000002' already has this project" in answer.stdout
     again = run("adopt", *options, "--json", **settings)
     lines = [json.loads(line) for line in again.stdout.splitlines()]
     assert {line["outcome"] for line in lines[:-1]} == {"unchanged", "failed"}
