@@ -108,7 +108,8 @@ class Bench:
             "artifact_store": "local",
             "artifact_dir": self._folder / "artifacts",
         }
-        engine = engine_of(postgres, "metadata")
+        # A million models take minutes to lay down.
+        engine = engine_of(postgres, "metadata", statement_timeout_seconds=3600)
         self._stack.callback(engine.dispose)
         product = self._stack.enter_context(running_serve(self._new_folder("metadata"), settings))
         suite = self._suite

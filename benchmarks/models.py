@@ -65,7 +65,6 @@ def lay_down(engine: Engine, first: int, count: int) -> None:
             connection.execute(text(f"DROP INDEX {index.indexname}"))
         # Groups are made all at once, in a fraction of the time that triggers take for each model.
         connection.execute(text("ALTER TABLE models DISABLE TRIGGER USER"))
-        # In parts, as the connection gives up on a statement that takes longer than half a minute.
         for start in range(first, count, _PART):
             connection.execute(text(_INSERT), {"first": start, "last": min(start + _PART, count) - 1})
         connection.execute(text("ALTER TABLE models ENABLE TRIGGER USER"))

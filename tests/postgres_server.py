@@ -59,7 +59,7 @@ def engine(postgres: PostgresAddress, database_name: str) -> Iterator[Engine]:
     engine.dispose()
 
 
-def engine_of(address: PostgresAddress, database: str) -> Engine:
+def engine_of(address: PostgresAddress, database: str, *, statement_timeout_seconds: int = 30) -> Engine:
     engine = make_engine(
         host=str(address.socket_dir),
         port=address.port,
@@ -68,7 +68,7 @@ def engine_of(address: PostgresAddress, database: str) -> Engine:
         password="",
         tls=Tls(mode="prefer"),
         pool_size=16,
-        statement_timeout_seconds=30,
+        statement_timeout_seconds=statement_timeout_seconds,
     )
     return transactional(engine)
 

@@ -95,7 +95,7 @@ def test_a_postgres_of_another_ca_is_refused_at_the_start(
 ) -> None:
     settings |= {"psql_port": front.port, "psql_sslmode": "verify-full", "psql_ca_cert": others.ca}
     said = refused_start(command, settings)
-    assert said.startswith("The database does not answer")
+    assert said.startswith("The database does not respond")
     assert "certificate verify failed" in said
     assert front.encrypted == []
 
@@ -174,5 +174,5 @@ def test_an_s3_of_another_ca_is_refused_at_the_start(
     s3 = s3_settings(postgres, str(settings["psql_database"]), tls_s3, new_bucket_name())
     s3 |= {"minio_secure": True, "minio_ca_cert": others.ca, "startup_timeout_seconds": 1}
     said = refused_start("serve", s3)
-    assert said.startswith("The artifact store does not answer")
+    assert said.startswith("The artifact store does not respond")
     assert "certificate verify failed" in said
