@@ -152,8 +152,16 @@ def test_up_replaces_a_postgres_that_hangs(folder: Path) -> None:
             "an answer through the gateway",
         )
         assert product.client.download(model.id) == b"kept"
-        assert not any(process.is_running() for process in frozen)
+        eventually(lambda: all(map(has_ended, frozen)), REPLACED_SECONDS, "the end of the frozen ones")
         assert product.server.stop() == 0
+
+
+def has_ended(process: psutil.Process) -> bool:
+    """Tells whether a process has ended, reaped or not."""
+    try:
+        return not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return True
 
 
 # Of ptrace.h and wait.h.
