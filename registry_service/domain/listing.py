@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 
 from registry_service.domain import filter as filters
 from registry_service.domain.errors import InvalidArgumentError
-from registry_service.domain.models import Lineage, Model
+from registry_service.domain.models import Model
 
 DEFAULT_PAGE_SIZE = 50
 MAX_PAGE_SIZE = 1000
@@ -82,8 +82,6 @@ class ListQuery:
     """A page of a listing."""
 
     filter: filters.Node | None
-    lineage: Lineage | None = None
-    """None: whatever the name and the project."""
     order: tuple[OrderField, ...]
     """Ends with id, so that it is total."""
     after: tuple[SortValue, ...] | None

@@ -261,8 +261,6 @@ class SqlModelRepository:
         )
         if query.filter is not None:
             wanted = wanted.where(where(query.filter, _models))
-        if query.lineage is not None:
-            wanted = wanted.where(_is_of(asdict(query.lineage)))
         if query.after is not None:
             wanted = wanted.where(is_after(keys, descending, _compared(query, keys)))
         sorted_keys = [key.desc() if down else key.asc() for key, down in zip(keys, descending, strict=True)]
