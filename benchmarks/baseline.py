@@ -27,10 +27,10 @@ from sqlalchemy import Engine, event
 
 from benchmarks.load import LIST_FILTER, LIST_ORDER, VERSION_ORDER, model_id, substring
 from benchmarks.load import name as name_of
-from registry_service.bootstrap import Registry, open_registry
-from registry_service.config import Settings, load
 from registry_service.domain.caller import acting_as_registry
 from registry_service.domain.models import ArtifactSpec, ModelFields, ModelSpec
+from registry_service.settings import Settings, load
+from registry_service.wiring import Registry, open_registry
 
 _THREADS = 32
 

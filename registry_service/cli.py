@@ -14,27 +14,7 @@ from typing import ParamSpec
 import click
 
 from registry_service import __version__, logs, running
-from registry_service.bootstrap import (
-    build_verification,
-    migrate_database,
-    open_adoption,
-    open_backup,
-    open_registry,
-    open_restore,
-)
 from registry_service.certificates import Certificate, CertificateError, ClientTls
-from registry_service.config import (
-    DatabaseSettings,
-    GatewaySettings,
-    ListenSettings,
-    LogSettings,
-    Settings,
-    SettingsError,
-    SourceSettings,
-    TlsSettings,
-    load,
-    loopback_of,
-)
 from registry_service.domain.access import Grant, Role
 from registry_service.domain.caller import acting_as_registry
 from registry_service.domain.errors import RegistryError, UnavailableError
@@ -46,11 +26,31 @@ from registry_service.observability.telemetry import NotInstalledError
 from registry_service.services.adopting import Outcome
 from registry_service.services.backing_up import CopyReport
 from registry_service.services.verifying import Finding
+from registry_service.settings import (
+    DatabaseSettings,
+    GatewaySettings,
+    ListenSettings,
+    LogSettings,
+    Settings,
+    SettingsError,
+    SourceSettings,
+    TlsSettings,
+    load,
+    loopback_of,
+)
 from registry_service.storage.sql.schema import SchemaError
 from registry_service.transport.grpc.health_servicer import LIVENESS
 from registry_service.transport.grpc.probe import health_status
 from registry_service.transport.grpc.server import PortTakenError
 from registry_service.transport.rest.probe import gateway_status
+from registry_service.wiring import (
+    build_verification,
+    migrate_database,
+    open_adoption,
+    open_backup,
+    open_registry,
+    open_restore,
+)
 
 P = ParamSpec("P")
 

@@ -23,21 +23,13 @@ from tempfile import TemporaryDirectory
 from typing import IO
 
 from registry_service import logs
-from registry_service.bootstrap import (
-    Registry,
-    build_server,
-    migrate_database,
-    open_registry,
-    open_tokens,
-    warn_if_open,
-)
-from registry_service.config import DatabaseSettings, GatewaySettings, Settings, load
 from registry_service.embedded.envoy import EnvoyGateway, render
 from registry_service.embedded.postgres import EmbeddedPostgres, PostgresAddress, running_or_started
 from registry_service.embedded.process import EmbeddedError, bound_log, log_tail, open_private, spawn, stop
 from registry_service.observability import metrics
 from registry_service.observability.exposition import MetricsServer
 from registry_service.services.authenticating import Tokens
+from registry_service.settings import DatabaseSettings, GatewaySettings, Settings, load
 from registry_service.supervisor import (
     PATIENT_FAILED_PROBES,
     PROBE_TIMEOUT_SECONDS,
@@ -49,6 +41,14 @@ from registry_service.supervisor import (
 from registry_service.transport.grpc.probe import LivenessProbe
 from registry_service.transport.grpc.server import PortTakenError
 from registry_service.transport.http_routes import http_routes
+from registry_service.wiring import (
+    Registry,
+    build_server,
+    migrate_database,
+    open_registry,
+    open_tokens,
+    warn_if_open,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -439,7 +439,7 @@ def up(data_dir: Path, settings: dict[str, object], gateway: GatewaySettings, sa
 
     Args:
         data_dir: Holds everything: the cluster, the artifacts, the logs.
-        settings: What goes before the environment in `config.Settings`, by name.
+        settings: What goes before the environment in `settings.Settings`, by name.
         gateway: Where Envoy listens.
         say: Tells the person at the terminal.
 

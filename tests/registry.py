@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 from sqlalchemy import Engine, text
 
-from registry_service.bootstrap import Registry, build_server, open_registry
-from registry_service.config import Settings, load
 from registry_service.domain.caller import acting_as_registry
 from registry_service.embedded.postgres import PostgresAddress
+from registry_service.settings import Settings, load
+from registry_service.wiring import Registry, build_server, open_registry
 from tests.client import Client
 from tests.store_guard import no_store_in_transactions
 

@@ -16,7 +16,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
-from registry_service.config import GatewaySettings
+from registry_service.settings import GatewaySettings
 
 logger = logging.getLogger(__name__)
 

@@ -23,7 +23,6 @@ from urllib.parse import unquote, urlsplit
 import certifi
 import jinja2
 
-from registry_service.config import CIPHER_SUITES, GatewaySettings
 from registry_service.domain.errors import InvalidCredentialsError, UnauthenticatedError
 from registry_service.embedded.address_limit import AddressLimit
 from registry_service.embedded.envoy_admin import EnvoyAdmin
@@ -37,6 +36,7 @@ from registry_service.embedded.process import (
     stop,
 )
 from registry_service.embedded.secrets import Secrets
+from registry_service.settings import CIPHER_SUITES, GatewaySettings
 
 logger = logging.getLogger(__name__)
 

@@ -13,8 +13,8 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from registry_service.certificates import Certificate, CertificateFiles
-from registry_service.config import GatewaySettings
 from registry_service.embedded.process import EmbeddedError
+from registry_service.settings import GatewaySettings
 
 _TYPE = "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.Secret"
 _CERTIFICATES = ("server_certificate", "client_certificate")

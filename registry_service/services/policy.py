@@ -1,4 +1,4 @@
-"""What use cases keep to; `config.Settings` says what each is for."""
+"""What use cases keep to; `settings.Settings` says what each is for."""
 
 from dataclasses import dataclass
 from datetime import timedelta

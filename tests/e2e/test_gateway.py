@@ -35,10 +35,10 @@ from modelregistry.v1 import (
     upload_service_pb2_grpc,
 )
 
-from registry_service.config import GatewaySettings, load
 from registry_service.embedded.envoy import EnvoyGateway
 from registry_service.embedded.process import EmbeddedError, NotInstalledError
 from registry_service.running import gateway_config
+from registry_service.settings import GatewaySettings, load
 from tests.waiting import eventually
 
 MIB = 1024 * 1024

@@ -14,7 +14,7 @@ import httpx
 import pytest
 from modelregistry.v1 import artifact_service_pb2, artifact_service_pb2_grpc
 
-from registry_service.config import Settings
+from registry_service.settings import Settings
 from tests.client import zip_of
 from tests.e2e.test_attacks import Http2
 from tests.folders import passable_folder

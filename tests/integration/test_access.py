@@ -24,7 +24,7 @@ from modelregistry.v1 import (
 )
 from sqlalchemy import Engine, text
 
-from registry_service import bootstrap
+from registry_service import wiring
 from registry_service.domain.access import Grant, Permission, Role
 from registry_service.domain.errors import AccessDeniedError, AlreadyExistsError, ProjectNotFoundError
 from registry_service.domain.geti import Geti, ModelKey, ProjectSummary
@@ -111,7 +111,7 @@ def people(start_registry: StartRegistry) -> Iterator[People]:
 @pytest.fixture
 def forgetful(start_registry: StartRegistry, monkeypatch: pytest.MonkeyPatch) -> Iterator[People]:
     """With a server that looks tokens up each time."""
-    monkeypatch.setattr(bootstrap, "CachedAuthenticator", partial(CachedAuthenticator, seconds=0))
+    monkeypatch.setattr(wiring, "CachedAuthenticator", partial(CachedAuthenticator, seconds=0))
     people = People(start_registry(auth_mode="token"))
     yield people
     people.close()

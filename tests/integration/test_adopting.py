@@ -10,14 +10,14 @@ from typing import Any
 import pytest
 from sqlalchemy import Engine, text
 
-from registry_service.bootstrap import Registry, open_adoption, open_registry
-from registry_service.config import Settings, SourceSettings, load
 from registry_service.domain.errors import ArtifactStoreUnavailableError, ModelNotFoundError
 from registry_service.domain.legacy import SourceError
 from registry_service.domain.models import Model, ModelFields, ModelSpec
 from registry_service.embedded.postgres import PostgresAddress
 from registry_service.services.adopting import ACTOR, Adoption, Outcome
+from registry_service.settings import Settings, SourceSettings, load
 from registry_service.transport.rest.documents import document
+from registry_service.wiring import Registry, open_adoption, open_registry
 from tests.legacy_deployment import IDS, OBJECTS, TWIN, LegacyDeployment
 from tests.s3_server import S3Server, new_bucket_name
 

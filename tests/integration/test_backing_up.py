@@ -12,8 +12,6 @@ from typing import Any, cast
 import pytest
 from sqlalchemy import Engine, text
 
-from registry_service.bootstrap import Registry, build_verification, open_backup, open_registry, open_restore
-from registry_service.config import Settings, load
 from registry_service.domain.artifact_store import ListableArtifactStore
 from registry_service.domain.caller import acting_as_registry
 from registry_service.domain.errors import DatabaseUnavailableError, ModelNotFoundError
@@ -21,7 +19,9 @@ from registry_service.domain.legacy import SourceError
 from registry_service.embedded.postgres import PostgresAddress
 from registry_service.services.backing_up import CopyReport
 from registry_service.services.verifying import Found
+from registry_service.settings import Settings, load
 from registry_service.storage.sql.schema import migrate
+from registry_service.wiring import Registry, build_verification, open_backup, open_registry, open_restore
 from tests.client import Client, sha256
 from tests.registry import RunningRegistry, StartRegistry
 from tests.s3_server import S3Server, new_bucket_name

@@ -24,7 +24,7 @@ from modelregistry.v1 import (
 )
 from sqlalchemy import text
 
-from registry_service import bootstrap
+from registry_service import wiring
 from registry_service.domain.access import Role
 from registry_service.domain.caller import acting_as_registry
 from registry_service.domain.idempotency import KeyedCall
@@ -53,7 +53,7 @@ DATA = b"weights"
 @pytest.fixture
 def people(start_registry: StartRegistry, monkeypatch: pytest.MonkeyPatch) -> Iterator[People]:
     """Callers of a server that looks tokens up each time."""
-    monkeypatch.setattr(bootstrap, "CachedAuthenticator", partial(CachedAuthenticator, seconds=0))
+    monkeypatch.setattr(wiring, "CachedAuthenticator", partial(CachedAuthenticator, seconds=0))
     people = People(start_registry(auth_mode="token"))
     yield people
     people.close()

@@ -14,11 +14,11 @@ import pytest
 from modelregistry.v1 import model_pb2, model_service_pb2
 from sqlalchemy import text
 
-from registry_service.bootstrap import build_verification
 from registry_service.domain.caller import acting_as_registry
 from registry_service.domain.errors import ArtifactStoreUnavailableError
 from registry_service.services.sweeping import SweepReport
 from registry_service.services.verifying import Finding
+from registry_service.wiring import build_verification
 from tests.client import pieces, refused, registration, spec
 from tests.registry import RunningRegistry, StartRegistry
 from tests.streams import Feed, WrappedStore, serving, use_cases_on

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from registry_service.config import GatewaySettings, load
 from registry_service.embedded.address_limit import AddressLimit
+from registry_service.settings import GatewaySettings, load
 
 
 def denied(file: Path) -> list[tuple[str, int]]:

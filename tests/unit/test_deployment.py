@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 from registry_service.cli import main
-from registry_service.config import GatewaySettings, LogSettings, Settings, load
+from registry_service.settings import GatewaySettings, LogSettings, Settings, load
 
 ROOT = Path(__file__).resolve().parents[2]
 SETTINGS: dict[str, type[LogSettings]] = {"serve": Settings, "gateway": GatewaySettings}

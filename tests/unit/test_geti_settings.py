@@ -4,8 +4,8 @@ import logging
 
 import pytest
 
-from registry_service.bootstrap import build_geti
-from registry_service.config import GetiSettings, SettingsError, load
+from registry_service.settings import GetiSettings, SettingsError, load
+from registry_service.wiring import build_geti
 
 WHOLE = {
     "geti_host": "https://geti.example.org",

@@ -17,7 +17,7 @@ from pydantic import SecretStr
 
 from registry_service import __version__
 from registry_service.cli import main
-from registry_service.config import GatewaySettings, LogSettings, Settings, load
+from registry_service.settings import GatewaySettings, LogSettings, Settings, load
 from registry_service.transport.grpc.health_servicer import LIVENESS
 
 CHART = Path(__file__).resolve().parents[2] / "deploy" / "helm" / "model-registry"

@@ -6,7 +6,8 @@ from pathlib import Path
 from pydantic import SecretStr
 from pydantic.fields import FieldInfo
 
-from registry_service.config import (
+from registry_service.domain import filter as filters
+from registry_service.settings import (
     AuthSettings,
     DatabaseSettings,
     GatewaySettings,
@@ -18,7 +19,6 @@ from registry_service.config import (
     TelemetrySettings,
     TlsSettings,
 )
-from registry_service.domain import filter as filters
 
 README = Path(__file__).resolve().parents[2] / "README.md"
 # A row for each setting, under the class that has it first.

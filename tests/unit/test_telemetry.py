@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from registry_service.config import GatewaySettings, SettingsError, load
 from registry_service.embedded.envoy import envoy_path
 from registry_service.observability.metrics import Metrics
 from registry_service.observability.telemetry import Telemetry
 from registry_service.running import gateway_config
+from registry_service.settings import GatewaySettings, SettingsError, load
 from registry_service.storage.artifacts.local import LocalArtifactStore
 
 COLLECTOR = "http://collector:4318"

@@ -2,6 +2,6 @@
 
 import os
 
-from registry_service.config import CIPHER_SUITES
+from registry_service.settings import CIPHER_SUITES
 
 os.environ.setdefault("GRPC_SSL_CIPHER_SUITES", ":".join(CIPHER_SUITES))

@@ -84,7 +84,7 @@ _REFUSALS = {compat_service_pb2.DESCRIPTOR.services_by_name["CompatService"].ful
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServerOptions:
-    """How a server listens and what it bounds; `config.Settings` says what each is for."""
+    """How a server listens and what it bounds; `settings.Settings` says what each is for."""
 
     address: str
     certificate: Certificate | None = None

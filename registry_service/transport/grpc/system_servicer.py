@@ -26,7 +26,7 @@ _MODES = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServerInfo:
-    """What clients may know of a server's settings; `config.Settings` says what each is for."""
+    """What clients may know of a server's settings; `settings.Settings` says what each is for."""
 
     version: str
     max_artifact_bytes: int

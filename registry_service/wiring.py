@@ -15,14 +15,6 @@ from sqlalchemy import Engine
 
 from registry_service import __version__
 from registry_service.certificates import Certificate
-from registry_service.config import (
-    AuthSettings,
-    DatabaseSettings,
-    GetiSettings,
-    Settings,
-    SourceSettings,
-    is_loopback,
-)
 from registry_service.domain.artifact_store import ListableArtifactStore
 from registry_service.domain.errors import UnavailableError
 from registry_service.domain.legacy import SourceError
@@ -34,6 +26,14 @@ from registry_service.services.backing_up import BackUp, Restore
 from registry_service.services.policy import Policy
 from registry_service.services.use_cases import UseCases
 from registry_service.services.verifying import VerifyRegistry
+from registry_service.settings import (
+    AuthSettings,
+    DatabaseSettings,
+    GetiSettings,
+    Settings,
+    SourceSettings,
+    is_loopback,
+)
 from registry_service.storage.artifacts import is_key
 from registry_service.storage.artifacts.local import LocalArtifactStore
 from registry_service.storage.disk import DiskReserve
