@@ -16,7 +16,7 @@ from benchmarks.metadata import Metadata
 from benchmarks.results import Result
 from benchmarks.transfers import MIB, Transfers
 from registry_service.embedded.postgres import EmbeddedPostgres, PostgresAddress
-from registry_service.running import keep_freed_memory
+from registry_service.supervisor.runtime import keep_freed_memory
 from tests.folders import passable_folder
 from tests.postgres_server import create_database, engine_of
 from tests.products import Product, running_serve, running_up, s3_settings

@@ -1,4 +1,4 @@
-"""Certificates in files: read, checked, and read again when they are renewed."""
+"""Certificates in files: read and check them, and read them again when they are renewed."""
 
 import logging
 import ssl
@@ -9,24 +9,28 @@ from pathlib import Path
 
 logger = logging.getLogger(__name__)
 
-_Signature = tuple[tuple[int, int, int], ...]
+_Fingerprint = tuple[tuple[int, int, int], ...]
 
 
 class CertificateError(Exception):
-    """Files do not hold what they should; the message is for the person who runs the server."""
+    """A certificate or key is unusable. The message names the file, for the operator of the server."""
 
 
 @dataclass(frozen=True, slots=True)
 class Certificate:
-    """A certificate, as files in PEM."""
+    """A certificate chain and its private key, in PEM files."""
 
     chain: Path
     private_key: Path
 
     def check(self) -> None:
-        """Raises CertificateError unless the two can be read and fit together."""
+        """Check that both files can be read and match.
+
+        Raises:
+            CertificateError: They cannot, or do not.
+        """
         try:
-            # A password, as OpenSSL would ask for one at the terminal.
+            # Without a password, OpenSSL would prompt for one at the terminal.
             ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(self.chain, self.private_key, password="")
         except (OSError, ValueError) as error:
             raise CertificateError(f"{self.chain} and {self.private_key}: {_reason(error)}") from error
@@ -34,18 +38,21 @@ class Certificate:
 
 @dataclass(frozen=True, slots=True)
 class ClientTls:
-    """How to speak TLS to a server on this host, which goes by a name that we need not know.
+    """TLS of a client towards a server on this host, whose name the client does not know.
 
-    The server must have one of the certificates in the file `trust`, or one that
-    they vouch for.
+    The server must have one of the certificates in the file `trust`, or one that is signed by them.
     """
 
     trust: Path
     own: Certificate | None = None
-    """For servers that demand one."""
+    """The client's certificate, for servers that require one."""
 
     def context(self) -> ssl.SSLContext:
-        """Makes what `ssl` needs; see `Certificate.check` for what it raises."""
+        """Return the context for a connection.
+
+        Raises:
+            CertificateError: The client's certificate or key is unusable.
+        """
         context = ssl.create_default_context(cafile=self.trust)
         context.check_hostname = False
         context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
@@ -56,67 +63,67 @@ class ClientTls:
 
 
 class CertificateFiles:
-    """Files of certificates, which others may replace at any time, one after the other."""
+    """A set of certificate files. Other programs may replace the files at any time, one after the other."""
 
     def __init__(self, certificates: Sequence[Certificate], authorities: Sequence[Path]) -> None:
-        """Reads nothing yet.
+        """Store the paths, without reading the files.
 
         Args:
-            certificates: Pairs of files that have to fit together.
+            certificates: Certificates with their private keys.
             authorities: Files of CA certificates.
         """
         self._certificates = certificates
         self._authorities = authorities
-        self._taken: _Signature | None = None
-        self._refused: _Signature | None = None
+        self._accepted: _Fingerprint | None = None
+        self._rejected: _Fingerprint | None = None
         self._lock = threading.Lock()
 
-    def take(self) -> dict[Path, bytes]:
-        """Reads all files.
+    def read(self) -> dict[Path, bytes]:
+        """Read and check all files.
 
         Raises:
-            CertificateError: They do not hold what they should.
+            CertificateError: A file is unusable, or changed during the check.
         """
         with self._lock:
-            return self._take(self._signature())
+            return self._read(self._fingerprint())
 
-    def take_renewed(self) -> dict[Path, bytes] | None:
-        """Reads all files when one has changed since they were last taken, and they fit; else returns None.
+    def read_if_renewed(self) -> dict[Path, bytes] | None:
+        """Read all files if one has changed since the last read; return None if none has, or if they are unusable.
 
-        Files that do not fit, as they are half renewed perhaps, are logged once, and
-        looked at again when they change.
+        Unusable files, such as a certificate whose key is not renewed yet, are logged
+        once and checked again when they change.
         """
         with self._lock:
             try:
-                signature = self._signature()
-                if signature in {self._taken, self._refused}:
+                fingerprint = self._fingerprint()
+                if fingerprint in {self._accepted, self._rejected}:
                     return None
-                contents = self._take(signature)
+                contents = self._read(fingerprint)
             except CertificateError as error:
-                logger.warning("certificates have changed, but cannot be used; going on with the old ones: %s", error)
+                logger.warning("changed certificates are unusable; the previous ones stay in use: %s", error)
                 return None
-        logger.info("certificates are renewed")
+        logger.info("certificates renewed")
         return contents
 
-    def _take(self, signature: _Signature) -> dict[Path, bytes]:
-        self._refused = signature
+    def _read(self, fingerprint: _Fingerprint) -> dict[Path, bytes]:
+        self._rejected = fingerprint
         for certificate in self._certificates:
             certificate.check()
         for authority in self._authorities:
             _check_authority(authority)
         contents = {path: _read(path) for path in self._paths()}
-        if self._signature() != signature:
-            self._refused = None
-            raise CertificateError("they are being changed just now")
-        self._taken, self._refused = signature, None
+        if self._fingerprint() != fingerprint:
+            self._rejected = None
+            raise CertificateError("the files changed while they were read")
+        self._accepted, self._rejected = fingerprint, None
         return contents
 
     def _paths(self) -> list[Path]:
         pairs = [path for pair in self._certificates for path in (pair.chain, pair.private_key)]
         return [*pairs, *self._authorities]
 
-    def _signature(self) -> _Signature:
-        """What tells one state of the files from another. A file that is away for a moment has none."""
+    def _fingerprint(self) -> _Fingerprint:
+        """Return a value that changes when a file changes. A missing file counts too, as it may be moved just now."""
         found = []
         for path in self._paths():
             try:
@@ -145,6 +152,6 @@ def _read(path: Path) -> bytes:
 def _reason(error: Exception) -> str:
     if isinstance(error, ssl.SSLError):
         if error.reason == "KEY_VALUES_MISMATCH":
-            return "the key is not that of the certificate"
-        return f"no certificate or key in PEM that can be used ({error.reason or error})"
+            return "the private key does not match the certificate"
+        return f"not a usable PEM certificate or key ({error.reason or error})"
     return error.strerror or str(error) if isinstance(error, OSError) else str(error)

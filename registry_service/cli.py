@@ -6,6 +6,7 @@ import os
 import platform
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from copy import copy as copy_of
 from dataclasses import asdict
 from functools import wraps
 from pathlib import Path
@@ -13,7 +14,7 @@ from typing import ParamSpec
 
 import click
 
-from registry_service import __version__, logs, running
+from registry_service import __version__, jobs, logs
 from registry_service.certificates import Certificate, CertificateError, ClientTls
 from registry_service.domain.access import Grant, Role
 from registry_service.domain.caller import acting_as_registry
@@ -27,18 +28,23 @@ from registry_service.services.adopting import Outcome
 from registry_service.services.backing_up import CopyReport
 from registry_service.services.verifying import Finding
 from registry_service.settings import (
+    CommonSettings,
     DatabaseSettings,
     GatewaySettings,
+    IntelSourceSettings,
     ListenSettings,
-    LogSettings,
     Settings,
     SettingsError,
-    SourceSettings,
     TlsSettings,
     load,
-    loopback_of,
+    loopback_address,
 )
 from registry_service.storage.sql.schema import SchemaError
+from registry_service.supervisor.all_in_one import up as run_all
+from registry_service.supervisor.gateway import gateway_config, run_gateway
+from registry_service.supervisor.runtime import keep_freed_memory
+from registry_service.supervisor.server import serve as run_server
+from registry_service.supervisor.server import serve_workers
 from registry_service.transport.grpc.health_servicer import LIVENESS
 from registry_service.transport.grpc.probe import health_status
 from registry_service.transport.grpc.server import PortTakenError
@@ -46,8 +52,8 @@ from registry_service.transport.rest.probe import gateway_status
 from registry_service.wiring import (
     build_verification,
     migrate_database,
-    open_adoption,
     open_backup,
+    open_intel_import,
     open_registry,
     open_restore,
 )
@@ -57,8 +63,8 @@ P = ParamSpec("P")
 _CHECK_SECONDS = 5
 
 
-def _explained(command: Callable[P, None]) -> Callable[P, None]:
-    """Turns what a person can mend into a message and a non-zero exit."""
+def _user_errors(command: Callable[P, None]) -> Callable[P, None]:
+    """Turn errors that the user can fix into a message and exit code 1."""
 
     @wraps(command)
     def run(*args: P.args, **kwargs: P.kwargs) -> None:
@@ -78,14 +84,14 @@ def _explained(command: Callable[P, None]) -> Callable[P, None]:
             SourceError,
             OSError,
         ) as error:
-            # An OSError is a file or folder of the settings: only start-up comes this far.
+            # An OSError here concerns a file or folder of the settings, as it only passes through at the start.
             raise click.ClickException(str(error)) from error
 
     return run
 
 
 def _root_cause(error: BaseException) -> BaseException:
-    """Returns what it all began with: a certificate that was refused, a host that is unknown."""
+    """Return the first error of a chain, such as a rejected certificate or an unknown host."""
     while error.__cause__ is not None:
         error = error.__cause__
     return error
@@ -101,19 +107,22 @@ def main() -> None:
 
 
 @main.command()
-@click.option("--data-dir", type=click.Path(path_type=Path), help="Where everything is kept.", show_default="per user")
+@click.option(
+    "--data-dir", type=click.Path(path_type=Path), help="Folder of all data and logs.", show_default="per user"
+)
 @click.option("--rest-port", type=click.IntRange(1, 65535), help="Port of the REST API.  [default: 32002]")
 @click.option("--grpc-port", type=click.IntRange(1, 65535), help="Port of the gRPC API.  [default: 50051]")
-@_explained
+@_user_errors
 def up(data_dir: Path | None, rest_port: int | None, grpc_port: int | None) -> None:
-    """Run everything on this machine: Postgres, artifacts in a folder, gRPC and REST."""
+    """Run everything on this machine: Postgres, the gRPC server on a local artifact folder, and the REST gateway."""
     server = {} if grpc_port is None else {"grpc_port": grpc_port}
     gateway = {} if rest_port is None else {"server_port": rest_port}
-    own = load(Settings, psql_hostname="embedded", artifact_store="local", artifact_dir="embedded", **server)
-    running.up(
+    settings = load(Settings, psql_hostname="embedded", artifact_store="local", artifact_dir="embedded", **server)
+    upstream = f"{loopback_address(settings.grpc_ip_address)}:{settings.grpc_port}"
+    run_all(
         (data_dir or _default_data_dir()).expanduser().resolve(),
         dict(server),
-        load(GatewaySettings, grpc_upstreams=f"{loopback_of(own.grpc_ip_address)}:{own.grpc_port}", **gateway),
+        load(GatewaySettings, grpc_upstreams=upstream, **gateway),
         click.echo,
     )
 
@@ -122,14 +131,14 @@ def up(data_dir: Path | None, rest_port: int | None, grpc_port: int | None) -> N
 @click.option(
     "--workers",
     type=click.IntRange(1, 64),
-    help="Run so many server processes, and replace those that end or hang.  [default: be the one server process]",
+    help="Number of server processes; those that exit or hang are restarted.  [default: serve in this process]",
 )
-@click.option("--worker", type=int, hidden=True, help="Be this one of several.")
-@click.option("--socket", type=click.Path(path_type=Path), hidden=True, help="Where the supervisor asks us.")
-@_explained
+@click.option("--worker", type=int, hidden=True, help="Number of this process among several workers.")
+@click.option("--socket", type=click.Path(path_type=Path), hidden=True, help="Unix socket of the liveness probe.")
+@_user_errors
 def serve(workers: int | None, worker: int | None, socket: Path | None) -> None:
-    """Run the gRPC server against the Postgres and the S3 of the settings."""
-    running.keep_freed_memory()
+    """Run the gRPC server against the Postgres and the artifact store of the settings."""
+    keep_freed_memory()
     settings = load(Settings)
     logs.configure(settings.min_log_level)
     if worker is None:
@@ -137,39 +146,41 @@ def serve(workers: int | None, worker: int | None, socket: Path | None) -> None:
     elif metrics.is_shared():
         metrics.share(worker)
     if workers is None:
-        running.serve(settings, private_socket=socket)
+        run_server(settings, private_socket=socket)
     else:
-        running.serve_workers(settings, workers)
+        serve_workers(settings, workers)
 
 
 @main.command()
-@click.option("--access-log/--no-access-log", default=True, show_default=True, help="A JSON line for each request.")
-@click.option("--print", "print_only", is_flag=True, help="Print Envoy's configuration instead of running it.")
-@_explained
+@click.option(
+    "--access-log/--no-access-log", default=True, show_default=True, help="Write a JSON line for each request."
+)
+@click.option("--print", "print_only", is_flag=True, help="Print Envoy's configuration, and do not run Envoy.")
+@_user_errors
 def gateway(access_log: bool, print_only: bool) -> None:
     """Run the REST gateway, Envoy, in front of the gRPC servers of GRPC_UPSTREAMS."""
     settings = load(GatewaySettings)
     if print_only:
-        click.echo(running.gateway_config(settings, access_log=access_log))
+        click.echo(gateway_config(settings, access_log=access_log))
         return
     logs.configure(settings.min_log_level)
-    running.gateway(settings, access_log=access_log)
+    run_gateway(settings, access_log=access_log)
 
 
 @main.command()
-@_explained
+@_user_errors
 def migrate() -> None:
-    """Bring the database to this program's schema (the server does so at its start, too)."""
+    """Migrate the database to the schema of this version. The server also does so at its start."""
     settings = load(DatabaseSettings)
     logs.configure(settings.min_log_level)
     click.echo(f"The database is at revision {migrate_database(settings)}.")
 
 
 @main.command()
-@click.option("--dry-run", is_flag=True, help="Only tell what would be removed.")
-@_explained
+@click.option("--dry-run", is_flag=True, help="Print what would be removed, and remove nothing.")
+@_user_errors
 def gc(dry_run: bool) -> None:
-    """Remove what deletions, refusals and crashes left behind (the server does so, too)."""
+    """Remove unreferenced objects and expired uploads. The server also does so periodically."""
     settings = load(Settings)
     logs.configure(settings.min_log_level)
     with open_registry(settings) as registry, acting_as_registry():
@@ -185,95 +196,110 @@ def gc(dry_run: bool) -> None:
     verb = "would be removed" if dry_run else "removed"
     click.echo(f"{len(report.uploads)} expired uploads and {len(report.objects)} objects {verb}.")
     if report.failed:
-        raise click.ClickException(f"{len(report.failed)} objects could not be deleted now.")
+        raise click.ClickException(f"{len(report.failed)} objects could not be deleted.")
 
 
 _data_dir = click.option(
     "--data-dir",
     type=click.Path(path_type=Path),
-    help="Work on the data of an `up`, rather than by PSQL_* and MINIO_*.",
+    help="Data folder of `up`, to use in place of PSQL_* and MINIO_*.",
 )
 
 
-@main.command()
-@click.option("--source-host", "source_psql_hostname", help="Host of the original's Postgres.")
-@click.option("--source-port", "source_psql_port", type=click.IntRange(1, 65535), help="Its port.")
-@click.option("--source-database", "source_psql_database", help="The original's database.")
+@main.command("import-intel")
+@click.option("--source-host", "source_psql_hostname", help="Host of the Intel deployment's Postgres.")
+@click.option("--source-port", "source_psql_port", type=click.IntRange(1, 65535), help="Port of that Postgres.")
+@click.option("--source-database", "source_psql_database", help="Database of the Intel deployment.")
 @click.option("--source-user", "source_psql_user", help="User of that database.")
-@click.option("--source-bucket", "source_minio_bucket_name", help="The original's bucket.")
-@click.option("--copy", is_flag=True, help="Copy every artifact, even where it could stay in its place.")
-@click.option("--dry-run", is_flag=True, help="Only tell what would be done; reads no artifact.")
-@click.option("--json", "as_json", is_flag=True, help="A JSON object a line for each model, and one for all.")
+@click.option("--source-bucket", "source_minio_bucket_name", help="Bucket of the Intel deployment's artifacts.")
+@click.option("--copy", is_flag=True, help="Copy every artifact, even if it can stay in the Intel deployment's bucket.")
+@click.option("--dry-run", is_flag=True, help="Print what would be done, without reading artifacts.")
+@click.option("--json", "as_json", is_flag=True, help="Print a JSON object for each model, and a last one of totals.")
 @_data_dir
-@_explained
-def adopt(data_dir: Path | None, copy: bool, dry_run: bool, as_json: bool, **source: object) -> None:
-    """Take over the models of a deployment of the original, which is not changed.
+@_user_errors
+def import_intel(data_dir: Path | None, copy: bool, dry_run: bool, as_json: bool, **source: object) -> None:
+    """Import the models of a deployment of Intel's Model Registry.
 
-    Settings SOURCE_* tell where it is; its passwords come from there alone. Can
-    be repeated. Exits with 1 where a model could not be taken.
+    The Intel deployment is not changed. Set SOURCE_* to its address, and its
+    passwords, which are no options. The command can be repeated. It exits with 1 if
+    a model could not be imported.
     """
     given = {name: value for name, value in source.items() if value is not None}
     counts = dict.fromkeys(Outcome, 0)
     copied = 0
     with ExitStack() as stack:
-        settings = stack.enter_context(running.opened_settings(data_dir, is_new=True))
+        settings = stack.enter_context(jobs.open_settings(data_dir, is_new=True))
         migrate_database(settings)
         registry = stack.enter_context(open_registry(settings))
-        adopt_models = stack.enter_context(open_adoption(registry, settings, load(SourceSettings, **given), copy=copy))
-        for adoption in adopt_models(dry_run=dry_run):
-            counts[adoption.outcome] += 1
-            copied += adoption.copied and adoption.outcome is not Outcome.FAILED
+        import_models = stack.enter_context(
+            open_intel_import(registry, settings, load(IntelSourceSettings, **given), copy=copy)
+        )
+        for result in import_models(dry_run=dry_run):
+            counts[result.outcome] += 1
+            copied += result.copied and result.outcome is not Outcome.FAILED
             if as_json:
-                click.echo(json.dumps(asdict(adoption), ensure_ascii=False))
-            elif adoption.outcome is not Outcome.UNCHANGED:
-                click.echo(" ".join(filter(None, (adoption.outcome, adoption.model_id, adoption.reason))))
+                click.echo(json.dumps(asdict(result), ensure_ascii=False))
+            elif result.outcome is not Outcome.UNCHANGED:
+                click.echo(" ".join(filter(None, (result.outcome, result.model_id, result.reason))))
     if as_json:
         click.echo(json.dumps({"dry_run": dry_run, "copied": copied, **counts}))
     else:
-        told = ", ".join(f"{count} {outcome}" for outcome, count in counts.items())
-        click.echo(f"{sum(counts.values())} models{' would be' if dry_run else ''}: {told}; {copied} artifacts copied.")
+        totals = ", ".join(f"{count} {outcome}" for outcome, count in counts.items())
+        click.echo(
+            f"{sum(counts.values())} models{' would be' if dry_run else ''}: {totals}; {copied} artifacts copied."
+        )
     if counts[Outcome.FAILED]:
         raise SystemExit(1)
 
 
-@main.command()
-@click.option("--to", "folder", type=click.Path(path_type=Path, file_okay=False), required=True, help="Folder.")
-@click.option("--trust-copies", is_flag=True, help="Compare only the sizes of the objects that the folder has already.")
-@_data_dir
-@_explained
-def backup(folder: Path, trust_copies: bool, data_dir: Path | None) -> None:
-    """Back the registry up to a folder, while it is used.
+# The command's first name.
+_adopt = copy_of(import_intel)
+_adopt.hidden = True
+main.add_command(_adopt, "adopt")
 
-    Again to the same folder: only objects that are new, or damaged in the
-    folder, are copied, and the backup before it stays whole until this one is. Exits
-    with 1 where an object of the registry is missing or damaged.
+
+@main.command()
+@click.option(
+    "--to", "folder", type=click.Path(path_type=Path, file_okay=False), required=True, help="Folder of the backup."
+)
+@click.option("--trust-copies", is_flag=True, help="Check objects that the folder has by size, and not by SHA-256.")
+@_data_dir
+@_user_errors
+def backup(folder: Path, trust_copies: bool, data_dir: Path | None) -> None:
+    """Back up the registry to a folder, while it is in use.
+
+    A further backup to the same folder copies only objects that are new, or damaged
+    in the folder. The previous backup stays complete until the new one is. The
+    command exits with 1 if an object of the registry is missing or damaged.
     """
     with (
-        running.opened_settings(data_dir) as settings,
+        jobs.open_settings(data_dir) as settings,
         open_backup(settings, folder.resolve(), is_thorough=not trust_copies) as back_up,
     ):
-        _tell("backed up", back_up())
+        _echo_report("backed up", back_up())
 
 
 @main.command()
-@click.option("--from", "folder", type=click.Path(path_type=Path, exists=True), required=True, help="Folder.")
-@click.option("--accept-damage", is_flag=True, help="Restore the rest where the backup has lost objects.")
+@click.option(
+    "--from", "folder", type=click.Path(path_type=Path, exists=True), required=True, help="Folder of the backup."
+)
+@click.option("--accept-damage", is_flag=True, help="Restore the rest if the backup has missing or damaged objects.")
 @_data_dir
-@_explained
+@_user_errors
 def restore(folder: Path, accept_damage: bool, data_dir: Path | None) -> None:
-    """Restore a backup into an empty database, and the objects that the store lacks.
+    """Restore a backup into an empty database, and copy the objects that the artifact store lacks.
 
-    Checks the whole backup first. Can be repeated when it broke off. Exits with 1
-    where the backup lacks an object.
+    The command checks the whole backup first. An interrupted restore can be
+    repeated. The command exits with 1 if the backup lacks an object.
     """
     with (
-        running.opened_settings(data_dir, is_new=True) as settings,
+        jobs.open_settings(data_dir, is_new=True) as settings,
         open_restore(settings, folder.resolve(), accepts_damage=accept_damage) as restore_all,
     ):
-        _tell("restored", restore_all())
+        _echo_report("restored", restore_all())
 
 
-def _tell(verb: str, report: CopyReport) -> None:
+def _echo_report(verb: str, report: CopyReport) -> None:
     for problem in report.problems:
         click.echo(f"object {problem}")
     for damage in report.mended:
@@ -289,24 +315,24 @@ def _tell(verb: str, report: CopyReport) -> None:
 
 @main.command()
 @click.option("--model", "model_ids", multiple=True, metavar="ID", help="Check only this model. Can be repeated.")
-@click.option("--json", "as_json", is_flag=True, help="A JSON object a line for each finding, and one for all.")
+@click.option("--json", "as_json", is_flag=True, help="Print a JSON object for each finding, and a last one of totals.")
 @_data_dir
-@_explained
+@_user_errors
 def verify(model_ids: tuple[str, ...], as_json: bool, data_dir: Path | None) -> None:
-    """Re-hash every artifact, check the audit log, and look for objects that nobody knows.
+    """Check the SHA-256 of every artifact, the audit log's hash chain, and find unreferenced objects.
 
-    Exits with 1 where something is missing or damaged.
+    The command exits with 1 if something is missing or damaged.
     """
     counts = dict.fromkeys(Finding, 0)
     size = 0
-    with running.opened_settings(data_dir) as settings, open_registry(settings) as registry, acting_as_registry():
-        for found in build_verification(registry)(model_ids):
-            counts[found.finding] += 1
-            size += found.size
+    with jobs.open_settings(data_dir) as settings, open_registry(settings) as registry, acting_as_registry():
+        for result in build_verification(registry)(model_ids):
+            counts[result.finding] += 1
+            size += result.size
             if as_json:
-                click.echo(json.dumps(asdict(found), ensure_ascii=False))
-            elif found.finding is not Finding.INTACT:
-                click.echo(f"{found.finding} {found.subject}: {found.detail}")
+                click.echo(json.dumps(asdict(result), ensure_ascii=False))
+            elif result.finding is not Finding.INTACT:
+                click.echo(f"{result.finding} {result.subject}: {result.detail}")
     if as_json:
         click.echo(json.dumps({"bytes": size, **counts}))
     else:
@@ -316,20 +342,20 @@ def verify(model_ids: tuple[str, ...], as_json: bool, data_dir: Path | None) -> 
 
 
 @main.command()
-@click.option("--rest", is_flag=True, help="Ask the gateway of SERVER_PORT instead.")
-@click.option("--live", is_flag=True, help="Ask only whether the gRPC server answers, whatever its dependencies do.")
-@_explained
+@click.option("--rest", is_flag=True, help="Check the gateway on SERVER_PORT instead.")
+@click.option("--live", is_flag=True, help="Check only that the gRPC server responds, and not its dependencies.")
+@_user_errors
 def check(rest: bool, live: bool) -> None:
-    """Tell whether the server of GRPC_PORT is healthy; exits with 1 where it is not."""
+    """Print the health of the gRPC server on GRPC_PORT; exit with 1 unless it is SERVING."""
     if rest and live:
-        raise click.UsageError("--rest and --live exclude each other.")
+        raise click.UsageError("--rest and --live are mutually exclusive.")
     if rest:
         gateway = load(GatewaySettings)
-        host = loopback_of(gateway.server_ip_address)
+        host = loopback_address(gateway.server_ip_address)
         status = gateway_status(host, gateway.server_port, _CHECK_SECONDS, _probe_tls(gateway))
     else:
         settings = load(ListenSettings)
-        host = loopback_of(settings.grpc_ip_address)
+        host = loopback_address(settings.grpc_ip_address)
         service = LIVENESS if live else ""
         status = health_status(f"{host}:{settings.grpc_port}", _CHECK_SECONDS, _probe_tls(settings), service=service)
     click.echo(status)
@@ -339,62 +365,65 @@ def check(rest: bool, live: bool) -> None:
 
 @main.group()
 def token() -> None:
-    """Make, list and revoke the tokens that AUTH_MODE=token and oidc take.
+    """Create, list and revoke tokens for AUTH_MODE=token and AUTH_MODE=oidc.
 
-    They are those of `up` in --data-dir, whether it runs or not; without that option those of the Postgres of
-    PSQL_HOSTNAME, or where it is not set, those of `up` in its own place.
+    With --data-dir, the tokens are those of `up` on this folder, whether it runs or
+    not. Without it, they are those of the Postgres at PSQL_HOSTNAME, or those of `up`
+    on its default folder if PSQL_HOSTNAME is not set.
     """
 
 
 _token_data_dir = click.option(
-    "--data-dir", type=click.Path(path_type=Path), help="Where `up` keeps everything.", show_default="per user"
+    "--data-dir", type=click.Path(path_type=Path), help="Data folder of `up`.", show_default="per user"
 )
 
 
 @token.command("create")
-@click.option("--role", type=click.Choice([role.value for role in Role]), required=True, help="What it allows.")
-@click.option("--project", help="Id of the only project that it is for.  [default: all]")
-@click.option("--name", default="", help="What its changes are written down with.  [default: its id]")
-@click.option("--expires", help="When it ends: a span (12h, 30d, 8w) or a date (2030-01-31).  [default: never]")
+@click.option(
+    "--role", type=click.Choice([role.value for role in Role]), required=True, help="Role of the token's caller."
+)
+@click.option("--project", help="Id of the only project that the token may access.  [default: all]")
+@click.option("--name", default="", help="Name of the caller in the audit log.  [default: the token's id]")
+@click.option("--expires", help="Lifetime (12h, 30d, 8w) or date of expiry (2030-01-31).  [default: never]")
 @_token_data_dir
-@_explained
+@_user_errors
 def create_token(role: str, project: str | None, name: str, expires: str | None, data_dir: Path | None) -> None:
-    """Make a token, and print it, once."""
-    with _as_os_user(), running.tokens_of(_tokens_dir(data_dir)) as tokens:
-        made, secret = tokens.create(Grant(Role(role), project), name=name, expires=expires or "")
-    click.echo(f"{_described(made)}\nIt is shown this once: {secret}")
+    """Create a token and print its secret, which cannot be shown again."""
+    with _acting_as_os_user(), jobs.open_tokens(_tokens_dir(data_dir)) as tokens:
+        created, secret = tokens.create(Grant(Role(role), project), name=name, expires=expires or "")
+    click.echo(f"{_describe(created)}\nSecret (shown only once): {secret}")
 
 
 @token.command("list")
 @_token_data_dir
-@_explained
+@_user_errors
 def list_tokens(data_dir: Path | None) -> None:
     """List all tokens, without their secrets."""
-    with running.tokens_of(_tokens_dir(data_dir)) as tokens:
-        for found in tokens.list():
-            click.echo(_described(found))
+    with jobs.open_tokens(_tokens_dir(data_dir)) as tokens:
+        for each in tokens.list():
+            click.echo(_describe(each))
 
 
 @token.command("revoke")
 @click.argument("token_id", metavar="ID_OR_NAME")
 @_token_data_dir
-@_explained
+@_user_errors
 def revoke_token(token_id: str, data_dir: Path | None) -> None:
-    """Revoke a token; servers take it for some seconds more."""
-    with _as_os_user(), running.tokens_of(_tokens_dir(data_dir)) as tokens:
-        click.echo(_described(tokens.revoke(token_id)))
+    """Revoke a token. Servers still accept it for a few seconds."""
+    with _acting_as_os_user(), jobs.open_tokens(_tokens_dir(data_dir)) as tokens:
+        click.echo(_describe(tokens.revoke(token_id)))
 
 
 def _tokens_dir(data_dir: Path | None) -> Path | None:
-    """Returns the folder of the product whose tokens are meant; None: those of the Postgres of the settings."""
+    """Return the data folder whose tokens to use; None for those of the Postgres at PSQL_HOSTNAME."""
     if data_dir is None and os.environ.get("PSQL_HOSTNAME"):
         return None
     return (data_dir or _default_data_dir()).expanduser().resolve()
 
 
 @contextmanager
-def _as_os_user() -> Iterator[None]:
-    """Has changes written down with who runs this command."""
+def _acting_as_os_user() -> Iterator[None]:
+    """Record changes in the audit log under the name of the operating system's user."""
     try:
         name = getpass.getuser()
     except (KeyError, OSError):
@@ -403,41 +432,45 @@ def _as_os_user() -> Iterator[None]:
         yield
 
 
-def _described(token: Token) -> str:
-    where = "all projects" if token.grant.project_id is None else f"the project {token.grant.project_id}"
-    ends = "without end" if token.expire_time is None else f"until {token.expire_time:%Y-%m-%d %H:%M:%S} UTC"
+def _describe(token: Token) -> str:
+    scope = "all projects" if token.grant.project_id is None else f"project {token.grant.project_id}"
+    expiry = "never expires" if token.expire_time is None else f"expires {token.expire_time:%Y-%m-%d %H:%M:%S} UTC"
     if token.revoke_time is not None:
-        ends = f"revoked {token.revoke_time:%Y-%m-%d %H:%M:%S} UTC"
+        expiry = f"revoked {token.revoke_time:%Y-%m-%d %H:%M:%S} UTC"
     elif not token.is_valid:
-        ends = f"expired {token.expire_time:%Y-%m-%d %H:%M:%S} UTC"
+        expiry = f"expired {token.expire_time:%Y-%m-%d %H:%M:%S} UTC"
     used = "never used" if token.last_use_time is None else f"last used {token.last_use_time:%Y-%m-%d %H:%M} UTC"
-    return f"{token.id}  {token.name}  {token.grant.role.value} in {where}, {ends}, {used}"
+    return f"{token.id}  {token.name}  {token.grant.role.value} in {scope}, {expiry}, {used}"
 
 
 @main.command()
-@_explained
+@_user_errors
 def config() -> None:
     """Print the effective settings, secrets masked."""
     for settings in (load(Settings), load(GatewaySettings)):
         for name, value in settings.model_dump(mode="json").items():
-            if name not in LogSettings.model_fields or isinstance(settings, GatewaySettings):
+            if name not in CommonSettings.model_fields or isinstance(settings, GatewaySettings):
                 click.echo(f"{name.upper()}={value if isinstance(value, str) else json.dumps(value)}")
 
 
 def _probe_tls(settings: TlsSettings) -> ClientTls | None:
-    """How a probe reaches a server with these settings; None without TLS (`CertificateError`)."""
+    """Return the TLS of a probe of a server with these settings; None without TLS.
+
+    Raises:
+        CertificateError: CLIENT_CERT is missing, and clients must have a certificate.
+    """
     trust = settings.ca_cert or settings.server_cert
     if not settings.enable_https_mode or trust is None:
         return None
     if settings.client_cert is None or settings.client_private_key is None:
         if settings.client_ca_cert is not None:
-            raise CertificateError("CLIENT_CERT: not set, but needed with CLIENT_CA_CERT, as a check is a client, too")
+            raise CertificateError("CLIENT_CERT: must be set with CLIENT_CA_CERT, because `check` is a client too")
         return ClientTls(trust)
     return ClientTls(trust, Certificate(settings.client_cert, settings.client_private_key))
 
 
 def _default_data_dir() -> Path:
-    """Where a user's services keep their data (XDG Base Directory); the system's place for root."""
+    """Return the default data folder of `up`: by XDG Base Directory for a user, below /var/lib for root."""
     if os.geteuid() == 0:
         return Path("/var/lib/model-registry")
     return Path(os.environ.get("XDG_DATA_HOME") or "~/.local/share") / "model-registry"

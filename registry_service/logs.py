@@ -1,7 +1,7 @@
-"""Structured logs: one JSON object a line on standard error.
+"""Structured logs: JSON objects, one a line, on standard error.
 
-Each line's `log` says what it is: `access`, a call that has ended; `audit`, a
-change that is in the audit log; `service`, whatever else there is to tell.
+The member `log` of each line is its kind: `access` for a finished call, `audit` for
+a change that is in the audit log, `service` for everything else.
 """
 
 import json
@@ -15,36 +15,35 @@ from pathlib import Path
 from typing import TextIO
 
 request_id: ContextVar[str] = ContextVar("request_id", default="")
-"""Id of the call that the running code serves; every line logged meanwhile bears it."""
+"""Request id of the current call; a member of every line that the call logs."""
 
 trace_id: ContextVar[str] = ContextVar("trace_id", default="")
-"""Id of the trace that the call belongs to, 32 hexadecimal digits; empty without one. On every line, as the above."""
+"""Id of the current call's trace, 32 hexadecimal digits; empty without a trace. Logged like the request id."""
 
 _IDS = (("request_id", request_id), ("trace_id", trace_id))
 
 AUDIT = "registry_service.audit"
-"""Name of the logger of changes; its lines are written whatever the level."""
+"""Name of the logger of audit lines, which are written at any MIN_LOG_LEVEL."""
 
-# What a pipe takes at once (PIPE_BUF): with more, lines of several processes could get into one another.
+# The size of an atomic write to a pipe (PIPE_BUF): longer writes of several processes could be interleaved.
 _BATCH_BYTES = 4096
 _BATCH_SECONDS = 0.05
 _MOST_WAITING = 1_000
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"} | dict(_IDS).keys()
 
-
-# Made once: json.dumps makes one for every line.
+# Created once, as json.dumps with options creates an encoder for every line.
 _encode = json.JSONEncoder(ensure_ascii=False, default=str).encode
 
 
 class JsonFormatter(logging.Formatter):
-    """Writes a record as one JSON object; what is given as `extra` becomes members of it."""
+    """Formats a record as one JSON object; the values of `extra` become members."""
 
     def __init__(self) -> None:
         super().__init__()
         self._second = (0, "")
 
     def format(self, record: logging.LogRecord) -> str:
-        """Returns the line, without its end."""
+        """Return the line without a newline."""
         members = record.__dict__
         line: dict[str, object] = {
             "time": self._time(record.created),
@@ -60,7 +59,7 @@ class JsonFormatter(logging.Formatter):
         return _encode(line)
 
     def _time(self, created: float) -> str:
-        """Writes a time in UTC (ISO 8601, milliseconds); most lines share their second with the one before."""
+        """Return a time in UTC (ISO 8601, milliseconds). The seconds are cached, as most lines share them."""
         second = int(created)
         known, text = self._second
         if known != second:
@@ -70,10 +69,9 @@ class JsonFormatter(logging.Formatter):
 
 
 class BatchHandler(logging.Handler):
-    """Lets lines of the access log wait for up to 50 ms, and hands several on as one; any other line hurries them.
+    """Collects lines of the access log for up to 50 ms and passes them on together. Any other line flushes at once.
 
-    So a call leaves its line to another thread, and waits for none that writes
-    one. What has not been handed on is lost with a process that is killed.
+    A call therefore never waits for its line to be written. If the process is killed, the collected lines are lost.
     """
 
     def __init__(self, target: logging.Handler) -> None:
@@ -86,8 +84,8 @@ class BatchHandler(logging.Handler):
         threading.Thread(target=self._flush_late, name="log-batch", daemon=True).start()
 
     def handle(self, record: logging.LogRecord) -> bool:
-        """See logging.Handler. Takes no lock for a line that may wait."""
-        # They are those of the calling thread, also where it has none: another may format the line.
+        """See logging.Handler. Takes no lock for a line of the access log."""
+        # The ids belong to the calling thread, but another thread may format the line.
         for name, variable in _IDS:
             record.__dict__[name] = variable.get()
         self._records.append(record)
@@ -105,17 +103,17 @@ class BatchHandler(logging.Handler):
             size = 0
             for _ in range(len(self._records)):
                 line = self._line(self._records.popleft())
-                size += len(line) + 1  # it is ASCII
+                size += len(line) + 1  # nearly all lines are ASCII
                 if size > _BATCH_BYTES:
-                    self._hand_on(lines)
+                    self._pass_on(lines)
                     lines, size = [], len(line) + 1
                 lines.append(line)
-            self._hand_on(lines)
+            self._pass_on(lines)
         finally:
             self.release()
 
     def close(self) -> None:
-        """See logging.Handler; closes the other handler, too."""
+        """See logging.Handler; closes the target too."""
         self._is_closed = True
         self._begun.set()
         self.flush()
@@ -125,11 +123,11 @@ class BatchHandler(logging.Handler):
     def _line(self, record: logging.LogRecord) -> str:
         try:
             return self.format(record)
-        except Exception:  # noqa: BLE001 - as all handlers do
+        except Exception:  # noqa: BLE001 - as logging.Handler does
             self.handleError(record)
-            return _encode({"log": "service", "level": "ERROR", "message": "a line could not be written"})
+            return _encode({"log": "service", "level": "ERROR", "message": "a log record could not be formatted"})
 
-    def _hand_on(self, lines: list[str]) -> None:
+    def _pass_on(self, lines: list[str]) -> None:
         if lines:
             self._target.handle(logging.makeLogRecord({"msg": "\n".join(lines)}))
 
@@ -141,9 +139,9 @@ class BatchHandler(logging.Handler):
 
 
 class _LossyMixin(logging.Handler):
-    """Loses a line that cannot be written, mostly for want of space: a traceback could not be written, either."""
+    """Drops a line that cannot be written, usually because the disk is full; a traceback could not be written too."""
 
-    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 (the base class's name)
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 (inherited name)
         """See logging.Handler."""
         if not isinstance(sys.exc_info()[1], OSError):
             super().handleError(record)
@@ -158,17 +156,17 @@ class _FileHandler(_LossyMixin, logging.FileHandler):
 
 
 def configure(level: str, file: Path | None = None) -> None:
-    """Sends all logs of at least this level as JSON lines to the end of a file, else to standard error.
+    """Write log lines of at least this level as JSON to the end of a file, or to standard error without a file.
 
-    Lines of the audit log are written at any level.
+    Audit lines are written at any level.
     """
     handler = _ErrorHandler(sys.stderr) if file is None else _FileHandler(file, encoding="utf-8")
     logging.basicConfig(level=level, handlers=[BatchHandler(handler)], force=True)
     logging.captureWarnings(capture=True)
     logging.getLogger(AUDIT).setLevel(logging.INFO)
-    # Nobody reads where in the code, and in which thread, a line was written; to find out is half of its cost.
+    # The lines name neither source location nor thread, and to find them is half of the cost of a line.
     logging._srcfile = None  # noqa: SLF001 - documented under "Optimization"
     logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
-    # Their INFO is about themselves: connections, migrations that do not run.
+    # At INFO these libraries log their internals, such as connections.
     for name in ("alembic", "httpcore", "httpx", "urllib3"):
         logging.getLogger(name).setLevel(max(logging.WARNING, logging.getLevelName(level)))

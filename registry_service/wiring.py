@@ -1,4 +1,4 @@
-"""Settings in, wired parts out: the one place that knows every implementation."""
+"""Connect adapters to ports according to the settings. Only this module knows every implementation."""
 
 import logging
 import time
@@ -30,8 +30,8 @@ from registry_service.settings import (
     AuthSettings,
     DatabaseSettings,
     GetiSettings,
+    IntelSourceSettings,
     Settings,
-    SourceSettings,
     is_loopback,
 )
 from registry_service.storage.artifacts import is_key
@@ -47,7 +47,7 @@ from registry_service.transport.grpc.health import DEPENDENCIES
 from registry_service.transport.grpc.server import RegistryServer, ServerOptions
 from registry_service.transport.grpc.system_servicer import ServerInfo
 
-# Loaded where they are used, as each makes every start longer: a quarter of its time in all.
+# Imported where they are used: together they take a quarter of the time of every start.
 if TYPE_CHECKING:
     from registry_service.geti.client import HttpGeti
     from registry_service.oidc.authenticator import OidcAuthenticator
@@ -66,7 +66,7 @@ def build_engine(
     search_timeout_seconds: float | None = None,
     is_bounded: bool = True,
 ) -> Engine:
-    """Makes the pool of connections that the settings describe; see `make_engine`."""
+    """Return the connection pool that the settings describe; see `make_engine`."""
     return make_engine(
         host=settings.psql_hostname,
         port=settings.psql_port,
@@ -87,13 +87,13 @@ def build_engine(
 
 
 def migrate_database(settings: DatabaseSettings) -> str:
-    """Brings the database to this program's schema, waiting for it to answer, and returns the revision.
+    """Wait for the database, migrate it to the schema of this version, and return the revision.
 
     Raises:
-        DatabaseUnavailableError: It does not answer within STARTUP_TIMEOUT_SECONDS.
+        DatabaseUnavailableError: The database does not respond within STARTUP_TIMEOUT_SECONDS.
         SchemaError: See `storage.sql.schema.migrate`.
     """
-    # A migration takes as long as it takes.
+    # A migration has no time limit.
     engine = build_engine(settings, is_bounded=False)
 
     def attempt() -> str:
@@ -101,16 +101,16 @@ def migrate_database(settings: DatabaseSettings) -> str:
             return migrate(engine)
 
     try:
-        return _patiently(attempt, settings.startup_timeout_seconds)
+        return _wait_until_available(attempt, settings.startup_timeout_seconds)
     finally:
         engine.dispose()
 
 
 def build_store(settings: Settings) -> ListableArtifactStore:
-    """Makes the artifact store, waiting for it to answer; makes folder or bucket when missing.
+    """Wait for the artifact store and return it. Create its folder or bucket if missing.
 
     Raises:
-        ArtifactStoreUnavailableError: It does not answer within STARTUP_TIMEOUT_SECONDS.
+        ArtifactStoreUnavailableError: The store does not respond within STARTUP_TIMEOUT_SECONDS.
     """
     if settings.artifact_store == "local":
         if settings.artifact_dir is None:
@@ -130,22 +130,22 @@ def build_store(settings: Settings) -> ListableArtifactStore:
         region=settings.minio_region,
         bucket=settings.minio_bucket_name,
     )
-    _patiently(store.ensure_bucket, settings.startup_timeout_seconds)
+    _wait_until_available(store.ensure_bucket, settings.startup_timeout_seconds)
     return store
 
 
 def build_geti(settings: GetiSettings) -> "HttpGeti | None":
-    """Makes the connection to Geti; None where it is not, or only partly, configured. Nothing is asked of it yet."""
-    missing = settings.geti_missing
+    """Return the client of Geti, which has not connected yet; None if Geti is not, or not fully, configured."""
+    missing = settings.missing_geti_settings
     if missing:
-        if settings.is_geti_begun:
-            logger.warning("not connected to a Geti: %s not set", ", ".join(missing))
+        if settings.has_any_geti_setting:
+            logger.warning("Geti is not configured: %s must be set", ", ".join(missing))
         return None
     host, token = settings.geti_host, settings.geti_token
     version, organization = settings.geti_server_api_version, settings.geti_organization_id
     workspace = settings.geti_workspace_id
     if host is None or token is None or version is None or organization is None or workspace is None:
-        raise AssertionError("they are what is missing otherwise")
+        raise AssertionError("missing_geti_settings checks this")
     from registry_service.geti.client import HttpGeti, Workspace  # noqa: PLC0415
 
     return HttpGeti(
@@ -162,7 +162,7 @@ def build_geti(settings: GetiSettings) -> "HttpGeti | None":
 
 @dataclass(frozen=True, slots=True)
 class Registry:
-    """The registry without a transport."""
+    """The registry without its gRPC server."""
 
     database: SqlDatabase
     store: ListableArtifactStore
@@ -172,7 +172,7 @@ class Registry:
 
 @contextmanager
 def open_registry(settings: Settings) -> Iterator[Registry]:
-    """Wires the registry to its Postgres and its artifact store; the database must be migrated."""
+    """Give the registry on its Postgres, which must be migrated, and its artifact store."""
     engine = build_engine(
         settings,
         statement_timeout_seconds=settings.unary_timeout_seconds,
@@ -202,7 +202,7 @@ def open_registry(settings: Settings) -> Iterator[Registry]:
 
 
 def _disk(settings: Settings) -> DiskReserve | None:
-    """Return the disk of a Postgres on this machine."""
+    """Return the disk of a Postgres on this machine; None if Postgres runs elsewhere."""
     if settings.psql_data_dir is None:
         return None
     return DiskReserve(settings.psql_data_dir, "the database", settings.disk_reserve_bytes)
@@ -218,7 +218,7 @@ def _tracing(settings: Settings) -> TracingOptions | None:
 
 @contextmanager
 def open_tokens(settings: DatabaseSettings) -> Iterator[Tokens]:
-    """Wires what manages tokens to Postgres; the database must be migrated."""
+    """Give the tokens in Postgres, which must be migrated."""
     engine = build_engine(settings)
     try:
         yield Tokens.on(SqlDatabase(engine))
@@ -227,10 +227,20 @@ def open_tokens(settings: DatabaseSettings) -> Iterator[Tokens]:
 
 
 @contextmanager
-def open_adoption(
-    registry: Registry, settings: Settings, source: SourceSettings, *, copy: bool
+def open_intel_import(
+    registry: Registry, settings: Settings, source: IntelSourceSettings, *, copy: bool
 ) -> Iterator[AdoptModels]:
-    """Wires what takes over a deployment of the original; `copy` has it leave no artifact in its place."""
+    """Give the import of an Intel deployment.
+
+    Args:
+        registry: The registry to import into.
+        settings: The registry's settings.
+        source: Settings of the Intel deployment.
+        copy: Whether to copy artifacts that could stay in the Intel deployment's bucket.
+
+    Raises:
+        SourceError: The address or the credentials of the Intel deployment's MinIO are not set.
+    """
     s3 = {
         "host": source.source_minio_hostname or settings.minio_hostname,
         "access_key": source.source_minio_access_key or settings.minio_access_key,
@@ -238,9 +248,9 @@ def open_adoption(
     }
     missing = [name for name, value in s3.items() if value is None]
     if missing:
-        raise SourceError(f"SOURCE_MINIO_*: its S3 is not known: {', '.join(missing)} not set")
-    is_ours = source.source_minio_hostname is None
-    port = settings.minio_server_port if is_ours else source.source_minio_server_port
+        raise SourceError(f"SOURCE_MINIO_*: {', '.join(missing)} must be set, here or in MINIO_*")
+    is_own_minio = source.source_minio_hostname is None
+    port = settings.minio_server_port if is_own_minio else source.source_minio_server_port
     from registry_service.storage.artifacts.s3 import connect_source  # noqa: PLC0415
 
     bucket = connect_source(
@@ -249,11 +259,11 @@ def open_adoption(
         access_key=str(s3["access_key"]),
         secret_key=(source.source_minio_secret_key or settings.minio_secret_key or SecretStr("")).get_secret_value(),
         bucket=source.source_minio_bucket_name,
-        region=settings.minio_region if is_ours else source.source_minio_region,
-        secure=settings.minio_secure if is_ours else source.source_minio_secure,
-        ca_cert=settings.minio_ca_cert if is_ours else source.source_minio_ca_cert,
+        region=settings.minio_region if is_own_minio else source.source_minio_region,
+        secure=settings.minio_secure if is_own_minio else source.source_minio_secure,
+        ca_cert=settings.minio_ca_cert if is_own_minio else source.source_minio_ca_cert,
     )
-    is_same = settings.artifact_store == "s3" and (s3["host"], port, source.source_minio_bucket_name) == (
+    is_own_bucket = settings.artifact_store == "s3" and (s3["host"], port, source.source_minio_bucket_name) == (
         settings.minio_hostname,
         settings.minio_server_port,
         settings.minio_bucket_name,
@@ -275,7 +285,7 @@ def open_adoption(
             find_models=registry.use_cases.find_models,
             registry=SqlLegacyRegistry(engine),
             bucket=bucket,
-            is_place=lambda key: is_same and not copy and is_key(key),
+            is_place=lambda key: is_own_bucket and not copy and is_key(key),
         )
     finally:
         engine.dispose()
@@ -283,7 +293,7 @@ def open_adoption(
 
 @contextmanager
 def open_backup(settings: Settings, folder: Path, *, is_thorough: bool = True) -> Iterator[BackUp]:
-    """Wires what backs the registry up to a folder, which is made when missing; see `BackUp` for the flag."""
+    """Give the backup of the registry to a folder, which is created if missing; see `BackUp` for the flag."""
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     with _copier(settings) as copier:
         objects = LocalArtifactStore(folder / "objects")
@@ -294,13 +304,15 @@ def open_backup(settings: Settings, folder: Path, *, is_thorough: bool = True) -
 
 @contextmanager
 def open_restore(settings: Settings, folder: Path, *, accepts_damage: bool = False) -> Iterator[Restore]:
-    """Wires what restores the registry from a folder; the database need not be migrated. See `Restore` for the flag.
+    """Give the restore of the registry from a folder into a database, which need not be migrated.
+
+    See `Restore` for the flag.
 
     Raises:
-        SourceError: There is no such folder.
+        SourceError: The folder has no backup.
     """
     if not (folder / "objects").is_dir():
-        raise SourceError(f"{folder} holds no backup.")
+        raise SourceError(f"{folder} has no backup.")
     with _copier(settings) as copier:
         objects = LocalArtifactStore(folder / "objects")
         yield Restore(
@@ -310,7 +322,7 @@ def open_restore(settings: Settings, folder: Path, *, accepts_damage: bool = Fal
 
 @contextmanager
 def _copier(settings: Settings) -> Iterator[SqlDatabaseCopier]:
-    # One connection holds the lock, the other copies.
+    # One connection holds the lock; the other copies.
     engine = build_engine(settings.model_copy(update={"psql_pool_size": 2}), is_bounded=False)
     try:
         yield SqlDatabaseCopier(engine)
@@ -319,7 +331,7 @@ def _copier(settings: Settings) -> Iterator[SqlDatabaseCopier]:
 
 
 def build_verification(registry: Registry) -> VerifyRegistry:
-    """Makes what checks everything that the registry keeps."""
+    """Return the verification of a registry."""
     return VerifyRegistry(
         database=registry.database,
         store=registry.store,
@@ -331,9 +343,13 @@ def build_verification(registry: Registry) -> VerifyRegistry:
 
 
 def build_server(registry: Registry, settings: Settings, *, private_socket: Path | None = None) -> RegistryServer:
-    """Makes the gRPC server; it does not listen yet.
+    """Return the gRPC server, which does not listen yet.
 
-    With `private_socket`, on which its supervisor asks whether it lives, it may share its port with others.
+    Args:
+        registry: The registry to serve.
+        settings: The server's settings.
+        private_socket: Unix socket for the supervisor's liveness probes. With it, the server may share its port with
+            other processes of the supervisor.
     """
     warn_if_open(settings, settings.grpc_ip_address)
     server = RegistryServer(
@@ -367,7 +383,7 @@ def build_server(registry: Registry, settings: Settings, *, private_socket: Path
     registry.telemetry.server(
         ServerStates(
             waiting_calls=lambda: server.waiting_calls,
-            # Short calls, lists and streams wait apart.
+            # Short calls, lists and streams have a queue each.
             max_waiting_calls=3 * settings.max_waiting_calls,
             places={"stream": lambda: server.streams_in_use, "watch": lambda: server.watches_in_use},
             max_places={"stream": settings.max_streams, "watch": settings.max_watches},
@@ -385,7 +401,7 @@ def _server_info(settings: Settings) -> ServerInfo:
         upload_ttl_seconds=settings.upload_ttl_seconds,
         stream_idle_seconds=settings.stream_idle_seconds,
         watch_heartbeat_seconds=settings.watch_heartbeat_seconds,
-        has_geti=not settings.geti_missing,
+        has_geti=not settings.missing_geti_settings,
         auth_mode=settings.auth_mode,
         oidc_issuer=settings.oidc_issuer,
         oidc_client_id=settings.oidc_client_id,
@@ -395,17 +411,17 @@ def _server_info(settings: Settings) -> ServerInfo:
 
 
 def warn_if_open(settings: AuthSettings, address: str) -> None:
-    """Says in the log that others than this machine may do everything, where it is so."""
+    """Log a warning if callers on other machines need no credentials."""
     if settings.auth_mode == "none" and not is_loopback(address):
         logger.warning(
-            "AUTH_MODE=none: whoever reaches %s may read, change and delete everything",
+            "AUTH_MODE=none: anyone who can reach %s can read, change and delete everything",
             address,
             extra={"address": address},
         )
 
 
 def build_admission(database: Database, settings: AuthSettings) -> Admission | None:
-    """Makes what lets calls in; None where all of them are. Nothing is asked of an OpenID provider yet."""
+    """Return the authentication of calls; None with AUTH_MODE=none. It has not connected to a provider yet."""
     if settings.auth_mode == "none":
         return None
     oidc = _build_oidc(settings) if settings.auth_mode == "oidc" else None
@@ -436,8 +452,8 @@ def _certificate(settings: Settings) -> Certificate | None:
     return Certificate(settings.server_cert, settings.server_private_key)
 
 
-def _patiently(attempt: Callable[[], Result], seconds: float) -> Result:
-    """Tries until it works or the time is over."""
+def _wait_until_available(attempt: Callable[[], Result], seconds: float) -> Result:
+    """Repeat an attempt until it succeeds, or raise its UnavailableError when the time is over."""
     deadline = time.monotonic() + seconds
     while True:
         try:

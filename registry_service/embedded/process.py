@@ -1,4 +1,4 @@
-"""Child processes that don't outlive us: how Postgres and Envoy run for `model-registry up`."""
+"""Start and stop child processes that end with this process, and read their logs."""
 
 import contextlib
 import importlib.util
@@ -13,22 +13,22 @@ from pathlib import Path
 from typing import IO
 
 LOG_TAIL_BYTES = 4096
-# PostgreSQL takes space for its log in pieces of 16 MiB.
+# PostgreSQL allocates its write-ahead log in segments of 16 MiB.
 _FULL_BYTES = 16 * 1024 * 1024
 MAX_LOG_BYTES = 20 * 1024 * 1024
 
 
 class EmbeddedError(Exception):
-    """An embedded server can't run; the message is for the person at the terminal."""
+    """An embedded server cannot run. The message is for the terminal."""
 
 
 class NotInstalledError(EmbeddedError):
-    """The wheel with a server's program is missing."""
+    """The package with a server's executable is missing."""
 
 
 @dataclass(frozen=True)
 class User:
-    """Whom a child runs as."""
+    """The operating system's user of a child process."""
 
     uid: int
     gid: int
@@ -36,10 +36,10 @@ class User:
 
 
 def find_package(name: str) -> Path:
-    """The folder of an installed package, found without importing it.
+    """Return the folder of an installed package, without importing the package.
 
     Raises:
-        NotInstalledError: It isn't installed.
+        NotInstalledError: The package is not installed.
     """
     spec = importlib.util.find_spec(name)
     if spec is None or spec.origin is None:
@@ -58,23 +58,24 @@ def spawn(
     cwd: Path | None = None,
     output: IO[bytes] | None = None,
 ) -> subprocess.Popen[bytes]:
-    """Starts a program in its own session, so that Ctrl-C in the terminal reaches us alone.
+    """Start a program in a session of its own, so that Ctrl-C in the terminal does not reach it.
 
     Call it from a thread that lives as long as the child should: Linux sends the
     death signal when the *thread* that started the child ends.
 
     Args:
         argv: The program's path and its arguments.
-        death_signal: What the child gets when we die, kill -9 included. On Linux; elsewhere it lives on.
-        user: Whom to run as, when we are root.
-        env: The whole environment; None for ours.
-        cwd: Working directory; None for ours.
-        output: Where stdout and stderr go; None for ours.
+        death_signal: Signal to the child when this process ends in any way, SIGKILL included. On Linux only; on
+            other systems the child goes on.
+        user: User to run as; requires root.
+        env: The child's whole environment; None to inherit this process's.
+        cwd: The child's working directory; None to inherit this process's.
+        output: File for stdout and stderr; None to inherit this process's.
 
     Returns:
-        The process: `pid` is the program's own.
+        The process; its `pid` is the program's own.
     """
-    # Not preexec_fn: Python code between fork and exec can deadlock when we have threads.
+    # Not preexec_fn: Python code between fork and exec can deadlock in a process with threads.
     wrapper = Path(__file__).with_name("exec_child.py")
     identity = f"{user.uid}:{user.gid}" if user is not None else "-"
     return subprocess.Popen(
@@ -89,10 +90,10 @@ def spawn(
 
 
 def run(argv: Sequence[str | Path], *, user: User | None, env: Mapping[str, str], cwd: Path, seconds: float) -> str:
-    """Runs a program to its end, like `spawn`, and answers what it printed.
+    """Run a program to its end (see `spawn`) and return its output.
 
     Raises:
-        EmbeddedError: It failed or took longer than `seconds`; the message has what it printed.
+        EmbeddedError: The program failed or took longer than `seconds`; the message has its output.
     """
     read_end, write_end = os.pipe()
     with open(read_end, "rb") as reader, open(write_end, "wb") as writer:  # noqa: PTH123 (descriptors, not paths)
@@ -116,15 +117,15 @@ def run(argv: Sequence[str | Path], *, user: User | None, env: Mapping[str, str]
 
 
 def stop(process: subprocess.Popen[bytes], *steps: tuple[signal.Signals, float]) -> int:
-    """Ends a child in order.
+    """Stop a child by a sequence of signals.
 
     Args:
         process: The child.
-        steps: Signals, each with the seconds that the child gets before the next. SIGKILL to all of its session
-            comes last by itself.
+        steps: Signals, each with the seconds to wait before the next. The last step, SIGKILL to the child's session,
+            is implied.
 
     Returns:
-        Its exit code; negative: the signal that ended it.
+        The exit code; negative: the signal that ended the child.
     """
     for number, seconds in steps:
         if process.poll() is not None:
@@ -139,19 +140,19 @@ def stop(process: subprocess.Popen[bytes], *steps: tuple[signal.Signals, float])
 
 
 def open_private(path: Path, flags: int = os.O_APPEND) -> IO[bytes]:
-    """Open a file for writing, made when missing, that nobody but its owner may read."""
+    """Open a file for writing that only its owner may read; create it if it is missing."""
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | flags, 0o600)
-    with contextlib.suppress(PermissionError):  # it is another's
+    with contextlib.suppress(PermissionError):  # the file belongs to another user
         os.fchmod(descriptor, 0o600)
     return os.fdopen(descriptor, "wb")
 
 
-def bound_log(path: Path) -> None:
-    """Move what a log holds to `<name>.1` once it has MAX_LOG_BYTES, while processes go on appending to it.
+def rotate_log(path: Path) -> None:
+    """Move the content of a log to `<name>.1` once it exceeds MAX_LOG_BYTES.
 
-    The file is emptied rather than renamed, as its writers would not notice that. A
-    line that is written between the end of the copy and then is lost. Where there is
-    no space for the copy, there is none for the log to grow, either.
+    The file is copied and truncated, not renamed, because its writers keep it open. A
+    line written between the copy and the truncation is lost. If the disk has no space
+    for the copy, the log is left as it is.
     """
     with contextlib.suppress(OSError):
         if path.stat().st_size < MAX_LOG_BYTES:
@@ -163,8 +164,8 @@ def bound_log(path: Path) -> None:
             log.truncate(0)
 
 
-def space_hint(folder: Path) -> str:
-    """Return a sentence about the disk of a folder when it is full, else an empty text."""
+def full_disk_hint(folder: Path) -> str:
+    """Return a message if the disk of a folder is full, else an empty text."""
     try:
         status = os.statvfs(folder)
     except OSError:
@@ -174,7 +175,7 @@ def space_hint(folder: Path) -> str:
 
 
 def log_tail(path: Path, offset: int = 0) -> str:
-    """The last lines of a log, a few kilobytes at most, without what stands before `offset` (bytes)."""
+    """Return the end of a log, at most LOG_TAIL_BYTES, without the bytes before `offset`."""
     try:
         with path.open("rb") as log:
             size = log.seek(0, os.SEEK_END)

@@ -1,9 +1,9 @@
-"""The gateway's certificates as Envoy takes them: as secrets, by reference to their files.
+"""The gateway's certificates as Envoy's secrets, which refer to the certificates' files.
 
-server_certificate    what clients see
-clients               what their certificates are checked with
-client_certificate    what gRPC servers that demand one see
-servers               what these servers' certificates are checked with
+server_certificate    the certificate that clients see
+clients               the CA for clients' certificates
+client_certificate    the certificate that gRPC servers see if they require one
+servers               the CA for the gRPC servers' certificates
 """
 
 import hashlib
@@ -21,12 +21,12 @@ _CERTIFICATES = ("server_certificate", "client_certificate")
 
 
 class Secrets:
-    """Certificates that Envoy takes up anew when they are renewed.
+    """Certificates that Envoy reads again when they are renewed.
 
     Args:
-        settings: Where the files are.
-        folder: Private to us; where Envoy looks for the secrets, and for changes. None has them in
-            its configuration, for good.
+        settings: The gateway's settings.
+        folder: Private folder in which Envoy watches the secrets. None to put them into Envoy's configuration,
+            which does not change.
     """
 
     def __init__(self, settings: GatewaySettings, folder: Path | None) -> None:
@@ -37,25 +37,25 @@ class Secrets:
         self._files = CertificateFiles(pairs if settings.enable_https_mode else [], authorities)
 
     def write(self) -> None:
-        """Writes them into the folder.
+        """Write the secrets into the folder.
 
         Raises:
-            CertificateError: The files are not what they should be.
+            CertificateError: A certificate or key is unusable.
         """
-        self._files.take()
+        self._files.read()
         self._write()
 
     def refresh(self) -> None:
-        """Has Envoy read the files again when they are renewed."""
-        if self._files.take_renewed() is not None:
+        """Make Envoy read the files again if they were renewed."""
+        if self._files.read_if_renewed() is not None:
             self._write()
 
     def of_listener(self) -> dict[str, object]:
-        """The fields of Envoy's CommonTlsContext for clients."""
+        """Return the fields of Envoy's CommonTlsContext for clients."""
         return self._fields("server_certificate", "clients")
 
     def of_upstream(self) -> dict[str, object]:
-        """The fields of Envoy's CommonTlsContext for gRPC servers."""
+        """Return the fields of Envoy's CommonTlsContext for gRPC servers."""
         return self._fields("client_certificate", "servers")
 
     def _write(self) -> None:
@@ -89,11 +89,11 @@ class Secrets:
 
     def _file(self, name: str) -> Path:
         if self._folder is None:
-            raise AssertionError("there is no folder")
+            raise AssertionError("without a folder no secret has a file")
         return self._folder / f"{name}.json"
 
     def _all(self) -> dict[str, Mapping[str, object]]:
-        """The secrets that there are, by name."""
+        """Return the secrets that the settings give, by name."""
         settings = self._settings
         secrets: dict[str, Mapping[str, object]] = {}
         server, client = server_certificate(settings), client_certificate(settings)
@@ -104,7 +104,7 @@ class Secrets:
             secrets["client_certificate"] = self._pair(client)
         if settings.client_ca_cert is not None:
             secrets["clients"] = self._authority(settings.client_ca_cert)
-        # Without a CA to ask: the server has our own certificate, and no other will do.
+        # Without a CA, the gRPC servers must have the gateway's own certificate.
         secrets["servers"] = (
             {"verify_certificate_hash": [_certificate_hash(server.chain)]}
             if settings.ca_cert is None
@@ -123,29 +123,29 @@ class Secrets:
         return {"trusted_ca": {"filename": str(file.absolute())}, **self._watch()}
 
     def _watch(self) -> Mapping[str, object]:
-        """That something moves in our folder is what makes Envoy read the files again."""
+        """Return the folder to watch: a file that is moved into it makes Envoy read the certificates again."""
         return {} if self._folder is None else {"watched_directory": {"path": str(self._folder)}}
 
 
 def server_certificate(settings: GatewaySettings) -> Certificate | None:
-    """What clients see; None without TLS."""
+    """Return the certificate that clients see; None without TLS."""
     if not settings.enable_https_mode or settings.server_cert is None or settings.server_private_key is None:
         return None
     return Certificate(settings.server_cert.absolute(), settings.server_private_key.absolute())
 
 
 def client_certificate(settings: GatewaySettings) -> Certificate | None:
-    """What servers that demand one see; None where there is none."""
+    """Return the certificate that gRPC servers see if they require one; None if none is set."""
     if settings.client_cert is None or settings.client_private_key is None:
         return None
     return Certificate(settings.client_cert.absolute(), settings.client_private_key.absolute())
 
 
 def _certificate_hash(chain: Path) -> str:
-    """SHA-256 of the first certificate of a chain, in hexadecimal."""
+    """Return the SHA-256 digest of the first certificate of a chain, in hexadecimal."""
     first, end, _ = chain.read_text(encoding="ascii", errors="replace").partition("-----END CERTIFICATE-----")
     try:
         der = ssl.PEM_cert_to_DER_cert(first[first.index("-----BEGIN CERTIFICATE-----") :] + end)
     except ValueError:
-        raise EmbeddedError(f"SERVER_CERT: {chain} holds no certificate in PEM") from None
+        raise EmbeddedError(f"SERVER_CERT: {chain} has no PEM certificate") from None
     return hashlib.sha256(der).hexdigest()

@@ -176,12 +176,12 @@ def share(worker: int) -> None:
     values.ValueClass = values.MultiProcessValue(process_identifier=lambda: worker)  # type: ignore[no-untyped-call]
 
 
-def forget(folder: Path, worker: int) -> None:
+def remove_gauges(folder: Path, worker: int) -> None:
     """Removes what a worker that has died wrote of its state; its counts stay."""
     multiprocess.mark_process_dead(worker, str(folder))  # type: ignore[no-untyped-call]
 
 
-def added_up(folder: Path) -> CollectorRegistry:
+def sum_of_workers(folder: Path) -> CollectorRegistry:
     """Returns the metrics of all workers of a folder."""
     registry = CollectorRegistry()
     multiprocess.MultiProcessCollector(registry, str(folder))  # type: ignore[no-untyped-call]

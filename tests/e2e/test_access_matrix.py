@@ -10,7 +10,7 @@ import pytest
 
 from registry_service.domain.access import Grant, Permission, Role
 from registry_service.domain.caller import acting_as_registry
-from registry_service.running import tokens_of
+from registry_service.jobs import open_tokens
 from tests.e2e.test_access import Guarded, form
 from tests.folders import passable_folder
 from tests.products import running_up
@@ -88,7 +88,7 @@ class Matrix:
 def matrix() -> Iterator[Matrix]:
     with passable_folder() as folder, running_up(folder, auth_mode="token") as product:
         guarded = Guarded(product, folder / "data")
-        with acting_as_registry(), tokens_of(guarded.data_dir) as tokens:
+        with acting_as_registry(), open_tokens(guarded.data_dir) as tokens:
             secrets = {
                 (role, project): tokens.create(Grant(role, project), name=f"{role.value}-{project}")[1]
                 for role, project in CALLERS

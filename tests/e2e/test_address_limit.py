@@ -65,4 +65,4 @@ def test_an_address_with_too_many_connections_gets_no_more_and_others_do() -> No
         assert not is_served(product, ATTACKER)
         held.close()
         eventually(lambda: is_served(product, ATTACKER), what="room for the address")
-        assert "an address has more connections than it may" in (folder / "data" / "registry.log").read_text()
+        assert "an address exceeds GATEWAY_CONNECTIONS_PER_ADDRESS" in (folder / "data" / "registry.log").read_text()

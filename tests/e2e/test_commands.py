@@ -63,7 +63,7 @@ def settings(postgres: PostgresAddress, empty_database: Engine, tmp_path: Path) 
 
 @pytest.mark.parametrize("command", ["serve", "migrate", "gc", "config"])
 def test_a_setting_that_is_missing_is_named(command: str) -> None:
-    assert "PSQL_HOSTNAME: is not set" in mistakes(run(command, artifact_store="local", artifact_dir="/nowhere"))
+    assert "PSQL_HOSTNAME: must be set" in mistakes(run(command, artifact_store="local", artifact_dir="/nowhere"))
 
 
 def test_every_wrong_setting_is_named(settings: dict[str, object]) -> None:
@@ -250,7 +250,7 @@ def test_a_worker_that_dies_is_replaced(workers: Product) -> None:
     after = pids_of_workers(workers)
     assert survivor in after
     assert victim not in after
-    assert any("ended with -9" in str(line["message"]) for line in workers.server.log_lines())
+    assert any("exited with -9" in str(line["message"]) for line in workers.server.log_lines())
 
 
 def test_sigterm_ends_all_workers(workers: Product) -> None:
@@ -378,7 +378,7 @@ def test_the_printed_gateway_is_valid_to_envoy(tmp_path: Path, tls: bool) -> Non
 
 
 def test_a_gateway_with_wrong_settings_says_which() -> None:
-    assert "GRPC_UPSTREAMS: 'nowhere' is not host:port" in mistakes(run("gateway", grpc_upstreams="nowhere"))
+    assert "GRPC_UPSTREAMS: 'nowhere' must be host:port" in mistakes(run("gateway", grpc_upstreams="nowhere"))
     assert "SERVER_IP_ADDRESS: 'localhost'" in mistakes(run("gateway", server_ip_address="localhost"))
 
 
@@ -473,7 +473,7 @@ def test_an_envoy_that_dies_ends_the_gateway_with_an_error(served: Product) -> N
     (envoy,) = psutil.Process(served.gateway.process.pid).children()
     envoy.kill()
     assert served.gateway.process.wait(20) == 1
-    assert "Error: Envoy ended with -9" in served.gateway.output()
+    assert "Error: Envoy exited with -9" in served.gateway.output()
 
 
 def test_check_asks_the_gateway_with_rest(served: Product) -> None:

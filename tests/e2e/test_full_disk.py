@@ -84,7 +84,7 @@ def test_up_on_a_full_disk_serves_what_it_has_and_comes_back_by_itself(small_dis
         up = psutil.Process(product.server.process.pid)
         (postgres,) = [child for child in up.children() if child.name() == "postgres"]
         postgres.kill()
-        eventually(lambda: "PostgreSQL ended with -9" in product.server.output(), what="the message")
+        eventually(lambda: "PostgreSQL exited with -9" in product.server.output(), what="the message")
         assert f"no space is left on the disk of {small_disk / 'data'}" in product.server.output()
         (small_disk / "filler").unlink()
         eventually(lambda: client.download(kept.id) == b"kept", what="an answer")
@@ -101,7 +101,7 @@ def test_a_start_on_a_full_disk_says_so(small_disk: Path) -> None:
 def test_up_says_at_its_start_that_nothing_can_be_written() -> None:
     with passable_folder() as folder, running_up(folder, disk_reserve_bytes=NEVER) as product:
         said = product.server.output()
-    assert "Nothing can be written: " in said
+    assert "so every write is refused: " in said
     assert "(DISK_RESERVE_BYTES)" in said
 
 

@@ -37,8 +37,8 @@ from modelregistry.v1 import (
 
 from registry_service.embedded.envoy import EnvoyGateway
 from registry_service.embedded.process import EmbeddedError, NotInstalledError
-from registry_service.running import gateway_config
 from registry_service.settings import GatewaySettings, load
+from registry_service.supervisor.gateway import gateway_config
 from tests.waiting import eventually
 
 MIB = 1024 * 1024

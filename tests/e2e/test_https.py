@@ -241,7 +241,7 @@ def test_a_client_without_one_is_refused_on_both_ports(exclusive: SecureProduct,
 def test_a_check_that_has_none_to_show_says_so(exclusive: SecureProduct) -> None:
     code, said = check(exclusive, client_cert="", client_private_key="")
     assert code == 1
-    assert "CLIENT_CERT: not set, but needed with CLIENT_CA_CERT" in said
+    assert "CLIENT_CERT: must be set with CLIENT_CA_CERT" in said
 
 
 # ---- renewal ----
@@ -278,7 +278,7 @@ def test_renewed_certificates_are_served_without_a_restart() -> None:
             server.key.write_bytes(client.key.read_bytes())
             assert product.shown("grpc_port") == product.shown("rest_port") == renewed
             assert product.lists()
-            assert "the key is not that of the certificate" in (folder / "data" / "registry.log").read_text()
+            assert "the private key does not match the certificate" in (folder / "data" / "registry.log").read_text()
 
 
 # ---- settings ----
@@ -288,11 +288,11 @@ def test_renewed_certificates_are_served_without_a_restart() -> None:
     ("changes", "said"),
     [
         ({"server_cert": "/nowhere/server.crt"}, "SERVER_CERT: there is no file /nowhere/server.crt"),
-        ({"server_private_key": ""}, "SERVER_PRIVATE_KEY: not set"),
-        ({"client_ca_cert": __file__}, "CLIENT_CERT: not set, but needed with CLIENT_CA_CERT"),
-        ({"client_cert": __file__}, "CLIENT_PRIVATE_KEY: not set"),
-        ({"enable_https_mode": "false", "client_ca_cert": __file__}, "CLIENT_CA_CERT: needs ENABLE_HTTPS_MODE"),
-        ({"server_private_key": __file__}, f"{__file__}: no certificate or key in PEM"),
+        ({"server_private_key": ""}, "SERVER_PRIVATE_KEY: must be set with ENABLE_HTTPS_MODE=true"),
+        ({"client_ca_cert": __file__}, "CLIENT_CERT: must be set with CLIENT_CA_CERT"),
+        ({"client_cert": __file__}, "CLIENT_PRIVATE_KEY: must be set with ENABLE_HTTPS_MODE=true"),
+        ({"enable_https_mode": "false", "client_ca_cert": __file__}, "CLIENT_CA_CERT: requires ENABLE_HTTPS_MODE=true"),
+        ({"server_private_key": __file__}, f"{__file__}: not a usable PEM certificate or key"),
     ],
 )
 def test_a_setting_that_cannot_be_is_named(tmp_path: Path, changes: dict[str, object], said: str) -> None:
@@ -307,7 +307,7 @@ def test_a_setting_that_cannot_be_is_named(tmp_path: Path, changes: dict[str, ob
 
 def test_a_key_of_another_certificate_is_told_at_the_start(tmp_path: Path) -> None:
     authority = Authority(tmp_path / "certificates")
-    with pytest.raises(CertificateError, match="the key is not that of the certificate"):
+    with pytest.raises(CertificateError, match="the private key does not match the certificate"):
         server_credentials(Certificate(authority.issue("one").cert, authority.issue("two").key), None)
 
 

@@ -101,10 +101,10 @@ def test_up_replaces_a_server_that_hangs_and_calls_through_the_gateway_work_agai
         print(f"answers again after {time.monotonic() - started:.1f} s")  # noqa: T201 (figures are to be seen)
         assert product.client.download(model.id) == b"kept"
         assert not hung.is_running()
-        assert "the gRPC server does not answer any more; starting it again" in product.server.output()
+        assert "the gRPC server does not respond; restarting it" in product.server.output()
         log = (folder / "data" / "registry.log").read_text()
         errors = [line for line in map(json.loads, log.splitlines()) if line["level"] == "ERROR"]
-        assert [error["message"] for error in errors] == ["the gRPC server does not answer any more; starting it again"]
+        assert [error["message"] for error in errors] == ["the gRPC server does not respond; restarting it"]
 
 
 @pytest.mark.parametrize("name", ["envoy", "postgres"])
@@ -113,7 +113,7 @@ def test_up_replaces_another_process_that_ends(folder: Path, name: str) -> None:
         model = product.client.register(b"kept", name="kept")
         (victim,) = [child for child in children(product) if child.name() == name]
         victim.kill()
-        eventually(lambda: "ended with -9; starting it again" in product.server.output(), what="the message")
+        eventually(lambda: "exited with -9; restarting it" in product.server.output(), what="the message")
         eventually(
             lambda: httpx.get(f"{product.rest_url}/v1/models/{model.id}", timeout=2).status_code == 200,
             REPLACED_SECONDS,
@@ -142,7 +142,7 @@ def test_up_replaces_a_postgres_that_hangs(folder: Path) -> None:
         for process in frozen:
             process.suspend()
         eventually(
-            lambda: "PostgreSQL does not answer any more; starting it again" in product.server.output(),
+            lambda: "PostgreSQL does not respond; restarting it" in product.server.output(),
             POSTGRES_NOTICED_SECONDS,
             "the message",
         )
@@ -195,7 +195,7 @@ def test_up_replaces_an_envoy_of_which_one_thread_hangs(folder: Path) -> None:
         with stopped_thread(envoy, "wrk:worker_0") as has_ended:
             eventually(has_ended, REPLACED_SECONDS, "the end of the thread that hangs")
         eventually(
-            lambda: "Envoy ended with -6; starting it again" in product.server.output(), REPLACED_SECONDS, "the message"
+            lambda: "Envoy exited with -6; restarting it" in product.server.output(), REPLACED_SECONDS, "the message"
         )
         eventually(
             lambda: httpx.get(f"{product.rest_url}/health", timeout=2).status_code == 200, REPLACED_SECONDS, "an answer"
@@ -242,7 +242,7 @@ def test_a_worker_that_hangs_is_replaced_and_the_others_go_on(
         eventually(lambda: len(servers(product)) == 2, what="its successor")
         assert other in servers(product)
         eventually(lambda: product.server.output().count("serving gRPC on") == 3, what="its successor's service")
-        assert "worker 0 does not answer any more; starting it again" in product.server.output()
+        assert "worker 0 does not respond; restarting it" in product.server.output()
         if hang is deadlock:
             # What it did is known afterwards.
             assert "Fatal Python error: Aborted" in product.server.output()

@@ -1,4 +1,4 @@
-"""`adopt`, `backup`, `restore` and `verify` as commands, and the product on what they leave."""
+"""`import-intel`, `backup`, `restore` and `verify` as commands, and the product on what they leave."""
 
 import json
 import subprocess
@@ -38,15 +38,15 @@ def test_a_deployment_that_was_taken_over_is_served_as_the_original_served_it(
     before = legacy.state()
     options = [f"--source-host={legacy.address.socket_dir}", f"--source-database={legacy.database}"]
     options += [f"--source-user={legacy.address.user}", f"--source-bucket={legacy.bucket}"]
-    dry = run("adopt", *options, "--dry-run", **settings)
+    dry = run("import-intel", *options, "--dry-run", **settings)
     assert (dry.returncode, dry.stdout.splitlines()[-1]) == (
         1,
         "16 models would be: 15 adopted, 0 updated, 0 unchanged, 0 kept, 1 failed; 0 artifacts copied.",
     )
-    answer = run("adopt", *options, **settings)
+    answer = run("import-intel", *options, **settings)
     assert answer.returncode == 1, answer.stderr
     assert f"failed {TWIN} The model 'put-other-000000002' already has this project" in answer.stdout
-    again = run("adopt", *options, "--json", **settings)
+    again = run("adopt", *options, "--json", **settings)  # the command's first name
     lines = [json.loads(line) for line in again.stdout.splitlines()]
     assert {line["outcome"] for line in lines[:-1]} == {"unchanged", "failed"}
     assert (lines[-1]["unchanged"], lines[-1]["failed"]) == (15, 1)
@@ -69,7 +69,7 @@ def test_a_deployment_that_was_taken_over_is_served_as_the_original_served_it(
 
 def test_all_models_taken_is_a_success(settings: Mapping[str, object], legacy: LegacyDeployment) -> None:
     legacy.set_tag(TWIN, "version", "8")
-    answer = run("adopt", **settings, **legacy.settings())
+    answer = run("import-intel", **settings, **legacy.settings())
     assert answer.returncode == 0, answer.stdout
     assert answer.stdout.splitlines()[-1].startswith("16 models: 16 adopted")
 
@@ -78,7 +78,7 @@ def test_a_source_that_cannot_be_read_is_a_message_without_its_password(
     settings: Mapping[str, object], legacy: LegacyDeployment
 ) -> None:
     answer = run(
-        "adopt",
+        "import-intel",
         **settings,
         **(legacy.settings() | {"source_psql_database": "nowhere", "source_psql_password": "password-marker"}),
     )
@@ -86,10 +86,10 @@ def test_a_source_that_cannot_be_read_is_a_message_without_its_password(
     assert 'database "nowhere" does not exist' in answer.stderr
     assert "marker" not in answer.stderr + answer.stdout
     assert "Traceback" not in answer.stderr
-    answer = run("adopt", **settings)
-    assert "SOURCE_PSQL_HOSTNAME: is not set" in answer.stderr
+    answer = run("import-intel", **settings)
+    assert "SOURCE_PSQL_HOSTNAME: must be set" in answer.stderr
     before = legacy.state()
-    answer = run("adopt", **(dict(settings) | {"psql_database": legacy.database}), **legacy.settings())
+    answer = run("import-intel", **(dict(settings) | {"psql_database": legacy.database}), **legacy.settings())
     assert answer.returncode == 1
     assert "schema is not one of this program's" in answer.stderr
     assert legacy.state() == before
@@ -99,7 +99,7 @@ def test_the_embedded_product_takes_over_is_backed_up_and_restored(legacy: Legac
     with passable_folder() as folder:
         data, backup, second = folder / "data", folder / "backup", folder / "second"
         source = legacy.settings() | legacy.s3_settings()
-        answer = run("adopt", f"--data-dir={data}", **source)
+        answer = run("import-intel", f"--data-dir={data}", **source)
         assert answer.stdout.splitlines()[-1] == (
             "16 models: 15 adopted, 0 updated, 0 unchanged, 0 kept, 1 failed; 15 artifacts copied."
         )
@@ -124,7 +124,7 @@ def test_the_embedded_product_takes_over_is_backed_up_and_restored(legacy: Legac
 def test_verify_tells_what_is_wrong_by_its_exit_code_and_as_json(
     settings: Mapping[str, object], legacy: LegacyDeployment, s3_server: S3Server
 ) -> None:
-    run("adopt", **settings, **legacy.settings())
+    run("import-intel", **settings, **legacy.settings())
     key = "put-base-0000000001/model.zip"
     legacy.s3.remove_object(legacy.bucket, key)
     answer = run("verify", "--json", **settings)
@@ -140,7 +140,7 @@ def test_verify_tells_what_is_wrong_by_its_exit_code_and_as_json(
 
 def test_help_names_the_commands() -> None:
     listed = run("--help").stdout
-    for command in ("adopt", "backup", "restore", "verify"):
+    for command in ("import-intel", "backup", "restore", "verify"):
         assert f"\n  {command} " in listed
 
 
@@ -148,8 +148,8 @@ def test_a_folder_without_data_is_named(tmp_path: Path) -> None:
     for command in (["verify"], ["backup", f"--to={tmp_path / 'to'}"]):
         answer = run(*command, f"--data-dir={tmp_path / 'nothing'}")
         assert answer.returncode == 1
-        assert "there is no data" in answer.stderr
+        assert "has no data of `model-registry up`" in answer.stderr
     answer = run(
         "restore", f"--from={tmp_path}", psql_hostname="/nowhere", artifact_store="local", artifact_dir=tmp_path
     )
-    assert "holds no backup" in answer.stderr
+    assert "has no backup" in answer.stderr

@@ -372,10 +372,14 @@ def test_a_server_waits_at_its_start_for_what_is_not_there_yet(tmp_path: Path, s
         try:
             server.start()
             eventually(
-                lambda: "waiting: The database does not respond" in server.output(), what="the wait for Postgres"
+                lambda: "waiting: The database does not respond" in server.output(),
+                what="the wait for Postgres",
             )
             postgres.start()
-            eventually(lambda: "waiting: The artifact store does not" in server.output(), what="the wait for the S3")
+            eventually(
+                lambda: "waiting: The artifact store does not" in server.output(),
+                what="the wait for the S3",
+            )
             assert server.process is not None
             assert server.process.poll() is None
             assert server.stop(seconds=5) == -signal.SIGTERM  # it has nothing to finish yet

@@ -147,8 +147,8 @@ def test_a_postgres_with_tls_of_its_own_is_the_same(
     [
         ("psql_ca_cert", "/nowhere/ca.crt", "PSQL_CA_CERT: "),
         ("psql_client_cert", "/dev/null", "PSQL_CLIENT_CERT: "),
-        ("psql_client_cert", __file__, "PSQL_CLIENT_CERT, PSQL_CLIENT_PRIVATE_KEY: one needs the other"),
-        ("psql_ca_cert", __file__, "PSQL_CA_CERT: needs PSQL_SSLMODE=verify-full, or verify-ca"),
+        ("psql_client_cert", __file__, "PSQL_CLIENT_CERT, PSQL_CLIENT_PRIVATE_KEY: set both or neither"),
+        ("psql_ca_cert", __file__, "PSQL_CA_CERT: requires PSQL_SSLMODE=verify-full or PSQL_SSLMODE=verify-ca"),
     ],
 )
 def test_a_setting_that_cannot_be_is_named(settings: dict[str, object], name: str, value: str, said: str) -> None:

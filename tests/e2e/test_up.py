@@ -186,7 +186,7 @@ def test_a_second_one_on_the_same_data_is_refused(folder: Path) -> None:
     with running_up(folder) as product:
         assert product.server.process is not None
         said = refused_up(folder, f"--rest-port={free_port()}", f"--grpc-port={free_port()}")
-        assert said == f"Error: {folder / 'data'} is in use by the process {product.server.process.pid}\n"
+        assert said == f"Error: {folder / 'data'} is in use by process {product.server.process.pid}\n"
         assert product.is_serving()
 
 
@@ -200,7 +200,7 @@ def test_a_file_that_is_in_the_way_is_named(folder: Path) -> None:
     path = folder / "data" / "run"
     path.parent.mkdir()
     path.write_text("not ours")
-    assert refused_up(folder) == f"Error: {path} is not a folder: move it away\n"
+    assert refused_up(folder) == f"Error: {path} is not a folder; move it away\n"
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root may write to others' folders")
@@ -210,7 +210,9 @@ def test_root_leaves_the_folder_of_a_user_alone(folder: Path) -> None:
     nobody = pwd.getpwnam("nobody")
     os.chown(data, nobody.pw_uid, nobody.pw_gid)
     said = refused_up(folder)
-    assert f"Error: {data} belongs to the user nobody: run this as that user, or choose another data folder" in said
+    assert (
+        f"Error: {data} belongs to the user nobody; run the command as that user, or choose another data folder" in said
+    )
     assert {path.stat().st_uid for path in data.iterdir()} <= {nobody.pw_uid}
 
 

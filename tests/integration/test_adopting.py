@@ -15,9 +15,9 @@ from registry_service.domain.legacy import SourceError
 from registry_service.domain.models import Model, ModelFields, ModelSpec
 from registry_service.embedded.postgres import PostgresAddress
 from registry_service.services.adopting import ACTOR, Adoption, Outcome
-from registry_service.settings import Settings, SourceSettings, load
+from registry_service.settings import IntelSourceSettings, Settings, load
 from registry_service.transport.rest.documents import document
-from registry_service.wiring import Registry, open_adoption, open_registry
+from registry_service.wiring import Registry, open_intel_import, open_registry
 from tests.legacy_deployment import IDS, OBJECTS, TWIN, LegacyDeployment
 from tests.s3_server import S3Server, new_bucket_name
 
@@ -34,8 +34,8 @@ class Target:
         self._legacy = legacy
 
     def adopt(self, *, copy: bool = False, dry_run: bool = False, **source: object) -> dict[str, Adoption]:
-        loaded = load(SourceSettings, **(self._legacy.settings() | self._legacy.s3_settings() | source))
-        with open_adoption(self.registry, self.settings, loaded, copy=copy) as adopt:
+        loaded = load(IntelSourceSettings, **(self._legacy.settings() | self._legacy.s3_settings() | source))
+        with open_intel_import(self.registry, self.settings, loaded, copy=copy) as adopt:
             return {adoption.model_id: adoption for adoption in adopt(dry_run=dry_run)}
 
     def get(self, model_id: str) -> Model:
@@ -284,8 +284,8 @@ def test_the_one_that_is_there_twice_is_taken_once_the_other_has_another_name(ta
 
 
 def test_a_run_that_was_cut_short_is_continued(target: Target, legacy: LegacyDeployment) -> None:
-    loaded = load(SourceSettings, **(legacy.settings() | legacy.s3_settings()))
-    with open_adoption(target.registry, target.settings, loaded, copy=False) as adopt:
+    loaded = load(IntelSourceSettings, **(legacy.settings() | legacy.s3_settings()))
+    with open_intel_import(target.registry, target.settings, loaded, copy=False) as adopt:
         running = adopt()
         for _ in range(5):
             next(running)

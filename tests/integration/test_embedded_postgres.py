@@ -215,7 +215,7 @@ def test_an_unfinished_cluster_is_made_anew(postgres: EmbeddedPostgres, data_dir
 
 def test_a_second_start_on_the_same_folder_is_refused(postgres: EmbeddedPostgres, data_dir: Path) -> None:
     address = postgres.start()
-    with pytest.raises(DataDirInUseError, match=rf"is in use by the process {os.getpid()}$"):
+    with pytest.raises(DataDirInUseError, match=rf"is in use by process {os.getpid()}$"):
         EmbeddedPostgres(data_dir).start()
     write_something(address)
 

@@ -154,7 +154,7 @@ class TestProjects:
         self, start_registry: StartRegistry, geti: FakeGeti, caplog: pytest.LogCaptureFixture
     ) -> None:
         registry = start_registry(**geti.settings(geti_organization_id="", geti_workspace_id=" "))
-        assert "GETI_ORGANIZATION_ID, GETI_WORKSPACE_ID not set" in caplog.text
+        assert "GETI_ORGANIZATION_ID, GETI_WORKSPACE_ID must be set" in caplog.text
         with refused(grpc.StatusCode.FAILED_PRECONDITION, "GETI_NOT_CONFIGURED"):
             registry.client.projects.ListProjects(pb.ListProjectsRequest())
 

@@ -169,7 +169,7 @@ class TestSettings:
 
     def test_a_provider_needs_an_issuer_and_an_audience(self) -> None:
         assert load(AuthSettings, **self.OIDC).auth_mode == "oidc"
-        with pytest.raises(SettingsError, match="OIDC_ISSUER, OIDC_AUDIENCE: not set, but needed with AUTH_MODE=oidc"):
+        with pytest.raises(SettingsError, match="OIDC_ISSUER, OIDC_AUDIENCE: must be set with AUTH_MODE=oidc"):
             load(AuthSettings, auth_mode="oidc")
 
     @pytest.mark.parametrize(

@@ -48,18 +48,18 @@ def test_an_address_is_denied_for_as_long_as_it_has_too_many_connections(
             connect(by)
         if by == "127.0.0.2":
             connect("127.0.0.1")
-        limit.look()
+        limit.refresh()
         assert denied(file) == []
         connect(by)
-        limit.look()
+        limit.refresh()
         assert denied(file) == [network]
         held.close()
-        limit.look()
+        limit.refresh()
         assert denied(file) == []
 
 
 def test_without_the_setting_nothing_is_written(tmp_path: Path) -> None:
     limit = AddressLimit(load(GatewaySettings), tmp_path / "limit.json")
     limit.write()
-    limit.look()
+    limit.refresh()
     assert list(tmp_path.iterdir()) == []

@@ -19,7 +19,7 @@ def watched(authority: Authority, folder: Path) -> tuple[Certificate, Certificat
     """A certificate in a folder, and its files, taken once."""
     certificate = Certificate(folder / "server.crt", folder / "server.key")
     files = CertificateFiles([certificate], [authority.ca])
-    files.take()
+    files.read()
     return certificate, files
 
 
@@ -33,7 +33,7 @@ def copy(authority: Authority, name: str, folder: Path) -> None:
 def test_what_has_not_changed_is_not_taken_again(authority: Authority, tmp_path: Path) -> None:
     copy(authority, "first", tmp_path / "mounted")
     _, files = watched(authority, tmp_path / "mounted")
-    assert files.take_renewed() is None
+    assert files.read_if_renewed() is None
 
 
 def test_files_that_are_written_in_place_are_taken_once_both_fit(
@@ -45,17 +45,17 @@ def test_files_that_are_written_in_place_are_taken_once_both_fit(
     second = authority.issue("second")
     certificate.chain.write_bytes(second.cert.read_bytes())
     with caplog.at_level(logging.WARNING):
-        assert files.take_renewed() is None
-        assert files.take_renewed() is None
+        assert files.read_if_renewed() is None
+        assert files.read_if_renewed() is None
     assert len(caplog.records) == 1
-    assert "the key is not that of the certificate" in caplog.text
+    assert "the private key does not match the certificate" in caplog.text
     certificate.private_key.write_bytes(second.key.read_bytes())
-    contents = files.take_renewed()
+    contents = files.read_if_renewed()
     assert contents is not None
     assert contents[certificate.chain] == second.cert.read_bytes()
     assert contents[certificate.private_key] == second.key.read_bytes()
     assert contents[authority.ca] == authority.ca.read_bytes()
-    assert files.take_renewed() is None
+    assert files.read_if_renewed() is None
 
 
 def test_a_folder_that_is_swapped_by_its_link_is_noticed(authority: Authority, tmp_path: Path) -> None:
@@ -66,7 +66,7 @@ def test_a_folder_that_is_swapped_by_its_link_is_noticed(authority: Authority, t
     _, files = watched(authority, tmp_path / "data")
     (tmp_path / "data.new").symlink_to("data-2")
     os.replace(tmp_path / "data.new", tmp_path / "data")  # noqa: PTH105 (a link, not what it leads to)
-    assert files.take_renewed() is not None
+    assert files.read_if_renewed() is not None
 
 
 def test_files_that_are_away_for_a_moment_are_no_renewal(authority: Authority, tmp_path: Path) -> None:
@@ -74,9 +74,9 @@ def test_files_that_are_away_for_a_moment_are_no_renewal(authority: Authority, t
     copy(authority, "first", folder)
     _, files = watched(authority, folder)
     folder.rename(tmp_path / "away")
-    assert files.take_renewed() is None
+    assert files.read_if_renewed() is None
     (tmp_path / "away").rename(folder)
-    assert files.take_renewed() is None
+    assert files.read_if_renewed() is None
 
 
 @pytest.mark.parametrize("content", [b"", b"no PEM", b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"])
@@ -90,4 +90,4 @@ def test_what_is_no_certificate_is_told_with_its_file(authority: Authority, tmp_
         ([], [bad]),
     ):
         with pytest.raises(CertificateError, match=str(bad)):
-            CertificateFiles(certificates, authorities).take()
+            CertificateFiles(certificates, authorities).read()

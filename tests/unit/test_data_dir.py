@@ -8,7 +8,7 @@ import pytest
 
 from registry_service.embedded import process
 from registry_service.embedded.data_dir import make_data_dir
-from registry_service.embedded.process import EmbeddedError, bound_log
+from registry_service.embedded.process import EmbeddedError, rotate_log
 
 
 @pytest.mark.parametrize("name", ["", "run", "artifacts", "postgres"])
@@ -16,7 +16,7 @@ def test_a_file_where_a_folder_belongs_is_named(tmp_path: Path, name: str) -> No
     path = tmp_path / "data" / name
     path.parent.mkdir(exist_ok=True)
     path.write_text("not ours")
-    with pytest.raises(EmbeddedError, match=f"^{path} is not a folder: move it away"):
+    with pytest.raises(EmbeddedError, match=f"^{path} is not a folder; move it away"):
         make_data_dir(tmp_path / "data")
     assert path.read_text() == "not ours"
 
@@ -24,7 +24,7 @@ def test_a_file_where_a_folder_belongs_is_named(tmp_path: Path, name: str) -> No
 @pytest.mark.parametrize("name", ["lock", "envoy.yaml", "registry.log", "gateway.log", "postgres.log"])
 def test_a_folder_where_a_file_belongs_is_named(tmp_path: Path, name: str) -> None:
     (tmp_path / "data" / name).mkdir(parents=True)
-    with pytest.raises(EmbeddedError, match=f"^{tmp_path / 'data' / name} is not a file: move it away"):
+    with pytest.raises(EmbeddedError, match=f"^{tmp_path / 'data' / name} is not a file; move it away"):
         make_data_dir(tmp_path / "data")
 
 
@@ -46,10 +46,10 @@ def test_a_log_begins_anew_while_a_process_appends_to_it(tmp_path: Path, monkeyp
     assert writer.stdin is not None
     with writer.stdin as lines:
         log.write_text("first\n" * 20)
-        bound_log(log)
+        rotate_log(log)
         assert (tmp_path / "some.log.1").read_text() == "first\n" * 20
         lines.write("second\n\n")
     assert writer.wait(20) == 0
     assert log.read_text() == "second\n"
-    bound_log(log)
+    rotate_log(log)
     assert log.read_text() == "second\n"

@@ -13,10 +13,10 @@ import pytest
 import yaml
 
 from registry_service.cli import main
-from registry_service.settings import GatewaySettings, LogSettings, Settings, load
+from registry_service.settings import CommonSettings, GatewaySettings, Settings, load
 
 ROOT = Path(__file__).resolve().parents[2]
-SETTINGS: dict[str, type[LogSettings]] = {"serve": Settings, "gateway": GatewaySettings}
+SETTINGS: dict[str, type[CommonSettings]] = {"serve": Settings, "gateway": GatewaySettings}
 OWN = ["registry", "envoy"]
 VARIABLE = re.compile(r"\$\{(?P<name>\w+)(?P<operator>:?[-?])?(?P<rest>[^}]*)\}")
 # What Compose would take from a filled-in .env.

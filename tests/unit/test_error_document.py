@@ -15,7 +15,7 @@ from modelregistry.v1.error_reason_pb2 import ErrorReason
 import registry_service
 from gateway.error_document import PREFIX, Reason, document, reasons
 from registry_service.domain.errors import FieldViolation, RegistryError
-from registry_service.embedded.envoy import LOCAL_REPLIES
+from registry_service.embedded.envoy_config import LOCAL_REPLIES
 from registry_service.transport.grpc.errors import status_code
 
 ROOT = Path(__file__).parents[2]

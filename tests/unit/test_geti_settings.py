@@ -41,7 +41,7 @@ def test_without_one_there_is_none_and_the_log_says_which(
 ) -> None:
     with caplog.at_level(logging.WARNING):
         assert build_geti(load(GetiSettings, **WHOLE | {name: blank})) is None
-    assert f"{name.upper()} not set" in caplog.text
+    assert f"{name.upper()} must be set" in caplog.text
 
 
 @pytest.mark.parametrize(
@@ -67,8 +67,11 @@ def test_what_is_wrong_is_refused_without_showing_it(name: str, value: str) -> N
 
 
 @pytest.mark.parametrize(("text", "value"), [("False", False), ("true", True), ("", True), ("0", False)])
-def test_the_check_of_the_certificate_is_on_unless_said_otherwise(text: str, value: bool) -> None:
-    assert load(GetiSettings, geti_server_ssl_verify=text).geti_server_ssl_verify is value
+def test_the_certificate_is_verified_unless_the_setting_says_otherwise(
+    monkeypatch: pytest.MonkeyPatch, text: str, value: bool
+) -> None:
+    monkeypatch.setenv("GETI_SERVER_SSL_VERIFY", text)
+    assert load(GetiSettings).geti_server_ssl_verify is value
 
 
 def test_a_host_may_have_a_path_and_a_port() -> None:

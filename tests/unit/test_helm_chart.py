@@ -17,7 +17,7 @@ from pydantic import SecretStr
 
 from registry_service import __version__
 from registry_service.cli import main
-from registry_service.settings import GatewaySettings, LogSettings, Settings, load
+from registry_service.settings import CommonSettings, GatewaySettings, Settings, load
 from registry_service.transport.grpc.health_servicer import LIVENESS
 
 CHART = Path(__file__).resolve().parents[2] / "deploy" / "helm" / "model-registry"
@@ -28,7 +28,7 @@ EVERYTHING = CHART / "ci" / "everything-values.yaml"
 KUBERNETES = ("1.27", kubernetes_validate.latest_version())
 # Of operators and gateways: Kubernetes has no schema of its own for them.
 CUSTOM = {"ServiceMonitor", "HTTPRoute"}
-SETTINGS: dict[str, type[LogSettings]] = {"serve": Settings, "gateway": GatewaySettings, "migrate": Settings}
+SETTINGS: dict[str, type[CommonSettings]] = {"serve": Settings, "gateway": GatewaySettings, "migrate": Settings}
 # What other parts of our containers read from the environment.
 FOREIGN = ("OTEL_",)
 # More files of certificates, which come by `extraVolumes` and are named by `extraEnv`.

@@ -166,7 +166,7 @@ def test_a_record_that_cannot_be_written_takes_no_other_with_it(
 ) -> None:
     batching.handle(record(msg="%d", args=("no number",)))
     batching.handle(record(msg="trouble"))
-    assert [json.loads(line)["message"] for line in written] == ["a line could not be written", "trouble"]
+    assert [json.loads(line)["message"] for line in written] == ["a log record could not be formatted", "trouble"]
     assert "no number" in capsys.readouterr().err
 
 

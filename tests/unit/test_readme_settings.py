@@ -8,22 +8,24 @@ from pydantic.fields import FieldInfo
 
 from registry_service.domain import filter as filters
 from registry_service.settings import (
+    ArtifactSettings,
     AuthSettings,
+    CommonSettings,
     DatabaseSettings,
     GatewaySettings,
     GetiSettings,
-    LogSettings,
+    IntelSourceSettings,
+    LimitSettings,
     Settings,
     ShutdownSettings,
-    SourceSettings,
     TelemetrySettings,
     TlsSettings,
 )
 
 README = Path(__file__).resolve().parents[2] / "README.md"
 # A row for each setting, under the class that has it first.
-CLASSES: tuple[type[LogSettings], ...] = (
-    LogSettings,
+CLASSES: tuple[type[CommonSettings], ...] = (
+    CommonSettings,
     TlsSettings,
     ShutdownSettings,
     TelemetrySettings,
@@ -31,8 +33,10 @@ CLASSES: tuple[type[LogSettings], ...] = (
     DatabaseSettings,
     GetiSettings,
     AuthSettings,
+    ArtifactSettings,
+    LimitSettings,
     Settings,
-    SourceSettings,
+    IntelSourceSettings,
 )
 ROW = re.compile(r"\| `[A-Z_]+` \|")
 

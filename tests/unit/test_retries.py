@@ -13,8 +13,8 @@ from google.protobuf import descriptor_pool
 from google.protobuf.descriptor_pb2 import MethodDescriptorProto, MethodOptions
 from modelregistry.v1 import model_pb2, model_service_pb2, model_service_pb2_grpc
 
-from registry_service.running import gateway_config
 from registry_service.settings import GatewaySettings, load
+from registry_service.supervisor.gateway import gateway_config
 from registry_service.transport.http_routes import http_routes
 
 SERVICE_CONFIG = importlib.resources.files("modelregistry").joinpath("service_config.json").read_text(encoding="utf-8")

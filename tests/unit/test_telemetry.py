@@ -9,9 +9,18 @@ import pytest
 from registry_service.embedded.envoy import envoy_path
 from registry_service.observability.metrics import Metrics
 from registry_service.observability.telemetry import Telemetry
-from registry_service.running import gateway_config
-from registry_service.settings import GatewaySettings, SettingsError, load
+from registry_service.settings import (
+    AuthSettings,
+    CommonSettings,
+    GatewaySettings,
+    GetiSettings,
+    LimitSettings,
+    SettingsError,
+    TelemetrySettings,
+    load,
+)
 from registry_service.storage.artifacts.local import LocalArtifactStore
+from registry_service.supervisor.gateway import gateway_config
 
 COLLECTOR = "http://collector:4318"
 
@@ -93,9 +102,14 @@ def test_there_are_no_traces_without_a_collector_or_when_they_are_switched_off(s
     assert "tracers" not in rendered(**settings)
 
 
-def test_empty_variables_of_opentelemetry_count_as_unset() -> None:
-    names = [name for name in GatewaySettings.model_fields if name.startswith("otel_")]
-    assert load(GatewaySettings, **dict.fromkeys(names, "")) == load(GatewaySettings)
+@pytest.mark.parametrize("kind", [GatewaySettings, TelemetrySettings, AuthSettings, GetiSettings, LimitSettings])
+def test_empty_variables_count_as_unset(monkeypatch: pytest.MonkeyPatch, kind: type[CommonSettings]) -> None:
+    for name in kind.model_fields:
+        monkeypatch.delenv(name.upper(), raising=False)
+    unset = load(kind)
+    for name in kind.model_fields:
+        monkeypatch.setenv(name.upper(), "")
+    assert load(kind) == unset
 
 
 @pytest.mark.parametrize(

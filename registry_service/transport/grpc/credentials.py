@@ -24,11 +24,11 @@ def server_credentials(certificate: Certificate, client_ca: Path | None) -> grpc
         return grpc.ssl_server_certificate_configuration([pair], None if client_ca is None else contents[client_ca])
 
     def renewed() -> grpc.ServerCertificateConfiguration | None:
-        contents = files.take_renewed()
+        contents = files.read_if_renewed()
         return None if contents is None else configuration(contents)
 
     return grpc.dynamic_ssl_server_credentials(
-        configuration(files.take()),
+        configuration(files.read()),
         renewed,  # type: ignore[arg-type]  # None is "no change"
         require_client_authentication=client_ca is not None,
     )

@@ -1,0 +1,81 @@
+"""Open the settings and tokens of a registry for a command that works on its data.
+
+The registry is the one that the environment describes, or the one that `model-registry up` keeps in a data folder.
+Its embedded Postgres is started for the duration of the command unless `up` runs.
+"""
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+from registry_service import logs, wiring
+from registry_service.embedded.postgres import PostgresAddress, running_or_started
+from registry_service.embedded.process import EmbeddedError
+from registry_service.services.authenticating import Tokens
+from registry_service.settings import DatabaseSettings, Settings, load
+
+
+@contextmanager
+def open_settings(data_dir: Path | None, *, is_new: bool = False) -> Iterator[Settings]:
+    """Give the settings of a registry, and configure logging.
+
+    Args:
+        data_dir: Data folder of `up`; None to read the settings from the environment.
+        is_new: Whether the folder may have no data yet.
+
+    Raises:
+        EmbeddedError: The folder has no data, or its Postgres can neither be reached nor started.
+    """
+    with ExitStack() as stack:
+        if data_dir is None:
+            settings = load(Settings)
+            logs.configure(settings.min_log_level)
+        else:
+            data_dir = data_dir.expanduser().resolve()
+            if not is_new and not (data_dir / "postgres").is_dir():
+                raise EmbeddedError(f"{data_dir} has no data of `model-registry up`")
+            address = stack.enter_context(running_or_started(data_dir))
+            settings = load(Settings, **embedded_settings(data_dir, address))
+            logs.configure(settings.min_log_level)
+        yield settings
+
+
+@contextmanager
+def open_tokens(data_dir: Path | None) -> Iterator[Tokens]:
+    """Give the tokens of a registry.
+
+    Args:
+        data_dir: Data folder of `up`; None to read the settings of the database from the environment.
+
+    Raises:
+        EmbeddedError: The folder's Postgres can neither be reached nor started.
+        UnavailableError: Postgres does not respond.
+    """
+    with ExitStack() as stack:
+        if data_dir is None:
+            settings = load(DatabaseSettings)
+        else:
+            settings = load(DatabaseSettings, **_database_settings(stack.enter_context(running_or_started(data_dir))))
+        wiring.migrate_database(settings)
+        yield stack.enter_context(wiring.open_tokens(settings))
+
+
+def embedded_settings(data_dir: Path, address: PostgresAddress, **settings: object) -> dict[str, object]:
+    """Return the settings that a server on a data folder takes in place of the environment's, by name."""
+    return {
+        **_database_settings(address),
+        "psql_data_dir": data_dir / "postgres",
+        "artifact_store": "local",
+        "artifact_dir": data_dir / "artifacts",
+        **settings,
+    }
+
+
+def _database_settings(address: PostgresAddress) -> dict[str, object]:
+    return {
+        "psql_hostname": str(address.socket_dir),
+        "psql_port": address.port,
+        "psql_database": address.database,
+        "mr_user_name": address.user,
+        "psql_password": "",
+    }
