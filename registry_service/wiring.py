@@ -385,8 +385,8 @@ def build_server(registry: Registry, settings: Settings, *, private_socket: Path
             waiting_calls=lambda: server.waiting_calls,
             # Short calls, lists and streams have a queue each.
             max_waiting_calls=3 * settings.max_waiting_calls,
-            places={"stream": lambda: server.streams_in_use, "watch": lambda: server.watches_in_use},
-            max_places={"stream": settings.max_streams, "watch": settings.max_watches},
+            streams={"stream": lambda: server.streams_in_use, "watch": lambda: server.watches_in_use},
+            max_streams={"stream": settings.max_streams, "watch": settings.max_watches},
             dependencies={name: partial(server.answered, name) for name in DEPENDENCIES},
         )
     )

@@ -1,6 +1,6 @@
-"""What the registry tells of its doings: metrics for Prometheus, traces for OpenTelemetry, lines of the audit log.
+"""Metrics, traces and audit log lines.
 
-Nobody else imports their libraries. Calls are seen by the transport's
-interceptor, Postgres, artifact store and Geti by wrappers of their ports;
-without METRICS_PORT and OTEL_* there are no wrappers, and it costs nothing.
+Only this package imports prometheus_client and opentelemetry. The transport's
+interceptor observes calls; wrappers of the ports observe Postgres, the artifact store
+and Geti. Without METRICS_PORT and OTEL_* there are no wrappers, and no cost.
 """

@@ -1,10 +1,10 @@
-"""The metrics, all in one place: their names, labels and buckets are an interface of dashboards and alarms.
+"""All metrics. Their names, labels and buckets are an interface for dashboards and alerts.
 
-No label takes its values from a client: methods are those that are served.
-With several workers each process writes its values to files of a folder that
-they share, and whoever started them adds them up (prometheus_client's
-multi-process mode). There gauges cannot be computed when they are read, so a
-thread writes those that are states rather than events, every second.
+No label takes its values from a client: only methods that are served have series.
+
+Several workers write their values to files in a shared folder, and their supervisor
+serves the sums (prometheus_client's multi-process mode). In this mode a gauge cannot
+be computed when it is read, so a thread writes the gauges of states every second.
 """
 
 import logging
@@ -33,7 +33,7 @@ from registry_service.domain.vocabulary import Action
 logger = logging.getLogger(__name__)
 
 SHARED_FOLDER = "PROMETHEUS_MULTIPROC_DIR"
-"""Environment variable that tells a worker where the metrics of all are added up."""
+"""Environment variable with the folder of all workers' values, as prometheus_client names it."""
 
 _SAMPLE_SECONDS = 1.0
 _CALL_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 120, 600)
@@ -44,66 +44,75 @@ disable_created_metrics()  # type: ignore[no-untyped-call]
 
 
 class Metrics:
-    """The metrics of one server, on a registry of their own."""
+    """The metrics of one server, in a registry of their own."""
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
-        self.calls = self._counter("calls", "Calls that have ended, by gRPC status.", "service", "method", "code")
+        self.calls = self._counter("calls", "Finished calls, by gRPC status.", "service", "method", "code")
         self.call_seconds = self._histogram(
-            "call_duration_seconds", "Time from a call's first to its last moment.", _CALL_SECONDS, "service", "method"
+            "call_duration_seconds", "Duration of a call.", _CALL_SECONDS, "service", "method"
         )
         self.calls_in_flight = self._gauge("calls_in_flight", "Calls under way.", "livesum", "service", "method")
-        self.received_bytes = self._counter(
-            "received_bytes", "Bytes of the messages that clients sent.", "service", "method"
+        self.received_bytes = self._counter("received_bytes", "Bytes of messages from clients.", "service", "method")
+        self.sent_bytes = self._counter("sent_bytes", "Bytes of messages to clients.", "service", "method")
+        self.calls_waiting = self._gauge("calls_waiting", "Calls that wait for a concurrency limit.", "livesum")
+        self.calls_waiting_limit = self._gauge(
+            "calls_waiting_limit", "Most waiting calls, by MAX_WAITING_CALLS.", "livesum"
         )
-        self.sent_bytes = self._counter("sent_bytes", "Bytes of the messages sent to clients.", "service", "method")
-        self.calls_waiting = self._gauge("calls_waiting", "Short calls that wait for their turn.", "livesum")
-        self.calls_waiting_limit = self._gauge("calls_waiting_limit", "MAX_WAITING_CALLS.", "livesum")
-        self.streams = self._gauge("streams", "Places of long calls in use, by kind.", "livesum", "kind")
-        self.streams_limit = self._gauge("streams_limit", "MAX_STREAMS and MAX_WATCHES.", "livesum", "kind")
+        self.streams = self._gauge("streams", "Streams and watches under way, by kind.", "livesum", "kind")
+        self.streams_limit = self._gauge(
+            "streams_limit", "Most streams and watches, by MAX_STREAMS and MAX_WATCHES.", "livesum", "kind"
+        )
         self.connections = self._gauge(
             "database_connections", "Connections of the pool to Postgres, by state.", "livesum", "state"
         )
-        self.connections_limit = self._gauge("database_connections_limit", "PSQL_POOL_SIZE.", "livesum")
+        self.connections_limit = self._gauge(
+            "database_connections_limit", "Most connections of the pool, by PSQL_POOL_SIZE.", "livesum"
+        )
         self.connection_wait_seconds = self._histogram(
-            "database_connection_wait_seconds", "Time until a connection of the pool was there.", _WAIT_SECONDS
+            "database_connection_wait_seconds", "Wait for a connection of the pool.", _WAIT_SECONDS
         )
         self.connection_failures = self._counter(
-            "database_connection_failures", "Times that no connection to Postgres could be had."
+            "database_connection_failures", "Failed attempts to get a connection to Postgres."
         )
         self.store_seconds = self._histogram(
             "store_operation_duration_seconds",
-            "Time of an operation of the artifact store; a read's or write's with its client's.",
+            "Duration of an operation of the artifact store, including the client's time of a read or write.",
             _STORE_SECONDS,
             "operation",
         )
         self.store_failures = self._counter(
-            "store_operation_failures", "Operations that the artifact store failed.", "operation"
+            "store_operation_failures", "Failed operations of the artifact store.", "operation"
         )
         self.store_bytes = self._counter(
             "store_bytes", "Bytes read from and written to the artifact store.", "direction"
         )
         self.geti_seconds = self._histogram(
-            "geti_operation_duration_seconds", "Time of an operation of Geti.", _STORE_SECONDS, "operation"
+            "geti_operation_duration_seconds", "Duration of an operation of Geti.", _STORE_SECONDS, "operation"
         )
-        self.geti_failures = self._counter("geti_operation_failures", "Operations that Geti failed.", "operation")
+        self.geti_failures = self._counter("geti_operation_failures", "Failed operations of Geti.", "operation")
         self.dependency_up = self._gauge(
-            "dependency_up", "Whether a dependency answered when it was last asked.", "livemin", "dependency"
+            "dependency_up", "Whether a dependency passed its last health check.", "livemin", "dependency"
         )
         self.changes = self._counter("changes", "Committed changes, as in the audit log.", "action")
-        self.sweeps = self._counter("sweeps", "Sweeps of what is left over, by outcome.", "outcome")
-        self.swept = self._counter("swept", "Uploads and objects that sweeps removed.", "kind")
-        self.sweep_failures = self._counter("sweep_object_failures", "Objects that the store would not delete.")
-        self.last_sweep = self._gauge("last_sweep_timestamp_seconds", "When a sweep last succeeded.", "max")
-        build = self._gauge("build_info", "Always 1; the labels tell the build.", "livemax", "version", "python")
+        # Dashboards and alerts know garbage collection by its first name, sweep.
+        self.collections = self._counter("sweeps", "Runs of garbage collection, by outcome.", "outcome")
+        self.collected = self._counter("swept", "Uploads and objects removed by garbage collection.", "kind")
+        self.collection_failures = self._counter(
+            "sweep_object_failures", "Objects that garbage collection could not delete."
+        )
+        self.last_collection = self._gauge(
+            "last_sweep_timestamp_seconds", "Time of the last successful garbage collection.", "max"
+        )
+        build = self._gauge("build_info", "Always 1; the labels describe the build.", "livemax", "version", "python")
         build.labels(__version__, platform.python_version()).set(1)
         if not is_shared():
-            # Of one of several processes it would mislead.
+            # These metrics describe one process, and would mislead if it is one of several.
             ProcessCollector(registry=self.registry)
         for action in set(Action) - {Action.UNKNOWN}:
             self.changes.labels(action.value)
         for outcome in ("success", "failure"):
-            self.sweeps.labels(outcome)
+            self.collections.labels(outcome)
         for direction in ("read", "written"):
             self.store_bytes.labels(direction)
 
@@ -116,21 +125,21 @@ class Metrics:
         )
 
     def _gauge(
-        self, name: str, documentation: str, together: Literal["livesum", "livemin", "livemax", "max"], *labels: str
+        self, name: str, documentation: str, aggregation: Literal["livesum", "livemin", "livemax", "max"], *labels: str
     ) -> Gauge:
-        """Makes a gauge; `together` says what several workers' values make."""
+        """Return a new gauge; `aggregation` combines the values of several workers."""
         return Gauge(
             name,
             documentation,
             labels,
             namespace="model_registry",
             registry=self.registry,
-            multiprocess_mode=together,
+            multiprocess_mode=aggregation,
         )
 
 
 class Sampler:
-    """Writes the gauges that are states, again and again, from start to stop. A context manager."""
+    """Writes the gauges of states every second. A context manager: starts on entry, stops on exit."""
 
     def __init__(self) -> None:
         self._reads: list[tuple[Gauge, Callable[[], float]]] = []
@@ -138,7 +147,7 @@ class Sampler:
         self._thread = threading.Thread(target=self._run, name="metrics", daemon=True)
 
     def add(self, gauge: Gauge, read: Callable[[], float]) -> None:
-        """Has a gauge written from now on; `read` is called in another thread."""
+        """Write a gauge from now on; `read` is called in another thread."""
         gauge.set(read())
         self._reads.append((gauge, read))
 
@@ -158,31 +167,30 @@ class Sampler:
                 try:
                     gauge.set(read())
                 except Exception:
-                    # The others are worth having all the same.
-                    logger.exception("a metric cannot be read")
+                    # The other gauges are still useful.
+                    logger.exception("could not read a metric")
 
 
 def is_shared() -> bool:
-    """Whether this process is one of several whose metrics are added up."""
+    """Return whether this process is one of several workers, whose metrics are summed up."""
     return SHARED_FOLDER in os.environ
 
 
 def share(worker: int) -> None:
-    """Has the metrics of this process, worker number so-and-so, written where those of all are added up.
+    """Write the metrics of this process to the shared folder, as those of the worker with this number.
 
-    A worker that takes the place of one that died goes on from its counts.
-    To be called before the first `Metrics`.
+    A restarted worker continues its predecessor's counts. Call it before the first `Metrics`.
     """
     values.ValueClass = values.MultiProcessValue(process_identifier=lambda: worker)  # type: ignore[no-untyped-call]
 
 
 def remove_gauges(folder: Path, worker: int) -> None:
-    """Removes what a worker that has died wrote of its state; its counts stay."""
+    """Remove the gauges of a worker that has exited. Its counters stay."""
     multiprocess.mark_process_dead(worker, str(folder))  # type: ignore[no-untyped-call]
 
 
 def sum_of_workers(folder: Path) -> CollectorRegistry:
-    """Returns the metrics of all workers of a folder."""
+    """Return the metrics of all workers that share a folder, summed up."""
     registry = CollectorRegistry()
     multiprocess.MultiProcessCollector(registry, str(folder))  # type: ignore[no-untyped-call]
     return registry

@@ -1,7 +1,7 @@
-"""Traces for OpenTelemetry, of calls and of what they ask of Postgres, the artifact store and Geti.
+"""Traces of calls, and of their operations on Postgres, the artifact store and Geti.
 
-The SDK reads the OTEL_* variables by itself. Whatever else runs, such as health
-checks and sweeps, begins no trace.
+The OpenTelemetry SDK reads the OTEL_* variables itself. Work outside of calls, such as health checks and garbage
+collection, is not traced.
 """
 
 import threading
@@ -20,23 +20,23 @@ from opentelemetry.trace import Span, SpanKind, Status, StatusCode, set_span_in_
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
 from registry_service import __version__, logs
-from registry_service.observability.calls import CountedMethod, Ended, Metadata
+from registry_service.observability.counted_methods import CountedMethod, Ended, Metadata
 
 _MAX_STATEMENT_LENGTH = 4096
 _CLOSING_SECONDS = 3.0
-# What is no fault of the client's.
+# Statuses that are not the client's fault.
 _FAULTS = {"UNKNOWN", "DEADLINE_EXCEEDED", "UNIMPLEMENTED", "INTERNAL", "UNAVAILABLE", "DATA_LOSS"}
 
 _call: ContextVar[Context | None] = ContextVar("call_trace", default=None)
-"""Of the call that the running code serves; every call has a context of its own."""
+"""The trace of the current call; every call has a context of its own."""
 
 
 class Tracing:
-    """Makes spans, and sends them in the background.
+    """Creates spans and sends them in the background.
 
     Args:
-        protocol: Of the collector.
-        service_name: What the spans are of.
+        protocol: Protocol of the collector.
+        service_name: Service name of the spans.
     """
 
     def __init__(self, protocol: Literal["grpc", "http/protobuf"], service_name: str) -> None:
@@ -48,14 +48,14 @@ class Tracing:
         self._propagator = TraceContextTextMapPropagator()
 
     def close(self) -> None:
-        """Sends what is left, for a few seconds at most."""
-        # The SDK itself waits for 30 s for a collector that does not answer.
+        """Send the remaining spans, for a few seconds at most."""
+        # The SDK itself waits 30 s for a collector that does not respond.
         closing = threading.Thread(target=self._provider.shutdown, name="tracing-end", daemon=True)
         closing.start()
         closing.join(_CLOSING_SECONDS)
 
     def begin_call(self, name: str, attributes: Mapping[str, str], metadata: Iterable[tuple[str, str | bytes]]) -> Span:
-        """Begins the span of a call, a child of what the caller says in `traceparent`."""
+        """Start the span of a call, as a child of the caller's `traceparent`."""
         carrier = {
             key: value for key, value in metadata if key in {"traceparent", "tracestate"} and isinstance(value, str)
         }
@@ -66,13 +66,13 @@ class Tracing:
         return span
 
     def begin(self, name: str, attributes: Mapping[str, str | int]) -> Span | None:
-        """Begins the span of something that a call asks of another; None outside of calls."""
+        """Start the span of an operation of the current call; None outside of calls."""
         context = _call.get()
         return None if context is None else self._tracer.start_span(name, context, SpanKind.CLIENT, attributes)
 
     @contextmanager
     def span(self, name: str, attributes: Mapping[str, str | int]) -> Iterator[None]:
-        """Makes one of a block."""
+        """Trace a block as an operation of the current call."""
         span = self.begin(name, attributes)
         try:
             yield
@@ -85,7 +85,7 @@ class Tracing:
 
 
 class TracedMethod:
-    """The calls of one method, traced; and counted, where `counted` is given."""
+    """The traces of one method's calls, and their metrics if `counted` is given."""
 
     def __init__(self, tracing: Tracing, service: str, method: str, counted: CountedMethod | None) -> None:
         self._tracing = tracing
@@ -96,7 +96,7 @@ class TracedMethod:
         self.sent: Callable[[int], None] = _ignore if counted is None else counted.sent
 
     def begin(self, metadata: Metadata) -> Ended:
-        """See the transport."""
+        """See `transport.grpc.calls.MethodObserver`."""
         count = None if self._counted is None else self._counted.begin(metadata)
         span = self._tracing.begin_call(self._name, self._attributes, metadata())
 
@@ -116,14 +116,14 @@ def _ignore(_size: int) -> None:
 
 
 def fail(span: Span | None, kind: str) -> None:
-    """Marks a span as failed; what an error says may be a client's data."""
+    """Mark a span as failed. The error's message is left out, as it may contain a client's data."""
     if span is not None:
         span.set_attribute("error.type", kind)
         span.set_status(Status(StatusCode.ERROR))
 
 
 def statement_attributes(statement: str) -> dict[str, str | int]:
-    """Describes a statement of SQL, whose parameters stand elsewhere."""
+    """Return the attributes of an SQL statement, without its parameters."""
     return {
         "db.system.name": "postgresql",
         "db.operation.name": statement.split(None, 1)[0].upper() if statement.strip() else "",

@@ -17,7 +17,7 @@ from typing import IO
 
 from registry_service.embedded.process import log_tail, open_private, spawn, stop
 from registry_service.observability import metrics
-from registry_service.observability.exposition import MetricsServer
+from registry_service.observability.metrics_server import MetricsServer
 from registry_service.settings import Settings
 from registry_service.supervisor.children import (
     PROBE_TIMEOUT_SECONDS,

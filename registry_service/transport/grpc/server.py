@@ -110,13 +110,13 @@ class ServerOptions:
 
 
 class ServerObserver(CallObserver, Protocol):
-    """Is told of a server's doings. Never raises."""
+    """An observer of calls and garbage collections. Never raises."""
 
-    def swept(self, *, uploads: int, objects: int, failed: int) -> None:
-        """Is told of a sweep, and how much it removed, or could not remove."""
+    def garbage_collected(self, *, uploads: int, objects: int, failed: int) -> None:
+        """Called after a garbage collection, with the numbers of removed and of undeletable objects."""
 
-    def sweep_failed(self) -> None:
-        """Is told of a sweep that failed as a whole."""
+    def garbage_collection_failed(self) -> None:
+        """Called after a garbage collection that failed as a whole."""
 
 
 class PortTakenError(Exception):
@@ -322,9 +322,9 @@ class RegistryServer:
                 logger.exception("a sweep failed")
             else:
                 if self._observer is not None:
-                    self._observer.swept(
+                    self._observer.garbage_collected(
                         uploads=len(report.uploads), objects=len(report.objects), failed=len(report.failed)
                     )
                 continue
             if self._observer is not None:
-                self._observer.sweep_failed()
+                self._observer.garbage_collection_failed()

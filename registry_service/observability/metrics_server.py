@@ -1,4 +1,8 @@
-"""Answers `GET /metrics`."""
+"""Serve `GET /metrics`.
+
+prometheus_client's own server is not enough: it starts a thread for each connection,
+without a limit on their number, and waits for slow clients without a timeout.
+"""
 
 import ipaddress
 import socket
@@ -18,20 +22,20 @@ from prometheus_client import CollectorRegistry, make_wsgi_app
 _MAX_CONNECTIONS = 16
 _MAX_HEAD_BYTES = 8 * 1024
 _SECONDS = 10.0
-"""How long a client may take for its request, and again for its answer."""
+"""How long a client may take to send its request, and again to receive the response."""
 
 
 class MetricsPortTakenError(OSError):
-    """Nobody can listen there; the message names it."""
+    """The port is in use, or the address is not one of this machine. The message names both."""
 
 
 class MetricsServer:
-    """A small HTTP server on a port of its own. A context manager: listens on entry, ends on exit.
+    """A small HTTP server on its own port. A context manager: listens on entry, stops on exit.
 
     Args:
-        registry: What is told.
+        registry: The metrics to serve.
         address: IP address to listen on.
-        port: Port to listen on; 0 for any, which `port` then is.
+        port: Port to listen on; 0 for a free one, which the attribute `port` then names.
     """
 
     def __init__(self, registry: CollectorRegistry, address: str, port: int) -> None:
@@ -41,10 +45,10 @@ class MetricsServer:
         self._server: _Server | None = None
 
     def __enter__(self) -> Self:
-        """Listens.
+        """Start to listen.
 
         Raises:
-            MetricsPortTakenError: Somebody else does, or the address is none of this machine's.
+            MetricsPortTakenError: The port is in use, or the address is not one of this machine.
         """
         try:
             kind = _Server6 if ipaddress.ip_address(self._address).version == 6 else _Server
@@ -66,22 +70,22 @@ class MetricsServer:
 
 
 class _Server(ThreadingMixIn, WSGIServer):
-    """With a bound on its threads, as a scraper needs one at a time."""
+    """A server with a limit on its connections, of which a scraper needs one at a time."""
 
     daemon_threads = True
-    # Slow scrapers are not waited for at the end.
+    # The stop does not wait for slow scrapers.
     block_on_close = False
-    # With the usual five, a scraper waits for a second while others connect.
+    # With the default of 5, a scraper waits a second while other clients connect.
     request_queue_size = 128
 
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
-        # Since when each is served, the oldest first.
+        # The start of each connection, in order.
         self._since: OrderedDict[socket.socket, float] = OrderedDict()
         self._lock = threading.Lock()
 
     def server_bind(self) -> None:
-        """Without the look-up of our own name that the base class makes."""
+        """Bind the socket without the base class's DNS look-up of this host's name."""
         socket_address = self.server_address
         self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         self.socket.bind(socket_address)
@@ -90,7 +94,7 @@ class _Server(ThreadingMixIn, WSGIServer):
         self.setup_environ()
 
     def process_request(self, request: Any, client_address: Any) -> None:
-        """Serves it in a thread of its own; where there are too many, the oldest connection is closed."""
+        """Serve the connection in a new thread; close the oldest connection if there are too many."""
         with self._lock:
             self._since[request] = time.monotonic()
             while len(self._since) > _MAX_CONNECTIONS:
@@ -98,7 +102,7 @@ class _Server(ThreadingMixIn, WSGIServer):
         super().process_request(request, client_address)
 
     def process_request_thread(self, request: Any, client_address: Any) -> None:
-        """Frees its place at the end."""
+        """Serve the connection, and forget it at the end."""
         try:
             super().process_request_thread(request, client_address)
         finally:
@@ -106,7 +110,7 @@ class _Server(ThreadingMixIn, WSGIServer):
                 self._since.pop(request, None)
 
     def service_actions(self) -> None:
-        """Closes connections that last for too long; called twice a second."""
+        """Close connections that have lasted too long; called twice a second."""
         oldest = time.monotonic() - 2 * _SECONDS
         with self._lock:
             for request in [request for request, since in self._since.items() if since < oldest]:
@@ -114,7 +118,7 @@ class _Server(ThreadingMixIn, WSGIServer):
                 _hang_up(request)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """A scraper that breaks off is no news."""
+        """Log nothing about a scraper that disconnects."""
 
 
 class _Server6(_Server):
@@ -122,22 +126,22 @@ class _Server6(_Server):
 
 
 def _hang_up(connection: socket.socket) -> None:
-    """Ends a connection under the thread that serves it, which then closes it."""
+    """Shut a connection down, so that the thread that serves it wakes up and closes it."""
     with suppress(OSError):
         connection.shutdown(socket.SHUT_RDWR)
 
 
 class _Handler(WSGIRequestHandler):
     timeout = _SECONDS
-    """Seconds that a client may take for each piece of its request, and for taking the answer."""
+    """Timeout in seconds of each read of the request, and of each write of the response."""
 
     def setup(self) -> None:
-        """Reads the request's head, of bounded size; a body is none of a scraper's."""
+        """Read the request's head, of limited size; scrapers send no body."""
         super().setup()
         self.rfile = BytesIO(_head(self.connection))
 
     def log_message(self, *args: Any) -> None:
-        """Scrapes are no news."""
+        """Log nothing about scrapes."""
 
 
 def _only_metrics(application: Callable[..., Iterable[bytes]]) -> Callable[..., Iterable[bytes]]:
@@ -151,7 +155,7 @@ def _only_metrics(application: Callable[..., Iterable[bytes]]) -> Callable[..., 
 
 
 def _head(connection: socket.socket) -> bytes:
-    """Returns a request up to its blank line; nothing where that does not come within the bounds."""
+    """Return a request up to its blank line; empty if the head exceeds the limits of size or time."""
     head = b""
     deadline = time.monotonic() + _SECONDS
     while b"\r\n\r\n" not in head:

@@ -1,4 +1,4 @@
-"""A span for every statement that a call sends to Postgres."""
+"""Trace the statements that calls send to Postgres."""
 
 from typing import Any
 
@@ -12,7 +12,7 @@ _SPAN = "model_registry_span"
 
 
 def trace_statements(engine: Engine, tracing: Tracing) -> None:
-    """Has every statement traced; to be called before anything else is made of the engine."""
+    """Trace the engine's statements; call it before the engine is used."""
 
     def begin(connection: Connection, _cursor: object, statement: str, *_: Any) -> None:
         attributes = statement_attributes(statement)

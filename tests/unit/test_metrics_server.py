@@ -8,7 +8,7 @@ import httpx
 import pytest
 from prometheus_client import CollectorRegistry, Counter
 
-from registry_service.observability.exposition import MetricsServer
+from registry_service.observability.metrics_server import MetricsServer
 
 
 @pytest.fixture

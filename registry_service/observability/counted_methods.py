@@ -1,4 +1,4 @@
-"""Calls as the transport's interceptor tells of them (`transport.grpc.calls.MethodObserver`), counted."""
+"""Metrics of calls, as an observer of the transport's interceptor (`transport.grpc.calls.MethodObserver`)."""
 
 from collections.abc import Callable, Iterable
 
@@ -11,7 +11,7 @@ Ended = Callable[[str, float], None]
 
 
 class CountedMethod:
-    """The calls of one method, counted. What every call needs is looked up here once."""
+    """The metrics of one method's calls. Looks up the labelled metrics once, and not for every call."""
 
     def __init__(self, metrics: Metrics, service: str, method: str) -> None:
         self._calls = metrics.calls
@@ -21,18 +21,18 @@ class CountedMethod:
         self._in_flight = metrics.calls_in_flight.labels(service, method)
         self.received: Callable[[int], None] = metrics.received_bytes.labels(service, method).inc
         self.sent: Callable[[int], None] = metrics.sent_bytes.labels(service, method).inc
-        self._of("OK")
+        self._counter("OK")
 
     def begin(self, _metadata: Metadata) -> Ended:
-        """See the transport."""
+        """See `transport.grpc.calls.MethodObserver`."""
         self._in_flight.inc()
         return self._end
 
     def _end(self, code: str, seconds: float) -> None:
         self._in_flight.dec()
         self._seconds.observe(seconds)
-        (self._by_code.get(code) or self._of(code)).inc()
+        (self._by_code.get(code) or self._counter(code)).inc()
 
-    def _of(self, code: str) -> Counter:
+    def _counter(self, code: str) -> Counter:
         counter = self._by_code[code] = self._calls.labels(*self._labels, code)
         return counter

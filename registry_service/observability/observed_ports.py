@@ -1,4 +1,4 @@
-"""The ports of the domain, with somebody who looks on: how long it takes, how much it is, whether it fails."""
+"""Wrappers of the domain's ports that measure and trace operations."""
 
 import threading
 import time
@@ -26,7 +26,7 @@ if TYPE_CHECKING:  # an optional dependency
 
 
 class ObservedDatabase:
-    """`domain.ports.Database`, timing how long a connection is waited for."""
+    """`domain.ports.Database` with metrics of the wait for a connection."""
 
     def __init__(self, database: Database, metrics: Metrics) -> None:
         self._database = database
@@ -51,7 +51,7 @@ class ObservedDatabase:
 
 
 class _Timed(AbstractContextManager[Transaction]):
-    """Looks on while a block is entered. By hand, as every call comes along here: `contextmanager` takes longer."""
+    """Measures the entry into a block. Not a `contextmanager`, which is slower, because every call uses this."""
 
     def __init__(self, block: AbstractContextManager[Transaction], seconds: Histogram, failures: Counter) -> None:
         self._block = block
@@ -75,7 +75,7 @@ class _Timed(AbstractContextManager[Transaction]):
 
 
 class _Operations:
-    """Times, counts and traces what is asked of one dependency."""
+    """Measures and traces the operations of one dependency."""
 
     def __init__(
         self,
@@ -110,12 +110,12 @@ class _Operations:
 
 
 class ObservedStore:
-    """`domain.artifact_store.ArtifactStore`."""
+    """`domain.artifact_store.ArtifactStore` with metrics and traces."""
 
     def __init__(self, store: ArtifactStore, metrics: Metrics | None, tracing: "Tracing | None") -> None:
         self._store = store
         self.part_size = store.part_size
-        self._watched = _Operations(
+        self._observed = _Operations(
             "artifact_store",
             None if metrics is None else metrics.store_seconds,
             None if metrics is None else metrics.store_failures,
@@ -129,68 +129,68 @@ class ObservedStore:
 
     def put(self, key: str, data: bytes) -> None:
         """See the port."""
-        with self._watched("put", key=key, bytes=len(data)):
+        with self._observed("put", key=key, bytes=len(data)):
             self._store.put(key, data)
         self._count_written(len(data))
 
     def write(self, key: str, pieces: Iterable[bytes]) -> None:
         """See the port."""
-        with self._watched("write", key=key):
+        with self._observed("write", key=key):
             self._store.write(key, _counted(pieces, self._count_written))
 
     def begin(self, key: str) -> str:
         """See the port."""
-        with self._watched("begin", key=key):
+        with self._observed("begin", key=key):
             return self._store.begin(key)
 
     def write_part(self, key: str, handle: str, *, number: int, offset: int, pieces: Pieces) -> Part:
         """See the port."""
-        with self._watched("write_part", key=key, number=number, bytes=sum(map(len, pieces))):
+        with self._observed("write_part", key=key, number=number, bytes=sum(map(len, pieces))):
             part = self._store.write_part(key, handle, number=number, offset=offset, pieces=pieces)
         self._count_written(part.size)
         return part
 
     def finish(self, key: str, handle: str, parts: Sequence[Part]) -> None:
         """See the port."""
-        with self._watched("finish", key=key, parts=len(parts)):
+        with self._observed("finish", key=key, parts=len(parts)):
             self._store.finish(key, handle, parts)
 
     def abort(self, key: str, handle: str | None = None) -> None:
         """See the port."""
-        with self._watched("abort", key=key):
+        with self._observed("abort", key=key):
             self._store.abort(key, handle)
 
     def unfinished(self) -> Iterator[Construction]:
         """See the port."""
-        with self._watched("unfinished"):
+        with self._observed("unfinished"):
             yield from self._store.unfinished()
 
     def read(self, key: str, offset: int = 0, length: int | None = None) -> Iterator[bytes]:
         """See the port."""
-        with self._watched("read", key=key, offset=offset), _closing(self._store.read(key, offset, length)) as pieces:
+        with self._observed("read", key=key, offset=offset), _closing(self._store.read(key, offset, length)) as pieces:
             yield from _counted(pieces, self._count_read)
 
     def size(self, key: str) -> int | None:
         """See the port."""
-        with self._watched("size", key=key):
+        with self._observed("size", key=key):
             return self._store.size(key)
 
     def delete(self, key: str) -> None:
         """See the port."""
-        with self._watched("delete", key=key):
+        with self._observed("delete", key=key):
             self._store.delete(key)
 
     def check(self) -> None:
-        """See the port; told as `dependency_up`."""
+        """See the port. Not measured here: the metric `dependency_up` has the result."""
         self._store.check()
 
 
 class ObservedGeti:
-    """`domain.geti.Geti`."""
+    """`domain.geti.Geti` with metrics and traces."""
 
     def __init__(self, geti: Geti, metrics: Metrics | None, tracing: "Tracing | None") -> None:
         self._geti = geti
-        self._watched = _Operations(
+        self._observed = _Operations(
             "geti",
             None if metrics is None else metrics.geti_seconds,
             None if metrics is None else metrics.geti_failures,
@@ -200,33 +200,33 @@ class ObservedGeti:
 
     def list_projects(self) -> Sequence[ProjectSummary]:
         """See the port."""
-        with self._watched("list_projects"):
+        with self._observed("list_projects"):
             return self._geti.list_projects()
 
     def with_models(self, projects: Sequence[ProjectSummary]) -> Sequence[Project]:
         """See the port."""
-        with self._watched("with_models", projects=len(projects)):
+        with self._observed("with_models", projects=len(projects)):
             return self._geti.with_models(projects)
 
     def get_project(self, project_id: str) -> ProjectSummary:
         """See the port."""
-        with self._watched("get_project"):
+        with self._observed("get_project"):
             return self._geti.get_project(project_id)
 
     def get_model(self, project_id: str, key: ModelKey) -> ModelDetails:
         """See the port."""
-        with self._watched("get_model"):
+        with self._observed("get_model"):
             return self._geti.get_model(project_id, key)
 
     def prepare_deployment(self, project_id: str, key: ModelKey, proceed: Callable[[], None]) -> str:
         """See the port."""
-        with self._watched("prepare_deployment"):
+        with self._observed("prepare_deployment"):
             return self._geti.prepare_deployment(project_id, key, proceed)
 
     def download_deployment(self, project_id: str, deployment_id: str) -> Iterator[bytes]:
         """See the port."""
         with (
-            self._watched("download_deployment"),
+            self._observed("download_deployment"),
             _closing(self._geti.download_deployment(project_id, deployment_id)) as pieces,
         ):
             yield from pieces
@@ -234,7 +234,7 @@ class ObservedGeti:
 
 @contextmanager
 def _closing(pieces: Iterator[bytes]) -> Iterator[Iterator[bytes]]:
-    """Closes an iterator with the block, where it can be closed: what it reads from is free then."""
+    """Close an iterator at the end of the block, if it can be closed, to free what it reads from."""
     try:
         yield pieces
     finally:
