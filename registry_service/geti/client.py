@@ -1,14 +1,14 @@
-"""The port of `domain.geti` on Geti's REST API.
+"""The client of Geti's REST API, an adapter of the port `Geti`.
 
-    projects?limit=…                                    pages of projects
-    projects/<id>                                       one
-    projects/<id>/model_groups                          its groups, with the ids of their versions
-    projects/<id>/model_groups/<id>/models/<id>         a version, or by its own id an optimized model
-    projects/<id>/code_deployments:prepare              asks for a ZIP of a model
-    projects/<id>/code_deployments/<id>[/download]      how far that is; the ZIP
+    projects?limit=…                                    a page of projects
+    projects/<id>                                       a project
+    projects/<id>/model_groups                          its model groups, with the ids of their versions
+    projects/<id>/model_groups/<id>/models/<id>         a model version or an optimized model
+    projects/<id>/code_deployments:prepare              starts to prepare a ZIP file of a model
+    projects/<id>/code_deployments/<id>[/download]      the state of the preparation; the ZIP file
 
-all under `api/<version>/organizations/<id>/workspaces/<id>`, with the key in the
-header `x-api-key`. The key is sent nowhere else, and stands in no log and no error.
+All paths are under `api/<version>/organizations/<id>/workspaces/<id>`. The API key is
+in the header `x-api-key`. It is sent nowhere else, and never logged or part of an error.
 """
 
 import logging
@@ -37,8 +37,8 @@ from registry_service.domain.errors import (
     RegistryError,
 )
 from registry_service.domain.geti import ModelDetails, ModelKey, Project, ProjectSummary
-from registry_service.geti import answers
-from registry_service.geti.answers import MalformedError, Object
+from registry_service.geti import responses
+from registry_service.geti.responses import MalformedResponseError, Object
 
 logger = logging.getLogger(__name__)
 
@@ -47,26 +47,26 @@ Result = TypeVar("Result")
 
 _PAGE_SIZE = 100
 _MAX_PROJECTS = 10_000
-_MAX_ANSWER_BYTES = 32 * 1024 * 1024
-# One listing, and all of them together, ask for so many things at once.
+_MAX_RESPONSE_BYTES = 32 * 1024 * 1024
+# Simultaneous requests of all listings, and simultaneous connections.
 _WORKERS = 8
 _CONNECTIONS = 64
-# So many calls may wait for Geti to show projects.
+# Calls that may list projects at the same time.
 _LISTINGS = 8
 _DENIED = {HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN}
-# These pass, and have changed nothing.
+# Temporary errors; with the first two, Geti has not begun to process the request.
 _BUSY = {HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE}
-_PASSING = _BUSY | {HTTPStatus.BAD_GATEWAY, HTTPStatus.GATEWAY_TIMEOUT}
+_TEMPORARY = _BUSY | {HTTPStatus.BAD_GATEWAY, HTTPStatus.GATEWAY_TIMEOUT}
 _UNSENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout)
 _FAILED = {"FAILED", "ERROR", "CANCELLED", "CANCELED", "ABORTED"}
 _POLL_GROWTH = 1.5
-# So soon is noticed that nobody waits any more.
-_ATTENTION_SECONDS = 0.5
+# Interval of the checks for cancellation during a wait.
+_CANCELLATION_SECONDS = 0.5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Workspace:
-    """Where a workspace is, and what opens it."""
+    """The address and the API key of a workspace."""
 
     host: str
     """URL of the server."""
@@ -85,43 +85,43 @@ class Workspace:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Patience:
-    """How long, and how often, is tried. In seconds, where nothing else is said."""
+class Timeouts:
+    """Timeouts, retries and intervals, in seconds unless stated otherwise."""
 
     attempts: int = 3
-    """In all."""
+    """Number of attempts of a request, the first included."""
     retry: float = 0.3
-    """Before the second attempt; twice as long before each further one, and somewhat less by chance."""
+    """Delay before the second attempt. It doubles for each further one, and is shortened by a random part."""
     connect: float = 5
-    answer: float = 30
-    """Between two pieces of an answer."""
+    read: float = 30
+    """Between two chunks of a response."""
     listing: float = 60
-    """For all that one listing asks."""
+    """For all requests of one listing."""
     poll: float = 0.25
-    """Between the first two looks at a deployment; then longer and longer."""
-    poll_most: float = 10
+    """First interval of the requests for a deployment's state. It grows up to `max_poll`."""
+    max_poll: float = 10
     deployment: float = 1800
     """Until a deployment is ready."""
-    place: float = 3
-    """For others whose listings are under way."""
-    slowest: float = 16 * 1024
-    """Bytes a second, on average over `answer`, under which an answer counts as broken off."""
+    slot: float = 3
+    """Wait for other listings."""
+    min_bytes_per_second: float = 16 * 1024
+    """Average rate over `read` below which a response counts as interrupted."""
 
 
 class HttpGeti:
-    """`domain.geti.Geti` over HTTP. Its connections are kept until it is closed."""
+    """The port `Geti` over HTTP. Keeps its connections until it is closed."""
 
-    def __init__(self, workspace: Workspace, patience: Patience | None = None) -> None:
-        self._patience = patience or Patience()
+    def __init__(self, workspace: Workspace, timeouts: Timeouts | None = None) -> None:
+        self._timeouts = timeouts or Timeouts()
         self._base = workspace.url
         self._pool = ThreadPoolExecutor(_WORKERS, thread_name_prefix="geti")
-        self._places = threading.BoundedSemaphore(_LISTINGS)
+        self._slots = threading.BoundedSemaphore(_LISTINGS)
         self._http = httpx.Client(
             headers={"x-api-key": workspace.token},
-            timeout=httpx.Timeout(self._patience.answer, connect=self._patience.connect),
+            timeout=httpx.Timeout(self._timeouts.read, connect=self._timeouts.connect),
             limits=httpx.Limits(max_connections=_CONNECTIONS, max_keepalive_connections=_WORKERS),
             verify=workspace.verify,
-            # Wherever a redirect leads, the key is not for it.
+            # The API key must not be sent to the target of a redirect.
             follow_redirects=False,
         )
 
@@ -136,46 +136,46 @@ class HttpGeti:
 
     def list_projects(self) -> Sequence[ProjectSummary]:
         """See the port."""
-        deadline = time.monotonic() + self._patience.listing
+        deadline = time.monotonic() + self._timeouts.listing
         found: dict[str, ProjectSummary] = {}
         url: str | None = f"{self._base}/projects?limit={_PAGE_SIZE}"
         received = 0
-        with self._place(), _malformed_is_unavailable():
+        with self._listing_slot(), _malformed_is_unavailable():
             while url is not None:
                 page = self._json("GET", url, deadline)
-                values = answers.objects(page, "projects")
+                values = responses.objects(page, "projects")
                 known = len(found)
                 for value in values:
-                    project = answers.project(value)
+                    project = responses.project(value)
                     found.setdefault(project.id, project)
                 received += len(values)
                 if len(found) > _MAX_PROJECTS:
-                    raise MalformedError(f"more than {_MAX_PROJECTS} projects")
-                # A server that sends what it has sent before will go on doing so.
+                    raise MalformedResponseError(f"more than {_MAX_PROJECTS} projects")
+                # A page without new projects would repeat forever.
                 url = self._next_page(url, page, received) if len(found) > known else None
         return list(found.values())
 
     def with_models(self, projects: Sequence[ProjectSummary]) -> Sequence[Project]:
         """See the port."""
-        deadline = time.monotonic() + self._patience.listing
-        with self._place(), _malformed_is_unavailable():
-            # In two rounds, as a task that waits for others of its pool could wait for ever.
-            groups = self._all(
-                lambda project: answers.objects(
+        deadline = time.monotonic() + self._timeouts.listing
+        with self._listing_slot(), _malformed_is_unavailable():
+            # In two rounds: a task that waits for other tasks of its pool could deadlock.
+            groups = self._map(
+                lambda project: responses.objects(
                     self._json("GET", self._url("projects", project.id, "model_groups"), deadline), "model_groups"
                 ),
                 projects,
             )
-            addresses = [
+            urls = [
                 self._url(
-                    *("projects", project.id, "model_groups", answers.text(group, "id")),
-                    *("models", answers.text(version, "id")),
+                    *("projects", project.id, "model_groups", responses.text(group, "id")),
+                    *("models", responses.text(version, "id")),
                 )
                 for project, groups_of_one in zip(projects, groups, strict=True)
                 for group in groups_of_one
-                for version in answers.objects(group, "models")
+                for version in responses.objects(group, "models")
             ]
-            versions = iter(self._all(lambda url: answers.model_version(self._json("GET", url, deadline)), addresses))
+            versions = iter(self._map(lambda url: responses.model_version(self._json("GET", url, deadline)), urls))
             return [
                 Project(
                     id=project.id,
@@ -183,7 +183,7 @@ class HttpGeti:
                     creation_time=project.creation_time,
                     task_types=project.task_types,
                     model_groups=tuple(
-                        answers.model_group(group, [next(versions) for _ in answers.objects(group, "models")])
+                        responses.model_group(group, [next(versions) for _ in responses.objects(group, "models")])
                         for group in groups_of_one
                     ),
                 )
@@ -194,17 +194,17 @@ class HttpGeti:
         """See the port."""
 
         def missing(status: int) -> RegistryError | None:
-            # An id that could be none of Geti's is a bad request there.
+            # Geti returns 400 for an id of an invalid format.
             return ProjectNotFoundError(project_id) if status in {400, 404} else None
 
-        with self._place(), _malformed_is_unavailable():
-            return answers.project(self._json("GET", self._url("projects", project_id), refusal=missing))
+        with self._listing_slot(), _malformed_is_unavailable():
+            return responses.project(self._json("GET", self._url("projects", project_id), refusal=missing))
 
     def get_model(self, project_id: str, key: ModelKey) -> ModelDetails:
         """See the port."""
         url = self._url("projects", project_id, "model_groups", key.group_id, "models", key.id)
         with _malformed_is_unavailable():
-            return answers.model_details(self._json("GET", url))
+            return responses.model_details(self._json("GET", url))
 
     def prepare_deployment(self, project_id: str, key: ModelKey, proceed: Callable[[], None]) -> str:
         """See the port."""
@@ -214,38 +214,38 @@ class HttpGeti:
                 return GetiRefusedError(f"Geti refuses to prepare the model {key.id!r}.", model_id=key.id)
             return None
 
-        deadline = time.monotonic() + self._patience.deployment
+        deadline = time.monotonic() + self._timeouts.deployment
         body = {"models": [{"model_id": key.id, "model_group_id": key.group_id}]}
-        pause = self._patience.poll
+        pause = self._timeouts.poll
         with _malformed_is_unavailable():
             url = f"{self._url('projects', project_id)}/code_deployments:prepare"
             deployment = self._json("POST", url, refusal=refused, json=body)
-            deployment_id = answers.text(deployment, "id")
+            deployment_id = responses.text(deployment, "id")
             while True:
                 proceed()
-                state = answers.text(deployment, "state").upper()
+                state = responses.text(deployment, "state").upper()
                 if state == "DONE":
                     return deployment_id
                 if state in _FAILED:
                     raise GetiDeploymentError(f"Geti failed to prepare the model {key.id!r}.", model_id=key.id)
                 if time.monotonic() + pause > deadline:
                     raise GetiDeploymentError(
-                        f"Geti did not prepare the model {key.id!r} within {self._patience.deployment:g} s.",
+                        f"Geti did not prepare the model {key.id!r} within {self._timeouts.deployment:g} s.",
                         model_id=key.id,
                     )
                 _sleep(pause, proceed)
-                pause = min(pause * _POLL_GROWTH, self._patience.poll_most)
+                pause = min(pause * _POLL_GROWTH, self._timeouts.max_poll)
                 deployment = self._json("GET", self._url("projects", project_id, "code_deployments", deployment_id))
 
     def download_deployment(self, project_id: str, deployment_id: str) -> Iterator[bytes]:
         """See the port."""
         url = self._url("projects", project_id, "code_deployments", deployment_id, "download")
         response = self._open("GET", url, headers={"Accept-Encoding": "identity"})
-        with closing(response), _failure_is_unavailable():
-            _expect_success(response, None)
+        with closing(response), _broken_is_unavailable():
+            _check_status(response, None)
             buffer = bytearray()
-            for piece in self._steadily(response.iter_bytes()):
-                buffer += piece
+            for chunk in self._check_rate(response.iter_bytes()):
+                buffer += chunk
                 if len(buffer) >= CHUNK_SIZE:
                     yield bytes(buffer)
                     buffer.clear()
@@ -253,45 +253,45 @@ class HttpGeti:
                 yield bytes(buffer)
 
     @contextmanager
-    def _place(self) -> Iterator[None]:
-        """Give one of the places of those who look at projects: a Geti that does not answer takes no more threads.
+    def _listing_slot(self) -> Iterator[None]:
+        """Occupy a slot of the limit of listings, so that a Geti that does not respond holds few threads.
 
         Raises:
-            GetiUnavailableError: There is none.
+            GetiUnavailableError: No slot is free.
         """
-        if not self._places.acquire(timeout=self._patience.place):
-            logger.warning("%d listings wait for Geti already", _LISTINGS)
+        if not self._slots.acquire(timeout=self._timeouts.slot):
+            logger.warning("request to Geti rejected: %d listings are already waiting", _LISTINGS)
             raise GetiUnavailableError
         try:
             yield
         finally:
-            self._places.release()
+            self._slots.release()
 
     def _url(self, *parts: str) -> str:
         return "/".join((self._base, *map(_segment, parts)))
 
     def _next_page(self, url: str, page: Object, received: int) -> str | None:
-        """Returns where a listing goes on, None where it ends (`MalformedError`)."""
+        """Return the URL of the next page, or None after the last page."""
         link = page.get("next_page")
         if link:
             try:
                 own, following = httpx.URL(url), httpx.URL(url).join(str(link))
             except httpx.InvalidURL as error:
-                raise MalformedError("next_page is no address") from error
-            # Any other is not to have the key.
+                raise MalformedResponseError("next_page is not a URL") from error
+            # The API key must not be sent to another server.
             if (own.scheme, own.netloc) != (following.scheme, following.netloc):
-                raise MalformedError("next_page leads elsewhere")
+                raise MalformedResponseError("next_page is a URL of another server")
             return str(following)
         total = page.get("project_counts")
         if total is None:
             total = received + 1 if len(page["projects"]) >= _PAGE_SIZE else received
         if not isinstance(total, int):
-            raise MalformedError("project_counts is no integer")
+            raise MalformedResponseError("project_counts is not an integer")
         return f"{self._base}/projects?limit={_PAGE_SIZE}&skip={received}" if total > received else None
 
-    def _all(self, ask: Callable[[Item], Result], items: Sequence[Item]) -> list[Result]:
-        """Asks for all, several at once, and returns the answers in order; the first that fails ends it."""
-        futures: list[Future[Result]] = [self._pool.submit(copy_context().run, ask, item) for item in items]
+    def _map(self, request: Callable[[Item], Result], items: Sequence[Item]) -> list[Result]:
+        """Send the requests of all items, several at the same time. Return the results in order, or raise an error."""
+        futures: list[Future[Result]] = [self._pool.submit(copy_context().run, request, item) for item in items]
         try:
             return [future.result() for future in futures]
         finally:
@@ -307,74 +307,75 @@ class HttpGeti:
         refusal: Callable[[int], RegistryError | None] | None = None,
         **options: Any,
     ) -> Object:
-        """Asks once, and again where that may help, and returns the answer.
+        """Send a request, with retries where they may help, and return the JSON object of the response.
 
         Args:
             method: GET or POST.
-            url: Whole address.
-            deadline: Nothing is asked after this time, of the monotonic clock.
-            refusal: Says what a status of 4xx means, but for the ones of a wrong key.
+            url: The whole URL.
+            deadline: No attempt starts after this time of the monotonic clock.
+            refusal: Returns the error for a status, or None for the default. Not called for a rejected API key.
             options: See httpx.
 
         Raises:
-            RegistryError: What `refusal` says.
-            MalformedError: The answer is no JSON object.
+            RegistryError: The result of `refusal`, GetiDeniedError or GetiUnavailableError.
+            MalformedResponseError: The response is not a JSON object.
         """
         response = self._open(method, url, deadline, **options)
-        with closing(response), _failure_is_unavailable():
-            _expect_success(response, refusal)
+        with closing(response), _broken_is_unavailable():
+            _check_status(response, refusal)
             data = bytearray()
-            for piece in self._steadily(response.iter_bytes()):
-                data += piece
-                if len(data) > _MAX_ANSWER_BYTES:
-                    raise MalformedError(f"more than {_MAX_ANSWER_BYTES} bytes")
-            return answers.parse(bytes(data))
+            for chunk in self._check_rate(response.iter_bytes()):
+                data += chunk
+                if len(data) > _MAX_RESPONSE_BYTES:
+                    raise MalformedResponseError(f"more than {_MAX_RESPONSE_BYTES} bytes")
+            return responses.parse(bytes(data))
 
-    def _steadily(self, pieces: Iterator[bytes]) -> Iterator[bytes]:
-        """Hands on what arrives, as long as it does not merely drip (`httpx.ReadTimeout`).
+    def _check_rate(self, chunks: Iterator[bytes]) -> Iterator[bytes]:
+        """Yield the chunks of a response. Only the time of waiting for them counts, and not the consumer's.
 
-        Only the time that is spent on waiting for it counts, and not that of whoever takes it.
+        Raises:
+            httpx.ReadTimeout: The response is slower than `min_bytes_per_second`.
         """
         waited, received = 0.0, 0
         while True:
-            begun = time.monotonic()
-            piece = next(pieces, None)
-            if piece is None:
+            started = time.monotonic()
+            chunk = next(chunks, None)
+            if chunk is None:
                 return
-            waited += time.monotonic() - begun
-            received += len(piece)
-            if waited >= self._patience.answer:
-                if received < waited * self._patience.slowest:
+            waited += time.monotonic() - started
+            received += len(chunk)
+            if waited >= self._timeouts.read:
+                if received < waited * self._timeouts.min_bytes_per_second:
                     raise httpx.ReadTimeout(f"{received} bytes in {waited:.1f} s")
                 waited, received = 0.0, 0
-            yield piece
+            yield chunk
 
     def _open(self, method: str, url: str, deadline: float = float("inf"), **options: Any) -> httpx.Response:
-        """Asks, again where that may help, and returns the answer of whatever status, its body unread."""
-        pause = self._patience.retry
-        for attempt in range(1, self._patience.attempts + 1):
+        """Send a request, with retries where they may help, and return the response of any status, its body unread."""
+        pause = self._timeouts.retry
+        for attempt in range(1, self._timeouts.attempts + 1):
             if time.monotonic() > deadline:
-                logger.warning("Geti took longer than %s s", self._patience.listing)
+                logger.warning("Geti took longer than %s s", self._timeouts.listing)
                 break
             try:
                 response = self._http.send(self._http.build_request(method, url, **options), stream=True)
             except httpx.HTTPError as error:
-                logger.warning("Geti did not answer %s %s (attempt %d): %r", method, _path(url), attempt, error)
+                logger.warning("Geti did not respond to %s %s (attempt %d): %r", method, _path(url), attempt, error)
                 if method != "GET" and not isinstance(error, _UNSENT):
                     raise GetiUnavailableError from error
             else:
-                if response.status_code not in (_PASSING if method == "GET" else _BUSY):
+                if response.status_code not in (_TEMPORARY if method == "GET" else _BUSY):
                     return response
                 response.close()
-                logger.warning("Geti answered %d to %s %s", response.status_code, method, _path(url))
-            if attempt < self._patience.attempts:
-                time.sleep(pause * random.uniform(0.5, 1))  # noqa: S311 - chance keeps clients apart, no secrets
+                logger.warning("Geti returned status %d to %s %s", response.status_code, method, _path(url))
+            if attempt < self._timeouts.attempts:
+                time.sleep(pause * random.uniform(0.5, 1))  # noqa: S311 - jitter, not a secret
                 pause *= 2
         raise GetiUnavailableError
 
 
 def _segment(text: str) -> str:
-    """Writes a text as one segment of an address, which leads nowhere else."""
+    """Return a text as one segment of a path, with dot segments escaped."""
     return quote(text, safe="").replace(".", "%2E") if text in {".", ".."} else quote(text, safe="")
 
 
@@ -384,35 +385,37 @@ def _path(url: str) -> str:
 
 def _sleep(seconds: float, proceed: Callable[[], None]) -> None:
     end = time.monotonic() + seconds
-    while (left := end - time.monotonic()) > 0:
-        time.sleep(min(left, _ATTENTION_SECONDS))
+    while (remaining := end - time.monotonic()) > 0:
+        time.sleep(min(remaining, _CANCELLATION_SECONDS))
         proceed()
 
 
-def _expect_success(response: httpx.Response, refusal: Callable[[int], RegistryError | None] | None) -> None:
+def _check_status(response: httpx.Response, refusal: Callable[[int], RegistryError | None] | None) -> None:
     status = response.status_code
     if response.is_success:
         return
-    logger.warning("Geti answered %d to %s %s", status, response.request.method, _path(str(response.request.url)))
+    method, path = response.request.method, _path(str(response.request.url))
+    logger.warning("Geti returned status %d to %s %s", status, method, path)
     if status in _DENIED:
         raise GetiDeniedError
     raise (refusal and refusal(status)) or GetiUnavailableError()
 
 
 @contextmanager
-def _failure_is_unavailable() -> Iterator[None]:
-    """Turns what breaks off while it is read into the domain's error."""
+def _broken_is_unavailable() -> Iterator[None]:
+    """Raise GetiUnavailableError for an error while a response is read."""
     try:
         yield
     except httpx.HTTPError as error:
-        logger.warning("an answer of Geti broke off: %r", error)
+        logger.warning("a response of Geti was interrupted: %r", error)
         raise GetiUnavailableError from error
 
 
 @contextmanager
 def _malformed_is_unavailable() -> Iterator[None]:
+    """Raise GetiUnavailableError for an invalid response."""
     try:
         yield
-    except MalformedError as error:
-        logger.warning("an answer of Geti is not what it should be: %s", error)
+    except MalformedResponseError as error:
+        logger.warning("a response of Geti is invalid: %s", error)
         raise GetiUnavailableError from error

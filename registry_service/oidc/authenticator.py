@@ -1,4 +1,4 @@
-"""Checks JSON Web Tokens (RFC 7519, RFC 8725) of an OpenID provider, and reads roles from them."""
+"""Verify JSON Web Tokens (RFC 7519, RFC 8725) of an OpenID provider, and read roles from them."""
 
 import logging
 from collections.abc import Iterator, Mapping, Sequence
@@ -15,8 +15,7 @@ from registry_service.oidc.provider import KeyCache
 
 logger = logging.getLogger(__name__)
 
-# What a token may call itself: an ID or access token. Others of the same provider, such as those that end a
-# session, must not pass for one.
+# Types of ID and access tokens. Other tokens of the same provider, such as logout tokens, must not be accepted.
 _TYPES = frozenset({"jwt", "at+jwt", "application/jwt", "application/at+jwt"})
 _MAX_ACTOR_LENGTH = 256
 _ROLE_PREFIX = "model-registry:"
@@ -31,19 +30,19 @@ class OidcAuthenticator:
     audience: str
     algorithms: Sequence[str]
     leeway: timedelta
-    """How far clocks may be apart."""
+    """Accepted clock difference to the issuer."""
     roles_claim: str
 
     def __call__(self, token: str) -> Identity:
         """See the port."""
         try:
             claims = self._claims(token)
-            # `exp` may be any number, also one that no date has.
+            # `exp` may be a number outside of the range of datetime.
             expire_time = datetime.fromtimestamp(int(claims["exp"]), UTC) + self.leeway
             actor = _actor(claims["sub"])
         except (jwt.PyJWTError, ValueError, TypeError, OverflowError, OSError, RecursionError) as error:
-            # Not its message, which may quote the token.
-            logger.info("a bearer token is refused: %s", type(error).__name__)
+            # The error's message may quote the token.
+            logger.info("bearer token rejected: %s", type(error).__name__)
             raise InvalidCredentialsError from error
         return Identity(actor=actor, grants=tuple(grants_of(claims, self.roles_claim)), expire_time=expire_time)
 
@@ -52,7 +51,7 @@ class OidcAuthenticator:
         algorithm, key_id = str(header.get("alg")), header.get("kid")
         if algorithm not in self.algorithms:
             raise jwt.InvalidAlgorithmError
-        # Extensions that must be understood, of which we understand none.
+        # `crit` lists extensions that the verifier must support; none is supported here.
         if "crit" in header or str(header.get("typ", "JWT")).lower() not in _TYPES:
             raise jwt.InvalidTokenError
         found = self.keys.find(key_id, algorithm)
@@ -71,33 +70,37 @@ class OidcAuthenticator:
 
 
 def _actor(subject: str) -> str:
-    """Returns the actor of a subject (`ValueError` where it cannot be one)."""
+    """Return the actor for a `sub` claim.
+
+    Raises:
+        ValueError: The claim is empty, too long, not printable, or looks like an actor of the registry's own tokens.
+    """
     if not 0 < len(subject) <= _MAX_ACTOR_LENGTH or not subject.isprintable() or subject.startswith(ACTOR_PREFIX):
-        raise ValueError("no actor")
+        raise ValueError("the claim `sub` cannot be an actor")
     return subject
 
 
 def grants_of(claims: Mapping[str, Any], claim: str) -> Iterator[Grant]:
-    """Yields the roles that claims hold: `model-registry:<role>`, `model-registry:<project id>:<role>`.
+    """Yield the grants in a token: `model-registry:<role>` or `model-registry:<project id>:<role>`.
 
     Args:
-        claims: What the token says.
-        claim: The name of the claim, or names separated by dots that lead to it. It is a list of texts, or one
-            text with blanks between them; whatever else is in it is none of our business.
+        claims: The token's claims.
+        claim: Name of the claim with the roles, or its path with dots. Its value is a list of texts, or a text with
+            spaces between the roles. Other roles in the claim are ignored.
     """
-    value = claims.get(claim, _inside(claims, claim))
+    value = claims.get(claim, _value_at(claims, claim))
     if isinstance(value, str):
         value = value.split()
     for text in value if isinstance(value, list) else ():
         if not isinstance(text, str) or not text.startswith(_ROLE_PREFIX):
             continue
-        # A project's id may hold colons.
+        # A project's id may contain colons.
         project_id, colon, role = text.removeprefix(_ROLE_PREFIX).rpartition(":")
         if role in set(Role) and bool(project_id) == bool(colon):
             yield Grant(Role(role), project_id or None)
 
 
-def _inside(claims: Mapping[str, Any], path: str) -> object:
+def _value_at(claims: Mapping[str, Any], path: str) -> object:
     value: object = claims
     for name in path.split("."):
         value = value.get(name) if isinstance(value, Mapping) else None

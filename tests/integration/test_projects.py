@@ -17,7 +17,7 @@ from modelregistry.geti.v1 import geti_service_pb2 as pb
 
 from registry_service.domain.errors import ArtifactStoreUnavailableError
 from registry_service.geti import client
-from registry_service.geti.client import HttpGeti, Patience
+from registry_service.geti.client import HttpGeti, Timeouts
 from registry_service.logs import JsonFormatter
 from registry_service.storage.artifacts.local import LocalArtifactStore
 from tests.client import refused, zip_of
@@ -26,13 +26,13 @@ from tests.registry import RunningRegistry, StartRegistry
 from tests.waiting import eventually
 
 State = pb.ImportProgress
-FAST = Patience(retry=0.01, connect=1, answer=2, listing=10, poll=0.02, poll_most=0.1, deployment=5)
+FAST = Timeouts(retry=0.01, connect=1, read=2, listing=10, poll=0.02, max_poll=0.1, deployment=5)
 
 
 @pytest.fixture
 def connect(monkeypatch: pytest.MonkeyPatch, start_registry: StartRegistry, geti: FakeGeti) -> StartRegistry:
     """Starts a registry that is connected to the stand-in."""
-    monkeypatch.setattr(client, "HttpGeti", partial(HttpGeti, patience=FAST))
+    monkeypatch.setattr(client, "HttpGeti", partial(HttpGeti, timeouts=FAST))
     return partial(start_registry, **geti.settings())
 
 

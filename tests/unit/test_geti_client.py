@@ -20,8 +20,8 @@ from registry_service.domain.errors import (
     RegistryError,
 )
 from registry_service.domain.geti import ModelKey
-from registry_service.geti.answers import MalformedError, parse
-from registry_service.geti.client import HttpGeti, Patience, Workspace
+from registry_service.geti.client import HttpGeti, Timeouts, Workspace
+from registry_service.geti.responses import MalformedResponseError, parse
 from tests.fake_geti import (
     CATTLE,
     MEMBERS,
@@ -37,7 +37,7 @@ from tests.fake_geti import (
     zipped,
 )
 
-FAST = Patience(retry=0.01, connect=1, answer=1, listing=5, poll=0.01, poll_most=0.05, deployment=1)
+FAST = Timeouts(retry=0.01, connect=1, read=1, listing=5, poll=0.01, max_poll=0.05, deployment=1)
 KEY = ModelKey(id=YOLOX_FP16, group_id=YOLOX)
 CALLS = ("projects", "project", "model_groups", "model", "prepare", "deployment", "download")
 
@@ -69,7 +69,7 @@ class TestListing:
     def test_a_geti_that_says_nothing_keeps_few_threads_waiting(self) -> None:
         with socket.create_server(("127.0.0.1", 0), backlog=32) as silent:
             url = f"http://127.0.0.1:{silent.getsockname()[1]}"
-            patience = replace(FAST, attempts=1, answer=3, place=0.2)
+            timeouts = replace(FAST, attempts=1, read=3, slot=0.2)
 
             def listed(client: HttpGeti) -> float:
                 started = time.monotonic()
@@ -77,7 +77,7 @@ class TestListing:
                     client.list_projects()
                 return time.monotonic() - started
 
-            with HttpGeti(workspace(url), patience) as client, ThreadPoolExecutor(12) as threads:
+            with HttpGeti(workspace(url), timeouts) as client, ThreadPoolExecutor(12) as threads:
                 waits = sorted(threads.map(listed, [client] * 12))
         assert waits[3] < 2
         assert waits[4] >= 3
@@ -187,7 +187,7 @@ class TestFailures:
         "data", [b"", b"{", b'{"a":NaN}', b'{"a":"\\ud800"}', b'{"a":1' + b"0" * 400 + b"}", b"[" * 10**6]
     )
     def test_what_could_not_be_stored_is_no_answer(self, data: bytes) -> None:
-        with pytest.raises(MalformedError):
+        with pytest.raises(MalformedResponseError):
             parse(data)
 
     def test_nobody_there_is_an_error(self) -> None:
@@ -200,7 +200,7 @@ class TestFailures:
     def test_silence_is_an_error(self, geti: FakeGeti) -> None:
         geti.behave(slow={"projects": 0.3})
         with (
-            HttpGeti(workspace(geti.url), replace(FAST, answer=0.05)) as client,
+            HttpGeti(workspace(geti.url), replace(FAST, read=0.05)) as client,
             pytest.raises(GetiUnavailableError),
         ):
             client.list_projects()
@@ -216,7 +216,7 @@ class TestFailures:
         deployment_id = client.prepare_deployment(CATTLE, KEY, proceed)
         # No pause is long enough to be one, and the whole would take minutes.
         geti.behave(drips=0.05)
-        with HttpGeti(workspace(geti.url), replace(FAST, answer=0.5)) as impatient:
+        with HttpGeti(workspace(geti.url), replace(FAST, read=0.5)) as impatient:
             started = time.monotonic()
             with pytest.raises(GetiUnavailableError):
                 list(impatient.download_deployment(CATTLE, deployment_id))
@@ -225,7 +225,7 @@ class TestFailures:
             assert time.monotonic() - started < 30
 
 
-class TestPatience:
+class TestTimeouts:
     @pytest.mark.parametrize("statuses", [[0], [0, 0], [503], [502, 504], [429, 0]])
     @pytest.mark.parametrize("call", ["projects", "model", "deployment", "download"])
     def test_what_passes_is_waited_for(self, client: HttpGeti, geti: FakeGeti, call: str, statuses: list[int]) -> None:

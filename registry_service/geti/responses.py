@@ -1,7 +1,6 @@
-"""What a Geti server answers, as the domain's objects.
+"""Convert the responses of a Geti server to the port's objects.
 
-It is checked as far as these need it; what else is wrong with a model's values,
-its registration tells.
+Only the types that these objects need are checked. The registration of a model checks its values.
 """
 
 import json
@@ -18,43 +17,44 @@ from registry_service.domain.geti import (
 from registry_service.domain.models import Json
 
 _OPENVINO = "openvino"
-# Steps of a pipeline that nothing is trained for.
+# Steps of a pipeline without a model.
 _UNTRAINED = frozenset({"dataset", "crop"})
 
 
-class MalformedError(Exception):
-    """An answer is not what it should be; the message says where."""
+class MalformedResponseError(Exception):
+    """A response is invalid. The message names the member."""
 
 
 Object = Mapping[str, Any]
 
 
 def parse(data: bytes) -> Object:
-    """Reads an answer, a JSON object of texts that are Unicode and numbers that are finite.
+    """Parse a response.
 
     Raises:
-        MalformedError: It is something else.
+        MalformedResponseError: The response is not a JSON object, or contains numbers that are not finite or text
+            that is not valid Unicode.
     """
     try:
         value = json.loads(data, parse_int=_bounded_integer)
-        # Half of a surrogate pair, or NaN, could be neither stored nor shown.
+        # An unpaired surrogate or NaN could be neither stored nor returned to a client.
         json.dumps(value, ensure_ascii=False, allow_nan=False).encode()
     except (ValueError, RecursionError) as error:
-        raise MalformedError("no JSON") from error
+        raise MalformedResponseError("invalid JSON") from error
     if not isinstance(value, Mapping):
-        raise MalformedError("no JSON object")
+        raise MalformedResponseError("not a JSON object")
     return value
 
 
 def _bounded_integer(digits: str) -> int:
     number = int(digits)
-    if not -1e308 < number < 1e308:  # no double could hold it, and protobuf has no other numbers
+    if not -1e308 < number < 1e308:  # outside of the range of a double, which protobuf's Struct uses for numbers
         raise ValueError(digits[:20])
     return number
 
 
 def project(value: Object) -> ProjectSummary:
-    """Reads a project (`MalformedError`)."""
+    """Convert a project."""
     return ProjectSummary(
         id=text(value, "id"),
         name=text(value, "name"),
@@ -68,12 +68,12 @@ def project(value: Object) -> ProjectSummary:
 
 
 def model_group(value: Object, versions: Sequence[ModelVersion]) -> ModelGroup:
-    """Reads a group, whose versions were asked for one by one (`MalformedError`)."""
+    """Convert a model group, whose versions come from further responses."""
     return ModelGroup(id=text(value, "id"), name=text(value, "name"), versions=tuple(versions))
 
 
 def model_version(value: Object) -> ModelVersion:
-    """Reads a version and its models for OpenVINO (`MalformedError`)."""
+    """Convert a model version with its OpenVINO models."""
     return ModelVersion(
         id=text(value, "id"),
         name=text(value, "name"),
@@ -87,7 +87,7 @@ def model_version(value: Object) -> ModelVersion:
 
 
 def model_details(value: Object) -> ModelDetails:
-    """Reads an optimized model (`MalformedError`)."""
+    """Convert an optimized model."""
     return ModelDetails(
         id=text(value, "id"),
         name=text(value, "name"),
@@ -105,32 +105,32 @@ def model_details(value: Object) -> ModelDetails:
 
 
 def text(value: Object, name: str) -> str:
-    """Reads a text that must be there (`MalformedError`)."""
+    """Return a required text."""
     found: str | None = _optional(value, name, str)
     if not found:
-        raise MalformedError(f"{name} is missing")
+        raise MalformedResponseError(f"{name} is missing")
     return found
 
 
 def objects(value: Object, name: str) -> Sequence[Object]:
-    """Reads a list of objects (`MalformedError`)."""
+    """Return a required list of objects."""
     found: list[Object] | None = _optional(value, name, list)
     if found is None or not all(isinstance(item, Mapping) for item in found):
-        raise MalformedError(f"{name} is no list of objects")
+        raise MalformedResponseError(f"{name} is not a list of objects")
     return found
 
 
 def _optional(value: Object, name: str, kind: type) -> Any:
     found = value.get(name)
     if found is not None and not isinstance(found, kind):
-        raise MalformedError(f"{name} is no {kind.__name__}")
+        raise MalformedResponseError(f"{name} is not a {kind.__name__}")
     return found
 
 
 def _integer(value: Object, name: str) -> int:
     found = value.get(name)
     if isinstance(found, bool) or not isinstance(found, int):
-        raise MalformedError(f"{name} is no integer")
+        raise MalformedResponseError(f"{name} is not an integer")
     return found
 
 
@@ -138,7 +138,7 @@ def _texts(value: Object, name: str) -> tuple[str, ...]:
     found = value.get(name)
     items = [found] if isinstance(found, str) else found
     if not isinstance(items, list) or not items or not all(isinstance(item, str) for item in items):
-        raise MalformedError(f"{name} is no list of texts")
+        raise MalformedResponseError(f"{name} is not a list of texts")
     return tuple(items)
 
 
@@ -147,14 +147,14 @@ def _score(value: Object) -> float | None:
     if score is None:
         return None
     if isinstance(score, bool) or not isinstance(score, int | float):
-        raise MalformedError("performance.score is no number")
+        raise MalformedResponseError("performance.score is not a number")
     return float(score)
 
 
 def _capabilities(value: Object) -> Json:
     found = value.get("optimization_capabilities")
     if found is not None and not isinstance(found, str | Mapping):
-        raise MalformedError("optimization_capabilities is no object")
+        raise MalformedResponseError("optimization_capabilities is not an object")
     return found
 
 
