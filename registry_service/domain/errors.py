@@ -406,7 +406,9 @@ class Candidate:
     """`model` or `model_group`."""
     id: str
     description: str
-    """What tells it from the others, for a person."""
+    """Of a group, a reference that names it alone; of a model, what tells it from the others, for a person."""
+    owner: str = ""
+    """The project of a group, for a person."""
 
 
 class AmbiguousReferenceError(FailedPreconditionError):

@@ -3,9 +3,11 @@
 The grammar, the same for server, client and UI (tests/vectors/references.json has vectors for all of them):
 
     reference := model_id | [ project "/" ] name [ ":" version | "@" alias ]
+    project   := model_group_id | project_id | project_name
 
 Without a version and an alias, it is the latest version; `@latest` says so, and that the word before it is no model id.
-An empty project (`/name`) is none. Reserved characters inside a part are percent-encoded as in a URL (RFC 3986), and
+An empty project (`/name`) is none. The registry gives model groups their ids, so the id of the group before its name is
+a reference that no other group can take. Reserved characters inside a part are percent-encoded as in a URL (RFC 3986), and
 decoded once. Texts are compared by code points, without Unicode normalization.
 """
 
@@ -36,7 +38,7 @@ class Reference:
     """A reference, decoded."""
 
     project: str | None = None
-    """Id or name of a project; empty: none; None: any, or none."""
+    """Id of the model group, or id or name of its project; empty: no project; None: any project, or none."""
     name: str
     version: str | None = None
     alias: str | None = None
@@ -62,8 +64,8 @@ class ReferenceRepository(Protocol):
 
         Args:
             name: The exact name.
-            project: The id of their project; its name, where no group has it as its project's id. Empty: groups without
-                a project. None: whatever the project.
+            project: The first of these that there is: the id of a group with this name, the id of their project, the
+                name of their project. Empty: groups without a project. None: whatever the project.
             limit: Most groups.
             within: Only groups of these projects count.
         """
@@ -129,7 +131,7 @@ def format_reference(
 
     Args:
         name: Name of the model group.
-        project: Id or name of its project; empty: none; None: left open.
+        project: Id of the group, or id or name of its project; empty: no project; None: left open.
         version: The version, unless an alias is given.
         alias: The alias; `LATEST` for the latest version of what could be taken for a model id otherwise.
     """

@@ -1,6 +1,5 @@
 """Resolves references to models."""
 
-from collections import Counter
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -83,7 +82,7 @@ class _Resolution:
             with suppress(ModelNotFoundError):
                 by_id = transaction.models.get(reference.model_id)
         if len(groups) + (by_id is not None) > 1:
-            raise self._ambiguous_name(groups, by_id)
+            raise self._ambiguous_name(transaction, groups, by_id)
         if by_id is not None:
             return Resolved(model=self._with_precisions(by_id))
         if not groups:
@@ -149,13 +148,25 @@ class _Resolution:
             return self._not_found("name", f"There is no model group {name!r} without a project")
         if transaction.references.has_project(project):
             return self._not_found("name", f"There is no model group {name!r} in the project {project!r}")
-        return self._not_found("project", f"There is no project with the id or name {project!r}")
+        return self._not_found(
+            "project", f"No project has the id or name {project!r}, and no model group {name!r} has this id"
+        )
 
     def _not_found(self, part: str, description: str) -> ReferenceNotFoundError:
         return ReferenceNotFoundError(self.text, part, description)
 
-    def _ambiguous_name(self, groups: Sequence[GroupKey], by_id: Model | None) -> AmbiguousReferenceError:
-        candidates = _group_candidates(groups)
+    def _ambiguous_name(
+        self, transaction: Transaction, groups: Sequence[GroupKey], by_id: Model | None
+    ) -> AmbiguousReferenceError:
+        candidates = [
+            Candidate(
+                kind="model_group",
+                id=group.id,
+                description=self._reference_to(transaction, group),
+                owner=_shown_project(group),
+            )
+            for group in groups[:MAX_CANDIDATES]
+        ]
         if by_id is None:
             description = "Several model groups have this name"
         else:
@@ -163,6 +174,15 @@ class _Resolution:
             description = "This is the id of a model and the name of a model group; @latest means the group"
             candidates.insert(0, Candidate(kind="model", id=by_id.id, description=f"the model {by_id.id}"))
         return self._ambiguous(description, candidates[:MAX_CANDIDATES])
+
+    def _reference_to(self, transaction: Transaction, group: GroupKey) -> str:
+        """Return a reference that names one of several groups alone, with the version or alias that was asked for."""
+        name = group.lineage.name
+        project = group.lineage.project_id or group.lineage.project_name or ""
+        if [one.id for one in transaction.references.groups(name, project, limit=2)] != [group.id]:
+            project = group.id
+        version, alias = self.reference.version, self.reference.alias
+        return format_reference(name, project=project, version=version, alias=alias or LATEST)
 
     def _ambiguous_version(self, found: Sequence[NamedVersion]) -> AmbiguousReferenceError:
         candidates = [
@@ -172,31 +192,12 @@ class _Resolution:
         return self._ambiguous(f"Several models have the version {found[0].version!r}", candidates)
 
     def _ambiguous(self, description: str, candidates: Sequence[Candidate]) -> AmbiguousReferenceError:
-        shown = ", ".join(candidate.description for candidate in candidates)
+        shown = ", ".join(
+            candidate.description + (f" ({candidate.owner})" if candidate.owner else "") for candidate in candidates
+        )
         return AmbiguousReferenceError(self.text, f"{description}: {shown}", candidates)
 
 
-def _group_candidates(groups: Sequence[GroupKey]) -> list[Candidate]:
-    """Describe groups by references; those that have the same one, which names none of them alone, by their ids too."""
-    references = [_reference_to(group) for group in groups]
-    times = Counter(references)
-    return [
-        Candidate(
-            kind="model_group",
-            id=group.id,
-            description=reference
-            + _shown_project(group)
-            + (f" (model group {group.id})" if times[reference] > 1 else ""),
-        )
-        for group, reference in zip(groups, references, strict=True)
-    ]
-
-
-def _reference_to(group: GroupKey) -> str:
-    project = group.lineage.project_id or group.lineage.project_name or ""
-    return format_reference(group.lineage.name, project=project, alias=LATEST)
-
-
 def _shown_project(group: GroupKey) -> str:
-    lineage = group.lineage
-    return f" (project {lineage.project_name!r})" if lineage.project_id and lineage.project_name else ""
+    parts = (("project_id", group.lineage.project_id), ("project_name", group.lineage.project_name))
+    return ", ".join(f"{name} {text!r}" for name, text in parts if text is not None) or "no project"

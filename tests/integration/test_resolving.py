@@ -31,6 +31,19 @@ INVALID = grpc.StatusCode.INVALID_ARGUMENT
 NOT_FOUND = grpc.StatusCode.NOT_FOUND
 PRECONDITION = grpc.StatusCode.FAILED_PRECONDITION
 
+# Of these, most have the same reference by their project.
+ALIKE_PROJECTS: tuple[dict[str, Any], ...] = (
+    {"project_id": "acme", "project_name": "Acme"},
+    {"project_id": "acme", "project_name": "acme"},
+    {"project_id": "acme"},
+    {"project_id": "acme", "project_name": ""},
+    {"project_name": "acme"},
+    {},
+    {"project_id": ""},
+    {"project_name": ""},
+    {"project_id": "", "project_name": ""},
+)
+
 
 def point(client: Client, model: model_pb2.Model, alias: str = "production") -> datetime:
     """Set an alias of the model's group, and return when that was."""
@@ -90,18 +103,72 @@ class TestNames:
             client.resolve("vad:1")
         assert refusal.metadata == {"reference": "vad:1", "part": "version"}
 
-    def test_groups_that_no_reference_tells_apart_are_told_by_their_ids(self, client: Client) -> None:
-        named = client.register(name="vad", project_id="acme", project_name="Acme")
-        unnamed = client.register(name="vad", project_id="acme", version="2")
-        by_name = client.register(name="vad", project_name="acme", version="3")
+    def test_every_group_has_a_reference_that_names_it_alone(self, client: Client) -> None:
+        models = [
+            client.register(name="vad", tags={"n": str(number)}, **project)
+            for number, project in enumerate(ALIKE_PROJECTS)
+        ]
+        for model in models:
+            for reference in ("vad", "vad@latest", f"vad:{model.version}"):
+                assert client.resolve(f"{model.model_group_id}/{reference}").model.id == model.id
+
+    @pytest.mark.parametrize("first", [0, 3])
+    def test_each_candidate_is_a_reference_to_its_group(self, client: Client, first: int) -> None:
+        for number, project in enumerate(ALIKE_PROJECTS[first : first + 5]):
+            client.register(name="vad", tags={"n": str(number)}, **project)
         with refused(PRECONDITION, "AMBIGUOUS_REFERENCE") as refusal:
             client.resolve("vad")
-        ids = (named.model_group_id, unnamed.model_group_id, by_name.model_group_id)
+        found = candidates(refusal)
+        assert len(found) == 5
+        for group_id, reference in found.items():
+            assert client.resolve(reference).model.model_group_id == group_id
+
+    def test_a_candidate_names_the_group_by_its_project_where_that_is_enough(self, client: Client) -> None:
+        named = client.register(name="vad", project_id="acme", project_name="Acme")
+        unnamed = client.register(name="vad", project_id="acme")
+        other = client.register(name="vad", project_id="beta")
+        with refused(PRECONDITION, "AMBIGUOUS_REFERENCE") as refusal:
+            client.resolve("vad")
         assert candidates(refusal) == {
-            ids[0]: f"acme/vad@latest (project 'Acme') (model group {ids[0]})",
-            ids[1]: f"acme/vad@latest (model group {ids[1]})",
-            ids[2]: f"acme/vad@latest (model group {ids[2]})",
+            named.model_group_id: f"{named.model_group_id}/vad@latest",
+            unnamed.model_group_id: f"{unnamed.model_group_id}/vad@latest",
+            other.model_group_id: "beta/vad@latest",
         }
+        owners = {one.resource_name: one.owner for one in refusal.details(error_details_pb2.ResourceInfo)}
+        assert owners == {
+            named.model_group_id: "project_id 'acme', project_name 'Acme'",
+            unnamed.model_group_id: "project_id 'acme'",
+            other.model_group_id: "project_id 'beta'",
+        }
+
+    @pytest.mark.parametrize("selector", [":1", "@production"])
+    def test_a_candidate_keeps_the_version_or_the_alias(self, client: Client, selector: str) -> None:
+        for project in ("acme", "beta"):
+            point(client, client.register(name="vad", version="1", project_id=project))
+        with refused(PRECONDITION, "AMBIGUOUS_REFERENCE") as refusal:
+            client.resolve(f"vad{selector}")
+        assert sorted(candidates(refusal).values()) == [f"acme/vad{selector}", f"beta/vad{selector}"]
+
+    def test_the_name_of_another_project_takes_no_reference_by_an_id(self, client: Client) -> None:
+        model = client.register(name="vad", project_id="acme", project_name="Acme")
+        references = ("acme/vad", f"{model.model_group_id}/vad")
+        for name in ("acme", model.model_group_id):
+            client.register(name="vad", version="9", project_id=f"not {name}", project_name=name)
+        for reference in references:
+            assert client.resolve(reference).model.id == model.id
+
+    def test_the_id_of_a_project_takes_no_reference_by_the_id_of_a_group(self, client: Client) -> None:
+        model = client.register(name="vad", project_id="acme")
+        reference = f"{model.model_group_id}/vad"
+        theirs = client.register(name="vad", version="9", project_id=model.model_group_id)
+        assert client.resolve(reference).model.id == model.id
+        client.delete(model.id)
+        with refused(NOT_FOUND, "REFERENCE_NOT_FOUND"):
+            client.resolve(reference)
+        assert client.resolve(f"{theirs.model_group_id}/vad").model.id == theirs.id
+        with refused(NOT_FOUND, "REFERENCE_NOT_FOUND") as refusal:
+            client.resolve(f"{theirs.model_group_id}/other")
+        assert refusal.metadata["part"] == "project"
 
     def test_a_project_is_meant_by_its_id_or_else_by_its_name(self, client: Client) -> None:
         by_id = client.register(name="vad", project_id="acme", project_name="Acme Inc.")
@@ -143,10 +210,7 @@ class TestNames:
             client.register(name="vad", project_id=project, project_name="acme")
         with refused(PRECONDITION, "AMBIGUOUS_REFERENCE") as refusal:
             client.resolve("acme/vad")
-        assert sorted(candidates(refusal).values()) == [
-            "p-1/vad@latest (project 'acme')",
-            "p-2/vad@latest (project 'acme')",
-        ]
+        assert sorted(candidates(refusal).values()) == ["p-1/vad@latest", "p-2/vad@latest"]
 
     def test_of_many_candidates_a_few_are_named(self, client: Client) -> None:
         for number in range(12):
@@ -416,6 +480,12 @@ class TestAccess:
         assert hidden.message == expected
         assert hidden.metadata["part"] == missing.metadata["part"]
 
+    def test_a_group_id_out_of_sight_is_none(self, people: People) -> None:
+        hidden = people.a(Role.ADMIN).register(name="vad", project_id="theirs").model_group_id
+        with refused(NOT_FOUND, "REFERENCE_NOT_FOUND") as refusal:
+            people.a(Role.READER, "p").resolve(f"{hidden}/vad")
+        assert refusal.metadata["part"] == "project"
+
     def test_an_id_out_of_sight_is_none(self, people: People) -> None:
         word = "0123456789abcdef"
         admin = people.a(Role.ADMIN)
@@ -457,6 +527,8 @@ class TestSpeed:
             ("model-000000000077", "model-000000000077"),
         ):
             assert resolve(reference).model.id == model_id
+        group_id = resolve("p77/vad").model.model_group_id
+        assert resolve(f"{group_id}/vad").model.id == "model-000000000077"
         with pytest.raises(AmbiguousReferenceError):
             resolve("vad")
         for missing in ("nobody/vad", "wide/vad", "name%20of%20wide/vad", "/vad", "nothing"):

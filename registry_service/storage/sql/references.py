@@ -51,11 +51,19 @@ def _is_project_id(condition: str) -> str:
 def _in_project(condition: str) -> str:
     of_id = _is_project_id(condition)
     is_id = _some(of_id, "project_id", _EVERYWHERE)
+    # A group without models keeps its id from becoming the id or the name of somebody's project.
     return f"""
-        ({_FOUND} WHERE {of_id} AND {_IS_NAME} AND {_HAS_MODELS} ORDER BY id LIMIT :limit)
+        WITH named AS MATERIALIZED ({_FOUND} WHERE id = :project AND {_IS_NAME} AND {condition})
+        SELECT * FROM named AS g WHERE {_HAS_MODELS}
+        UNION ALL
+        (
+            {_FOUND} WHERE {of_id} AND {_IS_NAME} AND {_HAS_MODELS} AND NOT EXISTS (SELECT FROM named)
+            ORDER BY id LIMIT :limit
+        )
         UNION ALL
         (
             {_FOUND} WHERE {_IS_PROJECT_NAME} AND {_IS_NAME} AND {condition} AND {_HAS_MODELS} AND NOT {is_id}
+                AND NOT EXISTS (SELECT FROM named)
             ORDER BY id LIMIT :limit
         )
     """

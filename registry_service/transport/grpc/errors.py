@@ -103,6 +103,7 @@ def error_status(error: RegistryError, request_id: str) -> Status:
             error_details_pb2.ResourceInfo(
                 resource_type=_RESOURCE_TYPES[candidate.kind],
                 resource_name=candidate.id,
+                owner=_cut(candidate.owner, _MAX_VALUE_BYTES),
                 description=_cut(candidate.description, _MAX_VALUE_BYTES),
             )
             for candidate in error.candidates[:_MAX_CANDIDATES]
