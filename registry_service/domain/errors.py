@@ -631,6 +631,20 @@ class TooManyCallsError(ResourceExhaustedError):
         self.retry_seconds = retry_seconds
 
 
+class TooManyIdempotencyKeysError(ResourceExhaustedError):
+    """The caller has used as many new idempotency keys as it may for now."""
+
+    reason = "TOO_MANY_IDEMPOTENCY_KEYS"
+
+    def __init__(self, limit: int, retry_seconds: float) -> None:
+        super().__init__(
+            f"The limit of {limit} new idempotency keys of one caller in 24 hours is reached. Try again in"
+            f" {retry_seconds:.0f} s, or send the request without a key.",
+            limit=str(limit),
+        )
+        self.retry_seconds = retry_seconds
+
+
 class DeadlineExceededError(RegistryError):
     """The request asks for more work than one request may take."""
 

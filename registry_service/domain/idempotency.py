@@ -18,8 +18,10 @@ from registry_service.domain.errors import InvalidArgumentError
 FIELD = "idempotency_key"
 KEPT_FOR = timedelta(hours=24)
 """How long an answer is repeated."""
-MAX_ANSWER_BYTES = 64 * 1024
+MAX_ANSWER_BYTES = 4 * 1024
 """The largest answer that is kept where the resource can be read again instead."""
+MAX_KEYS_PER_CALLER = 100_000
+"""New keys of one caller, but for those of calls that failed, in a window of `KEPT_FOR`."""
 
 _KEY = re.compile(r"[ -~]{1,128}")
 
@@ -54,6 +56,11 @@ class KeyedCall:
         """What the key is stored under: of a fixed size, whatever the caller is called."""
         return hashlib.sha256(f"{self.caller}\0{self.method}\0{self.key}".encode()).digest()
 
+    @property
+    def caller_digest(self) -> bytes:
+        """What the caller's keys are counted under."""
+        return hashlib.sha256(self.caller.encode()).digest()
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KeptAnswer:
@@ -86,6 +93,7 @@ class IdempotencyKeys(Protocol):
         Raises:
             IdempotencyKeyReusedError: Another request has the key.
             IdempotentCallRunningError: A call with the key is under way.
+            TooManyIdempotencyKeysError: The key is new, and the caller has begun `MAX_KEYS_PER_CALLER` others.
         """
 
     def keep(self, result: object, *, resource_id: str, project_id: str | None, artifact_sha256: str = "") -> None:
@@ -108,4 +116,7 @@ class IdempotencyKeys(Protocol):
         """Forget a call that has changed nothing."""
 
     def remove_expired(self, limit: int) -> int:
-        """Remove answers that are not repeated any more, and return how many these were."""
+        """Remove answers that are not repeated any more, and return how many these were.
+
+        The counts of callers whose window has ended are removed, too.
+        """

@@ -7,8 +7,8 @@ The grammar, the same for server, client and UI (tests/vectors/references.json h
 
 Without a version and an alias, it is the latest version; `@latest` says so, and that the word before it is no model id.
 An empty project (`/name`) is none. The registry gives model groups their ids, so the id of the group before its name is
-a reference that no other group can take. Reserved characters inside a part are percent-encoded as in a URL (RFC 3986), and
-decoded once. Texts are compared by code points, without Unicode normalization.
+a reference that no other group can take. Reserved characters inside a part are percent-encoded as in a URL (RFC 3986),
+and decoded once. Texts are compared by code points, without Unicode normalization.
 """
 
 import re

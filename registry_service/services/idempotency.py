@@ -40,6 +40,7 @@ class AttemptCalls:
         Raises:
             IdempotencyKeyReusedError: Another request has the key.
             IdempotentCallRunningError: A call with the key is under way.
+            TooManyIdempotencyKeysError: The key is new, and the caller has used too many others.
         """
         with self.database.transaction() as transaction:
             kept = transaction.idempotency.begin(call, lease=self.lease)

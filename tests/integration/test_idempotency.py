@@ -27,7 +27,7 @@ from sqlalchemy import text
 from registry_service import wiring
 from registry_service.domain.access import Role
 from registry_service.domain.caller import acting_as_registry
-from registry_service.domain.idempotency import KeyedCall
+from registry_service.domain.idempotency import MAX_ANSWER_BYTES, MAX_KEYS_PER_CALLER, KeyedCall
 from registry_service.services.authenticating import CachedAuthenticator
 from registry_service.services.idempotency import AttemptCalls
 from registry_service.transport.grpc.alias_servicer import AliasServicer
@@ -84,6 +84,12 @@ def delete(client: Client, model_id: str, key: str, **fields: Any) -> None:
 
 def events(registry: RunningRegistry) -> int:
     return registry.count("audit_events")
+
+
+def key_counts(registry: RunningRegistry) -> list[int]:
+    """The new keys of each caller that has any."""
+    with registry.engine.connect() as connection:
+        return list(connection.execute(text("SELECT key_count FROM idempotency_usage")).scalars())
 
 
 class TestRepeatedCalls:
@@ -145,14 +151,52 @@ class TestRepeatedCalls:
             assert len(set(threads.map(attempt, range(16)))) == 1
         assert registry.count("models") == 1
 
-    @pytest.mark.parametrize("size", [1_000, 100_000])
+    @pytest.mark.parametrize("size", [1_000, 5_000])
     def test_an_answer_too_large_to_keep_is_read_again(self, registry: RunningRegistry, size: int) -> None:
         model = registry.client.register()
         first = update(registry.client, model.id, "key", overview={"string_value": "x" * size})
         assert update(registry.client, model.id, "key", overview={"string_value": "x" * size}) == first
         with registry.engine.connect() as connection:
             kept = connection.execute(text("SELECT answer IS NOT NULL FROM idempotency_keys")).scalar_one()
-        assert kept == (size < 64 * 1024)
+        assert kept == (size < MAX_ANSWER_BYTES)
+
+    def test_what_is_read_again_is_the_resource_as_it_is_now(self, registry: RunningRegistry) -> None:
+        client = registry.client
+        model = client.register()
+        large: dict[str, Any] = {"overview": {"string_value": "x" * 5_000}}
+        update(client, model.id, "key", **large)
+        client.update(model.id, score=0.7)
+        seen = events(registry)
+        assert update(client, model.id, "key", **large) == client.get(model.id)
+        assert client.get(model.id).score == 0.7
+        assert events(registry) == seen
+        client.delete(model.id)
+        with refused(grpc.StatusCode.NOT_FOUND, "MODEL_NOT_FOUND"):
+            update(client, model.id, "key", **large)
+
+    def test_a_group_and_an_upload_are_read_again_as_they_are_now(self, registry: RunningRegistry) -> None:
+        client = registry.client
+        group_id = client.register().model_group_id
+        change = model_group_service_pb2.UpdateModelGroupRequest(
+            model_group=model_group_pb2.ModelGroup(id=group_id, description="x" * 5_000), idempotency_key="key"
+        )
+        client.groups.UpdateModelGroup(change)
+        other = model_group_service_pb2.UpdateModelGroupRequest(
+            model_group=model_group_pb2.ModelGroup(id=group_id, owner="audio")
+        )
+        changed = client.groups.UpdateModelGroup(other)
+        assert client.groups.UpdateModelGroup(change) == changed
+        creation = upload_service_pb2.CreateUploadRequest(
+            upload=upload_pb2.Upload(spec=spec(name="other", description="x" * 5_000)), idempotency_key="key"
+        )
+        upload = client.uploads.CreateUpload(creation)
+        client.write_upload(upload.id, 0, DATA)
+        repeated = client.uploads.CreateUpload(creation)
+        assert (repeated.id, repeated.committed_size) == (upload.id, len(DATA))
+        completion = upload_service_pb2.CompleteUploadRequest(upload_id=upload.id, idempotency_key="key")
+        model = client.uploads.CompleteUpload(completion).model
+        current = client.update(model.id, score=0.5)
+        assert client.uploads.CompleteUpload(completion).model == current
 
     def test_one_that_failed_is_made_again(self, client: Client) -> None:
         in_the_way = client.register(name="taken")
@@ -240,6 +284,68 @@ class TestKeys:
         people.running.execute("UPDATE tokens SET project_id = 'p2'")
         with refused(grpc.StatusCode.PERMISSION_DENIED, "PROJECT_DENIED"):
             register(writer, "key", project_id="p1")
+
+
+class TestLimit:
+    @pytest.fixture
+    def spent(self, registry: RunningRegistry) -> model_pb2.Model:
+        """A model whose registration used the last new key that its caller may use."""
+        model = register(registry.client, "key")
+        registry.execute(f"UPDATE idempotency_usage SET key_count = {MAX_KEYS_PER_CALLER}")
+        return model
+
+    def test_a_new_key_beyond_it_is_refused_before_anything_changes(
+        self, registry: RunningRegistry, spent: model_pb2.Model
+    ) -> None:
+        with refused(grpc.StatusCode.RESOURCE_EXHAUSTED, "TOO_MANY_IDEMPOTENCY_KEYS") as refusal:
+            update(registry.client, spent.id, "new", score=0.5)
+        assert refusal.metadata == {"limit": "100000"}
+        assert 0 < refusal.detail(error_details_pb2.RetryInfo).retry_delay.seconds <= 24 * 3600
+        assert registry.client.get(spent.id) == spent
+        assert registry.count("idempotency_keys") == 1
+
+    def test_known_keys_and_calls_without_keys_are_not_affected(
+        self, registry: RunningRegistry, spent: model_pb2.Model
+    ) -> None:
+        assert register(registry.client, "key") == spent
+        assert registry.client.update(spent.id, score=0.5).score == 0.5
+
+    def test_other_callers_are_not_affected(self, people: People) -> None:
+        one, other = (people.a(Role.WRITER, name=name) for name in ("one", "other"))
+        model = register(one, "key")
+        people.running.execute(f"UPDATE idempotency_usage SET key_count = {MAX_KEYS_PER_CALLER}")
+        assert update(other, model.id, "key", score=0.5).score == 0.5
+        with refused(grpc.StatusCode.RESOURCE_EXHAUSTED):
+            update(one, model.id, "new", score=0.25)
+
+    def test_it_ends_with_its_window(self, registry: RunningRegistry, spent: model_pb2.Model) -> None:
+        registry.execute("UPDATE idempotency_usage SET window_end_time = now() - interval '1 second'")
+        assert update(registry.client, spent.id, "new", score=0.5).score == 0.5
+        assert key_counts(registry) == [1]
+
+    def test_calls_that_run_at_once_are_all_counted(self, registry: RunningRegistry) -> None:
+        model = registry.client.register()
+        with ThreadPoolExecutor(8) as threads:
+            list(threads.map(lambda number: update(registry.client, model.id, f"{number}", score=0.5), range(40)))
+        assert key_counts(registry) == [40]
+
+    def test_calls_that_fail_and_repeated_ones_are_not_counted(self, registry: RunningRegistry) -> None:
+        model = registry.client.register()
+        for _ in range(3):
+            update(registry.client, model.id, "key", score=0.5)
+            with refused(grpc.StatusCode.NOT_FOUND):
+                update(registry.client, "no-such-model-0123", "other", score=0.5)
+        assert key_counts(registry) == [1]
+
+    @pytest.mark.usefixtures("spent")
+    def test_gc_removes_the_counts_of_windows_that_ended(self, registry: RunningRegistry) -> None:
+        with acting_as_registry():
+            registry.parts.use_cases.sweep()
+        assert registry.count("idempotency_usage") == 1
+        registry.execute("UPDATE idempotency_usage SET window_end_time = now() - interval '1 second'")
+        with acting_as_registry():
+            registry.parts.use_cases.sweep()
+        assert registry.count("idempotency_usage") == 0
 
 
 class TestRunningCalls:

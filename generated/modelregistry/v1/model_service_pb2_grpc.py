@@ -162,7 +162,10 @@ class ModelServiceServicer:
         no alias can have that name.
 
         `project` is the id of a project, or its name where no project has this id.
-        `/vad` names a model group without a project, `vad` one of any project.
+        It may also be the id of the model group itself, which comes before both:
+        `<model_group_id>/vad` always names one group, whatever the projects of
+        others are called. `/vad` names a model group without a project, `vad` one
+        of any project.
         Reserved characters inside a part (`/`, `:`, `@`, `%`, space) are
         percent-encoded: `a%2Fb` is the name a/b. In the query of a URL, the whole
         reference is encoded once more, and `+` is sent as `%2B`.

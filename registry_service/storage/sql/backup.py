@@ -31,6 +31,7 @@ _LEFT_OUT = {
     "upload_parts",
     "unreferenced_objects",
     "idempotency_keys",
+    "idempotency_usage",
     "schema_compatibility",
     "artifact_verifications",
 }

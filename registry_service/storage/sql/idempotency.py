@@ -2,15 +2,20 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import cast
 
-from sqlalchemy import Connection, Table, delete, func, select, text, update
+from sqlalchemy import ColumnElement, Connection, Table, delete, func, select, text, update
 
-from registry_service.domain.errors import IdempotencyKeyReusedError, IdempotentCallRunningError
+from registry_service.domain.errors import (
+    IdempotencyKeyReusedError,
+    IdempotentCallRunningError,
+    TooManyIdempotencyKeysError,
+)
 from registry_service.domain.idempotency import (
     KEPT_FOR,
     MAX_ANSWER_BYTES,
+    MAX_KEYS_PER_CALLER,
     KeptAnswer,
     KeyedCall,
     current_keyed_call,
@@ -18,27 +23,50 @@ from registry_service.domain.idempotency import (
 from registry_service.storage.sql import tables
 
 _keys = cast("Table", tables.idempotency_keys)
+_usage = cast("Table", tables.idempotency_usage)
 # Which calls are under way may be forgotten in a crash of Postgres, which ends them: no commit waits for the disk.
 _NOT_AWAITED = text("SET LOCAL synchronous_commit = off")
 # As text, as each write with a key sends them: SQLAlchemy would put them together each time.
 _BEGIN = text("""
-    WITH not_awaited AS MATERIALIZED (SELECT set_config('synchronous_commit', 'off', true))
-    INSERT INTO idempotency_keys AS known (id, method, request_digest, attempt, lease_time, expire_time)
-    SELECT :id, :method, :request_digest, :attempt, clock_timestamp() + :lease, clock_timestamp() + :kept_for
-    FROM not_awaited
-    ON CONFLICT (id) DO UPDATE SET
-        request_digest = EXCLUDED.request_digest,
-        attempt = EXCLUDED.attempt,
-        lease_time = EXCLUDED.lease_time,
-        expire_time = EXCLUDED.expire_time,
-        answer_time = NULL,
-        answer = NULL,
-        resource_id = NULL,
-        project_id = NULL,
-        artifact_sha256 = NULL
-    WHERE known.expire_time <= clock_timestamp()
-        OR (known.answer_time IS NULL AND known.lease_time <= clock_timestamp())
-    RETURNING true
+    WITH not_awaited AS MATERIALIZED (SELECT set_config('synchronous_commit', 'off', true)),
+    begun AS (
+        INSERT INTO idempotency_keys AS known (id, method, request_digest, attempt, lease_time, expire_time)
+        SELECT :id, :method, :request_digest, :attempt, clock_timestamp() + :lease, clock_timestamp() + :kept_for
+        FROM not_awaited
+        ON CONFLICT (id) DO UPDATE SET
+            request_digest = EXCLUDED.request_digest,
+            attempt = EXCLUDED.attempt,
+            lease_time = EXCLUDED.lease_time,
+            expire_time = EXCLUDED.expire_time,
+            answer_time = NULL,
+            answer = NULL,
+            resource_id = NULL,
+            project_id = NULL,
+            artifact_sha256 = NULL
+        WHERE known.expire_time <= clock_timestamp()
+            OR (known.answer_time IS NULL AND known.lease_time <= clock_timestamp())
+        RETURNING id
+    ),
+    counted AS (
+        INSERT INTO idempotency_usage AS used (caller_digest, window_end_time, key_count)
+        SELECT :caller_digest, clock_timestamp() + :kept_for, 1 FROM begun
+        ON CONFLICT (caller_digest) DO UPDATE SET
+            window_end_time = CASE
+                WHEN used.window_end_time <= clock_timestamp() THEN EXCLUDED.window_end_time
+                ELSE used.window_end_time
+            END,
+            key_count = CASE WHEN used.window_end_time <= clock_timestamp() THEN 1 ELSE used.key_count + 1 END
+        WHERE used.window_end_time <= clock_timestamp() OR used.key_count < :max_keys
+        RETURNING caller_digest
+    )
+    SELECT EXISTS (SELECT FROM begun) AS is_begun, EXISTS (SELECT FROM counted) AS is_counted
+""")
+_FORGET = text("""
+    WITH forgotten AS (
+        DELETE FROM idempotency_keys WHERE id = :id AND attempt = :attempt AND answer_time IS NULL RETURNING id
+    )
+    UPDATE idempotency_usage SET key_count = key_count - 1
+    WHERE caller_digest = :caller_digest AND key_count > 0 AND EXISTS (SELECT FROM forgotten)
 """)
 _KEEP = text("""
     UPDATE idempotency_keys SET
@@ -68,9 +96,15 @@ class SqlIdempotencyKeys:
             "attempt": call.attempt,
             "lease": lease,
             "kept_for": KEPT_FOR,
+            "caller_digest": call.caller_digest,
+            "max_keys": MAX_KEYS_PER_CALLER,
         }
-        if self.connection.execute(_BEGIN, values).one_or_none() is not None:
+        outcome = self.connection.execute(_BEGIN, values).one()
+        if outcome.is_counted:
             return None
+        if outcome.is_begun:
+            # The end of this transaction takes the key back.
+            raise TooManyIdempotencyKeysError(MAX_KEYS_PER_CALLER, self._seconds_until_more(call))
         found = self.connection.execute(select(_keys).where(_keys.c.id == call.id)).one_or_none()
         if found is None:
             # It has ended in between, and changed nothing.
@@ -121,16 +155,21 @@ class SqlIdempotencyKeys:
     def forget(self, call: KeyedCall) -> None:
         """See the port."""
         self.connection.execute(_NOT_AWAITED)
-        self.connection.execute(
-            delete(_keys).where(_keys.c.id == call.id, _keys.c.attempt == call.attempt, _keys.c.answer_time.is_(None))
-        )
+        self.connection.execute(_FORGET, {"id": call.id, "attempt": call.attempt, "caller_digest": call.caller_digest})
 
     def remove_expired(self, limit: int) -> int:
         """See the port."""
-        expired = (
-            select(_keys.c.id)
-            .where(_keys.c.expire_time <= func.clock_timestamp())
-            .limit(limit)
-            .with_for_update(skip_locked=True)
-        )
-        return self.connection.execute(delete(_keys).where(_keys.c.id.in_(expired))).rowcount
+        self._remove_ended(_usage, _usage.c.caller_digest, _usage.c.window_end_time, limit)
+        return self._remove_ended(_keys, _keys.c.id, _keys.c.expire_time, limit)
+
+    def _remove_ended(
+        self, table: Table, key: ColumnElement[bytes], end_time: ColumnElement[datetime], limit: int
+    ) -> int:
+        ended = select(key).where(end_time <= func.clock_timestamp()).limit(limit).with_for_update(skip_locked=True)
+        return self.connection.execute(delete(table).where(key.in_(ended))).rowcount
+
+    def _seconds_until_more(self, call: KeyedCall) -> float:
+        """Return after how many seconds the caller may use new keys again."""
+        remaining = func.extract("epoch", _usage.c.window_end_time - func.clock_timestamp())
+        found = self.connection.execute(select(remaining).where(_usage.c.caller_digest == call.caller_digest))
+        return max(float(found.scalar_one()), 1.0)

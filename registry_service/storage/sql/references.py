@@ -66,7 +66,7 @@ def _in_project(condition: str) -> str:
                 AND NOT EXISTS (SELECT FROM named)
             ORDER BY id LIMIT :limit
         )
-    """
+    """  # noqa: S608 - the parts are ours
 
 
 # Neither an absent nor an empty text is a project; a caller who is confined to projects sees no such group.

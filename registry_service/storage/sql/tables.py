@@ -530,6 +530,22 @@ class IdempotencyKeyRow(Base):
     )
 
 
+class IdempotencyUsageRow(Base):
+    """How many idempotency keys a caller has begun to use."""
+
+    __tablename__ = "idempotency_usage"
+
+    caller_digest: Mapped[bytes] = mapped_column(LargeBinary, primary_key=True, comment="SHA-256 of the caller.")
+    window_end_time: Mapped[_Time] = mapped_column(comment="Then the count begins anew.")
+    key_count: Mapped[int] = mapped_column(Integer, comment="New keys, but for those of calls that failed.")
+
+    __table_args__ = (
+        CheckConstraint("octet_length(caller_digest) = 32", name="caller_digest"),
+        CheckConstraint("key_count >= 0", name="key_count"),
+        Index("ix_idempotency_usage_window_end_time", "window_end_time"),
+    )
+
+
 class SchemaCompatibilityRow(Base):
     """The one row that tells which programs the schema serves (`storage.sql.schema`)."""
 
@@ -557,6 +573,7 @@ aliases = AliasRow.__table__
 alias_moves = AliasMoveRow.__table__
 tokens = TokenRow.__table__
 idempotency_keys = IdempotencyKeyRow.__table__
+idempotency_usage = IdempotencyUsageRow.__table__
 
 
 def group_key(table: FromClause) -> ColumnElement[bytes]:
