@@ -15,6 +15,7 @@ from sqlalchemy import Engine
 
 from registry_service import __version__
 from registry_service.certificates import Certificate
+from registry_service.domain.access import Authenticator
 from registry_service.domain.artifact_store import ListableArtifactStore
 from registry_service.domain.errors import UnavailableError
 from registry_service.domain.legacy import SourceError
@@ -42,7 +43,6 @@ from registry_service.storage.sql.engine import Tls, domain_errors, make_engine
 from registry_service.storage.sql.legacy import SqlLegacyRegistry
 from registry_service.storage.sql.repositories import SqlDatabase
 from registry_service.storage.sql.schema import migrate
-from registry_service.transport.grpc.admission import Admission
 from registry_service.transport.grpc.health import DEPENDENCIES
 from registry_service.transport.grpc.server import RegistryServer, ServerOptions
 from registry_service.transport.grpc.system_servicer import ServerInfo
@@ -377,7 +377,7 @@ def build_server(registry: Registry, settings: Settings, *, private_socket: Path
             gc_interval_seconds=settings.gc_interval_seconds,
         ),
         info=_server_info(settings),
-        admission=build_admission(registry.database, settings),
+        authenticate=build_authenticator(registry.database, settings),
         observer=registry.telemetry,
     )
     registry.telemetry.server(
@@ -420,12 +420,12 @@ def warn_if_open(settings: AuthSettings, address: str) -> None:
         )
 
 
-def build_admission(database: Database, settings: AuthSettings) -> Admission | None:
-    """Return the authentication of calls; None with AUTH_MODE=none. It has not connected to a provider yet."""
+def build_authenticator(database: Database, settings: AuthSettings) -> Authenticator | None:
+    """Make what checks bearer tokens, None with AUTH_MODE=none. An OpenID provider is first asked by a call."""
     if settings.auth_mode == "none":
         return None
     oidc = _build_oidc(settings) if settings.auth_mode == "oidc" else None
-    return Admission(CachedAuthenticator(TokenOrOther(TokenAuthenticator(database), oidc)))
+    return CachedAuthenticator(TokenOrOther(TokenAuthenticator(database), oidc))
 
 
 def _build_oidc(settings: AuthSettings) -> "OidcAuthenticator":

@@ -1,4 +1,4 @@
-"""Metrics of calls, as an observer of the transport's interceptor (`transport.grpc.calls.MethodObserver`)."""
+"""Counts calls, as the interceptor reports them (`transport.grpc.interceptors.telemetry.MethodObserver`)."""
 
 from collections.abc import Callable, Iterable
 

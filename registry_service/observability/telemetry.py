@@ -15,6 +15,7 @@ from registry_service.domain.artifact_store import ArtifactStore
 from registry_service.domain.events import Event
 from registry_service.domain.geti import Geti
 from registry_service.domain.ports import Database
+from registry_service.methods import Method
 from registry_service.observability.counted_methods import CountedMethod
 from registry_service.observability.metrics import Metrics, Sampler
 from registry_service.observability.observed_ports import ObservedDatabase, ObservedGeti, ObservedStore
@@ -23,9 +24,6 @@ if TYPE_CHECKING:  # an optional dependency
     from registry_service.observability.tracing import TracedMethod, Tracing
 
 audit_logger = logging.getLogger(logs.AUDIT)
-
-# Probes: their traces would be many, and of no interest.
-_UNTRACED = {"modelregistry.v1.SystemService", "grpc.health.v1.Health"}
 
 
 class NotInstalledError(Exception):
@@ -90,15 +88,15 @@ class Telemetry:
             return geti
         return ObservedGeti(geti, self.metrics, self.tracing)
 
-    def method(self, name: str) -> "CountedMethod | TracedMethod | None":
-        """Return the observer of a method's calls; see `transport.grpc.calls.CallObserver`."""
-        service, _, method = name.removeprefix("/").rpartition("/")
-        counted = None if self.metrics is None else CountedMethod(self.metrics, service, method)
-        if self.tracing is None or service in _UNTRACED:
+    def method(self, method: Method) -> "CountedMethod | TracedMethod | None":
+        """See `transport.grpc.interceptors.telemetry.CallObserver`."""
+        service, name = method.service, method.name
+        counted = None if self.metrics is None else CountedMethod(self.metrics, service, name)
+        if self.tracing is None or not method.is_traced:
             return counted
         from registry_service.observability.tracing import TracedMethod  # noqa: PLC0415 - optional
 
-        return TracedMethod(self.tracing, service, method, counted)
+        return TracedMethod(self.tracing, service, name, counted)
 
     def server(self, states: ServerStates) -> None:
         """Write the gauges of a server from now on."""

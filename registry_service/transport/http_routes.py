@@ -10,7 +10,7 @@ from google.api import annotations_pb2, http_pb2
 from google.protobuf import descriptor_pb2
 from google.protobuf.descriptor_pb2 import DescriptorProto, FieldDescriptorProto
 
-from registry_service.transport.grpc.admission import OPEN
+from registry_service.methods import METHODS
 
 PACKAGES = ("modelregistry.v1", "modelregistry.geti.v1", "modelregistry.compat.v1")
 
@@ -149,7 +149,7 @@ def http_routes() -> HttpRoutes:
         descriptor_set=descriptor_set,
         bindings=tuple(bound),
         rpcs=tuple(sorted(rpcs)),
-        open=tuple(sorted(OPEN)),
+        open=tuple(sorted(method.path for method in METHODS.values() if method.is_open)),
         reads=tuple(sorted(reads)),
         streamed=tuple(sorted(streamed)),
         openapi=generated / "openapi.json",

@@ -28,11 +28,12 @@ from registry_service import wiring
 from registry_service.domain.access import Grant, Permission, Role
 from registry_service.domain.errors import AccessDeniedError, AlreadyExistsError, ProjectNotFoundError
 from registry_service.domain.geti import Geti, ModelKey, ProjectSummary
+from registry_service.methods import METHODS as POLICIES
+from registry_service.methods import OpenTo
 from registry_service.services.authenticating import CachedAuthenticator, Tokens
 from registry_service.services.confining import ConfinedGeti
 from registry_service.storage.artifacts.local import LocalArtifactStore
 from registry_service.storage.sql.repositories import SqlDatabase
-from registry_service.transport.grpc.admission import OPEN, REQUIRED, UNRESTRICTED
 from registry_service.transport.http_routes import http_routes
 from tests.client import Client, Refusal, refused, registration, spec
 from tests.registry import RunningRegistry, StartRegistry
@@ -201,12 +202,8 @@ class TestEveryMethod:
             "grpc.reflection.v1alpha.ServerReflection",
         }
 
-    def test_the_table_has_each_of_them_once(self) -> None:
-        assert METHODS.keys() == (REQUIRED.keys() | OPEN | UNRESTRICTED) - {
-            "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo"
-        }
-        assert not REQUIRED.keys() & (OPEN | UNRESTRICTED)
-        assert not OPEN & UNRESTRICTED
+    def test_the_policy_table_has_each_of_them_and_no_other(self) -> None:
+        assert METHODS.keys() == POLICIES.keys() - {"/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo"}
 
     def test_none_is_open_by_accident(self, people: People) -> None:
         stranger = people.who_has()
@@ -217,7 +214,7 @@ class TestEveryMethod:
                 assert (code, http_status) == (grpc.StatusCode.OK, "401"), path
             elif code is not STRANGER:
                 opened.add(path)
-        assert opened == OPEN
+        assert opened == {path for path, policy in POLICIES.items() if policy.access is OpenTo.EVERYBODY}
 
     def test_reflection_is_not_open(self, people: People) -> None:
         stub: Any = reflection_pb2_grpc.ServerReflectionStub(people.who_has().channel)
@@ -234,17 +231,18 @@ class TestEveryMethod:
             Role.ADMIN: set(Permission),
         }[role]
         for path in METHODS:
-            if path not in REQUIRED:
+            required = POLICIES[path].access
+            if isinstance(required, OpenTo):
                 continue
             code, http_status = call(client, path)
             is_refused = "403" if path.startswith(DOCUMENTED) else DENIED
             answer: object = http_status if path.startswith(DOCUMENTED) else code
-            assert (answer == is_refused) is (REQUIRED[path] not in allowed), path
+            assert (answer == is_refused) is (required not in allowed), path
             assert code is not STRANGER
             assert http_status != "401"
 
     def test_one_that_the_table_forgot_is_refused_to_all(self, people: People, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.delitem(REQUIRED, "/modelregistry.v1.ModelService/GetModel")
+        monkeypatch.delitem(cast(dict[str, Any], POLICIES), "/modelregistry.v1.ModelService/GetModel")
         with refused(DENIED, "ACCESS_DENIED"):
             people.a(Role.ADMIN).get("a-model-of-no-body")
 

@@ -13,7 +13,7 @@ from registry_service.domain.errors import ArtifactStoreUnavailableError, Databa
 from registry_service.domain.models import Model
 from registry_service.services.reading import FindModels, GetModel
 from registry_service.storage.artifacts.local import LocalArtifactStore
-from registry_service.transport.grpc.calls import POISON
+from registry_service.transport.grpc.interceptors.errors import BROKEN_MESSAGE
 from tests.client import Client
 from tests.registry import RunningRegistry, StartRegistry
 
@@ -76,7 +76,7 @@ def test_a_list_that_breaks_off_poisons_its_stream(registry: RunningRegistry, mo
     assert headers["x-http-status"] == "200"
     received = until_it_breaks(messages)
     assert len(received) == 3
-    assert received[-1] == POISON
+    assert received[-1] == BROKEN_MESSAGE
 
 
 def test_a_download_that_breaks_off_poisons_its_stream(
@@ -94,7 +94,7 @@ def test_a_download_that_breaks_off_poisons_its_stream(
     request = pb.DownloadModelFilesRequest(id=MODEL_ID)
     _, messages = stream(registry.client, "DownloadModelFiles", request)
     received = until_it_breaks(messages)
-    assert received[-1] == POISON
+    assert received[-1] == BROKEN_MESSAGE
 
 
 def test_short_lists_need_no_place_among_the_streams(start_registry: StartRegistry) -> None:

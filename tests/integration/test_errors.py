@@ -37,10 +37,13 @@ from registry_service.domain.errors import (
     TooManyCallsError,
 )
 from registry_service.logs import JsonFormatter
-from registry_service.transport.grpc.calls import POISON, CallInterceptor, Limits, StreamLimit
-from registry_service.transport.grpc.client_watch import ClientWatch
+from registry_service.transport.grpc.concurrency_limit import ConcurrencyLimit
 from registry_service.transport.grpc.errors import STATUS_CODES, call_status, status_code
-from registry_service.transport.grpc.limits import ConcurrencyLimit
+from registry_service.transport.grpc.interceptors.authentication import Authentication
+from registry_service.transport.grpc.interceptors.chain import InterceptorChain
+from registry_service.transport.grpc.interceptors.concurrency import ConcurrencyLimits
+from registry_service.transport.grpc.interceptors.errors import BROKEN_MESSAGE
+from registry_service.transport.grpc.interceptors.watchdog import Watchdog
 from tests.client import refused, registration, spec
 from tests.waiting import eventually
 
@@ -140,19 +143,20 @@ def grpc_addr() -> str:
 def grpc_interceptors() -> Iterator[Sequence[grpc.ServerInterceptor]]:
     def limit() -> ConcurrencyLimit:
         return ConcurrencyLimit(
-            most=8,
-            most_of_caller=8,
-            most_waiting=8,
-            most_waiting_of_caller=8,
+            max_running=8,
+            max_running_per_caller=8,
+            max_waiting=8,
+            max_waiting_per_caller=8,
             wait_seconds=5,
             refuse=TooManyCallsError,
         )
 
-    client_watch, streams = ClientWatch(idle_seconds=60), StreamLimit(limit(), idle_seconds=60)
-    limits = Limits(short_calls=limit(), lists=limit(), streams=streams, watches=streams, reflection=streams)
-    yield [CallInterceptor(client_watch=client_watch, limits=limits)]
-    streams.stop()
-    client_watch.stop()
+    watchdog = Watchdog(idle_seconds=60)
+    limits = ConcurrencyLimits(
+        short_calls=limit(), lists=limit(), long_calls=limit(), watches=limit(), reflection=limit()
+    )
+    yield [InterceptorChain(watchdog=watchdog, limits=limits, authentication=Authentication())]
+    watchdog.stop()
 
 
 @pytest.fixture(scope="module")
@@ -301,7 +305,7 @@ class TestErrors:
         )
         answers = method(artifact_service_pb2.DownloadArtifactContentRequest(model_id="late"))
         assert httpbody_pb2.HttpBody.FromString(next(answers)).data == b"first"
-        assert next(answers) == POISON
+        assert next(answers) == BROKEN_MESSAGE
         with refused(grpc.StatusCode.NOT_FOUND):
             next(answers)
         answers = method(artifact_service_pb2.DownloadArtifactContentRequest(model_id="at once"))

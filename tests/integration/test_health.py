@@ -10,8 +10,8 @@ import grpc
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from registry_service.transport.grpc.client_watch import MAX_MESSAGES_EXPECTED
 from registry_service.transport.grpc.health import MAX_HEALTH_WATCHES
+from registry_service.transport.grpc.interceptors.watchdog import MAX_MESSAGES_EXPECTED
 from tests.client import Client, refused
 from tests.registry import RunningRegistry, StartRegistry
 from tests.streams import WrappedStore, expect, serving

@@ -22,7 +22,7 @@ from modelregistry.v1 import artifact_service_pb2, model_service_pb2, upload_ser
 from sqlalchemy import text
 
 from registry_service.domain.errors import TooManyCallsError
-from registry_service.transport.grpc.limits import ConcurrencyLimit
+from registry_service.transport.grpc.concurrency_limit import ConcurrencyLimit
 from tests.client import Client, pieces, refused, registration, spec, writes, zip_of
 from tests.registry import RunningRegistry, StartRegistry
 from tests.streams import Feed, WrappedStore, expect, serving
@@ -196,7 +196,7 @@ class TestSilence:
         eventually(lambda: client.get(model.id) == model and has_free_place(client, model.id))
         assert time.monotonic() - started < 20
         # A place is free when one of them has ended: the other's silence may be a moment shorter.
-        eventually(lambda: caplog.text.count("its client moved nothing") >= len(downloads))
+        eventually(lambda: caplog.text.count("kept the call waiting") >= len(downloads))
         for download in downloads:
             with refused(grpc.StatusCode.CANCELLED):
                 for _ in download:
@@ -330,10 +330,10 @@ class TestCallersShare:
 
     def test_callers_take_turns(self) -> None:
         limit = ConcurrencyLimit(
-            most=1,
-            most_of_caller=1,
-            most_waiting=20,
-            most_waiting_of_caller=10,
+            max_running=1,
+            max_running_per_caller=1,
+            max_waiting=20,
+            max_waiting_per_caller=10,
             wait_seconds=30,
             refuse=TooManyCallsError,
         )

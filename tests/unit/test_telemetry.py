@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from registry_service.embedded.envoy import envoy_path
+from registry_service.methods import METHODS
 from registry_service.observability.metrics import Metrics
 from registry_service.observability.telemetry import Telemetry
 from registry_service.settings import (
@@ -38,12 +39,12 @@ def python(code: str, **environment: str) -> subprocess.CompletedProcess[str]:
 def test_without_settings_nobody_looks_on(tmp_path: Path) -> None:
     off, store = Telemetry(), LocalArtifactStore(tmp_path)
     assert off.store(store) is store
-    assert off.method("/modelregistry.v1.ModelService/GetModel") is None
+    assert off.method(METHODS["/modelregistry.v1.ModelService/GetModel"]) is None
 
 
 def test_who_looks_on_at_a_method_is_the_same_for_all_its_calls() -> None:
     metrics = Metrics()
-    method = Telemetry(metrics).method("/modelregistry.v1.ModelService/GetModel")
+    method = Telemetry(metrics).method(METHODS["/modelregistry.v1.ModelService/GetModel"])
     assert method is not None
     ended = [method.begin(tuple) for _ in range(3)]
     labels = {"service": "modelregistry.v1.ModelService", "method": "GetModel"}

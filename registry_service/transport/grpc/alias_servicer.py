@@ -22,10 +22,10 @@ from registry_service.domain.models import checked_model_id
 from registry_service.domain.promotion import MAX_AGE_FIELD, Check, MetricBound, Requirements, checked_requirements
 from registry_service.services.aliasing import Expectation, Moved
 from registry_service.services.use_cases import UseCases
-from registry_service.transport.grpc.calls import StreamLimit
 from registry_service.transport.grpc.conditions import etag_of
 from registry_service.transport.grpc.convert import time_message, time_of
 from registry_service.transport.grpc.idempotency import idempotent
+from registry_service.transport.grpc.interceptors.concurrency import ConcurrencyLimits
 
 _ALL = "-"
 _KINDS = {
@@ -57,9 +57,9 @@ def _deletion_message(before: AliasTarget | None) -> pb.DeleteAliasResponse:
 class AliasServicer(alias_service_pb2_grpc.AliasServiceServicer):
     """Converts, calls one use case, converts back."""
 
-    def __init__(self, use_cases: UseCases, streams: StreamLimit) -> None:
+    def __init__(self, use_cases: UseCases, limits: ConcurrencyLimits) -> None:
         self._use_cases = use_cases
-        self._streams = streams
+        self._limits = limits
 
     @idempotent(pb.SetAliasResponse, _set_message)
     def SetAlias(self, request: pb.SetAliasRequest, context: grpc.ServicerContext) -> Moved:
@@ -67,7 +67,7 @@ class AliasServicer(alias_service_pb2_grpc.AliasServiceServicer):
         model_id = checked_model_id(request.model_id, "model_id")
         requirements, remark = _requirements_of(request.requirements), _remark_of(request)
         # Whoever reads a whole artifact takes the place of a stream.
-        with self._streams.hold() if requirements.verified else nullcontext():
+        with self._limits.long_slot() if requirements.verified else nullcontext():
             return self._use_cases.set_alias(
                 group_id,
                 alias,

@@ -11,7 +11,7 @@ from modelregistry.v1 import artifact_service_pb2_grpc
 from registry_service.domain.models import checked_model_id
 from registry_service.services.reading import Verification
 from registry_service.services.use_cases import UseCases
-from registry_service.transport.grpc.calls import expect_client
+from registry_service.transport.grpc.cancellation import check_cancelled
 from registry_service.transport.grpc.chunks import body_messages, chunk_messages, read_first
 from registry_service.transport.grpc.convert import artifact_message, file_message, time_message
 from registry_service.transport.grpc.http_download import IMMUTABLE, DownloadPlan, plan_download, plan_file_download
@@ -55,7 +55,7 @@ class ArtifactServicer(artifact_service_pb2_grpc.ArtifactServiceServicer):
         with self._use_cases.read_artifact_file(checked_model_id(request.model_id, "model_id"), request.path) as file:
             offset, length = file.range(request.read_offset, request.read_limit)
             yield pb.DownloadArtifactFileResponse(file=file_message(file.member))
-            pieces = file.pieces(offset, length, lambda: expect_client(context))
+            pieces = file.pieces(offset, length, lambda: check_cancelled(context))
             yield from chunk_messages(pb.DownloadArtifactFileResponse.CHUNK_FIELD_NUMBER, pieces)
 
     def DownloadArtifactFileContent(
@@ -63,14 +63,14 @@ class ArtifactServicer(artifact_service_pb2_grpc.ArtifactServiceServicer):
     ) -> Iterator[httpbody_pb2.HttpBody | bytes]:
         with self._use_cases.read_artifact_file(checked_model_id(request.model_id, "model_id"), request.path) as file:
             plan = plan_file_download(file.model, file.member.name, file.member.size, _headers(context))
-            yield from _body(plan, file.pieces(plan.offset, plan.length, lambda: expect_client(context)), context)
+            yield from _body(plan, file.pieces(plan.offset, plan.length, lambda: check_cancelled(context)), context)
 
     def VerifyArtifact(
         self, request: pb.VerifyArtifactRequest, context: grpc.ServicerContext
     ) -> Iterator[pb.VerifyArtifactResponse]:
         due = 0.0
         for step in self._use_cases.verify_artifact.steps(checked_model_id(request.model_id, "model_id")):
-            expect_client(context)
+            check_cancelled(context)
             if isinstance(step, Verification):
                 yield pb.VerifyArtifactResponse(result=_result_message(step))
             elif time.monotonic() >= due:

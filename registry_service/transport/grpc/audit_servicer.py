@@ -11,8 +11,9 @@ from registry_service.domain.caller import current_caller
 from registry_service.domain.errors import CallCancelledError
 from registry_service.domain.events import LogHead
 from registry_service.services.use_cases import UseCases
-from registry_service.transport.grpc.calls import Drain, expect_client
+from registry_service.transport.grpc.cancellation import check_cancelled
 from registry_service.transport.grpc.convert import event_message, position_message
+from registry_service.transport.grpc.drain import Drain
 
 # Clients take messages of 4 MiB: one event too large would end their watch again and again.
 _MAX_EVENT_BYTES = 3 * 1024 * 1024
@@ -39,7 +40,7 @@ class AuditServicer(audit_service_pb2_grpc.AuditServiceServicer):
         wake = threading.Event()
 
         def confirm() -> None:
-            expect_client(context)
+            check_cancelled(context)
             current_caller.get().expect_access()
             self._drain.check()
 
@@ -62,7 +63,7 @@ class AuditServicer(audit_service_pb2_grpc.AuditServiceServicer):
         given = request.anchor if request.HasField("anchor") else None
         found = self._use_cases.verify_log(
             None if given is None else LogHead(sequence=given.sequence, hash=given.hash),
-            lambda: expect_client(context),
+            lambda: check_cancelled(context),
         )
         broken = found.broken
         return pb.VerifyAuditLogResponse(

@@ -17,9 +17,10 @@ from modelregistry.compat.v1 import compat_service_pb2_grpc
 from registry_service.domain.errors import ProjectNotFoundError, RegistryError
 from registry_service.domain.models import Model, is_model_id
 from registry_service.services.use_cases import UseCases
-from registry_service.transport.grpc.calls import StreamLimit, expect_client
+from registry_service.transport.grpc.cancellation import check_cancelled
 from registry_service.transport.grpc.chunks import body_messages, read_first
 from registry_service.transport.grpc.http_download import plan_download
+from registry_service.transport.grpc.interceptors.concurrency import ConcurrencyLimits
 from registry_service.transport.rest import answers
 from registry_service.transport.rest.answers import Answer, RestError
 from registry_service.transport.rest.documents import document
@@ -95,9 +96,9 @@ def _sent(answer: Answer, context: grpc.ServicerContext) -> httpbody_pb2.HttpBod
 class CompatServicer(compat_service_pb2_grpc.CompatServiceServicer):
     """Hands bodies to `transport.rest`, calls one use case, answers."""
 
-    def __init__(self, use_cases: UseCases, streams: StreamLimit) -> None:
+    def __init__(self, use_cases: UseCases, limits: ConcurrencyLimits) -> None:
         self._use_cases = use_cases
-        self._streams = streams
+        self._limits = limits
 
     @_unary
     def RegisterModel(
@@ -110,7 +111,7 @@ class CompatServicer(compat_service_pb2_grpc.CompatServiceServicer):
             bytes(message) if isinstance(message, memoryview) else message.data
             for message in chain((first,), request_iterator)
         )
-        model = Registration(self._use_cases.register_model, lambda: expect_client(context)).run(
+        model = Registration(self._use_cases.register_model, lambda: check_cancelled(context)).run(
             first.content_type, chunks
         )
         return answers.text(201, model.id)
@@ -129,7 +130,7 @@ class CompatServicer(compat_service_pb2_grpc.CompatServiceServicer):
         if second is None:
             yield _sent(Answer(status=200, content_type=answers.JSON, body=b"[" + _joined(first or ()) + b"]"), context)
             return
-        with self._streams.hold():
+        with self._limits.long_slot():
             context.send_initial_metadata((("x-http-status", "200"),))
             yield httpbody_pb2.HttpBody(content_type=answers.JSON, data=b"[" + _joined(first or ()))
             for page in chain((second,), pages):
@@ -146,7 +147,7 @@ class CompatServicer(compat_service_pb2_grpc.CompatServiceServicer):
         model_id = _model_id(first.id, context)
         chunks = (message.content.data for message in chain((first,), request_iterator))
         found = changes(form_texts(first.content.content_type, chunks))
-        expect_client(context)  # an urlencoded form doesn't say where it ends
+        check_cancelled(context)  # an urlencoded form doesn't say where it ends
         self._use_cases.update_model(model_id, found, touch=True)
         return answers.COMPLETED
 
@@ -185,7 +186,7 @@ class CompatServicer(compat_service_pb2_grpc.CompatServiceServicer):
         models = wanted_models(request.content.content_type, request.content.data)
 
         def proceed() -> None:
-            expect_client(context)
+            check_cancelled(context)
 
         try:
             results = self._use_cases.import_models(project_id, models, report=lambda _: proceed(), proceed=proceed)

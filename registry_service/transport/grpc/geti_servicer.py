@@ -13,7 +13,7 @@ from registry_service.domain.geti import ModelKey
 from registry_service.domain.models import is_model_id
 from registry_service.services.projects import ImportState
 from registry_service.services.use_cases import UseCases
-from registry_service.transport.grpc.calls import expect_client
+from registry_service.transport.grpc.cancellation import check_cancelled
 from registry_service.transport.grpc.convert import import_message, import_result_message, project_message
 from registry_service.transport.grpc.reports import reported
 
@@ -41,7 +41,7 @@ class GetiServicer(geti_service_pb2_grpc.GetiServiceServicer):
         )
         states: dict[str, ImportState] = {}
         request_id = current_caller.get().request_id
-        for progress in reported(run, lambda: expect_client(context)):
+        for progress in reported(run, lambda: check_cancelled(context)):
             states[progress.model_id] = progress.state
             yield import_message(progress, request_id)
         yield import_result_message(states)

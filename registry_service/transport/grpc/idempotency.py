@@ -14,7 +14,7 @@ from registry_service.domain.errors import IdempotencyKeyReusedError, InvalidArg
 from registry_service.domain.idempotency import FIELD, KeptAnswer, KeyedCall, checked_key
 from registry_service.services.use_cases import UseCases
 from registry_service.transport.grpc import conditions as conditional
-from registry_service.transport.grpc.calls import current_method
+from registry_service.transport.grpc.call import current_call
 from registry_service.transport.grpc.update_mask import FIELD as MASK
 from registry_service.transport.grpc.update_mask import mask_of
 
@@ -103,7 +103,7 @@ def _call(request: Message, context: grpc.ServicerContext, answer: Callable[[Any
     rest.ClearField(FIELD)
     return KeyedCall(
         caller=current_caller.get().actor,
-        method=current_method(),
+        method=current_call.get().method.path,
         key=key,
         digest=hashlib.sha256(rest.SerializeToString(deterministic=True) + _beside(request, context)).digest(),
         encode=lambda result: answer(result).SerializeToString(),

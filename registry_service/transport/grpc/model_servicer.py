@@ -10,7 +10,7 @@ from modelregistry.v1 import model_service_pb2 as pb
 from registry_service.domain.errors import InvalidArgumentError
 from registry_service.domain.models import Model, checked_model_id
 from registry_service.services.use_cases import UseCases
-from registry_service.transport.grpc.calls import StreamLimit, expect_client
+from registry_service.transport.grpc.cancellation import check_cancelled
 from registry_service.transport.grpc.conditions import etag_of
 from registry_service.transport.grpc.convert import (
     changes_of,
@@ -25,6 +25,7 @@ from registry_service.transport.grpc.convert import (
     time_of,
 )
 from registry_service.transport.grpc.idempotency import idempotent, idempotent_stream
+from registry_service.transport.grpc.interceptors.concurrency import ConcurrencyLimits
 from registry_service.transport.grpc.update_mask import mask_of
 
 
@@ -39,9 +40,9 @@ def _deleted(_: None) -> pb.DeleteModelResponse:
 class ModelServicer(model_service_pb2_grpc.ModelServiceServicer):
     """Converts, calls one use case, converts back."""
 
-    def __init__(self, use_cases: UseCases, streams: StreamLimit) -> None:
+    def __init__(self, use_cases: UseCases, limits: ConcurrencyLimits) -> None:
         self._use_cases = use_cases
-        self._streams = streams
+        self._limits = limits
 
     @idempotent_stream(
         pb.RegisterModelResponse, lambda model: pb.RegisterModelResponse(model=model_message(model)), again=_model
@@ -53,7 +54,7 @@ class ModelServicer(model_service_pb2_grpc.ModelServiceServicer):
         if first is None or isinstance(first, memoryview) or first.WhichOneof("payload") != "spec":
             raise InvalidArgumentError.of("spec", "must be in the first message.")
         return self._use_cases.register_model(
-            spec_of(first.spec), _chunks(request_iterator), lambda: expect_client(context)
+            spec_of(first.spec), _chunks(request_iterator), lambda: check_cancelled(context)
         )
 
     def GetModel(self, request: pb.GetModelRequest, context: grpc.ServicerContext) -> model_pb2.Model:
@@ -103,10 +104,10 @@ class ModelServicer(model_service_pb2_grpc.ModelServiceServicer):
         self, request: pb.CompareModelsRequest, context: grpc.ServicerContext
     ) -> pb.CompareModelsResponse:
         # Only hashing makes it a long call.
-        with self._streams.hold() if request.hash_files else nullcontext():
+        with self._limits.long_slot() if request.hash_files else nullcontext():
             comparison = self._use_cases.compare_models(
                 request.model_ids,
-                lambda: expect_client(context),
+                lambda: check_cancelled(context),
                 diff_only=request.diff_only,
                 hash_files=request.hash_files,
             )

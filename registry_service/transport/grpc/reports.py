@@ -28,8 +28,8 @@ class _End:
 class _Stream:
     """Between the thread that reports and the one that sends."""
 
-    def __init__(self, expect_client: Callable[[], None]) -> None:
-        self._expect_client = expect_client
+    def __init__(self, check_cancelled: Callable[[], None]) -> None:
+        self._check_cancelled = check_cancelled
         self._left = threading.Event()
         self._items: queue.Queue[Any] = queue.Queue(_AHEAD)
 
@@ -37,7 +37,7 @@ class _Stream:
         """Raises CallCancelledError when nobody takes reports any more."""
         if self._left.is_set():
             raise CallCancelledError
-        self._expect_client()
+        self._check_cancelled()
 
     def report(self, item: object) -> None:
         """Hands a report over, as soon as there is room for it."""
@@ -67,14 +67,14 @@ class _Stream:
         return True
 
 
-def reported(run: Reporting[Item_co], expect_client: Callable[[], None]) -> Iterator[Item_co]:
+def reported(run: Reporting[Item_co], check_cancelled: Callable[[], None]) -> Iterator[Item_co]:
     """Runs a use case in a thread of its own and yields what it reports; ends as it does, with its exception if any.
 
     A generator cannot yield from within the calls that it makes, and an import
     is many calls deep when there is something to tell. Whoever closes the
     iterator waits until the use case has come to its next step and ended.
     """
-    stream = _Stream(expect_client)
+    stream = _Stream(check_cancelled)
     failure: list[BaseException] = []
 
     def work() -> None:

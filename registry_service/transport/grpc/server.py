@@ -31,23 +31,27 @@ from modelregistry.v1 import (
 )
 
 from registry_service.certificates import Certificate
+from registry_service.domain.access import Authenticator
 from registry_service.domain.artifact_store import ArtifactStore
 from registry_service.domain.caller import acting_as_registry
 from registry_service.domain.errors import DatabaseUnavailableError, TooManyCallsError, TooManyStreamsError
 from registry_service.domain.ports import Database
 from registry_service.services.use_cases import UseCases
-from registry_service.transport.grpc.admission import Admission
 from registry_service.transport.grpc.alias_servicer import AliasServicer
 from registry_service.transport.grpc.artifact_servicer import ArtifactServicer
 from registry_service.transport.grpc.audit_servicer import AuditServicer
-from registry_service.transport.grpc.calls import CallInterceptor, CallObserver, Drain, Limits, StreamLimit
-from registry_service.transport.grpc.client_watch import MAX_MESSAGES_EXPECTED, ClientWatch
 from registry_service.transport.grpc.compat_servicer import CompatServicer, refused
+from registry_service.transport.grpc.concurrency_limit import ConcurrencyLimit, Refuse, share_of
 from registry_service.transport.grpc.connections import ConnectionGuard, connection_limit
 from registry_service.transport.grpc.credentials import server_credentials
+from registry_service.transport.grpc.drain import Drain
 from registry_service.transport.grpc.geti_servicer import GetiServicer
 from registry_service.transport.grpc.health import MAX_HEALTH_WATCHES, HealthMonitor
-from registry_service.transport.grpc.limits import ConcurrencyLimit, Refuse, share_of
+from registry_service.transport.grpc.interceptors.authentication import Authentication
+from registry_service.transport.grpc.interceptors.chain import InterceptorChain
+from registry_service.transport.grpc.interceptors.concurrency import ConcurrencyLimits
+from registry_service.transport.grpc.interceptors.telemetry import CallObserver
+from registry_service.transport.grpc.interceptors.watchdog import MAX_MESSAGES_EXPECTED, Watchdog
 from registry_service.transport.grpc.model_group_servicer import ModelGroupServicer
 from registry_service.transport.grpc.model_servicer import ModelServicer
 from registry_service.transport.grpc.system_servicer import MAX_MESSAGE_BYTES, ServerInfo, SystemServicer
@@ -58,7 +62,6 @@ logger = logging.getLogger(__name__)
 # A request's address, with its filter, reaches us as a header.
 _MAX_METADATA_BYTES = 64 * 1024
 _MAX_REFLECTIONS = 8
-_REFLECTION_IDLE_SECONDS = 10
 _IDLE_CONNECTION_MS = 300_000
 _HANDSHAKE_MS = 10_000
 _SERVICES = tuple(
@@ -123,28 +126,24 @@ class PortTakenError(Exception):
     """The address cannot be listened on; the message names it."""
 
 
-def _limits(options: ServerOptions) -> Limits:
+def _limits(options: ServerOptions) -> ConcurrencyLimits:
     def limit(most: int, refuse: Refuse, *, waiting: int = options.max_waiting_calls) -> ConcurrencyLimit:
         return ConcurrencyLimit(
-            most=most,
-            most_of_caller=share_of(most, options.caller_share),
-            most_waiting=waiting,
-            most_waiting_of_caller=share_of(waiting, options.caller_share),
+            max_running=most,
+            max_running_per_caller=share_of(most, options.caller_share),
+            max_waiting=waiting,
+            max_waiting_per_caller=share_of(waiting, options.caller_share),
             wait_seconds=options.max_waiting_seconds,
             refuse=refuse,
         )
 
-    def streams(limit: ConcurrencyLimit, idle_seconds: float = options.stream_idle_seconds) -> StreamLimit:
-        return StreamLimit(limit, idle_seconds=idle_seconds)
-
-    return Limits(
+    return ConcurrencyLimits(
         short_calls=limit(options.max_unary_calls, TooManyCallsError),
-        # Those that wait here do not wait for a place among the short calls.
         lists=limit(options.max_lists, TooManyCallsError),
-        streams=streams(limit(options.max_streams, TooManyStreamsError)),
-        # None ends soon, so none waits.
-        watches=streams(limit(options.max_watches, TooManyStreamsError, waiting=0)),
-        reflection=streams(limit(_MAX_REFLECTIONS, TooManyStreamsError, waiting=0), _REFLECTION_IDLE_SECONDS),
+        long_calls=limit(options.max_streams, TooManyStreamsError),
+        # Neither ends soon, so no call waits for one to end.
+        watches=limit(options.max_watches, TooManyStreamsError, waiting=0),
+        reflection=limit(_MAX_REFLECTIONS, TooManyStreamsError, waiting=0),
     )
 
 
@@ -159,7 +158,7 @@ class RegistryServer:
         options: ServerOptions,
         *,
         info: ServerInfo,
-        admission: Admission | None = None,
+        authenticate: Authenticator | None = None,
         observer: ServerObserver | None = None,
     ) -> None:
         self._use_cases = use_cases
@@ -170,7 +169,7 @@ class RegistryServer:
         self._health = HealthMonitor(database, store, _SERVICES, interval_seconds=options.health_interval_seconds)
         self._stopped = threading.Event()
         self._sweeper = threading.Thread(target=self._sweep, name="sweeper", daemon=True)
-        self._client_watch = ClientWatch(idle_seconds=options.stream_idle_seconds)
+        self._watchdog = Watchdog(idle_seconds=options.stream_idle_seconds)
         connections = connection_limit(options.max_connections)
         self._connection_guard = ConnectionGuard(limit=connections)
         threads = (
@@ -188,11 +187,10 @@ class RegistryServer:
         self._server = grpc.server(
             self._pool,
             interceptors=[
-                CallInterceptor(
-                    client_watch=self._client_watch,
+                InterceptorChain(
+                    watchdog=self._watchdog,
                     limits=self._limits,
-                    admission=admission,
-                    refusals=_REFUSALS,
+                    authentication=Authentication(authenticate, refusals=_REFUSALS),
                     observer=observer,
                 )
             ],
@@ -220,21 +218,17 @@ class RegistryServer:
                 ("grpc.max_concurrent_streams", 1_024),
             ],
         )
-        model_service_pb2_grpc.add_ModelServiceServicer_to_server(
-            ModelServicer(use_cases, self._limits.streams), self._server
-        )
+        model_service_pb2_grpc.add_ModelServiceServicer_to_server(ModelServicer(use_cases, self._limits), self._server)
         upload_service_pb2_grpc.add_UploadServiceServicer_to_server(UploadServicer(use_cases), self._server)
         artifact_service_pb2_grpc.add_ArtifactServiceServicer_to_server(ArtifactServicer(use_cases), self._server)
         geti_service_pb2_grpc.add_GetiServiceServicer_to_server(GetiServicer(use_cases), self._server)
         model_group_service_pb2_grpc.add_ModelGroupServiceServicer_to_server(
             ModelGroupServicer(use_cases), self._server
         )
-        alias_service_pb2_grpc.add_AliasServiceServicer_to_server(
-            AliasServicer(use_cases, self._limits.streams), self._server
-        )
+        alias_service_pb2_grpc.add_AliasServiceServicer_to_server(AliasServicer(use_cases, self._limits), self._server)
         audit_service_pb2_grpc.add_AuditServiceServicer_to_server(AuditServicer(use_cases, self._drain), self._server)
         compat_service_pb2_grpc.add_CompatServiceServicer_to_server(
-            CompatServicer(use_cases, self._limits.streams), self._server
+            CompatServicer(use_cases, self._limits), self._server
         )
         system_service_pb2_grpc.add_SystemServiceServicer_to_server(SystemServicer(self._health, info), self._server)
         health_pb2_grpc.add_HealthServicer_to_server(self._health.servicer, self._server)
@@ -283,9 +277,7 @@ class RegistryServer:
         self._drain.begin()
         self._health.servicer.end_watches()
         stopping.wait()
-        for limit in (self._limits.streams, self._limits.watches, self._limits.reflection):
-            limit.stop()
-        self._client_watch.stop()
+        self._watchdog.stop()
         self._connection_guard.stop()
         if self._sweeper.is_alive():
             self._sweeper.join()
@@ -299,12 +291,12 @@ class RegistryServer:
     @property
     def streams_in_use(self) -> int:
         """Places of MAX_STREAMS that are taken."""
-        return self._limits.streams.in_use
+        return self._limits.long_calls.running
 
     @property
     def watches_in_use(self) -> int:
         """Places of MAX_WATCHES that are taken."""
-        return self._limits.watches.in_use
+        return self._limits.watches.running
 
     def answered(self, dependency: str) -> bool:
         """Whether one of `health.DEPENDENCIES` answered when it was last asked."""

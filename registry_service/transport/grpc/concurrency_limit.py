@@ -1,4 +1,4 @@
-"""Concurrency limits: how many calls run at once, how many wait, and whose turn is next."""
+"""A concurrency limit that is fair to callers: how many calls run, how many wait, and whose turn is next."""
 
 import math
 import threading
@@ -11,23 +11,23 @@ import grpc
 
 from registry_service.domain.errors import CallCancelledError, ResourceExhaustedError
 
-# Of a call's duration in the average of those before it.
+# Weight of a call's duration in the moving average.
 _WEIGHT = 0.1
-# How much longer than the estimate a refused caller should stay away, as an estimate is often too low.
+# Factor on the estimated delay of a refused call, as estimates are often too low.
 _MARGIN = 1.5
-# How much later than told a refused call may come back.
-_PROMISE_SECONDS = 30.0
-_MAX_PROMISES = 1_000
-# Of those that are remembered without calls, before it is looked whether they still have to be.
+# How much later than it was told a refused call may come back.
+_INVITATION_SECONDS = 30.0
+_MAX_INVITATIONS = 1_000
+# Callers in memory beyond which those with expired invitations are removed.
 _MAX_CALLERS = 1_000
 _MIN_RETRY_SECONDS, _MAX_RETRY_SECONDS = 1.0, 60.0
 
 Refuse = Callable[[int, float], ResourceExhaustedError]
-"""Makes the error of a refused call, of the limit that it met and the seconds after which it may succeed."""
+"""Makes the error of a refused call from the limit that it met and the seconds after which it may succeed."""
 
 
 def share_of(most: int, share: float) -> int:
-    """Return a caller's share of a limit: at least one."""
+    """Return how many slots of a limit one caller may have: at least one."""
     return max(1, math.ceil(most * share))
 
 
@@ -41,85 +41,83 @@ class _Waiter:
 
 @dataclass(slots=True)
 class _Caller:
-    """What one caller has of a limit."""
+    """The calls of one caller."""
 
     running: int = 0
     waiting: deque[_Waiter] = field(default_factory=deque)
-    promises: deque[float] = field(default_factory=deque)
-    """When its refused calls were told to come back, in this order: then they may wait even where too many do."""
+    invitations: deque[float] = field(default_factory=deque)
+    """The times at which refused calls may come back, in order. Then they may wait even if too many calls wait."""
 
 
 class ConcurrencyLimit:
-    """Bounds the calls that run at once, and shares the places fairly among callers.
+    """Bounds the calls that run at once, and shares the slots fairly among callers.
 
-    A call that finds no place waits for one. Callers take turns, whatever the number
-    of their calls, and none may have more than its share of the places, running or
-    waiting. Beyond that, calls are refused, with a delay after which they may wait:
-    refused calls are told different delays, in the order in which places will be free.
+    A call that finds no slot waits for one. Callers take turns, whatever the number of their calls, and no caller may
+    have more than its share of the slots, or of the waiting calls. Beyond that, calls are refused, each with the delay
+    after which it may come back and wait. The delays differ, in the order in which slots become free.
 
     Args:
-        most: Most calls that run at once.
-        most_of_caller: Most of them of one caller.
-        most_waiting: Most calls that wait, and as many again that come back when they were told to; each holds a
-            thread.
-        most_waiting_of_caller: Most of them of one caller.
-        wait_seconds: How long a call waits at most.
+        max_running: Calls that may run at once.
+        max_running_per_caller: Those of one caller.
+        max_waiting: Calls that may wait, and as many again that come back when they were told to. Each holds a thread.
+        max_waiting_per_caller: Those of one caller.
+        wait_seconds: How long a call may wait.
         refuse: Makes the error of a refused call.
     """
 
     def __init__(
         self,
         *,
-        most: int,
-        most_of_caller: int,
-        most_waiting: int,
-        most_waiting_of_caller: int,
+        max_running: int,
+        max_running_per_caller: int,
+        max_waiting: int,
+        max_waiting_per_caller: int,
         wait_seconds: float,
         refuse: Refuse,
     ) -> None:
-        self._most = most
-        self._most_of_caller = min(most, most_of_caller)
-        self._most_waiting = most_waiting
-        self._most_waiting_of_caller = min(most_waiting, most_waiting_of_caller)
+        self._max_running = max_running
+        self._max_running_per_caller = min(max_running, max_running_per_caller)
+        self._max_waiting = max_waiting
+        self._max_waiting_per_caller = min(max_waiting, max_waiting_per_caller)
         self._wait_seconds = wait_seconds
         self._refuse = refuse
         self._running = 0
         self._waiting = 0
         self._callers: dict[str, _Caller] = {}
-        # Callers with calls that wait, the one whose turn is next first.
+        # Callers whose calls wait; the first is the next to get a slot.
         self._turns: OrderedDict[str, _Caller] = OrderedDict()
         self._held_seconds = 0.1
-        # Never held while anything is waited for, as grpcio's event thread may want it.
+        # Never held while waiting for anything: grpcio's event thread may need it.
         self._lock = threading.Lock()
 
     @property
     def running(self) -> int:
-        """Calls that have a place."""
+        """Calls that hold a slot."""
         return self._running
 
     @property
     def waiting(self) -> int:
-        """Calls that wait for a place."""
+        """Calls that wait for a slot."""
         return self._waiting
 
     def acquire(self, caller: str, context: grpc.ServicerContext) -> None:
-        """Take a place for a call, to be given back by `release`.
+        """Take a slot for a call; `release` gives it back.
 
         Raises:
-            ResourceExhaustedError: Too many calls wait already, or this one waited in vain.
+            ResourceExhaustedError: Too many calls wait, or this one waited for too long.
             CallCancelledError: The client has gone meanwhile.
         """
         with self._lock:
             found = self._callers.get(caller)
             if found is None:
                 found = self._callers[caller] = _Caller()
-            # Where others wait although there are places, they have their share.
-            if self._running < self._most and found.running < self._most_of_caller and not found.waiting:
+            # Calls of this caller that wait although slots are free have used up its share.
+            if self._running < self._max_running and found.running < self._max_running_per_caller and not found.waiting:
                 self._running += 1
                 found.running += 1
                 return
-            is_promised = self._redeem_promise(found)
-            if self._is_full(found) and not is_promised:
+            is_invited = self._redeem_invitation(found)
+            if self._is_full(found) and not is_invited:
                 raise self._refusal(caller, found)
             waiter = _Waiter()
             found.waiting.append(waiter)
@@ -128,11 +126,11 @@ class ConcurrencyLimit:
         self._await_turn(caller, found, waiter, context)
 
     def release(self, caller: str, held_seconds: float) -> None:
-        """Give a place back.
+        """Give a slot back.
 
         Args:
-            caller: Whose place it is.
-            held_seconds: For how long it was held, which retry delays are estimated of.
+            caller: The caller that holds it.
+            held_seconds: How long it was held. Retry delays are estimated from it.
         """
         with self._lock:
             self._held_seconds += (held_seconds - self._held_seconds) * _WEIGHT
@@ -143,7 +141,7 @@ class ConcurrencyLimit:
             self._forget_idle(caller, found)
 
     def _await_turn(self, caller: str, found: _Caller, waiter: _Waiter, context: grpc.ServicerContext) -> None:
-        # Wakes also when the client goes.
+        # Also set when the client goes.
         if context.add_callback(waiter.turn.set):
             waiter.turn.wait(min(self._wait_seconds, context.time_remaining()))
         with self._lock:
@@ -163,9 +161,9 @@ class ConcurrencyLimit:
         raise error
 
     def _grant(self) -> None:
-        """Hand free places to calls that wait, one caller after the other."""
-        while self._running < self._most:
-            turn = next((turn for turn in self._turns.items() if turn[1].running < self._most_of_caller), None)
+        """Hand free slots to waiting calls, one caller after the other."""
+        while self._running < self._max_running:
+            turn = next((turn for turn in self._turns.items() if turn[1].running < self._max_running_per_caller), None)
             if turn is None:
                 return
             caller, found = turn
@@ -181,41 +179,41 @@ class ConcurrencyLimit:
             waiter.turn.set()
 
     def _is_full(self, found: _Caller) -> bool:
-        return self._waiting >= self._most_waiting or len(found.waiting) >= self._most_waiting_of_caller
+        return self._waiting >= self._max_waiting or len(found.waiting) >= self._max_waiting_per_caller
 
-    def _redeem_promise(self, found: _Caller) -> bool:
-        """Return whether a call comes back that was told to, and forget the promise."""
+    def _redeem_invitation(self, found: _Caller) -> bool:
+        """Return whether a refused call comes back when it was told to, and remove the invitation."""
         now = time.monotonic()
-        while found.promises and found.promises[0] < now - _PROMISE_SECONDS:
-            found.promises.popleft()
-        if not found.promises or found.promises[0] > now or self._waiting >= 2 * self._most_waiting:
+        while found.invitations and found.invitations[0] < now - _INVITATION_SECONDS:
+            found.invitations.popleft()
+        if not found.invitations or found.invitations[0] > now or self._waiting >= 2 * self._max_waiting:
             return False
-        found.promises.popleft()
+        found.invitations.popleft()
         return True
 
     def _forget_idle(self, caller: str, found: _Caller) -> None:
-        if not found.running and not found.waiting and not found.promises:
+        if not found.running and not found.waiting and not found.invitations:
             self._callers.pop(caller, None)
 
     def _refusal(self, caller: str, found: _Caller) -> ResourceExhaustedError:
-        """Make the error of a refused call; its delay follows those of the caller's other refused calls."""
+        """Make the error of a refused call. Its delay follows those of the caller's other refused calls."""
         now = time.monotonic()
-        places = self._most_of_caller
-        seconds_each = self._held_seconds / places * _MARGIN
+        slots = self._max_running_per_caller
+        seconds_each = self._held_seconds / slots * _MARGIN
         begin = now + max(_MIN_RETRY_SECONDS, seconds_each * (len(found.waiting) + 1))
-        if found.promises:
-            begin = max(begin, found.promises[-1] + seconds_each)
+        if found.invitations:
+            begin = max(begin, found.invitations[-1] + seconds_each)
         begin = min(begin, now + _MAX_RETRY_SECONDS)
-        if len(found.promises) < _MAX_PROMISES:
-            found.promises.append(begin)
+        if len(found.invitations) < _MAX_INVITATIONS:
+            found.invitations.append(begin)
         self._forget_idle(caller, found)
         if len(self._callers) > _MAX_CALLERS:
             self._forget_expired(now)
-        return self._refuse(places if found.running >= places else self._most, begin - now)
+        return self._refuse(slots if found.running >= slots else self._max_running, begin - now)
 
     def _forget_expired(self, now: float) -> None:
-        """Forget callers that are not there, and did not come back when they were told to."""
+        """Forget callers that did not come back when they were told to."""
         for caller, found in list(self._callers.items()):
-            if found.promises and found.promises[-1] < now - _PROMISE_SECONDS:
-                found.promises.clear()
+            if found.invitations and found.invitations[-1] < now - _INVITATION_SECONDS:
+                found.invitations.clear()
                 self._forget_idle(caller, found)
