@@ -10,6 +10,9 @@ from enum import Enum, auto
 
 from registry_service.domain.access import Permission
 
+GATEWAY_IDLE_SECONDS = 120
+"""How long the gateway waits for the next byte of a call whose method has no longer time."""
+
 
 class OpenTo(Enum):
     """Who may call a method that takes no permission."""
@@ -66,7 +69,7 @@ class Method:
     """Whether the response stream is serialized by the servicer, without protobuf's copies of the bytes."""
     is_traced: bool = True
     """Whether traces show the calls. Probes come every second and would crowd them out."""
-    gateway_idle_seconds: int = 120
+    gateway_idle_seconds: int = GATEWAY_IDLE_SECONDS
     """How long the gateway waits for the next byte of a call."""
 
     @property

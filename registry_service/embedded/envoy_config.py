@@ -18,30 +18,18 @@ import jinja2
 from registry_service.domain.errors import InvalidCredentialsError, UnauthenticatedError
 from registry_service.embedded.process import EmbeddedError, NotInstalledError, find_package
 from registry_service.embedded.secrets import Secrets
+from registry_service.methods import GATEWAY_IDLE_SECONDS, Kind, method_of
 from registry_service.settings import CIPHER_SUITES, GatewaySettings
 
 # The server sends the same challenge (RFC 6750).
 CHALLENGE = 'Bearer realm="model-registry"'
-_IDLE_SECONDS = 120
 # File descriptors for connections to servers, listeners, logs and certificates.
 _RESERVED_FILES = 200
 _REFLECTION = "/grpc.reflection."
-_WATCH = "/modelregistry.v1.AuditService/WatchAuditEvents"
-# Idle timeouts longer than _IDLE_SECONDS, in seconds.
-_LONG_RPCS = {
-    # These read a whole artifact of up to 78 GiB before they respond.
-    "/modelregistry.v1.ModelService/CompareModels": 3600,
-    "/modelregistry.v1.UploadService/CompleteUpload": 3600,
-    # These wait until Geti has prepared a deployment.
-    "/modelregistry.geti.v1.GetiService/ImportModels": 7200,
-    "/modelregistry.compat.v1.CompatService/ImportModels": 7200,
-    "/modelregistry.v1.AliasService/SetAlias": 3600,
-    # This reads the whole audit log.
-    "/modelregistry.v1.AuditService/VerifyAuditLog": 3600,
-}
-_GRPC_PREFIXES = ({"prefix": "/modelregistry."}, {"prefix": "/grpc.health.v1."}, {"prefix": _REFLECTION})
-# Routes of probes, which arrive every second.
-_UNTRACED = ("/health", "/ready", "/modelregistry.v1.SystemService/", "/grpc.health.v1.")
+_HEALTH = "/grpc.health.v1."
+_GRPC_PREFIXES = ("/modelregistry.", _HEALTH, _REFLECTION)
+# HTTP paths of probes, which arrive every second.
+_UNTRACED_PATHS = ("/health", "/ready")
 
 # The responses that Envoy generates itself. Envoy's own texts would name hosts and causes. Each row has the HTTP status
 # and its text, and for paths under /v1 the gRPC code, the reason (docs/errors.md), and the retry delay in seconds, None
@@ -84,7 +72,6 @@ def render(
     bindings: Sequence[Mapping[str, Any]],
     openapi: Path,
     rpcs: Sequence[str],
-    open_rpcs: Sequence[str],
     reads: Sequence[str],
     streamed: Sequence[str],
     access_log: bool = False,
@@ -106,7 +93,6 @@ def render(
         bindings: The RPC of each HTTP method of each path: the fields of `transport.http_routes.Binding`.
         openapi: File of the OpenAPI document.
         rpcs: Paths of all gRPC methods.
-        open_rpcs: Paths of the gRPC methods that need no credentials.
         reads: Paths of the gRPC methods that change nothing, so that Envoy may retry them.
         streamed: Paths of the gRPC methods whose requests are streams, so that Envoy must not buffer them.
         access_log: Whether to write a JSON line to stdout for each request.
@@ -141,13 +127,13 @@ def render(
         # They have methods of their own, and a slash too many is taken off as elsewhere.
         paths=[
             *(
-                (path, methods, [_http_route(b, open_rpcs, streamed) for b in bindings if b["path"] == path])
+                (path, methods, [_http_route(b, streamed) for b in bindings if b["path"] == path])
                 for path, methods in paths
             ),
             # Envoy answers these itself; here they get their HTTP methods and the redirect of a trailing slash.
             *((re.escape(path), ("GET", "HEAD"), []) for path in ("/live", "/docs", "/redoc", "/openapi.json")),
         ],
-        grpc_routes=list(_grpc_routes(rpcs, open_rpcs, reads, streamed)),
+        grpc_routes=list(_grpc_routes(rpcs, reads, streamed)),
         max_connections=_max_connections(settings),
         heap_bytes=settings.gateway_heap_bytes,
         max_message_bytes=2 * settings.metadata_max_bytes,
@@ -166,7 +152,7 @@ def render(
         ),
         metrics=_metrics(settings),
         tracing=_tracing(settings),
-        untraced=_UNTRACED,
+        untraced=_UNTRACED_PATHS,
         tls=_tls(settings, secrets_dir),
         pages=_pages(folder, openapi),
     )
@@ -229,14 +215,14 @@ def _sampler(percent: float) -> dict[str, object]:
     return {"@type": f"{prefix}.TraceIdRatioBasedSamplerConfig", "sampling_percentage": fraction}
 
 
-def _http_route(binding: Mapping[str, Any], open_rpcs: Sequence[str], streamed: Sequence[str]) -> Mapping[str, Any]:
+def _http_route(binding: Mapping[str, Any], streamed: Sequence[str]) -> Mapping[str, Any]:
     """Return the route of one HTTP method of a path."""
     return {
         "verb": binding["verb"],
         "is_streamed": binding["rpc"] in streamed,
         "metadata": {
             "api": "typed" if binding["path"].startswith("/v1/") else "compat",
-            "open": binding["rpc"] in open_rpcs,
+            "open": method_of(binding["rpc"]).is_open,
             "is_buffered": binding["rpc"] not in streamed,
             "takes_json": binding["takes_json"],
             "path_variables": list(binding["path_variables"]),
@@ -244,9 +230,7 @@ def _http_route(binding: Mapping[str, Any], open_rpcs: Sequence[str], streamed: 
     }
 
 
-def _grpc_routes(
-    rpcs: Sequence[str], open_rpcs: Sequence[str], reads: Sequence[str], streamed: Sequence[str]
-) -> Iterator[Mapping[str, Any]]:
+def _grpc_routes(rpcs: Sequence[str], reads: Sequence[str], streamed: Sequence[str]) -> Iterator[Mapping[str, Any]]:
     """Yield the routes of gRPC, in the order of precedence.
 
     Each has its match, its idle timeout in seconds, and whether: it only reads, it
@@ -254,19 +238,30 @@ def _grpc_routes(
     streams, it needs no credentials, and it is left out of traces.
     """
     # One route for each RPC: a regular expression of all paths would exceed Envoy's limit.
-    exact = [({"path": path}, _LONG_RPCS.get(path, _IDLE_SECONDS)) for path in rpcs]
-    for match, seconds in (*exact, *((prefix, _IDLE_SECONDS) for prefix in _GRPC_PREFIXES)):
-        path = next(iter(match.values()))
+    for path in rpcs:
+        method = method_of(path)
         yield {
-            "match": match,
-            "idle_seconds": seconds,
+            "match": {"path": path},
+            "idle_seconds": method.gateway_idle_seconds,
             "is_read": path in reads,
             # Silence does not mean a slow server for a watch without changes, or while a whole artifact is read.
-            "is_hedged": path in reads and path != _WATCH and path not in _LONG_RPCS,
-            "is_streamed": path in streamed or path == _REFLECTION,
+            "is_hedged": path in reads
+            and method.kind is not Kind.WATCH
+            and method.gateway_idle_seconds == GATEWAY_IDLE_SECONDS,
+            "is_streamed": path in streamed,
+            "is_open": method.is_open,
+            "is_untraced": not method.is_traced,
+        }
+    for prefix in _GRPC_PREFIXES:
+        yield {
+            "match": {"prefix": prefix},
+            "idle_seconds": GATEWAY_IDLE_SECONDS,
+            "is_read": False,
+            "is_hedged": False,
+            "is_streamed": prefix == _REFLECTION,
             # Under the other prefixes, a path that is not in `rpcs` is UNIMPLEMENTED, with or without credentials.
-            "is_open": path in open_rpcs or ("prefix" in match and path != _REFLECTION),
-            "is_untraced": path.startswith(_UNTRACED),
+            "is_open": prefix != _REFLECTION,
+            "is_untraced": prefix == _HEALTH,
         }
 
 

@@ -39,7 +39,6 @@ def gateway_config(
         bindings=[asdict(binding) for binding in routes.bindings],
         openapi=routes.openapi,
         rpcs=routes.rpcs,
-        open_rpcs=routes.open,
         reads=routes.reads,
         streamed=routes.streamed,
         access_log=access_log,

@@ -10,8 +10,6 @@ from google.api import annotations_pb2, http_pb2
 from google.protobuf import descriptor_pb2
 from google.protobuf.descriptor_pb2 import DescriptorProto, FieldDescriptorProto
 
-from registry_service.methods import METHODS
-
 PACKAGES = ("modelregistry.v1", "modelregistry.geti.v1", "modelregistry.compat.v1")
 
 _VARIABLE = re.compile(r"\{([\w.]+)(?:=([^}]*))?\}")
@@ -95,8 +93,6 @@ class HttpRoutes:
     """Full names of the gRPC services that have JSON routes."""
     rpcs: tuple[str, ...]
     """Paths of all gRPC methods, sorted."""
-    open: tuple[str, ...]
-    """Paths of those that need no credentials, sorted."""
     reads: tuple[str, ...]
     """Paths of the gRPC methods that change nothing, as their idempotency levels say, sorted."""
     streamed: tuple[str, ...]
@@ -149,7 +145,6 @@ def http_routes() -> HttpRoutes:
         descriptor_set=descriptor_set,
         bindings=tuple(bound),
         rpcs=tuple(sorted(rpcs)),
-        open=tuple(sorted(method.path for method in METHODS.values() if method.is_open)),
         reads=tuple(sorted(reads)),
         streamed=tuple(sorted(streamed)),
         openapi=generated / "openapi.json",
