@@ -17,10 +17,10 @@ from benchmarks.results import Result
 from benchmarks.transfers import MIB, Transfers
 from registry_service.embedded.postgres import EmbeddedPostgres, PostgresAddress
 from registry_service.supervisor.runtime import keep_freed_memory
-from tests.folders import passable_folder
 from tests.postgres_server import create_database, engine_of
 from tests.products import Product, running_serve, running_up, s3_settings
 from tests.s3_server import minio_binary, running_s3
+from tests.temporary_folders import accessible_folder
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -145,7 +145,7 @@ def main() -> None:
     started = time.monotonic()
     found: list[Result] = []
     with ExitStack() as stack:
-        bench = Bench(suite, stack.enter_context(passable_folder()), stack)
+        bench = Bench(suite, stack.enter_context(accessible_folder()), stack)
         for result in bench.run(parts):
             found.append(result)
             print(result.line(), flush=True)  # noqa: T201 - for the person

@@ -15,8 +15,8 @@ from registry_service.domain.models import Artifact, Model, utc_now
 from registry_service.embedded.postgres import EmbeddedPostgres
 from registry_service.storage.sql.repositories import SqlDatabase, SqlTransaction
 from registry_service.storage.sql.schema import migrate
-from tests.folders import passable_folder
 from tests.postgres_server import engine_of
+from tests.temporary_folders import accessible_folder
 
 SECONDS = 5.0
 
@@ -65,7 +65,7 @@ def measure(database: SqlDatabase, clients: int, *, with_event: bool) -> float:
 
 def main() -> None:
     """Measures and prints."""
-    with passable_folder() as folder, EmbeddedPostgres(folder) as address:
+    with accessible_folder() as folder, EmbeddedPostgres(folder) as address:
         engine = engine_of(address, address.database)
         migrate(engine)
         database = SqlDatabase(engine)

@@ -5,9 +5,10 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from tests.ports import free_port
+
 from benchmarks.results import Result
 from tests.products import COMMAND, Command, environment
-from tests.s3_server import free_port
 
 _GOAL_SECONDS = 3.0
 

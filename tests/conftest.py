@@ -5,6 +5,6 @@ pytest_plugins = [
     "tests.postgres_server",
     "tests.registry",
     "tests.products",
-    "tests.legacy_deployment",
+    "tests.intel_deployment",
     "tests.identity_provider",
 ]

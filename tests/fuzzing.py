@@ -73,7 +73,7 @@ def fuzz(examples: int, **strategies: st.SearchStrategy[Any]) -> Callable[[Calla
     return run
 
 
-def expect_no_internals(*texts: str | bytes) -> None:
+def check_no_internals(*texts: str | bytes) -> None:
     """Fails where an answer tells what is behind the API."""
     for text in texts:
         shown = text if isinstance(text, str) else text.decode(errors="replace")

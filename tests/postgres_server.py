@@ -12,7 +12,7 @@ from sqlalchemy import Engine
 from registry_service.embedded.postgres import EmbeddedPostgres, PostgresAddress
 from registry_service.storage.sql.engine import Tls, make_engine, transactional
 from registry_service.storage.sql.schema import migrate
-from tests.folders import passable_folder
+from tests.temporary_folders import accessible_folder
 
 _TEMPLATE = "migrated"
 _numbers = itertools.count(1)
@@ -21,7 +21,7 @@ _numbers = itertools.count(1)
 @pytest.fixture(scope="session")
 def postgres() -> Iterator[PostgresAddress]:
     """A running server."""
-    with passable_folder() as folder, EmbeddedPostgres(folder, durable=False) as address:
+    with accessible_folder() as folder, EmbeddedPostgres(folder, durable=False) as address:
         yield address
 
 

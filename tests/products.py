@@ -19,10 +19,11 @@ from grpc_health.v1 import health_pb2
 
 from registry_service.embedded.postgres import PostgresAddress
 from tests.client import Client
-from tests.folders import passable_folder
+from tests.polling import eventually
+from tests.ports import free_port
 from tests.postgres_server import create_database
-from tests.s3_server import S3Server, free_port
-from tests.waiting import eventually
+from tests.s3_server import S3Server
+from tests.temporary_folders import accessible_folder
 
 COMMAND = [sys.executable, "-m", "registry_service"]
 READY_SECONDS = 60
@@ -224,7 +225,7 @@ def running_serve(
 def product(request: pytest.FixtureRequest) -> Iterator[Product]:
     """The running product, once embedded and once on a real S3; shared, so tests name their models apart."""
     with ExitStack() as stack:
-        folder = stack.enter_context(passable_folder())
+        folder = stack.enter_context(accessible_folder())
         if request.param == "embedded":
             yield stack.enter_context(running_up(folder))
         else:

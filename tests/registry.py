@@ -14,7 +14,7 @@ from registry_service.embedded.postgres import PostgresAddress
 from registry_service.settings import Settings, load
 from registry_service.wiring import Registry, build_server, open_registry
 from tests.client import Client
-from tests.store_guard import no_store_in_transactions
+from tests.transaction_checks import no_store_in_transactions
 
 
 @dataclass

@@ -31,7 +31,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from tests.waiting import eventually
+from tests.polling import eventually
 
 MOTO_GAPS = {
     "credentials": "moto accepts every access key and secret key",

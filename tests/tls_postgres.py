@@ -22,8 +22,9 @@ import pytest
 
 from registry_service.embedded.postgres import NAME, PostgresAddress
 from registry_service.embedded.process import User, run, spawn, stop
-from tests.s3_server import Certificates, free_port
-from tests.waiting import eventually
+from tests.polling import eventually
+from tests.ports import free_port
+from tests.s3_server import Certificates
 
 # A message of eight bytes that asks for TLS, and one that asks for encryption by Kerberos.
 _SSL_REQUEST = bytes.fromhex("0000000804d2162f")

@@ -18,12 +18,12 @@ from modelregistry.v1 import model_service_pb2, upload_service_pb2
 
 from registry_service.embedded.postgres import PostgresAddress
 from tests.client import Client, refused, zip_of
-from tests.folders import passable_folder
 from tests.identity_provider import AUDIENCE, IdentityProvider
 from tests.integration.test_access import Bearer
+from tests.polling import eventually
 from tests.postgres_server import create_database, drop_database
 from tests.products import COMMAND, Product, environment, grpcurl, running_serve, running_up
-from tests.waiting import eventually
+from tests.temporary_folders import accessible_folder
 
 CHALLENGE = 'Bearer realm="model-registry"'
 
@@ -69,7 +69,7 @@ SMALL_ZIP = zip_of({"model.bin": b"weights"})
 
 @pytest.fixture(scope="module")
 def guarded() -> Iterator[Guarded]:
-    with passable_folder() as folder, running_up(folder, auth_mode="token") as product:
+    with accessible_folder() as folder, running_up(folder, auth_mode="token") as product:
         yield Guarded(product, folder / "data")
 
 
@@ -210,7 +210,7 @@ class TestTokens:
         drop_database(postgres, "of_tokens")
 
     def test_they_are_made_before_the_first_start(self) -> None:
-        with passable_folder() as folder:
+        with accessible_folder() as folder:
             made = token_command("create", "--role", "admin", f"--data-dir={folder / 'data'}")
             with running_up(folder, auth_mode="token") as product:
                 answer = httpx.get(
@@ -301,7 +301,7 @@ def test_users_of_a_provider_come_through_the_gateway(
 
 
 def test_a_server_that_is_open_to_others_says_so(tmp_path: Path) -> None:
-    with passable_folder() as folder, running_up(folder, grpc_ip_address="0.0.0.0"):
+    with accessible_folder() as folder, running_up(folder, grpc_ip_address="0.0.0.0"):
         lines = [json.loads(line) for line in (folder / "data" / "registry.log").read_text().splitlines()]
     warnings = [line["message"] for line in lines if line["level"] == "WARNING"]
     assert "AUTH_MODE=none: anyone who can reach 0.0.0.0 can read, change and delete everything" in warnings

@@ -12,8 +12,8 @@ from registry_service.domain.access import Grant, Permission, Role
 from registry_service.domain.caller import acting_as_registry
 from registry_service.jobs import open_tokens
 from tests.e2e.test_access import Guarded, form
-from tests.folders import passable_folder
 from tests.products import running_up
+from tests.temporary_folders import accessible_folder
 
 PERMISSIONS = {
     Role.READER: {Permission.READ},
@@ -86,7 +86,7 @@ class Matrix:
 
 @pytest.fixture(scope="module")
 def matrix() -> Iterator[Matrix]:
-    with passable_folder() as folder, running_up(folder, auth_mode="token") as product:
+    with accessible_folder() as folder, running_up(folder, auth_mode="token") as product:
         guarded = Guarded(product, folder / "data")
         with acting_as_registry(), open_tokens(guarded.data_dir) as tokens:
             secrets = {

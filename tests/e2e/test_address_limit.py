@@ -5,9 +5,9 @@ from contextlib import ExitStack, closing, suppress
 
 import httpx
 
-from tests.folders import passable_folder
+from tests.polling import eventually
 from tests.products import Product, running_up
-from tests.waiting import eventually
+from tests.temporary_folders import accessible_folder
 
 ATTACKER, OTHER = "127.0.0.2", "127.0.0.1"
 # Without a limit for each address the attempts would fill all places, until their 30 s for a body are over.
@@ -45,7 +45,7 @@ def is_closed(end: socket.socket) -> bool:
 
 def test_an_address_with_too_many_connections_gets_no_more_and_others_do() -> None:
     with (
-        passable_folder() as folder,
+        accessible_folder() as folder,
         running_up(folder, gateway_max_connections=OF_ALL, gateway_connections_per_address=OF_ADDRESS) as product,
         ExitStack() as held,
     ):

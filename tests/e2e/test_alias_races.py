@@ -21,10 +21,10 @@ from registry_service.domain.vocabulary import Action
 from registry_service.embedded.postgres import PostgresAddress
 from registry_service.storage.sql.repositories import SqlDatabase
 from tests.client import Client
-from tests.folders import passable_folder
+from tests.polling import eventually
+from tests.ports import free_port
 from tests.products import Command, environment
-from tests.s3_server import free_port
-from tests.waiting import eventually
+from tests.temporary_folders import accessible_folder
 
 SERVERS = 3
 CLIENTS = 12
@@ -35,7 +35,7 @@ NAME = "yolo"
 def clients(postgres: PostgresAddress, database_name: str) -> Iterator[list[Client]]:
     """Clients, each with a connection of its own, of three server processes on one database."""
     with ExitStack() as stack:
-        folder = stack.enter_context(passable_folder())
+        folder = stack.enter_context(accessible_folder())
         ports = [free_port() for _ in range(SERVERS)]
         for port in ports:
             settings = {

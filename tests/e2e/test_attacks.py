@@ -19,9 +19,9 @@ import pytest
 from modelregistry.v1 import model_service_pb2
 
 from tests.client import Client, refused, zip_of
-from tests.folders import passable_folder
+from tests.polling import eventually
 from tests.products import Product, running_up
-from tests.waiting import eventually
+from tests.temporary_folders import accessible_folder
 
 MIB = 1024 * 1024
 CONNECTIONS = 10_000
@@ -30,7 +30,7 @@ GET_MODEL = "/modelregistry.v1.ModelService/GetModel"
 
 @pytest.fixture(scope="module")
 def folder() -> Iterator[Path]:
-    with passable_folder() as folder:
+    with accessible_folder() as folder:
         yield folder
 
 

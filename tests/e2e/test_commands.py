@@ -23,9 +23,10 @@ from registry_service.embedded.envoy import envoy_path
 from registry_service.embedded.postgres import PostgresAddress
 from registry_service.storage.sql.schema import migrate
 from tests.client import Client, refused
+from tests.polling import eventually
+from tests.ports import free_port
 from tests.products import COMMAND, Command, Product, environment, running_serve, s3_settings
-from tests.s3_server import S3Server, free_port, make_certificates, new_bucket_name
-from tests.waiting import eventually
+from tests.s3_server import S3Server, make_certificates, new_bucket_name
 
 MIB = 1024 * 1024
 GRACE_SECONDS = 60

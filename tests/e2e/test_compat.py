@@ -14,9 +14,9 @@ import httpx
 import psutil
 import pytest
 
-from tests.folders import passable_folder
+from tests.polling import eventually
 from tests.products import Product, running_up
-from tests.waiting import eventually
+from tests.temporary_folders import accessible_folder
 
 MIB = 1024 * 1024
 BOUNDARY = "----------------boundary"
@@ -26,7 +26,7 @@ ZIP = "application/zip"
 
 @pytest.fixture(scope="module")
 def folder() -> Iterator[Path]:
-    with passable_folder() as folder:
+    with accessible_folder() as folder:
         yield folder
 
 

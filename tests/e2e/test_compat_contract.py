@@ -10,11 +10,11 @@ import pytest
 
 from registry_service.embedded.postgres import PostgresAddress
 from tests.fake_geti import FakeGeti
-from tests.folders import passable_folder
 from tests.postgres_server import create_database
 from tests.products import running_serve, running_up, s3_settings
-from tests.rest_contract.replaying import Case, Replay, load
+from tests.rest_contract.replay import Case, Replay, load
 from tests.s3_server import S3Server
+from tests.temporary_folders import accessible_folder
 
 CASES, FILES = load()
 UNCONNECTED = "geti-unset"
@@ -52,7 +52,7 @@ class Groups:
 def running(request: pytest.FixtureRequest, kind: str, settings: Mapping[str, Any]) -> Iterator[Groups]:
     geti: FakeGeti = request.getfixturevalue("geti_server")
     with ExitStack() as stack:
-        folder = stack.enter_context(passable_folder())
+        folder = stack.enter_context(accessible_folder())
         if kind == "embedded":
             product = stack.enter_context(running_up(folder, **settings))
         else:

@@ -14,10 +14,10 @@ from google.rpc import error_details_pb2
 from registry_service.domain.errors import StorageFullError
 from registry_service.storage.artifacts.local import LocalArtifactStore
 from tests.client import refused
-from tests.folders import passable_folder
+from tests.polling import eventually
 from tests.products import Product, running_up
 from tests.registry import StartRegistry
-from tests.waiting import eventually
+from tests.temporary_folders import accessible_folder
 
 MIB = 1024 * 1024
 RESERVE = 32 * MIB
@@ -30,7 +30,7 @@ def small_disk() -> Iterator[Path]:
     """A folder that is a file system of its own."""
     if os.geteuid() != 0:
         pytest.skip("only root may mount one")
-    with passable_folder() as folder:
+    with accessible_folder() as folder:
         disk = folder / "disk"
         disk.mkdir()
         command = ["mount", "-t", "tmpfs", "-o", "size=256m,mode=0711", "tmpfs", str(disk)]
@@ -99,7 +99,7 @@ def test_a_start_on_a_full_disk_says_so(small_disk: Path) -> None:
 
 
 def test_up_says_at_its_start_that_nothing_can_be_written() -> None:
-    with passable_folder() as folder, running_up(folder, disk_reserve_bytes=NEVER) as product:
+    with accessible_folder() as folder, running_up(folder, disk_reserve_bytes=NEVER) as product:
         said = product.server.output()
     assert "so every write is refused: " in said
     assert "(DISK_RESERVE_BYTES)" in said

@@ -39,7 +39,7 @@ from registry_service.embedded.envoy import EnvoyGateway
 from registry_service.embedded.process import EmbeddedError, NotInstalledError
 from registry_service.settings import GatewaySettings, load
 from registry_service.supervisor.gateway import gateway_config
-from tests.waiting import eventually
+from tests.polling import eventually
 
 MIB = 1024 * 1024
 # What the service tells the gateway alone.

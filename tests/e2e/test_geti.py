@@ -14,9 +14,9 @@ import psutil
 import pytest
 
 from tests.fake_geti import CATTLE, MEMBERS, TOKEN, WELD, YOLOX, YOLOX_FP16, YOLOX_FP32, YOLOX_INT8, FakeGeti
-from tests.folders import passable_folder
+from tests.polling import eventually
 from tests.products import Product, running_up
-from tests.waiting import eventually
+from tests.temporary_folders import accessible_folder
 
 MIB = 1024 * 1024
 NOTE = "Note: Only OpenVINO optimized active models are supported at this time.\n"
@@ -24,7 +24,7 @@ NOTE = "Note: Only OpenVINO optimized active models are supported at this time.\
 
 @pytest.fixture(scope="module")
 def folder() -> Iterator[Path]:
-    with passable_folder() as folder:
+    with accessible_folder() as folder:
         yield folder
 
 

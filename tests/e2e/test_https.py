@@ -17,10 +17,11 @@ from modelregistry.v1 import model_service_pb2, model_service_pb2_grpc
 from registry_service.certificates import Certificate, CertificateError
 from registry_service.transport.grpc.credentials import server_credentials
 from tests.client import pieces, refused, registration, spec
-from tests.folders import passable_folder
+from tests.polling import eventually
+from tests.ports import free_port
 from tests.products import COMMAND, Command, environment
-from tests.s3_server import Authority, Certificates, free_port, make_certificates
-from tests.waiting import eventually
+from tests.s3_server import Authority, Certificates, make_certificates
+from tests.temporary_folders import accessible_folder
 
 PORTS = pytest.mark.parametrize("port", ["rest_port", "grpc_port"])
 
@@ -121,7 +122,7 @@ def running(folder: Path, certificates: Certificates, **settings: object) -> Ite
 @pytest.fixture(scope="module", params=["with the CA", "without a CA"])
 def product(request: pytest.FixtureRequest) -> Iterator[SecureProduct]:
     """`up` with TLS; the gateway checks the gRPC server by the CA, or for having the very same certificate."""
-    with passable_folder() as folder:
+    with accessible_folder() as folder:
         certificates = make_certificates(folder / "certificates")
         settings = {"ca_cert": certificates.ca} if request.param == "with the CA" else {}
         with running(folder, certificates, **settings) as product:
@@ -204,7 +205,7 @@ def test_the_documented_ciphers_are_offered_and_no_others(product: SecureProduct
 @pytest.fixture(scope="module")
 def exclusive() -> Iterator[SecureProduct]:
     """`up` that demands certificates of a CA other than its own."""
-    with passable_folder() as folder:
+    with accessible_folder() as folder:
         certificates, clients = make_certificates(folder / "certificates"), Authority(folder / "clients")
         client = clients.issue("client")
         with running(
@@ -248,7 +249,7 @@ def test_a_check_that_has_none_to_show_says_so(exclusive: SecureProduct) -> None
 
 
 def test_renewed_certificates_are_served_without_a_restart() -> None:
-    with passable_folder() as folder:
+    with accessible_folder() as folder:
         servers, clients = Authority(folder / "servers"), Authority(folder / "clients")
         server, client = servers.issue("server"), clients.issue("client")
         with running(

@@ -14,10 +14,10 @@ from modelregistry.v1 import artifact_service_pb2, upload_service_pb2
 
 from registry_service.embedded.postgres import PostgresAddress
 from tests.client import registration, spec, writes
-from tests.folders import passable_folder
 from tests.postgres_server import create_database, drop_database
 from tests.products import Product, running_serve, running_up, s3_settings
 from tests.s3_server import S3Server
+from tests.temporary_folders import accessible_folder
 
 MIB = 1024 * 1024
 SIZE = int(os.environ.get("LARGE_ARTIFACT_BYTES", 2 * 1024 * MIB))
@@ -56,7 +56,7 @@ def digest_of(pieces: Iterable[bytes]) -> tuple[int, str]:
 def fresh_product(request: pytest.FixtureRequest) -> Iterator[Product]:
     """A product of the test's own: the peak of its memory is of this test."""
     with ExitStack() as stack:
-        folder = stack.enter_context(passable_folder())
+        folder = stack.enter_context(accessible_folder())
         if request.param == "embedded":
             yield stack.enter_context(running_up(folder))
             return

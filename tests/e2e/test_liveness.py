@@ -18,10 +18,10 @@ import pytest
 
 from registry_service.embedded.postgres import PostgresAddress
 from tests.client import Client
-from tests.folders import passable_folder
+from tests.polling import eventually
+from tests.ports import free_port
 from tests.products import COMMAND, Command, Product, environment, running_serve, running_up
-from tests.s3_server import free_port
-from tests.waiting import eventually
+from tests.temporary_folders import accessible_folder
 
 REPLACED_SECONDS = 30
 POSTGRES_NOTICED_SECONDS = 60
@@ -37,7 +37,7 @@ signal.signal(signal.SIGUSR2, lambda *_: ctypes.PyDLL(None).sleep(3600))
 
 @pytest.fixture
 def folder() -> Iterator[Path]:
-    with passable_folder() as made:
+    with accessible_folder() as made:
         yield made
 
 

@@ -20,10 +20,10 @@ from sqlalchemy import Engine
 
 from registry_service.embedded.postgres import PostgresAddress
 from tests.client import Client, refused
-from tests.folders import passable_folder
+from tests.polling import eventually
+from tests.ports import free_port
 from tests.products import COMMAND, Product, environment, running_serve, running_up
-from tests.s3_server import free_port
-from tests.waiting import eventually
+from tests.temporary_folders import accessible_folder
 
 ROOT = Path(__file__).resolve().parents[2]
 MODELS = {"service": "modelregistry.v1.ModelService"}
@@ -64,7 +64,7 @@ def measured() -> Iterator[tuple[Product, int, int]]:
     """The product with both metrics ports, after some traffic: a model that lived, and one that is not there."""
     server_port, gateway_port = free_port(), free_port()
     with (
-        passable_folder() as folder,
+        accessible_folder() as folder,
         running_up(
             folder,
             metrics_port=server_port,

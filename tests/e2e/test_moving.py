@@ -10,10 +10,10 @@ import pytest
 from sqlalchemy import Engine
 
 from registry_service.embedded.postgres import PostgresAddress
-from tests.folders import passable_folder
-from tests.legacy_deployment import IDS, OBJECTS, TWIN, LegacyDeployment
+from tests.intel_deployment import IDS, OBJECTS, TWIN, IntelDeployment
 from tests.products import COMMAND, environment, running_serve, running_up, s3_settings
 from tests.s3_server import S3Server
+from tests.temporary_folders import accessible_folder
 
 TAKEN = [model_id for model_id in IDS if model_id != TWIN]
 
@@ -26,18 +26,18 @@ def run(*arguments: str, **settings: object) -> subprocess.CompletedProcess[str]
 
 @pytest.fixture
 def settings(
-    postgres: PostgresAddress, empty_database: Engine, s3_server: S3Server, legacy: LegacyDeployment
+    postgres: PostgresAddress, empty_database: Engine, s3_server: S3Server, intel: IntelDeployment
 ) -> Mapping[str, object]:
     """An empty database, and the bucket of the original."""
-    return s3_settings(postgres, str(empty_database.url.database), s3_server, legacy.bucket)
+    return s3_settings(postgres, str(empty_database.url.database), s3_server, intel.bucket)
 
 
 def test_a_deployment_that_was_taken_over_is_served_as_the_original_served_it(
-    settings: Mapping[str, object], legacy: LegacyDeployment, tmp_path: Path
+    settings: Mapping[str, object], intel: IntelDeployment, tmp_path: Path
 ) -> None:
-    before = legacy.state()
-    options = [f"--source-host={legacy.address.socket_dir}", f"--source-database={legacy.database}"]
-    options += [f"--source-user={legacy.address.user}", f"--source-bucket={legacy.bucket}"]
+    before = intel.state()
+    options = [f"--source-host={intel.address.socket_dir}", f"--source-database={intel.database}"]
+    options += [f"--source-user={intel.address.user}", f"--source-bucket={intel.bucket}"]
     dry = run("import-intel", *options, "--dry-run", **settings)
     assert (dry.returncode, dry.stdout.splitlines()[-1]) == (
         1,
@@ -50,7 +50,7 @@ def test_a_deployment_that_was_taken_over_is_served_as_the_original_served_it(
     lines = [json.loads(line) for line in again.stdout.splitlines()]
     assert {line["outcome"] for line in lines[:-1]} == {"unchanged", "failed"}
     assert (lines[-1]["unchanged"], lines[-1]["failed"]) == (15, 1)
-    assert legacy.state() == before
+    assert intel.state() == before
 
     with running_serve(tmp_path, settings) as product:
         listed = httpx.get(f"{product.rest_url}/models").json()
@@ -67,20 +67,20 @@ def test_a_deployment_that_was_taken_over_is_served_as_the_original_served_it(
         assert httpx.delete(f"{product.rest_url}/models/legacy-poison-0001").status_code == 204
 
 
-def test_all_models_taken_is_a_success(settings: Mapping[str, object], legacy: LegacyDeployment) -> None:
-    legacy.set_tag(TWIN, "version", "8")
-    answer = run("import-intel", **settings, **legacy.settings())
+def test_all_models_taken_is_a_success(settings: Mapping[str, object], intel: IntelDeployment) -> None:
+    intel.set_tag(TWIN, "version", "8")
+    answer = run("import-intel", **settings, **intel.settings())
     assert answer.returncode == 0, answer.stdout
     assert answer.stdout.splitlines()[-1].startswith("16 models: 16 adopted")
 
 
 def test_a_source_that_cannot_be_read_is_a_message_without_its_password(
-    settings: Mapping[str, object], legacy: LegacyDeployment
+    settings: Mapping[str, object], intel: IntelDeployment
 ) -> None:
     answer = run(
         "import-intel",
         **settings,
-        **(legacy.settings() | {"source_psql_database": "nowhere", "source_psql_password": "password-marker"}),
+        **(intel.settings() | {"source_psql_database": "nowhere", "source_psql_password": "password-marker"}),
     )
     assert answer.returncode == 1
     assert 'database "nowhere" does not exist' in answer.stderr
@@ -88,17 +88,17 @@ def test_a_source_that_cannot_be_read_is_a_message_without_its_password(
     assert "Traceback" not in answer.stderr
     answer = run("import-intel", **settings)
     assert "SOURCE_PSQL_HOSTNAME: must be set" in answer.stderr
-    before = legacy.state()
-    answer = run("import-intel", **(dict(settings) | {"psql_database": legacy.database}), **legacy.settings())
+    before = intel.state()
+    answer = run("import-intel", **(dict(settings) | {"psql_database": intel.database}), **intel.settings())
     assert answer.returncode == 1
     assert "schema is not one of this program's" in answer.stderr
-    assert legacy.state() == before
+    assert intel.state() == before
 
 
-def test_the_embedded_product_takes_over_is_backed_up_and_restored(legacy: LegacyDeployment) -> None:
-    with passable_folder() as folder:
+def test_the_embedded_product_takes_over_is_backed_up_and_restored(intel: IntelDeployment) -> None:
+    with accessible_folder() as folder:
         data, backup, second = folder / "data", folder / "backup", folder / "second"
-        source = legacy.settings() | legacy.s3_settings()
+        source = intel.settings() | intel.s3_settings()
         answer = run("import-intel", f"--data-dir={data}", **source)
         assert answer.stdout.splitlines()[-1] == (
             "16 models: 15 adopted, 0 updated, 0 unchanged, 0 kept, 1 failed; 15 artifacts copied."
@@ -122,11 +122,11 @@ def test_the_embedded_product_takes_over_is_backed_up_and_restored(legacy: Legac
 
 
 def test_verify_tells_what_is_wrong_by_its_exit_code_and_as_json(
-    settings: Mapping[str, object], legacy: LegacyDeployment, s3_server: S3Server
+    settings: Mapping[str, object], intel: IntelDeployment, s3_server: S3Server
 ) -> None:
-    run("import-intel", **settings, **legacy.settings())
+    run("import-intel", **settings, **intel.settings())
     key = "put-base-0000000001/model.zip"
-    legacy.s3.remove_object(legacy.bucket, key)
+    intel.s3.remove_object(intel.bucket, key)
     answer = run("verify", "--json", **settings)
     assert answer.returncode == 1
     lines = [json.loads(line) for line in answer.stdout.splitlines()]

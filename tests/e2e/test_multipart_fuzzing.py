@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 from hypothesis import strategies as st
 
-from tests.folders import passable_folder
-from tests.fuzzing import ODD_TEXTS, expect_no_internals, fuzz
+from tests.fuzzing import ODD_TEXTS, check_no_internals, fuzz
+from tests.polling import eventually
 from tests.products import Product, running_up
-from tests.waiting import eventually
+from tests.temporary_folders import accessible_folder
 
 BOUNDARY = b"boundary"
 ANSWER_SECONDS = 60
@@ -19,7 +19,7 @@ ANSWER_SECONDS = 60
 
 @pytest.fixture(scope="module")
 def folder() -> Iterator[Path]:
-    with passable_folder() as folder:
+    with accessible_folder() as folder:
         yield folder
 
 
@@ -135,7 +135,7 @@ def test_any_form_is_registered_or_refused_and_leaves_nothing(product: Product, 
         answer = send(body, content_type, framing)
         status = int(answer[9:12] or 0)
         assert status < 500 or status == 503, answer
-        expect_no_internals(answer)
+        check_no_internals(answer)
         if status == 201:
             for model in product.client.all():
                 product.client.delete(model.id)

@@ -17,9 +17,9 @@ from jsonschema import Draft202012Validator  # type: ignore[import-untyped]
 from registry_service.transport.http_routes import http_routes
 from tests.client import zip_of
 from tests.fake_geti import CATTLE, YOLOX, YOLOX_FP32, FakeGeti
-from tests.folders import passable_folder
 from tests.model_files import onnx_model
 from tests.products import running_up
+from tests.temporary_folders import accessible_folder
 
 EXAMPLES = Path(__file__).parents[2] / "gateway" / "examples.json"
 JSON = "application/json"
@@ -179,7 +179,7 @@ def shape(value: Any) -> Any:
 
 @pytest.fixture(scope="module")
 def found(geti_server: FakeGeti) -> Iterator[Examples]:
-    with passable_folder() as folder:
+    with accessible_folder() as folder:
         yield recorded(folder, geti_server)
 
 
@@ -225,7 +225,7 @@ def test_the_examples_are_what_this_program_answers(found: Examples) -> None:
 
 
 def main() -> None:
-    with passable_folder() as folder, closing(FakeGeti()) as geti:
+    with accessible_folder() as folder, closing(FakeGeti()) as geti:
         examples = recorded(folder, geti)
     EXAMPLES.write_text(json.dumps(examples, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     sys.stdout.write(f"wrote {EXAMPLES}\n")

@@ -20,11 +20,12 @@ from sqlalchemy import Engine, text
 
 from registry_service.embedded.postgres import EmbeddedPostgres, PostgresAddress
 from tests.client import Client, pieces, refused, registration, spec
-from tests.folders import passable_folder
+from tests.polling import eventually
+from tests.ports import free_port
 from tests.postgres_server import engine_of
 from tests.products import COMMAND, Command, Product, environment, running_serve, s3_settings
-from tests.s3_server import S3Server, free_port, new_bucket_name
-from tests.waiting import eventually
+from tests.s3_server import S3Server, new_bucket_name
+from tests.temporary_folders import accessible_folder
 
 MIB = 1024 * 1024
 ANSWER_SECONDS = 15
@@ -80,7 +81,7 @@ class Outage:
 @pytest.fixture(scope="module")
 def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[EmbeddedPostgres, PostgresAddress, S3Server]]:
     """A Postgres and an S3 of this file's own."""
-    with passable_folder() as folder:
+    with accessible_folder() as folder:
         postgres = EmbeddedPostgres(folder, durable=False)
         s3 = S3Server(tmp_path_factory.mktemp("s3-that-goes-away"))
         try:
@@ -356,7 +357,7 @@ SECRETS = {"psql_password": "password-that-is-secret", "minio_secret_key": "secr
 
 
 def test_a_server_waits_at_its_start_for_what_is_not_there_yet(tmp_path: Path, settings: dict[str, object]) -> None:
-    with passable_folder() as folder:
+    with accessible_folder() as folder:
         s3 = S3Server(tmp_path / "s3")
         postgres = EmbeddedPostgres(folder, durable=False)
         # A first start tells where its socket is going to be.

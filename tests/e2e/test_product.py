@@ -20,8 +20,8 @@ import pytest
 from grpc_health.v1 import health_pb2
 
 from tests.client import Client, as_listed, pieces, refused, sha256, writes, zip_of
+from tests.polling import eventually
 from tests.products import Product, grpcurl
-from tests.waiting import eventually
 
 MIB = 1024 * 1024
 

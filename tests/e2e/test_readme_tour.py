@@ -12,8 +12,8 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.folders import passable_folder
 from tests.products import Product, grpcurl, running_up
+from tests.temporary_folders import accessible_folder
 
 ROOT = Path(__file__).resolve().parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -131,7 +131,7 @@ def test_grpcurl_shows_what_the_readme_says(product: Product, tmp_path: Path) ->
 def test_a_token_is_made_and_used_as_the_readme_says(tmp_path: Path) -> None:
     start, *use = [block for block in blocks_of(ACCESS) if not block.needs_grpcurl]
     assert start.code == "AUTH_MODE=token .venv/bin/model-registry up\n"
-    with passable_folder() as folder, running_up(folder, auth_mode="token") as product:
+    with accessible_folder() as folder, running_up(folder, auth_mode="token") as product:
         ours = {" --role": f" --data-dir={folder / 'data'} --role"}
         printed = paste(use, product, tmp_path, ours)
     assert '"models":[]' in printed
@@ -139,7 +139,7 @@ def test_a_token_is_made_and_used_as_the_readme_says(tmp_path: Path) -> None:
 
 def test_a_token_is_used_with_grpcurl_as_the_readme_says(tmp_path: Path) -> None:
     use = blocks_of(ACCESS)[1:]
-    with passable_folder() as folder, running_up(folder, auth_mode="token") as product:
+    with accessible_folder() as folder, running_up(folder, auth_mode="token") as product:
         printed = paste(use, product, tmp_path, {" --role": f" --data-dir={folder / 'data'} --role"})
     assert printed.endswith("{}\n")
 

@@ -26,9 +26,10 @@ from tests.client import CHUNK, Client, pieces, refused, sha256, writes, zip_of
 from tests.e2e.test_crashes import Bucket, SlowClient, listens
 from tests.e2e.test_metrics import Scrape
 from tests.integration.test_aliases import history
+from tests.polling import eventually
+from tests.ports import free_port
 from tests.products import COMMAND, Command, Product, environment, s3_settings
-from tests.s3_server import S3Server, free_port, new_bucket_name
-from tests.waiting import eventually
+from tests.s3_server import S3Server, new_bucket_name
 
 MIB = 1024 * 1024
 PART = 8 * MIB

@@ -17,10 +17,10 @@ from modelregistry.v1 import artifact_service_pb2, artifact_service_pb2_grpc
 from registry_service.settings import Settings
 from tests.client import zip_of
 from tests.e2e.test_attacks import Http2
-from tests.folders import passable_folder
+from tests.polling import eventually
 from tests.products import Product, running_up
 from tests.streams import expect
-from tests.waiting import eventually
+from tests.temporary_folders import accessible_folder
 
 MIB = 1024 * 1024
 # The goal of each process.
@@ -164,7 +164,7 @@ def test_downloads_that_nobody_reads_take_little_memory(
     unread: Callable[[Product, str, int], AbstractContextManager[None]], waits: Callable[[Product, str], bool]
 ) -> None:
     # All places to the one client that the test is.
-    with passable_folder() as folder, running_up(folder, caller_share=1) as product:
+    with accessible_folder() as folder, running_up(folder, caller_share=1) as product:
         model = product.client.register(bytes(64 * MIB), name="unread")
         with unread(product, model.id, 200):
             eventually(lambda: waits(product, model.id), what="the last place to be taken")
@@ -195,7 +195,7 @@ def test_a_burst_of_registrations_over_http_waits_for_its_turn(product: Product)
 
 def test_http_says_when_to_try_again() -> None:
     with (
-        passable_folder() as folder,
+        accessible_folder() as folder,
         running_up(folder, max_streams=1, caller_share=1, max_waiting_seconds=0.1) as product,
         httpx.Client(base_url=product.rest_url, trust_env=False, timeout=20) as http,
     ):

@@ -33,10 +33,10 @@ from tests.e2e.test_attacks import (
     rapid_reset,
     settings,
 )
-from tests.folders import passable_folder
+from tests.polling import eventually
 from tests.postgres_server import create_database, drop_database
 from tests.products import Product, running_serve, running_up
-from tests.waiting import eventually
+from tests.temporary_folders import accessible_folder
 
 MIB = 1024 * 1024
 READY_SECONDS = 1
@@ -50,7 +50,7 @@ Attack = Callable[[Product], AbstractContextManager[None]]
 
 @contextmanager
 def embedded() -> Iterator[Product]:
-    with passable_folder() as folder, running_up(folder, auth_mode="token") as product:
+    with accessible_folder() as folder, running_up(folder, auth_mode="token") as product:
         yield product
         expect_no_fault(folder / "data" / "gateway.log")
 

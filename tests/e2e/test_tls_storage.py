@@ -8,11 +8,11 @@ import pytest
 from sqlalchemy import Engine
 
 from registry_service.embedded.postgres import PostgresAddress
-from tests.folders import passable_folder
 from tests.products import COMMAND, environment, running_serve, s3_settings
 from tests.s3_server import Certificates, S3Server, make_certificates, new_bucket_name, running_s3
+from tests.temporary_folders import accessible_folder
 from tests.tls_postgres import TlsFront, own_tls_postgres, tls_front
-from tests.watching import Watch
+from tests.watch_client import Watch
 
 MIB = 1024 * 1024
 
@@ -132,7 +132,7 @@ def test_postgres_may_ask_for_a_certificate(
 def test_a_postgres_with_tls_of_its_own_is_the_same(
     settings: dict[str, object], certificates: Certificates, others: Certificates
 ) -> None:
-    with passable_folder() as folder, own_tls_postgres(folder, certificates, others) as port:
+    with accessible_folder() as folder, own_tls_postgres(folder, certificates, others) as port:
         settings |= {"psql_port": port, "psql_database": "postgres", "psql_sslmode": "verify-full"}
         settings |= {"psql_client_cert": others.cert, "psql_client_private_key": others.key}
         assert "certificate verify failed" in refused_start("migrate", settings | {"psql_ca_cert": others.ca})

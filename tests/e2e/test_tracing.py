@@ -11,12 +11,12 @@ from opentelemetry.proto.trace.v1 import trace_pb2
 
 from registry_service.embedded.postgres import PostgresAddress
 from tests.client import Client, zip_of
-from tests.collector import Collector, attributes_of, collecting_grpc, collecting_http
-from tests.folders import passable_folder
+from tests.otlp_collector import Collector, attributes_of, grpc_collector, http_collector
+from tests.polling import eventually
 from tests.postgres_server import create_database
 from tests.products import Product, running_serve, s3_settings
 from tests.s3_server import S3Server, new_bucket_name
-from tests.waiting import eventually
+from tests.temporary_folders import accessible_folder
 
 GATEWAY, SERVER = "model-registry-gateway", "model-registry"
 SAMPLED = "00-{trace}-00f067aa0ba902b7-01"
@@ -28,10 +28,10 @@ def traced(
     request: pytest.FixtureRequest, postgres: PostgresAddress, s3_server: S3Server
 ) -> Iterator[tuple[Product, Collector]]:
     """A product that is traced, and the collector."""
-    collecting: AbstractContextManager[Collector] = collecting_grpc() if request.param == "grpc" else collecting_http()
+    collecting: AbstractContextManager[Collector] = grpc_collector() if request.param == "grpc" else http_collector()
     database = f"tracing_{request.param.partition('/')[0]}"
     create_database(postgres, database, "template1")
-    with collecting as collector, passable_folder() as folder:
+    with collecting as collector, accessible_folder() as folder:
         tracing = {
             "otel_exporter_otlp_endpoint": f"http://127.0.0.1:{collector.port}",
             "otel_exporter_otlp_protocol": request.param,

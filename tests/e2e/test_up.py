@@ -21,10 +21,10 @@ import pytest
 
 from registry_service.embedded.process import MAX_LOG_BYTES
 from tests.client import Client, refused
-from tests.folders import passable_folder
+from tests.polling import eventually
+from tests.ports import free_port
 from tests.products import COMMAND, Command, Product, environment, running_up
-from tests.s3_server import free_port
-from tests.waiting import eventually
+from tests.temporary_folders import accessible_folder
 
 START_SECONDS = 30
 
@@ -32,7 +32,7 @@ START_SECONDS = 30
 @pytest.fixture
 def folder() -> Iterator[Path]:
     """Where `up` keeps its data: `folder / "data"`."""
-    with passable_folder() as made:
+    with accessible_folder() as made:
         yield made
 
 

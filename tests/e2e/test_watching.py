@@ -15,7 +15,7 @@ from tests.client import refused, zip_of
 from tests.postgres_server import create_database, drop_database
 from tests.products import Product, running_serve, s3_settings
 from tests.s3_server import S3Server, new_bucket_name
-from tests.watching import Watch, sequences
+from tests.watch_client import Watch, sequences
 
 
 class JsonArray:

@@ -36,9 +36,9 @@ from registry_service.storage.artifacts.local import LocalArtifactStore
 from registry_service.storage.sql.repositories import SqlDatabase
 from registry_service.transport.http_routes import http_routes
 from tests.client import Client, Refusal, refused, registration, spec
+from tests.polling import eventually
 from tests.registry import RunningRegistry, StartRegistry
 from tests.streams import Feed
-from tests.waiting import eventually
 
 DENIED, UNKNOWN, STRANGER = (
     grpc.StatusCode.PERMISSION_DENIED,

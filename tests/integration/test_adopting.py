@@ -18,7 +18,7 @@ from registry_service.services.adopting import ACTOR, Adoption, Outcome
 from registry_service.settings import IntelSourceSettings, Settings, load
 from registry_service.transport.rest.documents import document
 from registry_service.wiring import Registry, open_intel_import, open_registry
-from tests.legacy_deployment import IDS, OBJECTS, TWIN, LegacyDeployment
+from tests.intel_deployment import IDS, OBJECTS, TWIN, IntelDeployment
 from tests.s3_server import S3Server, new_bucket_name
 
 BASE = "put-base-0000000001"
@@ -28,13 +28,13 @@ Adopt = Callable[..., Mapping[str, Adoption]]
 class Target:
     """The registry that takes over."""
 
-    def __init__(self, settings: Settings, registry: Registry, legacy: LegacyDeployment) -> None:
+    def __init__(self, settings: Settings, registry: Registry, intel: IntelDeployment) -> None:
         self.settings = settings
         self.registry = registry
-        self._legacy = legacy
+        self._intel = intel
 
     def adopt(self, *, copy: bool = False, dry_run: bool = False, **source: object) -> dict[str, Adoption]:
-        loaded = load(IntelSourceSettings, **(self._legacy.settings() | self._legacy.s3_settings() | source))
+        loaded = load(IntelSourceSettings, **(self._intel.settings() | self._intel.s3_settings() | source))
         with open_intel_import(self.registry, self.settings, loaded, copy=copy) as adopt:
             return {adoption.model_id: adoption for adoption in adopt(dry_run=dry_run)}
 
@@ -53,7 +53,7 @@ class Target:
 
 @pytest.fixture
 def open_target(
-    postgres: PostgresAddress, database_name: str, s3_server: S3Server, legacy: LegacyDeployment
+    postgres: PostgresAddress, database_name: str, s3_server: S3Server, intel: IntelDeployment
 ) -> Iterator[Callable[..., Target]]:
     """Opens a registry; its bucket is the original's unless the settings say otherwise."""
     with ExitStack() as stack:
@@ -68,10 +68,10 @@ def open_target(
                 "minio_server_port": s3_server.endpoint.port,
                 "minio_access_key": s3_server.endpoint.access_key,
                 "minio_secret_key": s3_server.endpoint.secret_key,
-                "minio_bucket_name": legacy.bucket,
+                "minio_bucket_name": intel.bucket,
             }
             loaded = load(Settings, **(values | settings))
-            return Target(loaded, stack.enter_context(open_registry(loaded)), legacy)
+            return Target(loaded, stack.enter_context(open_registry(loaded)), intel)
 
         yield start
 
@@ -94,15 +94,15 @@ def shown(target: Target, model_id: str, *names: str) -> dict[str, object]:
 # ---- what is taken ----
 
 
-def test_every_model_is_taken_but_the_one_that_is_there_twice(target: Target, legacy: LegacyDeployment) -> None:
-    before = legacy.state()
+def test_every_model_is_taken_but_the_one_that_is_there_twice(target: Target, intel: IntelDeployment) -> None:
+    before = intel.state()
     found = target.adopt()
     assert sorted(found) == IDS
     assert outcomes(found) == {Outcome.ADOPTED: 15, Outcome.FAILED: 1}
     reason = "The model 'put-other-000000002' already has this project, name, version, and precisions."
     assert (found[TWIN].outcome, found[TWIN].reason) == (Outcome.FAILED, reason)
     assert target.ids() == [model_id for model_id in IDS if model_id != TWIN]
-    assert legacy.state() == before
+    assert intel.state() == before
 
 
 def test_artifacts_stay_in_their_place_and_are_hashed(target: Target) -> None:
@@ -221,17 +221,17 @@ def test_a_dry_run_tells_the_same_and_does_nothing(target: Target) -> None:
 # ---- again ----
 
 
-def test_a_second_run_changes_nothing(target: Target, legacy: LegacyDeployment) -> None:
+def test_a_second_run_changes_nothing(target: Target, intel: IntelDeployment) -> None:
     target.adopt()
-    before = [target.get(model_id) for model_id in target.ids()], target.events(), legacy.state()
+    before = [target.get(model_id) for model_id in target.ids()], target.events(), intel.state()
     assert outcomes(target.adopt()) == {Outcome.UNCHANGED: 15, Outcome.FAILED: 1}
-    assert ([target.get(model_id) for model_id in target.ids()], target.events(), legacy.state()) == before
+    assert ([target.get(model_id) for model_id in target.ids()], target.events(), intel.state()) == before
 
 
-def test_what_was_changed_in_the_source_since_is_changed_here(target: Target, legacy: LegacyDeployment) -> None:
+def test_what_was_changed_in_the_source_since_is_changed_here(target: Target, intel: IntelDeployment) -> None:
     target.adopt()
-    legacy.set_tag(BASE, "score", "0.5")
-    legacy.set_tag(BASE, "last_updated_date", "2026-11-24 01:02:03.000004 UTC")
+    intel.set_tag(BASE, "score", "0.5")
+    intel.set_tag(BASE, "last_updated_date", "2026-11-24 01:02:03.000004 UTC")
     found = target.adopt()
     assert found[BASE].outcome is Outcome.UPDATED
     assert shown(target, BASE, "score", "last_updated_date", "size") == {
@@ -244,20 +244,20 @@ def test_what_was_changed_in_the_source_since_is_changed_here(target: Target, le
     assert target.adopt()[BASE].outcome is Outcome.UNCHANGED
 
 
-def test_what_was_registered_anew_in_the_source_is_hashed_anew(target: Target, legacy: LegacyDeployment) -> None:
+def test_what_was_registered_anew_in_the_source_is_hashed_anew(target: Target, intel: IntelDeployment) -> None:
     target.adopt()
-    legacy.s3.put_object(legacy.bucket, f"{BASE}/model.zip", io.BytesIO(b"another"), 7)
-    legacy.execute("UPDATE registered_models SET creation_time = creation_time + 60000 WHERE name = %s", BASE)
+    intel.s3.put_object(intel.bucket, f"{BASE}/model.zip", io.BytesIO(b"another"), 7)
+    intel.execute("UPDATE registered_models SET creation_time = creation_time + 60000 WHERE name = %s", BASE)
     assert target.adopt()[BASE].outcome is Outcome.UPDATED
     assert target.download(BASE) == b"another"
     assert target.registry.use_cases.verify_artifact(BASE).intact
 
 
-def test_what_was_changed_or_deleted_here_stays_so(target: Target, legacy: LegacyDeployment) -> None:
+def test_what_was_changed_or_deleted_here_stays_so(target: Target, intel: IntelDeployment) -> None:
     target.adopt(copy=True)
     target.registry.use_cases.update_model(BASE, {"score": 0.25})
     target.registry.use_cases.delete_model("put-twin-a-00000001")
-    legacy.set_tag(BASE, "score", "0.5")
+    intel.set_tag(BASE, "score", "0.5")
     found = target.adopt(copy=True)
     assert (found[BASE].outcome, found["put-twin-a-00000001"].outcome) == (Outcome.KEPT, Outcome.KEPT)
     assert target.get(BASE).score == 0.25
@@ -265,10 +265,10 @@ def test_what_was_changed_or_deleted_here_stays_so(target: Target, legacy: Legac
         target.get("put-twin-a-00000001")
 
 
-def test_what_was_deleted_in_the_source_since_is_told_and_stays(target: Target, legacy: LegacyDeployment) -> None:
+def test_what_was_deleted_in_the_source_since_is_told_and_stays(target: Target, intel: IntelDeployment) -> None:
     target.adopt()
-    legacy.execute("DELETE FROM registered_model_tags WHERE name = %s", BASE)
-    legacy.execute("DELETE FROM registered_models WHERE name = %s", BASE)
+    intel.execute("DELETE FROM registered_model_tags WHERE name = %s", BASE)
+    intel.execute("DELETE FROM registered_models WHERE name = %s", BASE)
     found = target.adopt()
     assert (found[BASE].outcome, found[BASE].reason) == (Outcome.KEPT, "is not in the source any more.")
     assert target.get(BASE).id == BASE
@@ -283,8 +283,8 @@ def test_the_one_that_is_there_twice_is_taken_once_the_other_has_another_name(ta
     assert shown(target, TWIN, "version", "precision") == {"version": "7", "precision": ["FP16"]}
 
 
-def test_a_run_that_was_cut_short_is_continued(target: Target, legacy: LegacyDeployment) -> None:
-    loaded = load(IntelSourceSettings, **(legacy.settings() | legacy.s3_settings()))
+def test_a_run_that_was_cut_short_is_continued(target: Target, intel: IntelDeployment) -> None:
+    loaded = load(IntelSourceSettings, **(intel.settings() | intel.s3_settings()))
     with open_intel_import(target.registry, target.settings, loaded, copy=False) as adopt:
         running = adopt()
         for _ in range(5):
@@ -297,7 +297,7 @@ def test_a_run_that_was_cut_short_is_continued(target: Target, legacy: LegacyDep
 # ---- objects ----
 
 
-def test_a_copy_leaves_the_source_alone_whatever_happens_here(target: Target, legacy: LegacyDeployment) -> None:
+def test_a_copy_leaves_the_source_alone_whatever_happens_here(target: Target, intel: IntelDeployment) -> None:
     found = target.adopt(copy=True)
     assert {model_id for model_id, adoption in found.items() if adoption.copied} == set(IDS) - {TWIN}
     for model_id in target.ids():
@@ -305,18 +305,18 @@ def test_a_copy_leaves_the_source_alone_whatever_happens_here(target: Target, le
         assert artifact.object_key.startswith("artifacts/")
         assert target.download(model_id) == OBJECTS[f"{model_id}/{artifact.file_name}"].read_bytes()
         target.registry.use_cases.delete_model(model_id)
-    left = {left.object_name for left in legacy.s3.list_objects(legacy.bucket, recursive=True)}
+    left = {left.object_name for left in intel.s3.list_objects(intel.bucket, recursive=True)}
     assert left == set(OBJECTS)
 
 
 def test_deleting_a_model_that_stayed_in_place_deletes_its_object_and_no_other(
-    target: Target, legacy: LegacyDeployment
+    target: Target, intel: IntelDeployment
 ) -> None:
     target.adopt()
     target.registry.use_cases.sweep()
     target.registry.use_cases.delete_model(BASE)
     target.registry.use_cases.sweep()
-    left = {found.object_name for found in legacy.s3.list_objects(legacy.bucket, recursive=True)}
+    left = {found.object_name for found in intel.s3.list_objects(intel.bucket, recursive=True)}
     assert left == set(OBJECTS) - {f"{BASE}/model.zip"}
 
 
@@ -329,10 +329,10 @@ def test_an_object_that_was_due_is_not_swept_once_it_is_referred_to(target: Targ
     assert target.download(BASE) == OBJECTS[key].read_bytes()
 
 
-def test_a_name_that_is_no_key_is_copied(target: Target, legacy: LegacyDeployment) -> None:
+def test_a_name_that_is_no_key_is_copied(target: Target, intel: IntelDeployment) -> None:
     key = f"{BASE}/modèle n° 1.zip"
-    legacy.s3.put_object(legacy.bucket, key, io.BytesIO(b"zip"), 3)
-    legacy.set_tag(BASE, "file_url", f"minio://model-registry/{key}")
+    intel.s3.put_object(intel.bucket, key, io.BytesIO(b"zip"), 3)
+    intel.set_tag(BASE, "file_url", f"minio://model-registry/{key}")
     found = target.adopt()
     assert (found[BASE].outcome, found[BASE].copied) == (Outcome.ADOPTED, True)
     assert target.get(BASE).artifact.file_name == "modèle n° 1.zip"
@@ -342,19 +342,19 @@ def test_a_name_that_is_no_key_is_copied(target: Target, legacy: LegacyDeploymen
 
 @pytest.mark.parametrize("to", ["a folder", "another bucket"])
 def test_artifacts_are_copied_to_another_store(
-    to: str, open_target: Callable[..., Target], legacy: LegacyDeployment, tmp_path: Path
+    to: str, open_target: Callable[..., Target], intel: IntelDeployment, tmp_path: Path
 ) -> None:
     elsewhere: dict[str, object] = {"minio_bucket_name": new_bucket_name()}
     if to == "a folder":
         elsewhere = {"artifact_store": "local", "artifact_dir": tmp_path / "artifacts"}
     target = open_target(**elsewhere)
-    before = legacy.state()
+    before = intel.state()
     assert outcomes(target.adopt()) == {Outcome.ADOPTED: 15, Outcome.FAILED: 1}
     for model_id in target.ids():
         model = target.get(model_id)
         assert target.download(model_id) == OBJECTS[f"{model_id}/{model.artifact.file_name}"].read_bytes()
     assert outcomes(target.adopt()) == {Outcome.UNCHANGED: 15, Outcome.FAILED: 1}
-    assert legacy.state() == before
+    assert intel.state() == before
 
 
 # ---- what is broken ----
@@ -386,9 +386,9 @@ def test_artifacts_are_copied_to_another_store(
     ],
 )
 def test_a_model_that_cannot_be_taken_is_told_and_no_hindrance(
-    key: str, value: str | None, reason: str | None, target: Target, legacy: LegacyDeployment
+    key: str, value: str | None, reason: str | None, target: Target, intel: IntelDeployment
 ) -> None:
-    legacy.set_tag(BASE, key, value)
+    intel.set_tag(BASE, key, value)
     for dry_run in (True, False):
         found = target.adopt(dry_run=dry_run)
         if reason is None:  # a text is only ever a text
@@ -399,11 +399,11 @@ def test_a_model_that_cannot_be_taken_is_told_and_no_hindrance(
     assert len(target.ids()) == (15 if reason is None else 14)
 
 
-def test_a_missing_object_is_told_and_taken_when_it_is_back(target: Target, legacy: LegacyDeployment) -> None:
+def test_a_missing_object_is_told_and_taken_when_it_is_back(target: Target, intel: IntelDeployment) -> None:
     key = f"{BASE}/model.zip"
-    legacy.s3.remove_object(legacy.bucket, key)
+    intel.s3.remove_object(intel.bucket, key)
     assert f"the bucket has no {key}" in target.adopt()[BASE].reason
-    legacy.s3.put_object(legacy.bucket, key, io.BytesIO(b"back"), 4)
+    intel.s3.put_object(intel.bucket, key, io.BytesIO(b"back"), 4)
     assert target.adopt()[BASE].outcome is Outcome.ADOPTED
 
 
@@ -416,26 +416,26 @@ def test_a_model_of_another_origin_is_not_touched(target: Target) -> None:
     assert target.download(BASE) == b"mine"
 
 
-def test_ids_that_no_model_can_have_are_told(target: Target, legacy: LegacyDeployment) -> None:
-    legacy.execute("INSERT INTO registered_models VALUES ('short', 1, 1, NULL), ('../../../etc/passwd', 1, 1, NULL)")
+def test_ids_that_no_model_can_have_are_told(target: Target, intel: IntelDeployment) -> None:
+    intel.execute("INSERT INTO registered_models VALUES ('short', 1, 1, NULL), ('../../../etc/passwd', 1, 1, NULL)")
     found = target.adopt()
     assert {found["short"].outcome, found["../../../etc/passwd"].outcome} == {Outcome.FAILED}
     assert "id: must be 16 to 256 characters" in found["short"].reason
 
 
-def test_a_database_that_lost_its_keys_has_its_doubles_told(target: Target, legacy: LegacyDeployment) -> None:
-    legacy.execute("ALTER TABLE registered_models DROP CONSTRAINT registered_model_pk CASCADE")
-    legacy.execute("INSERT INTO registered_models SELECT * FROM registered_models WHERE name = %s", BASE)
+def test_a_database_that_lost_its_keys_has_its_doubles_told(target: Target, intel: IntelDeployment) -> None:
+    intel.execute("ALTER TABLE registered_models DROP CONSTRAINT registered_model_pk CASCADE")
+    intel.execute("INSERT INTO registered_models SELECT * FROM registered_models WHERE name = %s", BASE)
     assert "more than once" in target.adopt()[BASE].reason
 
 
-def test_more_models_than_a_page_are_all_found(target: Target, legacy: LegacyDeployment) -> None:
-    legacy.execute("INSERT INTO registered_models SELECT 'empty-model-' || n, 1, 1 FROM generate_series(1000, 2200) n")
+def test_more_models_than_a_page_are_all_found(target: Target, intel: IntelDeployment) -> None:
+    intel.execute("INSERT INTO registered_models SELECT 'empty-model-' || n, 1, 1 FROM generate_series(1000, 2200) n")
     found = target.adopt(dry_run=True)
     assert len(found) == 16 + 1201
 
 
-def test_a_source_that_is_none_is_named(target: Target, legacy: LegacyDeployment, database_name: str) -> None:
+def test_a_source_that_is_none_is_named(target: Target, intel: IntelDeployment, database_name: str) -> None:
     with pytest.raises(SourceError, match="no database of the original"):
         target.adopt(source_psql_database=database_name)
     with pytest.raises(SourceError, match=r"cannot be read.*does not exist"):
@@ -447,7 +447,7 @@ def test_a_source_that_is_none_is_named(target: Target, legacy: LegacyDeployment
 
 
 def test_wrong_keys_of_the_source_are_told_without_them(
-    target: Target, legacy: LegacyDeployment, s3_server: S3Server
+    target: Target, intel: IntelDeployment, s3_server: S3Server
 ) -> None:
     s3_server.require("credentials")
     with pytest.raises((SourceError, ArtifactStoreUnavailableError)) as caught:
@@ -455,15 +455,15 @@ def test_wrong_keys_of_the_source_are_told_without_them(
     assert "marker" not in str(caught.value)
 
 
-def test_the_source_is_read_in_transactions_that_can_write_nothing(target: Target, legacy: LegacyDeployment) -> None:
+def test_the_source_is_read_in_transactions_that_can_write_nothing(target: Target, intel: IntelDeployment) -> None:
     # A function that writes stands for whatever might be hidden in a source.
-    legacy.execute("CREATE TABLE written (n int)")
-    legacy.execute("ALTER TABLE registered_models RENAME TO kept")
-    legacy.execute(
+    intel.execute("CREATE TABLE written (n int)")
+    intel.execute("ALTER TABLE registered_models RENAME TO kept")
+    intel.execute(
         "CREATE FUNCTION sneaky() RETURNS text LANGUAGE plpgsql VOLATILE AS"
         " $$ BEGIN INSERT INTO written VALUES (1); RETURN 'x'; END $$"
     )
-    legacy.execute("CREATE VIEW registered_models AS SELECT *, sneaky() FROM kept WHERE sneaky() <> ''")
+    intel.execute("CREATE VIEW registered_models AS SELECT *, sneaky() FROM kept WHERE sneaky() <> ''")
     with pytest.raises(SourceError, match="read-only transaction"):
         target.adopt()
-    assert legacy.execute("SELECT * FROM written") == []
+    assert intel.execute("SELECT * FROM written") == []

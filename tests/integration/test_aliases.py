@@ -20,9 +20,9 @@ from registry_service.domain.schema import ModelSchema, Tensor
 from registry_service.domain.vocabulary import Action
 from registry_service.storage.sql import rows, tables
 from tests.client import Client, refused, registration, sha256, spec
+from tests.polling import eventually
 from tests.registry import RunningRegistry
 from tests.streams import Feed, serving
-from tests.waiting import eventually
 
 INVALID = grpc.StatusCode.INVALID_ARGUMENT
 NOT_FOUND = grpc.StatusCode.NOT_FOUND

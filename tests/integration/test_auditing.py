@@ -18,9 +18,9 @@ from sqlalchemy import Engine, text
 
 from registry_service.domain.models import MAX_JSON_DEPTH
 from tests.client import Client, refused, registration, spec, zip_of
+from tests.polling import eventually
 from tests.registry import RunningRegistry
 from tests.streams import Feed, serving
-from tests.waiting import eventually
 
 Action = audit_pb2.AuditEvent.Action
 INVALID = grpc.StatusCode.INVALID_ARGUMENT

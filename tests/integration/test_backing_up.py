@@ -23,10 +23,10 @@ from registry_service.settings import Settings, load
 from registry_service.storage.sql.schema import migrate
 from registry_service.wiring import Registry, build_verification, open_backup, open_registry, open_restore
 from tests.client import Client, sha256
+from tests.polling import eventually
 from tests.registry import RunningRegistry, StartRegistry
 from tests.s3_server import S3Server, new_bucket_name
-from tests.waiting import eventually
-from tests.watching import Watch
+from tests.watch_client import Watch
 
 
 @pytest.fixture(params=["a folder", "an S3"])

@@ -17,9 +17,9 @@ from registry_service.services.authenticating import TokenAuthenticator, Tokens
 from registry_service.storage.sql import engine as engine_module
 from registry_service.storage.sql.repositories import SqlDatabase
 from tests.client import Client
+from tests.polling import eventually
 from tests.registry import RunningRegistry
 from tests.streams import serving
-from tests.waiting import eventually
 
 TWO_DAYS = timedelta(days=2)
 

@@ -10,9 +10,9 @@ import pytest
 
 from registry_service.transport.grpc.connections import connection_limit
 from tests.client import Client
+from tests.polling import eventually
 from tests.registry import RunningRegistry
 from tests.streams import serving
-from tests.waiting import eventually
 
 LIMIT = 40
 

@@ -45,7 +45,7 @@ from registry_service.transport.grpc.interceptors.concurrency import Concurrency
 from registry_service.transport.grpc.interceptors.errors import BROKEN_MESSAGE
 from registry_service.transport.grpc.interceptors.watchdog import Watchdog
 from tests.client import refused, registration, spec
-from tests.waiting import eventually
+from tests.polling import eventually
 
 SECRET = "s3cr3t-payload"
 

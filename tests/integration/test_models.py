@@ -19,9 +19,9 @@ from modelregistry.v1 import model_pb2, model_service_pb2
 from sqlalchemy import text
 
 from tests.client import Client, pieces, refused, registration, sha256, spec, zip_of
+from tests.polling import eventually
 from tests.registry import RunningRegistry, StartRegistry
 from tests.streams import Feed
-from tests.waiting import eventually
 
 INVALID = grpc.StatusCode.INVALID_ARGUMENT
 EXISTS = grpc.StatusCode.ALREADY_EXISTS

@@ -25,8 +25,8 @@ from registry_service.storage.sql.repositories import SqlDatabase
 from tests.client import Client, refused
 from tests.identity_provider import AUDIENCE, IdentityProvider
 from tests.integration.test_access import Bearer
+from tests.polling import eventually
 from tests.registry import StartRegistry
-from tests.waiting import eventually
 
 
 class Clock:

@@ -22,8 +22,8 @@ from registry_service.logs import JsonFormatter
 from registry_service.storage.artifacts.local import LocalArtifactStore
 from tests.client import refused, zip_of
 from tests.fake_geti import CATTLE, MEMBERS, TOKEN, WELD, YOLOX, YOLOX_FP16, YOLOX_FP32, YOLOX_INT8, FakeGeti
+from tests.polling import eventually
 from tests.registry import RunningRegistry, StartRegistry
-from tests.waiting import eventually
 
 State = pb.ImportProgress
 FAST = Timeouts(retry=0.01, connect=1, read=2, listing=10, poll=0.02, max_poll=0.1, deployment=5)

@@ -22,10 +22,10 @@ from registry_service.storage.artifacts.local import LocalArtifactStore
 from registry_service.storage.sql.repositories import SqlDatabase
 from tests.client import Client, refused
 from tests.hanging_proxy import HangingProxy
+from tests.polling import eventually
 from tests.registry import RunningRegistry, StartRegistry
-from tests.store_guard import no_store_in_transactions
 from tests.streams import WrappedStore, serving, use_cases_on
-from tests.waiting import eventually
+from tests.transaction_checks import no_store_in_transactions
 
 BOUND_SECONDS = 10
 PART = 8 * 1024 * 1024

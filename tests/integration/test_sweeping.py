@@ -20,9 +20,9 @@ from registry_service.services.sweeping import SweepReport
 from registry_service.services.verifying import Finding
 from registry_service.wiring import build_verification
 from tests.client import pieces, refused, registration, spec
+from tests.polling import eventually
 from tests.registry import RunningRegistry, StartRegistry
 from tests.streams import Feed, WrappedStore, serving, use_cases_on
-from tests.waiting import eventually
 
 ABORTED = grpc.StatusCode.ABORTED
 MIB = 1024 * 1024

@@ -22,9 +22,9 @@ from registry_service.domain.errors import ArtifactLostError, ArtifactStoreUnava
 from registry_service.domain.ports import Transaction
 from registry_service.services.use_cases import UseCases
 from tests.client import Client, pieces, refused, sha256, spec, writes, zip_of
+from tests.polling import eventually
 from tests.registry import RunningRegistry, StartRegistry
 from tests.streams import Feed, WrappedStore, expect, serving
-from tests.waiting import eventually
 
 INVALID = grpc.StatusCode.INVALID_ARGUMENT
 EXISTS = grpc.StatusCode.ALREADY_EXISTS

@@ -22,10 +22,10 @@ from registry_service.embedded.postgres import PostgresAddress
 from registry_service.services import watching
 from registry_service.storage.sql.repositories import SqlDatabase
 from tests.client import Client, refused
+from tests.polling import eventually
 from tests.registry import RunningRegistry, StartRegistry
 from tests.streams import expect, serving
-from tests.waiting import eventually
-from tests.watching import Watch, sequences
+from tests.watch_client import Watch, sequences
 
 INVALID = grpc.StatusCode.INVALID_ARGUMENT
 UNAVAILABLE = grpc.StatusCode.UNAVAILABLE

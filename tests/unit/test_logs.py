@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from registry_service import logs
-from tests.waiting import eventually
+from tests.polling import eventually
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ from pathlib import Path
 
 
 @contextmanager
-def passable_folder() -> Iterator[Path]:
+def accessible_folder() -> Iterator[Path]:
     """Makes a folder beside pytest's own.
 
     As root, Postgres runs as somebody else, and pytest closes its folders to

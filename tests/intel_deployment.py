@@ -15,7 +15,7 @@ from registry_service.embedded.postgres import PostgresAddress
 from tests.postgres_server import create_database, drop_database
 from tests.s3_server import S3Endpoint, S3Server, new_bucket_name
 
-FOLDER = Path(__file__).parent / "legacy"
+FOLDER = Path(__file__).parent / "data" / "intel_deployment"
 OBJECTS = {path.relative_to(FOLDER / "objects").as_posix(): path for path in (FOLDER / "objects").glob("*/*")}
 TWIN = "put-plain-000000003"
 """Has the same project, name, version and precision as put-other-000000002, but for the case of its precision."""
@@ -23,7 +23,7 @@ IDS = sorted(key.partition("/")[0] for key in OBJECTS)
 
 
 @dataclass
-class LegacyDeployment:
+class IntelDeployment:
     """What is taken over, and what of it must not change."""
 
     address: PostgresAddress
@@ -96,12 +96,12 @@ class LegacyDeployment:
 
 
 @pytest.fixture
-def legacy(postgres: PostgresAddress, s3_server: S3Server) -> Iterator[LegacyDeployment]:
+def intel(postgres: PostgresAddress, s3_server: S3Server) -> Iterator[IntelDeployment]:
     """A deployment as it was found."""
     bucket = new_bucket_name()
-    deployment = LegacyDeployment(postgres, f"legacy_{bucket[-12:]}", s3_server.endpoint, bucket)
+    deployment = IntelDeployment(postgres, f"intel_{bucket[-12:]}", s3_server.endpoint, bucket)
     create_database(postgres, deployment.database, "template0")
-    deployment.execute((FOLDER / "legacy.sql").read_text(encoding="utf-8"))
+    deployment.execute((FOLDER / "database.sql").read_text(encoding="utf-8"))
     deployment.s3.make_bucket(bucket)
     for key, path in OBJECTS.items():
         data = path.read_bytes()

@@ -43,7 +43,7 @@ def attributes_of(span: trace_pb2.Span) -> dict[str, str]:
 
 
 @contextmanager
-def collecting_grpc() -> Iterator[Collector]:
+def grpc_collector() -> Iterator[Collector]:
     collector = Collector()
     server = grpc.server(futures.ThreadPoolExecutor(4))
     trace_service_pb2_grpc.add_TraceServiceServicer_to_server(collector, server)  # type: ignore[no-untyped-call]
@@ -56,7 +56,7 @@ def collecting_grpc() -> Iterator[Collector]:
 
 
 @contextmanager
-def collecting_http() -> Iterator[Collector]:
+def http_collector() -> Iterator[Collector]:
     collector = Collector()
 
     class Handler(BaseHTTPRequestHandler):
