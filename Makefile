@@ -59,9 +59,19 @@ lock: ## Write the lock files anew from pyproject.toml (needs uv)
 run: install ## Install everything and run the whole product on embedded defaults
 	$(BIN)/model-registry up
 
+# Files, folders and ids of tests, or an expression as pytest's -k takes it: T=tests/unit, T="upload and not s3".
+T ?= $(TESTS)
+SELECTED = $(if $(wildcard $(firstword $(subst ::, ,$(T)))),$(T),$(if $(T),-k "$(T)"))
+# Several workers, which the tests are spread over by tests/parallel.py.
+PYTEST = $(BIN)/pytest -n auto --dist loadgroup --no-loadscope-reorder
+
 .PHONY: test
-test: install-dev ## Install everything and run the tests (TESTS=... for some of them)
-	$(BIN)/pytest $(TESTS)
+test: install-dev ## Install everything and run the tests (T=... for some of them: a path, or an expression)
+	$(PYTEST) $(SELECTED)
+
+.PHONY: test-unit
+test-unit: install-dev ## Run the tests that need no server, in less than a minute
+	$(PYTEST) tests/unit tests/contracts/test_local_artifact_store.py
 
 .PHONY: bench
 bench: .venv/.bench ## Measure how fast it is, beside what the same costs without it (a quarter of an hour)

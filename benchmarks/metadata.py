@@ -13,13 +13,13 @@ from pathlib import Path
 
 from modelregistry.v1 import model_service_pb2
 from sqlalchemy import Engine
-from tests.ports import free_port
 
 from benchmarks.load import LIST_FILTER, LIST_ORDER, Load, Measured, run
 from benchmarks.memory import PeakMemory
 from benchmarks.models import lay_down
 from benchmarks.results import Result
 from tests.polling import eventually
+from tests.ports import free_port
 from tests.products import Product, environment
 
 OPERATIONS = (

@@ -5,9 +5,8 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from tests.ports import free_port
-
 from benchmarks.results import Result
+from tests.ports import free_port
 from tests.products import COMMAND, Command, environment
 
 _GOAL_SECONDS = 3.0

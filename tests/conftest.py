@@ -1,5 +1,14 @@
+from hypothesis import HealthCheck, settings
+
+# A busy machine, and a fixture that all inputs of a test share, are no failures.
+settings.register_profile(
+    "tests", deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture]
+)
+settings.load_profile("tests")
+
 # In the order of their imports, so that pytest can rewrite the assertions of each.
 pytest_plugins = [
+    "tests.parallel",
     "tests.s3_server",
     "tests.fake_geti",
     "tests.postgres_server",

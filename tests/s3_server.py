@@ -32,6 +32,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from tests.polling import eventually
+from tests.ports import free_port
 
 MOTO_GAPS = {
     "credentials": "moto accepts every access key and secret key",
@@ -251,12 +252,6 @@ def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
 
 def new_bucket_name() -> str:
     return f"tests-{uuid.uuid4().hex}"
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 class Authority:

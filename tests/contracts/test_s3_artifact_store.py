@@ -28,11 +28,11 @@ from tests.contracts.artifact_store import (
     some_bytes,
     write_parts,
 )
+from tests.ports import free_port
 from tests.s3_server import (
     S3Endpoint,
     S3Server,
     TcpProxy,
-    free_port,
     make_certificates,
     new_bucket_name,
     running_s3,

@@ -11,7 +11,7 @@ from typing import Any
 
 import grpc
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from modelregistry.v1 import artifact_service_pb2, model_pb2
 
@@ -719,7 +719,7 @@ class TestHostileArchives:
         assert store.bytes_read < 2 * MIB
 
     @given(st.data())
-    @settings(max_examples=400, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+    @settings(max_examples=400)
     def test_a_damaged_directory_is_never_our_fault(self, registry: RunningRegistry, data: st.DataObject) -> None:
         archive = bytearray(FUZZED)
         start = FUZZED_DIRECTORY if data.draw(st.booleans()) else 0

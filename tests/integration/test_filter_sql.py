@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, example, given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import (
     BigInteger,
@@ -380,7 +380,7 @@ FILTERS = st.recursive(
 
 class TestAgainstTheReference:
     @given(FILTERS)
-    @settings(max_examples=1_500, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+    @settings(max_examples=1_500)
     @example("NOT format = onnx")
     @example("metrics.acc > 0.5 OR metrics.acc <= 0.5")
     @example('overview = "cat" OR optimization_capabilities = "cat"')
@@ -393,7 +393,7 @@ class TestAgainstTheReference:
         assert found(connection, Not(node)) == {row["id"] for row in ROWS} - expected
 
     @given(FILTERS)
-    @settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+    @settings(max_examples=300)
     def test_an_index_finds_what_the_reference_finds(self, connection: Connection, filter_text: str) -> None:
         node = parse(filter_text)
         assert node is not None

@@ -13,7 +13,7 @@ from typing import Any
 import grpc
 import pytest
 from google.protobuf.struct_pb2 import ListValue, Struct, Value
-from hypothesis import HealthCheck, example, given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from modelregistry.v1 import model_pb2, model_service_pb2
 from sqlalchemy import Connection, Engine, event, text
@@ -374,7 +374,7 @@ class TestTokens:
             answers_or_refuses(registry.client, request)
 
     @given(JSON)
-    @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+    @settings(max_examples=150)
     def test_made_up_json_is_refused(self, registry: RunningRegistry, value: Any) -> None:
         token = base64.urlsafe_b64encode(json.dumps(value).encode()).decode()
         with refused(INVALID) as refusal:
@@ -399,7 +399,7 @@ class TestTokens:
     @example("create_time", {"t": "2026-01-01T00:00:00+00:00:30.5"}, "x")
     @example("create_time", {"t": "0001-01-01T00:00:00+14:00"}, "x")
     @example("create_time", {"t": "9999-12-31T23:59:59-14:00"}, "x")
-    @settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+    @settings(max_examples=300)
     def test_a_forged_token_is_never_our_fault(
         self, registry: RunningRegistry, order: str, value: Any, model_id: Any
     ) -> None:

@@ -10,7 +10,7 @@ import grpc
 import pytest
 from google.protobuf.timestamp_pb2 import Timestamp
 from google.rpc import error_details_pb2
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from modelregistry.v1 import model_pb2, model_service_pb2
 from sqlalchemy import event
@@ -275,7 +275,7 @@ class TestNames:
         st.text(st.characters(codec="utf-8"), max_size=20) | st.text("/:@%0aF éa", max_size=12),
         st.lists(st.text(st.characters(codec="utf-8"), max_size=6), max_size=3),
     )
-    @settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+    @settings(max_examples=200)
     def test_any_text_is_answered_or_refused(self, client: Client, reference: str, precisions: list[str]) -> None:
         with refused_with({INVALID, NOT_FOUND}):
             client.resolve(reference, precisions=precisions)

@@ -600,7 +600,7 @@ class TestAnyText:
     @example("size=1e" + "9" * 5_000)
     @example("size=" + "9" * 8_000)
     @example("score=-0." + "0" * 8_000 + "1")
-    @settings(max_examples=500, deadline=None)
+    @settings(max_examples=500)
     def test_any_text_is_a_filter_or_an_error_inside_of_it(self, text: str) -> None:
         try:
             parse(text)

@@ -18,7 +18,7 @@ from typing import Any
 import numpy
 import onnx
 import pytest
-from hypothesis import HealthCheck, example, given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto, helper
 
@@ -1486,7 +1486,7 @@ NAMES = st.sampled_from(
 )
 
 
-@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=300)
 @given(
     data=ANY_FILE,
     cut=st.integers(0, 6000),
@@ -1504,7 +1504,7 @@ def test_files_with_bytes_changed_or_cut_off_never_raise(
         assert schema is None or rows._schema(asdict(schema)) == schema
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(
     data=st.binary(max_size=2000),
     beginning=st.sampled_from([b"", b"<net ", b"\x08\x07\x3a", b"\x40\0\0\0\0\0\0\0{", b"PK\x03\x04"]),
