@@ -24,6 +24,7 @@ from registry_service.observability.telemetry import ServerStates, Telemetry, Tr
 from registry_service.services.adopting import AdoptModels
 from registry_service.services.authenticating import CachedAuthenticator, TokenAuthenticator, TokenOrOther, Tokens
 from registry_service.services.backing_up import BackUp, Restore
+from registry_service.services.garbage_collection_job import GarbageCollectionJob
 from registry_service.services.policy import Policy
 from registry_service.services.use_cases import UseCases
 from registry_service.services.verifying import VerifyRegistry
@@ -374,11 +375,17 @@ def build_server(registry: Registry, settings: Settings, *, private_socket: Path
             shutdown_delay_seconds=settings.shutdown_delay_seconds,
             shutdown_grace_seconds=settings.shutdown_grace_seconds,
             health_interval_seconds=settings.health_interval_seconds,
-            gc_interval_seconds=settings.gc_interval_seconds,
         ),
         info=_server_info(settings),
         authenticate=build_authenticator(registry.database, settings),
         observer=registry.telemetry,
+        jobs=[
+            GarbageCollectionJob(
+                registry.use_cases.sweep,
+                interval_seconds=settings.gc_interval_seconds,
+                observer=registry.telemetry,
+            )
+        ],
     )
     registry.telemetry.server(
         ServerStates(

@@ -8,6 +8,8 @@ from typing import Any, Generic, TypeVar
 import grpc
 
 from registry_service.domain.artifact_store import ArtifactStore, Construction, Part, Pieces
+from registry_service.observability.telemetry import Telemetry
+from registry_service.services.garbage_collection_job import GarbageCollectionJob
 from registry_service.services.use_cases import UseCases
 from registry_service.transport.grpc.server import RegistryServer, ServerOptions
 from registry_service.transport.grpc.system_servicer import ServerInfo
@@ -115,8 +117,8 @@ def serving(
         "shutdown_grace_seconds": 5,
         "shutdown_delay_seconds": 0,
         "health_interval_seconds": 1,
-        "gc_interval_seconds": 3600,
     } | options
+    gc_interval_seconds = values.pop("gc_interval_seconds", 3600)
     info = ServerInfo(
         version="0.0.0",
         max_artifact_bytes=1,
@@ -125,8 +127,10 @@ def serving(
         stream_idle_seconds=1,
         watch_heartbeat_seconds=1,
     )
+    use_cases = use_cases_on(registry, store)
+    collection = GarbageCollectionJob(use_cases.sweep, interval_seconds=gc_interval_seconds, observer=Telemetry())
     server = RegistryServer(
-        use_cases_on(registry, store), registry.parts.database, store, ServerOptions(**values), info=info
+        use_cases, registry.parts.database, store, ServerOptions(**values), info=info, jobs=[collection]
     )
     server.start()
     client = Client(f"127.0.0.1:{server.port}")

@@ -1,4 +1,4 @@
-"""The gRPC server. Nothing may import grpc before this package: it reads its environment once, when it is loaded."""
+"""The gRPC server. Import this package before grpc, which reads its environment only once, when it is loaded."""
 
 import os
 

@@ -1,9 +1,8 @@
-"""Messages that are nothing but bytes, without protobuf's copies of them.
+"""Read and write messages that consist of one bytes field without protobuf's copies of the bytes.
 
-Almost all messages of an upload or a download hold one field, of up to a
-megabyte. protobuf copies it twice on its way in and twice on its way out, into
-memory that is fresh each time; the wire format
-(https://protobuf.dev/programming-guides/encoding/) lets us do with none and one.
+Nearly all messages of an upload or a download are one bytes field of up to a megabyte. protobuf copies it twice when it
+parses and twice when it serializes, into newly allocated memory each time. The wire format
+(https://protobuf.dev/programming-guides/encoding/) makes do with no copy and one.
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -20,11 +19,11 @@ _MAX_VARINT_BYTES = 5
 
 
 class ChunkDeserializer:
-    """Reads messages; what holds nothing but the bytes field comes as those bytes, a view of what arrived.
+    """Parses messages; one that holds only the bytes field becomes a view of its bytes.
 
     Args:
-        parse: Reads all other messages.
-        field_number: Of the bytes field, at most 15.
+        parse: Parses all other messages.
+        field_number: Number of the bytes field, at most 15.
     """
 
     def __init__(self, parse: Callable[[bytes], Any], field_number: int) -> None:
@@ -32,7 +31,7 @@ class ChunkDeserializer:
         self._tag = field_number << 3 | _LENGTH_DELIMITED
 
     def __call__(self, message: bytes) -> Any:
-        """Returns a memoryview, or a message."""
+        """Return a memoryview or a message."""
         if len(message) > 1 and message[0] == self._tag:
             length = shift = 0
             for position, byte in enumerate(message[1 : 1 + _MAX_VARINT_BYTES], start=2):
@@ -48,14 +47,14 @@ class ChunkDeserializer:
 def chunk_messages(field_number: int, pieces: Iterable[bytes], head: bytes = b"") -> Iterator[bytes]:
     """Yield the serialized messages of a download, one for each piece.
 
-    A client that reads nothing keeps what is not sent in memory: the message, its copy in grpcio and
-    the one before, each of up to a megabyte. Nothing more: neither this nor what `pieces` are read
-    by may reference a piece while its message is sent, as a loop does until the next one.
+    For a client that stops reading, the server keeps three messages of up to a megabyte in memory: the current one, its
+    copy in grpcio, and the one before. To keep no more, neither this function nor the source of `pieces` may reference
+    a piece while its message is sent, as the variable of a loop does.
 
     Args:
-        field_number: Of the bytes field, at most 15.
+        field_number: Number of the bytes field, at most 15.
         pieces: The bytes.
-        head: Other fields of the first message, serialized; it is sent even if there are no pieces.
+        head: Other fields of the first message, serialized. With it, a message is sent even without pieces.
     """
     messages = map(partial(chunk_message, field_number), pieces)
     if head:
@@ -70,19 +69,19 @@ def body_messages(content_type: str, pieces: Iterable[bytes]) -> Iterator[bytes]
 
 
 def read_first(items: Iterator[_Item]) -> Iterator[_Item]:
-    """Return an iterator over the same items whose first one has been read, so that its errors come now."""
+    """Return an iterator over the same items, and read the first one now, so that its errors are raised now."""
     return _all_of(list(islice(items, 1)), items)
 
 
 def _all_of(first: list[_Item], others: Iterator[_Item]) -> Iterator[_Item]:
-    # Taken out of the list: see `chunk_messages`.
+    # Removed from the list, so that it is not referenced: see `chunk_messages`.
     while first:
         yield first.pop()
     yield from others
 
 
 def chunk_message(field_number: int, chunk: bytes) -> bytes:
-    """Returns a message that holds nothing but these bytes, serialized."""
+    """Return a serialized message that holds only these bytes."""
     head = bytearray([field_number << 3 | _LENGTH_DELIMITED])
     length = len(chunk)
     while length > 0x7F:

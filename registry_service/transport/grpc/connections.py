@@ -1,9 +1,8 @@
-"""Bounds the connections to the gRPC port, and closes the idlest when they get too many.
+"""Limit the connections to the gRPC port, and close the idlest before the limit is reached.
 
-grpcio closes what comes beyond `grpc.max_allowed_incoming_connections` at once,
-and what is idle for minutes. Neither makes room for the next client while others
-hold all connections, so a thread does: it shuts sockets down that have moved
-nothing for the longest time, those of the address with the most connections first.
+grpcio closes connections beyond `grpc.max_allowed_incoming_connections` at once, and idle ones after minutes. Neither
+makes room for the next client while others hold all connections. A thread here does: it shuts down the sockets that
+have been idle for the longest time, beginning with the address that has the most connections.
 """
 
 import logging
@@ -19,11 +18,11 @@ from pathlib import Path
 
 logger = logging.getLogger(__name__)
 
-_LOOK_SECONDS = 0.25
+_CHECK_SECONDS = 0.25
 _OPEN_FILES = Path("/proc/self/fd")
-# Shares of the limit: from the one on connections are closed, down to the other.
-_CROWDED, _ROOMY = 0.75, 0.5
-# Where struct tcp_info of linux/tcp.h has tcpi_last_data_sent and tcpi_last_data_recv, in milliseconds.
+# Shares of the limit: connections are closed above the first, down to the second.
+_CLOSE_ABOVE, _CLOSE_DOWN_TO = 0.75, 0.5
+# Offsets of tcpi_last_data_sent and tcpi_last_data_recv, in milliseconds, in struct tcp_info (linux/tcp.h).
 _LAST_SENT, _LAST_RECEIVED, _TCP_INFO_BYTES = 44, 52, 56
 
 
@@ -31,11 +30,11 @@ def connection_limit(most: int) -> int:
     """Return how many connections the process may accept.
 
     Args:
-        most: The limit that is wished for.
+        most: The desired limit.
 
     Returns:
-        `most`, or less where the limit of open files is low: the connections to
-        Postgres and S3, files and logs need some, too.
+        `most`, or less if the limit of open files is low: connections to Postgres and S3, files and logs need
+        descriptors, too.
     """
     files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     if files == resource.RLIM_INFINITY:
@@ -56,50 +55,50 @@ class ConnectionGuard:
 
     Args:
         limit: Most connections that grpcio accepts.
-        look_seconds: Time between two looks.
+        check_seconds: Time between two looks.
     """
 
-    def __init__(self, *, limit: int, look_seconds: float = _LOOK_SECONDS) -> None:
+    def __init__(self, *, limit: int, check_seconds: float = _CHECK_SECONDS) -> None:
         self._limit = limit
-        self._look_seconds = look_seconds
+        self._check_seconds = check_seconds
         self._port = 0
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._run, name="connection-guard", daemon=True)
         self.closed = 0
-        """Connections that were closed to make room."""
+        """Number of connections closed so far."""
 
     def start(self, port: int) -> None:
-        """Begins to look at the connections to a port; does nothing on systems without /proc."""
+        """Start to watch the connections to a port. Does nothing on systems without /proc."""
         self._port = port
         if _OPEN_FILES.is_dir():
             self._thread.start()
 
     def stop(self) -> None:
-        """Ends the thread."""
+        """Stop the thread."""
         self._stopped.set()
         if self._thread.is_alive():
             self._thread.join()
 
     def _run(self) -> None:
-        while not self._stopped.wait(self._look_seconds):
+        while not self._stopped.wait(self._check_seconds):
             with suppress(OSError):
-                # Cheap, and never less than the connections.
-                if sum(1 for _ in _OPEN_FILES.iterdir()) > self._limit * _CROWDED:
+                # Cheap to count, and at least as many as the connections.
+                if sum(1 for _ in _OPEN_FILES.iterdir()) > self._limit * _CLOSE_ABOVE:
                     self._make_room()
 
     def _make_room(self) -> None:
         connections = list(self._connections())
-        if len(connections) <= self._limit * _CROWDED:
+        if len(connections) <= self._limit * _CLOSE_ABOVE:
             return
         of_address = Counter(connection.address for connection in connections)
         idlest = sorted(connections, key=lambda found: (of_address[found.address], found.idle_ms), reverse=True)
-        closed = sum(map(_shut_down, idlest[: len(connections) - int(self._limit * _ROOMY)]))
+        closed = sum(map(_shut_down, idlest[: len(connections) - int(self._limit * _CLOSE_DOWN_TO)]))
         self.closed += closed
         logger.warning("closed %d idle connections of %d: %d may be open", closed, len(connections), self._limit)
 
     def _connections(self) -> Iterator[_Connection]:
         for path in list(_OPEN_FILES.iterdir()):
-            # It may have been closed since.
+            # The descriptor may have been closed since.
             with suppress(OSError):
                 if str(path.readlink()).startswith("socket:"):
                     found = _connection(int(path.name), self._port)
@@ -108,8 +107,8 @@ class ConnectionGuard:
 
 
 def _connection(fd: int, port: int) -> _Connection | None:
-    """Describe a socket; None where it is no connection to the port."""
-    # grpcio's own descriptor: a duplicate would keep its registration with epoll after grpcio closed it.
+    """Return the connection of a descriptor; None if it is not a connection to the port."""
+    # Not a duplicate: that would stay registered with epoll after grpcio closed its own descriptor.
     connection = socket.socket(fileno=fd)
     try:
         if connection.family not in {socket.AF_INET, socket.AF_INET6} or connection.getsockname()[1] != port:
@@ -126,7 +125,7 @@ def _connection(fd: int, port: int) -> _Connection | None:
 
 
 def _shut_down(found: _Connection) -> bool:
-    """Shut a connection down, unless its descriptor is another's by now; grpcio then closes it."""
+    """Shut a connection down, so that grpcio closes it, unless its descriptor has been reused."""
     connection = socket.socket(fileno=found.fd)
     try:
         if connection.getpeername() != found.peer:

@@ -1,4 +1,4 @@
-"""TLS of the gRPC server, with files that may be renewed while it runs."""
+"""TLS of the gRPC server, with certificate files that may be renewed while it runs."""
 
 from pathlib import Path
 
@@ -8,14 +8,15 @@ from registry_service.certificates import Certificate, CertificateFiles
 
 
 def server_credentials(certificate: Certificate, client_ca: Path | None) -> grpc.ServerCredentials:
-    """Makes what a port needs for TLS; each new connection gets what the files hold by then.
+    """Return the credentials of a port. Each new connection uses the present contents of the files.
 
     Args:
-        certificate: The server's.
-        client_ca: File of CA certificates, of which clients must show a certificate; None demands none.
+        certificate: The server's certificate.
+        client_ca: File of CA certificates; clients must present a certificate that one of them has signed. None to
+            require no client certificates.
 
     Raises:
-        CertificateError: The files are not what they should be.
+        CertificateError: A file cannot be used.
     """
     files = CertificateFiles([certificate], [] if client_ca is None else [client_ca])
 
@@ -29,6 +30,6 @@ def server_credentials(certificate: Certificate, client_ca: Path | None) -> grpc
 
     return grpc.dynamic_ssl_server_credentials(
         configuration(files.read()),
-        renewed,  # type: ignore[arg-type]  # None is "no change"
+        renewed,  # type: ignore[arg-type]  # None means no change
         require_client_authentication=client_ca is not None,
     )

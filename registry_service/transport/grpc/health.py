@@ -1,4 +1,4 @@
-"""Looks at the dependencies, and says so to probes."""
+"""Checks the dependencies and publishes the server's health."""
 
 import logging
 import threading
@@ -12,26 +12,26 @@ from registry_service.transport.grpc.health_servicer import HealthServicer
 logger = logging.getLogger(__name__)
 
 DEPENDENCIES = ("postgres", "artifact_store")
-"""In the order in which they are asked."""
+"""In the order of the checks."""
 
 MAX_HEALTH_WATCHES = 64
-"""Most calls of grpc.health.v1.Health/Watch at once; a load balancer needs one."""
+"""Limit of concurrent calls of grpc.health.v1.Health/Watch. A load balancer needs one."""
 
-MOST_CLOCK_OFFSET_SECONDS = 3.0
-"""How far this machine's clock may be from the database's before that is reported."""
+MAX_CLOCK_OFFSET_SECONDS = 3.0
+"""Difference between this machine's clock and the database's from which it is reported."""
 
-_PATIENCE_SECONDS = 10
-"""The checks have timeouts of their own, but a Postgres that takes a query and says nothing is waited for longer."""
+_CHECK_TIMEOUT_SECONDS = 10
+"""Each check has its own timeout, but one does not bound a Postgres that accepts a query and never responds."""
 
 
 class HealthMonitor:
-    """Checks Postgres and the artifact store again and again, and keeps the health service up to date."""
+    """Checks Postgres and the artifact store periodically, and updates the health service."""
 
     def __init__(
         self, database: Database, store: ArtifactStore, services: Sequence[str], *, interval_seconds: float
     ) -> None:
         self.servicer = HealthServicer(
-            services, most_watches=MAX_HEALTH_WATCHES, most_watches_of_address=MAX_HEALTH_WATCHES // 2
+            services, max_watches=MAX_HEALTH_WATCHES, max_watches_per_address=MAX_HEALTH_WATCHES // 2
         )
         self._database = database
         self._store = store
@@ -45,25 +45,25 @@ class HealthMonitor:
 
     @property
     def error(self) -> RegistryError | None:
-        """What is away, None while everything answers."""
+        """The error of the unavailable dependency; None while all of them respond."""
         return self._error
 
     def answered(self, dependency: str) -> bool:
-        """Whether one of DEPENDENCIES answered when it was last asked."""
+        """Return whether a dependency, one of DEPENDENCIES, responded to its last check."""
         return self._answered[dependency]
 
     @property
     def clock_offset(self) -> float | None:
-        """By how many seconds this machine's clock is ahead of the database's; None where they are about the same."""
+        """Seconds by which this machine's clock is ahead of the database's; None if the difference is small."""
         return self._clock_offset
 
     def start(self) -> None:
-        """Checks once, then in the background."""
-        self._check_patiently()
+        """Check once, then periodically in the background."""
+        self._check_with_timeout()
         self._thread.start()
 
     def stop(self) -> None:
-        """Says NOT_SERVING for good, so that load balancers look elsewhere while calls finish."""
+        """Report NOT_SERVING from now on, so that load balancers choose other servers while calls finish."""
         self._stopped.set()
         self._error = UnavailableError("The server is shutting down.")
         self.servicer.publish(serving=False)
@@ -72,13 +72,13 @@ class HealthMonitor:
 
     def _run(self) -> None:
         while not self._stopped.wait(self._interval):
-            self._check_patiently()
+            self._check_with_timeout()
 
-    def _check_patiently(self) -> None:
-        """Checks; does not take silence for health."""
+    def _check_with_timeout(self) -> None:
+        """Check, and treat a check that does not return as failed."""
         check = threading.Thread(target=self._check, name="health-check", daemon=True)
         check.start()
-        check.join(_PATIENCE_SECONDS)
+        check.join(_CHECK_TIMEOUT_SECONDS)
         if check.is_alive():
             self._answered[self._asked] = False
             self._conclude(UnavailableError("A dependency does not respond."))
@@ -93,14 +93,14 @@ class HealthMonitor:
             self._answered[dependency] = found is None
             if error is None and found is not None:
                 error = found
-                # Before the other is asked, which may take its time.
+                # Before the next check, which may take long.
                 self._conclude(error)
         if error is None:
             self._conclude(None)
 
     def _check_database(self) -> None:
         offset = self._database.check()
-        found = offset if abs(offset) > MOST_CLOCK_OFFSET_SECONDS else None
+        found = offset if abs(offset) > MAX_CLOCK_OFFSET_SECONDS else None
         if found is not None and self._clock_offset is None:
             logger.warning(
                 "the clock of this machine is %.1f s %s that of the database, which is the one that counts",

@@ -1,4 +1,4 @@
-"""grpc.health.v1.Health: whether the server is ready, for probes and load balancers."""
+"""grpc.health.v1.Health: readiness and liveness, for probes and load balancers."""
 
 import threading
 from collections import Counter
@@ -16,44 +16,43 @@ from registry_service.transport.grpc.peers import client_address
 _RETRY_SECONDS = 10.0
 
 LIVENESS = "liveness"
-"""Name in grpc.health.v1.Health/Check of the process alone: SERVING as long as the server answers at all, whatever its
-dependencies and its load."""
+"""Service name in grpc.health.v1.Health/Check for the process alone: SERVING as long as the server responds, whatever
+its dependencies and its load."""
 
 
 class HealthServicer(health_pb2_grpc.HealthServicer):
-    """Answers every call from one status.
+    """Responds to every call from one status.
 
-    grpcio's own servicer sends to its watches while it holds its lock, and takes
-    the same lock on grpcio's event thread when a watch is cancelled: both wait for
-    each other, and the server answers nothing from then on. Here the event thread
-    only sets an event, and each watch sends in a thread of its own.
+    grpcio's own servicer can deadlock the whole server: it sends to its watches while it holds a lock, and takes the
+    same lock on grpcio's event thread when a watch is cancelled. Here the event thread only sets an event, and each
+    watch sends in its own thread.
 
     Args:
         services: Full names of the services that have the server's status.
-        most_watches: Most watches at once. Each holds a thread.
-        most_watches_of_address: Most watches of one address.
+        max_watches: Limit of concurrent watches, each of which holds a thread.
+        max_watches_per_address: Limit of concurrent watches of one address.
     """
 
-    def __init__(self, services: Sequence[str], *, most_watches: int, most_watches_of_address: int) -> None:
+    def __init__(self, services: Sequence[str], *, max_watches: int, max_watches_per_address: int) -> None:
         # "" stands for the whole server.
         self._services = frozenset(("", *services))
         self._status: int = pb.HealthCheckResponse.NOT_SERVING
-        self._most_watches = most_watches
-        self._most_watches_of_address = most_watches_of_address
+        self._max_watches = max_watches
+        self._max_watches_per_address = max_watches_per_address
         self._wakes: dict[threading.Event, str] = {}
         self._watches_of_address: Counter[str] = Counter()
         self._lock = threading.Lock()
         self._ended = False
 
     def publish(self, *, serving: bool) -> None:
-        """Set the status, and wake the watches where it changes."""
+        """Set the status, and wake the watches if it changes."""
         status: int = pb.HealthCheckResponse.SERVING if serving else pb.HealthCheckResponse.NOT_SERVING
         if status != self._status:
             self._status = status
             self._wake_all()
 
     def end_watches(self) -> None:
-        """End every watch, and each later one after its first message."""
+        """End every watch now, and later ones after their first message."""
         self._ended = True
         self._wake_all()
 
@@ -85,7 +84,7 @@ class HealthServicer(health_pb2_grpc.HealthServicer):
                 return
             told = None
             while context.is_active():
-                # Before the status is read, so that a later change wakes the watch again.
+                # Cleared before the status is read, so that a change in between wakes the watch.
                 wake.clear()
                 status: int = self._status if is_known else pb.HealthCheckResponse.SERVICE_UNKNOWN
                 if status != told:
@@ -98,10 +97,10 @@ class HealthServicer(health_pb2_grpc.HealthServicer):
     @contextmanager
     def _counted(self, wake: threading.Event, address: str) -> Iterator[None]:
         with self._lock:
-            if len(self._wakes) >= self._most_watches:
-                raise TooManyStreamsError(self._most_watches, _RETRY_SECONDS)
-            if self._watches_of_address[address] >= self._most_watches_of_address:
-                raise TooManyStreamsError(self._most_watches_of_address, _RETRY_SECONDS)
+            if len(self._wakes) >= self._max_watches:
+                raise TooManyStreamsError(self._max_watches, _RETRY_SECONDS)
+            if self._watches_of_address[address] >= self._max_watches_per_address:
+                raise TooManyStreamsError(self._max_watches_per_address, _RETRY_SECONDS)
             self._wakes[wake] = address
             self._watches_of_address[address] += 1
         try:

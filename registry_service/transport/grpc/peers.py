@@ -1,4 +1,4 @@
-"""Where calls come from."""
+"""The addresses of clients."""
 
 import ipaddress
 from functools import lru_cache
@@ -12,9 +12,8 @@ _FORWARDED_FOR = "x-forwarded-for"
 def client_address(context: grpc.ServicerContext) -> str:
     """Return the address of a call's client, without the port.
 
-    Through the gateway it is the last of `x-forwarded-for`, which the gateway adds. The
-    header is believed where the connection comes from this machine or from a private
-    network; elsewhere a client could pass for others.
+    Calls through the gateway have it last in `x-forwarded-for`, where the gateway adds it. The header counts only on
+    connections from this machine or a private network: elsewhere, clients could claim other addresses.
     """
     address = _host(context.peer())
     if not _may_forward(address):

@@ -1,4 +1,4 @@
-"""Asks a running server how it is, as a container's health check and a supervisor do."""
+"""Health probes of a running server, for containers and supervisors."""
 
 import socket
 from pathlib import Path
@@ -10,22 +10,22 @@ from registry_service.certificates import ClientTls
 from registry_service.transport.grpc.health_servicer import LIVENESS
 
 _CHECK = "/grpc.health.v1.Health/Check"
-# Calls that are answered so were not answered by the server.
+# Statuses that the client library sets itself when the server does not respond.
 _SILENCE = {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.CANCELLED}
 
 
 class LivenessProbe:
-    """Asks a server on its private socket whether it lives: over one connection, which it keeps.
+    """Checks over a persistent connection to a server's private socket whether the server is alive.
 
     Args:
-        socket_path: Where the server listens, or will listen.
-        timeout_seconds: How long it may take to answer.
+        socket_path: The socket, which need not exist yet.
+        timeout_seconds: How long the server may take to respond.
     """
 
     def __init__(self, socket_path: Path, timeout_seconds: float) -> None:
         self._socket_path = socket_path
         self._timeout_seconds = timeout_seconds
-        # A server that was started again is connected to without much delay.
+        # Reconnects to a restarted server with little delay.
         backoff = [(f"grpc.{kind}_reconnect_backoff_ms", 200) for kind in ("initial", "min", "max")]
         self._channel = grpc.insecure_channel(f"unix:{socket_path}", options=backoff)
         self._check = self._channel.unary_unary(
@@ -35,7 +35,7 @@ class LivenessProbe:
         )
 
     def __call__(self) -> bool:
-        """Return whether the server answers, whatever the answer: one that is busy lives, too."""
+        """Return whether the server responds, with any status: a busy server is alive."""
         if not self._socket_path.exists():
             return False
         try:
@@ -50,16 +50,16 @@ class LivenessProbe:
 
 
 def health_status(address: str, timeout_seconds: float, tls: ClientTls | None = None, *, service: str = "") -> str:
-    """Returns what the server's gRPC health service says, for example SERVING; UNREACHABLE where nothing answers.
+    """Return the status that the server's gRPC health service reports, such as SERVING; UNREACHABLE without a response.
 
     Args:
         address: Host and port.
-        timeout_seconds: For all of it.
-        tls: How the server is reached with TLS.
-        service: What is asked about: all of the server by default, or `LIVENESS`.
+        timeout_seconds: Limit for connecting and the response.
+        tls: How to connect with TLS; None for plain text.
+        service: The whole server by default, or `LIVENESS`.
 
     Raises:
-        CertificateError: Our own certificate is not what it should be.
+        CertificateError: The client certificate cannot be used.
     """
     try:
         channel = grpc.insecure_channel(address) if tls is None else _secure_channel(address, tls, timeout_seconds)
@@ -92,7 +92,7 @@ def _secure_channel(address: str, tls: ClientTls, timeout_seconds: float) -> grp
 
 
 def _name_of_server(address: str, tls: ClientTls, timeout_seconds: float) -> str:
-    """Returns a name that the server's certificate is for, as gRPC insists on one."""
+    """Return a name in the server's certificate, since gRPC always verifies one."""
     context = tls.context()
     context.set_alpn_protocols(["h2"])
     host, _, port = address.rpartition(":")

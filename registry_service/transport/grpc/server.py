@@ -1,41 +1,34 @@
-"""The gRPC server: services, limits, health, reflection, drain."""
+"""The gRPC server: its services, limits, health, reflection and shutdown."""
 
 import logging
-import threading
 import time
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import grpc
 from grpc_health.v1 import health, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
-from modelregistry.compat.v1 import compat_service_pb2, compat_service_pb2_grpc
-from modelregistry.geti.v1 import geti_service_pb2, geti_service_pb2_grpc
+from modelregistry.compat.v1 import compat_service_pb2_grpc
+from modelregistry.geti.v1 import geti_service_pb2_grpc
 from modelregistry.v1 import (
-    alias_service_pb2,
     alias_service_pb2_grpc,
-    artifact_service_pb2,
     artifact_service_pb2_grpc,
-    audit_service_pb2,
     audit_service_pb2_grpc,
-    model_group_service_pb2,
     model_group_service_pb2_grpc,
-    model_service_pb2,
     model_service_pb2_grpc,
-    system_service_pb2,
     system_service_pb2_grpc,
-    upload_service_pb2,
     upload_service_pb2_grpc,
 )
 
 from registry_service.certificates import Certificate
 from registry_service.domain.access import Authenticator
 from registry_service.domain.artifact_store import ArtifactStore
-from registry_service.domain.caller import acting_as_registry
-from registry_service.domain.errors import DatabaseUnavailableError, TooManyCallsError, TooManyStreamsError
+from registry_service.domain.errors import TooManyCallsError, TooManyStreamsError
 from registry_service.domain.ports import Database
+from registry_service.methods import METHODS
 from registry_service.services.use_cases import UseCases
 from registry_service.transport.grpc.alias_servicer import AliasServicer
 from registry_service.transport.grpc.artifact_servicer import ArtifactServicer
@@ -59,44 +52,30 @@ from registry_service.transport.grpc.upload_servicer import UploadServicer
 
 logger = logging.getLogger(__name__)
 
-# A request's address, with its filter, reaches us as a header.
+# The gateway sends the URL of a request, with its filter, as a header.
 _MAX_METADATA_BYTES = 64 * 1024
 _MAX_REFLECTIONS = 8
 _IDLE_CONNECTION_MS = 300_000
 _HANDSHAKE_MS = 10_000
 _SERVICES = tuple(
-    service.full_name
-    for module in (
-        model_service_pb2,
-        upload_service_pb2,
-        artifact_service_pb2,
-        geti_service_pb2,
-        model_group_service_pb2,
-        alias_service_pb2,
-        audit_service_pb2,
-        compat_service_pb2,
-        system_service_pb2,
-    )
-    for service in module.DESCRIPTOR.services_by_name.values()
+    sorted({method.service for method in METHODS.values() if method.service.startswith("modelregistry.")})
 )
-
-
-# The documented API's errors are answers of its own.
-_REFUSALS = {compat_service_pb2.DESCRIPTOR.services_by_name["CompatService"].full_name: refused}
+# The Intel-compatible API answers errors with messages of its own.
+_REFUSALS = {"modelregistry.compat.v1.CompatService": refused}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServerOptions:
-    """How a server listens and what it bounds; `settings.Settings` says what each is for."""
+    """How a server listens and what it limits; `settings.Settings` documents each option."""
 
     address: str
     certificate: Certificate | None = None
-    """For TLS; it may be renewed at any time."""
+    """For TLS. Its files may be renewed while the server runs."""
     client_ca: Path | None = None
-    """File of CA certificates: with TLS, clients must show a certificate of theirs."""
+    """File of CA certificates. With TLS, clients must present a certificate that one of them has signed."""
     reuse_port: bool
     private_socket: Path | None = None
-    """Unix socket to listen on, too, for the supervisor of this process; in a folder that is for its user alone."""
+    """Unix socket for the supervisor of this process, in a folder that only its user may enter."""
     max_unary_calls: int
     max_waiting_calls: int
     max_streams: int
@@ -109,21 +88,23 @@ class ServerOptions:
     shutdown_delay_seconds: float
     shutdown_grace_seconds: float
     health_interval_seconds: float
-    gc_interval_seconds: float
 
 
-class ServerObserver(CallObserver, Protocol):
-    """An observer of calls and garbage collections. Never raises."""
+class Job(Protocol):
+    """Work that runs in the background while the server runs."""
 
-    def garbage_collected(self, *, uploads: int, objects: int, failed: int) -> None:
-        """Called after a garbage collection, with the numbers of removed and of undeletable objects."""
+    def start(self) -> None:
+        """Begin."""
 
-    def garbage_collection_failed(self) -> None:
-        """Called after a garbage collection that failed as a whole."""
+    def begin_stop(self) -> None:
+        """End soon."""
+
+    def join(self) -> None:
+        """Wait until it has ended."""
 
 
 class PortTakenError(Exception):
-    """The address cannot be listened on; the message names it."""
+    """The server cannot listen on its address. The message names it."""
 
 
 def _limits(options: ServerOptions) -> ConcurrencyLimits:
@@ -148,7 +129,18 @@ def _limits(options: ServerOptions) -> ConcurrencyLimits:
 
 
 class RegistryServer:
-    """A server that runs from `start` to `stop`."""
+    """A server that runs from `start` to `stop`.
+
+    Args:
+        use_cases: What the servicers call.
+        database: Checked for readiness.
+        store: Checked for readiness.
+        options: How the server listens, and its limits.
+        info: What GetServerInfo returns.
+        authenticate: Turns bearer tokens into identities; None with AUTH_MODE=none.
+        observer: Receives metrics and traces of calls.
+        jobs: Run beside the calls.
+    """
 
     def __init__(
         self,
@@ -159,28 +151,26 @@ class RegistryServer:
         *,
         info: ServerInfo,
         authenticate: Authenticator | None = None,
-        observer: ServerObserver | None = None,
+        observer: CallObserver | None = None,
+        jobs: Sequence[Job] = (),
     ) -> None:
-        self._use_cases = use_cases
-        self._observer = observer
         self._options = options
         self._limits = _limits(options)
         self._drain = Drain()
         self._health = HealthMonitor(database, store, _SERVICES, interval_seconds=options.health_interval_seconds)
-        self._stopped = threading.Event()
-        self._sweeper = threading.Thread(target=self._sweep, name="sweeper", daemon=True)
+        self._jobs = jobs
         self._watchdog = Watchdog(idle_seconds=options.stream_idle_seconds)
         connections = connection_limit(options.max_connections)
         self._connection_guard = ConnectionGuard(limit=connections)
         threads = (
             options.max_unary_calls
-            # Of short calls, lists and streams, and as many again that were told to come back.
+            # Short calls, lists and long calls wait, and as many again come back when they were told to.
             + 6 * options.max_waiting_calls
             + options.max_streams
             + options.max_watches
             + _MAX_REFLECTIONS
             + MAX_HEALTH_WATCHES
-            # Twice, as a thread is free only a moment after its call was cancelled.
+            # Twice, as a cancelled call holds its thread for a moment longer.
             + 2 * MAX_MESSAGES_EXPECTED
         )
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="call")
@@ -201,46 +191,46 @@ class RegistryServer:
                 ("grpc.max_send_message_length", -1),
                 ("grpc.max_metadata_size", _MAX_METADATA_BYTES),
                 ("grpc.absolute_max_metadata_size", _MAX_METADATA_BYTES),
-                # Its guesses at the bandwidth buffer 7 to 22 MiB of every stalled upload.
+                # Estimating the bandwidth buffers 7 to 22 MiB of every stalled upload.
                 ("grpc.http2.bdp_probe", 0),
                 ("grpc.http2.lookahead_bytes", 2 * 1024 * 1024),
                 ("grpc.max_allowed_incoming_connections", connections),
-                # Clients connect again by themselves.
+                # Clients reconnect by themselves.
                 ("grpc.max_connection_idle_ms", _IDLE_CONNECTION_MS),
                 ("grpc.server_handshake_timeout_ms", _HANDSHAKE_MS),
                 ("grpc.http2.settings_timeout", _HANDSHAKE_MS),
-                # A peer that vanished is noticed without its help.
+                # Detects clients that vanished.
                 ("grpc.keepalive_time_ms", 30_000),
                 ("grpc.keepalive_timeout_ms", 10_000),
                 ("grpc.keepalive_permit_without_calls", 1),
                 ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
-                # Of one connection; more wait at their client. The gateway opens another.
+                # Per connection. Further calls wait in the client; the gateway opens another connection.
                 ("grpc.max_concurrent_streams", 1_024),
             ],
         )
-        model_service_pb2_grpc.add_ModelServiceServicer_to_server(ModelServicer(use_cases, self._limits), self._server)
-        upload_service_pb2_grpc.add_UploadServiceServicer_to_server(UploadServicer(use_cases), self._server)
-        artifact_service_pb2_grpc.add_ArtifactServiceServicer_to_server(ArtifactServicer(use_cases), self._server)
-        geti_service_pb2_grpc.add_GetiServiceServicer_to_server(GetiServicer(use_cases), self._server)
-        model_group_service_pb2_grpc.add_ModelGroupServiceServicer_to_server(
-            ModelGroupServicer(use_cases), self._server
+        servicers: Sequence[tuple[Callable[[Any, grpc.Server], None], object]] = (
+            (model_service_pb2_grpc.add_ModelServiceServicer_to_server, ModelServicer(use_cases, self._limits)),
+            (model_group_service_pb2_grpc.add_ModelGroupServiceServicer_to_server, ModelGroupServicer(use_cases)),
+            (alias_service_pb2_grpc.add_AliasServiceServicer_to_server, AliasServicer(use_cases, self._limits)),
+            (upload_service_pb2_grpc.add_UploadServiceServicer_to_server, UploadServicer(use_cases)),
+            (artifact_service_pb2_grpc.add_ArtifactServiceServicer_to_server, ArtifactServicer(use_cases)),
+            (audit_service_pb2_grpc.add_AuditServiceServicer_to_server, AuditServicer(use_cases, self._drain)),
+            (system_service_pb2_grpc.add_SystemServiceServicer_to_server, SystemServicer(self._health, info)),
+            (geti_service_pb2_grpc.add_GetiServiceServicer_to_server, GetiServicer(use_cases)),
+            (compat_service_pb2_grpc.add_CompatServiceServicer_to_server, CompatServicer(use_cases, self._limits)),
+            (health_pb2_grpc.add_HealthServicer_to_server, self._health.servicer),
         )
-        alias_service_pb2_grpc.add_AliasServiceServicer_to_server(AliasServicer(use_cases, self._limits), self._server)
-        audit_service_pb2_grpc.add_AuditServiceServicer_to_server(AuditServicer(use_cases, self._drain), self._server)
-        compat_service_pb2_grpc.add_CompatServiceServicer_to_server(
-            CompatServicer(use_cases, self._limits), self._server
-        )
-        system_service_pb2_grpc.add_SystemServiceServicer_to_server(SystemServicer(self._health, info), self._server)
-        health_pb2_grpc.add_HealthServicer_to_server(self._health.servicer, self._server)
+        for add_to_server, servicer in servicers:
+            add_to_server(servicer, self._server)
         reflection.enable_server_reflection((*_SERVICES, health.SERVICE_NAME, reflection.SERVICE_NAME), self._server)
         self.port = 0
 
     def start(self) -> None:
-        """Listens; `port` is then the port.
+        """Listen, and set `port`.
 
         Raises:
-            PortTakenError: Somebody else listens there.
-            CertificateError: The files are not what they should be.
+            PortTakenError: Another process listens on the address.
+            CertificateError: The certificate or its key cannot be used.
         """
         try:
             self.port = self._listen()
@@ -249,7 +239,8 @@ class RegistryServer:
         self._connection_guard.start(self.port)
         self._health.start()
         self._server.start()
-        self._sweeper.start()
+        for job in self._jobs:
+            job.start()
         logger.info("serving gRPC on %s", self._options.address, extra={"port": self.port})
 
     def _listen(self) -> int:
@@ -262,13 +253,14 @@ class RegistryServer:
         return self._server.add_secure_port(self._options.address, credentials)
 
     def stop(self) -> None:
-        """Takes no more calls, lets those under way finish within the grace period, and returns when all have ended.
+        """Stop accepting calls, wait up to the grace period for those that run, and return when all have ended.
 
-        Says first that it is not well, and takes calls for as long as load balancers need to hear that: grpcio answers
-        CANCELLED to those that come in the moment of the stop.
+        Before that, the server reports that it is not ready, and accepts calls for as long as load balancers need to
+        notice: grpcio answers CANCELLED to calls that arrive in the moment of the stop.
         """
         self._health.stop()
-        self._stopped.set()
+        for job in self._jobs:
+            job.begin_stop()
         if self._options.shutdown_delay_seconds:
             logger.info("stopping in %s s", self._options.shutdown_delay_seconds)
             time.sleep(self._options.shutdown_delay_seconds)
@@ -279,44 +271,25 @@ class RegistryServer:
         stopping.wait()
         self._watchdog.stop()
         self._connection_guard.stop()
-        if self._sweeper.is_alive():
-            self._sweeper.join()
+        for job in self._jobs:
+            job.join()
         self._pool.shutdown()
 
     @property
     def waiting_calls(self) -> int:
-        """Calls that wait for a place."""
+        """Calls that wait for a slot."""
         return self._limits.waiting
 
     @property
     def streams_in_use(self) -> int:
-        """Places of MAX_STREAMS that are taken."""
+        """Slots of MAX_STREAMS in use."""
         return self._limits.long_calls.running
 
     @property
     def watches_in_use(self) -> int:
-        """Places of MAX_WATCHES that are taken."""
+        """Slots of MAX_WATCHES in use."""
         return self._limits.watches.running
 
     def answered(self, dependency: str) -> bool:
-        """Whether one of `health.DEPENDENCIES` answered when it was last asked."""
+        """Return whether a dependency, one of `health.DEPENDENCIES`, answered its last check."""
         return self._health.answered(dependency)
-
-    def _sweep(self) -> None:
-        while not self._stopped.wait(self._options.gc_interval_seconds):
-            try:
-                with acting_as_registry():
-                    report = self._use_cases.sweep()
-            except DatabaseUnavailableError:
-                logger.warning("cannot sweep now: the database is away")
-            except Exception:
-                # A sweep that failed is repeated; the server is there for other things.
-                logger.exception("a sweep failed")
-            else:
-                if self._observer is not None:
-                    self._observer.garbage_collected(
-                        uploads=len(report.uploads), objects=len(report.objects), failed=len(report.failed)
-                    )
-                continue
-            if self._observer is not None:
-                self._observer.garbage_collection_failed()
