@@ -198,6 +198,22 @@ def parse(text: str, subject: Subject = Subject.MODEL) -> Node | None:
     return None if tokens[0].kind is _Lexeme.END else _Parser(tokens, _FIELDS[subject]).filter()
 
 
+def with_field_renamed(text: str, old: str, new: str) -> str:
+    """Write a filter with another name for a field; values and searched words stay as they are.
+
+    Raises:
+        InvalidFilterError: The text can't be split into tokens.
+    """
+    tokens = tuple(_tokens(text))
+    written, position = "", 0
+    for previous, token, following in zip((None, *tokens), tokens, tokens[1:], strict=False):
+        begins_path = previous is None or not (previous.kind is _Lexeme.COMPARATOR or previous.is_sign("."))
+        if begins_path and following.kind is _Lexeme.COMPARATOR and token.pattern.literal == old:
+            written += text[position : token.start] + token.text.replace(old, new)
+            position = token.start + len(token.text)
+    return written + text[position:]
+
+
 # ---- Fields
 
 

@@ -61,12 +61,10 @@ class WatchEvents:
             OutOfRangeError: The token is of a place that the log has not reached.
             DatabaseUnavailableError: It is away for long.
         """
-        query = ("watch", filter)
-        node = _of_models(filters.parse(filter, filters.Subject.EVENT))
-        start = decode_page_token(token, query, (int,), "resume_token")
-        if start is not None and from_beginning:
+        node, given = _parsed(filter, token)
+        if given is not None and from_beginning:
             raise InvalidArgumentError.of("resume_token", "must not be set together with from_beginning.")
-        given = start[0] if start is not None and isinstance(start[0], int) else None
+        query = _query(filter)
         with self.database.transaction() as transaction:
             end = _end(transaction, given or 0)
         position = given if given is not None else 0 if from_beginning else end
@@ -113,6 +111,28 @@ class WatchEvents:
                 return (), position
             events = transaction.events.after(position, until=until, limit=_BATCH, max_bytes=_BATCH_BYTES, filter=node)
         return events, events[-1].sequence if events else until
+
+
+def _query(filter: str) -> tuple[str, str]:  # noqa: A002 - AIP-160's name
+    """Return what resume tokens belong to."""
+    return "watch", filter
+
+
+def _parsed(filter: str, token: str) -> tuple[filters.Node, int | None]:  # noqa: A002 - AIP-160's name
+    """Return the parsed filter and the position of the token, None without a token.
+
+    Tokens don't expire, and they belong to the text of the filter. Programs of schema revision 0009 and older called
+    the field `event_time` `time`. A client with a token of such a program resumes with its old filter, or with that
+    filter after the renaming. The old name is accepted only together with a token.
+    """
+    new, old = "event_time", "time"
+    node = filters.parse(filters.with_field_renamed(filter, old, new) if token else filter, filters.Subject.EVENT)
+    try:
+        start = decode_page_token(token, _query(filter), (int,), "resume_token")
+    except InvalidArgumentError:
+        before = filters.with_field_renamed(filter, new, old)
+        start = decode_page_token(token, _query(before), (int,), "resume_token")
+    return _of_models(node), start[0] if start is not None and isinstance(start[0], int) else None
 
 
 def _of_models(node: filters.Node | None) -> filters.Node:

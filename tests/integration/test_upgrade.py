@@ -20,8 +20,9 @@ from modelregistry.v1 import (
 from sqlalchemy import Engine
 
 from registry_service.storage.sql.schema import migrate
-from tests.client import Client
+from tests.client import Client, refused
 from tests.registry import RunningRegistry, StartRegistry
+from tests.watch_client import Watch
 
 FOLDER = Path(__file__).parent.parent / "upgrade"
 FACTS: dict[str, Any] = json.loads((FOLDER / "facts.json").read_text(encoding="utf-8"))
@@ -116,19 +117,37 @@ def test_aliases_have_their_targets_and_history(client: Client) -> None:
     assert list(client.get(CANDIDATE).aliases) == ["candidate"]
 
 
-def test_a_watch_goes_on_after_the_token_of_before(client: Client) -> None:
-    request = audit_service_pb2.WatchAuditEventsRequest(
-        filter=FACTS["resume_filter"], resume_token=FACTS["resume_token"]
-    )
-    watch = client.audit.WatchAuditEvents(request, timeout=30)
-    seen: list[tuple[int, str]] = []
-    for message in watch:
-        if message.HasField("event"):
-            seen.append((message.event.sequence, message.event.alias))
-        if len(seen) == 5:
-            break
-    watch.cancel()
+@pytest.mark.parametrize(
+    ("filter_", "token"),
+    [
+        (FACTS["resume_filter"], FACTS["resume_token"]),
+        (FACTS["resume_filter_by_time"], FACTS["resume_token_by_time"]),
+        (FACTS["resume_filter_by_time"].replace("time", "event_time"), FACTS["resume_token_by_time"]),
+    ],
+)
+def test_a_watch_goes_on_after_the_token_of_before(client: Client, filter_: str, token: str) -> None:
+    with Watch(client, filter=filter_, resume_token=token) as watch:
+        seen = [(event.sequence, event.alias) for event in watch.events(5)]
     assert seen == [(9, "production"), (10, "candidate"), (11, "old"), (12, "old"), (16, "production")]
+    # The tokens of this program are of the filter that the client sends, too.
+    with Watch(client, filter=filter_, resume_token=watch.token) as watch:
+        client.register(name="vad", version="3")
+        assert watch.event().sequence > 16
+
+
+def test_only_the_token_of_before_makes_up_for_the_old_name_of_a_field(client: Client) -> None:
+    renamed = FACTS["resume_filter_by_time"]
+    with refused(grpc.StatusCode.INVALID_ARGUMENT, "INVALID_FILTER"), Watch(client, filter=renamed) as watch:
+        watch.message()
+    other = renamed.replace("01-31", "01-30")
+    token = FACTS["resume_token_by_time"]
+    for filter_ in (other, other.replace("time", "event_time")):
+        with (
+            refused(grpc.StatusCode.INVALID_ARGUMENT) as refusal,
+            Watch(client, filter=filter_, resume_token=token) as watch,
+        ):
+            watch.message()
+        assert refusal.fields == ["resume_token"]
 
 
 def test_the_audit_log_is_whole_and_goes_on(client: Client) -> None:

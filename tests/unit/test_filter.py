@@ -23,6 +23,7 @@ from registry_service.domain.filter import (
     Subject,
     Value,
     parse,
+    with_field_renamed,
 )
 from registry_service.domain.vocabulary import Action
 
@@ -521,6 +522,24 @@ class TestEvents:
         for name in ("sequence", "event_time", "actor", "request_id", "action", "model_id", "alias", "reason"):
             with pytest.raises(InvalidFilterError, match="unknown field"):
                 parse(f"{name} = 1")
+
+
+class TestRenaming:
+    @pytest.mark.parametrize(
+        ("text", "expected"),
+        [
+            ("", ""),
+            ("time > 2026-01-31", "event_time > 2026-01-31"),
+            ("time>2026 -time<2027 OR (time:*)", "event_time>2026 -event_time<2027 OR (event_time:*)"),
+            ('NOT "time" = null', 'NOT "event_time" = null'),
+            ("name = time", "name = time"),
+            ('name = "time = 1" AND "time > 1"', 'name = "time = 1" AND "time > 1"'),
+            ("time AND tags.time = 1 AND time.zone = 2", "time AND tags.time = 1 AND time.zone = 2"),
+            ("create_time = 1  time\n=\n1 ", "create_time = 1  event_time\n=\n1 "),
+        ],
+    )
+    def test_only_the_field_gets_the_other_name(self, text: str, expected: str) -> None:
+        assert with_field_renamed(text, "time", "event_time") == expected
 
 
 class TestEnums:
