@@ -8,10 +8,11 @@ before it, so that no event can be changed or removed unnoticed.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Protocol
 
+from registry_service.domain.access import Projects
 from registry_service.domain.filter import Node
 from registry_service.domain.listing import MAX_PAGE_BYTES
 from registry_service.domain.models import Json, Lineage
@@ -65,6 +66,8 @@ class Event(Change):
     """SHA-256 of all the other fields, 64 lower-case hexadecimal digits."""
     is_damaged: bool = False
     """Whether somebody changed the log so that not all of it can be read; what cannot is empty, or as below."""
+    moved_away: bool = False
+    """Whether this is all that `as_seen_from` shows of a model that moved out of sight."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,6 +89,42 @@ class BrokenLink:
     """What is wrong, for a person."""
 
 
+def as_seen_from(event: Event, projects: Projects) -> Event:
+    """Return what the readers of these projects see of an event, of which they may read one side at least.
+
+    Of a model that moved here from elsewhere, `before` is hidden. Of a model that moved from here to elsewhere,
+    everything is hidden that it did not have before the move.
+    """
+    if projects is None:
+        return event
+    before = event.before or {}
+    # Only an update that moved a model has the id of its project among the earlier values, or a deletion.
+    origin = before.get("project_id")
+    is_from_here = isinstance(origin, str) and origin in projects
+    if event.lineage.project_id in projects:
+        return event if is_from_here or "project_id" not in before else replace(event, before=None)
+
+    def earlier(name: str, now: str | None) -> str | None:
+        value = before.get(name, now)
+        return None if value is None else str(value)
+
+    now = event.lineage
+    left = Lineage(
+        name=earlier("name", now.name) or "",
+        project_id=earlier("project_id", None),
+        project_name=earlier("project_name", now.project_name),
+    )
+    return replace(
+        event,
+        # A damaged event may not tell any more which side is theirs.
+        lineage=left if is_from_here else Lineage(name=""),
+        before=event.before if is_from_here else None,
+        model_group_id=None,
+        after=None,
+        moved_away=True,
+    )
+
+
 class EventLog(Protocol):
     """The log of all changes."""
 
@@ -103,11 +142,14 @@ class EventLog(Protocol):
         limit: int,
         max_bytes: int = MAX_PAGE_BYTES,
         filter: Node | None = None,  # noqa: A002 - AIP-160's name
+        within: Projects = None,
     ) -> Sequence[Event]:
         """Returns the events after a sequence number, and up to `until` (None: the end), that match, in order.
 
         At most `limit`, and no more than fit in `max_bytes` of JSON, but one at
-        least where there is one.
+        least where there is one. An event of a model that moved to another project
+        has two sides, its name and project before and after; it matches where one
+        side does that is of a project in `within`. The events come as they are.
         """
 
     def before(
@@ -117,6 +159,7 @@ class EventLog(Protocol):
         limit: int,
         max_bytes: int = MAX_PAGE_BYTES,
         filter: Node | None = None,  # noqa: A002 - AIP-160's name
+        within: Projects = None,
     ) -> Sequence[Event]:
         """Returns the events before a sequence number (None: the end) that match, newest first; as many as `after`."""
 

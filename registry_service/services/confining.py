@@ -38,7 +38,7 @@ from registry_service.domain.errors import (
     ProvenanceCycleError,
     UploadNotFoundError,
 )
-from registry_service.domain.events import BrokenLink, Change, Event, EventLog, LogHead
+from registry_service.domain.events import BrokenLink, Change, Event, EventLog, LogHead, as_seen_from
 from registry_service.domain.family import Link
 from registry_service.domain.filter import And, Comparator, Field, Kind, Node, Not, Or, Pattern, Restriction
 from registry_service.domain.geti import Geti, ModelDetails, ModelKey, Project, ProjectSummary
@@ -181,10 +181,7 @@ class _Models:
         return self.inner.parents(list(self.projects(ids)))
 
     def children(self, ids: Sequence[str], limit: int, within: Projects = None) -> Sequence[Link]:
-        visible = self.access.visible
-        if within is not None and visible is not None:
-            within &= visible
-        return self.inner.children(ids, limit, visible if within is None else within)
+        return self.inner.children(ids, limit, _both(self.access.visible, within))
 
     def keep_verification(self, model: Model, *, time: datetime, is_intact: bool) -> None:
         # Of a model that came from here.
@@ -294,7 +291,7 @@ class _Aliases:
     def list(
         self, group: GroupKey | None, *, after: int, limit: int, max_bytes: int, within: Projects = None
     ) -> AliasPage:
-        within = self._within(within)
+        within = _both(self.access.visible, within)
         return self.inner.list(group, after=after, limit=limit, max_bytes=max_bytes, within=within)
 
     def moves(
@@ -307,7 +304,7 @@ class _Aliases:
         max_bytes: int,
         within: Projects = None,
     ) -> MovePage:
-        within = self._within(within)
+        within = _both(self.access.visible, within)
         return self.inner.moves(group, alias, before=before, limit=limit, max_bytes=max_bytes, within=within)
 
     def of_models(self, model_ids: Sequence[str]) -> Mapping[str, Sequence[str]]:
@@ -316,12 +313,6 @@ class _Aliases:
 
     def _sees(self, group: GroupKey) -> bool:
         return self.access.sees(group.lineage.project_id)
-
-    def _within(self, within: Projects) -> Projects:
-        visible = self.access.visible
-        if within is None or visible is None:
-            return visible if within is None else within
-        return within & visible
 
 
 @dataclass(frozen=True, slots=True)
@@ -332,10 +323,10 @@ class _References:
     inner: ReferenceRepository
 
     def groups(self, name: str, project: str | None, *, limit: int, within: Projects = None) -> Sequence[GroupKey]:
-        return self.inner.groups(name, project, limit=limit, within=self._visible(within))
+        return self.inner.groups(name, project, limit=limit, within=_both(self.access.visible, within))
 
     def has_project(self, project: str, *, within: Projects = None) -> bool:
-        return self.inner.has_project(project, within=self._visible(within))
+        return self.inner.has_project(project, within=_both(self.access.visible, within))
 
     def versions(
         self, group: GroupKey, version: str | None, precisions: Collection[str], *, limit: int
@@ -343,10 +334,6 @@ class _References:
         if not self.access.sees(group.lineage.project_id):
             return ()
         return self.inner.versions(group, version, precisions, limit=limit)
-
-    def _visible(self, within: Projects) -> Projects:
-        visible = self.access.visible
-        return visible if within is None or visible is None else within & visible
 
 
 @dataclass(frozen=True, slots=True)
@@ -367,10 +354,7 @@ class _Uploads:
         return upload
 
     def list(self, query: UploadQuery) -> UploadPage:
-        acting = self.access.acting
-        if query.within is not None and acting is not None:
-            acting &= query.within
-        return self.inner.list(replace(query, within=query.within if acting is None else acting))
+        return self.inner.list(replace(query, within=_both(self.access.acting, query.within)))
 
     def take_over(self, upload_id: str, *, offset: int, ttl: timedelta) -> Upload:
         self.get(upload_id)
@@ -454,12 +438,13 @@ class _Events:
         limit: int,
         max_bytes: int = MAX_PAGE_BYTES,
         filter: Node | None = None,  # noqa: A002 - AIP-160's name
+        within: Projects = None,
     ) -> Sequence[Event]:
-        visible = self.access.visible
+        visible = _both(self.access.visible, within)
         events = self.inner.after(
-            sequence, until=until, limit=limit, max_bytes=max_bytes, filter=_within(visible, filter)
+            sequence, until=until, limit=limit, max_bytes=max_bytes, filter=filter, within=visible
         )
-        return [_without_foreign_past(event, visible) for event in events]
+        return [as_seen_from(event, visible) for event in events]
 
     def before(
         self,
@@ -468,11 +453,12 @@ class _Events:
         limit: int,
         max_bytes: int = MAX_PAGE_BYTES,
         filter: Node | None = None,  # noqa: A002 - AIP-160's name
+        within: Projects = None,
     ) -> Sequence[Event]:
         # Of the log as a log, only what is of the projects where they may read it as such.
-        acting = self.access.acting
-        events = self.inner.before(sequence, limit=limit, max_bytes=max_bytes, filter=_within(acting, filter))
-        return [_without_foreign_past(event, acting) for event in events]
+        acting = _both(self.access.acting, within)
+        events = self.inner.before(sequence, limit=limit, max_bytes=max_bytes, filter=filter, within=acting)
+        return [as_seen_from(event, acting) for event in events]
 
     def verify(self, after: LogHead, *, limit: int) -> tuple[LogHead, BrokenLink | None]:
         if self.access.acting is not None:
@@ -530,6 +516,13 @@ def _expect_acting(access: Access, project_id: str | None) -> None:
         raise ProjectDeniedError(project_id)
 
 
+def _both(one: Projects, other: Projects) -> Projects:
+    """Return the projects that are among both."""
+    if one is None:
+        return other
+    return one if other is None else one & other
+
+
 def _within(projects: Projects, node: Node | None) -> Node | None:
     """Adds to a filter that the project is one of these."""
     if projects is None:
@@ -545,15 +538,6 @@ def _within(projects: Projects, node: Node | None) -> Node | None:
         case _:
             own = Or(tuple(each))
     return own if node is None else And((own, node))
-
-
-def _without_foreign_past(event: Event, projects: Projects) -> Event:
-    """Omit what a model was before it moved here from a project that the caller may not read."""
-    if projects is None or event.before is None or "project_id" not in event.before:
-        return event
-    # Only a model that moved has the id of its project among its earlier values, or one that was deleted.
-    origin = event.before["project_id"]
-    return event if isinstance(origin, str) and origin in projects else replace(event, before=None)
 
 
 def _never_set(group: GroupKey, alias: str) -> AliasState:

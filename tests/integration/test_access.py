@@ -39,6 +39,7 @@ from tests.client import Client, Refusal, refused, registration, spec
 from tests.polling import eventually
 from tests.registry import RunningRegistry, StartRegistry
 from tests.streams import Feed
+from tests.watch_client import Watch
 
 DENIED, UNKNOWN, STRANGER = (
     grpc.StatusCode.PERMISSION_DENIED,
@@ -680,6 +681,58 @@ class TestProjects:
             assert event.after["name"] == "seen"
             assert not event.HasField("before")
         assert root.audit.ListAuditEvents(wanted).audit_events[0].before["name"] == "hidden-before"
+
+    @pytest.mark.parametrize("target", ["other", None])
+    def test_the_project_that_a_model_left_learns_that_it_is_gone_and_nothing_else(
+        self, people: People, root: Client, target: str | None
+    ) -> None:
+        model = root.register(name="seen", project_id="own", project_name="Own", description="ours")
+        root.register(name="secret", project_id=target, version="0")
+        project = {} if target is None else {"project_id": target, "project_name": "Secret project"}
+        mask = ["project_id", "project_name", "name", "description"]
+        moved = root.update(model.id, mask, name="secret", description="secret plans", **project)
+        root.update(model.id, ["description"], description="more secret plans")
+        wanted = audit_service_pb2.ListAuditEventsRequest(filter="action = ACTION_MODEL_UPDATED")
+        listed = people.a(Role.ADMIN, "own").audit.ListAuditEvents(wanted).audit_events
+        with Watch(people.a(Role.READER, "own"), from_beginning=True) as watch:
+            registered, left = watch.events(2)
+            here = root.register(project_id="own")
+            assert watch.event().model_id == here.id
+        assert list(listed) == [left]
+        assert registered.model_id == left.model_id == model.id
+        assert left.moved_away
+        assert (left.name, left.project_id, left.project_name) == ("seen", "own", "Own")
+        assert (left.before["name"], left.before["description"]) == ("seen", "ours")
+        assert not left.HasField("after")
+        shown = str(left)
+        assert "ecret" not in shown
+        assert moved.model_group_id not in shown
+
+    def test_a_filter_does_not_tell_where_a_model_moved(self, people: People, root: Client) -> None:
+        model = root.register(name="seen", project_id="own", project_name="Own")
+        mask = ["project_id", "project_name", "name"]
+        moved = root.update(model.id, mask, project_id="other", project_name="Secret", name="hidden")
+        admin = people.a(Role.ADMIN, "own")
+
+        def is_found(client: Client, filter_: str) -> bool:
+            request = audit_service_pb2.ListAuditEventsRequest(filter=f"action = ACTION_MODEL_UPDATED AND ({filter_})")
+            return bool(client.audit.ListAuditEvents(request).audit_events)
+
+        before = ["name = seen", "project_id = own", "project_name = Own", "NOT model_group_id:*", "see"]
+        after = ["name = hidden", "project_id = other", "project_name = Secret", "hid"]
+        after += [f"model_group_id = {moved.model_group_id}", "NOT name = seen"]
+        assert [filter_ for filter_ in before + after if is_found(admin, filter_)] == before
+        assert [filter_ for filter_ in before + after if is_found(root, filter_)] == before + after
+
+    def test_who_may_read_everything_sees_both_sides_of_a_move(self, people: People, root: Client) -> None:
+        model = root.register(name="yolo", project_id="own")
+        root.update(model.id, ["project_id"], project_id="other")
+        for project in ("own", "other"):
+            filter_ = f"project_id = {project} AND action = ACTION_MODEL_UPDATED"
+            with Watch(people.a(Role.READER), from_beginning=True, filter=filter_) as watch:
+                event = watch.event()
+            assert (event.project_id, event.moved_away) == ("other", False)
+            assert (event.before["project_id"], event.after["project_id"]) == ("own", "other")
 
     def test_a_watch_tells_of_one_s_own_models_and_of_no_tokens(self, people: People, root: Client) -> None:
         request = audit_service_pb2.WatchAuditEventsRequest(from_beginning=True)

@@ -208,6 +208,30 @@ class TestPages:
             assert [event.sequence for event in transaction.events.after(1, until=5, limit=9, filter=node)] == [3, 5]
             assert [event.sequence for event in transaction.events.before(5, limit=9, filter=node)] == [3, 1]
 
+    def test_an_event_of_a_move_is_of_both_projects_and_comes_once(self, log: SqlDatabase) -> None:
+        moved = Change(
+            action=Action.MODEL_UPDATED,
+            lineage=Lineage(name="here", project_id="b"),
+            model_id="m",
+            before={"name": "there", "project_id": "a", "project_name": None},
+            after={"name": "here", "project_id": "b", "project_name": "B"},
+        )
+        with log.transaction() as transaction:
+            transaction.events.record(moved)
+        both = frozenset({"a", "b"})
+        with log.transaction() as transaction:
+            node = parse("project_id:*", Subject.EVENT)
+            for within in (None, both, frozenset({"a"}), frozenset({"b"})):
+                [newest] = transaction.events.before(None, limit=1, filter=node, within=within)
+                [oldest] = transaction.events.after(0, limit=1, filter=node, within=within)
+                assert newest == oldest
+                assert newest.before == moved.before
+            assert len(transaction.events.before(None, limit=9, within=both)) == 1
+            assert transaction.events.before(None, limit=9, within=frozenset({"c"})) == []
+            assert transaction.events.before(None, limit=9, within=frozenset()) == []
+            pages = [transaction.events.after(n, limit=1, filter=parse("name:*", Subject.EVENT)) for n in range(7)]
+            assert [event.sequence for [event] in pages] == [1, 2, 3, 4, 5, 6, 7]
+
 
 class TestModels:
     def test_each_change_of_a_model_is_written_down(self, registry: RunningRegistry) -> None:

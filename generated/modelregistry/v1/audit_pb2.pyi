@@ -12,7 +12,7 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class AuditEvent(_message.Message):
-    __slots__ = ("sequence", "event_time", "actor", "request_id", "action", "project_id", "project_name", "name", "model_id", "model_group_id", "alias", "reason", "before", "after", "details_omitted", "previous_hash", "hash", "damaged")
+    __slots__ = ("sequence", "event_time", "actor", "request_id", "action", "project_id", "project_name", "name", "model_id", "model_group_id", "alias", "reason", "before", "after", "details_omitted", "previous_hash", "hash", "damaged", "moved_away")
     class Action(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
         __slots__ = ()
         ACTION_UNSPECIFIED: _ClassVar[AuditEvent.Action]
@@ -55,6 +55,7 @@ class AuditEvent(_message.Message):
     PREVIOUS_HASH_FIELD_NUMBER: _ClassVar[int]
     HASH_FIELD_NUMBER: _ClassVar[int]
     DAMAGED_FIELD_NUMBER: _ClassVar[int]
+    MOVED_AWAY_FIELD_NUMBER: _ClassVar[int]
     sequence: int
     event_time: _timestamp_pb2.Timestamp
     actor: str
@@ -73,7 +74,8 @@ class AuditEvent(_message.Message):
     previous_hash: str
     hash: str
     damaged: bool
-    def __init__(self, sequence: _Optional[int] = ..., event_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., actor: _Optional[str] = ..., request_id: _Optional[str] = ..., action: _Optional[_Union[AuditEvent.Action, str]] = ..., project_id: _Optional[str] = ..., project_name: _Optional[str] = ..., name: _Optional[str] = ..., model_id: _Optional[str] = ..., model_group_id: _Optional[str] = ..., alias: _Optional[str] = ..., reason: _Optional[str] = ..., before: _Optional[_Union[_struct_pb2.Struct, _Mapping]] = ..., after: _Optional[_Union[_struct_pb2.Struct, _Mapping]] = ..., details_omitted: _Optional[bool] = ..., previous_hash: _Optional[str] = ..., hash: _Optional[str] = ..., damaged: _Optional[bool] = ...) -> None: ...
+    moved_away: bool
+    def __init__(self, sequence: _Optional[int] = ..., event_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., actor: _Optional[str] = ..., request_id: _Optional[str] = ..., action: _Optional[_Union[AuditEvent.Action, str]] = ..., project_id: _Optional[str] = ..., project_name: _Optional[str] = ..., name: _Optional[str] = ..., model_id: _Optional[str] = ..., model_group_id: _Optional[str] = ..., alias: _Optional[str] = ..., reason: _Optional[str] = ..., before: _Optional[_Union[_struct_pb2.Struct, _Mapping]] = ..., after: _Optional[_Union[_struct_pb2.Struct, _Mapping]] = ..., details_omitted: _Optional[bool] = ..., previous_hash: _Optional[str] = ..., hash: _Optional[str] = ..., damaged: _Optional[bool] = ..., moved_away: _Optional[bool] = ...) -> None: ...
 
 class AuditLogPosition(_message.Message):
     __slots__ = ("sequence", "hash")

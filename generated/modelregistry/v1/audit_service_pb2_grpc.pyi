@@ -45,6 +45,12 @@ class AuditServiceStub:
     the last message, at this server or another. Reading models is permission
     enough. Events about tokens are left out.
 
+    A model that moves to another project makes one event,
+    ACTION_MODEL_UPDATED. A caller that may read both projects sees all of it. A
+    caller that may read only the project that the model left sees no more than
+    that it is gone (`moved_away`). A caller that may read only the project that
+    it moved to sees no `before`.
+
     The first message arrives at once and has only a `resume_token`: the
     position where the stream begins. While nothing changes, such a message
     arrives every 30 seconds (WATCH_HEARTBEAT_SECONDS). Over HTTP, the messages
@@ -87,6 +93,12 @@ class AuditServiceAsyncStub(AuditServiceStub):
     repeated: a client that was disconnected resumes with the `resume_token` of
     the last message, at this server or another. Reading models is permission
     enough. Events about tokens are left out.
+
+    A model that moves to another project makes one event,
+    ACTION_MODEL_UPDATED. A caller that may read both projects sees all of it. A
+    caller that may read only the project that the model left sees no more than
+    that it is gone (`moved_away`). A caller that may read only the project that
+    it moved to sees no `before`.
 
     The first message arrives at once and has only a `resume_token`: the
     position where the stream begins. While nothing changes, such a message
@@ -139,6 +151,12 @@ class AuditServiceServicer(metaclass=_abc_1.ABCMeta):
         repeated: a client that was disconnected resumes with the `resume_token` of
         the last message, at this server or another. Reading models is permission
         enough. Events about tokens are left out.
+
+        A model that moves to another project makes one event,
+        ACTION_MODEL_UPDATED. A caller that may read both projects sees all of it. A
+        caller that may read only the project that the model left sees no more than
+        that it is gone (`moved_away`). A caller that may read only the project that
+        it moved to sees no `before`.
 
         The first message arrives at once and has only a `resume_token`: the
         position where the stream begins. While nothing changes, such a message

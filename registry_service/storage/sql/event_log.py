@@ -1,7 +1,7 @@
 """`domain.events.EventLog` on PostgreSQL: rows that a trigger numbers and chains."""
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from operator import itemgetter
@@ -24,11 +24,13 @@ from sqlalchemy import (
     select,
     text,
     true,
+    union,
 )
 from sqlalchemy import cast as sql_cast
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.exc import DBAPIError
 
+from registry_service.domain.access import Projects
 from registry_service.domain.caller import current_caller
 from registry_service.domain.errors import DataLossError
 from registry_service.domain.events import REMOVALS, BrokenLink, Change, Event, LogHead
@@ -107,6 +109,22 @@ _DAMAGED = frozenset({"22", "42", "54", "XX"})
 # SQLSTATE of a column or table that is not there, and of an operator or expression that does not fit a column's type.
 _OTHER_SCHEMA = frozenset({"42703", "42P01", "42883", "42804"})
 
+# The events of models that moved to another project, with the values from before the move. The group is not recorded.
+_LEFT: Mapping[str, ColumnElement[Any]] = {
+    "project_id": literal_column("before->>'project_id'", Text()),
+    # Unchanged where the move left it out.
+    "project_name": literal_column(
+        "CASE WHEN before ? 'project_name' THEN before->>'project_name' ELSE project_name END", Text()
+    ),
+    "name": literal_column("coalesce(before->>'name', name)", Text()),
+    "model_group_id": literal_column("NULL::text", Text()),
+}
+_departures = (
+    select(*(_LEFT.get(column.name, column).label(column.name) for column in _events.c))
+    .where(text(tables.IS_MOVE))
+    .subquery("departures")
+)
+
 # What the trigger adds comes back.
 _INSERT = (
     insert(_events)
@@ -179,12 +197,11 @@ class SqlEventLog:
         limit: int,
         max_bytes: int = MAX_PAGE_BYTES,
         filter: Node | None = None,  # noqa: A002 - AIP-160's name
+        within: Projects = None,
     ) -> Sequence[Event]:
         """See the port."""
-        wanted = _events.c.sequence > sequence
-        if until is not None:
-            wanted = and_(wanted, _events.c.sequence <= until)
-        return self._found(wanted, filter, limit, max_bytes, newest_first=False)
+        selection = _Selection(first=sequence + 1, last=until, filter=filter, within=within)
+        return self._found(selection, limit, max_bytes, newest_first=False)
 
     def before(
         self,
@@ -193,20 +210,16 @@ class SqlEventLog:
         limit: int,
         max_bytes: int = MAX_PAGE_BYTES,
         filter: Node | None = None,  # noqa: A002 - AIP-160's name
+        within: Projects = None,
     ) -> Sequence[Event]:
         """See the port."""
-        wanted = true() if sequence is None else _events.c.sequence < sequence
-        return self._found(wanted, filter, limit, max_bytes, newest_first=True)
+        selection = _Selection(last=None if sequence is None else sequence - 1, filter=filter, within=within)
+        return self._found(selection, limit, max_bytes, newest_first=True)
 
-    def _found(
-        self, wanted: ColumnElement[bool], node: Node | None, limit: int, max_bytes: int, *, newest_first: bool
-    ) -> Sequence[Event]:
-        if node is not None:
-            wanted = and_(wanted, where(node, _events, EVENT_INDEXES))
-        page = _sized(wanted, limit, newest_first=newest_first)
-        order = page.c.sequence.desc() if newest_first else page.c.sequence
-        statement = select(*_readable(page)).where(page.c.bytes_before < max_bytes).order_by(order)
-        statement = statement.execution_options(**PLANNED_ANEW)
+    def _found(self, selection: "_Selection", limit: int, max_bytes: int, *, newest_first: bool) -> Sequence[Event]:
+        page = _sized(selection.condition(limit, newest_first=newest_first), limit, newest_first=newest_first)
+        statement = select(*_readable(page)).where(page.c.bytes_before < max_bytes)
+        statement = statement.order_by(_ordered(page, newest_first)).execution_options(**PLANNED_ANEW)
         with _own_schema():
             return [rows.stored_event(row) for row in self.connection.execute(statement).mappings()]
 
@@ -272,6 +285,42 @@ class SqlEventLog:
         if last is None or last <= good.sequence:
             return good, _broken_end(good, found[0].head_sequence, found[0].head_hash)
         return good, None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Selection:
+    """Which events a page has, as `domain.events.EventLog.after` says."""
+
+    first: int | None = None
+    last: int | None = None
+    filter: Node | None
+    within: Projects
+
+    def condition(self, limit: int, *, newest_first: bool) -> ColumnElement[bool]:
+        if self.filter is None and self.within is None:
+            return self._matches(_events)
+        # One search for each side of a move, not one with OR: each has its own indexes, and stops at the limit.
+        found = (
+            select(side.c.sequence).where(self._matches(side)).order_by(_ordered(side, newest_first)).limit(limit)
+            for side in (_events, _departures)
+        )
+        return _events.c.sequence.in_(union(*found))
+
+    def _matches(self, side: FromClause) -> ColumnElement[bool]:
+        conditions: list[ColumnElement[bool]] = []
+        if self.first is not None:
+            conditions.append(side.c.sequence >= self.first)
+        if self.last is not None:
+            conditions.append(side.c.sequence <= self.last)
+        if self.within is not None:
+            conditions.append(side.c.project_id.in_(self.within))
+        if self.filter is not None:
+            conditions.append(where(self.filter, side, EVENT_INDEXES))
+        return and_(true(), *conditions)
+
+
+def _ordered(table: FromClause, newest_first: bool) -> ColumnElement[int]:
+    return table.c.sequence.desc() if newest_first else table.c.sequence
 
 
 @contextmanager
@@ -351,15 +400,13 @@ def _sized(wanted: ColumnElement[bool], limit: int, *, newest_first: bool) -> Su
 
     The database adds them up, so that no more than a page ever gets here.
     """
-
-    def order(key: ColumnElement[int]) -> ColumnElement[int]:
-        return key.desc() if newest_first else key
-
-    candidates = select(_events).where(wanted).order_by(order(_events.c.sequence)).limit(limit).subquery("candidates")
+    candidates = (
+        select(_events).where(wanted).order_by(_ordered(_events, newest_first)).limit(limit).subquery("candidates")
+    )
     # What the column says may have been changed; what is stored has at least so many bytes.
     size = func.greatest(
         candidates.c.json_bytes,
         *(func.coalesce(func.pg_column_size(candidates.c[name]), 0) for name in ("before", "after")),
     )
-    so_far = func.sum(size).over(order_by=order(candidates.c.sequence))
+    so_far = func.sum(size).over(order_by=_ordered(candidates, newest_first))
     return select(candidates, (so_far - size).label("bytes_before")).subquery("sized")

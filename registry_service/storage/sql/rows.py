@@ -32,7 +32,7 @@ from registry_service.domain.vocabulary import Action
 Row = RowMapping | Mapping[str, Any]
 
 _ARTIFACT_FIELDS = tuple(f.name for f in fields(Artifact) if f.name != "kind")
-_EVENT_FIELDS = tuple(f.name for f in fields(Event) if f.name not in {"action", "lineage", "is_damaged"})
+_EVENT_FIELDS = tuple(f.name for f in fields(Event) if f.name not in {"action", "lineage", "is_damaged", "moved_away"})
 _EVENT_TEXTS = ("actor", "request_id", "name", "model_id", "alias", "reason", "previous_hash", "hash")
 _ACTIONS = frozenset(Action) - {Action.UNKNOWN}
 _MANY_DIGITS = re.compile(r"[0-9]{309}")

@@ -352,6 +352,10 @@ class UploadPartRow(Base):
     receipt: Mapped[str] = mapped_column(Text, comment="What the artifact store gave for it.")
 
 
+IS_MOVE = "action = 'model.updated' AND before ? 'project_id'"
+"""Whether an event is of a model that moved to another project; an update has what it changed in `before`."""
+
+
 class AuditEventRow(Base):
     """A change. Rows are only ever added; a trigger numbers and chains them (`domain.events`)."""
 
@@ -385,6 +389,7 @@ class AuditEventRow(Base):
         Index("ix_audit_events_model_id", "model_id", "sequence"),
         Index("ix_audit_events_name", text("text_digest(name)"), "sequence"),
         Index("ix_audit_events_time", "time"),
+        Index("ix_audit_events_moves", "sequence", postgresql_where=text(IS_MOVE)),
     )
 
 

@@ -464,6 +464,7 @@ def event_message(event: Event, *, max_bytes: int | None = None) -> audit_pb2.Au
         previous_hash=event.previous_hash,
         hash=event.hash,
         damaged=event.is_damaged,
+        moved_away=event.moved_away,
     )
     # Unlike the action, this can be told of damaged events, too.
     is_of_model = bool(event.model_id) and not event.alias
