@@ -1,13 +1,13 @@
--- What a stranger's request is refused for, before a byte of its body is read. Before this file stand
--- allowed_hosts    names of ALLOWED_HOSTS, as a set; nil for the default
--- needs_token      whether callers must show a bearer token
--- refusals         reason, message and challenge for a call without a token (missing) and with a malformed one
+-- Rejects requests by their headers, before a byte of the body is read. embedded/envoy_config.py prepends:
+-- allowed_hosts    set of the names in ALLOWED_HOSTS; nil for the default rule
+-- needs_token      whether callers need a bearer token
+-- refusals         reason, message and challenge of a call without a token (missing) and with a malformed one
 --                  (malformed)
--- The route says in its metadata which API it belongs to (api: grpc, typed or compat), whether strangers may call
--- it (open), whether its body is JSON (takes_json), and whether that is waited for here (is_buffered); that of /live
--- names the file with the time in it of when the process that watches Envoy was last well (heartbeat).
+-- The metadata of a route has its API (api: grpc, typed or compat), and whether it needs no credentials (open), has a
+-- JSON body (takes_json) and is buffered (is_buffered). The metadata of /live has the file of the supervisor's last
+-- heartbeat (heartbeat).
 
--- Ids of requests as the server takes them; it would make one of its own for any other, so that the two logs differ.
+-- Returns the request id. Replaces an id that the server would not accept, so that the logs of both have the same id.
 math.randomseed(os.time() + tonumber(string.match(tostring({}), "0x(%x+)"), 16) % 1000003)
 
 local function request_id(headers)
@@ -15,14 +15,14 @@ local function request_id(headers)
   if id ~= nil and #id <= 128 and string.find(id, "^[%w._:/+=-]+$") then
     return id
   end
-  local made = string.gsub("xxxxxxxx-xxxx-4xxx-8xxx-xxxxxxxxxxxx", "x", function()
+  local generated = string.gsub("xxxxxxxx-xxxx-4xxx-8xxx-xxxxxxxxxxxx", "x", function()
     return string.format("%x", math.random(0, 15))
   end)
-  headers:replace("x-request-id", made)
-  return made
+  headers:replace("x-request-id", generated)
+  return generated
 end
 
--- The name in an authority (`host:port`, `[::1]:port`), in lower case and without the dot of the root; nil for none.
+-- Returns the host of an authority (`host:port`, `[::1]:port`), in lower case without a trailing dot; nil for none.
 local function name_of(authority)
   local text = string.lower(authority or "")
   return string.match(text, "^%[([%x:.]+)%]$") or string.match(text, "^%[([%x:.]+)%]:%d+$")
@@ -30,8 +30,8 @@ local function name_of(authority)
     or string.match(text, "^([%w._-]+)$") or string.match(text, "^([%w._-]+):%d+$")
 end
 
--- A page of another site can have its own name point here (DNS rebinding), but no address, and no name that its owner
--- could not register.
+-- Prevents DNS rebinding: another site can point its own name at this host, but neither an IP address nor a name that
+-- it cannot register.
 local function is_host_allowed(name)
   if name == nil then
     return false
@@ -46,7 +46,7 @@ local function is_host_allowed(name)
   if allowed_hosts["*"] or allowed_hosts[name] then
     return true
   end
-  -- *.example.org stands for all names under it.
+  -- *.example.org matches all names below example.org.
   local rest = string.match(name, "^[^.]+%.(.+)$")
   while rest ~= nil do
     if allowed_hosts["*." .. rest] then
@@ -57,19 +57,19 @@ local function is_host_allowed(name)
   return false
 end
 
--- Host and port, the port left out where it is the scheme's own.
-local function place_of(authority)
+-- Returns host and port, without a default port.
+local function host_and_port(authority)
   return (string.gsub(string.gsub(string.lower(authority), ":80$", ""), ":443$", ""))
 end
 
--- Whether a browser sends the request for a page of another origin. Other clients send none of these headers.
+-- Returns whether a browser sends the request for a page of another origin. Other clients send none of these headers.
 local function is_foreign(headers, method)
   local is_safe = method == "GET" or method == "HEAD"
   local origin = headers:get("origin")
-  -- The answer to a safe method is kept from the page by the browser, also one that knows no Sec-Fetch-Site.
+  -- Every browser keeps the response to a safe method from the page, even one that does not send Sec-Fetch-Site.
   if origin ~= nil and not is_safe then
     local authority = string.match(origin, "^https?://(.+)$")
-    if authority == nil or place_of(authority) ~= place_of(headers:get(":authority")) then
+    if authority == nil or host_and_port(authority) ~= host_and_port(headers:get(":authority")) then
       return true
     end
   end
@@ -77,7 +77,7 @@ local function is_foreign(headers, method)
   if site == nil or site == "same-origin" or site == "none" then
     return false
   end
-  -- A link may lead here.
+  -- A link on another page is allowed.
   return not (is_safe and headers:get("sec-fetch-mode") == "navigate" and headers:get("sec-fetch-dest") == "document")
 end
 
@@ -87,7 +87,7 @@ local function has_body(headers)
     or (length ~= nil and length ~= "0")
 end
 
--- Fields of a protobuf message (https://protobuf.dev/programming-guides/encoding/): bytes, and their length before.
+-- Encodes a length-delimited field of a protobuf message (https://protobuf.dev/programming-guides/encoding/).
 local function field(number, bytes)
   local length, rest = "", #bytes
   while rest >= 128 do
@@ -100,7 +100,7 @@ local function detail(kind, bytes)
   return field(3, field(1, "type.googleapis.com/google.rpc." .. kind) .. field(2, bytes))
 end
 
--- Answers as the server does, to the letter: google.rpc.Status with ErrorInfo and RequestInfo, and a text in the
+-- Sends the same response as a server: google.rpc.Status with ErrorInfo and RequestInfo, or a text in the
 -- Intel-compatible API.
 local function refuse(handle, api, id, refusal)
   local headers = {[":status"] = "401", ["www-authenticate"] = refusal.challenge}
@@ -123,93 +123,93 @@ local function refuse(handle, api, id, refusal)
   handle:respond(headers, body)
 end
 
--- What is wrong with the credentials of a call; nil when the server must judge them.
+-- Returns what is wrong with the credentials of a call; nil if the server must verify them.
 local function refusal_of(headers)
-  local shown = headers:get("authorization")
-  if shown == nil then
+  local authorization = headers:get("authorization")
+  if authorization == nil then
     return refusals.missing
   end
-  local token = string.match(shown, "^[Bb][Ee][Aa][Rr][Ee][Rr] +([%w._~+/-]+=*)$")
-  -- Of two, somebody on the way might have judged the other.
+  local token = string.match(authorization, "^[Bb][Ee][Aa][Rr][Ee][Rr] +([%w._~+/-]+=*)$")
+  -- With two headers, a proxy in front may have verified the other one.
   if token == nil or headers:getNumValues("authorization") > 1 then
     return refusals.malformed
   end
 end
 
--- Tokens that the server has recognised: since when, and when they were used last. The server judges each call anyway;
--- this only keeps strangers from it, whose calls would take what those of others need. Each worker has a table of its own.
-local recognised, recognised_count = {}, 0
-local most_recognised, unused_seconds, recognised_seconds = 10000, 60, 3600
+-- Tokens that a server has accepted, with the times of acceptance and of last use. The server verifies each call anyway.
+-- This cache keeps calls with invalid tokens away from it, as they would use up its limits. Each worker has its own.
+local accepted, accepted_count = {}, 0
+local max_accepted, unused_seconds, accepted_seconds = 10000, 60, 3600
 
-local function is_recognised(shown)
-  local found = recognised[shown]
+local function is_accepted(authorization)
+  local entry = accepted[authorization]
   local now = os.time()
-  if found == nil or now - found.used > unused_seconds or now - found.since > recognised_seconds then
+  if entry == nil or now - entry.used > unused_seconds or now - entry.since > accepted_seconds then
     return false
   end
-  found.used = now
+  entry.used = now
   return true
 end
 
-local function remember(shown)
-  if recognised_count >= most_recognised then
-    recognised, recognised_count = {}, 0
+local function remember(authorization)
+  if accepted_count >= max_accepted then
+    accepted, accepted_count = {}, 0
   end
-  recognised_count = recognised_count + (recognised[shown] == nil and 1 or 0)
-  recognised[shown] = {since = os.time(), used = os.time()}
+  accepted_count = accepted_count + (accepted[authorization] == nil and 1 or 0)
+  accepted[authorization] = {since = os.time(), used = os.time()}
 end
 
--- Questions to the server that are under way, each with when it began. A question whose client goes is never heard of
--- again, so that it counts until it would have timed out. A burst of one new caller finds room.
-local questions, question_count, next_question, cleared = {}, 0, 0, 0
-local most_questions, question_seconds = 128, 2
+-- Checks under way, each with its start. If the client goes away, Envoy ends the coroutine, so the check counts until
+-- its timeout. The limit leaves room for a burst of a new caller.
+local checks, check_count, next_check, cleared = {}, 0, 0, 0
+local max_checks, check_seconds = 128, 2
 
-local function forget_old_questions(now)
+local function forget_old_checks(now)
   if now == cleared then
     return
   end
   cleared = now
-  for question, since in pairs(questions) do
-    if now - since > question_seconds then
-      questions[question] = nil
-      question_count = question_count - 1
+  for check, since in pairs(checks) do
+    if now - since > check_seconds then
+      checks[check] = nil
+      check_count = check_count - 1
     end
   end
 end
 
--- Asks the server whether it knows the bearer of a token, by a call that it refuses after that: nobody has no id.
--- Returns the status of gRPC; nil when there is none, "busy" where too many questions are under way.
-local function ask(handle, shown, id)
+-- Checks a token by a call that a server rejects as invalid after authentication, because it has no id.
+-- Returns the gRPC status; nil if there is none, "busy" if too many checks are under way.
+local function check_token(handle, authorization, id)
   local now = os.time()
-  forget_old_questions(now)
-  if question_count >= most_questions then
+  forget_old_checks(now)
+  if check_count >= max_checks then
     return "busy"
   end
-  next_question = next_question + 1
-  local question = next_question
-  questions[question] = now
-  question_count = question_count + 1
-  local answer = handle:httpCall("registry", {
+  next_check = next_check + 1
+  local check = next_check
+  checks[check] = now
+  check_count = check_count + 1
+  local response = handle:httpCall("registry", {
     [":method"] = "POST",
     [":path"] = "/modelregistry.v1.ModelService/GetModel",
     [":authority"] = "registry",
     ["content-type"] = "application/grpc",
     ["te"] = "trailers",
-    ["authorization"] = shown,
+    ["authorization"] = authorization,
     ["x-request-id"] = id,
-  }, "\0\0\0\0\0", question_seconds * 1000)
-  if questions[question] ~= nil then
-    questions[question] = nil
-    question_count = question_count - 1
+  }, "\0\0\0\0\0", check_seconds * 1000)
+  if checks[check] ~= nil then
+    checks[check] = nil
+    check_count = check_count - 1
   end
-  return answer["grpc-status"]
+  return response["grpc-status"]
 end
 
--- The largest body that is waited for while the server cannot tell whose it is, in bytes.
+-- The largest body that is buffered while no server can check the token, in bytes.
 local small_body = 65536
 
 local function may_be_large(handle, headers)
-  -- In parentheses, as get returns nothing where the header is missing, and tonumber wants a value.
+  -- The inner parentheses turn the missing result of a missing header into nil.
   local length = tonumber((headers:get("content-length")) or "")
   if length ~= nil then
     return length > small_body
@@ -217,24 +217,24 @@ local function may_be_large(handle, headers)
   return headers:get("transfer-encoding") ~= nil or handle:streamInfo():protocol() == "HTTP/2"
 end
 
--- Answers a call with a well-formed token itself unless it may go on to the server.
-local function expect_known(handle, headers, route, api, id)
-  local shown = headers:get("authorization")
-  if is_recognised(shown) then
+-- Lets a call with a well-formed token pass if a server accepts the token, and responds otherwise.
+local function require_accepted_token(handle, headers, route, api, id)
+  local authorization = headers:get("authorization")
+  if is_accepted(authorization) then
     return
   end
-  -- Before the question: Envoy's objects end with it.
-  local is_held = route:get("is_buffered") and may_be_large(handle, headers)
-  local status = ask(handle, shown, id)
+  -- Before the check, during which Envoy's objects become invalid.
+  local is_buffered_and_large = route:get("is_buffered") and may_be_large(handle, headers)
+  local status = check_token(handle, authorization, id)
   if status == nil then
-    status = ask(handle, shown, id)  -- perhaps of another server
+    status = check_token(handle, authorization, id)  -- possibly at another server
   end
-  if status == "3" or status == "7" then  -- INVALID_ARGUMENT, or no role
-    remember(shown)
+  if status == "3" or status == "7" then  -- INVALID_ARGUMENT, or PERMISSION_DENIED: the token is valid
+    remember(authorization)
   elseif status == "16" then
     refuse(handle, api, id, refusals.malformed)
-  elseif status == "14" and not is_held then
-    return  -- the server says best what is away
+  elseif status == "14" and not is_buffered_and_large then
+    return  -- the server's own error is more precise
   elseif status == "busy" or status == "8" then
     handle:respond({[":status"] = "429", ["retry-after"] = "1"}, "Too Many Requests")
   else
@@ -242,27 +242,27 @@ local function expect_known(handle, headers, route, api, id)
   end
 end
 
-local silent_seconds = 15
+local max_heartbeat_age = 15
 
--- Whether the process that watches Envoy has been well lately. Where none does, the file has no name.
-local function is_watched(heartbeat)
+-- Returns whether Envoy's supervisor has written a heartbeat lately. Without a supervisor, the file's name is empty.
+local function is_supervised(heartbeat)
   if heartbeat == "" then
     return true
   end
   local file = io.open(heartbeat)
-  local beat = file and file:read("*n")
+  local last = file and file:read("*n")
   if file then
     file:close()
   end
-  return beat ~= nil and os.time() - beat <= silent_seconds
+  return last ~= nil and os.time() - last <= max_heartbeat_age
 end
 
-local function judge(handle)
+local function check_request(handle)
   local headers = handle:headers()
   local route = handle:metadata()
   local heartbeat = route:get("heartbeat")
-  if heartbeat ~= nil and not is_watched(heartbeat) then
-    handle:respond({[":status"] = "503"}, "The process that watches Envoy hangs.")
+  if heartbeat ~= nil and not is_supervised(heartbeat) then
+    handle:respond({[":status"] = "503"}, "The supervisor of Envoy does not respond.")
     return
   end
   local api = route:get("api")
@@ -272,7 +272,7 @@ local function judge(handle)
   local is_grpc = string.find(media_type, "^application/grpc") ~= nil
   handle:streamInfo():dynamicMetadata():set("gateway", "is_grpc", is_grpc)
   handle:streamInfo():dynamicMetadata():set("gateway", "is_typed", api == "typed")
-  -- No call: a page of the documentation, a redirect, a path or method that is not there.
+  -- Not a call: a page, a redirect, or an unknown path or method.
   if api == nil then
     return
   end
@@ -284,7 +284,7 @@ local function judge(handle)
     handle:respond({[":status"] = "403"}, "Requests from pages of other origins are not allowed.")
     return
   end
-  -- The transcoder, and the filters that prepare for it, pass gRPC by.
+  -- The transcoder and the filters before it ignore gRPC requests, even on paths of the JSON API.
   if is_grpc and api ~= "grpc" then
     handle:respond({[":status"] = "415"}, "Send gRPC to the path of a gRPC method.")
     return
@@ -295,22 +295,22 @@ local function judge(handle)
     refuse(handle, api, id, refusal)
     return
   end
-  -- A form can send JSON as text to any site, and no browser asks that site before.
+  -- A form of another site can send JSON as text/plain, for which browsers make no preflight request.
   if route:get("takes_json") and headers:get("origin") ~= nil and has_body(headers)
     and string.match(media_type, "^[^;%s]*") ~= "application/json" then
     handle:respond({[":status"] = "415"}, "The body must have the media type application/json.")
     return
   end
   if is_guarded then
-    expect_known(handle, headers, route, api, id)
+    require_accepted_token(handle, headers, route, api, id)
   end
 end
 
 function envoy_on_request(handle)
-  local worked, problem = pcall(judge, handle)
-  if not worked then
-    -- Envoy would let the request pass.
-    handle:logErr("a request could not be judged: " .. tostring(problem))
+  local succeeded, problem = pcall(check_request, handle)
+  if not succeeded then
+    -- After an error in a filter, Envoy would let the request pass.
+    handle:logErr("could not check a request: " .. tostring(problem))
     handle:respond({[":status"] = "500"}, "Internal Server Error")
   end
 end
