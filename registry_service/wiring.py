@@ -20,6 +20,7 @@ from registry_service.domain.artifact_store import ListableArtifactStore
 from registry_service.domain.errors import UnavailableError
 from registry_service.domain.legacy import SourceError
 from registry_service.domain.ports import Database
+from registry_service.geti.projects import ProjectService
 from registry_service.observability.telemetry import ServerStates, Telemetry, TracingOptions, telemetry
 from registry_service.services.adopting import AdoptModels
 from registry_service.services.authenticating import CachedAuthenticator, TokenAuthenticator, TokenOrOther, Tokens
@@ -168,6 +169,7 @@ class Registry:
     database: SqlDatabase
     store: ListableArtifactStore
     use_cases: UseCases
+    projects: ProjectService
     telemetry: Telemetry
 
 
@@ -198,8 +200,9 @@ def open_registry(settings: Settings) -> Iterator[Registry]:
         geti = build_geti(settings)
         if geti is not None:
             stack.enter_context(geti)
-        use_cases = UseCases.on(watched.database(database, engine), watched.store(store), policy, watched.geti(geti))
-        yield Registry(database, store, use_cases, watched)
+        use_cases = UseCases.on(watched.database(database, engine), watched.store(store), policy)
+        projects = ProjectService(watched.geti(geti), use_cases.register_model)
+        yield Registry(database, store, use_cases, projects, watched)
 
 
 def _disk(settings: Settings) -> DiskReserve | None:
@@ -355,6 +358,7 @@ def build_server(registry: Registry, settings: Settings, *, private_socket: Path
     warn_if_open(settings, settings.grpc_ip_address)
     server = RegistryServer(
         registry.use_cases,
+        registry.projects,
         registry.database,
         registry.store,
         ServerOptions(

@@ -8,6 +8,7 @@ from typing import Any, Generic, TypeVar
 import grpc
 
 from registry_service.domain.artifact_store import ArtifactStore, Construction, Part, Pieces
+from registry_service.geti.projects import ProjectService
 from registry_service.observability.telemetry import Telemetry
 from registry_service.services.garbage_collection_job import GarbageCollectionJob
 from registry_service.services.use_cases import UseCases
@@ -128,9 +129,10 @@ def serving(
         watch_heartbeat_seconds=1,
     )
     use_cases = use_cases_on(registry, store)
+    projects = ProjectService(None, use_cases.register_model)
     collection = GarbageCollectionJob(use_cases.sweep, interval_seconds=gc_interval_seconds, observer=Telemetry())
     server = RegistryServer(
-        use_cases, registry.parts.database, store, ServerOptions(**values), info=info, jobs=[collection]
+        use_cases, projects, registry.parts.database, store, ServerOptions(**values), info=info, jobs=[collection]
     )
     server.start()
     client = Client(f"127.0.0.1:{server.port}")

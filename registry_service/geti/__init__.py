@@ -1,0 +1,9 @@
+"""The optional connection to an Intel Geti server: list its projects and import models from them.
+
+- `port`: the port `Geti` and its types.
+- `client`, `responses`: the adapter of the port on Geti's REST API.
+- `authorized`: the port restricted to the projects that a caller may access.
+- `projects`, `imports`: the use cases.
+
+The conversions to gRPC and to the Intel-compatible API are in `transport`.
+"""

@@ -36,8 +36,8 @@ from registry_service.domain.errors import (
     ProjectNotFoundError,
     RegistryError,
 )
-from registry_service.domain.geti import ModelDetails, ModelKey, Project, ProjectSummary
 from registry_service.geti import responses
+from registry_service.geti.port import Geti, ModelDetails, ModelKey, Project, ProjectSummary
 from registry_service.geti.responses import MalformedResponseError, Object
 
 logger = logging.getLogger(__name__)
@@ -108,7 +108,7 @@ class Timeouts:
     """Average rate over `read` below which a response counts as interrupted."""
 
 
-class HttpGeti:
+class HttpGeti(Geti):
     """The port `Geti` over HTTP. Keeps its connections until it is closed."""
 
     def __init__(self, workspace: Workspace, timeouts: Timeouts | None = None) -> None:
@@ -206,7 +206,7 @@ class HttpGeti:
         with _malformed_is_unavailable():
             return responses.model_details(self._json("GET", url))
 
-    def prepare_deployment(self, project_id: str, key: ModelKey, proceed: Callable[[], None]) -> str:
+    def prepare_deployment(self, project_id: str, key: ModelKey, check_cancelled: Callable[[], None]) -> str:
         """See the port."""
 
         def refused(status: int) -> RegistryError | None:
@@ -222,7 +222,7 @@ class HttpGeti:
             deployment = self._json("POST", url, refusal=refused, json=body)
             deployment_id = responses.text(deployment, "id")
             while True:
-                proceed()
+                check_cancelled()
                 state = responses.text(deployment, "state").upper()
                 if state == "DONE":
                     return deployment_id
@@ -233,7 +233,7 @@ class HttpGeti:
                         f"Geti did not prepare the model {key.id!r} within {self._timeouts.deployment:g} s.",
                         model_id=key.id,
                     )
-                _sleep(pause, proceed)
+                _sleep(pause, check_cancelled)
                 pause = min(pause * _POLL_GROWTH, self._timeouts.max_poll)
                 deployment = self._json("GET", self._url("projects", project_id, "code_deployments", deployment_id))
 
@@ -383,11 +383,11 @@ def _path(url: str) -> str:
     return httpx.URL(url).raw_path.decode("ascii", "replace")
 
 
-def _sleep(seconds: float, proceed: Callable[[], None]) -> None:
+def _sleep(seconds: float, check_cancelled: Callable[[], None]) -> None:
     end = time.monotonic() + seconds
     while (remaining := end - time.monotonic()) > 0:
         time.sleep(min(remaining, _CANCELLATION_SECONDS))
-        proceed()
+        check_cancelled()
 
 
 def _check_status(response: httpx.Response, refusal: Callable[[int], RegistryError | None] | None) -> None:

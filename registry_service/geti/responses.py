@@ -7,14 +7,14 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from registry_service.domain.geti import (
+from registry_service.domain.models import Json
+from registry_service.geti.port import (
     ModelDetails,
     ModelGroup,
     ModelVersion,
     OptimizedModel,
     ProjectSummary,
 )
-from registry_service.domain.models import Json
 
 _OPENVINO = "openvino"
 # Steps of a pipeline without a model.

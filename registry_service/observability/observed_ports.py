@@ -17,8 +17,8 @@ from registry_service.domain.errors import (
     GetiDeploymentError,
     GetiUnavailableError,
 )
-from registry_service.domain.geti import Geti, ModelDetails, ModelKey, Project, ProjectSummary
 from registry_service.domain.ports import Database, Transaction
+from registry_service.geti.port import Geti, ModelDetails, ModelKey, Project, ProjectSummary
 from registry_service.observability.metrics import Metrics
 
 if TYPE_CHECKING:  # an optional dependency
@@ -185,8 +185,8 @@ class ObservedStore:
         self._store.check()
 
 
-class ObservedGeti:
-    """`domain.geti.Geti` with metrics and traces."""
+class ObservedGeti(Geti):
+    """`geti.port.Geti` with metrics and traces."""
 
     def __init__(self, geti: Geti, metrics: Metrics | None, tracing: "Tracing | None") -> None:
         self._geti = geti
@@ -218,10 +218,10 @@ class ObservedGeti:
         with self._observed("get_model"):
             return self._geti.get_model(project_id, key)
 
-    def prepare_deployment(self, project_id: str, key: ModelKey, proceed: Callable[[], None]) -> str:
+    def prepare_deployment(self, project_id: str, key: ModelKey, check_cancelled: Callable[[], None]) -> str:
         """See the port."""
         with self._observed("prepare_deployment"):
-            return self._geti.prepare_deployment(project_id, key, proceed)
+            return self._geti.prepare_deployment(project_id, key, check_cancelled)
 
     def download_deployment(self, project_id: str, deployment_id: str) -> Iterator[bytes]:
         """See the port."""

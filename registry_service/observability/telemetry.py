@@ -13,8 +13,8 @@ from sqlalchemy.pool import QueuePool
 from registry_service import logs
 from registry_service.domain.artifact_store import ArtifactStore
 from registry_service.domain.events import Event
-from registry_service.domain.geti import Geti
 from registry_service.domain.ports import Database
+from registry_service.geti.port import Geti
 from registry_service.methods import Method
 from registry_service.observability.counted_methods import CountedMethod
 from registry_service.observability.metrics import Metrics, Sampler

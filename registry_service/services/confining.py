@@ -1,8 +1,8 @@
 """Confines every use case to what its caller may touch.
 
-The use cases get their database and their Geti from here, so none can forget to
-ask. The transport has decided whether the caller may do such a thing at all;
-here it is decided where. What a caller may not read is not there for them; where
+The use cases get their database from here, so none can forget to ask. The
+transport has decided whether the caller may do such a thing at all; here it is
+decided where. What a caller may not read is not there for them; where
 they may read but not do what the call does, they are told so
 (`ProjectDeniedError`). The registry's own work is not confined, but has to say
 what it is (`domain.caller.acting_as_registry`); without a caller nothing is done.
@@ -34,14 +34,12 @@ from registry_service.domain.errors import (
     ModelGroupNotFoundError,
     ModelNotFoundError,
     ProjectDeniedError,
-    ProjectNotFoundError,
     ProvenanceCycleError,
     UploadNotFoundError,
 )
 from registry_service.domain.events import BrokenLink, Change, Event, EventLog, LogHead, as_seen_from
 from registry_service.domain.family import Link
 from registry_service.domain.filter import And, Comparator, Field, Kind, Node, Not, Or, Pattern, Restriction
-from registry_service.domain.geti import Geti, ModelDetails, ModelKey, Project, ProjectSummary
 from registry_service.domain.idempotency import IdempotencyKeys, KeptAnswer, KeyedCall
 from registry_service.domain.listing import MAX_PAGE_BYTES, ListQuery, Page
 from registry_service.domain.model_groups import GroupKey, GroupPage, GroupQuery, ModelGroup, ModelGroupRepository
@@ -465,50 +463,6 @@ class _Events:
             # The chain is one for all projects.
             raise ProjectDeniedError(None)
         return self.inner.verify(after, limit=limit)
-
-
-@dataclass(frozen=True, slots=True)
-class ConfinedGeti:
-    """A Geti that shows each caller the projects whose models they may read."""
-
-    inner: Geti
-
-    def list_projects(self) -> Sequence[ProjectSummary]:
-        """See the port."""
-        access = current_caller.get().access
-        return [project for project in self.inner.list_projects() if access.sees(project.id)]
-
-    def with_models(self, projects: Sequence[ProjectSummary]) -> Sequence[Project]:
-        """See the port."""
-        access = current_caller.get().access
-        return self.inner.with_models([project for project in projects if access.sees(project.id)])
-
-    def get_project(self, project_id: str) -> ProjectSummary:
-        """See the port."""
-        _expect_acting_in_geti(project_id)
-        return self.inner.get_project(project_id)
-
-    def get_model(self, project_id: str, key: ModelKey) -> ModelDetails:
-        """See the port."""
-        _expect_acting_in_geti(project_id)
-        return self.inner.get_model(project_id, key)
-
-    def prepare_deployment(self, project_id: str, key: ModelKey, proceed: Callable[[], None]) -> str:
-        """See the port."""
-        _expect_acting_in_geti(project_id)
-        return self.inner.prepare_deployment(project_id, key, proceed)
-
-    def download_deployment(self, project_id: str, deployment_id: str) -> Iterator[bytes]:
-        """See the port."""
-        _expect_acting_in_geti(project_id)
-        return self.inner.download_deployment(project_id, deployment_id)
-
-
-def _expect_acting_in_geti(project_id: str) -> None:
-    access = current_caller.get().access
-    if not access.sees(project_id):
-        raise ProjectNotFoundError(project_id)
-    _expect_acting(access, project_id)
 
 
 def _expect_acting(access: Access, project_id: str | None) -> None:

@@ -3,7 +3,6 @@
 from dataclasses import dataclass
 
 from registry_service.domain.artifact_store import ArtifactStore
-from registry_service.domain.geti import Geti
 from registry_service.domain.ports import Database
 from registry_service.services.aliasing import (
     DeleteAlias,
@@ -16,7 +15,7 @@ from registry_service.services.aliasing import (
 from registry_service.services.auditing import ListEvents, VerifyLog
 from registry_service.services.changing import DeleteModel, UpdateModel
 from registry_service.services.comparing import CompareModels
-from registry_service.services.confining import ConfinedDatabase, ConfinedGeti
+from registry_service.services.confining import ConfinedDatabase
 from registry_service.services.idempotency import AttemptCalls
 from registry_service.services.lineage import GetLineage, GetModelManifest
 from registry_service.services.model_groups import (
@@ -26,7 +25,6 @@ from registry_service.services.model_groups import (
     UpdateModelGroup,
 )
 from registry_service.services.policy import Policy
-from registry_service.services.projects import GetProject, ImportModels, ListProjects
 from registry_service.services.reading import (
     FindModels,
     GetModel,
@@ -75,9 +73,6 @@ class UseCases:
     verify_artifact: VerifyArtifact
     list_artifact_files: ListArtifactFiles
     read_artifact_file: ReadArtifactFile
-    list_projects: ListProjects
-    get_project: GetProject
-    import_models: ImportModels
     list_events: ListEvents
     verify_log: VerifyLog
     watch_events: WatchEvents
@@ -95,10 +90,9 @@ class UseCases:
     delete_model_group: DeleteModelGroup
 
     @classmethod
-    def on(cls, database: Database, store: ArtifactStore, policy: Policy, geti: Geti | None = None) -> "UseCases":
-        """Wires the use cases to a database, an artifact store, and a Geti where there is one."""
+    def on(cls, database: Database, store: ArtifactStore, policy: Policy) -> "UseCases":
+        """Return the use cases on a database and an artifact store."""
         database = ConfinedDatabase(database)
-        geti = None if geti is None else ConfinedGeti(geti)
         discard = DiscardObject(database, store)
         register_model = RegisterModel(database, store, discard, policy)
         seen = SeenUploads()
@@ -123,9 +117,6 @@ class UseCases:
             verify_artifact=VerifyArtifact(database, store),
             list_artifact_files=ListArtifactFiles(database, store, policy),
             read_artifact_file=ReadArtifactFile(database, store, policy),
-            list_projects=ListProjects(geti),
-            get_project=GetProject(geti),
-            import_models=ImportModels(geti, register_model),
             list_events=ListEvents(database),
             verify_log=VerifyLog(database),
             watch_events=WatchEvents(database, policy),

@@ -27,11 +27,11 @@ from sqlalchemy import Engine, text
 from registry_service import wiring
 from registry_service.domain.access import Grant, Permission, Role
 from registry_service.domain.errors import AccessDeniedError, AlreadyExistsError, ProjectNotFoundError
-from registry_service.domain.geti import Geti, ModelKey, ProjectSummary
+from registry_service.geti.authorized import AuthorizedGeti
+from registry_service.geti.port import Geti, ModelKey, ProjectSummary
 from registry_service.methods import METHODS as POLICIES
 from registry_service.methods import OpenTo
 from registry_service.services.authenticating import CachedAuthenticator, Tokens
-from registry_service.services.confining import ConfinedGeti
 from registry_service.storage.artifacts.local import LocalArtifactStore
 from registry_service.storage.sql.repositories import SqlDatabase
 from registry_service.transport.http_routes import http_routes
@@ -772,7 +772,7 @@ class TestWithoutCaller:
             def list_projects(self) -> list[ProjectSummary]:
                 return []
 
-        geti = ConfinedGeti(cast("Geti", Untouched()))
+        geti = AuthorizedGeti(cast("Geti", Untouched()))
         key = ModelKey(id="m", group_id="g")
         with ThreadPoolExecutor(1) as threads:
             assert threads.submit(geti.list_projects).result() == []

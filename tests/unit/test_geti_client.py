@@ -19,8 +19,8 @@ from registry_service.domain.errors import (
     ProjectNotFoundError,
     RegistryError,
 )
-from registry_service.domain.geti import ModelKey
 from registry_service.geti.client import HttpGeti, Timeouts, Workspace
+from registry_service.geti.port import ModelKey
 from registry_service.geti.responses import MalformedResponseError, parse
 from tests.fake_geti import (
     CATTLE,

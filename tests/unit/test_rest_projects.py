@@ -13,8 +13,8 @@ from registry_service.domain.errors import (
     GetiUnavailableError,
     RegistryError,
 )
-from registry_service.domain.geti import ModelKey
-from registry_service.services.projects import ImportProgress, ImportState
+from registry_service.geti.imports import ImportProgress, ImportState
+from registry_service.geti.port import ModelKey
 from registry_service.transport.rest.answers import RestError
 from registry_service.transport.rest.errors import text_of
 from registry_service.transport.rest.projects import import_answer, wanted_models

@@ -16,6 +16,7 @@ from modelregistry.compat.v1 import compat_service_pb2_grpc
 
 from registry_service.domain.errors import ProjectNotFoundError, RegistryError
 from registry_service.domain.models import Model, is_model_id
+from registry_service.geti.projects import ProjectService
 from registry_service.services.use_cases import UseCases
 from registry_service.transport.grpc.cancellation import check_cancelled
 from registry_service.transport.grpc.chunks import body_messages, read_first
@@ -96,8 +97,9 @@ def _sent(answer: Answer, context: grpc.ServicerContext) -> httpbody_pb2.HttpBod
 class CompatServicer(compat_service_pb2_grpc.CompatServiceServicer):
     """Hands bodies to `transport.rest`, calls one use case, answers."""
 
-    def __init__(self, use_cases: UseCases, limits: ConcurrencyLimits) -> None:
+    def __init__(self, use_cases: UseCases, projects: ProjectService, limits: ConcurrencyLimits) -> None:
         self._use_cases = use_cases
+        self._projects = projects
         self._limits = limits
 
     @_unary
@@ -171,25 +173,25 @@ class CompatServicer(compat_service_pb2_grpc.CompatServiceServicer):
 
     @_unary
     def ListProjects(self, request: pb.ListProjectsRequest, context: grpc.ServicerContext) -> Answer:
-        projects = self._use_cases.list_projects()
+        projects = self._projects.list()
         return answers.json_answer(200, [project_document(project) for project in projects])
 
     @_unary
     def GetProject(self, request: pb.GetProjectRequest, context: grpc.ServicerContext) -> Answer:
-        project = self._use_cases.get_project(_project_id(request.id, context))
+        project = self._projects.get(_project_id(request.id, context))
         return answers.json_answer(200, project_document(project))
 
     @_unary
     def ImportModels(self, request: pb.ImportModelsRequest, context: grpc.ServicerContext) -> Answer:
         project_id = _project_id(request.id, context)
-        self._use_cases.import_models.expect_connection()
+        self._projects.require_geti()
         models = wanted_models(request.content.content_type, request.content.data)
 
         def proceed() -> None:
             check_cancelled(context)
 
         try:
-            results = self._use_cases.import_models(project_id, models, report=lambda _: proceed(), proceed=proceed)
+            results = self._projects.import_models(project_id, models, report=lambda _: proceed(), proceed=proceed)
         except ProjectNotFoundError:
             return answers.GETI_MODELS_NOT_FOUND
         return import_answer(results)

@@ -24,7 +24,6 @@ from registry_service.domain.consistency import warnings_of
 from registry_service.domain.errors import InvalidArgumentError
 from registry_service.domain.events import UNKNOWN_TIME, Event, LogHead
 from registry_service.domain.family import Direction, Family
-from registry_service.domain.geti import Project
 from registry_service.domain.models import (
     DOCUMENTED_FIELDS,
     MUTABLE_FIELDS,
@@ -40,9 +39,10 @@ from registry_service.domain.models import (
 from registry_service.domain.schema import ModelSchema, Tensor
 from registry_service.domain.uploads import Upload, UploadState
 from registry_service.domain.vocabulary import Action, MetricGoal
+from registry_service.geti.imports import ImportProgress, ImportState
+from registry_service.geti.port import Project
 from registry_service.services.archives import ArchiveMember
 from registry_service.services.lineage import Manifest
-from registry_service.services.projects import ImportProgress, ImportState
 from registry_service.transport.grpc.errors import error_status
 from registry_service.transport.grpc.update_mask import fields_and_entries
 

@@ -9,10 +9,10 @@ from modelregistry.geti.v1 import geti_service_pb2_grpc, project_pb2
 
 from registry_service.domain.caller import current_caller
 from registry_service.domain.errors import InvalidArgumentError
-from registry_service.domain.geti import ModelKey
 from registry_service.domain.models import is_model_id
-from registry_service.services.projects import ImportState
-from registry_service.services.use_cases import UseCases
+from registry_service.geti.imports import ImportState
+from registry_service.geti.port import ModelKey
+from registry_service.geti.projects import ProjectService
 from registry_service.transport.grpc.cancellation import check_cancelled
 from registry_service.transport.grpc.convert import import_message, import_result_message, project_message
 from registry_service.transport.grpc.reports import reported
@@ -21,21 +21,21 @@ from registry_service.transport.grpc.reports import reported
 class GetiServicer(geti_service_pb2_grpc.GetiServiceServicer):
     """Converts, calls one use case, converts back."""
 
-    def __init__(self, use_cases: UseCases) -> None:
-        self._use_cases = use_cases
+    def __init__(self, projects: ProjectService) -> None:
+        self._projects = projects
 
     def ListProjects(self, request: pb.ListProjectsRequest, context: grpc.ServicerContext) -> pb.ListProjectsResponse:
-        projects, token = self._use_cases.list_projects.page(size=request.page_size, token=request.page_token)
+        projects, token = self._projects.list_page(size=request.page_size, token=request.page_token)
         return pb.ListProjectsResponse(projects=map(project_message, projects), next_page_token=token)
 
     def GetProject(self, request: pb.GetProjectRequest, context: grpc.ServicerContext) -> project_pb2.Project:
-        return project_message(self._use_cases.get_project(_project_id(request.project_id, "project_id")))
+        return project_message(self._projects.get(_project_id(request.project_id, "project_id")))
 
     def ImportModels(
         self, request: pb.ImportModelsRequest, context: grpc.ServicerContext
     ) -> Iterator[pb.ImportModelsResponse]:
         run = partial(
-            self._use_cases.import_models,
+            self._projects.import_models,
             _project_id(request.project_id, "project_id"),
             [ModelKey(id=model.model_id, group_id=model.group_id) for model in request.models],
         )

@@ -28,6 +28,7 @@ from registry_service.domain.access import Authenticator
 from registry_service.domain.artifact_store import ArtifactStore
 from registry_service.domain.errors import TooManyCallsError, TooManyStreamsError
 from registry_service.domain.ports import Database
+from registry_service.geti.projects import ProjectService
 from registry_service.methods import METHODS
 from registry_service.services.use_cases import UseCases
 from registry_service.transport.grpc.alias_servicer import AliasServicer
@@ -145,6 +146,7 @@ class RegistryServer:
     def __init__(
         self,
         use_cases: UseCases,
+        projects: ProjectService,
         database: Database,
         store: ArtifactStore,
         options: ServerOptions,
@@ -216,8 +218,11 @@ class RegistryServer:
             (artifact_service_pb2_grpc.add_ArtifactServiceServicer_to_server, ArtifactServicer(use_cases)),
             (audit_service_pb2_grpc.add_AuditServiceServicer_to_server, AuditServicer(use_cases, self._drain)),
             (system_service_pb2_grpc.add_SystemServiceServicer_to_server, SystemServicer(self._health, info)),
-            (geti_service_pb2_grpc.add_GetiServiceServicer_to_server, GetiServicer(use_cases)),
-            (compat_service_pb2_grpc.add_CompatServiceServicer_to_server, CompatServicer(use_cases, self._limits)),
+            (geti_service_pb2_grpc.add_GetiServiceServicer_to_server, GetiServicer(projects)),
+            (
+                compat_service_pb2_grpc.add_CompatServiceServicer_to_server,
+                CompatServicer(use_cases, projects, self._limits),
+            ),
             (health_pb2_grpc.add_HealthServicer_to_server, self._health.servicer),
         )
         for add_to_server, servicer in servicers:

@@ -4,8 +4,8 @@ import json
 from collections.abc import Iterator, Sequence
 
 from registry_service.domain.errors import GetiRefusedError, RegistryError
-from registry_service.domain.geti import MAX_IMPORTS, ModelKey, Project
-from registry_service.services.projects import ImportProgress
+from registry_service.geti.imports import ImportProgress
+from registry_service.geti.port import MAX_IMPORTS, ModelKey, Project
 from registry_service.transport.rest import answers
 from registry_service.transport.rest.answers import Answer, RestError
 from registry_service.transport.rest.errors import answer_to, text_of

@@ -1,4 +1,4 @@
-"""The port to an Intel Geti server: its projects, and the models that can be imported from them."""
+"""The port to an Intel Geti server: its projects, and their models that can be imported."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -7,12 +7,12 @@ from typing import Protocol
 from registry_service.domain.models import Json
 
 MAX_IMPORTS = 100
-"""Most models of one import."""
+"""Largest number of models in one import."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OptimizedModel:
-    """A model that can be imported: what Geti made of a trained model for OpenVINO."""
+    """A model that can be imported: a trained model in OpenVINO format."""
 
     id: str
     name: str
@@ -26,7 +26,7 @@ class ModelVersion:
     name: str
     number: int
     openvino_models: tuple[OptimizedModel, ...]
-    """Those in other formats are left out."""
+    """Optimized models in other formats are left out."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,9 +45,9 @@ class ProjectSummary:
     id: str
     name: str
     creation_time: str
-    """As Geti writes it (ISO 8601)."""
+    """In Geti's notation (ISO 8601)."""
     task_types: tuple[str, ...]
-    """Of the tasks that models are trained for, in the order of the pipeline: `detection`."""
+    """Types of the pipeline's tasks with models, in their order, such as `detection`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,7 +59,7 @@ class Project(ProjectSummary):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelKey:
-    """How Geti addresses an optimized model in a project."""
+    """The ids by which Geti addresses an optimized model of a project."""
 
     id: str
     group_id: str
@@ -67,12 +67,12 @@ class ModelKey:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelDetails:
-    """What Geti says of an optimized model; None where it says nothing. Its values are not checked."""
+    """Geti's details of an optimized model, unchecked; None where Geti has no value."""
 
     id: str
     name: str
     number: int
-    """Of the version."""
+    """Number of the version."""
     creation_date: str | None
     precision: tuple[str, ...]
     target_device: str | None
@@ -80,7 +80,7 @@ class ModelDetails:
     architecture: str | None
     score: float | None
     size: int | None
-    """In bytes, of the model without what surrounds it in a deployment."""
+    """Size in bytes of the model itself, which is smaller than its deployment's ZIP file."""
     optimization_capabilities: Json
     labels: Sequence[Json] | None
 
@@ -88,31 +88,42 @@ class ModelDetails:
 class Geti(Protocol):
     """A workspace of a Geti server.
 
-    Every method may raise `GetiUnavailableError`, after its own bounded retries,
-    and `GetiDeniedError`. All are safe to call from several threads.
+    Every method may raise `GetiUnavailableError`, after a limited number of retries,
+    and `GetiDeniedError`. All methods are thread-safe.
     """
 
     def list_projects(self) -> Sequence[ProjectSummary]:
-        """Returns every project of the workspace."""
+        """Return every project of the workspace."""
 
     def with_models(self, projects: Sequence[ProjectSummary]) -> Sequence[Project]:
-        """Returns the projects with their models, in the same order."""
+        """Return projects with their models, in the same order."""
 
     def get_project(self, project_id: str) -> ProjectSummary:
-        """Returns a project (`ProjectNotFoundError`)."""
-
-    def get_model(self, project_id: str, key: ModelKey) -> ModelDetails:
-        """Returns what there is to know of a model."""
-
-    def prepare_deployment(self, project_id: str, key: ModelKey, proceed: Callable[[], None]) -> str:
-        """Lets Geti make a ZIP of a model, and returns the deployment's id when it is there.
-
-        `proceed` is called again and again meanwhile; what it raises ends the wait.
+        """Return a project.
 
         Raises:
-            GetiRefusedError: Geti will not make one of this model.
-            GetiDeploymentError: It failed.
+            ProjectNotFoundError: There is no such project.
+        """
+
+    def get_model(self, project_id: str, key: ModelKey) -> ModelDetails:
+        """Return the details of a model."""
+
+    def prepare_deployment(self, project_id: str, key: ModelKey, check_cancelled: Callable[[], None]) -> str:
+        """Make Geti prepare a ZIP file of a model, wait for it, and return the deployment's id.
+
+        Args:
+            project_id: The project.
+            key: The model.
+            check_cancelled: Called periodically during the wait; an exception that it raises ends the wait.
+
+        Raises:
+            GetiRefusedError: Geti refuses to prepare a deployment of this model.
+            GetiDeploymentError: The preparation failed, or took too long.
         """
 
     def download_deployment(self, project_id: str, deployment_id: str) -> Iterator[bytes]:
-        """Yields the ZIP's bytes; raises rather than end early. Closing the iterator ends the download."""
+        """Yield the ZIP file of a deployment. Closing the iterator ends the download.
+
+        Raises:
+            GetiUnavailableError: The download was interrupted; the iterator never ends early without an error.
+        """
