@@ -13,7 +13,7 @@
 {{- end }}
 {{- end }}
 
-{{/* Of a part: (dict "root" $ "component" "registry"). */}}
+{{/* Selector of a component: (dict "root" $ "component" "registry"). */}}
 {{- define "model-registry.selector" -}}
 app.kubernetes.io/name: {{ include "model-registry.name" .root }}
 app.kubernetes.io/instance: {{ .root.Release.Name }}
@@ -48,14 +48,14 @@ helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version | replace 
 {{- default (include "model-registry.fullname" .) .Values.secrets.existingSecret }}
 {{- end }}
 
-{{/* A value of the environment: a large number must not turn into 6.8e+10. */}}
+{{/* Value of an environment variable: Helm would format a large number as 6.8e+10. */}}
 {{- define "model-registry.text" -}}
 {{- if and (kindIs "float64" .) (eq . (floor .)) }}{{ int64 . }}{{ else }}{{ . }}{{ end }}
 {{- end }}
 
-{{/* Where Postgres is, as the data of a ConfigMap. */}}
+{{/* Settings of Postgres, as data of a ConfigMap. */}}
 {{- define "model-registry.postgresSettings" -}}
-PSQL_HOSTNAME: {{ required "postgres.host is not set" .Values.postgres.host | quote }}
+PSQL_HOSTNAME: {{ required "postgres.host must be set" .Values.postgres.host | quote }}
 PSQL_PORT: {{ .Values.postgres.port | quote }}
 PSQL_DATABASE: {{ .Values.postgres.database | quote }}
 MR_USER_NAME: {{ .Values.postgres.user | quote }}
@@ -76,7 +76,7 @@ CA_CERT: /etc/model-registry/tls/{{ .Values.tls.caKey }}
 {{- end }}
 {{- end }}
 
-{{/* Names that the gateway has in and outside of the cluster; none where credentials are needed: it then takes any. */}}
+{{/* Names of the gateway inside and outside of the cluster; none if calls need credentials, as all names are allowed. */}}
 {{- define "model-registry.hosts" -}}
 {{- if eq (.Values.settings.AUTH_MODE | default "none") "none" }}
 {{- $service := include "model-registry.fullname" . }}
@@ -87,21 +87,21 @@ CA_CERT: /etc/model-registry/tls/{{ .Values.tls.caKey }}
 {{- end }}
 {{- end }}
 
-{{/* Settings by their names. */}}
+{{/* Settings by name. */}}
 {{- define "model-registry.settings" -}}
 {{- range $name, $value := . }}
 {{ $name }}: {{ include "model-registry.text" $value | quote }}
 {{- end }}
 {{- end }}
 
-{{/* Files of Secrets, as volumes and their mounts: (dict "root" $ "tls" true "postgres" true "s3" true). */}}
+{{/* Volumes and mounts of the Secrets' files: (dict "root" $ "tls" true "postgres" true "s3" true). */}}
 {{- define "model-registry.volumes" -}}
 - name: tmp
   emptyDir: {sizeLimit: 64Mi}
 {{- with .root.Values }}
 {{- if and $.tls .tls.enabled }}
 - name: tls
-  secret: {secretName: {{ required "tls.secretName is not set" .tls.secretName | quote }}, defaultMode: 0440}
+  secret: {secretName: {{ required "tls.secretName must be set" .tls.secretName | quote }}, defaultMode: 0440}
 {{- end }}
 {{- if and $.postgres .postgres.caSecret.name }}
 - name: postgres-ca
@@ -161,7 +161,7 @@ securityContext:
   capabilities: {drop: [ALL]}
 {{- end }}
 
-{{/* Where pods go: (dict "root" $ "component" "registry" "values" .Values.registry). */}}
+{{/* Scheduling of a component's pods: (dict "root" $ "component" "registry" "values" .Values.registry). */}}
 {{- define "model-registry.scheduling" -}}
 {{- with .values.topologySpreadConstraints }}
 topologySpreadConstraints:
@@ -170,7 +170,7 @@ topologySpreadConstraints:
   - {{ toYaml . | nindent 4 | trim }}
   {{- else }}
   - {{ toYaml . | nindent 4 | trim }}
-    # Of this version: during an upgrade, the old ones do not count.
+    # Count only the pods of this version, and not those that an upgrade replaces.
     matchLabelKeys: [pod-template-hash]
     labelSelector:
       matchLabels:
