@@ -114,7 +114,10 @@ def main() -> None:
 @click.option("--grpc-port", type=click.IntRange(1, 65535), help="Port of the gRPC API.  [default: 50051]")
 @_user_errors
 def up(data_dir: Path | None, rest_port: int | None, grpc_port: int | None) -> None:
-    """Run everything on this machine: Postgres, the gRPC server on a local artifact folder, and the REST gateway."""
+    """Run everything on this machine.
+
+    The command runs Postgres, the gRPC server with artifacts in a local folder, and the REST gateway.
+    """
     server = {} if grpc_port is None else {"grpc_port": grpc_port}
     gateway = {} if rest_port is None else {"server_port": rest_port}
     settings = load(Settings, psql_hostname="embedded", artifact_store="local", artifact_dir="embedded", **server)
@@ -137,7 +140,10 @@ def up(data_dir: Path | None, rest_port: int | None, grpc_port: int | None) -> N
 @click.option("--socket", type=click.Path(path_type=Path), hidden=True, help="Unix socket of the liveness probe.")
 @_user_errors
 def serve(workers: int | None, worker: int | None, socket: Path | None) -> None:
-    """Run the gRPC server against the Postgres and the artifact store of the settings."""
+    """Run the gRPC server.
+
+    The server uses the Postgres of PSQL_*, and the artifact store of MINIO_* or ARTIFACT_DIR.
+    """
     keep_freed_memory()
     settings = load(Settings)
     logs.configure(settings.min_log_level)
@@ -158,7 +164,10 @@ def serve(workers: int | None, worker: int | None, socket: Path | None) -> None:
 @click.option("--print", "print_only", is_flag=True, help="Print Envoy's configuration, and do not run Envoy.")
 @_user_errors
 def gateway(access_log: bool, print_only: bool) -> None:
-    """Run the REST gateway, Envoy, in front of the gRPC servers of GRPC_UPSTREAMS."""
+    """Run the REST gateway.
+
+    The gateway is Envoy. It passes requests on to the gRPC servers of GRPC_UPSTREAMS.
+    """
     settings = load(GatewaySettings)
     if print_only:
         click.echo(gateway_config(settings, access_log=access_log))
@@ -220,9 +229,9 @@ _data_dir = click.option(
 def import_intel(data_dir: Path | None, copy: bool, dry_run: bool, as_json: bool, **source: object) -> None:
     """Import the models of a deployment of Intel's Model Registry.
 
-    The Intel deployment is not changed. Set SOURCE_* to its address, and its
-    passwords, which are no options. The command can be repeated. It exits with 1 if
-    a model could not be imported.
+    The Intel deployment is not changed. Set SOURCE_* to its address and credentials;
+    passwords have no options. The command can be repeated. It exits with 1 if a model
+    could not be imported.
     """
     given = {name: value for name, value in source.items() if value is not None}
     counts = dict.fromkeys(Outcome, 0)
@@ -287,10 +296,11 @@ def backup(folder: Path, trust_copies: bool, data_dir: Path | None) -> None:
 @_data_dir
 @_user_errors
 def restore(folder: Path, accept_damage: bool, data_dir: Path | None) -> None:
-    """Restore a backup into an empty database, and copy the objects that the artifact store lacks.
+    """Restore a backup into an empty database.
 
-    The command checks the whole backup first. An interrupted restore can be
-    repeated. The command exits with 1 if the backup lacks an object.
+    The command checks the whole backup first, and copies only the objects that the
+    artifact store lacks. An interrupted restore can be repeated. The command exits
+    with 1 if the backup lacks an object.
     """
     with (
         jobs.open_settings(data_dir, is_new=True) as settings,
@@ -303,7 +313,7 @@ def _echo_report(verb: str, report: CopyReport) -> None:
     for problem in report.problems:
         click.echo(f"object {problem}")
     for damage in report.mended:
-        click.echo(f"mended: {damage}")
+        click.echo(f"repaired: {damage}")
     click.echo(
         f"{report.objects - len(report.problems)} of {report.objects} objects {verb},"
         f" {report.copied} of them ({report.copied_bytes} bytes) copied."
@@ -319,9 +329,11 @@ def _echo_report(verb: str, report: CopyReport) -> None:
 @_data_dir
 @_user_errors
 def verify(model_ids: tuple[str, ...], as_json: bool, data_dir: Path | None) -> None:
-    """Check the SHA-256 of every artifact, the audit log's hash chain, and find unreferenced objects.
+    """Check all artifacts and the audit log.
 
-    The command exits with 1 if something is missing or damaged.
+    The command checks the SHA-256 of every artifact and the hash chain of the audit
+    log, and finds unreferenced objects. It exits with 1 if something is missing or
+    damaged.
     """
     counts = dict.fromkeys(Finding, 0)
     size = 0
@@ -346,7 +358,10 @@ def verify(model_ids: tuple[str, ...], as_json: bool, data_dir: Path | None) -> 
 @click.option("--live", is_flag=True, help="Check only that the gRPC server responds, and not its dependencies.")
 @_user_errors
 def check(rest: bool, live: bool) -> None:
-    """Print the health of the gRPC server on GRPC_PORT; exit with 1 unless it is SERVING."""
+    """Print the health of the server.
+
+    The command checks the gRPC server on GRPC_PORT. It exits with 1 unless the health is SERVING.
+    """
     if rest and live:
         raise click.UsageError("--rest and --live are mutually exclusive.")
     if rest:
@@ -365,11 +380,12 @@ def check(rest: bool, live: bool) -> None:
 
 @main.group()
 def token() -> None:
-    """Create, list and revoke tokens for AUTH_MODE=token and AUTH_MODE=oidc.
+    """Create, list and revoke tokens.
 
-    With --data-dir, the tokens are those of `up` on this folder, whether it runs or
-    not. Without it, they are those of the Postgres at PSQL_HOSTNAME, or those of `up`
-    on its default folder if PSQL_HOSTNAME is not set.
+    Servers accept tokens with AUTH_MODE=token and AUTH_MODE=oidc. With --data-dir, the
+    tokens are those of `up` on this folder, whether it runs or not. Without it, they
+    are those of the Postgres at PSQL_HOSTNAME, or those of `up` on its default folder
+    if PSQL_HOSTNAME is not set.
     """
 
 

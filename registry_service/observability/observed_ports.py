@@ -25,7 +25,7 @@ if TYPE_CHECKING:  # an optional dependency
     from registry_service.observability.tracing import Tracing
 
 
-class ObservedDatabase:
+class ObservedDatabase(Database):
     """`domain.ports.Database` with metrics of the wait for a connection."""
 
     def __init__(self, database: Database, metrics: Metrics) -> None:

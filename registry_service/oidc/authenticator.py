@@ -8,7 +8,7 @@ from typing import Any
 
 import jwt
 
-from registry_service.domain.access import Grant, Identity, Role
+from registry_service.domain.access import Authenticator, Grant, Identity, Role
 from registry_service.domain.errors import InvalidCredentialsError
 from registry_service.domain.tokens import ACTOR_PREFIX
 from registry_service.oidc.provider import KeyCache
@@ -22,7 +22,7 @@ _ROLE_PREFIX = "model-registry:"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class OidcAuthenticator:
+class OidcAuthenticator(Authenticator):
     """`domain.access.Authenticator` for JSON Web Tokens."""
 
     keys: KeyCache

@@ -21,6 +21,7 @@ from registry_service.observability.metrics_server import MetricsServer
 from registry_service.settings import Settings
 from registry_service.supervisor.children import (
     PROBE_TIMEOUT_SECONDS,
+    Child,
     Liveness,
     SupervisedChild,
     keep_running,
@@ -74,7 +75,7 @@ def _stop_seconds(settings: Settings) -> float:
     return settings.shutdown_delay_seconds + settings.shutdown_grace_seconds + _STOP_MARGIN_SECONDS
 
 
-class ServerProcess:
+class ServerProcess(Child):
     """`model-registry serve` as a child process.
 
     Args:
@@ -192,11 +193,11 @@ def _remove_gauges(folder: Path | None, worker: int) -> None:
 @contextmanager
 def _metrics_of_server(registry: Registry, settings: Settings) -> Iterator[None]:
     """Serve this process's metrics on METRICS_PORT, unless the supervisor serves those of all workers."""
-    made = registry.telemetry.metrics
-    if made is None or settings.metrics_port is None or metrics.is_shared():
+    own_metrics = registry.telemetry.metrics
+    if own_metrics is None or settings.metrics_port is None or metrics.is_shared():
         yield
         return
-    with MetricsServer(made.registry, settings.metrics_ip_address, settings.metrics_port):
+    with MetricsServer(own_metrics.registry, settings.metrics_ip_address, settings.metrics_port):
         yield
 
 

@@ -210,6 +210,7 @@ class RegistryServer:
                 ("grpc.max_concurrent_streams", 1_024),
             ],
         )
+        compat = CompatServicer(use_cases, projects, self._limits)
         servicers: Sequence[tuple[Callable[[Any, grpc.Server], None], object]] = (
             (model_service_pb2_grpc.add_ModelServiceServicer_to_server, ModelServicer(use_cases, self._limits)),
             (model_group_service_pb2_grpc.add_ModelGroupServiceServicer_to_server, ModelGroupServicer(use_cases)),
@@ -219,10 +220,7 @@ class RegistryServer:
             (audit_service_pb2_grpc.add_AuditServiceServicer_to_server, AuditServicer(use_cases, self._drain)),
             (system_service_pb2_grpc.add_SystemServiceServicer_to_server, SystemServicer(self._health, info)),
             (geti_service_pb2_grpc.add_GetiServiceServicer_to_server, GetiServicer(projects)),
-            (
-                compat_service_pb2_grpc.add_CompatServiceServicer_to_server,
-                CompatServicer(use_cases, projects, self._limits),
-            ),
+            (compat_service_pb2_grpc.add_CompatServiceServicer_to_server, compat),
             (health_pb2_grpc.add_HealthServicer_to_server, self._health.servicer),
         )
         for add_to_server, servicer in servicers:
