@@ -20,7 +20,7 @@ from registry_service.domain.models import (
     Provenance,
     checked_model_id,
 )
-from registry_service.domain.schema import ModelSchema, Tensor
+from registry_service.domain.signature import Signature, Tensor
 
 MIN_MODELS = 2
 MAX_MODELS = 10
@@ -326,8 +326,8 @@ def _values(model: Model) -> Iterator[tuple[str, Json]]:
     yield from _apart("optimization_capabilities", model.optimization_capabilities)
     yield from _apart("tags", model.tags)
     yield from _provenance_values(model.provenance)
-    if model.schema is not None:
-        yield from _schema_values(model.schema)
+    if model.signature is not None:
+        yield from _signature_values(model.signature)
 
 
 def _provenance_values(provenance: Provenance) -> Iterator[tuple[str, Json]]:
@@ -348,9 +348,9 @@ def _provenance_values(provenance: Provenance) -> Iterator[tuple[str, Json]]:
                     yield f"provenance.{field.name}", list(value) if isinstance(value, tuple) else value
 
 
-def _schema_values(schema: ModelSchema) -> Iterator[tuple[str, Json]]:
-    for field in fields(schema):
-        value = getattr(schema, field.name)
+def _signature_values(signature: Signature) -> Iterator[tuple[str, Json]]:
+    for field in fields(signature):
+        value = getattr(signature, field.name)
         path = f"signature.{_SIGNATURE_FIELDS.get(field.name, field.name)}"
         if not value:
             continue

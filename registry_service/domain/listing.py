@@ -87,7 +87,7 @@ class ListQuery:
     after: tuple[SortValue, ...] | None
     """The order's values of the last model of the previous page."""
     limit: int
-    with_schema: bool = False
+    with_signature: bool = False
     """Whether the models come with what their artifacts say; else with what their warnings come from."""
     max_bytes: int = MAX_PAGE_BYTES
 

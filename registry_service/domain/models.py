@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from enum import StrEnum
 
 from registry_service.domain.errors import FieldViolation, InvalidArgumentError
-from registry_service.domain.schema import ModelSchema
+from registry_service.domain.signature import Signature
 
 Json = None | bool | int | float | str | Sequence["Json"] | Mapping[str, "Json"]
 """A JSON value (RFC 8259)."""
@@ -186,10 +186,10 @@ class Model(ModelFields):
     """Precisions as the documented API shows them, where Geti writes them otherwise; None shows `precisions`."""
     artifact_verify_time: datetime | None = None
     """Aware, UTC. When the stored bytes began to be read for the last verification, if that found them intact."""
-    schema: ModelSchema | None = None
+    signature: Signature | None = None
     """What the artifact says; None where it is of no known format, and in listings, which leave it out."""
-    listed_schema: ModelSchema | None = None
-    """In listings, the schema without its tensors, operator sets and metadata: what warnings come from."""
+    listed_signature: Signature | None = None
+    """In listings, the signature without its tensors, operator sets and metadata: what warnings come from."""
     model_group_id: str = ""
     """Of the group of its name and project; the repository knows it."""
     aliases: tuple[str, ...] = ()

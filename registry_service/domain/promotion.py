@@ -8,7 +8,7 @@ from itertools import islice
 
 from registry_service.domain.errors import FieldViolation, InvalidArgumentError
 from registry_service.domain.models import Json, Model
-from registry_service.domain.schema import ModelSchema, Tensor
+from registry_service.domain.signature import Signature, Tensor
 
 MAX_METRICS = 100
 """Most bounds of metrics."""
@@ -130,7 +130,7 @@ def _tensors_check(name: str, model: Model, current: Model | None) -> Check:
     requirement = f"same_{name}"
     found: list[Sequence[Tensor]] = []
     for who, one in (("the model", model), ("the present target", current)):
-        tensors = _tensors(name, None if one is None else one.schema)
+        tensors = _tensors(name, None if one is None else one.signature)
         if not tensors:
             return Check(requirement=requirement, passed=False, description=f"the {name} of {who} are not known.")
         found.append(tensors)
@@ -140,8 +140,8 @@ def _tensors_check(name: str, model: Model, current: Model | None) -> Check:
     return _same(requirement, differences)
 
 
-def _tensors(name: str, schema: ModelSchema | None) -> Sequence[Tensor]:
-    tensors: Sequence[Tensor] = () if schema is None else getattr(schema, name)
+def _tensors(name: str, signature: Signature | None) -> Sequence[Tensor]:
+    tensors: Sequence[Tensor] = () if signature is None else getattr(signature, name)
     return tensors
 
 

@@ -26,16 +26,16 @@ from registry_service.domain.models import (
     is_same,
 )
 from registry_service.domain.ports import Transaction
-from registry_service.domain.schema import ModelSchema
+from registry_service.domain.signature import Signature
 from registry_service.domain.vocabulary import Action
 from registry_service.services.changing import in_lineage
-from registry_service.services.crowd import for_each
-from registry_service.services.introspection import introspect
+from registry_service.services.checksums import RunningChecksum
 from registry_service.services.legacy_values import LegacyDocument, read_document
-from registry_service.services.measuring import SeenBytes
 from registry_service.services.reading import FindModels
 from registry_service.services.registering import RegisterModel
+from registry_service.services.signature_reading import read_signature
 from registry_service.services.sweeping import DiscardObject
+from registry_service.services.thread_pool import map_in_order
 
 logger = logging.getLogger(__name__)
 
@@ -121,7 +121,7 @@ class AdoptModels:
 
         # Of two with the same identity the first by id is taken, not the one that is hashed first.
         for models, workers in ((self._firsts(ids, twins), self.workers), (twins, 1)):
-            for adoption, error in for_each(models, adopt, workers=workers):
+            for adoption, error in map_in_order(models, adopt, workers=workers):
                 failures = failures + 1 if error is not None else 0
                 if error is not None and failures == _MAX_FAILURES:
                     raise error
@@ -173,7 +173,7 @@ class AdoptModels:
             size=size,
         )
         if known is not None and _has_same_artifact(known, document, size):
-            model = self._model(legacy.id, document, known.artifact, known.schema)
+            model = self._model(legacy.id, document, known.artifact, known.signature)
             if _is_unchanged(known, model):
                 return replace(adoption, outcome=Outcome.UNCHANGED, copied=False)
             adoption = replace(adoption, copied=False)
@@ -206,7 +206,7 @@ class AdoptModels:
             found = transaction.events.before(None, limit=1, filter=node)
         return found[0] if found else None
 
-    def _model(self, model_id: str, document: LegacyDocument, artifact: Artifact, schema: ModelSchema | None) -> Model:
+    def _model(self, model_id: str, document: LegacyDocument, artifact: Artifact, signature: Signature | None) -> Model:
         """Makes the model (`InvalidArgumentError`)."""
         model = Model(
             **{name: getattr(document.fields, name) for name in MUTABLE_FIELDS},
@@ -219,7 +219,7 @@ class AdoptModels:
             documented_size=None if document.size == artifact.size else document.size,
             documented_precision=document.documented_precision,
             artifact=artifact,
-            schema=schema,
+            signature=signature,
         )
         values = checked_fields(model, metadata_max_bytes=self.register.policy.metadata_max_bytes)
         model = replace(model, **values)  # type: ignore[arg-type]
@@ -241,12 +241,12 @@ class AdoptModels:
         store, key = self.register.store, document.key
         with self.register.database.reading() as transaction:
             was_due = transaction.objects.has(key)
-        seen = SeenBytes()
+        seen = RunningChecksum()
         for piece in store.read(key):
             seen.add(piece)
         artifact = _artifact(document, key, seen.size, seen.sha256())
-        schema = introspect(store, _spec(document), key, seen.size, seen.head)
-        model = self._model(model_id, document, artifact, schema)
+        signature = read_signature(store, _spec(document), key, seen.size, seen.head)
+        model = self._model(model_id, document, artifact, signature)
         if store.size(key) != seen.size:
             raise ArtifactLostError("The object was deleted or replaced concurrently.")
         with self.register.database.transaction() as transaction:
@@ -261,7 +261,7 @@ class AdoptModels:
         with self.register.stage() as staged:
             staged.write(self.bucket.read(document.key), ArtifactSpec(size=size))
             artifact = _artifact(document, staged.key, staged.size, staged.sha256)
-            model = self._model(model_id, document, artifact, staged.schema(_spec(document)))
+            model = self._model(model_id, document, artifact, staged.signature(_spec(document)))
 
             def write(transaction: Transaction) -> None:
                 self._write(transaction, model, is_new=known is None)

@@ -16,8 +16,8 @@ import zipfile
 from collections.abc import Iterator
 from itertools import pairwise
 
-from registry_service.formats.reading import Budget, FormatError, LimitError, Reader
 from registry_service.services.archives import Archive
+from registry_service.signatures.file_reader import Budget, FormatError, LimitError, Reader
 
 logger = logging.getLogger(__name__)
 

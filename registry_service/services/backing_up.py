@@ -26,7 +26,7 @@ from registry_service.domain.errors import ArtifactLostError
 from registry_service.domain.events import LogHead
 from registry_service.domain.legacy import SourceError
 from registry_service.domain.models import utc_now
-from registry_service.services.crowd import for_each
+from registry_service.services.thread_pool import map_in_order
 
 _FORMAT = 2
 _FORMATS = {1, _FORMAT}
@@ -110,7 +110,7 @@ class BackUp:
             try:
                 copied = self.copier.copy(database)
                 results = list(
-                    for_each(
+                    map_in_order(
                         _listed(database),
                         lambda found: _copy(found, self.store, self.objects, is_thorough=self.is_thorough),
                         workers=self.workers,
@@ -184,7 +184,7 @@ class Restore:
         is_loaded = self.copier.check_target(read.copied.revision, read.digest)
         lost = set(read.lacking) | set(self._lost(read))
         results = list(
-            for_each(_listed(read.database), lambda found: self._restored(found, lost), workers=self.workers)
+            map_in_order(_listed(read.database), lambda found: self._restored(found, lost), workers=self.workers)
         )
         if not is_loaded:
             self.copier.restore(read.database, read.copied, read.digest)
@@ -200,7 +200,7 @@ class Restore:
                 return ""
             return found.key
 
-        lost = [key for key in for_each(_listed(read.database), look, workers=self.workers) if key]
+        lost = [key for key in map_in_order(_listed(read.database), look, workers=self.workers) if key]
         if lost and not self.accepts_damage:
             shown = ", ".join(lost[:_SHOWN_DAMAGES]) + (", …" if len(lost) > _SHOWN_DAMAGES else "")
             raise SourceError(

@@ -64,7 +64,7 @@ class ListModels:
         order_by: str,
         size: int,
         token: str,
-        with_schema: bool = False,
+        with_signature: bool = False,
     ) -> tuple[Sequence[Model], str]:
         """Return the models of a page and the token of the next page, empty if this is the last.
 
@@ -73,7 +73,7 @@ class ListModels:
             order_by: See `domain.listing.parse_order`.
             size: Most models in the page; 0 is the default.
             token: Of the page; empty for the first.
-            with_schema: Whether the models come with what their artifacts say.
+            with_signature: Whether the models come with what their artifacts say.
 
         Raises:
             InvalidArgumentError: Filter, order, size or token are wrong.
@@ -85,7 +85,7 @@ class ListModels:
         node = filters.parse(filter)
         with self.database.reading() as transaction:
             page = transaction.models.list(
-                ListQuery(filter=node, order=order, after=after, limit=limit, with_schema=with_schema)
+                ListQuery(filter=node, order=order, after=after, limit=limit, with_signature=with_signature)
             )
         if not page.more:
             return page.models, ""

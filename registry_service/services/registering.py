@@ -21,11 +21,11 @@ from registry_service.domain.models import (
     is_zip_media_type,
 )
 from registry_service.domain.ports import Database, Transaction
-from registry_service.domain.schema import ModelSchema
+from registry_service.domain.signature import Signature
 from registry_service.services.archives import open_archive
-from registry_service.services.introspection import introspect
-from registry_service.services.measuring import Measure
+from registry_service.services.checksums import Measure
 from registry_service.services.policy import Policy
+from registry_service.services.signature_reading import read_signature
 from registry_service.services.sweeping import DiscardObject
 
 
@@ -152,12 +152,12 @@ class StagedArtifact:
             LeaseLostError: The bytes were swept.
         """
         self.hold()
-        schema = self.schema(spec.artifact)
+        signature = self.signature(spec.artifact)
         models: list[Model] = []
 
         def add(transaction: Transaction) -> None:
             model = new_model(
-                spec, self.key, self.size, self.sha256, self._use_case.policy, schema=schema, now=transaction.now
+                spec, self.key, self.size, self.sha256, self._use_case.policy, signature=signature, now=transaction.now
             )
             model = transaction.models.add(model)
             transaction.idempotency.keep(
@@ -169,9 +169,9 @@ class StagedArtifact:
         self.commit_with(add)
         return models[0]
 
-    def schema(self, artifact: ArtifactSpec) -> ModelSchema | None:
+    def signature(self, artifact: ArtifactSpec) -> Signature | None:
         """Returns what the bytes say about the model inside."""
-        return introspect(self._use_case.store, artifact, self.key, self.size, self._head)
+        return read_signature(self._use_case.store, artifact, self.key, self.size, self._head)
 
     def commit_with(self, write: Callable[[Transaction], None]) -> None:
         """Has `write` make a model refer to the bytes, in the transaction that takes them out of the ledger.
@@ -221,7 +221,7 @@ def check_archive(store: ArtifactStore, spec: ModelSpec, key: str, size: int, po
 
 
 def new_model(
-    spec: ModelSpec, key: str, size: int, sha256: str, policy: Policy, *, schema: ModelSchema | None, now: datetime
+    spec: ModelSpec, key: str, size: int, sha256: str, policy: Policy, *, signature: Signature | None, now: datetime
 ) -> Model:
     """Makes the model of a checked spec, registered `now`."""
     date = documented_date(now)
@@ -244,5 +244,5 @@ def new_model(
             object_key=key,
             kind=spec.artifact.kind,
         ),
-        schema=schema,
+        signature=signature,
     )

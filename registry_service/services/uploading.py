@@ -37,10 +37,10 @@ from registry_service.domain.models import Model, ModelSpec, checked_sha256, che
 from registry_service.domain.parts import MOST, PartBuffer, PartsUnderWay
 from registry_service.domain.ports import Database, Transaction
 from registry_service.domain.uploads import Upload, UploadQuery, UploadState
-from registry_service.services.introspection import introspect
-from registry_service.services.measuring import SeenBytes
+from registry_service.services.checksums import RunningChecksum
 from registry_service.services.policy import Policy
 from registry_service.services.registering import check_archive, new_model
+from registry_service.services.signature_reading import read_signature
 from registry_service.services.sweeping import DiscardObject, doom_upload
 
 logger = logging.getLogger(__name__)
@@ -141,18 +141,18 @@ class SeenUploads:
 
     def __init__(self, most: int = 1024) -> None:
         self._most = most
-        self._seen: OrderedDict[str, SeenBytes] = OrderedDict()
+        self._seen: OrderedDict[str, RunningChecksum] = OrderedDict()
         self._lock = threading.Lock()
 
-    def of(self, upload_id: str, size: int) -> SeenBytes | None:
+    def of(self, upload_id: str, size: int) -> RunningChecksum | None:
         """Returns what is known of the first `size` bytes of an upload, to go on from; None where that is not all."""
         if size == 0:
-            return SeenBytes()
+            return RunningChecksum()
         with self._lock:
             seen = self._seen.get(upload_id)
             return seen.copy() if seen is not None and seen.size == size else None
 
-    def keep(self, upload_id: str, seen: SeenBytes) -> None:
+    def keep(self, upload_id: str, seen: RunningChecksum) -> None:
         """Keeps it, and forgets the oldest of too many."""
         with self._lock:
             self._seen[upload_id] = seen
@@ -423,7 +423,7 @@ class CompleteUpload:
                         name, f"does not match the received bytes, which have the SHA-256 {digest}."
                     )
             check_archive(self.store, upload.spec, upload.object_key, upload.committed_size, self.policy)
-            schema = introspect(self.store, upload.spec.artifact, upload.object_key, upload.committed_size, head)
+            signature = read_signature(self.store, upload.spec.artifact, upload.object_key, upload.committed_size, head)
         except InvalidArgumentError:
             with self.database.transaction() as transaction:
                 transaction.uploads.hold(upload)
@@ -443,7 +443,7 @@ class CompleteUpload:
                 upload.committed_size,
                 digest,
                 self.policy,
-                schema=schema,
+                signature=signature,
                 now=transaction.now,
             )
             model = transaction.models.add(model)
@@ -500,7 +500,7 @@ class CompleteUpload:
         seen = self.seen.of(upload.id, upload.committed_size)
         if seen is None:
             # Read anew, as no process may have seen all the bytes.
-            seen = SeenBytes()
+            seen = RunningChecksum()
             for piece in self.store.read(upload.object_key):
                 seen.add(piece)
             if seen.size != upload.committed_size:

@@ -9,9 +9,9 @@ from registry_service.domain.artifact_store import ListableArtifactStore
 from registry_service.domain.errors import ModelNotFoundError
 from registry_service.domain.ports import Database
 from registry_service.services.auditing import VerifyLog
-from registry_service.services.crowd import for_each
 from registry_service.services.reading import FindModels, Verification, VerifyArtifact
 from registry_service.services.sweeping import FindLeftConstructions
+from registry_service.services.thread_pool import map_in_order
 
 _BATCH = 500
 
@@ -69,7 +69,7 @@ class VerifyRegistry:
 
         What is registered or deleted meanwhile is no finding.
         """
-        yield from for_each(model_ids or self._ids(), self._verify, workers=self.workers)
+        yield from map_in_order(model_ids or self._ids(), self._verify, workers=self.workers)
         if not model_ids:
             yield self._verify_log()
             yield from self._unreferenced()

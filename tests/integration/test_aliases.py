@@ -16,7 +16,7 @@ from modelregistry.v1 import alias_service_pb2 as pb
 from sqlalchemy.exc import IntegrityError
 
 from registry_service.domain.events import Event
-from registry_service.domain.schema import ModelSchema, Tensor
+from registry_service.domain.signature import Signature, Tensor
 from registry_service.domain.vocabulary import Action
 from registry_service.storage.sql import rows, tables
 from tests.client import Client, refused, registration, sha256, spec
@@ -112,10 +112,10 @@ def alias_events(registry: RunningRegistry) -> list[Event]:
         return [event for event in transaction.events.after(0, limit=1000) if event.alias]
 
 
-def give_schema(registry: RunningRegistry, model_id: str, schema: ModelSchema) -> None:
+def give_signature(registry: RunningRegistry, model_id: str, signature: Signature) -> None:
     """Writes down what an artifact says, as its registration would have."""
     with registry.parts.database.transaction() as transaction:
-        model = replace(transaction.models.get(model_id), schema=schema)
+        model = replace(transaction.models.get(model_id), signature=signature)
     with registry.engine.begin() as connection:
         values = {"schema": rows.model_values(model)["schema"]}
         connection.execute(tables.ModelRow.__table__.update().where(tables.ModelRow.id == model_id).values(values))  # type: ignore[attr-defined]
@@ -910,12 +910,12 @@ class TestRequirements:
         image = Tensor(name="image", element_type="FLOAT", shape=("batch", 3, 640, 640))
         mask = Tensor(name="mask", element_type="BOOL", shape=None)
         boxes = Tensor(name="boxes", element_type="FLOAT", shape=(1, 8400, 84))
-        schema = ModelSchema(format="onnx", inputs=(image, mask), outputs=(boxes,))
+        signature = Signature(format="onnx", inputs=(image, mask), outputs=(boxes,))
         one, same, other, unknown = (register(client, version) for version in "1234")
-        give_schema(registry, one.id, schema)
-        give_schema(registry, same.id, replace(schema, inputs=(mask, image), producer="another"))
+        give_signature(registry, one.id, signature)
+        give_signature(registry, same.id, replace(signature, inputs=(mask, image), producer="another"))
         larger = replace(image, shape=("batch", 3, 1280, 1280))
-        give_schema(registry, other.id, replace(schema, inputs=(larger, mask)))
+        give_signature(registry, other.id, replace(signature, inputs=(larger, mask)))
         both = {"same_inputs": True, "same_outputs": True}
         set_alias(client, one.id)
         assert set_alias(client, same.id, requirements=both).changed

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 import pytest
 
 from registry_service.domain.errors import ArtifactStoreUnavailableError
-from registry_service.formats import limits
+from registry_service.signatures import limits
 from tests.client import zip_of
 from tests.model_files import IR, WEIGHTS, geti_deployment
 from tests.unit.test_formats import OneObject, bounded, read
@@ -19,8 +19,8 @@ END = b"PK\x05\x06"
 
 
 def problems(data: bytes) -> tuple[str, ...]:
-    schema = read(data, "model.zip", "application/zip")
-    return () if schema is None else schema.problems
+    signature = read(data, "model.zip", "application/zip")
+    return () if signature is None else signature.problems
 
 
 def zip_with(*members: tuple[str | zipfile.ZipInfo, bytes], comment: bytes = b"") -> bytes:
@@ -224,9 +224,9 @@ def test_an_odd_zip_is_warned_of(what: str) -> None:
 
 def test_what_is_odd_is_told_beside_what_the_model_says() -> None:
     data = zip_with(("m.xml", IR.encode()), ("m.bin", WEIGHTS), (member("link", stat.S_IFLNK), b"/"))
-    schema = read(data, "model.zip", "application/zip")
-    assert schema.format == "openvino"
-    assert schema.problems == ("The ZIP has links, which may lead anywhere: 'link'.",)
+    signature = read(data, "model.zip", "application/zip")
+    assert signature.format == "openvino"
+    assert signature.problems == ("The ZIP has links, which may lead anywhere: 'link'.",)
 
 
 def test_many_members_cost_little(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -253,9 +253,9 @@ def test_a_store_that_fails_at_the_check_leaves_what_was_read() -> None:
                 raise ArtifactStoreUnavailableError
             return super().read(key, offset, length)
 
-    schema = read(data, "model.zip", "application/zip", Failing(data))
-    assert len(schema.inputs) == 1
-    assert schema.problems == ("The ZIP could not be checked to its end.",)
+    signature = read(data, "model.zip", "application/zip", Failing(data))
+    assert len(signature.inputs) == 1
+    assert signature.problems == ("The ZIP could not be checked to its end.",)
 
 
 def test_a_directory_that_is_too_large_is_told() -> None:

@@ -23,9 +23,9 @@ from hypothesis import strategies as st
 from onnx import TensorProto, helper
 
 from registry_service.domain.models import ArtifactSpec
-from registry_service.domain.schema import ModelSchema, Tensor
-from registry_service.formats import limits
-from registry_service.services.introspection import HEAD_BYTES, introspect
+from registry_service.domain.signature import Signature, Tensor
+from registry_service.services.signature_reading import HEAD_BYTES, read_signature
+from registry_service.signatures import limits
 from registry_service.storage.sql import rows
 from tests.client import zip_of
 from tests.model_files import (
@@ -63,13 +63,13 @@ class OneObject:
 def read(data: Any, file_name: str = "model.bin", media_type: str = "", store: OneObject | None = None) -> Any:
     store = store or OneObject(data)
     spec = ArtifactSpec(file_name=file_name, media_type=media_type)
-    return introspect(store, spec, "key", len(data), bytes(data[:HEAD_BYTES]))  # type: ignore[arg-type]
+    return read_signature(store, spec, "key", len(data), bytes(data[:HEAD_BYTES]))  # type: ignore[arg-type]
 
 
-def schema_of(data: Any, file_name: str = "model.bin") -> ModelSchema:
-    schema = read(data, file_name)
-    assert isinstance(schema, ModelSchema)
-    return schema
+def signature_of(data: Any, file_name: str = "model.bin") -> Signature:
+    signature = read(data, file_name)
+    assert isinstance(signature, Signature)
+    return signature
 
 
 def tensor(name: str, element_type: str, *shape: int | str) -> Tensor:
@@ -111,8 +111,8 @@ def ir(version: str = "11", names: str = "", precision: str = 'precision="FP32"'
 
 class TestOpenVino:
     def test_a_deployment_of_geti_tells_all(self) -> None:
-        schema = schema_of(zip_of(geti_deployment()))
-        assert schema == ModelSchema(
+        signature = signature_of(zip_of(geti_deployment()))
+        assert signature == Signature(
             format="openvino",
             file_name="deployment/Detection/model/model.xml",
             inputs=(tensor("image", "u8", "?", 3, "224..448", 640),),
@@ -133,22 +133,26 @@ class TestOpenVino:
         )
 
     def test_an_artifact_may_be_the_xml_itself_but_then_lacks_its_weights(self) -> None:
-        schema = schema_of(IR.encode(), "ssd.xml")
-        assert schema.file_name == ""
-        assert len(schema.inputs) == 1
-        assert schema.problems == ("Its weights, the file ssd.bin, are missing.",)
+        signature = signature_of(IR.encode(), "ssd.xml")
+        assert signature.file_name == ""
+        assert len(signature.inputs) == 1
+        assert signature.problems == ("Its weights, the file ssd.bin, are missing.",)
 
     @pytest.mark.parametrize("encoding", ["utf-16-le", "utf-16-be"])
     @pytest.mark.parametrize("mark", ["\ufeff", ""])
     @pytest.mark.parametrize("start", ["<?xml version='1.0'?>", "<?xml version='1.0' encoding='utf-16'?>", ""])
     def test_an_ir_in_utf_16_is_read(self, encoding: str, mark: str, start: str) -> None:
-        schema = schema_of((mark + start + ir().replace('name="x"', 'name="bild"')).encode(encoding), "m.xml")
-        assert (schema.format, [tensor.name for tensor in schema.inputs], schema.problems) == ("openvino", ["bild"], ())
+        signature = signature_of((mark + start + ir().replace('name="x"', 'name="bild"')).encode(encoding), "m.xml")
+        assert (signature.format, [tensor.name for tensor in signature.inputs], signature.problems) == (
+            "openvino",
+            ["bild"],
+            (),
+        )
 
     @pytest.mark.parametrize("encoding", ["utf-32", "utf-32-le", "utf-32-be"])
     def test_an_ir_in_utf_32_is_said_to_be_unread(self, encoding: str) -> None:
-        schema = schema_of(ir().encode(encoding), "m.xml")
-        assert (schema.format, schema.problems) == ("openvino", ("It is encoded in UTF-32, which is not read.",))
+        signature = signature_of(ir().encode(encoding), "m.xml")
+        assert (signature.format, signature.problems) == ("openvino", ("It is encoded in UTF-32, which is not read.",))
 
     @pytest.mark.parametrize(
         ("weights", "problem"),
@@ -158,16 +162,16 @@ class TestOpenVino:
         ],
     )
     def test_weights_that_are_missing_or_cut_are_a_problem(self, weights: bytes | None, problem: str) -> None:
-        schema = schema_of(zip_of(geti_deployment(weights=weights)))
-        assert schema.problems == (problem,)
-        assert len(schema.outputs) == 2
+        signature = signature_of(zip_of(geti_deployment(weights=weights)))
+        assert signature.problems == (problem,)
+        assert len(signature.outputs) == 2
 
     def test_a_model_without_weights_needs_no_file_of_them(self) -> None:
         ir = '<net version="10"><layers><layer id="0" name="x" type="Parameter"><data shape="" element_type="f32"/>'
         ir += '</layer><layer id="1" name="y" type="Parameter"><data shape="..." element_type="f32"/></layer>'
-        schema = schema_of(f"{ir}</layers></net>".encode())
-        assert schema.inputs == (tensor("x", "f32"), Tensor(name="y", element_type="f32", shape=None))
-        assert schema.problems == ()
+        signature = signature_of(f"{ir}</layers></net>".encode())
+        assert signature.inputs == (tensor("x", "f32"), Tensor(name="y", element_type="f32", shape=None))
+        assert signature.problems == ()
 
     @pytest.mark.parametrize(
         "data",
@@ -182,22 +186,22 @@ class TestOpenVino:
         assert read(data, "model.xml") is None
 
     def test_a_tensor_is_called_by_the_first_of_its_names(self) -> None:
-        schema = schema_of(ir(names='names="z\\,1,,b"').encode())
-        assert schema.outputs == (tensor("b", "f32", 1, 4),)
-        schema = schema_of(ir(names='names="a\\,1,b"').encode())
-        assert schema.outputs == (tensor("a,1", "f32", 1, 4),)
+        signature = signature_of(ir(names='names="z\\,1,,b"').encode())
+        assert signature.outputs == (tensor("b", "f32", 1, 4),)
+        signature = signature_of(ir(names='names="a\\,1,b"').encode())
+        assert signature.outputs == (tensor("a,1", "f32", 1, 4),)
 
     @pytest.mark.parametrize(
         ("names", "output"),
         [("", "relu"), ('names="out"', "out"), ('names="z"', "relu")],
     )
     def test_outputs_of_version_10_are_called_after_the_layer_that_feeds_them(self, names: str, output: str) -> None:
-        schema = schema_of(ir(version="10", names=names, precision="").encode())
-        assert schema.inputs == (tensor("x", "f16", 1, 4),)
-        assert schema.outputs == (tensor(output, "f32", 1, 4),)
+        signature = signature_of(ir(version="10", names=names, precision="").encode())
+        assert signature.inputs == (tensor("x", "f16", 1, 4),)
+        assert signature.outputs == (tensor(output, "f32", 1, 4),)
 
     def test_a_layer_of_version_10_with_two_outputs_numbers_them(self) -> None:
-        schema = schema_of(
+        signature = signature_of(
             b'<net version="10"><layers><layer id="0" name="split" type="Split">'
             b'<output><port id="1" precision="FP32"/><port id="2" precision="I32" names="s"/></output></layer>'
             b'<layer id="1" name="first" type="Result"><input><port id="0"/></input></layer>'
@@ -205,30 +209,30 @@ class TestOpenVino:
             b'<edge from-layer="0" from-port="2" to-layer="2" to-port="0"/>'
             b'<edge from-layer="0" from-port="1" to-layer="1" to-port="0"/></edges></net>'
         )
-        assert schema.outputs == (tensor("split.0", "f32"), tensor("s", "i32"))
+        assert signature.outputs == (tensor("split.0", "f32"), tensor("s", "i32"))
 
     def test_weights_of_version_10_may_leave_their_type_to_the_port(self) -> None:
         const = '<layer id="0" name="w" type="Const"><data offset="0" size="864"/>'
         const += '<output><port id="0" precision="FP16"><dim>432</dim></port></output></layer>'
-        schema = schema_of(f'<net version="10"><layers>{const}</layers></net>'.encode())
-        assert (schema.weight_count, schema.precision) == (1, ("fp16",))
+        signature = signature_of(f'<net version="10"><layers>{const}</layers></net>'.encode())
+        assert (signature.weight_count, signature.precision) == (1, ("fp16",))
 
     def test_two_outputs_of_one_port_have_their_own_names(self) -> None:
         second = '<layer id="3" name="r" type="Result" output_names="second,more">'
         second += '<input><port id="0" precision="FP32"><dim>1</dim><dim>4</dim></port></input></layer>'
         model = ir(names='names="first"').replace("</layers><edges>", f"{second}</layers><edges>{EDGE_TO_SECOND}")
-        assert [output.name for output in schema_of(model.encode()).outputs] == ["first", "more"]
+        assert [output.name for output in signature_of(model.encode()).outputs] == ["first", "more"]
         model = model.replace('type="Result">', 'type="Result" output_names="own">', 1)
-        assert [output.name for output in schema_of(model.encode()).outputs] == ["own", "more"]
+        assert [output.name for output in signature_of(model.encode()).outputs] == ["own", "more"]
 
     def test_a_shape_without_dimensions_is_open_in_version_11(self) -> None:
         for version, shape in (("10", ()), ("11", None)):
-            (output,) = schema_of(ir(version=version).replace("<dim>1</dim><dim>4</dim>", "").encode()).outputs
+            (output,) = signature_of(ir(version=version).replace("<dim>1</dim><dim>4</dim>", "").encode()).outputs
             assert output.shape == shape
 
     def test_a_shape_of_many_digits_is_whole(self) -> None:
         shape = ",".join([f"1..{10**30}"] * 64)
-        (found,) = schema_of(ir().replace('shape="[1, 4]"', f'shape="{shape}"').encode()).inputs
+        (found,) = signature_of(ir().replace('shape="[1, 4]"', f'shape="{shape}"').encode()).inputs
         assert found.shape == (f"1..{10**30}",) * 64
 
     @pytest.mark.parametrize(
@@ -236,16 +240,16 @@ class TestOpenVino:
         [("7", "IR version 7"), ("6", "IR version 6"), ("12", "IR version 12"), ("", "no IR version")],
     )
     def test_a_version_that_openvino_does_not_read_is_a_problem(self, version: str, found: str) -> None:
-        schema = schema_of(ir(version=version).encode(), "model.xml")
+        signature = signature_of(ir(version=version).encode(), "model.xml")
         problem = f"It has {found}, which OpenVINO does not read; it reads versions 10 and 11."
-        assert (schema.format, schema.inputs, schema.outputs) == ("openvino", (), ())
-        assert schema.problems == (problem,)
+        assert (signature.format, signature.inputs, signature.outputs) == ("openvino", (), ())
+        assert signature.problems == (problem,)
 
     @pytest.mark.parametrize("cut", [600, 2000, len(IR) - 8])
     def test_what_was_read_of_damaged_xml_is_kept(self, cut: int) -> None:
-        schema = schema_of(IR.encode()[:cut], "model.xml")
-        assert "It is damaged: its XML is not well-formed." in schema.problems
-        assert len(schema.inputs) == 1
+        signature = signature_of(IR.encode()[:cut], "model.xml")
+        assert "It is damaged: its XML is not well-formed." in signature.problems
+        assert len(signature.inputs) == 1
 
 
 def external_weight(location: str = "w.data", kind: int = TensorProto.FLOAT, size: int = 4) -> onnx.TensorProto:
@@ -302,8 +306,8 @@ EXTERNAL_PLACES: Mapping[str, Callable[[onnx.ModelProto], None]] = {
 
 class TestOnnx:
     def test_a_model_tells_all(self) -> None:
-        schema = schema_of(onnx_model(metadata={"author": "someone", "author ": "else"}).SerializeToString())
-        assert schema == ModelSchema(
+        signature = signature_of(onnx_model(metadata={"author": "someone", "author ": "else"}).SerializeToString())
+        assert signature == Signature(
             format="onnx",
             inputs=(tensor("x", "FLOAT", "batch", 4, "?"),),
             outputs=(tensor("y", "FLOAT", "batch", 4, "?"),),
@@ -319,8 +323,8 @@ class TestOnnx:
             helper.make_tensor_value_info("w", TensorProto.FLOAT, [4]),
             helper.make_tensor_value_info("x", TensorProto.FLOAT16, None),
         ]
-        schema = schema_of(onnx_model(inputs=inputs).SerializeToString())
-        assert schema.inputs == (Tensor(name="x", element_type="FLOAT16", shape=None),)
+        signature = signature_of(onnx_model(inputs=inputs).SerializeToString())
+        assert signature.inputs == (Tensor(name="x", element_type="FLOAT16", shape=None),)
 
     def test_inputs_that_are_no_tensors(self) -> None:
         element = helper.make_tensor_type_proto(TensorProto.INT64, [2])
@@ -329,8 +333,8 @@ class TestOnnx:
             helper.make_value_info("many", helper.make_sequence_type_proto(element)),
             helper.make_value_info("mapped", helper.make_map_type_proto(TensorProto.INT64, element)),
         ]
-        schema = schema_of(onnx_model(inputs=inputs).SerializeToString())
-        assert schema.inputs == (
+        signature = signature_of(onnx_model(inputs=inputs).SerializeToString())
+        assert signature.inputs == (
             tensor("maybe", "optional(INT64)", 2),
             Tensor(name="many", element_type="sequence(INT64)", shape=None),
             Tensor(name="mapped", element_type="map", shape=None),
@@ -353,9 +357,9 @@ class TestOnnx:
             nodes=[constant, helper.make_node("If", ["x"], ["z"], then_branch=branch, else_branch=branch)],
         )
         model.graph.sparse_initializer.append(sparse)
-        schema = schema_of(model.SerializeToString())
-        assert schema.precision == ("int8", "fp16", "bf16", "fp64", "int4")
-        assert schema.problems == ()
+        signature = signature_of(model.SerializeToString())
+        assert signature.precision == ("int8", "fp16", "bf16", "fp64", "int4")
+        assert signature.problems == ()
 
     def test_packed_and_single_dimensions_are_the_same(self) -> None:
         weight = raw_weight("w", TensorProto.FLOAT, [2, 2], 16)
@@ -364,7 +368,7 @@ class TestOnnx:
         assert onnx.TensorProto.FromString(packed) == weight
         data = onnx_model(weights=[weight]).SerializeToString()
         assert len(packed) == len(single)
-        assert schema_of(data.replace(single, packed)) == schema_of(data)
+        assert signature_of(data.replace(single, packed)) == signature_of(data)
 
     def external(self, location: str = "weights/w.data") -> bytes:
         weight = onnx.TensorProto(name="w", data_type=TensorProto.FLOAT, dims=[4])
@@ -383,24 +387,24 @@ class TestOnnx:
     )
     def test_weights_in_another_file_are_looked_for(self, data: bytes | None, problems: tuple[str, ...]) -> None:
         members = {"m/model.onnx": self.external()} | ({} if data is None else {"m/weights/w.data": data})
-        schema = schema_of(zip_of(members))
-        assert schema.problems == problems
-        assert schema.precision == ("fp32",)
+        signature = signature_of(zip_of(members))
+        assert signature.problems == problems
+        assert signature.precision == ("fp32",)
 
     @pytest.mark.parametrize("location", ["/etc/passwd", "../w", "a/../../w", ".."])
     def test_weights_outside_of_the_folder_are_a_problem_wherever_they_are(self, location: str) -> None:
         members = {"m/model.onnx": self.external(location), "w": bytes(5000), "/etc/passwd": bytes(5000)}
-        problem, *_ = schema_of(zip_of(members)).problems
+        problem, *_ = signature_of(zip_of(members)).problems
         assert problem == f"Its weights are in the file {location}, which is not in its folder."
 
     def test_weights_in_a_file_without_a_name_are_a_problem(self) -> None:
-        problems = schema_of(zip_of({"m/model.onnx": self.external("")})).problems
+        problems = signature_of(zip_of({"m/model.onnx": self.external("")})).problems
         assert problems == ("Its weights are in another file, but not told in which.",)
 
     def test_weights_of_another_size_than_their_shape_are_a_problem_in_another_file_too(self) -> None:
         data = self.external().replace(b"\x12\x0216", b"\x12\x0212")
-        schema = schema_of(zip_of({"m/model.onnx": data, "m/weights/w.data": bytes(5000)}))
-        assert schema.problems == ("Its weight 'w' has 12 bytes of data, not the 16 of its shape.",)
+        signature = signature_of(zip_of({"m/model.onnx": data, "m/weights/w.data": bytes(5000)}))
+        assert signature.problems == ("Its weight 'w' has 12 bytes of data, not the 16 of its shape.",)
 
     @pytest.mark.parametrize("place", EXTERNAL_PLACES)
     def test_weights_in_another_file_are_looked_for_wherever_they_are_named(self, place: str) -> None:
@@ -408,15 +412,17 @@ class TestOnnx:
         EXTERNAL_PLACES[place](model)
         for is_there, problems in ((True, ()), (False, ("Its weights are in the file w.data, which is missing.",))):
             members = {"m/model.onnx": model.SerializeToString()} | ({"m/w.data": bytes(8192)} if is_there else {})
-            schema = schema_of(zip_of(members))
-            assert schema.problems == problems
-            assert (schema.weight_count, schema.precision) == ((1, ("fp32",)) if place != "indices" else (1, ("fp16",)))
+            signature = signature_of(zip_of(members))
+            assert signature.problems == problems
+            assert (signature.weight_count, signature.precision) == (
+                (1, ("fp32",)) if place != "indices" else (1, ("fp16",))
+            )
 
     def test_each_of_many_other_files_is_looked_for(self) -> None:
         weights = [external_weight(f"w{i}") for i in range(300)]
         members = {"model.onnx": onnx_model(weights=weights).SerializeToString()}
         members |= {f"w{i}": bytes(8192) for i in range(300) if i != 299}
-        assert schema_of(zip_of(members)).problems == ("Its weights are in the file w299, which is missing.",)
+        assert signature_of(zip_of(members)).problems == ("Its weights are in the file w299, which is missing.",)
 
     @pytest.mark.parametrize(
         ("operator", "attributes", "precision"),
@@ -438,18 +444,18 @@ class TestOnnx:
             raw_weight("packed", TensorProto.UINT8, [64, 2, 16], 2048),
             raw_weight("scales", TensorProto.FLOAT16, [128], 256),
         ]
-        schema = schema_of(onnx_model(weights=weights, nodes=[node]).SerializeToString())
-        assert (schema.precision, schema.weight_count, schema.problems) == (precision, 2, ())
+        signature = signature_of(onnx_model(weights=weights, nodes=[node]).SerializeToString())
+        assert (signature.precision, signature.weight_count, signature.problems) == (precision, 2, ())
 
     def test_a_type_that_is_not_known_is_told(self) -> None:
         weights = [raw_weight("w", TensorProto.FLOAT, [4], 16), onnx.TensorProto(name="v", data_type=99, dims=[9])]
-        schema = schema_of(onnx_model(weights=weights).SerializeToString())
-        assert (schema.precision, schema.problems) == (("fp32", "type 99"), ())
+        signature = signature_of(onnx_model(weights=weights).SerializeToString())
+        assert (signature.precision, signature.problems) == (("fp32", "type 99"), ())
 
     def test_weights_of_another_size_than_their_shape_are_a_problem(self) -> None:
         weight = raw_weight("w", TensorProto.FLOAT, [4], 16)
         weight.dims[0] = 5
-        problems = schema_of(onnx_model(weights=[weight]).SerializeToString()).problems
+        problems = signature_of(onnx_model(weights=[weight]).SerializeToString()).problems
         assert problems == ("Its weight 'w' has 16 bytes of data, not the 20 of its shape.",)
 
     def test_two_gibibytes_of_weights_are_passed_over(self) -> None:
@@ -479,25 +485,25 @@ class TestOnnx:
                 return b"".join(parts)
 
         store = OneObject(Sparse())
-        schema = read(store.data, "huge.onnx", store=store)
-        assert schema is not None
-        assert schema.inputs == (tensor("x", "FLOAT", "batch", 4, "?"),)
-        assert schema.precision == ("fp32",)
-        assert schema.problems == ()
+        signature = read(store.data, "huge.onnx", store=store)
+        assert signature is not None
+        assert signature.inputs == (tensor("x", "FLOAT", "batch", 4, "?"),)
+        assert signature.precision == ("fp32",)
+        assert signature.problems == ()
         assert store.bytes_read < MIB
 
     def test_what_is_only_called_onnx_is_a_problem(self) -> None:
-        assert schema_of(b"weights", "model.onnx").problems == ("It is no ONNX.",)
-        assert schema_of(b"", "model.onnx").problems == ("It is no ONNX.",)
+        assert signature_of(b"weights", "model.onnx").problems == ("It is no ONNX.",)
+        assert signature_of(b"", "model.onnx").problems == ("It is no ONNX.",)
 
     def test_what_happens_to_begin_like_onnx_is_nothing(self) -> None:
         assert read(b"\x08\x07\x12\xff" + bytes(100)) is None
 
     @pytest.mark.parametrize("cut", [12, 30, 60])
     def test_what_was_read_of_a_cut_one_is_kept(self, cut: int) -> None:
-        schema = schema_of(onnx_model().SerializeToString()[:-cut])
-        assert schema.problems == ("It is cut short.",)
-        assert schema.producer == "pytorch 2.5.1"
+        signature = signature_of(onnx_model().SerializeToString()[:-cut])
+        assert signature.problems == ("It is cut short.",)
+        assert signature.producer == "pytorch 2.5.1"
 
 
 def _varint(number: int) -> bytes:
@@ -517,7 +523,7 @@ class TestSafetensors:
             {"a": ("BF16", [2, 3], 12), "b": ("F32", [], 4), "c": ("I64", [100], 800), "d": ("F4", [4], 2)},
             {"format": "pt", "note": 'with } and " and é'},
         )
-        assert schema_of(data) == ModelSchema(
+        assert signature_of(data) == Signature(
             format="safetensors",
             weights=(tensor("a", "BF16", 2, 3), tensor("b", "F32"), tensor("c", "I64", 100), tensor("d", "F4", 4)),
             weight_count=4,
@@ -526,7 +532,7 @@ class TestSafetensors:
         )
 
     def test_a_header_may_be_filled_up_with_spaces(self) -> None:
-        assert schema_of(safetensors_file(b"{}      ")).problems == ()
+        assert signature_of(safetensors_file(b"{}      ")).problems == ()
 
     @pytest.mark.parametrize(
         ("offsets", "problem"),
@@ -541,7 +547,7 @@ class TestSafetensors:
     def test_data_that_is_not_there_is_a_problem(self, offsets: str, problem: str) -> None:
         a, b = (f'{{"dtype":"F32","shape":[2],"data_offsets":{found}}}' for found in json.loads(f"[{offsets}]"))
         header = f'{{"a":{a},"b":{b}}}'
-        assert problem in schema_of(safetensors_file(header.encode(), bytes(16))).problems
+        assert problem in signature_of(safetensors_file(header.encode(), bytes(16))).problems
 
     @pytest.mark.parametrize(
         "header",
@@ -570,14 +576,14 @@ class TestSafetensors:
         ],
     )
     def test_a_damaged_header_is_a_problem(self, header: bytes) -> None:
-        problems = schema_of(safetensors_file(header), "model.safetensors").problems
+        problems = signature_of(safetensors_file(header), "model.safetensors").problems
         assert len(problems) == 1
         assert problems[0].startswith("Its header is")
 
     @pytest.mark.parametrize("metadata", ["null", "{}", '{"format":"pt"}'])
     def test_metadata_may_be_null(self, metadata: str) -> None:
-        schema = schema_of(safetensors_file(f'{{"__metadata__":{metadata},"a":{F32_PAIR}}}'.encode(), bytes(8)))
-        assert (schema.weight_count, schema.problems) == (1, ())
+        signature = signature_of(safetensors_file(f'{{"__metadata__":{metadata},"a":{F32_PAIR}}}'.encode(), bytes(8)))
+        assert (signature.weight_count, signature.problems) == (1, ())
 
     @pytest.mark.parametrize(
         ("entries", "size", "problem"),
@@ -591,7 +597,7 @@ class TestSafetensors:
     )
     def test_a_layout_that_the_library_refuses_is_a_problem(self, entries: str, size: int, problem: str) -> None:
         header = re.sub(r"(\[\d+,\d+\])", r'{"dtype":"F32","shape":[2],"data_offsets":\1}', f"{{{entries}}}")
-        assert schema_of(safetensors_file(header.encode(), bytes(size)), "m.safetensors").problems == (problem,)
+        assert signature_of(safetensors_file(header.encode(), bytes(size)), "m.safetensors").problems == (problem,)
 
     @pytest.mark.parametrize(
         "entry",
@@ -605,7 +611,7 @@ class TestSafetensors:
     )
     def test_whatever_else_describes_a_tensor_is_passed_over(self, entry: str) -> None:
         data = bytes(0 if ":[0,0]" in entry else 8)
-        assert schema_of(safetensors_file(f'{{"a":{entry}}}'.encode(), data)).problems == ()
+        assert signature_of(safetensors_file(f'{{"a":{entry}}}'.encode(), data)).problems == ()
 
     @pytest.mark.parametrize(
         ("element_type", "shape", "size", "problem"),
@@ -618,18 +624,18 @@ class TestSafetensors:
     def test_types_that_the_library_refuses_are_a_problem(
         self, element_type: str, shape: list[int], size: int, problem: str
     ) -> None:
-        assert schema_of(safetensors({"a": (element_type, shape, size)})).problems == (problem,)
+        assert signature_of(safetensors({"a": (element_type, shape, size)})).problems == (problem,)
 
     @pytest.mark.parametrize("length", [2**63, 2**64 - 1, 100_000_001, 3])
     def test_a_header_that_is_longer_than_the_file_is_a_problem(self, length: int) -> None:
-        schema = schema_of(safetensors_file(b"{}", length=length), "model.safetensors")
-        assert schema.problems == (f"Its header should take {length} bytes, more than there are.",)
+        signature = signature_of(safetensors_file(b"{}", length=length), "model.safetensors")
+        assert signature.problems == (f"Its header should take {length} bytes, more than there are.",)
 
     def test_as_many_weights_as_fit_are_kept(self) -> None:
-        schema = schema_of(safetensors({f"{'layer' * 30}.{i}": ("F32", [1], 4) for i in range(2000)}, {"a": "b"}))
-        assert (schema.weight_count, len(schema.weights)) == (2000, 250)
-        assert (schema.metadata, schema.problems) == ({"a": "b"}, ())
-        assert len(schema_of(safetensors({str(i): ("F32", [1], 4) for i in range(1001)})).weights) == 1000
+        signature = signature_of(safetensors({f"{'layer' * 30}.{i}": ("F32", [1], 4) for i in range(2000)}, {"a": "b"}))
+        assert (signature.weight_count, len(signature.weights)) == (2000, 250)
+        assert (signature.metadata, signature.problems) == ({"a": "b"}, ())
+        assert len(signature_of(safetensors({str(i): ("F32", [1], 4) for i in range(1001)})).weights) == 1000
 
 
 def gptq(bits: int, features: int = 128) -> dict[str, tuple[str, list[int], int]]:
@@ -710,8 +716,8 @@ class TestPackedWeights:
         ],
     )
     def test_names_and_shapes_tell_the_width(self, tensors: Any, precision: tuple[str, ...]) -> None:
-        schema = schema_of(safetensors(tensors))
-        assert (schema.precision, schema.weight_count, schema.problems) == (precision, len(tensors), ())
+        signature = signature_of(safetensors(tensors))
+        assert (signature.precision, signature.weight_count, signature.problems) == (precision, len(tensors), ())
 
     @pytest.mark.parametrize(
         ("columns", "precision"), [(64, ("int4", "fp16")), (32, ("int8", "fp16")), (60, ("int4", "fp16"))]
@@ -719,16 +725,16 @@ class TestPackedWeights:
     def test_the_shape_in_the_data_tells_the_width(self, columns: int, precision: tuple[str, ...]) -> None:
         data = safetensors(PACKED)[:-16] + struct.pack("<QQ", 64, columns)
         store = OneObject(data)
-        schema = read(data, "m.safetensors", store=store)
-        assert (schema.precision, schema.problems) == (precision, ())
+        signature = read(data, "m.safetensors", store=store)
+        assert (signature.precision, signature.problems) == (precision, ())
         assert read(zip_of({"m.safetensors": data}, zipfile.ZIP_STORED)).precision == precision
         assert read(zip_of({"m.safetensors": data})).problems == (UNKNOWN_WIDTH,)
 
     @pytest.mark.parametrize("tensors", [PACKED, MLX, TRELLIS, {"q.W_q": ("U8", [64, 8], 512), "q.n": ("F16", [1], 2)}])
     def test_where_nothing_tells_it_the_precision_is_unknown(self, tensors: Any) -> None:
-        schema = schema_of(safetensors(tensors))
-        assert (schema.precision, schema.problems) == ((), (UNKNOWN_WIDTH,))
-        assert schema.weight_count == len(tensors)
+        signature = signature_of(safetensors(tensors))
+        assert (signature.precision, signature.problems) == ((), (UNKNOWN_WIDTH,))
+        assert signature.weight_count == len(tensors)
 
     @pytest.mark.parametrize(
         ("file_name", "config"),
@@ -755,8 +761,8 @@ class TestPackedWeights:
     @pytest.mark.parametrize("tensors", [PACKED, MLX])
     def test_the_configuration_beside_it_tells_the_width(self, tensors: Any, file_name: str, config: Any) -> None:
         members = {"m/model.safetensors": safetensors(tensors), f"m/{file_name}": json.dumps(config).encode()}
-        schema = schema_of(zip_of(members))
-        assert (schema.precision, schema.problems) == (("int4", "fp16"), ())
+        signature = signature_of(zip_of(members))
+        assert (signature.precision, signature.problems) == (("int4", "fp16"), ())
 
     @pytest.mark.parametrize(
         "config",
@@ -773,8 +779,8 @@ class TestPackedWeights:
         ],
     )
     def test_a_configuration_that_tells_no_width_leaves_it_unknown(self, config: bytes) -> None:
-        schema = schema_of(zip_of({"model.safetensors": safetensors(MLX), "config.json": config}))
-        assert (schema.precision, schema.problems) == ((), (UNKNOWN_WIDTH,))
+        signature = signature_of(zip_of({"model.safetensors": safetensors(MLX), "config.json": config}))
+        assert (signature.precision, signature.problems) == ((), (UNKNOWN_WIDTH,))
 
     def test_indices_are_not_taken_for_weights(self) -> None:
         tensors = {
@@ -784,8 +790,8 @@ class TestPackedWeights:
             "ids": ("I64", [9999], 8 * 9999),
             "mask": ("U8", [8, 8], 64),
         }
-        schema = schema_of(safetensors(tensors))
-        assert (schema.precision, schema.problems) == (("fp32", "int8"), ())
+        signature = signature_of(safetensors(tensors))
+        assert (signature.precision, signature.problems) == (("fp32", "int8"), ())
 
 
 # Of a file that gguf-py 0.19 wrote, and as its reader tells it.
@@ -810,7 +816,7 @@ LLAMA_METADATA = {
 class TestGguf:
     @pytest.mark.parametrize("order", ["<", ">"])
     def test_a_file_tells_all_in_either_byte_order(self, order: str) -> None:
-        assert schema_of(gguf(LLAMA, LLAMA_METADATA, order=order), "m.gguf") == ModelSchema(
+        assert signature_of(gguf(LLAMA, LLAMA_METADATA, order=order), "m.gguf") == Signature(
             format="gguf",
             weights=(
                 tensor("token_embd.weight", "Q4_K", 256, 64),
@@ -848,26 +854,26 @@ class TestGguf:
         ],
     )
     def test_quantizations_are_told(self, number: int, shape: list[int], size: int, precision: str) -> None:
-        schema = schema_of(gguf({"a": (number, shape, size)}))
-        assert (schema.precision, schema.problems) == ((precision,), ())
+        signature = signature_of(gguf({"a": (number, shape, size)}))
+        assert (signature.precision, signature.problems) == ((precision,), ())
 
     def test_tensors_of_an_unknown_type_are_told(self) -> None:
-        schema = schema_of(gguf({"a": (999, [256], 84), "b": (999, [256], 84), "c": (0, [1], 4)}))
-        assert (schema.weight_count, schema.precision) == (3, ("type 999", "fp32"))
-        assert schema.problems == ("It has tensors of the unknown type 999, whose size is unknown too.",)
+        signature = signature_of(gguf({"a": (999, [256], 84), "b": (999, [256], 84), "c": (0, [1], 4)}))
+        assert (signature.weight_count, signature.precision) == (3, ("type 999", "fp32"))
+        assert signature.problems == ("It has tensors of the unknown type 999, whose size is unknown too.",)
 
     @pytest.mark.parametrize("text", [b"GGUF is a format of files", b"GGUFxyz and more", b"GGUF\n\n\n\n"])
     def test_a_text_that_begins_like_it_is_not_taken_for_it(self, text: bytes) -> None:
         assert read(text, "about.txt") is None
         assert read(zip_of({"about.gguf.txt": text})) is None
-        assert schema_of(text, "about.gguf").problems == ("It is no GGUF.",)
+        assert signature_of(text, "about.gguf").problems == ("It is no GGUF.",)
 
     def test_long_vocabularies_are_passed_over_quickly(self) -> None:
         data = gguf(LLAMA, {"tokens": ["a token"] * 300_000, "after": 1})
         store = OneObject(data)
-        schema = read(data, "m.gguf", store=store)
-        assert schema.metadata["after"] == "1"
-        assert (schema.weight_count, schema.problems) == (4, ())
+        signature = read(data, "m.gguf", store=store)
+        assert signature.metadata["after"] == "1"
+        assert (signature.weight_count, signature.problems) == (4, ())
         assert store.bytes_read < len(data) + MIB
 
     @pytest.mark.parametrize(
@@ -886,19 +892,19 @@ class TestGguf:
         ],
     )
     def test_what_is_wrong_is_told(self, data: bytes, problem: str) -> None:
-        assert schema_of(data).problems == (problem,)
+        assert signature_of(data).problems == (problem,)
 
     def test_what_is_only_called_gguf_is_a_problem(self) -> None:
-        assert schema_of(b"weights", "model.gguf").problems == ("It is no GGUF.",)
+        assert signature_of(b"weights", "model.gguf").problems == ("It is no GGUF.",)
 
     def test_it_is_found_in_a_zip(self) -> None:
-        schema = schema_of(zip_of({"m/model.gguf": gguf(LLAMA), "m/mmproj.gguf": gguf(LLAMA), "a.npy": b""}))
-        assert (schema.file_name, schema.weight_count) == ("m/model.gguf", 4)
+        signature = signature_of(zip_of({"m/model.gguf": gguf(LLAMA), "m/mmproj.gguf": gguf(LLAMA), "a.npy": b""}))
+        assert (signature.file_name, signature.weight_count) == ("m/model.gguf", 4)
 
 
 class TestTensorFlowLite:
     def test_a_model_tells_all(self) -> None:
-        assert schema_of(TFLITE) == ModelSchema(
+        assert signature_of(TFLITE) == Signature(
             format="tflite",
             inputs=(tensor("image", "FLOAT32", "?", 4),),
             outputs=(tensor("score", "FLOAT32"), Tensor(name="extra", element_type="FLOAT32", shape=None)),
@@ -909,33 +915,33 @@ class TestTensorFlowLite:
 
     @pytest.mark.parametrize("compression", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])
     def test_it_is_found_in_a_zip(self, compression: int) -> None:
-        schema = schema_of(zip_of({"first": b"x", "m/model.tflite": TFLITE}, compression))
-        assert (schema.format, schema.file_name, len(schema.outputs)) == ("tflite", "m/model.tflite", 2)
+        signature = signature_of(zip_of({"first": b"x", "m/model.tflite": TFLITE}, compression))
+        assert (signature.format, signature.file_name, len(signature.outputs)) == ("tflite", "m/model.tflite", 2)
 
     def test_what_is_far_in_the_file_is_read_there(self) -> None:
         moved = 64 * MIB
         data = bytearray(TFLITE[:8] + bytes(moved) + TFLITE[8:])
         data[:4] = struct.pack("<I", int.from_bytes(data[:4], "little") + moved)
         store = OneObject(data)
-        schema = read(data, "m.tflite", store=store)
-        assert (len(schema.outputs), schema.weight_count) == (2, 2)
+        signature = read(data, "m.tflite", store=store)
+        assert (len(signature.outputs), signature.weight_count) == (2, 2)
         assert store.bytes_read < MIB
-        compressed = schema_of(zip_of({"m.tflite": bytes(data)}))
+        compressed = signature_of(zip_of({"m.tflite": bytes(data)}))
         assert compressed.problems == ("Only its first 16 MiB were read, as it is compressed.",)
 
     @pytest.mark.parametrize("cut", [1, 100, 400, 730])
     def test_one_that_is_cut_short_is_told(self, cut: int) -> None:
-        assert schema_of(TFLITE[:-cut]).problems == ("It is damaged or cut short: it refers to what is not in it.",)
+        assert signature_of(TFLITE[:-cut]).problems == ("It is damaged or cut short: it refers to what is not in it.",)
 
     def test_a_cut_buffer_is_told(self) -> None:
         weights = TFLITE.index(struct.pack("<I", 8) + bytes(8))
         data = TFLITE[:weights] + struct.pack("<I", 80_000) + TFLITE[weights + 4 :]
-        schema = schema_of(data)
-        assert (schema.weight_count, schema.problems) == (2, ("It is cut short.",))
+        signature = signature_of(data)
+        assert (signature.weight_count, signature.problems) == (2, ("It is cut short.",))
 
     @pytest.mark.parametrize("data", [b"weights", b"", b"\0\0\0\0TFL"])
     def test_what_is_only_called_tflite_is_a_problem(self, data: bytes) -> None:
-        assert schema_of(data, "m.tflite").problems == ("It is no TensorFlow Lite model.",)
+        assert signature_of(data, "m.tflite").problems == ("It is no TensorFlow Lite model.",)
 
 
 def numpy_file(array: Any) -> bytes:
@@ -957,11 +963,11 @@ class TestRecognized:
 
     @pytest.mark.parametrize("protocol", [2, 3, 4, 5])
     @pytest.mark.parametrize(
-        "value", [{}, {"a": 1}, [1.0], (1, 2), "text", None, 7, 10**30, b"x", ModelSchema(format="")]
+        "value", [{}, {"a": 1}, [1.0], (1, 2), "text", None, 7, 10**30, b"x", Signature(format="")]
     )
     def test_a_pickle_whatever_it_is_called(self, protocol: int, value: object) -> None:
-        schema = schema_of(pickle.dumps(value, protocol=protocol), "weights.dat")
-        assert (schema.format, schema.problems) == ("pickle", (RUNS_CODE,))
+        signature = signature_of(pickle.dumps(value, protocol=protocol), "weights.dat")
+        assert (signature.format, signature.problems) == ("pickle", (RUNS_CODE,))
 
     @pytest.mark.parametrize(
         ("data", "file_name", "kind", "problems"),
@@ -996,8 +1002,8 @@ class TestRecognized:
         ],
     )
     def test_formats_are_named(self, data: bytes, file_name: str, kind: str, problems: tuple[str, ...]) -> None:
-        schema = read(data, file_name, "application/zip" if data.startswith(b"PK") else "")
-        assert (schema.format, schema.problems, schema.inputs) == (kind, problems, ())
+        signature = read(data, file_name, "application/zip" if data.startswith(b"PK") else "")
+        assert (signature.format, signature.problems, signature.inputs) == (kind, problems, ())
 
     @pytest.mark.parametrize(
         ("array", "element_type", "problems"),
@@ -1013,7 +1019,7 @@ class TestRecognized:
     def test_an_array_tells_its_shape_and_no_precision(
         self, array: Any, element_type: str, problems: tuple[str, ...]
     ) -> None:
-        assert schema_of(numpy_file(array)) == ModelSchema(
+        assert signature_of(numpy_file(array)) == Signature(
             format="numpy",
             weights=(tensor("", element_type, 2, 3),),
             weight_count=1,
@@ -1031,34 +1037,34 @@ class TestRecognized:
         ],
     )
     def test_arrays_of_fields_tell_whether_they_are_pickled(self, array: Any, problems: tuple[str, ...]) -> None:
-        assert schema_of(numpy_file(array)).problems == problems
+        assert signature_of(numpy_file(array)).problems == problems
 
     @pytest.mark.parametrize("written", [rb"'\x4f'", b"('O')", b'"O"', b"'i4,O'", b"'object'"])
     def test_an_array_that_hides_its_type_is_said_to_be_uncertain(self, written: bytes) -> None:
         header = b"{'descr': " + written + b", 'fortran_order': False, 'shape': (1,), }\n"
         data = b"\x93NUMPY\x01\0" + struct.pack("<H", len(header)) + header + pickle.dumps([None])
-        assert schema_of(data).problems == (MAYBE_OBJECTS_OF_ONE,)
+        assert signature_of(data).problems == (MAYBE_OBJECTS_OF_ONE,)
 
     @pytest.mark.parametrize("save", [numpy.savez, numpy.savez_compressed])
     def test_an_archive_of_arrays_tells_which_are_pickled(self, save: Callable[..., None]) -> None:
         file = io.BytesIO()
         save(file, weights=numpy.zeros(5), labels=numpy.array([{}, None]), more=numpy.array([None]))
-        schema = schema_of(file.getvalue(), "m.npz")
+        signature = signature_of(file.getvalue(), "m.npz")
         problem = (
             "It has arrays that hold pickled objects, the first in 'labels.npy': loading those runs code that is in it."
             " Load them only from those whom you trust."
         )
-        assert (schema.format, schema.problems) == ("numpy", (problem,))
+        assert (signature.format, signature.problems) == ("numpy", (problem,))
 
     def test_an_archive_of_arrays_that_can_not_be_read_is_said_to_be_uncertain(self) -> None:
         data = zip_of({"a.npy": numpy_file([1]), "b.npy": numpy_file([None])}, zipfile.ZIP_BZIP2)
-        assert schema_of(data, "m.npz").problems == (
+        assert signature_of(data, "m.npz").problems == (
             "Whether its array in 'a.npy' holds pickled objects, which run code when they are loaded, is unknown.",
         )
 
     def test_of_many_arrays_the_first_are_searched(self) -> None:
         data = zip_of({f"{i:03}.npy": numpy_file([1]) for i in range(limits.ARRAYS + 1)})
-        assert schema_of(data, "m.npz").problems == ("Only its first 100 arrays were searched for pickled objects.",)
+        assert signature_of(data, "m.npz").problems == ("Only its first 100 arrays were searched for pickled objects.",)
 
     def test_a_tar_whose_first_file_is_hdf5_is_not_taken_for_it(self) -> None:
         file = io.BytesIO()
@@ -1074,8 +1080,8 @@ class TestRecognized:
             "a.npy": numpy_file([1]),
             "m/model.onnx": onnx_model().SerializeToString(),
         }
-        schema = schema_of(zip_of(members))
-        assert (schema.format, schema.problems) == ("onnx", ())
+        signature = signature_of(zip_of(members))
+        assert (signature.format, signature.problems) == ("onnx", ())
 
     @pytest.mark.parametrize(
         "data", [b"", b"\x80", b"\x80\x04", b"\x80\x09}.", b"\x80\x02\xff", bytes(600), b"weights"]
@@ -1099,10 +1105,10 @@ class TestZip:
             "z/z/model.xml": IR.encode(),
             "z/z/model.bin": WEIGHTS,
         }
-        schema = schema_of(zip_of(members))
-        assert schema.file_name == "z/model.xml"
-        assert schema.inputs[0].name == "complete"
-        assert schema.problems == ("The ZIP holds more models; only this one was read.",)
+        signature = signature_of(zip_of(members))
+        assert signature.file_name == "z/model.xml"
+        assert signature.inputs[0].name == "complete"
+        assert signature.problems == ("The ZIP holds more models; only this one was read.",)
 
     @pytest.mark.parametrize(
         ("names", "model"),
@@ -1132,27 +1138,27 @@ class TestZip:
         members = {f"{name}{suffix}": data for name in names.split()}
         if suffix == ".xml":
             members |= {f"{name}.bin": WEIGHTS for name in names.split()}
-        schema = schema_of(zip_of(members))
-        assert schema.file_name == model + suffix
+        signature = signature_of(zip_of(members))
+        assert signature.file_name == model + suffix
         more = ("The ZIP holds more models; only this one was read.",)
-        assert schema.problems == (more if len(names.split()) > 1 else ())
+        assert signature.problems == (more if len(names.split()) > 1 else ())
 
     def test_a_model_without_its_weights_is_still_the_model(self) -> None:
         members = {"model.xml": IR.encode(), "tokenizer.xml": IR.encode(), "tokenizer.bin": WEIGHTS}
-        schema = schema_of(zip_of(members))
-        assert schema.file_name == "model.xml"
-        assert "Its weights, the file model.bin, are missing." in schema.problems
+        signature = signature_of(zip_of(members))
+        assert signature.file_name == "model.xml"
+        assert "Its weights, the file model.bin, are missing." in signature.problems
 
     def test_parts_of_a_model_are_not_taken_for_more_models(self) -> None:
         part = safetensors({"a": ("F32", [2], 8)})
         names = [f"m/model-0000{i}-of-00003.safetensors" for i in (1, 2, 3)]
-        schema = schema_of(zip_of(dict.fromkeys(names, part)))
+        signature = signature_of(zip_of(dict.fromkeys(names, part)))
         problem = "It is one of 3 parts of a model; only this part was read."
-        assert (schema.file_name, schema.problems) == (names[0], (problem,))
-        schema = schema_of(zip_of(dict.fromkeys([*names, "m/vae.safetensors"], part)))
-        assert schema.problems == (problem, "The ZIP holds more models; only this one was read.")
-        assert schema_of(part, "model-00002-of-00003.safetensors").problems == (problem,)
-        assert schema_of(part, "model-00001-of-00001.safetensors").problems == ()
+        assert (signature.file_name, signature.problems) == (names[0], (problem,))
+        signature = signature_of(zip_of(dict.fromkeys([*names, "m/vae.safetensors"], part)))
+        assert signature.problems == (problem, "The ZIP holds more models; only this one was read.")
+        assert signature_of(part, "model-00002-of-00003.safetensors").problems == (problem,)
+        assert signature_of(part, "model-00001-of-00001.safetensors").problems == ()
 
     def test_names_promise_nothing(self) -> None:
         members = {
@@ -1161,12 +1167,12 @@ class TestZip:
             "a.safetensors": b"x",
             "deep/er/model.ONNX": onnx_model().SerializeToString(),
         }
-        schema = schema_of(zip_of(members))
-        assert (schema.format, schema.file_name, schema.problems) == ("onnx", "deep/er/model.ONNX", ())
+        signature = signature_of(zip_of(members))
+        assert (signature.format, signature.file_name, signature.problems) == ("onnx", "deep/er/model.ONNX", ())
 
     def test_what_is_only_called_a_model_is_a_problem(self) -> None:
-        schema = schema_of(zip_of({"b/model.onnx": b"x", "a.safetensors": b"y"}))
-        assert (schema.format, schema.problems) == ("safetensors", ("It is no safetensors.",))
+        signature = signature_of(zip_of({"b/model.onnx": b"x", "a.safetensors": b"y"}))
+        assert (signature.format, signature.problems) == ("safetensors", ("It is no safetensors.",))
 
     def test_without_a_model_there_is_no_schema(self) -> None:
         assert read(zip_of({"a.txt": b"x", "a.xml": b"<a/>", "folder.onnx/": b""})) is None
@@ -1176,36 +1182,36 @@ class TestZip:
         weights = [raw_weight(str(i), TensorProto.FLOAT, [MIB], 4 * MIB) for i in range(3)]
         data = zip_of({"first": b"x", "m.onnx": onnx_model(weights=weights).SerializeToString()}, zipfile.ZIP_STORED)
         store = OneObject(data)
-        schema = read(data, store=store)
-        assert schema is not None
-        assert (schema.weight_count, schema.problems) == (3, ())
+        signature = read(data, store=store)
+        assert signature is not None
+        assert (signature.weight_count, signature.problems) == (3, ())
         assert store.bytes_read < MIB
 
     def test_compressed_members_are_read_through(self) -> None:
         weights = [raw_weight(str(i), TensorProto.FLOAT, [MIB], 4 * MIB) for i in range(3)]
-        schema = schema_of(zip_of({"m.onnx": onnx_model(weights=weights).SerializeToString()}))
-        assert (schema.weight_count, len(schema.outputs), schema.problems) == (3, 1, ())
+        signature = signature_of(zip_of({"m.onnx": onnx_model(weights=weights).SerializeToString()}))
+        assert (signature.weight_count, len(signature.outputs), signature.problems) == (3, 1, ())
 
     @pytest.mark.parametrize(
         "name", ["../../model.onnx", "/model.onnx", "a\nb.onnx", "\u202eevil.onnx", "x" * 5000 + ".onnx"]
     )
     def test_odd_names_are_names(self, name: str) -> None:
-        schema = schema_of(zip_of({name: onnx_model().SerializeToString()}))
-        assert schema.format == "onnx"
-        assert len(schema.file_name) <= limits.TEXT_LENGTH
+        signature = signature_of(zip_of({name: onnx_model().SerializeToString()}))
+        assert signature.format == "onnx"
+        assert len(signature.file_name) <= limits.TEXT_LENGTH
 
     def test_an_encrypted_model_is_said_to_be_unread(self) -> None:
         data = bytearray(zip_of({"model.onnx": onnx_model().SerializeToString()}))
-        for signature, at in ((b"PK\x03\x04", 6), (b"PK\x01\x02", 8)):
-            data[data.index(signature) + at] |= 1
-        schema = schema_of(bytes(data))
-        assert (schema.format, schema.problems) == ("", (f"{UNREAD}: 'model.onnx'.",))
+        for magic, at in ((b"PK\x03\x04", 6), (b"PK\x01\x02", 8)):
+            data[data.index(magic) + at] |= 1
+        signature = signature_of(bytes(data))
+        assert (signature.format, signature.problems) == ("", (f"{UNREAD}: 'model.onnx'.",))
 
     @pytest.mark.parametrize("method", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
     @pytest.mark.parametrize("name", ["model.onnx", "model.xml", "model.pt", "model.pkl"])
     def test_a_model_that_is_compressed_otherwise_is_said_to_be_unread(self, method: int, name: str) -> None:
-        schema = schema_of(zip_of({name: onnx_model().SerializeToString(), "read.me": b"x"}, method))
-        assert (schema.format, schema.problems) == ("", (f"{UNREAD}: {name!r}.",))
+        signature = signature_of(zip_of({name: onnx_model().SerializeToString(), "read.me": b"x"}, method))
+        assert (signature.format, signature.problems) == ("", (f"{UNREAD}: {name!r}.",))
 
     def test_a_model_that_is_read_is_told_beside_one_that_is_not(self) -> None:
         data = zip_of({"m/a.onnx": b"x", "m/b.onnx": b"x"}, zipfile.ZIP_LZMA)
@@ -1213,21 +1219,21 @@ class TestZip:
         with zipfile.ZipFile(file, "a") as archive:
             archive.writestr("m/model.onnx", onnx_model().SerializeToString())
             archive.writestr("m/weights.bin", b"x" * 100, zipfile.ZIP_BZIP2)
-        schema = schema_of(file.getvalue())
-        assert (schema.format, schema.file_name) == ("onnx", "m/model.onnx")
-        assert schema.problems == (f"{UNREAD}: 'm/a.onnx', and 1 more.",)
+        signature = signature_of(file.getvalue())
+        assert (signature.format, signature.file_name) == ("onnx", "m/model.onnx")
+        assert signature.problems == (f"{UNREAD}: 'm/a.onnx', and 1 more.",)
 
     def test_a_damaged_member_is_a_problem(self) -> None:
         data = bytearray(zip_of({"model.onnx": os.urandom(2 * MIB)}))
         data[data.index(b"model.onnx") + 500 : data.index(b"model.onnx") + 900] = bytes(400)
-        assert len(schema_of(bytes(data)).problems) == 1
+        assert len(signature_of(bytes(data)).problems) == 1
 
     def test_a_stored_member_that_should_reach_past_the_end_is_none(self) -> None:
         data = bytearray(zip_of({"model.onnx": onnx_model().SerializeToString()}, zipfile.ZIP_STORED))
         at = data.index(b"PK\x01\x02")
         data[at + 20 : at + 28] = struct.pack("<II", 2**31, 2**31)
-        schema = read(bytes(data))
-        assert schema is None or schema.problems
+        signature = read(bytes(data))
+        assert signature is None or signature.problems
 
     @pytest.mark.parametrize("cut", [1, 22, 100])
     def test_a_cut_zip_is_none(self, cut: int) -> None:
@@ -1395,57 +1401,57 @@ class TestHostileFiles:
         file_name, make = HOSTILE[what]
         data = memoryview(make())
         with bounded(mebibytes=64):
-            schema = schema_of(data, file_name)
-        assert bool(schema.problems) == (what not in HARMLESS)
+            signature = signature_of(data, file_name)
+        assert bool(signature.problems) == (what not in HARMLESS)
         if what in {"too many nodes", "too many metadata"}:
-            assert schema.problems[0].startswith("Only")
-        assert len(repr(schema)) < 2 * limits.SCHEMA_BYTES
+            assert signature.problems[0].startswith("Only")
+        assert len(repr(signature)) < 2 * limits.SIGNATURE_BYTES
         if "<!DOCTYPE" in str(bytes(data[:200])):
-            assert schema.problems == ("It has a document type or entities, which are not read.",)
+            assert signature.problems == ("It has a document type or entities, which are not read.",)
 
     @pytest.mark.parametrize("what", ["billion laughs", "a huge attribute", "too many weights", "an array of arrays"])
     def test_nor_inside_a_zip(self, what: str) -> None:
         file_name, make = HOSTILE[what]
         data = zip_of({file_name: make()})
         with bounded(mebibytes=64):
-            assert schema_of(data).problems
+            assert signature_of(data).problems
 
     def test_a_bomb_is_not_decompressed_to_its_end(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(limits, "INFLATED_BYTES", 8 * MIB)
         weights = [raw_weight("w", TensorProto.FLOAT, [5 * MIB], 20 * MIB)]
         store = OneObject(zip_of({"model.onnx": onnx_model(weights=weights).SerializeToString()}))
         with bounded(mebibytes=16):
-            schema = read(store.data, store=store)
-        assert schema is not None
-        assert schema.weight_count == 1
-        assert schema.problems == ("Only its first 8 MiB were decompressed and read.",)
+            signature = read(store.data, store=store)
+        assert signature is not None
+        assert signature.weight_count == 1
+        assert signature.problems == ("Only its first 8 MiB were decompressed and read.",)
 
     def test_texts_are_cut_where_the_api_says(self) -> None:
         inputs = [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["d" * 1000, "e" * 1001])]
-        schema = schema_of(onnx_model(inputs=inputs).SerializeToString())
-        assert schema.inputs == (tensor("x", "FLOAT", "d" * 1000, "e" * 999 + "…"),)
+        signature = signature_of(onnx_model(inputs=inputs).SerializeToString())
+        assert signature.inputs == (tensor("x", "FLOAT", "d" * 1000, "e" * 999 + "…"),)
 
     def test_more_that_is_wrong_than_is_kept_is_told(self) -> None:
         data = safetensors({str(i): ("F32", [2], 4) for i in range(30)})
-        problems = schema_of(data).problems
+        problems = signature_of(data).problems
         assert len(problems) == limits.PROBLEMS
         assert problems[-1] == "More is wrong with it than is told here."
 
     def test_texts_are_fit_for_storing(self) -> None:
         data = safetensors({"a\0b": ("F32", [1], 4)}, {"x\0": "\ud800", "y": "z" * 100_000})
-        schema = schema_of(data)
-        assert schema.weights[0].name == "a\ufffdb"
-        assert schema.problems == ("Its header has halves of surrogate pairs, which are no characters.",)
-        assert schema.metadata == {"x\ufffd": "?", "y": "z" * 999 + "…"}
+        signature = signature_of(data)
+        assert signature.weights[0].name == "a\ufffdb"
+        assert signature.problems == ("Its header has halves of surrogate pairs, which are no characters.",)
+        assert signature.metadata == {"x\ufffd": "?", "y": "z" * 999 + "…"}
 
     def test_a_schema_fits_always(self) -> None:
         inputs = [helper.make_tensor_value_info("x" * 990 + str(i), 1, ["d" * 100] * 64) for i in range(100)]
         model = onnx_model(inputs=inputs, metadata={f"{'k' * 900}{i}": "v" * 1000 for i in range(300)})
         for i in range(150):
             model.opset_import.add(domain="o" * 900 + str(i), version=1)
-        schema = schema_of(model.SerializeToString())
-        assert (schema.inputs, schema.outputs, schema.metadata, schema.opsets) == ((), (), {}, {})
-        assert schema.problems == (
+        signature = signature_of(model.SerializeToString())
+        assert (signature.inputs, signature.outputs, signature.metadata, signature.opsets) == ((), (), {}, {})
+        assert signature.problems == (
             "Only the first 200 entries of its metadata are kept.",
             *(
                 f"Its {what} are not kept: they would take over 64 KiB."
@@ -1463,8 +1469,8 @@ class TestHostileFiles:
             pickle.dumps([]),
             zip_of({}) + b"more",
         ):
-            schema = read(data, "model.zip", "application/zip" if data.startswith(b"PK") else "")
-            assert rows._schema(rows._without_empty(asdict(schema))) == schema
+            signature = read(data, "model.zip", "application/zip" if data.startswith(b"PK") else "")
+            assert rows._signature(rows._without_empty(asdict(signature))) == signature
 
 
 ANY_FILE = st.sampled_from(
@@ -1500,8 +1506,8 @@ def test_files_with_bytes_changed_or_cut_off_never_raise(
         data = data[:at] + piece + data[at + len(piece) :]
     data = data[: max(len(data) - cut, 0)]
     for media_type in ("", "application/zip"):
-        schema = read(data, name, media_type)
-        assert schema is None or rows._schema(asdict(schema)) == schema
+        signature = read(data, name, media_type)
+        assert signature is None or rows._signature(asdict(signature)) == signature
 
 
 @settings(max_examples=300)

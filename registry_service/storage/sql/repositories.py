@@ -274,7 +274,7 @@ class SqlModelRepository:
         candidates = ordered.limit(query.limit + 1).subquery("candidates")
         # The database adds up the sizes, so that no more than a page ever gets here.
         size = _listed_bytes(candidates)
-        if query.with_schema:
+        if query.with_signature:
             size += func.coalesce(func.octet_length(sql_cast(candidates.c.schema, Text)), 0)
         sized = select(
             candidates.c.found_id,
@@ -283,7 +283,7 @@ class SqlModelRepository:
             func.count().over().label("found"),
         ).subquery("sized")
         page = (
-            select(_FULL if query.with_schema else _LISTED, sized.c.found)
+            select(_FULL if query.with_signature else _LISTED, sized.c.found)
             .join_from(sized, _models, _models.c.id == sized.c.found_id)
             .where(sized.c.bytes_before < query.max_bytes)
             .order_by(*order(sized))
@@ -516,7 +516,7 @@ _IS_RELEASE = func.model_version_is_release(_models.c.version)
 _SCHEMA: tuple[ColumnElement[Any], ...] = (literal_column("'schema'"), _models.c.schema)
 # What warnings come from, without its tensors.
 _LISTED_SCHEMA: tuple[ColumnElement[Any], ...] = (
-    literal_column("'listed_schema'"),
+    literal_column("'listed_signature'"),
     _models.c.schema.op("-")(literal_column("'{inputs,outputs,weights,metadata,opsets}'::text[]")),
 )
 _VERIFY_TIME = """

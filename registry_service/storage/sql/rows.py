@@ -24,7 +24,7 @@ from registry_service.domain.models import (
     ModelSpec,
     Provenance,
 )
-from registry_service.domain.schema import ModelSchema, Tensor
+from registry_service.domain.signature import Signature, Tensor
 from registry_service.domain.uploads import Upload, UploadState
 from registry_service.domain.vocabulary import Action
 
@@ -61,7 +61,7 @@ def model_values(model: Model) -> dict[str, object]:
         | {"documented_precision": None if model.documented_precision is None else list(model.documented_precision)}
         | {name: getattr(model.artifact, name) for name in _ARTIFACT_FIELDS}
         | {"artifact_kind": model.artifact.kind.value}
-        | {"schema": None if model.schema is None else _without_empty(asdict(model.schema))}
+        | {"schema": None if model.signature is None else _without_empty(asdict(model.signature))}
     )
 
 
@@ -102,8 +102,8 @@ def model(row: Mapping[str, Any]) -> Model:
         documented_precision=None if row["documented_precision"] is None else tuple(row["documented_precision"]),
         artifact=Artifact(**{name: row[name] for name in _ARTIFACT_FIELDS}, kind=ArtifactKind(row["artifact_kind"])),
         artifact_verify_time=None if row["verify_time"] is None else datetime.fromisoformat(row["verify_time"]),
-        schema=_schema(row.get("schema")),
-        listed_schema=_schema(row.get("listed_schema")),
+        signature=_signature(row.get("schema")),
+        listed_signature=_signature(row.get("listed_signature")),
         model_group_id=row["model_group_id"] or "",
         aliases=tuple(row["aliases"] or ()),
     )
@@ -129,14 +129,14 @@ def _provenance(values: Row) -> Provenance:
     return Provenance(**result)
 
 
-def _schema(values: Mapping[str, Any] | None) -> ModelSchema | None:
+def _signature(values: Mapping[str, Any] | None) -> Signature | None:
     if values is None:
         return None
     tensors = {
         name: tuple(_tensor(tensor) for tensor in values.get(name, ())) for name in ("inputs", "outputs", "weights")
     }
     lists = {name: tuple(values.get(name, ())) for name in ("precision", "problems")}
-    return ModelSchema(**(dict(values) | tensors | lists))
+    return Signature(**(dict(values) | tensors | lists))
 
 
 def _tensor(values: Mapping[str, Any]) -> Tensor:

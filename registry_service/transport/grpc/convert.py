@@ -20,10 +20,10 @@ from modelregistry.v1 import (
 )
 
 from registry_service.domain.comparison import ArtifactComparison, Comparison, FileChange, LabelComparison
-from registry_service.domain.consistency import warnings_of
 from registry_service.domain.errors import InvalidArgumentError
 from registry_service.domain.events import UNKNOWN_TIME, Event, LogHead
 from registry_service.domain.family import Direction, Family
+from registry_service.domain.format_warnings import format_warnings
 from registry_service.domain.models import (
     DOCUMENTED_FIELDS,
     MUTABLE_FIELDS,
@@ -36,7 +36,7 @@ from registry_service.domain.models import (
     ModelSpec,
     Provenance,
 )
-from registry_service.domain.schema import ModelSchema, Tensor
+from registry_service.domain.signature import Signature, Tensor
 from registry_service.domain.uploads import Upload, UploadState
 from registry_service.domain.vocabulary import Action, MetricGoal
 from registry_service.geti.imports import ImportProgress, ImportState
@@ -242,9 +242,9 @@ def model_message(model: Model, *, full: bool = True) -> model_pb2.Model:
     message.etag = model.etag
     message.revision = model.revision
     message.creator = model.creator
-    if full and model.schema is not None:
-        message.signature.CopyFrom(signature_message(model.schema))
-    message.warnings.extend(warnings_of(model))
+    if full and model.signature is not None:
+        message.signature.CopyFrom(signature_message(model.signature))
+    message.warnings.extend(format_warnings(model))
     return message
 
 
@@ -284,20 +284,20 @@ def artifact_message(model: Model) -> model_pb2.Artifact:
     )
 
 
-def signature_message(schema: ModelSchema) -> model_pb2.ModelSignature:
+def signature_message(signature: Signature) -> model_pb2.ModelSignature:
     """Returns what an artifact says as a message."""
     return model_pb2.ModelSignature(
-        format=schema.format,
-        path=schema.file_name,
-        inputs=map(tensor_message, schema.inputs),
-        outputs=map(tensor_message, schema.outputs),
-        weights=map(tensor_message, schema.weights),
-        weight_count=schema.weight_count,
-        precisions=schema.precision,
-        producer=schema.producer,
-        opsets=schema.opsets,
-        metadata=schema.metadata,
-        problems=schema.problems,
+        format=signature.format,
+        path=signature.file_name,
+        inputs=map(tensor_message, signature.inputs),
+        outputs=map(tensor_message, signature.outputs),
+        weights=map(tensor_message, signature.weights),
+        weight_count=signature.weight_count,
+        precisions=signature.precision,
+        producer=signature.producer,
+        opsets=signature.opsets,
+        metadata=signature.metadata,
+        problems=signature.problems,
     )
 
 

@@ -67,7 +67,7 @@ class ModelServicer(model_service_pb2_grpc.ModelServiceServicer):
             order_by=request.order_by,
             size=request.page_size,
             token=request.page_token,
-            with_schema=is_full(request.view, default=False),
+            with_signature=is_full(request.view, default=False),
         )
         return pb.ListModelsResponse(models=map(model_message, models), next_page_token=next_page_token)
 

@@ -44,5 +44,5 @@ ENTRIES = 200
 NAMES = 100_000
 """Most names remembered while a file is read."""
 PROBLEMS = 20
-SCHEMA_BYTES = 64 * 1024
-"""Largest schema, as JSON."""
+SIGNATURE_BYTES = 64 * 1024
+"""Largest signature, as JSON."""

@@ -3,9 +3,9 @@
 import re
 from collections.abc import Collection, Iterator
 
-from registry_service.formats import limits
-from registry_service.formats.findings import Findings, Siblings, tensor
-from registry_service.formats.reading import Budget, Reader, UnknownFormatError
+from registry_service.signatures import limits
+from registry_service.signatures.builder import Findings, Siblings, tensor
+from registry_service.signatures.file_reader import Budget, Reader, UnknownFormatError
 
 _HDF5 = b"\x89HDF\r\n\x1a\n"
 _SMALLEST_USER_BLOCK = 512

@@ -18,10 +18,10 @@ from xml.sax.xmlreader import AttributesImpl
 from defusedxml.common import DefusedXmlException
 from defusedxml.expatreader import DefusedExpatParser
 
-from registry_service.domain.schema import Tensor
-from registry_service.formats import limits
-from registry_service.formats.findings import Findings, Siblings, clean, tensor
-from registry_service.formats.reading import Budget, FormatError, Reader, UnknownFormatError
+from registry_service.domain.signature import Tensor
+from registry_service.signatures import limits
+from registry_service.signatures.builder import Findings, Siblings, clean, tensor
+from registry_service.signatures.file_reader import Budget, FormatError, Reader, UnknownFormatError
 
 _FEED_BYTES = 64 * 1024
 _ROOT = re.compile(rb"^(?:\xef\xbb\xbf)?\s*<(?:\?xml[\s?]|!--|net[\s>/])")

@@ -5,10 +5,10 @@ from collections.abc import Iterable, Iterator
 
 from registry_service.domain.errors import ArtifactMismatchError, ArtifactTooLargeError, InvalidArgumentError
 from registry_service.domain.models import ArtifactSpec
-from registry_service.services.introspection import HEAD_BYTES
+from registry_service.services.signature_reading import HEAD_BYTES
 
 
-class SeenBytes:
+class RunningChecksum:
     """What remains of bytes, from the first on, once they have passed: how many, the first, and their SHA-256."""
 
     def __init__(self) -> None:
@@ -28,9 +28,9 @@ class SeenBytes:
         """Returns their SHA-256 in hexadecimal."""
         return self._hash.hexdigest()
 
-    def copy(self) -> "SeenBytes":
+    def copy(self) -> "RunningChecksum":
         """Returns another, to go on from here."""
-        other = SeenBytes()
+        other = RunningChecksum()
         other.size, other.head, other._hash = self.size, self.head, self._hash.copy()
         return other
 
@@ -39,7 +39,7 @@ class Measure:
     """Looks at the bytes of an artifact as they pass, and refuses too many at once."""
 
     def __init__(self, spec: ArtifactSpec, max_bytes: int) -> None:
-        self.seen = SeenBytes()
+        self.seen = RunningChecksum()
         self._spec = spec
         self._max_bytes = max_bytes
 

@@ -8,9 +8,9 @@ import struct
 from collections import Counter
 from math import prod
 
-from registry_service.formats import limits
-from registry_service.formats.findings import Findings, Siblings, clean, tensor
-from registry_service.formats.reading import Budget, FormatError, Reader, UnknownFormatError
+from registry_service.signatures import limits
+from registry_service.signatures.builder import Findings, Siblings, clean, tensor
+from registry_service.signatures.file_reader import Budget, FormatError, Reader, UnknownFormatError
 
 _MAGIC = b"GGUF"
 _VERSIONS = frozenset({2, 3})

@@ -13,10 +13,10 @@ from itertools import accumulate
 from math import prod
 from typing import Any
 
-from registry_service.formats import limits
-from registry_service.formats.findings import Findings, Siblings, tensor
-from registry_service.formats.quantization import PackedWeights
-from registry_service.formats.reading import Budget, FormatError, LimitError, Reader, UnknownFormatError
+from registry_service.signatures import limits
+from registry_service.signatures.builder import Findings, Siblings, tensor
+from registry_service.signatures.file_reader import Budget, FormatError, LimitError, Reader, UnknownFormatError
+from registry_service.signatures.quantization import PackedWeights
 
 _LENGTH_BYTES = 8
 _TENSOR_LENGTH = 4096

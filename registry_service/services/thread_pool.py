@@ -11,12 +11,12 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
-def for_each(items: Iterable[Item], work: Callable[[Item], Result], *, workers: int) -> Iterator[Result]:
+def map_in_order(items: Iterable[Item], work: Callable[[Item], Result], *, workers: int) -> Iterator[Result]:
     """Yields what `work` returns for each item, in their order, or raises the first exception.
 
     At most two items for each worker are under way; `work` runs in a copy of the caller's context.
     """
-    with ThreadPoolExecutor(workers, thread_name_prefix="crowd") as pool:
+    with ThreadPoolExecutor(workers, thread_name_prefix="worker") as pool:
         pending: deque[Future[Result]] = deque()
         try:
             for item in items:

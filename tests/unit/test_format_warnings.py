@@ -4,9 +4,9 @@ from dataclasses import replace
 
 import pytest
 
-from registry_service.domain.consistency import warnings_of
+from registry_service.domain.format_warnings import format_warnings
 from registry_service.domain.models import Artifact, Model, utc_now
-from registry_service.domain.schema import MORE_MODELS, ModelSchema
+from registry_service.domain.signature import MORE_MODELS, Signature
 
 MODEL = Model(
     name="n",
@@ -20,8 +20,8 @@ MODEL = Model(
 )
 
 
-def format_warnings(declared: str, found: str) -> tuple[str, ...]:
-    return warnings_of(replace(MODEL, format=declared, schema=ModelSchema(format=found)))
+def warnings_of_format(declared: str, found: str) -> tuple[str, ...]:
+    return format_warnings(replace(MODEL, format=declared, signature=Signature(format=found)))
 
 
 @pytest.mark.parametrize(
@@ -48,7 +48,7 @@ def format_warnings(declared: str, found: str) -> tuple[str, ...]:
     ],
 )
 def test_common_names_of_a_format_are_well(declared: str, found: str) -> None:
-    assert format_warnings(declared, found) == ()
+    assert warnings_of_format(declared, found) == ()
 
 
 @pytest.mark.parametrize(
@@ -62,12 +62,12 @@ def test_common_names_of_a_format_are_well(declared: str, found: str) -> None:
     ],
 )
 def test_one_format_is_not_taken_for_another(declared: str, found: str, name: str) -> None:
-    assert format_warnings(declared, found) == (f"The format is {declared!r}, but the artifact holds {name}.",)
+    assert warnings_of_format(declared, found) == (f"The format is {declared!r}, but the artifact holds {name}.",)
 
 
 def test_of_several_models_the_one_that_was_read_is_named() -> None:
-    schema = ModelSchema(format="onnx", file_name="a/b.onnx", problems=(MORE_MODELS,))
-    warning, _ = warnings_of(replace(MODEL, format="openvino", schema=schema))
+    signature = Signature(format="onnx", file_name="a/b.onnx", problems=(MORE_MODELS,))
+    warning, _ = format_warnings(replace(MODEL, format="openvino", signature=signature))
     assert warning == "The format is 'openvino', but a/b.onnx holds ONNX."
 
 
@@ -79,12 +79,12 @@ def warnings(
     problems: tuple[str, ...] = (),
     file_name: str = "",
 ) -> tuple[str, ...]:
-    schema = ModelSchema(format="onnx", precision=found, problems=problems, file_name=file_name)
-    return warnings_of(replace(MODEL, precisions=declared, format=format, schema=schema))
+    signature = Signature(format="onnx", precision=found, problems=problems, file_name=file_name)
+    return format_warnings(replace(MODEL, precisions=declared, format=format, signature=signature))
 
 
 def test_what_is_of_no_known_format_is_not_warned_of() -> None:
-    assert warnings_of(replace(MODEL, format="onnx")) == ()
+    assert format_warnings(replace(MODEL, format="onnx")) == ()
 
 
 @pytest.mark.parametrize(

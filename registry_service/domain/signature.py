@@ -20,7 +20,7 @@ class Tensor:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ModelSchema:
+class Signature:
     """What was read from an artifact at its registration."""
 
     format: str = ""

@@ -4,7 +4,7 @@ import re
 from collections.abc import Mapping, Sequence
 
 from registry_service.domain.models import PRECISIONS, Model
-from registry_service.domain.schema import MORE_MODELS
+from registry_service.domain.signature import MORE_MODELS
 
 _SEPARATORS = re.compile(r"[^a-z0-9]+")
 _SPELLINGS: Mapping[str, tuple[str, ...]] = {
@@ -55,22 +55,22 @@ _MIXED = "mixed"
 """Declares weights of more than one precision."""
 
 
-def warnings_of(model: Model) -> tuple[str, ...]:
-    """Returns what does not fit together, in words: format, precision, and the problems of the schema."""
-    schema = model.schema or model.listed_schema
-    if schema is None:
+def format_warnings(model: Model) -> tuple[str, ...]:
+    """Returns what does not fit together, in words: format, precision, and the problems of the signature."""
+    signature = model.signature or model.listed_signature
+    if signature is None:
         return ()
     warnings = []
     declared = _SEPARATORS.sub("", (model.format or "").lower())
-    if schema.format and declared in _KNOWN_SPELLINGS and declared not in _SPELLINGS.get(schema.format, ()):
-        found = _NAMES.get(schema.format, schema.format)
-        holder = schema.file_name if MORE_MODELS in schema.problems else "the artifact"
+    if signature.format and declared in _KNOWN_SPELLINGS and declared not in _SPELLINGS.get(signature.format, ()):
+        found = _NAMES.get(signature.format, signature.format)
+        holder = signature.file_name if MORE_MODELS in signature.problems else "the artifact"
         warnings.append(f"The format is {(model.format or '')[:_SHOWN_FORMAT]!r}, but {holder} holds {found}.")
-    if not _fits(model.precisions, schema.precision):
+    if not _fits(model.precisions, signature.precision):
         warnings.append(
-            f"The precisions are {', '.join(model.precisions)}, but the weights are {', '.join(schema.precision)}."
+            f"The precisions are {', '.join(model.precisions)}, but the weights are {', '.join(signature.precision)}."
         )
-    return (*warnings, *(f"{schema.file_name or model.artifact.file_name}: {text}" for text in schema.problems))
+    return (*warnings, *(f"{signature.file_name or model.artifact.file_name}: {text}" for text in signature.problems))
 
 
 def _fits(declared: Sequence[str], found: Sequence[str]) -> bool:

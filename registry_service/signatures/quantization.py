@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from registry_service.formats import limits
+from registry_service.signatures import limits
 
 ReadData = Callable[[int, int], bytes | None]
 """Returns the bytes of a tensor by where its data begins and its size; None where reading them would cost too much."""

@@ -2,7 +2,7 @@
 
 An artifact is what its bytes say, whatever its name or media type. Nothing that
 is in it can keep it from being registered: what can't be read is a problem in
-the schema, or there is none.
+the signature, or there is none.
 """
 
 import logging
@@ -14,25 +14,25 @@ from dataclasses import dataclass, replace
 from registry_service.domain.artifact_store import ArtifactStore
 from registry_service.domain.errors import ArtifactLostError, DataLossError, NotAnArchiveError
 from registry_service.domain.models import ArtifactSpec, is_zip_media_type
-from registry_service.domain.schema import MORE_MODELS, ModelSchema
-from registry_service.formats import limits
-from registry_service.formats.findings import clean
-from registry_service.formats.models import (
+from registry_service.domain.signature import MORE_MODELS, Signature
+from registry_service.services.archive_checks import problems_of
+from registry_service.services.archives import Archive, open_archive
+from registry_service.signatures import limits
+from registry_service.signatures.builder import clean
+from registry_service.signatures.dispatch import (
     are_parts_of_one,
     format_by_content,
     format_by_name,
     read_container,
     read_model,
 )
-from registry_service.formats.reading import Budget, FormatError, LimitError, Reader
-from registry_service.formats.recognized import array_holds_objects
-from registry_service.services.archive_checks import problems_of
-from registry_service.services.archives import Archive, open_archive
+from registry_service.signatures.file_reader import Budget, FormatError, LimitError, Reader
+from registry_service.signatures.recognition import array_holds_objects
 
 logger = logging.getLogger(__name__)
 
 HEAD_BYTES = limits.HEAD_BYTES
-"""How many of an artifact's first bytes `introspect` wants."""
+"""How many of an artifact's first bytes `read_signature` wants."""
 _ZIP_BEGINNING = b"PK\x03\x04"
 _SUFFIXES = (".xml", ".onnx", ".safetensors", ".gguf", ".tflite", ".lite")
 _OTHER_SUFFIXES = (
@@ -48,7 +48,7 @@ _ACCESSORY = re.compile(
 """What in a path tells that a model only serves another one, where there is another."""
 
 
-def introspect(store: ArtifactStore, artifact: ArtifactSpec, key: str, size: int, head: bytes) -> ModelSchema | None:
+def read_signature(store: ArtifactStore, artifact: ArtifactSpec, key: str, size: int, head: bytes) -> Signature | None:
     """Returns what a stored artifact says about the model inside; None where it is of no known format.
 
     `head` is its first HEAD_BYTES: where they and the name show nothing that we
@@ -58,44 +58,44 @@ def introspect(store: ArtifactStore, artifact: ArtifactSpec, key: str, size: int
         budget = Budget()
         if head.startswith(_ZIP_BEGINNING) or is_zip_media_type(artifact.media_type):
             with open_archive(store, key, size, directory_max_bytes=limits.DIRECTORY_BYTES) as archive:
-                schema = _from_archive(_ZipArtifact(store, key, archive, budget), budget)
+                signature = _from_archive(_ZipArtifact(store, key, archive, budget), budget)
                 oddities = problems_of(archive, Reader(_StoredRange(store, key, 0, size, budget)), budget)
-            return _with_problems(schema, oddities)
+            return _with_problems(signature, oddities)
         kind = format_by_content(head, size, artifact.file_name)
         if kind is None and format_by_name(artifact.file_name) is None:
             return None
         reader = Reader(_StoredRange(store, key, 0, size, budget))
-        schema = read_model(reader, budget, file_name=artifact.file_name, kind=kind, siblings=_NoSiblings())
-        return None if schema is None else replace(schema, file_name="")
+        signature = read_model(reader, budget, file_name=artifact.file_name, kind=kind, siblings=_NoSiblings())
+        return None if signature is None else replace(signature, file_name="")
     except (NotAnArchiveError, FormatError) as error:
         if isinstance(error, NotAnArchiveError) and "limit" in error.metadata:
             problem = f"No model was looked for: the ZIP's directory takes over {limits.DIRECTORY_BYTES >> 20} MiB."
-            return ModelSchema(format="", problems=(problem,))
+            return Signature(format="", problems=(problem,))
         logger.info("No model is looked for in the artifact %s: %s", key, error)
     except Exception:
         logger.warning("Looking for a model in the artifact %s failed", key, exc_info=True)
     return None
 
 
-def _with_problems(schema: ModelSchema | None, problems: Iterable[str]) -> ModelSchema | None:
-    """Returns a schema with more problems; one of no format where there was none."""
+def _with_problems(signature: Signature | None, problems: Iterable[str]) -> Signature | None:
+    """Returns a signature with more problems; one of no format where there was none."""
     told = tuple(map(clean, problems))
     if not told:
-        return schema
-    known = ModelSchema(format="") if schema is None else schema
+        return signature
+    known = Signature(format="") if signature is None else signature
     return replace(known, problems=(*known.problems, *told))
 
 
-def _from_archive(artifact: "_ZipArtifact", budget: Budget) -> ModelSchema | None:
+def _from_archive(artifact: "_ZipArtifact", budget: Budget) -> Signature | None:
     """Reads the first model of a ZIP, in the order of its candidates."""
     container = read_container(artifact.sizes)
     if container is not None:
         return _with_problems(container, _pickled_arrays(artifact) if container.format == "numpy" else ())
     names = artifact.candidates(_SUFFIXES)
     others = artifact.candidates(_OTHER_SUFFIXES)
-    schema = _first_model(artifact, budget, names, others)
-    is_read = schema is not None and schema.file_name.lower().endswith(_SUFFIXES)
-    return _with_problems(schema, _unread(artifact, names) or (() if is_read else _unread(artifact, others)))
+    signature = _first_model(artifact, budget, names, others)
+    is_read = signature is not None and signature.file_name.lower().endswith(_SUFFIXES)
+    return _with_problems(signature, _unread(artifact, names) or (() if is_read else _unread(artifact, others)))
 
 
 def _pickled_arrays(artifact: "_ZipArtifact") -> Iterator[str]:
@@ -133,7 +133,7 @@ def _unread(artifact: "_ZipArtifact", names: Sequence[str]) -> Sequence[str]:
 
 def _first_model(
     artifact: "_ZipArtifact", budget: Budget, names: Sequence[str], others: Sequence[str]
-) -> ModelSchema | None:
+) -> Signature | None:
     """Read the first model among the candidates; `others` are those that are only recognized."""
     known = artifact.known(names)
     found = next(known, None)
@@ -150,10 +150,10 @@ def _first_model(
         return None
     name, kind = found
     siblings = _Folder(artifact, posixpath.dirname(name))
-    schema = read_model(reader, budget, file_name=name, kind=kind or None, siblings=siblings)
-    if schema is None or is_only:
-        return schema
-    return replace(schema, problems=(*schema.problems, MORE_MODELS))
+    signature = read_model(reader, budget, file_name=name, kind=kind or None, siblings=siblings)
+    if signature is None or is_only:
+        return signature
+    return replace(signature, problems=(*signature.problems, MORE_MODELS))
 
 
 class _ZipArtifact:
@@ -249,7 +249,7 @@ class _Folder:
 
 @dataclass(frozen=True, slots=True)
 class _StoredRange:
-    """A range of a stored object, as a `formats.reading.Source`."""
+    """A range of a stored object, as a `signatures.file_reader.Source`."""
 
     store: ArtifactStore
     key: str
@@ -267,7 +267,7 @@ class _StoredRange:
 
 
 class _Inflated:
-    """A member of a ZIP as it is decompressed, as a `formats.reading.Source`: what is skipped is dropped."""
+    """A member of a ZIP as it is decompressed, as a `signatures.file_reader.Source`: what is skipped is dropped."""
 
     def __init__(self, pieces: Iterator[bytes], size: int, budget: Budget) -> None:
         self._pieces = pieces

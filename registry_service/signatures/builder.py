@@ -1,4 +1,4 @@
-"""What a reader finds, kept in bounds, until it becomes a schema."""
+"""What a reader finds, kept in bounds, until it becomes a signature."""
 
 import json
 from collections import Counter
@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from typing import Protocol
 
-from registry_service.domain.schema import ModelSchema, Tensor
-from registry_service.formats import limits
-from registry_service.formats.reading import FormatError
+from registry_service.domain.signature import Signature, Tensor
+from registry_service.signatures import limits
+from registry_service.signatures.file_reader import FormatError
 
 
 class Siblings(Protocol):
@@ -69,9 +69,9 @@ def tensor(name: str, element_type: str, shape: Sequence[int | str] | None) -> T
 
 
 class Findings:
-    """A schema in the making. Readers fill it as they go, so that what they found before an error is kept."""
+    """A signature in the making. Readers fill it as they go, so that what they found before an error is kept."""
 
-    def __init__(self, format: str, file_name: str) -> None:  # noqa: A002 - the schema's name for it
+    def __init__(self, format: str, file_name: str) -> None:  # noqa: A002 - the signature's name for it
         self.format = format
         self.file_name = file_name
         self.inputs: list[Tensor] = []
@@ -123,7 +123,7 @@ class Findings:
         is_last = len(self._problems) >= limits.PROBLEMS - 1
         self._problems["More is wrong with it than is told here." if is_last else clean(text)] = None
 
-    def schema(self) -> ModelSchema:
+    def signature(self) -> Signature:
         """Returns what was found, or as much as is kept, and says so."""
         for name in ("inputs", "outputs"):
             if len(getattr(self, name)) > limits.TENSORS:
@@ -133,7 +133,7 @@ class Findings:
             self.add_problem(
                 "Its precision is unknown: weights are packed into wider integers, of how many bits each is not told."
             )
-        schema = ModelSchema(
+        signature = Signature(
             format=self.format,
             file_name=clean(self.file_name),
             inputs=tuple(self.inputs[: limits.TENSORS]),
@@ -146,21 +146,23 @@ class Findings:
             metadata=self._metadata,
             problems=tuple(self._problems),
         )
-        return _cut(schema)
+        return _cut(signature)
 
 
-def _cut(schema: ModelSchema) -> ModelSchema:
-    """Returns the schema without what makes it too large: first its last weights, which nobody needs a word about."""
-    while schema.weights and _size(schema) > limits.SCHEMA_BYTES:
-        schema = replace(schema, weights=schema.weights[: len(schema.weights) // 2])
+def _cut(signature: Signature) -> Signature:
+    """Return the signature within SIGNATURE_BYTES: without its last weights first, then without other fields."""
+    while signature.weights and _size(signature) > limits.SIGNATURE_BYTES:
+        signature = replace(signature, weights=signature.weights[: len(signature.weights) // 2])
     for names, empty in ((("metadata",), {}), (("inputs", "outputs"), ()), (("opsets",), {})):
-        if _size(schema) <= limits.SCHEMA_BYTES:
+        if _size(signature) <= limits.SIGNATURE_BYTES:
             break
-        if any(getattr(schema, name) for name in names):
-            problem = f"Its {' and '.join(names)} are not kept: they would take over {limits.SCHEMA_BYTES >> 10} KiB."
-            schema = replace(schema, **dict.fromkeys(names, empty), problems=(*schema.problems, problem))  # type: ignore[arg-type]
-    return schema
+        if any(getattr(signature, name) for name in names):
+            problem = (
+                f"Its {' and '.join(names)} are not kept: they would take over {limits.SIGNATURE_BYTES >> 10} KiB."
+            )
+            signature = replace(signature, **dict.fromkeys(names, empty), problems=(*signature.problems, problem))  # type: ignore[arg-type]
+    return signature
 
 
-def _size(schema: ModelSchema) -> int:
-    return len(json.dumps(asdict(schema), ensure_ascii=False).encode())
+def _size(signature: Signature) -> int:
+    return len(json.dumps(asdict(signature), ensure_ascii=False).encode())

@@ -4,15 +4,15 @@ import logging
 import re
 from collections.abc import Callable, Collection, Mapping
 
-from registry_service.domain.schema import ModelSchema
-from registry_service.formats.findings import Findings, Siblings
-from registry_service.formats.gguf import is_gguf, read_gguf
-from registry_service.formats.onnx import is_onnx, read_onnx
-from registry_service.formats.openvino import is_openvino, read_openvino
-from registry_service.formats.reading import Budget, FormatError, Reader, UnknownFormatError
-from registry_service.formats.recognized import container_format, describe, read_recognized, recognized
-from registry_service.formats.safetensors import is_safetensors, read_safetensors
-from registry_service.formats.tflite import is_tflite, read_tflite
+from registry_service.domain.signature import Signature
+from registry_service.signatures.builder import Findings, Siblings
+from registry_service.signatures.file_reader import Budget, FormatError, Reader, UnknownFormatError
+from registry_service.signatures.gguf import is_gguf, read_gguf
+from registry_service.signatures.onnx import is_onnx, read_onnx
+from registry_service.signatures.openvino import is_openvino, read_openvino
+from registry_service.signatures.recognition import container_format, describe, read_recognized, recognized
+from registry_service.signatures.safetensors import is_safetensors, read_safetensors
+from registry_service.signatures.tflite import is_tflite, read_tflite
 
 _PART = re.compile(r"-(\d{5})-of-(\d{5})(?=\.\w+$)")
 """How the parts of a model are numbered that several files hold."""
@@ -62,12 +62,12 @@ def read_model(
     file_name: str,
     kind: str | None,
     siblings: Siblings,
-) -> ModelSchema | None:
+) -> Signature | None:
     """Reads a file of a known format, or (None) of the format that its name promises.
 
     `file_name` is that of the file, `siblings` are the files
     beside it. Returns None where the file is nothing that we read; what is wrong
-    with it otherwise is in the schema's problems. Raises nothing of its own.
+    with it otherwise is in the signature's problems. Raises nothing of its own.
     """
     kind = kind or format_by_name(file_name)
     if kind is None:
@@ -87,14 +87,14 @@ def read_model(
     except Exception:
         logger.warning("Reading %r as %s failed", file_name, kind, exc_info=True)
         findings.add_problem("It could not be read to its end.")
-    return findings.schema()
+    return findings.signature()
 
 
-def read_container(names: Collection[str]) -> ModelSchema | None:
+def read_container(names: Collection[str]) -> Signature | None:
     """Returns what is known of a ZIP that is a model as a whole, by its members' names; None where it is none."""
     kind = container_format(names)
     if kind is None:
         return None
     findings = Findings(kind, "")
     describe(findings)
-    return findings.schema()
+    return findings.signature()

@@ -12,7 +12,7 @@ from google.protobuf.json_format import MessageToDict
 from modelregistry.v1 import model_pb2, model_service_pb2
 
 from registry_service.domain.errors import ArtifactLostError, ArtifactStoreUnavailableError
-from registry_service.formats import models as formats
+from registry_service.signatures import dispatch
 from registry_service.storage.artifacts.local import LocalArtifactStore
 from tests.client import Client, as_listed, refused, zip_of
 from tests.model_files import IR, geti_deployment, onnx_model, safetensors
@@ -253,11 +253,11 @@ def test_a_reader_that_fails_keeps_no_model_from_being_registered(
     def failing(*_: object) -> None:
         raise error
 
-    monkeypatch.setattr(formats, "_READERS", {"onnx": failing})
+    monkeypatch.setattr(dispatch, "_READERS", {"onnx": failing})
     with caplog.at_level(logging.WARNING):
         model = way(client, onnx_model().SerializeToString(), "m.onnx")
     assert list(model.warnings) == ["m.onnx: It could not be read to its end."]
-    (record,) = (r for r in caplog.records if r.name == formats.logger.name)
+    (record,) = (r for r in caplog.records if r.name == dispatch.logger.name)
     assert record.exc_info is not None
     assert record.exc_info[1] is error
 

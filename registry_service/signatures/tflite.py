@@ -1,6 +1,6 @@
 """Reads TensorFlow Lite (LiteRT): walks the tables of its flatbuffer, and passes over the weights.
 
-The numbers of fields, types and operators are those of TensorFlow's schema.fbs. A
+The numbers of fields, types and operators are those of TensorFlow's signature.fbs. A
 weight is a tensor that no operator makes and that is no input: its buffer, which
 may be anywhere in the file, need not be looked at.
 """
@@ -10,10 +10,10 @@ import struct
 from collections import Counter
 from collections.abc import Iterator
 
-from registry_service.domain.schema import Tensor
-from registry_service.formats import limits
-from registry_service.formats.findings import Findings, Siblings, clean, tensor
-from registry_service.formats.reading import Budget, FormatError, Reader, UnknownFormatError
+from registry_service.domain.signature import Tensor
+from registry_service.signatures import limits
+from registry_service.signatures.builder import Findings, Siblings, clean, tensor
+from registry_service.signatures.file_reader import Budget, FormatError, Reader, UnknownFormatError
 
 _IDENTIFIER = b"TFL3"
 _IDENTIFIER_OFFSET = 4

@@ -3,7 +3,7 @@
 import time
 from typing import Protocol
 
-from registry_service.formats import limits
+from registry_service.signatures import limits
 
 _SMALLEST_READ = 16 * 1024
 _LARGEST_READ = 256 * 1024

@@ -9,10 +9,10 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from registry_service.domain.schema import Tensor
-from registry_service.formats import limits
-from registry_service.formats.findings import Findings, Siblings, clean, tensor
-from registry_service.formats.reading import Budget, FormatError, LimitError, Reader, UnknownFormatError
+from registry_service.domain.signature import Tensor
+from registry_service.signatures import limits
+from registry_service.signatures.builder import Findings, Siblings, clean, tensor
+from registry_service.signatures.file_reader import Budget, FormatError, LimitError, Reader, UnknownFormatError
 
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 # TensorProto.DataType: name and bits of an element.
