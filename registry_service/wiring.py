@@ -19,6 +19,7 @@ from registry_service.domain.access import Authenticator
 from registry_service.domain.artifact_store import ListableArtifactStore
 from registry_service.domain.errors import UnavailableError
 from registry_service.domain.legacy import SourceError
+from registry_service.domain.object_keys import is_object_key
 from registry_service.domain.ports import Database
 from registry_service.geti.projects import ProjectService
 from registry_service.observability.telemetry import ServerStates, Telemetry, TracingOptions, telemetry
@@ -37,8 +38,7 @@ from registry_service.settings import (
     Settings,
     is_loopback,
 )
-from registry_service.storage.artifacts import is_key
-from registry_service.storage.artifacts.local import LocalArtifactStore
+from registry_service.storage.artifacts.factory import build_artifact_store, build_backup_store
 from registry_service.storage.disk import DiskReserve
 from registry_service.storage.sql.backup import SqlDatabaseCopier
 from registry_service.storage.sql.engine import Tls, domain_errors, make_engine
@@ -114,26 +114,9 @@ def build_store(settings: Settings) -> ListableArtifactStore:
     Raises:
         ArtifactStoreUnavailableError: The store does not respond within STARTUP_TIMEOUT_SECONDS.
     """
-    if settings.artifact_store == "local":
-        if settings.artifact_dir is None:
-            raise AssertionError("Settings checks this")
-        return LocalArtifactStore(settings.artifact_dir, reserve_bytes=settings.disk_reserve_bytes)
-    if settings.minio_hostname is None or settings.minio_access_key is None or settings.minio_secret_key is None:
-        raise AssertionError("Settings checks this")
-    from registry_service.storage.artifacts.s3 import connect  # noqa: PLC0415
-
-    store = connect(
-        host=settings.minio_hostname,
-        port=settings.minio_server_port,
-        access_key=settings.minio_access_key,
-        secret_key=settings.minio_secret_key.get_secret_value(),
-        secure=settings.minio_secure,
-        ca_cert=settings.minio_ca_cert,
-        region=settings.minio_region,
-        bucket=settings.minio_bucket_name,
+    return build_artifact_store(
+        settings, lambda prepare: _wait_until_available(prepare, settings.startup_timeout_seconds)
     )
-    _wait_until_available(store.ensure_bucket, settings.startup_timeout_seconds)
-    return store
 
 
 def build_geti(settings: GetiSettings) -> "HttpGeti | None":
@@ -254,12 +237,12 @@ def open_intel_import(
     if missing:
         raise SourceError(f"SOURCE_MINIO_*: {', '.join(missing)} must be set, here or in MINIO_*")
     is_own_minio = source.source_minio_hostname is None
-    port = settings.minio_server_port if is_own_minio else source.source_minio_server_port
-    from registry_service.storage.artifacts.s3 import connect_source  # noqa: PLC0415
+    from registry_service.storage.artifacts.s3_connection import S3Options  # noqa: PLC0415
+    from registry_service.storage.artifacts.s3_source import S3SourceBucket  # noqa: PLC0415
 
-    bucket = connect_source(
+    options = S3Options(
         host=str(s3["host"]),
-        port=port,
+        port=settings.minio_server_port if is_own_minio else source.source_minio_server_port,
         access_key=str(s3["access_key"]),
         secret_key=(source.source_minio_secret_key or settings.minio_secret_key or SecretStr("")).get_secret_value(),
         bucket=source.source_minio_bucket_name,
@@ -267,11 +250,7 @@ def open_intel_import(
         secure=settings.minio_secure if is_own_minio else source.source_minio_secure,
         ca_cert=settings.minio_ca_cert if is_own_minio else source.source_minio_ca_cert,
     )
-    is_own_bucket = settings.artifact_store == "s3" and (s3["host"], port, source.source_minio_bucket_name) == (
-        settings.minio_hostname,
-        settings.minio_server_port,
-        settings.minio_bucket_name,
-    )
+    is_own_bucket = options.location == registry.store.location
     engine = make_engine(
         host=source.source_psql_hostname,
         port=source.source_psql_port,
@@ -288,8 +267,8 @@ def open_intel_import(
             discard=registry.use_cases.sweep.discard,
             find_models=registry.use_cases.find_models,
             registry=SqlLegacyRegistry(engine),
-            bucket=bucket,
-            is_place=lambda key: is_own_bucket and not copy and is_key(key),
+            bucket=S3SourceBucket.connect(options),
+            is_place=lambda key: is_own_bucket and not copy and is_object_key(key),
         )
     finally:
         engine.dispose()
@@ -300,7 +279,7 @@ def open_backup(settings: Settings, folder: Path, *, is_thorough: bool = True) -
     """Give the backup of the registry to a folder, which is created if missing; see `BackUp` for the flag."""
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     with _copier(settings) as copier:
-        objects = LocalArtifactStore(folder / "objects")
+        objects = build_backup_store(folder)
         yield BackUp(
             copier=copier, store=build_store(settings), folder=folder, objects=objects, is_thorough=is_thorough
         )
@@ -318,7 +297,7 @@ def open_restore(settings: Settings, folder: Path, *, accepts_damage: bool = Fal
     if not (folder / "objects").is_dir():
         raise SourceError(f"{folder} has no backup.")
     with _copier(settings) as copier:
-        objects = LocalArtifactStore(folder / "objects")
+        objects = build_backup_store(folder)
         yield Restore(
             copier=copier, store=build_store(settings), folder=folder, objects=objects, accepts_damage=accepts_damage
         )

@@ -73,7 +73,7 @@ class Certificates:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class S3Endpoint:
-    """How to reach a server: what `storage.artifacts.s3.connect` takes, but for the bucket."""
+    """How to connect to a server: `S3Options` without the bucket."""
 
     host: str
     port: int

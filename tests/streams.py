@@ -7,7 +7,7 @@ from typing import Any, Generic, TypeVar
 
 import grpc
 
-from registry_service.domain.artifact_store import ArtifactStore, Construction, Part, Pieces
+from registry_service.domain.artifact_store import ArtifactStore, Part, Pieces, UnfinishedObject
 from registry_service.geti.projects import ProjectService
 from registry_service.observability.telemetry import Telemetry
 from registry_service.services.garbage_collection_job import GarbageCollectionJob
@@ -75,7 +75,7 @@ class WrappedStore:
     def abort(self, key: str, handle: str | None = None) -> None:
         self.inner.abort(key, handle)
 
-    def unfinished(self) -> Iterator[Construction]:
+    def unfinished(self) -> Iterator[UnfinishedObject]:
         return self.inner.unfinished()
 
     def read(self, key: str, offset: int = 0, length: int | None = None) -> Iterator[bytes]:

@@ -1,4 +1,4 @@
-"""The parts of objects on their way to a store: made of what comes, and how many at once."""
+"""The parts of an object on their way to a store: cutting a stream into parts, and bounding the parts in flight."""
 
 import threading
 from collections import deque
@@ -8,19 +8,19 @@ from typing import Any, Self
 
 from registry_service.domain.artifact_store import Pieces
 
-EACH = 2
-"""Of every object, whatever others do."""
-MOST = 4
-"""Of one object, as long as few others have more than EACH."""
-_beyond_each = threading.BoundedSemaphore(8)
-"""What all objects of this process may have beyond EACH, together: so one upload has what makes it fast, and the memory
-of many stays bounded by EACH."""
+GUARANTEED_PARTS = 2
+"""Parts in flight that every object may have, whatever the load."""
+MAX_PARTS_IN_FLIGHT = 4
+"""Parts in flight that one object may have while the shared extra parts last."""
+_extra_parts = threading.BoundedSemaphore(8)
+"""Parts in flight beyond GUARANTEED_PARTS, shared by all objects of this process. One upload gets the parallelism that
+makes it fast, and the memory of many uploads stays bounded by GUARANTEED_PARTS each."""
 
 _SMALL = 64 * 1024
 
 
 class PartBuffer:
-    """Makes parts of one size of pieces of any size, which nobody changes any more; copies none but small ones."""
+    """Cuts a stream of immutable pieces into parts of one size. Copies only pieces below 64 KiB."""
 
     def __init__(self, part_size: int) -> None:
         self._part_size = part_size
@@ -28,11 +28,11 @@ class PartBuffer:
         self._size = 0
 
     def __len__(self) -> int:
-        """Bytes that are held."""
+        """Return the number of buffered bytes."""
         return self._size
 
     def add(self, piece: bytes) -> Iterator[Pieces]:
-        """Takes a piece; yields each part that is full. Bytes that are not held any more are the caller's."""
+        """Buffer a piece and yield each part that is complete. The caller then owns the part."""
         rest = memoryview(piece)
         while self._size + len(rest) >= self._part_size:
             missing = self._part_size - self._size
@@ -42,7 +42,7 @@ class PartBuffer:
         self._hold(rest)
 
     def take(self) -> Pieces:
-        """Returns what is held, and lets go of it."""
+        """Return the buffered pieces and empty the buffer."""
         pieces, self._pieces, self._size = self._pieces, [], 0
         return pieces
 
@@ -50,54 +50,54 @@ class PartBuffer:
         self._size += len(piece)
         if len(piece) >= _SMALL:
             self._pieces.append(piece)
-        # Copied together at once: a million pieces that are kept take far more than their bytes.
+        # Small pieces are copied together: a million Python objects take far more memory than their bytes.
         elif self._pieces and isinstance(self._pieces[-1], bytearray):
             self._pieces[-1] += piece
         elif piece:
             self._pieces.append(bytearray(piece))
 
 
-class PartsUnderWay:
-    """The parts of one object that were handed on to be stored, oldest first.
+class PartsInFlight:
+    """The parts of one object that threads are storing, oldest first.
 
-    A context manager, for one thread: leave it when the parts have settled, or
-    nothing holds their bytes any more.
+    A context manager, for use by one thread. Leave it when the parts have
+    settled, or when nothing references their bytes any more.
     """
 
     def __init__(self) -> None:
         self._parts: deque[Future[Any]] = deque()
-        self._beyond = 0
+        self._extra = 0
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
         self._parts.clear()
-        self._give_back()
+        self._release_extra()
 
     def __bool__(self) -> bool:
         return bool(self._parts)
 
     def make_room(self) -> None:
-        """Waits until one more may be added; raises what went wrong with the oldest."""
-        while len(self._parts) >= EACH:
-            if len(self._parts) < MOST and _beyond_each.acquire(blocking=False):
-                self._beyond += 1
+        """Wait until one more part may be added. Raises the exception of a part that failed."""
+        while len(self._parts) >= GUARANTEED_PARTS:
+            if len(self._parts) < MAX_PARTS_IN_FLIGHT and _extra_parts.acquire(blocking=False):
+                self._extra += 1
                 return
             self.settle()
 
     def add(self, part: Future[Any]) -> None:
-        """Adds one, for which there is room."""
+        """Add a part. Call `make_room` first."""
         self._parts.append(part)
 
     def settle(self) -> None:
-        """Waits for the oldest, and raises what went wrong with it."""
+        """Wait for the oldest part and raise its exception if it failed."""
         try:
             self._parts.popleft().result()
         finally:
-            self._give_back()
+            self._release_extra()
 
-    def _give_back(self) -> None:
-        while self._beyond > max(len(self._parts) - EACH, 0):
-            self._beyond -= 1
-            _beyond_each.release()
+    def _release_extra(self) -> None:
+        while self._extra > max(len(self._parts) - GUARANTEED_PARTS, 0):
+            self._extra -= 1
+            _extra_parts.release()

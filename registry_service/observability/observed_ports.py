@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from prometheus_client import Counter, Histogram
 
-from registry_service.domain.artifact_store import ArtifactStore, Construction, Part, Pieces
+from registry_service.domain.artifact_store import ArtifactStore, Part, Pieces, UnfinishedObject
 from registry_service.domain.errors import (
     ArtifactStoreUnavailableError,
     DatabaseUnavailableError,
@@ -160,7 +160,7 @@ class ObservedStore:
         with self._observed("abort", key=key):
             self._store.abort(key, handle)
 
-    def unfinished(self) -> Iterator[Construction]:
+    def unfinished(self) -> Iterator[UnfinishedObject]:
         """See the port."""
         with self._observed("unfinished"):
             yield from self._store.unfinished()

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 
-from registry_service.domain.artifact_store import ArtifactStore, new_object_key
+from registry_service.domain.artifact_store import ArtifactStore
 from registry_service.domain.caller import AccessRecheck, current_caller
 from registry_service.domain.errors import ArtifactLostError, InvalidArtifactError, LeaseLostError, NotAnArchiveError
 from registry_service.domain.models import (
@@ -20,6 +20,7 @@ from registry_service.domain.models import (
     documented_precision,
     is_zip_media_type,
 )
+from registry_service.domain.object_keys import new_object_key
 from registry_service.domain.ports import Database, Transaction
 from registry_service.domain.signature import Signature
 from registry_service.services.archives import open_archive

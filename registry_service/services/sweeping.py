@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from itertools import islice
 
-from registry_service.domain.artifact_store import ArtifactStore, Construction
+from registry_service.domain.artifact_store import ArtifactStore, UnfinishedObject
 from registry_service.domain.errors import RegistryError, UploadNotFoundError
 from registry_service.domain.ports import Database, Transaction
 from registry_service.domain.uploads import Upload, UploadState
@@ -109,7 +109,7 @@ class FindLeftConstructions:
     lease: timedelta
     """So long nothing is touched: its writer may be about to tell the database."""
 
-    def __call__(self) -> Iterator[Construction]:
+    def __call__(self) -> Iterator[UnfinishedObject]:
         """Yield them."""
         rest = self.store.unfinished()
         while batch := list(islice(rest, _BATCH)):

@@ -18,7 +18,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Self, cast
 
-from registry_service.domain.artifact_store import ArtifactStore, Part, Pieces, new_object_key
+from registry_service.domain.artifact_store import ArtifactStore, Part, Pieces
 from registry_service.domain.caller import AccessRecheck, current_caller
 from registry_service.domain.errors import (
     AbortedError,
@@ -34,7 +34,8 @@ from registry_service.domain.errors import (
 )
 from registry_service.domain.listing import MAX_PAGE_BYTES, decode_page_token, encode_page_token, page_size
 from registry_service.domain.models import Model, ModelSpec, checked_sha256, checked_spec
-from registry_service.domain.parts import MOST, PartBuffer, PartsUnderWay
+from registry_service.domain.object_keys import new_object_key
+from registry_service.domain.parts import MAX_PARTS_IN_FLIGHT, PartBuffer, PartsInFlight
 from registry_service.domain.ports import Database, Transaction
 from registry_service.domain.uploads import Upload, UploadQuery, UploadState
 from registry_service.services.checksums import RunningChecksum
@@ -215,9 +216,9 @@ class _Writer:
         self._held = PartBuffer(self._store.part_size)
         self._sent_size = upload.parts_size
         self._sent_parts = len(upload.parts)
-        self._senders = ThreadPoolExecutor(MOST, thread_name_prefix="part-sender")
+        self._senders = ThreadPoolExecutor(MAX_PARTS_IN_FLIGHT, thread_name_prefix="part-sender")
         self._committer = ThreadPoolExecutor(1, thread_name_prefix="part-committer")
-        self._under_way = PartsUnderWay()
+        self._in_flight = PartsInFlight()
         self._begun: Future[str] | None = None
         """What gives the handle."""
         self._in_doubt = False
@@ -229,11 +230,11 @@ class _Writer:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        with self._under_way, self._committer, self._senders:
+        with self._in_flight, self._committer, self._senders:
             if self._in_doubt and kind is not None:
                 return
-            while self._under_way:
-                self._under_way.settle()
+            while self._in_flight:
+                self._in_flight.settle()
             self._commit_tail()
         if self._seen is not None and self._seen.size == self.upload.committed_size:
             self._uploads_seen.keep(self.upload.id, self._seen)
@@ -264,9 +265,9 @@ class _Writer:
         self._sent_parts += 1
         number, offset = self._sent_parts, self._sent_size
         self._sent_size += sum(map(len, pieces))
-        self._under_way.make_room()
+        self._in_flight.make_room()
         stored = self._senders.submit(copy_context().run, self._store_part, self._begun, number, offset, pieces)
-        self._under_way.add(self._committer.submit(copy_context().run, self._commit_part, stored))
+        self._in_flight.add(self._committer.submit(copy_context().run, self._commit_part, stored))
 
     def _begin(self) -> str:
         """Begins the object, unless somebody has, commits that, and returns its handle.

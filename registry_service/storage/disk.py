@@ -1,4 +1,4 @@
-"""The space that is left on a disk."""
+"""Checks of the free space of a disk."""
 
 import errno
 import logging
@@ -13,17 +13,17 @@ _FULL = {errno.ENOSPC, errno.EDQUOT}
 
 
 def is_full(error: OSError) -> bool:
-    """Tell whether an error says that a disk, or a user's share of it, is full."""
+    """Return whether an error means that a disk, or a user's quota of it, is full."""
     return error.errno in _FULL
 
 
 class DiskReserve:
-    """A part of a disk that is left free, so that whatever shares the disk goes on: Postgres' log, deletions.
+    """Space that writes leave free on a disk, so that Postgres' log and deletions still work when it fills up.
 
     Args:
-        folder: Any on the disk.
-        name: How clients are told of it.
-        reserve_bytes: How much is left free.
+        folder: Any folder on the disk.
+        name: Name of the disk's content in errors.
+        reserve_bytes: Bytes to leave free.
     """
 
     def __init__(self, folder: Path, name: str, reserve_bytes: int) -> None:
@@ -33,15 +33,11 @@ class DiskReserve:
         self._was_full = False
 
     def check(self, size: int = 0) -> None:
-        """Return when so many bytes can be written.
-
-        Raises:
-            StorageFullError: They would take from the reserve.
-        """
+        """Raise StorageFullError if writing `size` bytes would use the reserve."""
         try:
             status = os.statvfs(self._folder)
         except OSError:
-            # It is away; whoever writes hears so.
+            # The folder is unavailable: the write itself reports that.
             return
         free = status.f_bavail * status.f_frsize
         is_full = free < self._reserve_bytes + size
@@ -49,7 +45,7 @@ class DiskReserve:
             self._was_full = is_full
             logger.log(
                 logging.ERROR if is_full else logging.INFO,
-                "writes are refused: no space" if is_full else "writes are taken again: there is space",
+                "writes are refused: no space" if is_full else "writes are accepted again: there is space",
                 extra={"folder": str(self._folder), "free_bytes": free, "reserve_bytes": self._reserve_bytes},
             )
         if is_full:

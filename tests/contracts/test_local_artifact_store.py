@@ -11,8 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from registry_service.domain.artifact_store import ArtifactStore, Part, new_object_key
+from registry_service.domain.artifact_store import ArtifactStore, Part
 from registry_service.domain.errors import ArtifactLostError, ArtifactStoreUnavailableError, TooManyOpenFilesError
+from registry_service.domain.object_keys import new_object_key
 from registry_service.storage.artifacts.local import LocalArtifactStore
 from tests.contracts.artifact_store import (
     ArtifactStoreContract,

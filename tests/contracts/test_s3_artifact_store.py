@@ -10,15 +10,17 @@ from pathlib import Path
 
 import pytest
 
-from registry_service.domain.artifact_store import CHUNK_SIZE, ArtifactStore, new_object_key
+from registry_service.domain.artifact_store import CHUNK_SIZE, ArtifactStore
 from registry_service.domain.errors import (
     ArtifactLostError,
     ArtifactStoreUnavailableError,
     StorageFullError,
     TooManyOpenFilesError,
 )
-from registry_service.storage.artifacts import PART_SIZE
-from registry_service.storage.artifacts.s3 import S3ArtifactStore, connect
+from registry_service.domain.object_keys import new_object_key
+from registry_service.storage.artifacts.checks import PART_SIZE
+from registry_service.storage.artifacts.s3 import S3ArtifactStore
+from registry_service.storage.artifacts.s3_connection import S3Options
 from tests.contracts.artifact_store import (
     MIB,
     ArtifactStoreContract,
@@ -40,7 +42,7 @@ from tests.s3_server import (
 
 
 def connected(endpoint: S3Endpoint, bucket: str, connections: int = 64) -> S3ArtifactStore:
-    return connect(
+    options = S3Options(
         host=endpoint.host,
         port=endpoint.port,
         access_key=endpoint.access_key,
@@ -48,8 +50,8 @@ def connected(endpoint: S3Endpoint, bucket: str, connections: int = 64) -> S3Art
         secure=endpoint.secure,
         ca_cert=endpoint.ca_cert,
         bucket=bucket,
-        connections=connections,
     )
+    return S3ArtifactStore.connect(options, connections=connections)
 
 
 def receive(pieces: Iterator[bytes], received: bytearray) -> None:
@@ -182,8 +184,8 @@ class TestS3ArtifactStore(ArtifactStoreContract):
         for _ in range(3):
             write_parts(store, key, store.begin(key), b"data")
         store.delete(key)
-        assert store._multipart.unfinished(key) == []
-        assert store._multipart.unfinished(longer) == [other]
+        assert store._uploads.unfinished(key) == []
+        assert store._uploads.unfinished(longer) == [other]
 
     # A store that does not answer as it should
 
@@ -191,7 +193,7 @@ class TestS3ArtifactStore(ArtifactStoreContract):
         # As a CreateMultipartUpload does that is repeated after a time-out, and carried out twice.
         store.begin(key)
         store.write(key, [bytes(PART_SIZE), b"x"])
-        assert store._multipart.unfinished(key) == []
+        assert store._uploads.unfinished(key) == []
         assert store.size(key) == PART_SIZE + 1
 
     def test_an_absent_store_is_unavailable_at_once(self) -> None:

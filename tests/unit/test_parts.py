@@ -8,7 +8,7 @@ from itertools import count
 
 import pytest
 
-from registry_service.domain.parts import EACH, MOST, PartBuffer, PartsUnderWay
+from registry_service.domain.parts import GUARANTEED_PARTS, MAX_PARTS_IN_FLIGHT, PartBuffer, PartsInFlight
 
 PART = 1_000_000
 
@@ -47,14 +47,14 @@ def test_a_million_tiny_pieces_take_the_room_of_their_bytes() -> None:
     assert held.take() == [b"x" * PART]
 
 
-def room(under_way: PartsUnderWay) -> int:
+def room(in_flight: PartsInFlight) -> int:
     """Adds parts that do not settle until there is no room; returns how many there were room for."""
     for number in count():
         marked = Settled()
-        under_way.make_room()
+        in_flight.make_room()
         if Settled.asked:
             return number
-        under_way.add(marked)
+        in_flight.add(marked)
     raise AssertionError("unreachable")
 
 
@@ -73,8 +73,8 @@ def nobody_asked() -> None:
 
 
 def test_one_object_alone_has_the_most_parts_under_way() -> None:
-    with PartsUnderWay() as under_way:
-        assert room(under_way) == MOST
+    with PartsInFlight() as in_flight:
+        assert room(in_flight) == MAX_PARTS_IN_FLIGHT
 
 
 def test_of_many_objects_each_has_its_own_and_few_have_more() -> None:
@@ -82,31 +82,31 @@ def test_of_many_objects_each_has_its_own_and_few_have_more() -> None:
     with ExitStack() as stack:
         for _ in range(20):
             Settled.asked = False
-            found.append(room(stack.enter_context(PartsUnderWay())))
-    assert found == [MOST] * 4 + [EACH] * 16
+            found.append(room(stack.enter_context(PartsInFlight())))
+    assert found == [MAX_PARTS_IN_FLIGHT] * 4 + [GUARANTEED_PARTS] * 16
     Settled.asked = False
-    with PartsUnderWay() as under_way:
-        assert room(under_way) == MOST, "all was given back"
+    with PartsInFlight() as in_flight:
+        assert room(in_flight) == MAX_PARTS_IN_FLIGHT, "all was given back"
 
 
 def test_a_part_that_failed_is_told_and_gives_its_place_back() -> None:
     for _ in range(20):
-        with PartsUnderWay() as under_way:
-            for _ in range(MOST):
-                under_way.make_room()
+        with PartsInFlight() as in_flight:
+            for _ in range(MAX_PARTS_IN_FLIGHT):
+                in_flight.make_room()
                 failed: Future[None] = Future()
                 failed.set_exception(ValueError("the disk is full"))
-                under_way.add(failed)
+                in_flight.add(failed)
             with pytest.raises(ValueError, match="the disk is full"):
-                under_way.make_room()
-    with PartsUnderWay() as under_way:
-        assert room(under_way) == MOST
+                in_flight.make_room()
+    with PartsInFlight() as in_flight:
+        assert room(in_flight) == MAX_PARTS_IN_FLIGHT
 
 
 def test_settled_parts_make_room() -> None:
-    with PartsUnderWay() as under_way:
+    with PartsInFlight() as in_flight:
         for _ in range(100):
-            under_way.make_room()
-            under_way.add(done())
-        while under_way:
-            under_way.settle()
+            in_flight.make_room()
+            in_flight.add(done())
+        while in_flight:
+            in_flight.settle()

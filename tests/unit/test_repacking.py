@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from registry_service.domain.artifact_store import new_object_key
 from registry_service.domain.errors import ArtifactTooLargeError, GetiDeploymentError, RegistryError
+from registry_service.domain.object_keys import new_object_key
 from registry_service.services.archives import open_archive
 from registry_service.services.repacking import folder_name, repacked
 from registry_service.storage.artifacts.local import LocalArtifactStore
