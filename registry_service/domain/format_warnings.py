@@ -1,4 +1,7 @@
-"""Whether a model is what its metadata says. Computed when it is shown, as its metadata can change."""
+"""Warnings about a model whose declared format or precision contradicts its file.
+
+They are computed whenever a model is shown, as its metadata can change.
+"""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -19,10 +22,10 @@ _SPELLINGS: Mapping[str, tuple[str, ...]] = {
     "pickle": ("pickle", "pkl", "joblib", "picklejoblib"),
     "numpy": ("numpy", "npy", "npz"),
     "tensorflow": ("savedmodel", "tfsavedmodel", "tensorflowsavedmodel"),
-    # What torch.save and TorchScript write looks alike where a ZIP is inside another.
+    # Inside another ZIP, files of torch.save and of TorchScript cannot be told apart.
     "pytorch": ("torchscript", "pytorchjit", "torchjit", "pickle", "pkl"),
 }
-"""What clients call a format that may have been found, without capitals and separators."""
+"""Names that clients use for each format that the readers find, in lower case without separators."""
 _KNOWN_SPELLINGS = frozenset(spelling for spellings in _SPELLINGS.values() for spelling in spellings)
 _NAMES: Mapping[str, str] = {
     "openvino": "OpenVINO IR",
@@ -42,7 +45,7 @@ _SHOWN_FORMAT = 100
 _WIDTHS: Mapping[str, int] = {
     "fp64": 5, "fp32": 4, "fp16": 3, "bf16": 3, "int8": 2, "fp8": 2, "int4": 1, "fp4": 1, "nf4": 1,
 }  # fmt: skip
-# The Intel-compatible API knows four precisions: its clients declare the one that is about as wide as the weights.
+# The Intel-compatible API has four precisions. Its clients declare the one nearest to the width of the weights.
 _DECLARED_AS = (
     (re.compile(r"fp64|complex.*|c64"), {"fp32", "fp64"}),
     (re.compile(r"bf16"), {"fp16"}),
@@ -52,11 +55,11 @@ _DECLARED_AS = (
 )
 _UNKNOWN_WIDTH = max(_WIDTHS.values())
 _MIXED = "mixed"
-"""Declares weights of more than one precision."""
+"""Declared for weights of more than one precision."""
 
 
 def format_warnings(model: Model) -> tuple[str, ...]:
-    """Returns what does not fit together, in words: format, precision, and the problems of the signature."""
+    """Return the warnings of a model as sentences: about its format, its precisions, and the problems of its file."""
     signature = model.signature or model.listed_signature
     if signature is None:
         return ()
@@ -74,12 +77,12 @@ def format_warnings(model: Model) -> tuple[str, ...]:
 
 
 def _fits(declared: Sequence[str], found: Sequence[str]) -> bool:
-    """Tells whether weights may be called so; also where it isn't known what to call some of them."""
+    """Return whether declared precisions fit the found ones. Unknown precisions fit any."""
     accepted = [_accepted(precision) for precision in found]
     if not all(accepted):
         return True
-    # Quantized models keep some weights as they were: it may be called after the
-    # precision of most bytes as well as after the narrowest.
+    # A quantized model keeps some weights unquantized. So both the precision of the most bytes and the
+    # narrowest one fit.
     narrowest = min(accepted, key=lambda names: min(_WIDTHS.get(name, _UNKNOWN_WIDTH) for name in names), default=set())
     if not found or (_MIXED in declared and len(found) > 1):
         return True

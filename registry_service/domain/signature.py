@@ -1,10 +1,10 @@
-"""What an artifact says about the model inside: its inputs, its outputs, the types of its weights."""
+"""The signature of a model: its inputs, its outputs and the types of its weights, as read from its file."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 MORE_MODELS = "The ZIP holds more models; only this one was read."
-"""The problem of a schema that is that of one model of several."""
+"""The problem of a signature whose ZIP has several models."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -13,35 +13,35 @@ class Tensor:
 
     name: str
     element_type: str
-    """In the words of its format: `f32`, `FLOAT`, `BF16`. Empty where it is not told."""
+    """As its format names it: `f32`, `FLOAT`, `BF16`. Empty if unknown."""
     shape: tuple[int | str, ...] | None
-    """One entry a dimension: its size, or a text for what is decided later (`batch`, `?`, `1..8`).
-    None where even the number of dimensions is not told; empty for a scalar."""
+    """One entry per dimension: its size, or a text for a dynamic size (`batch`, `?`, `1..8`). Empty for a scalar;
+    None if the number of dimensions is unknown."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Signature:
-    """What was read from an artifact at its registration."""
+    """The signature that was read from an artifact when it was registered."""
 
     format: str = ""
-    """`openvino`, `onnx`, `safetensors`, `gguf`, `tflite`, or that of a file of which only the format is told; empty
-    where no model was found, only problems of the ZIP."""
+    """`openvino`, `onnx`, `safetensors`, `gguf` or `tflite`; another name for a format that is only recognized;
+    empty if a ZIP has problems but no model."""
     file_name: str = ""
-    """The member of the ZIP that was read; empty where the artifact itself is the model."""
+    """Path of the model in the ZIP; empty if the artifact itself is the model."""
     inputs: tuple[Tensor, ...] = ()
     outputs: tuple[Tensor, ...] = ()
     weights: tuple[Tensor, ...] = ()
-    """Of safetensors, GGUF and NumPy, as many as are kept."""
+    """Weights of safetensors, GGUF and NumPy, up to a limit."""
     weight_count: int = 0
-    """Of all weights."""
+    """Number of all weights."""
     precision: tuple[str, ...] = ()
-    """The element types of the weights as precisions (fp32, fp16, int8, int4, others as they are called), the one
-    that takes the most bytes first. Empty where it is unknown."""
+    """Precisions of the weights (fp32, fp16, int8, int4 and others), the one with the most bytes first. Empty if
+    unknown."""
     producer: str = ""
-    """What wrote the file."""
+    """Name and version of the program that wrote the file."""
     opsets: Mapping[str, int] = field(default_factory=dict)
-    """Version of each operator set, by its domain."""
+    """Version of each operator set, by domain."""
     metadata: Mapping[str, str] = field(default_factory=dict)
-    """What the file says about itself, as texts by (dotted) names."""
+    """Metadata in the file, by dotted names."""
     problems: tuple[str, ...] = ()
-    """What is wrong with the file, for a person: `the weights model.bin are missing`."""
+    """What is wrong with the file, as sentences: `The weights file model.bin is missing.`"""

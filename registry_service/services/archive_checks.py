@@ -1,10 +1,10 @@
-"""Looks for what makes programs read different things out of one ZIP.
+"""Finds ambiguities that make programs unpack a ZIP differently.
 
-A ZIP tells its members twice, in the header before each and in the directory at
-its end, and nothing says that the two agree, that there is one directory, or
-that names are distinct. Programs differ in what they believe, so that a ZIP which
-was looked at may unpack to something else, or somewhere else (Snyk, "Zip Slip").
-Reads headers forwards and nothing of the members; what is found are warnings.
+A ZIP describes its members twice: in a local header before each, and in the
+central directory at its end. Nothing guarantees that the two agree, that there
+is one directory, or that names are distinct. Programs resolve such conflicts
+differently, so a ZIP that was inspected may unpack to other files or to another
+place (see Snyk, "Zip Slip"). Only headers are read. Every finding is a warning.
 """
 
 import logging
@@ -21,35 +21,35 @@ from registry_service.signatures.file_reader import Budget, FormatError, LimitEr
 
 logger = logging.getLogger(__name__)
 
-# The fixed parts of the records of a ZIP (APPNOTE.TXT 6.3.10, section 4.3), and their signatures.
+# The fixed parts of the records of a ZIP and their magic numbers (APPNOTE.TXT 6.3.10, section 4.3).
 _LOCAL = struct.Struct("<4s2xHH8xIIHH")
 _ENTRY = struct.Struct("<4s24xHHH12x")
-_ENTRY_SIGNATURE = b"PK\x01\x02"
-_LOCAL_SIGNATURE = b"PK\x03\x04"
+_ENTRY_MAGIC = b"PK\x01\x02"
+_LOCAL_MAGIC = b"PK\x03\x04"
 _END = struct.Struct("<4s6xH8xH")
-_END_SIGNATURE = b"PK\x05\x06"
-_ZIP64_END_SIGNATURE = b"PK\x06\x06"
-_ZIP64_LOCATOR = b"PK\x06\x07"
+_END_MAGIC = b"PK\x05\x06"
+_ZIP64_END_MAGIC = b"PK\x06\x06"
+_ZIP64_LOCATOR_MAGIC = b"PK\x06\x07"
 _ZIP64_LOCATOR_SIZE = 20
 _DESCRIPTOR_SIZES = frozenset({0, 12, 16, 20, 24})
-"""Bytes behind a member whose sizes are not in its header."""
+"""Possible sizes of the record after a member whose sizes are not in its header."""
 _HAS_DESCRIPTOR = 0x8
 _MANY = 0xFFFF
-"""What stands for a number that only a ZIP64 record holds."""
+"""Placeholder for a count that only the ZIP64 record contains."""
 _TAIL = 66_000
-"""In so many bytes at the end of something, the end of a directory is looked for: one with the longest comment."""
+"""Bytes at the end of a gap that are searched for an end record: the size of one with the longest comment."""
 _NAMES = (
-    (re.compile(r"^[/\\]|^[A-Za-z]:"), "has absolute names"),
-    (re.compile(r"(^|[/\\])\.\.([/\\]|$)"), "has names that lead out of its folder"),
-    (re.compile(r"\\"), "has names with backslashes, which are folders on some systems"),
+    (re.compile(r"^[/\\]|^[A-Za-z]:"), "has absolute paths"),
+    (re.compile(r"(^|[/\\])\.\.([/\\]|$)"), "has paths that leave its folder"),
+    (re.compile(r"\\"), "has names with backslashes, which separate folders on some systems"),
     (re.compile(r"[\x00-\x1f\x7f\u200e\u200f\u202a-\u202e\u2066-\u2069]"), "has names with control characters"),
 )
 
 
 def problems_of(archive: Archive, reader: Reader, budget: Budget) -> list[str]:
-    """Returns what is odd about a ZIP, for a person; of each kind the first, and how many there are.
+    """Return the problems of a ZIP as sentences. Each names the first member that has it and counts the others.
 
-    `reader` stands at its beginning. Raises nothing: that a check failed is told among what is odd.
+    `reader` is at the start of the ZIP. Raises nothing: a check that fails is one of the problems.
     """
     found: dict[str, tuple[str, int]] = {}
     checks = (_names(archive.entries, budget), _Layout(archive, reader, budget).problems())
@@ -59,12 +59,12 @@ def problems_of(archive: Archive, reader: Reader, budget: Budget) -> list[str]:
                 first, count = found.get(problem, (example, 0))
                 found[problem] = first, count + 1
         except LimitError as error:
-            found.setdefault(f"was not checked to its end: {error}".removesuffix("."), ("", 1))
+            found.setdefault(f"was not checked completely: {error}".removesuffix("."), ("", 1))
         except FormatError:
             found.setdefault("is damaged", ("", 1))
         except Exception:
-            logger.warning("Checking a ZIP failed", exc_info=True)
-            found.setdefault("could not be checked to its end", ("", 1))
+            logger.warning("checking a ZIP failed", exc_info=True)
+            found.setdefault("could not be checked completely", ("", 1))
     return [f"The ZIP {problem}{_examples(*first)}." for problem, first in found.items()]
 
 
@@ -74,15 +74,15 @@ def _examples(first: str, count: int) -> str:
 
 
 def _names(entries: list[zipfile.ZipInfo], budget: Budget) -> Iterator[tuple[str, str]]:
-    """Yields what is odd about the names and kinds of members, each with the name."""
+    """Yield the problems of the names and types of members, each with the name."""
     seen: dict[tuple[str, ...], tuple[str, bool]] = {}
-    """Name, and whether it is a folder, by the path that a name leads to on systems that ignore case."""
+    """Name, and whether it is a folder, by the path that it has on systems that ignore case."""
     for entry in entries:
         budget.step()
         name = entry.orig_filename
         kind = stat.S_IFMT(entry.external_attr >> 16)
         if kind == stat.S_IFLNK:
-            yield "has links, which may lead anywhere", name
+            yield "has symbolic links, which can point anywhere", name
         elif kind not in {0, stat.S_IFREG, stat.S_IFDIR}:
             yield "has members that are neither files nor folders", name
         yield from ((problem, name) for pattern, problem in _NAMES if pattern.search(name))
@@ -100,7 +100,7 @@ def _folded(name: str) -> str:
 
 
 def _path(written: str) -> tuple[str, ...]:
-    """Return the segments that programs unpack a name to."""
+    """Return the segments of the path that programs unpack a name to."""
     path: list[str] = []
     for segment in written.split("/"):
         if segment == ".." and path:
@@ -112,26 +112,26 @@ def _path(written: str) -> tuple[str, ...]:
 
 def _collision(first: str, is_first_folder: bool, name: str, is_folder: bool) -> str:
     if first == name:
-        return "has several members of one name"
+        return "has several members with the same name"
     if is_first_folder != is_folder:
-        return "has a file and a folder of one name"
+        return "has a file and a folder with the same name"
     if _folded(first) != _folded(name):
-        return "has several names of one file"
-    return "has names that differ in case or encoding alone"
+        return "has several names for the same file"
+    return "has names that differ only in case or encoding"
 
 
 def _files_with_members(seen: dict[tuple[str, ...], tuple[str, bool]]) -> Iterator[tuple[str, str]]:
-    """Yield the files that other names take for a folder."""
-    # In this order the members of a folder follow it at once.
+    """Yield the files that the names of other members use as a folder."""
+    # Sorted, the members of a folder directly follow it.
     paths = sorted(seen)
     for path, following in pairwise(paths):
         name, is_folder = seen[path]
         if path and not is_folder and following[: len(path)] == path:
-            yield "has a file and a folder of one name", name
+            yield "has a file and a folder with the same name", name
 
 
 class _Layout:
-    """A walk over the headers, in the order of the file: each byte must belong to one member or record."""
+    """A walk over the headers in the order of the file. Every byte must belong to one member or record."""
 
     def __init__(self, archive: Archive, reader: Reader, budget: Budget) -> None:
         self._archive = archive
@@ -139,12 +139,12 @@ class _Layout:
         self._budget = budget
 
     def problems(self) -> Iterator[tuple[str, str]]:
-        """Yields what is odd, each with the name of the member, or nothing."""
+        """Yield the problems, each with the name of a member or an empty text."""
         has_descriptor = False
         for entry in sorted(self._archive.entries, key=lambda entry: entry.header_offset):
             self._budget.step()
             if entry.header_offset < self._reader.position:
-                kind = "overlap" if entry.header_offset >= 0 else "begin before it"
+                kind = "overlap" if entry.header_offset >= 0 else "start before it"
                 yield f"has members that {kind}", entry.orig_filename
                 continue
             yield from self._gap(entry.header_offset, has_descriptor)
@@ -152,60 +152,60 @@ class _Layout:
             has_descriptor = bool(entry.flag_bits & _HAS_DESCRIPTOR)
         start = self._archive.directory_offset
         if start < self._reader.position:
-            yield "has members that overlap its directory", ""
+            yield "has members that overlap its central directory", ""
         else:
             yield from self._gap(start, has_descriptor)
             yield from self._directory()
 
     def _gap(self, end: int, has_descriptor: bool) -> Iterator[tuple[str, str]]:
-        """Moves on to `end`, and looks at what is passed over."""
+        """Move to `end`, and check the skipped bytes."""
         size = end - self._reader.position
         if size == 0 or (has_descriptor and size in _DESCRIPTOR_SIZES):
             self._reader.skip(size)
             return
         tail = min(size, _TAIL)
         self._reader.skip(size - tail)
-        is_directory = _END_SIGNATURE in self._reader.take(tail)
-        yield "has a second directory" if is_directory else "has bytes that belong to no member", ""
+        is_directory = _END_MAGIC in self._reader.take(tail)
+        yield "has a second central directory" if is_directory else "has bytes that belong to no member", ""
 
     def _member(self, entry: zipfile.ZipInfo) -> Iterator[tuple[str, str]]:
-        """Compares a header with its entry of the directory, and passes over the member."""
+        """Compare a local header with its entry of the directory, and skip the member."""
         name = entry.orig_filename
         fields = _LOCAL.unpack(self._reader.take(_LOCAL.size))
-        signature, flags, method, compressed_size, size, name_length, extra_length = fields
-        if signature != _LOCAL_SIGNATURE:
-            yield "has members without a header", name
+        magic, flags, method, compressed_size, size, name_length, extra_length = fields
+        if magic != _LOCAL_MAGIC:
+            yield "has members without a local header", name
             return
         local_name = self._reader.take(name_length)
         if local_name != name.encode("utf-8" if entry.flag_bits & 0x800 else "cp437", errors="replace"):
-            yield "has members of other names in their headers than in its directory", name
+            yield "has members whose local headers have other names than its central directory", name
         has_sizes = not flags & _HAS_DESCRIPTOR and 0xFFFF_FFFF not in {size, compressed_size}
         sizes = entry.file_size, entry.compress_size
         is_other_size = has_sizes and (size, compressed_size) != sizes
         if is_other_size or method != entry.compress_type or (flags ^ entry.flag_bits) & 1:
-            yield "has members that are something else in their headers than in its directory", name
+            yield "has members whose local headers contradict its central directory", name
         self._reader.skip(extra_length + entry.compress_size)
 
     def _directory(self) -> Iterator[tuple[str, str]]:
-        """Reads the directory and what ends it."""
+        """Read the central directory and its end record."""
         count = 0
-        while self._reader.peek(4) == _ENTRY_SIGNATURE:
+        while self._reader.peek(4) == _ENTRY_MAGIC:
             self._budget.step()
             _, *lengths = _ENTRY.unpack(self._reader.take(_ENTRY.size))
             self._reader.skip(sum(lengths))
             count += 1
-        if self._reader.peek(4) == _ZIP64_END_SIGNATURE:
+        if self._reader.peek(4) == _ZIP64_END_MAGIC:
             self._reader.skip(4)
             self._reader.skip(int.from_bytes(self._reader.take(8), "little"))
-        if self._reader.peek(4) == _ZIP64_LOCATOR:
+        if self._reader.peek(4) == _ZIP64_LOCATOR_MAGIC:
             self._reader.skip(_ZIP64_LOCATOR_SIZE)
-        if self._reader.peek(4) != _END_SIGNATURE:
-            yield "has a second directory, or bytes between its directory and the end of that", ""
+        if self._reader.peek(4) != _END_MAGIC:
+            yield "has a second central directory, or bytes before the end record of its directory", ""
             return
-        _, told, comment_length = _END.unpack(self._reader.take(_END.size))
-        if count != len(self._archive.entries) or told not in {count, _MANY}:
-            yield f"has {count} members, not the {told} that its directory tells", ""
-        if _END_SIGNATURE in self._reader.take(min(comment_length, self._reader.size - self._reader.position)):
-            yield "has a second directory", ""
+        _, declared, comment_length = _END.unpack(self._reader.take(_END.size))
+        if count != len(self._archive.entries) or declared not in {count, _MANY}:
+            yield f"has {count} members, but its end record counts {declared}", ""
+        if _END_MAGIC in self._reader.take(min(comment_length, self._reader.size - self._reader.position)):
+            yield "has a second central directory", ""
         if self._reader.position < self._reader.size:
-            yield "goes on behind its directory", ""
+            yield "has bytes after its central directory", ""

@@ -1,8 +1,8 @@
-"""Reads ZIP artifacts where they are: the directory and single members, by ranged reads.
+"""Reads ZIP artifacts in the store: the central directory and single members, by ranged reads.
 
-A ZIP is hostile until shown otherwise. Its directory is read up to a limit,
-members are only looked up by name, never written anywhere, and decompressed in
-small pieces, no further than the directory says.
+A ZIP may be hostile. The directory is read up to a limit. Members are looked up
+by name, never written to a file, and decompressed in small pieces, no further
+than the size in the directory.
 """
 
 import io
@@ -24,11 +24,11 @@ _READ_AHEAD = 256 * 1024
 _UNSAFE_NAME = re.compile(r"^[/\\]|^[A-Za-z]:|(^|[/\\])\.\.([/\\]|$)|[\x00-\x1f\x7f]")
 _METHODS = {zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED}
 _ENCRYPTED = 0x1
-_LOCAL_SIGNATURE = b"PK\x03\x04"
+_LOCAL_MAGIC = b"PK\x03\x04"
 _LOCAL_HEADER = struct.Struct("<4s22xHH")
-"""Before a member's bytes: its signature .. the lengths of the name and the extra field that follow."""
+"""Header before a member: its magic number, and the lengths of the name and of the extra field that follow."""
 _MAX_SIZE = 2**63 - 1
-# What zipfile raises at damage, beside its own BadZipFile.
+# What zipfile raises for a damaged ZIP.
 _DAMAGE = (
     zipfile.BadZipFile,
     zlib.error,
@@ -43,18 +43,18 @@ _DAMAGE = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ArchiveMember:
-    """A member of a ZIP, as the directory describes it. Sizes in bytes."""
+    """A member of a ZIP, as the directory describes it. Sizes are in bytes."""
 
     name: str
     size: int
     compressed_size: int
     crc32: int
     modify_time: datetime | None
-    """Aware, UTC; None where the archive holds no possible time."""
+    """Aware, UTC; None if the archive has an impossible time."""
 
 
 class _StoredFile(io.RawIOBase):
-    """A stored object as a seekable file."""
+    """A seekable file over a stored object."""
 
     def __init__(self, store: ArtifactStore, key: str, size: int) -> None:
         self._store = store
@@ -93,7 +93,7 @@ class _StoredFile(io.RawIOBase):
 
 
 class _DirectoryReader(io.BufferedReader):
-    """Refuses a read of more than a limit: zipfile reads the whole directory at once."""
+    """Limits the size of one read, as zipfile reads the whole directory at once."""
 
     def __init__(self, raw: io.RawIOBase, size: int, limit: int) -> None:
         super().__init__(raw, _READ_AHEAD)
@@ -110,7 +110,7 @@ class _DirectoryReader(io.BufferedReader):
         return super().read(size)
 
 
-def _go_on() -> None:
+def _never_cancelled() -> None:
     """Raise nothing."""
 
 
@@ -118,9 +118,9 @@ class Archive:
     """An open ZIP.
 
     Args:
-        file: Its directory.
+        file: The ZIP, with its directory read.
         size: Size of the ZIP in bytes.
-        read: Yields the stored bytes of a range, by offset and length, in pieces of CHUNK_SIZE.
+        read: Yields a range of the ZIP, by offset and length, in pieces of CHUNK_SIZE.
     """
 
     def __init__(self, file: zipfile.ZipFile, size: int, read: Callable[[int, int], Iterator[bytes]]) -> None:
@@ -130,26 +130,26 @@ class Archive:
 
     @property
     def entries(self) -> list[zipfile.ZipInfo]:
-        """The entries of the directory, as they are."""
+        """The entries of the directory, unchecked."""
         return self._file.infolist()
 
     @property
     def directory_offset(self) -> int:
-        """Where in the ZIP its directory begins."""
+        """Offset of the directory in the ZIP."""
         return self._file.start_dir
 
     def members(self) -> Sequence[ArchiveMember]:
-        """Returns the members in the archive's order."""
+        """Return the members in the order of the directory."""
         return [_member(info) for info in self._file.infolist()]
 
     def unsafe_name(self) -> str | None:
-        """Returns a member's name that would harm whoever unpacks it without care, None where there is none."""
+        """Return the first name that leaves the target folder or has control characters, or None."""
         return next(
             (info.orig_filename for info in self._file.infolist() if _UNSAFE_NAME.search(info.orig_filename)), None
         )
 
     def is_readable(self, name: str) -> bool:
-        """Return whether `open` reads a member: it is neither encrypted nor compressed in a way we don't read."""
+        """Return whether `open` can read a member: it exists, is not encrypted, and is stored or deflated."""
         try:
             info = self._file.getinfo(name)
         except KeyError:
@@ -157,9 +157,9 @@ class Archive:
         return info.compress_type in _METHODS and not info.flag_bits & _ENCRYPTED
 
     def stored_offset(self, name: str) -> int | None:
-        """Returns where in the ZIP a member's bytes begin; None where they are compressed, encrypted, or not there.
+        """Return the offset in the ZIP of a stored member's bytes; None if it is compressed, encrypted or absent.
 
-        Whoever reads them there sees them unchecked.
+        Bytes that are read there are not checked against the CRC-32.
         """
         try:
             info = self._file.getinfo(name)
@@ -167,35 +167,35 @@ class Archive:
             return None
         if info.compress_type != zipfile.ZIP_STORED or info.flag_bits & _ENCRYPTED or self._file.fp is None:
             return None
-        if info.header_offset < 0:  # an odd directory may say so
+        if info.header_offset < 0:  # a damaged directory
             return None
         self._file.fp.seek(info.header_offset)
         header = self._file.fp.read(_LOCAL_HEADER.size)
         if len(header) < _LOCAL_HEADER.size:
             return None
-        signature, name_length, extra_length = _LOCAL_HEADER.unpack(header)
+        magic, name_length, extra_length = _LOCAL_HEADER.unpack(header)
         offset = info.header_offset + _LOCAL_HEADER.size + name_length + extra_length
         is_whole = info.file_size == info.compress_size and offset + info.file_size <= self._size
-        return offset if signature == _LOCAL_SIGNATURE and is_whole else None
+        return offset if magic == _LOCAL_MAGIC and is_whole else None
 
     def count(self, name: str) -> int:
-        """Return how many members have this name."""
+        """Return the number of members with a name."""
         return sum(info.filename == name for info in self._file.infolist())
 
     def open(self, name: str) -> tuple[ArchiveMember, Iterator[bytes]] | None:
-        """Returns a member and its bytes as `pieces` yields them; None where there is none.
+        """Return a member and its bytes as `pieces` yields them, or None if it does not exist.
 
         Raises:
-            NotAnArchiveError: The member is encrypted, or compressed in a way we don't read.
+            NotAnArchiveError: The member is encrypted, or neither stored nor deflated.
         """
         member = self.member(name)
         return None if member is None else (member, self.pieces(member, 0, member.size))
 
     def member(self, name: str) -> ArchiveMember | None:
-        """Return a member that can be read; None where there is none.
+        """Return a readable member, or None if it does not exist.
 
         Raises:
-            NotAnArchiveError: The member is encrypted, or compressed in a way we don't read.
+            NotAnArchiveError: The member is encrypted, or neither stored nor deflated.
         """
         try:
             info = self._file.getinfo(name)
@@ -204,7 +204,7 @@ class Archive:
         if info.flag_bits & _ENCRYPTED:
             raise NotAnArchiveError(f"The file {name!r} is encrypted.", path=name)
         if info.compress_type not in _METHODS:
-            # Others can ask for gigabytes of memory to decompress a few bytes.
+            # Other methods can request gigabytes of memory to decompress a few bytes.
             raise NotAnArchiveError(
                 f"The file {name!r} is compressed with method {info.compress_type}; only stored and deflate are read.",
                 path=name,
@@ -212,26 +212,26 @@ class Archive:
         return _member(info)
 
     def read(self, member: ArchiveMember) -> Iterator[bytes]:
-        """Yields the bytes of a member as `open` does, and raises what that raises, on the first `next` as well."""
+        """Yield the bytes of a member. Raises what `open` and `pieces` raise, at the first `next` or later."""
         found = self.open(member.name)
         if found is None:
             raise NotAnArchiveError(f"The archive has no file {member.name!r}.", path=member.name)
         yield from found[1]
 
     def pieces(
-        self, member: ArchiveMember, offset: int, length: int, confirm: Callable[[], None] = _go_on
+        self, member: ArchiveMember, offset: int, length: int, check_cancelled: Callable[[], None] = _never_cancelled
     ) -> Iterator[bytes]:
         """Yield a range of a member's bytes, decompressed, in pieces of at most CHUNK_SIZE.
 
-        The last piece is held back until size and CRC-32 are known to be the directory's, as far as the range lets us
-        know: a compressed member is decompressed from its start, so that its CRC is checked where the range reaches
-        the end; of a stored one only the range is read, so that its CRC is checked where the range is all of it.
+        The last piece is held back until size and CRC-32 are checked against the directory, where the range allows it.
+        A compressed member is decompressed from its start, so its CRC is checked if the range reaches the end.
+        Of a stored member only the range is read, so its CRC is checked if the range is the whole member.
 
         Args:
-            member: What `member` has returned.
+            member: A result of `member`.
             offset: First byte, at most the member's size.
-            length: Bytes from there, no more than the member has.
-            confirm: Called for each piece that is decompressed to be passed over; raises to give up.
+            length: Number of bytes, no more than the member has from there.
+            check_cancelled: Called for each piece before the range. Raises to cancel the decompression.
 
         Raises:
             DataLossError: The member is damaged.
@@ -241,17 +241,17 @@ class Archive:
             return
         info = self._file.getinfo(member.name)
         try:
-            with self._file.open(info) as file:  # which compares the header with the directory
+            with self._file.open(info) as file:  # compares the header with the directory
                 start = self.stored_offset(member.name)
                 if start is None:
-                    yield from _last_held_back(_decompressed(info, file, offset, length, confirm))
+                    yield from _last_held_back(_decompressed(info, file, offset, length, check_cancelled))
                 else:
                     yield from _last_held_back(self._stored(info, start, offset, length))
         except _DAMAGE as error:
             raise DataLossError(f"The file {info.filename!r} is damaged.", path=info.filename) from error
 
     def _stored(self, info: zipfile.ZipInfo, start: int, offset: int, length: int) -> Iterator[bytes]:
-        """Yield a range of a member that begins at `start` of the ZIP as it is."""
+        """Yield a range of a stored member, whose bytes begin at `start` of the ZIP."""
         crc = done = 0
         for piece in self._read(start + offset, length):
             crc = zlib.crc32(piece, crc)
@@ -264,9 +264,9 @@ class Archive:
 
 
 def _decompressed(
-    info: zipfile.ZipInfo, file: IO[bytes], offset: int, length: int, confirm: Callable[[], None]
+    info: zipfile.ZipInfo, file: IO[bytes], offset: int, length: int, check_cancelled: Callable[[], None]
 ) -> Iterator[bytes]:
-    """Yield a range of a member; to its end, where zipfile checks the CRC, if the range reaches that."""
+    """Yield a range of a compressed member. If the range reaches the end, read to where zipfile checks the CRC."""
     end = offset + length
     position = 0
     while (position < end or end == info.file_size) and (piece := file.read(CHUNK_SIZE)):
@@ -275,14 +275,14 @@ def _decompressed(
         if wanted:
             yield wanted
         else:
-            confirm()
+            check_cancelled()
     if position < end:
         raise DataLossError(f"The file {info.filename!r} is truncated.", path=info.filename)
 
 
 def _last_held_back(pieces: Iterator[bytes]) -> Iterator[bytes]:
-    """Yield the pieces, the last one when the others have ended without an error."""
-    # Taken out of the list, so that nothing but the one that is held back is referenced while another is sent.
+    """Yield the pieces, and the last one only after the iterator ended without an error."""
+    # A piece leaves the list when it is yielded, so that only the piece held back is referenced meanwhile.
     held = []
     for piece in pieces:
         held.append(piece)
@@ -293,11 +293,11 @@ def _last_held_back(pieces: Iterator[bytes]) -> Iterator[bytes]:
 
 @contextmanager
 def open_archive(store: ArtifactStore, key: str, size: int, *, directory_max_bytes: int) -> Iterator[Archive]:
-    """Opens a stored ZIP and reads its directory.
+    """Open a stored ZIP and read its directory.
 
     Raises:
-        NotAnArchiveError: It is no ZIP, or its directory is damaged or too large.
-        ArtifactLostError: There is no such object.
+        NotAnArchiveError: The object is not a ZIP, or its directory is damaged or too large.
+        ArtifactLostError: The object does not exist.
     """
     raw = _StoredFile(store, key, size)
     with _DirectoryReader(raw, size, max(directory_max_bytes, CHUNK_SIZE)) as reader:

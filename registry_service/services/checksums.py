@@ -1,4 +1,4 @@
-"""Counts and hashes the bytes of an artifact on their way."""
+"""Size and SHA-256 of an artifact, computed while its bytes stream through."""
 
 import hashlib
 from collections.abc import Iterable, Iterator
@@ -9,72 +9,72 @@ from registry_service.services.signature_reading import HEAD_BYTES
 
 
 class RunningChecksum:
-    """What remains of bytes, from the first on, once they have passed: how many, the first, and their SHA-256."""
+    """Size, SHA-256 and first bytes of a stream."""
 
     def __init__(self) -> None:
         self.size = 0
         self.head = b""
-        """The first HEAD_BYTES."""
+        """The first HEAD_BYTES, for `signature_reading`."""
         self._hash = hashlib.sha256()
 
     def add(self, piece: bytes) -> None:
-        """Takes the next bytes."""
+        """Add the next bytes."""
         self.size += len(piece)
         self._hash.update(piece)
         if len(self.head) < HEAD_BYTES:
             self.head += piece[: HEAD_BYTES - len(self.head)]
 
     def sha256(self) -> str:
-        """Returns their SHA-256 in hexadecimal."""
+        """Return the SHA-256 of the bytes so far, in hexadecimal."""
         return self._hash.hexdigest()
 
     def copy(self) -> "RunningChecksum":
-        """Returns another, to go on from here."""
+        """Return a copy that continues from the same state."""
         other = RunningChecksum()
         other.size, other.head, other._hash = self.size, self.head, self._hash.copy()
         return other
 
 
-class Measure:
-    """Looks at the bytes of an artifact as they pass, and refuses too many at once."""
+class ChecksumVerifier:
+    """Verifies a stream against the declared size and SHA-256 of an artifact. Stops a stream that is too long early."""
 
     def __init__(self, spec: ArtifactSpec, max_bytes: int) -> None:
-        self.seen = RunningChecksum()
+        self.checksum = RunningChecksum()
         self._spec = spec
         self._max_bytes = max_bytes
 
-    def of(self, pieces: Iterable[bytes]) -> Iterator[bytes]:
-        """Hands the pieces on.
+    def verified(self, pieces: Iterable[bytes]) -> Iterator[bytes]:
+        """Yield the pieces of the stream.
 
         Raises:
-            ArtifactTooLargeError: There are more bytes than an artifact may have.
-            ArtifactMismatchError: There are more than were declared.
+            ArtifactTooLargeError: The stream exceeds the limit for artifacts.
+            ArtifactMismatchError: The stream exceeds the declared size.
         """
         for piece in pieces:
-            size = self.seen.size + len(piece)
+            size = self.checksum.size + len(piece)
             if size > self._max_bytes:
                 raise ArtifactTooLargeError(self._max_bytes)
             if self._spec.size is not None and size > self._spec.size:
                 raise ArtifactMismatchError.of(
                     "artifact.size_bytes", f"is {self._spec.size}, but more bytes were received."
                 )
-            self.seen.add(piece)
+            self.checksum.add(piece)
             yield piece
 
     def sha256(self) -> str:
-        """Compares what came with what was declared and returns its SHA-256 in hexadecimal.
+        """Verify the whole stream and return its SHA-256 in hexadecimal.
 
         Raises:
-            ArtifactMismatchError: Size or digest differ.
-            InvalidArgumentError: Nothing came.
+            ArtifactMismatchError: The size or the SHA-256 differs from the declared one.
+            InvalidArgumentError: The stream was empty.
         """
-        if self.seen.size == 0:
+        if self.checksum.size == 0:
             raise InvalidArgumentError.of("artifact", "must not be empty.")
-        if self._spec.size is not None and self.seen.size != self._spec.size:
+        if self._spec.size is not None and self.checksum.size != self._spec.size:
             raise ArtifactMismatchError.of(
-                "artifact.size_bytes", f"is {self._spec.size}, but {self.seen.size} bytes were received."
+                "artifact.size_bytes", f"is {self._spec.size}, but {self.checksum.size} bytes were received."
             )
-        digest = self.seen.sha256()
+        digest = self.checksum.sha256()
         if self._spec.sha256 and digest != self._spec.sha256:
             raise ArtifactMismatchError.of(
                 "artifact.sha256", f"does not match the received bytes, which have the SHA-256 {digest}."

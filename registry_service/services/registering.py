@@ -24,7 +24,7 @@ from registry_service.domain.object_keys import new_object_key
 from registry_service.domain.ports import Database, Transaction
 from registry_service.domain.signature import Signature
 from registry_service.services.archives import open_archive
-from registry_service.services.checksums import Measure
+from registry_service.services.checksums import ChecksumVerifier
 from registry_service.services.policy import Policy
 from registry_service.services.signature_reading import read_signature
 from registry_service.services.sweeping import DiscardObject
@@ -125,11 +125,11 @@ class StagedArtifact:
             ArtifactTooLargeError: There are too many.
             LeaseLostError: The bytes were swept.
         """
-        measure = Measure(spec, self._use_case.policy.artifact_max_bytes)
-        self._use_case.store.write(self.key, measure.of(self._holding_lease(pieces)))
-        self.sha256 = measure.sha256()
-        self._head = measure.seen.head
-        self.size = measure.seen.size
+        verifier = ChecksumVerifier(spec, self._use_case.policy.artifact_max_bytes)
+        self._use_case.store.write(self.key, verifier.verified(self._holding_lease(pieces)))
+        self.sha256 = verifier.sha256()
+        self._head = verifier.checksum.head
+        self.size = verifier.checksum.size
 
     def hold(self) -> None:
         """Renews the lease when it is time; called again and again by whoever waits for more of the request.

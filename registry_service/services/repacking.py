@@ -1,4 +1,4 @@
-"""Packs the members of a ZIP anew, under one folder, as a stream."""
+"""Repacks the members of a ZIP under one folder, as a stream."""
 
 import io
 import re
@@ -16,38 +16,38 @@ from registry_service.domain.errors import (
 from registry_service.domain.models import MAX_FILE_NAME_BYTES
 from registry_service.services.archives import Archive, ArchiveMember
 
-# A path would lead elsewhere, and so would the drive of some systems.
-_NO_NAME = re.compile(r"[/\\\x00-\x1f\x7f]|(?<=^.):")
+# Separators and a drive letter would make the name a path.
+_FORBIDDEN_IN_NAMES = re.compile(r"[/\\\x00-\x1f\x7f]|(?<=^.):")
 _EXTENSION = ".zip"
 _FILE_MODE = 0o100644
 _FOLDER_MODE = 0o40755
 _MS_DOS_FOLDER = 0x10
 _EPOCH = (1980, 1, 1, 0, 0, 0)
-# Weights hardly get smaller, however long one tries.
+# Higher levels take longer and hardly compress weights any further.
 _COMPRESSION_LEVEL = 1
 
 
 def folder_name(project_name: str) -> str:
-    """Returns what the folder of a project's models is called, and with `.zip` their files: `cattle-detection-v12`."""
-    name = _NO_NAME.sub("-", project_name.lower().replace(" ", "-").replace(".", ""))
+    """Return the folder name for a project's models, for example `cattle-detection-v12`."""
+    name = _FORBIDDEN_IN_NAMES.sub("-", project_name.lower().replace(" ", "-").replace(".", ""))
     data = name.encode()[: MAX_FILE_NAME_BYTES - len(_EXTENSION)]
     return data.decode(errors="ignore") or "project"
 
 
 def file_name(folder: str) -> str:
-    """Returns the name of the file that holds the folder."""
+    """Return the file name of the ZIP that contains a folder."""
     return folder + _EXTENSION
 
 
 def repacked(archive: Archive, folder: str, *, max_bytes: int) -> Iterator[bytes]:
-    """Yields a ZIP of the archive's members under one folder, with an entry for each folder before what is in it.
+    """Yield a ZIP of the archive's members under one folder. An entry for each folder precedes its content.
 
-    Only names, times and bytes of the members are kept: what else one may claim
-    to be, a link for example, it is a plain file afterwards.
+    Names, times and bytes of the members are kept. Any member that is not a folder
+    becomes a plain file, also a link.
 
     Raises:
-        GetiDeploymentError: The archive is empty, damaged, or holds a harmful name.
-        ArtifactTooLargeError: Unpacked it has more than `max_bytes`.
+        GetiDeploymentError: The archive is empty or damaged, or has an unsafe name.
+        ArtifactTooLargeError: The members have more than `max_bytes` unpacked.
     """
     members = archive.members()
     _check(archive, members, max_bytes)
@@ -94,13 +94,13 @@ def _pieces(archive: Archive, member: ArchiveMember) -> Iterator[bytes]:
     try:
         yield from archive.read(member)
     except ArtifactLostError:
-        raise  # that is our own store's loss
+        raise  # lost by our own store, not damaged by Geti
     except (NotAnArchiveError, DataLossError) as error:
         raise GetiDeploymentError(f"The ZIP from Geti cannot be read: {error.message}") from error
 
 
 def _folders(name: str) -> Iterator[str]:
-    """Yields the folders that a name is in, or is, the outermost first."""
+    """Yield the folders on the path of a name, and the name itself if it is a folder, the outermost first."""
     for i, character in enumerate(name):
         if character == "/":
             yield name[: i + 1]
@@ -110,7 +110,7 @@ def _entry(name: str, member: ArchiveMember, mode: int) -> zipfile.ZipInfo:
     time = member.modify_time
     entry = zipfile.ZipInfo(name, time.timetuple()[:6] if time is not None and time.year >= 1980 else _EPOCH)
     entry.compress_type = zipfile.ZIP_DEFLATED
-    entry.create_system = 3  # Unix, whose modes follow
+    entry.create_system = 3  # Unix: the mode is in external_attr
     entry.external_attr = mode << 16
     if name.endswith("/"):
         entry.compress_type = zipfile.ZIP_STORED
@@ -119,7 +119,7 @@ def _entry(name: str, member: ArchiveMember, mode: int) -> zipfile.ZipInfo:
 
 
 class _Sink(io.RawIOBase):
-    """A file that cannot be sought in; what was written is taken from it."""
+    """A write-only file without seek. `take` removes and returns what was written."""
 
     def __init__(self) -> None:
         self._buffer = bytearray()

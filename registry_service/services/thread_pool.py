@@ -1,4 +1,4 @@
-"""Does one thing for many items, several at once, in bounded memory."""
+"""A map over many items in several threads, with bounded memory."""
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -12,9 +12,9 @@ Result = TypeVar("Result")
 
 
 def map_in_order(items: Iterable[Item], work: Callable[[Item], Result], *, workers: int) -> Iterator[Result]:
-    """Yields what `work` returns for each item, in their order, or raises the first exception.
+    """Yield the result of `work` for each item in the order of the items, or raise the first exception.
 
-    At most two items for each worker are under way; `work` runs in a copy of the caller's context.
+    At most two items per worker are taken ahead. `work` runs in a copy of the caller's context.
     """
     with ThreadPoolExecutor(workers, thread_name_prefix="worker") as pool:
         pending: deque[Future[Result]] = deque()

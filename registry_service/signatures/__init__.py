@@ -1,0 +1,1 @@
+"""Readers of model files. `dispatch` selects the reader; `builder` collects its results within `limits`."""

@@ -1,4 +1,4 @@
-"""What a reader finds, kept in bounds, until it becomes a signature."""
+"""Collects what a reader finds, within limits, and builds a signature of it."""
 
 import json
 from collections import Counter
@@ -12,13 +12,13 @@ from registry_service.signatures.file_reader import FormatError
 
 
 class Siblings(Protocol):
-    """The files beside the one that is read, by paths relative to its folder."""
+    """The files beside the model file, by paths relative to its folder."""
 
     def size(self, path: str) -> int | None:
-        """Returns the size of a file in bytes; None where there is none."""
+        """Return the size of a file in bytes, or None if it does not exist."""
 
     def read(self, path: str) -> bytes | None:
-        """Returns the content of a file; None where there is none, or none of up to CONFIGURATION_BYTES."""
+        """Return the content of a file, or None if it does not exist or is larger than CONFIGURATION_BYTES."""
 
 
 _PRECISIONS: Mapping[str, str] = {
@@ -42,25 +42,25 @@ _PRECISIONS: Mapping[str, str] = {
     "int4": "int4",
     "uint4": "int4",
 }
-# Wider integers are shapes, axes and indices, whatever the precision of the weights.
+# Wider integers are shapes, axes and indices. They say nothing about the precision of the weights.
 _NO_PRECISIONS = frozenset(
     f"{sign}{bits}" for sign in ("i", "u", "int", "uint") for bits in (16, 32, 64)
 ) | {"bool", "boolean", "string", "undefined", ""}  # fmt: skip
 
 
 def clean(text: str, length: int = limits.TEXT_LENGTH) -> str:
-    """Returns a text that can be stored: cut, without NUL and lone surrogates."""
+    """Return a text that Postgres can store: cut to a length, without NUL and lone surrogates."""
     if len(text) > length:
         text = text[: length - 1] + "…"
     return text.replace("\0", "\ufffd").encode(errors="replace").decode()
 
 
 def tensor(name: str, element_type: str, shape: Sequence[int | str] | None) -> Tensor:
-    """Makes a tensor of what a file says (`FormatError` where it has too many dimensions)."""
+    """Return a tensor with cleaned texts. Raises FormatError if it has too many dimensions."""
     if shape is None:
         return Tensor(name=clean(name), element_type=clean(element_type), shape=None)
     if len(shape) > limits.DIMENSIONS:
-        raise FormatError(f"It has a tensor of more than {limits.DIMENSIONS} dimensions.")
+        raise FormatError(f"A tensor has more than {limits.DIMENSIONS} dimensions.")
     return Tensor(
         name=clean(name),
         element_type=clean(element_type),
@@ -68,10 +68,10 @@ def tensor(name: str, element_type: str, shape: Sequence[int | str] | None) -> T
     )
 
 
-class Findings:
-    """A signature in the making. Readers fill it as they go, so that what they found before an error is kept."""
+class SignatureBuilder:
+    """A signature under construction. Readers add to it while they read, so an error keeps what precedes it."""
 
-    def __init__(self, format: str, file_name: str) -> None:  # noqa: A002 - the signature's name for it
+    def __init__(self, format: str, file_name: str) -> None:  # noqa: A002 - named as in Signature
         self.format = format
         self.file_name = file_name
         self.inputs: list[Tensor] = []
@@ -86,7 +86,7 @@ class Findings:
         self._problems: dict[str, None] = {}
 
     def add_weight(self, element_type: str, bits: int) -> None:
-        """Counts a weight that takes so many bits."""
+        """Count a weight, with its size in bits."""
         self.weight_count += 1
         name = clean(element_type.lower())
         if name in _NO_PRECISIONS or bits <= 0:
@@ -96,42 +96,42 @@ class Findings:
             self._bits[precision] += bits
 
     def add_packed_weight(self) -> None:
-        """Counts a weight of an unknown precision, which leaves that of the model unknown."""
+        """Count a weight of unknown precision. The precision of the model is then unknown too."""
         self.weight_count += 1
         self._has_packed_weights = True
 
     def add_opset(self, domain: str, version: int) -> None:
-        """Adds an operator set, or says that there are too many."""
+        """Add an operator set, or a problem if there are too many."""
         if len(self._opsets) < limits.ENTRIES:
             self._opsets[clean(domain)] = version
         else:
-            self.add_problem(f"Only the first {limits.ENTRIES} of its operator sets are kept.")
+            self.add_problem(f"Only the first {limits.ENTRIES} operator sets are kept.")
 
     def add_metadata(self, name: str, text: str) -> None:
-        """Adds what the file says about itself, or says that there is too much; what came first stays."""
+        """Add an entry of the file's metadata, or a problem if there are too many. The first entry of a name stays."""
         if len(self._metadata) < limits.ENTRIES:
             self._metadata.setdefault(clean(name), clean(text))
         else:
-            self.add_problem(f"Only the first {limits.ENTRIES} entries of its metadata are kept.")
+            self.add_problem(f"Only the first {limits.ENTRIES} metadata entries are kept.")
 
     def add_part_of(self, parts: int) -> None:
-        """Says that the file is one of several that make a model."""
-        self.add_problem(f"It is one of {parts} parts of a model; only this part was read.")
+        """Add the problem that the file is one of several parts of a model."""
+        self.add_problem(f"The file is one of {parts} parts of a model; only this part was read.")
 
     def add_problem(self, text: str) -> None:
-        """Adds what is wrong, once; instead of the last that is kept, that there is more."""
+        """Add a problem once. The last that fits says that there are more."""
         is_last = len(self._problems) >= limits.PROBLEMS - 1
-        self._problems["More is wrong with it than is told here." if is_last else clean(text)] = None
+        self._problems["There are more problems than listed here." if is_last else clean(text)] = None
 
-    def signature(self) -> Signature:
-        """Returns what was found, or as much as is kept, and says so."""
+    def build(self) -> Signature:
+        """Return the signature within the limits, with a problem for each limit that cut it."""
         for name in ("inputs", "outputs"):
             if len(getattr(self, name)) > limits.TENSORS:
-                self.add_problem(f"Only the first {limits.TENSORS:,} of its {name} are kept.")
+                self.add_problem(f"Only the first {limits.TENSORS:,} {name} are kept.")
         if self._has_packed_weights and self._bits:
             self._bits.clear()
             self.add_problem(
-                "Its precision is unknown: weights are packed into wider integers, of how many bits each is not told."
+                "The precision is unknown: weights are packed into wider integers without a declared number of bits."
             )
         signature = Signature(
             format=self.format,
@@ -157,9 +157,8 @@ def _cut(signature: Signature) -> Signature:
         if _size(signature) <= limits.SIGNATURE_BYTES:
             break
         if any(getattr(signature, name) for name in names):
-            problem = (
-                f"Its {' and '.join(names)} are not kept: they would take over {limits.SIGNATURE_BYTES >> 10} KiB."
-            )
+            limit = f"{limits.SIGNATURE_BYTES >> 10} KiB"
+            problem = f"The {' and '.join(names)} are not kept: the signature would exceed {limit}."
             signature = replace(signature, **dict.fromkeys(names, empty), problems=(*signature.problems, problem))  # type: ignore[arg-type]
     return signature
 

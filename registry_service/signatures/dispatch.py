@@ -1,11 +1,11 @@
-"""Which reader a file needs, and its call."""
+"""Selects the reader of a model file by its content and name."""
 
 import logging
 import re
 from collections.abc import Callable, Collection, Mapping
 
 from registry_service.domain.signature import Signature
-from registry_service.signatures.builder import Findings, Siblings
+from registry_service.signatures.builder import Siblings, SignatureBuilder
 from registry_service.signatures.file_reader import Budget, FormatError, Reader, UnknownFormatError
 from registry_service.signatures.gguf import is_gguf, read_gguf
 from registry_service.signatures.onnx import is_onnx, read_onnx
@@ -15,22 +15,22 @@ from registry_service.signatures.safetensors import is_safetensors, read_safeten
 from registry_service.signatures.tflite import is_tflite, read_tflite
 
 _PART = re.compile(r"-(\d{5})-of-(\d{5})(?=\.\w+$)")
-"""How the parts of a model are numbered that several files hold."""
+"""Numbers in the names of files that hold the parts of one model."""
 
 logger = logging.getLogger(__name__)
 
-_READERS: Mapping[str, Callable[[Reader, Budget, Findings, Siblings], None]] = {
+_READERS: Mapping[str, Callable[[Reader, Budget, SignatureBuilder, Siblings], None]] = {
     "openvino": read_openvino,
     "onnx": read_onnx,
     "safetensors": read_safetensors,
     "gguf": read_gguf,
     "tflite": read_tflite,
 }
-"""Those formats that are read; of others only the name is told."""
+"""Readers of signatures. Other formats are only recognized."""
 
 
 def format_by_content(head: bytes, size: int, file_name: str) -> str | None:
-    """Tells the format of a file from its first HEAD_BYTES; None where it is none that we know."""
+    """Return the format of a file by its first HEAD_BYTES, or None if it is unknown."""
     if is_openvino(head):
         return "openvino"
     if is_safetensors(head, size):
@@ -43,7 +43,7 @@ def format_by_content(head: bytes, size: int, file_name: str) -> str | None:
 
 
 def format_by_name(file_name: str) -> str | None:
-    """Tells the format that a name promises. XML may be anything, so `.xml` promises nothing."""
+    """Return the format that a file name implies, or None. `.xml` implies none, as XML can be anything."""
     name = file_name.lower()
     if name.endswith((".h5", ".hdf5")):
         return "hdf5"
@@ -51,7 +51,7 @@ def format_by_name(file_name: str) -> str | None:
 
 
 def are_parts_of_one(file_name: str, other: str) -> bool:
-    """Tells whether two files are parts of one model, by their names."""
+    """Return whether two file names are of parts of one model."""
     return _PART.search(file_name) is not None and _PART.sub("", file_name) == _PART.sub("", other)
 
 
@@ -63,38 +63,44 @@ def read_model(
     kind: str | None,
     siblings: Siblings,
 ) -> Signature | None:
-    """Reads a file of a known format, or (None) of the format that its name promises.
+    """Read the signature of a file. Never raises for any content.
 
-    `file_name` is that of the file, `siblings` are the files
-    beside it. Returns None where the file is nothing that we read; what is wrong
-    with it otherwise is in the signature's problems. Raises nothing of its own.
+    Args:
+        reader: The file.
+        budget: What reading may cost.
+        file_name: Name of the file.
+        kind: Its format by content; None takes the format that its name implies.
+        siblings: The files beside it.
+
+    Returns:
+        The signature, with everything wrong in its problems; None if the file has no known format.
     """
     kind = kind or format_by_name(file_name)
     if kind is None:
         return None
-    findings = Findings(kind, file_name)
+    builder = SignatureBuilder(kind, file_name)
     part = _PART.search(file_name)
     if part is not None and int(part[2]) > 1:
-        findings.add_part_of(int(part[2]))
+        builder.add_part_of(int(part[2]))
     try:
-        _READERS.get(kind, read_recognized)(reader, budget, findings, siblings)
+        _READERS.get(kind, read_recognized)(reader, budget, builder, siblings)
     except UnknownFormatError as error:
         if format_by_name(file_name) != kind:
             return None
-        findings.add_problem(str(error))
+        builder.add_problem(str(error))
     except FormatError as error:
-        findings.add_problem(str(error))
+        builder.add_problem(str(error))
     except Exception:
-        logger.warning("Reading %r as %s failed", file_name, kind, exc_info=True)
-        findings.add_problem("It could not be read to its end.")
-    return findings.signature()
+        logger.warning("reading %r as %s failed", file_name, kind, exc_info=True)
+        builder.add_problem("The file could not be read completely.")
+    return builder.build()
 
 
 def read_container(names: Collection[str]) -> Signature | None:
-    """Returns what is known of a ZIP that is a model as a whole, by its members' names; None where it is none."""
+    """Return the signature of a ZIP that is a model itself, by its members' names; None if it is not one."""
     kind = container_format(names)
     if kind is None:
         return None
-    findings = Findings(kind, "")
-    describe(findings)
-    return findings.signature()
+    builder = SignatureBuilder(kind, "")
+    describe(builder)
+    return builder.build()

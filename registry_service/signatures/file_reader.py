@@ -1,4 +1,4 @@
-"""Reads a file forwards, in bounds."""
+"""Reads a file forwards or by pages, within a budget."""
 
 import time
 from typing import Protocol
@@ -12,19 +12,19 @@ _STEPS_BETWEEN_LOOKS = 1024
 
 
 class FormatError(Exception):
-    """The file is not as its format has it, or larger than we read; the message says what, for a person."""
+    """The file violates its format or exceeds a limit. The message becomes a problem of the signature."""
 
 
 class UnknownFormatError(FormatError):
-    """The file is not of the format at all."""
+    """The file has another format."""
 
 
 class LimitError(FormatError):
-    """The file is larger, or takes longer, than we read."""
+    """The file exceeds a limit of size or time."""
 
 
 class Budget:
-    """What reading one artifact may cost."""
+    """The bytes, steps and time that reading one artifact may cost."""
 
     def __init__(self) -> None:
         self._deadline = time.monotonic() + limits.SECONDS
@@ -32,24 +32,24 @@ class Budget:
         self._steps = limits.STEPS
 
     def spend(self, size: int) -> None:
-        """Takes bytes that are about to be read (`LimitError` where there are not so many left)."""
+        """Deduct bytes that are about to be read. Raises LimitError if the budget is exceeded."""
         self.check_time()
         self._bytes -= size
         if self._bytes < 0:
-            raise LimitError(f"Only {limits.STORED_BYTES >> 20} MiB of it were read.")
+            raise LimitError(f"Only {limits.STORED_BYTES >> 20} MiB of the file were read.")
 
     def step(self) -> None:
-        """Counts one thing looked at (`LimitError` where there are too many, or the time is over)."""
+        """Count one element or field. Raises LimitError if there are too many or the time is over."""
         self._steps -= 1
         if self._steps % _STEPS_BETWEEN_LOOKS == 0:
             self.check_time()
             if self._steps <= 0:
-                raise LimitError(f"Only its first {limits.STEPS:,} elements were read.")
+                raise LimitError(f"Only the first {limits.STEPS:,} elements were read.")
 
     def check_time(self) -> None:
-        """Raises LimitError where the time is over."""
+        """Raise LimitError if the time is over."""
         if time.monotonic() > self._deadline:
-            raise LimitError(f"Only what could be read in {limits.SECONDS:.0f} seconds was.")
+            raise LimitError(f"Reading stopped after {limits.SECONDS:.0f} seconds.")
 
 
 class Source(Protocol):
@@ -61,18 +61,17 @@ class Source(Protocol):
 
     @property
     def is_seekable(self) -> bool:
-        """Whether it can be read in any order."""
+        """Whether ranges can be read in any order."""
 
     def read(self, offset: int, length: int) -> bytes:
-        """Returns exactly these bytes.
+        """Return exactly the bytes of a range within the file.
 
-        Callers: ask for no more than there is; where it isn't seekable never for what lies before the end of an
-        earlier read.
+        A source that is not seekable must be read forwards: no range begins before the end of an earlier one.
         """
 
 
 class Reader:
-    """A place in a file that moves forwards, with a read-ahead that shrinks where much is skipped."""
+    """A position in a file that moves forwards. Reads ahead, and less so after a long skip."""
 
     def __init__(self, source: Source) -> None:
         self._source = source
@@ -85,11 +84,11 @@ class Reader:
 
     @property
     def is_seekable(self) -> bool:
-        """Whether `read_at` reads any place beside what is read forwards."""
+        """Whether `read_at` can be combined with reading forwards."""
         return self._source.is_seekable
 
     def peek(self, length: int) -> bytes:
-        """Returns the next bytes and stays before them; fewer at the end of the file."""
+        """Return the next bytes without moving; fewer at the end of the file."""
         length = min(length, self.size - self.position)
         if length == 0:
             return b""
@@ -100,25 +99,25 @@ class Reader:
         return self._buffer[start : start + length]
 
     def take(self, length: int) -> bytes:
-        """Returns the next bytes (`FormatError` where there are not so many). Callers bound the length."""
-        self._expect(length)
+        """Return the next bytes and move past them. Raises FormatError at the end. Callers bound the length."""
+        self._require(length)
         data = self.peek(length)
         self.position += length
         return data
 
     def skip(self, length: int) -> None:
-        """Moves on (`FormatError` where there are not so many bytes)."""
-        self._expect(length)
+        """Move past the next bytes. Raises FormatError at the end."""
+        self._require(length)
         self.position += length
 
     def read_at(self, offset: int, length: int) -> bytes:
-        """Returns bytes of any place, wherever the reader stands (`FormatError` where they are not in the file).
+        """Return the bytes of any range, whatever the position. Raises FormatError if it is not within the file.
 
-        Of a source that isn't seekable the beginning is kept, and what is behind
-        that is a LimitError. Not for a reader that moves forwards as well.
+        Of a source that is not seekable, the first KEPT_BYTES are kept in memory. A range beyond them raises
+        LimitError, and such a reader must not move forwards as well.
         """
         if not 0 <= offset <= offset + length <= self.size:
-            raise FormatError("It is damaged or cut short: it refers to what is not in it.")
+            raise FormatError("The file is damaged or truncated: it refers to bytes beyond its end.")
         first, last = offset // _PAGE, (offset + length - 1) // _PAGE
         data = b"".join(self._page(number) for number in range(first, last + 1))
         return data[offset - first * _PAGE : offset - first * _PAGE + length]
@@ -134,13 +133,13 @@ class Reader:
             page = self._source.read(start, min(_PAGE, self.size - start))
             return self._pages.setdefault(number, page)
         if start >= limits.KEPT_BYTES:
-            raise LimitError(f"Only its first {limits.KEPT_BYTES >> 20} MiB were read, as it is compressed.")
+            raise LimitError(f"Only the first {limits.KEPT_BYTES >> 20} MiB were read, because the file is compressed.")
         for missing in range(len(self._pages), number + 1):
             self._pages[missing] = self._source.read(missing * _PAGE, min(_PAGE, self.size - missing * _PAGE))
         return self._pages[number]
 
     def varint(self) -> int:
-        """Takes an unsigned number of protobuf's wire format (`FormatError`)."""
+        """Read a varint of protobuf. Raises FormatError if it is truncated or too long."""
         result = 0
         for i, byte in enumerate(self.peek(10)):
             result |= (byte & 0x7F) << 7 * i
@@ -148,12 +147,12 @@ class Reader:
                 self.position += i + 1
                 return result & 0xFFFF_FFFF_FFFF_FFFF
         if self.size - self.position < 10:
-            raise FormatError("It is cut short.")
-        raise FormatError("It has a number of more than 64 bits.")
+            raise FormatError("The file is truncated.")
+        raise FormatError("A number has more than 64 bits.")
 
-    def _expect(self, length: int) -> None:
+    def _require(self, length: int) -> None:
         if length > self.size - self.position:
-            raise FormatError("It is cut short.")
+            raise FormatError("The file is truncated.")
 
     def _fill(self, length: int) -> None:
         end = self._buffer_start + len(self._buffer)

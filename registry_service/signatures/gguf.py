@@ -1,7 +1,7 @@
-"""Reads GGUF: its metadata and what describes its tensors, and nothing of their data.
+"""Reads GGUF: its metadata and the descriptions of its tensors, without their data.
 
-The layout is that of the GGUF specification (ggml-org/ggml, docs/gguf.md); types
-and the sizes of their blocks are those of its Python package.
+Sources: the GGUF specification (ggml-org/ggml, docs/gguf.md) for the layout, and
+the `gguf` Python package for types and block sizes.
 """
 
 import struct
@@ -9,22 +9,22 @@ from collections import Counter
 from math import prod
 
 from registry_service.signatures import limits
-from registry_service.signatures.builder import Findings, Siblings, clean, tensor
+from registry_service.signatures.builder import Siblings, SignatureBuilder, clean, tensor
 from registry_service.signatures.file_reader import Budget, FormatError, Reader, UnknownFormatError
 
 _MAGIC = b"GGUF"
 _VERSIONS = frozenset({2, 3})
 _MAX_VERSION = 0xFFFF
-"""Largest plausible version in either byte order. What follows the magic in a text is far larger."""
+"""Largest plausible version in either byte order. Text after the magic number reads as a far larger one."""
 _ALIGNMENT = 32
-"""Of the data of tensors, where the metadata has no other."""
+"""Default alignment of the tensors' data, in bytes."""
 _STRING, _ARRAY, _BOOL = 8, 9, 7
 _NUMBERS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "B", 10: "Q", 11: "q", 12: "d"}
-"""Types of values, as `struct` has them."""
+"""`struct` formats of the numeric value types."""
 _SHOWN_ELEMENTS = 16
-"""Longest array that is kept."""
+"""Longest array whose elements are kept."""
 _STRINGS_AT_ONCE = 64 * 1024
-# Name, elements of a block, and bytes of a block.
+# Name, elements per block, and bytes per block.
 _TYPES = {
     0: ("F32", 1, 4),
     1: ("F16", 1, 2),
@@ -66,7 +66,7 @@ _PRECISIONS = {"MXFP4": "f4", "NVFP4": "f4"} | {
     for beginnings, precision in ((("Q4_", "IQ4_"), "int4"), (("Q8_",), "int8"))
     if name.startswith(beginnings)
 }
-"""What a type counts as where it is not called after its precision."""
+"""Precisions of types whose names do not say them."""
 _FILE_TYPES = {
     0: "F32",
     1: "F16",
@@ -103,11 +103,11 @@ _FILE_TYPES = {
     38: "MXFP4_MOE",
     39: "NVFP4",
 }
-"""What `general.file_type` calls the quantization of most tensors."""
+"""Names of `general.file_type`, the quantization of most tensors."""
 
 
 def is_gguf(head: bytes) -> bool:
-    """Tell whether a file is GGUF, by its magic and a plausible version where it is long enough to have one."""
+    """Return whether a file is GGUF, by its magic number and a plausible version if it is long enough for one."""
     version = head[len(_MAGIC) : len(_MAGIC) + 4]
     is_plausible = len(version) < 4 or any(
         int.from_bytes(version, order) <= _MAX_VERSION for order in ("little", "big")
@@ -115,62 +115,62 @@ def is_gguf(head: bytes) -> bool:
     return head.startswith(_MAGIC) and is_plausible
 
 
-def read_gguf(reader: Reader, budget: Budget, findings: Findings, _siblings: Siblings) -> None:
-    """Fills the findings.
+def read_gguf(reader: Reader, budget: Budget, builder: SignatureBuilder, _siblings: Siblings) -> None:
+    """Read a GGUF file into the builder.
 
     Raises:
-        UnknownFormatError: It has not the signature, or an implausible version behind it.
-        FormatError: It is damaged, too large, or of a version that is not read.
+        UnknownFormatError: The magic number is missing, or an implausible version follows it.
+        FormatError: The file is damaged, too large, or of an unsupported version.
     """
     if not is_gguf(reader.peek(len(_MAGIC) + 4)):
-        raise UnknownFormatError("It is no GGUF.")
+        raise UnknownFormatError("The file is not GGUF.")
     reader.skip(len(_MAGIC))
-    _Walk(reader, budget, findings).file()
+    _Walk(reader, budget, builder).file()
 
 
 class _Walk:
-    """One reading of a file."""
+    """The state of reading one file."""
 
-    def __init__(self, reader: Reader, budget: Budget, findings: Findings) -> None:
+    def __init__(self, reader: Reader, budget: Budget, builder: SignatureBuilder) -> None:
         self._reader = reader
         self._budget = budget
-        self._findings = findings
+        self._builder = builder
         self._order = "<"
         self._numbers: dict[str, int] = {}
-        """Metadata that says how the rest is to be read."""
+        """Metadata that is needed to read the rest."""
 
     def file(self) -> None:
         version = self._number("I")
         if version & 0xFFFF == 0:
-            # Written for machines of the other byte order.
+            # The file was written for machines of the other byte order.
             self._order = ">"
             version = int.from_bytes(version.to_bytes(4, "little"), "big")
-        self._findings.add_metadata("version", str(version))
+        self._builder.add_metadata("version", str(version))
         if version not in _VERSIONS:
-            raise FormatError(f"It has GGUF version {version}; versions 2 and 3 are read.")
+            raise FormatError(f"GGUF version {version} is not supported; supported are versions 2 and 3.")
         tensor_count, entry_count = self._number("Q"), self._number("Q")
         for _ in range(entry_count):
             self._budget.step()
             self._entry()
         file_type = self._numbers.get("general.file_type")
         if file_type is not None:
-            self._findings.add_metadata("quantization", _FILE_TYPES.get(file_type, f"type {file_type}"))
+            self._builder.add_metadata("quantization", _FILE_TYPES.get(file_type, f"type {file_type}"))
         parts = self._numbers.get("split.count", 1)
         if parts > 1:
-            self._findings.add_part_of(parts)
+            self._builder.add_part_of(parts)
         self._tensors(tensor_count)
 
     def _entry(self) -> None:
-        """Reads a key and its value."""
+        """Read one metadata entry."""
         key = self._string()
         value = self._value(self._number("I"), depth=0)
         if value is not None:
-            self._findings.add_metadata(key, value)
+            self._builder.add_metadata(key, value)
             if key in {"general.alignment", "general.file_type", "split.count"} and value.isdecimal():
                 self._numbers[key] = int(value)
 
     def _value(self, kind: int, depth: int) -> str | None:
-        """Reads a value and returns its text; None of a long array, which is passed over."""
+        """Read a value and return it as text; None for a long array, which is skipped."""
         if kind == _STRING:
             return self._string()
         if kind == _BOOL:
@@ -179,7 +179,7 @@ class _Walk:
             (number,) = self._unpacked(_NUMBERS[kind])
             return f"{number:.7g}" if isinstance(number, float) else str(number)
         if kind != _ARRAY or depth > limits.DEPTH // 4:
-            raise FormatError("It has a value of an unknown kind.")
+            raise FormatError("A metadata value has an unknown type.")
         return self._array(self._number("I"), self._number("Q"), depth)
 
     def _array(self, kind: int, count: int, depth: int) -> str | None:
@@ -195,64 +195,64 @@ class _Walk:
         elif kind in _NUMBERS:
             self._reader.skip(count * struct.calcsize(self._order + _NUMBERS[kind]))
         else:
-            raise FormatError("It has a value of an unknown kind.")
+            raise FormatError("A metadata value has an unknown type.")
         return None
 
     def _tensors(self, count: int) -> None:
         parameters = 0
         types: Counter[str] = Counter()
         names: set[int] = set()
-        """Hashes of them."""
+        """Hashes of the names."""
         data_size = 0
         for _ in range(count):
             self._budget.step()
             name = self._string()
             dimensions = self._number("I")
             if dimensions > limits.DIMENSIONS:
-                raise FormatError(f"It has a tensor of more than {limits.DIMENSIONS} dimensions.")
+                raise FormatError(f"A tensor has more than {limits.DIMENSIONS} dimensions.")
             shape = [self._number("Q") for _ in range(dimensions)]
             number, offset = self._number("I"), self._number("Q")
             kind, block, block_size = _TYPES.get(number, (f"type {number}", 1, 0))
             blocks, rest = divmod(prod(shape), block)
             if rest or (shape and shape[0] % block):
-                self._findings.add_problem(
-                    f"Its tensor {name[:100]!r} is no whole number of blocks of {block} elements."
+                self._builder.add_problem(
+                    f"The tensor {name[:100]!r} is not a whole number of blocks of {block} elements."
                 )
             if block_size == 0:
-                self._findings.add_problem(f"It has tensors of the unknown type {number}, whose size is unknown too.")
+                self._builder.add_problem(f"Tensors have the unknown type {number}, so their size is unknown.")
             if hash(name) in names:
-                self._findings.add_problem(f"It has two tensors of the name {name[:100]!r}.")
+                self._builder.add_problem(f"Two tensors have the name {name[:100]!r}.")
             names.add(hash(name))
             data_size = max(data_size, offset + blocks * block_size)
             parameters += prod(shape)
             types[kind] += 1
-            # Of a type that isn't known, not even the size is; it counts all the same.
-            self._findings.add_weight(_PRECISIONS.get(kind, kind), 8 * blocks * block_size or blocks)
-            if len(self._findings.weights) < limits.TENSORS:
-                self._findings.weights.append(tensor(name, kind, shape))
-        self._findings.add_metadata("parameter_count", str(parameters))
-        self._findings.add_metadata("tensor_types", ", ".join(f"{kind} {n}" for kind, n in types.most_common()))
+            # A tensor of an unknown type has no known size, but still counts.
+            self._builder.add_weight(_PRECISIONS.get(kind, kind), 8 * blocks * block_size or blocks)
+            if len(self._builder.weights) < limits.TENSORS:
+                self._builder.weights.append(tensor(name, kind, shape))
+        self._builder.add_metadata("parameter_count", str(parameters))
+        self._builder.add_metadata("tensor_types", ", ".join(f"{kind} {n}" for kind, n in types.most_common()))
         self._check_size(data_size)
 
     def _check_size(self, data_size: int) -> None:
         alignment = self._numbers.get("general.alignment", _ALIGNMENT)
         if alignment == 0 or alignment & (alignment - 1):
-            raise FormatError(f"Its alignment is {alignment}, which is no power of two.")
+            raise FormatError(f"The alignment {alignment} is not a power of two.")
         start = -(-self._reader.position // alignment) * alignment
         if data_size and start + data_size > self._reader.size:
             found = max(self._reader.size - start, 0)
-            self._findings.add_problem(f"It is cut short: of the {data_size} bytes of its tensors it has {found}.")
+            self._builder.add_problem(f"The file is truncated: it has {found} of the {data_size} bytes of its tensors.")
 
     def _string(self) -> str:
         length = self._number("Q")
-        # A character takes up to four bytes; one more than is kept shows that it was cut.
+        # A character takes up to four bytes. One more than is kept lets `clean` mark the text as cut.
         kept = min(length, 4 * limits.TEXT_LENGTH + 4)
         text = self._reader.take(kept).decode(errors="replace")
         self._reader.skip(length - kept)
         return clean(text)
 
     def _skip_strings(self, count: int) -> None:
-        """Passes over the many strings of a vocabulary."""
+        """Skip the many strings of a vocabulary."""
         order = "little" if self._order == "<" else "big"
         while count:
             self._budget.check_time()
@@ -262,7 +262,7 @@ class _Walk:
                 at += 8 + int.from_bytes(piece[at : at + 8], order)  # type: ignore[arg-type]
                 count -= 1
             if at == 0:
-                raise FormatError("It is cut short.")
+                raise FormatError("The file is truncated.")
             self._reader.skip(at)
 
     def _number(self, kind: str) -> int:

@@ -1,7 +1,7 @@
-"""Reads ONNX: walks the wire format of its protobuf message, passing over weights and most small nodes unread.
+"""Reads ONNX: walks the wire format of its protobuf message, and skips weights and most small nodes.
 
-The numbers of fields are those of onnx.proto. Readers go from one field to the
-next, as messages of any size come by: never is one held as a whole.
+Field numbers are those of onnx.proto. The walk goes from field to field and
+never holds a whole message, which may have any size.
 """
 
 import posixpath
@@ -11,11 +11,11 @@ from dataclasses import dataclass, field
 
 from registry_service.domain.signature import Tensor
 from registry_service.signatures import limits
-from registry_service.signatures.builder import Findings, Siblings, clean, tensor
+from registry_service.signatures.builder import Siblings, SignatureBuilder, clean, tensor
 from registry_service.signatures.file_reader import Budget, FormatError, LimitError, Reader, UnknownFormatError
 
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
-# TensorProto.DataType: name and bits of an element.
+# TensorProto.DataType: name, and bits per element.
 _TYPES = {
     1: ("FLOAT", 32),
     2: ("UINT8", 8),
@@ -45,49 +45,49 @@ _TYPES = {
     26: ("INT2", 2),
 }
 _SMALL_NODE = 256
-"""Bytes of a node that may hold a weight worth counting."""
+"""Largest node, in bytes, that is skipped: its weights are too small to count."""
 _PACKING_OPERATORS = ("MatMulNBits", "MatMulBnb4", "GatherBlockQuantized", "QMoE")
-"""Operators of ONNX Runtime that unpack several weights of a byte."""
+"""Operators of ONNX Runtime whose weights are packed, several to a byte."""
 _PACKING_INPUTS = 32
-"""Most inputs of such an operator that are looked at; it has fewer."""
+"""Most inputs of such an operator that are read. It has fewer."""
 _PACKED_BITS = 4
-"""Bits of a weight where the node of such an operator does not tell."""
+"""Default bits per weight of such an operator."""
 _OF_WEIGHTS = re.compile(f"location|{'|'.join(_PACKING_OPERATORS)}".encode())
-"""What a small node has in it that refers to weights: the key of external data, or such an operator."""
-# ir_version, and then what may follow: producer_name .. graph, opset_import, metadata_props.
+"""Text in a small node that refers to weights: the key of external data, or such an operator."""
+# Tags that may follow ir_version: producer_name to graph, opset_import, metadata_props.
 _SECOND_TAGS = frozenset(b"\x12\x1a\x22\x28\x32\x3a\x42\x72")
 
 
 def is_onnx(head: bytes) -> bool:
-    """Tells whether a file may be ONNX, by how all writers begin it: with its small ir_version."""
+    """Return whether a file may be ONNX: all writers begin with a small ir_version."""
     return len(head) > 2 and head[0] == 0x08 and 0 < head[1] < 64 and head[2] in _SECOND_TAGS
 
 
-def read_onnx(reader: Reader, budget: Budget, findings: Findings, siblings: Siblings) -> None:
-    """Fills the findings.
+def read_onnx(reader: Reader, budget: Budget, builder: SignatureBuilder, siblings: Siblings) -> None:
+    """Read an ONNX file into the builder.
 
     Raises:
-        UnknownFormatError: It has no graph.
-        FormatError: It is damaged, or too large.
+        UnknownFormatError: The file has no graph.
+        FormatError: The file is damaged or too large.
     """
-    walk = _Walk(reader, budget, findings)
+    walk = _Walk(reader, budget, builder)
     try:
         walk.model()
     except LimitError:
         raise
     except FormatError as error:
-        if not (walk.has_graph and (findings.producer or findings.inputs or findings.outputs or findings.weight_count)):
-            raise UnknownFormatError("It is no ONNX.") from error
+        if not (walk.has_graph and (builder.producer or builder.inputs or builder.outputs or builder.weight_count)):
+            raise UnknownFormatError("The file is not ONNX.") from error
         raise
     finally:
         walk.report(siblings)
     if not walk.has_graph:
-        raise UnknownFormatError("It is no ONNX.")
+        raise UnknownFormatError("The file is not ONNX.")
 
 
 @dataclass(slots=True)
 class _Weight:
-    """What counts of a TensorProto."""
+    """The relevant fields of a TensorProto."""
 
     name: str = ""
     type: int = 0
@@ -99,44 +99,46 @@ class _Weight:
 
 
 class _Walk:
-    """One reading of a model."""
+    """The state of reading one model."""
 
-    def __init__(self, reader: Reader, budget: Budget, findings: Findings) -> None:
+    def __init__(self, reader: Reader, budget: Budget, builder: SignatureBuilder) -> None:
         self._reader = reader
         self._budget = budget
-        self._findings = findings
+        self._builder = builder
         self._weight_names: set[int] = set()
-        """Hashes of them."""
+        """Hashes of the names."""
         self._packed: dict[int, int] = {}
-        """Bits of the weights that are packed into bytes, by the hashes of their names."""
+        """Bits per weight of packed weights, by the hashes of their names."""
         self._external: dict[str, int] = {}
-        """Where the weights end in each other file."""
+        """End of the weights in each external file, in bytes."""
         self.has_graph = False
 
     def report(self, siblings: Siblings) -> None:
-        """Tells apart inputs and weights, and looks for the other files."""
+        """Remove weights from the inputs, and check the files of external weights."""
         # Before IR version 4, weights had to be inputs as well.
-        self._findings.inputs = [t for t in self._findings.inputs if hash(t.name) not in self._weight_names]
+        self._builder.inputs = [t for t in self._builder.inputs if hash(t.name) not in self._weight_names]
         for location, end in self._external.items():
             if not location:
-                self._findings.add_problem("Its weights are in another file, but not told in which.")
+                self._builder.add_problem("The weights are in another file, but the model does not name it.")
                 continue
             if location.startswith("/") or posixpath.normpath(location).startswith(".."):
-                self._findings.add_problem(f"Its weights are in the file {location}, which is not in its folder.")
+                self._builder.add_problem(
+                    f"The weights are in the file {location}, which is outside the model's folder."
+                )
                 continue
             size = siblings.size(location)
             if size is None:
-                self._findings.add_problem(f"Its weights are in the file {location}, which is missing.")
+                self._builder.add_problem(f"The weights are in the file {location}, which is missing.")
             elif size < end:
-                self._findings.add_problem(f"Its weights take {end} bytes of the file {location}, which has {size}.")
+                self._builder.add_problem(f"The weights need {end} bytes of the file {location}, which has {size}.")
 
     def model(self) -> None:
-        """Reads a ModelProto."""
+        """Read a ModelProto."""
         producer = version = ""
         for number, wire, value in self._fields(self._reader.size):
             match number, wire:
                 case 1, 0:
-                    self._findings.add_metadata("ir_version", str(value))
+                    self._builder.add_metadata("ir_version", str(value))
                 case 2, 2:
                     producer = self._text(value)
                 case 3, 2:
@@ -153,15 +155,15 @@ class _Walk:
                     self._add_metadata(*self._pair(value))
                 case _:
                     pass
-            self._findings.producer = f"{producer} {version}".strip()
+            self._builder.producer = f"{producer} {version}".strip()
 
     def _add_metadata(self, name: str, text: str) -> None:
         if text:
-            self._findings.add_metadata(name, text)
+            self._builder.add_metadata(name, text)
 
     def _graph(self, end: int, depth: int) -> None:
         if depth > limits.DEPTH // 4:
-            raise FormatError("Its graphs are nested too deep.")
+            raise FormatError("Graphs are nested too deeply.")
         for number, wire, value in self._fields(end):
             match number, wire:
                 case 1, 2:
@@ -171,14 +173,14 @@ class _Walk:
                 case 15, 2:
                     self._sparse(value, is_named=depth == 0)
                 case 11, 2 if depth == 0:
-                    self._add_value_info(self._findings.inputs, value)
+                    self._add_value_info(self._builder.inputs, value)
                 case 12, 2 if depth == 0:
-                    self._add_value_info(self._findings.outputs, value)
+                    self._add_value_info(self._builder.outputs, value)
                 case _:
                     pass
 
     def _part(self, part: int, end: int) -> None:
-        """Reads the graph, a TrainingInfoProto (20), or a FunctionProto (25): whatever weights may be in."""
+        """Read a message that may hold weights: GraphProto (7), TrainingInfoProto (20) or FunctionProto (25)."""
         if part == 7:
             self.has_graph = True
             self._graph(end, depth=0)
@@ -199,16 +201,16 @@ class _Walk:
             if wire == _BYTES and number == 1:
                 self._add(self._tensor(value), is_named=is_named)
             elif wire == _BYTES and number == 2:
-                # Its indices are no weights, but may be in another file as well.
+                # Indices are not weights, but may be in an external file too.
                 self._check_data(self._tensor(value))
 
     def _node(self, end: int, depth: int) -> None:
-        """Finds the weights in a node's attributes, and its inputs that are packed weights."""
+        """Find the weights in a node's attributes, and its inputs that are packed weights."""
         size = end - self._reader.position
         if size <= _SMALL_NODE and not _OF_WEIGHTS.search(self._reader.peek(size)):
             return
         inputs: list[int] = []
-        """Hashes of their names."""
+        """Hashes of the names."""
         operator, bits = "", _PACKED_BITS
         for number, wire, value in self._fields(end):
             if wire != _BYTES:
@@ -218,24 +220,25 @@ class _Walk:
             elif number == 4:
                 operator = self._text(value)
             elif number == 5:
-                name, number_of_it = self._attribute(value, depth)
-                if name in {"bits", "expert_weight_bits"}:
-                    bits = number_of_it
+                attribute_name, integer = self._attribute(value, depth)
+                if attribute_name in {"bits", "expert_weight_bits"}:
+                    bits = integer
         if operator in _PACKING_OPERATORS and 0 < bits < 8 and len(self._packed) < limits.NAMES:
             self._packed.update(dict.fromkeys(inputs, bits))
 
     def _attribute(self, end: int, depth: int) -> tuple[str, int]:
-        """Finds the weights in an attribute: constants, and the graphs of branches and loops.
+        """Find the weights in an attribute: constants, and the graphs of branches and loops.
 
-        Returns its name, and its value where that is an integer.
+        Returns:
+            The name of the attribute, and its value if that is an integer, else 0.
         """
-        name, number_of_it = "", 0
+        attribute_name, integer = "", 0
         for number, wire, value in self._fields(end):
             match number, wire:
                 case 1, 2:
-                    name = self._text(value)
+                    attribute_name = self._text(value)
                 case 3, 0:
-                    number_of_it = _signed(value)
+                    integer = _signed(value)
                 case ((5 | 10), 2):
                     self._add(self._tensor(value), is_named=False)
                 case ((6 | 11), 2):
@@ -244,19 +247,19 @@ class _Walk:
                     self._sparse(value, is_named=False)
                 case _:
                     pass
-        return name, number_of_it
+        return attribute_name, integer
 
     def _add(self, weight: _Weight, *, is_named: bool) -> None:
         if is_named and len(self._weight_names) < limits.NAMES:
             self._weight_names.add(hash(weight.name))
         name, bits = _type_of(weight)
         packed = self._packed.get(hash(weight.name)) if name in {"UINT8", "INT8"} and weight.name else None
-        # Of a type that isn't known, not even the size is; it counts all the same.
-        self._findings.add_weight(f"int{packed}" if packed else name, (bits or 1) * weight.elements)
+        # A weight of an unknown type has no known size, but still counts.
+        self._builder.add_weight(f"int{packed}" if packed else name, (bits or 1) * weight.elements)
         self._check_data(weight)
 
     def _check_data(self, weight: _Weight) -> None:
-        """Looks whether the data of a tensor is there, and is as much as its shape has."""
+        """Check that the data of a tensor exists and has the size of its shape."""
         _, bits = _type_of(weight)
         size = (bits * weight.elements + 7) // 8
         found = weight.raw_size
@@ -264,8 +267,8 @@ class _Walk:
             found = _number(weight.external.get("length", "")) or None
             self._add_external(weight, found or size)
         if found is not None and bits and found != size:
-            self._findings.add_problem(
-                f"Its weight {weight.name[:100]!r} has {found} bytes of data, not the {size} of its shape."
+            self._builder.add_problem(
+                f"The weight {weight.name[:100]!r} has {found} bytes of data, but its shape needs {size}."
             )
 
     def _add_external(self, weight: _Weight, size: int) -> None:
@@ -303,16 +306,16 @@ class _Walk:
         while self._reader.position < end:
             self._add_dimension(weight, self._reader.varint())
         if self._reader.position != end:
-            raise FormatError("It has a field that is too long.")
+            raise FormatError("A field is longer than its message.")
 
     def _add_dimension(self, weight: _Weight, size: int) -> None:
         weight.dimensions += 1
         if weight.dimensions > limits.DIMENSIONS:
-            raise FormatError(f"It has a tensor of more than {limits.DIMENSIONS} dimensions.")
+            raise FormatError(f"A tensor has more than {limits.DIMENSIONS} dimensions.")
         weight.elements *= max(_signed(size), 0)
 
     def _add_value_info(self, found: list[Tensor], end: int) -> None:
-        # Of the inputs, many may turn out to be weights.
+        # Many inputs may turn out to be weights, so more than TENSORS are kept for now.
         if len(found) >= 4 * limits.TENSORS:
             return
         name, element_type = "", ""
@@ -326,7 +329,7 @@ class _Walk:
 
     def _type(self, end: int, depth: int) -> tuple[str, list[int | str] | None]:
         if depth > limits.DEPTH // 4:
-            raise FormatError("Its types are nested too deep.")
+            raise FormatError("Types are nested too deeply.")
         for number, wire, value in self._fields(end):
             if wire != _BYTES:
                 continue
@@ -356,7 +359,7 @@ class _Walk:
                     if inner == 1:
                         shape.append(self._dimension(dimension_end))
                         if len(shape) > limits.DIMENSIONS:
-                            raise FormatError(f"It has a tensor of more than {limits.DIMENSIONS} dimensions.")
+                            raise FormatError(f"A tensor has more than {limits.DIMENSIONS} dimensions.")
         return element_type, shape
 
     def _dimension(self, end: int) -> int | str:
@@ -375,10 +378,10 @@ class _Walk:
                 domain = self._text(value)
             elif number == 2 and wire == _VARINT:
                 version = _signed(value)
-        self._findings.add_opset(domain or "ai.onnx", version)
+        self._builder.add_opset(domain or "ai.onnx", version)
 
     def _pair(self, end: int) -> tuple[str, str]:
-        """Reads a StringStringEntryProto."""
+        """Read a StringStringEntryProto."""
         key = text = ""
         for number, wire, value in self._fields(end):
             if wire == _BYTES and number == 1:
@@ -389,14 +392,14 @@ class _Walk:
 
     def _text(self, end: int) -> str:
         length = end - self._reader.position
-        # A character takes up to four bytes; one more than is kept shows that it was cut.
+        # A character takes up to four bytes. One more than is kept lets `clean` mark the text as cut.
         return clean(self._reader.take(min(length, 4 * limits.TEXT_LENGTH + 4)).decode(errors="replace"))
 
     def _fields(self, end: int) -> Iterator[tuple[int, int, int]]:
-        """Yields number, wire type and value of a message's fields; for bytes, where they end.
+        """Yield number, wire type and value of each field of a message. The value of a bytes field is its end.
 
-        Whoever takes a field of bytes may read into it; what is left of it is
-        skipped. Of one that is cut short, what there is comes before the error.
+        The caller may read within a bytes field; the rest of it is skipped. A truncated bytes field is yielded
+        before the error is raised.
         """
         reader = self._reader
         while reader.position < end:
@@ -412,17 +415,17 @@ class _Walk:
                 yield number, wire, stop
                 reader.skip(stop - reader.position)
                 if not is_whole:
-                    raise FormatError("It is cut short.")
+                    raise FormatError("The file is truncated.")
             elif wire in {_FIXED64, _FIXED32}:
                 reader.skip(8 if wire == _FIXED64 else 4)
             else:
-                raise FormatError("It has a field of an unknown kind.")
+                raise FormatError("A field has an unknown wire type.")
         if reader.position != end:
-            raise FormatError("It has a field that is too long.")
+            raise FormatError("A field is longer than its message.")
 
 
 def _type_of(weight: _Weight) -> tuple[str, int]:
-    """Returns the name of a weight's type, and the bits of an element; 0 where they are unknown."""
+    """Return the name of a weight's type and its bits per element, 0 if unknown."""
     return _TYPES.get(weight.type, (f"type {weight.type}", 0))
 
 
@@ -431,5 +434,5 @@ def _signed(value: int) -> int:
 
 
 def _number(text: str) -> int:
-    # No file has the size that one of more digits would want.
+    # No file is as large as a number of more digits.
     return int(text[:20]) if text.isascii() and text.isdecimal() else 0

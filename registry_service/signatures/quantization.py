@@ -1,10 +1,10 @@
-"""Tells how wide the weights are that quantizers pack into tensors of another type.
+"""Determines the width of weights that quantizers pack into tensors of a wider type.
 
-Safetensors has few types narrower than a byte, so that quantizers put several
-weights into one element of a wider type: GPTQ and AWQ eight of four bits into an
-I32 (`qweight`), bitsandbytes and the FP4 formats two into a U8. Names and shapes of
-the tensors beside them tell the width, or the quantizer's configuration does; where
-neither does, the width is unknown.
+Safetensors has few types narrower than a byte, so quantizers put several
+weights into one element: GPTQ and AWQ eight of four bits into an I32
+(`qweight`), bitsandbytes and the FP4 formats two into a U8. The width follows
+from the names and shapes of companion tensors, or from the configuration of the
+quantizer. Otherwise it is unknown.
 """
 
 import json
@@ -16,9 +16,9 @@ from typing import Any
 from registry_service.signatures import limits
 
 ReadData = Callable[[int, int], bytes | None]
-"""Returns the bytes of a tensor by where its data begins and its size; None where reading them would cost too much."""
+"""Returns the bytes of a tensor by the offset and size of its data, or None if reading them is too expensive."""
 ReadBeside = Callable[[str], bytes | None]
-"""Returns the content of a small file beside the one that is read; None where there is none."""
+"""Returns the content of a small file beside the model, or None if it does not exist."""
 
 _WIDE = {"I16": 16, "U16": 16, "I32": 32, "U32": 32, "I64": 64, "U64": 64}
 _BYTES = {"U8": 8, "I8": 8}
@@ -26,20 +26,20 @@ _COMPANION = re.compile(
     r"[._](q?zeros?|zero_point|g_idx|scales?(_inv|_\d)?|(nested_)?absmax|(nested_)?quant_map|SCB|weight_shape)$"
     r"|\.quant_state\.bitsandbytes__\w+$"
 )
-"""What belongs to quantized weights and is none: scales, zero points, orders, shapes."""
+"""Companion tensors of quantized weights: scales, zero points, orders, shapes."""
 _COMPANION_TYPES = _BYTES.keys() | _WIDE.keys() | {"F8_E4M3", "F8_E5M2", "F8_E8M0"}
-"""Of them those that would pass for quantized weights."""
+"""Types of companion tensors that could be mistaken for quantized weights."""
 _SCALES = ("_scale", "_scales", "_scale_inv", "scale", "scales")
-"""What the scales of a tensor are called, behind its name or behind what comes before the last part of that."""
+"""Suffixes of the scales of a tensor, after its name or instead of the last part of its name."""
 _PACKED_NAMES = frozenset({"W_q", "_data", "qdata", "_weight_qdata"})
-"""What other quantizers call tensors in which weights are packed."""
+"""Names of packed tensors of other quantizers."""
 _CONFIGURATIONS = ("config.json", "quantize_config.json", "quant_config.json", "hf_quant_config.json")
 _WIDTH_NAMES = frozenset({"bits", "w_bit", "wbits", "weight_bits", "num_bits", "nbits"})
 _FLAGS = {"load_in_4bit": 4, "load_in_8bit": 8}
 _ALGORITHM_NAMES = frozenset({"quant_algo", "quant_type", "weights", "_type"})
 _ALGORITHMS = ((re.compile(r"fp4|nf4|w4a|int4|4bit"), 4), (re.compile(r"fp8|float8|w8a|int8|8bit"), 8))
 _OTHERS = re.compile(r"activation|kv_cache|scale|zero|exclude|ignore|not_convert")
-"""Parts of a configuration that are about something else than weights."""
+"""Parts of a configuration that do not concern weights."""
 _CONFIGURATION_DEPTH = 6
 _READ_SHAPES = 8
 """Most shapes that are read from the data."""
@@ -50,28 +50,28 @@ class _Tensor:
     element_type: str
     shape: tuple[int, ...]
     start: int
-    """Where its data begins, in that of the file."""
+    """Offset of its data in the data of the file."""
     size: int
     """In bytes."""
 
     @property
     def bits(self) -> int:
-        """Of an integer; 0 of another type."""
+        """Bits of an integer type; 0 for other types."""
         return _BYTES.get(self.element_type, 0) or _WIDE.get(self.element_type, 0)
 
 
 class PackedWeights:
-    """Tensors of a file in which weights may be packed, and what belongs to them."""
+    """The tensors of a file that may hold packed weights, and their companions."""
 
     def __init__(self, read_data: ReadData) -> None:
         self._read_data = read_data
         self._by_ratio: dict[float, str | None] = {}
-        """Types that shapes told, by the elements of a packed row for each of its scales."""
+        """Types found by shape, by the elements of a packed row per scale."""
         self._tensors: dict[str, _Tensor] = {}
         self._other_bytes = 0
 
     def takes(self, name: str, element_type: str, shape: tuple[int, ...], start: int, size: int) -> bool:
-        """Remembers a tensor; returns whether `weights` is to tell of it, as it may not be what its type says."""
+        """Remember a tensor. Returns whether `weights` yields it, as its type may not be that of its weights."""
         found = _Tensor(element_type, shape, start, size)
         is_companion = _COMPANION.search(name) is not None
         may_be_packed = len(shape) > 1 and found.bits > 0
@@ -83,17 +83,17 @@ class PackedWeights:
         return False
 
     def weights(self, read_beside: ReadBeside) -> Iterator[tuple[str | None, int]]:
-        """Yields the type and the bytes of what was taken.
+        """Yield the type and the size in bytes of each tensor that was taken.
 
-        The type is `int4`, `f4`, that of the file where nothing is packed, empty
-        where it is no weight, None where it is unknown.
+        The type is an unpacked one (`int4`, `f4`), that of the file if nothing is packed, empty for a companion, or
+        None if it is unknown.
         """
         types = {
             name: "" if _COMPANION.search(name) else self._type(name, found)
             for name, found in self._tensors.items()
             if found.element_type in _COMPANION_TYPES
         }
-        # Matrices of wide integers are packed weights where there is little else, whatever they are called.
+        # Matrices of wide integers that make up most of a file are packed weights, whatever their names.
         wide = {name: self._tensors[name].size for name, kind in types.items() if kind in _WIDE}
         others = sum(self._tensors[name].size for name in types if name not in wide)
         if sum(wide.values()) > others + self._other_bytes:
@@ -121,13 +121,13 @@ class PackedWeights:
         if last in _PACKED_NAMES:
             return None if found.element_type != "I8" else "I8"
         scales = self._scales(name)
-        # Of 64 bits are indices, which stand beside scales as well.
+        # 64-bit integers are indices, which may have scales beside them too.
         if scales is None or found.element_type in {"I8", "I64", "U64"}:
             return found.element_type
         return "f4" if _is_fp4(name, found, scales) else None
 
     def _by_shape(self, packed: _Tensor, scales: _Tensor | None, original: _Tensor | None) -> str | None:
-        """Returns what is packed, by the shape that it had, which stands in the data of a tensor beside."""
+        """Return the type of packed weights by their original shape, which is the data of a companion tensor."""
         if scales is None or original is None or 0 in scales.shape[-1:] or not scales.shape or original.size != 16:
             return None
         ratio = packed.shape[-1] / scales.shape[-1]
@@ -145,7 +145,7 @@ class PackedWeights:
 
 
 def _ratio(packed: _Tensor | None, whole: _Tensor | None, axis: int) -> str | None:
-    """Returns the type of numbers of which `packed` holds as many along an axis as `whole` has elements there."""
+    """Return the integer type of which `packed` holds as many along an axis as `whole` has elements."""
     if packed is None or whole is None or not packed.shape or not whole.shape or whole.shape[axis] == 0:
         return None
     bits, rest = divmod(packed.bits * packed.shape[axis], whole.shape[axis])
@@ -153,7 +153,7 @@ def _ratio(packed: _Tensor | None, whole: _Tensor | None, axis: int) -> str | No
 
 
 def _is_fp4(name: str, tensor: _Tensor, scales: _Tensor) -> bool:
-    """Tells whether blocks of 16 (NVFP4) or 32 (MXFP4) numbers of four bits have a scale each."""
+    """Return whether there is one scale per block of 16 (NVFP4) or 32 (MXFP4) numbers of four bits."""
     if tensor.element_type != "U8" or not scales.shape:
         return False
     if name.endswith("_blocks"):
@@ -163,7 +163,7 @@ def _is_fp4(name: str, tensor: _Tensor, scales: _Tensor) -> bool:
 
 
 def _configured_width(read_beside: ReadBeside) -> int | None:
-    """Returns the bits of a quantized weight by the model's configuration; None where it tells none, or several."""
+    """Return the bits per quantized weight in the model's configuration, or None if it has none or several."""
     for file_name in _CONFIGURATIONS:
         content = read_beside(file_name)
         if content is None:
@@ -184,7 +184,7 @@ def _configured_width(read_beside: ReadBeside) -> int | None:
 
 
 def _widths(section: Any, depth: int) -> Iterator[int]:
-    """Yields the widths of weights that a part of a configuration mentions."""
+    """Yield the widths of weights in a part of a configuration."""
     if not isinstance(section, dict) or depth == 0:
         return
     for name, value in section.items():

@@ -1,19 +1,19 @@
-"""Recognizes files whose inputs and outputs are not read, so that they are at least called what they are."""
+"""Recognizes formats whose inputs and outputs are not read."""
 
 import re
 from collections.abc import Collection, Iterator
 
 from registry_service.signatures import limits
-from registry_service.signatures.builder import Findings, Siblings, tensor
+from registry_service.signatures.builder import Siblings, SignatureBuilder, tensor
 from registry_service.signatures.file_reader import Budget, Reader, UnknownFormatError
 
 _HDF5 = b"\x89HDF\r\n\x1a\n"
 _SMALLEST_USER_BLOCK = 512
-"""Of HDF5: bytes of any content may precede the signature, 512 or a power of two above that."""
+"""Smallest user block of HDF5: its magic number may follow 512 bytes of any content, or 1024, 2048 and so on."""
 _TAR_MAGIC = 257, b"ustar"
-"""The magic of tar and where it is. The header of its first member looks like a user block of HDF5."""
+"""Offset and magic number of tar. A tar whose first member is HDF5 looks like HDF5 with a user block."""
 _KERAS_BYTES = 64 * 1024
-"""In so many bytes of an HDF5 file stand the attributes of its root, by which Keras's are known."""
+"""First bytes of an HDF5 file that contain the attributes of its root, which identify Keras."""
 _NUMPY = b"\x93NUMPY"
 _NUMPY_HEADER = re.compile(rb"'descr':\s*'([^']{1,20})'.*'shape':\s*\(([\d,\s]{0,400})\)", re.DOTALL)
 _NUMPY_TYPE = rb"'[<>|=]?[?A-Za-z]\d{0,9}(?:\[\w{1,20}\])?'"
@@ -22,22 +22,22 @@ _NUMPY_KNOWN_HEADER = re.compile(
     rb"\{\s*'descr'\s*:\s*(" + _NUMPY_TYPE + rb"|\[\s*(?:" + _NUMPY_FIELD + rb")*\])\s*,"
     rb"\s*'fortran_order'\s*:\s*(?:True|False)\s*,\s*'shape'\s*:\s*\([\dL,\s]*\)\s*,?\s*\}\s*"
 )
-"""Headers whose types are certain: one type, or fields of one type each. NumPy evaluates others as Python literals."""
+"""Headers with certain types: one type, or fields of one type each. NumPy evaluates others as Python literals."""
 _NUMPY_OBJECTS = re.compile(rb"(?:^|,\s*)'[<>|=]?O\d*'")
 _NUMPY_KINDS = {"f": "float", "i": "int", "u": "uint", "c": "complex"}
 _PICKLE_OPERATIONS = frozenset(b"}])(cXCKMJINUTGVq\x88\x89\x8a\x8c\x8e\x8f\x94\x95")
-"""Of protocol 2 or newer those that a pickle begins with."""
+"""Operations that can begin a pickle of protocol 2 or newer."""
 _PICKLED_NAMES = (".pkl", ".pickle", ".joblib")
 _TORCH_LEGACY = b"\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19"
-"""What torch.save wrote before it wrote ZIPs, behind the protocol: its magic number, as a pickle."""
+"""The magic number, as a pickle after its protocol, that torch.save wrote before it wrote ZIPs."""
 _ZIP = b"PK\x03\x04"
-_RUNS_CODE = "Loading it runs code that is in it, as it is a pickle: load it only from those whom you trust."
+_IS_PICKLE = "The file contains a pickle. Loading a pickle can run code: load only files that you trust."
 
 
 def recognized(head: bytes, file_name: str) -> str | None:
-    """Returns the format of a file by its first HEAD_BYTES; None where it is none of those known here.
+    """Return the format of a file by its first HEAD_BYTES, or None if it is not recognized here.
 
-    What these do not show is told by the name where loading the file would run code.
+    A file named as a pickle counts as one whatever it contains, as loading it would run code.
     """
     if _is_hdf5(head):
         return "hdf5"
@@ -60,7 +60,7 @@ def _is_hdf5(head: bytes) -> bool:
 
 
 def _user_blocks(size: int) -> Iterator[int]:
-    """Yield the sizes that a user block of HDF5 may have in a file of this size, none included."""
+    """Yield the sizes that a user block of HDF5 can have in a file of this size, from 0."""
     block = 0
     while block < size:
         yield block
@@ -68,7 +68,7 @@ def _user_blocks(size: int) -> Iterator[int]:
 
 
 def _inner_zip(head: bytes, file_name: str) -> str | None:
-    """Returns the format of a ZIP of which only the first bytes are known: those tell its first member."""
+    """Return the format of a ZIP by its first bytes, which contain the name of its first member."""
     first = head[30 : 30 + int.from_bytes(head[26:28], "little")]
     if re.fullmatch(rb"[^/]+/(data\.pkl|version|byteorder|\.format_version)", first):
         return "pytorch"
@@ -78,7 +78,7 @@ def _inner_zip(head: bytes, file_name: str) -> str | None:
 
 
 def container_format(names: Collection[str]) -> str | None:
-    """Returns the format of a ZIP that is a model as a whole, by the names of its members."""
+    """Return the format of a ZIP that is a model itself, by the names of its members, or None."""
     pickles = [name for name in names if name.endswith("/data.pkl") and name.count("/") == 1]
     if len(pickles) == 1:
         folder = pickles[0].removesuffix("data.pkl")
@@ -89,35 +89,35 @@ def container_format(names: Collection[str]) -> str | None:
     return "numpy" if names and all(name.endswith(".npy") for name in names) else None
 
 
-def read_recognized(reader: Reader, _budget: Budget, findings: Findings, _siblings: Siblings) -> None:
-    """Adds what little the first bytes of a recognized file tell.
+def read_recognized(reader: Reader, _budget: Budget, builder: SignatureBuilder, _siblings: Siblings) -> None:
+    """Add what the first bytes of a recognized file show.
 
     Raises:
-        UnknownFormatError: It is called HDF5 and has no signature.
+        UnknownFormatError: The file is named as HDF5 and has no magic number of HDF5.
     """
-    if findings.format == "numpy":
-        _describe_array(reader, findings)
-    if findings.format == "hdf5":
+    if builder.format == "numpy":
+        _describe_array(reader, builder)
+    if builder.format == "hdf5":
         _skip_user_block(reader)
         beginning = reader.peek(_KERAS_BYTES)
         if b"keras_version" in beginning or b"layer_names" in beginning:
-            findings.format = "keras"
-    describe(findings)
+            builder.format = "keras"
+    describe(builder)
 
 
 def _skip_user_block(reader: Reader) -> None:
-    """Move on to the signature of HDF5 (`UnknownFormatError` where there is none)."""
+    """Move to the magic number of HDF5. Raises UnknownFormatError if there is none."""
     for block in _user_blocks(min(reader.size, limits.USER_BLOCK_BYTES + 1)):
         reader.skip(block - reader.position)
         if reader.peek(len(_HDF5)) == _HDF5:
             return
-    raise UnknownFormatError("It is no HDF5.")
+    raise UnknownFormatError("The file is not HDF5.")
 
 
 def array_holds_objects(head: bytes) -> bool | None:
-    """Return whether an array of NumPy holds pickled objects, by its first HEAD_BYTES; None where that is uncertain.
+    """Return whether a NumPy array contains pickled objects, by its first HEAD_BYTES; None if uncertain.
 
-    Of a file that is no array it is False: NumPy does not unpickle it.
+    False for a file that is not an array, as NumPy does not unpickle it.
     """
     if not head.startswith(_NUMPY):
         return False
@@ -130,25 +130,23 @@ def array_holds_objects(head: bytes) -> bool | None:
     return _NUMPY_OBJECTS.search(known[1]) is not None
 
 
-def describe(findings: Findings) -> None:
-    """Adds what is known of a format itself."""
-    if findings.format in {"pickle", "pytorch"}:
-        findings.add_problem(_RUNS_CODE)
+def describe(builder: SignatureBuilder) -> None:
+    """Add the problems that every file of the format has."""
+    if builder.format in {"pickle", "pytorch"}:
+        builder.add_problem(_IS_PICKLE)
 
 
-def _describe_array(reader: Reader, findings: Findings) -> None:
-    """Adds the array of a file of NumPy."""
+def _describe_array(reader: Reader, builder: SignatureBuilder) -> None:
+    """Add the array of a NumPy file."""
     head = reader.peek(limits.HEAD_BYTES)
     if head.startswith(_ZIP):
-        findings.add_problem(
-            "Whether its arrays hold pickled objects, which run code when they are loaded, is unknown."
-        )
+        builder.add_problem("The arrays may contain pickled objects, which can run code when loaded.")
         return
     holds_objects = array_holds_objects(head)
     if holds_objects:
-        findings.add_problem(_RUNS_CODE)
+        builder.add_problem(_IS_PICKLE)
     elif holds_objects is None:
-        findings.add_problem("Whether it holds pickled objects, which run code when they are loaded, is unknown.")
+        builder.add_problem("The array may contain pickled objects, which can run code when loaded.")
     found = _NUMPY_HEADER.search(head)
     if found is None:
         return
@@ -156,6 +154,6 @@ def _describe_array(reader: Reader, findings: Findings) -> None:
     shape = [int(size) for size in found[2].split(b",") if 0 < len(size.strip()) < 19]
     bits = 8 * int(kind[1:]) if kind[1:].isdecimal() and len(kind) < 4 else 0
     name = f"{_NUMPY_KINDS[kind[0]]}{bits}" if bits and kind[0] in _NUMPY_KINDS else kind
-    # An array may be anything beside a model, so that its type is no precision of that.
-    findings.add_weight(name, 0)
-    findings.weights.append(tensor("", name, shape))
+    # The array may be data beside a model, so its type does not count as a precision.
+    builder.add_weight(name, 0)
+    builder.weights.append(tensor("", name, shape))

@@ -1,8 +1,8 @@
-"""Reads TensorFlow Lite (LiteRT): walks the tables of its flatbuffer, and passes over the weights.
+"""Reads TensorFlow Lite (LiteRT): walks the tables of its flatbuffer, and skips the weights.
 
-The numbers of fields, types and operators are those of TensorFlow's signature.fbs. A
-weight is a tensor that no operator makes and that is no input: its buffer, which
-may be anywhere in the file, need not be looked at.
+The numbers of fields, types and operators are those of TensorFlow's schema.fbs. A
+weight is a tensor that is neither an input nor the output of an operator. So the
+buffers, which may be anywhere in the file, are not read.
 """
 
 import heapq
@@ -12,12 +12,12 @@ from collections.abc import Iterator
 
 from registry_service.domain.signature import Tensor
 from registry_service.signatures import limits
-from registry_service.signatures.builder import Findings, Siblings, clean, tensor
+from registry_service.signatures.builder import Siblings, SignatureBuilder, clean, tensor
 from registry_service.signatures.file_reader import Budget, FormatError, Reader, UnknownFormatError
 
 _IDENTIFIER = b"TFL3"
 _IDENTIFIER_OFFSET = 4
-# Name and bits of an element.
+# Name, and bits per element.
 _TYPES = (
     ("FLOAT32", 32),
     ("FLOAT16", 16),
@@ -43,7 +43,7 @@ _TYPES = (
 )
 _LAST_BUFFERS = 4
 _CUSTOM = 32
-"""The operator that only its own code tells."""
+"""The operator whose name is in `custom_code`."""
 _OPERATORS = (  # noqa: SIM905 - as a list it would take 200 lines
     "ADD AVERAGE_POOL_2D CONCATENATION CONV_2D DEPTHWISE_CONV_2D DEPTH_TO_SPACE DEQUANTIZE EMBEDDING_LOOKUP FLOOR "
     "FULLY_CONNECTED HASHTABLE_LOOKUP L2_NORMALIZATION L2_POOL_2D LOCAL_RESPONSE_NORMALIZATION LOGISTIC "
@@ -75,47 +75,47 @@ _OPERATORS = (  # noqa: SIM905 - as a list it would take 200 lines
 
 
 def is_tflite(head: bytes) -> bool:
-    """Tells whether a file is TensorFlow Lite, by the identifier of its flatbuffer."""
+    """Return whether a file is TensorFlow Lite, by the identifier of its flatbuffer."""
     return head.startswith(_IDENTIFIER, _IDENTIFIER_OFFSET)
 
 
-def read_tflite(reader: Reader, budget: Budget, findings: Findings, _siblings: Siblings) -> None:
-    """Fills the findings.
+def read_tflite(reader: Reader, budget: Budget, builder: SignatureBuilder, _siblings: Siblings) -> None:
+    """Read a TensorFlow Lite file into the builder.
 
     Raises:
-        UnknownFormatError: It has not the identifier.
-        FormatError: It is damaged, or too large.
+        UnknownFormatError: The identifier is missing.
+        FormatError: The file is damaged or too large.
     """
     head = reader.read_at(0, min(_IDENTIFIER_OFFSET + len(_IDENTIFIER), reader.size))
     if not is_tflite(head):
-        raise UnknownFormatError("It is no TensorFlow Lite model.")
-    _Model(reader, budget, findings).read()
+        raise UnknownFormatError("The file is not a TensorFlow Lite model.")
+    _Model(reader, budget, builder).read()
 
 
 class _Flatbuffer:
-    """Values at places in a flatbuffer. One that leads outside of the file is a FormatError."""
+    """Reads values of a flatbuffer. Methods raise FormatError for an offset outside of the file."""
 
     def __init__(self, reader: Reader, budget: Budget) -> None:
         self._reader = reader
         self._budget = budget
 
     def number(self, at: int, kind: str) -> int:
-        """Returns an integer, of a type as `struct` has it."""
+        """Return the integer at an offset. `kind` is its `struct` format."""
         self._budget.step()
         (number,) = struct.unpack(f"<{kind}", self._reader.read_at(at, struct.calcsize(f"<{kind}")))
         return int(number)
 
-    def expect(self, end: int) -> None:
-        """Raises FormatError where the file ends before `end`."""
+    def require(self, end: int) -> None:
+        """Raise FormatError if the file ends before `end`."""
         if end > self._reader.size:
-            raise FormatError("It is cut short.")
+            raise FormatError("The file is truncated.")
 
     def follow(self, at: int) -> int:
-        """Returns where a reference leads."""
+        """Return the target of the reference at an offset."""
         return at + self.number(at, "I")
 
     def field(self, table: int, index: int) -> int | None:
-        """Returns where a field of a table is; None where it has its default."""
+        """Return the offset of a field of a table, or None if the field has its default."""
         fields = table - self.number(table, "i")
         entry = 4 + 2 * index
         if entry + 2 > self.number(fields, "H"):
@@ -124,22 +124,22 @@ class _Flatbuffer:
         return table + offset if offset else None
 
     def scalar(self, table: int, index: int, kind: str, default: int = 0) -> int:
-        """Returns an integer field."""
+        """Return an integer field."""
         at = self.field(table, index)
         return default if at is None else self.number(at, kind)
 
     def text(self, table: int, index: int) -> str:
-        """Returns a text field."""
+        """Return a text field."""
         at = self.field(table, index)
         if at is None:
             return ""
         at = self.follow(at)
-        # A character takes up to four bytes; one more than is kept shows that it was cut.
+        # A character takes up to four bytes. One more than is kept lets `clean` mark the text as cut.
         length = min(self.number(at, "I"), 4 * limits.TEXT_LENGTH + 4)
         return clean(self._reader.read_at(at + 4, length).decode(errors="replace"))
 
     def numbers(self, table: int, index: int, most: int) -> list[int] | None:
-        """Returns a field of 32-bit integers, but no more than one over `most`; None where it is absent."""
+        """Return a field of 32-bit integers, at most `most` + 1 of them, or None if it is absent."""
         at = self.field(table, index)
         if at is None:
             return None
@@ -148,7 +148,7 @@ class _Flatbuffer:
         return list(struct.unpack(f"<{count}i", self._reader.read_at(at + 4, 4 * count)))
 
     def tables(self, table: int, index: int) -> Iterator[int]:
-        """Yields where the tables of a field are."""
+        """Yield the offset of each table in a field."""
         at = self.field(table, index)
         if at is None:
             return
@@ -158,37 +158,37 @@ class _Flatbuffer:
 
 
 class _Model:
-    """One reading of a model."""
+    """The state of reading one model."""
 
-    def __init__(self, reader: Reader, budget: Budget, findings: Findings) -> None:
+    def __init__(self, reader: Reader, budget: Budget, builder: SignatureBuilder) -> None:
         self._flatbuffer = _Flatbuffer(reader, budget)
-        self._findings = findings
+        self._builder = builder
 
     def read(self) -> None:
-        """Reads the root table."""
+        """Read the root table."""
         flatbuffer = self._flatbuffer
         model = flatbuffer.follow(0)
-        self._findings.add_metadata("version", str(flatbuffer.scalar(model, 0, "I")))
+        self._builder.add_metadata("version", str(flatbuffer.scalar(model, 0, "I")))
         description = flatbuffer.text(model, 3)
         if description:
-            self._findings.add_metadata("description", description)
+            self._builder.add_metadata("description", description)
         operators = [self._operator(code) for code in flatbuffer.tables(model, 1)]
         used: Counter[str] = Counter()
         for i, graph in enumerate(flatbuffer.tables(model, 2)):
             self._graph(graph, operators, used, is_main=i == 0)
-        self._findings.add_metadata("operators", ", ".join(f"{name} {n}" for name, n in used.most_common()))
+        self._builder.add_metadata("operators", ", ".join(f"{name} {n}" for name, n in used.most_common()))
         self._check_size(model)
 
     def _operator(self, code: int) -> str:
-        """Returns the name of an OperatorCode."""
-        # The first field holds numbers up to 127; those over it are in the other alone.
+        """Return the name of an OperatorCode."""
+        # The first field holds numbers up to 127. Larger ones are only in the other field.
         number = max(self._flatbuffer.scalar(code, 0, "b"), self._flatbuffer.scalar(code, 3, "i"))
         if number == _CUSTOM:
             return self._flatbuffer.text(code, 1) or "CUSTOM"
         return _OPERATORS[number] if 0 <= number < len(_OPERATORS) else f"operator {number}"
 
     def _graph(self, graph: int, operators: list[str], used: Counter[str], *, is_main: bool) -> None:
-        """Reads a SubGraph: the weights, and of the first one inputs and outputs."""
+        """Read the weights of a SubGraph, and the inputs and outputs of the main one."""
         flatbuffer = self._flatbuffer
         inputs = flatbuffer.numbers(graph, 1, limits.TENSORS) or []
         outputs = flatbuffer.numbers(graph, 2, limits.TENSORS) or []
@@ -205,17 +205,17 @@ class _Model:
             if i not in made and not flatbuffer.scalar(table, 5, "B"):
                 self._add_weight(table)
         if is_main:
-            self._findings.inputs = [found[i] for i in inputs if i in found]
-            self._findings.outputs = [found[i] for i in outputs if i in found]
+            self._builder.inputs = [found[i] for i in inputs if i in found]
+            self._builder.outputs = [found[i] for i in outputs if i in found]
 
     def _tensor(self, table: int) -> Tensor:
         flatbuffer = self._flatbuffer
         kind, _ = _type(flatbuffer.scalar(table, 1, "b"))
-        # The signature has -1 where the shape has the size that the interpreter begins with.
+        # shape_signature has -1 for a dynamic size, for which the shape has the initial size.
         sizes = flatbuffer.numbers(table, 7, limits.DIMENSIONS) or flatbuffer.numbers(table, 0, limits.DIMENSIONS)
         shape: list[int | str] | None = [size if size >= 0 else "?" for size in sizes or ()]
         if not shape and not flatbuffer.scalar(table, 8, "B"):
-            shape = None  # a scalar, or of an unknown number of dimensions
+            shape = None  # a scalar, or a tensor of unknown rank
         return tensor(flatbuffer.text(table, 3), kind, shape)
 
     def _add_weight(self, table: int) -> None:
@@ -223,15 +223,15 @@ class _Model:
         elements = 1
         for size in self._flatbuffer.numbers(table, 0, limits.DIMENSIONS) or ():
             elements *= max(size, 0)
-        self._findings.add_weight(kind, (bits or 1) * elements)
+        self._builder.add_weight(kind, (bits or 1) * elements)
 
     def _check_size(self, model: int) -> None:
-        """Looks at the buffers that are last in the file, some of which are empty: one that is cut short lacks them."""
+        """Check that the last buffers of the file exist, as a truncated file lacks them. Some may be empty."""
         for last in heapq.nlargest(_LAST_BUFFERS, self._flatbuffer.tables(model, 4)):
             data = self._flatbuffer.field(last, 0)
             if data is not None:
                 at = self._flatbuffer.follow(data)
-                self._flatbuffer.expect(at + 4 + self._flatbuffer.number(at, "I"))
+                self._flatbuffer.require(at + 4 + self._flatbuffer.number(at, "I"))
 
 
 def _type(number: int) -> tuple[str, int]:

@@ -383,7 +383,7 @@ class ArtifactStoreContract:
         with pytest.raises(ValueError, match=f"invalid part {number}"):
             store.write_part(key, handle, number=number, offset=offset, pieces=[bytes(store.part_size + surplus)])
 
-    def test_two_constructions_on_one_key_are_apart(self, store: ArtifactStore, key: str) -> None:
+    def test_two_unfinished_objects_of_one_key_are_apart(self, store: ArtifactStore, key: str) -> None:
         abandoned, current = store.begin(key), store.begin(key)
         write_parts(store, key, abandoned, b"abandoned")
         store.finish(key, current, write_parts(store, key, current, b"current"))
@@ -398,7 +398,7 @@ class ArtifactStoreContract:
         with pytest.raises(ArtifactLostError):
             read(store, key)
 
-    def test_delete_removes_everything_under_construction(
+    def test_delete_removes_unfinished_objects(
         self, store: ArtifactStore, key: str, needs: Callable[[str], None]
     ) -> None:
         needs("aborted uploads")
@@ -421,7 +421,7 @@ class ArtifactStoreContract:
             store.finish(key, handle, parts)
         assert store.size(key) is None
 
-    def test_aborting_removes_one_construction_or_all_and_spares_the_object(
+    def test_aborting_removes_one_unfinished_object_or_all_and_spares_the_finished_one(
         self, store: ArtifactStore, key: str, needs: Callable[[str], None]
     ) -> None:
         needs("aborted uploads")
@@ -440,7 +440,7 @@ class ArtifactStoreContract:
         store.abort(key)
         store.abort(key, one)
 
-    def test_what_is_under_construction_is_found_until_it_is_finished(self, store: ArtifactStore, key: str) -> None:
+    def test_unfinished_objects_are_listed_until_they_are_finished(self, store: ArtifactStore, key: str) -> None:
         handle, other_key = store.begin(key), new_object_key()
         other = store.begin(other_key)
         parts = write_parts(store, key, handle, some_bytes(10))
@@ -450,7 +450,7 @@ class ArtifactStoreContract:
         store.finish(key, handle, parts)
         assert [left.handle for left in store.unfinished() if left.key in {key, other_key}] == [other]
 
-    def test_delete_spares_what_is_under_construction_on_a_longer_key(self, store: ArtifactStore) -> None:
+    def test_delete_spares_unfinished_objects_of_a_longer_key(self, store: ArtifactStore) -> None:
         shorter = new_object_key()
         longer = f"{shorter}0"
         handle = store.begin(longer)

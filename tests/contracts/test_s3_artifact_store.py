@@ -189,7 +189,7 @@ class TestS3ArtifactStore(ArtifactStoreContract):
 
     # A store that does not answer as it should
 
-    def test_a_write_leaves_nothing_else_under_construction_on_its_key(self, store: S3ArtifactStore, key: str) -> None:
+    def test_a_write_leaves_no_other_unfinished_object_of_its_key(self, store: S3ArtifactStore, key: str) -> None:
         # As a CreateMultipartUpload does that is repeated after a time-out, and carried out twice.
         store.begin(key)
         store.write(key, [bytes(PART_SIZE), b"x"])

@@ -121,7 +121,7 @@ def test_listings_leave_the_schema_out_and_have_the_warnings(client: Client) -> 
     )
     assert list(model.warnings) == [
         "The format is 'openvino', but the artifact holds ONNX.",
-        "m.onnx: It is cut short.",
+        "m.onnx: The file is truncated.",
     ]
     [listed] = client.all('name = "child"', view=model_pb2.MODEL_VIEW_BASIC)
     assert listed == as_listed(model)
@@ -211,12 +211,12 @@ def test_shapes_that_are_open_and_scalars_differ(client: Client) -> None:
 @pytest.mark.parametrize(
     ("data", "file_name", "warning"),
     [
-        (b"weights", "m.onnx", "m.onnx: It is no ONNX."),
-        (IR.partition("/>")[0].encode(), "m.xml", "m.xml: It is damaged: its XML is not well-formed."),
+        (b"weights", "m.onnx", "m.onnx: The file is not ONNX."),
+        (IR.partition("/>")[0].encode(), "m.xml", "m.xml: The file is damaged: its XML is not well-formed."),
         (
             safetensors({"a\0": ("F32", [2], 4)}),
             "m.bin",
-            r"m.bin: Its tensor 'a\x00' has 4 bytes of data, which is not its shape.",
+            r"m.bin: The tensor 'a\x00' has 4 bytes of data, which does not match its shape.",
         ),
         (b"<html/>", "m.xml", ""),
         (b"weights", "m.bin", ""),
@@ -233,7 +233,7 @@ def test_broken_ones_are_registered(client: Client, way: Register, data: bytes, 
 def test_an_odd_zip_without_a_model_is_registered_with_a_warning(client: Client, way: Register) -> None:
     data = zip_of({"a.txt": b"x"}) + b"more"
     model = way(client, data, "model.zip")
-    assert list(model.warnings) == ["model.zip: The ZIP goes on behind its directory."]
+    assert list(model.warnings) == ["model.zip: The ZIP has bytes after its central directory."]
     assert model.signature.format == ""
     assert client.get(model.id) == model
     (listed,) = client.all()
@@ -256,7 +256,7 @@ def test_a_reader_that_fails_keeps_no_model_from_being_registered(
     monkeypatch.setattr(dispatch, "_READERS", {"onnx": failing})
     with caplog.at_level(logging.WARNING):
         model = way(client, onnx_model().SerializeToString(), "m.onnx")
-    assert list(model.warnings) == ["m.onnx: It could not be read to its end."]
+    assert list(model.warnings) == ["m.onnx: The file could not be read completely."]
     (record,) = (r for r in caplog.records if r.name == dispatch.logger.name)
     assert record.exc_info is not None
     assert record.exc_info[1] is error
@@ -282,7 +282,7 @@ def test_nor_does_a_store_that_does_not_answer(registry: RunningRegistry, way: R
     data = zip_of(geti_deployment()) if is_form else onnx_model().SerializeToString()
     with serving(registry, Unreadable(registry.parts.store, error)) as (_, client):
         model = way(client, data, "model.zip" if is_form else "m.onnx")
-    assert list(model.warnings) == ([] if is_form else ["m.onnx: It could not be read to its end."])
+    assert list(model.warnings) == ([] if is_form else ["m.onnx: The file could not be read completely."])
     assert registry.client.download(model.id) == data
 
 

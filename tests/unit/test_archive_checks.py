@@ -13,7 +13,7 @@ from registry_service.domain.errors import ArtifactStoreUnavailableError
 from registry_service.signatures import limits
 from tests.client import zip_of
 from tests.model_files import IR, WEIGHTS, geti_deployment
-from tests.unit.test_formats import OneObject, bounded, read
+from tests.unit.signatures.helpers import OneObject, bounded, read
 
 END = b"PK\x05\x06"
 
@@ -133,11 +133,11 @@ CUT_NAME = renamed(b"a.txt0b", b"a.txt\0b", at=1)
 ODD: Mapping[str, tuple[Callable[[], bytes], str]] = {
     "a link": (
         lambda: zip_with((member("model.xml", stat.S_IFLNK | 0o777), b"/etc/passwd")),
-        "has links, which may lead anywhere: 'model.xml'.",
+        "has symbolic links, which can point anywhere: 'model.xml'.",
     ),
     "links": (
         lambda: zip_with(*((member(name, stat.S_IFLNK), b"x") for name in "abc")),
-        "has links, which may lead anywhere: 'a', and 2 more.",
+        "has symbolic links, which can point anywhere: 'a', and 2 more.",
     ),
     "a device": (
         lambda: zip_with((member("a", stat.S_IFCHR), b"")),
@@ -145,73 +145,73 @@ ODD: Mapping[str, tuple[Callable[[], bytes], str]] = {
     ),
     "another name in the directory": (
         lambda: renamed(b"safe", b"evil", at=1),
-        "has members of other names in their headers than in its directory: 'evil'.",
+        "has members whose local headers have other names than its central directory: 'evil'.",
     ),
     "another name in the header": (
         lambda: renamed(b"safe", b"evil", at=0),
-        "has members of other names in their headers than in its directory: 'safe'.",
+        "has members whose local headers have other names than its central directory: 'safe'.",
     ),
     "another size in the header": (
         other_size,
-        "has members that are something else in their headers than in its directory: 'a'.",
+        "has members whose local headers contradict its central directory: 'a'.",
     ),
-    "a name twice": (lambda: zip_with(("a", b"x"), ("a", b"y")), "has several members of one name: 'a'."),
+    "a name twice": (lambda: zip_with(("a", b"x"), ("a", b"y")), "has several members with the same name: 'a'."),
     "a case of a name": (
         lambda: zip_with(("Model.xml", b"x"), ("model.XML", b"y")),
-        "has names that differ in case or encoding alone: 'model.XML'.",
+        "has names that differ only in case or encoding: 'model.XML'.",
     ),
     "a form of a name": (
         lambda: zip_with(("\u00e9", b"x"), ("e\u0301", b"y")),
-        f"has names that differ in case or encoding alone: {'e' + chr(0x301)!r}.",
+        f"has names that differ only in case or encoding: {'e' + chr(0x301)!r}.",
     ),
-    "a doubled slash": (lambda: zip_with(("a//m", b"x"), ("a/m", b"y")), "has several names of one file: 'a/m'."),
+    "a doubled slash": (lambda: zip_with(("a//m", b"x"), ("a/m", b"y")), "has several names for the same file: 'a/m'."),
     "a name of the present folder": (
         lambda: zip_with(("./a", b"x"), ("a", b"y")),
-        "has several names of one file: 'a'.",
+        "has several names for the same file: 'a'.",
     ),
     "a name with a way back": (
         lambda: zip_with(("a/../B", b"x"), ("./b", b"y")),
-        "has several names of one file: './b'.",
+        "has several names for the same file: './b'.",
     ),
     "a file with members": (
         lambda: zip_with(("a!", b"x"), ("a", b"x"), ("A/./b", b"y"), ("c", b"z")),
-        "has a file and a folder of one name: 'a'.",
+        "has a file and a folder with the same name: 'a'.",
     ),
     "a file in a file": (
         lambda: zip_with(("a/b/c/d", b"y"), ("a/b", b"x")),
-        "has a file and a folder of one name: 'a/b'.",
+        "has a file and a folder with the same name: 'a/b'.",
     ),
     "a file and a folder": (
         lambda: zip_with(("a", b"x"), ("A/", b"")),
-        "has a file and a folder of one name: 'A/'.",
+        "has a file and a folder with the same name: 'A/'.",
     ),
-    "an absolute name": (lambda: zip_with(("/etc/x", b"x")), "has absolute names: '/etc/x'."),
-    "a drive": (lambda: zip_with(("C:x", b"x")), "has absolute names: 'C:x'."),
-    "a name upwards": (lambda: zip_with(("a/../../x", b"x")), "has names that lead out of its folder: 'a/../../x'."),
+    "an absolute name": (lambda: zip_with(("/etc/x", b"x")), "has absolute paths: '/etc/x'."),
+    "a drive": (lambda: zip_with(("C:x", b"x")), "has absolute paths: 'C:x'."),
+    "a name upwards": (lambda: zip_with(("a/../../x", b"x")), "has paths that leave its folder: 'a/../../x'."),
     "a backslash": (
         lambda: zip_with(("a\\b", b"x")),
-        r"has names with backslashes, which are folders on some systems: 'a\\b'.",
+        r"has names with backslashes, which separate folders on some systems: 'a\\b'.",
     ),
     "a NUL": (lambda: CUT_NAME, r"has names with control characters: 'a.txt\x00b'."),
     "a bidirectional name": (
         lambda: zip_with(("a\u202egnp.exe", b"x")),
         r"has names with control characters: 'a\u202egnp.exe'.",
     ),
-    "a directory behind the first": (lambda: INNER + OUTER, "has a second directory."),
+    "a directory behind the first": (lambda: INNER + OUTER, "has a second central directory."),
     "a directory in the comment": (
         lambda: zip_with(("a", b"x"), comment=END + bytes(18)),
-        "has a second directory.",
+        "has a second central directory.",
     ),
     "bytes before it": (lambda: b"PK\x03\x04 of something else" + OUTER, "has bytes that belong to no member."),
-    "bytes behind it": (lambda: OUTER + b"something else", "goes on behind its directory."),
+    "bytes behind it": (lambda: OUTER + b"something else", "has bytes after its central directory."),
     "members that overlap": (overlapping, "has members that overlap: 'b'."),
     "members before its beginning": (
         lambda: changed_end(12, struct.pack("<II", 2 * 47, 400)),
-        "has members that begin before it: 'a', and 1 more.",
+        "has members that start before it: 'a', and 1 more.",
     ),
     "fewer members than told": (
         lambda: changed_end(8, struct.pack("<HH", 3, 3)),
-        "has 2 members, not the 3 that its directory tells.",
+        "has 2 members, but its end record counts 3.",
     ),
 }
 
@@ -226,7 +226,7 @@ def test_what_is_odd_is_told_beside_what_the_model_says() -> None:
     data = zip_with(("m.xml", IR.encode()), ("m.bin", WEIGHTS), (member("link", stat.S_IFLNK), b"/"))
     signature = read(data, "model.zip", "application/zip")
     assert signature.format == "openvino"
-    assert signature.problems == ("The ZIP has links, which may lead anywhere: 'link'.",)
+    assert signature.problems == ("The ZIP has symbolic links, which can point anywhere: 'link'.",)
 
 
 def test_many_members_cost_little(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -241,7 +241,7 @@ def test_many_members_cost_little(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_zip_that_takes_too_long_to_check_is_said_to_be_unchecked(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(limits, "STEPS", 4_000)
     data = zip_with(*((f"{i:05}.bin", b"") for i in range(5_000)))
-    assert problems(data) == ("The ZIP was not checked to its end: Only its first 4,000 elements were read.",)
+    assert problems(data) == ("The ZIP was not checked completely: Only the first 4,000 elements were read.",)
 
 
 def test_a_store_that_fails_at_the_check_leaves_what_was_read() -> None:
@@ -255,9 +255,9 @@ def test_a_store_that_fails_at_the_check_leaves_what_was_read() -> None:
 
     signature = read(data, "model.zip", "application/zip", Failing(data))
     assert len(signature.inputs) == 1
-    assert signature.problems == ("The ZIP could not be checked to its end.",)
+    assert signature.problems == ("The ZIP could not be checked completely.",)
 
 
 def test_a_directory_that_is_too_large_is_told() -> None:
     data = zip_with(*((f"{i:0300}", b"") for i in range(4_000)))
-    assert problems(data) == ("No model was looked for: the ZIP's directory takes over 1 MiB.",)
+    assert problems(data) == ("The ZIP was not searched for a model: its central directory is larger than 1 MiB.",)

@@ -163,5 +163,5 @@ def test_a_precision_that_does_not_fit_is_warned_of(declared: tuple[str, ...], f
 
 
 def test_problems_are_warnings_too_and_name_the_file() -> None:
-    assert warnings(problems=("It is cut short.",)) == ("m.onnx: It is cut short.",)
-    assert warnings(problems=("It is cut short.",), file_name="a/b.onnx") == ("a/b.onnx: It is cut short.",)
+    assert warnings(problems=("The file is truncated.",)) == ("m.onnx: The file is truncated.",)
+    assert warnings(problems=("The file is truncated.",), file_name="a/b.onnx") == ("a/b.onnx: The file is truncated.",)

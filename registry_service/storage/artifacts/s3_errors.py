@@ -24,7 +24,7 @@ from registry_service.domain.errors import (
 logger = logging.getLogger(__name__)
 
 FAILURES = (MinioException, HTTPError, OSError, ParseError, UnicodeDecodeError)
-"""What the SDK raises when the store fails or is unreachable. The last two mean an answer that is no XML or no text."""
+"""What the SDK raises when the store fails or is unreachable. The last two mean an answer that is not XML or text."""
 
 # MinIO's codes for full disks and for an exhausted bucket quota.
 _FULL = {"XMinioStorageFull", "XMinioAdminBucketQuotaExceeded"}
