@@ -1,24 +1,24 @@
--- The edges of the transcoder, on both sides of a JSON call. Real gRPC traffic
--- passes untouched. Before this file stands is_tls, whether clients use HTTPS.
+-- Prepares the requests and responses of the transcoder. Does not change gRPC calls.
+-- embedded/envoy_config.py prepends is_tls, whether clients use HTTPS.
 
--- What the filter before this one wrote down of the request.
+-- Returns metadata of the request that guard.lua has set.
 local function noted(handle, name)
   local values = handle:streamInfo():dynamicMetadata():get("gateway")
   return values ~= nil and values[name]
 end
 
--- Whether a call is one of gRPC: the content type of an answer may be that of a
--- stored artifact.
+-- Returns whether a call is gRPC. The content type of the response cannot tell, as
+-- it may be that of a stored artifact.
 local function is_grpc(handle)
   return noted(handle, "is_grpc")
 end
 
--- Whether a text is UTF-8 (RFC 3629).
+-- Returns whether a text is UTF-8 (RFC 3629).
 local function is_utf8(text)
   local i, n = 1, #text
   while i <= n do
     local lead = string.byte(text, i)
-    local more, low, high = 0, 0x80, 0xBF  -- bytes that follow; bounds of the first of them
+    local more, low, high = 0, 0x80, 0xBF  -- number of further bytes; limits of the first of them
     if lead < 0x80 then more = 0
     elseif lead >= 0xC2 and lead <= 0xDF then more = 1
     elseif lead == 0xE0 then more, low = 2, 0xA0
@@ -38,9 +38,7 @@ local function is_utf8(text)
   return true
 end
 
--- The transcoder lets a query parameter replace a variable of the path: with it,
--- DELETE /v1/models/a?id=b would delete b. The route says which names these are, in
--- lower case and without underscores, as parameters may be written in several ways.
+-- Returns a part of a query, decoded.
 local function unescape(text)
   local decoded = string.gsub((string.gsub(text, "%+", " ")), "%%(%x%x)", function(digits)
     return string.char(tonumber(digits, 16))
@@ -48,7 +46,10 @@ local function unescape(text)
   return decoded
 end
 
--- Whether a query has a parameter that stands for a variable of the path.
+-- Returns whether a query has a parameter with the name of a variable of the path.
+-- The transcoder would let it replace the variable: DELETE /v1/models/a?id=b would
+-- delete b. The route's metadata has the variables' names in lower case and without
+-- underscores, as parameters may have several spellings.
 local function replaces_variable(path, variables)
   local query = string.match(path, "^/v1/[^?]*%?(.*)$")
   if query == nil or variables == nil then
@@ -70,8 +71,8 @@ function envoy_on_request(handle)
     return
   end
   local headers = handle:headers()
-  -- Texts of protobuf are UTF-8: the service would fail on anything else. The
-  -- Intel-compatible API reads its queries by itself.
+  -- Strings of protobuf must be UTF-8; the server would fail on anything else. The
+  -- Intel-compatible API parses its queries itself.
   local path = headers:get(":path")
   if path ~= nil and string.sub(path, 1, 4) ~= "/v1/" then
     path = string.match(path, "^[^?]*")
@@ -90,7 +91,7 @@ function envoy_on_request(handle)
     handle:respond({[":status"] = "400"}, "A query parameter must not repeat a variable of the path.")
     return
   end
-  -- Has a meaning in gRPC, and fails the call where it is malformed.
+  -- These headers have a meaning in gRPC, and would fail the call if malformed.
   local reserved = {}
   for name, _ in pairs(headers) do
     if string.find(name, "^grpc%-") or string.find(name, "%-bin$") then
@@ -102,9 +103,9 @@ function envoy_on_request(handle)
   end
 end
 
--- No browser runs an answer as a script or a page, shows it in a frame, or gives
--- it to a page of another origin: some are bytes that anybody may have stored.
--- The documentation has a policy of its own.
+-- Adds headers that keep browsers from running a response as a script or a page,
+-- showing it in a frame, or giving it to a page of another origin: an artifact may
+-- be any bytes. The documentation's pages have a policy of their own.
 local function harden(headers)
   headers:replace("x-content-type-options", "nosniff")
   headers:replace("cross-origin-resource-policy", "same-origin")
@@ -120,10 +121,10 @@ local grpc_headers = {
   "grpc-status", "grpc-message", "grpc-status-details-bin", "grpc-encoding", "grpc-accept-encoding", "trailer",
 }
 
--- The service says in its metadata what gRPC can't express:
---   x-http-status      the HTTP status, for example 206; without it 200
+-- The server's metadata has what gRPC cannot express:
+--   x-http-status      the HTTP status, such as 206; 200 if unset
 --   x-content-length   the exact length of the body
---   x-content-type     the media type, for answers without a message to say it
+--   x-content-type     the media type, for responses without an HttpBody message
 function envoy_on_response(handle)
   if is_grpc(handle) then
     return
@@ -138,7 +139,7 @@ function envoy_on_response(handle)
   if length ~= nil and string.find(length, "^%d+$") then
     headers:replace("content-length", length)
   end
-  -- What models are like changes, and not everybody may see it.
+  -- Models change, and not every caller may see them.
   if headers:get("cache-control") == nil and noted(handle, "is_typed") then
     headers:add("cache-control", "private, no-cache")
   end
@@ -152,11 +153,11 @@ function envoy_on_response(handle)
   end
   local location = headers:get("location")
   if location ~= nil then
-    -- Envoy makes it of the name that the client said.
+    -- Envoy writes the host of the request, which the client chooses.
     headers:replace("location", (string.gsub(location, "^https?://[^/]*", "")))
   end
   if status == "204" or status == "304" or status == "307" then
-    headers:remove("content-type")  -- Envoy's guess, of a body that isn't there
+    headers:remove("content-type")  -- Envoy's default, although there is no body
   end
   for _, name in ipairs({"x-http-status", "x-content-length", "x-content-type"}) do
     headers:remove(name)

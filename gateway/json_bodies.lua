@@ -1,24 +1,28 @@
--- What the transcoder lets pass in a JSON request under /v1, or refuses without
--- naming the field: fields and query parameters that the message doesn't have,
--- null where no null can be kept, the same key twice, numbers that a double
--- rounds, text that is almost JSON (RFC 8259), a query parameter twice or without
--- a name or value, or with one of another type, and bodies, parameters and
--- conditional headers where the method takes none. Each is answered with 400 and
--- its place.
+-- Rejects errors in a JSON request under /v1 that the transcoder would accept, or
+-- reject without naming the field, with the status 400 and the field:
+-- - unknown fields and query parameters, and duplicates of them
+-- - null for a field that cannot be null
+-- - numbers that a double would round
+-- - text that is not valid JSON (RFC 8259)
+-- - a query parameter without a name or value, or with a value of the wrong type
+-- - a body, a query parameter or a conditional header that the method does not have
 --
--- Before this file stands the table body_messages: by the name of a message its
--- fields, by either spelling of their names (lowerCamelCase and as in the proto).
--- A field has a name, a type and perhaps a shape ("list" or "map"). A type is
--- "string", "number" (a double), "integer", "boolean", "value", "struct" or
--- "list" (JSON of any kind, an object of it, a list of it), or a message's name.
+-- embedded/envoy_config.py prepends the table body_messages: the fields of each
+-- message, by both spellings of their names (lowerCamelCase and as in the proto).
+-- A field has a name, a type and optionally a shape ("list" or "map"). A type is
+-- "string", "number" (a double), "integer", "boolean", "value" (any JSON), "struct"
+-- (a JSON object), "list" (a JSON list), or a message's name.
+--
 -- The route's filter context has the HTTP methods of a path (JsonBodies.methods):
--- the parameters of a query and the lists, those that a query may repeat, between
--- blanks; for those with a body the field of the request that it is ("*" for all), and its message, or raw
--- where it is bytes.
+-- query    parameters, between spaces, with their types
+-- lists    parameters that may be repeated, between spaces
+-- field    the request's field that is the body, "*" for the whole request; nil without a body
+-- message  the body's message
+-- raw      whether the body is bytes, which are not checked
 
 local byte, find, sub = string.byte, string.find, string.sub
 
-local MAX_DEPTH = 64  -- more than the service takes, 30 in a value
+local MAX_DEPTH = 64  -- more than the server accepts, which is 30 in a value
 local MAX_SHOWN = 120
 
 local WANTED = {
@@ -26,7 +30,7 @@ local WANTED = {
   value = "a JSON value", struct = "an object", list = "a list",
 }
 
--- ---- Faults
+-- ---- Errors
 
 local function path_text(path)
   local text = ""
@@ -40,7 +44,7 @@ local function path_text(path)
   return text
 end
 
--- Cut so that an error stays small, and never inside a character.
+-- Returns a text, truncated so that errors stay small, but not inside of a character.
 local function shown(text)
   if #text <= MAX_SHOWN then
     return text
@@ -52,14 +56,14 @@ local function shown(text)
   return sub(text, 1, last) .. "…"
 end
 
--- All that is UTF-8 beyond ASCII (RFC 3629).
+-- The patterns of all UTF-8 characters beyond ASCII (RFC 3629).
 local SEQUENCES = {
   "[\194-\223][\128-\191]", "\224[\160-\191][\128-\191]", "[\225-\236\238\239][\128-\191][\128-\191]",
   "\237[\128-\159][\128-\191]", "\240[\144-\191][\128-\191][\128-\191]",
   "[\241-\243][\128-\191][\128-\191][\128-\191]", "\244[\128-\143][\128-\191][\128-\191]",
 }
 
--- The text, or where it isn't UTF-8 what of it is ASCII.
+-- Returns a text; if it is not UTF-8, with "?" in place of bytes that are not ASCII.
 local function printable(text)
   local rest = text
   for _, sequence in ipairs(SEQUENCES) do
@@ -76,7 +80,7 @@ local function quoted(text)
   end) .. '"'
 end
 
--- The answer, a google.rpc.Status as the service makes it.
+-- Returns the response, a google.rpc.Status as from a server.
 local function status_json(field, description, request_id)
   local types = "type.googleapis.com/google.rpc."
   return '{"code":3,"message":' .. quoted(field .. ": " .. description)
@@ -91,7 +95,7 @@ local function refuse(handle, field, description)
     status_json(field, description, handle:headers():get("x-request-id") or ""))
 end
 
--- How many letters to insert, remove or replace to make one text of another.
+-- Returns the edit distance of two texts (Levenshtein).
 local function distance(one, other)
   local row = {}
   for j = 0, #other do
@@ -109,7 +113,7 @@ local function distance(one, other)
   return row[#other]
 end
 
--- The name that is most like a key; nil for none.
+-- Returns the name most similar to a key; nil if none is similar.
 local function nearest(fields, key)
   local plain = string.lower((string.gsub(key, "[_%-]", "")))
   if #plain < 3 or #plain > 40 then
@@ -120,7 +124,7 @@ local function nearest(fields, key)
     local name = (string.gsub(field.name, "_", ""))
     local away = distance(name, plain)
     local is_prefix = #plain > 3 and (sub(name, 1, #plain) == plain or sub(plain, 1, #name) == name)
-    -- Two typing errors at most, one in a short name.
+    -- At most two typing errors, and one in a short name.
     local is_near = away <= (#plain > 5 and 2 or 1) or is_prefix
     if is_near and (least == nil or away < least or away == least and field.name < best) then
       best, least = field.name, away
@@ -129,9 +133,9 @@ local function nearest(fields, key)
   return best
 end
 
--- ---- The walk
+-- ---- The body
 
--- Checks one text; raises {field, description}.
+-- Checks a body; raises {field, description}.
 local function check(text, message_name)
   local path = {}
   local walk
@@ -156,7 +160,7 @@ local function check(text, message_name)
     return last + 1
   end
 
-  -- Returns where a string ends that begins at a quotation mark, and whether it has escapes.
+  -- Returns the position of a string's closing quotation mark, and whether the string has escapes.
   local function string_end(at)
     local escaped = false
     local position = at + 1
@@ -202,7 +206,7 @@ local function check(text, message_name)
     return string.char(0xF0 + math.floor(code / 0x40), 0x80 + code % 0x40) .. tail
   end
 
-  -- The text of a string; half a surrogate pair is refused by the transcoder.
+  -- Returns the text of a string. The transcoder rejects unpaired surrogates.
   local function unescaped(raw)
     local parts = {}
     local position = 1
@@ -249,7 +253,7 @@ local function check(text, message_name)
       and (exponent == "" or find(exponent, "^[eE][%+%-]?%d+$") ~= nil)
   end
 
-  -- Walks an object: of a message by its fields, else with values that are all of one type.
+  -- Checks an object: a message by its fields, another object by the type of all of its values.
   local function walk_object(at, fields, inner, depth)
     local seen = {}
     local depth_of_path = #path + 1
@@ -323,7 +327,8 @@ local function check(text, message_name)
 
   local ANY = {type = "value"}
 
-  -- Walks a value of a field, and returns the position behind it. The shape is apart, as an element of a list has none.
+  -- Checks a value of a field, and returns the position after it. The shape is a separate argument, as an element of a
+  -- list has none.
   function walk(at, field, shape, depth)
     if depth > MAX_DEPTH then
       fault("is nested deeper than " .. MAX_DEPTH .. ".")
@@ -410,14 +415,14 @@ local function unescape_query(text)
   end))
 end
 
--- The values of a bool, as the transcoder reads them.
+-- The values of a bool that the transcoder accepts.
 local BOOLS = {
   ["true"] = true, t = true, yes = true, y = true, ["1"] = true,
   ["false"] = true, f = true, no = true, n = true, ["0"] = true,
 }
 local TIME = "^%d%d%d%d%-%d%d%-%d%d[Tt]%d%d:%d%d:%d%d%.?%d*[Zz+-]"
 
--- Whether a text names one of the values of an enum, in any case, or is a number.
+-- Returns whether a text is the name of an enum's value, in upper or lower case, or a number.
 local function is_enum_value(value, names)
   local wanted = string.lower((string.gsub(value, "[_-]", "")))
   for name in string.gmatch(names, "[^,]+") do
@@ -428,7 +433,7 @@ local function is_enum_value(value, names)
   return find(value, "^%d+$") ~= nil
 end
 
--- What is wrong with a query parameter, of which the transcoder would not name the field; nil for nothing.
+-- Returns what is wrong with a query parameter; nil if nothing is. The transcoder's error would not name the field.
 local function problem_of(name, value, known)
   local _, at = find(known, " " .. name .. "=", 1, true)
   if at == nil then
@@ -458,8 +463,8 @@ local function problem_of(name, value, known)
   end
 end
 
--- Refuses a query that stands for a field of the body, or has a parameter twice, as the transcoder takes the last one,
--- or without a name or an equals sign, as it takes no notice of that.
+-- Rejects a query parameter that is a field of the body, that is repeated (the transcoder would take the last one), or
+-- that has no name or no equals sign (the transcoder would ignore it).
 local function check_query(handle, query, method)
   local seen = {}
   for pair in string.gmatch(query, "[^&]+") do
@@ -472,7 +477,7 @@ local function check_query(handle, query, method)
       refuse(handle, shown(key), "has no value; a query parameter is written as name=value.")
       return false
     end
-    -- The transcoder takes either spelling.
+    -- The transcoder accepts both spellings.
     local name = string.gsub(key, "%u", function(letter) return "_" .. string.lower(letter) end)
     if method.field == "*" or (method.field ~= nil and string.match(name, "^[^.]*") == method.field) then
       refuse(handle, shown(key), "must be in the body, not in the query.")
@@ -492,8 +497,7 @@ local function check_query(handle, query, method)
   return true
 end
 
--- The service compares the etag of If-Match where the method has one, and would write whatever the others say
--- (RFC 9110, 13.1).
+-- Conditional headers (RFC 9110, 13.1). The server supports If-Match for methods with an etag, and would ignore others.
 local CONDITIONS = {"if-match", "if-none-match", "if-unmodified-since"}
 
 local function has_etag(method)
@@ -537,8 +541,8 @@ function envoy_on_request(handle)
     if type(problem) == "table" then
       refuse(handle, problem.field, problem.description)
     else
-      -- Envoy would let the request pass.
-      handle:logErr("a JSON body could not be checked: " .. tostring(problem))
+      -- After an error in a filter, Envoy would let the request pass.
+      handle:logErr("could not check a JSON body: " .. tostring(problem))
       handle:respond({[":status"] = "500"}, "Internal Server Error")
     end
   end
