@@ -44,6 +44,11 @@ install-dev: .venv/.dev ## The same with what tests, linters and code generation
 	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements-bench.lock
 	touch $@
 
+.venv/.docs: requirements-docs.lock .venv/.run
+	$(call say,Installing what the documentation needs)
+	@$(PIP_INSTALL) --require-hashes -r requirements-docs.lock $(DOWNLOADS)
+	@touch $@
+
 .PHONY: lock
 lock: ## Write the lock files anew from pyproject.toml (needs uv)
 	uv pip compile --quiet --upgrade --universal --generate-hashes --extra embedded --extra otel \
@@ -52,6 +57,8 @@ lock: ## Write the lock files anew from pyproject.toml (needs uv)
 		--custom-compile-command "make lock" -o requirements-dev.lock pyproject.toml
 	uv pip compile --quiet --upgrade --universal --generate-hashes --group bench -c requirements-dev.lock \
 		--custom-compile-command "make lock" -o requirements-bench.lock
+	uv pip compile --quiet --upgrade --universal --generate-hashes --group docs -c requirements-dev.lock \
+		--custom-compile-command "make lock" -o requirements-docs.lock
 
 # ---- run and test --------------------------------------------------------------
 
@@ -91,8 +98,8 @@ define copy_googleapis_into
 endef
 
 # Writes stubs, types, the descriptor set that Envoy loads, the OpenAPI document and the service config of gRPC clients
-# into the folder $(1), and the list of errors to the file $(2). No RPC names the messages of google.rpc, but without
-# them Envoy cannot write an error's details as JSON.
+# into the folder $(1), and the reference pages of the documentation into the folder $(2). No RPC names the messages of
+# google.rpc, but without them Envoy cannot write an error's details as JSON.
 define generate_into
 	rm -rf $(1) && mkdir -p $(1)/modelregistry .build
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m grpc_tools.protoc --proto_path=protos \
@@ -102,20 +109,24 @@ define generate_into
 		--descriptor_set_out=$(1)/modelregistry/descriptor.binpb $(PROTOS) google/rpc/{error_details,status}.proto
 	$(BIN)/python gateway/openapi.py .build/commented.binpb gateway/{compat,typed}_api.yaml gateway/examples.json >$(1)/modelregistry/openapi.json
 	$(BIN)/python gateway/service_config.py .build/commented.binpb >$(1)/modelregistry/service_config.json
-	$(BIN)/python gateway/error_document.py .build/commented.binpb >$(2)
+	mkdir -p $(2)
+	$(BIN)/python -m docs.generators.errors .build/commented.binpb >$(2)/errors.md
+	$(BIN)/python -m docs.generators.api .build/commented.binpb >$(2)/api.md
+	$(BIN)/python -m docs.generators.settings >$(2)/settings.md
+	$(BIN)/python -m docs.generators.command_line >$(2)/command-line.md
 	touch $(1)/modelregistry/{py.typed,__init__.py,{,compat/,geti/}v1/__init__.py,{compat,geti}/__init__.py}
 endef
 
 .PHONY: generate
-generate: install-dev ## Generate stubs and Envoy's descriptor set from protos/
+generate: install-dev ## Generate stubs, Envoy's descriptor set and the reference pages
 	$(call copy_googleapis_into,protos)
-	$(call generate_into,generated,docs/errors.md)
+	$(call generate_into,generated,docs/reference)
 
 .PHONY: check-generate
-check-generate: install-dev ## Fail when generated/ is not what protos/ says
-	$(call generate_into,.build/generated,.build/errors.md)
+check-generate: install-dev ## Fail when a generated file is out of date
+	$(call generate_into,.build/generated,.build/reference)
 	diff -r --exclude=__pycache__ .build/generated generated
-	diff .build/errors.md docs/errors.md
+	for page in errors api settings command-line; do diff .build/reference/$$page.md docs/reference/$$page.md; done
 	$(call copy_googleapis_into,.build/googleapis)
 	diff -r .build/googleapis/google protos/google
 
@@ -129,6 +140,13 @@ breaking: install-dev ## Fail when protos/ breaks clients of the last release (t
 	echo "Comparing with $$release"; \
 	git archive "$$release" buf.yaml protos | tar -x -C .build/breaking; \
 	$(BUF) breaking --against .build/breaking
+
+# ---- documentation --------------------------------------------------------------
+
+.PHONY: docs
+docs: .venv/.docs ## Build the documentation as a site in .build/docs; every warning is an error
+	$(BIN)/sphinx-build --quiet --fail-on-warning --keep-going --fresh-env -d .build/doctrees docs .build/docs
+	@echo "The documentation is in .build/docs/index.html."
 
 # ---- lint ----------------------------------------------------------------------
 

@@ -102,7 +102,7 @@ def _root_cause(error: BaseException) -> BaseException:
 def main() -> None:
     """A model registry: gRPC first, REST through Envoy, on Postgres and S3.
 
-    Settings come from the environment; see the README's table or `model-registry config`.
+    Settings come from the environment; see docs/reference/settings.md or `model-registry config`.
     """
 
 

@@ -1,7 +1,4 @@
-"""docs/errors.md, from the comments of the enum ErrorReason.
-
-Run as a program by `make generate`: prints the document.
-"""
+"""Print docs/reference/errors.md, from the comments of the enum ErrorReason. `make generate` runs this program."""
 
 import re
 import sys
@@ -43,16 +40,20 @@ _HEAD = """<!-- Generated from protos/modelregistry/v1/error_reason.proto by `ma
 
 # Errors
 
-Every error of the API has a `google.rpc.ErrorInfo` with the domain `modelregistry`, a `reason`, and `metadata`. Reasons
-are stable: decide by the reason, never by the message. A `google.rpc.RequestInfo` has the request id, which the log of
-the server names as well. An error that may be retried as it is has a `google.rpc.RetryInfo` with the delay.
+Every error of the API has these details:
 
-Over HTTP, errors under `/v1` are the same as JSON, with the HTTP status in parentheses below:
+- A `google.rpc.ErrorInfo` with the domain `modelregistry`, a `reason`, and `metadata`. Reasons are stable: decide by
+  the reason, never by the message.
+- A `google.rpc.RequestInfo` with the request id, which the server's log and the header `x-request-id` have, too.
+- A `google.rpc.BadRequest` where input is wrong. It names each field.
+- A `google.rpc.RetryInfo` where the same call may succeed later. It has the delay; over HTTP, so has `Retry-After`.
+
+Under `/v1`, the body of an error is the same as JSON. The sections below have the HTTP status in parentheses.
 
 ```json
 {
   "code": 5,
-  "message": "No model has the id \\"4f1c2d8e-0f5b-4c57-8f4e-9f3f6f0f2b11\\".",
+  "message": "No model has the id '4f1c2d8e-0f5b-4c57-8f4e-9f3f6f0f2b11'.",
   "details": [
     {
       "@type": "type.googleapis.com/google.rpc.ErrorInfo",
@@ -69,20 +70,23 @@ Over HTTP, errors under `/v1` are the same as JSON, with the HTTP status in pare
 }
 ```
 
-The enum `modelregistry.v1.ErrorReason` has the same reasons for generated clients. Expect reasons that you do not know,
-and then decide by the status code.
+The enum `modelregistry.v1.ErrorReason` has the same reasons for generated clients. A later version may add reasons:
+decide by the status code where your client does not know the reason.
+
+The Intel-compatible API answers `{"detail": "…"}` instead, as Intel's service did. A download that fails after its
+first byte breaks the connection, so that a client never takes it for complete.
 """
 _GATEWAY_HEAD = """
 ## Errors of the gateway
 
-The gateway answers these by itself under `/v1`, in the same shape. It also answers `UNAUTHENTICATED` and
+The gateway answers these itself under `/v1`, in the same shape. It also answers `UNAUTHENTICATED` and
 `INVALID_CREDENTIALS`, as a server does.
 """
 
 
 @dataclass(frozen=True, kw_only=True)
 class Reason:
-    """A value of ErrorReason, by its comment."""
+    """A value of ErrorReason, as its comment describes it."""
 
     name: str
     """Without the prefix."""
@@ -92,22 +96,22 @@ class Reason:
     meaning: str
     action: str
     metadata: tuple[str, ...]
-    """Keys that the metadata may have."""
+    """Keys that the metadata can have."""
 
     @property
     def is_of_gateway(self) -> bool:
-        """Whether the gateway answers it, not a server."""
+        """Whether the gateway answers with this reason, not a server."""
         return self.name.startswith(GATEWAY_PREFIX)
 
 
 def reasons(descriptors: FileDescriptorSet) -> Iterator[Reason]:
-    """Yield the reasons, in the order of the enum.
+    """Yield the reasons in the order of the enum.
 
     Args:
-        descriptors: With source info, which has the comments.
+        descriptors: The API, with source info, which holds the comments.
 
     Raises:
-        ValueError: A comment does not have the parts that all have.
+        ValueError: A comment lacks its meaning, status or action.
     """
     file = next(file for file in descriptors.file if file.name == _FILE)
     comments = {tuple(place.path): place.leading_comments for place in file.source_code_info.location}

@@ -1,4 +1,4 @@
-"""Every reason of an error is a value of ErrorReason, whose comments and docs/errors.md tell its code and metadata."""
+"""Every reason of an error is a value of ErrorReason. docs/reference/errors.md gives its status code and metadata."""
 
 import ast
 import importlib.resources
@@ -13,7 +13,7 @@ from grpc_tools import protoc  # type: ignore[import-untyped]
 from modelregistry.v1.error_reason_pb2 import ErrorReason
 
 import registry_service
-from gateway.error_document import PREFIX, Reason, document, reasons
+from docs.generators.errors import PREFIX, Reason, document, reasons
 from registry_service.domain.errors import FieldViolation, RegistryError
 from registry_service.embedded.envoy_config import LOCAL_REPLIES
 from registry_service.transport.grpc.errors import status_code
@@ -64,7 +64,7 @@ def example(error: type[RegistryError]) -> RegistryError:
 
 
 def test_the_document_is_what_the_enum_says(documented: Mapping[str, Reason]) -> None:
-    text = (ROOT / "docs" / "errors.md").read_text(encoding="utf-8")
+    text = (ROOT / "docs" / "reference" / "errors.md").read_text(encoding="utf-8")
     assert text == document(list(documented.values())), "run `make generate`"
 
 
