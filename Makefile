@@ -151,11 +151,12 @@ docs: .venv/.docs ## Build the documentation as a site in .build/docs; every war
 # ---- lint ----------------------------------------------------------------------
 
 .PHONY: lint
-lint: install-dev ## Check formatting, types, protos and the import rules
+lint: install-dev ## Check formatting, types, protos, the import rules and the vocabulary
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/python .ci/check_vocabulary.py
 	$(BUF) format --diff --exit-code --path protos/modelregistry
 	$(BUF) lint
 	@if [ -n "$${API_LINTER_BINARY:-}" ]; then \
