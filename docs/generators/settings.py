@@ -95,7 +95,7 @@ SECTIONS = (
         f"With `ARTIFACT_STORE=s3`, host and keys of the S3 are required; with `local`, the folder. {_UP}",
     ),
     Section("Limits", LimitSettings, "`up` and `serve`", "See [Scaling](../operations/scaling.md)."),
-    Section("Server", Settings, "`up` and `serve`"),
+    Section("Server", Settings, "`serve`, `gc` and `up`"),
     Section(
         "Source of a migration",
         IntelSourceSettings,

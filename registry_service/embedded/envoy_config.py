@@ -32,8 +32,8 @@ _GRPC_PREFIXES = ("/modelregistry.", _HEALTH, _REFLECTION)
 _UNTRACED_PATHS = ("/health", "/ready")
 
 # The responses that Envoy generates itself. Envoy's own texts would name hosts and causes. Each row has the HTTP status
-# and its text, and for paths under /v1 the gRPC code, the reason (docs/reference/errors.md), and the retry delay in seconds,
-# None where a retry does not help. The guard alone, and not Envoy, judges credentials.
+# and its text. For paths under /v1, it has the gRPC code, the reason (docs/reference/errors.md), and the retry delay
+# in seconds, None where a retry does not help. The guard alone, and not Envoy, judges credentials.
 LOCAL_REPLIES: tuple[tuple[int, str, int, str, int | None], ...] = (
     (400, "Bad Request", 3, "GATEWAY_INVALID_REQUEST", None),
     (401, "Unauthorized", 16, "UNAUTHENTICATED", None),

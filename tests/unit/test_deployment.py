@@ -271,7 +271,7 @@ def test_what_is_said_of_the_gateways_connections_is_what_it_does() -> None:
     template = (ROOT / "gateway" / "envoy.yaml.j2").read_text(encoding="utf-8")
     manual = (ROOT / "docs" / "operations" / "alerts.md").read_text(encoding="utf-8")
     assert "max_active_downstream_connections:" in template
-    (told,) = re.findall(r"Idle connections are closed after (\d+) s", manual)
+    (told,) = re.findall(r"Idle connections are closed after\s(\d+) seconds", manual)
     done = re.search(r"common_http_protocol_options:\s*\{?\s*idle_timeout: (\d+)s", template)
     assert done is not None
     assert told == done[1]
