@@ -272,6 +272,7 @@ local function check_request(handle)
   local is_grpc = string.find(media_type, "^application/grpc") ~= nil
   handle:streamInfo():dynamicMetadata():set("gateway", "is_grpc", is_grpc)
   handle:streamInfo():dynamicMetadata():set("gateway", "is_typed", api == "typed")
+  handle:streamInfo():dynamicMetadata():set("gateway", "is_head", method == "HEAD")
   -- Not a call: a page, a redirect, or an unknown path or method.
   if api == nil then
     return

@@ -121,6 +121,19 @@ local grpc_headers = {
   "grpc-status", "grpc-message", "grpc-status-details-bin", "grpc-encoding", "grpc-accept-encoding", "trailer",
 }
 
+-- The transcoder writes errors and messages whatever the method was, and what follows the headers of an answer to HEAD is
+-- taken for the next answer of the connection.
+local function drop_body(handle)
+  local length = handle:headers():get("content-length")
+  local body = handle:body()
+  if body ~= nil and body:length() > 0 then
+    body:setBytes("")
+    if length ~= nil then
+      handle:headers():replace("content-length", length)
+    end
+  end
+end
+
 -- The server's metadata has what gRPC cannot express:
 --   x-http-status      the HTTP status, such as 206; 200 if unset
 --   x-content-length   the exact length of the body
@@ -164,6 +177,9 @@ function envoy_on_response(handle)
   end
   for _, name in ipairs(grpc_headers) do
     headers:remove(name)
+  end
+  if noted(handle, "is_head") then
+    drop_body(handle)
   end
   local trailers = handle:trailers()
   if trailers ~= nil then

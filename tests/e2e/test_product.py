@@ -322,6 +322,25 @@ def test_an_artifact_is_downloaded_through_http_whole_in_part_and_not_at_all(
     product.client.delete(model.id)
 
 
+@pytest.mark.parametrize(
+    ("path", "status"),
+    [
+        ("/v1/models/no-such-model-0000/artifact", 404),
+        ("/v1/models/no-such-model-0000/files/a", 404),
+        ("/v1/models/x/artifact", 400),
+        ("/models/no-such-model-0000/files", 404),
+        ("/models/x/files", 400),
+    ],
+)
+def test_an_error_has_no_body_for_head(http: httpx.Client, path: str, status: int) -> None:
+    # A body would be read as the beginning of the next answer.
+    with httpx.Client(base_url=http.base_url, limits=httpx.Limits(max_connections=1), trust_env=False) as client:
+        for _ in range(2):
+            answer = client.head(path)
+            assert (answer.status_code, answer.content) == (status, b"")
+        assert answer.headers["content-length"] == client.get(path).headers["content-length"]
+
+
 MEMBERS = {
     "model/weights.bin": os.urandom(5 * MIB + 3),
     "model/": b"",
