@@ -38,45 +38,15 @@ local function is_utf8(text)
   return true
 end
 
--- Returns a part of a query, decoded.
-local function unescape(text)
-  local decoded = string.gsub((string.gsub(text, "%+", " ")), "%%(%x%x)", function(digits)
-    return string.char(tonumber(digits, 16))
-  end)
-  return decoded
-end
-
--- Returns whether a query has a parameter with the name of a variable of the path.
--- The transcoder would let it replace the variable: DELETE /v1/models/a?id=b would
--- delete b. The route's metadata has the variables' names in lower case and without
--- underscores, as parameters may have several spellings.
-local function replaces_variable(path, variables)
-  local query = string.match(path, "^/v1/[^?]*%?(.*)$")
-  if query == nil or variables == nil then
-    return false
-  end
-  for key in string.gmatch(query, "([^&=]+)[^&]*") do
-    local name = string.gsub(string.lower(unescape(key)), "_", "")
-    for _, variable in ipairs(variables) do
-      if name == variable then
-        return true
-      end
-    end
-  end
-  return false
-end
-
 function envoy_on_request(handle)
   if is_grpc(handle) then
     return
   end
   local headers = handle:headers()
-  -- Strings of protobuf must be UTF-8; the server would fail on anything else. The
-  -- Intel-compatible API parses its queries itself.
+  -- Strings of protobuf must be UTF-8; the server would fail on anything else. Queries are checked elsewhere: those of
+  -- /v1 by the next filter, those of the Intel-compatible API by the server.
   local path = headers:get(":path")
-  if path ~= nil and string.sub(path, 1, 4) ~= "/v1/" then
-    path = string.match(path, "^[^?]*")
-  end
+  path = path and string.match(path, "^[^?]*")
   if path ~= nil and string.find(path, "%%[89A-Fa-f]%x") then
     local decoded = string.gsub(path, "%%(%x%x)", function(digits) return string.char(tonumber(digits, 16)) end)
     if not is_utf8(decoded) then
@@ -86,10 +56,6 @@ function envoy_on_request(handle)
       handle:respond({[":status"] = "400"}, message)
       return
     end
-  end
-  if path ~= nil and replaces_variable(path, handle:metadata():get("path_variables")) then
-    handle:respond({[":status"] = "400"}, "A query parameter must not repeat a variable of the path.")
-    return
   end
   -- These headers have a meaning in gRPC, and would fail the call if malformed.
   local reserved = {}

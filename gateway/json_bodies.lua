@@ -11,14 +11,17 @@
 -- message, by both spellings of their names (lowerCamelCase and as in the proto).
 -- A field has a name, a type and optionally a shape ("list" or "map"). A type is
 -- "string", "number" (a double), "integer", "boolean", "value" (any JSON), "struct"
--- (a JSON object), "list" (a JSON list), or a message's name.
+-- (a JSON object), "list" (a JSON list), "time", "duration", "enum" (its values has the
+-- names of the values, between commas), or a message's name.
 --
 -- The route's filter context has the HTTP methods of a path (JsonBodies.methods):
--- query    parameters, between spaces, with their types
--- lists    parameters that may be repeated, between spaces
--- field    the request's field that is the body, "*" for the whole request; nil without a body
--- message  the body's message
--- raw      whether the body is bytes, which are not checked
+-- query      parameters, between spaces, with their types
+-- lists      parameters that may be repeated, between spaces
+-- field      the request's field that is the body, "*" for the whole request; nil without a body
+-- message    the body's message
+-- variables  the fields of the body that are variables of the path as well, between spaces
+-- pattern    finds their values in a path
+-- raw        whether the body is bytes, which are not checked
 
 local byte, find, sub = string.byte, string.find, string.sub
 
@@ -28,6 +31,7 @@ local MAX_SHOWN = 120
 local WANTED = {
   string = "a string", number = "a number", integer = "an integer", boolean = "true or false",
   value = "a JSON value", struct = "an object", list = "a list",
+  time = "a time such as 2026-01-31T23:59:59Z (RFC 3339)", duration = "a duration such as 86400s",
 }
 
 -- ---- Errors
@@ -63,13 +67,19 @@ local SEQUENCES = {
   "[\241-\243][\128-\191][\128-\191][\128-\191]", "\244[\128-\143][\128-\191][\128-\191]",
 }
 
+local function is_utf8(text)
+  if not find(text, "[\128-\255]") then
+    return true
+  end
+  for _, sequence in ipairs(SEQUENCES) do
+    text = string.gsub(text, sequence, ".")
+  end
+  return not find(text, "[\128-\255]")
+end
+
 -- Returns a text; if it is not UTF-8, with "?" in place of bytes that are not ASCII.
 local function printable(text)
-  local rest = text
-  for _, sequence in ipairs(SEQUENCES) do
-    rest = string.gsub(rest, sequence, ".")
-  end
-  return find(rest, "[\128-\255]") and string.gsub(text, "[\128-\255]", "?") or text
+  return is_utf8(text) and text or (string.gsub(text, "[\128-\255]", "?"))
 end
 
 local ESCAPED = {['"'] = '\\"', ["\\"] = "\\\\"}
@@ -133,16 +143,66 @@ local function nearest(fields, key)
   return best
 end
 
+-- Returns whether a text is one of the values of an enum as the transcoder reads them: a name in any case, or a number. They are
+-- numbered in their order; the one that means nothing, 0, need not be among the names.
+local function is_enum_value(value, names)
+  local wanted = string.upper((string.gsub(value, "-", "_")))
+  local count = find(names, "^[%w_]+_UNSPECIFIED,") and 0 or 1
+  for name in string.gmatch(names, "[^,]+") do
+    if name == wanted then
+      return true
+    end
+    count = count + 1
+  end
+  return find(value, "^%d+$") ~= nil and tonumber(value) < count
+end
+
+-- Returns whether the digits of an integer, with or without a sign, fit in 64 bits.
+local function is_int64(literal)
+  local sign, digits = string.match(literal, "^(%-?)0*(%d+)$")
+  local largest = sign == "-" and "9223372036854775808" or "9223372036854775807"
+  return #digits < #largest or #digits == #largest and digits <= largest
+end
+
+local DAYS = {31, 28, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31}
+
+-- Returns whether a text is a time. The transcoder accepts no lower-case letters.
+local function is_time(text)
+  local year, month, day, hour, minute, second, zone =
+    string.match(text, "^(%d%d%d%d)%-(%d%d)%-(%d%d)T(%d%d):(%d%d):(%d%d)%.?%d*(.+)$")
+  if year == nil or not (zone == "Z" or find(zone, "^[+-]%d%d:%d%d$")) then
+    return false
+  end
+  year, month, day = tonumber(year), tonumber(month), tonumber(day)
+  local is_leap = year % 4 == 0 and (year % 100 ~= 0 or year % 400 == 0)
+  local last = month == 2 and is_leap and 29 or DAYS[month] or 0
+  return year > 0 and day > 0 and day <= last
+    and tonumber(hour) < 24 and tonumber(minute) < 60 and tonumber(second) < 60
+end
+
+-- Returns whether a text is a google.protobuf.Duration, which is 10,000 years at most.
+local function is_duration(text)
+  local seconds = string.match(text, "^%-?(%d+)%.?%d*s$")
+  return seconds ~= nil and tonumber(seconds) <= 315576000000
+end
+
+-- Returns the names of an enum's values for an error, without the unspecified one.
+local function one_of(names)
+  return "one of " .. string.gsub(string.gsub(names, "^[%w_]+_UNSPECIFIED,", ""), ",", ", ")
+end
+
 -- ---- The body
 
--- Checks a body; raises {field, description}.
-local function check(text, message_name)
-  local path = {}
+-- Checks the body of a method; raises {field, description}. Fields that are variables of the path must have the same
+-- values as there (path_values).
+local function check(text, method, path_values)
+  -- The path of the present value from the request's root.
+  local path = {method.field ~= "*" and method.field or nil}
+  local depth_of_body = #path
   local walk
 
   local function fault(description)
-    local field = path_text(path)
-    error({field = field == "" and "body" or shown(field), description = description}, 0)
+    error({field = #path == depth_of_body and "body" or shown(path_text(path)), description = description}, 0)
   end
 
   local function no_json(at)
@@ -171,6 +231,9 @@ local function check(text, message_name)
       end
       local character = byte(text, special)
       if character == 34 then
+        if not is_utf8(sub(text, at + 1, special - 1)) then
+          fault("must be UTF-8.")
+        end
         return special, escaped
       end
       if character ~= 92 then
@@ -181,6 +244,12 @@ local function check(text, message_name)
         position = special + 2
       elseif find(text, "^u%x%x%x%x", special + 1) then
         position = special + 6
+        local is_high = find(text, "^u[dD][89abAB]", special + 1) ~= nil
+        if is_high and find(text, "^\\u[dD][c-fC-F]%x%x", position) then
+          position = position + 6
+        elseif is_high or find(text, "^u[dD]%x", special + 1) and not find(text, "^u[dD][0-7]", special + 1) then
+          fault("has half of a surrogate pair (byte " .. special .. ").")
+        end
       else
         no_json(special)
       end
@@ -206,7 +275,7 @@ local function check(text, message_name)
     return string.char(0xF0 + math.floor(code / 0x40), 0x80 + code % 0x40) .. tail
   end
 
-  -- Returns the text of a string. The transcoder rejects unpaired surrogates.
+  -- Returns the text of a string.
   local function unescaped(raw)
     local parts = {}
     local position = 1
@@ -289,7 +358,12 @@ local function check(text, message_name)
       if byte(text, at) ~= 58 then
         no_json(at)
       end
-      at = skip(walk(skip(at + 1), field, field.shape, depth + 1))
+      local first = skip(at + 1)
+      local behind = walk(first, field, field.shape, depth + 1)
+      if depth == 0 and path_values[name] ~= nil and unescaped(sub(text, first + 1, behind - 2)) ~= path_values[name] then
+        fault("must be the same as in the path.")
+      end
+      at = skip(behind)
       path[depth_of_path] = nil
       local separator = byte(text, at)
       if separator == 125 then
@@ -335,17 +409,26 @@ local function check(text, message_name)
     end
     local kind = field.type
     local message = body_messages[kind]
-    local wanted = shape == "list" and "a list" or (shape == "map" or message) and "an object" or WANTED[kind]
+    local wanted = shape == "list" and "a list" or (shape == "map" or message) and "an object"
+      or kind == "enum" and one_of(field.values) or WANTED[kind]
+    local is_scalar = shape == nil and message == nil
     local first = byte(text, at)
     if first == 34 then
-      if wanted ~= WANTED[kind] or kind == "boolean" or kind == "struct" or kind == "list" then
+      if not is_scalar or kind == "boolean" or kind == "struct" or kind == "list" then
         fault("must be " .. wanted .. ", not a string.")
       end
       local last = string_end(at)
+      local check_text = kind == "enum" and is_enum_value or kind == "time" and is_time or kind == "duration" and is_duration
+      if check_text and not check_text(unescaped(sub(text, at + 1, last - 1)), field.values) then
+        fault("must be " .. wanted .. ", not " .. shown(sub(text, at, last)) .. ".")
+      end
       if kind == "number" or kind == "integer" then
         local _, number_end, whole, fraction, exponent = find(text, NUMBER, at + 1)
-        if number_end ~= last - 1 or not is_number(whole, fraction, exponent) then
+        local is_whole = fraction == "" and exponent == ""
+        if number_end ~= last - 1 or not is_number(whole, fraction, exponent) or kind == "integer" and not is_whole then
           fault("must be " .. wanted .. ", not " .. shown(sub(text, at, last)) .. ".")
+        elseif kind == "integer" and not is_int64(sub(text, at + 1, number_end)) then
+          fault("must be an integer of 64 bits, not " .. shown(sub(text, at, last)) .. ".")
         elseif kind == "number" then
           check_number(kind, whole, fraction, exponent, sub(text, at + 1, number_end))
         end
@@ -354,7 +437,7 @@ local function check(text, message_name)
     end
     if first == 123 then
       if shape == "map" then
-        return walk_object(at, nil, {type = kind}, depth)
+        return walk_object(at, nil, {type = kind, values = field.values}, depth)
       elseif shape == nil and message ~= nil then
         return walk_object(at, message, nil, depth)
       elseif shape == nil and (kind == "value" or kind == "struct") then
@@ -375,18 +458,23 @@ local function check(text, message_name)
       if not is_number(whole, fraction, exponent) then
         no_json(at)
       end
-      if wanted ~= WANTED[kind] or (kind ~= "number" and kind ~= "integer" and kind ~= "value") then
+      if not is_scalar or (kind ~= "number" and kind ~= "integer" and kind ~= "value") then
         fault("must be " .. wanted .. ", not a number.")
       end
+      local literal = sub(text, at, last)
       if kind ~= "integer" then
-        check_number(kind, whole, fraction, exponent, sub(text, at, last))
+        check_number(kind, whole, fraction, exponent, literal)
+      elseif fraction == "" and exponent == "" and not is_int64(literal) or math.abs(tonumber(literal)) > 2^63 then
+        fault("must be an integer of 64 bits, not " .. shown(literal) .. ".")
+      elseif tonumber(literal) % 1 ~= 0 then
+        fault("must be an integer, not " .. shown(literal) .. ".")
       end
       return last + 1
     end
     local word
     _, last, word = find(text, "^(%-?%a+)", at)
     if word == "true" or word == "false" then
-      if wanted ~= WANTED[kind] or (kind ~= "boolean" and kind ~= "value") then
+      if not is_scalar or (kind ~= "boolean" and kind ~= "value") then
         fault("must be " .. wanted .. ", not " .. word .. ".")
       end
       return last + 1
@@ -401,7 +489,7 @@ local function check(text, message_name)
     no_json(at)
   end
 
-  local at = skip(walk(skip(1), {type = message_name}, nil, 0))
+  local at = skip(walk(skip(1), {type = method.message}, nil, 0))
   if at <= #text then
     no_json(at)
   end
@@ -409,10 +497,24 @@ end
 
 -- ---- The filter
 
-local function unescape_query(text)
-  return (string.gsub((string.gsub(text, "%+", " ")), "%%(%x%x)", function(digits)
+local function percent_decoded(text)
+  return (string.gsub(text, "%%(%x%x)", function(digits)
     return string.char(tonumber(digits, 16))
   end))
+end
+
+local function unescape_query(text)
+  return percent_decoded((string.gsub(text, "%+", " ")))
+end
+
+-- Returns the fields of the body that are variables of the path, with their values.
+local function values_of_path(path, method)
+  local found = {string.match(string.match(path, "^[^?]*"), method.pattern)}
+  local values = {}
+  for name in string.gmatch(method.variables, "%S+") do
+    values[name] = percent_decoded(table.remove(found, 1) or "")
+  end
+  return values
 end
 
 -- The values of a bool that the transcoder accepts.
@@ -420,18 +522,6 @@ local BOOLS = {
   ["true"] = true, t = true, yes = true, y = true, ["1"] = true,
   ["false"] = true, f = true, no = true, n = true, ["0"] = true,
 }
-local TIME = "^%d%d%d%d%-%d%d%-%d%d[Tt]%d%d:%d%d:%d%d%.?%d*[Zz+-]"
-
--- Returns whether a text is the name of an enum's value, in upper or lower case, or a number.
-local function is_enum_value(value, names)
-  local wanted = string.lower((string.gsub(value, "[_-]", "")))
-  for name in string.gmatch(names, "[^,]+") do
-    if string.lower((string.gsub(name, "_", ""))) == wanted then
-      return true
-    end
-  end
-  return find(value, "^%d+$") ~= nil
-end
 
 -- Returns what is wrong with a query parameter; nil if nothing is. The transcoder's error would not name the field.
 local function problem_of(name, value, known)
@@ -444,6 +534,9 @@ local function problem_of(name, value, known)
     local near = nearest(fields, name)
     return "unknown query parameter." .. (near and " Did you mean " .. near .. "?" or "")
   end
+  if not is_utf8(value) then
+    return "must be UTF-8."
+  end
   local kind, names = string.match(known, "^(%w+),?(%S*)", at + 1)
   local not_this = ", not " .. shown(quoted(value)) .. "."
   if kind == "int32" or kind == "int64" then
@@ -451,19 +544,22 @@ local function problem_of(name, value, known)
       return "must be an integer" .. not_this
     elseif kind == "int32" and math.abs(tonumber(value)) > 2147483647 then
       return "must be an integer of 32 bits" .. not_this
+    elseif not is_int64(value) then
+      return "must be an integer of 64 bits" .. not_this
     end
   elseif kind == "double" and tonumber(value) == nil then
     return "must be a number" .. not_this
   elseif kind == "bool" and not BOOLS[string.lower(value)] then
     return "must be true or false" .. not_this
-  elseif kind == "time" and not find(value, TIME) then
-    return "must be a time such as 2026-01-31T23:59:59Z (RFC 3339)" .. not_this
+  elseif kind == "time" and not is_time(value) then
+    return "must be " .. WANTED.time .. not_this
   elseif kind == "enum" and not is_enum_value(value, names) then
-    return "must be one of " .. string.gsub(names, ",", ", ") .. not_this
+    return "must be " .. one_of(names) .. not_this
   end
 end
 
--- Rejects a query parameter that is a field of the body, that is repeated (the transcoder would take the last one), or
+-- Rejects a query parameter that is a field of the body, that the method does not have (a variable of the path would be
+-- replaced: DELETE /v1/models/a?model_id=b would delete b), that is repeated (the transcoder would take the last one), or
 -- that has no name or no equals sign (the transcoder would ignore it).
 local function check_query(handle, query, method)
   local seen = {}
@@ -520,7 +616,8 @@ function envoy_on_request(handle)
       end
     end
   end
-  local query = string.match(headers:get(":path"), "%?(.*)$")
+  local path = headers:get(":path")
+  local query = string.match(path, "%?(.*)$")
   if query ~= nil and not check_query(handle, query, method) then
     return
   end
@@ -536,7 +633,7 @@ function envoy_on_request(handle)
     return
   end
   local text = body:getBytes(0, body:length())
-  local valid, problem = pcall(check, text, method.message)
+  local valid, problem = pcall(check, text, method, values_of_path(path, method))
   if not valid then
     if type(problem) == "table" then
       refuse(handle, problem.field, problem.description)

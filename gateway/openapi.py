@@ -267,13 +267,16 @@ class Operations:
             statuses.add("413")
         if any(field.name in ("etag", "idempotency_key") for field in self._schemas.messages[method.input_type].field):
             statuses.add("409")
-        if self._is_conditional(method):
+        is_download = method.output_type == _HTTP_BODY
+        if self._is_conditional(method) or is_download:
             statuses.add("412")
+        if is_download and verb == "GET":
+            statuses.add("416")
         errors: Json = {
             status: {"$ref": f"#/components/responses/{self._errors[status]['name']}"} for status in sorted(statuses)
         }
         errors["default"] = {"$ref": "#/components/responses/Error"}
-        if method.output_type == _HTTP_BODY:
+        if is_download:
             return _binary_responses(verb) | errors
         schema: Json = {"$ref": f"{_REFERENCE}{_short(method.output_type)}"}
         if method.server_streaming:
@@ -300,8 +303,6 @@ def _binary_responses(verb: str) -> Json:
         "200": {"description": "All bytes, in the media type of the artifact.", "headers": headers, **content},
         "206": {"description": "The bytes of the range.", "headers": ranged, **content},
         "304": {"description": "Not changed.", "headers": {"etag": headers["etag"]}},
-        "412": {"description": "The present ETag is none of those of If-Match."},
-        "416": {"description": "The range has no byte.", "headers": ranged},
     }
 
 
@@ -375,6 +376,8 @@ def _error_responses(errors: Mapping[str, Json]) -> Json:
         headers = {"x-request-id": {"$ref": "#/components/headers/RequestId"}}
         if error.get("retry"):
             headers["retry-after"] = {"$ref": "#/components/headers/RetryAfter"}
+        if error["name"] == "RangeNotSatisfiable":
+            headers["content-range"] = {"$ref": "#/components/headers/ContentRange"}
         content = {"application/json": {"schema": schema, "example": error["example"]}}
         responses[error["name"]] = {"description": error["description"], "headers": headers, "content": content}
     responses["Error"] = {"description": "Any other error.", "content": {"application/json": {"schema": schema}}}

@@ -15,7 +15,7 @@ class FieldViolation:
     """One thing wrong with one field of the input."""
 
     field: str
-    """Path of the field in the request, for example `model.metrics.mAP50`."""
+    """Path of the field in the resource that has it, or else in the request: `metrics.mAP50`."""
     description: str
     """What is wrong, for a person."""
 
@@ -142,6 +142,13 @@ class InvalidArgumentError(RegistryError):
     def of(cls, field: str, description: str) -> "InvalidArgumentError":
         """Makes the error of one field."""
         return cls([FieldViolation(field, description)])
+
+    def with_violations(self, violations: Sequence[FieldViolation]) -> "InvalidArgumentError":
+        """Return an error with the same reason and metadata, but with other violations."""
+        error = InvalidArgumentError(violations)
+        error.reason = self.reason
+        error.metadata = self.metadata | error.metadata
+        return error
 
 
 class InvalidFilterError(InvalidArgumentError):
@@ -526,6 +533,19 @@ class ModelGroupEtagMismatchError(EtagMismatchError):
         )
 
 
+class ArtifactEtagMismatchError(EtagMismatchError):
+    """The bytes to download do not meet the condition that the client sets."""
+
+    def __init__(self, model_id: str, etag: str) -> None:
+        AbortedError.__init__(
+            self,
+            f"The artifact of the model {model_id!r} does not meet the condition of the request.",
+            model_id=model_id,
+        )
+        self.etag = etag
+        """Of the bytes that there are."""
+
+
 class AliasChangedError(AbortedError):
     """The alias is not as the client expects it."""
 
@@ -579,6 +599,16 @@ class OutOfRangeError(RegistryError):
     """An offset is past the end, or not where the upload stands."""
 
     reason = "OUT_OF_RANGE"
+
+
+class RangeNotSatisfiableError(OutOfRangeError):
+    """None of the bytes to download is in the range."""
+
+    reason = "RANGE_NOT_SATISFIABLE"
+
+    def __init__(self, model_id: str, size: int) -> None:
+        super().__init__(f"The range has none of the {size} bytes.", model_id=model_id, size=str(size))
+        self.size = size
 
 
 class ResourceExhaustedError(RegistryError):

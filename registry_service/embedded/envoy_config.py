@@ -225,7 +225,6 @@ def _http_route(binding: Mapping[str, Any], streamed: Sequence[str]) -> Mapping[
             "open": method_of(binding["rpc"]).is_open,
             "is_buffered": binding["rpc"] not in streamed,
             "takes_json": binding["takes_json"],
-            "path_variables": list(binding["path_variables"]),
         },
     }
 

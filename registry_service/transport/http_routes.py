@@ -8,18 +8,19 @@ from pathlib import Path
 
 from google.api import annotations_pb2, http_pb2
 from google.protobuf import descriptor_pb2
-from google.protobuf.descriptor_pb2 import DescriptorProto, FieldDescriptorProto
+from google.protobuf.descriptor_pb2 import DescriptorProto, EnumDescriptorProto, FieldDescriptorProto
 
 PACKAGES = ("modelregistry.v1", "modelregistry.geti.v1", "modelregistry.compat.v1")
 
 _VARIABLE = re.compile(r"\{([\w.]+)(?:=([^}]*))?\}")
+# Where a pattern of Lua needs a percent sign.
+_SPECIAL = re.compile(r"(?=\W)")
 
 
 _HTTP_BODY = "google.api.HttpBody"
 _JSON_TYPES: Mapping[int, str] = {
     FieldDescriptorProto.TYPE_STRING: "string",
     FieldDescriptorProto.TYPE_BYTES: "string",
-    FieldDescriptorProto.TYPE_ENUM: "string",
     FieldDescriptorProto.TYPE_BOOL: "boolean",
     FieldDescriptorProto.TYPE_DOUBLE: "number",
     FieldDescriptorProto.TYPE_INT32: "integer",
@@ -27,8 +28,8 @@ _JSON_TYPES: Mapping[int, str] = {
     FieldDescriptorProto.TYPE_FIXED32: "integer",
 }
 _WELL_KNOWN_TYPES: Mapping[str, str] = {
-    "google.protobuf.Duration": "string",
-    "google.protobuf.Timestamp": "string",
+    "google.protobuf.Duration": "duration",
+    "google.protobuf.Timestamp": "time",
     "google.protobuf.FieldMask": "string",
     "google.protobuf.Value": "value",
     "google.protobuf.Struct": "struct",
@@ -49,8 +50,9 @@ _QUERY_KINDS: Mapping[str, str] = {
 }
 
 BodyField = Mapping[str, str]
-"""A field of a JSON object: its `name` in the proto, its `type` (`string`, `number`, `integer`, `boolean`; `value`,
-`struct` and `list` for JSON of any kind; else a message's full name) and perhaps its `shape`, `list` or `map`."""
+"""A field of a JSON object: its `name` in the proto, its `type` (`string`, `number`, `integer`, `boolean`, `time`,
+`duration`; `enum`, with the names of its `values` between commas; `value`, `struct` and `list` for JSON of any kind;
+else a message's full name) and perhaps its `shape`, `list` or `map`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,7 +65,9 @@ class JsonBodies:
     """By the regular expression of a path under /v1 its HTTP methods. Each has, between blanks, the parameters of its
     `query` as `name=kind`: `string`, `int32`, `int64`, `double`, `bool`, `time`, or `enum` with the names of its values
     after commas; and the names of its `lists`: the parameters that a query may repeat. One with a body has the `field`
-    of the request that this is (`*`: all of it), and its `message`, or `raw` where it is bytes."""
+    of the request that this is (`*`: all of it), and its `message`, or `raw` where it is bytes. One with a message has
+    the names of its `variables`, the fields of the body that the path has, too, and the `pattern` (of Lua) that finds
+    their values in a path."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,8 +79,6 @@ class Binding:
     verb: str
     rpc: str
     """Path of the gRPC method."""
-    path_variables: tuple[str, ...]
-    """Names of the variables of the path, in lower case and without underscores."""
     takes_json: bool
     """Whether the body, if there is one, is JSON."""
 
@@ -132,7 +134,6 @@ def http_routes() -> HttpRoutes:
                         path=_regex(template),
                         verb=verb,
                         rpc=path,
-                        path_variables=tuple(v[1].replace("_", "").lower() for v in _VARIABLE.finditer(template)),
                         takes_json=template.startswith("/v1/") and not rpc.client_streaming,
                     )
                     for verb, template in bindings(rpc)
@@ -161,22 +162,63 @@ def _json_bodies(descriptors: descriptor_pb2.FileDescriptorSet) -> JsonBodies:
         for rule in _rules(rpc):
             verb, template = _method_and_template(rule)
             if template.startswith("/v1/"):
-                expected = _expected(messages, rpc, rule.body)
+                expected = _expected(messages, rpc, template, rule.body)
                 query = _query(descriptors, messages, rpc, template, rule.body)
                 methods.setdefault(_regex(template), {})[verb] = {**expected, "query": query}
     roots = [expected["message"] for verbs in methods.values() for expected in verbs.values() if "message" in expected]
-    return JsonBodies(messages=_body_fields(messages, roots), methods=methods)
+    return JsonBodies(messages=_body_fields(messages, _enums(descriptors), roots), methods=methods)
+
+
+def _body_variables(template: str, body: str) -> str:
+    """Return the names that the variables of a path have in the body, between blanks."""
+    prefix = "" if body == "*" else f"{body}."
+    names = [variable[1] for variable in _VARIABLE.finditer(template)]
+    if not all(name.startswith(prefix) for name in names):
+        raise ValueError(f"{template}: a variable is not in the body, {body}")
+    return " ".join(name.removeprefix(prefix) for name in names)
+
+
+def _lua_pattern(template: str) -> str:
+    """Return the pattern of Lua for a path template of single segments."""
+    literals = _VARIABLE.split(template)[:: _VARIABLE.groups + 1]
+    return f"^{'([^/]+)'.join(_SPECIAL.sub('%', literal) for literal in literals)}$"
+
+
+def _enums(descriptors: descriptor_pb2.FileDescriptorSet) -> Mapping[str, EnumDescriptorProto]:
+    """Return the enums by their full names, a dot first."""
+    return {
+        f".{prefix}.{enum.name}": enum
+        for file in descriptors.file
+        for prefix, found in (
+            (file.package, file.enum_type),
+            *((f"{file.package}.{message.name}", message.enum_type) for message in file.message_type),
+        )
+        for enum in found
+    }
+
+
+def _values(enum: EnumDescriptorProto) -> str:
+    """Return the names of an enum's values between commas; the gateway counts them to know their numbers."""
+    if [value.number for value in enum.value] != list(range(len(enum.value))):
+        raise ValueError(f"{enum.name}: the numbers of its values must be 0, 1, 2 and so on")
+    return ",".join(value.name for value in enum.value)
 
 
 def _expected(
-    messages: Mapping[str, DescriptorProto], rpc: descriptor_pb2.MethodDescriptorProto, body: str
+    messages: Mapping[str, DescriptorProto], rpc: descriptor_pb2.MethodDescriptorProto, template: str, body: str
 ) -> Mapping[str, str]:
     """Describes what a method takes, as in `JsonBodies.methods`."""
     expected = {"lists": f" {' '.join(_lists(messages, rpc.input_type))} "}
     if body:
         expected["field"] = body
         message = _body_message(messages, rpc, body)
-        expected |= {"raw": "yes"} if message == _HTTP_BODY else {"message": message}
+        if message == _HTTP_BODY:
+            return expected | {"raw": "yes"}
+        expected |= {
+            "message": message,
+            "variables": _body_variables(template, body),
+            "pattern": _lua_pattern(template),
+        }
     return expected
 
 
@@ -189,15 +231,7 @@ def _query(
 ) -> str:
     """Describe the parameters of a query, as in `JsonBodies.methods`: what is neither in the path nor in the body."""
     elsewhere = {variable[1] for variable in _VARIABLE.finditer(template)} | {body}
-    enums = {
-        f".{prefix}.{enum.name}": [value.name for value in enum.value if value.number != 0]
-        for file in descriptors.file
-        for prefix, found in (
-            (file.package, file.enum_type),
-            *((f"{file.package}.{message.name}", message.enum_type) for message in file.message_type),
-        )
-        for enum in found
-    }
+    enums = _enums(descriptors)
 
     def parameters(type_name: str, prefix: str = "") -> Iterator[str]:
         for field in messages[type_name.removeprefix(".")].field:
@@ -206,7 +240,8 @@ def _query(
                 continue
             kind = _QUERY_KINDS.get(field.type_name.removeprefix(".")) or _QUERY_SCALARS.get(field.type)
             if field.type == FieldDescriptorProto.TYPE_ENUM:
-                kind = ",".join(("enum", *enums[field.type_name]))
+                # Nobody asks for the unspecified one.
+                kind = f"enum,{_values(enums[field.type_name]).partition(',')[2]}"
             if kind is not None:
                 yield f"{name}={kind}"
                 if field.type_name == ".google.protobuf.FieldMask":
@@ -233,7 +268,9 @@ def _lists(messages: Mapping[str, DescriptorProto], type_name: str, prefix: str 
             yield from _lists(messages, field.type_name, f"{field.name}.")
 
 
-def _body_fields(messages: Mapping[str, DescriptorProto], roots: list[str]) -> Mapping[str, Mapping[str, BodyField]]:
+def _body_fields(
+    messages: Mapping[str, DescriptorProto], enums: Mapping[str, EnumDescriptorProto], roots: list[str]
+) -> Mapping[str, Mapping[str, BodyField]]:
     """Describes the messages and those that they hold."""
     found: dict[str, Mapping[str, BodyField]] = {}
     pending = list(roots)
@@ -241,25 +278,29 @@ def _body_fields(messages: Mapping[str, DescriptorProto], roots: list[str]) -> M
         name = pending.pop()
         if name in found:
             continue
-        fields = [(field, _body_field(name, messages[name], field)) for field in messages[name].field]
+        fields = [(field, _body_field(name, messages[name], field, enums)) for field in messages[name].field]
         found[name] = {spelling: body for field, body in fields for spelling in (field.name, field.json_name)}
         pending += [body["type"] for _, body in fields if body["type"] in messages]
     return found
 
 
-def _body_field(owner: str, message: DescriptorProto, field: FieldDescriptorProto) -> BodyField:
+def _body_field(
+    owner: str, message: DescriptorProto, field: FieldDescriptorProto, enums: Mapping[str, EnumDescriptorProto]
+) -> BodyField:
     entry = next((n for n in message.nested_type if field.type_name == f".{owner}.{n.name}"), None)
     if entry is not None and entry.options.map_entry:
-        return {"name": field.name, "type": _body_type(entry.field[1]), "shape": "map"}
+        return {"name": field.name, **_body_type(entry.field[1], enums), "shape": "map"}
     shape = {"shape": "list"} if field.label == FieldDescriptorProto.LABEL_REPEATED else {}
-    return {"name": field.name, "type": _body_type(field), **shape}
+    return {"name": field.name, **_body_type(field, enums), **shape}
 
 
-def _body_type(field: FieldDescriptorProto) -> str:
+def _body_type(field: FieldDescriptorProto, enums: Mapping[str, EnumDescriptorProto]) -> BodyField:
+    if field.type == FieldDescriptorProto.TYPE_ENUM:
+        return {"type": "enum", "values": _values(enums[field.type_name])}
     if field.type != FieldDescriptorProto.TYPE_MESSAGE:
-        return _JSON_TYPES[field.type]
+        return {"type": _JSON_TYPES[field.type]}
     name = field.type_name.removeprefix(".")
-    return _WELL_KNOWN_TYPES.get(name, name)
+    return {"type": _WELL_KNOWN_TYPES.get(name, name)}
 
 
 def bindings(method: descriptor_pb2.MethodDescriptorProto) -> Iterator[tuple[str, str]]:

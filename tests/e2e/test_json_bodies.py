@@ -157,15 +157,29 @@ def test_wrong_json_is_refused_with_its_place_and_changes_nothing(
     body, field, description = WRONG[name]
     answer = http.patch(f"/v1/models/{model.id}", content=body, headers={"content-type": "application/json"})
     # A path is cut after 120 bytes.
-    shown = field if len(field) <= 120 else field[:120] + "…"
+    path = field if field == "body" else f"model.{field}"
+    shown = path if len(path) <= 120 else path[:120] + "…"
     assert refusal(answer) == {"field": shown, "description": description}
     assert product.client.get(model.id) == model
 
 
-def test_bytes_that_are_no_text_are_refused_in_an_answer_that_is(http: httpx.Client, model: model_pb2.Model) -> None:
-    for body in (b'{"qu\xffux": 1}', b'{"\xed\xa0\x80": 1}', b'{"a\\ud800": 1}', b'{"\xc3\xa9\xc3\xa9": 1}'):
-        assert refusal(http.patch(f"/v1/models/{model.id}", content=body))["description"] == "unknown field."
-    assert http.patch(f"/v1/models/{model.id}", content=b'{"name": "\xff"}').status_code == 400
+@pytest.mark.parametrize(
+    ("body", "field", "description"),
+    [
+        (b'{"qu\xffux": 1}', "body", "must be UTF-8."),
+        (b'{"\xed\xa0\x80": 1}', "body", "must be UTF-8."),
+        (b'{"name": "\xff"}', "model.name", "must be UTF-8."),
+        (b'{"name": "\\ud800"}', "model.name", "has half of a surrogate pair (byte 11)."),
+        (b'{"tags": {"a": "\\udfff"}}', "model.tags.a", "has half of a surrogate pair (byte 17)."),
+        (b'{"tags": {"a": "\\uDbff\\u0041"}}', "model.tags.a", "has half of a surrogate pair (byte 17)."),
+        (b'{"\xc3\xa9\xc3\xa9": 1}', "model.éé", "unknown field."),
+    ],
+)
+def test_bytes_that_are_no_text_are_refused_in_an_answer_that_is(
+    http: httpx.Client, model: model_pb2.Model, body: bytes, field: str, description: str
+) -> None:
+    answer = http.patch(f"/v1/models/{model.id}", content=body)
+    assert refusal(answer) == {"field": field, "description": description}
 
 
 def test_all_that_json_can_say_passes_unchanged(product: Product, http: httpx.Client) -> None:
@@ -204,9 +218,10 @@ def test_a_model_can_be_sent_back_as_it_was_read(http: httpx.Client, model: mode
     "path", [path for path, methods in BODIES.methods.items() if any("message" in body for body in methods.values())]
 )
 def test_every_body_has_its_fields_alone(http: httpx.Client, path: str) -> None:
-    [(verb, _)] = [(verb, body) for verb, body in BODIES.methods[path].items() if "message" in body]
+    [(verb, body)] = [(verb, body) for verb, body in BODIES.methods[path].items() if "message" in body]
     answer = http.request(verb, path.replace("[^/]+", "anything").replace("\\", ""), json={"unheard_of": 1})
-    assert refusal(answer) == {"field": "unheard_of", "description": "unknown field."}
+    field = "unheard_of" if body["field"] == "*" else f"{body['field']}.unheard_of"
+    assert refusal(answer) == {"field": field, "description": "unknown field."}
 
 
 def test_a_guard_with_a_wrong_name_guards_nothing_so_the_alias_stays(product: Product, http: httpx.Client) -> None:
@@ -293,6 +308,126 @@ def test_if_match_is_the_etag(product: Product, http: httpx.Client) -> None:
     assert http.patch(group, json={"owner": "me"}, headers=stale).status_code == 412
     assert http.delete(alias, headers={"If-Match": f'"{moved.json()["alias"]["etag"]}"'}).status_code == 200
     assert http.delete(path, headers={"If-Match": f'"{changed.json()["etag"]}"'}).status_code == 200
+
+
+def test_the_server_names_fields_as_the_gateway_does(http: httpx.Client, model: model_pb2.Model) -> None:
+    def wrong(version: object) -> dict[str, object]:
+        return {"name": "x", "version": version, "project_name": "json bodies"}
+
+    for version, reason in ((7, "GATEWAY_INVALID_REQUEST"), ("\0", "INVALID_ARGUMENT")):
+        created = http.post("/v1/uploads", json={"spec": {"model": wrong(version)}})
+        assert refusal(created, reason)["field"] == "upload.spec.model.version"
+        changed = http.patch(f"/v1/models/{model.id}", json={"version": version})
+        assert refusal(changed, reason)["field"] == "model.version"
+    for owner, reason in ((7, "GATEWAY_INVALID_REQUEST"), ("\0", "INVALID_ARGUMENT")):
+        changed = http.patch(f"/v1/modelGroups/{model.model_group_id}", json={"owner": owner})
+        assert refusal(changed, reason)["field"] == "model_group.owner"
+
+
+@pytest.mark.parametrize("value", ["KIND_UNHEARD_OF", "", "FILE ", "KIND_FÍLE", "kindFile", "3", "-1"])
+def test_an_unknown_value_of_an_enum_is_named(http: httpx.Client, model: model_pb2.Model, value: str) -> None:
+    spec = {"model": {"name": "enums", "version": "1"}, "artifact": {"kind": value}}
+    assert refusal(http.post("/v1/uploads", json={"spec": spec})) == {
+        "field": "upload.spec.artifact.kind",
+        "description": f'must be one of KIND_FILE, KIND_FOLDER, not "{value}".',
+    }
+    goals = {"metric_goals": {"mAP50": value}}
+    assert refusal(http.patch(f"/v1/modelGroups/{model.model_group_id}", json=goals)) == {
+        "field": "model_group.metric_goals.mAP50",
+        "description": f'must be one of METRIC_GOAL_MAXIMIZE, METRIC_GOAL_MINIMIZE, not "{value}".',
+    }
+
+
+def test_a_value_of_an_enum_may_be_written_in_any_case(http: httpx.Client) -> None:
+    spec = json.dumps({"spec": {"model": {"name": "enums", "version": "1"}, "artifact": {"kind": "KIND"}}})
+    for kind in ("KIND_FILE", "kind_file", "Kind-File", "1", "0", r"KIND_\u0046ILE", "KIND_UNSPECIFIED"):
+        body = spec.replace('"KIND"', f'"{kind}"')
+        created = http.post("/v1/uploads", content=body)
+        assert created.json()["spec"]["artifact"]["kind"] == "KIND_FILE", created.text
+        assert http.delete(f"/v1/uploads/{created.json()['id']}").status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [
+        ('"99999999999999999999"', " of 64 bits"),
+        ('"9223372036854775808"', " of 64 bits"),
+        ('"-9223372036854775809"', " of 64 bits"),
+        ("9223372036854775808", " of 64 bits"),
+        ("1e19", " of 64 bits"),
+        ("1.5", ""),
+        ('"1e2"', ""),
+        ('"1.0"', ""),
+    ],
+)
+def test_a_number_that_no_integer_holds_is_named(http: httpx.Client, value: str, shown: str) -> None:
+    text = '{"spec": {"model": {"name": "integers", "version": "1"}, "artifact": {"size_bytes": SIZE}}}'
+    wanted = f"must be an integer{shown}, not {value}."
+    assert refusal(http.post("/v1/uploads", content=text.replace("SIZE", value))) == {
+        "field": "upload.spec.artifact.size_bytes",
+        "description": wanted,
+    }
+
+
+@pytest.mark.parametrize("value", ["soon", "1", "1.5 s", "s", "315576000001s", "1m", ""])
+def test_what_is_no_duration_is_named(http: httpx.Client, model: model_pb2.Model, value: str) -> None:
+    requirements = {"verified": True, "max_verification_age": value}
+    path = f"/v1/modelGroups/{model.model_group_id}/aliases/durations:set"
+    assert refusal(http.post(path, json={"model_id": model.id, "requirements": requirements})) == {
+        "field": "requirements.max_verification_age",
+        "description": f'must be a duration such as 86400s, not "{value}".',
+    }
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "yesterday",
+        "2026-13-01T00:00:00Z",
+        "2026-02-29T00:00:00Z",
+        "2026-01-31t00:00:00z",
+        "0000-01-01T00:00:00Z",
+        "2026-01-31T24:00:00Z",
+    ],
+)
+def test_what_is_no_time_is_named(http: httpx.Client, model: model_pb2.Model, value: str) -> None:
+    description = f'must be a time such as 2026-01-31T23:59:59Z (RFC 3339), not "{value}".'
+    changed = http.patch(f"/v1/models/{model.id}", json={"create_time": value})
+    assert refusal(changed) == {"field": "model.create_time", "description": description}
+    path = f"/v1/modelGroups/{model.model_group_id}/aliases/timed"
+    assert refusal(http.get(path, params={"at_time": value})) == {"field": "at_time", "description": description}
+
+
+@pytest.mark.parametrize(
+    "value", ["2024-02-29T00:00:00Z", "2024-02-29T23:59:59.123456789-23:59", "0001-01-01T00:00:00Z"]
+)
+def test_a_time_may_be_written_with_a_fraction_and_a_zone(
+    http: httpx.Client, model: model_pb2.Model, value: str
+) -> None:
+    answer = http.get(f"/v1/modelGroups/{model.model_group_id}/aliases/timed", params={"at_time": value})
+    assert (answer.status_code, answer.json()["details"][0]["reason"]) == (404, "ALIAS_NOT_FOUND")
+
+
+def test_the_body_must_name_the_resource_of_the_path(
+    product: Product, http: httpx.Client, model: model_pb2.Model
+) -> None:
+    other = product.client.register(name="other", project_name="json bodies")
+    alias = f"/v1/modelGroups/{model.model_group_id}/aliases/named"
+    for verb, path, field, body in (
+        ("PATCH", f"/v1/models/{model.id}", "model.id", {"id": other.id}),
+        ("PATCH", f"/v1/modelGroups/{model.model_group_id}", "model_group.id", {"id": other.model_group_id}),
+        ("POST", f"{alias}:set", "alias", {"alias": "else", "model_id": model.id}),
+        ("POST", f"{alias}:set", "modelGroupId", {"modelGroupId": other.model_group_id, "model_id": model.id}),
+        ("POST", f"{alias}:rollback", "alias", {"alias": "named%", "to_model_id": model.id}),
+        ("POST", f"/v1/models/{model.id}/artifact:verify", "model_id", {"model_id": other.id}),
+    ):
+        answer = http.request(verb, path, json=body)
+        assert refusal(answer) == {"field": field, "description": "must be the same as in the path."}
+    assert http.get(alias).status_code == 404
+    assert http.patch(f"/v1/models/{model.id}", json={"id": model.id, "score": model.score}).status_code == 200
+    same = {"modelGroupId": model.model_group_id, "alias": "named", "model_id": model.id}
+    assert http.post(f"{alias.replace('named', '%6Eamed')}:set", json=same).status_code == 200
+    assert http.delete(alias).status_code == 200
 
 
 @pytest.mark.parametrize(

@@ -304,6 +304,7 @@ def test_an_artifact_is_downloaded_through_http_whole_in_part_and_not_at_all(
     past = http.get(path, headers={"range": f"bytes={len(data)}-"})
     assert past.status_code == 416
     assert past.headers["content-range"] == f"bytes */{len(data)}"
+    assert info(past) == ("RANGE_NOT_SATISFIABLE", {"model_id": model.id, "size": str(len(data))})
     stale = http.get(path, headers={"range": "bytes=0-9", "if-range": '"another"'})
     assert (stale.status_code, stale.content) == (200, data)
 
@@ -312,7 +313,11 @@ def test_an_artifact_is_downloaded_through_http_whole_in_part_and_not_at_all(
     assert http.get(path, headers={"if-match": f'"{digest}"'}).content == data
     for method in ("GET", "HEAD"):
         other = http.request(method, path, headers={"if-match": '"another"', "range": "bytes=0-9"})
-        assert (other.status_code, other.content, other.headers["etag"]) == (412, b"", f'"{digest}"')
+        assert (other.status_code, other.headers["etag"]) == (412, f'"{digest}"')
+        assert other.content == b"" if method == "HEAD" else info(other) == ("ETAG_MISMATCH", {"model_id": model.id})
+    changed = http.get(path, headers={"if-unmodified-since": "Sun, 01 Mar 2020 12:00:00 GMT"})
+    assert (changed.status_code, changed.headers["etag"]) == (412, f'"{digest}"')
+    assert info(changed) == ("ETAG_MISMATCH", {"model_id": model.id})
     head = http.head(path)
     assert (head.status_code, head.content) == (200, b"")
     assert head.headers["content-length"] == str(len(data))
@@ -386,6 +391,10 @@ def test_a_file_of_an_artifact_is_downloaded_through_http(
     assert (stale.status_code, stale.content) == (200, data)
     past = http.get(path, headers={"range": f"bytes={len(data)}-"})
     assert (past.status_code, past.headers["content-range"]) == (416, f"bytes */{len(data)}")
+    assert info(past) == ("RANGE_NOT_SATISFIABLE", {"model_id": model.id, "size": str(len(data))})
+    other = http.get(path, headers={"if-match": f'"{model.artifact.sha256}"'})
+    assert (other.status_code, other.headers["etag"]) == (412, etag)
+    assert info(other) == ("ETAG_MISMATCH", {"model_id": model.id})
     known = http.get(path, headers={"if-none-match": etag})
     assert (known.status_code, known.content, known.headers["etag"]) == (304, b"", etag)
     head = http.head(path)

@@ -354,8 +354,8 @@ class TestKinds:
     @pytest.mark.parametrize(
         ("artifact", "field"),
         [
-            ({"kind": model_pb2.Artifact.KIND_FOLDER, "media_type": "text/plain"}, "artifact.media_type"),
-            ({"kind": 7}, "artifact.kind"),
+            ({"kind": model_pb2.Artifact.KIND_FOLDER, "media_type": "text/plain"}, "spec.artifact.media_type"),
+            ({"kind": 7}, "spec.artifact.kind"),
         ],
     )
     def test_a_folder_that_is_none_is_refused(self, client: Client, artifact: dict[str, object], field: str) -> None:
@@ -684,7 +684,7 @@ class TestHostileArchives:
     def test_nothing_is_registered(self, registry: RunningRegistry, data: bytes, media_type: str) -> None:
         with refused(INVALID, "INVALID_ARTIFACT") as refusal:
             registry.client.register(data, artifact={"media_type": media_type})
-        assert refusal.fields == ["artifact"]
+        assert refusal.fields == ["spec.artifact"]
         assert registry.objects() == []
         assert registry.count("models") == registry.count("unreferenced_objects") == 0
 

@@ -473,7 +473,7 @@ class TestSizes:
         registry = start_registry(artifact_max_bytes=10)
         with refused(grpc.StatusCode.INVALID_ARGUMENT) as refusal:
             registry.client.register(b"", artifact={"size_bytes": 11})
-        assert refusal.fields == ["artifact.size_bytes"]
+        assert refusal.fields == ["spec.artifact.size_bytes"]
 
     def test_a_message_over_the_limit_is_refused(self, registry: RunningRegistry) -> None:
         with refused(EXHAUSTED):

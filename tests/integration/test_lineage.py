@@ -235,10 +235,10 @@ class TestCycles:
         register(client, "a")
         with refused(INVALID, "PROVENANCE_CYCLE") as refusal:
             relink(client, "a", "a")
-        assert refusal.fields == [PARENTS]
+        assert refusal.fields == [f"model.{PARENTS}"]
         with refused(INVALID, "PROVENANCE_CYCLE") as refusal:
             register(client, "b", "b")
-        assert refusal.fields == [PARENTS]
+        assert refusal.fields == [f"spec.model.{PARENTS}"]
         with refused(INVALID, "PROVENANCE_CYCLE"):
             client.create_upload(id=id_of("b"), provenance=made_from("b"))
         assert [model.id for model in client.all()] == [id_of("a")]
@@ -249,7 +249,7 @@ class TestCycles:
         register(client, "c", "b")
         with refused(INVALID, "PROVENANCE_CYCLE") as refusal:
             relink(client, "a", "c")
-        assert refusal.fields == [PARENTS]
+        assert refusal.fields == [f"model.{PARENTS}"]
         assert refusal.metadata["model_ids"] == ",".join(map(id_of, "acba"))
         assert client.get(id_of("a")).revision == 1
 
@@ -269,8 +269,10 @@ class TestCycles:
         client.write_upload(upload.id, 0, b"weights")
         register(client, "b", "a")
         register(client, "c", "b")
-        with refused(INVALID, "PROVENANCE_CYCLE"):
+        with refused(INVALID, "PROVENANCE_CYCLE") as refusal:
             client.complete_upload(upload.id)
+        assert refusal.fields == ["upload_id"]
+        assert f"upload_id: {PARENTS} would close a cycle: " in refusal.message
         # The upload is still there: without the other model it can be completed.
         client.delete(id_of("b"))
         assert client.complete_upload(upload.id).id == id_of("a")
@@ -290,10 +292,10 @@ class TestCycles:
         assert len(register(client, "a", *parents[:100]).provenance.parent_model_ids) == 100
         with refused(INVALID) as refusal:
             register(client, "b", *parents)
-        assert refusal.fields == [PARENTS]
+        assert refusal.fields == [f"spec.model.{PARENTS}"]
         with refused(INVALID) as refusal:
             client.register(provenance=model_pb2.Provenance(datasets=[model_pb2.Dataset(name="coco")] * 101))
-        assert refusal.fields == ["provenance.datasets"]
+        assert refusal.fields == ["spec.model.provenance.datasets"]
 
     def test_more_ancestors_than_can_be_searched_are_refused(self, client: Client) -> None:
         """Of 100 layers, each model of the next has 100 parents: 10,000 links and one more."""
@@ -302,7 +304,7 @@ class TestCycles:
             register(client, name, *layers[0])
         with refused(INVALID, "ANCESTRY_TOO_LARGE") as refusal:
             register(client, "top", *layers[1])
-        assert refusal.fields == [PARENTS]
+        assert refusal.fields == [f"spec.model.{PARENTS}"]
         assert register(client, "top", *layers[1][:99]).revision == 1
 
     def test_a_long_line_is_searched_to_its_end(self, registry: RunningRegistry) -> None:

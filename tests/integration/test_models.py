@@ -323,6 +323,11 @@ BAD_FIELDS: list[tuple[str, dict[str, Any]]] = [
 ]
 
 
+def in_spec(field: str) -> str:
+    """The path of a field from the root of a registration."""
+    return f"spec.{field}" if field.startswith("artifact") else f"spec.model.{field}"
+
+
 class TestRefusals:
     def test_numbers_that_doubles_hold_are_kept(self, client: Client) -> None:
         numbers = [2**53 - 1, -(2**53) + 1, 0.1, 1e-300, 1e300, -1.7976931348623157e308, 2.0**65, 4503599627370495.5]
@@ -334,13 +339,15 @@ class TestRefusals:
 
     @pytest.mark.parametrize(("field", "fields"), BAD_FIELDS, ids=lambda value: value if isinstance(value, str) else "")
     def test_a_bad_field_is_named(self, registry: RunningRegistry, field: str, fields: dict[str, Any]) -> None:
+        path = in_spec(field)
         with refused(INVALID, "INVALID_ARGUMENT") as refusal:
             registry.client.register(**fields)
-        assert refusal.fields == [field]
-        assert refusal.metadata["field"] == field
+        assert refusal.fields == [path]
+        assert refusal.metadata["field"] == path
+        assert refusal.message.startswith(f"{path}: ")
         with refused(INVALID) as refusal:
             registry.client.create_upload(**fields)
-        assert refusal.fields == [field]
+        assert refusal.fields == [f"upload.{path}"]
         assert nothing_is_left(registry)
         assert registry.count("uploads") == 0
 
@@ -349,14 +356,18 @@ class TestRefusals:
             client.register(
                 id="short", name="", version="", score=math.nan, precisions=["fp 8"], artifact={"file_name": "a/b"}
             )
-        assert set(refusal.fields) == {"id", "name", "version", "score", "precisions[0]", "artifact.file_name"}
+        named = ("id", "name", "version", "score", "precisions[0]", "artifact.file_name")
+        assert set(refusal.fields) == set(map(in_spec, named))
 
     def test_every_metric_that_is_no_finite_number_is_named(self, client: Client) -> None:
         figures = {"loss": math.nan, "mAP50": 0.5, "perplexity": math.inf}
         with refused(INVALID) as refusal:
             client.register(metrics=figures)
-        assert "metrics.loss: must be a finite number, not nan. Omit it where there is no value." in refusal.message
-        assert set(refusal.fields) == {"metrics.loss", "metrics.perplexity"}
+        assert (
+            "spec.model.metrics.loss: must be a finite number, not nan. Omit it where there is no value."
+            in refusal.message
+        )
+        assert set(refusal.fields) == {"spec.model.metrics.loss", "spec.model.metrics.perplexity"}
         model = client.register(metrics={name: figure for name, figure in figures.items() if math.isfinite(figure)})
         assert model.metrics == {"mAP50": 0.5}
 
@@ -364,11 +375,12 @@ class TestRefusals:
         registry = start_registry(metadata_max_bytes=2000)
         with refused(INVALID) as refusal:
             registry.client.register(tags={"k": "é" * 1000})
-        assert refusal.fields == ["model"]
+        assert refusal.fields == ["spec.model"]
         assert nothing_is_left(registry)
         model = registry.client.register(tags={"k": "é" * 500})
-        with refused(INVALID):
+        with refused(INVALID) as refusal:
             registry.client.update(model.id, ["overview"], overview=struct(k="é" * 500))
+        assert refusal.fields == ["model"]
         assert registry.client.get(model.id) == model
 
     @pytest.mark.parametrize("kind", ["lists", "objects"])
@@ -388,10 +400,10 @@ class TestRefusals:
         assert client.get_upload(client.create_upload(name="upload", **fields).id).spec.model.labels == model.labels
         with refused(INVALID) as refusal:
             client.register(name="deeper", overview=struct(a=value))
-        assert refusal.fields == ["overview"]
+        assert refusal.fields == ["spec.model.overview"]
         with refused(INVALID) as refusal:
             client.update(model.id, ["labels"], labels=ListValue(values=[struct(a=value)]))
-        assert refusal.fields == ["labels[0]"]
+        assert refusal.fields == ["model.labels[0]"]
 
     @pytest.mark.parametrize(
         "messages",
@@ -429,7 +441,7 @@ class TestRefusals:
     def test_an_empty_artifact_is_refused(self, registry: RunningRegistry, chunks: list[bytes]) -> None:
         with refused(INVALID) as refusal:
             registry.client.models.RegisterModel(registration(spec(), chunks))
-        assert refusal.fields == ["artifact"]
+        assert refusal.fields == ["spec.artifact"]
         assert nothing_is_left(registry)
 
     @pytest.mark.parametrize("size", [10, 9 * 1024 * 1024])
@@ -439,13 +451,13 @@ class TestRefusals:
     ) -> None:
         with refused(INVALID, "ARTIFACT_MISMATCH") as refusal:
             registry.client.register(bytes(size), artifact={"size_bytes": size + difference})
-        assert refusal.fields == ["artifact.size_bytes"]
+        assert refusal.fields == ["spec.artifact.size_bytes"]
         assert nothing_is_left(registry)
 
     def test_bytes_other_than_the_declared_ones_are_refused(self, registry: RunningRegistry) -> None:
         with refused(INVALID, "ARTIFACT_MISMATCH") as refusal:
             registry.client.register(b"weights", artifact={"sha256": sha256(b"Weights")})
-        assert refusal.fields == ["artifact.sha256"]
+        assert refusal.fields == ["spec.artifact.sha256"]
         assert sha256(b"weights") in refusal.message
         assert nothing_is_left(registry)
 
@@ -684,7 +696,7 @@ class TestUpdating:
         old = client.register()
         with refused(INVALID) as refusal:
             client.update(old.id, [path, "format"], format="onnx", **fields)
-        assert refusal.fields == [field]
+        assert refusal.fields == [f"model.{field}"]
         assert client.get(old.id) == old
 
     def test_the_present_etag_is_accepted_and_an_earlier_one_refused(self, client: Client) -> None:
@@ -714,7 +726,7 @@ class TestUpdating:
         assert client.update(model.id, score=1).name == "a\u202eb"
         with refused(INVALID) as refusal:
             client.update(model.id, version="1\u202e")
-        assert refusal.fields == ["version"]
+        assert refusal.fields == ["model.version"]
 
     def test_an_update_that_changes_nothing_is_no_new_state(self, client: Client) -> None:
         model = client.register(**with_fields())

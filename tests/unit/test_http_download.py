@@ -7,6 +7,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from registry_service.domain.errors import ArtifactEtagMismatchError, RangeNotSatisfiableError
 from registry_service.domain.models import Artifact, Model
 from registry_service.transport.grpc.http_download import (
     DownloadPlan,
@@ -123,6 +124,7 @@ class TestRanges:
         assert status(planned) == 416
         assert planned.length == 0
         assert header(planned, "content-range") == "bytes */1000"
+        assert isinstance(planned.error, RangeNotSatisfiableError)
         assert header(planned, "x-content-length") == "0"
 
     @pytest.mark.parametrize(
@@ -209,6 +211,7 @@ class TestConditions:
             assert status(planned) == 412
             assert planned.length == 0
             assert (header(planned, "etag"), header(planned, "x-content-length")) == (ETAG, "0")
+            assert isinstance(planned.error, ArtifactEtagMismatchError)
             assert header(planned, "content-disposition") is None
 
     @pytest.mark.parametrize(

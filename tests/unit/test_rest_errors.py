@@ -53,6 +53,7 @@ def test_the_table_knows_every_error_that_a_request_can_meet() -> None:
         "NotAnArchiveError",
         "OutOfRangeError",
         "PrecisionMismatchError",
+        "RangeNotSatisfiableError",
         "RequirementsNotMetError",
         "TargetGoneError",
         "TokenExistsError",

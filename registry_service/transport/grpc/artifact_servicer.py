@@ -97,6 +97,8 @@ def _headers(context: grpc.ServicerContext) -> dict[str, str]:
 def _body(
     plan: DownloadPlan, pieces: Iterator[bytes], context: grpc.ServicerContext
 ) -> Iterator[httpbody_pb2.HttpBody | bytes]:
+    if plan.error is not None:
+        raise plan.error
     # The first piece before the headers: an error may still become a status of its own.
     pieces = read_first(pieces)
     context.send_initial_metadata(plan.metadata)

@@ -1,10 +1,20 @@
-"""The header If-Match of a call that changes something: over HTTP, it is the same as the field `etag` (RFC 9110)."""
+"""Conditions of HTTP requests (RFC 9110): the header If-Match of a write, and the answers to what does not meet them.
+
+A tag in the header is the same as the field `etag`.
+"""
 
 import re
 
 import grpc
 
-from registry_service.domain.errors import AliasChangedError, EtagMismatchError, InvalidArgumentError, RegistryError
+from registry_service.domain.errors import (
+    AliasChangedError,
+    ArtifactEtagMismatchError,
+    EtagMismatchError,
+    InvalidArgumentError,
+    RangeNotSatisfiableError,
+    RegistryError,
+)
 
 HEADER = "if-match"
 
@@ -35,9 +45,14 @@ def etag_of(field: str, context: grpc.ServicerContext) -> str:
     return tag or field
 
 
-def http_status_of(error: RegistryError, context: grpc.ServicerContext) -> tuple[tuple[str, str], ...]:
-    """Return the metadata of an error that a condition of the header has led to, none for others."""
-    if not isinstance(error, EtagMismatchError | AliasChangedError):
-        return ()
-    is_conditional = any(name == HEADER for name, _ in context.invocation_metadata())
-    return _PRECONDITION_FAILED if is_conditional else ()
+def http_metadata_of(error: RegistryError, context: grpc.ServicerContext) -> tuple[tuple[str, str], ...]:
+    """Return the metadata of an error whose HTTP status is not that of its code; none for others."""
+    match error:
+        case ArtifactEtagMismatchError():
+            return (*_PRECONDITION_FAILED, ("etag", error.etag))
+        case RangeNotSatisfiableError():
+            return (("x-http-status", "416"), ("content-range", f"bytes */{error.size}"))
+        case EtagMismatchError() | AliasChangedError() if any(n == HEADER for n, _ in context.invocation_metadata()):
+            return _PRECONDITION_FAILED
+        case _:
+            return ()

@@ -168,7 +168,7 @@ def spec_of(message: model_service_pb2.ModelSpec) -> ModelSpec:
         InvalidArgumentError: It has no model.
     """
     if not message.HasField("model"):
-        raise InvalidArgumentError.of("spec.model", "must be set.")
+        raise InvalidArgumentError.of("model", "must be set.")
     artifact = message.artifact
     return ModelSpec(
         fields=fields_of(message.model),

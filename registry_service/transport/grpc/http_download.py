@@ -13,6 +13,7 @@ from datetime import UTC, datetime
 from email.utils import format_datetime, parsedate_to_datetime
 from urllib.parse import quote
 
+from registry_service.domain.errors import ArtifactEtagMismatchError, RangeNotSatisfiableError, RegistryError
 from registry_service.domain.models import DIRECTION_CONTROLS, Model
 
 _RANGE = re.compile(r"bytes=(?:(\d{1,18})-(\d{1,18})?|-(\d{1,18}))", re.IGNORECASE)
@@ -32,12 +33,15 @@ class DownloadPlan:
     offset: int
     length: int
     """Bytes of the body, 0 where it has none."""
+    error: RegistryError | None = None
+    """What is wrong with the request, where it is refused. The Intel-compatible API answers that without a body."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Representation:
     """The bytes that a request names."""
 
+    model_id: str
     etag: str
     modified: datetime
     size: int
@@ -58,6 +62,7 @@ def plan_download(
     """
     artifact = model.artifact
     wanted = _Representation(
+        model_id=model.id,
         etag=f'"{artifact.sha256}"',
         modified=_modified(model),
         size=artifact.size,
@@ -76,6 +81,7 @@ def plan_file_download(model: Model, path: str, size: int, headers: Mapping[str,
         headers: As for `plan_download`.
     """
     wanted = _Representation(
+        model_id=model.id,
         # The artifact never changes, so its digest and the path determine the bytes.
         etag=f'"{hashlib.sha256(f"{model.artifact.sha256}/{path}".encode(errors="surrogatepass")).hexdigest()}"',
         modified=_modified(model),
@@ -102,7 +108,14 @@ def _plan(wanted: _Representation, headers: Mapping[str, str], content_type: str
 
     head = headers.get("x-envoy-original-method") == "HEAD"
 
-    def plan(status: int, offset: int, length: int, body: int, *more: tuple[str, str]) -> DownloadPlan:
+    def plan(
+        status: int,
+        offset: int,
+        length: int,
+        body: int,
+        *more: tuple[str, str],
+        error: RegistryError | None = None,
+    ) -> DownloadPlan:
         metadata = [("x-http-status", str(status)), *common, *more]
         if head:
             # There is no message that could say it.
@@ -114,10 +127,11 @@ def _plan(wanted: _Representation, headers: Mapping[str, str], content_type: str
             content_type=content_type,
             offset=offset,
             length=0 if head else body,
+            error=error,
         )
 
     if _precondition_failed(headers, etag, modified):
-        return plan(412, 0, 0, 0)
+        return plan(412, 0, 0, 0, error=ArtifactEtagMismatchError(wanted.model_id, etag))
     if _not_modified(headers, etag, modified):
         return plan(304, 0, 0, 0)
     disposition = ("content-disposition", content_disposition(wanted.file_name))
@@ -127,7 +141,8 @@ def _plan(wanted: _Representation, headers: Mapping[str, str], content_type: str
         return plan(200, 0, size, size, disposition)
     first, last = selected
     if first > last:
-        return plan(416, 0, 0, 0, ("content-range", f"bytes */{size}"))
+        error = RangeNotSatisfiableError(wanted.model_id, size)
+        return plan(416, 0, 0, 0, ("content-range", f"bytes */{size}"), error=error)
     length = last - first + 1
     return plan(206, first, length, length, disposition, ("content-range", f"bytes {first}-{last}/{size}"))
 

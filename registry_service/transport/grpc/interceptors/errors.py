@@ -10,8 +10,9 @@ from registry_service.domain.errors import RegistryError
 from registry_service.methods import Method, OnFailure
 from registry_service.transport.grpc.call import Call
 from registry_service.transport.grpc.cancellation import is_cancelled
-from registry_service.transport.grpc.conditions import http_status_of
+from registry_service.transport.grpc.conditions import http_metadata_of
 from registry_service.transport.grpc.errors import InternalError, call_status, error_status
+from registry_service.transport.grpc.field_paths import with_request_paths
 from registry_service.transport.grpc.interceptors.behaviour import Behaviour
 
 logger = logging.getLogger("registry_service.calls")
@@ -55,7 +56,8 @@ def _abort(call: Call, error: Exception) -> NoReturn:
         call.code = grpc.StatusCode.UNIMPLEMENTED
         context.abort(call.code, f"{call.method.path} requires exactly one request message.")
     if isinstance(error, RegistryError):
-        status = call_status(error, call.request_id, http_status_of(error, context))
+        located = with_request_paths(error, call.method.path)
+        status = call_status(located, call.request_id, http_metadata_of(error, context))
     elif is_cancelled(context):
         # The client has gone, which broke its stream off.
         call.code = grpc.StatusCode.CANCELLED
@@ -78,7 +80,7 @@ def _last_message(method: Method, call: Call, last: Any, error: Exception) -> It
         if "resume_token" in message.DESCRIPTOR.fields_by_name:
             message.resume_token = last.resume_token
         known = error if isinstance(error, RegistryError) else _internal(call)
-        message.error.CopyFrom(error_status(known, call.request_id))
+        message.error.CopyFrom(error_status(with_request_paths(known, method.path), call.request_id))
         yield message
 
 
