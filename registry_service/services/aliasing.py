@@ -45,17 +45,20 @@ class Expectation:
     """What it points to; empty: nothing. None: whatever it is."""
     etag: str = ""
     """Empty: whatever it is."""
+    must_exist: bool = False
+    """Whether it has to point to anything."""
 
     @property
     def is_given(self) -> bool:
-        """Whether the client says anything at all."""
+        """Whether the client names a state of the alias."""
         return self.model_id is not None or bool(self.etag)
 
     def check(self, state: AliasState) -> None:
         """Raises AliasChangedError where it is not so."""
         model_id = "" if state.target is None else state.target.model_id
         etag = "" if state.current is None else state.current.etag
-        if self.model_id not in {None, model_id} or self.etag not in {"", etag}:
+        is_lacking = self.must_exist and not model_id
+        if is_lacking or self.model_id not in {None, model_id} or self.etag not in {"", etag}:
             raise AliasChangedError(state.alias, model_id)
 
 

@@ -302,12 +302,38 @@ def test_if_match_is_the_etag(product: Product, http: httpx.Client) -> None:
     assert changed.json()["score"] == 1
     alias = f"/v1/modelGroups/{model.model_group_id}/aliases/matched"
     moved = http.post(f"{alias}:set", json={"model_id": model.id}, headers={"If-Match": "*"})
+    assert (moved.status_code, moved.json()["details"][0]["reason"]) == (412, "ALIAS_CHANGED")
+    assert http.get(alias).status_code == 404
+    assert http.post(f"{alias}:set", json={"model_id": model.id}).status_code == 200
+    moved = http.post(f"{alias}:set", json={"model_id": model.id}, headers={"If-Match": "*"})
     assert moved.status_code == 200
     assert http.delete(alias, headers=stale).status_code == 412
     group = f"/v1/modelGroups/{model.model_group_id}"
     assert http.patch(group, json={"owner": "me"}, headers=stale).status_code == 412
     assert http.delete(alias, headers={"If-Match": f'"{moved.json()["alias"]["etag"]}"'}).status_code == 200
     assert http.delete(path, headers={"If-Match": f'"{changed.json()["etag"]}"'}).status_code == 200
+
+
+def test_if_match_of_anything_creates_nothing(product: Product, http: httpx.Client) -> None:
+    model = product.client.register(name="existing", project_name="json bodies")
+    group, anything = f"/v1/modelGroups/{model.model_group_id}", {"If-Match": "*"}
+    set_body: dict[str, Any] = {"model_id": model.id}
+    for body in (set_body, set_body | {"validate_only": True}, set_body | {"expected_model_id": ""}):
+        answer = http.post(f"{group}/aliases/none:set", json=body, headers=anything)
+        assert (answer.status_code, answer.json()["code"]) == (412, 10)
+    # Without the condition they would fail, too, so it does not count (RFC 9110, section 13.2.1).
+    missing = "/v1/models/no-such-model-0000"
+    for path in (missing, "/v1/modelGroups/none"):
+        assert http.patch(path, json={}, headers=anything).status_code == 404
+    for path in (missing, "/v1/modelGroups/none", f"{group}/aliases/none"):
+        assert http.delete(path, headers=anything).status_code == 404
+    rollback = http.post(f"{group}/aliases/none:rollback", json={"to_model_id": model.id}, headers=anything)
+    assert rollback.status_code == 404
+    # What was deleted already may be deleted again (section 13.1.1).
+    for path in (missing, "/v1/modelGroups/none", f"{group}/aliases/none"):
+        assert http.delete(f"{path}?allow_missing=true", headers=anything).status_code == 200
+    assert http.patch(group, json={"owner": "me"}, headers=anything).status_code == 200
+    assert http.delete(f"/v1/models/{model.id}", headers=anything).status_code == 200
 
 
 def test_the_server_names_fields_as_the_gateway_does(http: httpx.Client, model: model_pb2.Model) -> None:

@@ -22,7 +22,7 @@ from registry_service.domain.models import checked_model_id
 from registry_service.domain.promotion import MAX_AGE_FIELD, Check, MetricBound, Requirements, checked_requirements
 from registry_service.services.aliasing import Expectation, Moved
 from registry_service.services.use_cases import UseCases
-from registry_service.transport.grpc.conditions import etag_of
+from registry_service.transport.grpc.conditions import etag_of, expects_existence
 from registry_service.transport.grpc.convert import time_message, time_of
 from registry_service.transport.grpc.idempotency import idempotent
 from registry_service.transport.grpc.interceptors.concurrency import ConcurrencyLimits
@@ -131,7 +131,7 @@ def _expectation_of(
     request: pb.SetAliasRequest | pb.RollbackAliasRequest, context: grpc.ServicerContext
 ) -> Expectation:
     model_id = request.expected_model_id if request.HasField("expected_model_id") else None
-    return Expectation(model_id=model_id, etag=etag_of(request.etag, context))
+    return Expectation(model_id=model_id, etag=etag_of(request.etag, context), must_exist=expects_existence(context))
 
 
 def _remark_of(request: pb.SetAliasRequest | pb.RollbackAliasRequest | pb.DeleteAliasRequest) -> Remark:

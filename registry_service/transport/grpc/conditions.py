@@ -45,6 +45,11 @@ def etag_of(field: str, context: grpc.ServicerContext) -> str:
     return tag or field
 
 
+def expects_existence(context: grpc.ServicerContext) -> bool:
+    """Tell whether a call must not create anything: `If-Match: *` is false where there is nothing."""
+    return (HEADER, "*") in context.invocation_metadata()
+
+
 def http_metadata_of(error: RegistryError, context: grpc.ServicerContext) -> tuple[tuple[str, str], ...]:
     """Return the metadata of an error whose HTTP status is not that of its code; none for others."""
     match error:
