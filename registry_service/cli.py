@@ -355,19 +355,18 @@ def verify(model_ids: tuple[str, ...], as_json: bool, data_dir: Path | None) -> 
 
 @main.command()
 @click.option("--rest", is_flag=True, help="Check the gateway on SERVER_PORT instead.")
-@click.option("--live", is_flag=True, help="Check only that the gRPC server responds, and not its dependencies.")
+@click.option("--live", is_flag=True, help="Check only that it responds, and not its dependencies.")
 @_user_errors
 def check(rest: bool, live: bool) -> None:
     """Print the health of the server.
 
     The command checks the gRPC server on GRPC_PORT. It exits with 1 unless the health is SERVING.
     """
-    if rest and live:
-        raise click.UsageError("--rest and --live are mutually exclusive.")
     if rest:
         gateway = load(GatewaySettings)
         host = loopback_address(gateway.server_ip_address)
-        status = gateway_status(host, gateway.server_port, _CHECK_SECONDS, _probe_tls(gateway))
+        path = "/live" if live else "/health"
+        status = gateway_status(host, gateway.server_port, _CHECK_SECONDS, _probe_tls(gateway), path=path)
     else:
         settings = load(ListenSettings)
         host = loopback_address(settings.grpc_ip_address)

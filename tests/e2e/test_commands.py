@@ -478,15 +478,16 @@ def test_an_envoy_that_dies_ends_the_gateway_with_an_error(served: Product) -> N
 
 
 def test_check_asks_the_gateway_with_rest(served: Product) -> None:
-    def asked() -> tuple[int, str]:
-        answer = run("check", "--rest", server_port=served.rest_port)
+    def asked(*more: str) -> tuple[int, str]:
+        answer = run("check", "--rest", *more, server_port=served.rest_port)
         return answer.returncode, answer.stdout.strip()
 
-    assert asked() == (0, "SERVING")
+    assert asked() == asked("--live") == (0, "SERVING")
     served.server.stop()
     assert asked() == (1, "NOT_SERVING")
+    assert asked("--live") == (0, "SERVING"), "the gateway itself needs no registry for that"
     terminate(served)
-    assert asked() == (1, "UNREACHABLE")
+    assert asked() == asked("--live") == (1, "UNREACHABLE")
 
 
 def test_help_and_version_need_no_settings() -> None:

@@ -221,7 +221,8 @@ def exclusive() -> Iterator[SecureProduct]:
 
 def test_a_client_with_a_certificate_is_served(exclusive: SecureProduct) -> None:
     assert exclusive.lists()
-    assert check(exclusive) == check(exclusive, "--rest") == (0, "SERVING")
+    for arguments in ((), ("--live",), ("--rest",), ("--rest", "--live")):
+        assert check(exclusive, *arguments) == (0, "SERVING")
 
 
 @pytest.mark.parametrize("client", ["none", "another CA's"])

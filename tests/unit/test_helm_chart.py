@@ -396,6 +396,24 @@ def test_a_gateway_that_answers_no_more_is_restarted_and_one_without_a_registry_
     assert probe["periodSeconds"] * probe["failureThreshold"] <= 30
 
 
+def test_a_gateway_that_demands_certificates_is_asked_by_a_client_that_has_one() -> None:
+    release = rendered(
+        EVERYTHING,
+        "gateway.extraEnv[0].name=CLIENT_CA_CERT,gateway.extraEnv[0].value=/etc/clients/ca.crt",
+    )
+    gateway = next(found for found in release.containers() if found["args"] == ["gateway"])
+    assert gateway["readinessProbe"]["exec"]["command"] == ["model-registry", "check", "--rest"]
+    assert gateway["livenessProbe"]["exec"]["command"] == ["model-registry", "check", "--rest", "--live"]
+    for name in ("readinessProbe", "livenessProbe"):
+        # A check gives up by itself after five.
+        assert gateway[name]["timeoutSeconds"] > 5
+        command = gateway[name]["exec"]["command"]
+        main.commands[command[1]].make_context(command[1], command[2:])
+    for container in release.containers():
+        probes = [container.get(name, {}) for name in ("startupProbe", "readinessProbe", "livenessProbe")]
+        assert not any("httpGet" in probe for probe in probes), "the kubelet has no certificate to show"
+
+
 def test_a_start_may_take_as_long_as_the_program_waits(release: Release) -> None:
     for container in (found for found in release.containers() if found["args"] == ["serve"]):
         probe = container["startupProbe"]

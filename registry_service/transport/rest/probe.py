@@ -6,8 +6,17 @@ from http import HTTPStatus
 from registry_service.certificates import ClientTls
 
 
-def gateway_status(host: str, port: int, timeout_seconds: float, tls: ClientTls | None = None) -> str:
-    """Returns SERVING where /health says so through the gateway, else NOT_SERVING; UNREACHABLE where nothing answers.
+def gateway_status(
+    host: str, port: int, timeout_seconds: float, tls: ClientTls | None = None, *, path: str = "/health"
+) -> str:
+    """Return SERVING if the gateway answers with 200, NOT_SERVING for another status, UNREACHABLE for no answer.
+
+    Args:
+        host: Of the gateway.
+        port: Of the gateway.
+        timeout_seconds: For connecting, and for each read.
+        tls: How the gateway is reached with TLS.
+        path: What is asked: /health for the registry behind the gateway, /live for the gateway alone.
 
     Raises:
         CertificateError: Our own certificate is not what it should be.
@@ -18,7 +27,7 @@ def gateway_status(host: str, port: int, timeout_seconds: float, tls: ClientTls 
         else http.client.HTTPSConnection(host.strip("[]"), port, timeout=timeout_seconds, context=tls.context())
     )
     try:
-        connection.request("GET", "/health")
+        connection.request("GET", path)
         with connection.getresponse() as answer:
             return "SERVING" if answer.status == HTTPStatus.OK else "NOT_SERVING"
     except (OSError, http.client.HTTPException):

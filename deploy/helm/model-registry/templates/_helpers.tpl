@@ -87,6 +87,11 @@ CA_CERT: /etc/model-registry/tls/{{ .Values.tls.caKey }}
 {{- end }}
 {{- end }}
 
+{{/* Not empty where the gateway refuses clients without a certificate, such as the kubelet's own probes. */}}
+{{- define "model-registry.gatewayDemandsCertificates" -}}
+{{- range .Values.gateway.extraEnv }}{{ if eq .name "CLIENT_CA_CERT" }}true{{ end }}{{ end }}
+{{- end }}
+
 {{/* Settings by name. */}}
 {{- define "model-registry.settings" -}}
 {{- range $name, $value := . }}
