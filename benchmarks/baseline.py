@@ -25,7 +25,16 @@ from modelregistry.v1 import alias_service_pb2, model_group_service_pb2, model_p
 from psycopg.rows import dict_row
 from sqlalchemy import Engine, event
 
-from benchmarks.load import LIST_FILTER, LIST_ORDER, VERSION_ORDER, model_id, substring
+from benchmarks.load import (
+    DEEP_GROUP,
+    DEEP_PRECISION,
+    GROUP_LISTS,
+    LIST_FILTER,
+    LIST_ORDER,
+    VERSION_ORDER,
+    model_id,
+    substring,
+)
 from benchmarks.load import name as name_of
 from registry_service.domain.caller import acting_as_registry
 from registry_service.domain.models import ArtifactSpec, ModelFields, ModelSpec
@@ -114,6 +123,9 @@ class Recorder:
         def page(token: str) -> Callable[[], object]:
             return lambda: cases.list_models(filter=LIST_FILTER, order_by=LIST_ORDER, size=50, token=token)
 
+        def groups(wanted: str, order: str) -> Callable[[], object]:
+            return lambda: cases.list_model_groups(filter=wanted, order_by=order, show_empty=False, size=50, token="")
+
         name = f"baseline-{uuid.uuid4()}"
         new_id = str(uuid.uuid4())
         registration = self.record(
@@ -138,9 +150,10 @@ class Recorder:
                 lambda: cases.list_models(filter="", order_by=VERSION_ORDER, size=50, token="")
             ),
             "resolve": self.record(lambda: cases.resolve_model(name_of(1)), name_of(1), model_id(1)),
-            "groups": self.record(
-                lambda: cases.list_model_groups(filter="", order_by=LIST_ORDER, show_empty=False, size=50, token="")
+            "resolve with precisions": self.record(
+                lambda: cases.resolve_model(DEEP_GROUP, precisions=[DEEP_PRECISION])
             ),
+            **{operation: self.record(groups(*listed)) for operation, listed in GROUP_LISTS.items()},
             "alias history": self.record(lambda: cases.list_alias_moves(None, None, size=50, token="")),
             "update": self.record(lambda: cases.update_model(model_id(1), {"score": time.time()}), model_id(1)),
             "register": registration,
@@ -190,16 +203,20 @@ class Handlers:
     def resolve(
         self, request: model_service_pb2.ResolveModelRequest, _: object
     ) -> model_service_pb2.ResolveModelResponse:
-        """ResolveModel of a name."""
+        """ResolveModel of a name, or of one name with precisions."""
+        if request.precisions:
+            (model,) = self._models("resolve with precisions")
+            return model_service_pb2.ResolveModelResponse(model=model)
         (model,) = self._models("resolve", request.reference, model_id(int(request.reference.split("-")[1])))
         return model_service_pb2.ResolveModelResponse(model=model)
 
     def groups(
-        self, _request: model_group_service_pb2.ListModelGroupsRequest, _: object
+        self, request: model_group_service_pb2.ListModelGroupsRequest, _: object
     ) -> model_group_service_pb2.ListModelGroupsResponse:
         """ListModelGroups."""
         response = model_group_service_pb2.ListModelGroupsResponse()
-        for row in self._rows("groups"):
+        operation = next(name for name, (wanted, _order) in GROUP_LISTS.items() if wanted == request.filter)
+        for row in self._rows(operation):
             message = response.model_groups.add()
             for name in ("id", "name", "description", "owner", "version_count", "latest_version", "latest_model_id"):
                 setattr(message, name, row[name])

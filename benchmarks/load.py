@@ -109,14 +109,19 @@ class _Grpc:
             case "get":
                 call = self._unary("GetModel", model_pb2.Model)
                 return lambda: call(model_service_pb2.GetModelRequest(model_id=self._any()))
-            case "first page" | "deep page" | "newest versions" | "substring" | "groups" | "alias history":
+            case (
+                "first page"
+                | "deep page"
+                | "newest versions"
+                | "substring"
+                | "groups"
+                | "groups of a project"
+                | "groups of an owner"
+                | "alias history"
+            ):
                 return self._list()
-            case "resolve":
-                call = self._unary("ResolveModel", model_service_pb2.ResolveModelResponse)
-                return lambda: call(
-                    # Of those without a project, as the baseline is to know no more.
-                    model_service_pb2.ResolveModelRequest(reference=name(self._dice.randrange(1, load.models, 3)))
-                )
+            case "resolve" | "resolve with precisions":
+                return self._resolve()
             case "update":
                 call = self._unary("UpdateModel", model_pb2.Model)
                 return lambda: call(
@@ -152,13 +157,24 @@ class _Grpc:
             case other:
                 raise ValueError(other)
 
+    def _resolve(self) -> Callable[[], object]:
+        call = self._unary("ResolveModel", model_service_pb2.ResolveModelResponse)
+        if self._load.operation == "resolve with precisions":
+            request = model_service_pb2.ResolveModelRequest(reference=DEEP_GROUP, precisions=[DEEP_PRECISION])
+            return lambda: call(request)
+        return lambda: call(
+            # Of those without a project, as the baseline is to know no more.
+            model_service_pb2.ResolveModelRequest(reference=name(self._dice.randrange(1, self._load.models, 3)))
+        )
+
     def _list(self) -> Callable[[], object]:
         match self._load.operation:
-            case "groups":
+            case "groups" | "groups of a project" | "groups of an owner" as listed:
                 groups = self._method(
                     "ModelGroupService/ListModelGroups", model_group_service_pb2.ListModelGroupsResponse
                 )
-                page = model_group_service_pb2.ListModelGroupsRequest(order_by=LIST_ORDER, page_size=50)
+                wanted, order = GROUP_LISTS[listed]
+                page = model_group_service_pb2.ListModelGroupsRequest(filter=wanted, order_by=order, page_size=50)
                 return lambda: groups(page)
             case "alias history":
                 moves = self._method("AliasService/ListAliasMoves", alias_service_pb2.ListAliasMovesResponse)
@@ -241,6 +257,15 @@ class _Http:
 LIST_FILTER = 'format = "onnx"'
 LIST_ORDER = "name"
 VERSION_ORDER = "version desc"
+GROUP_LISTS = {
+    "groups": ("", LIST_ORDER),
+    "groups of a project": ('project_id = "project-0"', ""),
+    "groups of an owner": ('owner = "team-0"', ""),
+}
+"""Filter and order by operation."""
+DEEP_GROUP = "net-of-many-versions"
+DEEP_PRECISION = "int4"
+"""Of its oldest version alone."""
 
 
 def name(number: int) -> str:

@@ -25,6 +25,7 @@ from tests.products import Product, environment
 OPERATIONS = (
     "get",
     "resolve",
+    "resolve with precisions",
     "first page",
     "deep page",
     "newest versions",
@@ -32,6 +33,8 @@ OPERATIONS = (
     "update",
     "register",
     "groups",
+    "groups of a project",
+    "groups of an owner",
     "promote",
     "alias history",
 )

@@ -2,7 +2,7 @@
 
 from sqlalchemy import Engine, text
 
-from benchmarks.load import model_id
+from benchmarks.load import DEEP_GROUP, DEEP_PRECISION, model_id
 
 _FIRST = model_id(0).rstrip("0123456789")
 _INSERT = rf"""
@@ -15,8 +15,8 @@ _INSERT = rf"""
         '{_FIRST}' || lpad(n::text, 10, '0'),
         'net-' || lpad((n % 1000000)::text, 6, '0') || '-' || substr(md5(n::text), 1, 6),
         (n % 50)::text || '.' || (n % 7)::text,
-        CASE WHEN n % 3 = 0 THEN 'project-' || (n % 1000)::text END,
-        CASE WHEN n % 3 = 0 THEN 'Project ' || (n % 1000)::text END,
+        CASE WHEN n % 3 = 0 THEN 'project-' || project::text END,
+        CASE WHEN n % 3 = 0 THEN 'Project ' || project::text END,
         ARRAY[(ARRAY['fp32', 'fp16', 'int8', 'int4'])[1 + n % 4]],
         (ARRAY['CPU', 'GPU', 'NPU'])[1 + n % 3],
         (ARRAY['onnx', 'openvino', 'safetensors'])[1 + n % 3],
@@ -30,14 +30,32 @@ _INSERT = rf"""
         '2026-01-01Z'::timestamptz + n * interval '1 second', '2026-01-01Z'::timestamptz + n * interval '1 second',
         1, '', 'model.bin', 'application/octet-stream', 1024, repeat('0', 64),
         'minio://model-registry/' || n::text, 'artifacts/benchmark-' || n::text
+    FROM (
+        -- One project is large: it has a page of groups among the first thousand models.
+        SELECT n, CASE WHEN n % 15 = 0 THEN 0 ELSE n % 1000 END AS project
+        FROM generate_series(CAST(:first AS bigint), CAST(:last AS bigint)) AS n
+    ) AS numbers
+"""  # noqa: S608 - the text is ours
+# A group that has one version in a hundred models. The oldest alone has other precisions than the rest.
+_DEEP_GROUP = f"""
+    INSERT INTO models (
+        id, name, version, precision, metrics, tags, provenance, created_date, last_updated_date, create_time,
+        update_time, revision, creator, file_name, media_type, size, sha256, file_url, object_key
+    )
+    SELECT
+        'benchmark-deep-' || lpad(n::text, 10, '0'), '{DEEP_GROUP}', '1.' || n,
+        CASE WHEN n = 0 THEN '{{{DEEP_PRECISION}}}' ELSE '{{fp16}}' END::text[], '{{}}', '{{}}', '{{}}', '', '',
+        '2026-01-01Z', '2026-01-01Z', 1, '', 'model.bin', 'application/octet-stream', 1024, repeat('0', 64),
+        'minio://model-registry/deep-' || n::text, 'artifacts/benchmark-deep-' || n::text
     FROM generate_series(CAST(:first AS bigint), CAST(:last AS bigint)) AS n
 """  # noqa: S608 - the text is ours
 
 _PART = 50_000
 _GROUPS = (
     """
-    INSERT INTO model_groups (name, project_id, project_name, create_time)
-    SELECT name, project_id, project_name, min(create_time) FROM models GROUP BY 1, 2, 3 ON CONFLICT DO NOTHING
+    INSERT INTO model_groups (name, project_id, project_name, owner, create_time)
+    SELECT name, project_id, project_name, coalesce(min(tags ->> 'team'), ''), min(create_time)
+    FROM models GROUP BY 1, 2, 3 ON CONFLICT DO NOTHING
     """,
     "DELETE FROM model_group_counts",
     """
@@ -67,6 +85,7 @@ def lay_down(engine: Engine, first: int, count: int) -> None:
         connection.execute(text("ALTER TABLE models DISABLE TRIGGER USER"))
         for start in range(first, count, _PART):
             connection.execute(text(_INSERT), {"first": start, "last": min(start + _PART, count) - 1})
+        connection.execute(text(_DEEP_GROUP), {"first": first // 100, "last": count // 100 - 1})
         connection.execute(text("ALTER TABLE models ENABLE TRIGGER USER"))
         for statement in _GROUPS:
             connection.execute(text(statement))

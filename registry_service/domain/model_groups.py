@@ -32,6 +32,8 @@ SORTABLE_FIELDS = (
     "create_time",
     "update_time",
 )
+TIED_BY_TIME = ("owner", "project_id", "project_name")
+"""Fields whose order, where it ends with them, goes on by `create_time`: one index serves it and filters by them."""
 MUTABLE_FIELDS = ("description", "owner", "tags", "metric_goals")
 
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,255}")
@@ -204,7 +206,10 @@ def parse_group_order(text: str) -> tuple[OrderField, ...]:
             raise _order_error(f"{name} appears twice", position)
         order.append(OrderField(name, words[1:] == ["desc"]))
         start += len(item) + 1
-    if all(named.name != "id" for named in order):
+    names = {named.name for named in order}
+    if order[-1].name in TIED_BY_TIME and not names & {"create_time", "id"}:
+        order.append(OrderField("create_time", order[-1].descending))
+    if "id" not in names:
         order.append(OrderField("id", order[-1].descending))
     return tuple(order)
 

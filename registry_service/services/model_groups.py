@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from registry_service.domain import filter as filters
-from registry_service.domain.errors import ModelGroupEtagMismatchError, ModelGroupNotFoundError
+from registry_service.domain.errors import InvalidArgumentError, ModelGroupEtagMismatchError, ModelGroupNotFoundError
 from registry_service.domain.listing import decode_page_token, encode_page_token, page_size
 from registry_service.domain.model_groups import (
     GroupQuery,
@@ -52,6 +52,9 @@ class ListModelGroups:
         """
         limit = page_size(size)
         order = parse_group_order(order_by)
+        if show_empty and any(field.name == "version_count" for field in order):
+            # Empty groups have no count that an index could hold, so that each page would sort all groups.
+            raise InvalidArgumentError.of("order_by", "version_count is not supported with show_empty.")
         query = ("groups", filter, order_by, repr(show_empty))
         after = decode_page_token(token, query, group_sort_kinds(order))
         node = filters.parse(filter, filters.Subject.MODEL_GROUP)

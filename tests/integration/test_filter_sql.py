@@ -535,7 +535,7 @@ class TestIndexes:
     @pytest.mark.parametrize(
         ("filter_text", "condition"),
         [
-            ("name = yolo", "Index Cond: (name = 'yolo'"),
+            ("format = onnx", "Index Cond: (format = 'onnx'"),
             ("name : yolo", "Index Cond: (name ~~* '%yolo%'"),
             ('name = "yolo*"', "Index Cond: (name ~~ 'yolo%'"),
             ("precisions : fp16", "Index Cond: (\"precision\" @> '{fp16}'"),

@@ -5,7 +5,7 @@ import itertools
 import json
 import random
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any
@@ -16,13 +16,14 @@ from google.protobuf.struct_pb2 import ListValue, Struct, Value
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from modelregistry.v1 import model_pb2, model_service_pb2
-from sqlalchemy import Connection, Engine, event, text
+from sqlalchemy import Engine, text
 
 from registry_service.domain import listing
 from registry_service.domain.filter import parse
 from registry_service.domain.listing import ListQuery, parse_order, sort_values
 from registry_service.storage.sql.repositories import SqlDatabase
 from tests.client import Client, refused
+from tests.plans import nodes, sent_to
 from tests.registry import RunningRegistry
 from tests.streams import expect
 from tests.version_order import sort_key
@@ -527,29 +528,14 @@ def bulk(engine: Engine) -> None:
 
 def plan_of(engine: Engine, query: ListQuery) -> dict[str, Any]:
     """Explains the very statement, with the very parameters, that the repository sends."""
-    caught: list[tuple[str, Any]] = []
-
-    def catch(_connection: Connection, _cursor: Any, statement: str, parameters: Any, *_rest: Any) -> None:
-        caught.append((statement, parameters))
-
-    event.listen(engine, "before_cursor_execute", catch)
-    try:
-        with SqlDatabase(engine).transaction() as transaction:
-            models = transaction.models.list(query).models
-    finally:
-        event.remove(engine, "before_cursor_execute", catch)
+    with sent_to(engine) as sent, SqlDatabase(engine).transaction() as transaction:
+        models = transaction.models.list(query).models
     assert models
-    [(statement, parameters)] = caught
+    [(statement, parameters)] = sent
     with engine.connect() as connection:
         row = connection.exec_driver_sql(f"EXPLAIN (FORMAT JSON) {statement}", parameters).scalar_one()
     plan: dict[str, Any] = row[0]["Plan"]
     return plan
-
-
-def nodes(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    yield plan
-    for child in plan.get("Plans", ()):
-        yield from nodes(child)
 
 
 def indexes_of_models(plan: dict[str, Any]) -> list[str]:

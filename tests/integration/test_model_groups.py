@@ -2,6 +2,7 @@
 
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -13,8 +14,11 @@ from modelregistry.v1 import model_group_service_pb2 as pb
 from sqlalchemy import text
 
 from registry_service.domain.errors import InvalidArgumentError
-from registry_service.domain.model_groups import parse_group_order
+from registry_service.domain.filter import Subject, parse
+from registry_service.domain.model_groups import SORTABLE_FIELDS, GroupQuery, group_sort_values, parse_group_order
+from registry_service.storage.sql.repositories import SqlDatabase
 from tests.client import Client, refused
+from tests.plans import expect_few_rows, sent_to
 from tests.registry import RunningRegistry
 
 INVALID = grpc.StatusCode.INVALID_ARGUMENT
@@ -459,6 +463,7 @@ class TestListing:
             ({"order_by": "tags"}, "order_by"),
             ({"order_by": "name, name desc"}, "order_by"),
             ({"order_by": "name down"}, "order_by"),
+            ({"order_by": "name, version_count", "show_empty": True}, "order_by"),
             ({"page_size": -1}, "page_size"),
             ({"page_token": "nonsense"}, "page_token"),
         ],
@@ -597,3 +602,39 @@ def test_times_never_run_backwards(registry: RunningRegistry) -> None:
     registry.execute("UPDATE model_groups SET update_time = now() + interval '1 day'")
     later = client.update_group(group.id, owner="ada").update_time.ToDatetime(tzinfo=UTC)
     assert later > datetime.now(UTC) + timedelta(hours=23)
+
+
+class TestSpeed:
+    def test_every_page_is_found_by_an_index(self, registry: RunningRegistry) -> None:
+        """Of 20,000 groups, half of them of one owner and one project, and these the oldest."""
+        registry.execute("""
+            INSERT INTO model_groups (name, owner, project_id, project_name, create_time)
+            SELECT md5(n::text), kind, kind, kind, timestamptz '2026-01-01Z' + n * interval '1 minute'
+            FROM (
+                SELECT n, CASE WHEN n <= 10000 THEN 'most' WHEN n <= 10100 THEN 'few' ELSE 'one of ' || n END AS kind
+                FROM generate_series(1, 20000) AS n
+            ) AS numbers
+        """)
+        registry.execute("INSERT INTO model_group_counts SELECT id, 1 + abs(hashtext(id)) % 1000 FROM model_groups")
+        registry.execute("ANALYZE")
+        filters = [
+            f'{field} = "{kind}"{more}'
+            for field in ("owner", "project_id", "project_name")
+            for kind in ("most", "few")
+            for more in ("", f' AND {field} = "{kind}"')
+        ]
+        orders = [field + direction for field in SORTABLE_FIELDS for direction in ("", " desc")]
+        queries = [(wanted, "") for wanted in filters] + [("", order) for order in orders]
+        for wanted, order_by in queries:
+            order = parse_group_order(order_by)
+            first = GroupQuery(
+                filter=parse(wanted, Subject.MODEL_GROUP), show_empty=False, order=order, after=None, limit=40
+            )
+            with SqlDatabase(registry.engine).transaction() as transaction:
+                last = transaction.groups.list(first).groups[-1]
+            with sent_to(registry.engine) as sent, SqlDatabase(registry.engine).transaction() as transaction:
+                for query in (first, replace(first, after=group_sort_values(last, order))):
+                    assert len(transaction.groups.list(query).groups) == 40
+            with registry.engine.begin() as connection:
+                for statement, parameters in sent:
+                    expect_few_rows(connection, statement, parameters, at_most=100)

@@ -34,8 +34,9 @@ from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 
 from registry_service.domain.filter import And, Comparator, Field, Kind, Node, Not, Or, Pattern, Restriction, Value
 from registry_service.domain.listing import SORT_PREFIX
+from registry_service.domain.model_groups import TIED_BY_TIME
 from registry_service.storage.sql import tables
-from registry_service.storage.sql.tables import SORTED_TEXTS, group_key, sort_expression
+from registry_service.storage.sql.tables import SORTED_TEXTS, group_key, group_sort_expression, sort_expression
 
 _ORDERS: Mapping[Comparator, Callable[[Any, Any], ColumnElement[bool]]] = {
     Comparator.EQUAL: operator.eq,
@@ -90,16 +91,23 @@ _JOINED: Mapping[str, Callable[[FromClause], ColumnElement[Any]]] = {
 
 
 IndexHelp = Mapping[str, Callable[[FromClause, str], ColumnElement[bool]]]
-"""By columns, what says nothing that equality with a text does not, but as an index has it."""
+"""By columns, equality with a text as an index has it."""
 
 
-def _prefix_is(name: str) -> Callable[[FromClause, str], ColumnElement[bool]]:
-    # The index for ordering needs one look, that of trigrams many.
-    return lambda models, value: sort_expression(name, models) == value[:SORT_PREFIX]
+def _is_text(
+    name: str, sort_key: Callable[[str, FromClause], ColumnElement[Any]]
+) -> Callable[[FromClause, str], ColumnElement[bool]]:
+    def is_text(table: FromClause, value: str) -> ColumnElement[bool]:
+        # The index for ordering needs one look, that of trigrams many.
+        has_prefix = sort_key(name, table) == value[:SORT_PREFIX]
+        # Only where the prefix doesn't say all: Postgres takes two conditions for rarer than one.
+        return has_prefix if 0 < len(value) < SORT_PREFIX else and_(has_prefix, table.c[name] == value)
+
+    return is_text
 
 
 MODEL_INDEXES: IndexHelp = {
-    **{name: _prefix_is(name) for name in SORTED_TEXTS},
+    **{name: _is_text(name, sort_expression) for name in SORTED_TEXTS},
     "model_group_id": lambda models, value: (
         group_key(models) == select(group_key(_groups)).where(_groups.c.id == value).scalar_subquery()
     ),
@@ -107,7 +115,7 @@ MODEL_INDEXES: IndexHelp = {
         select(_aliases.c.model_id).where(_aliases.c.alias == value, _aliases.c.model_id.is_not(None))
     ),
 }
-GROUP_INDEXES: IndexHelp = {"name": _prefix_is("name")}
+GROUP_INDEXES: IndexHelp = {name: _is_text(name, group_sort_expression) for name in ("name", *TIED_BY_TIME)}
 EVENT_INDEXES: IndexHelp = {
     "name": lambda events, value: func.text_digest(events.c.name) == func.text_digest(value),
 }
@@ -149,13 +157,12 @@ def _condition(node: Node, table: FromClause, indexes: IndexHelp, *, is_negated:
             conditions = [_condition(child, table, indexes, is_negated=is_negated) for child in children]
             return and_(*conditions) if isinstance(node, And) is not is_negated else or_(*conditions)
         case Restriction(field, comparator, value):
-            stored = _stored(field)
-            matches = _restriction(stored, comparator, value, _column(stored.path[0], table))
-            help_of = indexes.get(field.path[0])
-            if comparator is Comparator.EQUAL and help_of is not None and (text := _pattern(value).literal) is not None:
-                # Of what is no column it says all, and a look at each row's own would cost more than all the rest.
-                is_column = stored.path[0] in table.c
-                matches = and_(help_of(table, text), matches) if is_column else help_of(table, text)
+            equals = indexes.get(field.path[0]) if comparator is Comparator.EQUAL else None
+            if equals is not None and (text := _pattern(value).literal) is not None:
+                matches = equals(table, text)
+            else:
+                stored = _stored(field)
+                matches = _restriction(stored, comparator, value, _column(stored.path[0], table))
             return matches.is_not(true()) if is_negated else matches
 
 

@@ -8,7 +8,6 @@ from typing import Any, cast
 from sqlalchemy import (
     ColumnElement,
     Connection,
-    FromClause,
     RowMapping,
     Subquery,
     Table,
@@ -43,7 +42,6 @@ _models = cast("Table", tables.models)
 
 _SHORT_TEXTS_BYTES = 1_000
 """More than all the fields of a group take that are no long texts."""
-_OPTIONAL_TEXTS = ("project_id", "project_name")
 
 
 # The newest release of a group is the last row of it in ix_models_group, whose columns these are.
@@ -125,7 +123,7 @@ class SqlModelGroupRepository:
         """See the port."""
         table = _ALL if query.show_empty else _FILLED
         descending = [field.descending for field in query.order]
-        keys = [_sort_key(field.name, table) for field in query.order]
+        keys = [tables.group_sort_expression(field.name, table) for field in query.order]
 
         def order(columns: Sequence[ColumnElement[Any]]) -> list[ColumnElement[Any]]:
             return [key.desc() if down else key.asc() for key, down in zip(columns, descending, strict=True)]
@@ -216,15 +214,8 @@ def _bytes(texts: Sequence[ColumnElement[Any]]) -> ColumnElement[int]:
     return cast("ColumnElement[int]", sum(sizes, start=literal(_SHORT_TEXTS_BYTES)))
 
 
-def _sort_key(name: str, table: FromClause) -> ColumnElement[Any]:
-    if name in _OPTIONAL_TEXTS or name in tables.SORTED_TEXTS or name == "owner":
-        column = func.coalesce(table.c[name], "") if name in _OPTIONAL_TEXTS else table.c[name]
-        return func.left(column, literal_column(str(SORT_PREFIX)), type_=Text).collate("C")
-    return table.c[name]
-
-
 def _compared(query: GroupQuery, keys: Sequence[ColumnElement[Any]]) -> Sequence[ColumnElement[Any]]:
-    """Return what the keys of the groups after `query.after` are compared with, cut as `_sort_key` does."""
+    """Return what the keys of the groups after `query.after` are compared with, cut as `group_sort_expression` does."""
     values: list[SortValue] = [
         value[:SORT_PREFIX] if isinstance(value, str) and field.name != "id" else value
         for field, value in zip(query.order, query.after or (), strict=True)

@@ -76,12 +76,19 @@ _OUTSIDE = f"""
         model_group_key(:name, NULL, ''), model_group_key(:name, '', '')
     ) AND {{condition}} AND {_HAS_MODELS} ORDER BY id LIMIT :limit
 """
-# The last rows of a group in ix_models_group.
+# The last rows of a group in ix_models_group; with precisions, in ix_models_group_precisions, and by their key alone:
+# beside that of the group, Postgres might read all models of the group for the few that have them.
+_IS_OF_GROUP = """
+    model_group_key(name, project_id, project_name)
+        = model_group_key(:name, CAST(:project_id AS text), CAST(:project_name AS text))
+"""
+_HAS_PRECISIONS = """
+    model_group_precisions_key(name, project_id, project_name, precision)
+        = model_group_precisions_key(:name, CAST(:project_id AS text), CAST(:project_name AS text), :precisions)
+"""
 _VERSIONS = """
     SELECT id, version, precision FROM models
-    WHERE model_group_key(name, project_id, project_name)
-        = model_group_key(:name, CAST(:project_id AS text), CAST(:project_name AS text))
-    {condition}
+    WHERE {condition}
     ORDER BY model_version_is_release(version) DESC, model_version_key(version) DESC,
         left(version, {prefix}) COLLATE "C" DESC, create_time DESC, id DESC
     LIMIT :limit
@@ -92,7 +99,6 @@ _IS_VERSION = f"""
     AND left(version, {SORT_PREFIX}) COLLATE "C" = left(:version, {SORT_PREFIX})
     AND version = :version
 """
-_HAS_PRECISIONS = "AND precision @> :precisions AND precision <@ :precisions"
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,13 +134,11 @@ class SqlReferenceRepository:
     ) -> Sequence[NamedVersion]:
         """See the port."""
         values = asdict(group.lineage) | {"limit": limit}
-        condition = ""
+        condition = _HAS_PRECISIONS if precisions else _IS_OF_GROUP
         if version is not None:
             condition += _IS_VERSION
             values["version"] = version
-        statement = text(
-            _VERSIONS.format(condition=condition + (_HAS_PRECISIONS if precisions else ""), prefix=SORT_PREFIX)
-        )
+        statement = text(_VERSIONS.format(condition=condition, prefix=SORT_PREFIX))
         if precisions:
             statement = statement.bindparams(bindparam("precisions", sorted(precisions), type_=ARRAY(Text)))
         found = [

@@ -33,6 +33,7 @@ from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from registry_service.domain.listing import METRICS, SORT_PREFIX, OrderField
+from registry_service.domain.model_groups import TIED_BY_TIME
 
 SORTED_TEXTS = ("name", "version")
 """Texts with an index of their own."""
@@ -216,6 +217,15 @@ class ModelRow(Base):
             ),
             postgresql_using="gin",
         ),
+        # The same of the models of a group that have exactly these precisions, for references with precisions.
+        Index(
+            "ix_models_group_precisions",
+            text('model_group_precisions_key(name, project_id, project_name, "precision")'),
+            text("model_version_is_release(version)"),
+            *_VERSION_ORDER,
+            "create_time",
+            "id",
+        ),
         # For the children of many models at once: the next one is slow where most models have parents.
         Index("ix_models_parents", text("(provenance -> 'parent_model_ids'::text)"), postgresql_using="gin"),
         Index("ix_models_elements", "precision", "labels", "metrics", "tags", "provenance", postgresql_using="gin"),
@@ -260,6 +270,16 @@ class ModelGroupRow(Base):
         *(
             Index(f"ix_model_groups_{column}", text(f"text_digest({column})"), text("text_digest(name)"), "id")
             for column in ("project_id", "project_name")
+        ),
+        # Each serves a filter by the field, in the default order, and the order by the field.
+        *(
+            Index(
+                f"ix_model_groups_by_{column}",
+                text(f'COALESCE("left"({column}, {SORT_PREFIX}), \'\'::text) COLLATE "C"'),
+                "create_time",
+                "id",
+            )
+            for column in TIED_BY_TIME
         ),
     )
 
@@ -586,6 +606,19 @@ def group_key(table: FromClause) -> ColumnElement[bytes]:
     return func.model_group_key(table.c.name, table.c.project_id, table.c.project_name)
 
 
+def group_sort_expression(name: str, table: FromClause) -> ColumnElement[Any]:
+    """Return what an order of model groups compares; an absent text is an empty one."""
+    column = table.c[name]
+    if name in TIED_BY_TIME:
+        return _sorted_text(column)
+    return sort_expression(name, table) if name in SORTED_TEXTS else column
+
+
+def _sorted_text(column: ColumnElement[Any]) -> ColumnElement[str]:
+    prefix = func.left(column, literal_column(str(SORT_PREFIX)))
+    return func.coalesce(prefix, literal_column("''"), type_=Text).collate("C")
+
+
 def sort_expression(name: str, table: FromClause = models) -> ColumnElement[Any]:
     """Return what the values of this field are compared by; each but the version has an index that ends with id."""
     if name in SORTED_TEXTS:
@@ -614,5 +647,4 @@ def sort_expressions(field: OrderField, table: FromClause = models) -> Sequence[
     column = table.c[_ARTIFACT_COLUMNS.get(field.name, field.name)]
     if not isinstance(column.type, Text):
         return (column,)
-    text_of = func.coalesce(func.left(column, literal_column(str(SORT_PREFIX))), literal_column("''"), type_=Text)
-    return (text_of.collate("C"),)
+    return (_sorted_text(column),)
