@@ -1,4 +1,4 @@
-"""What the gateway must know of the API, read from its descriptor set: plain data, no protobuf."""
+"""The HTTP routes of the API, read from its descriptor set, as plain data for the gateway's configuration."""
 
 import importlib.resources
 import re
@@ -57,59 +57,62 @@ else a message's full name) and perhaps its `shape`, `list` or `map`."""
 
 @dataclass(frozen=True, kw_only=True)
 class JsonBodies:
-    """The JSON bodies that requests may have."""
+    """The JSON bodies and query parameters that requests may have."""
 
     messages: Mapping[str, Mapping[str, BodyField]]
-    """By the full name of a message its fields, by each spelling of their names that JSON may have."""
+    """The fields of each message: by its full name, then by each spelling of a field's name in JSON."""
     methods: Mapping[str, Mapping[str, Mapping[str, str]]]
-    """By the regular expression of a path under /v1 its HTTP methods. Each has, between blanks, the parameters of its
-    `query` as `name=kind`: `string`, `int32`, `int64`, `double`, `bool`, `time`, or `enum` with the names of its values
-    after commas; and the names of its `lists`: the parameters that a query may repeat. One with a body has the `field`
-    of the request that this is (`*`: all of it), and its `message`, or `raw` where it is bytes. One with a message has
-    the names of its `variables`, the fields of the body that the path has, too, and the `pattern` (of Lua) that finds
-    their values in a path."""
+    """The HTTP methods of each path under /v1, by the path's regular expression. Each method has, separated by spaces:
+
+    - `query`: its parameters as `name=kind`. The kind is `string`, `int32`, `int64`, `double`, `bool`, `time`, or
+      `enum` followed by the names of its values, separated by commas.
+    - `lists`: the parameters that a query may repeat.
+
+    A method with a body has the `field` of the request that the body is (`*`: the whole request), and its `message`, or
+    `raw` if the body is bytes. One with a message has the names of its `variables`, fields of the body that are in the
+    path, too, and the `pattern` (of Lua) that finds their values in a path."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Binding:
-    """One HTTP method of a path, and the gRPC method that answers it."""
+    """One HTTP method of a path, and the gRPC method that serves it."""
 
     path: str
-    """Regular expression (RE2) for the whole path."""
+    """Regular expression (RE2) of the whole path."""
     verb: str
     rpc: str
     """Path of the gRPC method."""
     takes_json: bool
-    """Whether the body, if there is one, is JSON."""
+    """Whether a body must be JSON."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class HttpRoutes:
-    """The HTTP face of the gRPC services."""
+    """The HTTP routes of the gRPC services."""
 
     descriptor_set: Path
-    """File of a serialized google.protobuf.FileDescriptorSet, with all that the services and their errors need."""
+    """File of a serialized google.protobuf.FileDescriptorSet with the services, their messages and error details."""
     bindings: tuple[Binding, ...]
-    """What answers each HTTP method of each path, in the order of `paths`."""
+    """The gRPC method of each HTTP method of each path, in the order of `paths`."""
     services: tuple[str, ...]
     """Full names of the gRPC services that have JSON routes."""
     rpcs: tuple[str, ...]
     """Paths of all gRPC methods, sorted."""
     reads: tuple[str, ...]
-    """Paths of the gRPC methods that change nothing, as their idempotency levels say, sorted."""
+    """Paths of the gRPC methods without side effects, by their idempotency levels, sorted."""
     streamed: tuple[str, ...]
-    """Paths of the gRPC methods whose requests are streams of messages, sorted."""
+    """Paths of the gRPC methods with request streams, sorted."""
     openapi: Path
-    """The file of the HTTP API's description."""
+    """File of the OpenAPI document."""
     paths: tuple[tuple[str, tuple[str, ...]], ...]
-    """Each path as a regular expression (RE2, for the whole path) and its HTTP methods, sorted. The first that
-    matches counts: paths with a verb (`:complete`) come before the ones whose last segment would swallow it."""
+    """Each path as a regular expression (RE2, of the whole path) with its HTTP methods, in the order of precedence:
+    paths with a verb (`:complete`) come before those whose last segment would match it, too."""
     bodies: JsonBodies
-    """What those of the paths under /v1 take."""
+    """The bodies and query parameters of the paths under /v1."""
 
 
 def http_routes() -> HttpRoutes:
-    """Reads the descriptor set that was generated beside the stubs."""
+    """Return the routes of the descriptor set that is generated beside the stubs."""
     generated = Path(str(importlib.resources.files("modelregistry")))
     descriptor_set = generated / "descriptor.binpb"
     descriptors = descriptor_pb2.FileDescriptorSet.FromString(descriptor_set.read_bytes())
@@ -207,7 +210,7 @@ def _values(enum: EnumDescriptorProto) -> str:
 def _expected(
     messages: Mapping[str, DescriptorProto], rpc: descriptor_pb2.MethodDescriptorProto, template: str, body: str
 ) -> Mapping[str, str]:
-    """Describes what a method takes, as in `JsonBodies.methods`."""
+    """Return the body and the repeatable parameters of a method, as in `JsonBodies.methods`."""
     expected = {"lists": f" {' '.join(_lists(messages, rpc.input_type))} "}
     if body:
         expected["field"] = body
@@ -229,7 +232,7 @@ def _query(
     template: str,
     body: str,
 ) -> str:
-    """Describe the parameters of a query, as in `JsonBodies.methods`: what is neither in the path nor in the body."""
+    """Return the query parameters of a method, as in `JsonBodies.methods`: fields in neither the path nor the body."""
     elsewhere = {variable[1] for variable in _VARIABLE.finditer(template)} | {body}
     enums = _enums(descriptors)
 
@@ -260,7 +263,7 @@ def _body_message(messages: Mapping[str, DescriptorProto], rpc: descriptor_pb2.M
 
 
 def _lists(messages: Mapping[str, DescriptorProto], type_name: str, prefix: str = "") -> Iterator[str]:
-    """Yields the names of a request's lists, and of those in its messages (`update_mask.paths`)."""
+    """Yield the names of a request's repeated fields, and of those in its messages (`update_mask.paths`)."""
     for field in messages[type_name.removeprefix(".")].field:
         if field.label == FieldDescriptorProto.LABEL_REPEATED:
             yield prefix + field.name
@@ -271,7 +274,7 @@ def _lists(messages: Mapping[str, DescriptorProto], type_name: str, prefix: str 
 def _body_fields(
     messages: Mapping[str, DescriptorProto], enums: Mapping[str, EnumDescriptorProto], roots: list[str]
 ) -> Mapping[str, Mapping[str, BodyField]]:
-    """Describes the messages and those that they hold."""
+    """Return the fields of the messages, and of all messages within them."""
     found: dict[str, Mapping[str, BodyField]] = {}
     pending = list(roots)
     while pending:
@@ -304,7 +307,7 @@ def _body_type(field: FieldDescriptorProto, enums: Mapping[str, EnumDescriptorPr
 
 
 def bindings(method: descriptor_pb2.MethodDescriptorProto) -> Iterator[tuple[str, str]]:
-    """Yields the HTTP methods and path templates of one RPC."""
+    """Yield the HTTP methods and path templates of one RPC."""
     return map(_method_and_template, _rules(method))
 
 
@@ -333,7 +336,7 @@ def _verbs_first(path: str) -> tuple[bool, str]:
 
 
 def _regex(template: str) -> str:
-    """The regular expression of a path template: `{x}` is one segment, `{x=**}` the rest of the path."""
+    """Return the regular expression of a path template: `{x}` is one segment, `{x=**}` the rest of the path."""
     parts = []
     end = 0
     for variable in _VARIABLE.finditer(template):

@@ -15,7 +15,7 @@ from registry_service.geti.port import ModelKey
 from registry_service.geti.projects import ProjectService
 from registry_service.transport.grpc.cancellation import check_cancelled
 from registry_service.transport.grpc.convert import import_message, import_result_message, project_message
-from registry_service.transport.grpc.reports import reported
+from registry_service.transport.grpc.progress import stream_progress
 
 
 class GetiServicer(geti_service_pb2_grpc.GetiServiceServicer):
@@ -41,7 +41,7 @@ class GetiServicer(geti_service_pb2_grpc.GetiServiceServicer):
         )
         states: dict[str, ImportState] = {}
         request_id = current_caller.get().request_id
-        for progress in reported(run, lambda: check_cancelled(context)):
+        for progress in stream_progress(run, lambda: check_cancelled(context)):
             states[progress.model_id] = progress.state
             yield import_message(progress, request_id)
         yield import_result_message(states)
