@@ -48,7 +48,7 @@ from registry_service.supervisor.server import serve_workers
 from registry_service.transport.grpc.health_servicer import LIVENESS
 from registry_service.transport.grpc.probe import health_status
 from registry_service.transport.grpc.server import PortTakenError
-from registry_service.transport.rest.probe import gateway_status
+from registry_service.transport.http_probe import gateway_status
 from registry_service.wiring import (
     build_verification,
     migrate_database,

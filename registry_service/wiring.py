@@ -15,6 +15,7 @@ from sqlalchemy import Engine
 
 from registry_service import __version__
 from registry_service.certificates import Certificate
+from registry_service.compat.servicer import compat_service
 from registry_service.domain.access import Authenticator
 from registry_service.domain.artifact_store import ListableArtifactStore
 from registry_service.domain.errors import UnavailableError
@@ -45,6 +46,7 @@ from registry_service.storage.sql.engine import Tls, domain_errors, make_engine
 from registry_service.storage.sql.legacy import SqlLegacyRegistry
 from registry_service.storage.sql.repositories import SqlDatabase
 from registry_service.storage.sql.schema import migrate
+from registry_service.transport.grpc.geti_servicer import geti_service
 from registry_service.transport.grpc.health import DEPENDENCIES
 from registry_service.transport.grpc.server import RegistryServer, ServerOptions
 from registry_service.transport.grpc.system_servicer import ServerInfo
@@ -337,7 +339,6 @@ def build_server(registry: Registry, settings: Settings, *, private_socket: Path
     warn_if_open(settings, settings.grpc_ip_address)
     server = RegistryServer(
         registry.use_cases,
-        registry.projects,
         registry.database,
         registry.store,
         ServerOptions(
@@ -362,6 +363,7 @@ def build_server(registry: Registry, settings: Settings, *, private_socket: Path
         info=_server_info(settings),
         authenticate=build_authenticator(registry.database, settings),
         observer=registry.telemetry,
+        services=[compat_service(registry.use_cases, registry.projects), geti_service(registry.projects)],
         jobs=[
             GarbageCollectionJob(
                 registry.use_cases.sweep,

@@ -7,11 +7,13 @@ from typing import Any, Generic, TypeVar
 
 import grpc
 
+from registry_service.compat.servicer import compat_service
 from registry_service.domain.artifact_store import ArtifactStore, Part, Pieces, UnfinishedObject
 from registry_service.geti.projects import ProjectService
 from registry_service.observability.telemetry import Telemetry
 from registry_service.services.garbage_collection_job import GarbageCollectionJob
 from registry_service.services.use_cases import UseCases
+from registry_service.transport.grpc.geti_servicer import geti_service
 from registry_service.transport.grpc.server import RegistryServer, ServerOptions
 from registry_service.transport.grpc.system_servicer import ServerInfo
 from tests.client import Client
@@ -132,7 +134,13 @@ def serving(
     projects = ProjectService(None, use_cases.register_model)
     collection = GarbageCollectionJob(use_cases.sweep, interval_seconds=gc_interval_seconds, observer=Telemetry())
     server = RegistryServer(
-        use_cases, projects, registry.parts.database, store, ServerOptions(**values), info=info, jobs=[collection]
+        use_cases,
+        registry.parts.database,
+        store,
+        ServerOptions(**values),
+        info=info,
+        services=[compat_service(use_cases, projects), geti_service(projects)],
+        jobs=[collection],
     )
     server.start()
     client = Client(f"127.0.0.1:{server.port}")

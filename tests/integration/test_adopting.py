@@ -10,13 +10,13 @@ from typing import Any
 import pytest
 from sqlalchemy import Engine, text
 
+from registry_service.compat.documents import document
 from registry_service.domain.errors import ArtifactStoreUnavailableError, ModelNotFoundError
 from registry_service.domain.legacy import SourceError
 from registry_service.domain.models import Model, ModelFields, ModelSpec
 from registry_service.embedded.postgres import PostgresAddress
 from registry_service.services.adopting import ACTOR, Adoption, Outcome
 from registry_service.settings import IntelSourceSettings, Settings, load
-from registry_service.transport.rest.documents import document
 from registry_service.wiring import Registry, open_intel_import, open_registry
 from tests.intel_deployment import IDS, OBJECTS, TWIN, IntelDeployment
 from tests.s3_server import S3Server, new_bucket_name

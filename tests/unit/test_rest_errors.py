@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from registry_service.compat.errors import _ANSWERS, answer_to
 from registry_service.domain.errors import (
     AlreadyExistsError,
     ArtifactLostError,
@@ -27,7 +28,6 @@ from registry_service.domain.errors import (
     TooManyStreamsError,
     UnauthenticatedError,
 )
-from registry_service.transport.rest.errors import _ANSWERS, answer_to
 
 
 def kinds(base: type[RegistryError]) -> Iterator[type[RegistryError]]:

@@ -9,12 +9,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from registry_service.compat.answers import RestError
+from registry_service.compat.forms import Texts, changes, form_texts
+from registry_service.compat.multipart import MultipartReader, PartHeader
+from registry_service.compat.queries import query_of
+from registry_service.compat.values import json_object, labels
 from registry_service.domain.models import MAX_JSON_DEPTH
-from registry_service.transport.rest.answers import RestError
-from registry_service.transport.rest.forms import Texts, changes, form_texts
-from registry_service.transport.rest.multipart import MultipartReader, PartHeader
-from registry_service.transport.rest.queries import query_of
-from registry_service.transport.rest.values import json_object, labels
 
 
 def refusal(call: Any, *arguments: Any) -> int:

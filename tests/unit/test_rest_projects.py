@@ -5,6 +5,9 @@ from typing import Any, cast
 
 import pytest
 
+from registry_service.compat.answers import RestError
+from registry_service.compat.errors import text_of
+from registry_service.compat.projects import import_answer, wanted_models
 from registry_service.domain.errors import (
     AlreadyExistsError,
     ArtifactStoreUnavailableError,
@@ -15,9 +18,6 @@ from registry_service.domain.errors import (
 )
 from registry_service.geti.imports import ImportProgress, ImportState
 from registry_service.geti.port import ModelKey
-from registry_service.transport.rest.answers import RestError
-from registry_service.transport.rest.errors import text_of
-from registry_service.transport.rest.projects import import_answer, wanted_models
 
 NOTE = "Note: Only OpenVINO optimized active models are supported at this time.\n"
 GOOD = b'{"models": [{"id": "a", "group_id": "g"}]}'

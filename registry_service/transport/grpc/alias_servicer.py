@@ -25,7 +25,7 @@ from registry_service.services.use_cases import UseCases
 from registry_service.transport.grpc.conditions import etag_of, expects_existence
 from registry_service.transport.grpc.convert import time_message, time_of
 from registry_service.transport.grpc.idempotency import idempotent
-from registry_service.transport.grpc.interceptors.concurrency import ConcurrencyLimits
+from registry_service.transport.grpc.interceptors.concurrency import long_slot
 
 _ALL = "-"
 _KINDS = {
@@ -57,9 +57,8 @@ def _deletion_message(before: AliasTarget | None) -> pb.DeleteAliasResponse:
 class AliasServicer(alias_service_pb2_grpc.AliasServiceServicer):
     """Converts, calls one use case, converts back."""
 
-    def __init__(self, use_cases: UseCases, limits: ConcurrencyLimits) -> None:
+    def __init__(self, use_cases: UseCases) -> None:
         self._use_cases = use_cases
-        self._limits = limits
 
     @idempotent(pb.SetAliasResponse, _set_message)
     def SetAlias(self, request: pb.SetAliasRequest, context: grpc.ServicerContext) -> Moved:
@@ -67,7 +66,7 @@ class AliasServicer(alias_service_pb2_grpc.AliasServiceServicer):
         model_id = checked_model_id(request.model_id, "model_id")
         requirements, remark = _requirements_of(request.requirements), _remark_of(request)
         # Whoever reads a whole artifact takes the place of a stream.
-        with self._limits.long_slot() if requirements.verified else nullcontext():
+        with long_slot() if requirements.verified else nullcontext():
             return self._use_cases.set_alias(
                 group_id,
                 alias,

@@ -16,6 +16,7 @@ from registry_service.geti.projects import ProjectService
 from registry_service.transport.grpc.cancellation import check_cancelled
 from registry_service.transport.grpc.convert import import_message, import_result_message, project_message
 from registry_service.transport.grpc.progress import stream_progress
+from registry_service.transport.grpc.server import OptionalService
 
 
 class GetiServicer(geti_service_pb2_grpc.GetiServiceServicer):
@@ -47,7 +48,16 @@ class GetiServicer(geti_service_pb2_grpc.GetiServiceServicer):
         yield import_result_message(states)
 
 
+def geti_service(projects: ProjectService) -> OptionalService:
+    """Return the service, for the server to serve."""
+    return OptionalService(
+        name=pb.DESCRIPTOR.services_by_name["GetiService"].full_name,
+        add_to_server=geti_service_pb2_grpc.add_GetiServiceServicer_to_server,
+        servicer=GetiServicer(projects),
+    )
+
+
 def _project_id(text: str, name: str) -> str:
-    if not is_model_id(text):  # the documented API's rule for both
+    if not is_model_id(text):  # the rule of the Intel-compatible API for both
         raise InvalidArgumentError.of(name, "must be 16 to 256 characters of A-Z, a-z, 0-9, _ and -.")
     return text

@@ -25,7 +25,7 @@ from registry_service.transport.grpc.convert import (
     time_of,
 )
 from registry_service.transport.grpc.idempotency import idempotent, idempotent_stream
-from registry_service.transport.grpc.interceptors.concurrency import ConcurrencyLimits
+from registry_service.transport.grpc.interceptors.concurrency import long_slot
 from registry_service.transport.grpc.update_mask import mask_of
 
 
@@ -40,9 +40,8 @@ def _deleted(_: None) -> pb.DeleteModelResponse:
 class ModelServicer(model_service_pb2_grpc.ModelServiceServicer):
     """Converts, calls one use case, converts back."""
 
-    def __init__(self, use_cases: UseCases, limits: ConcurrencyLimits) -> None:
+    def __init__(self, use_cases: UseCases) -> None:
         self._use_cases = use_cases
-        self._limits = limits
 
     @idempotent_stream(
         pb.RegisterModelResponse, lambda model: pb.RegisterModelResponse(model=model_message(model)), again=_model
@@ -104,7 +103,7 @@ class ModelServicer(model_service_pb2_grpc.ModelServiceServicer):
         self, request: pb.CompareModelsRequest, context: grpc.ServicerContext
     ) -> pb.CompareModelsResponse:
         # Only hashing makes it a long call.
-        with self._limits.long_slot() if request.hash_files else nullcontext():
+        with long_slot() if request.hash_files else nullcontext():
             comparison = self._use_cases.compare_models(
                 request.model_ids,
                 lambda: check_cancelled(context),

@@ -2,13 +2,13 @@
 
 import time
 from collections.abc import Generator, Iterator
-from contextlib import closing, contextmanager
+from contextlib import AbstractContextManager, closing, contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any
 
 from registry_service.methods import Kind, Method
-from registry_service.transport.grpc.call import Call, current_call
+from registry_service.transport.grpc.call import Call
 from registry_service.transport.grpc.concurrency_limit import ConcurrencyLimit
 from registry_service.transport.grpc.interceptors.behaviour import Behaviour
 
@@ -16,8 +16,9 @@ from registry_service.transport.grpc.interceptors.behaviour import Behaviour
 class _Slots:
     """The slots that a short call holds, until its response begins or it turns out to be long."""
 
-    def __init__(self, call: Call) -> None:
+    def __init__(self, call: Call, long_calls: ConcurrencyLimit) -> None:
         self._call = call
+        self._long_calls = long_calls
         self._held: list[tuple[ConcurrencyLimit, float]] = []
 
     def acquire(self, limit: ConcurrencyLimit) -> None:
@@ -31,8 +32,25 @@ class _Slots:
             limit, since = self._held.pop()
             limit.release(self._call.limits_key, time.monotonic() - since)
 
+    @contextmanager
+    def long_slot(self) -> Iterator[None]:
+        """Give all slots back, and hold one of the long calls instead."""
+        self.release()
+        with _slot(self._long_calls, self._call):
+            yield
+
 
 _short_slots: ContextVar[_Slots] = ContextVar("short_slots")
+
+
+def long_slot() -> AbstractContextManager[None]:
+    """Count the current call, which began as a short one, as a long one until the end of the block.
+
+    Raises:
+        TooManyStreamsError: Too many long calls run and wait.
+        CallCancelledError: The client has gone meanwhile.
+    """
+    return _short_slots.get().long_slot()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,10 +70,10 @@ class ConcurrencyLimits:
             case Kind.PROBE:
                 return behaviour
             case Kind.SHORT:
-                return _short(behaviour, self.short_calls)
+                return _short(behaviour, self.long_calls, self.short_calls)
             case Kind.LIST:
                 # In this order, so that a list that waits for its turn holds no slot of other short calls.
-                return _short(behaviour, self.lists, self.short_calls)
+                return _short(behaviour, self.long_calls, self.lists, self.short_calls)
             case Kind.LONG:
                 return _long(behaviour, self.long_calls)
             case Kind.WATCH:
@@ -68,22 +86,10 @@ class ConcurrencyLimits:
         """Calls that wait for a slot."""
         return self.short_calls.waiting + self.lists.waiting + self.long_calls.waiting
 
-    @contextmanager
-    def long_slot(self) -> Iterator[None]:
-        """Count the current short call as a long one until the end of the block.
 
-        Raises:
-            TooManyStreamsError: Too many long calls run and wait.
-            CallCancelledError: The client has gone meanwhile.
-        """
-        _short_slots.get().release()
-        with _slot(self.long_calls, current_call.get()):
-            yield
-
-
-def _short(behaviour: Behaviour, *limits: ConcurrencyLimit) -> Behaviour:
+def _short(behaviour: Behaviour, long_calls: ConcurrencyLimit, *limits: ConcurrencyLimit) -> Behaviour:
     def run(request: Any, call: Call) -> Generator[Any]:
-        slots = _Slots(call)
+        slots = _Slots(call, long_calls)
         _short_slots.set(slots)
         try:
             for limit in limits:

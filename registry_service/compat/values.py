@@ -7,9 +7,9 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import NoReturn
 
+from registry_service.compat import answers
+from registry_service.compat.answers import RestError
 from registry_service.domain.models import MAX_JSON_DEPTH, PRECISIONS, Json
-from registry_service.transport.rest import answers
-from registry_service.transport.rest.answers import RestError
 
 _MAX_LITERAL = 65_536
 _INTEGER = re.compile(r"\s*([+-]?\d+(?:_\d+)*)(?:\.0+)?\s*", re.ASCII)

@@ -1,4 +1,4 @@
-"""CompatService: HTTP requests as gRPC calls."""
+"""CompatService: the Intel-compatible API, whose HTTP requests arrive as gRPC calls."""
 
 import logging
 import math
@@ -14,25 +14,27 @@ from google.api import httpbody_pb2
 from modelregistry.compat.v1 import compat_service_pb2 as pb
 from modelregistry.compat.v1 import compat_service_pb2_grpc
 
-from registry_service.domain.errors import ProjectNotFoundError, RegistryError
+from registry_service.compat import answers
+from registry_service.compat.answers import Answer, RestError
+from registry_service.compat.documents import document
+from registry_service.compat.errors import answer_to
+from registry_service.compat.forms import MEDIA_TYPE, changes, form_texts
+from registry_service.compat.projects import import_answer, project_document, wanted_models
+from registry_service.compat.queries import query_of
+from registry_service.compat.registration import Registration
+from registry_service.domain.errors import ProjectNotFoundError
 from registry_service.domain.models import Model, is_model_id
 from registry_service.geti.projects import ProjectService
 from registry_service.services.use_cases import UseCases
 from registry_service.transport.grpc.cancellation import check_cancelled
 from registry_service.transport.grpc.chunks import body_messages, read_first
 from registry_service.transport.grpc.http_download import plan_download
-from registry_service.transport.grpc.interceptors.concurrency import ConcurrencyLimits
-from registry_service.transport.rest import answers
-from registry_service.transport.rest.answers import Answer, RestError
-from registry_service.transport.rest.documents import document
-from registry_service.transport.rest.errors import answer_to
-from registry_service.transport.rest.forms import MEDIA_TYPE, changes, form_texts
-from registry_service.transport.rest.projects import import_answer, project_document, wanted_models
-from registry_service.transport.rest.queries import query_of
-from registry_service.transport.rest.registering import Registration
+from registry_service.transport.grpc.interceptors.concurrency import long_slot
+from registry_service.transport.grpc.server import OptionalService
 
 logger = logging.getLogger(__name__)
 
+_SERVICE = pb.DESCRIPTOR.services_by_name["CompatService"].full_name
 _PATH = "x-envoy-original-path"
 
 Method = TypeVar("Method", bound=Callable[..., Any])
@@ -79,11 +81,6 @@ def _answer_to(error: Exception, context: grpc.ServicerContext) -> Answer:
     return answer
 
 
-def refused(error: RegistryError, context: grpc.ServicerContext) -> httpbody_pb2.HttpBody:
-    """Answers a call that is not let in."""
-    return _sent(_answer_to(error, context), context)
-
-
 def _sent(answer: Answer, context: grpc.ServicerContext) -> httpbody_pb2.HttpBody:
     metadata = [("x-http-status", str(answer.status)), ("x-content-type", answer.content_type)]
     if answer.body:
@@ -95,12 +92,11 @@ def _sent(answer: Answer, context: grpc.ServicerContext) -> httpbody_pb2.HttpBod
 
 
 class CompatServicer(compat_service_pb2_grpc.CompatServiceServicer):
-    """Hands bodies to `transport.rest`, calls one use case, answers."""
+    """Converts, calls one use case, converts back."""
 
-    def __init__(self, use_cases: UseCases, projects: ProjectService, limits: ConcurrencyLimits) -> None:
+    def __init__(self, use_cases: UseCases, projects: ProjectService) -> None:
         self._use_cases = use_cases
         self._projects = projects
-        self._limits = limits
 
     @_unary
     def RegisterModel(
@@ -132,7 +128,7 @@ class CompatServicer(compat_service_pb2_grpc.CompatServiceServicer):
         if second is None:
             yield _sent(Answer(status=200, content_type=answers.JSON, body=b"[" + _joined(first or ()) + b"]"), context)
             return
-        with self._limits.long_slot():
+        with long_slot():
             context.send_initial_metadata((("x-http-status", "200"),))
             yield httpbody_pb2.HttpBody(content_type=answers.JSON, data=b"[" + _joined(first or ()))
             for page in chain((second,), pages):
@@ -195,6 +191,17 @@ class CompatServicer(compat_service_pb2_grpc.CompatServiceServicer):
         except ProjectNotFoundError:
             return answers.GETI_MODELS_NOT_FOUND
         return import_answer(results)
+
+
+def compat_service(use_cases: UseCases, projects: ProjectService) -> OptionalService:
+    """Return the service, for the server to serve."""
+    return OptionalService(
+        name=_SERVICE,
+        add_to_server=compat_service_pb2_grpc.add_CompatServiceServicer_to_server,
+        servicer=CompatServicer(use_cases, projects),
+        # Its clients expect every error as a response of the Intel-compatible API.
+        refuse=lambda error, context: _sent(_answer_to(error, context), context),
+    )
 
 
 def _headers(context: grpc.ServicerContext) -> dict[str, str]:

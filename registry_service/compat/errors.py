@@ -3,6 +3,8 @@
 from collections.abc import Callable
 from dataclasses import replace
 
+from registry_service.compat import answers
+from registry_service.compat.answers import Answer, RestError
 from registry_service.domain import errors
 from registry_service.domain.errors import (
     AlreadyExistsError,
@@ -10,8 +12,6 @@ from registry_service.domain.errors import (
     ModelsRegisteredError,
     RegistryError,
 )
-from registry_service.transport.rest import answers
-from registry_service.transport.rest.answers import Answer, RestError
 
 
 def _conflict(error: RegistryError) -> Answer:

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 
-from registry_service.transport.rest import answers
-from registry_service.transport.rest.answers import RestError
+from registry_service.compat import answers
+from registry_service.compat.answers import RestError
 
 _MAX_PARTS = 1000
 

@@ -3,12 +3,12 @@
 import json
 from collections.abc import Iterator, Sequence
 
+from registry_service.compat import answers
+from registry_service.compat.answers import Answer, RestError
+from registry_service.compat.errors import answer_to, text_of
 from registry_service.domain.errors import GetiRefusedError, RegistryError
 from registry_service.geti.imports import ImportProgress
 from registry_service.geti.port import MAX_IMPORTS, ModelKey, Project
-from registry_service.transport.rest import answers
-from registry_service.transport.rest.answers import Answer, RestError
-from registry_service.transport.rest.errors import answer_to, text_of
 
 _NOTE = "Note: Only OpenVINO optimized active models are supported at this time.\n"
 _KEYS = ("id", "group_id")

@@ -3,12 +3,12 @@
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
 
+from registry_service.compat.answers import RestError
+from registry_service.compat.forms import RegistrationForm, read_text, urlencoded_texts
+from registry_service.compat.multipart import MultipartReader
 from registry_service.domain.errors import AlreadyExistsError
 from registry_service.domain.models import ArtifactSpec, Model
 from registry_service.services.registering import RegisterModel, StagedArtifact
-from registry_service.transport.rest.answers import RestError
-from registry_service.transport.rest.forms import RegistrationForm, read_text, urlencoded_texts
-from registry_service.transport.rest.multipart import MultipartReader
 
 _PATIENCE_BYTES = 1024 * 1024
 """How much of a file is read while a clash could still turn out to be none."""

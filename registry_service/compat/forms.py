@@ -6,6 +6,10 @@ from functools import partial
 from pathlib import PureWindowsPath
 from urllib.parse import parse_qsl
 
+from registry_service.compat import answers
+from registry_service.compat.answers import RestError
+from registry_service.compat.multipart import MultipartReader, PartHeader
+from registry_service.compat.values import FieldError, integer, json_object, labels, number, precision
 from registry_service.domain.models import (
     MAX_SIZE,
     ZIP_MEDIA_TYPES,
@@ -14,10 +18,6 @@ from registry_service.domain.models import (
     ModelSpec,
     is_model_id,
 )
-from registry_service.transport.rest import answers
-from registry_service.transport.rest.answers import RestError
-from registry_service.transport.rest.multipart import MultipartReader, PartHeader
-from registry_service.transport.rest.values import FieldError, integer, json_object, labels, number, precision
 
 MEDIA_TYPE = "application/zip"
 """Of every artifact of this API, whatever its content is."""

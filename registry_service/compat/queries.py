@@ -3,9 +3,9 @@
 from collections.abc import Callable, Mapping
 from urllib.parse import parse_qsl
 
+from registry_service.compat import answers
+from registry_service.compat.answers import RestError
 from registry_service.domain.filter import And, Comparator, Field, Kind, Node, Or, Pattern, Restriction
-from registry_service.transport.rest import answers
-from registry_service.transport.rest.answers import RestError
 
 _MAX_KEYS = 1000
 _BAD_CHARACTERS = "<%'"
