@@ -25,8 +25,8 @@ from registry_service.embedded.process import EmbeddedError
 from registry_service.observability import metrics
 from registry_service.observability.telemetry import NotInstalledError
 from registry_service.services.adopting import Outcome
-from registry_service.services.backing_up import CopyReport
-from registry_service.services.verifying import Finding
+from registry_service.services.backup import CopyReport
+from registry_service.services.verification import Finding
 from registry_service.settings import (
     CommonSettings,
     DatabaseSettings,

@@ -11,7 +11,7 @@ from pathlib import Path
 from registry_service import logs, wiring
 from registry_service.embedded.postgres import PostgresAddress, running_or_started
 from registry_service.embedded.process import EmbeddedError
-from registry_service.services.authenticating import Tokens
+from registry_service.services.authentication import Tokens
 from registry_service.settings import DatabaseSettings, Settings, load
 
 

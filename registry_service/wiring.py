@@ -25,12 +25,12 @@ from registry_service.domain.ports import Database
 from registry_service.geti.projects import ProjectService
 from registry_service.observability.telemetry import ServerStates, Telemetry, TracingOptions, telemetry
 from registry_service.services.adopting import AdoptModels
-from registry_service.services.authenticating import CachedAuthenticator, TokenAuthenticator, TokenOrOther, Tokens
-from registry_service.services.backing_up import BackUp, Restore
+from registry_service.services.authentication import CachedAuthenticator, TokenAuthenticator, TokenOrOther, Tokens
+from registry_service.services.backup import BackUp, Restore
 from registry_service.services.garbage_collection_job import GarbageCollectionJob
 from registry_service.services.policy import Policy
-from registry_service.services.use_cases import UseCases
-from registry_service.services.verifying import VerifyRegistry
+from registry_service.services.services import UseCases
+from registry_service.services.verification import VerifyRegistry
 from registry_service.settings import (
     AuthSettings,
     DatabaseSettings,

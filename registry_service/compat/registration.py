@@ -8,7 +8,7 @@ from registry_service.compat.forms import RegistrationForm, read_text, urlencode
 from registry_service.compat.multipart import MultipartReader
 from registry_service.domain.errors import AlreadyExistsError
 from registry_service.domain.models import ArtifactSpec, Model
-from registry_service.services.registering import RegisterModel, StagedArtifact
+from registry_service.services.artifact_staging import RegisterModel, StagedArtifact
 
 _PATIENCE_BYTES = 1024 * 1024
 """How much of a file is read while a clash could still turn out to be none."""

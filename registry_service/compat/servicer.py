@@ -25,7 +25,7 @@ from registry_service.compat.registration import Registration
 from registry_service.domain.errors import ProjectNotFoundError
 from registry_service.domain.models import Model, is_model_id
 from registry_service.geti.projects import ProjectService
-from registry_service.services.use_cases import UseCases
+from registry_service.services.services import UseCases
 from registry_service.transport.grpc.cancellation import check_cancelled
 from registry_service.transport.grpc.chunks import body_messages, read_first
 from registry_service.transport.grpc.http_download import plan_download

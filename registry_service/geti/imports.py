@@ -17,7 +17,7 @@ from registry_service.domain.errors import (
 from registry_service.domain.models import ArtifactSpec, Model, ModelFields, ModelSpec, documented_precision
 from registry_service.geti.port import Geti, ModelDetails, ModelKey, Project
 from registry_service.services.archives import open_archive
-from registry_service.services.registering import RegisterModel, StagedArtifact, check_archive
+from registry_service.services.artifact_staging import RegisterModel, StagedArtifact, check_archive
 from registry_service.services.repacking import file_name, folder_name, repacked
 
 logger = logging.getLogger(__name__)

@@ -13,7 +13,7 @@ from registry_service.domain.listing import decode_page_token, encode_page_token
 from registry_service.geti.authorized import AuthorizedGeti
 from registry_service.geti.imports import ImportProgress, ModelImport, Report
 from registry_service.geti.port import MAX_IMPORTS, Geti, ModelKey, Project
-from registry_service.services.registering import RegisterModel
+from registry_service.services.artifact_staging import RegisterModel
 
 
 class ProjectService:

@@ -28,13 +28,13 @@ from registry_service.domain.models import (
 from registry_service.domain.ports import Transaction
 from registry_service.domain.signature import Signature
 from registry_service.domain.vocabulary import Action
-from registry_service.services.changing import in_lineage
+from registry_service.services.artifact_staging import RegisterModel
+from registry_service.services.artifacts import FindModels
 from registry_service.services.checksums import RunningChecksum
+from registry_service.services.garbage_collection import DiscardObject
 from registry_service.services.legacy_values import LegacyDocument, read_document
-from registry_service.services.reading import FindModels
-from registry_service.services.registering import RegisterModel
+from registry_service.services.models import in_lineage
 from registry_service.services.signature_reading import read_signature
-from registry_service.services.sweeping import DiscardObject
 from registry_service.services.thread_pool import map_in_order
 
 logger = logging.getLogger(__name__)

@@ -6,7 +6,7 @@ from typing import Protocol
 
 from registry_service.domain.caller import acting_as_registry
 from registry_service.domain.errors import DatabaseUnavailableError
-from registry_service.services.sweeping import Sweep
+from registry_service.services.garbage_collection import Sweep
 
 logger = logging.getLogger(__name__)
 

@@ -31,7 +31,7 @@ from registry_service.geti.authorized import AuthorizedGeti
 from registry_service.geti.port import Geti, ModelKey, ProjectSummary
 from registry_service.methods import METHODS as POLICIES
 from registry_service.methods import OpenTo
-from registry_service.services.authenticating import CachedAuthenticator, Tokens
+from registry_service.services.authentication import CachedAuthenticator, Tokens
 from registry_service.storage.artifacts.local import LocalArtifactStore
 from registry_service.storage.sql.repositories import SqlDatabase
 from registry_service.transport.http_routes import http_routes

@@ -17,8 +17,8 @@ from registry_service.domain.errors import (
     RegistryError,
 )
 from registry_service.domain.promotion import Requirements
-from registry_service.services.aliasing import Expectation, Moved
-from registry_service.services.use_cases import UseCases
+from registry_service.services.aliases import Expectation, Moved
+from registry_service.services.services import UseCases
 from tests.client import Client
 from tests.registry import RunningRegistry
 

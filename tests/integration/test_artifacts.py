@@ -17,7 +17,7 @@ from modelregistry.v1 import artifact_service_pb2, model_pb2
 
 from registry_service.domain.caller import acting_as_registry
 from registry_service.domain.errors import ArtifactStoreUnavailableError
-from registry_service.services.reading import Verification
+from registry_service.services.artifacts import Verification
 from registry_service.transport.grpc import artifact_servicer
 from tests.client import Client, refused, sha256, zip_of
 from tests.registry import RunningRegistry, StartRegistry

@@ -13,7 +13,7 @@ from sqlalchemy import Engine, text
 from registry_service.domain import models as domain_models
 from registry_service.domain.access import Grant, Role
 from registry_service.domain.errors import InvalidCredentialsError
-from registry_service.services.authenticating import TokenAuthenticator, Tokens
+from registry_service.services.authentication import TokenAuthenticator, Tokens
 from registry_service.storage.sql import engine as engine_module
 from registry_service.storage.sql.repositories import SqlDatabase
 from tests.client import Client

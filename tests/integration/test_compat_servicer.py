@@ -11,7 +11,7 @@ from modelregistry.compat.v1 import compat_service_pb2 as pb
 
 from registry_service.domain.errors import ArtifactStoreUnavailableError, DatabaseUnavailableError, RegistryError
 from registry_service.domain.models import Model
-from registry_service.services.reading import FindModels, GetModel
+from registry_service.services.artifacts import FindModels, GetModel
 from registry_service.storage.artifacts.local import LocalArtifactStore
 from registry_service.transport.grpc.interceptors.errors import BROKEN_MESSAGE
 from tests.client import Client

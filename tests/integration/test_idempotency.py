@@ -28,7 +28,7 @@ from registry_service import wiring
 from registry_service.domain.access import Role
 from registry_service.domain.caller import acting_as_registry
 from registry_service.domain.idempotency import MAX_ANSWER_BYTES, MAX_KEYS_PER_CALLER, KeyedCall
-from registry_service.services.authenticating import CachedAuthenticator
+from registry_service.services.authentication import CachedAuthenticator
 from registry_service.services.idempotency import AttemptCalls
 from registry_service.transport.grpc.alias_servicer import AliasServicer
 from registry_service.transport.grpc.model_group_servicer import ModelGroupServicer

@@ -20,7 +20,7 @@ from registry_service.domain.access import Grant, Role
 from registry_service.domain.errors import IdentityProviderUnavailableError, InvalidCredentialsError
 from registry_service.oidc.authenticator import OidcAuthenticator
 from registry_service.oidc.provider import KeyCache, Provider, SigningKey
-from registry_service.services.authenticating import Tokens
+from registry_service.services.authentication import Tokens
 from registry_service.storage.sql.repositories import SqlDatabase
 from tests.client import Client, refused
 from tests.identity_provider import AUDIENCE, IdentityProvider

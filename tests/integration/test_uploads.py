@@ -20,7 +20,7 @@ from sqlalchemy import text
 from registry_service.domain.artifact_store import Part, Pieces
 from registry_service.domain.errors import ArtifactLostError, ArtifactStoreUnavailableError, DatabaseUnavailableError
 from registry_service.domain.ports import Transaction
-from registry_service.services.use_cases import UseCases
+from registry_service.services.services import UseCases
 from tests.client import Client, pieces, refused, sha256, spec, writes, zip_of
 from tests.polling import eventually
 from tests.registry import RunningRegistry, StartRegistry

@@ -19,7 +19,7 @@ from registry_service.domain.events import Change
 from registry_service.domain.models import Lineage
 from registry_service.domain.vocabulary import Action
 from registry_service.embedded.postgres import PostgresAddress
-from registry_service.services import watching
+from registry_service.services import event_watch
 from registry_service.storage.sql.repositories import SqlDatabase
 from tests.client import Client, refused
 from tests.polling import eventually
@@ -110,7 +110,7 @@ class TestEvents:
             started = time.monotonic()
             registered = watch.event()
             # Sooner than anybody would look by himself.
-            assert time.monotonic() - started < watching._POLL_SECONDS / 2
+            assert time.monotonic() - started < event_watch._POLL_SECONDS / 2
             client.update(model.id, ["score"], score=0.5)
             client.delete(model.id)
             updated, deleted = watch.events(2)
@@ -143,7 +143,7 @@ class TestEvents:
     def test_an_event_is_seen_even_where_no_notification_comes(
         self, registry: RunningRegistry, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(watching, "_POLL_SECONDS", 0.2)
+        monkeypatch.setattr(event_watch, "_POLL_SECONDS", 0.2)
         with Watch(registry.client) as watch:
             watch.message()
             registry.execute("ALTER TABLE audit_events DISABLE TRIGGER chain_audit_event")
@@ -167,7 +167,7 @@ class TestEvents:
     def test_a_long_log_in_which_nothing_matches_is_read_in_steps(
         self, registry: RunningRegistry, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(watching, "_WINDOW", 10)
+        monkeypatch.setattr(event_watch, "_WINDOW", 10)
         write(registry.parts.database, *(["other"] * 95), "wanted", *(["other"] * 30))
         with Watch(registry.client, from_beginning=True, filter="wanted") as watch:
             assert watch.event().sequence == 96
@@ -333,7 +333,7 @@ class TestPlaces:
         started = time.monotonic()
         other.close()
         eventually(lambda: can_watch(small.client))
-        assert time.monotonic() - started < watching._POLL_SECONDS
+        assert time.monotonic() - started < event_watch._POLL_SECONDS
 
     def test_a_watch_that_has_nothing_to_tell_is_not_idle(self, start_registry: StartRegistry) -> None:
         registry = start_registry(stream_idle_seconds=0.4, watch_heartbeat_seconds=1.5)
@@ -378,8 +378,8 @@ class TestDraining:
 class TestOutages:
     @pytest.fixture
     def impatient(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(watching, "_PATIENCE_SECONDS", 1.0)
-        monkeypatch.setattr(watching, "_POLL_SECONDS", 0.2)
+        monkeypatch.setattr(event_watch, "_PATIENCE_SECONDS", 1.0)
+        monkeypatch.setattr(event_watch, "_POLL_SECONDS", 0.2)
 
     def test_a_watch_outlives_broken_connections(self, registry: RunningRegistry) -> None:
         with Watch(registry.client) as watch:

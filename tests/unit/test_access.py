@@ -9,7 +9,7 @@ from registry_service.domain.access import EVERYTHING, Access, Grant, Identity, 
 from registry_service.domain.errors import InvalidArgumentError, InvalidCredentialsError
 from registry_service.domain.tokens import checked_name, digest_of, expiry, new_secret
 from registry_service.oidc.authenticator import grants_of
-from registry_service.services.authenticating import CachedAuthenticator
+from registry_service.services.authentication import CachedAuthenticator
 from registry_service.settings import AuthSettings, SettingsError, load
 
 NOW = datetime(2026, 1, 31, 12, tzinfo=UTC)

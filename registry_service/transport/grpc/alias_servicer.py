@@ -20,8 +20,8 @@ from registry_service.domain.errors import InvalidArgumentError
 from registry_service.domain.model_groups import checked_group_id
 from registry_service.domain.models import checked_model_id
 from registry_service.domain.promotion import MAX_AGE_FIELD, Check, MetricBound, Requirements, checked_requirements
-from registry_service.services.aliasing import Expectation, Moved
-from registry_service.services.use_cases import UseCases
+from registry_service.services.aliases import Expectation, Moved
+from registry_service.services.services import UseCases
 from registry_service.transport.grpc.conditions import etag_of, expects_existence
 from registry_service.transport.grpc.convert import time_message, time_of
 from registry_service.transport.grpc.idempotency import idempotent

@@ -9,8 +9,8 @@ from modelregistry.v1 import artifact_service_pb2 as pb
 from modelregistry.v1 import artifact_service_pb2_grpc
 
 from registry_service.domain.models import checked_model_id
-from registry_service.services.reading import Verification
-from registry_service.services.use_cases import UseCases
+from registry_service.services.artifacts import Verification
+from registry_service.services.services import UseCases
 from registry_service.transport.grpc.cancellation import check_cancelled
 from registry_service.transport.grpc.chunks import body_messages, chunk_messages, read_first
 from registry_service.transport.grpc.convert import artifact_message, file_message, time_message

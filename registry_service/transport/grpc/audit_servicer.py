@@ -10,7 +10,7 @@ from modelregistry.v1 import audit_service_pb2 as pb
 from registry_service.domain.caller import current_caller
 from registry_service.domain.errors import CallCancelledError
 from registry_service.domain.events import LogHead
-from registry_service.services.use_cases import UseCases
+from registry_service.services.services import UseCases
 from registry_service.transport.grpc.cancellation import check_cancelled
 from registry_service.transport.grpc.convert import event_message, position_message
 from registry_service.transport.grpc.drain import Drain

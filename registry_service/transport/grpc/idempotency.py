@@ -12,7 +12,7 @@ from google.protobuf.message import Message
 from registry_service.domain.caller import AccessRecheck, current_caller
 from registry_service.domain.errors import IdempotencyKeyReusedError, InvalidArgumentError
 from registry_service.domain.idempotency import FIELD, KeptAnswer, KeyedCall, checked_key
-from registry_service.services.use_cases import UseCases
+from registry_service.services.services import UseCases
 from registry_service.transport.grpc import conditions as conditional
 from registry_service.transport.grpc.call import current_call
 from registry_service.transport.grpc.update_mask import FIELD as MASK

@@ -9,7 +9,7 @@ from modelregistry.v1 import model_group_service_pb2 as pb
 from registry_service.domain.errors import InvalidArgumentError
 from registry_service.domain.model_groups import MUTABLE_FIELDS, ModelGroup, checked_group_id
 from registry_service.domain.vocabulary import MetricGoal
-from registry_service.services.use_cases import UseCases
+from registry_service.services.services import UseCases
 from registry_service.transport.grpc.conditions import etag_of
 from registry_service.transport.grpc.convert import METRIC_GOALS, time_message
 from registry_service.transport.grpc.idempotency import idempotent

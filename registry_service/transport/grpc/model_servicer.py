@@ -9,7 +9,7 @@ from modelregistry.v1 import model_service_pb2 as pb
 
 from registry_service.domain.errors import InvalidArgumentError
 from registry_service.domain.models import Model, checked_model_id
-from registry_service.services.use_cases import UseCases
+from registry_service.services.services import UseCases
 from registry_service.transport.grpc.cancellation import check_cancelled
 from registry_service.transport.grpc.conditions import etag_of
 from registry_service.transport.grpc.convert import (

@@ -27,7 +27,7 @@ from registry_service.domain.artifact_store import ArtifactStore
 from registry_service.domain.errors import TooManyCallsError, TooManyStreamsError
 from registry_service.domain.ports import Database
 from registry_service.methods import METHODS
-from registry_service.services.use_cases import UseCases
+from registry_service.services.services import UseCases
 from registry_service.transport.grpc.alias_servicer import AliasServicer
 from registry_service.transport.grpc.artifact_servicer import ArtifactServicer
 from registry_service.transport.grpc.audit_servicer import AuditServicer

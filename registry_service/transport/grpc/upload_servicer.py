@@ -10,7 +10,7 @@ from modelregistry.v1 import upload_service_pb2 as pb
 from registry_service.domain.errors import FieldViolation, InvalidArgumentError, OutOfRangeError
 from registry_service.domain.models import Model
 from registry_service.domain.uploads import Upload
-from registry_service.services.use_cases import UseCases
+from registry_service.services.services import UseCases
 from registry_service.transport.grpc.convert import model_message, planned_model_message, spec_of, upload_message
 from registry_service.transport.grpc.idempotency import idempotent
 

@@ -16,7 +16,7 @@ from modelregistry.v1 import model_pb2, model_service_pb2
 
 from registry_service.domain.access import Role
 from registry_service.domain.errors import AmbiguousReferenceError, ReferenceNotFoundError
-from registry_service.services.resolving import ResolveModel
+from registry_service.services.references import ResolveModel
 from registry_service.storage.sql.references import SqlReferenceRepository
 from registry_service.storage.sql.repositories import SqlDatabase
 from tests.client import Client, Refusal, refused

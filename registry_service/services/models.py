@@ -24,8 +24,8 @@ from registry_service.domain.models import (
     is_same,
 )
 from registry_service.domain.ports import Database, Transaction
+from registry_service.services.garbage_collection import DiscardObject
 from registry_service.services.policy import Policy
-from registry_service.services.sweeping import DiscardObject
 
 
 @dataclass(frozen=True, slots=True)

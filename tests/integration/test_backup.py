@@ -17,8 +17,8 @@ from registry_service.domain.caller import acting_as_registry
 from registry_service.domain.errors import DatabaseUnavailableError, ModelNotFoundError
 from registry_service.domain.legacy import SourceError
 from registry_service.embedded.postgres import PostgresAddress
-from registry_service.services.backing_up import CopyReport
-from registry_service.services.verifying import Found
+from registry_service.services.backup import CopyReport
+from registry_service.services.verification import Found
 from registry_service.settings import Settings, load
 from registry_service.storage.sql.schema import migrate
 from registry_service.wiring import Registry, build_verification, open_backup, open_registry, open_restore

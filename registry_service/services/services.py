@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from registry_service.domain.artifact_store import ArtifactStore
 from registry_service.domain.ports import Database
-from registry_service.services.aliasing import (
+from registry_service.services.aliases import (
     DeleteAlias,
     GetAlias,
     ListAliases,
@@ -12,20 +12,8 @@ from registry_service.services.aliasing import (
     RollbackAlias,
     SetAlias,
 )
-from registry_service.services.auditing import ListEvents, VerifyLog
-from registry_service.services.changing import DeleteModel, UpdateModel
-from registry_service.services.comparing import CompareModels
-from registry_service.services.confining import ConfinedDatabase
-from registry_service.services.idempotency import AttemptCalls
-from registry_service.services.lineage import GetLineage, GetModelManifest
-from registry_service.services.model_groups import (
-    DeleteModelGroup,
-    GetModelGroup,
-    ListModelGroups,
-    UpdateModelGroup,
-)
-from registry_service.services.policy import Policy
-from registry_service.services.reading import (
+from registry_service.services.artifact_staging import RegisterModel
+from registry_service.services.artifacts import (
     FindModels,
     GetModel,
     ListArtifactFiles,
@@ -34,10 +22,23 @@ from registry_service.services.reading import (
     ReadArtifactFile,
     VerifyArtifact,
 )
-from registry_service.services.registering import RegisterModel
-from registry_service.services.resolving import ResolveModel
-from registry_service.services.sweeping import DiscardObject, FindLeftConstructions, Sweep
-from registry_service.services.uploading import (
+from registry_service.services.audit import ListEvents, VerifyLog
+from registry_service.services.authorization import ConfinedDatabase
+from registry_service.services.comparison import CompareModels
+from registry_service.services.event_watch import WatchEvents
+from registry_service.services.garbage_collection import DiscardObject, FindLeftConstructions, Sweep
+from registry_service.services.idempotency import AttemptCalls
+from registry_service.services.lineage import GetLineage, GetModelManifest
+from registry_service.services.model_groups import (
+    DeleteModelGroup,
+    GetModelGroup,
+    ListModelGroups,
+    UpdateModelGroup,
+)
+from registry_service.services.models import DeleteModel, UpdateModel
+from registry_service.services.policy import Policy
+from registry_service.services.references import ResolveModel
+from registry_service.services.uploads import (
     CancelUpload,
     CompleteUpload,
     CreateUpload,
@@ -46,7 +47,6 @@ from registry_service.services.uploading import (
     SeenUploads,
     WriteUpload,
 )
-from registry_service.services.watching import WatchEvents
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,9 +8,9 @@ from itertools import islice
 from registry_service.domain.artifact_store import ListableArtifactStore
 from registry_service.domain.errors import ModelNotFoundError
 from registry_service.domain.ports import Database
-from registry_service.services.auditing import VerifyLog
-from registry_service.services.reading import FindModels, Verification, VerifyArtifact
-from registry_service.services.sweeping import FindLeftConstructions
+from registry_service.services.artifacts import FindModels, Verification, VerifyArtifact
+from registry_service.services.audit import VerifyLog
+from registry_service.services.garbage_collection import FindLeftConstructions
 from registry_service.services.thread_pool import map_in_order
 
 _BATCH = 500

@@ -25,9 +25,9 @@ from registry_service.domain.ports import Database, Transaction
 from registry_service.domain.signature import Signature
 from registry_service.services.archives import open_archive
 from registry_service.services.checksums import ChecksumVerifier
+from registry_service.services.garbage_collection import DiscardObject
 from registry_service.services.policy import Policy
 from registry_service.services.signature_reading import read_signature
-from registry_service.services.sweeping import DiscardObject
 
 
 @dataclass(frozen=True, slots=True)

@@ -34,7 +34,7 @@ from registry_service.domain.model_groups import GroupKey
 from registry_service.domain.models import Lineage, Model
 from registry_service.domain.ports import Database, Transaction
 from registry_service.domain.promotion import Check, Requirements, checks_of
-from registry_service.services.reading import Verification, VerifyArtifact
+from registry_service.services.artifacts import Verification, VerifyArtifact
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -16,8 +16,8 @@ from sqlalchemy import text
 
 from registry_service.domain.caller import acting_as_registry
 from registry_service.domain.errors import ArtifactStoreUnavailableError
-from registry_service.services.sweeping import SweepReport
-from registry_service.services.verifying import Finding
+from registry_service.services.garbage_collection import SweepReport
+from registry_service.services.verification import Finding
 from registry_service.wiring import build_verification
 from tests.client import pieces, refused, registration, spec
 from tests.polling import eventually

@@ -38,11 +38,11 @@ from registry_service.domain.object_keys import new_object_key
 from registry_service.domain.parts import MAX_PARTS_IN_FLIGHT, PartBuffer, PartsInFlight
 from registry_service.domain.ports import Database, Transaction
 from registry_service.domain.uploads import Upload, UploadQuery, UploadState
+from registry_service.services.artifact_staging import check_archive, new_model
 from registry_service.services.checksums import RunningChecksum
+from registry_service.services.garbage_collection import DiscardObject, doom_upload
 from registry_service.services.policy import Policy
-from registry_service.services.registering import check_archive, new_model
 from registry_service.services.signature_reading import read_signature
-from registry_service.services.sweeping import DiscardObject, doom_upload
 
 logger = logging.getLogger(__name__)
 
