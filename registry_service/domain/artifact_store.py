@@ -72,7 +72,7 @@ class ArtifactStore(Protocol):
         """Store one part: durable on return. A part with the same number is replaced.
 
         The pieces must add up to `part_size` bytes, except for the object's last part.
-        The store may clear the list when it has written them, to free their memory early.
+        The store may clear the list at any time, to free their memory early.
 
         Raises:
             ArtifactLostError: The handle names no unfinished object. The store may fail to notice that.

@@ -1,26 +1,20 @@
-"""What the minio SDK does not offer, on top of its private methods. Only this module calls them.
+"""The single requests of a multipart upload, which the minio SDK has only as private methods.
 
-Works with minio 7.2.15 to 7.2.20. After an update run
-tests/contracts/test_s3_artifact_store.py, which covers every method below.
+The public `put_object` runs a whole multipart upload in one call. An upload that
+another process resumes needs the requests one by one. No other module calls
+private methods of the SDK.
 
-- `MultipartUploads`: the public `put_object` runs a whole multipart upload in
-  one call. An upload that another process resumes needs the single requests.
-- `PieceClient`: the SDK takes the body of a part as one `bytes`. Joining its
-  pieces costs the memory of the part a second time.
+Works with minio 7.2.15 to 7.2.20. After an update, run
+tests/contracts/test_s3_artifact_store.py, which covers every method.
 """
 
-import base64
-import hashlib
 from collections.abc import Iterator, Sequence
-from datetime import datetime
-from typing import Any, cast
 
 from minio import Minio
-from minio.credentials.credentials import Credentials
 from minio.datatypes import Part as S3Part
 from minio.error import S3Error
 
-from registry_service.domain.artifact_store import Part, Pieces, UnfinishedObject
+from registry_service.domain.artifact_store import Part, UnfinishedObject
 from registry_service.domain.object_keys import ARTIFACT_PREFIX
 
 
@@ -35,10 +29,9 @@ class MultipartUploads:
         """Create an upload and return its handle."""
         return self._client._create_multipart_upload(self._bucket, key, {})  # noqa: SLF001
 
-    def upload(self, key: str, handle: str, number: int, pieces: Pieces) -> str:
+    def upload(self, key: str, handle: str, number: int, data: bytes) -> str:
         """Upload a part and return its receipt."""
-        body = cast("bytes", _BodyInPieces(pieces))
-        return self._client._upload_part(self._bucket, key, body, None, handle, number)  # noqa: SLF001
+        return self._client._upload_part(self._bucket, key, data, None, handle, number)  # noqa: SLF001
 
     def complete(self, key: str, handle: str, parts: Sequence[Part]) -> bool:
         """Complete an upload. Returns whether the body of the answer reports success, as its status 200 does not."""
@@ -86,42 +79,3 @@ class MultipartUploads:
                 marker = page.next_key_marker
             if found:
                 return
-
-
-class _BodyInPieces:
-    """A request body that urllib3 sends piece by piece. For `PieceClient` only."""
-
-    def __init__(self, pieces: Pieces) -> None:
-        self._pieces = pieces
-        self._size = sum(map(len, pieces))
-
-    def __len__(self) -> int:
-        return self._size
-
-    def __iter__(self) -> Iterator[bytes | bytearray | memoryview]:
-        return iter(self._pieces)
-
-
-class PieceClient(Minio):
-    """A client that also takes a `_BodyInPieces`."""
-
-    def _build_headers(
-        self,
-        host: str,
-        headers: dict[str, Any] | None = None,
-        body: Any = None,
-        creds: Credentials | None = None,
-    ) -> tuple[dict[str, Any], datetime]:
-        if not isinstance(body, _BodyInPieces):
-            return super()._build_headers(host, headers, body, creds)
-        built, date = super()._build_headers(host, headers, None, creds)
-        # The SDK sends MD5 with TLS, and a signed SHA-256 without.
-        digest = hashlib.md5(usedforsecurity=False) if self._base_url.is_https else hashlib.sha256()
-        for piece in body:
-            digest.update(piece)
-        if self._base_url.is_https:
-            built["Content-MD5"] = base64.b64encode(digest.digest()).decode()
-        else:
-            built["x-amz-content-sha256"] = digest.hexdigest()
-        built["Content-Length"] = str(len(body))
-        return built, date

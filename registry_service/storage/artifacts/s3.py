@@ -141,9 +141,13 @@ class S3ArtifactStore(ListableArtifactStore):
     def write_part(self, key: str, handle: str, *, number: int, offset: int, pieces: Pieces) -> Part:
         check_object_key(key)
         size = check_part(number, offset, pieces)
+        # The SDK takes a part as one `bytes`. Clearing the list frees the pieces, so that the part is held once while
+        # it is sent. Sending the pieces themselves saved 5 to 13 % of the CPU and a sixth of the memory, too little
+        # to override private methods of the SDK.
+        data = b"".join(pieces)
+        pieces.clear()
         with translated("write a part of", key, lost={"NoSuchUpload"}):
-            receipt = self._uploads.upload(key, handle, number, pieces)
-            pieces.clear()
+            receipt = self._uploads.upload(key, handle, number, data)
         return Part(number=number, offset=offset, size=size, receipt=receipt)
 
     @override

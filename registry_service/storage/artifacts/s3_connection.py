@@ -9,8 +9,6 @@ import certifi
 from minio import Minio
 from urllib3 import PoolManager, Retry, Timeout
 
-from registry_service.storage.artifacts.minio_internals import PieceClient
-
 
 class ClientLimits(NamedTuple):
     """How long a client waits, how it retries, and how many connections it keeps open."""
@@ -83,7 +81,7 @@ def make_clients(options: S3Options, *limits: ClientLimits) -> list[Minio]:
     """
     tls = _tls_context(options.ca_cert) if options.secure else None
     return [
-        PieceClient(
+        Minio(
             options.endpoint,
             access_key=options.access_key,
             secret_key=options.secret_key,
