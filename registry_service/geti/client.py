@@ -26,6 +26,7 @@ from typing import Any, Self, TypeVar
 from urllib.parse import quote
 
 import httpx
+from typing_extensions import override
 
 from registry_service.domain.artifact_store import CHUNK_SIZE
 from registry_service.domain.errors import (
@@ -134,6 +135,7 @@ class HttpGeti(Geti):
         self._pool.shutdown(cancel_futures=True)
         self._http.close()
 
+    @override
     def list_projects(self) -> Sequence[ProjectSummary]:
         """See the port."""
         deadline = time.monotonic() + self._timeouts.listing
@@ -155,6 +157,7 @@ class HttpGeti(Geti):
                 url = self._next_page(url, page, received) if len(found) > known else None
         return list(found.values())
 
+    @override
     def with_models(self, projects: Sequence[ProjectSummary]) -> Sequence[Project]:
         """See the port."""
         deadline = time.monotonic() + self._timeouts.listing
@@ -190,6 +193,7 @@ class HttpGeti(Geti):
                 for project, groups_of_one in zip(projects, groups, strict=True)
             ]
 
+    @override
     def get_project(self, project_id: str) -> ProjectSummary:
         """See the port."""
 
@@ -200,12 +204,14 @@ class HttpGeti(Geti):
         with self._listing_slot(), _malformed_is_unavailable():
             return responses.project(self._json("GET", self._url("projects", project_id), refusal=missing))
 
+    @override
     def get_model(self, project_id: str, key: ModelKey) -> ModelDetails:
         """See the port."""
         url = self._url("projects", project_id, "model_groups", key.group_id, "models", key.id)
         with _malformed_is_unavailable():
             return responses.model_details(self._json("GET", url))
 
+    @override
     def prepare_deployment(self, project_id: str, key: ModelKey, check_cancelled: Callable[[], None]) -> str:
         """See the port."""
 
@@ -237,6 +243,7 @@ class HttpGeti(Geti):
                 pause = min(pause * _POLL_GROWTH, self._timeouts.max_poll)
                 deployment = self._json("GET", self._url("projects", project_id, "code_deployments", deployment_id))
 
+    @override
     def download_deployment(self, project_id: str, deployment_id: str) -> Iterator[bytes]:
         """See the port."""
         url = self._url("projects", project_id, "code_deployments", deployment_id, "download")

@@ -8,6 +8,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING
 
 from prometheus_client import Counter, Histogram
+from typing_extensions import override
 
 from registry_service.domain.artifact_store import ArtifactStore, Part, Pieces, UnfinishedObject
 from registry_service.domain.errors import (
@@ -33,18 +34,22 @@ class ObservedDatabase(Database):
         self._seconds = metrics.connection_wait_seconds
         self._failures = metrics.connection_failures
 
+    @override
     def transaction(self) -> AbstractContextManager[Transaction]:
         """See the port."""
         return _Timed(self._database.transaction(), self._seconds, self._failures)
 
+    @override
     def reading(self) -> AbstractContextManager[Transaction]:
         """See the port."""
         return _Timed(self._database.reading(), self._seconds, self._failures)
 
+    @override
     def wakes(self, event: threading.Event) -> AbstractContextManager[None]:
         """See the port."""
         return self._database.wakes(event)
 
+    @override
     def check(self) -> float:
         """See the port."""
         return self._database.check()
@@ -109,7 +114,7 @@ class _Operations:
                 self._seconds.labels(operation).observe(time.perf_counter() - started)
 
 
-class ObservedStore:
+class ObservedStore(ArtifactStore):
     """`domain.artifact_store.ArtifactStore` with metrics and traces."""
 
     def __init__(self, store: ArtifactStore, metrics: Metrics | None, tracing: "Tracing | None") -> None:
@@ -127,22 +132,26 @@ class ObservedStore:
             _ignore if metrics is None else metrics.store_bytes.labels("written").inc
         )
 
+    @override
     def put(self, key: str, data: bytes) -> None:
         """See the port."""
         with self._observed("put", key=key, bytes=len(data)):
             self._store.put(key, data)
         self._count_written(len(data))
 
+    @override
     def write(self, key: str, pieces: Iterable[bytes]) -> None:
         """See the port."""
         with self._observed("write", key=key):
             self._store.write(key, _counted(pieces, self._count_written))
 
+    @override
     def begin(self, key: str) -> str:
         """See the port."""
         with self._observed("begin", key=key):
             return self._store.begin(key)
 
+    @override
     def write_part(self, key: str, handle: str, *, number: int, offset: int, pieces: Pieces) -> Part:
         """See the port."""
         with self._observed("write_part", key=key, number=number, bytes=sum(map(len, pieces))):
@@ -150,36 +159,43 @@ class ObservedStore:
         self._count_written(part.size)
         return part
 
+    @override
     def finish(self, key: str, handle: str, parts: Sequence[Part]) -> None:
         """See the port."""
         with self._observed("finish", key=key, parts=len(parts)):
             self._store.finish(key, handle, parts)
 
+    @override
     def abort(self, key: str, handle: str | None = None) -> None:
         """See the port."""
         with self._observed("abort", key=key):
             self._store.abort(key, handle)
 
+    @override
     def unfinished(self) -> Iterator[UnfinishedObject]:
         """See the port."""
         with self._observed("unfinished"):
             yield from self._store.unfinished()
 
+    @override
     def read(self, key: str, offset: int = 0, length: int | None = None) -> Iterator[bytes]:
         """See the port."""
         with self._observed("read", key=key, offset=offset), _closing(self._store.read(key, offset, length)) as pieces:
             yield from _counted(pieces, self._count_read)
 
+    @override
     def size(self, key: str) -> int | None:
         """See the port."""
         with self._observed("size", key=key):
             return self._store.size(key)
 
+    @override
     def delete(self, key: str) -> None:
         """See the port."""
         with self._observed("delete", key=key):
             self._store.delete(key)
 
+    @override
     def check(self) -> None:
         """See the port. Not measured here: the metric `dependency_up` has the result."""
         self._store.check()
@@ -198,31 +214,37 @@ class ObservedGeti(Geti):
             tracing,
         )
 
+    @override
     def list_projects(self) -> Sequence[ProjectSummary]:
         """See the port."""
         with self._observed("list_projects"):
             return self._geti.list_projects()
 
+    @override
     def with_models(self, projects: Sequence[ProjectSummary]) -> Sequence[Project]:
         """See the port."""
         with self._observed("with_models", projects=len(projects)):
             return self._geti.with_models(projects)
 
+    @override
     def get_project(self, project_id: str) -> ProjectSummary:
         """See the port."""
         with self._observed("get_project"):
             return self._geti.get_project(project_id)
 
+    @override
     def get_model(self, project_id: str, key: ModelKey) -> ModelDetails:
         """See the port."""
         with self._observed("get_model"):
             return self._geti.get_model(project_id, key)
 
+    @override
     def prepare_deployment(self, project_id: str, key: ModelKey, check_cancelled: Callable[[], None]) -> str:
         """See the port."""
         with self._observed("prepare_deployment"):
             return self._geti.prepare_deployment(project_id, key, check_cancelled)
 
+    @override
     def download_deployment(self, project_id: str, deployment_id: str) -> Iterator[bytes]:
         """See the port."""
         with (

@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import jwt
+from typing_extensions import override
 
 from registry_service.domain.access import Authenticator, Grant, Identity, Role
 from registry_service.domain.errors import InvalidCredentialsError
@@ -33,6 +34,7 @@ class OidcAuthenticator(Authenticator):
     """Accepted clock difference to the issuer."""
     roles_claim: str
 
+    @override
     def __call__(self, token: str) -> Identity:
         """See the port."""
         try:

@@ -38,7 +38,7 @@ class AuthSettings(SharedSettings):
     oidc_leeway_seconds: Annotated[float, Field(ge=0, le=300)] = Field(
         30, description="Accepted clock difference to the provider, in seconds."
     )
-    oidc_roles_claim: Annotated[str, StringConstraints(strip_whitespace=True)] = Field(
+    oidc_roles_claim: Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)] = Field(
         "roles", description="Claim with the roles, or the path to it, such as `realm_access.roles`."
     )
 

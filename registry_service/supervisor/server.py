@@ -15,6 +15,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import IO
 
+from typing_extensions import override
+
 from registry_service.embedded.process import log_tail, open_private, spawn, stop
 from registry_service.observability import metrics
 from registry_service.observability.metrics_server import MetricsServer
@@ -107,6 +109,7 @@ class ServerProcess(Child):
         self._process: subprocess.Popen[bytes] | None = None
         self.probe = LivenessProbe(private_socket, PROBE_TIMEOUT_SECONDS)
 
+    @override
     def launch(self) -> None:
         """Start the process; it responds within seconds."""
         self._socket.unlink(missing_ok=True)
@@ -118,10 +121,12 @@ class ServerProcess(Child):
             # SIGKILL: a drain would hold the port for longer than its supervisor lives.
             self._process = spawn(self._command, death_signal=signal.SIGKILL, env=self._env, output=output)
 
+    @override
     def poll(self) -> int | None:
         """Return the exit code, or None while the process runs."""
         return None if self._process is None else self._process.poll()
 
+    @override
     def kill(self) -> None:
         """End the process after it has written the stack traces of its threads to its log."""
         if self._process is not None:
@@ -138,6 +143,7 @@ class ServerProcess(Child):
             stop(self._process, (signal.SIGTERM, _stop_seconds(self._settings) + _STOP_MARGIN_SECONDS))
         self.probe.close()
 
+    @override
     def reason(self) -> str:
         """Return the error message with which the process exited; empty if it has no log of its own."""
         tail = "" if self._log is None else log_tail(self._log, self._log_offset)

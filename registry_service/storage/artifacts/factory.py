@@ -4,7 +4,7 @@ To add a store:
 
 1. Write its adapter beside this module: a subclass of `ListableArtifactStore`,
    whose docstrings say what each method promises.
-2. Add its name and its parameters to the settings, and its case to
+2. Add its name and its parameters to `settings.artifacts`, and its case to
    `build_artifact_store`. mypy reports a name without a case.
 3. Run the contract suite on it: subclass `ArtifactStoreContract` of
    tests/contracts/artifact_store.py and supply the fixture `store`.
@@ -20,10 +20,12 @@ from registry_service.domain.artifact_store import ListableArtifactStore
 from registry_service.storage.artifacts.local import LocalArtifactStore
 
 if TYPE_CHECKING:
-    from registry_service.settings import Settings
+    from registry_service.settings import ArtifactSettings
 
 
-def build_artifact_store(settings: "Settings", wait_for: Callable[[Callable[[], None]], None]) -> ListableArtifactStore:
+def build_artifact_store(
+    settings: "ArtifactSettings", wait_for: Callable[[Callable[[], None]], None]
+) -> ListableArtifactStore:
     """Return the store, and create its folder or bucket if it is missing.
 
     Args:
@@ -36,7 +38,7 @@ def build_artifact_store(settings: "Settings", wait_for: Callable[[Callable[[], 
     match settings.artifact_store:
         case "local":
             if settings.artifact_dir is None:
-                raise AssertionError("Settings requires ARTIFACT_DIR")
+                raise AssertionError("ArtifactSettings requires ARTIFACT_DIR")
             return LocalArtifactStore(settings.artifact_dir, reserve_bytes=settings.disk_reserve_bytes)
         case "s3":
             # The SDK takes a while to import, which other commands need not wait for.
@@ -45,7 +47,7 @@ def build_artifact_store(settings: "Settings", wait_for: Callable[[Callable[[], 
 
             host, access_key, secret_key = settings.minio_hostname, settings.minio_access_key, settings.minio_secret_key
             if host is None or access_key is None or secret_key is None:
-                raise AssertionError("Settings requires MINIO_HOSTNAME, MINIO_ACCESS_KEY and MINIO_SECRET_KEY")
+                raise AssertionError("ArtifactSettings requires MINIO_HOSTNAME, MINIO_ACCESS_KEY and MINIO_SECRET_KEY")
             store = S3ArtifactStore.connect(
                 S3Options(
                     host=host,
