@@ -54,7 +54,7 @@ _WELL_KNOWN: Mapping[str, Json] = {
     ".google.protobuf.Value": {},
     ".google.protobuf.ListValue": {"type": "array", "items": {}},
 }
-# What strangers may ask, whatever AUTH_MODE is.
+# Paths that need no credentials with any AUTH_MODE.
 _OPEN = ("/health", "/ready", "/v1/serverInfo")
 _ANYONE_MAY_GET = {"400", "429", "500", "503", "504"}
 
@@ -101,7 +101,7 @@ class Schemas:
             self._comments[f"{name}.{value.name}"] = comments.get((*path, 2, i), "")
 
     def comment(self, name: str) -> str:
-        """Return the comment of a message, enum, service, or of a part of one; empty where there is none."""
+        """Return the comment of a message, enum, service, or of a part of one; empty if there is none."""
         return self._comments.get(name, "")
 
     def reachable(self, *roots: Json) -> dict[str, Json]:
@@ -239,7 +239,7 @@ class Operations:
         return ({"$ref": f"#/components/parameters/{name}"} for name in names)
 
     def _is_conditional(self, method: MethodDescriptorProto) -> bool:
-        """Tell whether a method takes an etag, in its request or, as an update, in the resource."""
+        """Return whether a method has an etag, in its request or in the updated resource."""
         fields = {field.name for field in self._schemas.messages[method.input_type].field}
         return not fields.isdisjoint({"etag", "update_mask"})
 
@@ -300,9 +300,9 @@ def _binary_responses(verb: str) -> Json:
     }
     ranged = headers | {"content-range": {"$ref": "#/components/headers/ContentRange"}}
     return {
-        "200": {"description": "All bytes, in the media type of the artifact.", "headers": headers, **content},
+        "200": {"description": "All bytes, with the media type of the artifact.", "headers": headers, **content},
         "206": {"description": "The bytes of the range.", "headers": ranged, **content},
-        "304": {"description": "Not changed.", "headers": {"etag": headers["etag"]}},
+        "304": {"description": "The client's copy is current.", "headers": {"etag": headers["etag"]}},
     }
 
 
@@ -313,7 +313,7 @@ def document(descriptors: FileDescriptorSet, compat: Json, typed: Json, examples
         descriptors: The protos, with their comments.
         compat: Paths, tags and components of the Intel-compatible API.
         typed: Headers, errors, and examples of parameters of the typed API.
-        examples: By the name of an operation its `request` and its `response`.
+        examples: The `request` and the `response` of each operation, by its name.
     """
     schemas = Schemas(descriptors)
     operations = Operations(schemas, typed, examples)
@@ -349,7 +349,7 @@ def document(descriptors: FileDescriptorSet, compat: Json, typed: Json, examples
             "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
         },
         "servers": [{"url": "/"}],
-        # With AUTH_MODE=none, nothing is needed.
+        # The empty requirement is for AUTH_MODE=none.
         "security": [{"token": []}, {}],
         "tags": tags,
         "paths": paths,
@@ -399,7 +399,7 @@ def _body(method: MethodDescriptorProto, verb: str, template: str) -> str:
 
 
 def _suffix(method: MethodDescriptorProto, verb: str, template: str) -> str:
-    """Tell the bindings of one method apart: `Head`, and `Alternative` for another path."""
+    """Return the suffix of an operation's name: `Head` for HEAD, and `Alternative` for a further path."""
     if verb == "HEAD":
         return "Head"
     others = [binding for binding in bindings(method) if binding[0] != "HEAD"]
@@ -407,7 +407,7 @@ def _suffix(method: MethodDescriptorProto, verb: str, template: str) -> str:
 
 
 def _path(template: str) -> str:
-    # Tools expect plain names, so {model.id} is {model_id}, as in the other methods of the path.
+    # Tools expect names without a dot, so {model.id} becomes {model_id}, as in the other methods of the path.
     return _VARIABLE.sub(lambda variable: f"{{{_plain(variable[1])}}}", template)
 
 
@@ -416,14 +416,14 @@ def _plain(name: str) -> str:
 
 
 def _short(name: str) -> str:
-    """Return the name of a message's schema; of a nested enum with that of its message (`Alias.Kind`: AliasKind)."""
+    """Return the name of a schema: the message's, or for a nested enum both names (`Alias.Kind`: AliasKind)."""
     return "".join(part for part in name.split(".") if part[:1].isupper())
 
 
 def main() -> None:
     """Print the document: the arguments are a descriptor set, compat_api.yaml, typed_api.yaml and examples.json."""
     descriptors = FileDescriptorSet.FromString(Path(sys.argv[1]).read_bytes())
-    # JSON is YAML, too.
+    # JSON is YAML too.
     compat, typed, examples = (yaml.safe_load(Path(path).read_text(encoding="utf-8")) for path in sys.argv[2:])
     json.dump(document(descriptors, compat, typed, examples), sys.stdout, indent=1, ensure_ascii=False)
     sys.stdout.write("\n")
