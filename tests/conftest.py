@@ -9,6 +9,7 @@ settings.load_profile("tests")
 # In the order of their imports, so that pytest can rewrite the assertions of each.
 pytest_plugins = [
     "tests.parallel",
+    "tests.tls_contexts",
     "tests.s3_server",
     "tests.fake_geti",
     "tests.postgres_server",

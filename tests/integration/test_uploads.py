@@ -38,7 +38,7 @@ COMPLETING = upload_pb2.Upload.STATE_COMPLETING
 COMPLETED = upload_pb2.Upload.STATE_COMPLETED
 
 PART = 8 * 1024 * 1024
-UNKNOWN = str(uuid.uuid4())
+UNKNOWN = "f0c1b5a2-6d3e-4f7a-9b8c-2d1e0f3a4b5c"
 
 
 def some_bytes(size: int, seed: int = 0) -> bytes:
