@@ -9,6 +9,7 @@ settings.load_profile("tests")
 # In the order of their imports, so that pytest can rewrite the assertions of each.
 pytest_plugins = [
     "tests.parallel",
+    "tests.tools",
     "tests.tls_contexts",
     "tests.s3_server",
     "tests.fake_geti",

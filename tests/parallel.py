@@ -41,14 +41,13 @@ def _position(path: Path) -> int:
 def _group(item: pytest.Item) -> str | None:
     """Return what the tests have in common that share an expensive fixture: the product, or one of their module."""
     assert isinstance(item, pytest.Function)
-    shared = [
-        name
-        for name, definitions in item._fixtureinfo.name2fixturedefs.items()
-        if name == "product" or any(definition.scope == "module" for definition in definitions)
-    ]
-    if not shared:
+    # A module may have a product of its own.
+    scopes = {name: definitions[-1].scope for name, definitions in item._fixtureinfo.name2fixturedefs.items()}
+    if scopes.get("product") == "session":
+        owner, shared = "product", ["product"]
+    elif shared := sorted(name for name, scope in scopes.items() if scope == "module"):
+        owner = item.path.stem
+    else:
         return None
     indices = item.callspec.indices if hasattr(item, "callspec") else {}
-    variants = [str(indices[name]) for name in sorted(shared) if name in indices]
-    module = "product" if "product" in shared else item.path.stem
-    return "-".join((item.path.parent.name, module, *variants))
+    return "-".join((item.path.parent.name, owner, *(str(indices[name]) for name in shared if name in indices)))
