@@ -1,4 +1,4 @@
-"""A TCP proxy that cuts and delays connections at random, as a bad network does between a server and its stores."""
+"""A TCP proxy that cuts and delays connections at random, like a bad network between a server and its stores."""
 
 import random
 import socket
@@ -10,13 +10,13 @@ from typing import Self
 
 _PIECE = 16 * 1024
 _REFUSED = 0.05
-"""Of new connections."""
+"""The share of new connections that are refused."""
 _DELAYED = 0.02
-"""Of pieces."""
+"""The share of pieces that are delayed."""
 
 
 class ChaosProxy:
-    """Passes TCP on, and does harm while `harm` is on. A context manager.
+    """Forward TCP, and inject faults while `harm` is set. A context manager.
 
     Each connection's fate is drawn from `seed` and its number: after how many
     bytes it is cut, on which way, whether with a reset, and which pieces are
@@ -62,7 +62,7 @@ class ChaosProxy:
 
     @property
     def open_connections(self) -> int:
-        """How many connections are open now."""
+        """Return the number of open connections."""
         with self._lock:
             return len(self._open) // 2
 
@@ -79,7 +79,7 @@ class ChaosProxy:
                 return
             number, self.connections = self.connections, self.connections + 1
             fate = random.Random(f"{self._seed} {number}")
-            # As by a server that is just starting.
+            # Like a server that is starting.
             if self.harm.is_set() and fate.random() < _REFUSED:
                 self._cut(client, reset=True)
                 client.close()
@@ -121,7 +121,7 @@ class ChaosProxy:
                         self._ended.wait(fate.uniform(0.05, 0.5))
                     allowed -= len(data)
                     if allowed < 0:
-                        # Half a message may have passed: what was asked for is done, or not.
+                        # Half a message may have passed, so the server may have done the request or not.
                         target.sendall(data[: fate.randrange(len(data) + 1)])
                         self._cut(source, target, reset=fate.random() < 0.5)
                         break

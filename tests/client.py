@@ -1,4 +1,4 @@
-"""A client for tests: the stubs, and what every test would write again."""
+"""A gRPC client for tests: the stubs, and shorthands for common calls."""
 
 import contextlib
 import hashlib
@@ -39,11 +39,11 @@ CHUNK = 256 * 1024
 
 
 class Client:
-    """Stubs on one channel."""
+    """The stubs of all services, on one channel."""
 
     def __init__(self, address: str, *interceptors: Any) -> None:
         self.address = address
-        # No waiting between attempts to reconnect: tests take servers away and bring them back.
+        # Reconnect without a delay: tests stop servers and start them again.
         self.channel = grpc.insecure_channel(
             address,
             options=[("grpc.initial_reconnect_backoff_ms", 100), ("grpc.max_reconnect_backoff_ms", 200)],
@@ -60,14 +60,14 @@ class Client:
         self.system = system_service_pb2_grpc.SystemServiceStub(self.channel)
 
     def register(self, data: bytes = b"weights", **fields: Any) -> model_pb2.Model:
-        """Registers a model in one call; see `spec` for the fields."""
+        """Register a model in one call. See `spec` for the fields."""
         return self.models.RegisterModel(registration(spec(**fields), pieces(data))).model
 
     def get(self, model_id: str) -> model_pb2.Model:
         return self.models.GetModel(model_service_pb2.GetModelRequest(model_id=model_id))
 
     def all(self, filter: str = "", **fields: Any) -> list[model_pb2.Model]:  # noqa: A002
-        """Lists all pages."""
+        """Return the items of all pages."""
         return list(self.iterate(filter, **fields))
 
     def iterate(self, filter: str = "", **fields: Any) -> Iterator[model_pb2.Model]:  # noqa: A002
@@ -96,7 +96,7 @@ class Client:
         return self.groups.GetModelGroup(model_group_service_pb2.GetModelGroupRequest(model_group_id=group_id))
 
     def all_groups(self, filter: str = "", **fields: Any) -> list[model_group_pb2.ModelGroup]:  # noqa: A002
-        """Lists all pages."""
+        """Return the items of all pages."""
         request = model_group_service_pb2.ListModelGroupsRequest(filter=filter, **fields)
         found: list[model_group_pb2.ModelGroup] = []
         while True:
@@ -117,7 +117,7 @@ class Client:
         self.groups.DeleteModelGroup(model_group_service_pb2.DeleteModelGroupRequest(model_group_id=group_id, **fields))
 
     def set_alias(self, model_id: str, alias: str = "production", **fields: Any) -> alias_service_pb2.SetAliasResponse:
-        """Points an alias of the model's group to the model."""
+        """Set an alias of the model's group to the model."""
         request = alias_service_pb2.SetAliasRequest(alias=alias, model_id=model_id, **fields)
         request.model_group_id = request.model_group_id or self.get(model_id).model_group_id
         return self.aliases.SetAlias(request)
@@ -129,17 +129,17 @@ class Client:
         return self.models.CompareModels(model_service_pb2.CompareModelsRequest(model_ids=ids, **fields))
 
     def lineage(self, model_id: str, direction: str, **fields: Any) -> model_service_pb2.GetLineageResponse:
-        """Gets a page; `direction` is "ancestors" or "descendants"."""
+        """Return one page. `direction` is "ancestors" or "descendants"."""
         return self.models.GetLineage(
             model_service_pb2.GetLineageRequest(model_id=model_id, direction=f"DIRECTION_{direction.upper()}", **fields)
         )
 
     def ancestors(self, model_id: str, **fields: Any) -> model_service_pb2.GetLineageResponse:
-        """Gets a page of up to 1,000."""
+        """Return one page of up to 1,000 items."""
         return self.lineage(model_id, "ancestors", **{"page_size": 1000} | fields)
 
     def descendants(self, model_id: str, **fields: Any) -> model_service_pb2.GetLineageResponse:
-        """Gets a page of up to 1,000."""
+        """Return one page of up to 1,000 items."""
         return self.lineage(model_id, "descendants", **{"page_size": 1000} | fields)
 
     def manifest(self, model_id: str) -> lineage_pb2.ModelManifest:
@@ -152,7 +152,7 @@ class Client:
         return b"".join(answer.chunk for answer in answers)
 
     def verify(self, model_id: str) -> artifact_service_pb2.VerificationResult:
-        """Return what the last message of the stream holds."""
+        """Return the last message of the stream."""
         *_, last = self.artifacts.VerifyArtifact(artifact_service_pb2.VerifyArtifactRequest(model_id=model_id))
         return last.result
 
@@ -194,7 +194,7 @@ class Client:
 
 
 def as_listed(model: model_pb2.Model) -> model_pb2.Model:
-    """The model as listings show it: without its signature."""
+    """Return the model as lists show it: without its signature."""
     listed = model_pb2.Model()
     listed.CopyFrom(model)
     listed.ClearField("signature")
@@ -204,7 +204,7 @@ def as_listed(model: model_pb2.Model) -> model_pb2.Model:
 def spec(
     name: str = "yolo", version: str = "1", artifact: dict[str, Any] | None = None, **fields: Any
 ) -> model_service_pb2.ModelSpec:
-    """Makes a spec; `artifact` holds the fields of ArtifactSpec, the others are the model's."""
+    """Return a spec. `artifact` holds the fields of ArtifactSpec; the others are the model's."""
     return model_service_pb2.ModelSpec(
         model=model_pb2.Model(name=name, version=version, **fields),
         artifact=model_service_pb2.ArtifactSpec(**(artifact or {})),
@@ -219,21 +219,21 @@ def pieces(data: bytes, size: int = CHUNK) -> Iterator[bytes]:
 def registration(
     model_spec: model_service_pb2.ModelSpec, chunks: Iterable[bytes]
 ) -> Iterator[model_service_pb2.RegisterModelRequest]:
-    """Makes the messages of RegisterModel."""
+    """Return the messages of RegisterModel."""
     yield model_service_pb2.RegisterModelRequest(spec=model_spec)
     for chunk in chunks:
         yield model_service_pb2.RegisterModelRequest(chunk=chunk)
 
 
 def writes(upload_id: str, offset: int, chunks: Iterable[bytes]) -> Iterator[upload_service_pb2.WriteUploadRequest]:
-    """Makes the messages of WriteUpload."""
+    """Return the messages of WriteUpload."""
     yield upload_service_pb2.WriteUploadRequest(upload_id=upload_id, write_offset=offset)
     for chunk in chunks:
         yield upload_service_pb2.WriteUploadRequest(data=chunk)
 
 
 def zip_of(members: dict[str, bytes], compression: int = zipfile.ZIP_DEFLATED) -> bytes:
-    """Makes a ZIP."""
+    """Return a ZIP archive."""
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", compression) as archive:
         for name, data in members.items():
@@ -246,7 +246,7 @@ def sha256(data: bytes) -> str:
 
 
 class Refusal:
-    """What a refused call answered."""
+    """The error of a refused call."""
 
     error: grpc.RpcError
 
@@ -268,24 +268,24 @@ class Refusal:
 
     @property
     def fields(self) -> list[str]:
-        """The fields that the answer says are wrong."""
+        """Return the fields that the error names as invalid."""
         return [v.field for v in self.detail(error_details_pb2.BadRequest).field_violations]
 
     @property
     def status(self) -> Status:
-        """The whole status, details included."""
+        """Return the whole status, with its details."""
         status = rpc_status.from_call(self._call)
         assert status is not None, f"no details: {self.error}"
         return status
 
     def detail(self, kind: type[DetailT]) -> DetailT:
-        """The first detail of a kind."""
+        """Return the first detail of a type."""
         found = self.details(kind)
         assert found, f"no {kind.__name__} in {self.status}"
         return found[0]
 
     def details(self, kind: type[DetailT]) -> list[DetailT]:
-        """All details of a kind."""
+        """Return all details of a type."""
         found = []
         for packed in self.status.details:
             if packed.Is(kind.DESCRIPTOR):
@@ -300,7 +300,7 @@ class Refusal:
 
 @contextlib.contextmanager
 def refused(code: grpc.StatusCode, reason: str | None = None) -> Iterator[Refusal]:
-    """Expects that the call in the block ends with this status."""
+    """Fail unless the call in the block ends with this status."""
     refusal = Refusal()
     with pytest.raises(grpc.RpcError) as caught:
         yield refusal

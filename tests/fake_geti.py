@@ -1,4 +1,4 @@
-"""A stand-in for an Intel Geti server: two projects, and whatever misbehaviour a test asks for."""
+"""A fake Intel Geti server: two projects, and any fault that a test asks for."""
 
 import io
 import itertools
@@ -25,7 +25,7 @@ CATTLE, WELD = "65f0a1b2c3d4e5f600000001", "65f0a1b2c3d4e5f600000002"
 YOLOX, SSD, D_FINE = "66a1000000000000000000a1", "66a1000000000000000000a3", "66a2000000000000000000b1"
 YOLOX_FP16, YOLOX_FP32, YOLOX_INT8 = (f"66c10000000000000000{end}" for end in ("a111", "a121", "a122"))
 
-# Project: name, time, and what its tasks tell apart.
+# Project: name, creation time, and the labels of its tasks.
 _PROJECTS: Mapping[str, tuple[str, str, Mapping[str, Mapping[str, str]]]] = {
     CATTLE: (
         "Cattle Detection v1.2",
@@ -104,52 +104,52 @@ def zipped(members: Mapping[str, bytes]) -> bytes:
 
 @dataclass
 class Behaviour:
-    """What a test can ask for; the calls' names are those of `_CALLS`."""
+    """The faults that a test can ask for. `_CALLS` has the names of the calls."""
 
     status: Mapping[str, int | None] = field(default_factory=dict)
-    """By call, the status of every answer."""
+    """By call: the status of every response."""
     passing: dict[str, list[int]] = field(default_factory=dict)
-    """By call, the statuses of the next answers, until none is left; 0 answers nothing and closes the connection."""
+    """By call: the statuses of the next responses, one each; 0 closes the connection without a response."""
     slow: Mapping[str, float] = field(default_factory=dict)
-    """By call, seconds before the answer."""
+    """By call: the delay of the response, in seconds."""
     not_json: bool = False
-    """The list of projects is a page."""
+    """Whether the list of projects is paged."""
     values: Mapping[str, Any] = field(default_factory=dict)
-    """By call, what is answered instead."""
+    """By call: the body to send instead."""
     token: str = TOKEN
     away: bool = False
-    """Closes every connection without an answer."""
+    """Close every connection without a response."""
     more_projects: int = 0
-    """Projects without models beside the two."""
+    """The number of further projects, without models."""
     page_size: int = 100
-    """Most projects of a page, whatever was asked for."""
+    """The largest page of projects, whatever size the request names."""
     ignores_skip: bool = False
     next_page: str | None = None
-    """Link to the next page: `own` is a right one."""
+    """The link to the next page; `own` is a correct one."""
     task_type: str | None = None
-    """Of all tasks of models."""
+    """The type of all tasks of models."""
     model_fields: Mapping[str, Any] = field(default_factory=dict)
-    """Changes of what an optimized model is."""
+    """Fields of an optimized model to replace."""
     final_state: str = "DONE"
     polls_until_final: int = 1
     bad_zip: bool = False
     download: bytes | None = None
-    """Instead of the usual ZIP."""
+    """The download, instead of the usual ZIP archive."""
     large: int = 0
-    """Pieces of a MiB that the download has in one more member, stored."""
+    """The size of a further, uncompressed member of the download, in MiB."""
     cut_short: bool = False
-    """The download ends in its middle."""
+    """Whether the download ends halfway."""
     drips: float | None = None
-    """Every answer comes byte by byte, with so many seconds between them."""
+    """Send every response byte by byte, with this delay between bytes, in seconds."""
 
 
 class FakeGeti:
-    """The server, in threads of this process."""
+    """The server, which runs in threads of this process."""
 
     def __init__(self) -> None:
         self.behaviour = Behaviour()
         self.requests: list[tuple[str, str]] = []
-        """Method and address, with the query, of what was asked."""
+        """Method and URL, with the query, of each request."""
         self.most_at_once = 0
         self._at_once = 0
         self._lock = threading.Lock()
@@ -170,7 +170,7 @@ class FakeGeti:
         return f"http://127.0.0.1:{self._server.server_port}"
 
     def settings(self, **changes: str) -> dict[str, Any]:
-        """What the registry's environment has for it."""
+        """Return the registry's settings for this server."""
         return {
             "geti_host": self.url,
             "geti_token": TOKEN,
@@ -181,13 +181,13 @@ class FakeGeti:
         }
 
     def behave(self, **changes: Any) -> None:
-        """Misbehaves so from now on, and in no other way."""
+        """Replace the faults by these."""
         self.behaviour = Behaviour(**changes)
         self.requests.clear()
         self.most_at_once = 0
 
     def asked(self, ending: str) -> int:
-        """How often an address with this end, query included, was asked for."""
+        """Return how many requests had a URL with this end, query included."""
         return sum(address.endswith(ending) for _, address in self.requests)
 
     def close(self) -> None:
@@ -205,7 +205,7 @@ class FakeGeti:
             with self._lock:
                 self._at_once -= 1
 
-    # ---- Answers
+    # ---- responses
 
     def projects(self, query: Mapping[str, str]) -> Mapping[str, Any]:
         behaviour = self.behaviour
@@ -360,7 +360,7 @@ class _Sink(io.RawIOBase):
 
 
 class _Server(ThreadingHTTPServer):
-    """Says nothing of clients that leave."""
+    """A server that does not log clients that disconnect."""
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         if not isinstance(sys.exc_info()[1], ConnectionError):
@@ -382,7 +382,7 @@ _CALLS = tuple(
 
 
 class _Handler(BaseHTTPRequestHandler):
-    """One request after the other of a connection."""
+    """Handles the requests of one connection, one after the other."""
 
     fake: FakeGeti
     protocol_version = "HTTP/1.1"
@@ -479,7 +479,7 @@ class _Handler(BaseHTTPRequestHandler):
 
 @pytest.fixture(scope="session")
 def geti_server() -> Iterator[FakeGeti]:
-    """The stand-in, shared by all tests of the session."""
+    """The fake server, shared by all tests of the session."""
     fake = FakeGeti()
     yield fake
     fake.close()
@@ -487,7 +487,7 @@ def geti_server() -> Iterator[FakeGeti]:
 
 @pytest.fixture
 def geti(geti_server: FakeGeti) -> Iterator[FakeGeti]:
-    """The stand-in, well-behaved."""
+    """The fake server, without faults."""
     geti_server.behave()
     yield geti_server
     geti_server.behave()

@@ -1,9 +1,8 @@
-"""What fuzzing has in common: how long it goes on, from which seed, and what no answer may show.
+"""The settings of fuzzing tests, and the check that no response shows internals.
 
-FUZZ_SECONDS is the time that each test of `fuzz` goes on after its first round
-(default 0: one round), FUZZ_SEED the seed of the first round (default 0). The
-same seed makes the same inputs, however many rounds there is time for.
-Hypothesis prints the input that failed, reduced; it belongs into a test.
+`FUZZ_SECONDS` is how long each test of `fuzz` goes on after its first round (default 0: one round). `FUZZ_SEED` is the
+seed of the first round (default 0). The same seed makes the same inputs, however many rounds there is time for.
+Hypothesis prints the reduced input of a failure; add it to a test.
 """
 
 import os
@@ -49,16 +48,16 @@ ODD_TEXTS = (
     '{"a":' * 200,
     "2026-13-45T99:99:99Z",
 )
-"""Texts that programs stumble over."""
+"""Texts that often break programs."""
 
 
 def fuzz(examples: int, **strategies: st.SearchStrategy[Any]) -> Callable[[Callable[..., None]], None]:
-    """Runs the decorated function at once, with `examples` inputs a round, for as long as there is time."""
+    """Run the decorated function at once, with `examples` inputs a round, for `FUZZ_SECONDS`."""
 
     def run(check: Callable[..., None]) -> None:
         deadline = time.monotonic() + float(os.environ.get("FUZZ_SECONDS", "0"))
         for number in count(int(os.environ.get("FUZZ_SEED", "0"))):
-            # Without the explaining phase, which traces every line: much time for a test against a server.
+            # Skip the explaining phase: it traces every line, which is slow against a server.
             budget = settings(
                 max_examples=examples,
                 database=None,
@@ -74,7 +73,7 @@ def fuzz(examples: int, **strategies: st.SearchStrategy[Any]) -> Callable[[Calla
 
 
 def check_no_internals(*texts: str | bytes) -> None:
-    """Fails where an answer tells what is behind the API."""
+    """Fail if a response shows what is behind the API."""
     for text in texts:
         shown = text if isinstance(text, str) else text.decode(errors="replace")
         assert not _INTERNALS.findall(shown), shown[:1_000]

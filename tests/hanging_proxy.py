@@ -1,4 +1,4 @@
-"""A TCP proxy that stops passing anything on, as a network that is cut or a host that is frozen does."""
+"""A TCP proxy that stops forwarding, like a cut network or a frozen host."""
 
 import socket
 import threading
@@ -10,11 +10,11 @@ _PIECE = 256 * 1024
 
 
 class HangingProxy:
-    """Passes TCP on, and while it hangs accepts connections and holds every byte back. A context manager.
+    """Forward TCP. While the proxy hangs, it accepts connections and holds every byte back. A context manager.
 
     Args:
-        host: Of the server; the path of its Unix socket where there is no port.
-        port: Of the server; None for a Unix socket.
+        host: The host of the server, or the path of its Unix socket.
+        port: The port of the server; None for a Unix socket.
     """
 
     def __init__(self, host: str, port: int | None) -> None:
@@ -27,7 +27,7 @@ class HangingProxy:
         self._ends: set[socket.socket] = set()
         self.port = int(self._listener.getsockname()[1])
         self.has_hung = threading.Event()
-        """Whether it has ever hung."""
+        """Set once the proxy has hung."""
 
     def __enter__(self) -> Self:
         self._run(self._accept)
@@ -43,22 +43,22 @@ class HangingProxy:
                 _shut(end)
 
     def hang(self) -> None:
-        """Pass nothing on from now on."""
+        """Stop forwarding."""
         self._passing.clear()
         self.has_hung.set()
 
     def hang_after(self, words: bytes) -> None:
-        """Hang as soon as a client has sent these bytes, which are still passed on."""
+        """Stop forwarding after a client has sent these bytes, which are still forwarded."""
         self._last_words = words
 
     def resume(self) -> None:
-        """Pass on what was held back, and whatever comes."""
+        """Forward what was held back, and go on."""
         self._last_words = None
         self._passing.set()
 
     @contextmanager
     def hanging(self) -> Iterator[None]:
-        """Hang for the length of a block."""
+        """Stop forwarding within a block."""
         self.hang()
         try:
             yield

@@ -1,4 +1,4 @@
-"""An OpenID provider for tests: a real HTTP server with real keys, and whatever misbehaviour a test asks for."""
+"""An OpenID provider for tests: a real HTTP server with real keys, and any fault that a test asks for."""
 
 import json
 import threading
@@ -17,7 +17,7 @@ AUDIENCE = "model-registry-test"
 
 
 class IdentityProvider:
-    """What it shows can be changed at any time; `asked` counts how often its keys were fetched."""
+    """A provider whose documents can be changed at any time. `asked` counts how often its keys were fetched."""
 
     def __init__(self, address: str) -> None:
         self.issuer = f"{address}/realms/models"
@@ -25,7 +25,7 @@ class IdentityProvider:
         self.asked = 0
         self.status = 200
         self.body: bytes | None = None
-        """Instead of the keys."""
+        """The body of the response with the keys, instead of them."""
         self.keys: dict[str, PrivateKeyTypes] = {}
         self.add("rsa", rsa.generate_private_key(public_exponent=65537, key_size=2048))
         self.add("ec", ec.generate_private_key(ec.SECP256R1()))
@@ -34,7 +34,7 @@ class IdentityProvider:
         self.keys[key_id] = key
 
     def jwk(self, key_id: str) -> dict[str, Any]:
-        """A public key as the provider shows it."""
+        """Return a public key as the provider publishes it."""
         key = self.keys[key_id].public_key()
         if isinstance(key, rsa.RSAPublicKey):
             found = RSAAlgorithm.to_jwk(key, as_dict=True)
@@ -46,7 +46,7 @@ class IdentityProvider:
         return found | {"kid": key_id, "use": "sig"}
 
     def claims(self, **others: Any) -> dict[str, Any]:
-        """What a good token says, and what a test wants otherwise; None leaves a claim out."""
+        """Return the claims of a valid token, with changes; None leaves a claim out."""
         now = int(time.time())
         claims = {
             "iss": self.issuer,
@@ -59,7 +59,7 @@ class IdentityProvider:
         return {name: value for name, value in claims.items() if value is not None}
 
     def token(self, *, key: str = "rsa", algorithm: str = "", headers: dict[str, Any] | None = None, **c: Any) -> str:
-        """A token that is signed with one of the keys; `c` are claims."""
+        """Return a token that one of the keys signs; `c` are claims."""
         named = {"kid": key} | (headers or {})
         if not algorithm:
             algorithm = "RS256" if isinstance(self.keys[key], rsa.RSAPrivateKey) else "ES256"
@@ -82,7 +82,7 @@ class IdentityProvider:
 
 @pytest.fixture
 def provider() -> Iterator[IdentityProvider]:
-    """A provider that runs."""
+    """A running provider."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:

@@ -1,4 +1,4 @@
-"""A deployment of the original, from a dump of a real one: its database and its bucket."""
+"""An Intel deployment, from a dump of a real one: its database and its bucket."""
 
 import io
 from collections.abc import Iterator
@@ -18,13 +18,13 @@ from tests.s3_server import S3Endpoint, S3Server, new_bucket_name
 FOLDER = Path(__file__).parent / "data" / "intel_deployment"
 OBJECTS = {path.relative_to(FOLDER / "objects").as_posix(): path for path in (FOLDER / "objects").glob("*/*")}
 TWIN = "put-plain-000000003"
-"""Has the same project, name, version and precision as put-other-000000002, but for the case of its precision."""
+"""A model like put-other-000000002 in project, name, version and precision, except for the case of the precision."""
 IDS = sorted(key.partition("/")[0] for key in OBJECTS)
 
 
 @dataclass
 class IntelDeployment:
-    """What is taken over, and what of it must not change."""
+    """The deployment to import, which an import must not change."""
 
     address: PostgresAddress
     database: str
@@ -60,7 +60,7 @@ class IntelDeployment:
             self.execute("INSERT INTO registered_model_tags VALUES (%s, %s, %s)", key, value, model_id)
 
     def state(self) -> object:
-        """All that it consists of."""
+        """Return the whole content of the deployment."""
         tables = (
             "alembic_version",
             "registered_models",
@@ -76,7 +76,7 @@ class IntelDeployment:
         return rows, objects
 
     def settings(self) -> dict[str, object]:
-        """What `adopt` is told of the database and the bucket."""
+        """Return the settings of an import for the database and the bucket."""
         return {
             "source_psql_hostname": str(self.address.socket_dir),
             "source_psql_port": self.address.port,
@@ -86,7 +86,7 @@ class IntelDeployment:
         }
 
     def s3_settings(self) -> dict[str, object]:
-        """The same of an S3 that is not the registry's own."""
+        """Return the settings of an import for an S3 other than the registry's own."""
         return {
             "source_minio_hostname": self.endpoint.host,
             "source_minio_server_port": self.endpoint.port,
@@ -97,7 +97,7 @@ class IntelDeployment:
 
 @pytest.fixture
 def intel(postgres: PostgresAddress, s3_server: S3Server) -> Iterator[IntelDeployment]:
-    """A deployment as it was found."""
+    """A deployment with the content of the dump."""
     bucket = new_bucket_name()
     deployment = IntelDeployment(postgres, f"intel_{bucket[-12:]}", s3_server.endpoint, bucket)
     create_database(postgres, deployment.database, "template0")

@@ -1,4 +1,4 @@
-"""Strategies for protobuf messages of any type, from their descriptors, as clients who mean no good make them."""
+"""Hypothesis strategies for hostile protobuf messages of any type, from their descriptors."""
 
 from collections.abc import Callable, Mapping
 from functools import cache
@@ -22,11 +22,11 @@ _RANGES = {
 _MAX_DEPTH = 5
 
 Words = Callable[[], Mapping[str, list[str]]]
-"""Tells texts that mean something now, by the names of the fields that take them."""
+"""Returns texts that exist at the moment, by the names of the fields that take them."""
 
 
 def messages(descriptor: Descriptor, words: Words, depth: int = 0) -> st.SearchStrategy[Message]:
-    """Makes messages with any of their fields set to anything."""
+    """Return a strategy for messages with any fields set to any value."""
     if descriptor.full_name in {"google.protobuf.Value", "google.protobuf.Struct", "google.protobuf.ListValue"}:
         return _json_messages(descriptor.full_name)
     if descriptor.full_name == "google.protobuf.Timestamp":
@@ -36,7 +36,7 @@ def messages(descriptor: Descriptor, words: Words, depth: int = 0) -> st.SearchS
     def build(draw: st.DrawFn) -> Message:
         message = GetMessageClass(descriptor)()
         for field in descriptor.fields:
-            # Of a oneof, the last that is set counts.
+            # In a oneof, the last field that is set counts.
             if draw(st.integers(0, 2)) and not (depth >= _MAX_DEPTH and field.message_type):
                 _set(message, field, draw, words, depth)
         return message
@@ -94,7 +94,7 @@ def _integers(kind: int) -> st.SearchStrategy[int]:
 
 
 def _texts(name: str, words: Words) -> st.SearchStrategy[str]:
-    # Asked for when an example is made, as what is known changes.
+    # Called for each example, as the known texts change.
     known = st.deferred(lambda: st.sampled_from(words().get(name, ["x"])))
     if name in words():
         return st.one_of(known, known, known, st.sampled_from(ODD_TEXTS), st.text(max_size=50))
@@ -103,7 +103,7 @@ def _texts(name: str, words: Words) -> st.SearchStrategy[str]:
 
 @cache
 def _json_messages(full_name: str) -> st.SearchStrategy[Any]:
-    # Descriptors say no more than this, but nesting is what is odd about JSON.
+    # The descriptors would do, but nesting is what breaks JSON parsers.
     from google.protobuf import struct_pb2  # noqa: PLC0415
 
     leaf = st.one_of(

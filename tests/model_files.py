@@ -1,4 +1,4 @@
-"""Model files for tests: OpenVINO IR, ONNX and safetensors, small and as their tools write them."""
+"""Small model files for tests, as the tools of each format write them."""
 
 import base64
 import json
@@ -92,7 +92,7 @@ IR = """<?xml version="1.0"?>
 
 
 def geti_deployment(ir: str = IR, weights: bytes | None = WEIGHTS, task: str = "Detection") -> dict[str, bytes]:
-    """The members of a ZIP as Geti exports a deployment."""
+    """Return the members of a ZIP archive as Geti exports a deployment."""
     folder = f"deployment/{task}"
     members = {
         "deployment/project.json": b"{}",
@@ -110,7 +110,7 @@ def onnx_model(
     nodes: Sequence[onnx.NodeProto] = (),
     metadata: Mapping[str, str] | None = None,
 ) -> onnx.ModelProto:
-    """An ONNX model that adds a weight to its input."""
+    """Return an ONNX model that adds a weight to its input."""
     graph = helper.make_graph(
         [helper.make_node("Add", ["x", "w"], ["y"]), *nodes],
         "adder",
@@ -130,14 +130,14 @@ def onnx_model(
 
 
 def raw_weight(name: str, kind: int, shape: Sequence[int], size: int) -> onnx.TensorProto:
-    """A weight whose data takes so many bytes."""
+    """Return a weight with this many bytes of data."""
     return helper.make_tensor(name, kind, shape, bytes(size), raw=True)
 
 
 def safetensors(
     tensors: Mapping[str, tuple[str, Sequence[int], int]], metadata: Mapping[str, str] | None = None
 ) -> bytes:
-    """A safetensors file of tensors by name: type, shape, and bytes of data."""
+    """Return a safetensors file of tensors by name: type, shape, and bytes of data."""
     header: dict[str, Any] = {} if metadata is None else {"__metadata__": metadata}
     end = 0
     for name, (element_type, shape, size) in tensors.items():
@@ -147,7 +147,7 @@ def safetensors(
 
 
 def safetensors_file(header: bytes, data: bytes = b"", length: int | None = None) -> bytes:
-    """A safetensors file of any header."""
+    """Return a safetensors file with any header."""
     return struct.pack("<Q", len(header) if length is None else length) + header + data
 
 
@@ -175,9 +175,9 @@ def gguf(
     version: int = 3,
     data: bytes | None = None,
 ) -> bytes:
-    """A GGUF file of tensors by name: number of the type, shape, and bytes of data.
+    """Return a GGUF file of tensors by name: number of the type, shape, and bytes of data.
 
-    Of metadata a bool, an int (of 32 bits), a float, a text, or a list of those.
+    Metadata values may be bool, int (32 bits), float, str, or a list of those.
     """
 
     def text(value: str) -> bytes:

@@ -1,8 +1,8 @@
-"""moto's imitation of S3, whose port a signal closes and another opens again.
+"""moto's imitation of S3. One signal closes its port, and another opens it again.
 
-moto keeps its objects in memory, so a server that is stopped and started has
-none. This process stands for one that was away and kept them: SIGUSR1 closes the
-port and cuts every connection, SIGUSR2 listens again. SIGTERM ends it.
+moto keeps its objects in memory and loses them when the process ends. This process imitates a server that was
+stopped and kept its objects: SIGUSR1 closes the port and cuts every connection, SIGUSR2 listens again, and SIGTERM
+ends the process.
 
     python tests/moto_server.py PORT [CERTIFICATE KEY]
 """
@@ -19,7 +19,7 @@ from werkzeug.serving import ThreadedWSGIServer
 
 
 class _Server(ThreadedWSGIServer):
-    """A server that can cut the connections that it has."""
+    """A server that can cut its connections."""
 
     daemon_threads = True
 
@@ -38,7 +38,7 @@ class _Server(ThreadedWSGIServer):
         super().shutdown_request(request)
 
     def close(self) -> None:
-        """Closes the port, and every connection."""
+        """Close the port and every connection."""
         self.shutdown()
         self.server_close()
         for connection in list(self._connections):

@@ -1,4 +1,4 @@
-"""An OpenTelemetry collector that keeps what it gets: over gRPC and over HTTP."""
+"""An OpenTelemetry collector that keeps the spans it receives, over gRPC and HTTP."""
 
 import threading
 from collections.abc import Iterator
@@ -12,7 +12,7 @@ from opentelemetry.proto.trace.v1 import trace_pb2
 
 
 class Collector(trace_service_pb2_grpc.TraceServiceServicer):
-    """All spans so far, each with the name of its service."""
+    """The spans received so far, each with the name of its service."""
 
     def __init__(self) -> None:
         self.spans: list[tuple[str, trace_pb2.Span]] = []
@@ -33,7 +33,7 @@ class Collector(trace_service_pb2_grpc.TraceServiceServicer):
                 self.spans += [(attributes["service.name"], span) for span in scope_spans.spans]
 
     def of_trace(self, trace_id: str) -> list[tuple[str, trace_pb2.Span]]:
-        """The spans of a trace (its id in hexadecimal), in the order of their beginning."""
+        """Return the spans of a trace (by its id in hexadecimal), ordered by start."""
         found = [(service, span) for service, span in self.spans if span.trace_id.hex() == trace_id]
         return sorted(found, key=lambda item: item[1].start_time_unix_nano)
 
@@ -74,7 +74,7 @@ def http_collector() -> Iterator[Collector]:
             self.end_headers()
 
         def chunk(self) -> bytes:
-            """The next chunk of the body, empty at its end."""
+            """Return the next chunk of the body, empty at its end."""
             data = self.rfile.read(int(self.rfile.readline(), 16))
             self.rfile.readline()
             return data

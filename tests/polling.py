@@ -1,4 +1,4 @@
-"""Waits for what happens in its own time, up to a deadline; nothing sleeps blindly."""
+"""Poll for a condition, up to a deadline."""
 
 import time
 from collections.abc import Callable
@@ -8,10 +8,10 @@ Result = TypeVar("Result")
 
 
 def eventually(look: Callable[[], Result], seconds: float = 30, what: str = "what was waited for") -> Result:
-    """Returns the first true result of `look`; an exception counts as not yet.
+    """Return the first true result of `look`. An exception counts as not yet true.
 
     Raises:
-        AssertionError: It did not happen in time; the last exception is its cause.
+        AssertionError: No result was true in time. Its cause is the last exception.
     """
     deadline = time.monotonic() + seconds
     last: Exception | None = None
@@ -20,7 +20,7 @@ def eventually(look: Callable[[], Result], seconds: float = 30, what: str = "wha
             if result := look():
                 return result
             last = None
-        except Exception as error:  # noqa: BLE001 - whatever it is, it may pass
+        except Exception as error:  # noqa: BLE001 - any error may pass
             last = error
         time.sleep(0.02)
     raise AssertionError(f"{what} did not happen within {seconds} s") from last

@@ -36,7 +36,7 @@ def _template(postgres: PostgresAddress) -> str:
 
 @pytest.fixture
 def empty_database(postgres: PostgresAddress) -> Iterator[Engine]:
-    """A database without tables."""
+    """An empty database, without tables."""
     name = f"test_{next(_numbers)}"
     create_database(postgres, name, "template1")
     yield from _engine(postgres, name)
@@ -44,7 +44,7 @@ def empty_database(postgres: PostgresAddress) -> Iterator[Engine]:
 
 @pytest.fixture
 def database_name(postgres: PostgresAddress, _template: str) -> Iterator[str]:
-    """The name of a database that is migrated and empty."""
+    """The name of a migrated database without rows."""
     name = f"test_{next(_numbers)}"
     create_database(postgres, name, _template)
     yield name

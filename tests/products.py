@@ -30,7 +30,7 @@ READY_SECONDS = 60
 
 
 def environment(**settings: object) -> dict[str, str]:
-    """Our environment without any setting of the registry, and with these."""
+    """Return the environment of this process, with these settings instead of any of the registry's."""
     inherited = {
         name: value
         for name, value in os.environ.items()
@@ -77,7 +77,7 @@ class Command:
             )
 
     def stop(self, number: signal.Signals = signal.SIGTERM, seconds: float = 60) -> int:
-        """Sends a signal and returns the exit code."""
+        """Send a signal and return the exit code."""
         assert self.process is not None
         self.process.send_signal(number)
         code = self.process.wait(seconds)
@@ -85,7 +85,7 @@ class Command:
         return code
 
     def kill(self) -> None:
-        """kill -9."""
+        """Kill the process with SIGKILL."""
         self.stop(signal.SIGKILL)
 
     def close(self) -> None:
@@ -97,20 +97,20 @@ class Command:
         return self.log.read_text(encoding="utf-8", errors="replace")
 
     def log_lines(self) -> list[dict[str, object]]:
-        """The JSON lines of the log."""
+        """Return the JSON lines of the log."""
         return [json.loads(line) for line in self.output().splitlines() if line.startswith("{")]
 
 
 @dataclass
 class Product:
-    """A running product: gRPC server and REST gateway."""
+    """A running registry: the gRPC server and the REST gateway."""
 
     kind: str
     grpc_port: int
     rest_port: int
     server: Command
     gateway: Command | None
-    """None where the server's process runs it too (`up`)."""
+    """None if the server's process also runs the gateway (`up`)."""
     client: Client = field(init=False)
 
     def __post_init__(self) -> None:
@@ -125,7 +125,7 @@ class Product:
         return f"http://127.0.0.1:{self.rest_port}"
 
     def wait_until_ready(self) -> None:
-        """Returns when gRPC's health service says SERVING and the gateway's /ready answers 200."""
+        """Wait until gRPC's health service says SERVING and the gateway's /ready responds with 200."""
 
         def ready() -> bool:
             process = self.server.process
@@ -136,7 +136,7 @@ class Product:
         eventually(ready, READY_SECONDS, "readiness")
 
     def is_serving(self) -> bool:
-        """What gRPC's health service says."""
+        """Tell whether gRPC's health service says SERVING."""
         with grpc.insecure_channel(self.grpc_address) as channel:
             answer = channel.unary_unary(
                 "/grpc.health.v1.Health/Check",
@@ -146,7 +146,7 @@ class Product:
         return bool(answer.status == health_pb2.HealthCheckResponse.SERVING)
 
     def processes(self) -> list[psutil.Process]:
-        """Every process of the product."""
+        """Return every process of the product."""
         roots = [
             psutil.Process(command.process.pid)
             for command in (self.server, self.gateway)
@@ -163,7 +163,7 @@ class Product:
 
 @contextmanager
 def running_up(folder: Path, **settings: object) -> Iterator[Product]:
-    """`model-registry up`: everything embedded."""
+    """Run `model-registry up`: everything embedded."""
     grpc_port, rest_port = free_port(), free_port()
     arguments = ["up", f"--data-dir={folder / 'data'}", f"--rest-port={rest_port}", f"--grpc-port={grpc_port}"]
     server = Command(arguments, environment(**settings), folder / "up.log")
@@ -177,7 +177,7 @@ def running_up(folder: Path, **settings: object) -> Iterator[Product]:
 
 
 def s3_settings(postgres: PostgresAddress, database: str, s3: S3Server, bucket: str) -> dict[str, object]:
-    """The environment of a server on a Postgres and an S3."""
+    """Return the settings of a server on a Postgres and an S3."""
     return {
         "psql_hostname": postgres.socket_dir,
         "psql_port": postgres.port,
@@ -198,7 +198,7 @@ def running_serve(
     arguments: tuple[str, ...] = (),
     gateway: Mapping[str, object] | None = None,
 ) -> Iterator[Product]:
-    """`model-registry serve` and `model-registry gateway`, each a process of its own, with settings of its own."""
+    """Run `model-registry serve` and `model-registry gateway`, each with its own settings."""
     grpc_port, rest_port = free_port(), free_port()
     product = Product(
         "s3",
@@ -223,7 +223,7 @@ def running_serve(
 
 @pytest.fixture(scope="session", params=["embedded", "s3"])
 def product(request: pytest.FixtureRequest) -> Iterator[Product]:
-    """The running product, once embedded and once on a real S3; shared, so tests name their models apart."""
+    """The running product, once embedded and once on S3. All tests share it, so each uses its own model names."""
     with ExitStack() as stack:
         folder = stack.enter_context(accessible_folder())
         if request.param == "embedded":
@@ -238,13 +238,13 @@ def product(request: pytest.FixtureRequest) -> Iterator[Product]:
 
 @pytest.fixture(scope="session")
 def product_database(postgres: PostgresAddress) -> str:
-    """The name of an empty database for `product`; the server migrates it."""
+    """The name of an empty database for `product`, which the server migrates."""
     create_database(postgres, "product", "template1")
     return "product"
 
 
 def grpcurl() -> str:
-    """The program grpcurl (GRPCURL_BINARY, else on PATH); the test is skipped where there is none."""
+    """Return the path of grpcurl, from GRPCURL_BINARY or PATH. Skip the test without grpcurl."""
     found = os.environ.get("GRPCURL_BINARY") or shutil.which("grpcurl")
     if found is None:
         pytest.skip("needs grpcurl on PATH, or GRPCURL_BINARY")

@@ -19,7 +19,7 @@ from tests.transaction_checks import no_store_in_transactions
 
 @dataclass
 class RunningRegistry:
-    """What tests talk to, and what they look into."""
+    """A registry, with its client, its parts, and its stores."""
 
     client: Client
     parts: Registry
@@ -27,7 +27,7 @@ class RunningRegistry:
     artifact_dir: Path
 
     def objects(self) -> list[Path]:
-        """Every file that the artifact store keeps, finished or not."""
+        """Return every file of the artifact store, finished or not."""
         return sorted(path for path in self.artifact_dir.rglob("*") if path.is_file())
 
     def count(self, table: str) -> int:
@@ -47,7 +47,7 @@ StartRegistry = Callable[..., RunningRegistry]
 def start_registry(
     postgres: PostgresAddress, database_name: str, engine: Engine, tmp_path: Path
 ) -> Iterator[StartRegistry]:
-    """Starts a registry with settings of the test's own: `start_registry(max_streams=2)`."""
+    """A function that starts a registry with settings: `start_registry(max_streams=2)`."""
     with no_store_in_transactions(), ExitStack() as stack:
 
         def start(**settings: Any) -> RunningRegistry:
@@ -61,11 +61,11 @@ def start_registry(
                 "artifact_dir": artifact_dir,
                 "grpc_port": 1,  # replaced below
                 "shutdown_grace_seconds": 5,
-                # There is one caller.
+                # The tests have one caller.
                 "caller_share": 1,
                 "gc_interval_seconds": 3600,
             } | settings
-            # Port 0, any that is free, is nothing that a person could mean in a setting.
+            # The setting refuses port 0 (any free port), as no user would mean it.
             loaded = load(Settings, **values).model_copy(update={"grpc_port": 0})
             parts = stack.enter_context(open_registry(loaded))
             server = build_server(parts, loaded)
@@ -80,7 +80,7 @@ def start_registry(
 
 @pytest.fixture(autouse=True)
 def _acting_as_registry() -> Iterator[None]:
-    """Lets a test use the registry's parts without a client; a thread of its own has to name itself."""
+    """Let a test use the registry's parts without a client. A thread that the test starts must set its own caller."""
     with acting_as_registry():
         yield
 

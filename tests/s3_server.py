@@ -1,7 +1,7 @@
-"""A real S3 for tests: MinIO where there is one, else moto's server.
+"""An S3 server for tests: MinIO if there is one, otherwise moto's server.
 
-MinIO is looked for in MINIO_BINARY and on PATH. moto is an imitation; what it
-does not do is listed in MOTO_GAPS, and a test that needs it names the gap.
+MinIO is found by MINIO_BINARY or on PATH. moto is an imitation: MOTO_GAPS lists its gaps, and a test that needs one of
+them names the gap.
 """
 
 import ipaddress
@@ -45,10 +45,10 @@ STOPPED_WITHIN_SECONDS = 20
 
 
 def minio_binary() -> str | None:
-    """The MinIO that tests use, None when there is none."""
+    """Return the path of MinIO, None without MinIO."""
     configured = os.environ.get("MINIO_BINARY")
     if configured:
-        # A wrong setting must not silently become moto.
+        # A wrong setting must not silently select moto.
         if not os.access(configured, os.X_OK):
             raise FileNotFoundError(f"MINIO_BINARY is no program: {configured}")
         return configured
@@ -64,7 +64,7 @@ def pytest_report_header() -> str:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Certificates:
-    """Files of a server's certificate for loopback, its key, and the CA it is from."""
+    """The files of a server's certificate for loopback, its key, and its CA."""
 
     cert: Path
     key: Path
@@ -84,7 +84,7 @@ class S3Endpoint:
 
 
 class S3Server:
-    """One server on loopback, which can go away and come back on its port."""
+    """One server on loopback, which can be stopped and started again on its port."""
 
     def __init__(self, folder: Path, certificates: Certificates | None = None) -> None:
         binary = minio_binary()
@@ -102,13 +102,13 @@ class S3Server:
         self._process: subprocess.Popen[bytes] | None = None
 
     def require(self, capability: str) -> None:
-        """Skips the test when this server is known not to have the capability, one of MOTO_GAPS."""
+        """Skip the test if this server lacks the capability, one of MOTO_GAPS."""
         reason = MOTO_GAPS[capability]
         if self.kind == "moto":
             pytest.skip(reason)
 
     def start(self) -> None:
-        """Starts the server and returns when it answers."""
+        """Start the server, and wait until it responds."""
         log = self._folder / "server.log"
         if self._process is None:
             self._launch(log)
@@ -143,23 +143,23 @@ class S3Server:
             )
 
     def stop(self) -> None:
-        """Stop the server in order, with its objects kept until it is started again."""
+        """Stop the server cleanly. It keeps its objects for the next start."""
         self._go_away(signal.SIGTERM)
 
     def kill(self) -> None:
-        """Stop the server as a crash would, with its objects kept until it is started again."""
+        """Kill the server. It keeps its objects for the next start."""
         self._go_away(signal.SIGKILL)
 
     def close(self) -> None:
-        """Stop the server for good. Does nothing when it is stopped already."""
+        """Stop the server for good. Do nothing if it is stopped already."""
         self._end(signal.SIGTERM)
 
     @contextmanager
     def frozen(self) -> Iterator[None]:
-        """Lets the server accept connections, but answer nothing, for a while."""
+        """Freeze the server within a block: it accepts connections and does not respond."""
         assert self._process is not None, "not started"
         self._process.send_signal(signal.SIGSTOP)
-        # The signal only asks: until every thread has stopped, one may still answer.
+        # The signal returns at once: until every thread has stopped, one may still respond.
         os.waitid(os.P_PID, self._process.pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT)
         try:
             yield
@@ -168,7 +168,7 @@ class S3Server:
 
     @contextmanager
     def away(self) -> Iterator[None]:
-        """Stops the server for a while."""
+        """Stop the server within a block."""
         self.stop()
         try:
             yield
@@ -203,14 +203,14 @@ class S3Server:
         scheme, context = "http", None
         if self.endpoint.secure:
             scheme, context = "https", ssl.create_default_context(cafile=self.endpoint.ca_cert)
-        # MinIO's health/ready and health/live say 200 while its drives are not there yet, and calls fail.
+        # MinIO's health/ready and health/live respond with 200 before its drives are ready, while calls still fail.
         path = "minio/health/cluster" if self.kind == "minio" else "moto-api/data.json"
         url = f"{scheme}://{self.endpoint.host}:{self.endpoint.port}/{path}"
         try:
             with urlopen(url, timeout=5, context=context) as answer:
                 return bool(answer.status == 200)
         except (URLError, OSError) as error:
-            # HTTPError holds the answer's socket.
+            # HTTPError holds the response's socket.
             if hasattr(error, "close"):
                 error.close()
             return False
@@ -225,7 +225,7 @@ class S3Server:
         return [binary, "server", "--address", address, "--certs-dir", str(certs_dir), str(self._folder / "data")]
 
     def _moto(self, certificates: Certificates | None) -> list[str]:
-        # A process of its own, unlike ThreadedMotoServer: it can be frozen, and its memory is not the tests'.
+        # A separate process, unlike ThreadedMotoServer: it can be frozen, and does not use the tests' memory.
         command = [sys.executable, str(Path(__file__).with_name("moto_server.py")), str(self.endpoint.port)]
         if certificates:
             command += [str(certificates.cert), str(certificates.key)]
@@ -234,7 +234,7 @@ class S3Server:
 
 @contextmanager
 def running_s3(folder: Path, certificates: Certificates | None = None) -> Iterator[S3Server]:
-    """Runs a server on a free port of loopback, with TLS when it has certificates."""
+    """Run a server on a free port of loopback, with TLS if it has certificates."""
     server = S3Server(folder, certificates)
     server.start()
     try:
@@ -245,7 +245,7 @@ def running_s3(folder: Path, certificates: Certificates | None = None) -> Iterat
 
 @pytest.fixture(scope="session")
 def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
-    """One server for all tests: take a bucket of your own, and leave it running."""
+    """One server for all tests. Each test uses its own bucket, and must not stop the server."""
     with running_s3(tmp_path_factory.mktemp("s3")) as server:
         yield server
 
@@ -255,7 +255,7 @@ def new_bucket_name() -> str:
 
 
 class Authority:
-    """A CA, in a new folder of its own."""
+    """A CA, in a new folder."""
 
     def __init__(self, folder: Path) -> None:
         folder.mkdir(parents=True)
@@ -285,7 +285,7 @@ class Authority:
         self.ca.write_bytes(self._certificate.public_bytes(serialization.Encoding.PEM))
 
     def issue(self, name: str = "server") -> Certificates:
-        """Makes a certificate for 127.0.0.1 and localhost; one of the same name is replaced."""
+        """Create a certificate for 127.0.0.1 and localhost. It replaces one of the same name."""
         key = ec.generate_private_key(ec.SECP256R1())
         names = [x509.IPAddress(ipaddress.ip_address("127.0.0.1")), x509.DNSName("localhost")]
         certificate = (
@@ -319,14 +319,14 @@ class Authority:
 
 
 def make_certificates(folder: Path) -> Certificates:
-    """Makes a CA, and a certificate of it for 127.0.0.1 and localhost, in a new folder."""
+    """Create a CA and its certificate for 127.0.0.1 and localhost, in a new folder."""
     return Authority(folder).issue()
 
 
 class TcpProxy:
-    """Passes TCP on to a server, and cuts a connection after so many bytes of answer.
+    """Forwards TCP to a server, and cuts a connection after a number of response bytes.
 
-    `limits` is asked for each new connection in turn; None, or its end, means no limit.
+    `limits` returns the limit of a connection, by its number; None means no limit.
     """
 
     def __init__(self, host: str, port: int, limits: Callable[[int], int | None], *, reset: bool = False) -> None:
@@ -339,16 +339,16 @@ class TcpProxy:
         self._lock = threading.Lock()
         self.port = int(self._listener.getsockname()[1])
         self.connections = 0
-        """How many connections were made."""
+        """The number of connections so far."""
         self.answered = 0
-        """Bytes of answers passed on, over all connections."""
+        """The response bytes forwarded so far, over all connections."""
 
     def __enter__(self) -> "TcpProxy":
         self._run(self._accept)
         return self
 
     def __exit__(self, *_: object) -> None:
-        # shutdown wakes accept(); close alone does not.
+        # shutdown() wakes accept(); close() alone does not.
         with suppress(OSError):
             self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()
@@ -394,7 +394,7 @@ class TcpProxy:
         passed, cut = 0, False
         with suppress(OSError):
             while not cut and (data := server.recv(65536)):
-                # Cut no sooner than the server has more to say: with a limit of 0, after it has done as asked.
+                # Cut only when the server sends more: with a limit of 0, after it has processed the request.
                 cut = limit is not None and passed + len(data) > limit
                 if cut and limit is not None:
                     data = data[: limit - passed]
@@ -403,7 +403,7 @@ class TcpProxy:
                 with self._lock:
                     self.answered += len(data)
         if cut and self._reset:
-            # Linger of zero makes the close a reset, once the other thread's recv() has let go of the socket.
+            # Zero linger makes the close a reset, once the other thread's recv() has released the socket.
             client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             with suppress(OSError):
                 client.shutdown(socket.SHUT_RD)

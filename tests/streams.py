@@ -1,4 +1,4 @@
-"""What tests of streams need: messages sent one by one, and servers on parts of the test's own."""
+"""Client streams that a test feeds message by message, and servers with a store or options of the test's own."""
 
 import queue
 from collections.abc import Iterable, Iterator, Sequence
@@ -23,12 +23,12 @@ MessageT = TypeVar("MessageT")
 
 
 def expect(error: grpc.RpcError, *codes: grpc.StatusCode) -> None:
-    """Fails unless the call ended with one of these."""
+    """Fail unless the call ended with one of these codes."""
     assert error.code() in codes, error
 
 
 class Feed(Generic[MessageT]):
-    """The messages of a client stream, sent when the test says so."""
+    """The messages of a client stream, which the test sends one by one."""
 
     def __init__(self, *messages: MessageT) -> None:
         self._queue: queue.Queue[MessageT | None] = queue.Queue()
@@ -39,7 +39,7 @@ class Feed(Generic[MessageT]):
             self._queue.put(message)
 
     def end(self) -> None:
-        """Half-closes the stream."""
+        """Half-close the stream."""
         self._queue.put(None)
 
     def __iter__(self) -> Iterator[MessageT]:
@@ -53,7 +53,7 @@ class Feed(Generic[MessageT]):
 
 
 class WrappedStore:
-    """An artifact store that does what another one does, until a test overrides it."""
+    """An artifact store that delegates to another one; tests override single methods."""
 
     def __init__(self, store: ArtifactStore) -> None:
         self.inner = store
@@ -94,7 +94,7 @@ class WrappedStore:
 
 
 def use_cases_on(registry: RunningRegistry, store: ArtifactStore) -> UseCases:
-    """Wires the registry's use cases to another store."""
+    """Return the registry's use cases with another store."""
     parts = registry.parts
     return UseCases.on(parts.database, store, parts.use_cases.register_model.policy)
 
@@ -103,7 +103,7 @@ def use_cases_on(registry: RunningRegistry, store: ArtifactStore) -> UseCases:
 def serving(
     registry: RunningRegistry, store: ArtifactStore | None = None, **options: Any
 ) -> Iterator[tuple[RegistryServer, Client]]:
-    """Runs one more server on the database of a registry, with a store or with options of its own."""
+    """Run another server on a registry's database, with its own store or options."""
     store = store or registry.parts.store
     values: dict[str, Any] = {
         "address": "127.0.0.1:0",

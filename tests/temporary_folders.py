@@ -1,4 +1,4 @@
-"""Temporary folders that a server which runs as another user can get to."""
+"""Temporary folders that a server of another user can enter."""
 
 import shutil
 import tempfile
@@ -9,10 +9,9 @@ from pathlib import Path
 
 @contextmanager
 def accessible_folder() -> Iterator[Path]:
-    """Makes a folder beside pytest's own.
+    """Create a folder outside of pytest's.
 
-    As root, Postgres runs as somebody else, and pytest closes its folders to
-    others each time that a session starts.
+    As root, Postgres runs as another user, and pytest closes its folders to other users at each start of a session.
     """
     folder = Path(tempfile.mkdtemp(prefix="model-registry-test-"))
     folder.chmod(0o711)

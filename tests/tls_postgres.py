@@ -1,4 +1,4 @@
-"""TLS in front of a Postgres: the embedded one has none. And a Postgres with TLS of its own, where there is one.
+"""A TLS proxy in front of the embedded Postgres, which has no TLS; and a Postgres with TLS, if one is installed.
 
 What libpq sees of the front is a server with TLS in every respect: it asks for it
 in the protocol's own way, and gets the certificate, the request for its own, or
@@ -26,13 +26,13 @@ from tests.polling import eventually
 from tests.ports import free_port
 from tests.s3_server import Certificates
 
-# A message of eight bytes that asks for TLS, and one that asks for encryption by Kerberos.
+# The messages that request TLS, and encryption by Kerberos.
 _SSL_REQUEST = bytes.fromhex("0000000804d2162f")
 _GSS_REQUEST = bytes.fromhex("0000000804d21630")
 
 
 class TlsFront:
-    """Listens on a port of every address, and passes on to a Postgres what comes over TLS, or in plain."""
+    """Listens on a port of every address, and forwards to a Postgres, with TLS or without."""
 
     def __init__(self, address: PostgresAddress, certificates: Certificates | None, client_ca: Path | None) -> None:
         self._upstream = str(address.socket_dir / f".s.PGSQL.{address.port}")
@@ -46,7 +46,7 @@ class TlsFront:
         self._listener = socket.create_server(("", 0))
         self.port = int(self._listener.getsockname()[1])
         self.encrypted: list[bool] = []
-        """Whether each connection that went on to Postgres came over TLS."""
+        """For each forwarded connection, whether it used TLS."""
         self._ends: list[socket.socket] = []
         self._threads = [threading.Thread(target=self._accept, daemon=True)]
         self._threads[0].start()
@@ -99,7 +99,7 @@ class TlsFront:
 
 
 def _exchange(client: socket.socket, upstream: socket.socket) -> None:
-    """Passes on in both directions, until one ends. In one thread: a TLS connection is not for two."""
+    """Forward in both directions until one ends. One thread does both, as threads cannot share a TLS connection."""
     other = {client: upstream, upstream: client}
     while True:
         unread = isinstance(client, ssl.SSLSocket) and client.pending()
@@ -118,7 +118,7 @@ def _shut(end: socket.socket) -> None:
 def tls_front(
     address: PostgresAddress, certificates: Certificates | None, *, client_ca: Path | None = None
 ) -> Iterator[TlsFront]:
-    """Puts a front before a Postgres: without certificates one that has no TLS; `client_ca` demands clients' own."""
+    """Run a proxy in front of a Postgres, without TLS if `certificates` is None. `client_ca` requires clients' own."""
     front = TlsFront(address, certificates, client_ca)
     try:
         yield front
@@ -128,7 +128,7 @@ def tls_front(
 
 @contextmanager
 def own_tls_postgres(folder: Path, server: Certificates, client: Certificates) -> Iterator[int]:
-    """Runs a Postgres from PATH, and gives its port on localhost.
+    """Run a Postgres from PATH, and yield its port on localhost.
 
     It takes whoever shows a certificate of the client's CA, as the user NAME, and
     nobody else. The database is `postgres`.

@@ -1,4 +1,4 @@
-"""Notices when the artifact store is called while a transaction is open, which would hang with the store."""
+"""The check that no transaction is open while the artifact store is called: a slow store would hold the connection."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -19,7 +19,7 @@ _held = ContextVar("held", default=0)
 
 @contextmanager
 def no_store_in_transactions() -> Iterator[None]:
-    """Fail at the end of the block when any store was called while a connection to Postgres was held for the call."""
+    """Fail at the end of the block if a store was called while the call held a connection to Postgres."""
     found: list[str] = []
     with pytest.MonkeyPatch.context() as patch:
         for block in ("transaction", "reading"):

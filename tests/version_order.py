@@ -1,4 +1,4 @@
-"""The order of versions once more, to compare with: tuples instead of bytes, written from the decision 0011."""
+"""A second implementation of the version order, from decision 0011, to compare with: tuples instead of bytes."""
 
 import re
 from typing import Any
@@ -17,7 +17,7 @@ _SEPARATORS = "".join(c for c in _SEPARATORS if not c.isalnum())
 
 
 def version_key(version: str) -> tuple[Any, ...]:
-    """Sorts as `model_version_key` does, of versions that are short enough for it."""
+    """Return a key that sorts like `model_version_key`, for versions that are short enough."""
     tokens, local = _parts(version)
     symbols: list[Any] = []
     zeros: list[Any] = []
@@ -34,13 +34,13 @@ def version_key(version: str) -> tuple[Any, ...]:
 
 
 def is_release(version: str) -> bool:
-    """Tells whether no word of a version makes it a pre-release."""
+    """Tell whether a version is a release: no word of it marks a pre-release."""
     tokens, _ = _parts(version)
     return all(_KNOWN.get(token, _RELEASED) >= _RELEASED for token in tokens)
 
 
 def sort_key(version: str) -> tuple[Any, ...]:
-    """Sorts as `order_by=version` does."""
+    """Return a key that sorts like `order_by=version`."""
     return (version_key(version), version[:400])
 
 

@@ -1,4 +1,4 @@
-"""A watch for tests: messages read by a thread, so that a test can wait for them."""
+"""A client of watches. A thread reads the messages, so that a test can wait for each."""
 
 import queue
 import threading
@@ -15,7 +15,7 @@ SECONDS = 30
 
 
 class Watch:
-    """A call of WatchAuditEvents. A context manager: cancelled on exit."""
+    """A call of WatchAuditEvents. A context manager that cancels the call on exit."""
 
     def __init__(self, client: Client, **fields: Any) -> None:
         self.call: Any = client.audit.WatchAuditEvents(audit_service_pb2.WatchAuditEventsRequest(**fields))
@@ -23,12 +23,12 @@ class Watch:
         self._thread = threading.Thread(target=self._read, daemon=True)
         self._thread.start()
         self.token = ""
-        """Of the last message that was taken."""
+        """The resume token of the last message that was taken."""
         self.error: Status | None = None
-        """What the last message says that the server ends the watch with."""
+        """The error with which the server ended the watch."""
 
     def message(self) -> audit_service_pb2.WatchAuditEventsResponse:
-        """Takes the next message but that with the error; raises what the call ended with."""
+        """Return the next message, except one with an error. Raise the error that ended the call."""
         found = self._messages.get(timeout=SECONDS)
         if isinstance(found, grpc.RpcError):
             self._messages.put(found)
@@ -41,7 +41,7 @@ class Watch:
         return found
 
     def event(self) -> audit_pb2.AuditEvent:
-        """Takes the next message with an event."""
+        """Return the event of the next message that has one."""
         while True:
             message = self.message()
             if message.HasField("event"):
@@ -51,7 +51,7 @@ class Watch:
         return [self.event() for _ in range(count)]
 
     def read_to_end(self) -> None:
-        """Takes what comes until the call ends, and raises what it ended with."""
+        """Read until the call ends, and raise its error."""
         while self.message() is not None:
             pass
 

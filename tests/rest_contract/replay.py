@@ -1,4 +1,4 @@
-"""Sends the cases of the Intel-compatible API's contract and tells what differs."""
+"""Replay the recorded cases of the Intel-compatible API, and return the differences."""
 
 import base64
 import hashlib
@@ -25,7 +25,7 @@ Case = Mapping[str, Any]
 
 
 def load() -> tuple[Sequence[Case], Mapping[str, bytes]]:
-    """Returns the cases in their order, and the files that they send."""
+    """Return the cases in order, and the files that they send."""
     contract = json.loads(Path(__file__).with_name("cases.json").read_text(encoding="utf-8"))
     files = {name: _fixture(name, described) for name, described in contract["fixtures"].items()}
     return contract["cases"], files
@@ -48,7 +48,7 @@ def _six_mib() -> bytes:
 
 @dataclass(frozen=True)
 class Reply:
-    """What came back."""
+    """A response."""
 
     status: int
     headers: Mapping[str, str]
@@ -57,7 +57,7 @@ class Reply:
 
 @dataclass
 class Replay:
-    """Sends cases to one registry, and keeps the ids that it answered."""
+    """Sends cases to one registry, and keeps the ids of its responses."""
 
     host: str
     files: Mapping[str, bytes]
@@ -76,7 +76,7 @@ class Replay:
             connection.putheader(key, value)
         if body is not None or request["method"] in {"POST", "PUT", "PATCH"}:
             connection.putheader("Content-Length", str(len(body or b"")))
-        with suppress(BrokenPipeError, ConnectionResetError):  # an answer before the body was read counts
+        with suppress(BrokenPipeError, ConnectionResetError):  # a response before the end of the request counts
             connection.endheaders(body)
         answer = connection.getresponse()
         reply = Reply(answer.status, {k.lower(): v for k, v in answer.getheaders()}, answer.read())
@@ -84,7 +84,7 @@ class Replay:
         return reply
 
     def differences(self, case: Case) -> list[str]:
-        """Sends a case; returns what is not as it should be."""
+        """Send a case, and return how the response differs from the expected one."""
         request, expect = case["request"], case.get("expect")
         reply = self.send(request)
         if request["method"] == "POST" and request["path"] == "/models" and reply.status == 201:
@@ -100,13 +100,13 @@ class Replay:
         return found
 
     def empty(self) -> None:
-        """Deletes every model."""
+        """Delete every model."""
         for model in json.loads(self.send({"method": "GET", "path": "/models"}).body):
             assert self.send({"method": "DELETE", "path": f"/models/{model['id']}"}).status == 204
         self.ids.clear()
 
     def register_a_hundred(self) -> None:
-        """What the group `truncation` finds."""
+        """Register the models that the group `truncation` expects."""
         for n in range(1, 101):
             texts = {"name": f"Many {n:04}", "version": "1", "id": f"many-{n:04}-0000000", "category": "bulk"}
             file = {"field": "file", "name": "model.zip", "fixture": "model.zip", "content_type": "application/zip"}
@@ -161,7 +161,7 @@ def _header_differences(expect: Mapping[str, Any], headers: Mapping[str, str]) -
     for name, value in expect.get("headers", {}).items():
         answered = headers.get(name, "")
         if name == "allow":
-            # More may be allowed than was.
+            # Further methods may be allowed.
             is_same = set(value.split(", ")) <= set(answered.split(", "))
         elif name == "location":
             is_same = urlsplit(answered).path == urlsplit(value).path
@@ -188,7 +188,7 @@ def _body_differences(expect: Mapping[str, Any], body: bytes) -> list[str]:
     if isinstance(wanted, dict) and isinstance(wanted.get("detail"), list):
         return [] if _details(got) == _details(wanted) else [f"details {_details(got)}, not {_details(wanted)}"]
     if isinstance(wanted, list) and wanted and "id" in wanted[0]:
-        # The recorded order was that of a locale.
+        # The recorded order depended on a locale.
         ids = [model["id"] for model in got]
         if ids != sorted(ids):
             return [f"not ordered by id: {ids}"]
