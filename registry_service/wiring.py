@@ -23,7 +23,7 @@ from registry_service.domain.legacy import SourceError
 from registry_service.domain.object_keys import is_object_key
 from registry_service.domain.ports import Database
 from registry_service.geti.projects import ProjectService
-from registry_service.observability.telemetry import ServerStates, Telemetry, TracingOptions, telemetry
+from registry_service.observability.telemetry import ServerStates, Telemetry, TracingOptions, open_telemetry
 from registry_service.services.adopting import AdoptModels
 from registry_service.services.authentication import CachedAuthenticator, TokenAuthenticator, TokenOrOther, Tokens
 from registry_service.services.backup import BackUp, Restore
@@ -168,9 +168,11 @@ def open_registry(settings: Settings) -> Iterator[Registry]:
     )
     with ExitStack() as stack:
         stack.callback(engine.dispose)
-        watched = stack.enter_context(telemetry(metrics=settings.metrics_port is not None, tracing=_tracing(settings)))
-        watched.trace_statements(engine)
-        database = SqlDatabase(engine, watched.committed, disk=_disk(settings))
+        telemetry = stack.enter_context(
+            open_telemetry(metrics=settings.metrics_port is not None, tracing=_tracing(settings))
+        )
+        telemetry.trace_statements(engine)
+        database = SqlDatabase(engine, telemetry.committed, disk=_disk(settings))
         stack.callback(database.close)
         store = build_store(settings)
         policy = Policy(
@@ -185,9 +187,9 @@ def open_registry(settings: Settings) -> Iterator[Registry]:
         geti = build_geti(settings)
         if geti is not None:
             stack.enter_context(geti)
-        use_cases = UseCases.on(watched.database(database, engine), watched.store(store), policy)
-        projects = ProjectService(watched.geti(geti), use_cases.register_model)
-        yield Registry(database, store, use_cases, projects, watched)
+        use_cases = UseCases.on(telemetry.database(database, engine), telemetry.store(store), policy)
+        projects = ProjectService(telemetry.geti(geti), use_cases.register_model)
+        yield Registry(database, store, use_cases, projects, telemetry)
 
 
 def _disk(settings: Settings) -> DiskReserve | None:
@@ -231,21 +233,21 @@ def open_intel_import(
         SourceError: The address or the credentials of the Intel deployment's MinIO are not set.
     """
     s3 = {
-        "host": source.source_minio_hostname or settings.minio_hostname,
-        "access_key": source.source_minio_access_key or settings.minio_access_key,
-        "secret_key": source.source_minio_secret_key or settings.minio_secret_key,
+        "HOSTNAME": source.source_minio_hostname or settings.minio_hostname,
+        "ACCESS_KEY": source.source_minio_access_key or settings.minio_access_key,
+        "SECRET_KEY": source.source_minio_secret_key or settings.minio_secret_key,
     }
-    missing = [name for name, value in s3.items() if value is None]
+    missing = [f"SOURCE_MINIO_{name} or MINIO_{name}" for name, value in s3.items() if value is None]
     if missing:
-        raise SourceError(f"SOURCE_MINIO_*: {', '.join(missing)} must be set, here or in MINIO_*")
+        raise SourceError(f"{', '.join(missing)}: must be set to read the Intel deployment's artifacts")
     is_own_minio = source.source_minio_hostname is None
     from registry_service.storage.artifacts.s3_connection import S3Options  # noqa: PLC0415
     from registry_service.storage.artifacts.s3_source import S3SourceBucket  # noqa: PLC0415
 
     options = S3Options(
-        host=str(s3["host"]),
+        host=str(s3["HOSTNAME"]),
         port=settings.minio_server_port if is_own_minio else source.source_minio_server_port,
-        access_key=str(s3["access_key"]),
+        access_key=str(s3["ACCESS_KEY"]),
         secret_key=(source.source_minio_secret_key or settings.minio_secret_key or SecretStr("")).get_secret_value(),
         bucket=source.source_minio_bucket_name,
         region=settings.minio_region if is_own_minio else source.source_minio_region,

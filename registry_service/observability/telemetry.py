@@ -147,7 +147,7 @@ class Telemetry:
 
 
 @contextmanager
-def telemetry(*, metrics: bool, tracing: TracingOptions | None) -> Iterator[Telemetry]:
+def open_telemetry(*, metrics: bool, tracing: TracingOptions | None) -> Iterator[Telemetry]:
     """Give the metrics and traces that are turned on. Send the remaining spans at the end of the block.
 
     Raises:
