@@ -237,7 +237,7 @@ def import_intel(data_dir: Path | None, copy: bool, dry_run: bool, as_json: bool
     counts = dict.fromkeys(Outcome, 0)
     copied = 0
     with ExitStack() as stack:
-        settings = stack.enter_context(jobs.open_settings(data_dir, is_new=True))
+        settings = stack.enter_context(jobs.open_settings(data_dir, allow_empty=True))
         migrate_database(settings)
         registry = stack.enter_context(open_registry(settings))
         import_models = stack.enter_context(
@@ -303,7 +303,7 @@ def restore(folder: Path, accept_damage: bool, data_dir: Path | None) -> None:
     with 1 if the backup lacks an object.
     """
     with (
-        jobs.open_settings(data_dir, is_new=True) as settings,
+        jobs.open_settings(data_dir, allow_empty=True) as settings,
         open_restore(settings, folder.resolve(), accepts_damage=accept_damage) as restore_all,
     ):
         _echo_report("restored", restore_all())

@@ -16,12 +16,12 @@ from registry_service.settings import DatabaseSettings, Settings, load
 
 
 @contextmanager
-def open_settings(data_dir: Path | None, *, is_new: bool = False) -> Iterator[Settings]:
+def open_settings(data_dir: Path | None, *, allow_empty: bool = False) -> Iterator[Settings]:
     """Give the settings of a registry, and configure logging.
 
     Args:
         data_dir: Data folder of `up`; None to read the settings from the environment.
-        is_new: Whether the folder may have no data yet.
+        allow_empty: Whether the folder may have no data yet.
 
     Raises:
         EmbeddedError: The folder has no data, or its Postgres can neither be reached nor started.
@@ -32,7 +32,7 @@ def open_settings(data_dir: Path | None, *, is_new: bool = False) -> Iterator[Se
             logs.configure(settings.min_log_level)
         else:
             data_dir = data_dir.expanduser().resolve()
-            if not is_new and not (data_dir / "postgres").is_dir():
+            if not allow_empty and not (data_dir / "postgres").is_dir():
                 raise EmbeddedError(f"{data_dir} has no data of `model-registry up`")
             address = stack.enter_context(running_or_started(data_dir))
             settings = load(Settings, **embedded_settings(data_dir, address))

@@ -24,7 +24,7 @@ from registry_service.embedded.process import (
     spawn,
     stop,
 )
-from registry_service.embedded.secrets import Secrets
+from registry_service.embedded.tls_secrets import TlsSecrets
 from registry_service.settings import GatewaySettings
 
 logger = logging.getLogger(__name__)
@@ -96,7 +96,7 @@ class EnvoyGateway:
         self._admin = None if admin_socket is None else EnvoyAdmin(admin_socket)
         self._heartbeat = heartbeat
         self._address_limit = None if address_limit is None else AddressLimit(settings, address_limit)
-        self._secrets = Secrets(settings, secrets_dir)
+        self._secrets = TlsSecrets(settings, secrets_dir)
         self._process: subprocess.Popen[bytes] | None = None
 
     name = "Envoy"

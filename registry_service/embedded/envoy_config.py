@@ -17,7 +17,7 @@ import jinja2
 
 from registry_service.domain.errors import InvalidCredentialsError, UnauthenticatedError
 from registry_service.embedded.process import EmbeddedError, NotInstalledError, find_package
-from registry_service.embedded.secrets import Secrets
+from registry_service.embedded.tls_secrets import TlsSecrets
 from registry_service.methods import GATEWAY_IDLE_SECONDS, Kind, method_of
 from registry_service.settings import CIPHER_SUITES, GatewaySettings
 
@@ -99,7 +99,7 @@ def render(
         admin_socket: Unix socket for Envoy's admin interface; None for no admin interface.
         heartbeat: File of `EnvoyGateway.refresh`'s heartbeat; None for no heartbeat.
         address_limit: File of `AddressLimit`; None for no such limit.
-        secrets_dir: Folder of `Secrets`, for certificates that are renewed; None to read certificates only once.
+        secrets_dir: Folder of `TlsSecrets`, for certificates that are renewed; None to read certificates only once.
 
     Raises:
         EmbeddedError: SERVER_IP_ADDRESS or METRICS_IP_ADDRESS is not an IP address.
@@ -362,7 +362,7 @@ def _tls(settings: GatewaySettings, folder: Path | None) -> dict[str, object] | 
     """
     if not settings.enable_https_mode:
         return None
-    secrets = Secrets(settings, folder)
+    secrets = TlsSecrets(settings, folder)
     return {
         "cipher_suites": CIPHER_SUITES,
         "listener": secrets.of_listener(),

@@ -20,7 +20,7 @@ _TYPE = "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.Secret"
 _CERTIFICATES = ("server_certificate", "client_certificate")
 
 
-class Secrets:
+class TlsSecrets:
     """Certificates that Envoy reads again when they are renewed.
 
     Args:
