@@ -276,10 +276,10 @@ def changes(texts: Texts) -> Mapping[str, object]:
     if not found:
         raise RestError(answers.NOTHING_TO_CHANGE)
     if "size" in found:
-        found["documented_size"] = found.pop("size")
+        found["compat_size"] = found.pop("size")
     if "precision" in found:
         found["precisions"] = found.pop("precision")
-        found["documented_precision"] = None
+        found["compat_precision"] = None
     return found
 
 

@@ -27,7 +27,7 @@ def _precision(value: str) -> Node:
     return Or(
         tuple(
             Restriction(Field((name,), Kind.LIST), Comparator.CONTAINS, pattern)
-            for name in ("precisions", "documented_precision")
+            for name in ("precisions", "compat_precision")
         )
     )
 

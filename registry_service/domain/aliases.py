@@ -18,7 +18,7 @@ from typing import Protocol
 
 from registry_service.domain.access import Projects
 from registry_service.domain.errors import FieldViolation, InvalidArgumentError
-from registry_service.domain.model_groups import GroupKey
+from registry_service.domain.model_groups import GroupHandle
 from registry_service.domain.models import MAX_TEXT_LENGTH, Model
 
 _ALIAS = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
@@ -74,7 +74,7 @@ class AliasMove:
 class Alias:
     """An alias that points to a model."""
 
-    group: GroupKey
+    group: GroupHandle
     alias: str
     target: AliasTarget
     revision: int
@@ -97,7 +97,7 @@ class AliasState:
 
     key: int | None
     """The repository's own; None where the alias was never set."""
-    group: GroupKey
+    group: GroupHandle
     alias: str
     head: AliasMove | None
     """The newest move; None where there is none. Its target has the version that the model has now."""
@@ -146,10 +146,10 @@ class AliasRepository(Protocol):
     Who locks models as well locks them before aliases; so nobody waits in a circle.
     """
 
-    def find(self, group: GroupKey, alias: str) -> AliasState:
+    def find(self, group: GroupHandle, alias: str) -> AliasState:
         """Returns an alias as it stands."""
 
-    def lock(self, group: GroupKey, alias: str, *, add: bool = False) -> AliasState:
+    def lock(self, group: GroupHandle, alias: str, *, add: bool = False) -> AliasState:
         """The same, and nobody else moves it until the transaction ends.
 
         Where it was never set, that takes `add`, which makes a place for it.
@@ -163,7 +163,7 @@ class AliasRepository(Protocol):
     ) -> AliasMove:
         """Moves an alias that was locked (and added), and returns the move."""
 
-    def at(self, group: GroupKey, alias: str, time: datetime) -> Alias | None:
+    def at(self, group: GroupHandle, alias: str, time: datetime) -> Alias | None:
         """Returns an alias as it was; None where it pointed nowhere.
 
         Waits for a move that is under way, so that the answer stays true.
@@ -179,7 +179,7 @@ class AliasRepository(Protocol):
         """Returns the newest move to a model; None where there was none."""
 
     def list(
-        self, group: GroupKey | None, *, after: int, limit: int, max_bytes: int, within: Projects = None
+        self, group: GroupHandle | None, *, after: int, limit: int, max_bytes: int, within: Projects = None
     ) -> AliasPage:
         """Returns the aliases of a group (None: of all) that point somewhere, by key, after one (0: all).
 
@@ -189,7 +189,7 @@ class AliasRepository(Protocol):
 
     def moves(
         self,
-        group: GroupKey | None,
+        group: GroupHandle | None,
         alias: str | None,
         *,
         before: MoveKey | None,

@@ -15,7 +15,7 @@ from typing import Protocol
 from registry_service.domain.access import Projects
 from registry_service.domain.filter import Node
 from registry_service.domain.listing import MAX_PAGE_BYTES
-from registry_service.domain.models import Json, Lineage
+from registry_service.domain.models import GroupKey, Json
 from registry_service.domain.vocabulary import Action
 
 UNKNOWN_TIME = datetime.min.replace(tzinfo=UTC)
@@ -32,13 +32,13 @@ class Change:
     """What an event says, but for what the log adds."""
 
     action: Action
-    lineage: Lineage
+    group_key: GroupKey
     """Of a token only its project; the name is empty."""
     model_id: str
     """Of the model that was changed, or that the alias points to afterwards; before, where it was deleted. Empty for a
     token, and for a group."""
     model_group_id: str | None = None
-    """Of the group of the lineage. None to record: the one that there is. None in the log: of a token, or from before
+    """Of the group of that key. None to record: the one that there is. None in the log: of a token, or from before
     there were groups."""
     alias: str = ""
     """Empty where a model was changed."""
@@ -101,15 +101,15 @@ def as_seen_from(event: Event, projects: Projects) -> Event:
     # Only an update that moved a model has the id of its project among the earlier values, or a deletion.
     origin = before.get("project_id")
     is_from_here = isinstance(origin, str) and origin in projects
-    if event.lineage.project_id in projects:
+    if event.group_key.project_id in projects:
         return event if is_from_here or "project_id" not in before else replace(event, before=None)
 
     def earlier(name: str, now: str | None) -> str | None:
         value = before.get(name, now)
         return None if value is None else str(value)
 
-    now = event.lineage
-    left = Lineage(
+    now = event.group_key
+    left = GroupKey(
         name=earlier("name", now.name) or "",
         project_id=earlier("project_id", None),
         project_name=earlier("project_name", now.project_name),
@@ -117,7 +117,7 @@ def as_seen_from(event: Event, projects: Projects) -> Event:
     return replace(
         event,
         # A damaged event may not tell any more which side is theirs.
-        lineage=left if is_from_here else Lineage(name=""),
+        group_key=left if is_from_here else GroupKey(name=""),
         before=event.before if is_from_here else None,
         model_group_id=None,
         after=None,

@@ -15,7 +15,7 @@ from typing import Protocol
 from registry_service.domain import filter as filters
 from registry_service.domain.errors import FieldViolation, InvalidArgumentError
 from registry_service.domain.listing import MAX_PAGE_BYTES, OrderField, SortValue
-from registry_service.domain.models import DIRECTION_CONTROLS, MAX_TEXT_LENGTH, Lineage
+from registry_service.domain.models import DIRECTION_CONTROLS, MAX_TEXT_LENGTH, GroupKey
 from registry_service.domain.vocabulary import MetricGoal
 
 MAX_DESCRIPTION_BYTES = 64 * 1024
@@ -42,12 +42,11 @@ _SORT_KINDS: Mapping[str, type] = {"version_count": int, "create_time": datetime
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class GroupKey:
-    """A group by its id, and what identifies it."""
+class GroupHandle:
+    """A model group by its id and its key."""
 
     id: str
-    lineage: Lineage
-    """The name and the project."""
+    key: GroupKey
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,8 +54,7 @@ class ModelGroup:
     """All models of one name in one project."""
 
     id: str
-    lineage: Lineage
-    """The name and the project, which identify the group."""
+    key: GroupKey
     description: str = ""
     """Markdown."""
     owner: str = ""
@@ -74,9 +72,9 @@ class ModelGroup:
     latest_model_id: str = ""
 
     @property
-    def key(self) -> GroupKey:
-        """The group without what is said of it."""
-        return GroupKey(id=self.id, lineage=self.lineage)
+    def handle(self) -> GroupHandle:
+        """The group's id and key."""
+        return GroupHandle(id=self.id, key=self.key)
 
     @property
     def etag(self) -> str:
@@ -224,7 +222,7 @@ def group_sort_values(group: ModelGroup, order: Sequence[OrderField]) -> tuple[S
 
     def value(name: str) -> SortValue:
         if name in {"name", "project_id", "project_name"}:
-            return getattr(group.lineage, name) or ""
+            return getattr(group.key, name) or ""
         found: SortValue = getattr(group, name)
         return found
 

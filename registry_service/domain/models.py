@@ -134,21 +134,21 @@ class ModelFields:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Lineage:
-    """What all versions of one model share. An absent project equals an absent project."""
+class GroupKey:
+    """The name and project that all versions of one model share. An absent project equals an absent project."""
 
     name: str
     project_id: str | None = None
     project_name: str | None = None
 
     @classmethod
-    def of(cls, model: ModelFields) -> "Lineage":
-        """Returns the lineage of a model."""
+    def of(cls, model: ModelFields) -> "GroupKey":
+        """Return the key of the group that a model belongs to."""
         return cls(name=model.name, project_id=model.project_id, project_name=model.project_name)
 
 
 MUTABLE_FIELDS = tuple(f.name for f in fields(ModelFields))
-DOCUMENTED_FIELDS = ("created_date", "documented_size", "documented_precision")
+COMPAT_FIELDS = ("created_date", "compat_size", "compat_precision")
 """Fields of a model that the documented API alone can change."""
 MAX_SIZE = 2**63 - 1
 # What people tell models apart by.
@@ -180,9 +180,9 @@ class Model(ModelFields):
     """Aware, UTC."""
     revision: int = 1
     creator: str = ""
-    documented_size: int | None = None
+    compat_size: int | None = None
     """Size that the documented API shows, where its client or Geti says another; None shows the artifact's."""
-    documented_precision: tuple[str, ...] | None = None
+    compat_precision: tuple[str, ...] | None = None
     """Precisions as the documented API shows them, where Geti writes them otherwise; None shows `precisions`."""
     artifact_verify_time: datetime | None = None
     """Aware, UTC. When the stored bytes began to be read for the last verification, if that found them intact."""
@@ -223,9 +223,9 @@ class ModelSpec:
     created_date: str = ""
     """Empty: the time of registration."""
     artifact: ArtifactSpec = ArtifactSpec()
-    documented_size: int | None = None
+    compat_size: int | None = None
     """As for Model. Known of imports alone, so an upload does not keep it."""
-    documented_precision: tuple[str, ...] | None = None
+    compat_precision: tuple[str, ...] | None = None
     """As for Model. Known of imports alone, so an upload does not keep it."""
 
 
@@ -234,12 +234,12 @@ def utc_now() -> datetime:
     return datetime.now(UTC)
 
 
-def documented_date(time: datetime) -> str:
+def compat_date(time: datetime) -> str:
     """Writes a time as the documented API shows it: `YYYY-MM-DD HH:MM:SS.ffffff UTC`."""
     return f"{time.astimezone(UTC):%Y-%m-%d %H:%M:%S.%f} UTC"
 
 
-def documented_precision(precisions: Sequence[str]) -> tuple[str, ...] | None:
+def compat_precision(precisions: Sequence[str]) -> tuple[str, ...] | None:
     """Return what the Intel-compatible API shows instead of precisions that its clients don't know.
 
     Each such precision becomes the one of PRECISIONS that is nearest by the number in its name, which is its width in
@@ -333,7 +333,7 @@ def checked_spec(spec: ModelSpec, *, metadata_max_bytes: int, artifact_max_bytes
     if spec.id and not is_model_id(spec.id):
         violations.append(FieldViolation("id", "must be 16 to 256 characters of A-Z, a-z, 0-9, _ and -."))
     violations += _text_violations("created_date", spec.created_date)
-    violations += _size_violations(spec.documented_size)
+    violations += _size_violations(spec.compat_size)
     violations += _artifact_violations(spec.artifact, artifact_max_bytes)
     _raise_any(violations)
     return ModelSpec(
@@ -341,8 +341,8 @@ def checked_spec(spec: ModelSpec, *, metadata_max_bytes: int, artifact_max_bytes
         id=spec.id or str(uuid.uuid4()),
         created_date=spec.created_date,
         artifact=_with_defaults(spec.artifact),
-        documented_size=spec.documented_size,
-        documented_precision=spec.documented_precision,
+        compat_size=spec.compat_size,
+        compat_precision=spec.compat_precision,
     )
 
 
@@ -368,14 +368,14 @@ def check_new_names(new: ModelFields, old: ModelFields) -> None:
     )
 
 
-def check_documented_fields(model: Model) -> None:
+def check_compat_fields(model: Model) -> None:
     """Checks the fields that the documented API alone can change.
 
     Raises:
         InvalidArgumentError: Names every field that is wrong.
     """
     violations = list(_text_violations("created_date", model.created_date))
-    violations += _size_violations(model.documented_size)
+    violations += _size_violations(model.compat_size)
     _raise_any(violations)
 
 

@@ -16,8 +16,8 @@ from registry_service.domain.access import Projects
 from registry_service.domain.aliases import AliasRepository
 from registry_service.domain.artifact_store import Part
 from registry_service.domain.events import EventLog
-from registry_service.domain.family import Link
 from registry_service.domain.idempotency import IdempotencyKeys
+from registry_service.domain.lineage import LineageEdge
 from registry_service.domain.listing import ListQuery, Page
 from registry_service.domain.model_groups import ModelGroupRepository
 from registry_service.domain.models import Model, ModelSpec
@@ -63,10 +63,10 @@ class ModelRepository(Protocol):
     def metadata_sizes(self, ids: Sequence[str]) -> Mapping[str, int]:
         """Returns the bytes that the metadata of these models takes, of those that there are."""
 
-    def parents(self, ids: Sequence[str]) -> Sequence[Link]:
+    def parents(self, ids: Sequence[str]) -> Sequence[LineageEdge]:
         """Returns the links from these models up to their parents, whether these are there or not."""
 
-    def children(self, ids: Sequence[str], limit: int, within: Projects = None) -> Sequence[Link]:
+    def children(self, ids: Sequence[str], limit: int, within: Projects = None) -> Sequence[LineageEdge]:
         """Returns the links up from models that have one of these as a parent, at most `limit` models, by id.
 
         Only models of the projects `within` count.

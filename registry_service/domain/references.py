@@ -19,7 +19,7 @@ from typing import Protocol
 from registry_service.domain.access import Projects
 from registry_service.domain.aliases import checked_alias
 from registry_service.domain.errors import InvalidArgumentError, InvalidReferenceError
-from registry_service.domain.model_groups import GroupKey
+from registry_service.domain.model_groups import GroupHandle
 from registry_service.domain.models import is_model_id
 
 LATEST = "latest"
@@ -59,7 +59,7 @@ class NamedVersion:
 class ReferenceRepository(Protocol):
     """Finds what references name."""
 
-    def groups(self, name: str, project: str | None, *, limit: int, within: Projects = None) -> Sequence[GroupKey]:
+    def groups(self, name: str, project: str | None, *, limit: int, within: Projects = None) -> Sequence[GroupHandle]:
         """Return the groups with this name that have models, at most `limit`, by id.
 
         Args:
@@ -74,7 +74,7 @@ class ReferenceRepository(Protocol):
         """Tell whether a group has this id or name of a project."""
 
     def versions(
-        self, group: GroupKey, version: str | None, precisions: Collection[str], *, limit: int
+        self, group: GroupHandle, version: str | None, precisions: Collection[str], *, limit: int
     ) -> Sequence[NamedVersion]:
         """Return the models of one version of a group, newest first, at most `limit`.
 

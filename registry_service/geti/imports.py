@@ -14,7 +14,7 @@ from registry_service.domain.errors import (
     RegistryError,
     UnauthenticatedError,
 )
-from registry_service.domain.models import ArtifactSpec, Model, ModelFields, ModelSpec, documented_precision
+from registry_service.domain.models import ArtifactSpec, Model, ModelFields, ModelSpec, compat_precision
 from registry_service.geti.port import Geti, ModelDetails, ModelKey, Project
 from registry_service.services.archives import open_archive
 from registry_service.services.artifact_staging import RegisterModel, StagedArtifact, check_archive
@@ -161,10 +161,8 @@ def _spec(model_id: str, project: Project, details: ModelDetails, folder: str) -
         id=model_id,
         created_date=details.creation_date or "",
         artifact=ArtifactSpec(file_name=file_name(folder), media_type=_MEDIA_TYPE),
-        documented_size=details.size,
-        documented_precision=None
-        if documented_precision(precision) or details.precision == precision
-        else details.precision,
+        compat_size=details.size,
+        compat_precision=None if compat_precision(precision) or details.precision == precision else details.precision,
     )
 
 

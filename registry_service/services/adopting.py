@@ -21,7 +21,7 @@ from registry_service.domain.models import (
     ArtifactSpec,
     Model,
     ModelSpec,
-    check_documented_fields,
+    check_compat_fields,
     checked_fields,
     is_same,
 )
@@ -216,14 +216,14 @@ class AdoptModels:
             create_time=document.create_time,
             update_time=document.update_time,
             creator=ACTOR,
-            documented_size=None if document.size == artifact.size else document.size,
-            documented_precision=document.documented_precision,
+            compat_size=None if document.size == artifact.size else document.size,
+            compat_precision=document.compat_precision,
             artifact=artifact,
             signature=signature,
         )
         values = checked_fields(model, metadata_max_bytes=self.register.policy.metadata_max_bytes)
         model = replace(model, **values)  # type: ignore[arg-type]
-        check_documented_fields(model)
+        check_compat_fields(model)
         return model
 
     def _check(self, model_id: str, document: LegacyDocument, *, is_new: bool) -> None:

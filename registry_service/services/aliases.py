@@ -30,8 +30,8 @@ from registry_service.domain.errors import (
     TargetGoneError,
 )
 from registry_service.domain.listing import MAX_PAGE_BYTES, decode_page_token, encode_page_token, page_size
-from registry_service.domain.model_groups import GroupKey
-from registry_service.domain.models import Lineage, Model
+from registry_service.domain.model_groups import GroupHandle
+from registry_service.domain.models import GroupKey, Model
 from registry_service.domain.ports import Database, Transaction
 from registry_service.domain.promotion import Check, Requirements, checks_of
 from registry_service.services.artifacts import Verification, VerifyArtifact
@@ -151,15 +151,15 @@ class SetAlias:
 
 def _kept(transaction: Transaction, state: AliasState, moved: Moved) -> Moved:
     """Return what became of an alias, having written it down for a call with an idempotency key."""
-    transaction.idempotency.keep(moved, resource_id="", project_id=state.group.lineage.project_id)
+    transaction.idempotency.keep(moved, resource_id="", project_id=state.group.key.project_id)
     return moved
 
 
-def _group_with(transaction: Transaction, group_id: str, model: Model) -> GroupKey:
+def _group_with(transaction: Transaction, group_id: str, model: Model) -> GroupHandle:
     group = transaction.groups.get(group_id)
-    if group.lineage != Lineage.of(model):
+    if group.key != GroupKey.of(model):
         raise ModelNotInGroupError(model.id, group_id)
-    return group.key
+    return group.handle
 
 
 def _is_young(model: Model, max_age: timedelta | None, now: datetime) -> bool:
@@ -237,7 +237,7 @@ class RollbackAlias:
                 " twice.",
             )
         with self.database.transaction() as transaction:
-            group = transaction.groups.get(group_id).key
+            group = transaction.groups.get(group_id).handle
             state = transaction.aliases.find(group, alias)
             current = _existing(state)
             expectation.check(state)
@@ -286,7 +286,7 @@ def _there(transaction: Transaction, state: AliasState, target: AliasTarget, *, 
         model = models.hold(target.model_id) if hold else models.get(target.model_id)
     except ModelNotFoundError as error:
         raise TargetGoneError(state.alias, target.model_id, target.version) from error
-    if Lineage.of(model) != state.group.lineage or model.artifact.sha256 != target.sha256:
+    if GroupKey.of(model) != state.group.key or model.artifact.sha256 != target.sha256:
         raise TargetGoneError(state.alias, target.model_id, target.version)
     return AliasTarget.of(model)
 
@@ -349,7 +349,7 @@ class DeleteAlias:
             AliasChangedError: It is not as expected.
         """
         with self.database.transaction() as transaction:
-            group = transaction.groups.get(group_id).key
+            group = transaction.groups.get(group_id).handle
             aliases = transaction.aliases
             state = aliases.find(group, alias) if validate_only else aliases.lock(group, alias)
             if state.target is None and allow_missing:
@@ -358,7 +358,7 @@ class DeleteAlias:
             expectation.check(state)
             if not validate_only:
                 aliases.move(state, kind=MoveKind.DELETED, target=None, previous=None, remark=remark)
-            transaction.idempotency.keep(state.target, resource_id="", project_id=group.lineage.project_id)
+            transaction.idempotency.keep(state.target, resource_id="", project_id=group.key.project_id)
         return state.target
 
 
@@ -377,12 +377,12 @@ class GetAlias:
             InvalidArgumentError: The time is in the future.
         """
         with self.database.transaction() as transaction:
-            group = transaction.groups.get(group_id).key
+            group = transaction.groups.get(group_id).handle
             if at_time is None:
                 return _existing(transaction.aliases.find(group, alias))
             found = transaction.aliases.at(group, alias, at_time)
         if found is None:
-            raise AliasNotFoundError(alias, group.lineage.name, at_time=at_time.isoformat())
+            raise AliasNotFoundError(alias, group.key.name, at_time=at_time.isoformat())
         return found
 
 
@@ -404,7 +404,7 @@ class ListAliases:
         start = decode_page_token(token, query, (int,))
         after = start[0] if start is not None and isinstance(start[0], int) else 0
         with self.database.transaction() as transaction:
-            group = None if group_id is None else transaction.groups.get(group_id).key
+            group = None if group_id is None else transaction.groups.get(group_id).handle
             page = transaction.aliases.list(group, after=after, limit=limit, max_bytes=MAX_PAGE_BYTES)
         aliases = [alias for _, alias in page.aliases]
         return aliases, encode_page_token(query, (page.aliases[-1][0],)) if page.more else ""
@@ -431,9 +431,9 @@ class ListAliasMoves:
         start = decode_page_token(token, query, (datetime, int, int))
         before = cast("MoveKey | None", start)
         with self.database.transaction() as transaction:
-            group = None if group_id is None else transaction.groups.get(group_id).key
+            group = None if group_id is None else transaction.groups.get(group_id).handle
             if group is not None and alias is not None and transaction.aliases.find(group, alias).head is None:
-                raise AliasNotFoundError(alias, group.lineage.name)
+                raise AliasNotFoundError(alias, group.key.name)
             page = transaction.aliases.moves(group, alias, before=before, limit=limit, max_bytes=MAX_PAGE_BYTES)
         moves = [move for _, move in page.moves]
         return moves, encode_page_token(query, page.moves[-1][0]) if page.more else ""
@@ -441,5 +441,5 @@ class ListAliasMoves:
 
 def _existing(state: AliasState) -> Alias:
     if state.current is None:
-        raise AliasNotFoundError(state.alias, state.group.lineage.name)
+        raise AliasNotFoundError(state.alias, state.group.key.name)
     return state.current

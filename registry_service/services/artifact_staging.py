@@ -16,8 +16,8 @@ from registry_service.domain.models import (
     Model,
     ModelSpec,
     checked_spec,
-    documented_date,
-    documented_precision,
+    compat_date,
+    compat_precision,
     is_zip_media_type,
 )
 from registry_service.domain.object_keys import new_object_key
@@ -225,14 +225,14 @@ def new_model(
     spec: ModelSpec, key: str, size: int, sha256: str, policy: Policy, *, signature: Signature | None, now: datetime
 ) -> Model:
     """Makes the model of a checked spec, registered `now`."""
-    date = documented_date(now)
+    date = compat_date(now)
     return Model(
         **{name: getattr(spec.fields, name) for name in MUTABLE_FIELDS},
         id=spec.id,
         created_date=spec.created_date or date,
         last_updated_date=date,
-        documented_size=spec.documented_size,
-        documented_precision=spec.documented_precision or documented_precision(spec.fields.precisions),
+        compat_size=spec.compat_size,
+        compat_precision=spec.compat_precision or compat_precision(spec.fields.precisions),
         create_time=now,
         update_time=now,
         creator=current_caller.get().actor,

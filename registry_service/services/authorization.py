@@ -38,11 +38,11 @@ from registry_service.domain.errors import (
     UploadNotFoundError,
 )
 from registry_service.domain.events import BrokenLink, Change, Event, EventLog, LogHead, as_seen_from
-from registry_service.domain.family import Link
 from registry_service.domain.filter import And, Comparator, Field, Kind, Node, Not, Or, Pattern, Restriction
 from registry_service.domain.idempotency import IdempotencyKeys, KeptAnswer, KeyedCall
+from registry_service.domain.lineage import LineageEdge
 from registry_service.domain.listing import MAX_PAGE_BYTES, ListQuery, Page
-from registry_service.domain.model_groups import GroupKey, GroupPage, GroupQuery, ModelGroup, ModelGroupRepository
+from registry_service.domain.model_groups import GroupHandle, GroupPage, GroupQuery, ModelGroup, ModelGroupRepository
 from registry_service.domain.models import Model, ModelSpec
 from registry_service.domain.ports import Database, ModelRepository, ObjectLedger, Transaction, UploadRepository
 from registry_service.domain.references import NamedVersion, ReferenceRepository
@@ -174,11 +174,11 @@ class _Models:
     def metadata_sizes(self, ids: Sequence[str]) -> Mapping[str, int]:
         return self.inner.metadata_sizes(list(self.projects(ids)))
 
-    def parents(self, ids: Sequence[str]) -> Sequence[Link]:
+    def parents(self, ids: Sequence[str]) -> Sequence[LineageEdge]:
         # A model names its parents wherever these are; what theirs are is another matter.
         return self.inner.parents(list(self.projects(ids)))
 
-    def children(self, ids: Sequence[str], limit: int, within: Projects = None) -> Sequence[Link]:
+    def children(self, ids: Sequence[str], limit: int, within: Projects = None) -> Sequence[LineageEdge]:
         return self.inner.children(ids, limit, _both(self.access.visible, within))
 
     def keep_verification(self, model: Model, *, time: datetime, is_intact: bool) -> None:
@@ -233,20 +233,20 @@ class _Groups:
 
     def update(self, group_id: str, change: Callable[[ModelGroup], ModelGroup]) -> ModelGroup:
         def changed(old: ModelGroup) -> ModelGroup:
-            _expect_acting(self.access, self._seen(old).lineage.project_id)
+            _expect_acting(self.access, self._seen(old).key.project_id)
             return change(old)
 
         return self.inner.update(group_id, changed)
 
     def remove(self, group_id: str, check: Callable[[ModelGroup], None], *, validate_only: bool = False) -> ModelGroup:
         def checked(group: ModelGroup) -> None:
-            _expect_acting(self.access, self._seen(group).lineage.project_id)
+            _expect_acting(self.access, self._seen(group).key.project_id)
             check(group)
 
         return self.inner.remove(group_id, checked, validate_only=validate_only)
 
     def _seen(self, group: ModelGroup) -> ModelGroup:
-        if not self.access.sees(group.lineage.project_id):
+        if not self.access.sees(group.key.project_id):
             raise ModelGroupNotFoundError(group.id)
         return group
 
@@ -257,13 +257,13 @@ class _Aliases:
     inner: AliasRepository
     models: ModelRepository
 
-    def find(self, group: GroupKey, alias: str) -> AliasState:
+    def find(self, group: GroupHandle, alias: str) -> AliasState:
         return self.inner.find(group, alias) if self._sees(group) else _never_set(group, alias)
 
-    def lock(self, group: GroupKey, alias: str, *, add: bool = False) -> AliasState:
+    def lock(self, group: GroupHandle, alias: str, *, add: bool = False) -> AliasState:
         if not self._sees(group):
             return _never_set(group, alias)
-        _expect_acting(self.access, group.lineage.project_id)
+        _expect_acting(self.access, group.key.project_id)
         return self.inner.lock(group, alias, add=add)
 
     def lock_all_of(self, model_id: str) -> Sequence[AliasState]:
@@ -273,10 +273,10 @@ class _Aliases:
     def move(
         self, state: AliasState, *, kind: MoveKind, target: AliasTarget | None, previous: int | None, remark: Remark
     ) -> AliasMove:
-        _expect_acting(self.access, state.group.lineage.project_id)
+        _expect_acting(self.access, state.group.key.project_id)
         return self.inner.move(state, kind=kind, target=target, previous=previous, remark=remark)
 
-    def at(self, group: GroupKey, alias: str, time: datetime) -> Alias | None:
+    def at(self, group: GroupHandle, alias: str, time: datetime) -> Alias | None:
         return self.inner.at(group, alias, time) if self._sees(group) else None
 
     def get_move(self, state: AliasState, revision: int) -> AliasMove:
@@ -287,14 +287,14 @@ class _Aliases:
         return self.inner.newest_move_to(state, model_id)
 
     def list(
-        self, group: GroupKey | None, *, after: int, limit: int, max_bytes: int, within: Projects = None
+        self, group: GroupHandle | None, *, after: int, limit: int, max_bytes: int, within: Projects = None
     ) -> AliasPage:
         within = _both(self.access.visible, within)
         return self.inner.list(group, after=after, limit=limit, max_bytes=max_bytes, within=within)
 
     def moves(
         self,
-        group: GroupKey | None,
+        group: GroupHandle | None,
         alias: str | None,
         *,
         before: MoveKey | None,
@@ -309,8 +309,8 @@ class _Aliases:
         projects = self.models.projects(model_ids)
         return self.inner.of_models([i for i in model_ids if i in projects and self.access.sees(projects[i])])
 
-    def _sees(self, group: GroupKey) -> bool:
-        return self.access.sees(group.lineage.project_id)
+    def _sees(self, group: GroupHandle) -> bool:
+        return self.access.sees(group.key.project_id)
 
 
 @dataclass(frozen=True, slots=True)
@@ -320,16 +320,16 @@ class _References:
     access: Access
     inner: ReferenceRepository
 
-    def groups(self, name: str, project: str | None, *, limit: int, within: Projects = None) -> Sequence[GroupKey]:
+    def groups(self, name: str, project: str | None, *, limit: int, within: Projects = None) -> Sequence[GroupHandle]:
         return self.inner.groups(name, project, limit=limit, within=_both(self.access.visible, within))
 
     def has_project(self, project: str, *, within: Projects = None) -> bool:
         return self.inner.has_project(project, within=_both(self.access.visible, within))
 
     def versions(
-        self, group: GroupKey, version: str | None, precisions: Collection[str], *, limit: int
+        self, group: GroupHandle, version: str | None, precisions: Collection[str], *, limit: int
     ) -> Sequence[NamedVersion]:
-        if not self.access.sees(group.lineage.project_id):
+        if not self.access.sees(group.key.project_id):
             return ()
         return self.inner.versions(group, version, precisions, limit=limit)
 
@@ -494,5 +494,5 @@ def _within(projects: Projects, node: Node | None) -> Node | None:
     return own if node is None else And((own, node))
 
 
-def _never_set(group: GroupKey, alias: str) -> AliasState:
+def _never_set(group: GroupHandle, alias: str) -> AliasState:
     return AliasState(key=None, group=group, alias=alias, head=None)

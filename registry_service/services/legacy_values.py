@@ -9,7 +9,7 @@ from typing import Any, NoReturn
 
 from registry_service.domain.errors import FieldViolation, InvalidArgumentError
 from registry_service.domain.legacy import LegacyModel
-from registry_service.domain.models import MAX_FILE_NAME_BYTES, Json, ModelFields, documented_date, is_model_id
+from registry_service.domain.models import MAX_FILE_NAME_BYTES, Json, ModelFields, compat_date, is_model_id
 
 _MAX_LITERAL = 65_536  # characters; Python's parser takes a hundred times the memory
 _PLAIN_TEXTS = (
@@ -39,7 +39,7 @@ class LegacyDocument:
     update_time: datetime
     size: int | None
     """What the original shows; None where it shows none."""
-    documented_precision: tuple[str, ...] | None
+    compat_precision: tuple[str, ...] | None
     file_url: str
     file_name: str
     key: str
@@ -88,12 +88,12 @@ class _Reading:
         return LegacyDocument(
             fields=fields,
             # Where the original was not told, it shows the times of its row.
-            created_date=self._tags.get("created_date") or documented_date(model.create_time),
-            last_updated_date=last_updated_date or documented_date(model.update_time),
+            created_date=self._tags.get("created_date") or compat_date(model.create_time),
+            last_updated_date=last_updated_date or compat_date(model.update_time),
             create_time=model.create_time,
             update_time=max(model.create_time, _time(last_updated_date) or model.update_time),
             size=size,
-            documented_precision=precision if precision != fields.precisions else None,
+            compat_precision=precision if precision != fields.precisions else None,
             file_url=self._tags["file_url"],
             file_name=file_name,
             key=key,

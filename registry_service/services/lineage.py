@@ -7,15 +7,15 @@ from itertools import takewhile
 
 from registry_service.domain.artifact_store import ArtifactStore
 from registry_service.domain.errors import ArtifactLostError, NotAnArchiveError
-from registry_service.domain.family import (
-    MAX_RELATIVES,
+from registry_service.domain.lineage import (
+    MAX_LINEAGE_NODES,
     Direction,
-    Family,
-    Link,
-    Relative,
-    Relatives,
+    Lineage,
+    LineageEdge,
+    LineageNode,
+    LineageWalk,
     checked_depth,
-    relatives,
+    walk,
 )
 from registry_service.domain.listing import (
     MAX_PAGE_BYTES,
@@ -34,7 +34,7 @@ _MANIFEST_ANCESTORS = 1_000
 _RELATIVE_BYTES = 1_000
 _MANIFEST_FILES = 10_000
 _MANIFEST_BYTES = 512 * 1024
-"""Most of files, of ancestors, and of links in a manifest, each; the model itself comes on top."""
+"""Most of files, of ancestors, and of edges in a manifest, each; the model itself comes on top."""
 _FILE_BYTES = 50
 
 
@@ -46,7 +46,7 @@ class GetLineage:
 
     def __call__(
         self, model_id: str, direction: Direction, *, max_depth: int = 0, size: int = 0, token: str = ""
-    ) -> tuple[Family, str]:
+    ) -> tuple[Lineage, str]:
         """Return a page and the token of the next page, which is empty on the last page.
 
         Args:
@@ -72,7 +72,7 @@ class GetLineage:
             page = _page(models, model_id, found, after, limit)
         if not page.more:
             return page, ""
-        last = page.relatives[-1]
+        last = page.nodes[-1]
         return page, encode_page_token(query, (last.depth, last.id))
 
 
@@ -89,12 +89,12 @@ class Manifest:
     """Of all members."""
     artifact_problem: str
     """Why the members are not known, for a person; empty where all is well."""
-    ancestors: Family
+    ancestors: Lineage
 
     @property
     def unknown_ids(self) -> Sequence[str]:
         """Ids of ancestors that the registry does not have."""
-        return [relative.id for relative in self.ancestors.relatives if relative.model is None]
+        return [node.id for node in self.ancestors.nodes if node.model is None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,57 +135,57 @@ class GetModelManifest:
         )
 
 
-def _walk(models: ModelRepository, model_id: str, direction: Direction, max_depth: int) -> Relatives:
+def _walk(models: ModelRepository, model_id: str, direction: Direction, max_depth: int) -> LineageWalk:
     if direction is Direction.ANCESTORS:
-        return relatives(model_id, direction, models.parents, max_depth=max_depth)
+        return walk(model_id, direction, models.parents, max_depth=max_depth)
     # Of the children, so many can be known already.
-    most = 2 * MAX_RELATIVES + 1
-    return relatives(model_id, direction, lambda ids: models.children(ids, most), max_depth=max_depth)
+    most = 2 * MAX_LINEAGE_NODES + 1
+    return walk(model_id, direction, lambda ids: models.children(ids, most), max_depth=max_depth)
 
 
 def _page(
-    models: ModelRepository, model_id: str, found: Relatives, after: tuple[SortValue, ...] | None, limit: int
-) -> Family:
+    models: ModelRepository, model_id: str, found: LineageWalk, after: tuple[SortValue, ...] | None, limit: int
+) -> Lineage:
     """Fetch the models of one page."""
     ids = list(found.depths)
     # Of an edge, both ends are known on the page of the farther one.
     rank = {model_id: -1} | {i: number for number, i in enumerate(ids)}
-    links: dict[str, list[Link]] = {}
-    for link in found.links:
-        links.setdefault(max(link.child, link.parent, key=rank.__getitem__), []).append(link)
+    edges: dict[str, list[LineageEdge]] = {}
+    for edge in found.edges:
+        edges.setdefault(max(edge.child, edge.parent, key=rank.__getitem__), []).append(edge)
     start = 0 if after is None else sum((found.depths[i], i) <= after for i in ids)
     candidates = ids[start : start + limit]
     stored = models.metadata_sizes(candidates)
-    sizes = (stored.get(i, 0) + _RELATIVE_BYTES + sum(map(_link_bytes, links.get(i, ()))) for i in candidates)
+    sizes = (stored.get(i, 0) + _RELATIVE_BYTES + sum(map(_link_bytes, edges.get(i, ()))) for i in candidates)
     kept = candidates[: max(_fitting(sizes, MAX_PAGE_BYTES), 1)]
     known = models.find(kept)
-    return Family(
-        relatives=[Relative(id=i, depth=found.depths[i], model=known.get(i)) for i in kept],
-        links=sorted(link for i in kept for link in links.get(i, ())),
+    return Lineage(
+        nodes=[LineageNode(id=i, depth=found.depths[i], model=known.get(i)) for i in kept],
+        edges=sorted(edge for i in kept for edge in edges.get(i, ())),
         truncated=found.truncated,
         more=start + len(kept) < len(ids),
     )
 
 
-def _ancestors(models: ModelRepository, model_id: str) -> Family:
+def _ancestors(models: ModelRepository, model_id: str) -> Lineage:
     """Fetch the ancestors of a manifest, as many as fit."""
-    found = relatives(model_id, Direction.ANCESTORS, models.parents, limit=_MANIFEST_ANCESTORS)
+    found = walk(model_id, Direction.ANCESTORS, models.parents, limit=_MANIFEST_ANCESTORS)
     ids = list(found.depths)
     sizes = models.metadata_sizes(ids)
     kept = ids[: max(_fitting((sizes.get(i, 0) + _RELATIVE_BYTES for i in ids), _MANIFEST_BYTES), 1)]
     known: Mapping[str, Model] = models.find(kept)
     shown = {model_id, *kept}
-    links: Sequence[Link] = [link for link in found.links if link.child in shown and link.parent in shown]
-    few = links[: _fitting(map(_link_bytes, links), _MANIFEST_BYTES)]
-    return Family(
-        relatives=[Relative(id=i, depth=found.depths[i], model=known.get(i)) for i in kept],
-        links=few,
-        truncated=found.truncated or len(kept) < len(ids) or len(few) < len(links),
+    edges: Sequence[LineageEdge] = [edge for edge in found.edges if edge.child in shown and edge.parent in shown]
+    few = edges[: _fitting(map(_link_bytes, edges), _MANIFEST_BYTES)]
+    return Lineage(
+        nodes=[LineageNode(id=i, depth=found.depths[i], model=known.get(i)) for i in kept],
+        edges=few,
+        truncated=found.truncated or len(kept) < len(ids) or len(few) < len(edges),
     )
 
 
-def _link_bytes(link: Link) -> int:
-    return len(link.child) + len(link.parent) + 8
+def _link_bytes(edge: LineageEdge) -> int:
+    return len(edge.child) + len(edge.parent) + 8
 
 
 def _fitting(sizes: Iterable[int], most: int) -> int:

@@ -110,7 +110,7 @@ class UpdateModelGroup:
 
         with self.database.transaction() as transaction:
             group = transaction.groups.update(group_id, change)
-            transaction.idempotency.keep(group, resource_id=group.id, project_id=group.lineage.project_id)
+            transaction.idempotency.keep(group, resource_id=group.id, project_id=group.key.project_id)
         return group
 
 
@@ -133,7 +133,7 @@ class DeleteModelGroup:
 
         def check(group: ModelGroup) -> None:
             _check_etag(group, etag)
-            transaction.idempotency.keep(None, resource_id="", project_id=group.lineage.project_id)
+            transaction.idempotency.keep(None, resource_id="", project_id=group.key.project_id)
 
         try:
             with self.database.transaction() as transaction:

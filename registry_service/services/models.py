@@ -12,15 +12,15 @@ from registry_service.domain.errors import (
     ModelNotFoundError,
 )
 from registry_service.domain.models import (
-    DOCUMENTED_FIELDS,
+    COMPAT_FIELDS,
     MUTABLE_FIELDS,
-    Lineage,
+    GroupKey,
     Model,
-    check_documented_fields,
+    check_compat_fields,
     check_new_names,
     checked_fields,
-    documented_date,
-    documented_precision,
+    compat_date,
+    compat_precision,
     is_same,
 )
 from registry_service.domain.ports import Database, Transaction
@@ -46,7 +46,7 @@ class UpdateModel:
     ) -> Model:
         """Returns the model as it then is; unchanged, with its revision, where nothing changes.
 
-        `changes` are new values of fields in MUTABLE_FIELDS and DOCUMENTED_FIELDS;
+        `changes` are new values of fields in MUTABLE_FIELDS and COMPAT_FIELDS;
         `entries` of single entries of a map, by (field, key), None removing the
         entry. With `touch` the model counts as changed even where it is not.
 
@@ -68,14 +68,14 @@ class UpdateModel:
             check_new_names(changed, old)
             changed = replace(changed, **checked_fields(changed, metadata_max_bytes=self.policy.metadata_max_bytes))  # type: ignore[arg-type]
             if changed.precisions != old.precisions:
-                changed = replace(changed, documented_precision=documented_precision(changed.precisions))
-            check_documented_fields(changed)
-            names = (*MUTABLE_FIELDS, *DOCUMENTED_FIELDS)
+                changed = replace(changed, compat_precision=compat_precision(changed.precisions))
+            check_compat_fields(changed)
+            names = (*MUTABLE_FIELDS, *COMPAT_FIELDS)
             if not touch and all(is_same(getattr(changed, name), getattr(old, name)) for name in names):
                 return old
             # A clock may be set back; a model's times never run backwards.
             now = max(transaction.now, old.update_time)
-            return replace(changed, update_time=now, last_updated_date=documented_date(now), revision=old.revision + 1)
+            return replace(changed, update_time=now, last_updated_date=compat_date(now), revision=old.revision + 1)
 
         with self.database.transaction() as transaction:
             model = transaction.models.update(model_id, lambda old: in_lineage(transaction, old, change(old)))
@@ -144,7 +144,7 @@ def _check_etag(model: Model, etag: str) -> None:
 
 def in_lineage(transaction: Transaction, old: Model, new: Model) -> Model:
     """Return a changed model, which is locked (`ModelHasAliasesError` where it leaves its group despite aliases)."""
-    if Lineage.of(new) != Lineage.of(old):
+    if GroupKey.of(new) != GroupKey.of(old):
         aliases = transaction.aliases.of_models([old.id]).get(old.id, ())
         if aliases:
             raise ModelHasAliasesError(old.id, aliases)

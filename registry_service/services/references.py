@@ -14,7 +14,7 @@ from registry_service.domain.errors import (
     PrecisionMismatchError,
     ReferenceNotFoundError,
 )
-from registry_service.domain.model_groups import GroupKey
+from registry_service.domain.model_groups import GroupHandle
 from registry_service.domain.models import Model, checked_precisions
 from registry_service.domain.ports import Database, Transaction
 from registry_service.domain.references import (
@@ -93,7 +93,7 @@ class _Resolution:
             return Resolved(model=self._with_precisions(model), alias=reference.alias)
         return Resolved(model=self._by_version(transaction, group))
 
-    def _by_alias(self, transaction: Transaction, group: GroupKey, name: str, at_time: datetime | None) -> Model:
+    def _by_alias(self, transaction: Transaction, group: GroupHandle, name: str, at_time: datetime | None) -> Model:
         alias: Alias | None
         if at_time is None:
             alias, when = transaction.aliases.find(group, name).current, ""
@@ -112,12 +112,12 @@ class _Resolution:
             " which was deleted",
         )
 
-    def _by_version(self, transaction: Transaction, group: GroupKey) -> Model:
+    def _by_version(self, transaction: Transaction, group: GroupHandle) -> Model:
         version = self.reference.version
         find = transaction.references.versions
         found = find(group, version, self.precisions, limit=MAX_CANDIDATES + 1)
         if not found:
-            name = group.lineage.name
+            name = group.key.name
             if self.precisions and find(group, version, (), limit=1):
                 what = "no model" if version is None else f"no model of version {version!r}"
                 asked = ",".join(self.precisions)
@@ -156,7 +156,7 @@ class _Resolution:
         return ReferenceNotFoundError(self.text, part, description)
 
     def _ambiguous_name(
-        self, transaction: Transaction, groups: Sequence[GroupKey], by_id: Model | None
+        self, transaction: Transaction, groups: Sequence[GroupHandle], by_id: Model | None
     ) -> AmbiguousReferenceError:
         candidates = [
             Candidate(
@@ -175,10 +175,10 @@ class _Resolution:
             candidates.insert(0, Candidate(kind="model", id=by_id.id, description=f"the model {by_id.id}"))
         return self._ambiguous(description, candidates[:MAX_CANDIDATES])
 
-    def _reference_to(self, transaction: Transaction, group: GroupKey) -> str:
+    def _reference_to(self, transaction: Transaction, group: GroupHandle) -> str:
         """Return a reference that names one of several groups alone, with the version or alias that was asked for."""
-        name = group.lineage.name
-        project = group.lineage.project_id or group.lineage.project_name or ""
+        name = group.key.name
+        project = group.key.project_id or group.key.project_name or ""
         if [one.id for one in transaction.references.groups(name, project, limit=2)] != [group.id]:
             project = group.id
         version, alias = self.reference.version, self.reference.alias
@@ -198,6 +198,6 @@ class _Resolution:
         return AmbiguousReferenceError(self.text, f"{description}: {shown}", candidates)
 
 
-def _shown_project(group: GroupKey) -> str:
-    parts = (("project_id", group.lineage.project_id), ("project_name", group.lineage.project_name))
+def _shown_project(group: GroupHandle) -> str:
+    parts = (("project_id", group.key.project_id), ("project_name", group.key.project_name))
     return ", ".join(f"{name} {text!r}" for name, text in parts if text is not None) or "no project"

@@ -113,7 +113,7 @@ def expect_agreement(client: Client, engine: Engine) -> list[Event]:
     """Expects history and audit log to tell the same, and aliases to point to models of their lineages or nowhere."""
     with SqlDatabase(engine).transaction() as transaction:
         events = [
-            event for event in transaction.events.after(0, limit=1000) if event.alias and event.lineage.name == NAME
+            event for event in transaction.events.after(0, limit=1000) if event.alias and event.group_key.name == NAME
         ]
         good, broken = transaction.events.verify(LogHead(sequence=0, hash=GENESIS_HASH), limit=10_000)
         assert broken is None

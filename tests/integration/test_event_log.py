@@ -8,7 +8,7 @@ from sqlalchemy.exc import DBAPIError
 
 from registry_service.domain.events import GENESIS_HASH, BrokenLink, Change, Event, LogHead
 from registry_service.domain.filter import Subject, parse
-from registry_service.domain.models import Lineage
+from registry_service.domain.models import GroupKey
 from registry_service.domain.vocabulary import Action
 from registry_service.storage.sql.repositories import SqlDatabase
 from tests.registry import RunningRegistry
@@ -31,7 +31,10 @@ def record(database: SqlDatabase, *names: str) -> None:
         for name in names:
             transaction.events.record(
                 Change(
-                    action=Action.MODEL_REGISTERED, lineage=Lineage(name=name), model_id="m", after={"é": [1.0, None]}
+                    action=Action.MODEL_REGISTERED,
+                    group_key=GroupKey(name=name),
+                    model_id="m",
+                    after={"é": [1.0, None]},
                 )
             )
 
@@ -65,7 +68,7 @@ class TestChain:
         record(database, "b", "c")
         found = events(database)
         assert [event.sequence for event in found] == [1, 2, 3]
-        assert [event.lineage.name for event in found] == ["a", "b", "c"]
+        assert [event.group_key.name for event in found] == ["a", "b", "c"]
         assert [event.previous_hash for event in found] == [GENESIS_HASH, found[0].hash, found[1].hash]
         assert [event.time for event in found] == sorted(event.time for event in found)
         with database.transaction() as transaction:
@@ -79,13 +82,15 @@ class TestChain:
     def test_a_transaction_that_fails_leaves_no_event_and_no_gap(self, database: SqlDatabase) -> None:
         def fail() -> None:
             with database.transaction() as transaction:
-                transaction.events.record(Change(action=Action.MODEL_DELETED, lineage=Lineage(name="a"), model_id="m"))
+                transaction.events.record(
+                    Change(action=Action.MODEL_DELETED, group_key=GroupKey(name="a"), model_id="m")
+                )
                 raise ValueError("stop")
 
         with pytest.raises(ValueError, match="stop"):
             fail()
         record(database, "b")
-        assert [(event.sequence, event.lineage.name) for event in events(database)] == [(1, "b")]
+        assert [(event.sequence, event.group_key.name) for event in events(database)] == [(1, "b")]
 
     def test_numbers_follow_the_order_of_the_commits(self, database: SqlDatabase) -> None:
         begun, go_on = threading.Event(), threading.Event()
@@ -93,7 +98,7 @@ class TestChain:
         def slow() -> None:
             with database.transaction() as transaction:
                 transaction.events.record(
-                    Change(action=Action.MODEL_DELETED, lineage=Lineage(name="slow"), model_id="m")
+                    Change(action=Action.MODEL_DELETED, group_key=GroupKey(name="slow"), model_id="m")
                 )
                 begun.set()
                 assert go_on.wait(30)
@@ -104,7 +109,7 @@ class TestChain:
         record(database, "fast")
         go_on.set()
         thread.join()
-        assert [event.lineage.name for event in events(database)] == ["fast", "slow"]
+        assert [event.group_key.name for event in events(database)] == ["fast", "slow"]
         assert verify(database) is None
 
     def test_many_writers_make_one_chain(self, database: SqlDatabase) -> None:
@@ -183,7 +188,7 @@ class TestPages:
                 transaction.events.record(
                     Change(
                         action=Action.MODEL_UPDATED,
-                        lineage=Lineage(name="even" if number % 2 == 0 else "odd"),
+                        group_key=GroupKey(name="even" if number % 2 == 0 else "odd"),
                         model_id="m",
                         after={"overview": "x" * 1000},
                     )
@@ -211,7 +216,7 @@ class TestPages:
     def test_an_event_of_a_move_is_of_both_projects_and_comes_once(self, log: SqlDatabase) -> None:
         moved = Change(
             action=Action.MODEL_UPDATED,
-            lineage=Lineage(name="here", project_id="b"),
+            group_key=GroupKey(name="here", project_id="b"),
             model_id="m",
             before={"name": "there", "project_id": "a", "project_name": None},
             after={"name": "here", "project_id": "b", "project_name": "B"},
@@ -246,7 +251,7 @@ class TestModels:
             Action.MODEL_DELETED,
         ]
         assert {e.model_id for e in (registered, updated, deleted)} == {model.id}
-        assert {e.lineage for e in (registered, updated, deleted)} == {Lineage(name="yolo", project_id="p")}
+        assert {e.group_key for e in (registered, updated, deleted)} == {GroupKey(name="yolo", project_id="p")}
         assert all(e.request_id for e in (registered, updated, deleted))
         assert registered.before is None
         assert registered.after is not None

@@ -546,5 +546,5 @@ class TestSpeed:
             references = SqlReferenceRepository(connection)
             for project, within in ((None, {"p77", "wide"}), ("wide", {"p77"}), ("p77", {"p77"}), ("nobody", {"p77"})):
                 found = references.groups("vad", project, limit=9, within=frozenset(within))
-                assert [group.lineage.project_id for group in found] == ["p77"] * (project in {None, "p77"})
+                assert [group.key.project_id for group in found] == ["p77"] * (project in {None, "p77"})
             assert not references.has_project("wide", within=frozenset({"p77"}))

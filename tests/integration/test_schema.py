@@ -240,7 +240,7 @@ class TestModelGroups:
                 GroupQuery(filter=None, show_empty=True, order=parse_group_order(""), after=None, limit=10)
             ).groups
             assert groups == [None, group.id]
-            alias = transaction.aliases.find(group.key, "production").current
+            alias = transaction.aliases.find(group.handle, "production").current
             assert alias is not None
             assert alias.target.model_id == MODEL["id"].strip("'")
 

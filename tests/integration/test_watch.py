@@ -16,7 +16,7 @@ from psycopg import sql
 from sqlalchemy import text
 
 from registry_service.domain.events import Change
-from registry_service.domain.models import Lineage
+from registry_service.domain.models import GroupKey
 from registry_service.domain.vocabulary import Action
 from registry_service.embedded.postgres import PostgresAddress
 from registry_service.services import event_watch
@@ -33,7 +33,7 @@ EXHAUSTED = grpc.StatusCode.RESOURCE_EXHAUSTED
 
 
 def change(name: str, **fields: Any) -> Change:
-    return Change(action=Action.MODEL_UPDATED, lineage=Lineage(name=name), model_id="0123456789abcdef", **fields)
+    return Change(action=Action.MODEL_UPDATED, group_key=GroupKey(name=name), model_id="0123456789abcdef", **fields)
 
 
 def write(database: SqlDatabase, *names: str) -> None:

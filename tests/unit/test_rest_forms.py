@@ -108,7 +108,7 @@ def test_json_is_as_deep_as_grpc_can_read() -> None:
 def test_a_blank_text_changes_nothing() -> None:
     assert changes(form(name="", origin="new", overview="", labels="", precision="", size="0", foo="1")) == {
         "origin": "new",
-        "documented_size": 0,
+        "compat_size": 0,
     }
     assert refusal(changes, form(name="", foo="1", id="other")) == 400
 

@@ -36,8 +36,8 @@ from registry_service.domain.aliases import (
 from registry_service.domain.caller import current_caller
 from registry_service.domain.errors import InvalidArgumentError
 from registry_service.domain.events import Change
-from registry_service.domain.model_groups import GroupKey
-from registry_service.domain.models import Lineage
+from registry_service.domain.model_groups import GroupHandle
+from registry_service.domain.models import GroupKey
 from registry_service.domain.vocabulary import Action
 from registry_service.storage.sql import tables
 from registry_service.storage.sql.engine import PLANNED_ANEW
@@ -101,19 +101,19 @@ class SqlAliasRepository:
     connection: Connection
     events: SqlEventLog
 
-    def find(self, group: GroupKey, alias: str) -> AliasState:
+    def find(self, group: GroupHandle, alias: str) -> AliasState:
         """See the port."""
         row = self.connection.execute(_STATE.where(_is(group, alias))).mappings().one_or_none()
         return AliasState(key=None, group=group, alias=alias, head=None) if row is None else _state(row)
 
-    def lock(self, group: GroupKey, alias: str, *, add: bool = False) -> AliasState:
+    def lock(self, group: GroupHandle, alias: str, *, add: bool = False) -> AliasState:
         """See the port."""
         key = self._lock(group, alias)
         if key is None and add:
             # Of two that add it, the second waits here for the first, and finds its row.
             self.connection.execute(
                 upsert(_aliases)
-                .values(_lineage_values(group.lineage) | {"alias": alias, "revision": 0})
+                .values(_key_values(group.key) | {"alias": alias, "revision": 0})
                 .on_conflict_do_nothing()
             )
             key = self._lock(group, alias)
@@ -121,7 +121,7 @@ class SqlAliasRepository:
         state = self.find(group, alias)
         return AliasState(key=key, group=group, alias=alias, head=state.head)
 
-    def _lock(self, group: GroupKey, alias: str) -> int | None:
+    def _lock(self, group: GroupHandle, alias: str) -> int | None:
         statement = select(_aliases.c.id).where(_is(group, alias)).with_for_update()
         return self.connection.execute(statement).scalar_one_or_none()
 
@@ -163,7 +163,7 @@ class SqlAliasRepository:
         self.events.record(
             Change(
                 action=_ACTIONS[kind],
-                lineage=state.group.lineage,
+                group_key=state.group.key,
                 model_group_id=state.group.id,
                 model_id="" if pointed_to is None else pointed_to.model_id,
                 alias=state.alias,
@@ -186,7 +186,7 @@ class SqlAliasRepository:
             request_id=caller.request_id,
         )
 
-    def at(self, group: GroupKey, alias: str, time: datetime) -> Alias | None:
+    def at(self, group: GroupHandle, alias: str, time: datetime) -> Alias | None:
         """See the port."""
         locked = select(_aliases.c.id).where(_is(group, alias)).with_for_update(read=True)
         key = self.connection.execute(locked).scalar_one_or_none()
@@ -223,7 +223,7 @@ class SqlAliasRepository:
         return None if row is None else _move(row, alias=state.alias, model_group_id=state.group.id)
 
     def list(
-        self, group: GroupKey | None, *, after: int, limit: int, max_bytes: int, within: Projects = None
+        self, group: GroupHandle | None, *, after: int, limit: int, max_bytes: int, within: Projects = None
     ) -> AliasPage:
         """See the port."""
         texts = [_aliases.c.name, _aliases.c.project_id, _aliases.c.project_name, _models.c.version, _moves.c.reason]
@@ -238,7 +238,7 @@ class SqlAliasRepository:
 
     def moves(
         self,
-        group: GroupKey | None,
+        group: GroupHandle | None,
         alias: str | None,
         *,
         before: MoveKey | None,
@@ -302,22 +302,22 @@ class SqlAliasRepository:
         return names
 
 
-def _lineage_values(lineage: Lineage) -> dict[str, object]:
-    return {"name": lineage.name, "project_id": lineage.project_id, "project_name": lineage.project_name}
+def _key_values(key: GroupKey) -> dict[str, object]:
+    return {"name": key.name, "project_id": key.project_id, "project_name": key.project_name}
 
 
-def _in(group: GroupKey) -> ColumnElement[bool]:
+def _in(group: GroupHandle) -> ColumnElement[bool]:
     return and_(
         *(
             func.text_digest(_aliases.c[name]).is_(None)
             if value is None
             else func.text_digest(_aliases.c[name]) == func.text_digest(value)
-            for name, value in _lineage_values(group.lineage).items()
+            for name, value in _key_values(group.key).items()
         )
     )
 
 
-def _is(group: GroupKey, alias: str) -> ColumnElement[bool]:
+def _is(group: GroupHandle, alias: str) -> ColumnElement[bool]:
     return and_(_in(group), _aliases.c.alias == alias)
 
 
@@ -337,11 +337,11 @@ def _move(row: RowMapping, *, alias: str, model_group_id: str, version: str = "v
 
 
 def _state(row: RowMapping) -> AliasState:
-    lineage = Lineage(name=row["name"], project_id=row["project_id"], project_name=row["project_name"])
+    key = GroupKey(name=row["name"], project_id=row["project_id"], project_name=row["project_name"])
     group_id, alias = row["model_group_id"], row["alias"]
     return AliasState(
         key=row["key"],
-        group=GroupKey(id=group_id, lineage=lineage),
+        group=GroupHandle(id=group_id, key=key),
         alias=alias,
         head=_move(row, alias=alias, model_group_id=group_id, version="present_version"),
     )

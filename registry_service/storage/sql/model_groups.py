@@ -27,7 +27,7 @@ from registry_service.domain.errors import ModelGroupNotEmptyError, ModelGroupNo
 from registry_service.domain.events import Change
 from registry_service.domain.listing import SORT_PREFIX, SortValue
 from registry_service.domain.model_groups import MUTABLE_FIELDS, GroupPage, GroupQuery, ModelGroup
-from registry_service.domain.models import Lineage
+from registry_service.domain.models import GroupKey
 from registry_service.domain.vocabulary import Action, MetricGoal
 from registry_service.storage.sql import tables
 from registry_service.storage.sql.engine import PLANNED_ANEW
@@ -200,7 +200,7 @@ class SqlModelGroupRepository:
         self.events.record(
             Change(
                 action=action,
-                lineage=group.lineage,
+                group_key=group.key,
                 model_id="",
                 model_group_id=group.id,
                 before=None if before is None else _event_values(before),
@@ -238,7 +238,7 @@ def _event_values(values: Mapping[str, Any]) -> dict[str, Any]:
 def _group(row: RowMapping) -> ModelGroup:
     return ModelGroup(
         id=row["id"],
-        lineage=Lineage(name=row["name"], project_id=row["project_id"], project_name=row["project_name"]),
+        key=GroupKey(name=row["name"], project_id=row["project_id"], project_name=row["project_name"]),
         description=row["description"],
         owner=row["owner"],
         tags=row["tags"],

@@ -9,8 +9,8 @@ from sqlalchemy.types import Text
 
 from registry_service.domain.access import Projects
 from registry_service.domain.listing import SORT_PREFIX
-from registry_service.domain.model_groups import GroupKey
-from registry_service.domain.models import Lineage
+from registry_service.domain.model_groups import GroupHandle
+from registry_service.domain.models import GroupKey
 from registry_service.domain.references import NamedVersion
 
 _FOUND = "SELECT id, name, project_id, project_name FROM model_groups AS g"
@@ -107,7 +107,7 @@ class SqlReferenceRepository:
 
     connection: Connection
 
-    def groups(self, name: str, project: str | None, *, limit: int, within: Projects = None) -> Sequence[GroupKey]:
+    def groups(self, name: str, project: str | None, *, limit: int, within: Projects = None) -> Sequence[GroupHandle]:
         """See the port."""
         condition = _EVERYWHERE if within is None else _IS_WITHIN
         if project is None:
@@ -118,7 +118,7 @@ class SqlReferenceRepository:
             statement = _OUTSIDE.format(condition=condition)
         found = self._execute(statement, within, name=name, limit=limit, **({"project": project} if project else {}))
         return [
-            GroupKey(id=row.id, lineage=Lineage(name=name, project_id=row.project_id, project_name=row.project_name))
+            GroupHandle(id=row.id, key=GroupKey(name=name, project_id=row.project_id, project_name=row.project_name))
             for row in found
         ][:limit]
 
@@ -130,10 +130,10 @@ class SqlReferenceRepository:
         return bool(self._execute(f"SELECT {is_id} OR {is_name}", within, project=project).scalar_one())
 
     def versions(
-        self, group: GroupKey, version: str | None, precisions: Collection[str], *, limit: int
+        self, group: GroupHandle, version: str | None, precisions: Collection[str], *, limit: int
     ) -> Sequence[NamedVersion]:
         """See the port."""
-        values = asdict(group.lineage) | {"limit": limit}
+        values = asdict(group.key) | {"limit": limit}
         condition = _HAS_PRECISIONS if precisions else _IS_OF_GROUP
         if version is not None:
             condition += _IS_VERSION

@@ -57,9 +57,9 @@ from registry_service.domain.errors import (
     WriterDisplacedError,
 )
 from registry_service.domain.events import Change, Event
-from registry_service.domain.family import MAX_ANCESTRY_LINKS, Link, cycle_through
+from registry_service.domain.lineage import MAX_ANCESTRY_EDGES, LineageEdge, cycle_through
 from registry_service.domain.listing import MAX_ORDER_FIELDS, ListQuery, Page, SortValue
-from registry_service.domain.models import Lineage, Model, ModelFields, ModelSpec, is_same
+from registry_service.domain.models import GroupKey, Model, ModelFields, ModelSpec, is_same
 from registry_service.domain.ports import Transaction
 from registry_service.domain.uploads import Upload, UploadPage, UploadQuery, UploadState
 from registry_service.domain.vocabulary import Action
@@ -307,11 +307,11 @@ class SqlModelRepository:
         statement = select(_models.c.id, _listed_bytes(_models).label("bytes")).where(_models.c.id.in_(ids))
         return {row.id: row.bytes for row in self.connection.execute(statement)}
 
-    def parents(self, ids: Sequence[str]) -> Sequence[Link]:
+    def parents(self, ids: Sequence[str]) -> Sequence[LineageEdge]:
         """See the port."""
         return _links(self.connection.execute(_PARENTS.where(_models.c.id.in_(ids))))
 
-    def children(self, ids: Sequence[str], limit: int, within: Projects = None) -> Sequence[Link]:
+    def children(self, ids: Sequence[str], limit: int, within: Projects = None) -> Sequence[LineageEdge]:
         """See the port."""
         values: dict[str, object] = {"ids": list(ids), "limit": limit}
         if within is None:
@@ -377,14 +377,14 @@ class SqlModelRepository:
         cycle = cycle_through(model_id, links)
         if cycle:
             raise ProvenanceCycleError(cycle)
-        if len(found) > MAX_ANCESTRY_LINKS:
-            raise AncestryTooLargeError(MAX_ANCESTRY_LINKS)
+        if len(found) > MAX_ANCESTRY_EDGES:
+            raise AncestryTooLargeError(MAX_ANCESTRY_EDGES)
 
     def _in_group(self, new: Model, old: Model) -> Model:
         """Return a model that was written with its group, which may be another one, or was not seen before."""
-        if old.model_group_id and Lineage.of(new) == Lineage.of(old):
+        if old.model_group_id and GroupKey.of(new) == GroupKey.of(old):
             return new
-        found = self.connection.execute(_GROUP_ID, asdict(Lineage.of(new))).scalar_one()
+        found = self.connection.execute(_GROUP_ID, asdict(GroupKey.of(new))).scalar_one()
         return replace(new, model_group_id=found)
 
     def _record(
@@ -398,7 +398,7 @@ class SqlModelRepository:
         self.events.record(
             Change(
                 action=action,
-                lineage=Lineage.of(model),
+                group_key=GroupKey.of(model),
                 model_id=model.id,
                 before=None if before is None else rows.event_values(before),
                 after=None if after is None else rows.event_values(after),
@@ -427,11 +427,11 @@ class SqlModelRepository:
 
         A deleted model of another project has its id, too.
         """
-        lineage = {name: value for name, value in asdict(Lineage.of(fields)).items() if value is not None}
+        key = {name: value for name, value in asdict(GroupKey.of(fields)).items() if value is not None}
         found = self.connection.execute(
-            _conflicting(frozenset(lineage), is_new=without is None),
+            _conflicting(frozenset(key), is_new=without is None),
             {
-                **lineage,
+                **key,
                 "version": fields.version,
                 "precision": list(fields.precisions),
                 "model_id": model_id,
@@ -458,21 +458,21 @@ def _id_not_available(model_id: str) -> AlreadyExistsError:
     return AlreadyExistsError(f"The id {model_id!r} is not available.", model_id=model_id, conflict="id")
 
 
-def _is_of(lineage: Mapping[str, object]) -> ColumnElement[bool]:
-    """Returns the condition of a lineage, as the index of identities has it."""
+def _is_of(key: Mapping[str, object]) -> ColumnElement[bool]:
+    """Returns the condition of a group key, as the index of identities has it."""
     return and_(
         *(
             func.text_digest(_models.c[name]).is_(None)
-            if lineage.get(name) is None
-            else func.text_digest(_models.c[name]) == func.text_digest(lineage[name])
-            for name in _LINEAGE
+            if key.get(name) is None
+            else func.text_digest(_models.c[name]) == func.text_digest(key[name])
+            for name in _KEY_FIELDS
         )
     )
 
 
 @cache
 def _conflicting(given: frozenset[str], *, is_new: bool) -> Select[Any] | CompoundSelect[Any]:
-    """Returns what finds the model that is in the way of another; `given` are the fields of its lineage that it has."""
+    """Return the statement that finds a conflicting model; `given` are the fields of the group key that are set."""
     same = and_(
         _is_of({name: bindparam(name, type_=Text) for name in given}),
         func.text_digest(_models.c.version) == func.text_digest(bindparam("version", type_=Text)),
@@ -490,15 +490,15 @@ def _conflicting(given: frozenset[str], *, is_new: bool) -> Select[Any] | Compou
     return either.order_by(either.selected_columns.id).limit(1)
 
 
-def _links(found: CursorResult[Any]) -> Sequence[Link]:
+def _links(found: CursorResult[Any]) -> Sequence[LineageEdge]:
     """Returns the links of rows (id, parents)."""
-    return [Link(row.id, parent) for row in found for parent in row.parents or ()]
+    return [LineageEdge(row.id, parent) for row in found for parent in row.parents or ()]
 
 
-_LINEAGE = tuple(field.name for field in fields(Lineage))
+_KEY_FIELDS = tuple(field.name for field in fields(GroupKey))
 _DELETED_ID = "refuse_deleted_id"  # what the trigger of the migration calls its violation
 # Of these, together, no two models have the same.
-_IDENTITY = {*_LINEAGE, "version", "precision"}
+_IDENTITY = {*_KEY_FIELDS, "version", "precision"}
 # The trigger that makes the group comes after what is returned; so the function makes it, which then is there.
 _ADD_MODEL = (
     upsert(_models)
@@ -622,7 +622,7 @@ _ANCESTRY = text(f"""
         JOIN models ON models.id = links.parent AND links.parent <> :id
         CROSS JOIN LATERAL jsonb_array_elements_text(models.provenance -> 'parent_model_ids') AS above (parent)
     )
-    SELECT child, parent FROM links LIMIT {MAX_ANCESTRY_LINKS + 1}
+    SELECT child, parent FROM links LIMIT {MAX_ANCESTRY_EDGES + 1}
 """)  # noqa: S608 - the number is ours
 
 

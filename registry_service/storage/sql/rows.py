@@ -18,7 +18,7 @@ from registry_service.domain.models import (
     ArtifactKind,
     ArtifactSpec,
     Dataset,
-    Lineage,
+    GroupKey,
     Model,
     ModelFields,
     ModelSpec,
@@ -32,7 +32,9 @@ from registry_service.domain.vocabulary import Action
 Row = RowMapping | Mapping[str, Any]
 
 _ARTIFACT_FIELDS = tuple(f.name for f in fields(Artifact) if f.name != "kind")
-_EVENT_FIELDS = tuple(f.name for f in fields(Event) if f.name not in {"action", "lineage", "is_damaged", "moved_away"})
+_EVENT_FIELDS = tuple(
+    f.name for f in fields(Event) if f.name not in {"action", "group_key", "is_damaged", "moved_away"}
+)
 _EVENT_TEXTS = ("actor", "request_id", "name", "model_id", "alias", "reason", "previous_hash", "hash")
 _ACTIONS = frozenset(Action) - {Action.UNKNOWN}
 _MANY_DIGITS = re.compile(r"[0-9]{309}")
@@ -40,7 +42,7 @@ _SIGNS = re.compile(r'"(?:[^"\\]|\\.)*"|[{}\[\]]')
 _MAX_NESTED = 200
 _INTERNAL = frozenset({"object_key", "schema"})
 # Where a column is not called as the field is.
-_COLUMNS = {"precisions": "precision"}
+_COLUMNS = {"precisions": "precision", "compat_size": "documented_size"}
 _OWN_FIELDS = (
     "id",
     "created_date",
@@ -49,7 +51,7 @@ _OWN_FIELDS = (
     "update_time",
     "revision",
     "creator",
-    "documented_size",
+    "compat_size",
 )
 
 
@@ -57,8 +59,8 @@ def model_values(model: Model) -> dict[str, object]:
     """Returns a model as the columns of its row."""
     return (
         field_values(model)
-        | {name: getattr(model, name) for name in _OWN_FIELDS}
-        | {"documented_precision": None if model.documented_precision is None else list(model.documented_precision)}
+        | {_COLUMNS.get(name, name): getattr(model, name) for name in _OWN_FIELDS}
+        | {"documented_precision": None if model.compat_precision is None else list(model.compat_precision)}
         | {name: getattr(model.artifact, name) for name in _ARTIFACT_FIELDS}
         | {"artifact_kind": model.artifact.kind.value}
         | {"schema": None if model.signature is None else _without_empty(asdict(model.signature))}
@@ -93,13 +95,13 @@ def _without_empty(values: Mapping[str, object]) -> dict[str, object]:
 
 def model(row: Mapping[str, Any]) -> Model:
     """Returns the model of a row that came as JSON."""
-    own = {name: row[name] for name in _OWN_FIELDS}
+    own = {name: row[_COLUMNS.get(name, name)] for name in _OWN_FIELDS}
     own["create_time"] = datetime.fromisoformat(row["create_time"])
     own["update_time"] = datetime.fromisoformat(row["update_time"])
     return Model(
         **_fields(row),
         **own,
-        documented_precision=None if row["documented_precision"] is None else tuple(row["documented_precision"]),
+        compat_precision=None if row["documented_precision"] is None else tuple(row["documented_precision"]),
         artifact=Artifact(**{name: row[name] for name in _ARTIFACT_FIELDS}, kind=ArtifactKind(row["artifact_kind"])),
         artifact_verify_time=None if row["verify_time"] is None else datetime.fromisoformat(row["verify_time"]),
         signature=_signature(row.get("schema")),
@@ -151,7 +153,7 @@ def event(row: Row) -> Event:
     """Returns the event of a row."""
     return Event(
         action=Action(row["action"]),
-        lineage=Lineage(name=row["name"], project_id=row["project_id"], project_name=row["project_name"]),
+        group_key=GroupKey(name=row["name"], project_id=row["project_id"], project_name=row["project_name"]),
         **{name: row[name] for name in _EVENT_FIELDS},
     )
 

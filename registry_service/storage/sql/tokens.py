@@ -11,7 +11,7 @@ from sqlalchemy.dialects.postgresql import insert as upsert
 from registry_service.domain.access import Grant, Role
 from registry_service.domain.errors import TokenExistsError, TokenNotFoundError
 from registry_service.domain.events import Change
-from registry_service.domain.models import Json, Lineage
+from registry_service.domain.models import GroupKey, Json
 from registry_service.domain.tokens import Token
 from registry_service.domain.vocabulary import Action
 from registry_service.storage.sql import tables
@@ -94,8 +94,8 @@ class SqlTokenRepository:
         before: Mapping[str, Json] | None = None,
         after: Mapping[str, Json] | None = None,
     ) -> None:
-        lineage = Lineage(name="", project_id=token.grant.project_id)
-        self.events.record(Change(action=action, lineage=lineage, model_id="", before=before, after=after))
+        group_key = GroupKey(name="", project_id=token.grant.project_id)
+        self.events.record(Change(action=action, group_key=group_key, model_id="", before=before, after=after))
 
 
 def _event_values(token: Token) -> Mapping[str, Json]:

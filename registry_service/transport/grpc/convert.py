@@ -22,10 +22,9 @@ from modelregistry.v1 import (
 from registry_service.domain.comparison import ArtifactComparison, Comparison, FileChange, LabelComparison
 from registry_service.domain.errors import InvalidArgumentError
 from registry_service.domain.events import UNKNOWN_TIME, Event, LogHead
-from registry_service.domain.family import Direction, Family
 from registry_service.domain.format_warnings import format_warnings
+from registry_service.domain.lineage import Direction, Lineage
 from registry_service.domain.models import (
-    DOCUMENTED_FIELDS,
     MUTABLE_FIELDS,
     ArtifactKind,
     ArtifactSpec,
@@ -92,7 +91,7 @@ _GOALS: Mapping[str, Json] = {
 }
 _EVENT_TIMES = ("create_time", "update_time", "expire_time")
 # Fields of a model that the Intel-compatible API alone has.
-_COMPAT_NAMES = frozenset({*DOCUMENTED_FIELDS, "last_updated_date", "file_url"})
+_COMPAT_NAMES = frozenset({"created_date", "documented_size", "documented_precision", "last_updated_date", "file_url"})
 _KINDS = {
     ArtifactKind.FILE: model_pb2.Artifact.KIND_FILE,
     ArtifactKind.FOLDER: model_pb2.Artifact.KIND_FOLDER,
@@ -454,9 +453,9 @@ def event_message(event: Event, *, max_bytes: int | None = None) -> audit_pb2.Au
         actor=event.actor,
         request_id=event.request_id,
         action=_ACTIONS[event.action],
-        project_id=event.lineage.project_id,
-        project_name=event.lineage.project_name,
-        name=event.lineage.name,
+        project_id=event.group_key.project_id,
+        project_name=event.group_key.project_name,
+        name=event.group_key.name,
         model_id=event.model_id,
         model_group_id=event.model_group_id or "",
         alias=event.alias,
@@ -610,16 +609,16 @@ def direction_of(direction: int) -> Direction:
     return _DIRECTIONS[direction]
 
 
-def nodes_messages(family: Family) -> Iterator[lineage_pb2.LineageNode]:
+def nodes_messages(lineage: Lineage) -> Iterator[lineage_pb2.LineageNode]:
     """Yield the models of a lineage as messages."""
-    for relative in family.relatives:
-        model = None if relative.model is None else model_message(relative.model)
-        yield lineage_pb2.LineageNode(model_id=relative.id, depth=relative.depth, model=model)
+    for node in lineage.nodes:
+        model = None if node.model is None else model_message(node.model)
+        yield lineage_pb2.LineageNode(model_id=node.id, depth=node.depth, model=model)
 
 
-def edges_messages(family: Family) -> Iterator[lineage_pb2.LineageEdge]:
+def edges_messages(lineage: Lineage) -> Iterator[lineage_pb2.LineageEdge]:
     """Yield the links of a lineage as messages."""
-    return (lineage_pb2.LineageEdge(child_model_id=link.child, parent_model_id=link.parent) for link in family.links)
+    return (lineage_pb2.LineageEdge(child_model_id=edge.child, parent_model_id=edge.parent) for edge in lineage.edges)
 
 
 def manifest_message(manifest: Manifest) -> lineage_pb2.ModelManifest:

@@ -22,9 +22,9 @@ def group_message(group: ModelGroup) -> model_group_pb2.ModelGroup:
     """Return a group as a message."""
     return model_group_pb2.ModelGroup(
         id=group.id,
-        name=group.lineage.name,
-        project_id=group.lineage.project_id,
-        project_name=group.lineage.project_name,
+        name=group.key.name,
+        project_id=group.key.project_id,
+        project_name=group.key.project_name,
         description=group.description,
         owner=group.owner,
         tags=group.tags,

@@ -1,4 +1,4 @@
-"""Models that were made from one another: a graph of links from child to parent, without cycles."""
+"""Models that were made from one another: a graph of edges from child to parent, without cycles."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -7,23 +7,23 @@ from enum import Enum
 from registry_service.domain.errors import InvalidArgumentError
 from registry_service.domain.models import Model
 
-MAX_ANCESTRY_LINKS = 10_000
-"""Most links on all the ways up from one model: what is searched for a cycle."""
+MAX_ANCESTRY_EDGES = 10_000
+"""Most edges on all the ways up from one model: what is searched for a cycle."""
 MAX_DEPTH = 100
 """Maximum number of steps of a walk."""
-MAX_RELATIVES = 10_000
+MAX_LINEAGE_NODES = 10_000
 """Maximum number of models that a walk visits."""
 
 
 class Direction(Enum):
-    """The way that a walk follows the links."""
+    """The way that a walk follows the edges."""
 
     ANCESTORS = "ancestors"
     DESCENDANTS = "descendants"
 
 
 @dataclass(frozen=True, slots=True, order=True)
-class Link:
+class LineageEdge:
     """One model was made from another."""
 
     child: str
@@ -31,19 +31,19 @@ class Link:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Relatives:
+class LineageWalk:
     """The ancestors, or the descendants, of a model: their ids."""
 
     depths: Mapping[str, int]
     """How many steps away each is by the shortest way; in this order, then by id."""
-    links: Sequence[Link]
+    edges: Sequence[LineageEdge]
     """Among them and the model itself, sorted."""
     truncated: bool
     """Whether some were left out."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Relative:
+class LineageNode:
     """An ancestor or a descendant."""
 
     id: str
@@ -53,12 +53,12 @@ class Relative:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Family:
+class Lineage:
     """The ancestors, or the descendants, of a model, or a page of them."""
 
-    relatives: Sequence[Relative]
+    nodes: Sequence[LineageNode]
     """Nearest first, equally near ones by id."""
-    links: Sequence[Link]
+    edges: Sequence[LineageEdge]
     """Of these with the model itself, with each other and with those of earlier pages, sorted."""
     truncated: bool
     """Whether some were left out of the walk."""
@@ -97,37 +97,37 @@ def cycle_through(model_id: str, parents: Mapping[str, Sequence[str]]) -> Sequen
     return ()
 
 
-def relatives(
+def walk(
     model_id: str,
     direction: Direction,
-    step: Callable[[Sequence[str]], Sequence[Link]],
+    step: Callable[[Sequence[str]], Sequence[LineageEdge]],
     *,
     max_depth: int = MAX_DEPTH,
-    limit: int = MAX_RELATIVES,
-) -> Relatives:
+    limit: int = MAX_LINEAGE_NODES,
+) -> LineageWalk:
     """Walk breadth-first from a model.
 
     Args:
         model_id: Where the walk begins.
-        direction: Which end of a link the walk goes to.
-        step: Returns the links from models in that direction.
+        direction: Which end of a edge the walk goes to.
+        step: Returns the edges from models in that direction.
         max_depth: Maximum number of steps.
         limit: Maximum number of models to visit; of equally near ones, the first by id.
     """
     upwards = direction is Direction.ANCESTORS
     depths = {model_id: 0}
-    links: set[Link] = set()
+    edges: set[LineageEdge] = set()
     frontier = [model_id]
     truncated = False
     for depth in range(1, max_depth + 2):
         found = step(frontier)
-        ahead = {link.parent if upwards else link.child for link in found} - depths.keys()
+        ahead = {edge.parent if upwards else edge.child for edge in found} - depths.keys()
         room = 0 if depth > max_depth else limit + 1 - len(depths)
         truncated |= len(ahead) > room
         frontier = sorted(ahead)[:room]
         depths |= dict.fromkeys(frontier, depth)
-        links |= {link for link in found if link.child in depths and link.parent in depths}
+        edges |= {edge for edge in found if edge.child in depths and edge.parent in depths}
         if not frontier:
             break
     del depths[model_id]
-    return Relatives(depths=depths, links=sorted(links), truncated=truncated)
+    return LineageWalk(depths=depths, edges=sorted(edges), truncated=truncated)
