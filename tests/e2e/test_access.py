@@ -1,4 +1,4 @@
-"""Who may do what, over real processes: the commands for tokens, gRPC, and HTTP through the gateway."""
+"""Access control over real processes: the commands for tokens, gRPC, and HTTP through the gateway."""
 
 import json
 import re
@@ -30,7 +30,7 @@ CHALLENGE = 'Bearer realm="model-registry"'
 
 @dataclass
 class Guarded:
-    """A product that takes tokens, and where they are made."""
+    """A product that requires tokens, and the data folder in which they are created."""
 
     product: Product
     data_dir: Path
@@ -39,7 +39,7 @@ class Guarded:
         return token_command(*arguments, f"--data-dir={self.data_dir}")
 
     def secret(self, *arguments: str) -> str:
-        """Makes a token; its secret is the last word."""
+        """Create a token, and return its secret: the last word of the output."""
         made = self.token("create", *arguments)
         assert made.returncode == 0, made.stderr
         return made.stdout.split()[-1]
@@ -75,18 +75,18 @@ def guarded() -> Iterator[Guarded]:
 
 class TestHttp:
     @pytest.mark.parametrize("path", ["/health", "/ready", "/v1/serverInfo", "/openapi.json", "/docs", "/redoc"])
-    def test_probes_and_documents_are_open(self, guarded: Guarded, path: str) -> None:
+    def test_probes_and_documentation_need_no_token(self, guarded: Guarded, path: str) -> None:
         assert guarded.request("GET", path).status_code == 200
 
-    def test_whoever_shows_nothing_is_asked_for_a_token(self, guarded: Guarded) -> None:
+    def test_a_request_without_a_token_is_challenged(self, guarded: Guarded) -> None:
         typed = guarded.request("GET", "/v1/models")
         assert (typed.status_code, typed.headers["www-authenticate"]) == (401, CHALLENGE)
         assert typed.json()["details"][0]["reason"] == "UNAUTHENTICATED"
-        documented = guarded.request("GET", "/models")
-        assert (documented.status_code, documented.headers["www-authenticate"]) == (401, CHALLENGE)
-        assert documented.text == "Missing bearer token in the `Authorization` header.\n"
+        compat = guarded.request("GET", "/models")
+        assert (compat.status_code, compat.headers["www-authenticate"]) == (401, CHALLENGE)
+        assert compat.text == "Missing bearer token in the `Authorization` header.\n"
 
-    def test_a_client_learns_how_to_sign_in_and_who_it_is(self, guarded: Guarded) -> None:
+    def test_a_client_learns_the_authentication_mode_and_its_own_identity(self, guarded: Guarded) -> None:
         assert guarded.request("GET", "/v1/serverInfo").json()["authentication"]["mode"] == "MODE_TOKEN"
         secret = guarded.secret("--role=writer", "--project=own", "--name=somebody")
         assert guarded.request("GET", "/v1/whoAmI", secret).json() == {
@@ -94,12 +94,12 @@ class TestHttp:
             "grants": [{"role": "writer", "project_id": "own", "permissions": ["read", "write"]}],
         }
 
-    def test_a_token_that_is_none_is_called_so(self, guarded: Guarded) -> None:
+    def test_an_unknown_token_is_called_invalid(self, guarded: Guarded) -> None:
         typed = guarded.request("GET", "/v1/models", "mrt_nonsense")
         assert (typed.status_code, typed.headers["www-authenticate"]) == (401, f'{CHALLENGE}, error="invalid_token"')
         assert guarded.request("GET", "/models", "mrt_nonsense").status_code == 401
 
-    def test_every_other_route_wants_one(self, guarded: Guarded) -> None:
+    def test_every_other_route_requires_a_token(self, guarded: Guarded) -> None:
         description = guarded.request("GET", "/openapi.json").json()
         for path, item in description["paths"].items():
             for verb, operation in item.items():
@@ -112,9 +112,9 @@ class TestHttp:
                 assert answer.status_code == 401, (verb, path, answer.text)
                 assert answer.headers["www-authenticate"] == CHALLENGE
 
-    def test_roles_count_in_the_documented_api(self, guarded: Guarded) -> None:
+    def test_roles_apply_to_the_intel_compatible_api(self, guarded: Guarded) -> None:
         reader, writer = guarded.secret("--role", "reader"), guarded.secret("--role", "writer")
-        admin = guarded.secret("--role=admin", "--name=documented-admin")
+        admin = guarded.secret("--role=admin", "--name=compat-admin")
         refused = guarded.request("POST", "/models", reader, **form("1"))
         assert (refused.status_code, refused.headers["content-type"]) == (403, "text/plain; charset=utf-8")
         registered = guarded.request("POST", "/models", writer, **form("1"))
@@ -127,9 +127,9 @@ class TestHttp:
         assert guarded.request("DELETE", path, writer).status_code == 403
         assert guarded.request("DELETE", path, admin).status_code == 204
         events = guarded.request("GET", "/v1/auditEvents", admin).json()["audit_events"]
-        assert events[0]["actor"] == "token:documented-admin"
+        assert events[0]["actor"] == "token:compat-admin"
 
-    def test_a_watch_that_the_server_ends_says_so_in_its_last_element(self, guarded: Guarded) -> None:
+    def test_the_last_element_of_a_watch_that_the_server_ends_is_the_error(self, guarded: Guarded) -> None:
         secret = guarded.secret("--role=reader", "--name=watcher")
         address = f"{guarded.product.rest_url}/v1/auditEvents:watch"
         headers = {"authorization": f"Bearer {secret}"}
@@ -145,7 +145,7 @@ class TestHttp:
         assert details["ErrorInfo"]["reason"] == "INVALID_CREDENTIALS"
         assert details["RequestInfo"]["request_id"] == answer.headers["x-request-id"]
 
-    def test_a_token_of_a_project_shows_that_project(self, guarded: Guarded) -> None:
+    def test_a_token_of_a_project_shows_only_that_project(self, guarded: Guarded) -> None:
         own = guarded.secret("--role", "writer", "--project", "own")
         other = guarded.secret("--role", "writer", "--project", "other")
         registered = guarded.request("POST", "/models", own, **form("1", project_id="own"))
@@ -161,7 +161,7 @@ class TestHttp:
             "You have no role that allows this call in the project 'own'.\n",
         )
 
-    def test_an_upload_over_http(self, guarded: Guarded) -> None:
+    def test_every_request_of_an_upload_over_http_needs_a_token(self, guarded: Guarded) -> None:
         secret = guarded.secret("--role", "writer")
         spec = {"spec": {"model": {"name": "uploaded", "version": "1"}, "artifact": {"file_name": "a.bin"}}}
         upload = guarded.request("POST", "/v1/uploads", secret, json=spec).json()["id"]
@@ -171,7 +171,7 @@ class TestHttp:
 
 
 class TestTokens:
-    def test_one_works_until_it_is_revoked(self, guarded: Guarded) -> None:
+    def test_a_token_works_until_it_is_revoked(self, guarded: Guarded) -> None:
         secret = guarded.secret("--role", "reader", "--name", "short-lived", "--expires", "30d")
         assert guarded.request("GET", "/v1/models", secret).status_code == 200
         listed = guarded.token("list").stdout
@@ -181,7 +181,7 @@ class TestTokens:
         eventually(lambda: guarded.request("GET", "/v1/models", secret).status_code == 401, 30, "the refusal")
         assert "short-lived  reader in all projects, revoked " in guarded.token("list").stdout
 
-    def test_mistakes_are_explained(self, guarded: Guarded) -> None:
+    def test_wrong_arguments_of_the_token_commands_are_explained(self, guarded: Guarded) -> None:
         guarded.secret("--role", "reader", "--name", "twice")
         for arguments, expected in (
             (("create", "--role", "reader", "--name", "twice"), "A token has, or had, the name 'twice'."),
@@ -196,7 +196,7 @@ class TestTokens:
             assert expected in answer.stderr
             assert "Traceback" not in answer.stderr
 
-    def test_they_are_made_for_a_postgres_of_one_s_own(self, postgres: PostgresAddress) -> None:
+    def test_tokens_are_created_in_an_external_postgres(self, postgres: PostgresAddress) -> None:
         create_database(postgres, "of_tokens", "template1")
         settings = {
             "psql_hostname": postgres.socket_dir,
@@ -209,7 +209,7 @@ class TestTokens:
         assert "first" in token_command("list", **settings).stdout
         drop_database(postgres, "of_tokens")
 
-    def test_they_are_made_before_the_first_start(self) -> None:
+    def test_tokens_can_be_created_before_the_first_start(self) -> None:
         with accessible_folder() as folder:
             made = token_command("create", "--role", "admin", f"--data-dir={folder / 'data'}")
             with running_up(folder, auth_mode="token") as product:
@@ -220,18 +220,18 @@ class TestTokens:
 
 
 class TestGrpc:
-    def test_grpcurl_shows_a_token(self, guarded: Guarded) -> None:
+    def test_grpcurl_authenticates_with_a_token(self, guarded: Guarded) -> None:
         program = grpcurl()
         command = [program, "-plaintext"]
         call = [guarded.product.grpc_address, "modelregistry.v1.ModelService/ListModels"]
-        stranger = subprocess.run([*command, *call], capture_output=True, text=True, timeout=60, check=False)
-        assert stranger.returncode != 0
+        anonymous = subprocess.run([*command, *call], capture_output=True, text=True, timeout=60, check=False)
+        assert anonymous.returncode != 0
         header = ["-H", f"authorization: Bearer {guarded.secret('--role', 'reader')}"]
         answer = subprocess.run([*command, *header, *call], capture_output=True, text=True, timeout=60, check=False)
         assert answer.returncode == 0, answer.stderr
         json.loads(answer.stdout)
 
-    def test_a_client_may_call_through_the_gateway_too(self, guarded: Guarded) -> None:
+    def test_tokens_work_for_grpc_through_the_gateway(self, guarded: Guarded) -> None:
         address = f"127.0.0.1:{guarded.product.rest_port}"
         client = Client(address, Bearer(("authorization", f"Bearer {guarded.secret('--role', 'reader')}")))
         client.all()
@@ -243,7 +243,7 @@ class TestGrpc:
 @pytest.mark.parametrize(
     "shown", [(), ("Basic eDp5",), ("Bearer",), ("Bearer a", "Bearer b"), ("Bearer mrt_nonsense",)]
 )
-def test_the_gateway_refuses_as_the_server_does(guarded: Guarded, shown: tuple[str, ...]) -> None:
+def test_the_gateway_refuses_credentials_as_the_server_does(guarded: Guarded, shown: tuple[str, ...]) -> None:
     metadata = (("x-request-id", "the-same"), *(("authorization", value) for value in shown))
     refusals = []
     for address in (guarded.product.grpc_address, f"127.0.0.1:{guarded.product.rest_port}"):
@@ -261,7 +261,7 @@ def test_the_gateway_refuses_as_the_server_does(guarded: Guarded, shown: tuple[s
     assert refusals == refusals[:1] * 4
 
 
-def test_the_check_of_a_container_needs_no_token(guarded: Guarded) -> None:
+def test_the_check_command_needs_no_token(guarded: Guarded) -> None:
     answer = subprocess.run(
         [*COMMAND, "check"],
         env=environment(grpc_port=guarded.product.grpc_port, auth_mode="token"),
@@ -273,7 +273,7 @@ def test_the_check_of_a_container_needs_no_token(guarded: Guarded) -> None:
     assert (answer.returncode, answer.stdout) == (0, "SERVING\n")
 
 
-def test_users_of_a_provider_come_through_the_gateway(
+def test_tokens_of_an_openid_provider_work_through_the_gateway(
     postgres: PostgresAddress, provider: IdentityProvider, tmp_path: Path
 ) -> None:
     create_database(postgres, "of_users", "template1")
@@ -300,7 +300,7 @@ def test_users_of_a_provider_come_through_the_gateway(
     drop_database(postgres, "of_users")
 
 
-def test_a_server_that_is_open_to_others_says_so(tmp_path: Path) -> None:
+def test_a_server_without_authentication_on_a_public_address_warns(tmp_path: Path) -> None:
     with accessible_folder() as folder, running_up(folder, grpc_ip_address="0.0.0.0"):
         lines = [json.loads(line) for line in (folder / "data" / "registry.log").read_text().splitlines()]
     warnings = [line["message"] for line in lines if line["level"] == "WARNING"]

@@ -1,4 +1,4 @@
-"""Every caller, every operation on a model, over HTTP: what roles and projects allow, and nothing else."""
+"""Access of every caller to every operation on a model over HTTP, by role and project."""
 
 import itertools
 import uuid
@@ -22,7 +22,7 @@ PERMISSIONS = {
     Role.ADMIN: set(Permission),
 }
 READ, WRITE, PROMOTE, ADMINISTER = Permission.READ, Permission.WRITE, Permission.PROMOTE, Permission.ADMINISTER
-# Method, path and body, and what the operation takes.
+# Method, path and body, and the permission that the operation requires.
 OPERATIONS = {
     ("GET", "/models/{id}", ""): READ,
     ("GET", "/models/{id}/files", ""): READ,
@@ -97,9 +97,7 @@ def matrix() -> Iterator[Matrix]:
 
 
 @pytest.mark.parametrize("operation", OPERATIONS, ids=lambda operation: f"{operation[0]} {operation[1]}")
-def test_an_operation_is_for_those_whom_role_and_project_allow_it(
-    matrix: Matrix, operation: tuple[str, str, str]
-) -> None:
+def test_an_operation_is_allowed_by_role_and_project_alone(matrix: Matrix, operation: tuple[str, str, str]) -> None:
     missing = "no-such-model-in-any-project-000000"
     second = matrix.register()
     model_id = matrix.register()
@@ -111,7 +109,7 @@ def test_an_operation_is_for_those_whom_role_and_project_allow_it(
         if OPERATIONS[operation] not in PERMISSIONS[role]:
             assert answer.status_code == 403, who
         elif project == "other":
-            # Word for word as of a model that is nowhere.
+            # Word for word the answer about a model that does not exist.
             nowhere = matrix.call(operation, secret, missing, second)
             assert answer.status_code == nowhere.status_code == 404, who
             assert without_request_id(answer).replace(model_id, missing) == without_request_id(nowhere), who

@@ -1,4 +1,4 @@
-"""One address that holds many connections to the gateway keeps no other from it."""
+"""One address with many open connections to the gateway does not keep other addresses out."""
 
 import socket
 from contextlib import ExitStack, closing, suppress
@@ -10,7 +10,7 @@ from tests.products import Product, running_up
 from tests.temporary_folders import accessible_folder
 
 ATTACKER, OTHER = "127.0.0.2", "127.0.0.1"
-# Without a limit for each address the attempts would fill all places, until their 30 s for a body are over.
+# Without a limit per address, the attempts would take all connections until their 30 s for a body are over.
 OF_ADDRESS, OF_ALL, ATTEMPTS = 100, 200, 300
 BODY = (
     b"POST /v1/uploads HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 1000\r\n\r\n{"
@@ -33,7 +33,7 @@ def connected(port: int) -> socket.socket:
 
 
 def is_closed(end: socket.socket) -> bool:
-    """Whether the gateway hangs up; requests that do not end are not answered before that."""
+    """Return whether the gateway has closed the connection; it answers no unfinished request before that."""
     end.settimeout(0.2)
     try:
         return end.recv(1) == b""
@@ -43,7 +43,7 @@ def is_closed(end: socket.socket) -> bool:
         return True
 
 
-def test_an_address_with_too_many_connections_gets_no_more_and_others_do() -> None:
+def test_connections_over_the_limit_of_an_address_are_closed_and_other_addresses_are_served() -> None:
     with (
         accessible_folder() as folder,
         running_up(folder, gateway_max_connections=OF_ALL, gateway_connections_per_address=OF_ADDRESS) as product,

@@ -1,4 +1,4 @@
-"""Aliases under fire from many clients of several server processes: one wins, and nothing dangles."""
+"""Concurrent alias moves by clients of several servers: one wins, and no alias points to a missing model."""
 
 import threading
 from collections import Counter
@@ -33,7 +33,7 @@ NAME = "yolo"
 
 @pytest.fixture
 def clients(postgres: PostgresAddress, database_name: str) -> Iterator[list[Client]]:
-    """Clients, each with a connection of its own, of three server processes on one database."""
+    """Return clients of three servers on one database, each with its own connection."""
     with ExitStack() as stack:
         folder = stack.enter_context(accessible_folder())
         ports = [free_port() for _ in range(SERVERS)]
@@ -63,7 +63,7 @@ def answers(client: Client) -> bool:
 
 
 def together(clients: Sequence[Client], call: Callable[[int, Client], Any]) -> list[Any]:
-    """Lets all clients call at the same time; returns the answers, or the reasons of the refusals."""
+    """Let all clients call at the same time, and return each answer or the reason of its refusal."""
     barrier = threading.Barrier(len(clients))
 
     def one(i: int, client: Client) -> Any:
@@ -92,25 +92,25 @@ def set_alias(client: Client, model_id: str, **fields: Any) -> pb.SetAliasRespon
 
 
 def group_id(client: Client) -> str:
-    """The group of yolo, which is there from the first model on."""
+    """Return the id of the group of yolo, which exists from the first model on."""
     return client.all_groups(f'name = "{NAME}"', show_empty=True)[0].id
 
 
 def step_back(client: Client) -> pb.RollbackAliasResponse:
-    """Rolls back from the state that the client sees."""
+    """Roll back from the state that the client sees."""
     named: dict[str, Any] = {"model_group_id": group_id(client), "alias": "production"}
     etag = client.aliases.GetAlias(pb.GetAliasRequest(**named)).etag
     return client.aliases.RollbackAlias(pb.RollbackAliasRequest(**named, etag=etag))
 
 
 def moves(client: Client) -> list[alias_pb2.AliasMove]:
-    """The history, the oldest first."""
+    """Return the history, oldest move first."""
     request = pb.ListAliasMovesRequest(alias="production", model_group_id=group_id(client), page_size=1000)
     return list(client.aliases.ListAliasMoves(request).alias_moves)[::-1]
 
 
-def expect_agreement(client: Client, engine: Engine) -> list[Event]:
-    """Expects history and audit log to tell the same, and aliases to point to models of their lineages or nowhere."""
+def assert_agreement(client: Client, engine: Engine) -> list[Event]:
+    """Assert that history and audit log agree, and that aliases point to models of their group or to none."""
     with SqlDatabase(engine).transaction() as transaction:
         events = [
             event for event in transaction.events.after(0, limit=1000) if event.alias and event.group_key.name == NAME
@@ -134,7 +134,7 @@ def expect_agreement(client: Client, engine: Engine) -> list[Event]:
     return events
 
 
-def test_of_moves_from_one_expected_state_exactly_one_wins(clients: list[Client], engine: Engine) -> None:
+def test_exactly_one_of_the_moves_from_one_expected_state_wins(clients: list[Client], engine: Engine) -> None:
     models = [clients[0].register(version=str(i)).id for i in range(CLIENTS)]
     expected = ""
     for round_ in range(1, 6):
@@ -144,7 +144,7 @@ def test_of_moves_from_one_expected_state_exactly_one_wins(clients: list[Client]
 
         told = together(clients, call)
         winners = [answer for answer in told if not isinstance(answer, str)]
-        # The one that sets what is set already is right, too: it changes nothing.
+        # Setting the present target again succeeds, too: it changes nothing.
         [winner] = [answer for answer in winners if answer.changed]
         assert [w.alias.model_id for w in winners if not w.changed] in ([], [expected])
         assert Counter(answer for answer in told if isinstance(answer, str)) == {
@@ -153,17 +153,17 @@ def test_of_moves_from_one_expected_state_exactly_one_wins(clients: list[Client]
         assert winner.alias.revision == round_
         expected = winner.alias.model_id
         assert moves(clients[0])[-1].after.model_id == expected
-    assert [event.action for event in expect_agreement(clients[0], engine)] == [Action.ALIAS_SET] * 5
+    assert [event.action for event in assert_agreement(clients[0], engine)] == [Action.ALIAS_SET] * 5
 
 
-def test_moves_without_an_expectation_all_happen_one_after_the_other(clients: list[Client], engine: Engine) -> None:
+def test_moves_without_an_expected_state_all_happen_one_after_the_other(clients: list[Client], engine: Engine) -> None:
     models = [clients[0].register(version=str(i)).id for i in range(CLIENTS)]
     told = together(clients, lambda i, client: set_alias(client, models[i]))
     assert sorted(answer.alias.revision for answer in told) == list(range(1, CLIENTS + 1))
-    assert len(expect_agreement(clients[0], engine)) == CLIENTS
+    assert len(assert_agreement(clients[0], engine)) == CLIENTS
 
 
-def test_of_rollbacks_at_the_same_time_each_goes_one_step_or_none(clients: list[Client], engine: Engine) -> None:
+def test_each_of_the_concurrent_rollbacks_goes_back_one_step_or_fails(clients: list[Client], engine: Engine) -> None:
     models = [clients[0].register(version=str(i)).id for i in range(CLIENTS + 1)]
     for model_id in models:
         set_alias(clients[0], model_id)
@@ -173,11 +173,11 @@ def test_of_rollbacks_at_the_same_time_each_goes_one_step_or_none(clients: list[
     assert {answer for answer in told if isinstance(answer, str)} <= {"ALIAS_CHANGED"}
     reached = [answer.alias.model_id for answer in sorted(done, key=lambda answer: answer.alias.revision)]
     assert reached == models[-2 : -2 - len(done) : -1]
-    expect_agreement(clients[0], engine)
+    assert_agreement(clients[0], engine)
 
 
 @pytest.mark.parametrize("force", [False, True])
-def test_models_that_are_deleted_and_renamed_while_aliases_are_set_leave_none_behind(
+def test_no_alias_is_left_of_models_that_are_deleted_or_renamed_meanwhile(
     clients: list[Client], engine: Engine, force: bool
 ) -> None:
     for round_ in range(6):
@@ -208,4 +208,4 @@ def test_models_that_are_deleted_and_renamed_while_aliases_are_set_leave_none_be
             "NO_PREVIOUS_TARGET",
             "TARGET_GONE",
         }
-        expect_agreement(clients[0], engine)
+        assert_agreement(clients[0], engine)

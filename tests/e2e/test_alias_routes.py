@@ -16,7 +16,7 @@ def http(product: Product) -> Iterator[httpx.Client]:
         yield client
 
 
-def test_an_alias_lives_its_whole_life_through_http(product: Product, http: httpx.Client) -> None:
+def test_an_alias_is_set_read_rolled_back_and_deleted_over_http(product: Product, http: httpx.Client) -> None:
     one, two = (
         product.client.register(data, name="aliased / über", version=version, project_name="a project")
         for data, version in ((b"one", "1"), (b"two", "2"))
@@ -77,7 +77,7 @@ def test_an_alias_lives_its_whole_life_through_http(product: Product, http: http
     assert http.delete(f"/models/{two.id}").status_code == 204
 
 
-def test_a_group_lives_its_whole_life_through_http(product: Product, http: httpx.Client) -> None:
+def test_a_group_is_read_updated_and_deleted_over_http(product: Product, http: httpx.Client) -> None:
     model = product.client.register(name="grouped / über", project_name="a project")
     path = f"/v1/modelGroups/{model.model_group_id}"
     group = http.get(path).json()
@@ -108,6 +108,6 @@ def test_a_group_lives_its_whole_life_through_http(product: Product, http: httpx
     assert http.delete(path, params={"allow_missing": True}).status_code == 200
 
 
-def test_the_query_of_a_delete_names_no_other_alias(http: httpx.Client) -> None:
+def test_the_query_of_a_delete_cannot_name_another_alias(http: httpx.Client) -> None:
     answer = http.delete("/v1/modelGroups/any/aliases/one", params={"alias": "two"})
     assert (answer.status_code, answer.json()["message"]) == (400, "alias: unknown query parameter.")

@@ -1,4 +1,4 @@
-"""Attacks on the ports of the real product: refused or outwaited, while others are served."""
+"""Attacks on the ports of the real product are refused or time out, while other clients are served."""
 
 import resource
 import socket
@@ -36,7 +36,7 @@ def folder() -> Iterator[Path]:
 
 @pytest.fixture(scope="module")
 def product(folder: Path) -> Iterator[Product]:
-    """The product, started by somebody who may open few files."""
+    """The product, started with a low limit of open files."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     with ExitStack() as stack:
         resource.setrlimit(resource.RLIMIT_NOFILE, (min(soft, 1_024), hard))
@@ -49,26 +49,26 @@ def product(folder: Path) -> Iterator[Product]:
 
 @pytest.fixture(params=["rest", "grpc"])
 def port(request: pytest.FixtureRequest, product: Product) -> int:
-    """A port that is attacked."""
+    """The attacked port: of gRPC or of the gateway."""
     return product.rest_port if request.param == "rest" else product.grpc_port
 
 
 @pytest.fixture(autouse=True)
 def _unharmed(product: Product, folder: Path) -> Iterator[None]:
-    """After each attack others are served, no process has ended, nothing has failed, and its files are closed."""
+    """Assert after each attack: others are served, no process ended, no call failed, and all files are closed."""
     processes, files = {process.pid for process in servers(product)}, open_files(product)
     yield
-    expect_served(product)
+    assert_served(product)
     assert processes == {process.pid for process in servers(product)}
     log = (folder / "data" / "registry.log").read_text()
     assert "unexpected error" not in log
     assert "Traceback" not in log + product.server.output()
-    # Some are the connections to Postgres and to the server, which are kept.
+    # Some are the connections to Postgres and to the server, which stay open.
     eventually(lambda: open_files(product) < files + 100, what="the end of the attack's connections")
 
 
 def servers(product: Product) -> list[psutil.Process]:
-    """Envoy, the supervisor, and the gRPC server."""
+    """Return the processes of Envoy, the supervisor, and the gRPC server."""
     found = [process for process in product.processes() if process.name().startswith(("envoy", "python"))]
     assert len(found) == 3
     return found
@@ -78,8 +78,8 @@ def open_files(product: Product) -> int:
     return sum(process.num_fds() for process in servers(product))
 
 
-def expect_served(product: Product) -> None:
-    """Others read, by REST and by gRPC, on connections of their own."""
+def assert_served(product: Product) -> None:
+    """Assert that other clients can read over REST and gRPC, on connections of their own."""
     name = f"served-{uuid.uuid4()}"
     model = product.client.register(name=name)
     answer = httpx.get(f"{product.rest_url}/v1/models/{model.id}", timeout=20, verify=False, trust_env=False)
@@ -97,7 +97,7 @@ def resident_bytes(product: Product) -> int:
 # ---- Connections
 
 
-def test_the_product_takes_all_the_files_that_it_may_open(product: Product) -> None:
+def test_the_product_raises_its_limit_of_open_files_to_the_maximum(product: Product) -> None:
     for process in servers(product):
         soft, hard = process.rlimit(psutil.RLIMIT_NOFILE)
         assert soft == hard
@@ -105,7 +105,7 @@ def test_the_product_takes_all_the_files_that_it_may_open(product: Product) -> N
 
 @contextmanager
 def many_files(needed: int) -> Iterator[None]:
-    """Lets this process open so many files; skips where that is not permitted."""
+    """Let this process open this many files; skip the test where that is not permitted."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if hard != resource.RLIM_INFINITY and hard < needed:
         pytest.skip(f"needs {needed} open files, the hard limit is {hard}")
@@ -118,7 +118,7 @@ def many_files(needed: int) -> Iterator[None]:
 
 @contextmanager
 def connections(port: int, count: int, beginning: bytes = b"") -> Iterator[list[socket.socket]]:
-    """Opens connections which then say no more."""
+    """Open connections that send these bytes and then nothing more."""
     with ExitStack() as stack:
         ends = []
         for _ in range(count):
@@ -132,13 +132,13 @@ def connections(port: int, count: int, beginning: bytes = b"") -> Iterator[list[
 @pytest.mark.parametrize(
     "beginning", [b"", b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", b"GET / HT"], ids=["silent", "h2", "h1"]
 )
-def test_ten_thousand_open_connections_hold_nobody_up(product: Product, port: int, beginning: bytes) -> None:
+def test_ten_thousand_open_connections_delay_no_other_client(product: Product, port: int, beginning: bytes) -> None:
     before = resident_bytes(product)
     with many_files(CONNECTIONS + 1_000), connections(port, CONNECTIONS, beginning):
-        # They are taken, and not only by the kernel; gRPC hangs up on what is no HTTP/2.
+        # The process has accepted them, not only the kernel. gRPC closes connections that are not HTTP/2.
         if port == product.rest_port or not beginning.startswith(b"GET"):
             eventually(lambda: open_files(product) > CONNECTIONS, what="the connections to be taken")
-        expect_served(product)
+        assert_served(product)
         assert resident_bytes(product) - before < 1_000 * MIB
 
 
@@ -146,7 +146,7 @@ def test_ten_thousand_open_connections_hold_nobody_up(product: Product, port: in
 
 
 @pytest.mark.parametrize("what", ["request line", "headers", "body"])
-def test_requests_that_drip_hold_nobody_up(product: Product, what: str) -> None:
+def test_slow_requests_delay_no_other_client(product: Product, what: str) -> None:
     beginning, drip = {
         "request line": (b"GET /v1/mo", b"d"),
         "headers": (b"GET /v1/models HTTP/1.1\r\nHost: x\r\n", b"a: b\r\n"),
@@ -157,10 +157,10 @@ def test_requests_that_drip_hold_nobody_up(product: Product, what: str) -> None:
             for end in ends:
                 with suppress(OSError):
                     end.sendall(drip)
-            expect_served(product)
+            assert_served(product)
 
 
-def test_headers_that_do_not_end_are_not_waited_for(product: Product) -> None:
+def test_headers_without_an_end_time_out(product: Product) -> None:
     with connections(product.rest_port, 1, b"GET /v1/models HTTP/1.1\r\nHost: x\r\n") as (end,):
 
         def has_ended() -> bool:
@@ -171,7 +171,7 @@ def test_headers_that_do_not_end_are_not_waited_for(product: Product) -> None:
             end.sendall(b"a: b\r\n")
             return False
 
-        eventually(has_ended, 60, "the end of patience")
+        eventually(has_ended, 60, "the timeout")
 
 
 # ---- Size
@@ -186,12 +186,12 @@ def test_headers_that_do_not_end_are_not_waited_for(product: Product) -> None:
     ],
     ids=["long header", "many headers", "long address"],
 )
-def test_too_much_before_the_body_is_refused(product: Product, head: str, status: bytes) -> None:
+def test_too_large_headers_are_refused(product: Product, head: str, status: bytes) -> None:
     with connections(product.rest_port, 1, head.encode()) as (end,):
         assert end.recv(1_000)[9:12] == status
 
 
-def test_a_string_without_end_is_refused_before_it_fills_the_memory(product: Product) -> None:
+def test_an_endless_json_string_is_refused_before_it_fills_the_memory(product: Product) -> None:
     sent = 0
 
     def endless() -> Iterator[bytes]:
@@ -201,14 +201,14 @@ def test_a_string_without_end_is_refused_before_it_fills_the_memory(product: Pro
             sent += MIB
             yield b"x" * MIB
 
-    with suppress(httpx.TransportError):  # it may hang up on the sender
+    with suppress(httpx.TransportError):  # the gateway may close the connection
         answer = httpx.post(f"{product.rest_url}/v1/uploads", content=endless(), timeout=60, trust_env=False)
         assert answer.status_code == 413
-    # What fits into the buffers on the way comes on top of the 16 MiB that a body may have.
+    # The buffers on the way hold some bytes beyond the 16 MiB limit of a body.
     assert sent < 100 * MIB
 
 
-def test_metadata_without_bounds_is_refused_by_grpc(product: Product, port: int) -> None:
+def test_too_large_metadata_is_refused_by_grpc(product: Product, port: int) -> None:
     with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
         call: Any = channel.unary_unary(GET_MODEL)
         with pytest.raises(grpc.RpcError):
@@ -218,7 +218,7 @@ def test_metadata_without_bounds_is_refused_by_grpc(product: Product, port: int)
 # ---- Decompression
 
 
-def test_a_message_that_inflates_without_bounds_is_refused(product: Product, port: int) -> None:
+def test_a_decompression_bomb_as_message_is_refused(product: Product, port: int) -> None:
     before = resident_bytes(product)
     with grpc.insecure_channel(f"127.0.0.1:{port}", [("grpc.max_send_message_length", -1)]) as channel:
         call: Any = channel.unary_unary(GET_MODEL)
@@ -227,7 +227,7 @@ def test_a_message_that_inflates_without_bounds_is_refused(product: Product, por
     assert resident_bytes(product) - before < 100 * MIB
 
 
-def test_a_member_that_inflates_without_bounds_takes_no_memory(product: Product) -> None:
+def test_a_decompression_bomb_in_an_archive_takes_no_memory(product: Product) -> None:
     before = resident_bytes(product)
     bomb = zip_of({"model.xml": b" " * 400 * MIB})
     assert len(bomb) < MIB
@@ -241,7 +241,7 @@ def test_a_member_that_inflates_without_bounds_takes_no_memory(product: Product)
 
 
 class Http2:
-    """An HTTP/2 client that follows no rules but those of the frames."""
+    """An HTTP/2 client that follows only the rules of the frames."""
 
     def __init__(self, port: int) -> None:
         self.socket = socket.create_connection(("127.0.0.1", port), timeout=5)
@@ -279,7 +279,7 @@ def settings(client: Http2) -> None:
 
 
 def endless_continuation(client: Http2) -> None:
-    # HEADERS without END_HEADERS, then CONTINUATION frames for ever.
+    # HEADERS without END_HEADERS, then CONTINUATION frames without end.
     client.socket.sendall(b"\0\0\x01\x01\0\0\0\0\x01\x82")
     literal = b"\0\x01a\x7f\xa1\x1f" + b"x" * 4_000
     for _ in range(2_000):
@@ -294,27 +294,27 @@ def empty_data(client: Http2) -> None:
 
 
 @pytest.mark.parametrize("flood", [rapid_reset, pings, settings, endless_continuation, empty_data])
-def test_a_flood_of_frames_holds_nobody_up(product: Product, port: int, flood: Callable[[Http2], None]) -> None:
+def test_a_flood_of_frames_delays_no_other_client(product: Product, port: int, flood: Callable[[Http2], None]) -> None:
     before = resident_bytes(product)
     with closing(Http2(port)) as client:
-        # Either the flood is cut off, or it is taken as it comes.
+        # Either the server closes the connection, or it handles the frames as they arrive.
         with suppress(OSError, h2.exceptions.ProtocolError):
             flood(client)
-        expect_served(product)
+        assert_served(product)
         assert resident_bytes(product) - before < 300 * MIB
 
 
-def test_calls_without_a_message_hold_nobody_up(product: Product, port: int) -> None:
+def test_calls_without_a_message_delay_no_other_client(product: Product, port: int) -> None:
     with ExitStack() as stack:
         clients = [stack.enter_context(closing(Http2(port))) for _ in range(5)]
         for client in clients:
             for stream in range(1, 201, 2):
                 client.request(stream)
             client.flush()
-        expect_served(product)
+        assert_served(product)
 
 
-def test_a_call_without_a_message_is_ended(product: Product) -> None:
+def test_a_call_without_a_message_times_out(product: Product) -> None:
     with closing(Http2(product.grpc_port)) as client:
         client.request(1)
         client.flush()
@@ -328,7 +328,7 @@ def test_a_call_without_a_message_is_ended(product: Product) -> None:
             client.flush()
 
 
-def test_a_message_larger_than_the_gateway_passes_on_is_refused(product: Product) -> None:
+def test_a_message_over_the_gateways_limit_is_refused(product: Product) -> None:
     with closing(Client(f"127.0.0.1:{product.rest_port}")) as client:
         for mib in (17, 20):
             with refused(grpc.StatusCode.RESOURCE_EXHAUSTED):
@@ -350,7 +350,7 @@ TRAVERSALS = [
 
 
 @pytest.mark.parametrize("name", TRAVERSALS)
-def test_no_name_leads_out_of_the_store(product: Product, folder: Path, name: str) -> None:
+def test_no_file_name_leads_out_of_the_artifact_store(product: Product, folder: Path, name: str) -> None:
     data = f"bytes of {name!r}".encode()
     for fields in ({"id": name}, {"name": name}, {"artifact": {"file_name": name}}):
         with suppress(grpc.RpcError):

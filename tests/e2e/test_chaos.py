@@ -1,6 +1,6 @@
-"""The connections to Postgres and to the S3 are cut and delayed at random, under load: nothing acknowledged is lost.
+"""No acknowledged change is lost while connections to Postgres and S3 are cut and delayed at random under load.
 
-CHAOS_SECONDS is how long (default 10), CHAOS_SEED what the randomness is drawn from (default 0).
+CHAOS_SECONDS is the duration (default 10), CHAOS_SEED the seed of the random numbers (default 0).
 """
 
 import logging
@@ -38,8 +38,8 @@ MIB = 1024 * 1024
 SECONDS = float(os.environ.get("CHAOS_SECONDS", "10"))
 SEED = int(os.environ.get("CHAOS_SEED", "0"))
 WORKERS = 6
-PLACES = 12
-# What a client is told of a failure that isn't his: he may try again.
+MAX_STREAMS = 12
+# Statuses of a failure that the client did not cause and may retry.
 PASSING = {
     grpc.StatusCode.UNAVAILABLE,
     grpc.StatusCode.ABORTED,
@@ -50,7 +50,7 @@ PASSING = {
 
 @dataclass
 class Expected:
-    """What one worker knows of its models: nobody else touches them."""
+    """The expected state of one worker's models, which no other worker touches."""
 
     whole: dict[str, bytes] = field(default_factory=dict)
     """Acknowledged: they are there, with these bytes."""
@@ -71,7 +71,7 @@ class Expected:
 
 
 class Worker:
-    """A client that does one thing after another and remembers what it was told."""
+    """A client that makes one call after another and records the answers."""
 
     def __init__(self, product: Product, number: int, stop: threading.Event) -> None:
         self._product = product
@@ -119,7 +119,7 @@ class Worker:
         self.finish(client, upload.id)
 
     def finish(self, client: Client, upload_id: str) -> None:
-        """Resumes an upload where it stands, until it is a model."""
+        """Resume an upload at its committed size until it becomes a model."""
         model_id, data = self.expected.uploads[upload_id]
         while True:
             try:
@@ -129,7 +129,7 @@ class Worker:
                     client.write_upload(upload_id, committed, data[committed:])
                 client.complete_upload(upload_id, sha256=sha256(data))
             except grpc.RpcError as error:
-                # A write or completion whose answer was lost may be under way, or done: look again.
+                # A write or completion whose answer was lost may still run, or be done: read the upload again.
                 expect(error, *PASSING, grpc.StatusCode.OUT_OF_RANGE, grpc.StatusCode.FAILED_PRECONDITION)
             else:
                 del self.expected.uploads[upload_id]
@@ -174,7 +174,7 @@ class Worker:
         self.expected.has_alias = True
 
     def _new(self) -> tuple[str, bytes]:
-        # Most fit into one request of the store, some take several parts.
+        # Most fit into one request to the store; some take several parts.
         size = self._random.choice([1, 10, 5_000, 300_000, 300_000, 9 * MIB, 17 * MIB])
         return f"chaos-{self._number}-{self._random.randbytes(8).hex()}", self._random.randbytes(size)
 
@@ -184,7 +184,7 @@ class Worker:
 
 @dataclass
 class Chaos:
-    """A product behind two proxies."""
+    """A product whose connections to Postgres and S3 go through proxies."""
 
     product: Product
     postgres: ChaosProxy
@@ -217,7 +217,7 @@ def chaos(
             "psql_hostname": "127.0.0.1",
             "psql_port": database.port,
             "minio_server_port": store.port,
-            "max_streams": PLACES,
+            "max_streams": MAX_STREAMS,
             "caller_share": 1,
             "gc_interval_seconds": 1,
         }
@@ -232,7 +232,7 @@ def chaos(
 
 
 @pytest.mark.timeout(300 + 2 * SECONDS)
-def test_no_acknowledged_model_is_lost_and_none_is_half_there(chaos: Chaos) -> None:
+def test_no_acknowledged_model_is_lost_and_none_is_incomplete(chaos: Chaos) -> None:
     product, client = chaos.product, chaos.product.client
     stop = threading.Event()
     workers = [Worker(product, number, stop) for number in range(WORKERS)]
@@ -261,18 +261,18 @@ def test_no_acknowledged_model_is_lost_and_none_is_half_there(chaos: Chaos) -> N
         for upload_id in list(worker.expected.uploads):
             worker.finish(client, upload_id)
         logger.info("%s: done %s, failed %s", worker.name, worker.expected.done, worker.expected.failed)
-    expect_all_places_free(client)
+    assert_all_streams_free(client)
     there = {model.id for model in client.all()}
     for worker in workers:
-        expect_truth(worker, client, there)
+        assert_consistent(worker, client, there)
     known = {model_id for w in workers for model_id in (*w.expected.whole, *w.expected.unsure)}
     assert there <= known
     assert client.audit.VerifyAuditLog(audit_service_pb2.VerifyAuditLogRequest()).valid
     assert server.num_threads() < 200
-    expect_nothing_left_over(chaos)
+    assert_nothing_left_over(chaos)
 
 
-def expect_truth(worker: Worker, client: Client, there: set[str]) -> None:
+def assert_consistent(worker: Worker, client: Client, there: set[str]) -> None:
     expected = worker.expected
     assert expected.whole.keys() <= there
     assert not expected.gone & there
@@ -293,8 +293,10 @@ def expect_truth(worker: Worker, client: Client, there: set[str]) -> None:
         assert aliases[worker.alias] in expected.alias_targets
 
 
-def expect_all_places_free(client: Client) -> None:
-    feeds = [Feed(*registration(spec(name="place", version=str(number)), pieces(b"x"))) for number in range(PLACES)]
+def assert_all_streams_free(client: Client) -> None:
+    feeds = [
+        Feed(*registration(spec(name="stream", version=str(number)), pieces(b"x"))) for number in range(MAX_STREAMS)
+    ]
     calls = [client.models.RegisterModel.future(feed) for feed in feeds]
     for feed in feeds:
         feed.end()
@@ -302,14 +304,14 @@ def expect_all_places_free(client: Client) -> None:
         client.delete(call.result().model.id)
 
 
-def expect_nothing_left_over(chaos: Chaos) -> None:
-    """A sweep after the leases leaves exactly the models' objects."""
+def assert_nothing_left_over(chaos: Chaos) -> None:
+    """Assert that garbage collection after the leases leaves exactly the models' objects."""
 
-    def swept() -> bool:
+    def is_collected() -> bool:
         with chaos.engine.begin() as connection:
             connection.execute(text("UPDATE unreferenced_objects SET due_time = now()"))
         subprocess.run([*COMMAND, "gc"], env=chaos.product.server.env, check=True, capture_output=True)
         return chaos.column("SELECT object_key FROM unreferenced_objects") == []
 
-    eventually(swept, what="a sweep of everything")
+    eventually(is_collected, what="garbage collection of everything")
     assert chaos.objects() == set(chaos.column("SELECT object_key FROM models"))

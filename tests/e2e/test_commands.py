@@ -39,7 +39,7 @@ def run(*arguments: str, **settings: object) -> subprocess.CompletedProcess[str]
 
 
 def mistakes(answer: subprocess.CompletedProcess[str]) -> str:
-    """What a command says that ends for a reason that a person can mend."""
+    """Return the messages of a command that fails because of wrong settings or a wrong environment."""
     assert answer.returncode == 1
     assert "Traceback" not in answer.stderr
     assert answer.stderr.splitlines()[-1] != ""
@@ -48,7 +48,7 @@ def mistakes(answer: subprocess.CompletedProcess[str]) -> str:
 
 @pytest.fixture
 def settings(postgres: PostgresAddress, empty_database: Engine, tmp_path: Path) -> dict[str, object]:
-    """An empty database and a folder."""
+    """Settings of an empty database and an artifact folder."""
     return {
         "psql_hostname": postgres.socket_dir,
         "psql_port": postgres.port,
@@ -63,7 +63,7 @@ def settings(postgres: PostgresAddress, empty_database: Engine, tmp_path: Path) 
 
 
 @pytest.mark.parametrize("command", ["serve", "migrate", "gc", "config"])
-def test_a_setting_that_is_missing_is_named(command: str) -> None:
+def test_a_missing_setting_is_named(command: str) -> None:
     assert "PSQL_HOSTNAME: must be set" in mistakes(run(command, artifact_store="local", artifact_dir="/nowhere"))
 
 
@@ -76,7 +76,7 @@ def test_every_wrong_setting_is_named(settings: dict[str, object]) -> None:
     assert "REGISTRATION_LEASE_SECONDS: must be more than STREAM_IDLE_SECONDS" in said
 
 
-def test_the_settings_that_a_store_needs_are_named(settings: dict[str, object]) -> None:
+def test_the_missing_settings_of_a_store_are_named(settings: dict[str, object]) -> None:
     said = mistakes(run("serve", **(settings | {"artifact_store": "s3"})))
     assert "MINIO_HOSTNAME, MINIO_ACCESS_KEY, MINIO_SECRET_KEY" in said
     del settings["artifact_dir"]
@@ -93,19 +93,19 @@ def test_the_settings_that_a_store_needs_are_named(settings: dict[str, object]) 
         ("MINIO_HOSTNAME", "minio/bucket"),
     ],
 )
-def test_a_setting_of_the_s3_that_cannot_be_is_named(settings: dict[str, object], name: str, value: str) -> None:
+def test_an_invalid_s3_setting_is_named(settings: dict[str, object], name: str, value: str) -> None:
     settings |= {"artifact_store": "s3", "minio_hostname": "127.0.0.1", "minio_secure": True, name.lower(): value}
     settings |= {"minio_access_key": "key", "minio_secret_key": "secret"}
     assert f"{name}: " in mistakes(run("serve", **settings))
 
 
 @pytest.mark.parametrize(("name", "value"), [("ARTIFACT_DIR", "/proc/nowhere"), ("GRPC_IP_ADDRESS", "no address")])
-def test_a_setting_that_proves_wrong_at_the_start_is_told(settings: dict[str, object], name: str, value: str) -> None:
+def test_a_setting_that_fails_at_startup_is_named(settings: dict[str, object], name: str, value: str) -> None:
     settings |= {name.lower(): value, "startup_timeout_seconds": 1, "grpc_port": free_port()}
     assert value in mistakes(run("serve", **settings))
 
 
-def test_config_prints_what_applies_and_masks_secrets(settings: dict[str, object]) -> None:
+def test_config_prints_the_effective_settings_and_masks_secrets(settings: dict[str, object]) -> None:
     secrets = {"psql_password": "password-to-hide", "minio_secret_key": "secret-key-to-hide"}
     answer = run("config", **(settings | secrets), grpc_port=4711, server_port=4712)
     assert answer.returncode == 0
@@ -121,14 +121,14 @@ def test_config_prints_what_applies_and_masks_secrets(settings: dict[str, object
 # ---- migrate, gc, check ----
 
 
-def test_migrate_says_the_revision_as_often_as_it_is_asked(settings: dict[str, object]) -> None:
+def test_migrate_prints_the_revision_every_time(settings: dict[str, object]) -> None:
     first, second = run("migrate", **settings), run("migrate", **settings)
     assert first.returncode == second.returncode == 0
     assert first.stdout == second.stdout
     assert first.stdout.startswith("The database is at revision ")
 
 
-def test_gc_tells_with_dry_run_and_removes_without(settings: dict[str, object], empty_database: Engine) -> None:
+def test_gc_reports_with_dry_run_and_removes_without(settings: dict[str, object], empty_database: Engine) -> None:
     migrate(empty_database)
     objects = Path(str(settings["artifact_dir"]))
     (objects / "ab").mkdir(parents=True)
@@ -151,7 +151,7 @@ def test_gc_tells_with_dry_run_and_removes_without(settings: dict[str, object], 
     assert left == ["ab/leased"]
 
 
-def test_gc_drops_expired_uploads(settings: dict[str, object], tmp_path: Path) -> None:
+def test_gc_removes_expired_uploads(settings: dict[str, object], tmp_path: Path) -> None:
     with running_serve(tmp_path, settings | {"upload_ttl_seconds": 1, "gc_interval_seconds": 3600}) as product:
         upload = product.client.create_upload(name="expires")
         product.client.write_upload(upload.id, 0, bytes(9 * 1024 * 1024))
@@ -164,9 +164,7 @@ def test_gc_drops_expired_uploads(settings: dict[str, object], tmp_path: Path) -
     assert files == []
 
 
-def test_check_tells_by_its_exit_code_whether_the_server_is_healthy(
-    settings: dict[str, object], tmp_path: Path
-) -> None:
+def test_the_exit_code_of_check_is_the_health_of_the_server(settings: dict[str, object], tmp_path: Path) -> None:
     with running_serve(tmp_path, settings | {"health_interval_seconds": 0.1}) as product:
         answer = run("check", grpc_port=product.grpc_port)
         assert (answer.returncode, answer.stdout) == (0, "SERVING\n")
@@ -184,14 +182,14 @@ def test_check_tells_by_its_exit_code_whether_the_server_is_healthy(
 # ---- serve ----
 
 
-def test_a_taken_port_is_named(settings: dict[str, object]) -> None:
+def test_a_port_in_use_is_named(settings: dict[str, object]) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         for arguments in (["serve"], ["serve", "--workers=2"]):
             assert f"cannot listen on 127.0.0.1:{port}" in mistakes(run(*arguments, **settings, grpc_port=port))
 
 
-def test_servers_that_start_at_once_on_an_empty_database_all_come_up(
+def test_servers_that_start_concurrently_on_an_empty_database_all_become_ready(
     settings: dict[str, object], tmp_path: Path
 ) -> None:
     with ExitStack() as stack, ThreadPoolExecutor(3) as pool:
@@ -206,7 +204,7 @@ def test_servers_that_start_at_once_on_an_empty_database_all_come_up(
 
 @pytest.fixture
 def workers(settings: dict[str, object], tmp_path: Path) -> Iterator[Product]:
-    """Two workers on one port."""
+    """A server with two workers on one port."""
     with running_serve(tmp_path, settings | {"shutdown_grace_seconds": 5}, ("--workers=2",)) as product:
         eventually(lambda: len(pids_that_serve(product)) == 2, what="both workers")
         yield product
@@ -218,10 +216,10 @@ def pids_of_workers(product: Product) -> set[int]:
 
 
 def pids_that_serve(product: Product) -> set[int]:
-    """Which workers answer when 24 connections are made."""
+    """Return the process ids of the workers that answer on 24 new connections."""
     with ExitStack() as stack:
         for _ in range(24):
-            # Otherwise channels of one process share their connection.
+            # Otherwise the channels of one process share a connection.
             options = [("grpc.use_local_subchannel_pool", 1)]
             channel = stack.enter_context(grpc.insecure_channel(product.grpc_address, options=options))
             stub = system_service_pb2_grpc.SystemServiceStub(channel)
@@ -234,7 +232,7 @@ def pids_that_serve(product: Product) -> set[int]:
         }
 
 
-def test_workers_share_the_connections(workers: Product) -> None:
+def test_connections_are_spread_over_the_workers(workers: Product) -> None:
     assert pids_that_serve(workers) == pids_of_workers(workers)
     model = workers.client.register(b"of all", name="of all")
     for _ in range(8):
@@ -243,7 +241,7 @@ def test_workers_share_the_connections(workers: Product) -> None:
         client.close()
 
 
-def test_a_worker_that_dies_is_replaced(workers: Product) -> None:
+def test_a_worker_that_exits_is_replaced(workers: Product) -> None:
     before = pids_of_workers(workers)
     victim, survivor = sorted(before)
     psutil.Process(victim).kill()
@@ -254,7 +252,7 @@ def test_a_worker_that_dies_is_replaced(workers: Product) -> None:
     assert any("exited with -9" in str(line["message"]) for line in workers.server.log_lines())
 
 
-def test_sigterm_ends_all_workers(workers: Product) -> None:
+def test_sigterm_stops_all_workers(workers: Product) -> None:
     pids = pids_of_workers(workers)
     assert workers.server.stop(signal.SIGTERM) == 0
     assert not [pid for pid in pids if lives(pid)]
@@ -292,7 +290,7 @@ def test_workers_start_at_once_where_a_server_has_closed_connections(
 ) -> None:
     with running_serve(tmp_path, settings) as product:
         product.client.register(name="connected")
-        # It hangs up first, so that its end of the connection lingers.
+        # The server closes first, so that its end of the connection stays in TIME_WAIT.
         product.server.stop()
         workers = Command(["serve", "--workers=2"], product.server.env, tmp_path / "workers.log")
         try:
@@ -303,7 +301,7 @@ def test_workers_start_at_once_where_a_server_has_closed_connections(
 
 
 def lives(pid: int) -> bool:
-    """Whether it runs; a zombie waits for whoever adopted it."""
+    """Return whether the process runs; a zombie counts as ended."""
     try:
         return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
@@ -314,7 +312,7 @@ def lives(pid: int) -> bool:
 
 
 @pytest.mark.parametrize("level", ["INFO", "DEBUG"])
-def test_the_log_has_a_json_line_for_each_call_and_nothing_that_is_secret(
+def test_the_log_has_a_json_line_for_each_call_and_no_secrets(
     settings: dict[str, object], tmp_path: Path, s3_server: S3Server, postgres: PostgresAddress, level: str
 ) -> None:
     secrets = {"psql_password": "password-marker"}
@@ -362,7 +360,7 @@ def test_the_log_has_a_json_line_for_each_call_and_nothing_that_is_secret(
 
 
 @pytest.mark.parametrize("tls", [False, True], ids=["plain", "TLS"])
-def test_the_printed_gateway_is_valid_to_envoy(tmp_path: Path, tls: bool) -> None:
+def test_envoy_accepts_the_printed_configuration(tmp_path: Path, tls: bool) -> None:
     settings: dict[str, object] = {"grpc_upstreams": "registry-1:50051,registry-2:50051", "server_port": free_port()}
     if tls:
         files = make_certificates(tmp_path / "certificates")
@@ -378,12 +376,12 @@ def test_the_printed_gateway_is_valid_to_envoy(tmp_path: Path, tls: bool) -> Non
     assert "deprecated" not in answer.stderr
 
 
-def test_a_gateway_with_wrong_settings_says_which() -> None:
+def test_the_gateway_names_its_wrong_settings() -> None:
     assert "GRPC_UPSTREAMS: 'nowhere' must be host:port" in mistakes(run("gateway", grpc_upstreams="nowhere"))
     assert "SERVER_IP_ADDRESS: 'localhost'" in mistakes(run("gateway", server_ip_address="localhost"))
 
 
-def test_the_gateway_ends_by_sigterm_and_when_its_port_is_taken(tmp_path: Path) -> None:
+def test_the_gateway_stops_on_sigterm_and_fails_if_its_port_is_in_use(tmp_path: Path) -> None:
     port = free_port()
     gateway = Command(["gateway"], environment(server_port=port), tmp_path / "gateway.log")
     gateway.start()
@@ -397,18 +395,18 @@ def test_the_gateway_ends_by_sigterm_and_when_its_port_is_taken(tmp_path: Path) 
         gateway.close()
 
 
-# ---- the end of the gateway ----
+# ---- stopping the gateway ----
 
 
 @pytest.fixture
 def served(settings: dict[str, object], tmp_path: Path) -> Iterator[Product]:
-    """A server and a gateway whose requests may take long to finish."""
+    """A server, and a gateway with a long grace period."""
     with running_serve(tmp_path, settings, gateway={"shutdown_grace_seconds": GRACE_SECONDS}) as product:
         yield product
 
 
 def begin_download(product: Product, model_id: str) -> socket.socket:
-    """Asks for an artifact, and takes no more of it than its first bytes."""
+    """Request an artifact, and read only its first bytes."""
     connection = socket.socket()
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 8192)
     connection.connect(("127.0.0.1", product.rest_port))
@@ -419,7 +417,7 @@ def begin_download(product: Product, model_id: str) -> socket.socket:
 
 
 def terminate(product: Product) -> subprocess.Popen[bytes]:
-    """Sends SIGTERM to the gateway, and returns once it takes no more connections."""
+    """Send SIGTERM to the gateway, and return once it accepts no more connections."""
     assert product.gateway is not None
     assert product.gateway.process is not None
     product.gateway.process.terminate()
@@ -427,7 +425,7 @@ def terminate(product: Product) -> subprocess.Popen[bytes]:
     return product.gateway.process
 
 
-def test_a_download_survives_the_end_of_the_gateway_whole(served: Product) -> None:
+def test_a_running_download_finishes_while_the_gateway_stops(served: Product) -> None:
     data = random.Random(7).randbytes(24 * MIB)
     model = served.client.register(data, name="slow")
     with begin_download(served, model.id) as connection:
@@ -440,7 +438,7 @@ def test_a_download_survives_the_end_of_the_gateway_whole(served: Product) -> No
     assert gateway.wait(GRACE_SECONDS) == 0
 
 
-def test_an_idle_gateway_ends_at_once_also_with_open_connections(served: Product) -> None:
+def test_an_idle_gateway_stops_at_once_even_with_open_connections(served: Product) -> None:
     with httpx.Client(base_url=served.rest_url, trust_env=False) as http, httpx.Client(http2=True) as http2:
         assert http.get("/health").status_code == http2.get(f"{served.rest_url}/health").status_code == 200
         started = time.monotonic()
@@ -448,7 +446,7 @@ def test_an_idle_gateway_ends_at_once_also_with_open_connections(served: Product
         assert time.monotonic() - started < GRACE_SECONDS / 2
 
 
-def test_a_client_that_takes_nothing_holds_the_gateway_up_no_longer_than_the_grace(
+def test_a_client_that_stops_reading_delays_the_gateways_end_by_the_grace_period_at_most(
     settings: dict[str, object], tmp_path: Path
 ) -> None:
     with running_serve(tmp_path, settings, gateway={"shutdown_grace_seconds": 1}) as product:
@@ -468,7 +466,7 @@ def test_envoy_does_not_outlive_the_gateway(served: Product) -> None:
     eventually(lambda: not lives(envoy.pid), 20, "the end of Envoy")
 
 
-def test_an_envoy_that_dies_ends_the_gateway_with_an_error(served: Product) -> None:
+def test_the_gateway_fails_if_envoy_exits(served: Product) -> None:
     assert served.gateway is not None
     assert served.gateway.process is not None
     (envoy,) = psutil.Process(served.gateway.process.pid).children()
@@ -477,7 +475,7 @@ def test_an_envoy_that_dies_ends_the_gateway_with_an_error(served: Product) -> N
     assert "Error: Envoy exited with -9" in served.gateway.output()
 
 
-def test_check_asks_the_gateway_with_rest(served: Product) -> None:
+def test_check_with_rest_asks_the_gateway(served: Product) -> None:
     def asked(*more: str) -> tuple[int, str]:
         answer = run("check", "--rest", *more, server_port=served.rest_port)
         return answer.returncode, answer.stdout.strip()

@@ -25,7 +25,7 @@ def http(product: Product) -> Iterator[httpx.Client]:
 
 @pytest.fixture
 def pair(product: Product) -> Iterator[tuple[model_pb2.Model, model_pb2.Model]]:
-    """Two versions of a model, the second made from the first, and that from one that is not here."""
+    """Two versions of a model: the parent of the second is the first, whose parent is not in the registry."""
     old = product.client.register(
         BEFORE,
         id="compared-version-one",
@@ -84,7 +84,9 @@ def test_two_versions_are_compared(http: httpx.Client, pair: tuple[model_pb2.Mod
     }
 
 
-def test_what_cannot_be_compared_is_said(http: httpx.Client, pair: tuple[model_pb2.Model, model_pb2.Model]) -> None:
+def test_models_that_cannot_be_compared_are_named(
+    http: httpx.Client, pair: tuple[model_pb2.Model, model_pb2.Model]
+) -> None:
     few = http.get("/v1/models:compare", params={"model_ids": pair[0].id})
     assert few.status_code == 400
     assert few.json()["details"][0]["metadata"] == {"field": "model_ids"}
@@ -93,7 +95,9 @@ def test_what_cannot_be_compared_is_said(http: httpx.Client, pair: tuple[model_p
     assert missing.json()["details"][0]["metadata"] == {"model_id": "there-is-no-such-model"}
 
 
-def test_a_lineage_is_walked_up_and_down(http: httpx.Client, pair: tuple[model_pb2.Model, model_pb2.Model]) -> None:
+def test_ancestors_and_descendants_are_listed(
+    http: httpx.Client, pair: tuple[model_pb2.Model, model_pb2.Model]
+) -> None:
     old, new = pair
     up = got(http, f"/v1/models/{new.id}/lineage", direction="DIRECTION_ANCESTORS")
     assert [(found["depth"], found["model_id"], found.get("model") is None) for found in up["nodes"]] == [
@@ -114,7 +118,7 @@ def test_a_lineage_is_walked_up_and_down(http: httpx.Client, pair: tuple[model_p
     assert down["truncated"] is False
 
 
-def test_a_cycle_is_refused(http: httpx.Client, pair: tuple[model_pb2.Model, model_pb2.Model]) -> None:
+def test_a_cycle_in_a_lineage_is_refused(http: httpx.Client, pair: tuple[model_pb2.Model, model_pb2.Model]) -> None:
     old, new = pair
     answer = http.patch(
         f"/v1/models/{old.id}?update_mask=provenance", json={"provenance": {"parent_model_ids": [new.id]}}
@@ -124,7 +128,9 @@ def test_a_cycle_is_refused(http: httpx.Client, pair: tuple[model_pb2.Model, mod
     assert answer.json()["details"][0]["metadata"]["model_ids"] == f"{old.id},{new.id},{old.id}"
 
 
-def test_a_manifest_holds_it_all(http: httpx.Client, pair: tuple[model_pb2.Model, model_pb2.Model]) -> None:
+def test_a_manifest_has_the_model_its_files_and_its_ancestors(
+    http: httpx.Client, pair: tuple[model_pb2.Model, model_pb2.Model]
+) -> None:
     old, new = pair
     manifest = got(http, f"/v1/models/{new.id}/manifest")
     assert manifest["api_version"] == "modelregistry.v1"

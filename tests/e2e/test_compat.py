@@ -1,4 +1,4 @@
-"""What the Intel-compatible API's contract (tests/rest_contract) cannot say case by case."""
+"""Behaviour of the Intel-compatible API that the recorded contract (tests/rest_contract) cannot express."""
 
 import http.client
 import json
@@ -43,7 +43,7 @@ def rest(product: Product) -> Iterator[httpx.Client]:
 
 
 def objects(folder: Path) -> set[Path]:
-    """Every file that the artifact store keeps."""
+    """Return every file in the artifact store."""
     return {path for path in (folder / "data" / "artifacts").rglob("*") if path.is_file()}
 
 
@@ -52,7 +52,7 @@ def new_id() -> str:
 
 
 def texts(**fields: str) -> bytes:
-    """The parts of a form that are no files."""
+    """Return the text parts of a form."""
     return b"".join(
         f'--{BOUNDARY}\r\nContent-Disposition: form-data; name="{name}"\r\n\r\n{value}\r\n'.encode()
         for name, value in fields.items()
@@ -60,7 +60,7 @@ def texts(**fields: str) -> bytes:
 
 
 def file_head(content_type: str = ZIP) -> bytes:
-    """The beginning of the file's part."""
+    """Return the headers of the file's part."""
     return (
         f'--{BOUNDARY}\r\nContent-Disposition: form-data; name="file"; filename="model.zip"\r\n'
         f"Content-Type: {content_type}\r\n\r\n"
@@ -79,7 +79,7 @@ def register(rest: httpx.Client, data: bytes = b"weights", **fields: str) -> str
 
 @contextmanager
 def slow_upload(product: Product, beginning: bytes, length: int = 1024 * MIB) -> Iterator[socket.socket]:
-    """A POST /models of which only the beginning is sent."""
+    """Send only the beginning of a POST /models."""
     with closing(socket.create_connection(("127.0.0.1", product.rest_port), timeout=20)) as connection:
         head = f"POST /models HTTP/1.1\r\nHost: registry\r\nContent-Type: {FORM}\r\nContent-Length: {length}\r\n\r\n"
         connection.sendall(head.encode() + beginning)
@@ -95,7 +95,7 @@ def answer_of(connection: socket.socket) -> tuple[int, str]:
 # ---- Registration
 
 
-def test_texts_may_follow_a_large_file(rest: httpx.Client) -> None:
+def test_text_fields_may_follow_a_large_file(rest: httpx.Client) -> None:
     model_id, data = new_id(), os.urandom(20 * MIB)
     body = file_head() + data + b"\r\n" + texts(name=new_id(), version="7", id=model_id, precision="INT8") + END
     answer = rest.post("/models", content=body, headers={"Content-Type": FORM})
@@ -128,7 +128,7 @@ def test_a_form_may_arrive_byte_by_byte(product: Product, rest: httpx.Client) ->
         ({}, "text/plain", 422),
     ],
 )
-def test_what_is_wrong_in_itself_is_answered_before_the_file_comes(
+def test_an_invalid_field_is_refused_before_the_file_arrives(
     product: Product, folder: Path, fields: dict[str, str], content_type: str, status: int
 ) -> None:
     before = objects(folder)
@@ -138,7 +138,7 @@ def test_what_is_wrong_in_itself_is_answered_before_the_file_comes(
     assert objects(folder) == before
 
 
-def test_a_taken_id_is_answered_before_the_file_comes(product: Product, rest: httpx.Client) -> None:
+def test_a_taken_id_is_refused_before_the_file_arrives(product: Product, rest: httpx.Client) -> None:
     model_id = register(rest, id=new_id())
     with slow_upload(product, texts(name=new_id(), version="1", id=model_id) + file_head()) as connection:
         status, text = answer_of(connection)
@@ -146,7 +146,7 @@ def test_a_taken_id_is_answered_before_the_file_comes(product: Product, rest: ht
     assert model_id in text
 
 
-def test_a_taken_name_is_answered_once_the_file_goes_on(product: Product, rest: httpx.Client) -> None:
+def test_a_taken_name_is_refused_once_more_of_the_file_arrives(product: Product, rest: httpx.Client) -> None:
     name = new_id()
     model_id = register(rest, name=name)
     with slow_upload(product, texts(name=name, version="1") + file_head()) as connection:
@@ -156,14 +156,14 @@ def test_a_taken_name_is_answered_once_the_file_goes_on(product: Product, rest: 
     assert model_id in text
 
 
-def test_a_project_that_follows_the_file_makes_another_model(rest: httpx.Client) -> None:
+def test_a_project_after_the_file_makes_the_model_another_one(rest: httpx.Client) -> None:
     name = new_id()
     register(rest, name=name)
     body = texts(name=name, version="1") + file_head() + b"weights\r\n" + texts(project_name="Other") + END
     assert rest.post("/models", content=body, headers={"Content-Type": FORM}).status_code == 201
 
 
-def test_a_wrong_text_is_judged_with_the_texts_that_follow_the_file(rest: httpx.Client, folder: Path) -> None:
+def test_an_invalid_field_is_reported_with_those_after_the_file(rest: httpx.Client, folder: Path) -> None:
     before = objects(folder)
     body = texts(score="high") + file_head() + b"weights\r\n" + texts(name="x") + END
     answer = rest.post("/models", content=body, headers={"Content-Type": FORM})
@@ -173,7 +173,7 @@ def test_a_wrong_text_is_judged_with_the_texts_that_follow_the_file(rest: httpx.
     assert objects(folder) == before
 
 
-def test_of_two_files_the_first_leaves_nothing(rest: httpx.Client, folder: Path) -> None:
+def test_the_first_of_two_files_leaves_no_bytes(rest: httpx.Client, folder: Path) -> None:
     before = len(objects(folder))
     body = texts(name=new_id(), version="1") + file_head() + bytes(9 * MIB) + b"\r\n" + file_head() + b"last\r\n" + END
     answer = rest.post("/models", content=body, headers={"Content-Type": FORM})
@@ -181,7 +181,9 @@ def test_of_two_files_the_first_leaves_nothing(rest: httpx.Client, folder: Path)
     assert len(objects(folder)) == before + 1
 
 
-def test_a_client_that_leaves_leaves_nothing(product: Product, folder: Path, rest: httpx.Client) -> None:
+def test_a_registration_whose_client_disconnects_leaves_nothing(
+    product: Product, folder: Path, rest: httpx.Client
+) -> None:
     before = objects(folder)
     model_id = new_id()
     with slow_upload(product, texts(name=new_id(), version="1", id=model_id) + file_head()) as connection:
@@ -191,7 +193,7 @@ def test_a_client_that_leaves_leaves_nothing(product: Product, folder: Path, res
     assert rest.get(f"/models/{model_id}").status_code == 404
 
 
-def test_of_simultaneous_registrations_of_a_model_one_wins(rest: httpx.Client, folder: Path) -> None:
+def test_one_of_the_concurrent_registrations_of_a_model_wins(rest: httpx.Client, folder: Path) -> None:
     before = len(objects(folder))
     name = new_id()
 
@@ -205,7 +207,7 @@ def test_of_simultaneous_registrations_of_a_model_one_wins(rest: httpx.Client, f
     assert len(objects(folder)) == before + 1
 
 
-def test_others_are_served_during_an_upload_and_its_memory_is_flat(product: Product, rest: httpx.Client) -> None:
+def test_an_upload_takes_constant_memory_and_delays_no_other_client(product: Product, rest: httpx.Client) -> None:
     size = 200 * MIB
     model_id = new_id()
     head = texts(name=new_id(), version="1", id=model_id) + file_head()
@@ -226,7 +228,7 @@ def test_others_are_served_during_an_upload_and_its_memory_is_flat(product: Prod
     assert rest.get(f"/models/{model_id}").json()["size"] == size
 
 
-def test_more_uploads_than_places_wait_for_one(rest: httpx.Client) -> None:
+def test_uploads_over_the_concurrency_limit_wait(rest: httpx.Client) -> None:
     with ThreadPoolExecutor(48) as pool:
         ids = list(pool.map(lambda _: register(rest, bytes(1000)), range(96)))
     assert len(set(ids)) == 96
@@ -236,7 +238,7 @@ def test_more_uploads_than_places_wait_for_one(rest: httpx.Client) -> None:
 
 
 @pytest.mark.parametrize("http2", [False, True], ids=["http1", "http2"])
-def test_a_download_that_fails_breaks_its_connection(
+def test_a_failing_download_closes_its_connection(
     product: Product, rest: httpx.Client, folder: Path, http2: bool
 ) -> None:
     before = objects(folder)
@@ -252,7 +254,7 @@ def test_a_download_that_fails_breaks_its_connection(
 
 @pytest.mark.parametrize(("path", "status"), [("/models/{}/files", 404), ("/v1/models/{}/artifact", 500)])
 @pytest.mark.parametrize("http2", [False, True], ids=["http1", "http2"])
-def test_a_download_of_other_bytes_breaks_off_before_its_end(
+def test_a_download_of_damaged_bytes_is_cut_off_before_its_end(
     product: Product, rest: httpx.Client, folder: Path, http2: bool, path: str, status: int
 ) -> None:
     before = objects(folder)
@@ -268,7 +270,7 @@ def test_a_download_of_other_bytes_breaks_off_before_its_end(
     assert sum(received) < 3 * MIB
 
 
-def test_a_file_that_is_gone_is_not_found(rest: httpx.Client, folder: Path) -> None:
+def test_a_missing_artifact_is_not_found(rest: httpx.Client, folder: Path) -> None:
     before = objects(folder)
     model_id = register(rest)
     (stored,) = objects(folder) - before
@@ -278,7 +280,7 @@ def test_a_file_that_is_gone_is_not_found(rest: httpx.Client, folder: Path) -> N
     assert rest.delete(f"/models/{model_id}").status_code == 204
 
 
-def test_downloads_understand_ranges_and_conditions(rest: httpx.Client) -> None:
+def test_downloads_support_ranges_and_conditions(rest: httpx.Client) -> None:
     data = os.urandom(3 * MIB)
     path = f"/models/{register(rest, data)}/files"
     whole = rest.get(path)
@@ -313,7 +315,7 @@ def test_downloads_understand_ranges_and_conditions(rest: httpx.Client) -> None:
         assert (other.status_code, other.content) == (412, b"")
 
 
-def test_a_head_of_no_model_says_so_without_a_body(rest: httpx.Client) -> None:
+def test_head_of_an_unknown_model_is_404_without_a_body(rest: httpx.Client) -> None:
     answer = rest.head(f"/models/{new_id()}/files")
     assert (answer.status_code, answer.content) == (404, b"")
 
@@ -321,14 +323,14 @@ def test_a_head_of_no_model_says_so_without_a_body(rest: httpx.Client) -> None:
 # ---- Changes
 
 
-def test_a_change_ignores_a_large_file(rest: httpx.Client) -> None:
+def test_an_update_ignores_a_large_file(rest: httpx.Client) -> None:
     model_id = register(rest, origin="before")
     answer = rest.put(f"/models/{model_id}", data={"origin": "after"}, files={"file": ("x", bytes(40 * MIB), ZIP)})
     assert answer.json() == {"status": "completed"}
     assert rest.get(f"/models/{model_id}").json()["origin"] == "after"
 
 
-def test_every_change_moves_the_date_of_the_last_one(rest: httpx.Client) -> None:
+def test_every_update_advances_the_modification_date(rest: httpx.Client) -> None:
     model_id = register(rest, origin="same")
     first = rest.get(f"/models/{model_id}").json()
     assert rest.put(f"/models/{model_id}", data={"origin": "same"}).status_code == 200
@@ -354,7 +356,7 @@ def test_every_change_moves_the_date_of_the_last_one(rest: httpx.Client) -> None
     ],
     ids=",".join,
 )
-def test_a_precision_that_its_clients_do_not_know_is_shown_as_the_nearest_that_they_know(
+def test_a_precision_unknown_to_intels_clients_is_shown_as_the_nearest_known_one(
     product: Product, rest: httpx.Client, stored: list[str], shown: list[str]
 ) -> None:
     category = new_id()
@@ -377,7 +379,7 @@ def test_a_precision_that_its_clients_do_not_know_is_shown_as_the_nearest_that_t
 # ---- Lists
 
 
-def test_a_list_is_whole_and_in_order(rest: httpx.Client) -> None:
+def test_a_list_is_complete_and_ordered(rest: httpx.Client) -> None:
     category = new_id()
     with ThreadPoolExecutor(4) as pool:
         ids = list(pool.map(lambda _: register(rest, id=new_id(), category=category), range(1_100)))
@@ -388,7 +390,7 @@ def test_a_list_is_whole_and_in_order(rest: httpx.Client) -> None:
     assert everything == sorted(everything)
 
 
-def test_an_integer_that_is_no_double_is_kept_and_shown_as_a_text_where_numbers_are_doubles(
+def test_an_integer_beyond_a_double_is_kept_and_shown_as_a_string_in_json_of_doubles(
     product: Product, rest: httpx.Client
 ) -> None:
     integers = {"a": 2**53 + 1, "b": -(2**63), "c": 10**100 + 1, "d": 2**53 - 1, "e": 2**60}
@@ -422,19 +424,19 @@ def test_long_texts_do_not_limit_a_list(rest: httpx.Client) -> None:
     assert found[0]["overview"] == json.loads(overview)
 
 
-def test_many_lists_at_once_are_all_answered(rest: httpx.Client) -> None:
+def test_many_concurrent_lists_are_all_answered(rest: httpx.Client) -> None:
     with ThreadPoolExecutor(40) as pool:
         statuses = list(pool.map(lambda _: rest.get("/models", params={"name": ""}).status_code, range(80)))
     assert set(statuses) == {200}
 
 
-def test_a_query_of_the_typed_api_is_still_judged_by_the_gateway(rest: httpx.Client) -> None:
+def test_the_gateway_still_validates_queries_of_the_typed_api(rest: httpx.Client) -> None:
     assert rest.get("/v1/models", params={"bogus": "1"}).status_code == 400
     assert rest.get("/models", params={"bogus": "1"}).status_code == 422
 
 
 @pytest.mark.parametrize("body", [b"", b"x=1", b"{", b'{"id": "another-model-00001"}', bytes(100_000)])
-def test_a_body_where_none_belongs_is_ignored(rest: httpx.Client, body: bytes) -> None:
+def test_an_unexpected_body_is_ignored(rest: httpx.Client, body: bytes) -> None:
     model_id = register(rest)
     for method, path in (("GET", ""), ("GET", "/files"), ("DELETE", "")):
         assert rest.request(method, f"/models/{model_id}{path}", content=body).is_success
@@ -442,13 +444,13 @@ def test_a_body_where_none_belongs_is_ignored(rest: httpx.Client, body: bytes) -
 
 
 @pytest.mark.parametrize("method", ["GET", "PUT", "DELETE"])
-def test_a_query_does_not_name_another_model(rest: httpx.Client, method: str) -> None:
+def test_a_query_cannot_name_another_model(rest: httpx.Client, method: str) -> None:
     model_id, other = register(rest), register(rest, origin="untouched")
     answer = rest.request(method, f"/models/{model_id}", params={"id": other}, data={"origin": "x"})
     assert answer.is_success
     assert rest.get(f"/models/{other}").json()["origin"] == "untouched"
 
 
-def test_an_address_whose_id_is_no_text_is_no_id(rest: httpx.Client) -> None:
+def test_a_path_whose_id_is_not_utf_8_is_not_found(rest: httpx.Client) -> None:
     answer = rest.get("/models/%E9%E9%E9%E9%E9%E9%E9%E9%E9%E9%E9%E9%E9%E9%E9%E9")
     assert (answer.status_code, answer.json()) == (400, {"detail": "Invalid format for model ID."})

@@ -22,7 +22,7 @@ UNCONNECTED = "geti-unset"
 
 @dataclass
 class Groups:
-    """Keeps the registry where the case at hand expects it: after all earlier cases of its group."""
+    """Brings the registry into the state that a case expects: after all earlier cases of its group."""
 
     replay: Replay
     geti: FakeGeti
@@ -43,7 +43,7 @@ class Groups:
         self.played = [*before, case["name"]]
 
     def differences(self, case: Case) -> list[str]:
-        """Sends a case to the registry, while Geti behaves as the case has it."""
+        """Send a case to the registry, while Geti behaves as the case demands."""
         self.geti.behave(**case.get("geti", {}))
         return self.replay.differences(case)
 

@@ -1,4 +1,4 @@
-"""kill -9 of the server at the worst moments, on both stores: nothing half-done is seen, nothing is left over."""
+"""SIGKILL at the worst moments, on both stores: no incomplete change is visible, and no bytes are left over."""
 
 import contextlib
 import itertools
@@ -33,7 +33,7 @@ LEASE_SECONDS = 2
 
 
 class Folder:
-    """What the local store has on disk."""
+    """The files of the local store."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
@@ -43,14 +43,14 @@ class Folder:
         return {name for name in self._files() if not name.startswith(".partial/")}
 
     def watch(self, keys: list[str]) -> None:
-        """Nothing to do: a folder shows everything."""
+        """Do nothing: a folder shows everything."""
 
     def unfinished(self) -> list[str]:
-        """What is under construction; not a health check's probe, which may come and go at any time."""
+        """Return the unfinished objects, without the probe of a health check, which may appear at any time."""
         return [name for name in self._files() if name.startswith(".partial/") and "/.probe-" not in name]
 
     def stored_parts(self, key: str) -> int:
-        """How many whole parts of an unfinished object are stored."""
+        """Return how many complete parts of an unfinished object are stored."""
         beginning = key.replace("/", "+") + "~"
         found = [p for p in (self.root / ".partial").glob(f"{beginning}*") if p.suffix in {".data", ".put"}]
         return found[0].stat().st_size // PART if found else 0
@@ -60,7 +60,7 @@ class Folder:
 
 
 class Bucket:
-    """What an S3 has in a bucket."""
+    """The objects and multipart uploads of an S3 bucket."""
 
     def __init__(self, settings: dict[str, object], s3: S3Server, bucket: str) -> None:
         self.settings = settings
@@ -77,11 +77,11 @@ class Bucket:
         return {str(found.object_name) for found in self._minio.list_objects(self._bucket, recursive=True)}
 
     def watch(self, keys: list[str]) -> None:
-        """Remembers keys for `unfinished`, as MinIO lists multipart uploads of whole keys only."""
+        """Record keys for `unfinished`, since MinIO lists multipart uploads by full key only."""
         self._keys.update(keys)
 
     def unfinished(self) -> list[str]:
-        """Multipart uploads of the keys that the database ever named at a kill."""
+        """Return the multipart uploads of all keys that the database had at a kill."""
         return [f"{key} {handle}" for key in sorted(self._keys) for handle in self._handles(key)]
 
     def stored_parts(self, key: str) -> int:
@@ -94,7 +94,7 @@ class Bucket:
 
 @dataclass
 class Instance:
-    """A product of a test's own, and what is under it."""
+    """A product for one test, with its database and store."""
 
     product: Product
     store: Folder | Bucket
@@ -122,7 +122,7 @@ class Instance:
         return self.column("SELECT object_key FROM unreferenced_objects")
 
     def gc(self) -> str:
-        """`model-registry gc`, when everything that is leased is due."""
+        """Run `model-registry gc` after all leases have expired."""
         eventually(
             lambda: not self.column("SELECT object_key FROM unreferenced_objects WHERE due_time > now()"),
             what="the end of the leases",
@@ -143,7 +143,7 @@ class Instance:
 def settings(
     request: pytest.FixtureRequest, postgres: PostgresAddress, database_name: str, tmp_path: Path
 ) -> dict[str, object]:
-    """What an instance runs with; a test adds to it with `pytest.mark.parametrize("more", …)`."""
+    """Settings of an instance; a test adds to them with `pytest.mark.parametrize("more", …)`."""
     common: dict[str, object] = {
         "psql_hostname": postgres.socket_dir,
         "psql_port": postgres.port,
@@ -161,7 +161,7 @@ def settings(
 
 @pytest.fixture
 def more() -> dict[str, object]:
-    """Settings of the test's own."""
+    """Additional settings of a test."""
     return {}
 
 
@@ -169,7 +169,7 @@ def more() -> dict[str, object]:
 def instance(
     request: pytest.FixtureRequest, settings: dict[str, object], more: dict[str, object], engine: Engine, tmp_path: Path
 ) -> Iterator[Instance]:
-    """A running product on a database and a store of its own."""
+    """A running product on its own database and store."""
     settings |= more
     store: Folder | Bucket
     if "artifact_dir" in settings:
@@ -181,7 +181,7 @@ def instance(
 
 
 class SlowClient:
-    """Sends some bytes at once and the rest when it is told to."""
+    """Sends some bytes at once, and the rest when the test calls `end`."""
 
     def __init__(self, data: bytes) -> None:
         self._data = data
@@ -205,8 +205,8 @@ def slow_client() -> Iterator[SlowClient]:
 # ---- registrations ----
 
 
-@pytest.mark.parametrize("more", [{}, {"gc_interval_seconds": 0.5}], ids=["gc", "sweeper"])
-def test_a_registration_that_is_killed_leaves_nothing(
+@pytest.mark.parametrize("more", [{}, {"gc_interval_seconds": 0.5}], ids=["command", "job"])
+def test_a_registration_on_a_killed_server_leaves_nothing(
     instance: Instance, slow_client: SlowClient, more: dict[str, object]
 ) -> None:
     call = instance.client.models.RegisterModel.future(registration(spec(name="killed"), slow_client.chunks()))
@@ -222,19 +222,21 @@ def test_a_registration_that_is_killed_leaves_nothing(
     instance.restart()
     assert instance.client.all() == []
     if more:
-        eventually(lambda: instance.ledger() == [], what="the sweep")
+        eventually(lambda: instance.ledger() == [], what="garbage collection")
     else:
         assert f"object {key}\n" in instance.gc()
     instance.assert_nothing_is_left_over()
     assert instance.store.objects() == set()
-    # The identity that it wanted is free.
+    # Its name and version are free again.
     assert instance.client.download(instance.client.register(b"again", name="killed").id) == b"again"
 
 
 # ---- uploads ----
 
 
-def test_an_upload_goes_on_where_the_killed_server_stood(instance: Instance, slow_client: SlowClient) -> None:
+def test_an_upload_resumes_at_the_committed_size_of_the_killed_server(
+    instance: Instance, slow_client: SlowClient
+) -> None:
     client, data = instance.client, slow_client._data + os.urandom(5 * MIB)
     upload = client.create_upload(name="resumed", artifact={"size_bytes": len(data)})
     call = client.uploads.WriteUpload.future(writes(upload.id, 0, slow_client.chunks()))
@@ -257,7 +259,7 @@ def test_an_upload_goes_on_where_the_killed_server_stood(instance: Instance, slo
     instance.assert_nothing_is_left_over()
 
 
-def test_an_upload_that_is_killed_and_cancelled_leaves_nothing(instance: Instance, slow_client: SlowClient) -> None:
+def test_an_upload_that_is_cancelled_after_a_kill_leaves_nothing(instance: Instance, slow_client: SlowClient) -> None:
     client = instance.client
     upload = client.create_upload(name="dropped")
     call = client.uploads.WriteUpload.future(writes(upload.id, 0, slow_client.chunks()))
@@ -274,7 +276,7 @@ def test_an_upload_that_is_killed_and_cancelled_leaves_nothing(instance: Instanc
     instance.assert_nothing_is_left_over()
 
 
-def test_a_completion_that_is_killed_at_any_moment_can_be_repeated(instance: Instance) -> None:
+def test_a_completion_can_be_repeated_after_a_kill_at_any_moment(instance: Instance) -> None:
     client = instance.client
     data = os.urandom(40 * MIB + 7)
     moments = random.Random(4711)
@@ -285,7 +287,7 @@ def test_a_completion_that_is_killed_at_any_moment_can_be_repeated(instance: Ins
         client.write_upload(upload.id, 0, data)
         call = client.uploads.CompleteUpload.future(upload_service_pb2.CompleteUploadRequest(upload_id=upload.id))
         if number == 0:
-            # Not killed: how long it takes.
+            # Measure an undisturbed completion first.
             call.result()
             duration = duration_of_last_call(instance, "CompleteUpload")
             continue
@@ -305,7 +307,7 @@ def test_a_completion_that_is_killed_at_any_moment_can_be_repeated(instance: Ins
 
 
 def duration_of_last_call(instance: Instance, method: str) -> float:
-    """In seconds, from the server's log."""
+    """Return the duration in seconds, from the server's log."""
 
     def lines() -> list[dict[str, object]]:
         return [line for line in instance.product.server.log_lines() if str(line.get("method")).endswith(f"/{method}")]
@@ -318,11 +320,11 @@ def duration_of_last_call(instance: Instance, method: str) -> float:
 
 @dataclass
 class Load:
-    """Registers and deletes models from several threads, and keeps account of what was acknowledged."""
+    """Registers and deletes models from several threads, and records the acknowledged calls."""
 
     client: Client
     registered: dict[str, str] = field(default_factory=dict)
-    """SHA-256 by id of the models that were acknowledged and nobody tried to delete."""
+    """SHA-256 by id of the acknowledged models without an attempted deletion."""
     deleted: set[str] = field(default_factory=set)
     """Ids of the models whose deletion was acknowledged."""
     stopped: threading.Event = field(default_factory=threading.Event)
@@ -354,7 +356,7 @@ class Load:
                 return  # killed
 
 
-def test_what_was_acknowledged_before_a_kill_is_there_after_it(instance: Instance) -> None:
+def test_acknowledged_changes_survive_a_kill(instance: Instance) -> None:
     client = instance.client
     load = Load(client)
     for round_ in range(3):
@@ -412,7 +414,7 @@ class KeyedLoad:
                 return  # killed
 
     def repeated(self, key: str) -> model_pb2.Model | None:
-        """What a call is answered now; None where the killed one still counts as running."""
+        """Return the answer of a repeated call; None while the killed call still counts as running."""
         try:
             return self.register(key)
         except grpc.RpcError as error:
@@ -420,7 +422,7 @@ class KeyedLoad:
             return None
 
 
-def test_what_is_killed_at_any_moment_is_done_once_where_it_is_repeated_by_its_key(instance: Instance) -> None:
+def test_a_killed_call_that_is_repeated_with_its_idempotency_key_happens_once(instance: Instance) -> None:
     load = KeyedLoad(instance.client)
     for round_ in range(2):
         enough = len(load.answered) + 60
@@ -443,7 +445,7 @@ def test_what_is_killed_at_any_moment_is_done_once_where_it_is_repeated_by_its_k
     instance.assert_nothing_is_left_over()
 
 
-def test_a_sigterm_lets_a_registration_finish(instance: Instance, slow_client: SlowClient) -> None:
+def test_sigterm_lets_a_registration_finish(instance: Instance, slow_client: SlowClient) -> None:
     call = instance.client.models.RegisterModel.future(registration(spec(name="drained"), slow_client.chunks()))
     (key,) = eventually(instance.ledger, what="the lease of the object")
     eventually(lambda: instance.store.stored_parts(key) == 2, what="two stored parts")
