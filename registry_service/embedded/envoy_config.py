@@ -80,7 +80,7 @@ def render(
     address_limit: Path | None = None,
     secrets_dir: Path | None = None,
 ) -> str:
-    """Return Envoy's bootstrap configuration: one YAML document, which names files of this installation.
+    """Return Envoy's configuration: one YAML document, which names files of this installation.
 
     Args:
         settings: The gateway's settings.

@@ -95,7 +95,7 @@ class Metrics:
             "dependency_up", "Whether a dependency passed its last health check.", "livemin", "dependency"
         )
         self.changes = self._counter("changes", "Committed changes, as in the audit log.", "action")
-        # Dashboards and alerts know garbage collection by its first name, sweep.
+        # These names stay, as dashboards and alerts have them.
         self.collections = self._counter("sweeps", "Runs of garbage collection, by outcome.", "outcome")
         self.collected = self._counter("swept", "Uploads and objects removed by garbage collection.", "kind")
         self.collection_failures = self._counter(
