@@ -36,7 +36,8 @@ that is missing or invalid stops the process at its start, with one line for eac
 `model-registry config` prints the effective settings of server and gateway, with secrets masked:
 
 ```bash
-PSQL_HOSTNAME=localhost ARTIFACT_STORE=local ARTIFACT_DIR=/tmp/registry-tour .venv/bin/model-registry config
+PSQL_HOSTNAME=localhost ARTIFACT_STORE=local ARTIFACT_DIR=/tmp/registry-tour \\
+    .venv/bin/model-registry config
 ```
 
 compose.yaml passes on variables with the prefix `MR_`, such as `MR_AUTH_MODE`. `.env.example` lists them.

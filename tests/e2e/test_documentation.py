@@ -31,6 +31,8 @@ PAGES = sorted(
     for path in ROOT.glob(pattern)
 )
 TUTORIAL = "docs/tutorial.md"
+SHARED = (TUTORIAL, "docs/clients/go.md", "docs/clients/java.md", "docs/clients/typescript.md")
+"""Pages that run on the products that other tests use: embedded, and on an S3. Others run on a product of their own."""
 SECONDS = 240
 DATA_DIR = "~/.local/share/model-registry"
 
@@ -67,6 +69,7 @@ PRINTED: Mapping[str, tuple[str, ...]] = {
         '"resume_token": ',
     ),
     "docs/clients/python.md": ("with 5120000 bytes", "Downloaded the same bytes", "Refused as UPLOAD_NOT_FOUND"),
+    "docs/clients/java.md": EXAMPLE,
     "docs/clients/rest.md": ('"committed_size":"1000000"', '"score":0.5', "The second write gets 412"),
     "docs/clients/typescript.md": EXAMPLE,
     "docs/operations/access.md": ('"models":[]', "ci  writer in all projects", "revoked"),
@@ -179,7 +182,9 @@ def copy_of_the_repository(folder: Path) -> Path:
 def cases() -> Iterator[tuple[str, bool]]:
     """Yield each page with blocks that need no tool, and each page with blocks that need one."""
     for page in PAGES:
-        if page != TUTORIAL and any(not block.tools and block.start is None for block in runnable(page)):
+        if page in SHARED:
+            continue
+        if any(not block.tools and block.start is None for block in runnable(page)):
             yield page, False
         if tools_of(page):
             yield page, True
@@ -209,6 +214,16 @@ def assert_printed(expected: Iterable[str], printed: str) -> None:
     for text in expected:
         assert text in printed[position:], f"{text!r} does not follow in:\n{printed}"
         position = printed.index(text, position)
+
+
+@pytest.mark.timeout(1200)
+@pytest.mark.parametrize("page", [page for page in SHARED if page != TUTORIAL])
+def test_an_example_works_as_its_page_says(product: Product, page: str, tmp_path: Path) -> None:
+    for tool in sorted(tools_of(page)):
+        path_of(tool)
+    blocks = [block for block in runnable(page) if block.start is None]
+    printed = paste("".join(for_product(block.code, product) for block in blocks), tmp_path, tools_of(page))
+    assert_printed(PRINTED[page], printed)
 
 
 @pytest.fixture
