@@ -151,12 +151,13 @@ docs: .venv/.docs ## Build the documentation as a site in .build/docs; every war
 # ---- lint ----------------------------------------------------------------------
 
 .PHONY: lint
-lint: install-dev ## Check formatting, types, protos, the import rules and the vocabulary
+lint: install-dev ## Check formatting, types, protos, the import rules and the words
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/python .ci/check_vocabulary.py
+	$(BIN)/python .ci/check_paths.py
 	$(BUF) format --diff --exit-code --path protos/modelregistry
 	$(BUF) lint
 	@if [ -n "$${API_LINTER_BINARY:-}" ]; then \

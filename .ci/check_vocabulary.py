@@ -14,22 +14,28 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 
-CHECKED = (
-    *("*.md", "docs/*", "examples/*", "Makefile", "pyproject.toml", ".pre-commit-config.yaml", ".env.example"),
-    *("compose.yaml", "deploy/*", "gateway/*"),
-    *(f"registry_service/{part}/*" for part in ("embedded", "geti", "observability", "oidc", "settings", "supervisor")),
-    *(f"registry_service/{module}.py" for module in ("certificates", "jobs", "logs")),
+PENDING = (
+    "registry_service/cli.py",
+    "registry_service/compat/*",
+    "registry_service/domain/*",
+    "registry_service/intel_migration/*",
+    "registry_service/services/*",
+    "registry_service/storage/artifacts/s3_source.py",
+    "registry_service/storage/sql/*",
+    "registry_service/transport/*",
+    "registry_service/wiring.py",
+    "tests/*",
 )
-"""What is checked, as patterns in which `*` also matches `/`."""
+"""What is not checked yet, as patterns in which `*` also matches `/`. Take an entry out when its part is clean."""
 
 EXEMPT = {
+    "LICENSE": "a legal text",
     "CHANGELOG.md": "the changelog keeps the words of its time",
     "generated/*": "written by `make generate` from what is checked",
-    "docs/reference/command-line.md": "written by `make generate` from the commands",
-    "docs/reference/settings.md": "written by `make generate` from the settings",
     "registry_service/storage/sql/migrations/versions/*": "a migration that exists is never changed",
     "requirements*.lock": "names of packages",
     "tests/rest_contract/cases.json": "recorded responses of Intel's service",
+    "tests/data/intel_deployment/*": "recorded data of an Intel deployment",
     "tests/upgrade/*": "recorded data of an earlier version",
     "protos/google/*": "copied from Google",
     "*.svg": "pictures",
@@ -44,6 +50,8 @@ class Term:
 
     pattern: str
     instead: str
+    where: str = "*"
+    """Where the word is retired; elsewhere, it has its ordinary meaning."""
 
 
 TERMS = (
@@ -61,7 +69,7 @@ TERMS = (
     Term(r"client[ _]?watch", "watchdog"),
     Term(r"consistency", "format warnings"),
     Term(r"bootstrap", "wiring"),
-    Term(r"expect_\w+", "require_…, check_…"),
+    Term(r"expect_\w+", "require_…, check_…", where="registry_service/*"),
     Term(r"introspection", "signature reading"),
     Term(r"whoever", "name the subject: the caller, the client, the operator"),
     Term(r"alarms?", "alert"),
@@ -77,15 +85,19 @@ MODULES = Term(
 ALLOWED: tuple[tuple[str, str, str], ...] = (
     # Pattern of the path, pattern of the line, reason.
     ("*", r"last_sweep_timestamp|swept_total|sweeps_total|sweep_object_failures", "names of metrics stay"),
+    ("registry_service/observability/metrics.py", r"\"(sweeps|swept)\"|sweep\.$", "names of metrics stay"),
     ("*", r"ModelRegistryNotSweeping|#modelregistrynotsweeping", "the name of an alert stays"),
-    ("*", r'_counter\("(sweeps|swept)"', "names of metrics stay"),
+    ("*", r"documented_(precision|size)", "names of columns stay"),
+    ("*", r"_adopt\b|\"adopt\"|alias `adopt`", "the former name of `import-intel` stays as an alias"),
+    ("*", r"false alarms", "an alarm that a model raises"),
     (
         "*",
-        r"AF_INET|socket\.socket\(family\)|address_family|AddressFamily|family, (str\()?address",
-        "of sockets' addresses",
+        r"\bfamily\b.*(socket|address)|\(family\)|address_family|AddressFamily|AF_INET",
+        "an address family of sockets",
     ),
-    ("*", r"false alarms", "an alarm that a model raises"),
-    ("*", r"documented_(precision|size)", "names of columns stay"),
+    ("*", r"Envoy's bootstrap", "Envoy's own word"),
+    ("*", r"TORCH_LEGACY", "PyTorch's own word"),
+    ("*", r"crowd them out", "ordinary meaning"),
 )
 
 
@@ -106,8 +118,8 @@ def _paths() -> Iterator[str]:
         text=True,
     )
     for path in tracked.stdout.splitlines():
-        is_checked = any(fnmatch(path, pattern) for pattern in CHECKED)
-        if is_checked and not any(fnmatch(path, pattern) for pattern in EXEMPT) and (ROOT / path).is_file():
+        is_left_out = any(fnmatch(path, pattern) for pattern in (*EXEMPT, *PENDING))
+        if not is_left_out and (ROOT / path).is_file():
             yield path
 
 
@@ -119,7 +131,7 @@ def _faults(path: str) -> Iterator[str]:
     except UnicodeDecodeError:
         return
     for number, line in enumerate(lines, 1):
-        for term in TERMS:
+        for term in (term for term in TERMS if fnmatch(path, term.where)):
             # Also inside identifiers: sweep_objects, SweepReport.
             found = re.search(rf"(?<![a-z])({term.pattern})(?![a-z])", line, re.IGNORECASE)
             if found is not None and not _is_allowed(path, line):
