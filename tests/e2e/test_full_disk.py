@@ -102,7 +102,7 @@ def test_up_says_at_its_start_that_nothing_can_be_written() -> None:
     with accessible_folder() as folder, running_up(folder, disk_reserve_bytes=NEVER) as product:
         said = product.server.output()
     assert "so every write is refused: " in said
-    assert "(DISK_RESERVE_BYTES)" in said
+    assert "DISK_RESERVE_BYTES reserves" in said
 
 
 def test_what_would_take_from_the_reserve_is_refused_without_a_trace(start_registry: StartRegistry) -> None:

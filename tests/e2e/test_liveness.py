@@ -235,8 +235,10 @@ def test_a_worker_that_hangs_is_replaced_and_the_others_go_on(
         eventually(lambda: len(servers(product)) == 2, what="both workers")
         hung, other = servers(product)
         # A worker that hangs before the supervisor has heard of it may still be starting.
-        answers = ("worker 0 answers", "worker 1 answers")
-        eventually(lambda: all(answer in product.server.output() for answer in answers), what="both workers' answers")
+        responses = ("worker 0 responds", "worker 1 responds")
+        eventually(
+            lambda: all(response in product.server.output() for response in responses), what="both workers' responses"
+        )
         hang(hung)
         eventually(lambda: not hung.is_running(), REPLACED_SECONDS, "the end of the one that hangs")
         eventually(lambda: len(servers(product)) == 2, what="its successor")
