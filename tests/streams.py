@@ -52,7 +52,7 @@ class Feed(Generic[MessageT]):
         return message
 
 
-class WrappedStore:
+class WrappedStore(ArtifactStore):
     """An artifact store that delegates to another one; tests override single methods."""
 
     def __init__(self, store: ArtifactStore) -> None:

@@ -134,26 +134,22 @@ class ObservedStore(ArtifactStore):
 
     @override
     def put(self, key: str, data: bytes) -> None:
-        """See the port."""
         with self._observed("put", key=key, bytes=len(data)):
             self._store.put(key, data)
         self._count_written(len(data))
 
     @override
     def write(self, key: str, pieces: Iterable[bytes]) -> None:
-        """See the port."""
         with self._observed("write", key=key):
             self._store.write(key, _counted(pieces, self._count_written))
 
     @override
     def begin(self, key: str) -> str:
-        """See the port."""
         with self._observed("begin", key=key):
             return self._store.begin(key)
 
     @override
     def write_part(self, key: str, handle: str, *, number: int, offset: int, pieces: Pieces) -> Part:
-        """See the port."""
         with self._observed("write_part", key=key, number=number, bytes=sum(map(len, pieces))):
             part = self._store.write_part(key, handle, number=number, offset=offset, pieces=pieces)
         self._count_written(part.size)
@@ -161,43 +157,37 @@ class ObservedStore(ArtifactStore):
 
     @override
     def finish(self, key: str, handle: str, parts: Sequence[Part]) -> None:
-        """See the port."""
         with self._observed("finish", key=key, parts=len(parts)):
             self._store.finish(key, handle, parts)
 
     @override
     def abort(self, key: str, handle: str | None = None) -> None:
-        """See the port."""
         with self._observed("abort", key=key):
             self._store.abort(key, handle)
 
     @override
     def unfinished(self) -> Iterator[UnfinishedObject]:
-        """See the port."""
         with self._observed("unfinished"):
             yield from self._store.unfinished()
 
     @override
     def read(self, key: str, offset: int = 0, length: int | None = None) -> Iterator[bytes]:
-        """See the port."""
         with self._observed("read", key=key, offset=offset), _closing(self._store.read(key, offset, length)) as pieces:
             yield from _counted(pieces, self._count_read)
 
     @override
     def size(self, key: str) -> int | None:
-        """See the port."""
         with self._observed("size", key=key):
             return self._store.size(key)
 
     @override
     def delete(self, key: str) -> None:
-        """See the port."""
         with self._observed("delete", key=key):
             self._store.delete(key)
 
     @override
     def check(self) -> None:
-        """See the port. Not measured here: the metric `dependency_up` has the result."""
+        # Not measured: the metric `dependency_up` has the result.
         self._store.check()
 
 

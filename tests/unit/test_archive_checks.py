@@ -1,4 +1,4 @@
-"""What a ZIP is warned of: whatever makes programs read different things out of it."""
+"""Warnings about ZIPs that programs unpack differently."""
 
 import io
 import stat
@@ -48,7 +48,7 @@ def renamed(old: bytes, new: bytes, *, at: int) -> bytes:
 
 
 class Unseekable(io.RawIOBase):
-    """A stream, for which ZIPs are written with sizes behind the members."""
+    """A stream. A ZIP that is written to it has the sizes after the members."""
 
     def __init__(self) -> None:
         self.written = bytearray()
@@ -104,7 +104,7 @@ WELL: Mapping[str, Callable[[], bytes]] = {
 
 
 @pytest.mark.parametrize("what", WELL)
-def test_an_ordinary_zip_is_not_warned_of(what: str) -> None:
+def test_an_ordinary_zip_gets_no_warning(what: str) -> None:
     assert problems(WELL[what]()) == ()
 
 
@@ -115,7 +115,7 @@ def changed_end(offset: int, value: bytes) -> bytes:
 
 
 def overlapping() -> bytes:
-    """Two entries of the directory that share a member, as bombs have it."""
+    """Two entries of the directory that share a member, as in a ZIP bomb."""
     data = zip_with(("a", b"x"), ("b", b"y"))
     entry = data.rindex(b"PK\x01\x02")
     return data[: entry + 42] + struct.pack("<I", 0) + data[entry + 46 :]
@@ -217,12 +217,12 @@ ODD: Mapping[str, tuple[Callable[[], bytes], str]] = {
 
 
 @pytest.mark.parametrize("what", ODD)
-def test_an_odd_zip_is_warned_of(what: str) -> None:
+def test_an_ambiguous_zip_gets_a_warning(what: str) -> None:
     make, problem = ODD[what]
     assert f"The ZIP {problem}" in problems(make())
 
 
-def test_what_is_odd_is_told_beside_what_the_model_says() -> None:
+def test_problems_of_the_zip_join_the_signature_of_the_model() -> None:
     data = zip_with(("m.xml", IR.encode()), ("m.bin", WEIGHTS), (member("link", stat.S_IFLNK), b"/"))
     signature = read(data, "model.zip", "application/zip")
     assert signature.format == "openvino"
@@ -238,13 +238,13 @@ def test_many_members_cost_little(monkeypatch: pytest.MonkeyPatch) -> None:
     assert store.bytes_read <= len(data) + 2 * limits.DIRECTORY_BYTES
 
 
-def test_a_zip_that_takes_too_long_to_check_is_said_to_be_unchecked(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_zip_that_takes_too_long_to_check_gets_a_warning(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(limits, "STEPS", 4_000)
     data = zip_with(*((f"{i:05}.bin", b"") for i in range(5_000)))
     assert problems(data) == ("The ZIP was not checked completely: Only the first 4,000 elements were read.",)
 
 
-def test_a_store_that_fails_at_the_check_leaves_what_was_read() -> None:
+def test_a_store_that_fails_during_the_check_keeps_the_signature() -> None:
     data = zip_with(*((name, bytes(100_000)) for name in "abcdef"), ("m.xml", IR.encode()), ("m.bin", WEIGHTS))
 
     class Failing(OneObject):
@@ -258,6 +258,6 @@ def test_a_store_that_fails_at_the_check_leaves_what_was_read() -> None:
     assert signature.problems == ("The ZIP could not be checked completely.",)
 
 
-def test_a_directory_that_is_too_large_is_told() -> None:
+def test_a_directory_that_is_too_large_gets_a_warning() -> None:
     data = zip_with(*((f"{i:0300}", b"") for i in range(4_000)))
     assert problems(data) == ("The ZIP was not searched for a model: its central directory is larger than 1 MiB.",)

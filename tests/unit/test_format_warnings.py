@@ -1,4 +1,4 @@
-"""What a model is warned of."""
+"""Warnings about the declared format and precision of a model."""
 
 from dataclasses import replace
 
@@ -47,7 +47,7 @@ def warnings_of_format(declared: str, found: str) -> tuple[str, ...]:
         ("openvino", ""),
     ],
 )
-def test_common_names_of_a_format_are_well(declared: str, found: str) -> None:
+def test_common_names_of_a_format_are_accepted(declared: str, found: str) -> None:
     assert warnings_of_format(declared, found) == ()
 
 
@@ -83,21 +83,21 @@ def warnings(
     return format_warnings(replace(MODEL, precisions=declared, format=format, signature=signature))
 
 
-def test_what_is_of_no_known_format_is_not_warned_of() -> None:
+def test_a_model_without_a_signature_has_no_warnings() -> None:
     assert format_warnings(replace(MODEL, format="onnx")) == ()
 
 
 @pytest.mark.parametrize(
     "name", ["onnx", "ONNX", " Onnx ", None, "", "pytorch", "tensorflow", "geti", "openvino, onnx"]
 )
-def test_a_format_that_fits_or_says_nothing_is_well(name: str | None) -> None:
+def test_a_format_that_fits_or_is_unknown_is_accepted(name: str | None) -> None:
     assert warnings(format=name) == ()
 
 
 @pytest.mark.parametrize(
     "name", ["openvino", "OpenVINO", "OpenVINO IR", "openvino_ir", "IR", "safetensors", "SafeTensors"]
 )
-def test_another_known_format_is_warned_of(name: str) -> None:
+def test_another_known_format_gets_a_warning(name: str) -> None:
     assert warnings(format=name) == (f"The format is {name!r}, but the artifact holds ONNX.",)
 
 
@@ -135,7 +135,7 @@ def test_another_known_format_is_warned_of(name: str) -> None:
         (("mixed",), ("fp16", "fp32")),
     ],
 )
-def test_a_precision_that_fits_is_well(declared: tuple[str, ...], found: tuple[str, ...]) -> None:
+def test_a_precision_that_fits_is_accepted(declared: tuple[str, ...], found: tuple[str, ...]) -> None:
     assert warnings(declared=declared, found=found) == ()
 
 
@@ -156,7 +156,7 @@ def test_a_precision_that_fits_is_well(declared: tuple[str, ...], found: tuple[s
         (("q4_k",), ("fp16",)),
     ],
 )
-def test_a_precision_that_does_not_fit_is_warned_of(declared: tuple[str, ...], found: tuple[str, ...]) -> None:
+def test_a_precision_that_does_not_fit_gets_a_warning(declared: tuple[str, ...], found: tuple[str, ...]) -> None:
     assert warnings(declared=declared, found=found) == (
         f"The precisions are {', '.join(declared)}, but the weights are {', '.join(found)}.",
     )

@@ -1,4 +1,4 @@
-"""Parts of what comes in pieces, and how many of them are under way."""
+"""Cutting a stream into parts, and the number of parts in flight."""
 
 import random
 from collections.abc import Iterator
@@ -40,7 +40,7 @@ def test_pieces_of_any_size_become_parts_of_one_size(seed: int) -> None:
     assert not held.take()
 
 
-def test_a_million_tiny_pieces_take_the_room_of_their_bytes() -> None:
+def test_a_million_tiny_pieces_take_the_memory_of_their_bytes() -> None:
     held = PartBuffer(2 * PART)
     for _ in range(PART):
         assert not list(held.add(b"x"))
@@ -48,7 +48,7 @@ def test_a_million_tiny_pieces_take_the_room_of_their_bytes() -> None:
 
 
 def room(in_flight: PartsInFlight) -> int:
-    """Adds parts that do not settle until there is no room; returns how many there were room for."""
+    """Adds parts that do not settle until there is no room. Returns their number."""
     for number in count():
         marked = Settled()
         in_flight.make_room()
@@ -59,7 +59,7 @@ def room(in_flight: PartsInFlight) -> int:
 
 
 class Settled(Future[None]):
-    """A part that is asked for only when there is no room for another."""
+    """A part whose result is requested only when there is no room for another."""
 
     asked = False
 
@@ -72,12 +72,12 @@ def nobody_asked() -> None:
     Settled.asked = False
 
 
-def test_one_object_alone_has_the_most_parts_under_way() -> None:
+def test_one_object_alone_has_the_most_parts_in_flight() -> None:
     with PartsInFlight() as in_flight:
         assert room(in_flight) == MAX_PARTS_IN_FLIGHT
 
 
-def test_of_many_objects_each_has_its_own_and_few_have_more() -> None:
+def test_each_of_many_objects_has_its_guaranteed_parts_and_few_have_more() -> None:
     found = []
     with ExitStack() as stack:
         for _ in range(20):
@@ -89,7 +89,7 @@ def test_of_many_objects_each_has_its_own_and_few_have_more() -> None:
         assert room(in_flight) == MAX_PARTS_IN_FLIGHT, "all was given back"
 
 
-def test_a_part_that_failed_is_told_and_gives_its_place_back() -> None:
+def test_a_part_that_failed_raises_and_releases_its_slot() -> None:
     for _ in range(20):
         with PartsInFlight() as in_flight:
             for _ in range(MAX_PARTS_IN_FLIGHT):

@@ -1,4 +1,4 @@
-"""Geti's ZIPs packed anew: under one folder, and harmless."""
+"""Repacking the ZIPs of Geti under one folder, without unsafe members."""
 
 import io
 import stat
@@ -64,7 +64,7 @@ def test_everything_is_under_one_folder_and_each_folder_has_an_entry(tmp_path: P
     assert all(info.is_dir() == info.filename.endswith("/") for info in archive.infolist())
 
 
-def test_a_link_is_a_plain_file_afterwards(tmp_path: Path) -> None:
+def test_a_link_becomes_a_plain_file(tmp_path: Path) -> None:
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w") as archive:
         link = zipfile.ZipInfo("link")
@@ -77,12 +77,12 @@ def test_a_link_is_a_plain_file_afterwards(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "name", ["../up", "a/../../up", "/absolute", "C:\\windows", "..\\up", "\\\\host\\share", "a\nb"]
 )
-def test_a_harmful_name_is_refused(tmp_path: Path, name: str) -> None:
+def test_an_unsafe_name_is_refused(tmp_path: Path, name: str) -> None:
     with pytest.raises(GetiDeploymentError, match="unsafe name"):
         repack(tmp_path, zip_of({"good": b"1", name: b"2"}))
 
 
-def test_what_is_too_large_unpacked_is_refused(tmp_path: Path) -> None:
+def test_members_that_are_too_large_unpacked_are_refused(tmp_path: Path) -> None:
     bomb = zip_of({f"{n}": bytes(1_000_000) for n in range(5)})
     assert len(bomb) < 10_000
     with pytest.raises(ArtifactTooLargeError):
@@ -113,7 +113,7 @@ def test_damage_is_refused(tmp_path: Path) -> None:
         repack(tmp_path, bytes(data))
 
 
-def test_a_member_that_nobody_can_read_is_refused(tmp_path: Path) -> None:
+def test_an_unreadable_member_is_refused(tmp_path: Path) -> None:
     with pytest.raises(RegistryError) as caught:
         repack(tmp_path, zip_of({"model": b"weights"}, zipfile.ZIP_LZMA))
     assert isinstance(caught.value, GetiDeploymentError)

@@ -15,7 +15,7 @@ MIB = 1024 * 1024
 
 
 class OneObject:
-    """A store with one object, which counts what is read of it."""
+    """A store with one object that counts the bytes read."""
 
     part_size = 8 * MIB
 
@@ -49,7 +49,7 @@ def tensor(name: str, element_type: str, *shape: int | str) -> Tensor:
 
 @contextmanager
 def bounded(mebibytes: float, seconds: float = limits.SECONDS + 5) -> Iterator[None]:
-    """Expects that the block takes no more memory than this at any time, nor more time."""
+    """Fails if the block takes more memory at its peak, or more time."""
     tracemalloc.start()
     started = time.monotonic()
     try:

@@ -1,4 +1,4 @@
-"""Random changes of files, which the readers survive."""
+"""Random bytes and randomly changed files never make a reader raise."""
 
 import zipfile
 from dataclasses import asdict

@@ -13,7 +13,7 @@ from tests.unit.signatures.samples import LLAMA, LLAMA_METADATA
 
 class TestGguf:
     @pytest.mark.parametrize("order", ["<", ">"])
-    def test_a_file_tells_all_in_either_byte_order(self, order: str) -> None:
+    def test_a_file_of_either_byte_order_has_a_full_signature(self, order: str) -> None:
         assert signature_of(gguf(LLAMA, LLAMA_METADATA, order=order), "m.gguf") == Signature(
             format="gguf",
             weights=(
@@ -51,22 +51,22 @@ class TestGguf:
             (34, [256], 54, "tq1_0"),
         ],
     )
-    def test_quantizations_are_told(self, number: int, shape: list[int], size: int, precision: str) -> None:
+    def test_quantizations_have_their_precision(self, number: int, shape: list[int], size: int, precision: str) -> None:
         signature = signature_of(gguf({"a": (number, shape, size)}))
         assert (signature.precision, signature.problems) == ((precision,), ())
 
-    def test_tensors_of_an_unknown_type_are_told(self) -> None:
+    def test_tensors_of_an_unknown_type_are_a_problem(self) -> None:
         signature = signature_of(gguf({"a": (999, [256], 84), "b": (999, [256], 84), "c": (0, [1], 4)}))
         assert (signature.weight_count, signature.precision) == (3, ("type 999", "fp32"))
         assert signature.problems == ("Tensors have the unknown type 999, so their size is unknown.",)
 
     @pytest.mark.parametrize("text", [b"GGUF is a format of files", b"GGUFxyz and more", b"GGUF\n\n\n\n"])
-    def test_a_text_that_begins_like_it_is_not_taken_for_it(self, text: bytes) -> None:
+    def test_a_text_with_the_same_first_bytes_is_not_gguf(self, text: bytes) -> None:
         assert read(text, "about.txt") is None
         assert read(zip_of({"about.gguf.txt": text})) is None
         assert signature_of(text, "about.gguf").problems == ("The file is not GGUF.",)
 
-    def test_long_vocabularies_are_passed_over_quickly(self) -> None:
+    def test_long_vocabularies_are_skipped_quickly(self) -> None:
         data = gguf(LLAMA, {"tokens": ["a token"] * 300_000, "after": 1})
         store = OneObject(data)
         signature = read(data, "m.gguf", store=store)
@@ -89,10 +89,10 @@ class TestGguf:
             (gguf({}, {"a": 1}).replace(b"a\x04\0\0\0", b"a\x0d\0\0\0"), "A metadata value has an unknown type."),
         ],
     )
-    def test_what_is_wrong_is_told(self, data: bytes, problem: str) -> None:
+    def test_damage_is_a_problem(self, data: bytes, problem: str) -> None:
         assert signature_of(data).problems == (problem,)
 
-    def test_what_is_only_called_gguf_is_a_problem(self) -> None:
+    def test_a_file_that_is_only_named_gguf_is_a_problem(self) -> None:
         assert signature_of(b"weights", "model.gguf").problems == ("The file is not GGUF.",)
 
     def test_it_is_found_in_a_zip(self) -> None:

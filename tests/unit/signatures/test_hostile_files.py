@@ -1,4 +1,4 @@
-"""What reading a file costs, and what hostile files cannot do."""
+"""The cost of reading a file, and the limits that hostile files meet."""
 
 import os
 import pickle
@@ -167,8 +167,8 @@ def nested(*tags: bytes, start: bytes = b"") -> bytes:
 
 class TestHostileFiles:
     @pytest.mark.parametrize("what", HOSTILE)
-    def test_it_costs_little_and_what_is_kept_is_small(self, what: str, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(limits, "SECONDS", 2.0)  # the memory is watched, which takes time as well
+    def test_reading_is_cheap_and_the_signature_small(self, what: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(limits, "SECONDS", 2.0)  # measuring the memory takes time too
         file_name, make = HOSTILE[what]
         data = memoryview(make())
         with bounded(mebibytes=64):
@@ -181,7 +181,7 @@ class TestHostileFiles:
             assert signature.problems == ("Document type declarations and entities are not supported.",)
 
     @pytest.mark.parametrize("what", ["billion laughs", "a huge attribute", "too many weights", "an array of arrays"])
-    def test_nor_inside_a_zip(self, what: str) -> None:
+    def test_reading_is_cheap_inside_a_zip_too(self, what: str) -> None:
         file_name, make = HOSTILE[what]
         data = zip_of({file_name: make()})
         with bounded(mebibytes=64):
@@ -197,18 +197,18 @@ class TestHostileFiles:
         assert signature.weight_count == 1
         assert signature.problems == ("Only the first 8 MiB were decompressed and read.",)
 
-    def test_texts_are_cut_where_the_api_says(self) -> None:
+    def test_texts_are_cut_at_the_limit_of_the_api(self) -> None:
         inputs = [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["d" * 1000, "e" * 1001])]
         signature = signature_of(onnx_model(inputs=inputs).SerializeToString())
         assert signature.inputs == (tensor("x", "FLOAT", "d" * 1000, "e" * 999 + "…"),)
 
-    def test_more_that_is_wrong_than_is_kept_is_told(self) -> None:
+    def test_too_many_problems_are_mentioned(self) -> None:
         data = safetensors({str(i): ("F32", [2], 4) for i in range(30)})
         problems = signature_of(data).problems
         assert len(problems) == limits.PROBLEMS
         assert problems[-1] == "There are more problems than listed here."
 
-    def test_texts_are_fit_for_storing(self) -> None:
+    def test_texts_can_be_stored(self) -> None:
         data = safetensors({"a\0b": ("F32", [1], 4)}, {"x\0": "\ud800", "y": "z" * 100_000})
         signature = signature_of(data)
         assert signature.weights[0].name == "a\ufffdb"
@@ -230,7 +230,7 @@ class TestHostileFiles:
             ),
         )
 
-    def test_a_signature_comes_back_from_its_row_as_it_was(self) -> None:
+    def test_a_signature_survives_its_row(self) -> None:
         for data in (
             zip_of(geti_deployment()),
             onnx_model().SerializeToString(),
@@ -246,7 +246,7 @@ class TestHostileFiles:
 
 class TestCost:
     @pytest.mark.parametrize("data", [os.urandom(1024), b"weights", bytes(5000), b"PK", b"{}", b"\x08\x01"])
-    def test_what_is_of_no_known_format_is_not_read(self, data: bytes) -> None:
+    def test_a_file_of_an_unknown_format_is_not_read(self, data: bytes) -> None:
         store = OneObject(data)
         assert read(data, "model.bin", store=store) is None or data[:1] == b"\x08"
         assert store.reads == 0

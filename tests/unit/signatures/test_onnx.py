@@ -71,7 +71,7 @@ EXTERNAL_PLACES: Mapping[str, Callable[[onnx.ModelProto], None]] = {
 
 
 class TestOnnx:
-    def test_a_model_tells_all(self) -> None:
+    def test_a_model_has_a_full_signature(self) -> None:
         signature = signature_of(onnx_model(metadata={"author": "someone", "author ": "else"}).SerializeToString())
         assert signature == Signature(
             format="onnx",
@@ -84,7 +84,7 @@ class TestOnnx:
             metadata={"ir_version": "9", "author": "someone", "author ": "else"},
         )
 
-    def test_weights_that_are_inputs_as_well_are_none(self) -> None:
+    def test_inputs_that_are_weights_are_not_inputs(self) -> None:
         inputs = [
             helper.make_tensor_value_info("w", TensorProto.FLOAT, [4]),
             helper.make_tensor_value_info("x", TensorProto.FLOAT16, None),
@@ -92,7 +92,7 @@ class TestOnnx:
         signature = signature_of(onnx_model(inputs=inputs).SerializeToString())
         assert signature.inputs == (Tensor(name="x", element_type="FLOAT16", shape=None),)
 
-    def test_inputs_that_are_no_tensors(self) -> None:
+    def test_inputs_may_be_no_tensors(self) -> None:
         element = helper.make_tensor_type_proto(TensorProto.INT64, [2])
         inputs = [
             helper.make_value_info("maybe", helper.make_optional_type_proto(element)),
@@ -151,7 +151,7 @@ class TestOnnx:
             (None, ("The weights are in the file weights/w.data, which is missing.",)),
         ],
     )
-    def test_weights_in_another_file_are_looked_for(self, data: bytes | None, problems: tuple[str, ...]) -> None:
+    def test_weights_in_another_file_are_checked(self, data: bytes | None, problems: tuple[str, ...]) -> None:
         members = {"m/model.onnx": self.external()} | ({} if data is None else {"m/weights/w.data": data})
         signature = signature_of(zip_of(members))
         assert signature.problems == problems
@@ -173,7 +173,7 @@ class TestOnnx:
         assert signature.problems == ("The weight 'w' has 12 bytes of data, but its shape needs 16.",)
 
     @pytest.mark.parametrize("place", EXTERNAL_PLACES)
-    def test_weights_in_another_file_are_looked_for_wherever_they_are_named(self, place: str) -> None:
+    def test_weights_in_another_file_are_checked_wherever_they_are_named(self, place: str) -> None:
         model = onnx_model(weights=[])
         EXTERNAL_PLACES[place](model)
         for is_there, problems in ((True, ()), (False, ("The weights are in the file w.data, which is missing.",))):
@@ -184,7 +184,7 @@ class TestOnnx:
                 (1, ("fp32",)) if place != "indices" else (1, ("fp16",))
             )
 
-    def test_each_of_many_other_files_is_looked_for(self) -> None:
+    def test_each_of_many_other_files_is_checked(self) -> None:
         weights = [external_weight(f"w{i}") for i in range(300)]
         members = {"model.onnx": onnx_model(weights=weights).SerializeToString()}
         members |= {f"w{i}": bytes(8192) for i in range(300) if i != 299}
@@ -213,7 +213,7 @@ class TestOnnx:
         signature = signature_of(onnx_model(weights=weights, nodes=[node]).SerializeToString())
         assert (signature.precision, signature.weight_count, signature.problems) == (precision, 2, ())
 
-    def test_a_type_that_is_not_known_is_told(self) -> None:
+    def test_an_unknown_type_is_named(self) -> None:
         weights = [raw_weight("w", TensorProto.FLOAT, [4], 16), onnx.TensorProto(name="v", data_type=99, dims=[9])]
         signature = signature_of(onnx_model(weights=weights).SerializeToString())
         assert (signature.precision, signature.problems) == (("fp32", "type 99"), ())
@@ -224,7 +224,7 @@ class TestOnnx:
         problems = signature_of(onnx_model(weights=[weight]).SerializeToString()).problems
         assert problems == ("The weight 'w' has 16 bytes of data, but its shape needs 20.",)
 
-    def test_two_gibibytes_of_weights_are_passed_over(self) -> None:
+    def test_two_gibibytes_of_weights_are_skipped(self) -> None:
         head = onnx_model(weights=[]).SerializeToString()
         graph = onnx.ModelProto.FromString(head).graph
         start = head.index(b"\x3a")
@@ -258,15 +258,15 @@ class TestOnnx:
         assert signature.problems == ()
         assert store.bytes_read < MIB
 
-    def test_what_is_only_called_onnx_is_a_problem(self) -> None:
+    def test_a_file_that_is_only_named_onnx_is_a_problem(self) -> None:
         assert signature_of(b"weights", "model.onnx").problems == ("The file is not ONNX.",)
         assert signature_of(b"", "model.onnx").problems == ("The file is not ONNX.",)
 
-    def test_what_happens_to_begin_like_onnx_is_nothing(self) -> None:
+    def test_a_file_with_the_same_first_bytes_has_no_signature(self) -> None:
         assert read(b"\x08\x07\x12\xff" + bytes(100)) is None
 
     @pytest.mark.parametrize("cut", [12, 30, 60])
-    def test_what_was_read_of_a_cut_one_is_kept(self, cut: int) -> None:
+    def test_the_signature_of_a_truncated_file_is_kept(self, cut: int) -> None:
         signature = signature_of(onnx_model().SerializeToString()[:-cut])
         assert signature.problems == ("The file is truncated.",)
         assert signature.producer == "pytorch 2.5.1"

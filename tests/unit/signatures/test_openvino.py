@@ -31,7 +31,7 @@ def ir(version: str = "11", names: str = "", precision: str = 'precision="FP32"'
 
 
 class TestOpenVino:
-    def test_a_deployment_of_geti_tells_all(self) -> None:
+    def test_a_deployment_of_geti_has_a_full_signature(self) -> None:
         signature = signature_of(zip_of(geti_deployment()))
         assert signature == Signature(
             format="openvino",
@@ -71,7 +71,7 @@ class TestOpenVino:
         )
 
     @pytest.mark.parametrize("encoding", ["utf-32", "utf-32-le", "utf-32-be"])
-    def test_an_ir_in_utf_32_is_said_to_be_unread(self, encoding: str) -> None:
+    def test_an_ir_in_utf_32_is_a_problem(self, encoding: str) -> None:
         signature = signature_of(ir().encode(encoding), "m.xml")
         assert (signature.format, signature.problems) == ("openvino", ("The encoding UTF-32 is not supported.",))
 
@@ -82,7 +82,7 @@ class TestOpenVino:
             (WEIGHTS[:-1], "The weights need 876 bytes of model.bin, which has 875."),
         ],
     )
-    def test_weights_that_are_missing_or_cut_are_a_problem(self, weights: bytes | None, problem: str) -> None:
+    def test_missing_or_truncated_weights_are_a_problem(self, weights: bytes | None, problem: str) -> None:
         signature = signature_of(zip_of(geti_deployment(weights=weights)))
         assert signature.problems == (problem,)
         assert len(signature.outputs) == 2
@@ -103,10 +103,10 @@ class TestOpenVino:
             b"not XML with a <net > in it",
         ],
     )
-    def test_other_xml_is_none(self, data: bytes) -> None:
+    def test_other_xml_has_no_signature(self, data: bytes) -> None:
         assert read(data, "model.xml") is None
 
-    def test_a_tensor_is_called_by_the_first_of_its_names(self) -> None:
+    def test_a_tensor_has_the_first_of_its_names(self) -> None:
         signature = signature_of(ir(names='names="z\\,1,,b"').encode())
         assert signature.outputs == (tensor("b", "f32", 1, 4),)
         signature = signature_of(ir(names='names="a\\,1,b"').encode())
@@ -116,7 +116,7 @@ class TestOpenVino:
         ("names", "output"),
         [("", "relu"), ('names="out"', "out"), ('names="z"', "relu")],
     )
-    def test_outputs_of_version_10_are_called_after_the_layer_that_feeds_them(self, names: str, output: str) -> None:
+    def test_outputs_of_version_10_have_the_name_of_the_layer_that_feeds_them(self, names: str, output: str) -> None:
         signature = signature_of(ir(version="10", names=names, precision="").encode())
         assert signature.inputs == (tensor("x", "f16", 1, 4),)
         assert signature.outputs == (tensor(output, "f32", 1, 4),)
@@ -146,7 +146,7 @@ class TestOpenVino:
         model = model.replace('type="Result">', 'type="Result" output_names="own">', 1)
         assert [output.name for output in signature_of(model.encode()).outputs] == ["own", "more"]
 
-    def test_a_shape_without_dimensions_is_open_in_version_11(self) -> None:
+    def test_a_shape_without_dimensions_is_dynamic_in_version_11(self) -> None:
         for version, shape in (("10", ()), ("11", None)):
             (output,) = signature_of(ir(version=version).replace("<dim>1</dim><dim>4</dim>", "").encode()).outputs
             assert output.shape == shape
@@ -165,14 +165,14 @@ class TestOpenVino:
             ("", "The IR version is missing"),
         ],
     )
-    def test_a_version_that_openvino_does_not_read_is_a_problem(self, version: str, found: str) -> None:
+    def test_an_unsupported_version_is_a_problem(self, version: str, found: str) -> None:
         signature = signature_of(ir(version=version).encode(), "model.xml")
         problem = f"{found}; supported are versions 10 and 11."
         assert (signature.format, signature.inputs, signature.outputs) == ("openvino", (), ())
         assert signature.problems == (problem,)
 
     @pytest.mark.parametrize("cut", [600, 2000, len(IR) - 8])
-    def test_what_was_read_of_damaged_xml_is_kept(self, cut: int) -> None:
+    def test_the_signature_of_damaged_xml_is_kept(self, cut: int) -> None:
         signature = signature_of(IR.encode()[:cut], "model.xml")
         assert "The file is damaged: its XML is not well-formed." in signature.problems
         assert len(signature.inputs) == 1

@@ -112,14 +112,14 @@ class TestPackedWeights:
             (PACKED_WITH_ZEROS, ("int4", "fp16")),
         ],
     )
-    def test_names_and_shapes_tell_the_width(self, tensors: Any, precision: tuple[str, ...]) -> None:
+    def test_names_and_shapes_determine_the_width(self, tensors: Any, precision: tuple[str, ...]) -> None:
         signature = signature_of(safetensors(tensors))
         assert (signature.precision, signature.weight_count, signature.problems) == (precision, len(tensors), ())
 
     @pytest.mark.parametrize(
         ("columns", "precision"), [(64, ("int4", "fp16")), (32, ("int8", "fp16")), (60, ("int4", "fp16"))]
     )
-    def test_the_shape_in_the_data_tells_the_width(self, columns: int, precision: tuple[str, ...]) -> None:
+    def test_the_shape_in_the_data_determines_the_width(self, columns: int, precision: tuple[str, ...]) -> None:
         data = safetensors(PACKED)[:-16] + struct.pack("<QQ", 64, columns)
         store = OneObject(data)
         signature = read(data, "m.safetensors", store=store)
@@ -128,7 +128,7 @@ class TestPackedWeights:
         assert read(zip_of({"m.safetensors": data})).problems == (UNKNOWN_WIDTH,)
 
     @pytest.mark.parametrize("tensors", [PACKED, MLX, TRELLIS, {"q.W_q": ("U8", [64, 8], 512), "q.n": ("F16", [1], 2)}])
-    def test_where_nothing_tells_it_the_precision_is_unknown(self, tensors: Any) -> None:
+    def test_the_precision_is_otherwise_unknown(self, tensors: Any) -> None:
         signature = signature_of(safetensors(tensors))
         assert (signature.precision, signature.problems) == ((), (UNKNOWN_WIDTH,))
         assert signature.weight_count == len(tensors)
@@ -156,7 +156,7 @@ class TestPackedWeights:
         ],
     )
     @pytest.mark.parametrize("tensors", [PACKED, MLX])
-    def test_the_configuration_beside_it_tells_the_width(self, tensors: Any, file_name: str, config: Any) -> None:
+    def test_the_configuration_beside_it_determines_the_width(self, tensors: Any, file_name: str, config: Any) -> None:
         members = {"m/model.safetensors": safetensors(tensors), f"m/{file_name}": json.dumps(config).encode()}
         signature = signature_of(zip_of(members))
         assert (signature.precision, signature.problems) == (("int4", "fp16"), ())
@@ -175,7 +175,7 @@ class TestPackedWeights:
             b'{"quantization_config":{"bits":4},"x":"' + b"x" * limits.CONFIGURATION_BYTES + b'"}',
         ],
     )
-    def test_a_configuration_that_tells_no_width_leaves_it_unknown(self, config: bytes) -> None:
+    def test_a_configuration_without_a_width_leaves_it_unknown(self, config: bytes) -> None:
         signature = signature_of(zip_of({"model.safetensors": safetensors(MLX), "config.json": config}))
         assert (signature.precision, signature.problems) == ((), (UNKNOWN_WIDTH,))
 

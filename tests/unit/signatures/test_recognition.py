@@ -36,13 +36,13 @@ RUNS_CODE = "The file contains a pickle. Loading a pickle can run code: load onl
 
 
 class TestRecognized:
-    """What is only called what it is."""
+    """Formats without a reader."""
 
     @pytest.mark.parametrize("protocol", [2, 3, 4, 5])
     @pytest.mark.parametrize(
         "value", [{}, {"a": 1}, [1.0], (1, 2), "text", None, 7, 10**30, b"x", Signature(format="")]
     )
-    def test_a_pickle_whatever_it_is_called(self, protocol: int, value: object) -> None:
+    def test_a_pickle_is_recognized_under_any_name(self, protocol: int, value: object) -> None:
         signature = signature_of(pickle.dumps(value, protocol=protocol), "weights.dat")
         assert (signature.format, signature.problems) == ("pickle", (RUNS_CODE,))
 
@@ -93,7 +93,7 @@ class TestRecognized:
             (numpy.full((2, 3), None), "O", (RUNS_CODE,)),
         ],
     )
-    def test_an_array_tells_its_shape_and_no_precision(
+    def test_an_array_has_a_shape_and_no_precision(
         self, array: Any, element_type: str, problems: tuple[str, ...]
     ) -> None:
         assert signature_of(numpy_file(array)) == Signature(
@@ -113,17 +113,17 @@ class TestRecognized:
             (numpy.zeros(2, [("a", [("b", "O")])]), (MAYBE_OBJECTS_OF_ONE,)),
         ],
     )
-    def test_arrays_of_fields_tell_whether_they_are_pickled(self, array: Any, problems: tuple[str, ...]) -> None:
+    def test_arrays_of_fields_show_whether_they_are_pickled(self, array: Any, problems: tuple[str, ...]) -> None:
         assert signature_of(numpy_file(array)).problems == problems
 
     @pytest.mark.parametrize("written", [rb"'\x4f'", b"('O')", b'"O"', b"'i4,O'", b"'object'"])
-    def test_an_array_that_hides_its_type_is_said_to_be_uncertain(self, written: bytes) -> None:
+    def test_an_array_that_hides_its_type_is_uncertain(self, written: bytes) -> None:
         header = b"{'descr': " + written + b", 'fortran_order': False, 'shape': (1,), }\n"
         data = b"\x93NUMPY\x01\0" + struct.pack("<H", len(header)) + header + pickle.dumps([None])
         assert signature_of(data).problems == (MAYBE_OBJECTS_OF_ONE,)
 
     @pytest.mark.parametrize("save", [numpy.savez, numpy.savez_compressed])
-    def test_an_archive_of_arrays_tells_which_are_pickled(self, save: Callable[..., None]) -> None:
+    def test_pickled_arrays_of_an_archive_are_named(self, save: Callable[..., None]) -> None:
         file = io.BytesIO()
         save(file, weights=numpy.zeros(5), labels=numpy.array([{}, None]), more=numpy.array([None]))
         signature = signature_of(file.getvalue(), "m.npz")
@@ -133,17 +133,17 @@ class TestRecognized:
         )
         assert (signature.format, signature.problems) == ("numpy", (problem,))
 
-    def test_an_archive_of_arrays_that_can_not_be_read_is_said_to_be_uncertain(self) -> None:
+    def test_an_archive_of_unreadable_arrays_is_uncertain(self) -> None:
         data = zip_of({"a.npy": numpy_file([1]), "b.npy": numpy_file([None])}, zipfile.ZIP_BZIP2)
         assert signature_of(data, "m.npz").problems == (
             "The array in 'a.npy' may contain pickled objects, which can run code when loaded.",
         )
 
-    def test_of_many_arrays_the_first_are_searched(self) -> None:
+    def test_only_the_first_of_many_arrays_are_searched(self) -> None:
         data = zip_of({f"{i:03}.npy": numpy_file([1]) for i in range(limits.ARRAYS + 1)})
         assert signature_of(data, "m.npz").problems == ("Only the first 100 arrays were searched for pickled objects.",)
 
-    def test_a_tar_whose_first_file_is_hdf5_is_not_taken_for_it(self) -> None:
+    def test_a_tar_whose_first_file_is_hdf5_is_not_hdf5(self) -> None:
         file = io.BytesIO()
         with tarfile.open(fileobj=file, mode="w") as archive:
             member = tarfile.TarInfo("a.h5")
@@ -151,7 +151,7 @@ class TestRecognized:
             archive.addfile(member, io.BytesIO(HDF5))
         assert read(file.getvalue(), "a.tar") is None
 
-    def test_a_model_that_is_read_comes_before_what_is_only_recognized(self) -> None:
+    def test_a_model_with_a_reader_precedes_a_recognized_one(self) -> None:
         members = {
             "a.pkl": pickle.dumps([]),
             "a.npy": numpy_file([1]),
@@ -163,5 +163,5 @@ class TestRecognized:
     @pytest.mark.parametrize(
         "data", [b"", b"\x80", b"\x80\x04", b"\x80\x09}.", b"\x80\x02\xff", bytes(600), b"weights"]
     )
-    def test_other_bytes_are_nothing(self, data: bytes) -> None:
+    def test_other_bytes_have_no_signature(self, data: bytes) -> None:
         assert read(data, "weights.bin") is None

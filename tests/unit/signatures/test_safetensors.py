@@ -16,7 +16,7 @@ F32_PAIR = '{"dtype":"F32","shape":[2],"data_offsets":[0,8]}'
 
 
 class TestSafetensors:
-    def test_a_file_tells_all(self) -> None:
+    def test_a_file_has_a_full_signature(self) -> None:
         data = safetensors(
             {"a": ("BF16", [2, 3], 12), "b": ("F32", [], 4), "c": ("I64", [100], 800), "d": ("F4", [4], 2)},
             {"format": "pt", "note": 'with } and " and é'},
@@ -29,7 +29,7 @@ class TestSafetensors:
             metadata={"format": "pt", "note": 'with } and " and é'},
         )
 
-    def test_a_header_may_be_filled_up_with_spaces(self) -> None:
+    def test_a_header_may_be_padded_with_spaces(self) -> None:
         assert signature_of(safetensors_file(b"{}      ")).problems == ()
 
     @pytest.mark.parametrize(
@@ -42,7 +42,7 @@ class TestSafetensors:
             ("[0, 8], [8, 15]", "The tensor 'b' has 7 bytes of data, which does not match its shape."),
         ],
     )
-    def test_data_that_is_not_there_is_a_problem(self, offsets: str, problem: str) -> None:
+    def test_missing_data_is_a_problem(self, offsets: str, problem: str) -> None:
         a, b = (f'{{"dtype":"F32","shape":[2],"data_offsets":{found}}}' for found in json.loads(f"[{offsets}]"))
         header = f'{{"a":{a},"b":{b}}}'
         assert problem in signature_of(safetensors_file(header.encode(), bytes(16))).problems
@@ -107,7 +107,7 @@ class TestSafetensors:
             '{"dtype":"F32","shape":[2,0,18446744073709551615,2],"data_offsets":[0,0]}',
         ],
     )
-    def test_whatever_else_describes_a_tensor_is_passed_over(self, entry: str) -> None:
+    def test_other_keys_of_a_tensor_are_ignored(self, entry: str) -> None:
         data = bytes(0 if ":[0,0]" in entry else 8)
         assert signature_of(safetensors_file(f'{{"a":{entry}}}'.encode(), data)).problems == ()
 

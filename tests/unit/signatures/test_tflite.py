@@ -14,7 +14,7 @@ from tests.unit.signatures.helpers import MIB, OneObject, read, signature_of, te
 
 
 class TestTensorFlowLite:
-    def test_a_model_tells_all(self) -> None:
+    def test_a_model_has_a_full_signature(self) -> None:
         assert signature_of(TFLITE) == Signature(
             format="tflite",
             inputs=(tensor("image", "FLOAT32", "?", 4),),
@@ -29,7 +29,7 @@ class TestTensorFlowLite:
         signature = signature_of(zip_of({"first": b"x", "m/model.tflite": TFLITE}, compression))
         assert (signature.format, signature.file_name, len(signature.outputs)) == ("tflite", "m/model.tflite", 2)
 
-    def test_what_is_far_in_the_file_is_read_there(self) -> None:
+    def test_values_far_into_the_file_are_read_by_offset(self) -> None:
         moved = 64 * MIB
         data = bytearray(TFLITE[:8] + bytes(moved) + TFLITE[8:])
         data[:4] = struct.pack("<I", int.from_bytes(data[:4], "little") + moved)
@@ -41,17 +41,17 @@ class TestTensorFlowLite:
         assert compressed.problems == ("Only the first 16 MiB were read, because the file is compressed.",)
 
     @pytest.mark.parametrize("cut", [1, 100, 400, 730])
-    def test_one_that_is_cut_short_is_told(self, cut: int) -> None:
+    def test_a_truncated_file_is_a_problem(self, cut: int) -> None:
         assert signature_of(TFLITE[:-cut]).problems == (
             "The file is damaged or truncated: it refers to bytes beyond its end.",
         )
 
-    def test_a_cut_buffer_is_told(self) -> None:
+    def test_a_truncated_buffer_is_a_problem(self) -> None:
         weights = TFLITE.index(struct.pack("<I", 8) + bytes(8))
         data = TFLITE[:weights] + struct.pack("<I", 80_000) + TFLITE[weights + 4 :]
         signature = signature_of(data)
         assert (signature.weight_count, signature.problems) == (2, ("The file is truncated.",))
 
     @pytest.mark.parametrize("data", [b"weights", b"", b"\0\0\0\0TFL"])
-    def test_what_is_only_called_tflite_is_a_problem(self, data: bytes) -> None:
+    def test_a_file_that_is_only_named_tflite_is_a_problem(self, data: bytes) -> None:
         assert signature_of(data, "m.tflite").problems == ("The file is not a TensorFlow Lite model.",)

@@ -26,7 +26,7 @@ UNREAD = (
 
 
 class TestZip:
-    def test_the_shallowest_that_is_whole_is_read_and_others_are_told(self) -> None:
+    def test_the_shallowest_complete_model_is_read_and_others_are_mentioned(self) -> None:
         members = {
             "a.xml": IR.encode(),
             "z/model.xml": IR.replace("image", "complete").encode(),
@@ -60,7 +60,7 @@ class TestZip:
         ],
     )
     @pytest.mark.parametrize("suffix", [".xml", ".onnx"])
-    def test_the_model_comes_before_what_serves_it_then_the_shortest_path(
+    def test_the_model_precedes_its_accessories_then_the_shortest_path(
         self, names: str, model: str, suffix: str
     ) -> None:
         data = IR.encode() if suffix == ".xml" else onnx_model().SerializeToString()
@@ -89,7 +89,7 @@ class TestZip:
         assert signature_of(part, "model-00002-of-00003.safetensors").problems == (problem,)
         assert signature_of(part, "model-00001-of-00001.safetensors").problems == ()
 
-    def test_names_promise_nothing(self) -> None:
+    def test_the_content_determines_the_format(self) -> None:
         members = {
             "__MACOSX/._model.onnx": b"\0\x05\x16\x07",
             "annotation.xml": b"<annotation/>",
@@ -99,7 +99,7 @@ class TestZip:
         signature = signature_of(zip_of(members))
         assert (signature.format, signature.file_name, signature.problems) == ("onnx", "deep/er/model.ONNX", ())
 
-    def test_what_is_only_called_a_model_is_a_problem(self) -> None:
+    def test_a_file_that_is_only_named_as_a_model_is_a_problem(self) -> None:
         signature = signature_of(zip_of({"b/model.onnx": b"x", "a.safetensors": b"y"}))
         assert (signature.format, signature.problems) == ("safetensors", ("The file is not safetensors.",))
 
@@ -116,7 +116,7 @@ class TestZip:
         assert (signature.weight_count, signature.problems) == (3, ())
         assert store.bytes_read < MIB
 
-    def test_compressed_members_are_read_through(self) -> None:
+    def test_compressed_members_are_read_forwards(self) -> None:
         weights = [raw_weight(str(i), TensorProto.FLOAT, [MIB], 4 * MIB) for i in range(3)]
         signature = signature_of(zip_of({"m.onnx": onnx_model(weights=weights).SerializeToString()}))
         assert (signature.weight_count, len(signature.outputs), signature.problems) == (3, 1, ())
@@ -124,12 +124,12 @@ class TestZip:
     @pytest.mark.parametrize(
         "name", ["../../model.onnx", "/model.onnx", "a\nb.onnx", "\u202eevil.onnx", "x" * 5000 + ".onnx"]
     )
-    def test_odd_names_are_names(self, name: str) -> None:
+    def test_unusual_names_are_accepted(self, name: str) -> None:
         signature = signature_of(zip_of({name: onnx_model().SerializeToString()}))
         assert signature.format == "onnx"
         assert len(signature.file_name) <= limits.TEXT_LENGTH
 
-    def test_an_encrypted_model_is_said_to_be_unread(self) -> None:
+    def test_an_encrypted_model_is_a_problem(self) -> None:
         data = bytearray(zip_of({"model.onnx": onnx_model().SerializeToString()}))
         for magic, at in ((b"PK\x03\x04", 6), (b"PK\x01\x02", 8)):
             data[data.index(magic) + at] |= 1
@@ -138,11 +138,11 @@ class TestZip:
 
     @pytest.mark.parametrize("method", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
     @pytest.mark.parametrize("name", ["model.onnx", "model.xml", "model.pt", "model.pkl"])
-    def test_a_model_that_is_compressed_otherwise_is_said_to_be_unread(self, method: int, name: str) -> None:
+    def test_a_model_compressed_with_another_method_is_a_problem(self, method: int, name: str) -> None:
         signature = signature_of(zip_of({name: onnx_model().SerializeToString(), "read.me": b"x"}, method))
         assert (signature.format, signature.problems) == ("", (f"{UNREAD}: {name!r}.",))
 
-    def test_a_model_that_is_read_is_told_beside_one_that_is_not(self) -> None:
+    def test_a_readable_model_is_read_beside_an_unreadable_one(self) -> None:
         data = zip_of({"m/a.onnx": b"x", "m/b.onnx": b"x"}, zipfile.ZIP_LZMA)
         file = io.BytesIO(data)
         with zipfile.ZipFile(file, "a") as archive:
@@ -157,7 +157,7 @@ class TestZip:
         data[data.index(b"model.onnx") + 500 : data.index(b"model.onnx") + 900] = bytes(400)
         assert len(signature_of(bytes(data)).problems) == 1
 
-    def test_a_stored_member_that_should_reach_past_the_end_is_none(self) -> None:
+    def test_a_stored_member_beyond_the_end_has_no_signature(self) -> None:
         data = bytearray(zip_of({"model.onnx": onnx_model().SerializeToString()}, zipfile.ZIP_STORED))
         at = data.index(b"PK\x01\x02")
         data[at + 20 : at + 28] = struct.pack("<II", 2**31, 2**31)
@@ -165,5 +165,5 @@ class TestZip:
         assert signature is None or signature.problems
 
     @pytest.mark.parametrize("cut", [1, 22, 100])
-    def test_a_cut_zip_is_none(self, cut: int) -> None:
+    def test_a_truncated_zip_has_no_signature(self, cut: int) -> None:
         assert read(zip_of(geti_deployment())[:-cut], media_type="application/zip") is None
