@@ -28,7 +28,7 @@ _NUMPY_KINDS = {"f": "float", "i": "int", "u": "uint", "c": "complex"}
 _PICKLE_OPERATIONS = frozenset(b"}])(cXCKMJINUTGVq\x88\x89\x8a\x8c\x8e\x8f\x94\x95")
 """Operations that can begin a pickle of protocol 2 or newer."""
 _PICKLED_NAMES = (".pkl", ".pickle", ".joblib")
-_TORCH_LEGACY = b"\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19"
+_TORCH_BEFORE_ZIP = b"\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19"
 """The magic number, as a pickle after its protocol, that torch.save wrote before it wrote ZIPs."""
 _ZIP = b"PK\x03\x04"
 _IS_PICKLE = "The file contains a pickle. Loading a pickle can run code: load only files that you trust."
@@ -44,7 +44,7 @@ def recognized(head: bytes, file_name: str) -> str | None:
     if head.startswith(_NUMPY):
         return "numpy"
     if len(head) > 2 and head[0] == 0x80 and 2 <= head[1] <= 5 and head[2] in _PICKLE_OPERATIONS:
-        return "pytorch" if head.startswith(_TORCH_LEGACY, 2) else "pickle"
+        return "pytorch" if head.startswith(_TORCH_BEFORE_ZIP, 2) else "pickle"
     if head.startswith(_ZIP):
         return _inner_zip(head, file_name.lower())
     if file_name.lower().endswith("saved_model.pb") and head.startswith(b"\x08\x01\x12"):

@@ -29,7 +29,7 @@ MAYBE_OBJECTS_OF_ONE = "The array may contain pickled objects, which can run cod
 HDF5 = b"\x89HDF\r\n\x1a\n" + bytes(832)
 
 
-TORCH_LEGACY = pickle.dumps(0x1950A86A20F9469CFC6C, protocol=2) + pickle.dumps(1001, protocol=2)
+TORCH_BEFORE_ZIP = pickle.dumps(0x1950A86A20F9469CFC6C, protocol=2) + pickle.dumps(1001, protocol=2)
 
 
 RUNS_CODE = "The file contains a pickle. Loading a pickle can run code: load only files that you trust."
@@ -51,7 +51,7 @@ class TestRecognized:
         [
             (pickle.dumps({"a": 1}, protocol=0), "m.pkl", "pickle", (RUNS_CODE,)),
             (b"\x1f\x8b compressed", "m.joblib", "pickle", (RUNS_CODE,)),
-            (TORCH_LEGACY, "m.pth", "pytorch", (RUNS_CODE,)),
+            (TORCH_BEFORE_ZIP, "m.pth", "pytorch", (RUNS_CODE,)),
             (zip_of(TORCH), "m.pt", "pytorch", (RUNS_CODE,)),
             (zip_of(TORCH | {"m/constants.pkl": b""}), "m.pt", "torchscript", ()),
             (zip_of(TORCH | {"m/code/__torch__.py": b""}), "m.zip", "torchscript", ()),
@@ -72,7 +72,7 @@ class TestRecognized:
                 (),
             ),
             (zip_of({"m/model.pt": zip_of(TORCH)}), "m.zip", "pytorch", (RUNS_CODE,)),
-            (zip_of({"m/pytorch_model.bin": TORCH_LEGACY, "m/config.json": b""}), "m.zip", "pytorch", (RUNS_CODE,)),
+            (zip_of({"m/pytorch_model.bin": TORCH_BEFORE_ZIP, "m/config.json": b""}), "m.zip", "pytorch", (RUNS_CODE,)),
             (zip_of({"m/model.keras": zip_of({"metadata.json": b""})}), "m.zip", "keras", ()),
             (zip_of({"m/a.npz": zip_of({"a.npy": b""})}), "m.zip", "numpy", (MAYBE_OBJECTS,)),
             (zip_of({"m/model.pkl": pickle.dumps([])}), "m.zip", "pickle", (RUNS_CODE,)),
