@@ -18,6 +18,7 @@ PENDING = (
     "registry_service/cli.py",
     "registry_service/compat/*",
     "registry_service/domain/*",
+    "registry_service/geti/projects.py",
     "registry_service/intel_migration/*",
     "registry_service/services/*",
     "registry_service/storage/artifacts/s3_source.py",
@@ -71,6 +72,9 @@ TERMS = (
     Term(r"bootstrap", "wiring"),
     Term(r"expect_\w+", "require_…, check_…", where="registry_service/*"),
     Term(r"introspection", "signature reading"),
+    Term(r"ModelSchema|model_schema", "Signature"),
+    Term(r"proceed|confirm(s|ed)?", "cancellation, `check_cancelled`", where="registry_service/*"),
+    Term(r"(\.|def )hold\(", "`lock_for_share`, `lock_for_update`", where="registry_service/*"),
     Term(r"whoever", "name the subject: the caller, the client, the operator"),
     Term(r"alarms?", "alert"),
 )

@@ -9,7 +9,7 @@ from google.api import annotations_pb2
 from google.protobuf.descriptor_pb2 import FileDescriptorProto, FileDescriptorSet, MethodDescriptorProto
 
 PACKAGES = {
-    "modelregistry.v1": "The API. Every method is also JSON over HTTP at the path that the table shows.",
+    "modelregistry.v1": "The API. A method with a path is also JSON over HTTP there.",
     "modelregistry.geti.v1": "Imports from Intel Geti. See [Import from Intel Geti](../geti.md).",
     "modelregistry.compat.v1": "The Intel-compatible API. Call it over HTTP. See"
     " [Migrate from Intel's Model Registry](../migration.md).",

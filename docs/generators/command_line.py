@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import click
 
+from docs.generators.markdown import cell, prose
 from registry_service.cli import main
 
 _HEAD = """<!-- Generated from the commands by `make generate`. Edit registry_service/cli.py. -->
@@ -33,7 +34,7 @@ def _commands(prefix: str, group: click.Group) -> Iterator[tuple[str, click.Comm
 
 
 def _section(name: str, command: click.Command) -> str:
-    lines = [f"\n## {name}\n", f"\n{inspect.cleandoc(command.help or '')}\n"]
+    lines = [f"\n## {name}\n", f"\n{prose(inspect.cleandoc(command.help or ''))}\n"]
     with click.Context(command, info_name=name) as context:
         rows = [
             record
@@ -42,12 +43,8 @@ def _section(name: str, command: click.Command) -> str:
         ]
     if rows:
         lines += ["\n| Option | Description |\n", "| --- | --- |\n"]
-        lines += [f"| `{_cell(option)}` | {_cell(description)} |\n" for option, description in rows]
+        lines += [f"| `{cell(option)}` | {prose(cell(description))} |\n" for option, description in rows]
     return "".join(lines)
-
-
-def _cell(text: str) -> str:
-    return " ".join(text.split()).replace("|", r"\|")
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ from annotated_types import Ge, Gt, Le
 from pydantic import SecretStr
 from pydantic.fields import FieldInfo
 
+from docs.generators.markdown import cell, prose
 from registry_service.settings import (
     ArtifactSettings,
     AuthSettings,
@@ -117,8 +118,9 @@ def document() -> str:
         for name, field in section.kind.model_fields.items():
             if name not in listed:
                 listed.add(name)
-                row = (f"`{name.upper()}`", _type_of(name, field), default_of(name, field), str(field.description))
-                lines.append(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in row)} |\n")
+                description = prose(str(field.description))
+                row = (f"`{name.upper()}`", _type_of(name, field), default_of(name, field), description)
+                lines.append(f"| {' | '.join(map(cell, row))} |\n")
     return "".join(lines)
 
 
