@@ -451,6 +451,6 @@ def test_a_query_cannot_name_another_model(rest: httpx.Client, method: str) -> N
     assert rest.get(f"/models/{other}").json()["origin"] == "untouched"
 
 
-def test_a_path_whose_id_is_not_utf_8_is_not_found(rest: httpx.Client) -> None:
+def test_a_path_whose_id_is_not_utf_8_has_an_invalid_id(rest: httpx.Client) -> None:
     answer = rest.get("/models/%E9%E9%E9%E9%E9%E9%E9%E9%E9%E9%E9%E9%E9%E9%E9%E9")
     assert (answer.status_code, answer.json()) == (400, {"detail": "Invalid format for model ID."})

@@ -1,4 +1,4 @@
-"""A disk that fills: what is there is served, what is new is refused, and all goes on when there is space."""
+"""A full disk: reads are served, writes are refused, and everything works again once there is space."""
 
 import os
 import subprocess
@@ -27,7 +27,7 @@ NEVER = 2**62
 
 @pytest.fixture
 def small_disk() -> Iterator[Path]:
-    """A folder that is a file system of its own."""
+    """A folder that is its own file system."""
     if os.geteuid() != 0:
         pytest.skip("only root may mount one")
     with accessible_folder() as folder:
@@ -43,7 +43,7 @@ def small_disk() -> Iterator[Path]:
 
 
 def fill(disk: Path, left: int) -> None:
-    """Leaves so many bytes on a disk."""
+    """Fill a disk up to this many free bytes."""
     status = os.statvfs(disk)
     with (disk / "filler").open("wb") as file:
         os.posix_fallocate(file.fileno(), 0, status.f_bavail * status.f_frsize - left)
@@ -68,7 +68,7 @@ def refuses_writes_and_serves_the_rest(product: Product, kept: str) -> None:
     assert httpx.get(f"{product.rest_url}/ready").status_code == 200
 
 
-def test_up_on_a_full_disk_serves_what_it_has_and_comes_back_by_itself(small_disk: Path) -> None:
+def test_up_serves_reads_on_a_full_disk_and_recovers_by_itself(small_disk: Path) -> None:
     with running_up(small_disk, disk_reserve_bytes=RESERVE) as product:
         client = product.client
         kept, gone = client.register(b"kept", name="kept"), client.register(b"gone", name="gone")
@@ -78,7 +78,7 @@ def test_up_on_a_full_disk_serves_what_it_has_and_comes_back_by_itself(small_dis
         (small_disk / "filler").unlink()
         assert client.register(b"new", name="new").name == "new"
 
-        # Others fill the disk to its last byte, and Postgres ends.
+        # Other programs fill the disk to its last byte, and Postgres exits.
         fill(small_disk, 0)
         assert product.server.process is not None
         up = psutil.Process(product.server.process.pid)
@@ -92,20 +92,20 @@ def test_up_on_a_full_disk_serves_what_it_has_and_comes_back_by_itself(small_dis
         assert "Traceback" not in product.server.output()
 
 
-def test_a_start_on_a_full_disk_says_so(small_disk: Path) -> None:
+def test_a_start_on_a_full_disk_names_the_cause(small_disk: Path) -> None:
     fill(small_disk, MIB)
     with pytest.raises(pytest.fail.Exception, match=r"(?i)no space"), running_up(small_disk):
         pass
 
 
-def test_up_says_at_its_start_that_nothing_can_be_written() -> None:
+def test_up_warns_at_its_start_that_the_disk_is_full() -> None:
     with accessible_folder() as folder, running_up(folder, disk_reserve_bytes=NEVER) as product:
         said = product.server.output()
     assert "so every write is refused: " in said
     assert "DISK_RESERVE_BYTES reserves" in said
 
 
-def test_what_would_take_from_the_reserve_is_refused_without_a_trace(start_registry: StartRegistry) -> None:
+def test_a_write_into_the_reserve_is_refused_and_leaves_nothing(start_registry: StartRegistry) -> None:
     registry = start_registry()
     kept = registry.client.register(b"kept", name="kept")
     objects = registry.objects()
@@ -124,7 +124,7 @@ def test_what_would_take_from_the_reserve_is_refused_without_a_trace(start_regis
     assert full.client.names() == []
 
 
-def test_a_folder_without_space_says_so_and_is_well_for_reading(small_disk: Path) -> None:
+def test_a_store_without_space_reports_it_and_still_serves_reads(small_disk: Path) -> None:
     store = LocalArtifactStore(small_disk)
     store.put("kept", b"kept")
     fill(small_disk, 0)

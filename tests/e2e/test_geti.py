@@ -1,4 +1,4 @@
-"""Imports from a Geti, through the real gateway."""
+"""Imports from Geti through the real gateway."""
 
 import io
 import json
@@ -30,7 +30,7 @@ def folder() -> Iterator[Path]:
 
 @pytest.fixture(scope="module")
 def product(folder: Path, geti_server: FakeGeti) -> Iterator[Product]:
-    # A writer that died is soon swept.
+    # A short lease, so that the bytes of a killed server are collected soon.
     times = {"registration_lease_seconds": 12, "stream_idle_seconds": 5, "gc_interval_seconds": 1}
     with running_up(folder, min_log_level="DEBUG", **times, **geti_server.settings()) as product:
         yield product
@@ -38,7 +38,7 @@ def product(folder: Path, geti_server: FakeGeti) -> Iterator[Product]:
 
 @pytest.fixture
 def rest(product: Product, geti: FakeGeti) -> Iterator[httpx.Client]:
-    """A client of an empty registry, and Geti behaves."""
+    """A client of an empty registry, with Geti in its default state."""
     with httpx.Client(base_url=product.rest_url, timeout=60) as client:
         yield client
         for model in client.get("/models").json():
@@ -46,7 +46,7 @@ def rest(product: Product, geti: FakeGeti) -> Iterator[httpx.Client]:
 
 
 def objects(folder: Path) -> list[Path]:
-    """Every file that the artifact store keeps."""
+    """Return every file in the artifact store."""
     return [path for path in (folder / "data" / "artifacts").rglob("*") if path.is_file()]
 
 
@@ -55,7 +55,7 @@ def wanted(*model_ids: str, group_id: str = YOLOX) -> dict[str, Any]:
 
 
 def typed(*model_ids: str) -> dict[str, Any]:
-    """The same in the typed API."""
+    """Return the same import as a request of the typed API."""
     return {"models": [{"model_id": model_id, "group_id": YOLOX} for model_id in model_ids]}
 
 
@@ -64,7 +64,7 @@ def imported(rest: httpx.Client, *model_ids: str) -> httpx.Response:
 
 
 class TestTypedApi:
-    def test_projects_are_listed_and_got(self, rest: httpx.Client) -> None:
+    def test_projects_are_listed_and_read(self, rest: httpx.Client) -> None:
         first = rest.get("/v1/geti/projects", params={"page_size": 1}).json()
         assert [project["id"] for project in first["projects"]] == [CATTLE]
         second = rest.get("/v1/geti/projects", params={"page_token": first["next_page_token"]}).json()
@@ -85,7 +85,7 @@ class TestTypedApi:
         ]
         assert steps[-1]["model"]["name"] == "YOLOX-S OpenVINO FP32"
 
-    def test_progress_is_told_while_it_goes_on(self, rest: httpx.Client, geti: FakeGeti) -> None:
+    def test_progress_is_streamed_during_the_import(self, rest: httpx.Client, geti: FakeGeti) -> None:
         geti.behave(slow={"download": 2})
         with rest.stream("POST", f"/v1/geti/projects/{CATTLE}:importModels", json=typed(YOLOX_FP16)) as answer:
             pieces = answer.iter_raw()
@@ -93,7 +93,7 @@ class TestTypedApi:
             assert rest.get(f"/models/{YOLOX_FP16}").status_code == 404
             assert b"STATE_REGISTERED" in b"".join(pieces)
 
-    def test_a_query_does_not_name_another_project(self, rest: httpx.Client) -> None:
+    def test_a_query_cannot_name_another_project(self, rest: httpx.Client) -> None:
         for name in ("project_id", "projectId"):
             path = f"/v1/geti/projects/{CATTLE}:importModels"
             assert rest.post(path, params={name: WELD}, json=typed(YOLOX_FP16)).status_code == 400
@@ -108,8 +108,8 @@ class TestTypedApi:
         assert rest.get("/v1/geti/projects").status_code == 503
 
 
-class TestDocumentedApi:
-    def test_what_succeeded_is_told_and_what_did_not(self, rest: httpx.Client, geti: FakeGeti) -> None:
+class TestCompatApi:
+    def test_the_answer_lists_imported_and_failed_models(self, rest: httpx.Client, geti: FakeGeti) -> None:
         geti.behave(passing={"download": [500]})
         answer = imported(rest, YOLOX_FP16, YOLOX_FP32, YOLOX_INT8)
         assert (answer.status_code, answer.headers["content-type"]) == (207, "text/plain; charset=utf-8")
@@ -119,7 +119,9 @@ class TestDocumentedApi:
         )
         assert {model["id"] for model in rest.get("/models").json()} == {YOLOX_FP32, YOLOX_INT8}
 
-    def test_where_none_succeeds_nothing_is_left(self, rest: httpx.Client, geti: FakeGeti, folder: Path) -> None:
+    def test_an_import_in_which_all_models_fail_leaves_nothing(
+        self, rest: httpx.Client, geti: FakeGeti, folder: Path
+    ) -> None:
         geti.behave(cut_short=True)
         answer = imported(rest, YOLOX_FP16, YOLOX_FP32)
         assert answer.status_code == 502
@@ -127,22 +129,22 @@ class TestDocumentedApi:
         assert rest.get("/models").json() == []
         assert objects(folder) == []
 
-    def test_an_address_whose_id_is_no_text_is_no_id(self, rest: httpx.Client) -> None:
+    def test_a_path_whose_id_is_not_utf_8_has_an_invalid_id(self, rest: httpx.Client) -> None:
         answer = rest.get(f"/projects/{'%E9' * 16}")
         assert (answer.status_code, answer.json()) == (400, {"detail": "Invalid format for project ID."})
 
-    def test_a_list_is_more_than_a_page_of_geti(self, rest: httpx.Client, geti: FakeGeti) -> None:
+    def test_a_list_spans_several_pages_of_geti(self, rest: httpx.Client, geti: FakeGeti) -> None:
         geti.behave(more_projects=130)
         assert [project["id"] for project in rest.get("/projects").json()] == geti.project_ids()
 
-    def test_the_file_is_the_folder(self, rest: httpx.Client) -> None:
+    def test_the_artifact_is_the_folder_of_the_model(self, rest: httpx.Client) -> None:
         assert imported(rest, YOLOX_FP16).status_code == 201
         answer = rest.get(f"/models/{YOLOX_FP16}/files")
         assert answer.headers["content-disposition"] == 'attachment; filename="cattle-detection-v12.zip"'
         with zipfile.ZipFile(io.BytesIO(answer.content)) as archive:
             assert {name: archive.read(f"cattle-detection-v12/{name}") for name in MEMBERS} == MEMBERS
 
-    def test_a_precision_that_is_changed_is_shown_as_it_is_stored(self, rest: httpx.Client) -> None:
+    def test_a_changed_precision_is_shown_as_stored(self, rest: httpx.Client) -> None:
         imported(rest, YOLOX_FP16)
         path = f"/models/{YOLOX_FP16}"
         rest.put(path, data={"score": "0.5"})
@@ -157,7 +159,7 @@ class TestDocumentedApi:
         assert rest.get(path).json()["precision"] == ["int8"]
 
     @pytest.mark.parametrize("behaviour", [{"token": "another"}, {"away": True}, {"not_json": True}])
-    def test_what_is_wrong_with_geti_tells_nothing_of_it(
+    def test_errors_of_geti_reveal_nothing_about_it(
         self, rest: httpx.Client, geti: FakeGeti, behaviour: dict[str, Any]
     ) -> None:
         geti.behave(**behaviour)
@@ -168,7 +170,7 @@ class TestDocumentedApi:
         assert rest.get("/health").json() == {"status": "ok"}
         assert rest.get("/ready").status_code == 200
 
-    def test_a_client_that_leaves_leaves_nothing(
+    def test_an_import_whose_client_disconnects_leaves_nothing(
         self, product: Product, rest: httpx.Client, geti: FakeGeti, folder: Path
     ) -> None:
         geti.behave(polls_until_final=10**9)
@@ -195,7 +197,7 @@ class TestDocumentedApi:
         assert [file["size_bytes"] for file in files if file["path"].endswith("/model.bin")] == [str(300 * MIB)]
         assert len(objects(folder)) == 1
 
-    def test_a_server_that_dies_leaves_nothing(
+    def test_an_import_on_a_killed_server_leaves_nothing(
         self, product: Product, rest: httpx.Client, geti: FakeGeti, folder: Path
     ) -> None:
         geti.behave(large=2000)
@@ -206,11 +208,11 @@ class TestDocumentedApi:
         geti.behave()
         product.server.start()
         product.wait_until_ready()
-        eventually(lambda: objects(folder) == [], 60, "the sweep")
+        eventually(lambda: objects(folder) == [], 60, "garbage collection")
         assert rest.get("/models").json() == []
         assert imported(rest, YOLOX_FP16).status_code == 201
 
-    def test_the_log_never_has_the_key(self, folder: Path) -> None:
+    def test_the_api_key_is_never_logged(self, folder: Path) -> None:
         assert "Geti" in log(folder)
         assert TOKEN not in log(folder)
 

@@ -1,4 +1,4 @@
-"""ENABLE_HTTPS_MODE: TLS on both ports, with certificates made here, demanded of clients, too, and renewed."""
+"""ENABLE_HTTPS_MODE: TLS on both ports, client certificates, and renewal of certificates."""
 
 import signal
 import socket
@@ -52,19 +52,19 @@ class SecureProduct:
             private_key=None if own is None else own.key.read_bytes(),
             certificate_chain=None if own is None else own.cert.read_bytes(),
         )
-        # Otherwise channels of one process share their connection.
+        # Otherwise the channels of one process share a connection.
         options = [("grpc.use_local_subchannel_pool", 1)]
         return grpc.secure_channel(f"127.0.0.1:{self.grpc_port}", credentials, options=options)
 
     def lists(self) -> bool:
-        """Whether a client's call goes through, over gRPC and over REST."""
+        """Return whether a client's calls succeed over gRPC and over REST."""
         with self.channel() as channel, self.http() as http:
             request = model_service_pb2.ListModelsRequest()
             model_service_pb2_grpc.ModelServiceStub(channel).ListModels(request, timeout=10)
             return http.get("/v1/models").status_code == 200
 
     def shown(self, port: str) -> bytes:
-        """Returns the certificate that a new connection gets, DER."""
+        """Return the certificate (DER) that a new connection gets."""
         context = ssl.create_default_context(cafile=self.certificates.ca)
         context.set_alpn_protocols(["h2"])
         if self.client is not None:
@@ -76,7 +76,7 @@ class SecureProduct:
             return secure.getpeercert(binary_form=True) or b""
 
     def handshake(self, port: str, version: ssl.TLSVersion, ciphers: str | None = None) -> str | None:
-        """Shakes hands in one version of TLS, and returns which it was."""
+        """Perform a handshake with one version of TLS, and return the negotiated version."""
         context = ssl.create_default_context(cafile=self.certificates.ca)
         context.minimum_version = version
         context.maximum_version = version
@@ -92,7 +92,7 @@ class SecureProduct:
 
 @contextmanager
 def running(folder: Path, certificates: Certificates, **settings: object) -> Iterator[SecureProduct]:
-    """`up` with TLS and these settings."""
+    """Run `up` with TLS and these settings."""
     grpc_port, rest_port = free_port(), free_port()
     settings |= {
         "enable_https_mode": "true",
@@ -121,7 +121,7 @@ def running(folder: Path, certificates: Certificates, **settings: object) -> Ite
 
 @pytest.fixture(scope="module", params=["with the CA", "without a CA"])
 def product(request: pytest.FixtureRequest) -> Iterator[SecureProduct]:
-    """`up` with TLS; the gateway checks the gRPC server by the CA, or for having the very same certificate."""
+    """`up` with TLS; the gateway verifies the gRPC server by a CA, or by its pinned certificate."""
     with accessible_folder() as folder:
         certificates = make_certificates(folder / "certificates")
         settings = {"ca_cert": certificates.ca} if request.param == "with the CA" else {}
@@ -130,16 +130,16 @@ def product(request: pytest.FixtureRequest) -> Iterator[SecureProduct]:
 
 
 @pytest.mark.parametrize("http2", [False, True], ids=["HTTP/1.1", "HTTP/2"])
-def test_rest_speaks_tls(product: SecureProduct, http2: bool) -> None:
+def test_rest_is_served_over_tls(product: SecureProduct, http2: bool) -> None:
     with product.http(http2=http2) as http:
         answer = http.get("/v1/models")
         assert answer.status_code == 200
         assert answer.http_version == ("HTTP/2" if http2 else "HTTP/1.1")
-        # A browser that was here once comes by nothing else any more.
+        # HSTS: a browser that has been here uses only HTTPS from then on.
         assert answer.headers["strict-transport-security"] == "max-age=31536000"
 
 
-def test_a_model_comes_in_over_grpc_with_tls_and_goes_out_over_https(product: SecureProduct) -> None:
+def test_a_model_registered_over_grpc_with_tls_is_downloaded_over_https(product: SecureProduct) -> None:
     data = bytes(range(256)) * 4096
     with product.channel() as channel, product.http() as http:
         models = model_service_pb2_grpc.ModelServiceStub(channel)
@@ -155,17 +155,17 @@ def check(product: SecureProduct, *arguments: str, **settings: object) -> tuple[
     return answer.returncode, (answer.stdout or answer.stderr).strip()
 
 
-def test_the_check_command_asks_over_tls(product: SecureProduct) -> None:
+def test_the_check_command_uses_tls(product: SecureProduct) -> None:
     assert check(product) == check(product, "--rest") == (0, "SERVING")
 
 
-def test_a_client_that_does_not_know_the_ca_refuses_the_server(product: SecureProduct) -> None:
+def test_a_client_without_the_ca_refuses_the_server(product: SecureProduct) -> None:
     with pytest.raises(httpx.ConnectError, match="CERTIFICATE_VERIFY_FAILED"):
         httpx.get(f"{product.rest_url}/ready")
 
 
 @PORTS
-def test_what_is_no_tls_gets_no_answer(product: SecureProduct, port: str) -> None:
+def test_a_plaintext_request_gets_no_answer(product: SecureProduct, port: str) -> None:
     with socket.create_connection(("127.0.0.1", getattr(product, port)), 10) as connection:
         connection.sendall(b"GET /ready HTTP/1.1\r\nHost: x\r\n\r\n")
         try:
@@ -181,30 +181,32 @@ def test_what_is_no_tls_gets_no_answer(product: SecureProduct, port: str) -> Non
     [(ssl.TLSVersion.TLSv1_2, "TLSv1.2"), (ssl.TLSVersion.TLSv1_3, "TLSv1.3")],
     ids=["TLS 1.2", "TLS 1.3"],
 )
-def test_modern_tls_is_spoken(product: SecureProduct, port: str, version: ssl.TLSVersion, name: str) -> None:
+def test_modern_tls_versions_are_accepted(
+    product: SecureProduct, port: str, version: ssl.TLSVersion, name: str
+) -> None:
     assert product.handshake(port, version) == name
 
 
 @pytest.mark.filterwarnings("ignore:ssl.TLSVersion.TLSv1_1 is deprecated")
 @PORTS
-def test_old_tls_is_refused(product: SecureProduct, port: str) -> None:
+def test_old_tls_versions_are_refused(product: SecureProduct, port: str) -> None:
     with pytest.raises((ssl.SSLError, ConnectionResetError)):
         product.handshake(port, ssl.TLSVersion.TLSv1_1, ciphers="ALL:@SECLEVEL=0")
 
 
 @PORTS
-def test_the_documented_ciphers_are_offered_and_no_others(product: SecureProduct, port: str) -> None:
+def test_exactly_the_documented_ciphers_are_offered(product: SecureProduct, port: str) -> None:
     product.handshake(port, ssl.TLSVersion.TLSv1_2, ciphers="ECDHE-ECDSA-AES256-GCM-SHA384")
     with pytest.raises((ssl.SSLError, ConnectionResetError)):
         product.handshake(port, ssl.TLSVersion.TLSv1_2, ciphers="ECDHE-ECDSA-AES128-GCM-SHA256")
 
 
-# ---- certificates of clients ----
+# ---- client certificates ----
 
 
 @pytest.fixture(scope="module")
 def exclusive() -> Iterator[SecureProduct]:
-    """`up` that demands certificates of a CA other than its own."""
+    """`up` that requires client certificates of a CA other than its own."""
     with accessible_folder() as folder:
         certificates, clients = make_certificates(folder / "certificates"), Authority(folder / "clients")
         client = clients.issue("client")
@@ -226,21 +228,23 @@ def test_a_client_with_a_certificate_is_served(exclusive: SecureProduct) -> None
 
 
 @pytest.mark.parametrize("client", ["none", "another CA's"])
-def test_a_client_without_one_is_refused_on_both_ports(exclusive: SecureProduct, client: str, tmp_path: Path) -> None:
-    stranger = replace(exclusive, client=None if client == "none" else make_certificates(tmp_path / "others"))
-    with stranger.channel() as channel:
+def test_a_client_without_a_valid_certificate_is_refused_on_both_ports(
+    exclusive: SecureProduct, client: str, tmp_path: Path
+) -> None:
+    refused_client = replace(exclusive, client=None if client == "none" else make_certificates(tmp_path / "others"))
+    with refused_client.channel() as channel:
         models = model_service_pb2_grpc.ModelServiceStub(channel)
         with refused(grpc.StatusCode.UNAVAILABLE):
             models.ListModels(model_service_pb2.ListModelsRequest(), timeout=10)
-    with stranger.http() as http, pytest.raises(httpx.TransportError):
+    with refused_client.http() as http, pytest.raises(httpx.TransportError):
         http.get("/health")
-    own = {} if stranger.client is None else {"client_cert": stranger.client.cert}
-    if stranger.client is not None:
-        own["client_private_key"] = stranger.client.key
+    own = {} if refused_client.client is None else {"client_cert": refused_client.client.cert}
+    if refused_client.client is not None:
+        own["client_private_key"] = refused_client.client.key
         assert check(exclusive, **own) == check(exclusive, "--rest", **own) == (1, "UNREACHABLE")
 
 
-def test_a_check_that_has_none_to_show_says_so(exclusive: SecureProduct) -> None:
+def test_a_check_without_a_client_certificate_names_the_cause(exclusive: SecureProduct) -> None:
     code, said = check(exclusive, client_cert="", client_private_key="")
     assert code == 1
     assert "CLIENT_CERT: must be set with CLIENT_CA_CERT" in said
@@ -264,7 +268,7 @@ def test_renewed_certificates_are_served_without_a_restart() -> None:
             before = product.shown("grpc_port")
             assert before == product.shown("rest_port")
             with product.channel() as channel, product.http() as http:
-                # Connections that are open stay.
+                # Open connections stay.
                 models = model_service_pb2_grpc.ModelServiceStub(channel)
                 models.ListModels(model_service_pb2.ListModelsRequest())
                 http.get("/health")
@@ -276,7 +280,7 @@ def test_renewed_certificates_are_served_without_a_restart() -> None:
                 models.ListModels(model_service_pb2.ListModelsRequest())
                 assert http.get("/health").status_code == 200
             assert product.lists()
-            # What does not fit together is not taken up.
+            # A key and a certificate that do not match are not loaded.
             server.key.write_bytes(client.key.read_bytes())
             assert product.shown("grpc_port") == product.shown("rest_port") == renewed
             assert product.lists()
@@ -297,7 +301,7 @@ def test_renewed_certificates_are_served_without_a_restart() -> None:
         ({"server_private_key": __file__}, f"{__file__}: not a usable PEM certificate or key"),
     ],
 )
-def test_a_setting_that_cannot_be_is_named(tmp_path: Path, changes: dict[str, object], said: str) -> None:
+def test_an_invalid_setting_is_named(tmp_path: Path, changes: dict[str, object], said: str) -> None:
     server = make_certificates(tmp_path / "certificates")
     settings = {"enable_https_mode": "true", "server_cert": server.cert, "server_private_key": server.key} | changes
     env = environment(**settings, server_port=free_port())
@@ -307,7 +311,7 @@ def test_a_setting_that_cannot_be_is_named(tmp_path: Path, changes: dict[str, ob
     assert "Traceback" not in ended.stderr
 
 
-def test_a_key_of_another_certificate_is_told_at_the_start(tmp_path: Path) -> None:
+def test_a_key_of_another_certificate_is_reported_at_the_start(tmp_path: Path) -> None:
     authority = Authority(tmp_path / "certificates")
     with pytest.raises(CertificateError, match="the private key does not match the certificate"):
         server_credentials(Certificate(authority.issue("one").cert, authority.issue("two").key), None)

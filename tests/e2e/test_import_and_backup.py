@@ -1,4 +1,4 @@
-"""`import-intel`, `backup`, `restore` and `verify` as commands, and the product on what they leave."""
+"""The commands `import-intel`, `backup`, `restore` and `verify`, and the product on their results."""
 
 import json
 import subprocess
@@ -28,11 +28,11 @@ def run(*arguments: str, **settings: object) -> subprocess.CompletedProcess[str]
 def settings(
     postgres: PostgresAddress, empty_database: Engine, s3_server: S3Server, intel: IntelDeployment
 ) -> Mapping[str, object]:
-    """An empty database, and the bucket of the original."""
+    """Settings of an empty database, and of the bucket of the Intel deployment."""
     return s3_settings(postgres, str(empty_database.url.database), s3_server, intel.bucket)
 
 
-def test_a_deployment_that_was_taken_over_is_served_as_the_original_served_it(
+def test_an_imported_intel_deployment_answers_like_the_original(
     settings: Mapping[str, object], intel: IntelDeployment, tmp_path: Path
 ) -> None:
     before = intel.state()
@@ -46,7 +46,7 @@ def test_a_deployment_that_was_taken_over_is_served_as_the_original_served_it(
     answer = run("import-intel", *options, **settings)
     assert answer.returncode == 1, answer.stderr
     assert f"failed {TWIN} The model 'put-other-000000002' already has this project" in answer.stdout
-    again = run("adopt", *options, "--json", **settings)  # the command's first name
+    again = run("adopt", *options, "--json", **settings)  # the command's alias
     lines = [json.loads(line) for line in again.stdout.splitlines()]
     assert {line["outcome"] for line in lines[:-1]} == {"unchanged", "failed"}
     assert (lines[-1]["unchanged"], lines[-1]["failed"]) == (15, 1)
@@ -67,14 +67,14 @@ def test_a_deployment_that_was_taken_over_is_served_as_the_original_served_it(
         assert httpx.delete(f"{product.rest_url}/models/legacy-poison-0001").status_code == 204
 
 
-def test_all_models_taken_is_a_success(settings: Mapping[str, object], intel: IntelDeployment) -> None:
+def test_an_import_of_all_models_succeeds(settings: Mapping[str, object], intel: IntelDeployment) -> None:
     intel.set_tag(TWIN, "version", "8")
     answer = run("import-intel", **settings, **intel.settings())
     assert answer.returncode == 0, answer.stdout
     assert answer.stdout.splitlines()[-1].startswith("16 models: 16 adopted")
 
 
-def test_a_source_that_cannot_be_read_is_a_message_without_its_password(
+def test_the_error_about_an_unreadable_source_hides_its_password(
     settings: Mapping[str, object], intel: IntelDeployment
 ) -> None:
     answer = run(
@@ -95,7 +95,7 @@ def test_a_source_that_cannot_be_read_is_a_message_without_its_password(
     assert intel.state() == before
 
 
-def test_the_embedded_product_takes_over_is_backed_up_and_restored(intel: IntelDeployment) -> None:
+def test_the_embedded_product_imports_is_backed_up_and_restored(intel: IntelDeployment) -> None:
     with accessible_folder() as folder:
         data, backup, second = folder / "data", folder / "backup", folder / "second"
         source = intel.settings() | intel.s3_settings()
@@ -121,7 +121,7 @@ def test_the_embedded_product_takes_over_is_backed_up_and_restored(intel: IntelD
             assert product.client.download(new.id) == b"new here"
 
 
-def test_verify_tells_what_is_wrong_by_its_exit_code_and_as_json(
+def test_verify_reports_damage_by_its_exit_code_and_as_json(
     settings: Mapping[str, object], intel: IntelDeployment, s3_server: S3Server
 ) -> None:
     run("import-intel", **settings, **intel.settings())

@@ -1,4 +1,4 @@
-"""Wrong JSON is refused with its place, under every path of /v1 that takes a body, and changes nothing."""
+"""Invalid JSON is refused with its position by every route of /v1 with a body, and changes nothing."""
 
 import json
 from collections.abc import Iterator
@@ -28,7 +28,7 @@ def model(product: Product) -> model_pb2.Model:
 
 
 def refusal(answer: httpx.Response, reason: str = "GATEWAY_INVALID_REQUEST") -> dict[str, str]:
-    """The one field that an answer finds fault with."""
+    """Return the only field violation of an answer."""
     status = answer.json()
     assert (answer.status_code, answer.headers["content-type"]) == (400, "application/json"), status
     details = {detail["@type"].rpartition(".")[2]: detail for detail in status["details"]}
@@ -151,12 +151,12 @@ WRONG = {
 
 
 @pytest.mark.parametrize("name", WRONG)
-def test_wrong_json_is_refused_with_its_place_and_changes_nothing(
+def test_invalid_json_is_refused_with_its_position_and_changes_nothing(
     product: Product, http: httpx.Client, model: model_pb2.Model, name: str
 ) -> None:
     body, field, description = WRONG[name]
     answer = http.patch(f"/v1/models/{model.id}", content=body, headers={"content-type": "application/json"})
-    # A path is cut after 120 bytes.
+    # A field path is cut after 120 bytes.
     path = field if field == "body" else f"model.{field}"
     shown = path if len(path) <= 120 else path[:120] + "…"
     assert refusal(answer) == {"field": shown, "description": description}
@@ -175,14 +175,14 @@ def test_wrong_json_is_refused_with_its_place_and_changes_nothing(
         (b'{"\xc3\xa9\xc3\xa9": 1}', "model.éé", "unknown field."),
     ],
 )
-def test_bytes_that_are_no_text_are_refused_in_an_answer_that_is(
+def test_invalid_utf_8_is_refused_in_a_valid_answer(
     http: httpx.Client, model: model_pb2.Model, body: bytes, field: str, description: str
 ) -> None:
     answer = http.patch(f"/v1/models/{model.id}", content=body)
     assert refusal(answer) == {"field": field, "description": description}
 
 
-def test_all_that_json_can_say_passes_unchanged(product: Product, http: httpx.Client) -> None:
+def test_every_json_value_passes_unchanged(product: Product, http: httpx.Client) -> None:
     fields: dict[str, Any] = {
         "name": 'é€😀 "quoted" \\ / \t',
         "version": "1",
@@ -195,7 +195,7 @@ def test_all_that_json_can_say_passes_unchanged(product: Product, http: httpx.Cl
         "tags": {"ownerTeam": "", "owner_team": "x"},
         "provenance": {"seed": 9223372036854775807, "datasets": [], "hyperparameters": {"lr": 1e-300}},
     }
-    # As Python escapes it, and with all the white space that there is.
+    # With Python's escapes, and with every kind of white space.
     body = json.dumps({"spec": {"model": fields}}, indent="\t").replace("\n", " \r\n")
     created = http.post("/v1/uploads", content=body)
     assert created.status_code == 200, created.text
@@ -209,7 +209,7 @@ def test_all_that_json_can_say_passes_unchanged(product: Product, http: httpx.Cl
     assert http.delete(f"/v1/uploads/{created.json()['id']}").status_code == 200
 
 
-def test_a_model_can_be_sent_back_as_it_was_read(http: httpx.Client, model: model_pb2.Model) -> None:
+def test_a_model_can_be_sent_back_as_read(http: httpx.Client, model: model_pb2.Model) -> None:
     read = http.get(f"/v1/models/{model.id}").json()
     assert http.patch(f"/v1/models/{model.id}", json=read).json() == read
 
@@ -217,14 +217,14 @@ def test_a_model_can_be_sent_back_as_it_was_read(http: httpx.Client, model: mode
 @pytest.mark.parametrize(
     "path", [path for path, methods in BODIES.methods.items() if any("message" in body for body in methods.values())]
 )
-def test_every_body_has_its_fields_alone(http: httpx.Client, path: str) -> None:
+def test_every_body_accepts_only_its_own_fields(http: httpx.Client, path: str) -> None:
     [(verb, body)] = [(verb, body) for verb, body in BODIES.methods[path].items() if "message" in body]
     answer = http.request(verb, path.replace("[^/]+", "anything").replace("\\", ""), json={"unheard_of": 1})
     field = "unheard_of" if body["field"] == "*" else f"{body['field']}.unheard_of"
     assert refusal(answer) == {"field": field, "description": "unknown field."}
 
 
-def test_a_guard_with_a_wrong_name_guards_nothing_so_the_alias_stays(product: Product, http: httpx.Client) -> None:
+def test_a_misspelled_precondition_is_refused_and_the_alias_stays(product: Product, http: httpx.Client) -> None:
     first = product.client.register(name="judged", version="3", project_name="json bodies")
     other = product.client.register(name="judged", version="2", project_name="json bodies")
     path = f"/v1/modelGroups/{first.model_group_id}/aliases/guarded"
@@ -241,14 +241,14 @@ def test_a_guard_with_a_wrong_name_guards_nothing_so_the_alias_stays(product: Pr
     assert http.get(path).json()["model_id"] == first.id
 
 
-def test_the_name_that_is_meant_is_the_most_similar_one(http: httpx.Client, model: model_pb2.Model) -> None:
-    # Others begin like this, too: model_group_id.
+def test_the_most_similar_field_name_is_suggested(http: httpx.Client, model: model_pb2.Model) -> None:
+    # Other names share the prefix: model_group_id.
     path = f"/v1/modelGroups/{model.model_group_id}/aliases/similar:set"
     answer = http.post(path, json={"model": model.id})
     assert refusal(answer) == {"field": "model", "description": "unknown field. Did you mean model_id?"}
 
 
-def test_a_checksum_with_a_wrong_name_completes_no_upload(http: httpx.Client) -> None:
+def test_a_misspelled_checksum_completes_no_upload(http: httpx.Client) -> None:
     spec = {"model": {"name": "checksummed", "version": "1", "project_name": "json bodies"}}
     upload = http.post("/v1/uploads", json={"spec": spec}).json()["id"]
     assert http.put(f"/v1/uploads/{upload}/content", params={"write_offset": 0}, content=b"data").status_code == 200
@@ -258,7 +258,7 @@ def test_a_checksum_with_a_wrong_name_completes_no_upload(http: httpx.Client) ->
     assert http.post(f"/v1/uploads/{upload}:complete").status_code == 200
 
 
-def test_a_method_without_a_body_takes_none(product: Product, http: httpx.Client, model: model_pb2.Model) -> None:
+def test_a_method_without_a_body_refuses_one(product: Product, http: httpx.Client, model: model_pb2.Model) -> None:
     for verb, path in (("DELETE", f"/v1/models/{model.id}"), ("GET", "/v1/models"), ("GET", f"/v1/models/{model.id}")):
         answer = http.request(verb, path, json={"filter": "x"})
         assert refusal(answer) == {
@@ -268,7 +268,7 @@ def test_a_method_without_a_body_takes_none(product: Product, http: httpx.Client
     assert product.client.get(model.id) == model
 
 
-def test_what_is_in_the_body_cannot_be_in_the_query(
+def test_a_field_of_the_body_cannot_be_in_the_query(
     product: Product, http: httpx.Client, model: model_pb2.Model
 ) -> None:
     answer = http.patch(f"/v1/models/{model.id}?%6dodel.version=7", json={"score": 1})
@@ -277,7 +277,7 @@ def test_what_is_in_the_body_cannot_be_in_the_query(
 
 
 @pytest.mark.parametrize("header", ["If-None-Match", "If-Unmodified-Since"])
-def test_a_condition_that_nobody_looks_at_is_refused(
+def test_an_unsupported_condition_is_refused(
     product: Product, http: httpx.Client, model: model_pb2.Model, header: str
 ) -> None:
     path, condition = f"/v1/models/{model.id}", {header: '"stale"'}
@@ -314,29 +314,29 @@ def test_if_match_is_the_etag(product: Product, http: httpx.Client) -> None:
     assert http.delete(path, headers={"If-Match": f'"{changed.json()["etag"]}"'}).status_code == 200
 
 
-def test_if_match_of_anything_creates_nothing(product: Product, http: httpx.Client) -> None:
+def test_if_match_with_a_star_creates_nothing(product: Product, http: httpx.Client) -> None:
     model = product.client.register(name="existing", project_name="json bodies")
-    group, anything = f"/v1/modelGroups/{model.model_group_id}", {"If-Match": "*"}
+    group, any_etag = f"/v1/modelGroups/{model.model_group_id}", {"If-Match": "*"}
     set_body: dict[str, Any] = {"model_id": model.id}
     for body in (set_body, set_body | {"validate_only": True}, set_body | {"expected_model_id": ""}):
-        answer = http.post(f"{group}/aliases/none:set", json=body, headers=anything)
+        answer = http.post(f"{group}/aliases/none:set", json=body, headers=any_etag)
         assert (answer.status_code, answer.json()["code"]) == (412, 10)
-    # Without the condition they would fail, too, so it does not count (RFC 9110, section 13.2.1).
+    # Without the condition they would also fail, so it is not evaluated (RFC 9110, section 13.2.1).
     missing = "/v1/models/no-such-model-0000"
     for path in (missing, "/v1/modelGroups/none"):
-        assert http.patch(path, json={}, headers=anything).status_code == 404
+        assert http.patch(path, json={}, headers=any_etag).status_code == 404
     for path in (missing, "/v1/modelGroups/none", f"{group}/aliases/none"):
-        assert http.delete(path, headers=anything).status_code == 404
-    rollback = http.post(f"{group}/aliases/none:rollback", json={"to_model_id": model.id}, headers=anything)
+        assert http.delete(path, headers=any_etag).status_code == 404
+    rollback = http.post(f"{group}/aliases/none:rollback", json={"to_model_id": model.id}, headers=any_etag)
     assert rollback.status_code == 404
-    # What was deleted already may be deleted again (section 13.1.1).
+    # Deleting again what is already deleted succeeds (section 13.1.1).
     for path in (missing, "/v1/modelGroups/none", f"{group}/aliases/none"):
-        assert http.delete(f"{path}?allow_missing=true", headers=anything).status_code == 200
-    assert http.patch(group, json={"owner": "me"}, headers=anything).status_code == 200
-    assert http.delete(f"/v1/models/{model.id}", headers=anything).status_code == 200
+        assert http.delete(f"{path}?allow_missing=true", headers=any_etag).status_code == 200
+    assert http.patch(group, json={"owner": "me"}, headers=any_etag).status_code == 200
+    assert http.delete(f"/v1/models/{model.id}", headers=any_etag).status_code == 200
 
 
-def test_the_server_names_fields_as_the_gateway_does(http: httpx.Client, model: model_pb2.Model) -> None:
+def test_server_and_gateway_name_fields_alike(http: httpx.Client, model: model_pb2.Model) -> None:
     def wrong(version: object) -> dict[str, object]:
         return {"name": "x", "version": version, "project_name": "json bodies"}
 
@@ -386,7 +386,7 @@ def test_a_value_of_an_enum_may_be_written_in_any_case(http: httpx.Client) -> No
         ('"1.0"', ""),
     ],
 )
-def test_a_number_that_no_integer_holds_is_named(http: httpx.Client, value: str, shown: str) -> None:
+def test_a_number_that_is_no_64_bit_integer_is_named(http: httpx.Client, value: str, shown: str) -> None:
     text = '{"spec": {"model": {"name": "integers", "version": "1"}, "artifact": {"size_bytes": SIZE}}}'
     wanted = f"must be an integer{shown}, not {value}."
     assert refusal(http.post("/v1/uploads", content=text.replace("SIZE", value))) == {
@@ -396,7 +396,7 @@ def test_a_number_that_no_integer_holds_is_named(http: httpx.Client, value: str,
 
 
 @pytest.mark.parametrize("value", ["soon", "1", "1.5 s", "s", "315576000001s", "1m", ""])
-def test_what_is_no_duration_is_named(http: httpx.Client, model: model_pb2.Model, value: str) -> None:
+def test_an_invalid_duration_is_named(http: httpx.Client, model: model_pb2.Model, value: str) -> None:
     requirements = {"verified": True, "max_verification_age": value}
     path = f"/v1/modelGroups/{model.model_group_id}/aliases/durations:set"
     assert refusal(http.post(path, json={"model_id": model.id, "requirements": requirements})) == {
@@ -416,7 +416,7 @@ def test_what_is_no_duration_is_named(http: httpx.Client, model: model_pb2.Model
         "2026-01-31T24:00:00Z",
     ],
 )
-def test_what_is_no_time_is_named(http: httpx.Client, model: model_pb2.Model, value: str) -> None:
+def test_an_invalid_time_is_named(http: httpx.Client, model: model_pb2.Model, value: str) -> None:
     description = f'must be a time such as 2026-01-31T23:59:59Z (RFC 3339), not "{value}".'
     changed = http.patch(f"/v1/models/{model.id}", json={"create_time": value})
     assert refusal(changed) == {"field": "model.create_time", "description": description}
@@ -471,7 +471,7 @@ def test_the_body_must_name_the_resource_of_the_path(
     ],
     ids=str,
 )
-def test_a_header_that_asks_for_other_bytes_stores_none(http: httpx.Client, headers: dict[str, str]) -> None:
+def test_an_unsupported_header_of_an_upload_stores_nothing(http: httpx.Client, headers: dict[str, str]) -> None:
     spec = {"model": {"name": "headers", "version": "1", "project_name": "json bodies"}}
     upload = http.post("/v1/uploads", json={"spec": spec}).json()["id"]
     path = f"/v1/uploads/{upload}"
@@ -494,7 +494,7 @@ def test_a_header_that_asks_for_other_bytes_stores_none(http: httpx.Client, head
         ("PATCH", "update_mask=score&updateMask=name", "updateMask"),
     ],
 )
-def test_a_parameter_stands_in_a_query_once(
+def test_a_repeated_query_parameter_is_refused(
     product: Product, http: httpx.Client, model: model_pb2.Model, verb: str, query: str, field: str
 ) -> None:
     answer = http.request(verb, f"/v1/models/{model.id}?{query}")
@@ -525,7 +525,7 @@ def test_a_parameter_without_a_name_or_a_value_is_refused(
 
 
 @pytest.mark.parametrize("query", ["", "&", "page_size=1&", "filter=", "&&page_size=1"])
-def test_a_query_may_be_empty_and_so_may_a_text_in_it(http: httpx.Client, query: str) -> None:
+def test_a_query_and_a_text_in_it_may_be_empty(http: httpx.Client, query: str) -> None:
     assert http.get(f"/v1/models?{query}").status_code == 200
 
 
@@ -542,19 +542,19 @@ def test_a_query_may_be_empty_and_so_may_a_text_in_it(http: httpx.Client, query:
         ("view=all", "view", 'must be one of MODEL_VIEW_BASIC, MODEL_VIEW_FULL, not "all".'),
     ],
 )
-def test_a_wrong_parameter_is_named(http: httpx.Client, query: str, field: str, description: str) -> None:
+def test_an_unknown_query_parameter_is_named(http: httpx.Client, query: str, field: str, description: str) -> None:
     assert refusal(http.get(f"/v1/models?{query}")) == {"field": field, "description": description}
 
 
 @pytest.mark.parametrize(
     "query", ["page_size=1", "pageSize=1", "view=model_view_full", "view=MODEL_VIEW_BASIC", "view=1"]
 )
-def test_a_right_parameter_passes_in_each_spelling(http: httpx.Client, model: model_pb2.Model, query: str) -> None:
+def test_a_query_parameter_passes_in_every_spelling(http: httpx.Client, model: model_pb2.Model, query: str) -> None:
     assert model.id
     assert len(http.get(f"/v1/models?{query}").json()["models"]) >= 1
 
 
-def test_wrong_truths_and_times_are_named(http: httpx.Client, model: model_pb2.Model) -> None:
+def test_invalid_booleans_and_times_are_named(http: httpx.Client, model: model_pb2.Model) -> None:
     guard = http.delete(f"/v1/models/{model.id}?force=perhaps")
     assert refusal(guard) == {"field": "force", "description": 'must be true or false, not "perhaps".'}
     alias = http.get(f"/v1/modelGroups/{model.model_group_id}/aliases/production?at_time=yesterday")
@@ -569,7 +569,7 @@ def test_wrong_truths_and_times_are_named(http: httpx.Client, model: model_pb2.M
         ("write_offset=5&write_offset=0", "write_offset", "is set twice."),
     ],
 )
-def test_an_upload_takes_its_bytes_from_the_body_alone_and_one_offset(
+def test_an_upload_takes_bytes_from_the_body_only_and_one_offset(
     http: httpx.Client, query: str, field: str, description: str
 ) -> None:
     spec = {"model": {"name": "offsets", "version": "1", "project_name": "json bodies"}}
@@ -580,7 +580,7 @@ def test_an_upload_takes_its_bytes_from_the_body_alone_and_one_offset(
     assert http.delete(path).status_code == 200
 
 
-def test_a_list_may_stand_in_a_query_as_often_as_it_has_elements(http: httpx.Client, model: model_pb2.Model) -> None:
+def test_a_repeated_field_may_be_repeated_in_a_query(http: httpx.Client, model: model_pb2.Model) -> None:
     answer = http.get("/v1/models:compare", params={"model_ids": [model.id, model.id]})
     assert answer.json()["details"][0]["metadata"]["field"].startswith("model_ids")
     paths = {"update_mask.paths": ["score", "category"]}

@@ -1,4 +1,4 @@
-"""Artifacts that are larger than the memory we take, up and down every way there is."""
+"""Artifacts larger than the allowed memory, uploaded and downloaded over every API."""
 
 import hashlib
 import os
@@ -23,12 +23,12 @@ MIB = 1024 * 1024
 SIZE = int(os.environ.get("LARGE_ARTIFACT_BYTES", 2 * 1024 * MIB))
 MOST_MEMORY = 250 * MIB
 
-# Gigabytes take their time where the disk is slow.
+# Gigabytes take long on a slow disk.
 pytestmark = pytest.mark.timeout(1200)
 
 
 class LargeArtifact:
-    """Random bytes, no two blocks alike, that are made as they are sent; afterwards the digest is known."""
+    """Random bytes, generated while they are sent, with no two equal blocks. The digest is known afterwards."""
 
     def __init__(self, size: int = SIZE) -> None:
         self._block = os.urandom(MIB)
@@ -54,7 +54,7 @@ def digest_of(pieces: Iterable[bytes]) -> tuple[int, str]:
 
 @pytest.fixture(params=["embedded", "s3"])
 def fresh_product(request: pytest.FixtureRequest) -> Iterator[Product]:
-    """A product of the test's own: the peak of its memory is of this test."""
+    """A product for one test, so that its peak memory is caused by this test."""
     with ExitStack() as stack:
         folder = stack.enter_context(accessible_folder())
         if request.param == "embedded":
@@ -72,20 +72,20 @@ def timed(product: Product, what: str, size: int = SIZE) -> Iterator[None]:
     started = time.monotonic()
     yield
     seconds = time.monotonic() - started
-    print(f"{product.kind}, {what}: {size / MIB / seconds:.0f} MiB/s")  # noqa: T201 (figures are to be seen)
+    print(f"{product.kind}, {what}: {size / MIB / seconds:.0f} MiB/s")  # noqa: T201 (prints a measurement)
 
 
 def assert_little_memory(product: Product) -> None:
-    """Our own processes: the server's and Envoy's, not Postgres's."""
+    """Assert the limit for the processes of the server and of Envoy; Postgres does not count."""
     peaks = {f"{p.name()} {p.pid}": peak_memory(p) for p in product.processes() if p.name() != "postgres"}
-    print(f"{product.kind}, peaks in MiB: { ({name: peak // MIB for name, peak in peaks.items()}) }")  # noqa: T201 (figures are to be seen)
-    # Of `up` its supervisor, too; a gateway of its own has a parent that stops it.
+    print(f"{product.kind}, peaks in MiB: { ({name: peak // MIB for name, peak in peaks.items()}) }")  # noqa: T201 (prints a measurement)
+    # `up` has a supervisor, and a separate gateway has a parent process.
     assert len(peaks) == 3
     assert max(peaks.values()) < MOST_MEMORY
 
 
 def peak_memory(process: psutil.Process) -> int:
-    """In bytes; where the system does not tell the peak, what it is now."""
+    """Return the peak memory in bytes, or the present memory where the system has no peak."""
     try:
         status = Path(f"/proc/{process.pid}/status").read_text(encoding="ascii").splitlines()
         return next(int(line.split()[1]) * 1024 for line in status if line.startswith("VmHWM:"))
@@ -93,7 +93,7 @@ def peak_memory(process: psutil.Process) -> int:
         return process.memory_info().rss
 
 
-def test_a_large_artifact_goes_up_and_down_through_grpc(fresh_product: Product) -> None:
+def test_a_large_artifact_is_uploaded_and_downloaded_over_grpc(fresh_product: Product) -> None:
     client, artifact = fresh_product.client, LargeArtifact()
     with timed(fresh_product, "RegisterModel"):
         answer = client.models.RegisterModel(registration(spec(artifact={"size_bytes": SIZE}), artifact.chunks()))
@@ -123,8 +123,8 @@ def test_a_large_upload_becomes_a_model(fresh_product: Product) -> None:
 
 
 @pytest.mark.parametrize("http2", [False, True], ids=["http1", "http2"])
-def test_a_large_artifact_goes_up_and_down_through_http(fresh_product: Product, http2: bool) -> None:
-    # HTTP/2 in httpx is slow; what it sends is larger than the memory we take all the same.
+def test_a_large_artifact_is_uploaded_and_downloaded_over_http(fresh_product: Product, http2: bool) -> None:
+    # HTTP/2 in httpx is slow, so the artifact is smaller, but still larger than the allowed memory.
     artifact = LargeArtifact(SIZE // 8 if http2 else SIZE)
     with httpx.Client(
         base_url=fresh_product.rest_url, http1=not http2, http2=http2, timeout=600, trust_env=False

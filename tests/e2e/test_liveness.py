@@ -1,4 +1,4 @@
-"""A server that hangs is noticed, and replaced; one that waits for others is left alone."""
+"""A hanging server is detected and replaced; a server that waits for a dependency is not."""
 
 import contextlib
 import ctypes
@@ -28,7 +28,7 @@ POSTGRES_NOTICED_SECONDS = 60
 CHECK_SECONDS = 30
 """A check gives up by itself after 5 s; the rest is for Python to start on a busy machine."""
 
-# Read by Python at its start: by SIGUSR2 the process does nothing any more, and holds the GIL for good.
+# Python runs this at its start: on SIGUSR2 the process keeps the GIL forever and does nothing more.
 HANG_ON_SIGNAL = """
 import ctypes, signal
 signal.signal(signal.SIGUSR2, lambda *_: ctypes.PyDLL(None).sleep(3600))
@@ -62,7 +62,7 @@ def children(product: Product) -> list[psutil.Process]:
 
 
 def servers(product: Product) -> list[psutil.Process]:
-    """The processes of the gRPC server, oldest first."""
+    """Return the processes of the gRPC server, oldest first."""
     found = [child for child in children(product) if "serve" in child.cmdline()]
     return sorted(found, key=lambda process: process.create_time())
 
@@ -98,7 +98,7 @@ def test_up_replaces_a_server_that_hangs_and_calls_through_the_gateway_work_agai
             REPLACED_SECONDS,
             "an answer through the gateway",
         )
-        print(f"answers again after {time.monotonic() - started:.1f} s")  # noqa: T201 (figures are to be seen)
+        print(f"answers again after {time.monotonic() - started:.1f} s")  # noqa: T201 (prints a measurement)
         assert product.client.download(model.id) == b"kept"
         assert not hung.is_running()
         assert "the gRPC server does not respond; restarting it" in product.server.output()
@@ -108,7 +108,7 @@ def test_up_replaces_a_server_that_hangs_and_calls_through_the_gateway_work_agai
 
 
 @pytest.mark.parametrize("name", ["envoy", "postgres"])
-def test_up_replaces_another_process_that_ends(folder: Path, name: str) -> None:
+def test_up_replaces_any_other_process_that_exits(folder: Path, name: str) -> None:
     with running_up(folder) as product:
         model = product.client.register(b"kept", name="kept")
         (victim,) = [child for child in children(product) if child.name() == name]
@@ -137,7 +137,7 @@ def test_up_replaces_a_postgres_that_hangs(folder: Path) -> None:
     with running_up(folder) as product:
         model = product.client.register(b"kept", name="kept")
         (postmaster,) = [child for child in children(product) if child.name() == "postgres"]
-        # Its children first: they end with it unless they hang, too.
+        # Its children first: they exit with it unless they hang, too.
         frozen = [*postmaster.children(recursive=True), postmaster]
         for process in frozen:
             process.suspend()
@@ -157,20 +157,20 @@ def test_up_replaces_a_postgres_that_hangs(folder: Path) -> None:
 
 
 def has_ended(process: psutil.Process) -> bool:
-    """Tells whether a process has ended, reaped or not."""
+    """Return whether a process has exited, reaped or not."""
     try:
         return not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
         return True
 
 
-# Of ptrace.h and wait.h.
+# From ptrace.h and wait.h.
 PTRACE_SEIZE, PTRACE_INTERRUPT, WALL = 0x4206, 0x4207, 0x40000000
 
 
 @contextlib.contextmanager
 def stopped_thread(process: psutil.Process, name: str) -> Iterator[Callable[[], bool]]:
-    """Stop one thread of a process, as a debugger does; gives a function that tells whether the thread has ended."""
+    """Stop one thread of a process like a debugger; yield a function that returns whether the thread has exited."""
     libc = ctypes.CDLL(None, use_errno=True)
     (thread,) = [
         int(task.name)
@@ -182,7 +182,7 @@ def stopped_thread(process: psutil.Process, name: str) -> Iterator[Callable[[], 
     assert libc.ptrace(PTRACE_INTERRUPT, thread, None, None) == 0
 
     def has_ended() -> bool:
-        # The process is not gone before its debugger has heard of the thread's end.
+        # The process stays until its debugger has been notified of the thread's end.
         found, status = os.waitpid(thread, WALL | os.WNOHANG)
         return found == thread and (os.WIFEXITED(status) or os.WIFSIGNALED(status))
 
@@ -202,7 +202,7 @@ def test_up_replaces_an_envoy_of_which_one_thread_hangs(folder: Path) -> None:
         )
 
 
-def test_the_gateway_lives_without_a_server_for_as_long_as_it_is_watched(folder: Path) -> None:
+def test_the_gateway_is_live_without_a_server_while_its_watchdog_runs(folder: Path) -> None:
     port = free_port()
     settings = environment(grpc_upstreams=f"127.0.0.1:{free_port()}", server_port=port, auth_mode="token")
     gateway = Command(["gateway"], settings, folder / "gateway.log")
@@ -219,7 +219,7 @@ def test_the_gateway_lives_without_a_server_for_as_long_as_it_is_watched(folder:
         assert gateway.process is not None
         gateway.process.send_signal(signal.SIGSTOP)
         try:
-            eventually(lambda: answers("/live", 503), REPLACED_SECONDS, "the gateway to say that nobody watches Envoy")
+            eventually(lambda: answers("/live", 503), REPLACED_SECONDS, "the gateway to report that Envoy's watchdog is gone")
         finally:
             gateway.process.send_signal(signal.SIGCONT)
         eventually(lambda: answers("/live", 200), what="its recovery")
@@ -228,13 +228,13 @@ def test_the_gateway_lives_without_a_server_for_as_long_as_it_is_watched(folder:
 
 
 @pytest.mark.parametrize("hang", [freeze, deadlock])
-def test_a_worker_that_hangs_is_replaced_and_the_others_go_on(
+def test_a_hanging_worker_is_replaced_and_the_others_continue(
     settings: dict[str, object], folder: Path, hang: Callable[[psutil.Process], None]
 ) -> None:
     with running_serve(folder, settings, ("--workers=2",)) as product:
         eventually(lambda: len(servers(product)) == 2, what="both workers")
         hung, other = servers(product)
-        # A worker that hangs before the supervisor has heard of it may still be starting.
+        # Before its first heartbeat, a hanging worker counts as starting.
         responses = ("worker 0 responds", "worker 1 responds")
         eventually(
             lambda: all(response in product.server.output() for response in responses), what="both workers' responses"
@@ -246,7 +246,7 @@ def test_a_worker_that_hangs_is_replaced_and_the_others_go_on(
         eventually(lambda: product.server.output().count("serving gRPC on") == 3, what="its successor's service")
         assert "worker 0 does not respond; restarting it" in product.server.output()
         if hang is deadlock:
-            # What it did is known afterwards.
+            # The metrics of the replaced worker are kept.
             assert "Fatal Python error: Aborted" in product.server.output()
             assert "sitecustomize.py" in product.server.output()
         client = Client(product.grpc_address)
@@ -254,7 +254,7 @@ def test_a_worker_that_hangs_is_replaced_and_the_others_go_on(
         client.close()
 
 
-def test_checks_of_a_server_that_hangs_fail_in_time(settings: dict[str, object], folder: Path) -> None:
+def test_checks_of_a_hanging_server_fail_in_time(settings: dict[str, object], folder: Path) -> None:
     with running_serve(folder, settings) as product:
         assert check(product.grpc_port) == check(product.grpc_port, "--live") == (0, "SERVING")
         assert product.server.process is not None
@@ -265,7 +265,7 @@ def test_checks_of_a_server_that_hangs_fail_in_time(settings: dict[str, object],
             product.server.process.send_signal(signal.SIGCONT)
 
 
-def test_a_server_whose_calls_all_wait_for_postgres_lives(folder: Path) -> None:
+def test_a_server_whose_calls_all_wait_for_postgres_is_live(folder: Path) -> None:
     with running_up(folder, max_unary_calls=2, psql_pool_size=2) as product, ThreadPoolExecutor(4) as pool:
         (server,) = servers(product)
         (postmaster,) = [child for child in children(product) if child.name() == "postgres"]

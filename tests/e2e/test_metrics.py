@@ -1,4 +1,4 @@
-"""What the servers tell Prometheus, and what the dashboard and the alarms make of it."""
+"""Metrics for Prometheus, and their use in the dashboard and the alerts."""
 
 import json
 import re
@@ -28,7 +28,7 @@ from tests.temporary_folders import accessible_folder
 ROOT = Path(__file__).resolve().parents[2]
 MODELS = {"service": "modelregistry.v1.ModelService"}
 METRIC = re.compile(r"\b(?:model_registry|envoy|process)_\w+")
-# They are told of once there is a Geti.
+# These exist only with Geti.
 GETI = {
     "model_registry_geti_operation_duration_seconds_bucket",
     "model_registry_geti_operation_failures_total",
@@ -36,7 +36,7 @@ GETI = {
 
 
 class Scrape:
-    """The answer of a metrics port."""
+    """The response of a metrics port."""
 
     def __init__(self, port: int) -> None:
         answer = httpx.get(f"http://127.0.0.1:{port}/metrics", timeout=30)
@@ -46,7 +46,7 @@ class Scrape:
         self.samples = [sample for family in self.families.values() for sample in family.samples]
 
     def value(self, name: str, **labels: str) -> float:
-        """The sum of the samples with this name (the parser adds _total to Envoy's) and these labels."""
+        """Return the sum of the samples with this name and these labels (the parser adds _total to Envoy's names)."""
         return sum(
             sample.value
             for sample in self.samples
@@ -55,13 +55,13 @@ class Scrape:
 
     @property
     def names(self) -> set[str]:
-        """As they are written."""
+        """Return the names of all metrics, as written."""
         return set(re.findall(r"^(\w+)[{ ]", self.text, re.MULTILINE))
 
 
 @pytest.fixture(scope="module")
 def measured() -> Iterator[tuple[Product, int, int]]:
-    """The product with both metrics ports, after some traffic: a model that lived, and one that is not there."""
+    """The product with both metrics ports, after some traffic: the life of one model, and a read of a missing one."""
     server_port, gateway_port = free_port(), free_port()
     with (
         accessible_folder() as folder,
@@ -104,7 +104,7 @@ def test_bytes_are_counted_on_both_sides(measured: tuple[Product, int, int]) -> 
     assert scrape.value("model_registry_store_bytes_total", direction="read") >= 3_000_000
 
 
-def test_what_goes_on_and_its_limits_are_told(measured: tuple[Product, int, int]) -> None:
+def test_running_calls_and_their_limits_are_exported(measured: tuple[Product, int, int]) -> None:
     product, port, _ = measured
     with ExitStack() as stack:
         watch = product.client.audit.WatchAuditEvents(audit_service_pb2.WatchAuditEventsRequest())
@@ -122,13 +122,15 @@ def test_what_goes_on_and_its_limits_are_told(measured: tuple[Product, int, int]
     assert scrape.value("model_registry_database_connection_wait_seconds_count") > 5
 
 
-def test_sweeps_are_counted(measured: tuple[Product, int, int]) -> None:
+def test_runs_of_garbage_collection_are_counted(measured: tuple[Product, int, int]) -> None:
     _, port, _ = measured
-    eventually(lambda: Scrape(port).value("model_registry_sweeps_total", outcome="success") >= 2, what="sweeps")
+    eventually(
+        lambda: Scrape(port).value("model_registry_sweeps_total", outcome="success") >= 2, what="garbage collection"
+    )
     assert Scrape(port).value("model_registry_last_sweep_timestamp_seconds") > 1.7e9
 
 
-def test_a_dependency_that_is_away_is_told(measured: tuple[Product, int, int], tmp_path: Path) -> None:
+def test_an_unavailable_dependency_is_exported(measured: tuple[Product, int, int], tmp_path: Path) -> None:
     product, port, _ = measured
 
     def is_up(dependency: str) -> bool:
@@ -145,7 +147,7 @@ def test_a_dependency_that_is_away_is_told(measured: tuple[Product, int, int], t
     eventually(lambda: is_up("artifact_store"), what="the store's return")
 
 
-def test_no_label_takes_its_values_from_clients(measured: tuple[Product, int, int]) -> None:
+def test_no_label_value_comes_from_clients(measured: tuple[Product, int, int]) -> None:
     product, port, _ = measured
     before = len(Scrape(port).samples)
     for name in ("/modelregistry.v1.ModelService/NoSuchMethod", "/no.such.Service/Method", "/marker"):
@@ -158,14 +160,14 @@ def test_no_label_takes_its_values_from_clients(measured: tuple[Product, int, in
     assert "marker" not in scrape.text
 
 
-def test_the_servers_port_has_the_metrics_and_nothing_else(measured: tuple[Product, int, int]) -> None:
+def test_the_servers_metrics_port_serves_only_metrics(measured: tuple[Product, int, int]) -> None:
     _, port, _ = measured
     for path in ("/", "/metrics/", "/metricsx", "/favicon.ico"):
         assert httpx.get(f"http://127.0.0.1:{port}{path}").status_code == 404, path
     assert httpx.post(f"http://127.0.0.1:{port}/metrics").status_code == 405
 
 
-def test_stalled_scrapers_keep_nobody_out_for_long(measured: tuple[Product, int, int]) -> None:
+def test_stalled_scrapers_do_not_block_others_for_long(measured: tuple[Product, int, int]) -> None:
     _, port, _ = measured
     with ExitStack() as stack:
         for _ in range(40):
@@ -184,7 +186,7 @@ def answers(port: int) -> bool:
 # ---- the gateway ----
 
 
-def test_the_gateway_tells_envoys_metrics(measured: tuple[Product, int, int]) -> None:
+def test_the_gateway_exports_envoys_metrics(measured: tuple[Product, int, int]) -> None:
     _, _, port = measured
     scrape = Scrape(port)
     assert scrape.value("envoy_http_downstream_rq_xx", envoy_http_conn_manager_prefix="http") >= 1
@@ -200,7 +202,7 @@ def test_the_gateway_tells_envoys_metrics(measured: tuple[Product, int, int]) ->
         *("//quitquitquit", "/metrics?/quitquitquit", "/metrics;/quitquitquit"),
     ],
 )
-def test_the_rest_of_envoys_admin_interface_is_out_of_reach(
+def test_the_rest_of_envoys_admin_interface_is_unreachable(
     measured: tuple[Product, int, int], path: str, method: str
 ) -> None:
     product, _, port = measured
@@ -209,7 +211,7 @@ def test_the_rest_of_envoys_admin_interface_is_out_of_reach(
         connection.sendall(request.encode())
         status = int(connection.makefile("rb").readline().split()[1])
     if path.startswith("/metrics?") and method == "GET":
-        assert status == 200  # the query counts for nothing
+        assert status == 200  # the query is ignored
     else:
         assert status in {400, 404}
     assert httpx.get(f"{product.rest_url}/ready").status_code == 200
@@ -220,7 +222,7 @@ def test_the_rest_of_envoys_admin_interface_is_out_of_reach(
 
 @pytest.fixture
 def workers(postgres: PostgresAddress, empty_database: Engine, tmp_path: Path) -> Iterator[tuple[Product, int]]:
-    """Two workers, whose metrics are on one port."""
+    """A server with two workers, whose metrics are on one port."""
     port = free_port()
     settings = {
         "psql_hostname": postgres.socket_dir,
@@ -236,7 +238,7 @@ def workers(postgres: PostgresAddress, empty_database: Engine, tmp_path: Path) -
         yield product, port
 
 
-def test_one_port_has_the_sum_over_all_workers_even_of_those_that_died(workers: tuple[Product, int]) -> None:
+def test_metrics_are_summed_over_all_workers_including_exited_ones(workers: tuple[Product, int]) -> None:
     product, port = workers
     model = product.client.register(b"weights", name="of all workers")
     served = 0
@@ -278,9 +280,7 @@ def test_one_port_has_the_sum_over_all_workers_even_of_those_that_died(workers: 
     assert Scrape(port).value("model_registry_calls_in_flight", method="GetModel") == 0
 
 
-def test_a_metrics_port_that_is_taken_is_named(
-    postgres: PostgresAddress, empty_database: Engine, tmp_path: Path
-) -> None:
+def test_a_metrics_port_in_use_is_named(postgres: PostgresAddress, empty_database: Engine, tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         settings: dict[str, object] = {
@@ -307,7 +307,7 @@ def test_a_metrics_port_that_is_taken_is_named(
             assert "Traceback" not in answer.stderr
 
 
-# ---- the dashboard and the alarms ----
+# ---- the dashboard and the alerts ----
 
 
 def expressions_of_the_dashboard() -> list[str]:
@@ -315,16 +315,16 @@ def expressions_of_the_dashboard() -> list[str]:
     return [target["expr"] for panel in dashboard["panels"] for target in panel.get("targets", [])]
 
 
-def alarms() -> list[dict[str, Any]]:
+def alerts() -> list[dict[str, Any]]:
     document = yaml.safe_load((ROOT / "deploy" / "prometheus" / "alerts.yaml").read_text(encoding="utf-8"))
     return [rule for group in document["groups"] for rule in group["rules"]]
 
 
-def test_every_metric_of_the_dashboard_and_the_alarms_is_told(measured: tuple[Product, int, int]) -> None:
+def test_every_metric_of_the_dashboard_and_the_alerts_is_exported(measured: tuple[Product, int, int]) -> None:
     _, server_port, gateway_port = measured
     used = {
         name
-        for expression in [*expressions_of_the_dashboard(), *(rule["expr"] for rule in alarms())]
+        for expression in [*expressions_of_the_dashboard(), *(rule["expr"] for rule in alerts())]
         for name in METRIC.findall(expression)
         if not name.endswith(("_prefix", "_name", "_class"))  # Envoy's labels
     }
@@ -332,23 +332,23 @@ def test_every_metric_of_the_dashboard_and_the_alarms_is_told(measured: tuple[Pr
     declared = set(server.families)
     told = server.names | gateway.names
     missing = {name for name in used if name not in told}
-    # Counted from the first failure on; that they can be is declared.
+    # These samples exist from the first failure on; their metrics are declared.
     unused = {name for name in missing if name.removesuffix("_bucket").removesuffix("_total") in declared}
     assert missing == unused
     assert unused <= GETI | {"model_registry_store_operation_failures_total"}
 
 
-def test_every_metric_of_ours_is_on_the_dashboard(measured: tuple[Product, int, int]) -> None:
+def test_every_metric_of_the_registry_is_on_the_dashboard(measured: tuple[Product, int, int]) -> None:
     dashboard = "\n".join(expressions_of_the_dashboard())
     ours = {name for name in Scrape(measured[1]).families if name.startswith("model_registry_")}
     assert not [name for name in ours if name not in dashboard]
 
 
-def test_every_alarm_has_its_section_in_the_runbook() -> None:
+def test_every_alert_has_a_section_in_the_runbook() -> None:
     text = (ROOT / "docs" / "operations" / "alerts.md").read_text(encoding="utf-8")
     headings = re.findall(r"^## (.+)$", text, re.MULTILINE)
-    assert headings == [rule["alert"] for rule in alarms()]
-    for rule in alarms():
+    assert headings == [rule["alert"] for rule in alerts()]
+    for rule in alerts():
         assert rule["annotations"]["runbook_url"] == f"docs/operations/alerts.md#{rule['alert'].lower()}"
         assert rule["labels"]["severity"] in {"critical", "warning"}
         assert rule["for"]

@@ -1,4 +1,4 @@
-"""Whatever form is sent to the gateway, the answer is no fault of the server, and refused ones leave nothing behind."""
+"""No form causes a server error at the gateway, and refused forms leave nothing behind."""
 
 import socket
 from collections.abc import Iterator
@@ -82,7 +82,7 @@ def chunked(body: bytes) -> bytes:
 
 
 def framed(body: bytes, framing: str) -> bytes:
-    """The end of the head, and the body as it goes over the wire."""
+    """Return the end of the headers, and the body as sent over the wire."""
     length = len(body)
     return {
         "right": b"Content-Length: %d\r\n\r\n%b" % (length, body),
@@ -106,10 +106,10 @@ UNENDED = {"too long", "chunked without end"}
 
 
 def answer_to(port: int, request: bytes, *, is_whole: bool) -> bytes:
-    """Everything that comes back; nothing where it hangs up, as it does on one who says that no more will come."""
+    """Return the whole answer; it is empty where the gateway closes the connection, as after a half-close."""
     answer = b""
     with closing(socket.create_connection(("127.0.0.1", port), timeout=ANSWER_SECONDS)) as connection:
-        with suppress(ConnectionError):  # it need not hear us to the end
+        with suppress(ConnectionError):  # the gateway may close before it has read everything
             connection.sendall(request)
             if not is_whole:
                 connection.shutdown(socket.SHUT_WR)
@@ -124,7 +124,7 @@ def test_any_form_is_registered_or_refused_and_leaves_nothing(product: Product, 
         head = f"POST /models HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Type: {content_type}\r\n"
         return answer_to(product.rest_port, head.encode() + framed(body, framing), is_whole=framing not in UNENDED)
 
-    # Without damage it is taken; else what follows would prove nothing.
+    # An undamaged form is registered, or the damaged ones would prove nothing.
     for framing in ("right", "chunked"):
         whole = send(b"".join(WHOLE) + b"--boundary--\r\n", "multipart/form-data; boundary=boundary", framing)
         assert whole[9:12] == b"201", whole

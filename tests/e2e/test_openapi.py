@@ -1,4 +1,4 @@
-"""The description of the HTTP API: true, complete, and shown by pages that need no other host."""
+"""The OpenAPI description is true and complete, and its pages need no other host."""
 
 import json
 import re
@@ -20,7 +20,7 @@ from registry_service.transport.http_routes import http_routes
 from tests.products import Product
 
 _EXAMPLES = 25
-# Their answers have no end.
+# Their answers do not end.
 _WATCHES = [("GET", "/v1/auditEvents:watch"), ("GET", "/v1/models:watch")]
 
 
@@ -37,7 +37,7 @@ def api(product: Product, document: Any) -> schemathesis.BaseSchema:
 
 
 def operations() -> list[tuple[str, str]]:
-    """Every method and path of the description that was generated."""
+    """Return every method and path of the generated description."""
     description = json.loads(http_routes().openapi.read_text(encoding="utf-8"))
     return [
         (verb.upper(), path) for path, item in description["paths"].items() for verb in item if verb != "parameters"
@@ -60,7 +60,7 @@ def test_the_description_has_every_http_method_of_the_protos_and_no_other(docume
     assert described == bound
 
 
-def test_changes_of_what_has_an_etag_are_described_with_their_condition(document: Any) -> None:
+def test_changes_of_resources_with_an_etag_are_described_with_if_match(document: Any) -> None:
     conditional = {
         (path, method)
         for path, item in document["paths"].items()
@@ -76,15 +76,13 @@ def test_changes_of_what_has_an_etag_are_described_with_their_condition(document
 
 
 @pytest.mark.parametrize(("method", "path"), [operation for operation in operations() if operation not in _WATCHES])
-def test_whatever_is_sent_the_answer_is_described_and_no_server_error(
-    api: schemathesis.BaseSchema, method: str, path: str
-) -> None:
+def test_every_answer_is_described_and_no_server_error(api: schemathesis.BaseSchema, method: str, path: str) -> None:
     @given(case=api[path][method].as_strategy())
     @settings(max_examples=_EXAMPLES, deadline=None, database=None, suppress_health_check=list(HealthCheck))
     def send(case: schemathesis.Case[Any]) -> None:
         checks = [not_a_server_error, content_type_conformance, response_schema_conformance]
         if path.startswith("/projects"):
-            # Without a Geti, the documented answer is a 500 that says so.
+            # Without Geti, the documented answer is a 500 with the cause.
             checks.remove(not_a_server_error)
         case.call_and_validate(checks=checks, timeout=30)
 
@@ -92,7 +90,7 @@ def test_whatever_is_sent_the_answer_is_described_and_no_server_error(
 
 
 @pytest.mark.parametrize(("method", "path"), _WATCHES)
-def test_whatever_is_asked_of_a_watch_its_answer_begins_and_is_no_server_error(
+def test_the_answer_of_every_watch_begins_and_is_no_server_error(
     api: schemathesis.BaseSchema, product: Product, method: str, path: str
 ) -> None:
     @given(case=api[path][method].as_strategy())
@@ -107,7 +105,7 @@ def test_whatever_is_asked_of_a_watch_its_answer_begins_and_is_no_server_error(
 
 
 @pytest.mark.parametrize("page", ["/docs", "/redoc"])
-def test_a_page_takes_everything_from_the_gateway(product: Product, page: str) -> None:
+def test_a_page_loads_everything_from_the_gateway(product: Product, page: str) -> None:
     answer = httpx.get(f"{product.rest_url}{page}")
     assert (answer.status_code, answer.headers["content-type"]) == (200, "text/html; charset=utf-8")
     addresses = re.findall(r'(?:src|href|spec-url)="([^"]+)"|url: "([^"]+)"', answer.text)
@@ -122,7 +120,7 @@ def test_a_browser_shows_the_api(product: Product, page: str, shown: str, tmp_pa
     assert shown in shown_by_browser(f"{product.rest_url}{page}", tmp_path)
 
 
-def test_a_browser_runs_nothing_that_is_stored(product: Product, tmp_path: Path) -> None:
+def test_a_browser_runs_no_stored_content(product: Product, tmp_path: Path) -> None:
     script = b"document.title = 'a stored script ran'"
     model = product.client.register(script, name=f"script-{uuid.uuid4()}", artifact={"media_type": "text/javascript"})
     page = tmp_path / "page.html"
@@ -134,7 +132,7 @@ def test_a_browser_runs_nothing_that_is_stored(product: Product, tmp_path: Path)
 
 
 def shown_by_browser(address: str, profile: Path) -> str:
-    """Returns the document that a browser has made of a page."""
+    """Return the document that a browser renders from a page."""
     chromium = shutil.which("chromium") or shutil.which("google-chrome")
     if chromium is None:
         pytest.skip("needs chromium on PATH")
@@ -143,7 +141,7 @@ def shown_by_browser(address: str, profile: Path) -> str:
             chromium,
             *("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
             *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
-            # Whatever a page wants from elsewhere, it does not get.
+            # The page gets nothing from other hosts.
             "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",
             *(f"--user-data-dir={profile}", "--virtual-time-budget=20000", "--dump-dom"),
             address,

@@ -1,6 +1,6 @@
-"""The examples in the API's description: answers of this program.
+"""The examples in the OpenAPI description are real answers.
 
-`python -m tests.e2e.test_openapi_examples` writes them anew into gateway/examples.json.
+`python -m tests.e2e.test_openapi_examples` regenerates gateway/examples.json.
 """
 
 import json
@@ -29,14 +29,14 @@ Examples = dict[str, dict[str, Any]]
 
 
 class Tour:
-    """Calls every operation of the typed API that has JSON, and writes down what it sent and received."""
+    """Calls every JSON operation of the typed API, and records requests and answers."""
 
     def __init__(self, rest: httpx.Client) -> None:
         self._rest = rest
         self.examples: Examples = {}
 
     def call(self, operation: str, verb: str, path: str, body: Any = None, **options: Any) -> Any:
-        """Returns what it received, which is the example of an operation called for the first time."""
+        """Return the answer; the first answer of an operation is its example."""
         sent = {} if body is None else {"json": body}
         answer = self._rest.request(verb, path, **sent, **options)
         assert answer.status_code == 200, (operation, answer.text)
@@ -46,7 +46,7 @@ class Tour:
         return received
 
     def register(self, **fields: Any) -> Any:
-        """Registers a model by a resumable upload."""
+        """Register a model by a resumable upload."""
         spec = {"model": fields, "artifact": {"file_name": "vad.zip", "media_type": "application/zip"}}
         upload = self.call("UploadService_CreateUpload", "POST", "/v1/uploads", {"spec": spec})
         path = f"/v1/uploads/{upload['id']}"
@@ -159,7 +159,7 @@ class Tour:
 
 
 def recorded(folder: Path, geti: FakeGeti) -> Examples:
-    """Returns what a new product answers."""
+    """Return the examples that a new product yields."""
     with running_up(folder, **geti.settings()) as product, httpx.Client(base_url=product.rest_url, timeout=60) as rest:
         tour = Tour(rest)
         tour.models()
@@ -168,7 +168,7 @@ def recorded(folder: Path, geti: FakeGeti) -> Examples:
 
 
 def shape(value: Any) -> Any:
-    """Returns the names and types in a JSON value."""
+    """Return the names and types in a JSON value."""
     if isinstance(value, dict):
         return {name: shape(inner) for name, inner in value.items()}
     if isinstance(value, list):
@@ -189,7 +189,7 @@ def document() -> Any:
 
 
 def described(document: Any) -> Iterator[tuple[str, str, Any, Any]]:
-    """Yields each JSON body under /v1: operation, `request` or `response`, its schema and its example."""
+    """Yield each JSON body under /v1: operation, `request` or `response`, its schema and its example."""
     for path, item in document["paths"].items():
         for verb, operation in item.items():
             if verb == "parameters" or not path.startswith("/v1/"):
@@ -201,7 +201,7 @@ def described(document: Any) -> Iterator[tuple[str, str, Any, Any]]:
                     yield operation["operationId"], kind, content["schema"], content.get("example")
 
 
-def test_every_body_has_an_example_that_its_schema_describes(document: Any) -> None:
+def test_every_body_has_an_example_that_matches_its_schema(document: Any) -> None:
     strict = json.loads(json.dumps(document))
     for schema in strict["components"]["schemas"].values():
         if "properties" in schema:
@@ -217,7 +217,7 @@ def test_every_body_has_an_example_that_its_schema_describes(document: Any) -> N
         assert not problems, problems
 
 
-def test_the_examples_are_what_this_program_answers(found: Examples) -> None:
+def test_the_examples_are_the_answers_of_this_program(found: Examples) -> None:
     committed: Examples = json.loads(EXAMPLES.read_text(encoding="utf-8"))
     assert committed.keys() == found.keys()
     for operation, example in found.items():

@@ -1,4 +1,4 @@
-"""Postgres or the artifact store go away and come back, under a server that stays up."""
+"""Outages of Postgres and of the artifact store under a running server."""
 
 import os
 import re
@@ -33,7 +33,7 @@ ANSWER_SECONDS = 15
 
 @dataclass
 class Outage:
-    """A product on a Postgres and an S3 that a test may stop."""
+    """A product on a Postgres and an S3 that a test can stop."""
 
     product: Product
     postgres: EmbeddedPostgres
@@ -50,8 +50,8 @@ class Outage:
     def wait_until_not_serving(self) -> None:
         eventually(lambda: not self.product.is_serving(), ANSWER_SECONDS, "NOT_SERVING")
 
-    def expect_recovery(self) -> None:
-        """Everything works again, and no connection from before the outage is broken."""
+    def assert_recovery(self) -> None:
+        """Assert that everything works again, and that no connection from before the outage is broken."""
         self.product.wait_until_ready()
         for number in range(10):
             self.client.all()
@@ -60,8 +60,8 @@ class Outage:
             assert self.get(f"/v1/models/{model.id}/artifact").content == b"recovered"
             self.client.delete(model.id)
 
-    def expect_nothing_left_over(self) -> None:
-        """A sweep after the leases leaves exactly the models' objects."""
+    def assert_nothing_left_over(self) -> None:
+        """Assert that garbage collection after the leases leaves exactly the models' objects."""
         with self.engine.begin() as connection:
             connection.execute(text("UPDATE unreferenced_objects SET due_time = now()"))
         subprocess.run([*COMMAND, "gc"], env=self.product.server.env, check=True, capture_output=True)
@@ -80,7 +80,7 @@ class Outage:
 
 @pytest.fixture(scope="module")
 def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[EmbeddedPostgres, PostgresAddress, S3Server]]:
-    """A Postgres and an S3 of this file's own."""
+    """A Postgres and an S3 for this file."""
     with accessible_folder() as folder:
         postgres = EmbeddedPostgres(folder, durable=False)
         s3 = S3Server(tmp_path_factory.mktemp("s3-that-goes-away"))
@@ -95,7 +95,7 @@ def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Embedded
 
 @pytest.fixture(scope="module")
 def settings(servers: tuple[EmbeddedPostgres, PostgresAddress, S3Server]) -> dict[str, object]:
-    """The environment of a server on them."""
+    """Settings of a server on these dependencies."""
     _, address, s3 = servers
     return s3_settings(address, address.database, s3, new_bucket_name()) | {"health_interval_seconds": 0.2}
 
@@ -106,7 +106,7 @@ def shared(
     settings: dict[str, object],
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[Outage]:
-    """One product for all tests: that it never needs a restart is what they show."""
+    """One product for all tests, which must never need a restart."""
     postgres, address, s3 = servers
     engine = engine_of(address, address.database)
     with running_serve(tmp_path_factory.mktemp("outage"), settings) as product:
@@ -116,7 +116,7 @@ def shared(
 
 @pytest.fixture
 def outage(shared: Outage) -> Iterator[Outage]:
-    """The product, without models."""
+    """The shared product, without models."""
     yield shared
     for model in shared.client.all():
         shared.client.delete(model.id)
@@ -131,7 +131,7 @@ def within(seconds: float, call: Callable[[], object]) -> None:
 # ---- Postgres ----
 
 
-def test_without_postgres_calls_are_refused_soon_and_work_again_with_it(outage: Outage) -> None:
+def test_without_postgres_calls_are_refused_quickly_and_work_again_after_the_outage(outage: Outage) -> None:
     client = outage.client
     model = client.register(b"before", name="before")
     upload = client.create_upload(name="half-way")
@@ -160,15 +160,15 @@ def test_without_postgres_calls_are_refused_soon_and_work_again_with_it(outage: 
         assert outage.get("/health").status_code == 200
     finally:
         outage.postgres.start()
-    outage.expect_recovery()
+    outage.assert_recovery()
     assert client.names() == ["before"]
     assert client.download(model.id) == b"before"
     client.write_upload(upload.id, 5, b"way")
     assert client.download(client.complete_upload(upload.id).id) == b"half way"
 
 
-def test_the_documented_api_says_shortly_what_is_away_and_works_again(outage: Outage) -> None:
-    form = {"name": "documented", "version": "1"}
+def test_the_intel_compatible_api_names_the_outage_and_works_again(outage: Outage) -> None:
+    form = {"name": "compatible", "version": "1"}
 
     def register() -> httpx.Response:
         files = {"file": ("model.zip", b"bytes", "application/zip")}
@@ -186,7 +186,7 @@ def test_the_documented_api_says_shortly_what_is_away_and_works_again(outage: Ou
     outage.s3.stop()
     try:
         answers += [outage.get(f"/models/{model_id}/files"), register()]
-        assert outage.get(f"/models/{model_id}").json()["name"] == "documented"
+        assert outage.get(f"/models/{model_id}").json()["name"] == "compatible"
     finally:
         outage.s3.start()
     for answer in answers:
@@ -195,10 +195,10 @@ def test_the_documented_api_says_shortly_what_is_away_and_works_again(outage: Ou
         assert not re.search(r"127\.0\.0\.1|localhost|sql|Traceback|psycopg|minio", answer.text, re.IGNORECASE)
     outage.product.wait_until_ready()
     assert outage.get(f"/models/{model_id}/files").content == b"bytes"
-    assert [model["version"] for model in outage.get("/models?name=documented").json()] == ["1"]
+    assert [model["version"] for model in outage.get("/models?name=compatible").json()] == ["1"]
 
 
-def test_a_restart_of_postgres_between_two_calls_is_not_noticed(outage: Outage) -> None:
+def test_a_restart_of_postgres_between_two_calls_causes_no_error(outage: Outage) -> None:
     outage.client.register(name="steady")
     outage.postgres.stop()
     outage.postgres.start()
@@ -207,7 +207,7 @@ def test_a_restart_of_postgres_between_two_calls_is_not_noticed(outage: Outage) 
         assert outage.client.names() == ["steady"]
 
 
-def test_a_postgres_that_says_nothing_is_told_by_the_health_service(outage: Outage) -> None:
+def test_the_health_service_reports_a_frozen_postgres(outage: Outage) -> None:
     outage.client.register(name="frozen")
     server = psutil.Process(outage.postgres.process.pid)
     frozen = [server, *server.children(recursive=True)]
@@ -217,18 +217,18 @@ def test_a_postgres_that_says_nothing_is_told_by_the_health_service(outage: Outa
         outage.wait_until_not_serving()
         assert outage.get("/ready").status_code == 503
         assert outage.get("/health").status_code == 200
-        # Once that is known, no call waits for Postgres, and none holds a thread.
+        # From then on, no call waits for Postgres or occupies a thread.
         for _ in range(20):
             with refused(grpc.StatusCode.UNAVAILABLE, "DATABASE_UNAVAILABLE"):
                 within(2, lambda: outage.client.models.ListModels(model_service_pb2.ListModelsRequest()))
     finally:
         for process in frozen:
             process.resume()
-    outage.expect_recovery()
+    outage.assert_recovery()
     assert outage.client.names() == ["frozen"]
 
 
-def test_a_registration_that_loses_postgres_leaves_no_model(outage: Outage) -> None:
+def test_a_registration_during_an_outage_of_postgres_leaves_no_model(outage: Outage) -> None:
     def chunks() -> Iterator[bytes]:
         yield from pieces(bytes(9 * MIB))
         outage.postgres.stop()
@@ -239,15 +239,15 @@ def test_a_registration_that_loses_postgres_leaves_no_model(outage: Outage) -> N
             outage.client.models.RegisterModel(registration(spec(name="loses"), chunks()))
     finally:
         outage.postgres.start()
-    outage.expect_recovery()
+    outage.assert_recovery()
     assert outage.client.names() == []
-    outage.expect_nothing_left_over()
+    outage.assert_nothing_left_over()
 
 
 # ---- the artifact store ----
 
 
-def test_without_the_store_metadata_is_read_and_nothing_is_half_registered(outage: Outage) -> None:
+def test_without_the_store_metadata_is_readable_and_registrations_fail_whole(outage: Outage) -> None:
     client = outage.client
     model = client.register(b"before", name="before")
     upload = client.create_upload(name="upload")
@@ -273,36 +273,36 @@ def test_without_the_store_metadata_is_read_and_nothing_is_half_registered(outag
         assert client.names() == ["before"]
     finally:
         outage.s3.start()
-    outage.expect_recovery()
+    outage.assert_recovery()
     assert client.names() == ["before"]
     assert client.get_upload(upload.id).committed_size == 0
     assert client.download(model.id) == b"before"
     client.write_upload(upload.id, 0, b"bytes")
     assert client.download(client.complete_upload(upload.id).id) == b"bytes"
-    outage.expect_nothing_left_over()
+    outage.assert_nothing_left_over()
 
 
-def test_a_store_that_says_nothing_is_told_by_the_health_service_and_holds_no_read_up(outage: Outage) -> None:
+def test_the_health_service_reports_a_frozen_store_and_reads_stay_fast(outage: Outage) -> None:
     model = outage.client.register(name="read meanwhile")
     with outage.s3.frozen():
         outage.wait_until_not_serving()
         within(1, lambda: outage.client.get(model.id))
         within(1, lambda: outage.get(f"/v1/models/{model.id}").raise_for_status())
         assert outage.get("/ready").status_code == 503
-    outage.expect_recovery()
+    outage.assert_recovery()
 
 
-def test_a_model_is_deleted_while_the_store_is_away_and_its_bytes_later(outage: Outage) -> None:
+def test_a_model_is_deleted_during_an_outage_of_the_store_and_its_bytes_later(outage: Outage) -> None:
     model = outage.client.register(b"to be deleted", name="deleted")
     with outage.s3.away():
         outage.client.delete(model.id)
         with refused(grpc.StatusCode.NOT_FOUND, "MODEL_NOT_FOUND"):
             outage.client.get(model.id)
-    outage.expect_recovery()
-    outage.expect_nothing_left_over()
+    outage.assert_recovery()
+    outage.assert_nothing_left_over()
 
 
-def test_a_grpc_download_that_loses_the_store_ends_with_an_error(outage: Outage) -> None:
+def test_a_grpc_download_fails_when_the_store_goes_away(outage: Outage) -> None:
     size = 96 * MIB
     model = register_large(outage.client, size)
     answers = outage.client.artifacts.DownloadArtifact(
@@ -314,11 +314,11 @@ def test_a_grpc_download_that_loses_the_store_ends_with_an_error(outage: Outage)
             for answer in answers:
                 received += len(answer.chunk)
         assert 0 < received < size
-    outage.expect_recovery()
+    outage.assert_recovery()
 
 
 @pytest.mark.parametrize("http2", [False, True], ids=["http1", "http2"])
-def test_an_http_download_that_loses_the_store_breaks_off(outage: Outage, http2: bool) -> None:
+def test_an_http_download_is_cut_off_when_the_store_goes_away(outage: Outage, http2: bool) -> None:
     size = 96 * MIB
     model = register_large(outage.client, size)
     received = []
@@ -333,7 +333,7 @@ def test_an_http_download_that_loses_the_store_breaks_off(outage: Outage, http2:
         with outage.s3.away(), pytest.raises(httpx.RemoteProtocolError):
             received.extend(map(len, body))
         assert 0 < sum(received) < size
-    outage.expect_recovery()
+    outage.assert_recovery()
 
 
 def test_a_download_survives_a_short_restart_of_the_store(outage: Outage) -> None:
@@ -356,11 +356,11 @@ def register_large(client: Client, size: int) -> str:
 SECRETS = {"psql_password": "password-that-is-secret", "minio_secret_key": "secret-key-that-is-secret"}
 
 
-def test_a_server_waits_at_its_start_for_what_is_not_there_yet(tmp_path: Path, settings: dict[str, object]) -> None:
+def test_a_starting_server_waits_for_its_dependencies(tmp_path: Path, settings: dict[str, object]) -> None:
     with accessible_folder() as folder:
         s3 = S3Server(tmp_path / "s3")
         postgres = EmbeddedPostgres(folder, durable=False)
-        # A first start tells where its socket is going to be.
+        # A first start creates the folder of the socket.
         address = postgres.start()
         postgres.stop()
         port = free_port()
@@ -383,7 +383,7 @@ def test_a_server_waits_at_its_start_for_what_is_not_there_yet(tmp_path: Path, s
             )
             assert server.process is not None
             assert server.process.poll() is None
-            assert server.stop(seconds=5) == -signal.SIGTERM  # it has nothing to finish yet
+            assert server.stop(seconds=5) == -signal.SIGTERM  # it has no calls to finish yet
             server.start()
             s3.start()
             eventually(lambda: client.register(b"late", name="late").name == "late", what="service")
@@ -395,7 +395,7 @@ def test_a_server_waits_at_its_start_for_what_is_not_there_yet(tmp_path: Path, s
 
 
 @pytest.mark.parametrize("away", ["The database", "The artifact store"])
-def test_a_start_without_them_ends_in_time_and_names_what_is_away(
+def test_a_start_without_a_dependency_fails_in_time_and_names_it(
     tmp_path: Path, settings: dict[str, object], away: str
 ) -> None:
     lost: dict[str, object] = {"psql_hostname": "127.0.0.1", "psql_port": dead_port()}
@@ -412,13 +412,13 @@ def test_a_start_without_them_ends_in_time_and_names_what_is_away(
     assert server.process.wait(30) == 1
     assert time.monotonic() - started < 20
     said = server.output().splitlines()
-    # Why it does not follows, in the words of whoever could not reach it.
+    # The cause follows, in the words of the client library.
     assert f"Error: {away} does not respond. Try again later." in said[:-1]
     assert not [secret for secret in SECRETS.values() if secret in server.output()]
 
 
 def dead_port() -> int:
-    """A port where nobody listens."""
+    """Return a port without a listener."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])

@@ -1,4 +1,4 @@
-"""The product as its users run it, through gRPC, HTTP and grpcurl, embedded and on a real S3."""
+"""The product as users run it: over gRPC, HTTP and grpcurl, embedded and on a real S3."""
 
 import importlib.util
 import json
@@ -27,7 +27,7 @@ MIB = 1024 * 1024
 
 
 def resnet50() -> bytes:
-    """A real model, as the onnx package ships it."""
+    """A real model from the onnx package."""
     found = importlib.util.find_spec("onnx")
     assert found is not None
     assert found.origin is not None
@@ -35,7 +35,7 @@ def resnet50() -> bytes:
 
 
 def deployable() -> bytes:
-    """That model as a deployment takes it: a ZIP with its settings."""
+    """The same model as a deployable ZIP with its settings."""
     return zip_of({"model/resnet50.onnx": resnet50(), "model/config.json": b'{"input": [1, 3, 224, 224]}'})
 
 
@@ -49,7 +49,7 @@ def http(product: Product) -> Iterator[httpx.Client]:
 # ---- gRPC ----
 
 
-def test_a_model_lives_its_whole_life_through_grpc(product: Product) -> None:
+def test_a_model_is_registered_used_updated_and_deleted_over_grpc(product: Product) -> None:
     client, data = product.client, resnet50()
     metrics = {"top1": 0.761, "top5": 0.929}
     model = client.register(
@@ -108,7 +108,7 @@ def test_the_files_of_a_zip_are_listed_and_read_one_by_one(product: Product) -> 
     client.delete(model.id)
 
 
-def test_an_artifact_of_many_parts_comes_back_bit_for_bit(product: Product) -> None:
+def test_an_artifact_of_many_parts_is_downloaded_unchanged(product: Product) -> None:
     data = os.urandom(20 * MIB + 1)
     model = product.client.register(data, name="many-parts")
     assert model.artifact.sha256 == sha256(data)
@@ -117,7 +117,7 @@ def test_an_artifact_of_many_parts_comes_back_bit_for_bit(product: Product) -> N
     product.client.delete(model.id)
 
 
-def test_an_upload_in_pieces_through_grpc_becomes_a_model(product: Product) -> None:
+def test_a_resumable_upload_over_grpc_becomes_a_model(product: Product) -> None:
     client, data = product.client, os.urandom(9 * MIB)
     upload = client.create_upload(name="in-pieces", artifact={"size_bytes": len(data)})
     assert client.write_upload(upload.id, 0, data[: MIB + 1]).committed_size == MIB + 1
@@ -133,7 +133,7 @@ def test_an_upload_in_pieces_through_grpc_becomes_a_model(product: Product) -> N
     client.delete(model.id)
 
 
-def test_grpc_works_through_the_port_of_the_gateway_too(product: Product) -> None:
+def test_grpc_works_on_the_port_of_the_gateway(product: Product) -> None:
     client, data = Client(f"127.0.0.1:{product.rest_port}"), os.urandom(9 * MIB)
     try:
         model = client.register(data, name="through-the-gateway")
@@ -153,7 +153,7 @@ def test_grpc_works_through_the_port_of_the_gateway_too(product: Product) -> Non
         client.close()
 
 
-def test_reads_stay_quick_while_a_large_upload_runs(product: Product) -> None:
+def test_reads_stay_fast_during_a_large_upload(product: Product) -> None:
     client, chunk = product.client, os.urandom(MIB)
     model = client.register(b"small", name="read-meanwhile")
     upload = client.create_upload(name="large-meanwhile")
@@ -171,7 +171,7 @@ def test_reads_stay_quick_while_a_large_upload_runs(product: Product) -> None:
     client.cancel_upload(upload.id)
     client.delete(model.id)
     p95 = statistics.quantiles(seconds, n=20)[-1]
-    print(f"{product.kind}: {len(seconds)} pairs of reads during an upload of 256 MiB, p95 {p95 * 1000:.0f} ms")  # noqa: T201 (figures are to be seen)
+    print(f"{product.kind}: {len(seconds)} pairs of reads during an upload of 256 MiB, p95 {p95 * 1000:.0f} ms")  # noqa: T201 (prints a measurement)
     assert len(seconds) >= 10
     assert p95 < 1
 
@@ -179,7 +179,7 @@ def test_reads_stay_quick_while_a_large_upload_runs(product: Product) -> None:
 # ---- HTTP ----
 
 
-def test_a_view_is_named_in_any_case(product: Product, http: httpx.Client) -> None:
+def test_a_view_is_accepted_in_any_case(product: Product, http: httpx.Client) -> None:
     model = product.client.register(deployable(), name="viewed", artifact={"file_name": "resnet50.zip"})
     full = http.get(f"/v1/models/{model.id}").json()
     basic = {name: value for name, value in full.items() if name != "signature"}
@@ -191,7 +191,7 @@ def test_a_view_is_named_in_any_case(product: Product, http: httpx.Client) -> No
     assert http.get(f"/v1/models/{model.id}", params={"view": "everything"}).status_code == 400
 
 
-def test_a_model_lives_its_whole_life_through_http(product: Product, http: httpx.Client) -> None:
+def test_a_model_is_registered_used_updated_and_deleted_over_http(product: Product, http: httpx.Client) -> None:
     data = deployable()
     created = http.post(
         "/v1/uploads",
@@ -276,9 +276,7 @@ def test_a_model_lives_its_whole_life_through_http(product: Product, http: httpx
     assert http.delete(f"{resource}?allow_missing=true").status_code == 200
 
 
-def test_an_artifact_is_downloaded_through_http_whole_in_part_and_not_at_all(
-    product: Product, http: httpx.Client
-) -> None:
+def test_http_downloads_support_ranges_conditions_and_head(product: Product, http: httpx.Client) -> None:
     data = os.urandom(9 * MIB + 5)
     digest = sha256(data)
     model = product.client.register(data, name="http-download", artifact={"file_name": "näme.bin"})
@@ -338,7 +336,7 @@ def test_an_artifact_is_downloaded_through_http_whole_in_part_and_not_at_all(
     ],
 )
 def test_an_error_has_no_body_for_head(http: httpx.Client, path: str, status: int) -> None:
-    # A body would be read as the beginning of the next answer.
+    # The client would read a body as the beginning of the next answer.
     with httpx.Client(base_url=http.base_url, limits=httpx.Limits(max_connections=1), trust_env=False) as client:
         for _ in range(2):
             answer = client.head(path)
@@ -359,10 +357,8 @@ MEMBERS = {
 
 
 @pytest.mark.parametrize("compression", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED], ids=["stored", "deflated"])
-def test_a_file_of_an_artifact_is_downloaded_through_http(
-    product: Product, http: httpx.Client, compression: int
-) -> None:
-    artifact = {"file_name": "files.bin"}  # as a ZIP, its odd names would be refused
+def test_a_file_of_an_artifact_is_downloaded_over_http(product: Product, http: httpx.Client, compression: int) -> None:
+    artifact = {"file_name": "files.bin"}  # a declared ZIP with these names would be refused
     model = product.client.register(zip_of(MEMBERS, compression), name=f"files-{compression}", artifact=artifact)
     folder = f"/v1/models/{model.id}/files"
     for path, data in MEMBERS.items():
@@ -414,13 +410,13 @@ def test_a_path_that_names_no_single_file_is_an_error(product: Product, http: ht
     assert info(missing) == ("ARTIFACT_FILE_NOT_FOUND", {"model_id": model.id, "path": "model.xml"})
     assert http.get(f"{folder}/%FF").status_code == 400
     assert http.get(f"{folder}/a?path=b").status_code == 400
-    # Resolved before anybody looks for a file.
+    # The gateway normalizes the path before it is matched.
     assert info(http.get(f"{folder}/x/../model.xml")) == info(missing)
     assert http.get(f"{folder}/../../{model.id}").json() == http.get(f"/v1/models/{model.id}").json()
     product.client.delete(model.id)
 
 
-def test_damage_to_a_file_shows_before_its_last_byte(product: Product, http: httpx.Client) -> None:
+def test_a_download_of_a_damaged_file_fails_before_its_last_byte(product: Product, http: httpx.Client) -> None:
     data = os.urandom(3 * MIB)
     archive = bytearray(zip_of({"small": b"bytes", "large": data}, zipfile.ZIP_STORED))
     archive[archive.index(b"bytes")] ^= 1
@@ -441,7 +437,7 @@ def test_damage_to_a_file_shows_before_its_last_byte(product: Product, http: htt
     product.client.delete(model.id)
 
 
-def test_what_is_json_is_cached_only_to_be_asked_for_again(product: Product, http: httpx.Client) -> None:
+def test_json_answers_are_cached_only_with_revalidation(product: Product, http: httpx.Client) -> None:
     model = product.client.register(name="caching")
     for path in (f"/v1/models/{model.id}", "/v1/models", "/v1/models/no-such-model-0000", "/v1/models?filter=("):
         assert http.get(path).headers["cache-control"] == "private, no-cache", path
@@ -450,7 +446,7 @@ def test_what_is_json_is_cached_only_to_be_asked_for_again(product: Product, htt
     product.client.delete(model.id)
 
 
-def test_an_upload_through_http_comes_streamed_and_in_halves(product: Product, http: httpx.Client) -> None:
+def test_an_upload_over_http_is_streamed_and_resumed(product: Product, http: httpx.Client) -> None:
     data = os.urandom(20 * MIB)
     upload = begin_upload(http, "in-halves")
     path = f"/v1/uploads/{upload}/content"
@@ -468,7 +464,7 @@ def test_an_upload_through_http_comes_streamed_and_in_halves(product: Product, h
     assert http.delete(f"/v1/models/{model['id']}").status_code == 200
 
 
-def test_what_a_broken_put_has_sent_is_kept(product: Product, http: httpx.Client) -> None:
+def test_the_bytes_of_an_interrupted_put_are_kept(product: Product, http: httpx.Client) -> None:
     data = os.urandom(40 * MIB)
     upload = begin_upload(http, "broken-put")
     with socket.create_connection(("127.0.0.1", product.rest_port)) as connection:
@@ -478,7 +474,7 @@ def test_what_a_broken_put_has_sent_is_kept(product: Product, http: httpx.Client
     assert committed <= 30 * MIB
 
     def go_on() -> int:
-        """Until nothing of the broken request is on its way any more, the next write may come too early."""
+        """Retry the write: while bytes of the broken request still arrive, the next one may come too early."""
         start = committed_size(http, upload)
         answer = http.put(f"/v1/uploads/{upload}/content", params={"write_offset": start}, content=data[start:])
         if answer.status_code == 200:
@@ -493,7 +489,7 @@ def test_what_a_broken_put_has_sent_is_kept(product: Product, http: httpx.Client
     assert http.delete(f"/v1/models/{model['id']}").status_code == 200
 
 
-def test_a_write_is_repeated_through_http_by_the_header_idempotency_key(product: Product, http: httpx.Client) -> None:
+def test_the_idempotency_key_header_makes_a_write_over_http_repeatable(product: Product, http: httpx.Client) -> None:
     model = product.client.register(name="repeated", project_name="through http")
     key = {"Idempotency-Key": "a key of mine"}
     first = http.patch(f"/v1/models/{model.id}", json={"score": 0.5}, headers=key)
@@ -511,7 +507,7 @@ def test_a_write_is_repeated_through_http_by_the_header_idempotency_key(product:
     assert [(answer.status_code, answer.json()) for answer in deleted] == [(200, {})] * 2
 
 
-def test_an_upload_is_cancelled_through_http(product: Product, http: httpx.Client) -> None:
+def test_an_upload_is_cancelled_over_http(product: Product, http: httpx.Client) -> None:
     upload = begin_upload(http, "cancelled")
     assert http.put(f"/v1/uploads/{upload}/content", content=bytes(10)).status_code == 200
     assert http.delete(f"/v1/uploads/{upload}").json() == {}
@@ -523,7 +519,7 @@ def test_an_upload_is_cancelled_through_http(product: Product, http: httpx.Clien
     assert http.post(f"/v1/uploads/{upload}:cancel", json={}).status_code == 404
 
 
-def test_errors_through_http_are_json_with_details(product: Product, http: httpx.Client) -> None:
+def test_errors_over_http_are_json_with_details(product: Product, http: httpx.Client) -> None:
     model = product.client.register(name="errors")
     missing = http.get("/v1/models/no-such-model-0000")
     assert missing.status_code == 404
@@ -556,7 +552,7 @@ def test_errors_through_http_are_json_with_details(product: Product, http: httpx
     product.client.delete(model.id)
 
 
-def test_probes_and_unknown_paths_answer_json(product: Product, http: httpx.Client) -> None:
+def test_probes_and_unknown_paths_are_answered_in_json(product: Product, http: httpx.Client) -> None:
     assert http.get("/health").json() == {"status": "ok"}
     assert http.get("/ready").json() == {"status": "ok"}
     unknown = http.get("/v1/nothing")
@@ -570,7 +566,7 @@ def test_probes_and_unknown_paths_answer_json(product: Product, http: httpx.Clie
 
 
 @pytest.mark.parametrize("key", ["id", "%69d", "Id", "i_d", "id+", "model.id"])
-def test_a_query_cannot_name_another_model_than_the_path(product: Product, http: httpx.Client, key: str) -> None:
+def test_a_query_cannot_name_another_model(product: Product, http: httpx.Client, key: str) -> None:
     kept = product.client.register(name="kept", version=key)
     named = product.client.register(name="named", version=key)
     try:
@@ -596,13 +592,13 @@ def committed_size(http: httpx.Client, upload: str) -> int:
 
 
 def info(answer: httpx.Response) -> tuple[str, dict[str, str]]:
-    """Reason and metadata of an error's google.rpc.ErrorInfo."""
+    """Return reason and metadata of an error's google.rpc.ErrorInfo."""
     found = [d for d in answer.json()["details"] if d["@type"] == "type.googleapis.com/google.rpc.ErrorInfo"]
     assert [d["domain"] for d in found] == ["modelregistry"]
     return found[0]["reason"], found[0]["metadata"]
 
 
-# ---- grpcurl, which knows nothing of us but what reflection tells ----
+# ---- grpcurl, which has only reflection ----
 
 
 def call_grpcurl(*arguments: str) -> str:
@@ -613,7 +609,7 @@ def call_grpcurl(*arguments: str) -> str:
 
 
 @pytest.mark.parametrize("port", ["grpc_port", "rest_port"])
-def test_grpcurl_finds_its_way_by_reflection(product: Product, port: str) -> None:
+def test_grpcurl_describes_and_calls_services_by_reflection(product: Product, port: str) -> None:
     address = f"127.0.0.1:{getattr(product, port)}"
     services = call_grpcurl(address, "list").split()
     assert set(services) >= {

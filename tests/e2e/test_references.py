@@ -1,4 +1,4 @@
-"""References through the gateway: what a client encodes once more arrives as the server parses it."""
+"""References over HTTP: a reference that the client percent-encodes reaches the server unchanged."""
 
 import json
 from collections.abc import Iterator
@@ -21,19 +21,19 @@ def http(product: Product) -> Iterator[httpx.Client]:
 
 
 def reason_of(answer: httpx.Response) -> dict[str, Any]:
-    """The ErrorInfo of an answer."""
+    """Return the ErrorInfo of an answer."""
     info: dict[str, Any] = answer.json()["details"][0]
     return info
 
 
-def test_every_reference_arrives_as_it_was_encoded(http: httpx.Client) -> None:
+def test_every_percent_encoded_reference_reaches_the_server_unchanged(http: httpx.Client) -> None:
     for vector in VECTORS["valid"]:
         answer = http.get(RESOLVE, params={"reference": vector["reference"]})
         assert answer.status_code == 404, answer.text
         info = reason_of(answer)
         assert (info["reason"], info["metadata"]["reference"]) == ("REFERENCE_NOT_FOUND", vector["reference"])
     for vector in VECTORS["invalid"]:
-        # The gateway says so itself of a parameter without a value.
+        # The gateway itself refuses a parameter without a value.
         if not vector["reference"]:
             continue
         answer = http.get(RESOLVE, params={"reference": vector["reference"]})
@@ -42,7 +42,7 @@ def test_every_reference_arrives_as_it_was_encoded(http: httpx.Client) -> None:
         assert (info["reason"], info["metadata"]["position"]) == ("INVALID_REFERENCE", str(vector["position"]))
 
 
-def test_a_reference_names_a_model_over_http(product: Product, http: httpx.Client) -> None:
+def test_a_reference_is_resolved_over_http(product: Product, http: httpx.Client) -> None:
     model = product.client.register(
         name="resolved: a/b", version="1.0+cu118", project_id="50%", precisions=["int8", "fp16"], tags={"a": "b"}
     )
@@ -61,14 +61,14 @@ def test_a_reference_names_a_model_over_http(product: Product, http: httpx.Clien
     assert reason_of(one)["metadata"]["part"] == "precisions"
 
 
-def test_a_plus_that_was_not_encoded_is_explained(http: httpx.Client) -> None:
+def test_an_unencoded_plus_is_explained(http: httpx.Client) -> None:
     answer = http.get(f"{RESOLVE}?reference=vad:1.0+cu118")
     assert answer.status_code == 400
     assert reason_of(answer)["metadata"]["position"] == "8"
     assert "%2B" in answer.json()["message"]
 
 
-def test_candidates_are_in_the_details(product: Product, http: httpx.Client) -> None:
+def test_candidates_are_in_the_error_details(product: Product, http: httpx.Client) -> None:
     groups = {
         f"{project}/ambiguous@latest": product.client.register(name="ambiguous", project_id=project).model_group_id
         for project in ("acme", "zeta")

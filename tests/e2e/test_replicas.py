@@ -1,4 +1,4 @@
-"""Two servers behind one gateway, killed and stopped in turn under load: nothing lives in a replica."""
+"""Two replicas behind one gateway, killed and stopped in turn under load, keep no state of their own."""
 
 import os
 import random
@@ -33,14 +33,14 @@ from tests.s3_server import S3Server, new_bucket_name
 
 MIB = 1024 * 1024
 PART = 8 * MIB
-PATIENCE_SECONDS = 120
+TIMEOUT_SECONDS = 120
 ALIAS = "production"
 HEALTHY = "envoy_cluster_membership_healthy"
 
 
 @dataclass
 class Fleet:
-    """Two replicas, which share a Postgres and an S3, and the gateway before them."""
+    """Two replicas on one Postgres and one S3, behind one gateway."""
 
     replicas: tuple[Product, Product]
     gateway: Command
@@ -54,17 +54,17 @@ class Fleet:
         return f"http://127.0.0.1:{self.rest_port}"
 
     def client(self) -> Client:
-        """A client of gRPC through the gateway."""
+        """Return a gRPC client of the gateway."""
         return Client(f"127.0.0.1:{self.rest_port}")
 
     def start(self, replica: Product) -> None:
-        """Starts a replica; the next may go when the gateway counts on this one again, as an operator sees to it."""
+        """Start a replica, and return once the gateway routes to it, as a rolling restart does."""
         replica.server.start()
         replica.wait_until_ready()
         self.wait_for_gateway()
 
     def wait_for_gateway(self) -> None:
-        """Returns once the gateway counts on both replicas."""
+        """Return once the gateway considers both replicas healthy."""
         eventually(
             lambda: Scrape(self.gateway_metrics_port).value(HEALTHY, envoy_cluster_name="registry") == 2,
             what="both replicas behind the gateway",
@@ -75,7 +75,7 @@ class Fleet:
         self.watch_keys()
 
     def watch_keys(self) -> None:
-        """Has the bucket look later for what is unfinished of the objects that the database knows now."""
+        """Record the present object keys, for a later search for unfinished uploads."""
         self.bucket.watch(
             [
                 *self.column("SELECT object_key FROM unreferenced_objects"),
@@ -87,8 +87,8 @@ class Fleet:
         with self.engine.connect() as connection:
             return list(connection.execute(text(query)).scalars())
 
-    def expect_nothing_left_over(self) -> None:
-        """A sweep after the leases leaves exactly the models' objects."""
+    def assert_nothing_left_over(self) -> None:
+        """Assert that garbage collection after the leases leaves exactly the models' objects."""
         with self.engine.begin() as connection:
             connection.execute(text("UPDATE unreferenced_objects SET due_time = now()"))
             connection.execute(text("UPDATE uploads SET expire_time = now() WHERE state = 'active'"))
@@ -102,12 +102,12 @@ class Fleet:
 def fleet(
     postgres: PostgresAddress, database_name: str, engine: Engine, s3_server: S3Server, tmp_path: Path
 ) -> Iterator[Fleet]:
-    """A running fleet, on a database and a bucket of its own."""
+    """A running fleet on its own database and bucket."""
     name = new_bucket_name()
     settings = s3_settings(postgres, database_name, s3_server, name) | {
         "gc_interval_seconds": 3600,
         "health_interval_seconds": 0.2,
-        # Twice what the gateway needs to notice.
+        # Twice the time that the gateway needs to detect it.
         "shutdown_delay_seconds": 5,
         "shutdown_grace_seconds": 10,
     }
@@ -144,7 +144,7 @@ def fleet(
 # ---- one step after another ----
 
 
-def test_an_upload_goes_on_at_the_other_replica_while_its_own_is_dead(fleet: Fleet) -> None:
+def test_an_upload_resumes_on_the_other_replica_after_a_kill(fleet: Fleet) -> None:
     one, other = fleet.replicas
     data = os.urandom(21 * MIB)
     upload = one.client.create_upload(name="resumed", artifact={"size_bytes": len(data)})
@@ -163,10 +163,10 @@ def test_an_upload_goes_on_at_the_other_replica_while_its_own_is_dead(fleet: Fle
     fleet.start(one)
     assert one.client.complete_upload(upload.id) == model
     assert one.client.download(model.id) == data
-    fleet.expect_nothing_left_over()
+    fleet.assert_nothing_left_over()
 
 
-def test_what_one_replica_answers_the_other_one_goes_on_with(fleet: Fleet) -> None:
+def test_tokens_and_etags_of_one_replica_work_on_the_other(fleet: Fleet) -> None:
     one, other = fleet.replicas
     for number in range(5):
         one.client.register(name=f"page {number}")
@@ -182,7 +182,7 @@ def test_what_one_replica_answers_the_other_one_goes_on_with(fleet: Fleet) -> No
     assert one.client.get(model.id).etag == updated.etag
 
 
-def test_a_replica_that_stops_finishes_its_calls_and_gets_no_new_ones(fleet: Fleet) -> None:
+def test_a_stopping_replica_finishes_its_calls_and_gets_no_new_ones(fleet: Fleet) -> None:
     one, other = fleet.replicas
     slow = SlowClient(bytes(MIB))
     upload = one.client.create_upload(name="drained")
@@ -204,7 +204,7 @@ def test_a_replica_that_stops_finishes_its_calls_and_gets_no_new_ones(fleet: Fle
 # ---- everything at once ----
 
 
-def test_a_replica_that_is_frozen_slows_no_read_for_long(fleet: Fleet) -> None:
+def test_a_frozen_replica_delays_reads_only_briefly(fleet: Fleet) -> None:
     with closing(fleet.client()) as client:
         data = os.urandom(3 * MIB)
         model = client.register(data, name="read")
@@ -231,7 +231,7 @@ def test_a_replica_that_is_frozen_slows_no_read_for_long(fleet: Fleet) -> None:
 
 
 def attempted(call: Any) -> bool:
-    """Makes a call that changes something; whether it was acknowledged. Otherwise it may have had its effect or not."""
+    """Make a write, and return whether it was acknowledged. An unacknowledged write may have had its effect."""
     try:
         call()
     except grpc.RpcError as error:
@@ -242,10 +242,10 @@ def attempted(call: Any) -> bool:
 
 
 class Load:
-    """Clients that go on whatever happens to single replicas, and keep account of what they were told.
+    """Clients that continue through failures of single replicas, and record the answers.
 
-    What only reads must never fail. What changes something may be left unanswered
-    (UNAVAILABLE), and then it happened whole or not at all.
+    Reads must never fail. A write may fail with
+    UNAVAILABLE; then it happened completely or not at all.
     """
 
     def __init__(self, fleet: Fleet, group_id: str) -> None:
@@ -270,7 +270,7 @@ class Load:
         self.watching: Any = None
 
     def register(self, client: Client, numbers: random.Random) -> None:
-        """Registers a model in one call."""
+        """Register a model in one call."""
         data = numbers.randbytes(numbers.choice([1, 10_000, 100_000, MIB]))
         model_id = f"registered-{numbers.getrandbits(64):016x}"
         if attempted(lambda: client.register(data, name=model_id, id=model_id)):
@@ -281,7 +281,7 @@ class Load:
             self.broken["registered"] += 1
 
     def post(self, http: httpx.Client, numbers: random.Random) -> None:
-        """Registers a model with the Intel-compatible API."""
+        """Register a model over the Intel-compatible API."""
         name, data = f"posted-{numbers.getrandbits(64):016x}", zip_of({"a": numbers.randbytes(50_000)})
         answer = http.post(
             "/models", data={"name": name, "version": "1"}, files={"file": ("model.zip", data, "application/zip")}
@@ -295,7 +295,7 @@ class Load:
             self.broken["posted"] += 1
 
     def read(self, http: httpx.Client, client: Client, numbers: random.Random) -> None:
-        """Reads one of the models in every way."""
+        """Read one of the models in every way."""
         model_id = numbers.choice(list(self.models))
         data = self.models[model_id]
         assert client.get(model_id).artifact.sha256 == sha256(data)
@@ -309,10 +309,10 @@ class Load:
         self.done["read"] += 1
 
     def download(self, http: httpx.Client, model_id: str) -> bytes:
-        """Downloads an artifact, and goes on where its replica died."""
+        """Download an artifact, and resume where its replica failed."""
         data, size = b"", None
         while size is None or len(data) < size:
-            # Where nothing has come yet, it was the gateway's to begin again.
+            # Before the first byte, the gateway itself retries the request.
             with http.stream(
                 "GET", f"/v1/models/{model_id}/artifact", headers={"range": f"bytes={len(data)}-"}
             ) as answer:
@@ -326,7 +326,7 @@ class Load:
         return data
 
     def upload(self, client: Client, numbers: random.Random) -> None:
-        """Uploads a model, and goes on where its replica died."""
+        """Upload a model, and resume where its replica failed."""
         data = numbers.randbytes(PART + 100)
         created: list[upload_pb2.Upload] = []
         name = f"uploaded-{numbers.getrandbits(64):016x}"
@@ -346,7 +346,7 @@ class Load:
         try:
             client.uploads.WriteUpload(writes(upload_id, offset, pieces(data, CHUNK)))
         except grpc.RpcError as error:
-            # A replica that died, and one that still wrote while we asked how much there is.
+            # A killed replica, or one that still wrote while the client read the committed size.
             if cast("grpc.Call", error).code() is not grpc.StatusCode.ABORTED:
                 raise
             self.broken["taken over"] += 1
@@ -355,7 +355,7 @@ class Load:
         return client.complete_upload(upload_id, sha256=sha256(data)).id
 
     def move(self, client: Client, targets: list[str]) -> None:
-        """Moves the alias on, exactly once whatever happens."""
+        """Move the alias exactly once, despite failures."""
         number = self.done["moved"]
         current, target = targets[(number - 1) % len(targets)], targets[number % len(targets)]
         request = alias_service_pb2.SetAliasRequest(
@@ -373,7 +373,7 @@ class Load:
         try:
             client.aliases.SetAlias(request)
         except grpc.RpcError as error:
-            # It was done, but nobody could say so any more.
+            # The move happened, but its answer was lost.
             if cast("grpc.Call", error).code() is not grpc.StatusCode.ABORTED:
                 raise
             found = client.aliases.GetAlias(
@@ -382,7 +382,7 @@ class Load:
             assert (found.model_id, found.reason) == (request.model_id, request.reason)
 
     def watch(self, client: Client) -> None:
-        """Follows every change, from server to server."""
+        """Watch every change, across servers."""
         token = ""
         while not self.seen_all.is_set():
             self.watching = client.audit.WatchAuditEvents(
@@ -395,15 +395,15 @@ class Load:
                         self.sequences.append(message.event.sequence)
                         self.done["watched"] += 1
             except grpc.RpcError as error:
-                # INTERNAL: the gateway breaks a stream off whose server died.
+                # INTERNAL: the gateway resets a stream whose server was killed.
                 broken_off = {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.INTERNAL}
                 if not self.seen_all.is_set() and cast("grpc.Call", error).code() not in broken_off:
                     raise
                 self.broken["watched"] += 1
 
     @contextmanager
-    def going_on(self, targets: list[str]) -> Iterator[None]:
-        """Runs all clients, and raises what went wrong with one of them."""
+    def running_clients(self, targets: list[str]) -> Iterator[None]:
+        """Run all clients, and raise the first error of any of them."""
         with ExitStack() as stack:
             pool = stack.enter_context(ThreadPoolExecutor(16))
             stack.callback(self.stopped.set)
@@ -440,17 +440,17 @@ class Load:
                 self.stopped.set()
                 *others, watch = self.running
                 for future in others:
-                    future.result(PATIENCE_SECONDS)
+                    future.result(TIMEOUT_SECONDS)
                 try:
                     head = self.fleet.column("SELECT max(sequence) FROM audit_events")[0]
-                    eventually(lambda: self.sequences[-1] >= head, PATIENCE_SECONDS, "the last event")
+                    eventually(lambda: self.sequences[-1] >= head, TIMEOUT_SECONDS, "the last event")
                 finally:
                     self.seen_all.set()
                     self.watching.cancel()
-                watch.result(PATIENCE_SECONDS)
+                watch.result(TIMEOUT_SECONDS)
 
     def go_on(self, times: int) -> None:
-        """Returns once every kind of client did what it does so many times more; fails when one gave up."""
+        """Return once every kind of client has made this many more calls; fail if one has stopped."""
         before = Counter(self.done)
 
         def is_done() -> bool:
@@ -460,17 +460,17 @@ class Load:
             kinds = ("registered", "posted", "read", "uploaded", "moved", "watched")
             return all(self.done[kind] >= before[kind] + times for kind in kinds)
 
-        eventually(is_done, PATIENCE_SECONDS, f"{times} more of everything")
+        eventually(is_done, TIMEOUT_SECONDS, f"{times} more of everything")
 
 
 @pytest.mark.timeout(900)
-def test_replicas_that_are_killed_and_stopped_in_turn_are_not_missed(fleet: Fleet) -> None:
+def test_clients_lose_nothing_while_replicas_are_killed_and_stopped_in_turn(fleet: Fleet) -> None:
     one, other = fleet.replicas
     targets = [one.client.register(name="served", version=str(number)).id for number in range(3)]
     load = Load(fleet, one.client.get(targets[0]).model_group_id)
     first = one.client.register(b"read from the beginning", name="first")
     load.models[first.id] = b"read from the beginning"
-    with load.going_on(targets):
+    with load.running_clients(targets):
         load.go_on(3)
         for replica, number in (
             (one, signal.SIGKILL),
@@ -486,13 +486,13 @@ def test_replicas_that_are_killed_and_stopped_in_turn_are_not_missed(fleet: Flee
             fleet.watch_keys()
             load.go_on(2)
             if number is signal.SIGTERM:
-                # Nobody but the watch has noticed.
+                # Only the watch was interrupted.
                 assert (load.broken - broken).keys() <= {"watched"}
             fleet.start(replica)
             load.go_on(2)
     print(f"\ndone: {dict(load.done)}; repeated or continued: {dict(load.broken)}")  # noqa: T201 - with pytest -rP
 
-    # Every acknowledged model is whole, through either replica, and every other whole or absent.
+    # Every acknowledged model is complete on both replicas; every other one is complete or absent.
     for replica in fleet.replicas:
         there = {model.id: model for model in replica.client.all(page_size=1000)}
         assert load.models.keys() <= there.keys()
@@ -510,4 +510,4 @@ def test_replicas_that_are_killed_and_stopped_in_turn_are_not_missed(fleet: Flee
     assert verified.valid
     assert load.sequences == list(range(1, verified.checked_count + 1))
     assert load.broken["watched"] > 0
-    fleet.expect_nothing_left_over()
+    fleet.assert_nothing_left_over()

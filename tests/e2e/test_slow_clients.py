@@ -1,4 +1,4 @@
-"""Clients that stop reading starve nobody."""
+"""Clients that stop reading do not block other clients."""
 
 import socket
 import time
@@ -23,16 +23,16 @@ from tests.streams import expect
 from tests.temporary_folders import accessible_folder
 
 MIB = 1024 * 1024
-# The goal of each process.
+# The memory limit of each process.
 PROCESS_BYTES, ENVOY_BYTES = 250 * MIB, 300 * MIB
-# Of one caller.
-PLACES = int(Settings.model_fields["max_streams"].default * Settings.model_fields["caller_share"].default)
+# The streams of one caller.
+STREAMS = int(Settings.model_fields["max_streams"].default * Settings.model_fields["caller_share"].default)
 
 
 @contextmanager
 def stalled_grpc_download(product: Product, model_id: str) -> Iterator[None]:
-    """A download whose client takes the first message and no more, on a connection of its own."""
-    # With its guesses at the bandwidth a client may buffer the whole of it.
+    """A download on its own connection, whose client reads only the first message."""
+    # With bandwidth probes, the client might buffer the whole artifact.
     with grpc.insecure_channel(product.grpc_address, [("grpc.http2.bdp_probe", 0)]) as channel:
         request = artifact_service_pb2.DownloadArtifactRequest(model_id=model_id)
         call = artifact_service_pb2_grpc.ArtifactServiceStub(channel).DownloadArtifact(request)
@@ -43,7 +43,7 @@ def stalled_grpc_download(product: Product, model_id: str) -> Iterator[None]:
 
 @contextmanager
 def stalled_http_download(product: Product, model_id: str) -> Iterator[None]:
-    """A download whose client takes the headers and no more."""
+    """A download whose client reads only the headers."""
     with socket.socket() as connection:
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 8192)
         connection.connect(("127.0.0.1", product.rest_port))
@@ -53,19 +53,19 @@ def stalled_http_download(product: Product, model_id: str) -> Iterator[None]:
 
 
 def waits_over_grpc(product: Product, model_id: str) -> bool:
-    """Whether a download waits for its turn."""
+    """Return whether a new gRPC download has to wait."""
     request = artifact_service_pb2.DownloadArtifactRequest(model_id=model_id)
     try:
         next(iter(product.client.artifacts.DownloadArtifact(request, timeout=1)))
     except grpc.RpcError as error:
-        # The server gives up when its client does.
+        # The server cancels the call at the client's deadline.
         expect(error, grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.RESOURCE_EXHAUSTED)
         return True
     return False
 
 
 def waits_over_http(product: Product, model_id: str) -> bool:
-    """The same of a download over HTTP; the gateway's callers have addresses of their own."""
+    """Return whether a new HTTP download has to wait; the server knows HTTP callers by their addresses."""
     try:
         with httpx.stream("GET", f"{product.rest_url}/models/{model_id}/files", timeout=1, trust_env=False):
             return False
@@ -78,7 +78,7 @@ def waits_over_http(product: Product, model_id: str) -> bool:
     [(stalled_grpc_download, waits_over_grpc), (stalled_http_download, waits_over_http)],
     ids=["grpc", "http"],
 )
-def test_with_as_many_stalled_downloads_as_may_be_reads_answer_in_time(
+def test_reads_answer_in_time_with_the_maximum_of_stalled_downloads(
     product: Product,
     stall: Callable[[Product, str], AbstractContextManager[None]],
     waits: Callable[[Product, str], bool],
@@ -86,9 +86,9 @@ def test_with_as_many_stalled_downloads_as_may_be_reads_answer_in_time(
     client = product.client
     model = client.register(bytes(32 * MIB), name=f"stalled-{uuid.uuid4()}")
     with ExitStack() as stack:
-        for _ in range(PLACES):
+        for _ in range(STREAMS):
             stack.enter_context(stall(product, model.id))
-        eventually(lambda: waits(product, model.id), what="the last place to be taken")
+        eventually(lambda: waits(product, model.id), what="the last stream to be taken")
         seconds = []
         with httpx.Client(base_url=product.rest_url, trust_env=False) as http:
             for _ in range(50):
@@ -98,16 +98,16 @@ def test_with_as_many_stalled_downloads_as_may_be_reads_answer_in_time(
                 seconds.append(time.monotonic() - started)
     assert sorted(seconds)[-3] < 0.5
 
-    def places_are_free_again() -> bool:
+    def streams_are_free_again() -> bool:
         return len(client.download(model.id)) == 32 * MIB
 
-    eventually(places_are_free_again, what="a place for another download")
+    eventually(streams_are_free_again, what="a stream for another download")
     client.delete(model.id)
 
 
 @contextmanager
 def unread_grpc_downloads(product: Product, model_id: str, count: int) -> Iterator[None]:
-    """Downloads of which the client takes nothing but what its window lets in."""
+    """Unread downloads, limited by the client's HTTP/2 windows."""
     request = artifact_service_pb2.DownloadArtifactRequest(model_id=model_id)
     with grpc.insecure_channel(product.grpc_address, [("grpc.http2.bdp_probe", 0)]) as channel:
         stub = artifact_service_pb2_grpc.ArtifactServiceStub(channel)
@@ -119,7 +119,7 @@ def unread_grpc_downloads(product: Product, model_id: str, count: int) -> Iterat
 
 @contextmanager
 def unread_downloads_with_wide_windows(product: Product, model_id: str, count: int) -> Iterator[None]:
-    """Downloads over gRPC of which nothing is read, although HTTP/2's windows let all of it in."""
+    """Unread downloads with HTTP/2 windows wide enough for the whole artifact."""
     message = artifact_service_pb2.DownloadArtifactRequest(model_id=model_id).SerializeToString()
     head = [
         (":method", "POST"),
@@ -142,7 +142,7 @@ def unread_downloads_with_wide_windows(product: Product, model_id: str, count: i
 
 @contextmanager
 def unread_http_downloads(product: Product, model_id: str, count: int) -> Iterator[None]:
-    """Downloads over HTTP of which nothing is read."""
+    """Unread downloads over HTTP."""
     with ExitStack() as stack:
         for number in range(count):
             path = f"/models/{model_id}/files" if number % 2 else f"/v1/models/{model_id}/artifact"
@@ -160,14 +160,14 @@ def unread_http_downloads(product: Product, model_id: str, count: int) -> Iterat
     ],
     ids=["grpc", "wide windows", "http"],
 )
-def test_downloads_that_nobody_reads_take_little_memory(
+def test_unread_downloads_take_little_memory(
     unread: Callable[[Product, str, int], AbstractContextManager[None]], waits: Callable[[Product, str], bool]
 ) -> None:
-    # All places to the one client that the test is.
+    # The test is a single caller, which may use all streams.
     with accessible_folder() as folder, running_up(folder, caller_share=1) as product:
         model = product.client.register(bytes(64 * MIB), name="unread")
         with unread(product, model.id, 200):
-            eventually(lambda: waits(product, model.id), what="the last place to be taken")
+            eventually(lambda: waits(product, model.id), what="the last stream to be taken")
             for _ in range(50):
                 assert product.client.get(model.id) == model
             for process in product.processes():
@@ -177,14 +177,14 @@ def test_downloads_that_nobody_reads_take_little_memory(
 
 
 def form(name: str) -> dict[str, Any]:
-    """What the Intel-compatible API registers a model with."""
+    """Return a registration form of the Intel-compatible API."""
     return {
         "data": {"name": name, "version": "1"},
         "files": {"file": ("model.zip", zip_of({"a": b"b"}), "application/zip")},
     }
 
 
-def test_a_burst_of_registrations_over_http_waits_for_its_turn(product: Product) -> None:
+def test_a_burst_of_registrations_over_http_is_queued(product: Product) -> None:
     burst = uuid.uuid4()
     with httpx.Client(base_url=product.rest_url, trust_env=False, timeout=60) as http, ThreadPoolExecutor(64) as pool:
         answers = list(pool.map(lambda number: http.post("/models", **form(f"{burst}-{number}")), range(64)))
@@ -193,7 +193,7 @@ def test_a_burst_of_registrations_over_http_waits_for_its_turn(product: Product)
         product.client.delete(answer.text)
 
 
-def test_http_says_when_to_try_again() -> None:
+def test_http_429_has_a_retry_after_header() -> None:
     with (
         accessible_folder() as folder,
         running_up(folder, max_streams=1, caller_share=1, max_waiting_seconds=0.1) as product,

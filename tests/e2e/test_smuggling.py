@@ -1,7 +1,7 @@
-"""Requests that two parsers read differently: what one takes for a body, another takes for a request.
+"""Request smuggling: messages whose body a second parser could take for another request.
 
-Each message holds a DELETE where a parser that is led astray finds a second request.
-The model is still there afterwards, and nobody got the answer to a request that they
+Each message contains a DELETE where a misled parser would find a second request.
+Afterwards the model still exists, and no client received the answer to a request that it
 did not send (RFC 9112 section 11.2, RFC 9113 section 8.2.1 and 8.3).
 """
 
@@ -80,7 +80,7 @@ HTTP2 = {
 
 @pytest.fixture(scope="module")
 def victim(product: Product) -> Iterator[str]:
-    """The id of a model that nobody deletes."""
+    """The id of a model that the smuggled requests try to delete."""
     model = product.client.register(name=f"victim-{uuid.uuid4()}")
     yield model.id
     product.client.delete(model.id)
@@ -91,12 +91,12 @@ def fill(text: str, path: str, length: int = 0) -> str:
     return text.replace("{hidden}", hidden).replace("{length}", str(length)).replace("{path}", path)
 
 
-def expect_unharmed(client: Client, victim: str) -> None:
+def assert_unharmed(client: Client, victim: str) -> None:
     assert client.get(victim).id == victim
 
 
 @pytest.mark.parametrize("name", HTTP1)
-def test_a_body_is_never_taken_for_a_request(product: Product, victim: str, name: str) -> None:
+def test_a_body_is_never_parsed_as_a_request(product: Product, victim: str, name: str) -> None:
     head, body = HTTP1[name]
     body = fill(body, f"/v1/models/{victim}")
     version = "HTTP/1.0" if "HTTP/1.0" in name else "HTTP/1.1"
@@ -110,11 +110,11 @@ def test_a_body_is_never_taken_for_a_request(product: Product, victim: str, name
                 answer += data
     statuses = re.findall(rb"HTTP/1\.[01] (\d{3}) ", answer)
     assert not [status for status in statuses if not status.startswith(b"4")], answer
-    expect_unharmed(product.client, victim)
+    assert_unharmed(product.client, victim)
 
 
 @pytest.mark.parametrize("name", HTTP2)
-def test_headers_of_http2_never_make_another_request(product: Product, victim: str, name: str) -> None:
+def test_http2_headers_never_become_another_request(product: Product, victim: str, name: str) -> None:
     path = f"/v1/models/{victim}"
     body = fill("{hidden}", path).encode()
     extra = [(key, fill(value, path, len(body))) for key, value in ((fill(k, path), v) for k, v in HTTP2[name])]
@@ -142,4 +142,4 @@ def test_headers_of_http2_never_make_another_request(product: Product, victim: s
                     )
     assert len(statuses) <= 1
     assert not [status for status in statuses if not status.startswith("4")]
-    expect_unharmed(product.client, victim)
+    assert_unharmed(product.client, victim)

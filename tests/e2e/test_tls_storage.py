@@ -1,4 +1,4 @@
-"""TLS towards Postgres and S3, as the server is set up for it: what is checked, and what is said when it fails."""
+"""TLS to Postgres and S3: which certificates the server verifies, and its errors."""
 
 import subprocess
 from collections.abc import Iterator
@@ -24,7 +24,7 @@ def certificates(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
 
 @pytest.fixture(scope="module")
 def others(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
-    """From another CA."""
+    """Certificates of another CA."""
     return make_certificates(tmp_path_factory.mktemp("certificates") / "others")
 
 
@@ -42,7 +42,7 @@ def tls_s3(tmp_path_factory: pytest.TempPathFactory, certificates: Certificates)
 
 @pytest.fixture
 def settings(postgres: PostgresAddress, empty_database: Engine, tmp_path: Path) -> dict[str, object]:
-    """An empty database, whose host and port are yet to be said, and a folder."""
+    """Settings of an empty database, without its host and port, and of an artifact folder."""
     return {
         "psql_hostname": "localhost",
         "psql_database": empty_database.url.database,
@@ -54,7 +54,7 @@ def settings(postgres: PostgresAddress, empty_database: Engine, tmp_path: Path) 
 
 
 def refused_start(command: str, settings: dict[str, object]) -> str:
-    """What a command says that cannot reach what it needs."""
+    """Return the error of a command that cannot reach a dependency."""
     answer = subprocess.run(
         [*COMMAND, command], env=environment(**settings), capture_output=True, text=True, timeout=60, check=False
     )
@@ -65,7 +65,7 @@ def refused_start(command: str, settings: dict[str, object]) -> str:
 
 
 def migrated(settings: dict[str, object]) -> tuple[int, str]:
-    """Migrates, and returns the exit code and what was warned of."""
+    """Run `migrate`, and return the exit code and the warnings."""
     env = environment(**settings, min_log_level="WARNING")
     answer = subprocess.run([*COMMAND, "migrate"], env=env, capture_output=True, text=True, timeout=60, check=False)
     return answer.returncode, answer.stderr
@@ -74,14 +74,14 @@ def migrated(settings: dict[str, object]) -> tuple[int, str]:
 # ---- Postgres ----
 
 
-def test_everything_goes_to_postgres_over_tls_that_its_ca_vouches_for(
+def test_all_connections_to_postgres_use_verified_tls(
     settings: dict[str, object], front: TlsFront, certificates: Certificates, tmp_path: Path
 ) -> None:
     settings |= {"psql_port": front.port, "psql_sslmode": "verify-full", "psql_ca_cert": certificates.ca}
-    # With a migration, the pool, and the connection that hears of changes.
+    # A migration, the pool, and the connection for notifications.
     with running_serve(tmp_path, settings | {"startup_timeout_seconds": 30}) as product:
         with Watch(product.client) as watch:
-            watch.message()  # it has begun
+            watch.message()  # the watch has begun
             model = product.client.register(b"over TLS", name="secure")
             assert watch.event().model_id == model.id
         assert product.client.names() == ["secure"]
@@ -108,7 +108,7 @@ def test_a_postgres_of_another_name_is_refused_at_the_start(
     assert 'does not match host name "127.0.0.2"' in said
 
 
-def test_a_postgres_without_tls_is_refused_where_tls_is_demanded(
+def test_a_postgres_without_tls_is_refused_if_tls_is_required(
     settings: dict[str, object], postgres: PostgresAddress, certificates: Certificates
 ) -> None:
     with tls_front(postgres, None) as front:
@@ -117,7 +117,7 @@ def test_a_postgres_without_tls_is_refused_where_tls_is_demanded(
         assert front.encrypted == []
 
 
-def test_postgres_may_ask_for_a_certificate(
+def test_a_client_certificate_is_sent_to_postgres(
     settings: dict[str, object], postgres: PostgresAddress, certificates: Certificates, others: Certificates
 ) -> None:
     with tls_front(postgres, certificates, client_ca=others.ca) as front:
@@ -129,7 +129,7 @@ def test_postgres_may_ask_for_a_certificate(
         assert front.encrypted == [True]
 
 
-def test_a_postgres_with_tls_of_its_own_is_the_same(
+def test_a_postgres_that_terminates_tls_itself_is_verified_alike(
     settings: dict[str, object], certificates: Certificates, others: Certificates
 ) -> None:
     with accessible_folder() as folder, own_tls_postgres(folder, certificates, others) as port:
@@ -151,14 +151,14 @@ def test_a_postgres_with_tls_of_its_own_is_the_same(
         ("psql_ca_cert", __file__, "PSQL_CA_CERT: requires PSQL_SSLMODE=verify-full or PSQL_SSLMODE=verify-ca"),
     ],
 )
-def test_a_setting_that_cannot_be_is_named(settings: dict[str, object], name: str, value: str, said: str) -> None:
+def test_an_invalid_setting_is_named(settings: dict[str, object], name: str, value: str, said: str) -> None:
     assert said in refused_start("migrate", settings | {name: value})
 
 
 # ---- S3 ----
 
 
-def test_artifacts_go_to_an_s3_over_tls_that_its_ca_vouches_for(
+def test_artifacts_are_stored_over_verified_tls(
     settings: dict[str, object], postgres: PostgresAddress, tls_s3: S3Server, certificates: Certificates, tmp_path: Path
 ) -> None:
     s3 = s3_settings(postgres, str(settings["psql_database"]), tls_s3, new_bucket_name())

@@ -1,4 +1,4 @@
-"""Traces: one of each REST call, through Envoy, the server, Postgres and a real S3."""
+"""Traces: each REST call is one trace through Envoy, the server, Postgres and a real S3."""
 
 import os
 from collections.abc import Iterator
@@ -27,7 +27,7 @@ NOT_SAMPLED = "00-{trace}-00f067aa0ba902b7-00"
 def traced(
     request: pytest.FixtureRequest, postgres: PostgresAddress, s3_server: S3Server
 ) -> Iterator[tuple[Product, Collector]]:
-    """A product that is traced, and the collector."""
+    """A product with tracing, and its collector."""
     collecting: AbstractContextManager[Collector] = grpc_collector() if request.param == "grpc" else http_collector()
     database = f"tracing_{request.param.partition('/')[0]}"
     create_database(postgres, database, "template1")
@@ -48,7 +48,7 @@ def new_trace() -> str:
 
 
 def register(product: Product, traceparent: str, name: str, data: bytes) -> None:
-    """Registers a model as the Intel-compatible API does."""
+    """Register a model over the Intel-compatible API."""
     answer = httpx.post(
         f"{product.rest_url}/models",
         data={"name": name, "version": "1"},
@@ -102,7 +102,7 @@ def test_the_log_lines_of_a_traced_call_name_its_trace(traced: tuple[Product, Co
     )
 
 
-def test_a_call_that_its_caller_does_not_trace_is_not_traced(traced: tuple[Product, Collector]) -> None:
+def test_a_call_that_its_caller_does_not_sample_is_not_traced(traced: tuple[Product, Collector]) -> None:
     product, collector = traced
     silent, told = new_trace(), new_trace()
     register(product, NOT_SAMPLED.format(trace=silent), "not traced", zip_of({"model.bin": b"weights"}))
@@ -120,11 +120,11 @@ def test_probes_begin_no_trace(traced: tuple[Product, Collector]) -> None:
     eventually(lambda: {s for s, _ in collector.of_trace(told)} == {GATEWAY, SERVER}, what="spans of a call")
     told_of = {attributes_of(span).get("http.url", span.name) for _, span in collector.spans}
     assert not [text for text in told_of if "/ready" in text or "/health" in text or "SystemService" in text]
-    # Nor do the looks at Postgres that nobody asked for: each statement has a call above it.
+    # Background statements begin none either: each statement's span has a call as its parent.
     assert all(span.parent_span_id for _, span in collector.spans if span.kind == trace_pb2.Span.SPAN_KIND_CLIENT)
 
 
-def test_a_failed_call_is_a_failed_span_only_where_the_server_is_at_fault(
+def test_a_failed_call_is_a_failed_span_only_for_server_errors(
     traced: tuple[Product, Collector],
 ) -> None:
     product, collector = traced
@@ -139,7 +139,7 @@ def test_a_failed_call_is_a_failed_span_only_where_the_server_is_at_fault(
     assert served[0].status.code == trace_pb2.Status.STATUS_CODE_UNSET
 
 
-def test_the_collector_gets_the_headers_that_it_wants(traced: tuple[Product, Collector]) -> None:
+def test_the_configured_headers_are_sent_to_the_collector(traced: tuple[Product, Collector]) -> None:
     product, collector = traced
     trace = new_trace()
     register(product, SAMPLED.format(trace=trace), "traced with headers", zip_of({"model.bin": b"weights"}))
@@ -147,7 +147,7 @@ def test_the_collector_gets_the_headers_that_it_wants(traced: tuple[Product, Col
     assert {headers.get("x-tenant") for headers in collector.headers} == {"a team"}
 
 
-def test_a_collector_that_is_away_harms_no_call(postgres: PostgresAddress, s3_server: S3Server, tmp_path: Path) -> None:
+def test_an_unreachable_collector_harms_no_call(postgres: PostgresAddress, s3_server: S3Server, tmp_path: Path) -> None:
     create_database(postgres, "untold", "template1")
     tracing: dict[str, object] = {"otel_exporter_otlp_endpoint": "http://127.0.0.1:1"}
     settings = s3_settings(postgres, "untold", s3_server, new_bucket_name()) | tracing

@@ -1,6 +1,6 @@
-"""Attacks by strangers, without a token, on a product that demands one: nobody hangs, fills or starves it.
+"""Attacks without a token on a product with authentication: they neither hang, fill nor starve it.
 
-Each attack is a context manager that holds what it has taken. All have the same ending: while the attack goes on and
+Each attack is a context manager that keeps its resources. The same assertions follow each one: during the attack and
 after it, `/ready` answers a fresh connection within a second and no process has more memory than it may; afterwards
 the connections are closed, and the same processes run.
 """
@@ -42,7 +42,7 @@ MIB = 1024 * 1024
 READY_SECONDS = 1
 PROCESS_BYTES = 250 * MIB
 ENVOY_BYTES = 300 * MIB
-# Of the product's own making: connections to Postgres, and between gateway and server.
+# The product's own connections: to Postgres, and between gateway and server.
 SPARE_FILES = 40
 
 Attack = Callable[[Product], AbstractContextManager[None]]
@@ -52,21 +52,21 @@ Attack = Callable[[Product], AbstractContextManager[None]]
 def embedded() -> Iterator[Product]:
     with accessible_folder() as folder, running_up(folder, auth_mode="token") as product:
         yield product
-        expect_no_fault(folder / "data" / "gateway.log")
+        assert_no_filter_failed(folder / "data" / "gateway.log")
 
 
-def expect_no_fault(log: Path) -> None:
-    """The gateway's filters have judged every request: where one fails, Envoy says so."""
+def assert_no_filter_failed(log: Path) -> None:
+    """Assert that no filter of the gateway failed; Envoy would have logged it."""
     assert "[error][lua]" not in log.read_text(encoding="utf-8", errors="replace")
 
 
 @contextmanager
 def deployed(postgres: PostgresAddress, folder: Path) -> Iterator[Product]:
-    create_database(postgres, "of_strangers", "template1")
+    create_database(postgres, "of_attacks", "template1")
     values = {
         "psql_hostname": postgres.socket_dir,
         "psql_port": postgres.port,
-        "psql_database": "of_strangers",
+        "psql_database": "of_attacks",
         "mr_user_name": postgres.user,
         "artifact_store": "local",
         "artifact_dir": folder / "artifacts",
@@ -74,8 +74,8 @@ def deployed(postgres: PostgresAddress, folder: Path) -> Iterator[Product]:
     }
     with running_serve(folder, values, gateway={"auth_mode": "token"}) as product:
         yield product
-        expect_no_fault(folder / "gateway.log")
-    drop_database(postgres, "of_strangers")
+        assert_no_filter_failed(folder / "gateway.log")
+    drop_database(postgres, "of_attacks")
 
 
 @pytest.fixture(scope="module", params=["up", "serve and gateway"])
@@ -89,8 +89,8 @@ def product(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
             yield product
 
 
-def expect_served(product: Product) -> None:
-    """A probe is answered in time, and no process has more memory than it may."""
+def assert_served(product: Product) -> None:
+    """Assert that a probe is answered in time, and that no process exceeds its memory limit."""
     eventually(lambda: is_ready(product), 10, f"an answer of /ready within {READY_SECONDS} s")
     for process in product.processes():
         most = ENVOY_BYTES if process.name() == "envoy" else PROCESS_BYTES
@@ -103,7 +103,7 @@ def is_ready(product: Product) -> bool:
 
 
 def servers(product: Product) -> dict[int, int]:
-    """The gateway and the servers by their ids, with the number of files that each has open."""
+    """Return the number of open files of the gateway and the servers, by process id."""
     return {
         process.pid: process.num_fds()
         for process in product.processes()
@@ -113,12 +113,12 @@ def servers(product: Product) -> dict[int, int]:
 
 @contextmanager
 def unharmed(product: Product, attack: AbstractContextManager[object]) -> Iterator[None]:
-    """Surrounds what is looked at while an attack goes on with the common ending."""
+    """Run the block during an attack, and then make the common assertions."""
     before = servers(product)
     with attack:
-        expect_served(product)
+        assert_served(product)
         yield
-    expect_served(product)
+    assert_served(product)
     assert servers(product).keys() == before.keys(), "a process has ended"
     eventually(
         lambda: all(files <= before[pid] + SPARE_FILES for pid, files in servers(product).items()),
@@ -131,7 +131,7 @@ def unharmed(product: Product, attack: AbstractContextManager[object]) -> Iterat
 
 @contextmanager
 def half_sent(port: int, beginnings: list[bytes], stall_seconds: float = 0.5) -> Iterator[list[socket.socket]]:
-    """Opens a connection for each beginning of a request, and sends of all of them what is taken."""
+    """Open a connection for each partial request, and send as much as the gateway accepts."""
     with ExitStack() as stack:
         ends = [stack.enter_context(socket.create_connection(("127.0.0.1", port), timeout=5)) for _ in beginnings]
         waiting = selectors.DefaultSelector()
@@ -143,7 +143,7 @@ def half_sent(port: int, beginnings: list[bytes], stall_seconds: float = 0.5) ->
                 end = ends[ends.index(key.fileobj)]  # type: ignore[arg-type]
                 try:
                     left = key.data[end.send(key.data) :]
-                except OSError:  # it is refused half-way
+                except OSError:  # the gateway refuses it midway
                     left = b""
                 if left:
                     waiting.modify(end, selectors.EVENT_WRITE, left)
@@ -160,7 +160,7 @@ def http1_head(method: str, path: str, *headers: str) -> bytes:
 def http1_bodies(
     product: Product, path: str, *headers: str, size: int = 16 * MIB - 1_000, count: int = 64
 ) -> Iterator[None]:
-    """JSON over HTTP/1.1 of which all has come but the end, which drips."""
+    """JSON bodies over HTTP/1.1 that are complete but for the end, which arrives slowly."""
     head = http1_head("POST", path, f"Content-Length: {size}", "Content-Type: application/json", *headers)
     body = b'{"spec":{"model":{"name":"' + b"x" * (size - 1_000)
     with half_sent(product.rest_port, [head + body] * count) as ends:
@@ -174,17 +174,17 @@ def http1_bodies(
 def http2_bodies(
     product: Product, path: str, *headers: tuple[str, str], size: int = 16 * MIB - 1_000, connections: int = 1
 ) -> Iterator[None]:
-    """Bodies on 120 streams of HTTP/2 connections, which stall near their ends."""
+    """Bodies on 120 streams of HTTP/2 connections that stall near their ends."""
     with ExitStack() as stack:
         for _ in range(connections):
             client = stack.enter_context(closing(Http2(product.rest_port)))
-            with suppress(OSError, h2.exceptions.ProtocolError):  # it may be refused half-way
+            with suppress(OSError, h2.exceptions.ProtocolError):  # the gateway may refuse it midway
                 stall(client, path, headers, dict.fromkeys(range(1, 240, 2), size))
         yield
 
 
 def stall(client: Http2, path: str, headers: tuple[tuple[str, str], ...], left: dict[int, int]) -> None:
-    """Sends so many bytes of a body on each stream, as the windows open, and ends none."""
+    """Send this many bytes of a body on each stream, as the windows permit, and end none."""
     for stream in left:
         client.state.send_headers(
             stream,
@@ -239,7 +239,7 @@ BODIES: dict[str, Attack] = {
 
 
 @pytest.mark.parametrize("attack", BODIES.values(), ids=BODIES)
-def test_bodies_that_do_not_end_fill_no_memory(product: Product, attack: Attack) -> None:
+def test_bodies_without_an_end_take_little_memory(product: Product, attack: Attack) -> None:
     with unharmed(product, attack(product)):
         pass
 
@@ -256,7 +256,7 @@ def test_bodies_that_do_not_end_fill_no_memory(product: Product, attack: Attack)
     ],
     ids=["long header", "many headers", "long address"],
 )
-def test_headers_that_do_not_end_fill_no_memory(product: Product, beginning: bytes) -> None:
+def test_headers_without_an_end_take_little_memory(product: Product, beginning: bytes) -> None:
     with unharmed(product, half_sent(product.rest_port, [beginning] * 1_000)):
         pass
 
@@ -266,7 +266,7 @@ def test_headers_that_do_not_end_fill_no_memory(product: Product, beginning: byt
 
 @contextmanager
 def health_watches(address: str) -> Iterator[None]:
-    """Watches of the health service: thousands that are cancelled, and as many as there may be."""
+    """Watches of the health service: thousands that are cancelled, then as many as the limit allows."""
     with grpc.insecure_channel(address) as channel:
         stub: Any = health_pb2_grpc.HealthStub(channel)
         for _ in range(40):
@@ -284,7 +284,7 @@ def health_watches(address: str) -> Iterator[None]:
 
 @contextmanager
 def calls_without_messages(port: int, method: str) -> Iterator[None]:
-    """Calls of which only the headers come."""
+    """Calls that send only headers."""
     with ExitStack() as stack:
         for _ in range(10):
             client = stack.enter_context(closing(Http2(port)))
@@ -299,8 +299,8 @@ def calls_without_messages(port: int, method: str) -> Iterator[None]:
 
 
 @contextmanager
-def guesses(address: str) -> Iterator[None]:
-    """Calls with tokens of the right shape that nobody has, as many at once as a client can make."""
+def guessed_tokens(address: str) -> Iterator[None]:
+    """As many concurrent calls as a client can make, with well-formed tokens that do not exist."""
     with grpc.insecure_channel(address) as channel:
         stub = model_service_pb2_grpc.ModelServiceStub(channel)
         calls = [
@@ -314,15 +314,15 @@ def guesses(address: str) -> Iterator[None]:
         yield
         assert {call.code() for call in calls} <= {
             grpc.StatusCode.UNAUTHENTICATED,
-            # Too many at once for the server, or for a connection of the gateway.
+            # Too many concurrent calls for the server, or for a connection of the gateway.
             grpc.StatusCode.RESOURCE_EXHAUSTED,
             grpc.StatusCode.UNAVAILABLE,
         }
 
 
 @contextmanager
-def streams_of_guesses(port: int) -> Iterator[None]:
-    """Streamed calls with such tokens, which are dropped and begun again for as long as the attack lasts."""
+def streams_with_guessed_tokens(port: int) -> Iterator[None]:
+    """Streaming calls with such tokens, cancelled and restarted during the attack."""
     head = [(":method", "POST"), (":path", "/modelregistry.v1.ModelService/RegisterModel"), (":scheme", "http")]
     over = threading.Event()
 
@@ -362,15 +362,15 @@ CALLS: dict[str, Callable[[int], AbstractContextManager[None]]] = {
     "reflection": lambda port: calls_without_messages(
         port, "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo"
     ),
-    "guessed tokens": lambda port: guesses(f"127.0.0.1:{port}"),
-    "streams with guessed tokens": streams_of_guesses,
+    "guessed tokens": lambda port: guessed_tokens(f"127.0.0.1:{port}"),
+    "streams with guessed tokens": streams_with_guessed_tokens,
     "idle connections": idle_connections,
 }
 
 
 @pytest.mark.parametrize("through", ["gateway", "gRPC port"])
 @pytest.mark.parametrize("attack", CALLS.values(), ids=CALLS)
-def test_calls_of_strangers_hang_and_starve_nobody(
+def test_unauthenticated_calls_delay_no_other_client(
     product: Product, attack: Callable[[int], AbstractContextManager[None]], through: str
 ) -> None:
     port = product.rest_port if through == "gateway" else product.grpc_port
@@ -387,14 +387,14 @@ def test_calls_of_strangers_hang_and_starve_nobody(
     ids=["silent", "HTTP/1.1", "HTTP/2"],
 )
 @pytest.mark.parametrize("port", ["rest_port", "grpc_port"])
-def test_connections_that_ask_for_nothing_take_little(product: Product, port: str, beginning: bytes) -> None:
+def test_idle_connections_take_little_memory(product: Product, port: str, beginning: bytes) -> None:
     with many_files(3_000), unharmed(product, half_sent(getattr(product, port), [beginning] * 2_000)):
         pass
 
 
 @contextmanager
 def floods(product: Product, port: int, frames: Callable[[Http2], None]) -> Iterator[None]:
-    """Frames of HTTP/2 without end on one connection, until it is cut off."""
+    """Endless HTTP/2 frames on one connection, until the server closes it."""
     with closing(Http2(port)) as client:
         with suppress(OSError, h2.exceptions.ProtocolError):
             frames(client)
@@ -403,7 +403,7 @@ def floods(product: Product, port: int, frames: Callable[[Http2], None]) -> Iter
 
 @pytest.mark.parametrize("frames", [rapid_reset, pings, settings, endless_continuation, empty_data])
 @pytest.mark.parametrize("port", ["rest_port", "grpc_port"])
-def test_floods_of_frames_take_little(product: Product, port: str, frames: Callable[[Http2], None]) -> None:
+def test_floods_of_frames_take_little_memory(product: Product, port: str, frames: Callable[[Http2], None]) -> None:
     with unharmed(product, floods(product, getattr(product, port), frames)):
         pass
 
@@ -420,7 +420,7 @@ def test_floods_of_frames_take_little(product: Product, port: str, frames: Calla
     ],
     ids=["websocket", "h2c", "connect", "trace", "gzip", "gRPC-Web"],
 )
-def test_nothing_but_plain_calls_is_spoken(product: Product, head: bytes) -> None:
+def test_only_plain_http_calls_are_accepted(product: Product, head: bytes) -> None:
     with (
         unharmed(product, half_sent(product.rest_port, [head] * 50)),
         socket.create_connection(("127.0.0.1", product.rest_port), timeout=10) as end,

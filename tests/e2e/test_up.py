@@ -1,4 +1,4 @@
-"""`model-registry up`: everything on one machine, from one command, and nothing left of it afterwards."""
+"""`model-registry up`: everything on one machine with one command, and no process left afterwards."""
 
 import contextlib
 import json
@@ -31,13 +31,13 @@ START_SECONDS = 30
 
 @pytest.fixture
 def folder() -> Iterator[Path]:
-    """Where `up` keeps its data: `folder / "data"`."""
+    """A folder in which `up` keeps its data, below `data`."""
     with accessible_folder() as made:
         yield made
 
 
 def processes_on(folder: Path) -> list[psutil.Process]:
-    """Every process that has to do with a folder, whoever its parent is by now."""
+    """Return every process that uses a folder, including orphans."""
     found = []
     for process in psutil.process_iter(["cmdline", "cwd"]):
         if process.pid == os.getpid():
@@ -48,12 +48,12 @@ def processes_on(folder: Path) -> list[psutil.Process]:
     return found
 
 
-def expect_no_process(folder: Path) -> None:
+def assert_no_process(folder: Path) -> None:
     eventually(lambda: not processes_on(folder), 20, "the end of every process")
 
 
 def refused_up(folder: Path, *arguments: str, **settings: object) -> str:
-    """What an `up` says that cannot run."""
+    """Return the error of an `up` that cannot start."""
     answer = subprocess.run(
         [*COMMAND, "up", f"--data-dir={folder / 'data'}", *arguments],
         env=environment(**settings),
@@ -68,23 +68,23 @@ def refused_up(folder: Path, *arguments: str, **settings: object) -> str:
     return answer.stderr
 
 
-# ---- the life of it ----
+# ---- start and stop ----
 
 
-def test_it_is_ready_soon_and_says_what_is_where(folder: Path) -> None:
+def test_up_is_ready_soon_and_prints_its_addresses(folder: Path) -> None:
     started = time.monotonic()
     with running_up(folder) as product:
         seconds = time.monotonic() - started
-        print(f"first start, initdb included: {seconds:.1f} s")  # noqa: T201 (figures are to be seen)
+        print(f"first start, initdb included: {seconds:.1f} s")  # noqa: T201 (prints a measurement)
         assert seconds < START_SECONDS
         ready = re.compile(r"^Model Registry is ready after \d+\.\d s\. Stop it with Ctrl-C\.$", re.MULTILINE)
-        # It answers a moment before it says so.
+        # It is ready a moment before it prints the banner.
         eventually(lambda: ready.search(product.server.output()), what="the banner")
         said = product.server.output()
         assert f"{product.rest_url}/v1/models" in said
         assert f"127.0.0.1:{product.grpc_port} " in said
         assert str(folder / "data") in said
-        # The terminal is for people; what is for machines goes into files.
+        # The terminal is for people; JSON lines go to the log file.
         assert "{" not in said
         model = product.client.register(b"first", name="first")
 
@@ -97,18 +97,18 @@ def test_it_is_ready_soon_and_says_what_is_where(folder: Path) -> None:
         assert {"envoy", "postgres"} <= names
     started = time.monotonic()
     with running_up(folder) as product:
-        print(f"second start: {time.monotonic() - started:.1f} s")  # noqa: T201 (figures are to be seen)
+        print(f"second start: {time.monotonic() - started:.1f} s")  # noqa: T201 (prints a measurement)
         assert product.client.download(model.id) == b"first"
 
 
-def test_what_it_keeps_is_for_its_user_alone(folder: Path) -> None:
+def test_its_files_are_readable_by_its_user_only(folder: Path) -> None:
     data = folder / "data"
     data.mkdir()
-    # As an earlier version left it.
+    # An earlier version created it like this.
     (data / "registry.log").touch(0o644)
     with running_up(folder) as product:
         assert {path.name for path in data.iterdir() if path.stat().st_mode & 0o077} == set()
-        # Where PostgreSQL runs as another user, that one passes through.
+        # PostgreSQL may run as another user, which needs to traverse these folders.
         assert data.stat().st_mode & 0o066 == 0 or os.geteuid() == 0
         product.client.register(name="taken")
         with refused(grpc.StatusCode.ALREADY_EXISTS):
@@ -116,7 +116,7 @@ def test_what_it_keeps_is_for_its_user_alone(folder: Path) -> None:
         assert "ERROR" not in (data / "postgres.log").read_text()
 
 
-def test_its_logs_are_bounded_while_it_runs(folder: Path) -> None:
+def test_its_log_files_are_bounded(folder: Path) -> None:
     with running_up(folder) as product:
         log = folder / "data" / "registry.log"
         with log.open("ab") as file:
@@ -129,7 +129,7 @@ def test_its_logs_are_bounded_while_it_runs(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["Ctrl-C", "SIGTERM"])
-def test_it_ends_cleanly_and_starts_again_with_its_data(folder: Path, number: signal.Signals) -> None:
+def test_up_stops_cleanly_and_starts_again_with_its_data(folder: Path, number: signal.Signals) -> None:
     with running_up(folder) as product:
         model = product.client.register(b"kept", name="kept")
         tree = product.processes()
@@ -143,12 +143,12 @@ def test_it_ends_cleanly_and_starts_again_with_its_data(folder: Path, number: si
         assert product.client.download(model.id) == b"kept"
 
 
-def test_a_kill_of_all_its_processes_loses_nothing(folder: Path) -> None:
+def test_no_data_is_lost_when_all_processes_are_killed(folder: Path) -> None:
     with running_up(folder) as product:
         model = product.client.register(b"kept", name="kept")
         tree = product.processes()
         for process in tree:
-            # Some end because others did.
+            # Some exit because others did.
             with contextlib.suppress(psutil.NoSuchProcess):
                 process.kill()
         product.server.kill()
@@ -160,29 +160,29 @@ def test_a_kill_of_all_its_processes_loses_nothing(folder: Path) -> None:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells children of their parent's death")
-def test_a_kill_of_the_parent_alone_leaves_no_child(folder: Path) -> None:
+def test_no_child_outlives_a_killed_parent(folder: Path) -> None:
     with running_up(folder) as product:
         model = product.client.register(b"kept", name="kept")
         product.server.kill()
-        expect_no_process(folder)
+        assert_no_process(folder)
     with running_up(folder) as product:
         assert product.client.download(model.id) == b"kept"
 
 
-# ---- what is in its way ----
+# ---- failing starts ----
 
 
 @pytest.mark.parametrize("port", ["rest", "grpc"])
-def test_a_taken_port_is_named(folder: Path, port: str) -> None:
+def test_a_port_in_use_is_named(folder: Path, port: str) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         number = taken.getsockname()[1]
         ports = {"rest": free_port(), "grpc": free_port()} | {port: number}
         said = refused_up(folder, f"--rest-port={ports['rest']}", f"--grpc-port={ports['grpc']}")
     assert f"cannot listen on 127.0.0.1:{number}" in said
-    expect_no_process(folder)
+    assert_no_process(folder)
 
 
-def test_a_second_one_on_the_same_data_is_refused(folder: Path) -> None:
+def test_a_second_up_on_the_same_data_is_refused(folder: Path) -> None:
     with running_up(folder) as product:
         assert product.server.process is not None
         said = refused_up(folder, f"--rest-port={free_port()}", f"--grpc-port={free_port()}")
@@ -190,13 +190,13 @@ def test_a_second_one_on_the_same_data_is_refused(folder: Path) -> None:
         assert product.is_serving()
 
 
-def test_a_data_folder_that_cannot_be_made_is_named(folder: Path) -> None:
+def test_a_data_folder_that_cannot_be_created_is_named(folder: Path) -> None:
     (folder / "data").write_text("a file")
     assert str(folder / "data") in refused_up(folder)
     assert str(folder / "data" / "below") in refused_up(folder, f"--data-dir={folder / 'data' / 'below'}")
 
 
-def test_a_file_that_is_in_the_way_is_named(folder: Path) -> None:
+def test_a_file_in_place_of_a_folder_is_named(folder: Path) -> None:
     path = folder / "data" / "run"
     path.parent.mkdir()
     path.write_text("not ours")
@@ -204,7 +204,7 @@ def test_a_file_that_is_in_the_way_is_named(folder: Path) -> None:
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root may write to others' folders")
-def test_root_leaves_the_folder_of_a_user_alone(folder: Path) -> None:
+def test_root_does_not_touch_the_folder_of_a_user(folder: Path) -> None:
     data = folder / "data"
     data.mkdir()
     nobody = pwd.getpwnam("nobody")
@@ -216,7 +216,7 @@ def test_root_leaves_the_folder_of_a_user_alone(folder: Path) -> None:
     assert {path.stat().st_uid for path in data.iterdir()} <= {nobody.pw_uid}
 
 
-def test_a_wrong_setting_is_named_before_anything_is_made(folder: Path) -> None:
+def test_a_wrong_setting_is_named_before_the_data_folder_is_created(folder: Path) -> None:
     said = refused_up(folder, max_streams="many", min_log_level="LOUD")
     assert "MAX_STREAMS: " in said
     assert "MIN_LOG_LEVEL: " in said
@@ -226,9 +226,9 @@ def test_a_wrong_setting_is_named_before_anything_is_made(folder: Path) -> None:
 # ---- settings and users ----
 
 
-def test_documented_names_of_settings_apply(folder: Path) -> None:
+def test_settings_of_an_intel_deployment_apply(folder: Path) -> None:
     grpc_port, rest_port = free_port(), free_port()
-    # Of the settings of a server elsewhere, those that cannot apply here do not.
+    # Settings of an external Postgres and S3 do not apply to `up`.
     settings = {"psql_hostname": "database.invalid", "minio_hostname": "s3.invalid", "psql_password": "secret"}
     server = Command(
         ["up", f"--data-dir={folder / 'data'}"],
@@ -239,16 +239,16 @@ def test_documented_names_of_settings_apply(folder: Path) -> None:
     try:
         server.start()
         product.wait_until_ready()
-        product.client.register(name="documented")
+        product.client.register(name="configured")
         lines = (folder / "data" / "registry.log").read_text().splitlines()
-        # Changes are written down whatever the level.
+        # Audit lines are logged at every level.
         assert [json.loads(line)["log"] for line in lines] == ["audit"]
     finally:
         product.close()
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="is run by an ordinary user anyway")
-def test_it_works_for_an_ordinary_user(folder: Path) -> None:
+@pytest.mark.skipif(os.geteuid() != 0, reason="an unprivileged user runs all tests")
+def test_up_works_for_an_unprivileged_user(folder: Path) -> None:
     nobody = pwd.getpwnam("nobody")
     try:
         subprocess.run(

@@ -1,4 +1,4 @@
-"""An update over HTTP changes exactly what its mask names, as over gRPC."""
+"""An update over HTTP changes exactly the fields of its mask, as over gRPC."""
 
 from collections.abc import Iterator
 from urllib.parse import quote
@@ -41,7 +41,9 @@ def model(product: Product) -> model_pb2.Model:
 
 
 @pytest.mark.parametrize("key", KEYS)
-def test_a_key_is_taken_as_it_is(product: Product, http: httpx.Client, model: model_pb2.Model, key: str) -> None:
+def test_a_key_of_a_map_is_matched_literally(
+    product: Product, http: httpx.Client, model: model_pb2.Model, key: str
+) -> None:
     others = {name: value for name, value in product.client.get(model.id).tags.items() if name != key}
     for mask in (f"update_mask=tags.{quote(key)}", f"updateMask=tags.{quote(key)}"):
         value = mask[:11]
@@ -53,7 +55,7 @@ def test_a_key_is_taken_as_it_is(product: Product, http: httpx.Client, model: mo
     product.client.update(model.id, [f"tags.{key}"], tags={key: "0"})
 
 
-def test_a_key_with_a_comma_stands_between_backticks(product: Product) -> None:
+def test_a_key_with_a_comma_is_quoted_by_backticks(product: Product) -> None:
     old = product.client.register(name="masked", version="2", project_name="update masks", tags={"a,b": "1", "a": "2"})
     mask = quote("tags.`a,b`,tags.```,```,metrics.mAP50,score")
     body = {"tags": {"a,b": "one", "`,`": "two", "a": "ignored"}, "metrics": {"mAP50": 0.5}, "score": 1}
@@ -66,7 +68,7 @@ def test_a_key_with_a_comma_stands_between_backticks(product: Product) -> None:
     assert product.client.update(old.id, ["tags.`a,b`"]).tags == {"`,`": "two", "a": "2"}
 
 
-def test_a_key_may_stand_between_double_quotes(product: Product) -> None:
+def test_a_key_may_be_in_double_quotes(product: Product) -> None:
     old = product.client.register(name="masked", version="3", project_name="update masks", tags={"a,b": "1", "a": "2"})
     mask = quote('metrics."mAP50",tags."a,b",tags."say \\"hi\\"",score')
     body = {"tags": {"a,b": "one", 'say "hi"': "two", "a": "ignored"}, "metrics": {"mAP50": 0.5}, "score": 1}
@@ -79,7 +81,9 @@ def test_a_key_may_stand_between_double_quotes(product: Product) -> None:
     assert product.client.update(old.id, ['tags."a,b"']).tags == {'say "hi"': "two", "a": "2"}
 
 
-def test_a_field_has_either_of_its_names(product: Product, http: httpx.Client, model: model_pb2.Model) -> None:
+def test_a_field_may_be_in_snake_case_or_camel_case(
+    product: Product, http: httpx.Client, model: model_pb2.Model
+) -> None:
     for mask in ("targetDevice", "target_device"):
         body = {"target_device": f"named by {mask}", "category": "unnamed"}
         assert http.patch(f"/v1/models/{model.id}", params={"update_mask": mask}, json=body).status_code == 200
@@ -102,7 +106,7 @@ def test_a_field_has_either_of_its_names(product: Product, http: httpx.Client, m
         (",", "must not be empty. Omit it to change every field that the model sets."),
     ],
 )
-def test_a_mask_that_names_nothing_is_refused(
+def test_an_invalid_mask_is_refused(
     product: Product, http: httpx.Client, model: model_pb2.Model, mask: str, description: str
 ) -> None:
     before = product.client.get(model.id)

@@ -1,4 +1,4 @@
-"""Audit and watch as clients of the whole product meet them: through Envoy, over several servers, across crashes."""
+"""Audit log and watches through the whole product: over HTTP, across several servers, and across crashes."""
 
 import json
 from collections.abc import Iterator
@@ -19,7 +19,7 @@ from tests.watch_client import Watch, sequences
 
 
 class JsonArray:
-    """The elements of a JSON array that arrives bit by bit."""
+    """The elements of a JSON array that is streamed."""
 
     def __init__(self, pieces: Iterator[str]) -> None:
         self._pieces = pieces
@@ -38,7 +38,7 @@ class JsonArray:
 
 
 def register(product: Product, name: str, **headers: str) -> str:
-    """Registers a model as a client of the Intel-compatible API."""
+    """Register a model over the Intel-compatible API."""
     answer = httpx.post(
         f"{product.rest_url}/models",
         data={"name": name, "version": "1"},
@@ -74,12 +74,12 @@ class TestHttp:
             assert next(elements).get("event") is None
             assert next(elements)["event"]["action"] == "ACTION_MODEL_UPDATED"
 
-    def test_what_is_wrong_is_a_status(self, product: Product) -> None:
+    def test_errors_have_their_status(self, product: Product) -> None:
         answer = httpx.get(f"{product.rest_url}/v1/auditEvents:watch", params={"resume_token": "nonsense"})
         assert answer.status_code == 400
         assert answer.json()["details"][2]["field_violations"][0]["field"] == "resume_token"
 
-    def test_whoever_posts_a_model_is_its_creator(self, product: Product) -> None:
+    def test_the_caller_of_post_models_is_the_creator(self, product: Product) -> None:
         model_id = register(product, "has a creator", **{"x-actor": "Ada Lovelace"})
         assert product.client.get(model_id).creator == "Ada Lovelace"
         assert product.client.get(register(product, "has none")).creator == ""
@@ -107,7 +107,7 @@ class TestHttp:
 
 @pytest.fixture
 def settings(postgres: PostgresAddress, s3_server: S3Server) -> Iterator[dict[str, object]]:
-    """The environment of servers on one database and one bucket."""
+    """Settings of servers on one database and one bucket."""
     name = "watched"
     create_database(postgres, name, "template1")
     yield s3_settings(postgres, name, s3_server, new_bucket_name())
@@ -115,9 +115,7 @@ def settings(postgres: PostgresAddress, s3_server: S3Server) -> Iterator[dict[st
 
 
 class TestServers:
-    def test_what_is_written_through_one_server_is_seen_through_another(
-        self, settings: dict[str, object], tmp_path: Path
-    ) -> None:
+    def test_a_change_on_one_server_is_visible_on_another(self, settings: dict[str, object], tmp_path: Path) -> None:
         folders = [tmp_path / "one", tmp_path / "other"]
         for folder in folders:
             folder.mkdir()
@@ -145,7 +143,7 @@ class TestServers:
                     watch.message()
                     for number in range(10):
                         product.client.register(name=f"{round_number}.{number}")
-                        # Half of them are not seen before the server goes.
+                        # Half of them have not been received when the server stops.
                         if number % 2:
                             seen.append(watch.event().name)
                     token = watch.token
