@@ -219,7 +219,9 @@ def test_the_gateway_is_live_without_a_server_while_its_watchdog_runs(folder: Pa
         assert gateway.process is not None
         gateway.process.send_signal(signal.SIGSTOP)
         try:
-            eventually(lambda: answers("/live", 503), REPLACED_SECONDS, "the gateway to report that Envoy's watchdog is gone")
+            eventually(
+                lambda: answers("/live", 503), REPLACED_SECONDS, "the gateway to report that Envoy's watchdog is gone"
+            )
         finally:
             gateway.process.send_signal(signal.SIGCONT)
         eventually(lambda: answers("/live", 200), what="its recovery")

@@ -1,4 +1,4 @@
-"""Who may do what: every method of every service, every role, and every way to another project's models."""
+"""Access control of every method and role, and of every way to another project's models."""
 
 import json
 import threading
@@ -41,12 +41,12 @@ from tests.registry import RunningRegistry, StartRegistry
 from tests.streams import Feed
 from tests.watch_client import Watch
 
-DENIED, UNKNOWN, STRANGER = (
+DENIED, UNKNOWN, UNAUTHENTICATED = (
     grpc.StatusCode.PERMISSION_DENIED,
     grpc.StatusCode.NOT_FOUND,
     grpc.StatusCode.UNAUTHENTICATED,
 )
-DOCUMENTED = "/modelregistry.compat.v1.CompatService/"
+COMPAT = "/modelregistry.compat.v1.CompatService/"
 HEALTH = "/grpc.health.v1.Health/"
 LIVE_ID, DELETED_ID, MOVED_ID = "a-model-that-is-there", "a-model-that-is-gone", "a-model-that-moved"
 
@@ -57,7 +57,7 @@ class Bearer(
     grpc.StreamUnaryClientInterceptor,
     grpc.StreamStreamClientInterceptor,
 ):
-    """Sends a header authorization, and others, with every call."""
+    """Sends the `authorization` header and others with every call."""
 
     def __init__(self, *metadata: tuple[str, str]) -> None:
         self._metadata = metadata
@@ -80,7 +80,7 @@ class Bearer(
 
 
 class People:
-    """Clients of one server, each with a token of its own."""
+    """Clients of one server, each with its own token."""
 
     def __init__(self, running: RunningRegistry) -> None:
         self.running = running
@@ -111,8 +111,8 @@ def people(start_registry: StartRegistry) -> Iterator[People]:
 
 
 @pytest.fixture
-def forgetful(start_registry: StartRegistry, monkeypatch: pytest.MonkeyPatch) -> Iterator[People]:
-    """With a server that looks tokens up each time."""
+def without_token_cache(start_registry: StartRegistry, monkeypatch: pytest.MonkeyPatch) -> Iterator[People]:
+    """Clients of a server that looks up the token of every call."""
     monkeypatch.setattr(wiring, "CachedAuthenticator", partial(CachedAuthenticator, seconds=0))
     people = People(start_registry(auth_mode="token"))
     yield people
@@ -120,7 +120,7 @@ def forgetful(start_registry: StartRegistry, monkeypatch: pytest.MonkeyPatch) ->
 
 
 def methods() -> dict[str, descriptor_pb2.MethodDescriptorProto]:
-    """Every method that the server has, but those of reflection, by its path."""
+    """Return every method of the server except those of reflection, by path."""
     found = {}
     pool = descriptor_pool.Default()
     for service in (*http_services(), "grpc.health.v1.Health"):
@@ -144,7 +144,7 @@ METHODS = methods()
 
 
 def call(client: Client, path: str, timeout: float = 30) -> tuple[grpc.StatusCode, str]:
-    """Calls a method with an empty request; returns its status, and the HTTP status that it says for its answer."""
+    """Call a method with an empty request, and return its status and the HTTP status in its answer."""
     method = METHODS[path]
     pool = descriptor_pool.Default()
     request_type: type[Message] = message_factory.GetMessageClass(
@@ -161,7 +161,7 @@ def call(client: Client, path: str, timeout: float = 30) -> tuple[grpc.StatusCod
     if method.server_streaming:
         answers = stub(request, timeout=timeout)
         try:
-            # The first message tells: a watch has no end.
+            # The first message is enough: a watch does not end.
             next(answers, None)
             initial = dict(answers.initial_metadata())
             if path.endswith(("Watch", "WatchAuditEvents")):
@@ -194,7 +194,7 @@ def waits_for_a_lock(engine: Engine) -> bool:
 
 
 class TestEveryMethod:
-    def test_the_server_has_the_services_that_are_walked_and_no_other(self, people: People) -> None:
+    def test_every_service_of_the_server_is_tested_here(self, people: People) -> None:
         stub: Any = reflection_pb2_grpc.ServerReflectionStub(people.a(Role.READER).channel)
         (answer,) = stub.ServerReflectionInfo(iter([reflection_pb2.ServerReflectionRequest(list_services="")]))
         services = {service.name for service in answer.list_services_response.service}
@@ -203,27 +203,27 @@ class TestEveryMethod:
             "grpc.reflection.v1alpha.ServerReflection",
         }
 
-    def test_the_policy_table_has_each_of_them_and_no_other(self) -> None:
+    def test_the_policy_table_has_exactly_the_methods_of_the_server(self) -> None:
         assert METHODS.keys() == POLICIES.keys() - {"/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo"}
 
-    def test_none_is_open_by_accident(self, people: People) -> None:
-        stranger = people.who_has()
+    def test_only_methods_open_to_everybody_work_without_credentials(self, people: People) -> None:
+        anonymous = people.who_has()
         opened = set()
         for path in METHODS:
-            code, http_status = call(stranger, path, timeout=2 if path == f"{HEALTH}Watch" else 30)
-            if path.startswith(DOCUMENTED):
+            code, http_status = call(anonymous, path, timeout=2 if path == f"{HEALTH}Watch" else 30)
+            if path.startswith(COMPAT):
                 assert (code, http_status) == (grpc.StatusCode.OK, "401"), path
-            elif code is not STRANGER:
+            elif code is not UNAUTHENTICATED:
                 opened.add(path)
         assert opened == {path for path, policy in POLICIES.items() if policy.access is OpenTo.EVERYBODY}
 
-    def test_reflection_is_not_open(self, people: People) -> None:
+    def test_reflection_requires_credentials(self, people: People) -> None:
         stub: Any = reflection_pb2_grpc.ServerReflectionStub(people.who_has().channel)
-        with refused(STRANGER):
+        with refused(UNAUTHENTICATED):
             list(stub.ServerReflectionInfo(iter([reflection_pb2.ServerReflectionRequest(list_services="")])))
 
     @pytest.mark.parametrize("role", Role)
-    def test_a_role_lets_in_to_what_it_allows_and_to_nothing_else(self, people: People, role: Role) -> None:
+    def test_a_role_allows_exactly_the_methods_of_its_permissions(self, people: People, role: Role) -> None:
         client = people.a(role)
         allowed = {
             Role.READER: {Permission.READ},
@@ -236,13 +236,15 @@ class TestEveryMethod:
             if isinstance(required, OpenTo):
                 continue
             code, http_status = call(client, path)
-            is_refused = "403" if path.startswith(DOCUMENTED) else DENIED
-            answer: object = http_status if path.startswith(DOCUMENTED) else code
+            is_refused = "403" if path.startswith(COMPAT) else DENIED
+            answer: object = http_status if path.startswith(COMPAT) else code
             assert (answer == is_refused) is (required not in allowed), path
-            assert code is not STRANGER
+            assert code is not UNAUTHENTICATED
             assert http_status != "401"
 
-    def test_one_that_the_table_forgot_is_refused_to_all(self, people: People, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_a_method_without_a_policy_is_refused_to_everybody(
+        self, people: People, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         monkeypatch.delitem(cast(dict[str, Any], POLICIES), "/modelregistry.v1.ModelService/GetModel")
         with refused(DENIED, "ACCESS_DENIED"):
             people.a(Role.ADMIN).get("a-model-of-no-body")
@@ -262,26 +264,26 @@ class TestCredentials:
             [("authorization", "mrt_" + "A" * 43)],
         ],
     )
-    def test_what_is_no_token_is_refused(self, people: People, metadata: list[tuple[str, str]]) -> None:
-        with refused(STRANGER, "INVALID_CREDENTIALS") as refusal:
+    def test_invalid_credentials_are_refused(self, people: People, metadata: list[tuple[str, str]]) -> None:
+        with refused(UNAUTHENTICATED, "INVALID_CREDENTIALS") as refusal:
             people.who_has(*metadata).all()
         trailing = dict(refusal._call.trailing_metadata())
         assert trailing["www-authenticate"] == 'Bearer realm="model-registry", error="invalid_token"'
 
-    def test_who_shows_nothing_is_told_what_to_show(self, people: People) -> None:
-        with refused(STRANGER, "UNAUTHENTICATED") as refusal:
+    def test_a_call_without_credentials_is_challenged(self, people: People) -> None:
+        with refused(UNAUTHENTICATED, "UNAUTHENTICATED") as refusal:
             people.who_has().all()
         assert dict(refusal._call.trailing_metadata())["www-authenticate"] == 'Bearer realm="model-registry"'
 
-    def test_two_tokens_are_none(self, people: People) -> None:
+    def test_two_tokens_in_one_call_are_refused(self, people: People) -> None:
         bearer = ("authorization", f"Bearer {people.secret(Role.ADMIN)}")
-        with refused(STRANGER, "INVALID_CREDENTIALS"):
+        with refused(UNAUTHENTICATED, "INVALID_CREDENTIALS"):
             people.who_has(bearer, bearer).all()
 
-    def test_the_word_bearer_counts_in_any_case(self, people: People) -> None:
+    def test_the_scheme_bearer_is_case_insensitive(self, people: People) -> None:
         assert people.who_has(("authorization", f"bEARER {people.secret(Role.READER)}")).all() == []
 
-    def test_nobody_who_is_known_acts_as_another(self, people: People) -> None:
+    def test_an_authenticated_caller_cannot_claim_another_actor(self, people: People) -> None:
         bearer = ("authorization", f"Bearer {people.secret(Role.ADMIN, name='ci')}")
         client = people.who_has(bearer, ("x-actor", "mallory"))
         model = client.register()
@@ -290,7 +292,9 @@ class TestCredentials:
         assert model.creator == "token:ci"
         assert {event.actor for event in events if event.model_id} == {"token:ci"}
 
-    def test_without_authentication_everybody_may_do_everything_and_be_anybody(self, registry: RunningRegistry) -> None:
+    def test_without_authentication_every_call_is_allowed_and_the_actor_is_claimed(
+        self, registry: RunningRegistry
+    ) -> None:
         client = Client(registry.client.address, Bearer(("x-actor", "ada"), ("authorization", "Bearer nonsense")))
         model = client.register(project_id="p")
         assert model.creator == "ada"
@@ -303,68 +307,68 @@ class TestCredentials:
         messages = watcher.audit.WatchAuditEvents(audit_service_pb2.WatchAuditEventsRequest(), timeout=60)
         assert next(messages).resume_token
         people.tokens.revoke("watcher")
-        with refused(STRANGER, "INVALID_CREDENTIALS"):
+        with refused(UNAUTHENTICATED, "INVALID_CREDENTIALS"):
             list(messages)
 
-    def test_a_registration_whose_token_is_revoked_meanwhile_leaves_nothing(self, forgetful: People) -> None:
-        writer, running = forgetful.a(Role.WRITER, name="writer"), forgetful.running
+    def test_a_registration_whose_token_is_revoked_leaves_nothing(self, without_token_cache: People) -> None:
+        writer, running = without_token_cache.a(Role.WRITER, name="writer"), without_token_cache.running
         feed = Feed(*registration(spec(), [b"x"]))
         call: Any = writer.models.RegisterModel.future(feed)
         eventually(lambda: running.count("unreferenced_objects") == 1)
-        forgetful.tokens.revoke("writer")
+        without_token_cache.tokens.revoke("writer")
         feed.send(model_service_pb2.RegisterModelRequest(chunk=b"y"))
         feed.end()
-        assert call.code() is STRANGER
+        assert call.code() is UNAUTHENTICATED
         assert running.count("models") == 0
         eventually(lambda: running.count("unreferenced_objects") == 0)
         assert running.objects() == []
 
-    def test_an_endless_registration_ends_when_its_token_is_revoked(self, forgetful: People) -> None:
-        writer = forgetful.a(Role.WRITER, name="writer")
+    def test_an_endless_registration_ends_when_its_token_is_revoked(self, without_token_cache: People) -> None:
+        writer = without_token_cache.a(Role.WRITER, name="writer")
         feed = Feed(*registration(spec(), [b"x"]))
         call: Any = writer.models.RegisterModel.future(feed)
-        eventually(lambda: forgetful.running.count("unreferenced_objects") == 1)
-        forgetful.tokens.revoke("writer")
+        eventually(lambda: without_token_cache.running.count("unreferenced_objects") == 1)
+        without_token_cache.tokens.revoke("writer")
 
         def is_refused() -> bool:
             feed.send(model_service_pb2.RegisterModelRequest(chunk=b"y"))
             return bool(call.done())
 
         eventually(is_refused)
-        assert call.code() is STRANGER
+        assert call.code() is UNAUTHENTICATED
 
-    def test_a_completion_whose_token_is_revoked_meanwhile_makes_no_model(
-        self, forgetful: People, monkeypatch: pytest.MonkeyPatch
+    def test_a_completion_whose_token_is_revoked_creates_no_model(
+        self, without_token_cache: People, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        writer, running = forgetful.a(Role.WRITER, name="writer"), forgetful.running
+        writer, running = without_token_cache.a(Role.WRITER, name="writer"), without_token_cache.running
         upload = writer.create_upload()
         writer.write_upload(upload.id, 0, b"abc")
         put = LocalArtifactStore.put
 
         def revoked(self: LocalArtifactStore, key: str, data: bytes) -> None:
-            forgetful.tokens.revoke("writer")
+            without_token_cache.tokens.revoke("writer")
             put(self, key, data)
 
         monkeypatch.setattr(LocalArtifactStore, "put", revoked)
-        with refused(STRANGER, "INVALID_CREDENTIALS"):
+        with refused(UNAUTHENTICATED, "INVALID_CREDENTIALS"):
             writer.complete_upload(upload.id)
         assert running.count("models") == 0
         monkeypatch.undo()
-        # Who may write can complete it still.
-        assert forgetful.a(Role.WRITER).complete_upload(upload.id).artifact.size_bytes == 3
+        # Another writer can still complete the upload.
+        assert without_token_cache.a(Role.WRITER).complete_upload(upload.id).artifact.size_bytes == 3
 
-    def test_a_download_ends_when_its_token_is_revoked(self, forgetful: People) -> None:
-        model = forgetful.a(Role.WRITER).register(bytes(64 * 1024 * 1024))
-        reader = forgetful.a(Role.READER, name="reader")
+    def test_a_download_ends_when_its_token_is_revoked(self, without_token_cache: People) -> None:
+        model = without_token_cache.a(Role.WRITER).register(bytes(64 * 1024 * 1024))
+        reader = without_token_cache.a(Role.READER, name="reader")
         request = artifact_service_pb2.DownloadArtifactRequest(model_id=model.id)
         messages = reader.artifacts.DownloadArtifact(request, timeout=60)
         next(messages)
-        forgetful.tokens.revoke("reader")
+        without_token_cache.tokens.revoke("reader")
         threading.Event().wait(1.2)
-        with refused(STRANGER, "INVALID_CREDENTIALS"):
+        with refused(UNAUTHENTICATED, "INVALID_CREDENTIALS"):
             list(messages)
 
-    @pytest.mark.parametrize("path", ["/modelregistry.v1.ModelService/DeleteModel", f"{DOCUMENTED}DeleteModel"])
+    @pytest.mark.parametrize("path", ["/modelregistry.v1.ModelService/DeleteModel", f"{COMPAT}DeleteModel"])
     def test_a_refused_call_is_logged_with_its_actor(
         self, people: People, caplog: pytest.LogCaptureFixture, path: str
     ) -> None:
@@ -373,7 +377,7 @@ class TestCredentials:
         [line] = [vars(record) for record in caplog.records if vars(record).get("method") == path]
         assert line["actor"] == "token:curious"
 
-    def test_no_secret_is_logged(self, people: People, caplog: pytest.LogCaptureFixture) -> None:
+    def test_no_token_is_logged(self, people: People, caplog: pytest.LogCaptureFixture) -> None:
         secret = people.secret(Role.READER)
         client = people.who_has(("authorization", f"Bearer {secret}"))
         with caplog.at_level("DEBUG"):
@@ -386,38 +390,38 @@ class TestCredentials:
 
 
 class TestUploads:
-    def test_everybody_lists_the_uploads_that_they_began(self, people: People) -> None:
+    def test_callers_list_only_their_own_uploads(self, people: People) -> None:
         root, ada, bob = people.a(Role.ADMIN), people.a(Role.WRITER, name="ada"), people.a(Role.WRITER, name="bob")
         uploads = {client: client.create_upload(name=name) for client, name in ((ada, "a"), (bob, "b"))}
         assert [upload.creator for upload in uploads.values()] == ["token:ada", "token:bob"]
         for client, upload in uploads.items():
             assert list(client.list_uploads().uploads) == [upload]
         assert not root.list_uploads().uploads
-        # Not listed, but whoever may upload there may go on with it.
+        # Not listed, but any caller with write access to the project can continue it.
         assert bob.get_upload(uploads[ada].id) == uploads[ada]
         with refused(DENIED, "ROLE_MISSING"):
             people.a(Role.READER).list_uploads()
 
-    def test_an_upload_to_where_its_creator_may_not_write_any_more_is_not_listed(self, people: People) -> None:
+    def test_an_upload_is_not_listed_once_its_creator_may_no_longer_write_there(self, people: People) -> None:
         creator = people.a(Role.WRITER, name="ada")
         own = creator.create_upload(name="a", project_id="own")
         creator.create_upload(name="b", project_id="other")
         creator.create_upload(name="c")
         people.running.execute("UPDATE tokens SET project_id = 'own' WHERE name = 'ada'")
-        # The server that has not heard of it for some seconds is another matter.
+        # A new caller, since the server caches the changed token for some seconds.
         fresh = people.a(Role.WRITER, "own", name="somebody")
         people.running.execute("UPDATE uploads SET creator = 'token:somebody'")
         assert [upload.id for upload in fresh.list_uploads().uploads] == [own.id]
 
 
 class TestProjects:
-    """Two projects, and what one's people get to know of the other's."""
+    """Two projects, and what callers of one can learn about the other."""
 
     @pytest.fixture
     def root(self, people: People) -> Client:
         return people.a(Role.ADMIN, name="root")
 
-    def test_a_model_of_another_project_is_not_there(self, people: People, root: Client) -> None:
+    def test_a_model_of_another_project_is_not_found(self, people: People, root: Client) -> None:
         other = root.register(project_id="other")
         none = root.register()
         own = root.register(project_id="own")
@@ -441,11 +445,11 @@ class TestProjects:
                     attempt(model.id)
                 with refused(UNKNOWN, "MODEL_NOT_FOUND") as missing:
                     attempt("x" * len(model.id))
-                # Word for word as of one that is nowhere.
+                # Word for word the answer about one that does not exist.
                 assert hidden.message == missing.message.replace("x" * len(model.id), model.id)
         assert root.get(other.id).revision == 1
 
-    def test_an_id_that_another_project_has_or_had_is_not_to_be_had(self, people: People, root: Client) -> None:
+    def test_an_id_that_another_project_has_or_had_is_not_available(self, people: People, root: Client) -> None:
         client = people.a(Role.ADMIN, "own")
         refusals = []
         for model_id in (LIVE_ID, DELETED_ID, MOVED_ID):
@@ -459,11 +463,11 @@ class TestProjects:
                     attempt(id=model_id, project_id="own", name="mine")
                 assert refusal.metadata == {"model_id": model_id, "conflict": "id"}
                 refusals.append(refusal.message.replace(model_id, "ID"))
-        # Whether there is such a model, or was, is not told.
+        # The answer does not reveal whether the model exists or existed.
         assert set(refusals) == {"The id 'ID' is not available."}
         assert client.all() == []
 
-    def test_an_id_stays_with_its_project_for_callers_of_all_projects_too(self, root: Client) -> None:
+    def test_an_id_stays_with_its_project_even_for_callers_of_all_projects(self, root: Client) -> None:
         for project in ("own", None):
             fields: dict[str, Any] = {} if project is None else {"project_id": project}
             model_id = f"registered-in-{project}"
@@ -474,7 +478,7 @@ class TestProjects:
             assert root.register(b"again", id=model_id, **fields).id == model_id
             root.delete(model_id)
 
-    def test_an_id_that_is_deleted_while_another_project_registers_it_stays_with_the_first(
+    def test_an_id_deleted_during_a_registration_by_another_project_stays_with_its_project(
         self, people: People, root: Client
     ) -> None:
         root.register(id=LIVE_ID, project_id="other")
@@ -495,12 +499,14 @@ class TestProjects:
                 adding.result()
         assert root.all() == []
 
-    def test_deleting_what_may_be_missing_deletes_nothing_of_others(self, people: People, root: Client) -> None:
+    def test_a_deletion_with_allow_missing_deletes_nothing_of_another_project(
+        self, people: People, root: Client
+    ) -> None:
         other = root.register(project_id="other")
         people.a(Role.ADMIN, "own").delete(other.id, allow_missing=True)
         assert root.get(other.id).id == other.id
 
-    def test_listings_have_what_is_one_s_own(self, people: People, root: Client) -> None:
+    def test_lists_contain_only_the_callers_projects(self, people: People, root: Client) -> None:
         for project in ("own", "other", "Own", "own2", None):
             fields: dict[str, Any] = {} if project is None else {"project_id": project}
             root.register(name="yolo", **fields)
@@ -515,14 +521,14 @@ class TestProjects:
             assert {model.project_id for model in client.all(wanted)} <= {"own"}
         assert len(client.all()) == 1
 
-    def test_the_documented_listing_has_them_too(self, people: People, root: Client) -> None:
+    def test_the_intel_compatible_list_contains_only_the_callers_projects(self, people: People, root: Client) -> None:
         own = root.register(name="yolo", project_id="own")
         root.register(name="yolo", project_id="other")
         stub = compat_service_pb2_grpc.CompatServiceStub(people.a(Role.READER, "own").channel)
         messages = stub.ListModels(compat_service_pb2.ListModelsRequest())
         assert [model["id"] for model in json.loads(b"".join(message.data for message in messages))] == [own.id]
 
-    def test_models_are_registered_into_one_s_own_project_alone(self, people: People) -> None:
+    def test_models_can_be_registered_only_in_the_callers_project(self, people: People) -> None:
         writer = people.a(Role.WRITER, "own")
         assert writer.register(project_id="own").project_id == "own"
         elsewhere: list[dict[str, Any]] = [{"project_id": "other"}, {}, {"project_name": "own"}]
@@ -542,23 +548,23 @@ class TestProjects:
             writer.update(model.id, ["project_id"])
         assert root.get(model.id).project_id == "own"
 
-    def test_an_upload_is_seen_by_those_who_may_upload_there(self, people: People) -> None:
+    def test_an_upload_is_visible_to_writers_of_its_project(self, people: People) -> None:
         upload = people.a(Role.WRITER, "own").create_upload(project_id="own")
-        stranger, colleague = people.a(Role.WRITER, "other"), people.a(Role.WRITER, "own")
+        anonymous, colleague = people.a(Role.WRITER, "other"), people.a(Role.WRITER, "own")
         for attempt in (
-            lambda: stranger.get_upload(upload.id),
-            lambda: stranger.complete_upload(upload.id, validate_only=True),
-            lambda: stranger.write_upload(upload.id, 0, b"data"),
-            lambda: stranger.complete_upload(upload.id),
-            lambda: stranger.cancel_upload(upload.id),
+            lambda: anonymous.get_upload(upload.id),
+            lambda: anonymous.complete_upload(upload.id, validate_only=True),
+            lambda: anonymous.write_upload(upload.id, 0, b"data"),
+            lambda: anonymous.complete_upload(upload.id),
+            lambda: anonymous.cancel_upload(upload.id),
         ):
             with refused(UNKNOWN, "UPLOAD_NOT_FOUND"):
                 attempt()
         colleague.write_upload(upload.id, 0, b"data")
         assert colleague.complete_upload(upload.id).project_id == "own"
 
-    def test_relatives_in_other_projects_are_unknown(self, people: People, root: Client) -> None:
-        """A grandparent of another's, a parent of one's own, and children of both."""
+    def test_ancestors_and_descendants_in_other_projects_are_hidden(self, people: People, root: Client) -> None:
+        """Parent and grandparent are in another project; the children are in both."""
         secret = root.register(name="secret", project_id="other")
         base = root.register(name="base", project_id="other", provenance={"parent_model_ids": [secret.id]})
         own = root.register(name="own", project_id="own", provenance={"parent_model_ids": [base.id]})
@@ -570,7 +576,7 @@ class TestProjects:
         assert [relative.model_id for relative in reader.descendants(own.id).nodes] == [child.id]
         assert secret.id not in str(reader.manifest(child.id))
 
-    def test_a_cycle_through_another_project_does_not_name_what_is_in_it(self, people: People, root: Client) -> None:
+    def test_a_cycle_through_another_project_does_not_name_its_models(self, people: People, root: Client) -> None:
         own = root.register(name="own", project_id="own")
         hidden = root.register(name="hidden", project_id="other", provenance={"parent_model_ids": [own.id]})
         middle = root.register(name="middle", project_id="own", provenance={"parent_model_ids": [hidden.id]})
@@ -579,7 +585,7 @@ class TestProjects:
             writer.update(own.id, ["provenance"], provenance={"parent_model_ids": [middle.id]})
         assert refusal.metadata["model_ids"] == f"{own.id},{middle.id},{own.id}"
 
-    def test_aliases_of_another_project_are_not_there(self, people: People, root: Client) -> None:
+    def test_aliases_of_another_project_are_not_found(self, people: People, root: Client) -> None:
         own, other = (root.register(name="yolo", project_id=project) for project in ("own", "other"))
         for model in (own, other):
             root.set_alias(model.id)
@@ -606,7 +612,7 @@ class TestProjects:
                 attempt()
             assert hidden.metadata == {"model_group_id": other.model_group_id}
 
-    def test_groups_of_another_project_are_not_there(self, people: People, root: Client) -> None:
+    def test_groups_of_another_project_are_not_found(self, people: People, root: Client) -> None:
         own, other = (root.register(name="yolo", project_id=project) for project in ("own", "other"))
         none = root.register(name="yolo")
         root.delete(other.id)
@@ -624,13 +630,13 @@ class TestProjects:
                     attempt(model.model_group_id)
                 with refused(UNKNOWN, "MODEL_GROUP_NOT_FOUND") as missing:
                     attempt("x" * len(model.model_group_id))
-                # Word for word as of one that is nowhere.
+                # Word for word the answer about one that does not exist.
                 assert hidden.message == missing.message.replace("x" * len(model.model_group_id), model.model_group_id)
             assert admin.all(f'model_group_id = "{model.model_group_id}"') == []
             assert root.group(model.model_group_id).owner == ""
         assert admin.update_group(own.model_group_id, owner="ada").version_count == 1
 
-    def test_a_group_is_described_by_writers_and_deleted_by_admins(self, people: People, root: Client) -> None:
+    def test_writers_update_a_group_and_admins_delete_it(self, people: People, root: Client) -> None:
         group_id = root.register(name="yolo", project_id="own").model_group_id
         root.delete(root.all()[0].id)
         reader, writer = people.a(Role.READER, "own"), people.a(Role.WRITER, "own")
@@ -642,7 +648,7 @@ class TestProjects:
             writer.delete_group(group_id)
         people.a(Role.ADMIN, "own").delete_group(group_id)
 
-    def test_a_model_moves_only_between_one_s_own_projects(self, people: People, root: Client) -> None:
+    def test_a_model_moves_only_between_the_callers_projects(self, people: People, root: Client) -> None:
         own = root.register(name="yolo", project_id="own")
         root.register(name="yolo", project_id="other", version="2")
         writer = people.a(Role.WRITER, "own")
@@ -650,7 +656,7 @@ class TestProjects:
             writer.update(own.id, ["project_id"], project_id="other")
         assert root.get(own.id).model_group_id == own.model_group_id
 
-    def test_the_log_is_that_of_one_s_own_project(self, people: People, root: Client) -> None:
+    def test_the_audit_log_shows_only_the_callers_project(self, people: People, root: Client) -> None:
         for project in ("own", "other"):
             root.register(project_id=project)
         admin = people.a(Role.ADMIN, "own", name="own-admin")
@@ -662,7 +668,7 @@ class TestProjects:
         assert root.audit.VerifyAuditLog(audit_service_pb2.VerifyAuditLogRequest()).HasField("head")
 
     @pytest.mark.parametrize("origin", ["other", None])
-    def test_an_event_of_a_model_that_moved_here_does_not_tell_from_where(
+    def test_the_event_of_a_model_that_moved_here_hides_its_origin(
         self, people: People, root: Client, origin: str | None
     ) -> None:
         names: dict[str, Any] = {} if origin is None else {"project_id": origin, "project_name": "Secret"}
@@ -683,7 +689,7 @@ class TestProjects:
         assert root.audit.ListAuditEvents(wanted).audit_events[0].before["name"] == "hidden-before"
 
     @pytest.mark.parametrize("target", ["other", None])
-    def test_the_project_that_a_model_left_learns_that_it_is_gone_and_nothing_else(
+    def test_the_project_that_a_model_left_learns_only_that_it_moved_away(
         self, people: People, root: Client, target: str | None
     ) -> None:
         model = root.register(name="seen", project_id="own", project_name="Own", description="ours")
@@ -708,7 +714,7 @@ class TestProjects:
         assert "ecret" not in shown
         assert moved.model_group_id not in shown
 
-    def test_a_filter_does_not_tell_where_a_model_moved(self, people: People, root: Client) -> None:
+    def test_a_filter_does_not_reveal_where_a_model_moved(self, people: People, root: Client) -> None:
         model = root.register(name="seen", project_id="own", project_name="Own")
         mask = ["project_id", "project_name", "name"]
         moved = root.update(model.id, mask, project_id="other", project_name="Secret", name="hidden")
@@ -724,7 +730,7 @@ class TestProjects:
         assert [filter_ for filter_ in before + after if is_found(admin, filter_)] == before
         assert [filter_ for filter_ in before + after if is_found(root, filter_)] == before + after
 
-    def test_who_may_read_everything_sees_both_sides_of_a_move(self, people: People, root: Client) -> None:
+    def test_a_reader_of_all_projects_sees_both_sides_of_a_move(self, people: People, root: Client) -> None:
         model = root.register(name="yolo", project_id="own")
         root.update(model.id, ["project_id"], project_id="other")
         for project in ("own", "other"):
@@ -734,7 +740,7 @@ class TestProjects:
             assert (event.project_id, event.moved_away) == ("other", False)
             assert (event.before["project_id"], event.after["project_id"]) == ("own", "other")
 
-    def test_a_watch_tells_of_one_s_own_models_and_of_no_tokens(self, people: People, root: Client) -> None:
+    def test_a_watch_shows_the_callers_models_and_no_tokens(self, people: People, root: Client) -> None:
         request = audit_service_pb2.WatchAuditEventsRequest(from_beginning=True)
         root.register(project_id="other")
         own = root.register(project_id="own")
@@ -748,9 +754,9 @@ class TestProjects:
 
 
 class TestWithoutCaller:
-    """A thread that was started without its caller's context, as most ways to start one do."""
+    """Threads without the context of a caller, which most ways to start a thread do not copy."""
 
-    def test_nothing_is_read_or_changed(self, registry: RunningRegistry) -> None:
+    def test_nothing_can_be_read_or_changed(self, registry: RunningRegistry) -> None:
         model = registry.client.register()
         parts = registry.parts.use_cases
         for attempt in (
@@ -767,7 +773,7 @@ class TestWithoutCaller:
                 threads.submit(attempt).result()
         assert registry.client.get(model.id).revision == 1
 
-    def test_nothing_is_asked_of_a_geti(self) -> None:
+    def test_geti_is_not_called(self) -> None:
         class Untouched:
             def list_projects(self) -> list[ProjectSummary]:
                 return []
@@ -785,7 +791,7 @@ class TestWithoutCaller:
                 with pytest.raises(ProjectNotFoundError):
                     threads.submit(attempt).result()
 
-    def test_the_context_of_the_caller_brings_the_caller(self, registry: RunningRegistry) -> None:
+    def test_a_copied_context_carries_the_caller(self, registry: RunningRegistry) -> None:
         model = registry.client.register()
         with ThreadPoolExecutor(1) as threads:
             found = threads.submit(copy_context().run, registry.parts.use_cases.get_model, model.id).result()
@@ -793,7 +799,7 @@ class TestWithoutCaller:
 
 
 class TestTokenEvents:
-    def test_making_and_revoking_a_token_is_written_down(self, people: People) -> None:
+    def test_creating_and_revoking_a_token_are_audit_events(self, people: People) -> None:
         people.secret(Role.WRITER, "own", name="ci")
         people.tokens.revoke("ci")
         people.tokens.revoke("ci")

@@ -1,4 +1,4 @@
-"""Whatever is done to an alias, it is what a plain stack says, and so is what it was at every instant."""
+"""An alias and its history agree with a simple stack model after any sequence of moves."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -29,14 +29,14 @@ Verb = Literal["set", "rollback", "rollback_to", "delete"]
 
 @dataclass
 class Stack:
-    """The model of an alias: `frames[-1]` is what it points to, and below is what a rollback goes back to."""
+    """A model of an alias: `frames[-1]` is its target, and the frames below are those of rollbacks."""
 
     frames: list[str] = field(default_factory=list)
     stacks: dict[str, list[str]] = field(default_factory=dict)
     """The stack as it was when each target was last pointed to."""
 
     def apply(self, verb: Verb, model_id: str) -> type[RegistryError] | None:
-        """Does it, or returns what is raised."""
+        """Apply the move, or return the reason of its refusal."""
         present = self.frames[-1] if self.frames else None
         match verb:
             case "set":
@@ -100,7 +100,7 @@ def model_ids(client: Client) -> list[str]:
     return [client.register(version=str(i)).id for i in range(MODELS)]
 
 
-def test_any_sequence_of_moves_is_that_of_a_stack(registry: RunningRegistry, model_ids: Sequence[str]) -> None:
+def test_any_sequence_of_moves_matches_the_stack_model(registry: RunningRegistry, model_ids: Sequence[str]) -> None:
     use_cases = registry.parts.use_cases
     group = registry.client.get(model_ids[0]).model_group_id
     numbers = iter(range(10**9))
@@ -132,7 +132,7 @@ def test_any_sequence_of_moves_is_that_of_a_stack(registry: RunningRegistry, mod
 
 
 def told(use_cases: UseCases, group: str, alias: str, seen: Sequence[Alias | None]) -> None:
-    """Expects the history, and the answers about every instant of it, to be what was seen when it was made."""
+    """Assert that the history, and the alias at each of its times, match what the moves returned."""
     moves, _ = use_cases.list_alias_moves(group, alias, size=1000, token="")
     moves = moves[::-1]
     assert [move.revision for move in moves] == list(range(1, len(seen)))

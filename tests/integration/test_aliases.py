@@ -1,4 +1,4 @@
-"""AliasService: an alias points to one model, moves whole or not at all, and forgets nothing."""
+"""AliasService: aliases move atomically between models, and keep their history."""
 
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -35,12 +35,12 @@ NO_GROUP = "there-was-no-such-group"
 
 
 def register(client: Client, version: str, data: bytes | None = None, **fields: Any) -> model_pb2.Model:
-    """Registers a version of yolo, with bytes of its own."""
+    """Register a version of yolo with distinct bytes."""
     return client.register(data or version.encode(), version=version, **fields)
 
 
 def group_id(client: Client) -> str:
-    """The group of yolo without a project, which may be empty; where there is none, no group's."""
+    """Return the id of the group of yolo without a project, even if it is empty, or an unused id."""
     found = client.all_groups('name = "yolo" AND project_id = null AND project_name = null', show_empty=True)
     return found[0].id if found else NO_GROUP
 
@@ -52,12 +52,12 @@ def set_alias(client: Client, model_id: str, alias: str = "production", **fields
 
 
 def as_actor(fields: dict[str, Any]) -> tuple[tuple[str, str], ...]:
-    """Takes the actor out of the fields of a request: the header of the call."""
+    """Move the actor from the fields of a request to the metadata of the call."""
     return (("x-actor", fields.pop("actor")),) if "actor" in fields else ()
 
 
 def named(client: Client, alias: str, fields: dict[str, Any]) -> dict[str, Any]:
-    """Fields of a request that is about an alias of yolo, unless they say otherwise."""
+    """Return the fields of a request with defaults for an alias of yolo."""
     return {"alias": alias, "model_group_id": fields.get("model_group_id") or group_id(client)} | fields
 
 
@@ -67,7 +67,7 @@ def rollback(client: Client, alias: str = "production", **fields: Any) -> pb.Rol
 
 
 def step_back(client: Client, **fields: Any) -> pb.RollbackAliasResponse:
-    """Rolls back from the state that the client sees."""
+    """Roll back from the state that the client sees."""
     return rollback(client, etag=get_alias(client).etag, **fields)
 
 
@@ -81,7 +81,7 @@ def get_alias(client: Client, alias: str = "production", **fields: Any) -> alias
 
 
 def history(client: Client, alias: str = "production", **fields: Any) -> list[alias_pb2.AliasMove]:
-    """All moves, the oldest first, page by page."""
+    """Read all moves page by page, oldest first."""
     request = pb.ListAliasMovesRequest(**named(client, alias, fields))
     moves: list[alias_pb2.AliasMove] = []
     while True:
@@ -113,7 +113,7 @@ def alias_events(registry: RunningRegistry) -> list[Event]:
 
 
 def give_signature(registry: RunningRegistry, model_id: str, signature: Signature) -> None:
-    """Writes down what an artifact says, as its registration would have."""
+    """Store a signature, as a registration would."""
     with registry.parts.database.transaction() as transaction:
         model = replace(transaction.models.get(model_id), signature=signature)
     with registry.engine.begin() as connection:
@@ -123,7 +123,7 @@ def give_signature(registry: RunningRegistry, model_id: str, signature: Signatur
 
 @pytest.fixture
 def models(client: Client) -> list[model_pb2.Model]:
-    """Five versions of yolo."""
+    """Five registered versions of yolo."""
     return [register(client, version) for version in "12345"]
 
 
@@ -147,7 +147,7 @@ class TestSet:
             with refused(NOT_FOUND, "ALIAS_NOT_FOUND"):
                 get_alias(client, model_group_id=neighbour)
 
-    def test_a_model_of_another_group_is_no_target(self, client: Client) -> None:
+    def test_a_model_of_another_group_is_refused_as_target(self, client: Client) -> None:
         one, other = register(client, "1"), register(client, "1", project_id="p")
         for fields in ({}, {"validate_only": True}, {"requirements": {"verified": True}}):
             with refused(PRECONDITION, "MODEL_NOT_IN_GROUP") as refusal:
@@ -156,7 +156,7 @@ class TestSet:
             assert "model_id" in refusal.message
         assert all_aliases(client) == []
 
-    def test_there_is_no_alias_of_a_group_that_is_not_there(self, registry: RunningRegistry) -> None:
+    def test_an_alias_of_a_missing_group_is_not_found(self, registry: RunningRegistry) -> None:
         client = registry.client
         model = register(client, "1")
         for call in (
@@ -174,7 +174,7 @@ class TestSet:
             assert refusal.metadata == {"model_group_id": NO_GROUP}
         assert registry.count("aliases") == 0
 
-    def test_it_moves_to_another_model(self, client: Client, models: list[model_pb2.Model]) -> None:
+    def test_an_alias_moves_to_another_model(self, client: Client, models: list[model_pb2.Model]) -> None:
         one, two = models[:2]
         first = set_alias(client, one.id).alias
         moved = set_alias(client, two.id, expected_model_id=one.id, etag=first.etag, reason="better")
@@ -185,7 +185,7 @@ class TestSet:
         assert moved.alias.update_time.ToDatetime() > first.update_time.ToDatetime()
         assert get_alias(client) == moved.alias
 
-    def test_setting_what_is_set_changes_nothing(self, registry: RunningRegistry) -> None:
+    def test_setting_the_present_target_changes_nothing(self, registry: RunningRegistry) -> None:
         client = registry.client
         model = register(client, "1")
         first = set_alias(client, model.id)
@@ -195,7 +195,7 @@ class TestSet:
         assert len(history(client)) == len(alias_events(registry)) == 1
 
     @pytest.mark.parametrize("expected", ["", LONG_AGO, "x"])
-    def test_what_is_not_as_expected_is_left_alone(
+    def test_a_move_from_an_unexpected_state_is_refused(
         self, client: Client, models: list[model_pb2.Model], expected: str
     ) -> None:
         one, two = models[:2]
@@ -219,19 +219,21 @@ class TestSet:
         with refused(ABORTED, "ALIAS_CHANGED"):
             set_alias(client, two.id, alias="new", etag=etag)
 
-    def test_a_retry_of_a_move_that_succeeded_is_told_so(self, client: Client, models: list[model_pb2.Model]) -> None:
+    def test_the_refusal_of_a_repeated_move_shows_that_the_first_succeeded(
+        self, client: Client, models: list[model_pb2.Model]
+    ) -> None:
         set_alias(client, models[0].id)
         set_alias(client, models[1].id, expected_model_id=models[0].id)
         with refused(ABORTED, "ALIAS_CHANGED") as refusal:
             set_alias(client, models[1].id, expected_model_id=models[0].id)
         assert refusal.metadata["model_id"] == models[1].id
 
-    def test_there_is_no_alias_of_a_model_that_is_not_there(self, registry: RunningRegistry) -> None:
+    def test_a_missing_model_is_refused_as_target(self, registry: RunningRegistry) -> None:
         with refused(NOT_FOUND, "MODEL_NOT_FOUND"):
             set_alias(registry.client, LONG_AGO)
         assert registry.count("aliases") == 0
 
-    def test_validate_only_tells_and_changes_nothing(self, registry: RunningRegistry) -> None:
+    def test_validate_only_answers_and_changes_nothing(self, registry: RunningRegistry) -> None:
         client = registry.client
         one, two = register(client, "1"), register(client, "2")
         would = set_alias(client, one.id, validate_only=True, actor="ada")
@@ -249,7 +251,7 @@ class TestSet:
         assert get_alias(client).model_id == one.id
         assert len(history(client)) == len(alias_events(registry)) == 1
 
-    def test_an_alias_shows_the_version_that_its_model_has_now(self, client: Client) -> None:
+    def test_an_alias_shows_the_present_version_of_its_model(self, client: Client) -> None:
         model = register(client, "1")
         set_alias(client, model.id)
         client.update(model.id, ["version"], version="1.0")
@@ -263,7 +265,7 @@ class TestInput:
     @pytest.mark.parametrize(
         "alias", ["", "-a", ".a", "a b", "a/b", "é", "a:set", "a" * 129, "latest", "Latest", "a\n", "a\0"]
     )
-    def test_names_that_no_alias_has_are_refused_everywhere(self, client: Client, alias: str) -> None:
+    def test_invalid_alias_names_are_refused_everywhere(self, client: Client, alias: str) -> None:
         for call in (
             lambda: set_alias(client, LONG_AGO, alias),
             lambda: get_alias(client, alias),
@@ -276,18 +278,18 @@ class TestInput:
             assert refusal.fields == ["alias"]
 
     @pytest.mark.parametrize("alias", ["a", "0", "Production", "v1.2_rc-3", "a" * 128, "later", "latest-good"])
-    def test_other_names_are_well(self, client: Client, alias: str) -> None:
+    def test_valid_alias_names_are_accepted(self, client: Client, alias: str) -> None:
         model = register(client, "1")
         assert set_alias(client, model.id, alias).alias.alias == alias
         assert get_alias(client, alias).model_id == model.id
 
-    def test_names_differ_by_case(self, client: Client, models: list[model_pb2.Model]) -> None:
+    def test_alias_names_are_case_sensitive(self, client: Client, models: list[model_pb2.Model]) -> None:
         set_alias(client, models[0].id, "prod")
         set_alias(client, models[1].id, "Prod")
         assert get_alias(client, "prod").model_id == models[0].id
 
     @pytest.mark.parametrize("group", ["", "a b", "a/b", "é", "a" * 257, "a\0", "--"])
-    def test_ids_that_no_group_has_are_refused_everywhere(self, client: Client, group: str) -> None:
+    def test_invalid_group_ids_are_refused_everywhere(self, client: Client, group: str) -> None:
         of_group: dict[str, Any] = {"model_group_id": group, "alias": "production"}
         for call in (
             lambda: client.aliases.SetAlias(pb.SetAliasRequest(model_id=LONG_AGO, **of_group)),
@@ -301,7 +303,7 @@ class TestInput:
                 call()
             assert refusal.fields == ["model_group_id"]
 
-    def test_only_lists_are_of_all_groups(self, client: Client) -> None:
+    def test_the_wildcard_group_is_accepted_by_lists_only(self, client: Client) -> None:
         of_all: dict[str, Any] = {"model_group_id": "-", "alias": "production"}
         for call in (
             lambda: client.aliases.SetAlias(pb.SetAliasRequest(model_id=LONG_AGO, **of_all)),
@@ -320,7 +322,7 @@ class TestInput:
             ({"reason": "\0"}, ["reason"]),
         ],
     )
-    def test_remarks_are_bounded(self, client: Client, fields: dict[str, str], wrong: list[str]) -> None:
+    def test_reasons_are_bounded(self, client: Client, fields: dict[str, str], wrong: list[str]) -> None:
         for call in (
             lambda: set_alias(client, LONG_AGO, **fields),
             lambda: rollback(client, **fields),
@@ -347,13 +349,13 @@ class TestInput:
             ({"metrics": [{"metric": "a"}] * 101}, "requirements.metrics"),
         ],
     )
-    def test_requirements_are_checked(self, client: Client, requirements: dict[str, Any], field: str) -> None:
+    def test_invalid_requirements_are_refused(self, client: Client, requirements: dict[str, Any], field: str) -> None:
         with refused(INVALID) as refusal:
             set_alias(client, LONG_AGO, requirements=requirements)
         assert refusal.fields == [field]
 
     @pytest.mark.parametrize("model_id", ["", "short", "with blanks in between", "x" * 257])
-    def test_ids_are_checked(self, client: Client, model_id: str) -> None:
+    def test_invalid_model_ids_are_refused(self, client: Client, model_id: str) -> None:
         with refused(INVALID) as refusal:
             set_alias(client, model_id)
         assert refusal.fields == ["model_id"]
@@ -363,7 +365,7 @@ class TestInput:
             assert refusal.fields == ["to_model_id"]
 
     @pytest.mark.parametrize("page", [{"page_size": -1}, {"page_token": "nonsense"}])
-    def test_pages_are_checked(self, client: Client, page: dict[str, Any]) -> None:
+    def test_invalid_pages_are_refused(self, client: Client, page: dict[str, Any]) -> None:
         set_alias(client, register(client, "1").id)
         with refused(INVALID) as refusal:
             client.aliases.ListAliases(pb.ListAliasesRequest(model_group_id="-", **page))
@@ -373,14 +375,14 @@ class TestInput:
         assert refusal.fields == list(page)
 
     @pytest.mark.parametrize("time", [Timestamp(seconds=10**12), Timestamp(seconds=-(10**12)), Timestamp(nanos=-1)])
-    def test_times_that_there_are_not_are_refused(self, client: Client, time: Timestamp) -> None:
+    def test_invalid_times_are_refused(self, client: Client, time: Timestamp) -> None:
         with refused(INVALID) as refusal:
             get_alias(client, at_time=time)
         assert refusal.fields == ["at_time"]
 
 
 class TestRollback:
-    def test_again_and_again_it_goes_further_back(self, client: Client, models: list[model_pb2.Model]) -> None:
+    def test_repeated_rollbacks_go_further_back(self, client: Client, models: list[model_pb2.Model]) -> None:
         one, two, three = models[:3]
         for model in (one, two, three):
             set_alias(client, model.id)
@@ -394,7 +396,7 @@ class TestRollback:
             step_back(client)
         assert get_alias(client).model_id == one.id
 
-    def test_what_is_set_after_a_rollback_is_undone_first(self, client: Client, models: list[model_pb2.Model]) -> None:
+    def test_a_move_after_a_rollback_is_rolled_back_first(self, client: Client, models: list[model_pb2.Model]) -> None:
         one, two, three, four, _ = models
         for model in (one, two, three):
             set_alias(client, model.id)
@@ -402,7 +404,7 @@ class TestRollback:
         set_alias(client, four.id)
         assert [step_back(client).alias.model_id for _ in range(2)] == [two.id, one.id]
 
-    def test_a_named_target_is_gone_back_to_as_it_last_was_one(
+    def test_a_rollback_to_a_model_returns_to_its_last_time_as_target(
         self, client: Client, models: list[model_pb2.Model]
     ) -> None:
         one, two, three, four, five = models
@@ -410,14 +412,14 @@ class TestRollback:
             set_alias(client, model.id)
         assert rollback(client, to_model_id=two.id).alias.model_id == two.id
         assert step_back(client).alias.model_id == one.id
-        # Forth is possible by name.
+        # A named target may also be a later one.
         assert rollback(client, to_model_id=four.id).alias.model_id == four.id
         assert step_back(client).alias.model_id == three.id
         with refused(PRECONDITION, "NEVER_A_TARGET") as refusal:
             rollback(client, to_model_id=five.id)
         assert refusal.metadata == {"alias": "production", "model_id": five.id}
 
-    def test_a_named_target_that_is_the_present_one_changes_nothing(
+    def test_a_rollback_to_the_present_target_changes_nothing(
         self, client: Client, models: list[model_pb2.Model]
     ) -> None:
         set_alias(client, models[0].id)
@@ -426,9 +428,7 @@ class TestRollback:
         assert answer.alias == get_alias(client)
         assert len(history(client)) == 1
 
-    def test_a_target_that_is_gone_is_named_and_passed_by_name(
-        self, client: Client, models: list[model_pb2.Model]
-    ) -> None:
+    def test_a_deleted_target_is_named_and_can_be_skipped(self, client: Client, models: list[model_pb2.Model]) -> None:
         one, two, three = models[:3]
         for model in (one, two, three):
             set_alias(client, model.id)
@@ -440,7 +440,7 @@ class TestRollback:
             assert "Name another" in refusal.message
         assert rollback(client, to_model_id=one.id).alias.model_id == one.id
 
-    def test_another_model_under_the_id_of_a_former_target_is_none(self, client: Client) -> None:
+    def test_a_new_model_with_the_id_of_a_former_target_is_not_that_target(self, client: Client) -> None:
         one = register(client, "1", b"good", id="0123456789abcdef")
         set_alias(client, one.id)
         set_alias(client, register(client, "2").id)
@@ -449,7 +449,7 @@ class TestRollback:
         with refused(PRECONDITION, "TARGET_GONE"):
             step_back(client)
 
-    def test_a_former_target_that_moved_to_another_group_is_none(self, client: Client) -> None:
+    def test_a_former_target_in_another_group_is_gone(self, client: Client) -> None:
         one = register(client, "1")
         set_alias(client, one.id)
         set_alias(client, register(client, "2").id)
@@ -457,21 +457,25 @@ class TestRollback:
         with refused(PRECONDITION, "TARGET_GONE"):
             step_back(client)
 
-    def test_what_was_never_set_cannot_be_rolled_back(self, client: Client, models: list[model_pb2.Model]) -> None:
+    def test_an_alias_without_a_previous_target_cannot_be_rolled_back(
+        self, client: Client, models: list[model_pb2.Model]
+    ) -> None:
         with refused(NOT_FOUND, "ALIAS_NOT_FOUND"):
             rollback(client, expected_model_id=models[0].id)
         set_alias(client, models[0].id)
         with refused(PRECONDITION, "NO_PREVIOUS_TARGET"):
             step_back(client)
 
-    def test_what_is_not_as_expected_is_left_alone(self, client: Client, models: list[model_pb2.Model]) -> None:
+    def test_a_rollback_from_an_unexpected_state_is_refused(
+        self, client: Client, models: list[model_pb2.Model]
+    ) -> None:
         for model in models[:3]:
             set_alias(client, model.id)
         with refused(ABORTED, "ALIAS_CHANGED"):
             rollback(client, expected_model_id=models[1].id)
         assert rollback(client, etag=get_alias(client).etag).alias.model_id == models[1].id
 
-    def test_validate_only_tells_and_changes_nothing(self, client: Client, models: list[model_pb2.Model]) -> None:
+    def test_validate_only_answers_and_changes_nothing(self, client: Client, models: list[model_pb2.Model]) -> None:
         one, two = models[:2]
         set_alias(client, one.id)
         set_alias(client, two.id)
@@ -480,7 +484,7 @@ class TestRollback:
         assert get_alias(client).model_id == two.id
         assert len(history(client)) == 2
 
-    def test_without_a_target_and_without_an_expectation_it_is_refused(
+    def test_a_rollback_without_target_and_expected_state_is_refused(
         self, client: Client, models: list[model_pb2.Model]
     ) -> None:
         for model in models[:3]:
@@ -491,11 +495,13 @@ class TestRollback:
             assert refusal.fields == ["to_model_id"]
             assert "etag and expected_model_id" in refusal.message
         assert get_alias(client).model_id == models[2].id
-        # Whether there is such an alias makes no difference.
+        # The answer is the same whether the alias exists or not.
         with refused(INVALID):
             rollback(client, alias="never-set")
 
-    def test_a_repeated_call_never_goes_back_a_second_step(self, client: Client, models: list[model_pb2.Model]) -> None:
+    def test_a_repeated_rollback_never_goes_back_a_second_step(
+        self, client: Client, models: list[model_pb2.Model]
+    ) -> None:
         for model in models[:3]:
             set_alias(client, model.id)
         for expectation in ({"expected_model_id": models[2].id}, {"etag": get_alias(client).etag}):
@@ -510,7 +516,7 @@ class TestRollback:
 
 
 class TestDelete:
-    def test_an_alias_goes_and_its_history_stays(self, client: Client, models: list[model_pb2.Model]) -> None:
+    def test_a_deleted_alias_keeps_its_history(self, client: Client, models: list[model_pb2.Model]) -> None:
         one, two = models[:2]
         set_alias(client, one.id)
         answer = delete_alias(client, reason="retired", actor="ada", etag=get_alias(client).etag)
@@ -526,7 +532,7 @@ class TestDelete:
         assert [move.kind for move in history(client)] == [Kind.KIND_SET, Kind.KIND_DELETED]
         client.delete(one.id)
 
-        # It starts again, and its numbers go on.
+        # A new alias of that name continues the revision numbers.
         again = set_alias(client, two.id, expected_model_id="")
         assert again.alias.revision == 3
         with refused(PRECONDITION, "NO_PREVIOUS_TARGET"):
@@ -534,7 +540,7 @@ class TestDelete:
         with refused(PRECONDITION, "TARGET_GONE"):
             rollback(client, to_model_id=one.id)
 
-    def test_what_was_never_set_leaves_no_trace_when_it_is_deleted(self, registry: RunningRegistry) -> None:
+    def test_deleting_a_missing_alias_leaves_no_trace(self, registry: RunningRegistry) -> None:
         register(registry.client, "1")
         delete_alias(registry.client, allow_missing=True)
         assert registry.count("aliases") == 0
@@ -543,7 +549,7 @@ class TestDelete:
 
 
 class TestHistory:
-    def test_every_move_is_written_down(self, registry: RunningRegistry) -> None:
+    def test_every_move_is_recorded(self, registry: RunningRegistry) -> None:
         client = registry.client
         one, two = register(client, "1"), register(client, "2")
         set_alias(client, one.id, actor="ada", reason="first")
@@ -581,7 +587,7 @@ class TestHistory:
             one.artifact.sha256,
         ]
 
-    def test_pages_of_any_size_hold_every_move_once(self, client: Client, models: list[model_pb2.Model]) -> None:
+    def test_pages_of_any_size_have_every_move_once(self, client: Client, models: list[model_pb2.Model]) -> None:
         for model in (*models, *models):
             set_alias(client, model.id)
         for size in (1, 3, 10, 11):
@@ -603,7 +609,7 @@ class TestHistory:
 
 
 class TestTimes:
-    def test_an_alias_is_told_as_it_was(self, client: Client, models: list[model_pb2.Model]) -> None:
+    def test_an_alias_can_be_read_as_of_a_time(self, client: Client, models: list[model_pb2.Model]) -> None:
         one, two = models[:2]
         first = set_alias(client, one.id, reason="first").alias
         second = set_alias(client, two.id).alias
@@ -621,14 +627,14 @@ class TestTimes:
                 get_alias(client, at_time=time)
             assert "at_time" in refusal.metadata
 
-    def test_what_an_alias_pointed_to_is_known_when_the_model_is_gone(self, client: Client) -> None:
+    def test_a_former_target_is_readable_after_the_deletion_of_its_model(self, client: Client) -> None:
         one = register(client, "1")
         first = set_alias(client, one.id).alias
         set_alias(client, register(client, "2").id)
         client.delete(one.id)
         assert get_alias(client, at_time=first.update_time) == first
 
-    def test_the_future_is_not_known(self, client: Client) -> None:
+    def test_a_future_time_is_refused(self, client: Client) -> None:
         set_alias(client, register(client, "1").id)
         later = Timestamp()
         later.FromDatetime(datetime.now(UTC) + timedelta(hours=1))
@@ -636,7 +642,7 @@ class TestTimes:
             get_alias(client, at_time=later)
         assert refusal.fields == ["at_time"]
 
-    def test_times_never_run_backwards(self, registry: RunningRegistry) -> None:
+    def test_times_of_moves_never_decrease(self, registry: RunningRegistry) -> None:
         client = registry.client
         one, two = register(client, "1"), register(client, "2")
         set_alias(client, one.id)
@@ -647,14 +653,14 @@ class TestTimes:
 
 
 def before(time: Timestamp) -> Timestamp:
-    """The microsecond before."""
+    """Return the time one microsecond earlier."""
     earlier = Timestamp()
     earlier.FromDatetime(time.ToDatetime(tzinfo=UTC) - timedelta(microseconds=1))
     return earlier
 
 
 class TestList:
-    def test_the_aliases_of_one_group_or_of_all(self, client: Client) -> None:
+    def test_aliases_of_one_group_or_of_all_are_listed(self, client: Client) -> None:
         yolo, other = register(client, "1"), register(client, "1", project_id="p")
         for model, alias in ((yolo, "b"), (yolo, "a"), (other, "b"), (yolo, "c")):
             set_alias(client, model.id, alias, model_group_id=model.model_group_id)
@@ -669,7 +675,7 @@ class TestList:
         assert all_aliases(client, model_group_id=yolo.model_group_id) == everything[:2]
         assert all_aliases(client, model_group_id=other.model_group_id, page_size=1) == everything[2:]
 
-    def test_the_moves_of_all_groups_and_aliases_are_one_history(self, client: Client) -> None:
+    def test_moves_of_all_groups_and_aliases_are_listed_as_one_history(self, client: Client) -> None:
         yolo, other = register(client, "1"), register(client, "1", project_id="p")
         for model, alias in ((yolo, "b"), (other, "b"), (yolo, "a")):
             set_alias(client, model.id, alias, model_group_id=model.model_group_id)
@@ -691,7 +697,7 @@ class TestList:
         with refused(NOT_FOUND, "ALIAS_NOT_FOUND"):
             history(client, "a", model_group_id=both[1])
 
-    def test_a_token_is_of_its_listing(self, client: Client) -> None:
+    def test_a_page_token_works_for_its_own_list_only(self, client: Client) -> None:
         model = register(client, "1")
         for alias in "ab":
             set_alias(client, model.id, alias)
@@ -706,7 +712,7 @@ class TestList:
                 history(client, **{"alias": "-", "model_group_id": "-", "page_token": token} | of)
             assert refusal.fields == ["page_token"]
 
-    def test_the_aliases_of_models(self, registry: RunningRegistry) -> None:
+    def test_aliases_are_listed_by_model(self, registry: RunningRegistry) -> None:
         client = registry.client
         one, two = register(client, "1"), register(client, "2")
         for alias in ("b", "a"):
@@ -729,7 +735,7 @@ class TestModelsInUse:
         delete_alias(client, "best")
         client.delete(model.id)
 
-    def test_unless_by_force_which_deletes_the_aliases_too(self, registry: RunningRegistry) -> None:
+    def test_force_deletes_the_model_and_its_aliases(self, registry: RunningRegistry) -> None:
         client = registry.client
         one, two = register(client, "1"), register(client, "2")
         set_alias(client, one.id)
@@ -750,7 +756,7 @@ class TestModelsInUse:
         ]
         assert len({event.request_id for event in newest}) == 1
 
-    def test_a_forced_deletion_of_another_state_deletes_nothing(self, client: Client) -> None:
+    def test_a_forced_deletion_with_a_stale_etag_deletes_nothing(self, client: Client) -> None:
         model = register(client, "1")
         set_alias(client, model.id)
         with refused(ABORTED, "ETAG_MISMATCH"):
@@ -769,14 +775,14 @@ class TestModelsInUse:
         delete_alias(client)
         assert getattr(client.update(model.id, [field], **{field: "another"}), field) == "another"
 
-    def test_the_database_refuses_an_alias_of_nothing(self, registry: RunningRegistry) -> None:
+    def test_the_database_refuses_an_alias_of_a_missing_model(self, registry: RunningRegistry) -> None:
         set_alias(registry.client, register(registry.client, "1").id)
         with pytest.raises(IntegrityError, match="fk_aliases_model_id"):
             registry.execute("DELETE FROM models")
 
 
 class TestRequirements:
-    def test_bounds_of_metrics(self, client: Client) -> None:
+    def test_metrics_are_checked_against_bounds(self, client: Client) -> None:
         model = register(client, "1", metrics={"mAP50": 0.61, "latency": 12.5})
         bounds = [{"metric": "mAP50", "min": 0.61}, {"metric": "latency", "min": 0, "max": 20}, {"metric": "mAP50"}]
         answer = set_alias(client, model.id, requirements={"metrics": bounds})
@@ -798,7 +804,7 @@ class TestRequirements:
         with refused(NOT_FOUND, "ALIAS_NOT_FOUND"):
             get_alias(client, "best")
 
-    def test_validate_only_is_told_of_what_is_not_met(self, registry: RunningRegistry) -> None:
+    def test_validate_only_lists_the_unmet_requirements(self, registry: RunningRegistry) -> None:
         client = registry.client
         model = register(client, "1")
         answer = set_alias(
@@ -809,7 +815,7 @@ class TestRequirements:
         assert [(c.requirement, c.passed) for c in answer.checks] == [("verified", True), ("metrics.mAP50", False)]
         assert registry.count("aliases") == 0
 
-    def test_the_bytes_are_read_again(self, registry: RunningRegistry) -> None:
+    def test_the_requirement_verified_reads_the_bytes_again(self, registry: RunningRegistry) -> None:
         client = registry.client
         model = register(client, "1")
         assert set_alias(client, model.id, requirements={"verified": True}).changed
@@ -823,11 +829,11 @@ class TestRequirements:
         [check] = set_alias(client, model.id, requirements={"verified": True}, validate_only=True).checks
         assert not check.passed
 
-    def test_a_stored_verification_that_is_young_enough_is_not_repeated(self, registry: RunningRegistry) -> None:
+    def test_a_recent_verification_is_not_repeated(self, registry: RunningRegistry) -> None:
         client = registry.client
         model = register(client, "1")
         young = {"verified": True, "max_verification_age": Duration(seconds=3600)}
-        # There is none yet, so the bytes are read.
+        # No stored verification exists yet, so the bytes are read.
         assert set_alias(client, model.id, "first", requirements=young).checks[0].passed
         time = client.get(model.id).artifact.verify_time
         assert time.seconds
@@ -838,7 +844,7 @@ class TestRequirements:
         assert time.ToDatetime().isoformat(timespec="seconds") in check.description
         assert client.get(model.id).artifact.verify_time == time
 
-    def test_a_stored_verification_that_is_too_old_is_repeated(self, registry: RunningRegistry) -> None:
+    def test_an_old_verification_is_repeated(self, registry: RunningRegistry) -> None:
         client = registry.client
         model = register(client, "1")
         client.verify(model.id)
@@ -853,7 +859,7 @@ class TestRequirements:
         with refused(PRECONDITION, "REQUIREMENTS_NOT_MET"):
             set_alias(client, model.id, "best", requirements=requirements)
 
-    def test_a_stored_finding_of_damage_is_no_verification(self, registry: RunningRegistry) -> None:
+    def test_a_recorded_damage_is_not_a_verification(self, registry: RunningRegistry) -> None:
         client = registry.client
         model = register(client, "1")
         client.verify(model.id)
@@ -866,11 +872,11 @@ class TestRequirements:
         artifact.write_bytes(b"1")
         assert set_alias(client, model.id, requirements=young).changed
 
-    def test_whoever_reads_bytes_takes_the_place_of_a_stream(self, registry: RunningRegistry) -> None:
+    def test_a_move_that_reads_bytes_counts_as_a_stream(self, registry: RunningRegistry) -> None:
         model = register(registry.client, "1")
         verified = {"verified": True}
         with serving(registry, max_streams=1, max_waiting_seconds=0.2) as (_, client):
-            feed = Feed(*registration(spec(name="holds the place"), [b"x"]))
+            feed = Feed(*registration(spec(name="uses the only stream"), [b"x"]))
             stream = client.models.RegisterModel.future(feed)
             eventually(lambda: registry.count("unreferenced_objects") == 1)
             assert set_alias(client, model.id).changed
@@ -880,7 +886,7 @@ class TestRequirements:
             answer = eventually(lambda: set_alias(client, model.id, "best", requirements=verified))
             assert answer.checks[0].passed
 
-    def test_the_first_target_is_the_same_as_none(self, client: Client) -> None:
+    def test_comparing_requirements_are_met_without_a_present_target(self, client: Client) -> None:
         same = {"same_inputs": True, "same_outputs": True, "same_labels": True}
         answer = set_alias(client, register(client, "1").id, requirements=same)
         assert answer.changed
@@ -936,7 +942,7 @@ class TestRequirements:
         assert [c.description for c in checks][:1] == ["the inputs of the present target are not known."]
 
 
-class TestDocumentedApi:
+class TestCompatApi:
     def test_a_conflict_with_an_alias_is_a_409(self, client: Client) -> None:
         model = register(client, "1")
         set_alias(client, model.id)

@@ -1,4 +1,4 @@
-"""ArtifactService: what is stored is read whole, in part, member by member, or not passed off as whole."""
+"""ArtifactService: whole artifacts, ranges and members are read unchanged, or the read fails."""
 
 import io
 import random
@@ -39,7 +39,7 @@ def some_bytes(size: int, seed: int = 0) -> bytes:
 
 
 def stored(registry: RunningRegistry) -> Path:
-    """The file of the only artifact."""
+    """Return the file of the only artifact."""
     [path] = registry.objects()
     return path
 
@@ -52,7 +52,7 @@ def member_of(
 
 
 class CountingStore(WrappedStore):
-    """Counts the bytes that are read."""
+    """Counts the bytes read."""
 
     bytes_read = 0
 
@@ -90,20 +90,20 @@ class TestDownloading:
         assert store.bytes_read == 1000
 
     @pytest.mark.parametrize("offset", [8, 2**63 - 1])
-    def test_past_the_end_is_nothing(self, client: Client, offset: int) -> None:
+    def test_a_range_past_the_end_is_empty(self, client: Client, offset: int) -> None:
         model = client.register(b"weights")
         with refused(OUT_OF_RANGE, "OUT_OF_RANGE") as refusal:
             client.download(model.id, read_offset=offset)
         assert refusal.metadata == {"size": "7", "model_id": model.id}
 
     @pytest.mark.parametrize("field", ["read_offset", "read_limit"])
-    def test_a_negative_number_is_invalid(self, client: Client, field: str) -> None:
+    def test_a_negative_range_is_invalid(self, client: Client, field: str) -> None:
         model = client.register()
         with refused(INVALID) as refusal:
             client.download(model.id, **{field: -1})
         assert refusal.fields == [field]
 
-    def test_a_model_that_is_not_there_is_not_found(self, client: Client) -> None:
+    def test_a_missing_model_is_not_found(self, client: Client) -> None:
         calls: list[Callable[[str], Any]] = [client.download, client.verify, client.files]
         calls.append(lambda model_id: client.download_file(model_id, "a"))
         for call in calls:
@@ -124,7 +124,7 @@ class TestDownloading:
             registry.client.download(model.id, read_offset=size - 1)
 
     @pytest.mark.parametrize("size", [1, MIB, 3 * MIB + 1])
-    def test_other_bytes_than_were_registered_are_never_given_whole(
+    def test_damaged_bytes_are_never_sent_completely(
         self, registry: RunningRegistry, size: int, caplog: pytest.LogCaptureFixture
     ) -> None:
         data = some_bytes(size)
@@ -145,14 +145,12 @@ class TestDownloading:
             model.id,
             model.id,
         ]
-        # Of a part nobody can know.
+        # The hash cannot verify a part of the bytes.
         if size > 1:
             assert registry.client.download(model.id, read_offset=1) == data[1:]
 
     @pytest.mark.parametrize("way", ["download", "download a part", "list", "download a file"])
-    def test_an_artifact_that_is_deleted_while_it_is_read_is_not_found(
-        self, registry: RunningRegistry, way: str
-    ) -> None:
+    def test_an_artifact_deleted_during_a_read_is_not_found(self, registry: RunningRegistry, way: str) -> None:
         model = registry.client.register(zip_of({"a": b"a"}), artifact=ZIP)
 
         class DeletingStore(WrappedStore):
@@ -170,7 +168,7 @@ class TestDownloading:
             with refused(NOT_FOUND, "MODEL_NOT_FOUND"):
                 calls[way]()
 
-    def test_a_removed_artifact_is_data_loss(self, registry: RunningRegistry) -> None:
+    def test_a_lost_artifact_is_data_loss(self, registry: RunningRegistry) -> None:
         model = registry.client.register()
         stored(registry).unlink()
         with refused(DATA_LOSS, "ARTIFACT_LOST"):
@@ -179,7 +177,7 @@ class TestDownloading:
 
 
 class TestVerifying:
-    def test_an_intact_artifact(self, client: Client) -> None:
+    def test_an_intact_artifact_is_verified(self, client: Client) -> None:
         data = some_bytes(3 * MIB + 1)
         model = client.register(data)
         found = client.verify(model.id)
@@ -192,7 +190,7 @@ class TestVerifying:
         )
 
     @pytest.mark.parametrize("change", ["flip", "truncate", "append", "empty"])
-    def test_a_damaged_artifact(self, registry: RunningRegistry, change: str) -> None:
+    def test_a_damaged_artifact_is_found(self, registry: RunningRegistry, change: str) -> None:
         data = some_bytes(2 * MIB)
         model = registry.client.register(data)
         damaged = {
@@ -206,7 +204,7 @@ class TestVerifying:
         assert (found.intact, found.expected) == (False, model.artifact)
         assert (found.actual_size_bytes, found.actual_sha256) == (len(damaged), sha256(damaged))
 
-    def test_a_missing_artifact(self, registry: RunningRegistry) -> None:
+    def test_a_missing_artifact_is_found(self, registry: RunningRegistry) -> None:
         model = registry.client.register()
         stored(registry).unlink()
         found = registry.client.verify(model.id)
@@ -219,14 +217,14 @@ class TestVerifying:
         assert messages[0].progress == artifact_service_pb2.VerificationProgress(verified_bytes=0, size_bytes=MIB)
         assert [message.WhichOneof("payload") for message in messages[1:]] == ["result"]
 
-    def test_a_slow_verification_tells_how_far_it_is(self, client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_a_slow_verification_reports_its_progress(self, client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(artifact_servicer, "_PROGRESS_SECONDS", 0)
         model = client.register(some_bytes(3 * MIB))
         messages = list(client.artifacts.VerifyArtifact(artifact_service_pb2.VerifyArtifactRequest(model_id=model.id)))
         assert [message.progress.verified_bytes for message in messages[:-1]] == [0, MIB, 2 * MIB, 3 * MIB]
         assert messages[-1].result.intact
 
-    def test_what_ends_it_early_is_the_last_message_and_the_status(self, registry: RunningRegistry) -> None:
+    def test_an_error_is_both_the_last_message_and_the_status(self, registry: RunningRegistry) -> None:
         model = registry.client.register(some_bytes(3 * MIB))
 
         class FailingStore(WrappedStore):
@@ -248,14 +246,14 @@ class TestVerifying:
         assert messages[-1].error.message == refusal.message
         assert not registry.client.get(model.id).artifact.HasField("verify_time")
 
-    def test_a_model_shows_when_it_was_found_intact(self, client: Client) -> None:
+    def test_a_model_shows_the_time_of_its_verification(self, client: Client) -> None:
         model = client.register(tags={"a": "b"})
         assert not model.artifact.HasField("verify_time")
         first = client.verify(model.id).verify_time
         verified = client.get(model.id)
         assert verified.artifact.verify_time == first
         assert model.create_time.ToDatetime() <= first.ToDatetime()
-        # It is no change of the model.
+        # A verification is not a change of the model.
         assert (verified.etag, verified.revision, verified.update_time) == (model.etag, 1, model.update_time)
         assert [listed.artifact.verify_time for listed in client.all()] == [first]
         updated = client.update(model.id, ["tags"], tags={"a": "c"}, etag=model.etag)
@@ -265,7 +263,7 @@ class TestVerifying:
         assert client.get(model.id).artifact.verify_time == second.verify_time
         assert second.verify_time.ToDatetime() > first.ToDatetime()
 
-    def test_damage_ends_what_an_earlier_verification_found(self, registry: RunningRegistry) -> None:
+    def test_damage_clears_the_time_of_an_earlier_verification(self, registry: RunningRegistry) -> None:
         client, data = registry.client, some_bytes(100)
         model = client.register(data)
         client.verify(model.id)
@@ -278,7 +276,7 @@ class TestVerifying:
         assert again.intact
         assert client.get(model.id).artifact.verify_time == again.verify_time
 
-    def test_models_are_found_by_when_they_were_verified(self, client: Client) -> None:
+    def test_models_are_found_by_the_time_of_their_verification(self, client: Client) -> None:
         verified, other = client.register(name="verified"), client.register(name="other")
         assert client.names("artifact.verify_time > 2026-01-01") == []
         client.verify(verified.id)
@@ -287,7 +285,7 @@ class TestVerifying:
         assert client.names("artifact.verify_time = null") == [other.name]
         assert client.names("NOT artifact.verify_time > 2026-01-01") == [other.name]
 
-    def test_damage_that_a_download_finds_ends_it_too(self, registry: RunningRegistry) -> None:
+    def test_damage_found_by_a_download_clears_the_verification(self, registry: RunningRegistry) -> None:
         client, data = registry.client, some_bytes(100)
         model = client.register(data)
         client.verify(model.id)
@@ -298,12 +296,14 @@ class TestVerifying:
             client.download(model.id)
         assert not client.get(model.id).artifact.HasField("verify_time")
 
-    def test_an_intact_reading_from_before_does_not_undo_a_finding_of_damage(self, registry: RunningRegistry) -> None:
+    def test_an_earlier_intact_read_does_not_override_a_later_finding_of_damage(
+        self, registry: RunningRegistry
+    ) -> None:
         model = registry.client.register(some_bytes(100))
         verify = registry.parts.use_cases.verify_artifact
         with acting_as_registry():
             slow = verify.steps(model.id)
-            next(slow)  # has begun
+            next(slow)  # the read has begun
             content = stored(registry).read_bytes()
             stored(registry).write_bytes(b"x")
             assert not verify(model.id).intact
@@ -313,7 +313,7 @@ class TestVerifying:
         assert found.intact
         assert not registry.client.get(model.id).artifact.HasField("verify_time")
 
-    def test_a_model_with_the_same_id_is_not_verified_by_the_one_before(self, client: Client) -> None:
+    def test_a_verification_does_not_carry_over_to_a_new_model_with_the_same_id(self, client: Client) -> None:
         model = client.register(b"one", id="registered-again-000")
         client.verify(model.id)
         client.delete(model.id)
@@ -322,7 +322,7 @@ class TestVerifying:
 
 
 class TestKinds:
-    def test_a_folder_is_declared_and_stays_one(self, client: Client) -> None:
+    def test_a_declared_folder_stays_a_folder(self, client: Client) -> None:
         folder = client.register(zip_of({"a": b"a"}), artifact={"kind": model_pb2.Artifact.KIND_FOLDER})
         assert folder.artifact.kind == model_pb2.Artifact.KIND_FOLDER
         assert (folder.artifact.file_name, folder.artifact.media_type) == ("model.zip", "application/zip")
@@ -346,7 +346,7 @@ class TestKinds:
         assert client.names("artifact.kind != KIND_FILE") == ["folder"]
         assert client.names("artifact.kind = KIND_F*", order_by="name") == ["file", "folder"]
 
-    def test_whatever_is_not_declared_is_a_file(self, client: Client) -> None:
+    def test_an_artifact_is_a_file_unless_declared_otherwise(self, client: Client) -> None:
         assert client.register(zip_of({"a": b"a"}), artifact=ZIP).artifact.kind == model_pb2.Artifact.KIND_FILE
         upload = client.create_upload(name="uploaded")
         assert upload.spec.artifact.kind == model_pb2.Artifact.KIND_FILE
@@ -358,7 +358,7 @@ class TestKinds:
             ({"kind": 7}, "spec.artifact.kind"),
         ],
     )
-    def test_a_folder_that_is_none_is_refused(self, client: Client, artifact: dict[str, object], field: str) -> None:
+    def test_an_invalid_folder_is_refused(self, client: Client, artifact: dict[str, object], field: str) -> None:
         with refused(INVALID) as refusal:
             client.register(zip_of({"a": b"a"}), artifact=artifact)
         assert refusal.fields == [field]
@@ -400,7 +400,7 @@ class TestArchives:
             assert all(0 < len(message.chunk) <= MIB for message in messages[1:])
             assert b"".join(message.chunk for message in messages) == data
 
-    def test_times_are_read_as_utc_and_impossible_ones_left_out(self, client: Client) -> None:
+    def test_times_are_utc_and_impossible_ones_are_omitted(self, client: Client) -> None:
         buffer = io.BytesIO()
         with zipfile.ZipFile(buffer, "w") as archive:
             archive.writestr(zipfile.ZipInfo("good", (2024, 2, 29, 12, 30, 58)), b"")
@@ -409,7 +409,7 @@ class TestArchives:
         assert files[0].modify_time.ToJsonString() == "2024-02-29T12:30:58Z"
         assert not files[1].HasField("modify_time")
 
-    def test_pages_hold_every_member_once(self, client: Client) -> None:
+    def test_pages_have_every_member_once(self, client: Client) -> None:
         model = client.register(zip_of({f"m{number:04}": b"" for number in range(2500)}), artifact=ZIP)
         for size, pages in ((0, 3), (1000, 3), (2**31 - 1, 3), (99, 26), (2500, 3)):
             names, token, count = [], "", 0
@@ -422,7 +422,7 @@ class TestArchives:
             assert names == [f"m{number:04}" for number in range(2500)]
             assert count == pages
 
-    def test_a_bad_page_is_invalid(self, client: Client) -> None:
+    def test_an_invalid_page_is_refused(self, client: Client) -> None:
         one = client.register(zip_of({"a": b"", "b": b""}), name="one", artifact=ZIP)
         two = client.register(zip_of({"a": b"", "b": b""}), name="two", artifact=ZIP)
         token = client.files(one.id, page_size=1).next_page_token
@@ -439,7 +439,7 @@ class TestArchives:
         assert not client.files(model.id).artifact_files
 
     @pytest.mark.parametrize("data", [b"x", b"PK\5\6", b"PK\3\4" + bytes(100), bytes(2 * MIB)])
-    def test_what_is_no_zip_has_no_members(self, client: Client, data: bytes) -> None:
+    def test_an_artifact_other_than_a_zip_has_no_members(self, client: Client, data: bytes) -> None:
         model = client.register(data)
         with refused(PRECONDITION, "NOT_AN_ARCHIVE"):
             client.files(model.id)
@@ -447,7 +447,7 @@ class TestArchives:
             client.download_file(model.id, "a")
 
     @pytest.mark.parametrize("name", ["", "missing", "A", "a/", "../a", "☃" * 10_000])
-    def test_a_member_that_is_not_there_is_not_found(self, client: Client, name: str) -> None:
+    def test_a_missing_member_is_not_found(self, client: Client, name: str) -> None:
         model = client.register(zip_of({"a": b"a"}), artifact=ZIP)
         with refused(NOT_FOUND, "ARTIFACT_FILE_NOT_FOUND") as refusal:
             client.download_file(model.id, name)
@@ -468,7 +468,7 @@ class TestArchives:
             assert b"".join(chunks) == data[offset : offset + limit if limit else size], (offset, limit)
             assert all(0 < len(chunk) <= MIB for chunk in chunks)
 
-    def test_a_range_that_no_file_has_is_refused(self, client: Client) -> None:
+    def test_an_unsatisfiable_range_of_a_member_is_refused(self, client: Client) -> None:
         model = client.register(zip_of({"a": b"abc"}), artifact=ZIP)
         for name in ("read_offset", "read_limit"):
             with refused(INVALID) as refusal:
@@ -478,7 +478,7 @@ class TestArchives:
             member_of(client, model, "a", read_offset=4)
         assert refusal.metadata == {"size": "3", "model_id": model.id}
 
-    def test_a_range_of_a_stored_member_is_read_alone(self, registry: RunningRegistry) -> None:
+    def test_only_the_range_of_a_stored_member_is_read(self, registry: RunningRegistry) -> None:
         data = some_bytes(40 * MIB)
         model = registry.client.register(zip_of({"a": data}, zipfile.ZIP_STORED), artifact=ZIP)
         store = CountingStore(registry.parts.store)
@@ -488,12 +488,12 @@ class TestArchives:
         assert store.bytes_read < 2 * MIB
 
     @pytest.mark.parametrize("compression", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])
-    def test_no_last_byte_of_a_damaged_member_is_sent(self, client: Client, compression: int) -> None:
+    def test_the_last_byte_of_a_damaged_member_is_never_sent(self, client: Client, compression: int) -> None:
         data = some_bytes(3 * MIB)
         model = client.register(patched(zip_of({"a": data}, compression), crc=1), artifact=ZIP)
         for offset in (0, 1, 2 * MIB):
             if offset and compression == zipfile.ZIP_STORED:
-                continue  # nobody can know
+                continue  # the CRC cannot verify a part
             received = bytearray()
             with refused(DATA_LOSS):
                 for message in client.artifacts.DownloadArtifactFile(
@@ -502,10 +502,10 @@ class TestArchives:
                     received += message.chunk
             assert len(received) < len(data) - offset
             assert data.startswith(bytes(received), offset)
-        # What comes before the end is right as far as anybody knows.
+        # A range before the end cannot be verified.
         assert member_of(client, model, "a", read_offset=5, read_limit=9)[1].chunk == data[5:14]
 
-    def test_a_path_of_several_members_is_refused(self, client: Client) -> None:
+    def test_a_path_that_several_members_share_is_refused(self, client: Client) -> None:
         doubled = zip_of({"a": b"first", "b": b"second"}, zipfile.ZIP_STORED).replace(b"b", b"a")
         model = client.register(doubled)
         assert [file.path for file in client.files(model.id).artifact_files] == ["a", "a"]
@@ -515,7 +515,7 @@ class TestArchives:
         assert "several files" in refusal.message
 
     @pytest.mark.parametrize("method", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA, 99])
-    def test_other_compressions_are_refused(self, client: Client, method: int) -> None:
+    def test_unsupported_compressions_are_refused(self, client: Client, method: int) -> None:
         data = zip_of({"a": b"a" * 1000}, method if method != 99 else zipfile.ZIP_STORED)
         if method == 99:
             data = patched(data, method=99)
@@ -548,7 +548,7 @@ class TestArchives:
         ("field", "value"),
         [("size", 2000), ("size", 500), ("compressed_size", 5), ("offset", 7), ("offset", 2**32 - 2)],
     )
-    def test_a_directory_that_lies_is_data_loss(self, client: Client, field: str, value: int) -> None:
+    def test_a_directory_that_contradicts_the_data_is_data_loss(self, client: Client, field: str, value: int) -> None:
         model = client.register(patched(zip_of({"a": b"abc" * 400}), **{field: value}), artifact=ZIP)
         received = b""
         with refused(DATA_LOSS):
@@ -558,7 +558,7 @@ class TestArchives:
                 received += message.chunk
         assert len(received) <= client.files(model.id).artifact_files[0].size_bytes
 
-    def test_a_size_that_no_number_holds_does_not_break_the_listing(self, client: Client) -> None:
+    def test_a_size_beyond_64_bits_does_not_break_the_list(self, client: Client) -> None:
         model = client.register(with_zip64_size(2**64 - 1), artifact={"file_name": "undeclared"})
         try:
             assert len(client.files(model.id).artifact_files) == 1
@@ -567,14 +567,16 @@ class TestArchives:
         with refused(INVALID, "INVALID_ARTIFACT"):
             client.register(with_zip64_size(2**64 - 1), name="declared", artifact=ZIP)
 
-    def test_a_local_header_whose_name_is_no_text_is_data_loss(self, client: Client) -> None:
+    def test_a_local_header_with_an_undecodable_name_is_data_loss(self, client: Client) -> None:
         data = bytearray(zip_of({"ä": b"text"}))
-        data[30:32] = b"\xff\xff"  # the name in front of the member; the directory's stays
+        data[30:32] = b"\xff\xff"  # the name in the local header; the one in the directory stays
         model = client.register(bytes(data), artifact=ZIP)
         with refused(DATA_LOSS):
             client.download_file(model.id, "ä")
 
-    def test_a_bomb_streams_in_small_pieces_until_the_client_has_enough(self, registry: RunningRegistry) -> None:
+    def test_a_decompression_bomb_streams_in_small_chunks_until_the_client_stops(
+        self, registry: RunningRegistry
+    ) -> None:
         buffer = io.BytesIO()
         with (
             zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive,
@@ -611,7 +613,7 @@ class TestArchives:
             assert client.download_file(model.id, "big2") == members["big2"]
             assert store.bytes_read < 6 * MIB
 
-    def test_the_directory_read_again_finds_a_removed_artifact_lost(self, registry: RunningRegistry) -> None:
+    def test_a_lost_artifact_is_noticed_when_its_directory_is_read_again(self, registry: RunningRegistry) -> None:
         model = registry.client.register(zip_of({"a": b"a"}), artifact=ZIP)
         stored(registry).unlink()
         with refused(DATA_LOSS, "ARTIFACT_LOST"):
@@ -621,7 +623,7 @@ class TestArchives:
 
 
 def patched(data: bytes, **changes: int) -> bytes:
-    """Changes the directory's only entry (and what the local header must share with it)."""
+    """Change the only entry of the directory, and the same fields of the local header."""
     entry = data.index(b"PK\1\2")
     result = bytearray(data)
     for name, value in changes.items():
@@ -642,7 +644,7 @@ def patched(data: bytes, **changes: int) -> bytes:
 
 
 def with_zip64_size(size: int) -> bytes:
-    """A ZIP whose directory gives its only member's size in 64 bits."""
+    """Return a ZIP whose directory has the size of its only member in 64 bits."""
     data = zip_of({"a": b"a"}, zipfile.ZIP_STORED)
     start, end = data.index(b"PK\1\2"), data.index(b"PK\5\6")
     entry = bytearray(data[start:end])
@@ -655,12 +657,12 @@ def with_zip64_size(size: int) -> bytes:
 
 
 def renamed(name: bytes) -> bytes:
-    """A ZIP whose only member has a name that zipfile would not write."""
+    """Return a ZIP whose only member has a name that zipfile would not write."""
     return zip_of({"n" * len(name): b"x"}).replace(b"n" * len(name), name)
 
 
 class TestHostileArchives:
-    """What is declared as a ZIP must be a readable and harmless one, or nothing is registered."""
+    """A declared ZIP must be readable and harmless, or the registration is refused."""
 
     @pytest.mark.parametrize(
         "data",
@@ -689,7 +691,7 @@ class TestHostileArchives:
         assert registry.count("models") == registry.count("unreferenced_objects") == 0
 
     @pytest.mark.parametrize("name", [b"..x", b"x..", b"a/..b", b"...", b"ab:c", b"ok ", b"~", b"a//b", b"./a"])
-    def test_odd_but_harmless_names_are_registered(self, client: Client, name: bytes) -> None:
+    def test_unusual_but_harmless_names_are_registered(self, client: Client, name: bytes) -> None:
         model = client.register(renamed(name), artifact=ZIP)
         assert [file.path for file in client.files(model.id).artifact_files] == [name.decode()]
         assert client.download_file(model.id, name.decode()) == b"x"
@@ -707,7 +709,7 @@ class TestHostileArchives:
         small = registry.client.register(zip_of({"n" * 1000: b""}), name="small", artifact=ZIP)
         assert len(registry.client.files(small.id).artifact_files) == 1
 
-    def test_a_directory_that_claims_to_be_huge_is_not_read(self, registry: RunningRegistry) -> None:
+    def test_a_directory_with_a_huge_declared_size_is_not_read(self, registry: RunningRegistry) -> None:
         data = bytearray(zip_of({"a": b"a"}))
         end = data.index(b"PK\5\6")
         padded = bytes(30 * MIB) + bytes(data)
@@ -720,7 +722,7 @@ class TestHostileArchives:
 
     @given(st.data())
     @settings(max_examples=400)
-    def test_a_damaged_directory_is_never_our_fault(self, registry: RunningRegistry, data: st.DataObject) -> None:
+    def test_a_damaged_directory_is_never_a_server_error(self, registry: RunningRegistry, data: st.DataObject) -> None:
         archive = bytearray(FUZZED)
         start = FUZZED_DIRECTORY if data.draw(st.booleans()) else 0
         for place, value in data.draw(
@@ -745,7 +747,7 @@ FUZZED_DIRECTORY = FUZZED.index(b"PK\1\2")
 
 
 def _read_everything(client: Client, model: model_pb2.Model) -> None:
-    """Lists and downloads; what is refused must be so for the archive's sake."""
+    """List and download everything; each refusal must be about the archive."""
     try:
         files = client.files(model.id).artifact_files
     except grpc.RpcError as error:

@@ -1,4 +1,4 @@
-"""A line of the log for every committed change, and for no other."""
+"""Audit lines in the log: exactly one for every committed change."""
 
 import logging
 
@@ -15,7 +15,7 @@ def audit_lines(caplog: pytest.LogCaptureFixture) -> list[dict[str, object]]:
     return [vars(record) for record in caplog.records if record.name == logs.AUDIT]
 
 
-def test_each_change_is_a_line_that_says_what_the_audit_log_says(
+def test_each_change_is_logged_with_the_content_of_its_audit_event(
     registry: RunningRegistry, caplog: pytest.LogCaptureFixture
 ) -> None:
     client = registry.client
@@ -34,7 +34,7 @@ def test_each_change_is_a_line_that_says_what_the_audit_log_says(
     assert "secret" not in repr(lines)
 
 
-def test_a_change_that_is_refused_is_no_line(registry: RunningRegistry, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_refused_change_is_not_logged(registry: RunningRegistry, caplog: pytest.LogCaptureFixture) -> None:
     registry.client.register(name="taken")
     caplog.clear()
     with caplog.at_level(logging.INFO, logs.AUDIT):

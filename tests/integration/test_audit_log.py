@@ -1,4 +1,4 @@
-"""AuditService: who changed what, and proof that the log is what was written."""
+"""AuditService: the log of all changes, and the verification of its hash chain."""
 
 import json
 from typing import Any
@@ -53,7 +53,7 @@ FREE_HEAD = "ALTER TABLE audit_head ALTER COLUMN sequence DROP NOT NULL, ALTER C
 
 
 def tamper(engine: Engine, *statements: str) -> None:
-    """Changes the log as somebody could who owns the database."""
+    """Change the log as an owner of the database could."""
     with engine.begin() as connection:
         connection.execute(text("SET LOCAL session_replication_role = replica"))
         for statement in statements:
@@ -68,7 +68,7 @@ def nested(depth: int) -> Any:
 
 
 class TestListing:
-    def test_an_event_tells_who_did_what_when_and_why(self, client: Client) -> None:
+    def test_an_event_has_actor_action_time_and_reason(self, client: Client) -> None:
         model = client.register(name="yolo", version="1", project_id="p", project_name="")
         request = model_service_pb2.UpdateModelRequest(
             model=model_pb2.Model(id=model.id, score=0.5, overview={"struct_value": {}}),
@@ -95,7 +95,7 @@ class TestListing:
         assert registered.previous_hash == "0" * 64
         assert [updated.previous_hash, deleted.previous_hash] == [registered.hash, updated.hash]
 
-    def test_an_event_has_the_names_that_the_model_has(self, client: Client) -> None:
+    def test_an_event_uses_the_field_names_of_a_model(self, client: Client) -> None:
         model = client.register(description="old", precisions=["bf16"])
         client.update(model.id, ["description", "precisions"], description="new", precisions=["fp8", "int8"])
         updated, registered = (MessageToDict(event) for event in page(client).audit_events)
@@ -126,13 +126,13 @@ class TestListing:
         for name in ("model_group_id", "signature", "warnings", "aliases", "etag"):
             model.ClearField(name)
         after, before = MessageToDict(registered.after), MessageToDict(deleted.before)
-        # Names that a Model does not have would be refused.
+        # Parsing refuses names that are not fields of a Model.
         assert ParseDict(after, model_pb2.Model()) == ParseDict(before, model_pb2.Model()) == model
         assert (after["create_time"], after["artifact"]["kind"]) == (model.create_time.ToJsonString(), "KIND_FOLDER")
         assert (after["revision"], after["artifact"]["size_bytes"]) == (1, model.artifact.size_bytes)
         assert after["provenance"]["seed"] == str(2**53 + 1)
 
-    def test_an_update_shows_only_what_changed_of_the_model(self, client: Client) -> None:
+    def test_an_update_event_shows_only_changed_fields(self, client: Client) -> None:
         model = client.register()
         new = client.update(model.id, ["score", "category"], score=0.5, category="Detection")
         shown = page(client).audit_events[0]
@@ -169,7 +169,7 @@ class TestListing:
             ({"artifact_kind": [], "artifact": 1}, {"artifact": {"kind": []}}),
         ],
     )
-    def test_events_that_were_written_otherwise_are_shown_alike(
+    def test_events_in_older_formats_are_shown_in_the_present_one(
         self, registry: RunningRegistry, stored: dict[str, Any], shown: dict[str, Any]
     ) -> None:
         with registry.engine.begin() as connection:
@@ -195,7 +195,7 @@ class TestListing:
             "sha256": model.artifact.sha256,
         }
 
-    def test_pages_go_back_to_the_first_event(self, client: Client) -> None:
+    def test_pages_lead_back_to_the_first_event(self, client: Client) -> None:
         model = client.register()
         for number in range(6):
             client.update(model.id, ["score"], score=number + 1)
@@ -206,12 +206,12 @@ class TestListing:
             token = answer.next_page_token
             if not token:
                 break
-            # What comes meanwhile disturbs no page.
+            # New events do not change the remaining pages.
             client.update(model.id, ["tags.n"], tags={"n": token})
         assert found == [[7, 6, 5], [4, 3, 2], [1]]
         assert page(client, page_size=1000).next_page_token == ""
 
-    def test_a_page_is_no_larger_than_a_client_takes(self, client: Client) -> None:
+    def test_a_page_fits_into_a_clients_message_limit(self, client: Client) -> None:
         text_of_half_a_mib = "x" * 512 * 1024
         for number in range(8):
             client.register(name=f"large {number}", overview={"string_value": text_of_half_a_mib})
@@ -246,7 +246,7 @@ class TestListing:
             ("model_id = '0123456789-other'", [3]),
         ],
     )
-    def test_filters(self, client: Client, filter_text: str, expected: list[int]) -> None:
+    def test_events_are_filtered(self, client: Client, filter_text: str, expected: list[int]) -> None:
         model = client.register(name="yolo")
         client.models.UpdateModel(
             model_service_pb2.UpdateModelRequest(model=model_pb2.Model(id=model.id, score=0.5)),
@@ -266,12 +266,12 @@ class TestListing:
             ({"page_token": "nonsense"}, "page_token"),
         ],
     )
-    def test_what_is_wrong_is_named(self, client: Client, fields: dict[str, Any], field: str) -> None:
+    def test_invalid_fields_are_named(self, client: Client, fields: dict[str, Any], field: str) -> None:
         with refused(INVALID) as refusal:
             page(client, **fields)
         assert refusal.fields == [field]
 
-    def test_a_token_is_of_its_filter_alone(self, client: Client) -> None:
+    def test_a_page_token_works_for_its_own_filter_only(self, client: Client) -> None:
         model = client.register(name="yolo")
         client.update(model.id, ["score"], score=0.5)
         token = page(client, filter="yolo", page_size=1).next_page_token
@@ -280,7 +280,7 @@ class TestListing:
             page(client, filter="other", page_token=token)
         assert refusal.fields == ["page_token"]
 
-    def test_the_deepest_metadata_is_shown(self, client: Client) -> None:
+    def test_metadata_of_maximal_depth_is_shown(self, client: Client) -> None:
         model = client.register(
             provenance={"hyperparameters": nested(MAX_JSON_DEPTH)}, overview={"struct_value": nested(MAX_JSON_DEPTH)}
         )
@@ -288,7 +288,7 @@ class TestListing:
         after = MessageToDict(event.after, preserving_proto_field_name=True)
         assert after["overview"] == MessageToDict(model.overview) == nested(MAX_JSON_DEPTH)
 
-    def test_the_indexes_serve_names_and_ids(self, registry: RunningRegistry) -> None:
+    def test_filters_by_name_and_id_use_an_index(self, registry: RunningRegistry) -> None:
         with registry.engine.begin() as connection:
             connection.execute(
                 text(
@@ -315,12 +315,12 @@ class TestListing:
 class TestVerification:
     @pytest.fixture
     def log(self, registry: RunningRegistry) -> RunningRegistry:
-        """A registry whose log has five events."""
+        """A registry with five events in its log."""
         for number in range(5):
             registry.client.register(name=f"model {number}")
         return registry
 
-    def test_a_log_that_nobody_touched_is_valid(self, log: RunningRegistry) -> None:
+    def test_an_unchanged_log_is_valid(self, log: RunningRegistry) -> None:
         answer = verify(log.client)
         assert answer.valid
         assert answer.checked_count == answer.head.sequence == 5
@@ -395,7 +395,7 @@ class TestVerification:
             f"{FREE}; UPDATE audit_events SET hash = NULL, name = NULL, json_bytes = NULL WHERE sequence = 3",
         ],
     )
-    def test_a_damaged_row_is_listed_as_such_beside_all_others(self, log: RunningRegistry, statement: str) -> None:
+    def test_a_damaged_row_is_listed_as_damaged_among_the_others(self, log: RunningRegistry, statement: str) -> None:
         tamper(log.engine, statement)
         answers = [page(log.client)]
         while answers[-1].next_page_token:
@@ -414,24 +414,24 @@ class TestVerification:
             "ALTER TABLE audit_events ALTER COLUMN reason TYPE integer USING 0",
         ],
     )
-    def test_a_log_whose_table_was_changed_is_said_to_be_lost(self, log: RunningRegistry, statement: str) -> None:
+    def test_a_log_with_an_altered_table_is_data_loss(self, log: RunningRegistry, statement: str) -> None:
         tamper(log.engine, statement)
         with refused(grpc.StatusCode.DATA_LOSS, "DATA_LOSS") as refusal:
             page(log.client)
         assert "VerifyAuditLog says what is broken" in refusal.message
         assert not verify(log.client).valid
 
-    def test_what_any_double_is_written_as_is_no_damage(self, client: Client) -> None:
+    def test_every_double_survives_the_verification(self, client: Client) -> None:
         model = client.register(metrics={"large": 1.7e308, "small": -1.7e308})
         client.update(model.id, metrics={"large": 5e-324})
         assert [event.damaged for event in page(client).audit_events] == [False, False]
 
-    def test_a_log_that_was_written_anew_is_found_by_its_anchor(self, log: RunningRegistry) -> None:
+    def test_a_rewritten_log_is_detected_by_an_anchor(self, log: RunningRegistry) -> None:
         anchors = [
             audit_pb2.AuditLogPosition(sequence=event.sequence, hash=event.hash)
             for event in reversed(page(log.client).audit_events)
         ]
-        # Everything from the third event on goes, and is written again by the trigger itself.
+        # All events from the third on are deleted and written again by the trigger itself.
         with log.engine.begin() as connection:
             connection.execute(text("CREATE TEMPORARY TABLE kept AS SELECT * FROM audit_events WHERE sequence > 2"))
             connection.execute(text("ALTER TABLE kept DROP COLUMN json_bytes"))
@@ -455,7 +455,7 @@ class TestVerification:
         assert answer.broken.sequence == 4
         assert answer.broken.description == "is not the anchor: the log was written anew."
 
-    def test_a_log_that_was_cut_off_is_found_by_its_anchor(self, log: RunningRegistry) -> None:
+    def test_a_truncated_log_is_detected_by_an_anchor(self, log: RunningRegistry) -> None:
         anchor = verify(log.client).head
         tamper(
             log.engine,
@@ -476,12 +476,12 @@ class TestVerification:
             ({"sequence": 1}, "anchor.hash"),
         ],
     )
-    def test_an_anchor_that_can_be_none_is_refused(self, client: Client, anchor: dict[str, Any], field: str) -> None:
+    def test_an_invalid_anchor_is_refused(self, client: Client, anchor: dict[str, Any], field: str) -> None:
         with refused(INVALID) as refusal:
             verify(client, audit_pb2.AuditLogPosition(**anchor))
         assert refusal.fields == [field]
 
-    def test_a_long_log_is_read_in_batches_while_others_write(self, registry: RunningRegistry) -> None:
+    def test_a_long_log_is_verified_in_batches_during_writes(self, registry: RunningRegistry) -> None:
         with registry.engine.begin() as connection:
             connection.execute(
                 text(
@@ -496,9 +496,9 @@ class TestVerification:
         assert answer.valid
         assert answer.checked_count in {3500, 3501}
 
-    def test_it_takes_the_place_of_a_long_call(self, registry: RunningRegistry) -> None:
+    def test_a_verification_counts_as_a_stream(self, registry: RunningRegistry) -> None:
         with serving(registry, max_streams=1, max_waiting_seconds=0.2) as (_, client):
-            feed = Feed(*registration(spec(name="holds the place"), [b"x"]))
+            feed = Feed(*registration(spec(name="uses the only stream"), [b"x"]))
             call = client.models.RegisterModel.future(feed)
             eventually(lambda: registry.count("unreferenced_objects") == 1)
             with refused(grpc.StatusCode.RESOURCE_EXHAUSTED, "TOO_MANY_STREAMS"):
@@ -512,7 +512,7 @@ class TestActors:
         ("claimed", "known"),
         [("Ada Lovelace", "Ada Lovelace"), ("a" * 256, "a" * 256), ("a" * 257, ""), ("", "")],
     )
-    def test_whoever_registers_is_the_creator(self, client: Client, claimed: str, known: str) -> None:
+    def test_the_actor_of_a_registration_is_the_creator(self, client: Client, claimed: str, known: str) -> None:
         metadata = (("x-actor", claimed),)
         first = client.models.RegisterModel(registration(spec(name="a"), [b"x"]), metadata=metadata).model
         upload = client.create_upload(name="b")
@@ -524,6 +524,6 @@ class TestActors:
         assert [event.actor for event in page(client).audit_events] == [known, known]
         assert [event.after["creator"] for event in page(client).audit_events] == [known, known]
 
-    def test_nobody_is_the_creator_where_nobody_said(self, client: Client) -> None:
+    def test_without_an_actor_the_creator_is_empty(self, client: Client) -> None:
         assert client.register().creator == ""
         assert page(client).audit_events[0].actor == ""
