@@ -107,7 +107,7 @@ class Recorder:
     """Records the use cases of a registry."""
 
     def __init__(self, registry: Registry) -> None:
-        self._use_cases = registry.use_cases
+        self._services = registry.services
 
     def record(self, call: Callable[[], object], *stand_ins: object) -> Recording:
         """Runs a use case once."""
@@ -117,19 +117,19 @@ class Recorder:
 
     def all(self, page_token: str) -> dict[str, Recording]:
         """Records each."""
-        cases = self._use_cases
+        cases = self._services
         text = substring(0)
 
         def page(token: str) -> Callable[[], object]:
-            return lambda: cases.list_models(filter=LIST_FILTER, order_by=LIST_ORDER, size=50, token=token)
+            return lambda: cases.models.list(filter=LIST_FILTER, order_by=LIST_ORDER, size=50, token=token)
 
         def groups(wanted: str, order: str) -> Callable[[], object]:
-            return lambda: cases.list_model_groups(filter=wanted, order_by=order, show_empty=False, size=50, token="")
+            return lambda: cases.model_groups.list(filter=wanted, order_by=order, show_empty=False, size=50, token="")
 
         name = f"baseline-{uuid.uuid4()}"
         new_id = str(uuid.uuid4())
         registration = self.record(
-            lambda: cases.register_model(
+            lambda: cases.models.register(
                 ModelSpec(fields=ModelFields(name=name, version="1"), id=new_id, artifact=ArtifactSpec()),
                 [bytes(1024)],
                 lambda: None,
@@ -140,22 +140,22 @@ class Recorder:
         object_key = next(sent["object_key"] for _, sent in registration.statements if "object_key" in sent)
         registration = replace(registration, stand_ins=(*registration.stand_ins, object_key))
         return {
-            "get": self.record(lambda: cases.get_model(model_id(1)), model_id(1)),
+            "get": self.record(lambda: cases.models.get(model_id(1)), model_id(1)),
             "first page": self.record(page("")),
             "deep page": self.record(page(page_token)),
             "substring": self.record(
-                lambda: cases.list_models(filter=f'name : "{text}"', order_by="", size=50, token=""), f"%{text}%"
+                lambda: cases.models.list(filter=f'name : "{text}"', order_by="", size=50, token=""), f"%{text}%"
             ),
             "newest versions": self.record(
-                lambda: cases.list_models(filter="", order_by=VERSION_ORDER, size=50, token="")
+                lambda: cases.models.list(filter="", order_by=VERSION_ORDER, size=50, token="")
             ),
-            "resolve": self.record(lambda: cases.resolve_model(name_of(1)), name_of(1), model_id(1)),
+            "resolve": self.record(lambda: cases.references.resolve(name_of(1)), name_of(1), model_id(1)),
             "resolve with precisions": self.record(
-                lambda: cases.resolve_model(DEEP_GROUP, precisions=[DEEP_PRECISION])
+                lambda: cases.references.resolve(DEEP_GROUP, precisions=[DEEP_PRECISION])
             ),
             **{operation: self.record(groups(*listed)) for operation, listed in GROUP_LISTS.items()},
-            "alias history": self.record(lambda: cases.list_alias_moves(None, None, size=50, token="")),
-            "update": self.record(lambda: cases.update_model(model_id(1), {"score": time.time()}), model_id(1)),
+            "alias history": self.record(lambda: cases.aliases.list_moves(None, None, size=50, token="")),
+            "update": self.record(lambda: cases.models.update(model_id(1), {"score": time.time()}), model_id(1)),
             "register": registration,
         }
 

@@ -193,7 +193,7 @@ def gc(dry_run: bool) -> None:
     settings = load(Settings)
     logs.configure(settings.min_log_level)
     with open_registry(settings) as registry, acting_as_registry():
-        report = registry.use_cases.sweep(dry_run=dry_run)
+        report = registry.services.garbage_collector.collect(dry_run=dry_run)
     for kind, names in (
         ("upload", report.uploads),
         ("object", report.objects),
@@ -338,7 +338,7 @@ def verify(model_ids: tuple[str, ...], as_json: bool, data_dir: Path | None) -> 
     counts = dict.fromkeys(Finding, 0)
     size = 0
     with jobs.open_settings(data_dir) as settings, open_registry(settings) as registry, acting_as_registry():
-        for result in build_verification(registry)(model_ids):
+        for result in build_verification(registry).run(model_ids):
             counts[result.finding] += 1
             size += result.size
             if as_json:

@@ -11,7 +11,7 @@ from pathlib import Path
 from registry_service import logs, wiring
 from registry_service.embedded.postgres import PostgresAddress, running_or_started
 from registry_service.embedded.process import EmbeddedError
-from registry_service.services.authentication import Tokens
+from registry_service.services.tokens import TokenService
 from registry_service.settings import DatabaseSettings, Settings, load
 
 
@@ -41,7 +41,7 @@ def open_settings(data_dir: Path | None, *, allow_empty: bool = False) -> Iterat
 
 
 @contextmanager
-def open_tokens(data_dir: Path | None) -> Iterator[Tokens]:
+def open_tokens(data_dir: Path | None) -> Iterator[TokenService]:
     """Give the tokens of a registry.
 
     Args:

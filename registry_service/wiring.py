@@ -25,12 +25,13 @@ from registry_service.domain.ports import Database
 from registry_service.geti.projects import ProjectService
 from registry_service.observability.telemetry import ServerStates, Telemetry, TracingOptions, open_telemetry
 from registry_service.services.adopting import AdoptModels
-from registry_service.services.authentication import CachedAuthenticator, TokenAuthenticator, TokenOrOther, Tokens
+from registry_service.services.authentication import CachedAuthenticator, TokenAuthenticator, TokenOrOther
 from registry_service.services.backup import BackUp, Restore
 from registry_service.services.garbage_collection_job import GarbageCollectionJob
 from registry_service.services.policy import Policy
-from registry_service.services.services import UseCases
-from registry_service.services.verification import VerifyRegistry
+from registry_service.services.services import Services
+from registry_service.services.tokens import TokenService
+from registry_service.services.verification import RegistryVerification
 from registry_service.settings import (
     AuthSettings,
     DatabaseSettings,
@@ -153,7 +154,7 @@ class Registry:
 
     database: SqlDatabase
     store: ListableArtifactStore
-    use_cases: UseCases
+    services: Services
     projects: ProjectService
     telemetry: Telemetry
 
@@ -187,9 +188,9 @@ def open_registry(settings: Settings) -> Iterator[Registry]:
         geti = build_geti(settings)
         if geti is not None:
             stack.enter_context(geti)
-        use_cases = UseCases.on(telemetry.database(database, engine), telemetry.store(store), policy)
-        projects = ProjectService(telemetry.geti(geti), use_cases.register_model)
-        yield Registry(database, store, use_cases, projects, telemetry)
+        services = Services.on(telemetry.database(database, engine), telemetry.store(store), policy)
+        projects = ProjectService(telemetry.geti(geti), services.models)
+        yield Registry(database, store, services, projects, telemetry)
 
 
 def _disk(settings: Settings) -> DiskReserve | None:
@@ -208,11 +209,11 @@ def _tracing(settings: Settings) -> TracingOptions | None:
 
 
 @contextmanager
-def open_tokens(settings: DatabaseSettings) -> Iterator[Tokens]:
+def open_tokens(settings: DatabaseSettings) -> Iterator[TokenService]:
     """Give the tokens in Postgres, which must be migrated."""
     engine = build_engine(settings)
     try:
-        yield Tokens.on(SqlDatabase(engine))
+        yield TokenService(SqlDatabase(engine))
     finally:
         engine.dispose()
 
@@ -267,9 +268,7 @@ def open_intel_import(
     )
     try:
         yield AdoptModels(
-            register=registry.use_cases.register_model,
-            discard=registry.use_cases.sweep.discard,
-            find_models=registry.use_cases.find_models,
+            models=registry.services.models,
             registry=SqlLegacyRegistry(engine),
             bucket=S3SourceBucket.connect(options),
             is_place=lambda key: is_own_bucket and not copy and is_object_key(key),
@@ -317,15 +316,15 @@ def _copier(settings: Settings) -> Iterator[SqlDatabaseCopier]:
         engine.dispose()
 
 
-def build_verification(registry: Registry) -> VerifyRegistry:
+def build_verification(registry: Registry) -> RegistryVerification:
     """Return the verification of a registry."""
-    return VerifyRegistry(
+    return RegistryVerification(
         database=registry.database,
         store=registry.store,
-        find_models=registry.use_cases.find_models,
-        verify_artifact=registry.use_cases.verify_artifact,
-        verify_log=registry.use_cases.verify_log,
-        find_left=registry.use_cases.sweep.find_left,
+        models=registry.services.models,
+        artifacts=registry.services.artifacts,
+        audit=registry.services.audit,
+        unfinished=registry.services.garbage_collector.unfinished,
     )
 
 
@@ -340,7 +339,7 @@ def build_server(registry: Registry, settings: Settings, *, private_socket: Path
     """
     warn_if_open(settings, settings.grpc_ip_address)
     server = RegistryServer(
-        registry.use_cases,
+        registry.services,
         registry.database,
         registry.store,
         ServerOptions(
@@ -365,10 +364,10 @@ def build_server(registry: Registry, settings: Settings, *, private_socket: Path
         info=_server_info(settings),
         authenticate=build_authenticator(registry.database, settings),
         observer=registry.telemetry,
-        services=[compat_service(registry.use_cases, registry.projects), geti_service(registry.projects)],
+        optional_services=[compat_service(registry.services, registry.projects), geti_service(registry.projects)],
         jobs=[
             GarbageCollectionJob(
-                registry.use_cases.sweep,
+                registry.services.garbage_collector,
                 interval_seconds=settings.gc_interval_seconds,
                 observer=registry.telemetry,
             )

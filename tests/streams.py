@@ -12,7 +12,7 @@ from registry_service.domain.artifact_store import ArtifactStore, Part, Pieces, 
 from registry_service.geti.projects import ProjectService
 from registry_service.observability.telemetry import Telemetry
 from registry_service.services.garbage_collection_job import GarbageCollectionJob
-from registry_service.services.services import UseCases
+from registry_service.services.services import Services
 from registry_service.transport.grpc.geti_servicer import geti_service
 from registry_service.transport.grpc.server import RegistryServer, ServerOptions
 from registry_service.transport.grpc.system_servicer import ServerInfo
@@ -93,10 +93,10 @@ class WrappedStore(ArtifactStore):
         self.inner.check()
 
 
-def use_cases_on(registry: RunningRegistry, store: ArtifactStore) -> UseCases:
-    """Return the registry's use cases with another store."""
+def services_on(registry: RunningRegistry, store: ArtifactStore) -> Services:
+    """Return the registry's services with another store."""
     parts = registry.parts
-    return UseCases.on(parts.database, store, parts.use_cases.register_model.policy)
+    return Services.on(parts.database, store, parts.services.policy)
 
 
 @contextmanager
@@ -130,16 +130,18 @@ def serving(
         stream_idle_seconds=1,
         watch_heartbeat_seconds=1,
     )
-    use_cases = use_cases_on(registry, store)
-    projects = ProjectService(None, use_cases.register_model)
-    collection = GarbageCollectionJob(use_cases.sweep, interval_seconds=gc_interval_seconds, observer=Telemetry())
+    services = services_on(registry, store)
+    projects = ProjectService(None, services.models)
+    collection = GarbageCollectionJob(
+        services.garbage_collector, interval_seconds=gc_interval_seconds, observer=Telemetry()
+    )
     server = RegistryServer(
-        use_cases,
+        services,
         registry.parts.database,
         store,
         ServerOptions(**values),
         info=info,
-        services=[compat_service(use_cases, projects), geti_service(projects)],
+        optional_services=[compat_service(services, projects), geti_service(projects)],
         jobs=[collection],
     )
     server.start()

@@ -155,6 +155,8 @@ class RegistrationForm:
     texts: Texts = field(default_factory=Texts)
     file: PartHeader | None = None
     """The last file."""
+    refusal: RestError | None = None
+    """The error that `is_refused` found."""
 
     @property
     def is_settled(self) -> bool:
@@ -165,6 +167,21 @@ class RegistrationForm:
     def has_identity(self) -> bool:
         """Whether every text came by which a model can clash with another."""
         return all(name in self.texts for name in IDENTITY)
+
+    def is_refused(self) -> bool:
+        """Return whether the form is invalid whatever follows, though the error depends on what follows.
+
+        Raises:
+            RestError: The form is invalid, and the error is final.
+        """
+        try:
+            self.spec(is_whole=False)
+        except RestError as error:
+            if self.is_settled:
+                raise
+            self.refusal = error
+            return True
+        return False
 
     def spec(self, *, is_whole: bool = True) -> ModelSpec:
         """Returns what to register; what may still come, unless `is_whole`, is not missed.

@@ -18,14 +18,14 @@ from registry_service.compat import answers
 from registry_service.compat.answers import Answer, RestError
 from registry_service.compat.documents import document
 from registry_service.compat.errors import answer_to
-from registry_service.compat.forms import MEDIA_TYPE, changes, form_texts
+from registry_service.compat.forms import MEDIA_TYPE, RegistrationForm, changes, form_texts
 from registry_service.compat.projects import import_answer, project_document, wanted_models
 from registry_service.compat.queries import query_of
-from registry_service.compat.registration import Registration
+from registry_service.compat.registration import registration_parts
 from registry_service.domain.errors import ProjectNotFoundError
 from registry_service.domain.models import Model, is_model_id
 from registry_service.geti.projects import ProjectService
-from registry_service.services.services import UseCases
+from registry_service.services.services import Services
 from registry_service.transport.grpc.cancellation import check_cancelled
 from registry_service.transport.grpc.chunks import body_messages, read_first
 from registry_service.transport.grpc.http_download import plan_download
@@ -92,10 +92,10 @@ def _sent(answer: Answer, context: grpc.ServicerContext) -> httpbody_pb2.HttpBod
 
 
 class CompatServicer(compat_service_pb2_grpc.CompatServiceServicer):
-    """Converts, calls one use case, converts back."""
+    """Converts requests, calls one method of a service, and converts its result."""
 
-    def __init__(self, use_cases: UseCases, projects: ProjectService) -> None:
-        self._use_cases = use_cases
+    def __init__(self, services: Services, projects: ProjectService) -> None:
+        self._services = services
         self._projects = projects
 
     @_unary
@@ -109,9 +109,9 @@ class CompatServicer(compat_service_pb2_grpc.CompatServiceServicer):
             bytes(message) if isinstance(message, memoryview) else message.data
             for message in chain((first,), request_iterator)
         )
-        model = Registration(self._use_cases.register_model, lambda: check_cancelled(context)).run(
-            first.content_type, chunks
-        )
+        form = RegistrationForm()
+        parts = registration_parts(form, first.content_type, chunks)
+        model = self._services.models.register_in_parts(form, parts, lambda: check_cancelled(context))
         return answers.text(201, model.id)
 
     @_streaming
@@ -119,7 +119,7 @@ class CompatServicer(compat_service_pb2_grpc.CompatServiceServicer):
         self, request: pb.ListModelsRequest, context: grpc.ServicerContext
     ) -> Iterator[httpbody_pb2.HttpBody]:
         query = query_of(_headers(context).get(_PATH, ""))
-        pages = self._use_cases.find_models(query.node)
+        pages = self._services.models.find(query.node)
         # The first page before the headers: an error may still become a status of its own.
         first = next(pages, None)
         if first is None and query.must_match:
@@ -137,7 +137,7 @@ class CompatServicer(compat_service_pb2_grpc.CompatServiceServicer):
 
     @_unary
     def GetModel(self, request: pb.GetModelRequest, context: grpc.ServicerContext) -> Answer:
-        return answers.json_answer(200, document(self._use_cases.get_model(_model_id(request.id, context))))
+        return answers.json_answer(200, document(self._services.models.get(_model_id(request.id, context))))
 
     @_unary
     def UpdateModel(self, request_iterator: Iterator[pb.UpdateModelRequest], context: grpc.ServicerContext) -> Answer:
@@ -146,12 +146,12 @@ class CompatServicer(compat_service_pb2_grpc.CompatServiceServicer):
         chunks = (message.content.data for message in chain((first,), request_iterator))
         found = changes(form_texts(first.content.content_type, chunks))
         check_cancelled(context)  # an urlencoded form doesn't say where it ends
-        self._use_cases.update_model(model_id, found, touch=True)
+        self._services.models.update(model_id, found, touch=True)
         return answers.COMPLETED
 
     @_unary
     def DeleteModel(self, request: pb.DeleteModelRequest, context: grpc.ServicerContext) -> Answer:
-        self._use_cases.delete_model(_model_id(request.id, context))
+        self._services.models.delete(_model_id(request.id, context))
         return answers.DELETED
 
     @_streaming
@@ -159,11 +159,11 @@ class CompatServicer(compat_service_pb2_grpc.CompatServiceServicer):
         self, request: pb.DownloadModelFilesRequest, context: grpc.ServicerContext
     ) -> Iterator[httpbody_pb2.HttpBody | bytes]:
         headers = _headers(context)
-        model = self._use_cases.get_model(_model_id(request.id, context))
+        model = self._services.models.get(_model_id(request.id, context))
         # The interactive page cannot show a ZIP.
         content_type = "application/octet-stream" if headers.get("referer", "").endswith("/docs") else MEDIA_TYPE
         plan = plan_download(model, headers, content_type)
-        pieces = read_first(self._use_cases.read_artifact.pieces(model, plan.offset, plan.length))
+        pieces = read_first(self._services.artifacts.pieces(model, plan.offset, plan.length))
         context.send_initial_metadata(plan.metadata)
         yield from body_messages(plan.content_type, pieces)
 
@@ -193,12 +193,12 @@ class CompatServicer(compat_service_pb2_grpc.CompatServiceServicer):
         return import_answer(results)
 
 
-def compat_service(use_cases: UseCases, projects: ProjectService) -> OptionalService:
+def compat_service(services: Services, projects: ProjectService) -> OptionalService:
     """Return the service, for the server to serve."""
     return OptionalService(
         name=_SERVICE,
         add_to_server=compat_service_pb2_grpc.add_CompatServiceServicer_to_server,
-        servicer=CompatServicer(use_cases, projects),
+        servicer=CompatServicer(services, projects),
         # Its clients expect every error as a response of the Intel-compatible API.
         refuse=lambda error, context: _sent(_answer_to(error, context), context),
     )

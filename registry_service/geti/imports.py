@@ -17,7 +17,8 @@ from registry_service.domain.errors import (
 from registry_service.domain.models import ArtifactSpec, Model, ModelFields, ModelSpec, compat_precision
 from registry_service.geti.port import Geti, ModelDetails, ModelKey, Project
 from registry_service.services.archives import open_archive
-from registry_service.services.artifact_staging import RegisterModel, StagedArtifact, check_archive
+from registry_service.services.artifact_staging import StagedArtifact
+from registry_service.services.models import ModelService
 from registry_service.services.repacking import file_name, folder_name, repacked
 
 logger = logging.getLogger(__name__)
@@ -58,7 +59,7 @@ class ModelImport:
     """The import of one model."""
 
     geti: Geti
-    register: RegisterModel
+    models: ModelService
     project: Project
     key: ModelKey
     report: Report
@@ -79,20 +80,19 @@ class ModelImport:
         return result
 
     def _run(self) -> Model:
-        policy = self.register.policy
         self.report(self._progress(ImportState.PREPARING))
         folder = folder_name(self.project.name)
         details = self.geti.get_model(self.project.id, self.key)
-        spec = self.register.checked(_spec(self.key.id, self.project, details, folder))
-        self.register.check_absent(spec)
+        spec = self.models.checked(_spec(self.key.id, self.project, details, folder))
+        self.models.check_absent(spec)
         deployment_id = self.geti.prepare_deployment(self.project.id, self.key, self.check_cancelled)
         # Stored twice, because a ZIP file is read from its end, and the repacked file is written from its start.
-        with self.register.stage() as download:
+        with self.models.staging.stage() as download:
             download.write(self._downloaded(deployment_id), ArtifactSpec())
-            with self.register.stage(spec) as staged:
+            with self.models.staging.stage(spec) as staged:
                 staged.write(self._repacked(download, folder), spec.artifact)
-                check_archive(self.register.store, spec, staged.key, staged.size, policy)
-                return staged.commit(spec, self.check_cancelled)
+                staged.check_archive(spec)
+                return staged.commit_model(spec, self.check_cancelled)
 
     def _downloaded(self, deployment_id: str) -> Iterator[bytes]:
         size = 0
@@ -109,17 +109,17 @@ class ModelImport:
         self.report(self._progress(ImportState.DOWNLOADING, downloaded_bytes=size))
 
     def _repacked(self, download: StagedArtifact, folder: str) -> Iterator[bytes]:
-        policy = self.register.policy
+        policy = self.models.policy
         try:
             with open_archive(
-                self.register.store,
+                self.models.staging.store,
                 download.key,
                 download.size,
                 directory_max_bytes=policy.zip_directory_max_bytes,
             ) as archive:
                 for chunk in repacked(archive, folder, max_bytes=policy.artifact_max_bytes):
                     self.check_cancelled()
-                    download.hold()
+                    download.renew_lease()
                     yield chunk
         except NotAnArchiveError as error:
             raise GetiDeploymentError("The response of Geti is not a readable ZIP.") from error

@@ -13,7 +13,7 @@ from registry_service.domain.listing import decode_page_token, encode_page_token
 from registry_service.geti.authorized import AuthorizedGeti
 from registry_service.geti.imports import ImportProgress, ModelImport, Report
 from registry_service.geti.port import MAX_IMPORTS, Geti, ModelKey, Project
-from registry_service.services.artifact_staging import RegisterModel
+from registry_service.services.models import ModelService
 
 
 class ProjectService:
@@ -23,12 +23,12 @@ class ProjectService:
 
     Args:
         geti: The Geti server; None without one.
-        register: Registers the imported models.
+        models: Registers the imported models.
     """
 
-    def __init__(self, geti: Geti | None, register: RegisterModel) -> None:
+    def __init__(self, geti: Geti | None, models: ModelService) -> None:
         self._geti_or_none = None if geti is None else AuthorizedGeti(geti)
-        self._register = register
+        self._models = models
 
     def require_geti(self) -> None:
         """Raise GetiNotConfiguredError without a Geti."""
@@ -112,14 +112,14 @@ class ProjectService:
         results = []
         for key in unique_keys:
             run = ModelImport(
-                geti=geti, register=self._register, project=project, key=key, report=report, check_cancelled=proceed
+                geti=geti, models=self._models, project=project, key=key, report=report, check_cancelled=proceed
             )
             results.append(run.result(has_right_group=groups[key.id] == key.group_id))
         return results
 
     def _require_unregistered(self, keys: Sequence[ModelKey]) -> None:
         registered = []
-        with self._register.database.transaction() as transaction:
+        with self._models.database.transaction() as transaction:
             for key in keys:
                 try:
                     transaction.models.get(key.id)

@@ -28,12 +28,9 @@ from registry_service.domain.models import (
 from registry_service.domain.ports import Transaction
 from registry_service.domain.signature import Signature
 from registry_service.domain.vocabulary import Action
-from registry_service.services.artifact_staging import RegisterModel
-from registry_service.services.artifacts import FindModels
 from registry_service.services.checksums import RunningChecksum
-from registry_service.services.garbage_collection import DiscardObject
 from registry_service.services.legacy_values import LegacyDocument, read_document
-from registry_service.services.models import in_lineage
+from registry_service.services.models import ModelService, check_group
 from registry_service.services.signature_reading import read_signature
 from registry_service.services.thread_pool import map_in_order
 
@@ -83,9 +80,7 @@ class AdoptModels:
     the source since is changed here, unless it was changed here.
     """
 
-    register: RegisterModel
-    discard: DiscardObject
-    find_models: FindModels
+    models: ModelService
     registry: LegacyRegistry
     bucket: LegacyBucket
     is_place: Callable[[str], bool]
@@ -135,7 +130,7 @@ class AdoptModels:
     def _gone(self, ids: set[str]) -> Iterator[Adoption]:
         """Yields what was adopted before and is not in the source any more."""
         with acting_as_registry(ACTOR):
-            adopted = self.find_models(filters.parse(f'creator = "{ACTOR}"'))
+            adopted = self.models.find(filters.parse(f'creator = "{ACTOR}"'))
             gone = [model.id for page in adopted for model in page if model.id not in ids]
         for model_id in gone:
             yield Adoption(model_id=model_id, outcome=Outcome.KEPT, reason="is not in the source any more.")
@@ -190,7 +185,7 @@ class AdoptModels:
 
     def _known(self, model_id: str) -> Model | None:
         try:
-            with self.register.database.reading() as transaction:
+            with self.models.database.reading() as transaction:
                 return transaction.models.get(model_id)
         except ModelNotFoundError:
             return None
@@ -202,7 +197,7 @@ class AdoptModels:
             for action in (Action.MODEL_REGISTERED, Action.MODEL_UPDATED, Action.MODEL_DELETED)
         )
         node = filters.parse(f'model_id = "{model_id}" AND ({actions})', filters.Subject.EVENT)
-        with self.register.database.reading() as transaction:
+        with self.models.database.reading() as transaction:
             found = transaction.events.before(None, limit=1, filter=node)
         return found[0] if found else None
 
@@ -221,7 +216,7 @@ class AdoptModels:
             artifact=artifact,
             signature=signature,
         )
-        values = checked_fields(model, metadata_max_bytes=self.register.policy.metadata_max_bytes)
+        values = checked_fields(model, metadata_max_bytes=self.models.policy.metadata_max_bytes)
         model = replace(model, **values)  # type: ignore[arg-type]
         check_compat_fields(model)
         return model
@@ -232,14 +227,14 @@ class AdoptModels:
         model = self._model(model_id, document, artifact, None)
         if is_new:
             spec = ModelSpec(fields=model, id=model_id)
-            with self.register.database.transaction() as transaction:
+            with self.models.database.transaction() as transaction:
                 transaction.models.check_absent(spec)
 
     def _take(self, model_id: str, document: LegacyDocument, known: Model | None) -> None:
         """Hashes the object where it is and makes the model refer to it."""
         self._check(model_id, document, is_new=known is None)
-        store, key = self.register.store, document.key
-        with self.register.database.reading() as transaction:
+        store, key = self.models.staging.store, document.key
+        with self.models.database.reading() as transaction:
             was_due = transaction.objects.has(key)
         seen = RunningChecksum()
         for piece in store.read(key):
@@ -249,7 +244,7 @@ class AdoptModels:
         model = self._model(model_id, document, artifact, signature)
         if store.size(key) != seen.size:
             raise ArtifactLostError("The object was deleted or replaced concurrently.")
-        with self.register.database.transaction() as transaction:
+        with self.models.database.transaction() as transaction:
             # It may be due since a deletion here: not any more, unless it was, or is being, deleted meanwhile.
             if transaction.objects.release(key) != was_due:
                 raise ArtifactLostError("The object was deleted concurrently.")
@@ -258,22 +253,22 @@ class AdoptModels:
     def _copy(self, model_id: str, document: LegacyDocument, known: Model | None, size: int) -> None:
         """Copies the object to a key of the registry's own."""
         self._check(model_id, document, is_new=known is None)
-        with self.register.stage() as staged:
+        with self.models.staging.stage() as staged:
             staged.write(self.bucket.read(document.key), ArtifactSpec(size=size))
             artifact = _artifact(document, staged.key, staged.size, staged.sha256)
-            model = self._model(model_id, document, artifact, staged.signature(_spec(document)))
+            model = self._model(model_id, document, artifact, staged.read_signature(_spec(document)))
 
             def write(transaction: Transaction) -> None:
                 self._write(transaction, model, is_new=known is None)
                 if known is not None:
                     transaction.objects.doom(known.artifact.object_key)
 
-            staged.commit_with(write)
+            staged.commit(write)
         if known is not None:
-            self.discard.now_or_later(known.artifact.object_key)
+            self.models.deletion.delete_or_defer(known.artifact.object_key)
 
     def _update(self, model: Model) -> None:
-        with self.register.database.transaction() as transaction:
+        with self.models.database.transaction() as transaction:
             self._write(transaction, model, is_new=False)
 
     def _write(self, transaction: Transaction, model: Model, *, is_new: bool) -> None:
@@ -281,7 +276,7 @@ class AdoptModels:
             transaction.models.add(model)
             return
         transaction.models.update(
-            model.id, lambda old: in_lineage(transaction, old, replace(model, revision=old.revision + 1))
+            model.id, lambda old: check_group(transaction, old, replace(model, revision=old.revision + 1))
         )
 
 

@@ -1,4 +1,8 @@
-"""Registers models: metadata and artifact, whole or not at all."""
+"""Stage artifacts: store their bytes before a model refers to them.
+
+The object is written first, under a key that only the ledger of objects knows. Then one transaction makes a model
+refer to the object and removes the key from the ledger. A crash in between leaves an object for garbage collection.
+"""
 
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -15,7 +19,6 @@ from registry_service.domain.models import (
     ArtifactSpec,
     Model,
     ModelSpec,
-    checked_spec,
     compat_date,
     compat_precision,
     is_zip_media_type,
@@ -25,61 +28,29 @@ from registry_service.domain.ports import Database, Transaction
 from registry_service.domain.signature import Signature
 from registry_service.services.archives import open_archive
 from registry_service.services.checksums import ChecksumVerifier
-from registry_service.services.garbage_collection import DiscardObject
+from registry_service.services.object_deletion import ObjectDeletion
 from registry_service.services.policy import Policy
 from registry_service.services.signature_reading import read_signature
 
 
 @dataclass(frozen=True, slots=True)
-class RegisterModel:
-    """Registers a model whose artifact arrives as a stream.
-
-    The object is written first, under a key that only the ledger knows; then one
-    transaction makes the model and takes the key out of the ledger. Dying in
-    between leaves an object that the sweeper finds.
-    """
+class ArtifactStaging:
+    """Gives keys under which artifacts are staged."""
 
     database: Database
     store: ArtifactStore
-    discard: DiscardObject
+    deletion: ObjectDeletion
     policy: Policy
-
-    def __call__(self, spec: ModelSpec, pieces: Iterable[bytes], confirm: Callable[[], None]) -> Model:
-        """Returns the model.
-
-        `confirm` raises when the end of `pieces` was none: called last of all,
-        right before the transaction is committed, and the model is then not there.
-
-        Raises:
-            InvalidArgumentError: A field is wrong, or the bytes are not the declared ones.
-            AlreadyExistsError: The id or the identity is taken; said before the bytes are read where possible.
-            ArtifactTooLargeError: There are too many bytes.
-        """
-        spec = self.checked(spec)
-        with self.stage(spec) as staged:
-            staged.write(pieces, spec.artifact)
-            check_archive(self.store, spec, staged.key, staged.size, self.policy)
-            return staged.commit(spec, confirm)
-
-    def checked(self, spec: ModelSpec) -> ModelSpec:
-        """Returns the spec with its defaults (`InvalidArgumentError`)."""
-        return checked_spec(
-            spec,
-            metadata_max_bytes=self.policy.metadata_max_bytes,
-            artifact_max_bytes=self.policy.artifact_max_bytes,
-        )
-
-    def check_absent(self, spec: ModelSpec) -> None:
-        """Raises AlreadyExistsError where `commit` of a checked spec would now."""
-        with self.database.transaction() as transaction:
-            transaction.models.check_absent(spec)
 
     @contextmanager
     def stage(self, spec: ModelSpec | None = None) -> "Iterator[StagedArtifact]":
-        """Gives a place for an artifact; discarded at the end of the block unless committed.
+        """Give a staged artifact without bytes. Discard it at the end of the block unless it was committed.
+
+        Args:
+            spec: The model that the artifact is for, if it is known already.
 
         Raises:
-            AlreadyExistsError: `spec`, where it is known by now, clashes with a model.
+            AlreadyExistsError: The id or the identity of `spec` is taken.
         """
         key = new_object_key()
         with self.database.transaction() as transaction:
@@ -90,7 +61,7 @@ class RegisterModel:
         try:
             yield staged
         except (LeaseLostError, ArtifactLostError) as error:
-            # No model refers to the object, but bytes that came after the sweeper may be there.
+            # No model refers to the object, but bytes may have arrived after garbage collection removed it.
             with self.database.transaction() as transaction:
                 held = transaction.objects.renew(key, self.policy.registration_lease)
                 transaction.objects.doom(key)
@@ -99,16 +70,16 @@ class RegisterModel:
             raise _lease_lost() from error
         finally:
             if not staged.is_committed:
-                # Also right when nobody knows whether the transaction went through:
-                # then a model refers to the object, and the ledger's row is gone.
-                self.discard.now_or_later(key)
+                # Also right if the outcome of the commit is unknown. If it took place, a model refers to the object
+                # and the ledger has no row that would allow the deletion.
+                self.deletion.delete_or_defer(key)
 
 
 class StagedArtifact:
-    """An artifact under way to a model, under a lease that its writer keeps alive."""
+    """The bytes of one artifact, under a lease that its writer renews."""
 
-    def __init__(self, use_case: RegisterModel, key: str) -> None:
-        self._use_case = use_case
+    def __init__(self, staging: ArtifactStaging, key: str) -> None:
+        self._staging = staging
         self._renewed = time.monotonic()
         self._recheck = AccessRecheck()
         self.sha256 = ""
@@ -118,82 +89,94 @@ class StagedArtifact:
         self.is_committed = False
 
     def write(self, pieces: Iterable[bytes], spec: ArtifactSpec) -> None:
-        """Stores and measures the bytes, once.
+        """Store and hash the bytes. Call this once.
 
         Raises:
-            InvalidArgumentError: There are none, or they are not the declared ones.
-            ArtifactTooLargeError: There are too many.
-            LeaseLostError: The bytes were swept.
+            InvalidArgumentError: There are no bytes, or their size or digest differs from the declared one.
+            ArtifactTooLargeError: There are more than ARTIFACT_MAX_BYTES.
+            LeaseLostError: Garbage collection removed the bytes.
         """
-        verifier = ChecksumVerifier(spec, self._use_case.policy.artifact_max_bytes)
-        self._use_case.store.write(self.key, verifier.verified(self._holding_lease(pieces)))
+        verifier = ChecksumVerifier(spec, self._staging.policy.artifact_max_bytes)
+        self._staging.store.write(self.key, verifier.verified(self._renewing_lease(pieces)))
         self.sha256 = verifier.sha256()
         self._head = verifier.checksum.head
         self.size = verifier.checksum.size
 
-    def hold(self) -> None:
-        """Renews the lease when it is time; called again and again by whoever waits for more of the request.
+    def renew_lease(self) -> None:
+        """Renew the lease when that is due. Call this repeatedly while more of the request is awaited.
 
         Raises:
-            LeaseLostError: The bytes were swept.
-            UnauthenticatedError, AccessDeniedError: The caller may not go on.
+            LeaseLostError: Garbage collection removed the bytes.
+            UnauthenticatedError, AccessDeniedError: The caller lost access.
         """
         self._recheck()
-        lease = self._use_case.policy.registration_lease
+        lease = self._staging.policy.registration_lease
         if time.monotonic() - self._renewed > lease.total_seconds() / 3:
-            with self._use_case.database.transaction() as transaction:
-                _expect_lease(transaction.objects.renew(self.key, lease))
+            with self._staging.database.transaction() as transaction:
+                _require_lease(transaction.objects.renew(self.key, lease))
             self._renewed = time.monotonic()
 
-    def commit(self, spec: ModelSpec, confirm: Callable[[], None]) -> Model:
-        """Makes the model of a checked spec, with what its artifact says; `confirm` as for RegisterModel.
+    def check_archive(self, spec: ModelSpec) -> None:
+        """Raise InvalidArtifactError if the bytes are declared as a ZIP, but are not a harmless one."""
+        check_archive(self._staging.store, spec, self.key, self.size, self._staging.policy)
+
+    def commit_model(self, spec: ModelSpec, check_cancelled: Callable[[], None]) -> Model:
+        """Add a model with this artifact, and return the model.
+
+        Args:
+            spec: A checked specification.
+            check_cancelled: Raises if the bytes ended because the call was cancelled. Called last, right before the
+                commit.
 
         Raises:
             AlreadyExistsError: The id or the identity is taken.
-            LeaseLostError: The bytes were swept.
+            LeaseLostError: Garbage collection removed the bytes.
         """
-        self.hold()
-        signature = self.signature(spec.artifact)
+        self.renew_lease()
+        signature = self.read_signature(spec.artifact)
         models: list[Model] = []
 
         def add(transaction: Transaction) -> None:
             model = new_model(
-                spec, self.key, self.size, self.sha256, self._use_case.policy, signature=signature, now=transaction.now
+                spec, self.key, self.size, self.sha256, self._staging.policy, signature=signature, now=transaction.now
             )
             model = transaction.models.add(model)
             transaction.idempotency.keep(
                 model, resource_id=model.id, project_id=model.project_id, artifact_sha256=self.sha256
             )
             models.append(model)
-            confirm()
+            check_cancelled()
 
-        self.commit_with(add)
+        self.commit(add)
         return models[0]
 
-    def signature(self, artifact: ArtifactSpec) -> Signature | None:
-        """Returns what the bytes say about the model inside."""
-        return read_signature(self._use_case.store, artifact, self.key, self.size, self._head)
+    def read_signature(self, artifact: ArtifactSpec) -> Signature | None:
+        """Return the signature of the model in the bytes, or None if their format is unknown."""
+        return read_signature(self._staging.store, artifact, self.key, self.size, self._head)
 
-    def commit_with(self, write: Callable[[Transaction], None]) -> None:
-        """Has `write` make a model refer to the bytes, in the transaction that takes them out of the ledger.
+    def commit(self, write: Callable[[Transaction], None]) -> None:
+        """Commit the artifact.
+
+        Args:
+            write: Makes a model refer to the artifact, in the transaction that removes its key from the ledger.
 
         Raises:
-            LeaseLostError: The bytes were swept.
+            LeaseLostError: Garbage collection removed the bytes.
         """
-        # Before the transaction, as the answer may be in the database, or elsewhere.
+        # Before the transaction, because the check may query the database or an OpenID provider.
         current_caller.get().expect_access()
-        with self._use_case.database.transaction() as transaction:
-            _expect_lease(transaction.objects.release(self.key))
+        with self._staging.database.transaction() as transaction:
+            _require_lease(transaction.objects.release(self.key))
             write(transaction)
         self.is_committed = True
 
-    def _holding_lease(self, pieces: Iterable[bytes]) -> Iterator[bytes]:
+    def _renewing_lease(self, pieces: Iterable[bytes]) -> Iterator[bytes]:
         for piece in pieces:
             yield piece
-            self.hold()
+            self.renew_lease()
 
 
-def _expect_lease(held: bool) -> None:
+def _require_lease(held: bool) -> None:
     if not held:
         raise _lease_lost()
 
@@ -205,10 +188,10 @@ def _lease_lost() -> LeaseLostError:
 
 
 def check_archive(store: ArtifactStore, spec: ModelSpec, key: str, size: int, policy: Policy) -> None:
-    """Checks that what was declared as a ZIP is one, and a harmless one.
+    """Check that an artifact that is declared as a ZIP is one, and that no name in it leads out of its folder.
 
     Raises:
-        InvalidArtifactError: It is not.
+        InvalidArtifactError: The artifact is not a readable ZIP, or it has an unsafe name.
     """
     if not is_zip_media_type(spec.artifact.media_type):
         return
@@ -224,7 +207,7 @@ def check_archive(store: ArtifactStore, spec: ModelSpec, key: str, size: int, po
 def new_model(
     spec: ModelSpec, key: str, size: int, sha256: str, policy: Policy, *, signature: Signature | None, now: datetime
 ) -> Model:
-    """Makes the model of a checked spec, registered `now`."""
+    """Return the model that a checked specification describes, registered at `now`."""
     date = compat_date(now)
     return Model(
         **{name: getattr(spec.fields, name) for name in MUTABLE_FIELDS},

@@ -1,30 +1,44 @@
-"""Reads and checks the log of all changes."""
+"""Read, verify and watch the audit log."""
 
 import re
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
 
 from registry_service.domain import filter as filters
 from registry_service.domain.errors import InvalidArgumentError
 from registry_service.domain.events import GENESIS_HASH, BrokenLink, Event, LogHead
 from registry_service.domain.listing import decode_page_token, encode_page_token, page_size
 from registry_service.domain.ports import Database
+from registry_service.services.event_watch import MAX_READERS, EventWatch
+from registry_service.services.policy import Policy
 
 _BATCH = 1000
 _HASH = re.compile(r"[0-9a-f]{64}")
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LogVerification:
+    """The result of verifying the audit log."""
+
+    head: LogHead
+    """The last intact event; the end of the log if nothing is broken."""
+    broken: BrokenLink | None
+
+
 @dataclass(frozen=True, slots=True)
-class ListEvents:
-    """Lists events, a page at a time."""
+class AuditService:
+    """The audit log."""
 
     database: Database
+    policy: Policy
+    watch_readers: threading.BoundedSemaphore = field(default_factory=lambda: threading.BoundedSemaphore(MAX_READERS))
 
-    def __call__(self, *, filter: str, size: int, token: str) -> tuple[Sequence[Event], str]:  # noqa: A002 - AIP-160's name
-        """Returns the events of a page, newest first, and the token of the next, empty where this is the last.
+    def list(self, *, filter: str, size: int, token: str) -> tuple[Sequence[Event], str]:  # noqa: A002 - AIP-160's name
+        """Return a page of events, newest first, and the token of the next page, which is empty for the last page.
 
         Raises:
-            InvalidArgumentError: Filter, size or token are wrong.
+            InvalidArgumentError: The filter, the size or the token is invalid.
         """
         limit = page_size(size)
         query = ("events", filter)
@@ -33,45 +47,29 @@ class ListEvents:
         node = filters.parse(filter, filters.Subject.EVENT)
         with self.database.transaction() as transaction:
             events = transaction.events.before(before, limit=limit, filter=node)
-            # A page may be short as its events are large, so the log itself has to tell whether there are more.
+            # A page of large events has fewer than `limit`, so only the log can tell whether more events follow.
             more = bool(events) and transaction.events.before(events[-1].sequence, limit=1, filter=node)
         return events, encode_page_token(query, (events[-1].sequence,)) if more else ""
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LogVerification:
-    """What the log was found to be."""
-
-    head: LogHead
-    """Of the last good event; where the log ends, if nothing is broken."""
-    broken: BrokenLink | None
-
-
-@dataclass(frozen=True, slots=True)
-class VerifyLog:
-    """Checks every event of the log."""
-
-    database: Database
-
-    def __call__(self, anchor: LogHead | None, confirm: Callable[[], None]) -> LogVerification:
-        """Reads the whole log, in batches that are transactions of their own; what is broken is a result.
+    def verify(self, anchor: LogHead | None, check_cancelled: Callable[[], None]) -> LogVerification:
+        """Verify every event of the log, in batches with a transaction each. A broken log is a result.
 
         Args:
-            anchor: What an earlier answer had as `head`: the log must still have it.
-            confirm: Called between batches; raises when nobody waits for the answer.
+            anchor: The `head` of an earlier result, which the log must still contain.
+            check_cancelled: Called between batches. Raises if the call was cancelled.
 
         Raises:
-            InvalidArgumentError: The anchor can be no event's.
+            InvalidArgumentError: The anchor is not valid.
         """
         if anchor is not None:
             _check_anchor(anchor)
         good = LogHead(sequence=0, hash=GENESIS_HASH)
         while True:
-            confirm()
+            check_cancelled()
             wrong = _broken_anchor(anchor, good)
             if wrong is not None:
                 return LogVerification(head=good, broken=wrong)
-            # A batch ends at the anchor, where its hash is then at hand.
+            # End a batch at the anchor, to compare its hash.
             until_anchor = 0 if anchor is None else anchor.sequence - good.sequence
             limit = min(_BATCH, until_anchor) if until_anchor > 0 else _BATCH
             with self.database.transaction() as transaction:
@@ -81,6 +79,19 @@ class VerifyLog:
             if reached == good:
                 return LogVerification(head=good, broken=_missing_anchor(anchor, good))
             good = reached
+
+    def watch(
+        self,
+        *,
+        filter: str,  # noqa: A002 - AIP-160's name
+        token: str,
+        from_beginning: bool,
+        wake: threading.Event,
+        check_cancelled: Callable[[], None],
+    ) -> Iterator[tuple[Event | None, str]]:
+        """Yield every event that a filter matches, once and in order; see `EventWatch.run`."""
+        watch = EventWatch(self.database, self.policy.watch_heartbeat, self.watch_readers, wake, check_cancelled)
+        return watch.run(filter=filter, token=token, from_beginning=from_beginning)
 
 
 def _check_anchor(anchor: LogHead) -> None:

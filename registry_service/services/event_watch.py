@@ -1,65 +1,70 @@
-"""Hands out changes as they happen."""
+"""Watch the audit log."""
 
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from datetime import timedelta
 
 from registry_service.domain import filter as filters
 from registry_service.domain.errors import DatabaseUnavailableError, InvalidArgumentError, OutOfRangeError
 from registry_service.domain.events import Event
 from registry_service.domain.listing import decode_page_token, encode_page_token
 from registry_service.domain.ports import Database, Transaction
-from registry_service.services.policy import Policy
 
 _BATCH = 100
 _BATCH_BYTES = 256 * 1024
-# Events that one statement looks at: a filter that matches nothing must not run into the time limit.
+# Maximum number of events that one statement reads, so that a filter that matches nothing stays within the time limit.
 _WINDOW = 10_000
 _ACTION = filters.Field(("action",), filters.Kind.TEXT)
-# Should a wake-up get lost, a change is seen so much later.
+# A wake-up may get lost. The event is then delayed by up to this time.
 _POLL_SECONDS = 5.0
-# For so long a watch outlives the database's absence.
-_PATIENCE_SECONDS = 30.0
+# How long a watch retries while the database is unavailable.
+_RETRY_LIMIT_SECONDS = 30.0
 _RETRY_SECONDS = 0.5
-# Watches all wake at once; these are the connections that they leave to others.
-_READERS = 4
+MAX_READERS = 4
+"""Maximum number of watches that read at the same time. All wake at once, and other calls need connections, too."""
 
 
 @dataclass(frozen=True, slots=True)
-class WatchEvents:
-    """Hands out every event that a filter matches, once and in order, for ever."""
+class EventWatch:
+    """One watch of the audit log.
+
+    Args:
+        database: The database.
+        heartbeat: The maximum time between two messages.
+        readers: Limits the watches that read the database at the same time.
+        wake: Set by other threads to have `check_cancelled` called at once.
+        check_cancelled: Raises when the watch must end.
+    """
 
     database: Database
-    policy: Policy
-    _readers: threading.BoundedSemaphore = field(default_factory=lambda: threading.BoundedSemaphore(_READERS))
+    heartbeat: timedelta
+    readers: threading.BoundedSemaphore
+    wake: threading.Event
+    check_cancelled: Callable[[], None]
 
-    def __call__(
+    def run(
         self,
         *,
         filter: str,  # noqa: A002 - AIP-160's name
         token: str,
         from_beginning: bool,
-        wake: threading.Event,
-        confirm: Callable[[], None],
     ) -> Iterator[tuple[Event | None, str]]:
-        """Yields events, each with the token that goes on after it; the first comes without an event, at once.
+        """Yield every event that a filter matches, once and in order, each with the token that resumes after it.
 
-        When there is no event for as long as a heartbeat, a token comes without
-        one. Nothing is held between two events but the place in the log: no
-        transaction, and no connection.
+        The first message has no event and comes at once. A heartbeat is a token without an event. Between two messages,
+        the watch holds neither a transaction nor a connection.
 
         Args:
-            filter: Which events; blank for all.
-            token: Of the message after which to go on; empty for none.
-            from_beginning: Whether to begin with the first event instead of now.
-            wake: Set by others to have `confirm` called at once.
-            confirm: Raises when the watch has to end.
+            filter: The filter; blank for all events.
+            token: The token of the message after which to resume; empty for none.
+            from_beginning: Whether to begin with the first event of the log instead of now.
 
         Raises:
-            InvalidArgumentError: Filter or token are wrong.
-            OutOfRangeError: The token is of a place that the log has not reached.
-            DatabaseUnavailableError: It is away for long.
+            InvalidArgumentError: The filter or the token is invalid.
+            OutOfRangeError: The token is of a position that the log has not reached.
+            DatabaseUnavailableError: The database was unavailable for a long time.
         """
         node, given = _parsed(filter, token)
         if given is not None and from_beginning:
@@ -68,44 +73,43 @@ class WatchEvents:
         with self.database.transaction() as transaction:
             end = _end(transaction, given or 0)
         position = given if given is not None else 0 if from_beginning else end
-        with self.database.wakes(wake):
+        heartbeat_seconds = self.heartbeat.total_seconds()
+        with self.database.wakes(self.wake):
             yield None, encode_page_token(query, (position,))
-            told = time.monotonic()
+            sent = time.monotonic()
             while True:
-                # Before the log is read, so that whatever comes meanwhile wakes us again.
-                wake.clear()
-                confirm()
-                events, reached = self._read_patiently(position, node, wake, confirm)
+                # Cleared before the log is read, so that an event that arrives meanwhile wakes the watch again.
+                self.wake.clear()
+                self.check_cancelled()
+                events, reached = self._read_with_retries(position, node)
                 for event in events:
                     yield event, encode_page_token(query, (event.sequence,))
-                    told = time.monotonic()
+                    sent = time.monotonic()
                 is_end, position = reached == position, reached
-                silence = time.monotonic() - told
-                if silence >= self.policy.watch_heartbeat.total_seconds():
+                silence = time.monotonic() - sent
+                if silence >= heartbeat_seconds:
                     yield None, encode_page_token(query, (position,))
-                    told = time.monotonic()
+                    sent = time.monotonic()
                 elif is_end:
-                    wake.wait(min(_POLL_SECONDS, self.policy.watch_heartbeat.total_seconds() - silence))
+                    self.wake.wait(min(_POLL_SECONDS, heartbeat_seconds - silence))
 
-    def _read_patiently(
-        self, position: int, node: filters.Node | None, wake: threading.Event, confirm: Callable[[], None]
-    ) -> tuple[Sequence[Event], int]:
-        deadline = time.monotonic() + _PATIENCE_SECONDS
+    def _read_with_retries(self, position: int, node: filters.Node | None) -> tuple[Sequence[Event], int]:
+        deadline = time.monotonic() + _RETRY_LIMIT_SECONDS
         while True:
             try:
-                with self._readers:
+                with self.readers:
                     return self._read(position, node)
             except DatabaseUnavailableError:
                 if time.monotonic() > deadline:
                     raise
-            wake.clear()
-            confirm()
-            wake.wait(_RETRY_SECONDS)
+            self.wake.clear()
+            self.check_cancelled()
+            self.wake.wait(_RETRY_SECONDS)
 
     def _read(self, position: int, node: filters.Node | None) -> tuple[Sequence[Event], int]:
-        """Returns the next events after a position, and up to where the log is known by them."""
+        """Return the next matching events after a position, and the position up to which the log was read."""
         with self.database.transaction() as transaction:
-            # First where the log ends: all events up to there can be seen by then.
+            # Read the end of the log first: all events up to there are visible then.
             until = min(_end(transaction, position), position + _WINDOW)
             if until == position:
                 return (), position
@@ -114,7 +118,7 @@ class WatchEvents:
 
 
 def _query(filter: str) -> tuple[str, str]:  # noqa: A002 - AIP-160's name
-    """Return what resume tokens belong to."""
+    """Return the query that resume tokens belong to."""
     return "watch", filter
 
 
@@ -136,13 +140,13 @@ def _parsed(filter: str, token: str) -> tuple[filters.Node, int | None]:  # noqa
 
 
 def _of_models(node: filters.Node | None) -> filters.Node:
-    """Leaves out what is not of models and their aliases."""
+    """Restrict a filter to events of models and aliases."""
     own = filters.Not(filters.Restriction(_ACTION, filters.Comparator.EQUAL, filters.Pattern(("token.", ""))))
     return own if node is None else filters.And((own, node))
 
 
 def _end(transaction: Transaction, position: int) -> int:
-    """Returns where the log ends (`OutOfRangeError` where that is before the position)."""
+    """Return the sequence of the last event, or raise OutOfRangeError if the position is past it."""
     head = transaction.events.head().sequence
     if not 0 <= position <= head:
         raise OutOfRangeError(

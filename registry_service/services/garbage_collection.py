@@ -1,116 +1,49 @@
-"""Removes what deletions, refusals and crashes leave behind."""
+"""Remove what deletions, refused calls and crashes leave behind."""
 
 import logging
-import threading
 from collections.abc import Iterator
-from contextvars import copy_context
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import timedelta
 from itertools import islice
 
 from registry_service.domain.artifact_store import ArtifactStore, UnfinishedObject
 from registry_service.domain.errors import RegistryError, UploadNotFoundError
-from registry_service.domain.ports import Database, Transaction
-from registry_service.domain.uploads import Upload, UploadState
+from registry_service.domain.ports import Database
+from registry_service.services.object_deletion import ObjectDeletion, doom_upload
 
 logger = logging.getLogger(__name__)
 
 _BATCH = 100
-_KEYS = 1_000
-_PLACES = 4
-_PLACE_SECONDS = 0.5
-_DELETION_SECONDS = 5.0
+_IDEMPOTENCY_KEYS_BATCH = 1_000
+_DRY_RUN_LIMIT = 10_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class SweepReport:
-    """What a sweep removed, or with `dry_run` would remove."""
+class GarbageCollectionReport:
+    """What a run removed, or with `dry_run` would remove."""
 
     uploads: tuple[str, ...]
     objects: tuple[str, ...]
     failed: tuple[str, ...]
-    """Objects that the store would not delete now; they stay due."""
+    """Objects that the store failed to delete. A later run retries them."""
     unfinished: tuple[str, ...] = ()
-    """Keys on which something was left under construction, once for each."""
+    """Keys of unfinished objects, each key once."""
 
 
 @dataclass(frozen=True, slots=True)
-class DiscardObject:
-    """Deletes an object that no model refers to."""
+class UnfinishedObjects:
+    """Finds objects in the store that were begun, and that no writer will finish.
 
-    database: Database
-    store: ArtifactStore
-    places: threading.BoundedSemaphore = field(default_factory=lambda: threading.BoundedSemaphore(_PLACES))
-    """Of deletions that somebody waits for."""
-
-    def __call__(self, key: str) -> bool:
-        """Deletes it unless a model refers to it by now, or a backup is under way; tells whether it did.
-
-        The key is claimed first, so that a registration which still wants the object
-        finds it gone rather than half deleted. A backup that begins after that refers
-        to the object as little as a model does.
-        """
-        with self.database.transaction() as transaction:
-            claim = transaction.objects.claim(key) if transaction.objects.may_delete() else None
-        if claim is None:
-            return False
-        self.store.delete(key)
-        with self.database.transaction() as transaction:
-            return transaction.objects.forget(key, claim)
-
-    def now_or_later(self, key: str) -> None:
-        """Delete it, or leave it to the sweeper when that does not work now. Raise nothing.
-
-        A store that does not answer is waited for by a few calls, for a few seconds: their
-        threads are needed for calls that need no store.
-        """
-        if not self.places.acquire(timeout=_PLACE_SECONDS):
-            logger.warning("object %s is left to the sweeper, as others are deleted already", key)
-            return
-        ended = threading.Event()
-
-        def delete() -> None:
-            try:
-                self(key)
-            except RegistryError:
-                logger.warning("object %s is left to the sweeper", key, exc_info=True)
-            except Exception:
-                logger.exception("object %s could not be deleted", key)
-            finally:
-                self.places.release()
-                ended.set()
-
-        # A daemon, as the end of the process need not wait for it.
-        threading.Thread(target=copy_context().run, args=(delete,), name="discard", daemon=True).start()
-        if not ended.wait(_DELETION_SECONDS):
-            logger.warning("object %s is not waited for any more: the store has not deleted it yet", key)
-
-
-def doom_upload(transaction: Transaction, upload: Upload) -> tuple[str, ...]:
-    """Writes down that an upload's objects are due, and returns their keys; a model keeps its own."""
-    keys = [] if upload.state is UploadState.COMPLETED else [upload.object_key]
-    if upload.tail_key is not None:
-        keys.append(upload.tail_key)
-    for key in keys:
-        transaction.objects.doom(key)
-    return tuple(keys)
-
-
-@dataclass(frozen=True, slots=True)
-class FindLeftConstructions:
-    """Finds what was left under construction in the store, where nobody writes any more.
-
-    A request to begin an object that is answered too late is repeated, for example, and
-    then carried out twice.
+    For example, a request to begin an object whose response is late is retried, and the store carries out both.
     """
 
     database: Database
     store: ArtifactStore
     lease: timedelta
-    """So long nothing is touched: its writer may be about to tell the database."""
+    """How long an unfinished object is kept, because its writer may be about to record it in the database."""
 
-    def __call__(self) -> Iterator[UnfinishedObject]:
-        """Yield them."""
+    def find(self) -> Iterator[UnfinishedObject]:
+        """Yield the unfinished objects."""
         rest = self.store.unfinished()
         while batch := list(islice(rest, _BATCH)):
             with self.database.transaction() as transaction:
@@ -121,77 +54,81 @@ class FindLeftConstructions:
 
 
 @dataclass(frozen=True, slots=True)
-class Sweep:
-    """Removes expired uploads, every object whose time has come, and what was left under construction.
+class GarbageCollector:
+    """Removes expired uploads, objects that are due for deletion, and unfinished objects.
 
-    Several replicas may sweep at the same time.
+    Several replicas may collect garbage at the same time.
     """
 
     database: Database
-    discard: DiscardObject
-    find_left: FindLeftConstructions
+    deletion: ObjectDeletion
+    unfinished: UnfinishedObjects
 
-    def __call__(self, *, dry_run: bool = False) -> SweepReport:
-        """Sweeps once.
+    def collect(self, *, dry_run: bool = False) -> GarbageCollectionReport:
+        """Collect garbage once.
 
         Raises:
-            DatabaseUnavailableError: Nothing could be looked up.
+            DatabaseUnavailableError: The database is unavailable.
         """
         if dry_run:
             with self.database.transaction() as transaction:
-                expired = transaction.uploads.expired(10_000)
-                due = transaction.objects.due(10_000)
-            return SweepReport(
-                uploads=tuple(expired), objects=tuple(due), failed=(), unfinished=self._sweep_left(dry_run=True)
+                expired = transaction.uploads.expired(_DRY_RUN_LIMIT)
+                due = transaction.objects.due(_DRY_RUN_LIMIT)
+            return GarbageCollectionReport(
+                uploads=tuple(expired),
+                objects=tuple(due),
+                failed=(),
+                unfinished=self._collect_unfinished(dry_run=True),
             )
-        uploads = self._sweep_uploads()
+        uploads = self._collect_uploads()
         objects: list[str] = []
         failed: list[str] = []
         while True:
             with self.database.transaction() as transaction:
                 if not transaction.objects.may_delete():
-                    break  # a backup is under way; what is due stays so
+                    break  # A backup is under way. The objects stay due.
                 keys = transaction.objects.due(_BATCH + len(failed))
             keys = [key for key in keys if key not in failed]
             if not keys:
                 break
             for key in keys:
                 try:
-                    if self.discard(key):
+                    if self.deletion.delete(key):
                         objects.append(key)
                 except RegistryError:
                     logger.warning("object %s cannot be deleted now", key, exc_info=True)
                     failed.append(key)
             if len(failed) >= _BATCH:
-                break  # the store is away; the next sweep goes on
-        unfinished = self._sweep_left(dry_run=False)
-        self._sweep_keys()
+                break  # The store is unavailable. The next run continues.
+        unfinished = self._collect_unfinished(dry_run=False)
+        self._collect_idempotency_keys()
         if uploads or objects or failed or unfinished:
             logger.info(
-                "swept %d uploads, %d objects and %d unfinished ones, %d failed",
+                "garbage collection removed %d uploads, %d objects and %d unfinished objects; %d objects failed",
                 *(len(uploads), len(objects), len(unfinished), len(failed)),
             )
-        return SweepReport(uploads=tuple(uploads), objects=tuple(objects), failed=tuple(failed), unfinished=unfinished)
+        return GarbageCollectionReport(
+            uploads=tuple(uploads), objects=tuple(objects), failed=tuple(failed), unfinished=unfinished
+        )
 
-    def _sweep_left(self, *, dry_run: bool) -> tuple[str, ...]:
+    def _collect_unfinished(self, *, dry_run: bool) -> tuple[str, ...]:
         found = []
         try:
-            for left in self.find_left():
+            for unfinished in self.unfinished.find():
                 if not dry_run:
-                    self.discard.store.abort(left.key, left.handle)
-                found.append(left.key)
+                    self.deletion.store.abort(unfinished.key, unfinished.handle)
+                found.append(unfinished.key)
         except RegistryError:
-            logger.warning("what is left under construction cannot be looked for now", exc_info=True)
+            logger.warning("unfinished objects cannot be listed or aborted now", exc_info=True)
         return tuple(found)
 
-    def _sweep_keys(self) -> None:
-        """Remove answers to calls with idempotency keys that are not repeated any more."""
-        removed = _KEYS
-        while removed == _KEYS:
+    def _collect_idempotency_keys(self) -> None:
+        removed = _IDEMPOTENCY_KEYS_BATCH
+        while removed == _IDEMPOTENCY_KEYS_BATCH:
             with self.database.transaction() as transaction:
-                removed = transaction.idempotency.remove_expired(_KEYS)
+                removed = transaction.idempotency.remove_expired(_IDEMPOTENCY_KEYS_BATCH)
 
-    def _sweep_uploads(self) -> list[str]:
+    def _collect_uploads(self) -> list[str]:
         removed: list[str] = []
         while True:
             with self.database.transaction() as transaction:
@@ -204,4 +141,4 @@ class Sweep:
                         doom_upload(transaction, transaction.uploads.remove(upload_id, expired=True))
                     removed.append(upload_id)
                 except UploadNotFoundError:
-                    continue  # another replica was faster, or its client has come back
+                    continue  # Another replica removed the upload, or its client resumed it.

@@ -6,7 +6,7 @@ from typing import Protocol
 
 from registry_service.domain.caller import acting_as_registry
 from registry_service.domain.errors import DatabaseUnavailableError
-from registry_service.services.garbage_collection import Sweep
+from registry_service.services.garbage_collection import GarbageCollector
 
 logger = logging.getLogger(__name__)
 
@@ -25,13 +25,15 @@ class GarbageCollectionJob:
     """Collects garbage periodically.
 
     Args:
-        collect: Removes expired uploads and unreferenced objects.
+        collector: Collects garbage once.
         interval_seconds: The time between two runs.
         observer: Receives the outcomes.
     """
 
-    def __init__(self, collect: Sweep, *, interval_seconds: float, observer: GarbageCollectionObserver) -> None:
-        self._collect = collect
+    def __init__(
+        self, collector: GarbageCollector, *, interval_seconds: float, observer: GarbageCollectionObserver
+    ) -> None:
+        self._collector = collector
         self._interval_seconds = interval_seconds
         self._observer = observer
         self._stopped = threading.Event()
@@ -54,7 +56,7 @@ class GarbageCollectionJob:
         while not self._stopped.wait(self._interval_seconds):
             try:
                 with acting_as_registry():
-                    report = self._collect()
+                    report = self._collector.collect()
             except DatabaseUnavailableError:
                 logger.warning("garbage collection skipped: the database is unavailable")
             except Exception:

@@ -1,4 +1,4 @@
-"""Carries out calls with idempotency keys once."""
+"""Carry out calls with idempotency keys once."""
 
 import logging
 import threading
@@ -15,16 +15,16 @@ from registry_service.domain.ports import Database
 
 logger = logging.getLogger(__name__)
 
-# How long a call that crashed with its process keeps its key from others.
+# How long the key of a call stays taken after the call's process crashed.
 _LEASE = timedelta(seconds=15)
 
 
 @dataclass(frozen=True, slots=True)
-class AttemptCalls:
-    """Surrounds calls with idempotency keys.
+class IdempotencyService:
+    """Calls with idempotency keys.
 
-    Leases only tell other calls that one is under way: should one end too early, both
-    run, and the database lets one of them commit.
+    A lease only tells other calls that one is running. If it expires too early, both run, and the database lets only
+    one of them commit.
     """
 
     database: Database
@@ -34,13 +34,13 @@ class AttemptCalls:
     _renewers: list[threading.Thread] = field(default_factory=list)
 
     @contextmanager
-    def __call__(self, call: KeyedCall) -> Iterator[KeptAnswer | None]:
-        """Give what the call was answered before, if it was; else its change has to be made in the block.
+    def attempt(self, call: KeyedCall) -> Iterator[KeptAnswer | None]:
+        """Give the response that the call had before, or None if its change is to be made in the block.
 
         Raises:
-            IdempotencyKeyReusedError: Another request has the key.
-            IdempotentCallRunningError: A call with the key is under way.
-            TooManyIdempotencyKeysError: The key is new, and the caller has used too many others.
+            IdempotencyKeyReusedError: Another request used the key.
+            IdempotentCallRunningError: A call with the key is running.
+            TooManyIdempotencyKeysError: The key is new, and the caller used too many others.
         """
         with self.database.transaction() as transaction:
             kept = transaction.idempotency.begin(call, lease=self.lease)
@@ -52,7 +52,7 @@ class AttemptCalls:
             with self._renewed(call.attempt):
                 yield None
         except BaseException:
-            # Nobody knows of a commit whose connection broke: if it took place, what is kept stays.
+            # The outcome of a commit is unknown if its connection broke. If it took place, the kept response stays.
             self._forget(call)
             raise
         finally:
@@ -65,7 +65,7 @@ class AttemptCalls:
             with acting_as_registry(), self.database.transaction() as transaction:
                 transaction.idempotency.forget(call)
         except RegistryError:
-            logger.warning("an idempotency key stays taken until its lease ends", exc_info=True)
+            logger.warning("an idempotency key stays taken until its lease expires", exc_info=True)
 
     @contextmanager
     def _renewed(self, attempt: str) -> Iterator[None]:
@@ -82,7 +82,7 @@ class AttemptCalls:
                 self._running.discard(attempt)
 
     def _renew(self) -> None:
-        """Renew the leases of all calls, until there are none."""
+        """Renew the leases of all calls until none is running."""
         while True:
             time.sleep(self.lease.total_seconds() / 3)
             with self._lock:

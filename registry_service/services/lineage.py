@@ -1,4 +1,4 @@
-"""Where a model comes from and what became of it: lineage and manifests."""
+"""Read the lineage of models, and their manifests."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -30,28 +30,51 @@ from registry_service.services.archives import ArchiveMember, open_archive
 from registry_service.services.policy import Policy
 
 _MANIFEST_ANCESTORS = 1_000
-# Of a model beside its metadata: digest, address, times.
 _RELATIVE_BYTES = 1_000
+"""Size of a model in a response without its metadata: digest, address, times."""
 _MANIFEST_FILES = 10_000
 _MANIFEST_BYTES = 512 * 1024
-"""Most of files, of ancestors, and of edges in a manifest, each; the model itself comes on top."""
+"""Maximum for files, for ancestors and for edges in a manifest, each. The model itself adds to that."""
 _FILE_BYTES = 50
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Manifest:
+    """Everything that is known about how a model was made."""
+
+    make_time: datetime
+    """When the manifest was made. Aware, in UTC."""
+    model: Model
+    files: Sequence[ArchiveMember]
+    """Members of a ZIP artifact, sorted by name; only the first ones if there are very many."""
+    file_count: int
+    """Number of all members."""
+    artifact_problem: str
+    """Why the members are unknown, in English; empty if they are known."""
+    ancestors: Lineage
+
+    @property
+    def unknown_ids(self) -> Sequence[str]:
+        """Ids of ancestors that the registry does not have."""
+        return [node.id for node in self.ancestors.nodes if node.model is None]
+
+
 @dataclass(frozen=True, slots=True)
-class GetLineage:
-    """Walks the provenance from a model to its ancestors or to its descendants, a page at a time."""
+class LineageService:
+    """The lineage of models: their ancestors and descendants, and what they were made from."""
 
     database: Database
+    store: ArtifactStore
+    policy: Policy
 
-    def __call__(
+    def get(
         self, model_id: str, direction: Direction, *, max_depth: int = 0, size: int = 0, token: str = ""
     ) -> tuple[Lineage, str]:
-        """Return a page and the token of the next page, which is empty on the last page.
+        """Return a page of ancestors or descendants, and the token of the next page, empty for the last page.
 
         Args:
             model_id: The model whose lineage this is. For descendants, the registry need not have it.
-            direction: Where to go.
+            direction: Ancestors or descendants.
             max_depth: Maximum number of steps; 0: MAX_DEPTH.
             size: Maximum number of models on the page; 0: the default.
             token: Token of this page; empty for the first page.
@@ -75,38 +98,8 @@ class GetLineage:
         last = page.nodes[-1]
         return page, encode_page_token(query, (last.depth, last.id))
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Manifest:
-    """Everything that is known of how a model came to be."""
-
-    make_time: datetime
-    """Aware, UTC."""
-    model: Model
-    files: Sequence[ArchiveMember]
-    """Members of a ZIP artifact, by name; the first ones of very many."""
-    file_count: int
-    """Of all members."""
-    artifact_problem: str
-    """Why the members are not known, for a person; empty where all is well."""
-    ancestors: Lineage
-
-    @property
-    def unknown_ids(self) -> Sequence[str]:
-        """Ids of ancestors that the registry does not have."""
-        return [node.id for node in self.ancestors.nodes if node.model is None]
-
-
-@dataclass(frozen=True, slots=True)
-class GetModelManifest:
-    """Puts together what it takes to make a model again."""
-
-    database: Database
-    store: ArtifactStore
-    policy: Policy
-
-    def __call__(self, model_id: str) -> Manifest:
-        """Returns the manifest (`ModelNotFoundError`)."""
+    def get_manifest(self, model_id: str) -> Manifest:
+        """Return the manifest of a model, or raise ModelNotFoundError."""
         with self.database.transaction() as transaction:
             model = transaction.models.get(model_id)
             ancestors = _ancestors(transaction.models, model_id)
@@ -138,7 +131,7 @@ class GetModelManifest:
 def _walk(models: ModelRepository, model_id: str, direction: Direction, max_depth: int) -> LineageWalk:
     if direction is Direction.ANCESTORS:
         return walk(model_id, direction, models.parents, max_depth=max_depth)
-    # Of the children, so many can be known already.
+    # So many of the children can be known already.
     most = 2 * MAX_LINEAGE_NODES + 1
     return walk(model_id, direction, lambda ids: models.children(ids, most), max_depth=max_depth)
 
@@ -148,7 +141,7 @@ def _page(
 ) -> Lineage:
     """Fetch the models of one page."""
     ids = list(found.depths)
-    # Of an edge, both ends are known on the page of the farther one.
+    # Put each edge on the page of its farther end, so that both ends are known there.
     rank = {model_id: -1} | {i: number for number, i in enumerate(ids)}
     edges: dict[str, list[LineageEdge]] = {}
     for edge in found.edges:
@@ -189,7 +182,7 @@ def _link_bytes(edge: LineageEdge) -> int:
 
 
 def _fitting(sizes: Iterable[int], most: int) -> int:
-    """Counts how many of these, from the first on, take no more than `most` together."""
+    """Return how many of the first sizes add up to at most `most`."""
     total = 0
 
     def fits(size: int) -> bool:

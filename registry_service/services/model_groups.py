@@ -1,4 +1,4 @@
-"""Reads, describes and deletes model groups."""
+"""Read, change and delete model groups."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -19,24 +19,17 @@ from registry_service.domain.ports import Database
 
 
 @dataclass(frozen=True, slots=True)
-class GetModelGroup:
-    """Gets a model group."""
+class ModelGroupService:
+    """The model groups."""
 
     database: Database
 
-    def __call__(self, group_id: str) -> ModelGroup:
-        """Return the group (`ModelGroupNotFoundError`)."""
+    def get(self, group_id: str) -> ModelGroup:
+        """Return a group, or raise ModelGroupNotFoundError."""
         with self.database.reading() as transaction:
             return transaction.groups.get(group_id)
 
-
-@dataclass(frozen=True, slots=True)
-class ListModelGroups:
-    """Lists model groups, a page at a time."""
-
-    database: Database
-
-    def __call__(
+    def list(
         self,
         *,
         filter: str,  # noqa: A002 - AIP-160's name
@@ -45,10 +38,10 @@ class ListModelGroups:
         size: int,
         token: str,
     ) -> tuple[Sequence[ModelGroup], str]:
-        """Return the groups of a page and the token of the next, empty where this is the last.
+        """Return a page of groups, and the token of the next page, which is empty for the last page.
 
         Raises:
-            InvalidArgumentError: Filter, order, size or token are wrong.
+            InvalidArgumentError: The filter, the order, the size or the token is invalid.
         """
         limit = page_size(size)
         order = parse_group_order(order_by)
@@ -66,14 +59,7 @@ class ListModelGroups:
             return page.groups, ""
         return page.groups, encode_page_token(query, group_sort_values(page.groups[-1], order))
 
-
-@dataclass(frozen=True, slots=True)
-class UpdateModelGroup:
-    """Changes fields of a model group, all or none."""
-
-    database: Database
-
-    def __call__(
+    def update(
         self,
         group_id: str,
         changes: Mapping[str, Any],
@@ -81,17 +67,17 @@ class UpdateModelGroup:
         entries: Mapping[tuple[str, str], object] | None = None,
         etag: str = "",
     ) -> ModelGroup:
-        """Return the group as it then is; unchanged, with its etag, where nothing changes.
+        """Change fields of a group, all or none, and return the group. Its etag stays if nothing changes.
 
         Args:
-            group_id: Of the group.
+            group_id: The group.
             changes: New values of fields in `model_groups.MUTABLE_FIELDS`.
-            entries: New values of single entries of maps, by (field, key); None removes the entry.
-            etag: What the group must have; empty for any.
+            entries: New values of single entries of maps, by (field, key). None removes the entry.
+            etag: The etag that the group must have; empty for any.
 
         Raises:
             ModelGroupNotFoundError: There is no such group.
-            InvalidArgumentError: A value is wrong.
+            InvalidArgumentError: A value is invalid.
             ModelGroupEtagMismatchError: The group has another etag.
         """
 
@@ -105,7 +91,7 @@ class UpdateModelGroup:
             check_group_fields(new)
             if new == old:
                 return old
-            # A clock may be set back; a group's times never run backwards.
+            # The database's clock may be set back. A group's times never run backwards.
             return replace(new, update_time=max(transaction.now, old.update_time), revision=old.revision + 1)
 
         with self.database.transaction() as transaction:
@@ -113,21 +99,14 @@ class UpdateModelGroup:
             transaction.idempotency.keep(group, resource_id=group.id, project_id=group.key.project_id)
         return group
 
-
-@dataclass(frozen=True, slots=True)
-class DeleteModelGroup:
-    """Deletes an empty model group, with its aliases and their history."""
-
-    database: Database
-
-    def __call__(
+    def delete(
         self, group_id: str, *, etag: str = "", allow_missing: bool = False, validate_only: bool = False
     ) -> None:
-        """Delete it, or only tell whether that is possible.
+        """Delete an empty group, with its aliases and their history. With `validate_only`, change nothing.
 
         Raises:
             ModelGroupNotFoundError: There is no such group, unless `allow_missing`.
-            ModelGroupNotEmptyError: It has models.
+            ModelGroupNotEmptyError: The group has models.
             ModelGroupEtagMismatchError: The group has another etag.
         """
 

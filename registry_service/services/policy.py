@@ -1,4 +1,4 @@
-"""What use cases keep to; `settings.Settings` says what each is for."""
+"""Limits of the services; `settings.Settings` documents each of them."""
 
 from dataclasses import dataclass
 from datetime import timedelta
@@ -6,7 +6,7 @@ from datetime import timedelta
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Policy:
-    """Limits, in bytes, and the name that artifacts' addresses bear."""
+    """Limits of the services, and the bucket name in the URLs of artifacts."""
 
     artifact_max_bytes: int
     metadata_max_bytes: int

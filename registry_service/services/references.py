@@ -1,4 +1,4 @@
-"""Resolves references to models."""
+"""Resolve references to models."""
 
 from collections.abc import Sequence
 from contextlib import suppress
@@ -26,7 +26,7 @@ from registry_service.domain.references import (
 )
 
 MAX_CANDIDATES = 8
-"""Most candidates that an error about an ambiguous reference names."""
+"""Maximum number of candidates in the error about an ambiguous reference."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,35 +35,35 @@ class Resolved:
 
     model: Model
     alias: str = ""
-    """The alias that the reference has; empty where it has none."""
+    """The alias in the reference; empty if it has none."""
 
 
 @dataclass(frozen=True, slots=True)
-class ResolveModel:
-    """Finds the model that a reference names."""
+class ReferenceService:
+    """Resolves references to models."""
 
     database: Database
 
-    def __call__(self, text: str, *, precisions: Sequence[str] = (), at_time: datetime | None = None) -> Resolved:
-        """Return the model.
+    def resolve(self, text: str, *, precisions: Sequence[str] = (), at_time: datetime | None = None) -> Resolved:
+        """Return the model that a reference names.
 
         Args:
-            text: The reference (`domain.references`).
-            precisions: The model has exactly these, in any order and case; empty: whatever it has.
-            at_time: When the alias pointed to the model; None: now.
+            text: The reference; see `domain.references`.
+            precisions: The exact precisions of the model, in any order and case; empty for any.
+            at_time: When the alias pointed to the model; None for now.
 
         Raises:
-            InvalidReferenceError: The text is no reference.
-            InvalidArgumentError: The precisions are none; a time has no alias, or is in the future.
-            ReferenceNotFoundError: A part of the reference names nothing that the caller may see.
-            AmbiguousReferenceError: It may mean several groups or models that the caller may see.
-            PrecisionMismatchError: It names one model, by its id or an alias, which has other precisions.
+            InvalidReferenceError: The text is not a reference.
+            InvalidArgumentError: A precision is unknown, or `at_time` has no alias or is in the future.
+            ReferenceNotFoundError: A part of the reference names nothing that the caller may read.
+            AmbiguousReferenceError: The reference names several groups or models that the caller may read.
+            PrecisionMismatchError: The id or the alias names a model with other precisions.
         """
         reference = parse_reference(text)
         if at_time is not None and reference.alias is None:
             raise InvalidArgumentError.of("at_time", "requires a reference with an alias, such as acme/vad@production.")
         resolution = _Resolution(text, reference, checked_precisions(precisions))
-        # To look at an alias as it was locks it, which takes a transaction.
+        # Reading an alias as it was locks it, which requires a transaction.
         with self.database.reading() if at_time is None else self.database.transaction() as transaction:
             return resolution.result(transaction, at_time)
 
@@ -123,7 +123,7 @@ class _Resolution:
                 asked = ",".join(self.precisions)
                 raise self._not_found("precisions", f"The model group {name!r} has {what} with the precisions {asked}")
             if version is None:
-                # The last of its models was deleted since the group was found.
+                # The group's last model was deleted since the group was found.
                 raise self._not_found("name", f"The model group {name!r} has no models")
             raise self._not_found("version", f"The model group {name!r} has no version {version!r}")
         if len(found) > 1:
@@ -170,13 +170,13 @@ class _Resolution:
         if by_id is None:
             description = "Several model groups have this name"
         else:
-            # The group has this word as its name, so the reference to its latest version is another.
+            # The id is also the name of the group, so only @latest names the group.
             description = "This is the id of a model and the name of a model group; @latest means the group"
             candidates.insert(0, Candidate(kind="model", id=by_id.id, description=f"the model {by_id.id}"))
         return self._ambiguous(description, candidates[:MAX_CANDIDATES])
 
     def _reference_to(self, transaction: Transaction, group: GroupHandle) -> str:
-        """Return a reference that names one of several groups alone, with the version or alias that was asked for."""
+        """Return a reference that names only this one of several groups, with the requested version or alias."""
         name = group.key.name
         project = group.key.project_id or group.key.project_name or ""
         if [one.id for one in transaction.references.groups(name, project, limit=2)] != [group.id]:

@@ -1,4 +1,4 @@
-"""Checks everything that the registry keeps."""
+"""Verify everything that the registry stores."""
 
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -8,16 +8,17 @@ from itertools import islice
 from registry_service.domain.artifact_store import ListableArtifactStore
 from registry_service.domain.errors import ModelNotFoundError
 from registry_service.domain.ports import Database
-from registry_service.services.artifacts import FindModels, Verification, VerifyArtifact
-from registry_service.services.audit import VerifyLog
-from registry_service.services.garbage_collection import FindLeftConstructions
+from registry_service.services.artifacts import ArtifactService, Verification
+from registry_service.services.audit import AuditService
+from registry_service.services.garbage_collection import UnfinishedObjects
+from registry_service.services.models import ModelService
 from registry_service.services.thread_pool import map_in_order
 
 _BATCH = 500
 
 
 class Finding(StrEnum):
-    """What was found of one thing."""
+    """The result of verifying one subject."""
 
     INTACT = "intact"
     MISSING = "missing"
@@ -25,74 +26,77 @@ class Finding(StrEnum):
     DAMAGED = "damaged"
     """The store has other bytes for a model than were registered."""
     UNKNOWN_MODEL = "unknown"
-    """There is no model with an id that was asked for."""
+    """There is no model with a requested id."""
     BROKEN_LOG = "broken"
-    """The log of all changes is not as it was written."""
+    """The audit log was changed after it was written."""
     UNFINISHED = "unfinished"
-    """Something was left under construction in the store: nothing is lost, and the next `gc` removes it."""
+    """The store has an unfinished object. Nothing is lost, and the next `gc` removes it."""
     UNREFERENCED = "unreferenced"
-    """An object that the registry has made, and that it knows nothing of: nothing is lost, but nobody removes it."""
+    """The store has an object of the registry that the database does not know. Nothing is lost, but `gc` keeps it."""
 
     @property
     def is_wrong(self) -> bool:
-        """Whether something that was registered is not there as it should be."""
+        """Whether something that was registered is lost or damaged."""
         return self not in {Finding.INTACT, Finding.UNFINISHED, Finding.UNREFERENCED}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Found:
-    """One finding."""
+    """The finding about one subject."""
 
     finding: Finding
     subject: str
     """The id of a model, the key of an object, or `audit log`."""
     detail: str = ""
-    """For a person."""
+    """An explanation in English."""
     size: int = 0
     """Bytes that were read."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class VerifyRegistry:
-    """Re-hashes artifacts, several at once, checks the log, and looks for objects that nobody knows."""
+class RegistryVerification:
+    """Hashes artifacts, several at once, verifies the audit log, and looks for unreferenced objects."""
 
     database: Database
     store: ListableArtifactStore
-    find_models: FindModels
-    verify_artifact: VerifyArtifact
-    verify_log: VerifyLog
-    find_left: FindLeftConstructions
+    models: ModelService
+    artifacts: ArtifactService
+    audit: AuditService
+    unfinished: UnfinishedObjects
     workers: int = 4
 
-    def __call__(self, model_ids: Sequence[str] = ()) -> Generator[Found]:
-        """Yields what was found of each model; then, unless only some models are asked for, of all the rest.
+    def run(self, model_ids: Sequence[str] = ()) -> Generator[Found]:
+        """Yield the finding about each model, and then those about everything else.
 
-        What is registered or deleted meanwhile is no finding.
+        Models that are registered or deleted meanwhile cause no finding.
+
+        Args:
+            model_ids: The only models to verify, and nothing else; empty for everything.
         """
         yield from map_in_order(model_ids or self._ids(), self._verify, workers=self.workers)
         if not model_ids:
             yield self._verify_log()
             yield from self._unreferenced()
-            for left in self.find_left():
-                detail = f"begun at {left.begin_time.isoformat()}"
-                yield Found(finding=Finding.UNFINISHED, subject=left.key, detail=detail)
+            for unfinished in self.unfinished.find():
+                detail = f"begun at {unfinished.begin_time.isoformat()}"
+                yield Found(finding=Finding.UNFINISHED, subject=unfinished.key, detail=detail)
 
     def _ids(self) -> Iterator[str]:
-        for page in self.find_models(None):
+        for page in self.models.find(None):
             yield from (model.id for model in page)
 
     def _verify(self, model_id: str) -> Found:
         try:
-            found = self.verify_artifact(model_id)
+            found = self.artifacts.verify(model_id)
             if not found.intact:
-                # Deleted, or replaced, while it was read? Then what counts is what it is now.
-                found = self.verify_artifact(model_id)
+                # The model may have been deleted or replaced while its artifact was read.
+                found = self.artifacts.verify(model_id)
         except ModelNotFoundError:
             return Found(finding=Finding.UNKNOWN_MODEL, subject=model_id, detail="There is no such model.")
-        return Found(finding=_judged(found), subject=model_id, detail=_told(found), size=found.actual_size)
+        return Found(finding=_finding(found), subject=model_id, detail=_detail(found), size=found.actual_size)
 
     def _verify_log(self) -> Found:
-        found = self.verify_log(None, lambda: None)
+        found = self.audit.verify(None, lambda: None)
         if found.broken is None:
             detail = f"{found.head.sequence} events, the last with the hash {found.head.hash}"
             return Found(finding=Finding.INTACT, subject="audit log", detail=detail)
@@ -104,19 +108,19 @@ class VerifyRegistry:
             with self.database.reading() as transaction:
                 unknown = transaction.objects.unknown(keys)
             for key in unknown:
-                # Listed, and deleted with its model before we asked?
+                # The object may have been deleted with its model since it was listed.
                 size = self.store.size(key)
                 if size is not None:
                     yield Found(finding=Finding.UNREFERENCED, subject=key, detail=f"{size} bytes")
 
 
-def _judged(found: Verification) -> Finding:
+def _finding(found: Verification) -> Finding:
     if found.intact:
         return Finding.INTACT
     return Finding.DAMAGED if found.actual_sha256 else Finding.MISSING
 
 
-def _told(found: Verification) -> str:
+def _detail(found: Verification) -> str:
     expected = found.model.artifact
     if found.intact:
         return ""

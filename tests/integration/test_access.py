@@ -31,7 +31,8 @@ from registry_service.geti.authorized import AuthorizedGeti
 from registry_service.geti.port import Geti, ModelKey, ProjectSummary
 from registry_service.methods import METHODS as POLICIES
 from registry_service.methods import OpenTo
-from registry_service.services.authentication import CachedAuthenticator, Tokens
+from registry_service.services.authentication import CachedAuthenticator
+from registry_service.services.tokens import TokenService
 from registry_service.storage.artifacts.local import LocalArtifactStore
 from registry_service.storage.sql.repositories import SqlDatabase
 from registry_service.transport.http_routes import http_routes
@@ -84,7 +85,7 @@ class People:
 
     def __init__(self, running: RunningRegistry) -> None:
         self.running = running
-        self.tokens = Tokens.on(SqlDatabase(running.engine))
+        self.tokens = TokenService(SqlDatabase(running.engine))
         self._clients: list[Client] = []
 
     def secret(self, role: Role, project: str | None = None, name: str = "") -> str:
@@ -483,7 +484,7 @@ class TestProjects:
     ) -> None:
         root.register(id=LIVE_ID, project_id="other")
         parts, engine = people.running.parts, people.running.engine
-        there = parts.use_cases.get_model(LIVE_ID)
+        there = parts.services.models.get(LIVE_ID)
         taken = replace(there, project_id="own", artifact=replace(there.artifact, object_key="another"))
 
         def add() -> None:
@@ -758,16 +759,16 @@ class TestWithoutCaller:
 
     def test_nothing_can_be_read_or_changed(self, registry: RunningRegistry) -> None:
         model = registry.client.register()
-        parts = registry.parts.use_cases
+        services = registry.parts.services
         for attempt in (
-            lambda: parts.get_model(model.id),
-            lambda: list(parts.find_models(None)),
-            lambda: parts.list_events(filter="", size=10, token=""),
-            lambda: parts.verify_log(None, lambda: None),
-            lambda: parts.update_model(model.id, {"score": 0.5}),
-            lambda: parts.delete_model(model.id),
-            parts.sweep,
-            lambda: parts.sweep.discard("a" * 32),
+            lambda: services.models.get(model.id),
+            lambda: list(services.models.find(None)),
+            lambda: services.audit.list(filter="", size=10, token=""),
+            lambda: services.audit.verify(None, lambda: None),
+            lambda: services.models.update(model.id, {"score": 0.5}),
+            lambda: services.models.delete(model.id),
+            services.garbage_collector.collect,
+            lambda: services.garbage_collector.deletion.delete("a" * 32),
         ):
             with ThreadPoolExecutor(1) as threads, pytest.raises(AccessDeniedError, match="No caller"):
                 threads.submit(attempt).result()
@@ -794,7 +795,7 @@ class TestWithoutCaller:
     def test_a_copied_context_carries_the_caller(self, registry: RunningRegistry) -> None:
         model = registry.client.register()
         with ThreadPoolExecutor(1) as threads:
-            found = threads.submit(copy_context().run, registry.parts.use_cases.get_model, model.id).result()
+            found = threads.submit(copy_context().run, registry.parts.services.models.get, model.id).result()
         assert found.id == model.id
 
 

@@ -18,7 +18,7 @@ from registry_service.domain.errors import (
 )
 from registry_service.domain.promotion import Requirements
 from registry_service.services.aliases import Expectation, Moved
-from registry_service.services.services import UseCases
+from registry_service.services.services import Services
 from tests.client import Client
 from tests.registry import RunningRegistry
 
@@ -61,10 +61,10 @@ class Stack:
         self.stacks[frames[-1]] = frames
 
 
-def apply(use_cases: UseCases, group: str, alias: str, verb: Verb, model_id: str) -> Moved | None:
+def apply(services: Services, group: str, alias: str, verb: Verb, model_id: str) -> Moved | None:
     match verb:
         case "set":
-            return use_cases.set_alias(
+            return services.aliases.set(
                 group,
                 alias,
                 model_id,
@@ -74,11 +74,11 @@ def apply(use_cases: UseCases, group: str, alias: str, verb: Verb, model_id: str
                 validate_only=False,
             )
         case "delete":
-            use_cases.delete_alias(group, alias, expectation=Expectation(), allow_missing=False, remark=Remark())
+            services.aliases.delete(group, alias, expectation=Expectation(), allow_missing=False, remark=Remark())
             return None
         case _:
-            current = present(use_cases, group, alias)
-            return use_cases.rollback_alias(
+            current = present(services, group, alias)
+            return services.aliases.rollback(
                 group,
                 alias,
                 to_model_id=model_id if verb == "rollback_to" else "",
@@ -88,9 +88,9 @@ def apply(use_cases: UseCases, group: str, alias: str, verb: Verb, model_id: str
             )
 
 
-def present(use_cases: UseCases, group: str, alias: str) -> Alias | None:
+def present(services: Services, group: str, alias: str) -> Alias | None:
     try:
-        return use_cases.get_alias(group, alias)
+        return services.aliases.get(group, alias)
     except AliasNotFoundError:
         return None
 
@@ -101,7 +101,7 @@ def model_ids(client: Client) -> list[str]:
 
 
 def test_any_sequence_of_moves_matches_the_stack_model(registry: RunningRegistry, model_ids: Sequence[str]) -> None:
-    use_cases = registry.parts.use_cases
+    services = registry.parts.services
     group = registry.client.get(model_ids[0]).model_group_id
     numbers = iter(range(10**9))
     verbs: st.SearchStrategy[Verb] = st.sampled_from(["set", "set", "rollback", "rollback", "rollback_to", "delete"])
@@ -117,23 +117,23 @@ def test_any_sequence_of_moves_matches_the_stack_model(registry: RunningRegistry
         for verb, number in moves:
             raised = stack.apply(verb, model_ids[number])
             if raised is None:
-                apply(use_cases, group, alias, verb, model_ids[number])
+                apply(services, group, alias, verb, model_ids[number])
             else:
                 with pytest.raises(raised):
-                    apply(use_cases, group, alias, verb, model_ids[number])
-            found = present(use_cases, group, alias)
+                    apply(services, group, alias, verb, model_ids[number])
+            found = present(services, group, alias)
             assert (None if found is None else found.target.model_id) == (stack.frames[-1] if stack.frames else None)
             if found != seen[-1]:
                 seen.append(found)
         if len(seen) > 1:
-            told(use_cases, group, alias, seen)
+            told(services, group, alias, seen)
 
     check()
 
 
-def told(use_cases: UseCases, group: str, alias: str, seen: Sequence[Alias | None]) -> None:
+def told(services: Services, group: str, alias: str, seen: Sequence[Alias | None]) -> None:
     """Assert that the history, and the alias at each of its times, match what the moves returned."""
-    moves, _ = use_cases.list_alias_moves(group, alias, size=1000, token="")
+    moves, _ = services.aliases.list_moves(group, alias, size=1000, token="")
     moves = moves[::-1]
     assert [move.revision for move in moves] == list(range(1, len(seen)))
     assert [move.after for move in moves] == [None if found is None else found.target for found in seen[1:]]
@@ -144,6 +144,6 @@ def told(use_cases: UseCases, group: str, alias: str, seen: Sequence[Alias | Non
         for instant, expected in ((time - timedelta(microseconds=1), before), (time, after)):
             if expected is None:
                 with pytest.raises(AliasNotFoundError):
-                    use_cases.get_alias(group, alias, instant)
+                    services.aliases.get(group, alias, instant)
             else:
-                assert use_cases.get_alias(group, alias, instant) == expected
+                assert services.aliases.get(group, alias, instant) == expected

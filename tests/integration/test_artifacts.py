@@ -300,13 +300,13 @@ class TestVerifying:
         self, registry: RunningRegistry
     ) -> None:
         model = registry.client.register(some_bytes(100))
-        verify = registry.parts.use_cases.verify_artifact
+        artifacts = registry.parts.services.artifacts
         with acting_as_registry():
-            slow = verify.steps(model.id)
+            slow = artifacts.verify_in_steps(model.id)
             next(slow)  # the read has begun
             content = stored(registry).read_bytes()
             stored(registry).write_bytes(b"x")
-            assert not verify(model.id).intact
+            assert not artifacts.verify(model.id).intact
             stored(registry).write_bytes(content)
             *_, found = slow
         assert isinstance(found, Verification)

@@ -95,13 +95,13 @@ def restored(settings: Settings) -> Iterator[Registry]:
 
 
 def findings(registry: Registry) -> list[Found]:
-    return [found for found in build_verification(registry)() if found.finding != "intact"]
+    return [found for found in build_verification(registry).run() if found.finding != "intact"]
 
 
 def contents(registry: Registry) -> dict[str, bytes]:
     return {
-        model.id: b"".join(registry.use_cases.read_artifact(model.id)[1])
-        for page in registry.use_cases.find_models(None)
+        model.id: b"".join(registry.services.artifacts.read(model.id)[1])
+        for page in registry.services.models.find(None)
         for model in page
     }
 
@@ -147,9 +147,9 @@ def test_everything_is_restored_as_it_was(
         assert findings(registry) == []
         assert contents(registry) == {one.id: b"one", two.id: bytes(9 * 1024 * 1024)}
         # What was verified is the copies that are restored.
-        restored_model = registry.use_cases.get_model(one.id)
+        restored_model = registry.services.models.get(one.id)
         assert restored_model.artifact_verify_time is not None
-        assert replace(restored_model, artifact_verify_time=None) == source.parts.use_cases.get_model(one.id)
+        assert replace(restored_model, artifact_verify_time=None) == source.parts.services.models.get(one.id)
 
 
 def test_the_restored_registry_goes_on_where_the_other_stopped(
@@ -224,7 +224,7 @@ def test_a_backup_under_load_is_whole(
     def sweep() -> None:
         while not stop.is_set():
             with acting_as_registry():
-                source.parts.use_cases.sweep()
+                source.parts.services.garbage_collector.collect()
             stop.wait(0.01)
 
     threads = [threading.Thread(target=churn, args=(worker,)) for worker in (0, 1)]
@@ -246,10 +246,10 @@ def test_a_backup_under_load_is_whole(
         assert findings(registry) == []
         found = contents(registry)
         assert len(found) == report.objects >= 20
-        log = registry.use_cases.verify_log(report.log_head, lambda: None)
+        log = registry.services.audit.verify(report.log_head, lambda: None)
         assert (log.head, log.broken) == (report.log_head, None)
     # What was deleted meanwhile is deleted now.
-    source.parts.use_cases.sweep()
+    source.parts.services.garbage_collector.collect()
     assert source.count("unreferenced_objects") == 0
     assert findings(source.parts) == []
 
@@ -258,15 +258,15 @@ def test_objects_are_spared_while_a_backup_runs_and_no_longer(
     source: RunningRegistry, settings_of: Callable[[str], Settings], folder: Path
 ) -> None:
     model = source.client.register(b"bytes", name="model")
-    key = source.parts.use_cases.get_model(model.id).artifact.object_key
+    key = source.parts.services.models.get(model.id).artifact.object_key
     with open_backup(settings_of("source"), folder) as run, run.copier.hold():
         source.client.delete(model.id)
         with pytest.raises(ModelNotFoundError):
-            source.parts.use_cases.get_model(model.id)
-        assert source.parts.use_cases.sweep().objects == ()
+            source.parts.services.models.get(model.id)
+        assert source.parts.services.garbage_collector.collect().objects == ()
         assert source.parts.store.size(key) == 5
-        assert source.parts.use_cases.sweep(dry_run=True).objects == (key,)
-    assert source.parts.use_cases.sweep().objects == (key,)
+        assert source.parts.services.garbage_collector.collect(dry_run=True).objects == (key,)
+    assert source.parts.services.garbage_collector.collect().objects == (key,)
     assert source.parts.store.size(key) is None
 
 
@@ -280,7 +280,7 @@ def test_a_backup_that_dies_spares_nothing(
             "SELECT pg_terminate_backend(pid) FROM pg_locks"
             " WHERE locktype = 'advisory' AND mode = 'ExclusiveLock' AND granted AND pid <> pg_backend_pid()"
         )
-        eventually(lambda: len(source.parts.use_cases.sweep().objects) == 1, what="the sweep")
+        eventually(lambda: len(source.parts.services.garbage_collector.collect().objects) == 1, what="the sweep")
         with pytest.raises(DatabaseUnavailableError):
             confirm()
 
@@ -310,7 +310,7 @@ def test_an_object_that_is_damaged_or_missing_is_told_and_no_hindrance(
     keys = []
     for version in ("1", "2", "3"):
         model = source.client.register(b"bytes", name="model", version=version)
-        keys.append(source.parts.use_cases.get_model(model.id).artifact.object_key)
+        keys.append(source.parts.services.models.get(model.id).artifact.object_key)
     source.parts.store.put(keys[0], b"other")
     source.parts.store.delete(keys[1])
     report = back_up(settings_of("source"), folder)
@@ -496,7 +496,7 @@ def test_a_damaged_object_in_the_store_that_is_restored_into_is_replaced(
 ) -> None:
     model = source.client.register(b"bytes", name="model")
     back_up(settings_of("source"), folder)
-    key = source.parts.use_cases.get_model(model.id).artifact.object_key
+    key = source.parts.services.models.get(model.id).artifact.object_key
     with open_restore(settings_of("target"), folder) as run:
         run.store.put(key, b"bytez")
     report = restore(settings_of("target"), folder)
@@ -509,7 +509,7 @@ def test_what_runs_left_that_were_killed_is_removed_by_the_next(
     source: RunningRegistry, settings_of: Callable[[str], Settings], folder: Path
 ) -> None:
     model = source.client.register(b"bytes", name="model")
-    key = source.parts.use_cases.get_model(model.id).artifact.object_key
+    key = source.parts.services.models.get(model.id).artifact.object_key
     back_up(settings_of("source"), folder)
     (folder / "database-20200101T000000000000Z").mkdir()
     (folder / "manifest.json.new").write_text("{")
@@ -653,7 +653,7 @@ def test_a_folder_of_something_else_is_not_touched(
 def test_what_is_damaged_missing_or_unknown_is_found(source: RunningRegistry) -> None:
     with ExitStack() as stack:
         models = [source.client.register(b"bytes" * n, name="model", version=str(n)) for n in range(1, 5)]
-        keys = [source.parts.use_cases.get_model(model.id).artifact.object_key for model in models]
+        keys = [source.parts.services.models.get(model.id).artifact.object_key for model in models]
         upload = source.client.create_upload(name="under way")
         source.client.write_upload(upload.id, 0, b"not yet a model")
         stack.callback(source.client.cancel_upload, upload.id)

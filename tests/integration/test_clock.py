@@ -13,7 +13,8 @@ from sqlalchemy import Engine, text
 from registry_service.domain import models as domain_models
 from registry_service.domain.access import Grant, Role
 from registry_service.domain.errors import InvalidCredentialsError
-from registry_service.services.authentication import TokenAuthenticator, Tokens
+from registry_service.services.authentication import TokenAuthenticator
+from registry_service.services.tokens import TokenService
 from registry_service.storage.sql import engine as engine_module
 from registry_service.storage.sql.repositories import SqlDatabase
 from tests.client import Client
@@ -78,14 +79,14 @@ def test_models_have_the_database_s_time(registry: RunningRegistry, client: Clie
 
 @pytest.mark.usefixtures("offset")
 def test_an_upload_expires_by_the_database_s_time(registry: RunningRegistry, client: Client) -> None:
-    ttl = registry.parts.use_cases.create_upload.policy.upload_ttl
+    ttl = registry.parts.services.policy.upload_ttl
     before = database_time(registry.engine)
     upload = client.create_upload()
     written = client.write_upload(upload.id, 0, b"bytes")
     after = database_time(registry.engine)
     for found in (upload, written, client.get_upload(upload.id)):
         assert before + ttl <= found.expire_time.ToDatetime(tzinfo=UTC) <= after + ttl
-    registry.parts.use_cases.sweep()
+    registry.parts.services.garbage_collector.collect()
     assert client.get_upload(upload.id).committed_size == 5
 
 
@@ -98,7 +99,7 @@ def test_what_a_move_would_be_has_the_database_s_time(registry: RunningRegistry,
 @pytest.mark.usefixtures("offset")
 def test_a_token_ends_by_the_database_s_time(engine: Engine) -> None:
     database = SqlDatabase(engine)
-    tokens = Tokens.on(database)
+    tokens = TokenService(database)
     token, secret = tokens.create(Grant(Role.READER), name="short", expires="1d")
     assert abs(token.create_time - database_time(engine)) < timedelta(minutes=1)
     authenticate = TokenAuthenticator(database)

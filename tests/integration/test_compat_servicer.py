@@ -11,7 +11,7 @@ from modelregistry.compat.v1 import compat_service_pb2 as pb
 
 from registry_service.domain.errors import ArtifactStoreUnavailableError, DatabaseUnavailableError, RegistryError
 from registry_service.domain.models import Model
-from registry_service.services.artifacts import FindModels, GetModel
+from registry_service.services.models import ModelService
 from registry_service.storage.artifacts.local import LocalArtifactStore
 from registry_service.transport.grpc.interceptors.errors import BROKEN_MESSAGE
 from tests.client import Client
@@ -52,7 +52,7 @@ def raising(error: Exception) -> Callable[..., Any]:
 def test_what_goes_wrong_before_the_first_message_is_a_status(
     registry: RunningRegistry, monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
-    monkeypatch.setattr(GetModel, "__call__", raising(error))
+    monkeypatch.setattr(ModelService, "get", raising(error))
     request = pb.DownloadModelFilesRequest(id=MODEL_ID)
     headers, messages = stream(registry.client, "DownloadModelFiles", request)
     body = HttpBody.FromString(b"".join(messages))
@@ -64,14 +64,14 @@ def test_what_goes_wrong_before_the_first_message_is_a_status(
 
 def test_a_list_that_breaks_off_poisons_its_stream(registry: RunningRegistry, monkeypatch: pytest.MonkeyPatch) -> None:
     registry.client.register(id=MODEL_ID)
-    pages = FindModels.__call__
+    pages = ModelService.find
 
-    def failing(self: FindModels, node: Any) -> Iterator[Sequence[Model]]:
+    def failing(self: ModelService, node: Any) -> Iterator[Sequence[Model]]:
         yield from pages(self, node)
         yield from pages(self, node)
         raise DatabaseUnavailableError
 
-    monkeypatch.setattr(FindModels, "__call__", failing)
+    monkeypatch.setattr(ModelService, "find", failing)
     headers, messages = stream(registry.client, "ListModels", pb.ListModelsRequest())
     assert headers["x-http-status"] == "200"
     received = until_it_breaks(messages)

@@ -16,23 +16,23 @@ from sqlalchemy import text
 
 from registry_service.domain.caller import acting_as_registry
 from registry_service.domain.errors import ArtifactStoreUnavailableError
-from registry_service.services.garbage_collection import SweepReport
+from registry_service.services.garbage_collection import GarbageCollectionReport
 from registry_service.services.verification import Finding
 from registry_service.wiring import build_verification
 from tests.client import pieces, refused, registration, spec
 from tests.polling import eventually
 from tests.registry import RunningRegistry, StartRegistry
-from tests.streams import Feed, WrappedStore, serving, use_cases_on
+from tests.streams import Feed, WrappedStore, services_on, serving
 
 ABORTED = grpc.StatusCode.ABORTED
 MIB = 1024 * 1024
 PAST = "now() - interval '1 second'"
-NOTHING = SweepReport(uploads=(), objects=(), failed=())
+NOTHING = GarbageCollectionReport(uploads=(), objects=(), failed=())
 
 
-def sweep(registry: RunningRegistry, **options: Any) -> SweepReport:
+def sweep(registry: RunningRegistry, **options: Any) -> GarbageCollectionReport:
     with acting_as_registry():
-        return registry.parts.use_cases.sweep(**options)
+        return registry.parts.services.garbage_collector.collect(**options)
 
 
 def leave_object(registry: RunningRegistry, key: str, due: str = PAST) -> None:
@@ -81,15 +81,15 @@ class TestSweeping:
             key = connection.execute(text("SELECT object_key FROM models")).scalar_one()
         registry.parts.store.begin(key)
         assert sweep(registry) == NOTHING  # it may have a writer still
-        patient = registry.parts.use_cases.sweep
-        find_left = replace(patient.find_left, lease=timedelta(0))
-        assert replace(patient, find_left=find_left)(dry_run=True).unfinished == (key,)
-        verify = replace(build_verification(registry.parts), find_left=find_left)
-        findings = [found for found in verify() if found.finding is not Finding.INTACT]
+        patient = registry.parts.services.garbage_collector
+        unfinished = replace(patient.unfinished, lease=timedelta(0))
+        assert replace(patient, unfinished=unfinished).collect(dry_run=True).unfinished == (key,)
+        verification = replace(build_verification(registry.parts), unfinished=unfinished)
+        findings = [found for found in verification.run() if found.finding is not Finding.INTACT]
         assert [(found.finding, found.subject) for found in findings] == [(Finding.UNFINISHED, key)]
         assert not findings[0].finding.is_wrong
-        assert replace(patient, find_left=find_left)().unfinished == (key,)
-        assert list(find_left()) == []
+        assert replace(patient, unfinished=unfinished).collect().unfinished == (key,)
+        assert list(unfinished.find()) == []
         assert registry.client.verify(model.id).intact
         assert registry.client.complete_upload(upload.id).artifact.size_bytes == 8 * MIB
 
@@ -107,7 +107,7 @@ class TestSweeping:
         registry.client.write_upload(expired.id, 0, b"x")
         registry.execute(f"UPDATE uploads SET expire_time = {PAST} WHERE id = '{expired.id}'")
         before = registry.objects()
-        expected = SweepReport(uploads=(expired.id,), objects=("artifacts/due",), failed=())
+        expected = GarbageCollectionReport(uploads=(expired.id,), objects=("artifacts/due",), failed=())
         for _ in range(2):
             assert sweep(registry, dry_run=True) == expected
         assert registry.objects() == before
@@ -131,7 +131,7 @@ class TestSweeping:
         leave_object(registry, "artifacts/due")
         before = keys(registry)
         store = FailingStore(registry.parts.store)
-        report = use_cases_on(registry, store).sweep()
+        report = services_on(registry, store).garbage_collector.collect()
         assert report.objects == ()
         assert report.failed
         assert store.deletions == len(report.failed) == len(set(report.failed))
@@ -149,7 +149,7 @@ class TestSweeping:
 
         for name in ("a", "bad", "z"):
             leave_object(registry, f"artifacts/{name}")
-        report = use_cases_on(registry, FailingStore(registry.parts.store)).sweep()
+        report = services_on(registry, FailingStore(registry.parts.store)).garbage_collector.collect()
         assert set(report.objects) == {"artifacts/a", "artifacts/z"}
         assert report.failed == ("artifacts/bad",)
 

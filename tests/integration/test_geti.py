@@ -336,7 +336,7 @@ class TestFailures:
             patched.setattr(LocalArtifactStore, "write", away)
             (answer,) = imported(connected, YOLOX_FP16).values()
         assert reason_of(answer) == "ARTIFACT_STORE_UNAVAILABLE"
-        connected.parts.use_cases.sweep()
+        connected.parts.services.garbage_collector.collect()
         assert_nothing_is_left(connected)
 
     def test_an_import_that_fails_as_a_whole_says_so_in_its_last_message(

@@ -29,7 +29,7 @@ from registry_service.domain.access import Role
 from registry_service.domain.caller import acting_as_registry
 from registry_service.domain.idempotency import MAX_ANSWER_BYTES, MAX_KEYS_PER_CALLER, KeyedCall
 from registry_service.services.authentication import CachedAuthenticator
-from registry_service.services.idempotency import AttemptCalls
+from registry_service.services.idempotency import IdempotencyService
 from registry_service.transport.grpc.alias_servicer import AliasServicer
 from registry_service.transport.grpc.model_group_servicer import ModelGroupServicer
 from registry_service.transport.grpc.model_servicer import ModelServicer
@@ -273,7 +273,7 @@ class TestKeys:
         # Gone or not.
         assert update(registry.client, model.id, "key", score=0.25).score == 0.25
         with acting_as_registry():
-            registry.parts.use_cases.sweep()
+            registry.parts.services.garbage_collector.collect()
         assert registry.count("idempotency_keys") == 1
         assert update(registry.client, model.id, "other", score=0.125).score == 0.125
 
@@ -340,11 +340,11 @@ class TestLimit:
     @pytest.mark.usefixtures("spent")
     def test_gc_removes_the_counts_of_windows_that_ended(self, registry: RunningRegistry) -> None:
         with acting_as_registry():
-            registry.parts.use_cases.sweep()
+            registry.parts.services.garbage_collector.collect()
         assert registry.count("idempotency_usage") == 1
         registry.execute("UPDATE idempotency_usage SET window_end_time = now() - interval '1 second'")
         with acting_as_registry():
-            registry.parts.use_cases.sweep()
+            registry.parts.services.garbage_collector.collect()
         assert registry.count("idempotency_usage") == 0
 
 
@@ -385,7 +385,7 @@ class TestRunningCalls:
         assert register(registry.client, "key") == model
 
     def test_one_that_lasts_keeps_its_key(self, registry: RunningRegistry) -> None:
-        attempt = AttemptCalls(registry.parts.database, lease=timedelta(seconds=0.3))
+        attempt = IdempotencyService(registry.parts.database, lease=timedelta(seconds=0.3)).attempt
 
         def leases() -> list[datetime]:
             with registry.engine.connect() as connection:

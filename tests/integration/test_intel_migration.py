@@ -39,16 +39,16 @@ class Target:
             return {adoption.model_id: adoption for adoption in adopt(dry_run=dry_run)}
 
     def get(self, model_id: str) -> Model:
-        return self.registry.use_cases.get_model(model_id)
+        return self.registry.services.models.get(model_id)
 
     def download(self, model_id: str) -> bytes:
-        return b"".join(self.registry.use_cases.read_artifact(model_id)[1])
+        return b"".join(self.registry.services.artifacts.read(model_id)[1])
 
     def ids(self) -> list[str]:
-        return [model.id for page in self.registry.use_cases.find_models(None) for model in page]
+        return [model.id for page in self.registry.services.models.find(None) for model in page]
 
     def events(self) -> list[Any]:
-        return list(self.registry.use_cases.list_events(filter="", size=1000, token="")[0])
+        return list(self.registry.services.audit.list(filter="", size=1000, token="")[0])
 
 
 @pytest.fixture
@@ -114,7 +114,7 @@ def test_artifacts_stay_in_their_place_and_are_hashed(target: Target) -> None:
         assert target.get(model_id).artifact.object_key == key
         assert target.get(model_id).artifact.file_url == f"minio://model-registry/{key}"
         assert target.download(model_id) == path.read_bytes()
-        assert target.registry.use_cases.verify_artifact(model_id).intact
+        assert target.registry.services.artifacts.verify(model_id).intact
 
 
 def test_a_changed_model_is_as_the_original_shows_it(target: Target) -> None:
@@ -208,7 +208,7 @@ def test_the_log_says_who_registered_them(target: Target) -> None:
     assert {(event.action, event.actor) for event in events} == {("model.registered", ACTOR)}
     assert len(events) == 15
     assert {target.get(model_id).creator for model_id in target.ids()} == {ACTOR}
-    assert target.registry.use_cases.verify_log(None, lambda: None).broken is None
+    assert target.registry.services.audit.verify(None, lambda: None).broken is None
 
 
 def test_a_dry_run_tells_the_same_and_does_nothing(target: Target) -> None:
@@ -250,13 +250,13 @@ def test_what_was_registered_anew_in_the_source_is_hashed_anew(target: Target, i
     intel.execute("UPDATE registered_models SET creation_time = creation_time + 60000 WHERE name = %s", BASE)
     assert target.adopt()[BASE].outcome is Outcome.UPDATED
     assert target.download(BASE) == b"another"
-    assert target.registry.use_cases.verify_artifact(BASE).intact
+    assert target.registry.services.artifacts.verify(BASE).intact
 
 
 def test_what_was_changed_or_deleted_here_stays_so(target: Target, intel: IntelDeployment) -> None:
     target.adopt(copy=True)
-    target.registry.use_cases.update_model(BASE, {"score": 0.25})
-    target.registry.use_cases.delete_model("put-twin-a-00000001")
+    target.registry.services.models.update(BASE, {"score": 0.25})
+    target.registry.services.models.delete("put-twin-a-00000001")
     intel.set_tag(BASE, "score", "0.5")
     found = target.adopt(copy=True)
     assert (found[BASE].outcome, found["put-twin-a-00000001"].outcome) == (Outcome.KEPT, Outcome.KEPT)
@@ -276,7 +276,7 @@ def test_what_was_deleted_in_the_source_since_is_told_and_stays(target: Target, 
 
 def test_the_one_that_is_there_twice_is_taken_once_the_other_has_another_name(target: Target) -> None:
     target.adopt()
-    target.registry.use_cases.update_model("put-other-000000002", {"version": "7-fp16"})
+    target.registry.services.models.update("put-other-000000002", {"version": "7-fp16"})
     found = target.adopt()
     assert found[TWIN].outcome is Outcome.ADOPTED
     assert found["put-other-000000002"].outcome is Outcome.KEPT
@@ -304,7 +304,7 @@ def test_a_copy_leaves_the_source_alone_whatever_happens_here(target: Target, in
         artifact = target.get(model_id).artifact
         assert artifact.object_key.startswith("artifacts/")
         assert target.download(model_id) == OBJECTS[f"{model_id}/{artifact.file_name}"].read_bytes()
-        target.registry.use_cases.delete_model(model_id)
+        target.registry.services.models.delete(model_id)
     left = {left.object_name for left in intel.s3.list_objects(intel.bucket, recursive=True)}
     assert left == set(OBJECTS)
 
@@ -313,9 +313,9 @@ def test_deleting_a_model_that_stayed_in_place_deletes_its_object_and_no_other(
     target: Target, intel: IntelDeployment
 ) -> None:
     target.adopt()
-    target.registry.use_cases.sweep()
-    target.registry.use_cases.delete_model(BASE)
-    target.registry.use_cases.sweep()
+    target.registry.services.garbage_collector.collect()
+    target.registry.services.models.delete(BASE)
+    target.registry.services.garbage_collector.collect()
     left = {found.object_name for found in intel.s3.list_objects(intel.bucket, recursive=True)}
     assert left == set(OBJECTS) - {f"{BASE}/model.zip"}
 
@@ -325,7 +325,7 @@ def test_an_object_that_was_due_is_not_swept_once_it_is_referred_to(target: Targ
     with engine.begin() as connection:
         connection.execute(text("INSERT INTO unreferenced_objects VALUES (:key, now())"), {"key": key})
     target.adopt()
-    target.registry.use_cases.sweep()
+    target.registry.services.garbage_collector.collect()
     assert target.download(BASE) == OBJECTS[key].read_bytes()
 
 
@@ -409,7 +409,7 @@ def test_a_missing_object_is_told_and_taken_when_it_is_back(target: Target, inte
 
 def test_a_model_of_another_origin_is_not_touched(target: Target) -> None:
     spec = ModelSpec(fields=ModelFields(name="mine", version="1"), id=BASE)
-    target.registry.use_cases.register_model(spec, [b"mine"], lambda: None)
+    target.registry.services.models.register(spec, [b"mine"], lambda: None)
     found = target.adopt()
     assert found[BASE].outcome is Outcome.FAILED
     assert "another model" in found[BASE].reason

@@ -20,7 +20,7 @@ from registry_service.domain.access import Grant, Role
 from registry_service.domain.errors import IdentityProviderUnavailableError, InvalidCredentialsError
 from registry_service.oidc.authenticator import OidcAuthenticator
 from registry_service.oidc.provider import KeyCache, Provider, SigningKey
-from registry_service.services.authentication import Tokens
+from registry_service.services.tokens import TokenService
 from registry_service.storage.sql.repositories import SqlDatabase
 from tests.client import Client, refused
 from tests.identity_provider import AUDIENCE, IdentityProvider
@@ -369,7 +369,7 @@ class TestServer:
         assert user.register(project_id="p:1").creator == "ada"
         with refused(grpc.StatusCode.PERMISSION_DENIED, "PROJECT_DENIED"):
             user.register(project_id="p:2")
-        _, secret = Tokens.on(SqlDatabase(running.engine)).create(Grant(Role.READER))
+        _, secret = TokenService(SqlDatabase(running.engine)).create(Grant(Role.READER))
         service = self.client(address, secret)
         assert len(service.all()) == 1
         with refused(grpc.StatusCode.UNAUTHENTICATED):

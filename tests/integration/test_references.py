@@ -1,7 +1,7 @@
 """ResolveModel: a reference names one model, or the answer says which part of it names none, or several."""
 
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any, cast
@@ -16,7 +16,7 @@ from modelregistry.v1 import model_pb2, model_service_pb2
 
 from registry_service.domain.access import Role
 from registry_service.domain.errors import AmbiguousReferenceError, ReferenceNotFoundError
-from registry_service.services.references import ResolveModel
+from registry_service.services.references import ReferenceService, Resolved
 from registry_service.storage.sql.references import SqlReferenceRepository
 from registry_service.storage.sql.repositories import SqlDatabase
 from tests.client import Client, Refusal, refused
@@ -510,7 +510,7 @@ class TestSpeed:
                     FROM generate_series({first}, {first + 1_999}) AS n) AS numbers
             """)
         registry.execute("ANALYZE")
-        resolve = ResolveModel(SqlDatabase(registry.engine))
+        resolve = ReferenceService(SqlDatabase(registry.engine)).resolve
         with sent_to(registry.engine) as sent:
             self.resolves(registry, resolve)
         assert len(sent) >= 15
@@ -519,7 +519,7 @@ class TestSpeed:
                 expect_few_rows(connection, statement, parameters, at_most=20)
 
     @staticmethod
-    def resolves(registry: RunningRegistry, resolve: ResolveModel) -> None:
+    def resolves(registry: RunningRegistry, resolve: Callable[..., Resolved]) -> None:
         for reference, model_id in (
             ("acme/vad", "model-000000010000"),
             ("acme/vad:1.4", "model-000000000004"),

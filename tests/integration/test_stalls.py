@@ -24,7 +24,7 @@ from tests.client import Client, refused
 from tests.hanging_proxy import HangingProxy
 from tests.polling import eventually
 from tests.registry import RunningRegistry, StartRegistry
-from tests.streams import WrappedStore, serving, use_cases_on
+from tests.streams import WrappedStore, services_on, serving
 from tests.transaction_checks import no_store_in_transactions
 
 BOUND_SECONDS = 10
@@ -187,15 +187,15 @@ class TestStoreThatSaysNothing:
             client.write_upload(upload.id, 0, bytes(size))
         kept = client.register(name="kept")
         store = HangingStore(registry.parts.store)
-        use_cases = use_cases_on(registry, store)
+        services = services_on(registry, store)
         with ThreadPoolExecutor(8) as threads:
 
             def submit(call: Callable[..., Any], *args: Any) -> Future[Any]:
                 return threads.submit(copy_context().run, call, *args)
 
-            calls = [submit(use_cases.delete_model, model.id) for model in deleted]
-            calls += [submit(use_cases.complete_upload, upload.id) for upload in completed]
-            calls.append(submit(use_cases.write_upload, begun.id, 0, [bytes(PART)]))
+            calls = [submit(services.models.delete, model.id) for model in deleted]
+            calls += [submit(services.uploads.complete, upload.id) for upload in completed]
+            calls.append(submit(services.uploads.write, begun.id, 0, [bytes(PART)]))
             for _ in calls:
                 assert store.hung.acquire(timeout=30)
             assert sessions_in_transactions(registry) == 0
@@ -226,7 +226,7 @@ class TestStoreThatSaysNothing:
             store.go_on.set()
 
         def swept() -> bool:
-            registry.parts.use_cases.sweep()
+            registry.parts.services.garbage_collector.collect()
             return len(registry.objects()) == 1
 
         eventually(swept, what="the sweep")

@@ -20,7 +20,7 @@ from sqlalchemy import text
 from registry_service.domain.artifact_store import Part, Pieces
 from registry_service.domain.errors import ArtifactLostError, ArtifactStoreUnavailableError, DatabaseUnavailableError
 from registry_service.domain.ports import Transaction
-from registry_service.services.services import UseCases
+from registry_service.services.services import Services
 from tests.client import Client, pieces, refused, sha256, spec, writes, zip_of
 from tests.polling import eventually
 from tests.registry import RunningRegistry, StartRegistry
@@ -51,7 +51,7 @@ def nothing_is_left_over(registry: RunningRegistry) -> Iterator[None]:
     yield
     registry.execute("UPDATE uploads SET expire_time = now() - interval '1 second'")
     registry.execute("UPDATE unreferenced_objects SET due_time = now()")
-    report = registry.parts.use_cases.sweep()
+    report = registry.parts.services.garbage_collector.collect()
     assert not report.failed
     assert registry.count("unreferenced_objects") == 0
     assert registry.count("uploads") == 0
@@ -369,10 +369,10 @@ class TestWriters:
                 if registry.count("upload_parts") > before:
                     raise DatabaseUnavailableError
 
-        use_cases = UseCases.on(ForgetfulDatabase(), parts.store, parts.use_cases.register_model.policy)
+        services = Services.on(ForgetfulDatabase(), parts.store, parts.services.policy)
         upload = registry.client.create_upload()
         with pytest.raises(DatabaseUnavailableError):
-            use_cases.write_upload(upload.id, 0, pieces(data))
+            services.uploads.write(upload.id, 0, pieces(data))
         assert registry.client.get_upload(upload.id).committed_size == PART
         registry.client.write_upload(upload.id, PART, data[PART:])
         registry.client.complete_upload(upload.id)
@@ -893,7 +893,7 @@ class TestExpiring:
                 call(upload.id)
         with refused(NOT_FOUND, "UPLOAD_NOT_FOUND"):
             client.write_upload(upload.id, size, b"x")
-        report = registry.parts.use_cases.sweep()
+        report = registry.parts.services.garbage_collector.collect()
         assert report.uploads == (upload.id,)
         assert registry.count("uploads") == 0
         assert registry.count("upload_parts") == 0
@@ -905,7 +905,7 @@ class TestExpiring:
         registry.client.write_upload(upload.id, 0, bytes(PART + 3))
         registry.client.complete_upload(upload.id)
         registry.execute("UPDATE uploads SET expire_time = now() - interval '1 second'")
-        registry.parts.use_cases.sweep()
+        registry.parts.services.garbage_collector.collect()
         assert registry.count("uploads") == 0
         assert registry.client.verify(upload.model_id).intact
 

@@ -378,7 +378,7 @@ class TestDraining:
 class TestOutages:
     @pytest.fixture
     def impatient(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(event_watch, "_PATIENCE_SECONDS", 1.0)
+        monkeypatch.setattr(event_watch, "_RETRY_LIMIT_SECONDS", 1.0)
         monkeypatch.setattr(event_watch, "_POLL_SECONDS", 0.2)
 
     def test_a_watch_outlives_broken_connections(self, registry: RunningRegistry) -> None:

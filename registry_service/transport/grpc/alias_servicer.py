@@ -21,7 +21,7 @@ from registry_service.domain.model_groups import checked_group_id
 from registry_service.domain.models import checked_model_id
 from registry_service.domain.promotion import MAX_AGE_FIELD, Check, MetricBound, Requirements, checked_requirements
 from registry_service.services.aliases import Expectation, Moved
-from registry_service.services.services import UseCases
+from registry_service.services.services import Services
 from registry_service.transport.grpc.conditions import etag_of, expects_existence
 from registry_service.transport.grpc.convert import time_message, time_of
 from registry_service.transport.grpc.idempotency import idempotent
@@ -55,10 +55,10 @@ def _deletion_message(before: AliasTarget | None) -> pb.DeleteAliasResponse:
 
 
 class AliasServicer(alias_service_pb2_grpc.AliasServiceServicer):
-    """Converts, calls one use case, converts back."""
+    """Converts requests, calls one method of a service, and converts its result."""
 
-    def __init__(self, use_cases: UseCases) -> None:
-        self._use_cases = use_cases
+    def __init__(self, services: Services) -> None:
+        self._services = services
 
     @idempotent(pb.SetAliasResponse, _set_message)
     def SetAlias(self, request: pb.SetAliasRequest, context: grpc.ServicerContext) -> Moved:
@@ -67,7 +67,7 @@ class AliasServicer(alias_service_pb2_grpc.AliasServiceServicer):
         requirements, remark = _requirements_of(request.requirements), _remark_of(request)
         # Whoever reads a whole artifact takes the place of a stream.
         with long_slot() if requirements.verified else nullcontext():
-            return self._use_cases.set_alias(
+            return self._services.aliases.set(
                 group_id,
                 alias,
                 model_id,
@@ -80,10 +80,10 @@ class AliasServicer(alias_service_pb2_grpc.AliasServiceServicer):
     def GetAlias(self, request: pb.GetAliasRequest, context: grpc.ServicerContext) -> alias_pb2.Alias:
         group_id, alias = checked_group_id(request.model_group_id), checked_alias(request.alias)
         at_time = time_of(request.at_time, "at_time") if request.HasField("at_time") else None
-        return _alias_message(self._use_cases.get_alias(group_id, alias, at_time))
+        return _alias_message(self._services.aliases.get(group_id, alias, at_time))
 
     def ListAliases(self, request: pb.ListAliasesRequest, context: grpc.ServicerContext) -> pb.ListAliasesResponse:
-        aliases, next_page_token = self._use_cases.list_aliases(
+        aliases, next_page_token = self._services.aliases.list(
             _group_id_or_all(request.model_group_id), size=request.page_size, token=request.page_token
         )
         return pb.ListAliasesResponse(aliases=map(_alias_message, aliases), next_page_token=next_page_token)
@@ -91,7 +91,7 @@ class AliasServicer(alias_service_pb2_grpc.AliasServiceServicer):
     def ListAliasMoves(
         self, request: pb.ListAliasMovesRequest, context: grpc.ServicerContext
     ) -> pb.ListAliasMovesResponse:
-        moves, next_page_token = self._use_cases.list_alias_moves(
+        moves, next_page_token = self._services.aliases.list_moves(
             _group_id_or_all(request.model_group_id),
             None if request.alias == _ALL else checked_alias(request.alias),
             size=request.page_size,
@@ -101,7 +101,7 @@ class AliasServicer(alias_service_pb2_grpc.AliasServiceServicer):
 
     @idempotent(pb.RollbackAliasResponse, _rollback_message)
     def RollbackAlias(self, request: pb.RollbackAliasRequest, context: grpc.ServicerContext) -> Moved:
-        return self._use_cases.rollback_alias(
+        return self._services.aliases.rollback(
             checked_group_id(request.model_group_id),
             checked_alias(request.alias),
             to_model_id=checked_model_id(request.to_model_id, "to_model_id") if request.to_model_id else "",
@@ -112,7 +112,7 @@ class AliasServicer(alias_service_pb2_grpc.AliasServiceServicer):
 
     @idempotent(pb.DeleteAliasResponse, _deletion_message)
     def DeleteAlias(self, request: pb.DeleteAliasRequest, context: grpc.ServicerContext) -> AliasTarget | None:
-        return self._use_cases.delete_alias(
+        return self._services.aliases.delete(
             checked_group_id(request.model_group_id),
             checked_alias(request.alias),
             expectation=Expectation(etag=etag_of(request.etag, context)),

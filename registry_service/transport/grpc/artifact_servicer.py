@@ -10,7 +10,7 @@ from modelregistry.v1 import artifact_service_pb2_grpc
 
 from registry_service.domain.models import checked_model_id
 from registry_service.services.artifacts import Verification
-from registry_service.services.services import UseCases
+from registry_service.services.services import Services
 from registry_service.transport.grpc.cancellation import check_cancelled
 from registry_service.transport.grpc.chunks import body_messages, chunk_messages, read_first
 from registry_service.transport.grpc.convert import artifact_message, file_message, time_message
@@ -20,15 +20,15 @@ _PROGRESS_SECONDS = 1.0
 
 
 class ArtifactServicer(artifact_service_pb2_grpc.ArtifactServiceServicer):
-    """Converts, calls one use case, converts back."""
+    """Converts requests, calls one method of a service, and converts its result."""
 
-    def __init__(self, use_cases: UseCases) -> None:
-        self._use_cases = use_cases
+    def __init__(self, services: Services) -> None:
+        self._services = services
 
     def DownloadArtifact(  # type: ignore[override]  # messages, or serialized ones
         self, request: pb.DownloadArtifactRequest, context: grpc.ServicerContext
     ) -> Iterator[pb.DownloadArtifactResponse | bytes]:
-        model, pieces = self._use_cases.read_artifact(
+        model, pieces = self._services.artifacts.read(
             checked_model_id(request.model_id, "model_id"), request.read_offset, request.read_limit
         )
         yield pb.DownloadArtifactResponse(artifact=artifact_message(model))
@@ -37,14 +37,14 @@ class ArtifactServicer(artifact_service_pb2_grpc.ArtifactServiceServicer):
     def DownloadArtifactContent(
         self, request: pb.DownloadArtifactContentRequest, context: grpc.ServicerContext
     ) -> Iterator[httpbody_pb2.HttpBody | bytes]:
-        model = self._use_cases.get_model(checked_model_id(request.model_id, "model_id"))
+        model = self._services.models.get(checked_model_id(request.model_id, "model_id"))
         plan = plan_download(model, _headers(context), cache_control=IMMUTABLE)
-        yield from _body(plan, self._use_cases.read_artifact.pieces(model, plan.offset, plan.length), context)
+        yield from _body(plan, self._services.artifacts.pieces(model, plan.offset, plan.length), context)
 
     def ListArtifactFiles(
         self, request: pb.ListArtifactFilesRequest, context: grpc.ServicerContext
     ) -> pb.ListArtifactFilesResponse:
-        members, next_page_token = self._use_cases.list_artifact_files(
+        members, next_page_token = self._services.artifacts.list_files(
             checked_model_id(request.model_id, "model_id"), size=request.page_size, token=request.page_token
         )
         return pb.ListArtifactFilesResponse(artifact_files=map(file_message, members), next_page_token=next_page_token)
@@ -52,7 +52,7 @@ class ArtifactServicer(artifact_service_pb2_grpc.ArtifactServiceServicer):
     def DownloadArtifactFile(  # type: ignore[override]  # as above
         self, request: pb.DownloadArtifactFileRequest, context: grpc.ServicerContext
     ) -> Iterator[pb.DownloadArtifactFileResponse | bytes]:
-        with self._use_cases.read_artifact_file(checked_model_id(request.model_id, "model_id"), request.path) as file:
+        with self._services.artifacts.open_file(checked_model_id(request.model_id, "model_id"), request.path) as file:
             offset, length = file.range(request.read_offset, request.read_limit)
             yield pb.DownloadArtifactFileResponse(file=file_message(file.member))
             pieces = file.pieces(offset, length, lambda: check_cancelled(context))
@@ -61,7 +61,7 @@ class ArtifactServicer(artifact_service_pb2_grpc.ArtifactServiceServicer):
     def DownloadArtifactFileContent(
         self, request: pb.DownloadArtifactFileContentRequest, context: grpc.ServicerContext
     ) -> Iterator[httpbody_pb2.HttpBody | bytes]:
-        with self._use_cases.read_artifact_file(checked_model_id(request.model_id, "model_id"), request.path) as file:
+        with self._services.artifacts.open_file(checked_model_id(request.model_id, "model_id"), request.path) as file:
             plan = plan_file_download(file.model, file.member.name, file.member.size, _headers(context))
             yield from _body(plan, file.pieces(plan.offset, plan.length, lambda: check_cancelled(context)), context)
 
@@ -69,7 +69,7 @@ class ArtifactServicer(artifact_service_pb2_grpc.ArtifactServiceServicer):
         self, request: pb.VerifyArtifactRequest, context: grpc.ServicerContext
     ) -> Iterator[pb.VerifyArtifactResponse]:
         due = 0.0
-        for step in self._use_cases.verify_artifact.steps(checked_model_id(request.model_id, "model_id")):
+        for step in self._services.artifacts.verify_in_steps(checked_model_id(request.model_id, "model_id")):
             check_cancelled(context)
             if isinstance(step, Verification):
                 yield pb.VerifyArtifactResponse(result=_result_message(step))

@@ -12,7 +12,7 @@ from google.protobuf.message import Message
 from registry_service.domain.caller import AccessRecheck, current_caller
 from registry_service.domain.errors import IdempotencyKeyReusedError, InvalidArgumentError
 from registry_service.domain.idempotency import FIELD, KeptAnswer, KeyedCall, checked_key
-from registry_service.services.services import UseCases
+from registry_service.services.services import Services
 from registry_service.transport.grpc import conditions as conditional
 from registry_service.transport.grpc.call import current_call
 from registry_service.transport.grpc.update_mask import FIELD as MASK
@@ -27,14 +27,14 @@ Method = Callable[[Any, RequestT, grpc.ServicerContext], ResultT]
 
 
 class _Servicer(Protocol):
-    _use_cases: UseCases
+    _services: Services
 
 
 def idempotent(
     answer_type: type[AnswerT],
     answer: Callable[[ResultT], AnswerT],
     *,
-    again: Callable[[UseCases, str], ResultT] | None = None,
+    again: Callable[[Services, str], ResultT] | None = None,
 ) -> Callable[[Method[RequestT, ResultT]], Method[RequestT, AnswerT]]:
     """Make a method of a servicer out of one that returns what the use case does.
 
@@ -51,10 +51,10 @@ def idempotent(
             # What only asks changes nothing.
             if call is None or getattr(request, "validate_only", False):
                 return answer(method(self, request, context))
-            with self._use_cases.attempt_call(call) as kept:
+            with self._services.idempotency.attempt(call) as kept:
                 if kept is None:
                     return answer(method(self, request, context))
-            return _repeated(kept, answer_type, answer, again, self._use_cases)
+            return _repeated(kept, answer_type, answer, again, self._services)
 
         return run
 
@@ -65,7 +65,7 @@ def idempotent_stream(
     answer_type: type[AnswerT],
     answer: Callable[[ResultT], AnswerT],
     *,
-    again: Callable[[UseCases, str], ResultT],
+    again: Callable[[Services, str], ResultT],
 ) -> Callable[[Method[Iterator[Any], ResultT]], Method[Iterator[Any], AnswerT]]:
     """Do the same for a stream whose first message has a spec, and the others the bytes of an artifact.
 
@@ -81,12 +81,12 @@ def idempotent_stream(
             call = _call(first, context, answer) if isinstance(first, Message) else None
             if call is None:
                 return answer(method(self, chain([first], requests), context))
-            with self._use_cases.attempt_call(call) as kept:
+            with self._services.idempotency.attempt(call) as kept:
                 if kept is None:
                     return answer(method(self, chain([first], requests), context))
             if not first.spec.artifact.sha256 and _sha256(requests) != kept.artifact_sha256:
                 raise IdempotencyKeyReusedError(call.key)
-            return _repeated(kept, answer_type, answer, again, self._use_cases)
+            return _repeated(kept, answer_type, answer, again, self._services)
 
         return run
 
@@ -130,14 +130,14 @@ def _repeated(
     kept: KeptAnswer,
     answer_type: type[AnswerT],
     answer: Callable[[ResultT], AnswerT],
-    again: Callable[[UseCases, str], ResultT] | None,
-    use_cases: UseCases,
+    again: Callable[[Services, str], ResultT] | None,
+    services: Services,
 ) -> AnswerT:
     if kept.answer is not None:
         return answer_type.FromString(kept.answer)
     if again is None:
         raise AssertionError("its answers are kept whatever their size")
-    return answer(again(use_cases, kept.resource_id))
+    return answer(again(services, kept.resource_id))
 
 
 def _sha256(requests: Iterator[Any]) -> str:

@@ -9,7 +9,7 @@ from modelregistry.v1 import model_group_service_pb2 as pb
 from registry_service.domain.errors import InvalidArgumentError
 from registry_service.domain.model_groups import MUTABLE_FIELDS, ModelGroup, checked_group_id
 from registry_service.domain.vocabulary import MetricGoal
-from registry_service.services.services import UseCases
+from registry_service.services.services import Services
 from registry_service.transport.grpc.conditions import etag_of
 from registry_service.transport.grpc.convert import METRIC_GOALS, time_message
 from registry_service.transport.grpc.idempotency import idempotent
@@ -43,20 +43,20 @@ def _deleted(_: None) -> pb.DeleteModelGroupResponse:
 
 
 class ModelGroupServicer(model_group_service_pb2_grpc.ModelGroupServiceServicer):
-    """Converts, calls one use case, converts back."""
+    """Converts requests, calls one method of a service, and converts its result."""
 
-    def __init__(self, use_cases: UseCases) -> None:
-        self._use_cases = use_cases
+    def __init__(self, services: Services) -> None:
+        self._services = services
 
     def GetModelGroup(
         self, request: pb.GetModelGroupRequest, context: grpc.ServicerContext
     ) -> model_group_pb2.ModelGroup:
-        return group_message(self._use_cases.get_model_group(checked_group_id(request.model_group_id)))
+        return group_message(self._services.model_groups.get(checked_group_id(request.model_group_id)))
 
     def ListModelGroups(
         self, request: pb.ListModelGroupsRequest, context: grpc.ServicerContext
     ) -> pb.ListModelGroupsResponse:
-        groups, next_page_token = self._use_cases.list_model_groups(
+        groups, next_page_token = self._services.model_groups.list(
             filter=request.filter,
             order_by=request.order_by,
             show_empty=request.show_empty,
@@ -73,18 +73,18 @@ class ModelGroupServicer(model_group_service_pb2_grpc.ModelGroupServiceServicer)
     @idempotent(
         model_group_pb2.ModelGroup,
         group_message,
-        again=lambda use_cases, group_id: use_cases.get_model_group(group_id),
+        again=lambda services, group_id: services.model_groups.get(group_id),
     )
     def UpdateModelGroup(self, request: pb.UpdateModelGroupRequest, context: grpc.ServicerContext) -> ModelGroup:
         message = request.model_group
         group_id = checked_group_id(message.id, "model_group.id")
         changes, entries = _changes_of(message, mask_of(request, context))
         etag = etag_of(message.etag, context)
-        return self._use_cases.update_model_group(group_id, changes, entries=entries, etag=etag)
+        return self._services.model_groups.update(group_id, changes, entries=entries, etag=etag)
 
     @idempotent(pb.DeleteModelGroupResponse, _deleted)
     def DeleteModelGroup(self, request: pb.DeleteModelGroupRequest, context: grpc.ServicerContext) -> None:
-        self._use_cases.delete_model_group(
+        self._services.model_groups.delete(
             checked_group_id(request.model_group_id),
             etag=etag_of(request.etag, context),
             allow_missing=request.allow_missing,

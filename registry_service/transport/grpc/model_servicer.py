@@ -9,7 +9,7 @@ from modelregistry.v1 import model_service_pb2 as pb
 
 from registry_service.domain.errors import InvalidArgumentError
 from registry_service.domain.models import Model, checked_model_id
-from registry_service.services.services import UseCases
+from registry_service.services.services import Services
 from registry_service.transport.grpc.cancellation import check_cancelled
 from registry_service.transport.grpc.conditions import etag_of
 from registry_service.transport.grpc.convert import (
@@ -29,8 +29,8 @@ from registry_service.transport.grpc.interceptors.concurrency import long_slot
 from registry_service.transport.grpc.update_mask import mask_of
 
 
-def _model(use_cases: UseCases, model_id: str) -> Model:
-    return use_cases.get_model(model_id)
+def _model(services: Services, model_id: str) -> Model:
+    return services.models.get(model_id)
 
 
 def _deleted(_: None) -> pb.DeleteModelResponse:
@@ -38,10 +38,10 @@ def _deleted(_: None) -> pb.DeleteModelResponse:
 
 
 class ModelServicer(model_service_pb2_grpc.ModelServiceServicer):
-    """Converts, calls one use case, converts back."""
+    """Converts requests, calls one method of a service, and converts its result."""
 
-    def __init__(self, use_cases: UseCases) -> None:
-        self._use_cases = use_cases
+    def __init__(self, services: Services) -> None:
+        self._services = services
 
     @idempotent_stream(
         pb.RegisterModelResponse, lambda model: pb.RegisterModelResponse(model=model_message(model)), again=_model
@@ -52,16 +52,16 @@ class ModelServicer(model_service_pb2_grpc.ModelServiceServicer):
         first = next(request_iterator, None)
         if first is None or isinstance(first, memoryview) or first.WhichOneof("payload") != "spec":
             raise InvalidArgumentError.of("spec", "must be in the first message.")
-        return self._use_cases.register_model(
+        return self._services.models.register(
             spec_of(first.spec), _chunks(request_iterator), lambda: check_cancelled(context)
         )
 
     def GetModel(self, request: pb.GetModelRequest, context: grpc.ServicerContext) -> model_pb2.Model:
         full = is_full(request.view, default=True)
-        return model_message(self._use_cases.get_model(checked_model_id(request.model_id)), full=full)
+        return model_message(self._services.models.get(checked_model_id(request.model_id)), full=full)
 
     def ListModels(self, request: pb.ListModelsRequest, context: grpc.ServicerContext) -> pb.ListModelsResponse:
-        models, next_page_token = self._use_cases.list_models(
+        models, next_page_token = self._services.models.list(
             filter=request.filter,
             order_by=request.order_by,
             size=request.page_size,
@@ -73,7 +73,7 @@ class ModelServicer(model_service_pb2_grpc.ModelServiceServicer):
     @idempotent(model_pb2.Model, model_message, again=_model)
     def UpdateModel(self, request: pb.UpdateModelRequest, context: grpc.ServicerContext) -> Model:
         changes, entries = changes_of(request.model, mask_of(request, context))
-        return self._use_cases.update_model(
+        return self._services.models.update(
             checked_model_id(request.model.id, "model.id"),
             changes,
             entries=entries,
@@ -82,7 +82,7 @@ class ModelServicer(model_service_pb2_grpc.ModelServiceServicer):
 
     @idempotent(pb.DeleteModelResponse, _deleted)
     def DeleteModel(self, request: pb.DeleteModelRequest, context: grpc.ServicerContext) -> None:
-        self._use_cases.delete_model(
+        self._services.models.delete(
             checked_model_id(request.model_id),
             etag=etag_of(request.etag, context),
             allow_missing=request.allow_missing,
@@ -92,7 +92,7 @@ class ModelServicer(model_service_pb2_grpc.ModelServiceServicer):
 
     def ResolveModel(self, request: pb.ResolveModelRequest, context: grpc.ServicerContext) -> pb.ResolveModelResponse:
         full = is_full(request.view, default=True)
-        resolved = self._use_cases.resolve_model(
+        resolved = self._services.references.resolve(
             request.reference,
             precisions=request.precisions,
             at_time=time_of(request.at_time, "at_time") if request.HasField("at_time") else None,
@@ -104,7 +104,7 @@ class ModelServicer(model_service_pb2_grpc.ModelServiceServicer):
     ) -> pb.CompareModelsResponse:
         # Only hashing makes it a long call.
         with long_slot() if request.hash_files else nullcontext():
-            comparison = self._use_cases.compare_models(
+            comparison = self._services.comparison.compare(
                 request.model_ids,
                 lambda: check_cancelled(context),
                 diff_only=request.diff_only,
@@ -113,7 +113,7 @@ class ModelServicer(model_service_pb2_grpc.ModelServiceServicer):
         return comparison_message(comparison)
 
     def GetLineage(self, request: pb.GetLineageRequest, context: grpc.ServicerContext) -> pb.GetLineageResponse:
-        page, next_page_token = self._use_cases.get_lineage(
+        page, next_page_token = self._services.lineage.get(
             checked_model_id(request.model_id),
             direction_of(request.direction),
             max_depth=request.max_depth,
@@ -130,7 +130,7 @@ class ModelServicer(model_service_pb2_grpc.ModelServiceServicer):
     def GetModelManifest(
         self, request: pb.GetModelManifestRequest, context: grpc.ServicerContext
     ) -> lineage_pb2.ModelManifest:
-        return manifest_message(self._use_cases.get_model_manifest(checked_model_id(request.model_id)))
+        return manifest_message(self._services.lineage.get_manifest(checked_model_id(request.model_id)))
 
 
 def _chunks(requests: Iterator[pb.RegisterModelRequest | memoryview]) -> Iterator[bytes]:

@@ -27,7 +27,7 @@ from registry_service.domain.artifact_store import ArtifactStore
 from registry_service.domain.errors import TooManyCallsError, TooManyStreamsError
 from registry_service.domain.ports import Database
 from registry_service.methods import METHODS
-from registry_service.services.services import UseCases
+from registry_service.services.services import Services
 from registry_service.transport.grpc.alias_servicer import AliasServicer
 from registry_service.transport.grpc.artifact_servicer import ArtifactServicer
 from registry_service.transport.grpc.audit_servicer import AuditServicer
@@ -142,20 +142,20 @@ class RegistryServer:
     """A server that runs from `start` to `stop`.
 
     Args:
-        use_cases: What the servicers call.
+        services: What the servicers of this package call.
         database: Checked for readiness.
         store: Checked for readiness.
         options: How the server listens, and its limits.
         info: What GetServerInfo returns.
         authenticate: Turns bearer tokens into identities; None with AUTH_MODE=none.
         observer: Receives metrics and traces of calls.
-        services: Served beside those of this package.
+        optional_services: gRPC services of other packages, served beside those of this package.
         jobs: Run beside the calls.
     """
 
     def __init__(
         self,
-        use_cases: UseCases,
+        services: Services,
         database: Database,
         store: ArtifactStore,
         options: ServerOptions,
@@ -163,7 +163,7 @@ class RegistryServer:
         info: ServerInfo,
         authenticate: Authenticator | None = None,
         observer: CallObserver | None = None,
-        services: Sequence[OptionalService] = (),
+        optional_services: Sequence[OptionalService] = (),
         jobs: Sequence[Job] = (),
     ) -> None:
         self._options = options
@@ -193,7 +193,7 @@ class RegistryServer:
                     watchdog=self._watchdog,
                     limits=self._limits,
                     authentication=Authentication(
-                        authenticate, refusals={s.name: s.refuse for s in services if s.refuse is not None}
+                        authenticate, refusals={s.name: s.refuse for s in optional_services if s.refuse is not None}
                     ),
                     observer=observer,
                 )
@@ -223,16 +223,16 @@ class RegistryServer:
             ],
         )
         core: Sequence[tuple[AddToServer, object]] = (
-            (model_service_pb2_grpc.add_ModelServiceServicer_to_server, ModelServicer(use_cases)),
-            (model_group_service_pb2_grpc.add_ModelGroupServiceServicer_to_server, ModelGroupServicer(use_cases)),
-            (alias_service_pb2_grpc.add_AliasServiceServicer_to_server, AliasServicer(use_cases)),
-            (upload_service_pb2_grpc.add_UploadServiceServicer_to_server, UploadServicer(use_cases)),
-            (artifact_service_pb2_grpc.add_ArtifactServiceServicer_to_server, ArtifactServicer(use_cases)),
-            (audit_service_pb2_grpc.add_AuditServiceServicer_to_server, AuditServicer(use_cases, self._drain)),
+            (model_service_pb2_grpc.add_ModelServiceServicer_to_server, ModelServicer(services)),
+            (model_group_service_pb2_grpc.add_ModelGroupServiceServicer_to_server, ModelGroupServicer(services)),
+            (alias_service_pb2_grpc.add_AliasServiceServicer_to_server, AliasServicer(services)),
+            (upload_service_pb2_grpc.add_UploadServiceServicer_to_server, UploadServicer(services)),
+            (artifact_service_pb2_grpc.add_ArtifactServiceServicer_to_server, ArtifactServicer(services)),
+            (audit_service_pb2_grpc.add_AuditServiceServicer_to_server, AuditServicer(services, self._drain)),
             (system_service_pb2_grpc.add_SystemServiceServicer_to_server, SystemServicer(self._health, info)),
             (health_pb2_grpc.add_HealthServicer_to_server, self._health.servicer),
         )
-        for add_to_server, servicer in (*core, *((s.add_to_server, s.servicer) for s in services)):
+        for add_to_server, servicer in (*core, *((s.add_to_server, s.servicer) for s in optional_services)):
             add_to_server(servicer, self._server)
         reflection.enable_server_reflection((*_SERVICES, health.SERVICE_NAME, reflection.SERVICE_NAME), self._server)
         self.port = 0

@@ -10,7 +10,7 @@ from modelregistry.v1 import upload_service_pb2 as pb
 from registry_service.domain.errors import FieldViolation, InvalidArgumentError, OutOfRangeError
 from registry_service.domain.models import Model
 from registry_service.domain.uploads import Upload
-from registry_service.services.services import UseCases
+from registry_service.services.services import Services
 from registry_service.transport.grpc.convert import model_message, planned_model_message, spec_of, upload_message
 from registry_service.transport.grpc.idempotency import idempotent
 
@@ -36,8 +36,8 @@ def _completed(found: Model | Upload) -> pb.CompleteUploadResponse:
     )
 
 
-def _again(use_cases: UseCases, model_id: str) -> Model | Upload:
-    return use_cases.get_model(model_id)
+def _again(services: Services, model_id: str) -> Model | Upload:
+    return services.models.get(model_id)
 
 
 def _cancelled(_: None) -> pb.CancelUploadResponse:
@@ -45,14 +45,14 @@ def _cancelled(_: None) -> pb.CancelUploadResponse:
 
 
 class UploadServicer(upload_service_pb2_grpc.UploadServiceServicer):
-    """Converts, calls one use case, converts back."""
+    """Converts requests, calls one method of a service, and converts its result."""
 
-    def __init__(self, use_cases: UseCases) -> None:
-        self._use_cases = use_cases
+    def __init__(self, services: Services) -> None:
+        self._services = services
 
-    @idempotent(upload_pb2.Upload, upload_message, again=lambda use_cases, upload_id: use_cases.get_upload(upload_id))
+    @idempotent(upload_pb2.Upload, upload_message, again=lambda services, upload_id: services.uploads.get(upload_id))
     def CreateUpload(self, request: pb.CreateUploadRequest, context: grpc.ServicerContext) -> Upload:
-        return self._use_cases.create_upload(spec_of(request.upload.spec))
+        return self._services.uploads.create(spec_of(request.upload.spec))
 
     def WriteUpload(
         self, request_iterator: Iterator[pb.WriteUploadRequest | memoryview], context: grpc.ServicerContext
@@ -82,27 +82,27 @@ class UploadServicer(upload_service_pb2_grpc.UploadServiceServicer):
         )
 
     def GetUpload(self, request: pb.GetUploadRequest, context: grpc.ServicerContext) -> upload_pb2.Upload:
-        return upload_message(self._use_cases.get_upload(_upload_id(request.upload_id)))
+        return upload_message(self._services.uploads.get(_upload_id(request.upload_id)))
 
     def ListUploads(self, request: pb.ListUploadsRequest, context: grpc.ServicerContext) -> pb.ListUploadsResponse:
-        uploads, next_page_token = self._use_cases.list_uploads(size=request.page_size, token=request.page_token)
+        uploads, next_page_token = self._services.uploads.list(size=request.page_size, token=request.page_token)
         return pb.ListUploadsResponse(uploads=map(upload_message, uploads), next_page_token=next_page_token)
 
     @idempotent(pb.CompleteUploadResponse, _completed, again=_again)
     def CompleteUpload(self, request: pb.CompleteUploadRequest, context: grpc.ServicerContext) -> Model | Upload:
         upload_id = _upload_id(request.upload_id)
         if request.validate_only:
-            return self._use_cases.complete_upload.validate(upload_id, request.sha256)
-        return self._use_cases.complete_upload(upload_id, request.sha256)
+            return self._services.uploads.validate_completion(upload_id, request.sha256)
+        return self._services.uploads.complete(upload_id, request.sha256)
 
     @idempotent(pb.CancelUploadResponse, _cancelled)
     def CancelUpload(self, request: pb.CancelUploadRequest, context: grpc.ServicerContext) -> None:
-        self._use_cases.cancel_upload(_upload_id(request.upload_id))
+        self._services.uploads.cancel(_upload_id(request.upload_id))
 
     def _write(self, upload_id: str, offset: int, pieces: Iterator[bytes]) -> Upload:
         if offset < 0:
             raise InvalidArgumentError.of("write_offset", "must not be negative.")
-        return self._use_cases.write_upload(_upload_id(upload_id), offset, pieces)
+        return self._services.uploads.write(_upload_id(upload_id), offset, pieces)
 
 
 def _data(first: pb.WriteUploadRequest, requests: Iterator[pb.WriteUploadRequest | memoryview]) -> Iterator[bytes]:
