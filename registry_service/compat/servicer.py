@@ -183,11 +183,11 @@ class CompatServicer(compat_service_pb2_grpc.CompatServiceServicer):
         self._projects.require_geti()
         models = wanted_models(request.content.content_type, request.content.data)
 
-        def proceed() -> None:
+        def check() -> None:
             check_cancelled(context)
 
         try:
-            results = self._projects.import_models(project_id, models, report=lambda _: proceed(), proceed=proceed)
+            results = self._projects.import_models(project_id, models, report=lambda _: check(), check_cancelled=check)
         except ProjectNotFoundError:
             return answers.GETI_MODELS_NOT_FOUND
         return import_answer(results)

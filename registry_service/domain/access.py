@@ -78,7 +78,7 @@ class Access:
     """Where it may do what the call does."""
 
     @property
-    def is_confined(self) -> bool:
+    def is_restricted(self) -> bool:
         """Whether there is anything that it may not touch."""
         return self.visible is not None or self.acting is not None
 

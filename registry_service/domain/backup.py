@@ -34,7 +34,7 @@ class DatabaseCopy:
 class DatabaseCopier(Protocol):
     """Copies the database to files, and back."""
 
-    def hold(self) -> AbstractContextManager[Callable[[], None]]:
+    def lock(self) -> AbstractContextManager[Callable[[], None]]:
         """Keeps every server from deleting objects until the end of the block, or until we die.
 
         What is given raises where that was so only until now.

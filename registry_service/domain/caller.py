@@ -36,7 +36,7 @@ class Caller:
     """When the caller's credentials expire. Aware, by this machine's clock. None: never."""
     is_authenticated: bool = False
     """Whether they have shown who they are."""
-    expect_access: Callable[[], None] = field(default=_allowed, compare=False)
+    check_access: Callable[[], None] = field(default=_allowed, compare=False)
     """Raises UnauthenticatedError or AccessDeniedError where the call would be refused now, as when a token was revoked
     since: asked before a call that took long commits its change."""
 
@@ -60,11 +60,11 @@ class AccessRecheck:
         self._due = time.monotonic() + _RECHECK_SECONDS
 
     def __call__(self) -> None:
-        """Ask where it is time (see `Caller.expect_access` for what that raises)."""
+        """Ask where it is time (see `Caller.check_access` for what that raises)."""
         now = time.monotonic()
         if now >= self._due:
             self._due = now + _RECHECK_SECONDS
-            current_caller.get().expect_access()
+            current_caller.get().check_access()
 
 
 @contextmanager

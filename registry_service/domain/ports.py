@@ -44,7 +44,7 @@ class ModelRepository(Protocol):
     def get(self, model_id: str) -> Model:
         """Returns a model (`ModelNotFoundError`)."""
 
-    def hold(self, model_id: str) -> Model:
+    def lock_for_share(self, model_id: str) -> Model:
         """Returns a model that nobody can change or remove until the transaction ends (`ModelNotFoundError`)."""
 
     def list(self, query: ListQuery) -> Page:
@@ -119,7 +119,7 @@ class ObjectLedger(Protocol):
     def release(self, key: str) -> bool:
         """Takes a key out of the ledger, as a model refers to it now; False where it was swept, or is being deleted."""
 
-    def doom(self, key: str) -> None:
+    def mark_for_deletion(self, key: str) -> None:
         """Writes down, or changes, a key so that it is due now."""
 
     def claim(self, key: str) -> datetime | None:
@@ -181,7 +181,7 @@ class UploadRepository(Protocol):
             WriterDisplacedError: The writer is not the newest.
         """
 
-    def hold(self, upload: Upload) -> None:
+    def lock_for_update(self, upload: Upload) -> None:
         """Makes whoever takes over or removes the upload wait until the transaction ends.
 
         Raises:

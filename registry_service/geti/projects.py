@@ -71,7 +71,7 @@ class ProjectService:
         return project
 
     def import_models(
-        self, project_id: str, keys: Sequence[ModelKey], *, report: Report, proceed: Callable[[], None]
+        self, project_id: str, keys: Sequence[ModelKey], *, report: Report, check_cancelled: Callable[[], None]
     ) -> Sequence[ImportProgress]:
         """Import models of a project. Each import is atomic and independent of the others.
 
@@ -79,7 +79,7 @@ class ProjectService:
             project_id: The project.
             keys: The models. Duplicates are imported once. A wrong model group fails the import of that model alone.
             report: Receives the progress of each import.
-            proceed: Called periodically; an exception that it raises ends the import of all models.
+            check_cancelled: Called periodically; an exception that it raises ends the import of all models.
 
         Returns:
             The result of each import, in the order of `keys`.
@@ -112,7 +112,7 @@ class ProjectService:
         results = []
         for key in unique_keys:
             run = ModelImport(
-                geti=geti, models=self._models, project=project, key=key, report=report, check_cancelled=proceed
+                geti=geti, models=self._models, project=project, key=key, report=report, check_cancelled=check_cancelled
             )
             results.append(run.result(has_right_group=groups[key.id] == key.group_id))
         return results

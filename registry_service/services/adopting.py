@@ -261,7 +261,7 @@ class AdoptModels:
             def write(transaction: Transaction) -> None:
                 self._write(transaction, model, is_new=known is None)
                 if known is not None:
-                    transaction.objects.doom(known.artifact.object_key)
+                    transaction.objects.mark_for_deletion(known.artifact.object_key)
 
             staged.commit(write)
         if known is not None:

@@ -101,7 +101,7 @@ class AliasService:
         """
         verification = self._verification(group_id, model_id, requirements) if requirements.verified else None
         with self.database.transaction() as transaction:
-            model = transaction.models.get(model_id) if validate_only else transaction.models.hold(model_id)
+            model = transaction.models.get(model_id) if validate_only else transaction.models.lock_for_share(model_id)
             # After the model: while the model is locked, its group cannot be deleted.
             group = _group_of(transaction, group_id, model)
             if validate_only:
@@ -304,7 +304,7 @@ class AliasService:
             if _is_recent(model, requirements.max_verification_age, transaction.now):
                 return None
         verification = self.artifacts.verify(model_id)
-        current_caller.get().expect_access()
+        current_caller.get().check_access()
         return verification
 
 
@@ -380,7 +380,7 @@ def _target_now(transaction: Transaction, state: AliasState, target: AliasTarget
     """
     models = transaction.models
     try:
-        model = models.hold(target.model_id) if lock else models.get(target.model_id)
+        model = models.lock_for_share(target.model_id) if lock else models.get(target.model_id)
     except ModelNotFoundError as error:
         raise TargetGoneError(state.alias, target.model_id, target.version) from error
     if GroupKey.of(model) != state.group.key or model.artifact.sha256 != target.sha256:

@@ -64,7 +64,7 @@ class ArtifactStaging:
             # No model refers to the object, but bytes may have arrived after garbage collection removed it.
             with self.database.transaction() as transaction:
                 held = transaction.objects.renew(key, self.policy.registration_lease)
-                transaction.objects.doom(key)
+                transaction.objects.mark_for_deletion(key)
             if held:
                 raise
             raise _lease_lost() from error
@@ -164,7 +164,7 @@ class StagedArtifact:
             LeaseLostError: Garbage collection removed the bytes.
         """
         # Before the transaction, because the check may query the database or an OpenID provider.
-        current_caller.get().expect_access()
+        current_caller.get().check_access()
         with self._staging.database.transaction() as transaction:
             _require_lease(transaction.objects.release(self.key))
             write(transaction)

@@ -53,7 +53,7 @@ _PROJECT = Field(("project_id",), Kind.TEXT)
 
 
 @dataclass(frozen=True, slots=True)
-class ConfinedDatabase:
+class AuthorizedDatabase:
     """A database that shows each caller what they may touch."""
 
     inner: Database
@@ -78,7 +78,7 @@ class ConfinedDatabase:
 def _confined(transaction: AbstractContextManager[Transaction]) -> AbstractContextManager[Transaction]:
     access = current_caller.get().access
     # Most callers may touch everything: they pay nothing for this.
-    if not access.is_confined:
+    if not access.is_restricted:
         return transaction
     if access == NOTHING:
         # Not every part of a transaction has a project to judge by, so there is none to be had.
@@ -157,8 +157,8 @@ class _Models:
     def get(self, model_id: str) -> Model:
         return self._seen(self.inner.get(model_id))
 
-    def hold(self, model_id: str) -> Model:
-        return self._seen(self.inner.hold(model_id))
+    def lock_for_share(self, model_id: str) -> Model:
+        return self._seen(self.inner.lock_for_share(model_id))
 
     def list(self, query: ListQuery) -> Page:
         return self.inner.list(replace(query, filter=_within(self.access.visible, query.filter)))
@@ -373,8 +373,8 @@ class _Uploads:
             upload, committed_size=committed_size, handle=handle, part=part, tail_key=tail_key, ttl=ttl
         )
 
-    def hold(self, upload: Upload) -> None:
-        self.inner.hold(upload)
+    def lock_for_update(self, upload: Upload) -> None:
+        self.inner.lock_for_update(upload)
 
     def begin_completion(self, upload_id: str, *, ttl: timedelta) -> Upload:
         self.get(upload_id)

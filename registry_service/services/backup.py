@@ -102,7 +102,7 @@ class BackUp:
         name = f"database-{utc_now():%Y%m%dT%H%M%S%fZ}"
         database = self.folder / name
         # Whatever is unfinished in the folder, while this run alone holds the lock, is left from one that was killed.
-        with self.copier.hold() as confirm:
+        with self.copier.lock() as check_locked:
             for construction in list(self.objects.unfinished()):
                 self.objects.abort(construction.key)
             damage = _damage_of(self.folder)
@@ -116,7 +116,7 @@ class BackUp:
                         workers=self.workers,
                     )
                 )
-                confirm()
+                check_locked()
                 digests = {path.name: _digest(path) for path in sorted(database.iterdir())}
                 lacking = [result.key for result in results if result.problem]
                 manifest = {"format": _FORMAT, "time": utc_now().isoformat(), "database": name, "files": digests}

@@ -9,7 +9,7 @@ from itertools import islice
 from registry_service.domain.artifact_store import ArtifactStore, UnfinishedObject
 from registry_service.domain.errors import RegistryError, UploadNotFoundError
 from registry_service.domain.ports import Database
-from registry_service.services.object_deletion import ObjectDeletion, doom_upload
+from registry_service.services.object_deletion import ObjectDeletion, mark_upload_for_deletion
 
 logger = logging.getLogger(__name__)
 
@@ -138,7 +138,7 @@ class GarbageCollector:
             for upload_id in expired:
                 try:
                     with self.database.transaction() as transaction:
-                        doom_upload(transaction, transaction.uploads.remove(upload_id, expired=True))
+                        mark_upload_for_deletion(transaction, transaction.uploads.remove(upload_id, expired=True))
                     removed.append(upload_id)
                 except UploadNotFoundError:
                     continue  # Another replica removed the upload, or its client resumed it.

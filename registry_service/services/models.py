@@ -309,7 +309,7 @@ class ModelService:
         try:
             with self.database.transaction() as transaction:
                 model = transaction.models.remove(model_id, check)
-                transaction.objects.doom(model.artifact.object_key)
+                transaction.objects.mark_for_deletion(model.artifact.object_key)
                 transaction.idempotency.keep(None, resource_id="", project_id=model.project_id)
                 _roll_back_if(validate_only)
         except _RollBackError:

@@ -72,7 +72,7 @@ class ObjectDeletion:
             logger.warning("the deletion of object %s continues in the background: the store is slow", key)
 
 
-def doom_upload(transaction: Transaction, upload: Upload) -> tuple[str, ...]:
+def mark_upload_for_deletion(transaction: Transaction, upload: Upload) -> tuple[str, ...]:
     """Mark the objects of a removed upload for deletion, and return their keys.
 
     The artifact of a completed upload belongs to its model and is not marked.
@@ -81,5 +81,5 @@ def doom_upload(transaction: Transaction, upload: Upload) -> tuple[str, ...]:
     if upload.tail_key is not None:
         keys.append(upload.tail_key)
     for key in keys:
-        transaction.objects.doom(key)
+        transaction.objects.mark_for_deletion(key)
     return tuple(keys)

@@ -8,7 +8,7 @@ from registry_service.services.aliases import AliasService
 from registry_service.services.artifact_staging import ArtifactStaging
 from registry_service.services.artifacts import ArtifactService
 from registry_service.services.audit import AuditService
-from registry_service.services.authorization import ConfinedDatabase
+from registry_service.services.authorization import AuthorizedDatabase
 from registry_service.services.comparison import ComparisonService
 from registry_service.services.garbage_collection import GarbageCollector, UnfinishedObjects
 from registry_service.services.idempotency import IdempotencyService
@@ -41,7 +41,7 @@ class Services:
     @classmethod
     def on(cls, database: Database, store: ArtifactStore, policy: Policy) -> "Services":
         """Return the services on a database and an artifact store."""
-        database = ConfinedDatabase(database)
+        database = AuthorizedDatabase(database)
         deletion = ObjectDeletion(database, store)
         artifacts = ArtifactService(database, store, policy)
         unfinished = UnfinishedObjects(database, store, policy.registration_lease)

@@ -211,7 +211,7 @@ class UploadWriter:
                 old, committed_size=size, handle=old.handle, part=part, tail_key=tail_key, ttl=ttl
             )
             if old.tail_key is not None:
-                transaction.objects.doom(old.tail_key)
+                transaction.objects.mark_for_deletion(old.tail_key)
             if tail_key is not None and not transaction.objects.release(tail_key):
                 raise ArtifactLostError
         self.upload = replace(
@@ -238,4 +238,4 @@ def read_tail(store: ArtifactStore, upload: Upload) -> bytes:
 def require_newest_writer(database: Database, upload: Upload) -> None:
     """Raise WriterDisplacedError if the upload was taken over or removed, which explains missing bytes."""
     with database.transaction() as transaction:
-        transaction.uploads.hold(upload)
+        transaction.uploads.lock_for_update(upload)

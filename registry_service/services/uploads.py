@@ -21,7 +21,7 @@ from registry_service.domain.object_keys import new_object_key
 from registry_service.domain.ports import Database, Transaction
 from registry_service.domain.uploads import Upload, UploadQuery, UploadState
 from registry_service.services.artifact_staging import check_archive, new_model
-from registry_service.services.object_deletion import ObjectDeletion, doom_upload
+from registry_service.services.object_deletion import ObjectDeletion, mark_upload_for_deletion
 from registry_service.services.policy import Policy
 from registry_service.services.signature_reading import read_signature
 from registry_service.services.upload_assembly import UploadAssembly
@@ -157,7 +157,7 @@ class UploadService:
             # Another call removed the upload, and may have deleted its object before the last bytes arrived.
             with self._database.transaction() as transaction:
                 if transaction.objects.unknown([upload.object_key]):
-                    transaction.objects.doom(upload.object_key)
+                    transaction.objects.mark_for_deletion(upload.object_key)
             self._deletion.delete_or_defer(upload.object_key)
             raise
 
@@ -201,7 +201,7 @@ class UploadService:
             if upload.state is UploadState.COMPLETED:
                 raise FailedPreconditionError(f"The upload {upload_id!r} is already completed.", upload_id=upload_id)
             transaction.idempotency.keep(None, resource_id="", project_id=upload.spec.fields.project_id)
-            keys = doom_upload(transaction, upload)
+            keys = mark_upload_for_deletion(transaction, upload)
             if upload.state is UploadState.COMPLETING:
                 keys = tuple(key for key in keys if key != upload.object_key)
                 transaction.objects.renew(upload.object_key, self._policy.registration_lease)
@@ -222,22 +222,22 @@ class UploadService:
             signature = read_signature(self._store, artifact, key, size, head)
         except InvalidArgumentError:
             with self._database.transaction() as transaction:
-                transaction.uploads.hold(upload)
-                keys = doom_upload(transaction, transaction.uploads.remove(upload.id))
+                transaction.uploads.lock_for_update(upload)
+                keys = mark_upload_for_deletion(transaction, transaction.uploads.remove(upload.id))
             for doomed in keys:
                 self._deletion.delete_or_defer(doomed)
             raise
         except ArtifactLostError:
             require_newest_writer(self._database, upload)
             raise
-        current_caller.get().expect_access()
+        current_caller.get().check_access()
         with self._database.transaction() as transaction:
             transaction.uploads.complete(upload)
             model = new_model(upload.spec, key, size, digest, self._policy, signature=signature, now=transaction.now)
             model = transaction.models.add(model)
             transaction.idempotency.keep(model, resource_id=model.id, project_id=model.project_id)
             if upload.tail_key is not None:
-                transaction.objects.doom(upload.tail_key)
+                transaction.objects.mark_for_deletion(upload.tail_key)
         if upload.tail_key is not None:
             self._deletion.delete_or_defer(upload.tail_key)
         return model

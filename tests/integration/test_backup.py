@@ -259,7 +259,7 @@ def test_objects_are_spared_while_a_backup_runs_and_no_longer(
 ) -> None:
     model = source.client.register(b"bytes", name="model")
     key = source.parts.services.models.get(model.id).artifact.object_key
-    with open_backup(settings_of("source"), folder) as run, run.copier.hold():
+    with open_backup(settings_of("source"), folder) as run, run.copier.lock():
         source.client.delete(model.id)
         with pytest.raises(ModelNotFoundError):
             source.parts.services.models.get(model.id)
@@ -274,7 +274,7 @@ def test_a_backup_that_dies_spares_nothing(
     source: RunningRegistry, settings_of: Callable[[str], Settings], folder: Path
 ) -> None:
     model = source.client.register(b"bytes", name="model")
-    with open_backup(settings_of("source"), folder) as run, run.copier.hold() as confirm:
+    with open_backup(settings_of("source"), folder) as run, run.copier.lock() as check_locked:
         source.client.delete(model.id)
         source.execute(
             "SELECT pg_terminate_backend(pid) FROM pg_locks"
@@ -282,7 +282,7 @@ def test_a_backup_that_dies_spares_nothing(
         )
         eventually(lambda: len(source.parts.services.garbage_collector.collect().objects) == 1, what="the sweep")
         with pytest.raises(DatabaseUnavailableError):
-            confirm()
+            check_locked()
 
 
 def test_a_second_backup_copies_what_is_new_and_drops_what_is_old(

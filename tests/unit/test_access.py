@@ -19,7 +19,7 @@ class TestAccess:
     def test_a_role_in_all_projects_sees_everything(self) -> None:
         access = access_of([Grant(Role.WRITER)], Permission.WRITE)
         assert access == EVERYTHING
-        assert not EVERYTHING.is_confined
+        assert not EVERYTHING.is_restricted
 
     def test_a_role_that_does_not_allow_it_gives_none(self) -> None:
         assert access_of([Grant(Role.PROMOTER), Grant(Role.READER, "p")], Permission.WRITE) is None
@@ -28,7 +28,7 @@ class TestAccess:
     def test_a_role_in_a_project_is_for_models_of_that_project_alone(self) -> None:
         access = access_of([Grant(Role.ADMIN, "p")], Permission.ADMINISTER)
         assert access is not None
-        assert access.is_confined
+        assert access.is_restricted
         assert [access.sees(project) for project in ("p", "q", "P", "", None)] == [True, False, False, False, False]
 
     def test_roles_add_up(self) -> None:

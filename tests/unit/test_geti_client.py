@@ -52,7 +52,7 @@ def client(geti: FakeGeti) -> Iterator[HttpGeti]:
         yield client
 
 
-def proceed() -> None:
+def never_cancelled() -> None:
     pass
 
 
@@ -61,7 +61,7 @@ def everything(client: HttpGeti) -> None:
     client.with_models(client.list_projects())
     client.get_project(CATTLE)
     client.get_model(CATTLE, KEY)
-    for _ in client.download_deployment(CATTLE, client.prepare_deployment(CATTLE, KEY, proceed)):
+    for _ in client.download_deployment(CATTLE, client.prepare_deployment(CATTLE, KEY, never_cancelled)):
         pass
 
 
@@ -208,12 +208,12 @@ class TestFailures:
 
     def test_a_download_cut_short_is_an_error(self, client: HttpGeti, geti: FakeGeti) -> None:
         geti.behave(cut_short=True)
-        deployment_id = client.prepare_deployment(CATTLE, KEY, proceed)
+        deployment_id = client.prepare_deployment(CATTLE, KEY, never_cancelled)
         with pytest.raises(GetiUnavailableError):
             list(client.download_deployment(CATTLE, deployment_id))
 
     def test_an_answer_that_only_drips_is_an_error(self, client: HttpGeti, geti: FakeGeti) -> None:
-        deployment_id = client.prepare_deployment(CATTLE, KEY, proceed)
+        deployment_id = client.prepare_deployment(CATTLE, KEY, never_cancelled)
         # No pause is long enough to be one, and the whole would take minutes.
         geti.behave(drips=0.05)
         with HttpGeti(workspace(geti.url), replace(FAST, read=0.5)) as impatient:
@@ -245,10 +245,10 @@ class TestTimeouts:
     ) -> None:
         geti.behave(passing={"prepare": statuses})
         if is_repeated:
-            client.prepare_deployment(CATTLE, KEY, proceed)
+            client.prepare_deployment(CATTLE, KEY, never_cancelled)
         else:
             with pytest.raises(GetiUnavailableError):
-                client.prepare_deployment(CATTLE, KEY, proceed)
+                client.prepare_deployment(CATTLE, KEY, never_cancelled)
         assert geti.asked(":prepare") == 1 + is_repeated
 
 
@@ -256,7 +256,7 @@ class TestDeployments:
     def test_one_is_waited_for_with_pauses_and_downloaded(self, client: HttpGeti, geti: FakeGeti) -> None:
         geti.behave(polls_until_final=10)
         started = time.monotonic()
-        deployment_id = client.prepare_deployment(CATTLE, KEY, proceed)
+        deployment_id = client.prepare_deployment(CATTLE, KEY, never_cancelled)
         assert time.monotonic() - started > 0.2
         assert geti.asked(f"/{deployment_id}") == 11
         assert b"".join(client.download_deployment(CATTLE, deployment_id)) == zipped(MEMBERS)
@@ -265,7 +265,7 @@ class TestDeployments:
     def test_one_that_fails_is_not_waited_for(self, client: HttpGeti, geti: FakeGeti, state: str) -> None:
         geti.behave(final_state=state)
         with pytest.raises(GetiDeploymentError):
-            client.prepare_deployment(CATTLE, KEY, proceed)
+            client.prepare_deployment(CATTLE, KEY, never_cancelled)
 
     def test_one_that_never_ends_is_given_up(self, geti: FakeGeti) -> None:
         geti.behave(polls_until_final=10**9)
@@ -273,13 +273,13 @@ class TestDeployments:
             HttpGeti(workspace(geti.url), replace(FAST, deployment=0.2)) as client,
             pytest.raises(GetiDeploymentError, match=r"within 0\.2 s"),
         ):
-            client.prepare_deployment(CATTLE, KEY, proceed)
+            client.prepare_deployment(CATTLE, KEY, never_cancelled)
 
     @pytest.mark.parametrize("status", [400, 404, 409, 422])
     def test_geti_may_refuse(self, client: HttpGeti, geti: FakeGeti, status: int) -> None:
         geti.behave(status={"prepare": status})
         with pytest.raises(GetiRefusedError):
-            client.prepare_deployment(CATTLE, KEY, proceed)
+            client.prepare_deployment(CATTLE, KEY, never_cancelled)
 
     def test_the_wait_ends_when_nobody_waits(self, client: HttpGeti, geti: FakeGeti) -> None:
         geti.behave(polls_until_final=10**9)
@@ -290,12 +290,12 @@ class TestDeployments:
 def _once(error: Exception) -> Callable[[], None]:
     calls = []
 
-    def proceed() -> None:
+    def check_cancelled() -> None:
         calls.append(1)
         if len(calls) > 3:
             raise error
 
-    return proceed
+    return check_cancelled
 
 
 @pytest.mark.parametrize(

@@ -35,7 +35,7 @@ _LEFT_OUT = {
     "schema_compatibility",
     "artifact_verifications",
 }
-_HOLD_SECONDS = 60
+_LOCK_SECONDS = 60
 _BLOCK = 1024 * 1024
 # Where it is noted which backup is being restored: a comment, as it has to be there at every revision of the schema.
 _MARK = text("SELECT obj_description('alembic_version'::regclass, 'pg_class')")
@@ -54,10 +54,10 @@ class SqlDatabaseCopier:
     engine: Engine
 
     @contextmanager
-    def hold(self) -> Iterator[Callable[[], None]]:
+    def lock(self) -> Iterator[Callable[[], None]]:
         """See the port. The lock is the connection's, so Postgres takes it back should we die."""
         with domain_errors(), self.engine.connect() as connection:
-            connection.execute(text(f"SET lock_timeout = '{_HOLD_SECONDS}s'"))
+            connection.execute(text(f"SET lock_timeout = '{_LOCK_SECONDS}s'"))
             connection.execute(text("SET statement_timeout = 0"))
             try:
                 connection.execute(text("SELECT pg_advisory_lock(:lock)"), {"lock": BACKUP_LOCK})
@@ -67,14 +67,14 @@ class SqlDatabaseCopier:
                 raise
             server = _server_of(connection)
 
-            def confirm() -> None:
+            def check_locked() -> None:
                 # A connection that was made anew in between has another server process, and no lock.
                 with domain_errors():
                     if _server_of(connection) != server:
                         raise DatabaseUnavailableError
 
             try:
-                yield confirm
+                yield check_locked
             finally:
                 # Postgres notices the end of a connection a moment later, whoever deletes objects may look at once.
                 with suppress(SQLAlchemyError):

@@ -236,9 +236,9 @@ class SqlModelRepository:
         """See the port."""
         return self._get(model_id, _MODEL)
 
-    def hold(self, model_id: str) -> Model:
+    def lock_for_share(self, model_id: str) -> Model:
         """See the port."""
-        return self._get(model_id, _HELD_MODEL)
+        return self._get(model_id, _SHARE_LOCKED_MODEL)
 
     def list(self, query: ListQuery) -> Page:
         """See the port."""
@@ -571,7 +571,7 @@ _ONE_MODEL = f"""
 """  # noqa: S608 - the text is ours
 _MODEL = Lookup(text(_ONE_MODEL.format(lock="")))
 _LOCKED_MODEL = Lookup(text(_ONE_MODEL.format(lock="FOR UPDATE OF models")))
-_HELD_MODEL = Lookup(text(_ONE_MODEL.format(lock="FOR SHARE OF models")))
+_SHARE_LOCKED_MODEL = Lookup(text(_ONE_MODEL.format(lock="FOR SHARE OF models")))
 # The model's row is locked before its verification's, as a deletion does it.
 _KEEP_VERIFICATION = text("""
     INSERT INTO artifact_verifications AS kept (model_id, object_key, time, is_intact)
@@ -672,7 +672,7 @@ _CLAIM = (
 )
 _FORGET = delete(_objects).where(_OF_KEY, _objects.c.due_time == bindparam("claim"))
 _HAS = select(_objects.c.object_key).where(_OF_KEY)
-_DOOM = (
+_MARK_FOR_DELETION = (
     upsert(_objects)
     .values(object_key=bindparam("key"), due_time=func.now())
     .on_conflict_do_update(index_elements=[_objects.c.object_key], set_={"due_time": func.now()})
@@ -700,9 +700,9 @@ class SqlObjectLedger:
         """See the port."""
         return self.connection.execute(_RELEASE, {"key": key}).rowcount == 1
 
-    def doom(self, key: str) -> None:
+    def mark_for_deletion(self, key: str) -> None:
         """See the port."""
-        self.connection.execute(_DOOM, {"key": key})
+        self.connection.execute(_MARK_FOR_DELETION, {"key": key})
 
     def claim(self, key: str) -> datetime | None:
         """See the port."""
@@ -741,7 +741,7 @@ _UPLOAD = select(_uploads).where(_uploads.c.id == bindparam("of"), ~_IS_EXPIRED)
 _LOCKED_UPLOAD = _UPLOAD.with_for_update()
 _EXPIRED_UPLOAD = select(_uploads).where(_uploads.c.id == bindparam("of"), _IS_EXPIRED).with_for_update()
 _PARTS_OF_UPLOAD = select(_parts).where(_parts.c.upload_id == bindparam("of")).order_by(_parts.c.number)
-_HOLD_UPLOAD = select(_uploads.c.id).where(_IS_IN_EPOCH).with_for_update()
+_LOCK_UPLOAD = select(_uploads.c.id).where(_IS_IN_EPOCH).with_for_update()
 _COMMIT_UPLOAD = (
     update(_uploads)
     .where(_IS_IN_EPOCH, _uploads.c.state == UploadState.ACTIVE.value)
@@ -867,9 +867,9 @@ class SqlUploadRepository:
             self.connection.execute(_ADD_PART, {"upload_id": upload.id, **asdict(part)})
         return cast("datetime", expire_time)
 
-    def hold(self, upload: Upload) -> None:
+    def lock_for_update(self, upload: Upload) -> None:
         """See the port."""
-        if self.connection.execute(_HOLD_UPLOAD, _epoch(upload)).one_or_none() is None:
+        if self.connection.execute(_LOCK_UPLOAD, _epoch(upload)).one_or_none() is None:
             raise WriterDisplacedError(upload.id)
 
     def begin_completion(self, upload_id: str, *, ttl: timedelta) -> Upload:

@@ -41,7 +41,7 @@ class AuditServicer(audit_service_pb2_grpc.AuditServiceServicer):
 
         def check_watch() -> None:
             check_cancelled(context)
-            current_caller.get().expect_access()
+            current_caller.get().check_access()
             self._drain.check()
 
         with self._drain.wakes(wake):

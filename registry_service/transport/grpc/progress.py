@@ -17,8 +17,8 @@ _CHECK_SECONDS = 0.5
 class Operation(Protocol[Report_co]):
     """A long operation that reports its progress."""
 
-    def __call__(self, *, report: Callable[[Report_co], None], proceed: Callable[[], None]) -> object:
-        """Run, calling `proceed` often. An exception of `report` or `proceed` ends the operation."""
+    def __call__(self, *, report: Callable[[Report_co], None], check_cancelled: Callable[[], None]) -> object:
+        """Run, calling `check_cancelled` often. An exception of `report` or `check_cancelled` ends the operation."""
 
 
 class _End:
@@ -85,7 +85,7 @@ def stream_progress(run: Operation[Report_co], check_cancelled: Callable[[], Non
 
     def work() -> None:
         try:
-            run(report=reports.put, proceed=reports.check_cancelled)
+            run(report=reports.put, check_cancelled=reports.check_cancelled)
         except BaseException as error:  # noqa: BLE001 - raised in the thread of the call
             failure.append(error)
         reports.end()

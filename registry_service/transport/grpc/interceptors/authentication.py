@@ -125,7 +125,7 @@ def _authenticated(authenticate: Authenticator, method: Method, call: Call) -> C
         error.actor = identity.actor
         raise
 
-    def expect_access() -> None:
+    def check_access() -> None:
         # While the credentials cannot be checked, what was true holds.
         with suppress(UnavailableError):
             _access_to(method, authenticate(_bearer_token(call.context)))
@@ -137,7 +137,7 @@ def _authenticated(authenticate: Authenticator, method: Method, call: Call) -> C
         grants=identity.grants,
         expire_time=identity.expire_time,
         is_authenticated=True,
-        expect_access=expect_access,
+        check_access=check_access,
         is_gone=partial(is_cancelled, call.context),
     )
 
