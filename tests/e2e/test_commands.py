@@ -454,7 +454,7 @@ def test_a_client_that_stops_reading_delays_the_gateways_end_by_the_grace_period
         with begin_download(product, model.id):
             assert terminate(product).wait(GRACE_SECONDS) == 0
         assert product.gateway is not None
-        assert any("broken off" in str(line["message"]) for line in product.gateway.log_lines() if "message" in line)
+        assert any("are cut off" in str(line["message"]) for line in product.gateway.log_lines() if "message" in line)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells children of their parent's death")
