@@ -26,7 +26,7 @@ from tests.s3_server import S3Server
 from tests.temporary_folders import accessible_folder
 
 COMMAND = [sys.executable, "-m", "registry_service"]
-READY_SECONDS = 60
+READY_SECONDS = 120
 
 
 def environment(**settings: object) -> dict[str, str]:

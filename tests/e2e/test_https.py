@@ -19,7 +19,7 @@ from registry_service.transport.grpc.credentials import server_credentials
 from tests.client import pieces, refused, registration, spec
 from tests.polling import eventually
 from tests.ports import free_port
-from tests.products import COMMAND, Command, environment
+from tests.products import COMMAND, READY_SECONDS, Command, environment
 from tests.s3_server import Authority, Certificates, make_certificates
 from tests.temporary_folders import accessible_folder
 
@@ -113,7 +113,7 @@ def running(folder: Path, certificates: Certificates, **settings: object) -> Ite
     command.start()
     try:
         with product.http() as http:
-            eventually(lambda: http.get("/ready").status_code == 200, what="readiness")
+            eventually(lambda: http.get("/ready").status_code == 200, READY_SECONDS, "readiness")
         yield product
     finally:
         assert command.stop(signal.SIGTERM) == 0, command.output()
