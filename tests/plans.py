@@ -29,7 +29,7 @@ def nodes(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:
         yield from nodes(child)
 
 
-def expect_few_rows(connection: Connection, statement: str, parameters: Any, *, at_most: int) -> None:
+def assert_few_rows(connection: Connection, statement: str, parameters: Any, *, at_most: int) -> None:
     """Run a statement again: no node of its plan yields, or drops, more rows than this in all its loops."""
     plan = connection.exec_driver_sql(f"EXPLAIN (ANALYZE, FORMAT JSON) {statement}", parameters).scalar_one()
     for node in nodes(plan[0]["Plan"]):

@@ -1,4 +1,4 @@
-"""Backups while the registry is used, and what is restored from them."""
+"""Backups of a running registry, and restorations from them."""
 
 import json
 import shutil
@@ -31,7 +31,7 @@ from tests.watch_client import Watch
 
 @pytest.fixture(params=["a folder", "an S3"])
 def store(request: pytest.FixtureRequest, s3_server: S3Server) -> dict[str, object]:
-    """Settings of a store; none are those of a folder."""
+    """Return the settings of a store; none for a local folder."""
     if request.param == "a folder":
         return {}
     return {
@@ -48,7 +48,7 @@ def store(request: pytest.FixtureRequest, s3_server: S3Server) -> dict[str, obje
 def settings_of(
     postgres: PostgresAddress, database_name: str, empty_database: Engine, tmp_path: Path, store: dict[str, object]
 ) -> Callable[[str], Settings]:
-    """The settings of the registry that `start_registry` starts, or those of an empty one: "source" and "target"."""
+    """The settings of the registry to back up ("source") and of an empty one ("target")."""
 
     def settings(which: str) -> Settings:
         values: dict[str, object] = {
@@ -69,7 +69,7 @@ def settings_of(
 
 @pytest.fixture
 def source(start_registry: StartRegistry, store: dict[str, object]) -> RunningRegistry:
-    """The registry that is backed up."""
+    """The registry to back up."""
     return start_registry(**store)
 
 
@@ -111,10 +111,10 @@ def rows(engine: Engine, table: str) -> list[Any]:
         return [tuple(row) for row in connection.execute(text(f"SELECT * FROM {table} ORDER BY 1, 2"))]
 
 
-# ---- what is restored ----
+# ---- restoration ----
 
 
-def test_everything_is_restored_as_it_was(
+def test_everything_is_restored_unchanged(
     source: RunningRegistry, settings_of: Callable[[str], Settings], folder: Path, empty_database: Engine
 ) -> None:
     client = source.client
@@ -146,18 +146,18 @@ def test_everything_is_restored_as_it_was(
     with restored(settings_of("target")) as registry:
         assert findings(registry) == []
         assert contents(registry) == {one.id: b"one", two.id: bytes(9 * 1024 * 1024)}
-        # What was verified is the copies that are restored.
+        # The verification was of the copies in the backup.
         restored_model = registry.services.models.get(one.id)
         assert restored_model.artifact_verify_time is not None
         assert replace(restored_model, artifact_verify_time=None) == source.parts.services.models.get(one.id)
 
 
-def test_the_restored_registry_goes_on_where_the_other_stopped(
+def test_a_restored_registry_continues_where_the_source_stopped(
     source: RunningRegistry, settings_of: Callable[[str], Settings], folder: Path, start_registry: StartRegistry
 ) -> None:
     model = source.client.register(b"one", name="model")
     with Watch(source.client) as watch:
-        watch.message()  # it has begun
+        watch.message()  # the watch has begun
         source.client.update(model.id, score=1)
         watch.event()
         token = watch.token
@@ -179,7 +179,7 @@ def test_the_restored_registry_goes_on_where_the_other_stopped(
         assert watch.event().sequence == 4
 
 
-def test_aliases_go_on_with_new_numbers(
+def test_restored_aliases_continue_with_new_revisions(
     source: RunningRegistry, settings_of: Callable[[str], Settings], folder: Path, empty_database: Engine
 ) -> None:
     model = source.client.register(b"one", name="model")
@@ -191,15 +191,15 @@ def test_aliases_go_on_with_new_numbers(
             "INSERT INTO aliases (name, alias, model_id, revision) VALUES ('model', 'next', :id, 0) RETURNING id"
         )
         assert connection.execute(text(statement), {"id": model.id}).scalar_one() == 2
-        # The triggers of the log are back.
+        # The triggers of the audit log are back.
         with pytest.raises(Exception, match="can only be added"):
             connection.execute(text("DELETE FROM audit_events"))
 
 
-# ---- while it is used ----
+# ---- backups under load ----
 
 
-def test_a_backup_under_load_is_whole(
+def test_a_backup_under_load_is_complete(
     source: RunningRegistry, settings_of: Callable[[str], Settings], folder: Path
 ) -> None:
     for number in range(20):
@@ -248,13 +248,13 @@ def test_a_backup_under_load_is_whole(
         assert len(found) == report.objects >= 20
         log = registry.services.audit.verify(report.log_head, lambda: None)
         assert (log.head, log.broken) == (report.log_head, None)
-    # What was deleted meanwhile is deleted now.
+    # The objects of models deleted during the backup are deleted now.
     source.parts.services.garbage_collector.collect()
     assert source.count("unreferenced_objects") == 0
     assert findings(source.parts) == []
 
 
-def test_objects_are_spared_while_a_backup_runs_and_no_longer(
+def test_objects_are_kept_only_while_a_backup_runs(
     source: RunningRegistry, settings_of: Callable[[str], Settings], folder: Path
 ) -> None:
     model = source.client.register(b"bytes", name="model")
@@ -270,7 +270,7 @@ def test_objects_are_spared_while_a_backup_runs_and_no_longer(
     assert source.parts.store.size(key) is None
 
 
-def test_a_backup_that_dies_spares_nothing(
+def test_a_killed_backup_keeps_no_objects(
     source: RunningRegistry, settings_of: Callable[[str], Settings], folder: Path
 ) -> None:
     model = source.client.register(b"bytes", name="model")
@@ -280,12 +280,14 @@ def test_a_backup_that_dies_spares_nothing(
             "SELECT pg_terminate_backend(pid) FROM pg_locks"
             " WHERE locktype = 'advisory' AND mode = 'ExclusiveLock' AND granted AND pid <> pg_backend_pid()"
         )
-        eventually(lambda: len(source.parts.services.garbage_collector.collect().objects) == 1, what="the sweep")
+        eventually(
+            lambda: len(source.parts.services.garbage_collector.collect().objects) == 1, what="garbage collection"
+        )
         with pytest.raises(DatabaseUnavailableError):
             check_locked()
 
 
-def test_a_second_backup_copies_what_is_new_and_drops_what_is_old(
+def test_a_second_backup_copies_new_objects_and_drops_old_ones(
     source: RunningRegistry, settings_of: Callable[[str], Settings], folder: Path
 ) -> None:
     one, two = (source.client.register(bytes([n]) * 1000, name="model", version=str(n)) for n in (1, 2))
@@ -301,10 +303,10 @@ def test_a_second_backup_copies_what_is_new_and_drops_what_is_old(
         assert contents(registry) == {two.id: bytes([2]) * 1000, three.id: b"three"}
 
 
-# ---- what goes wrong ----
+# ---- errors ----
 
 
-def test_an_object_that_is_damaged_or_missing_is_told_and_no_hindrance(
+def test_a_damaged_or_missing_object_is_reported_and_does_not_stop_the_backup(
     source: RunningRegistry, settings_of: Callable[[str], Settings], folder: Path
 ) -> None:
     keys = []
@@ -321,7 +323,7 @@ def test_an_object_that_is_damaged_or_missing_is_told_and_no_hindrance(
         assert {found.finding for found in findings(registry)} == {"missing"}
 
 
-def test_a_run_that_breaks_off_leaves_the_backup_before_it(
+def test_an_interrupted_run_leaves_the_previous_backup_intact(
     source: RunningRegistry, settings_of: Callable[[str], Settings], folder: Path
 ) -> None:
     model = source.client.register(b"one", name="model")
@@ -336,7 +338,7 @@ def test_a_run_that_breaks_off_leaves_the_backup_before_it(
         assert contents(registry) == {model.id: b"one"}
 
 
-def test_a_restoration_that_broke_off_is_repeated(
+def test_an_interrupted_restoration_can_be_repeated(
     source: RunningRegistry, settings_of: Callable[[str], Settings], folder: Path
 ) -> None:
     model = source.client.register(b"one", name="model")
@@ -351,7 +353,7 @@ def test_a_restoration_that_broke_off_is_repeated(
 
 
 class Breaking:
-    """A copier that dies when it comes to the database."""
+    """A copier that fails before it restores the database."""
 
     def __init__(self, copier: Any) -> None:
         self.check_target = copier.check_target
@@ -361,7 +363,7 @@ class Breaking:
 
 
 class BreakingLate:
-    """A copier that dies when all rows are there."""
+    """A copier that fails after it has restored all rows."""
 
     def __init__(self, copier: Any) -> None:
         self.check_target = copier.check_target
@@ -371,7 +373,7 @@ class BreakingLate:
         raise ConnectionError
 
 
-def test_a_restoration_that_broke_off_after_the_rows_were_there_is_repeated(
+def test_a_restoration_interrupted_after_its_rows_can_be_repeated(
     source: RunningRegistry, settings_of: Callable[[str], Settings], folder: Path, tmp_path: Path
 ) -> None:
     model = source.client.register(b"one", name="model")
@@ -391,11 +393,11 @@ def test_a_restoration_that_broke_off_after_the_rows_were_there_is_repeated(
         restore(settings_of("target"), folder)
 
 
-# ---- damage of the backup itself ----
+# ---- damaged backups ----
 
 
 def flip(path: Path) -> None:
-    """Changes one bit in the middle of a file."""
+    """Flip one bit in the middle of a file."""
     data = bytearray(path.read_bytes())
     data[len(data) // 2] ^= 1
     path.write_bytes(data)
@@ -406,7 +408,7 @@ def files_of(folder: Path) -> list[Path]:
 
 
 @pytest.mark.parametrize("damage", ["a bit", "shorter", "gone"])
-def test_a_damaged_copy_is_mended_by_the_next_backup(
+def test_the_next_backup_repairs_a_damaged_copy(
     damage: str, source: RunningRegistry, settings_of: Callable[[str], Settings], folder: Path
 ) -> None:
     one, two = (source.client.register(bytes([n]) * 1000, name="model", version=str(n)) for n in (1, 2))
@@ -428,7 +430,7 @@ def test_a_damaged_copy_is_mended_by_the_next_backup(
         assert contents(registry) == {one.id: bytes([1]) * 1000, two.id: bytes([2]) * 1000}
 
 
-def test_copies_are_trusted_where_that_is_asked_for(
+def test_copies_are_trusted_on_request(
     source: RunningRegistry, settings_of: Callable[[str], Settings], folder: Path
 ) -> None:
     source.client.register(b"bytes", name="model")
@@ -441,7 +443,7 @@ def test_copies_are_trusted_where_that_is_asked_for(
 
 
 @pytest.mark.parametrize("name", ["manifest.json", "models.copy", "objects.tsv"])
-def test_damage_of_what_describes_the_backup_is_told_by_the_next_one(
+def test_the_next_backup_reports_damaged_metadata_of_the_backup(
     name: str, source: RunningRegistry, settings_of: Callable[[str], Settings], folder: Path
 ) -> None:
     source.client.register(b"bytes", name="model")
@@ -455,7 +457,7 @@ def test_damage_of_what_describes_the_backup_is_told_by_the_next_one(
     assert restore(settings_of("target"), folder).problems == ()
 
 
-def test_a_backup_that_lost_an_object_is_refused_before_anything_is_written(
+def test_a_backup_without_an_object_is_refused_before_anything_is_written(
     source: RunningRegistry, settings_of: Callable[[str], Settings], folder: Path, empty_database: Engine
 ) -> None:
     models = [source.client.register(bytes([n]) * 1000, name="model", version=str(n)) for n in range(3)]
@@ -473,7 +475,7 @@ def test_a_backup_that_lost_an_object_is_refused_before_anything_is_written(
     assert restore(settings_of("target"), folder).copied == 3
 
 
-def test_a_loss_that_is_accepted_is_made_good_by_a_mended_backup_later(
+def test_an_accepted_loss_is_restored_later_from_a_repaired_backup(
     source: RunningRegistry, settings_of: Callable[[str], Settings], folder: Path
 ) -> None:
     source.client.register(b"one", name="model")
@@ -491,7 +493,7 @@ def test_a_loss_that_is_accepted_is_made_good_by_a_mended_backup_later(
         assert sorted(contents(registry).values()) == [b"one", b"two"]
 
 
-def test_a_damaged_object_in_the_store_that_is_restored_into_is_replaced(
+def test_a_damaged_object_in_the_target_store_is_replaced(
     source: RunningRegistry, settings_of: Callable[[str], Settings], folder: Path
 ) -> None:
     model = source.client.register(b"bytes", name="model")
@@ -505,7 +507,7 @@ def test_a_damaged_object_in_the_store_that_is_restored_into_is_replaced(
         assert contents(registry) == {model.id: b"bytes"}
 
 
-def test_what_runs_left_that_were_killed_is_removed_by_the_next(
+def test_the_next_run_removes_the_leftovers_of_killed_ones(
     source: RunningRegistry, settings_of: Callable[[str], Settings], folder: Path
 ) -> None:
     model = source.client.register(b"bytes", name="model")
@@ -531,7 +533,7 @@ def test_what_runs_left_that_were_killed_is_removed_by_the_next(
     assert target is None or list((target / ".partial").glob("*~*")) == []
 
 
-def test_only_an_empty_database_is_restored_into(
+def test_a_backup_is_restored_only_into_an_empty_database(
     source: RunningRegistry, settings_of: Callable[[str], Settings], folder: Path, empty_database: Engine
 ) -> None:
     source.client.register(b"one", name="model")
@@ -545,7 +547,7 @@ def test_only_an_empty_database_is_restored_into(
     assert restore(settings_of("target"), folder).problems == ()
 
 
-def test_a_database_of_a_newer_program_is_not_backed_up_in_part(
+def test_a_database_of_a_newer_program_is_not_backed_up(
     source: RunningRegistry, settings_of: Callable[[str], Settings], folder: Path
 ) -> None:
     source.execute("UPDATE alembic_version SET version_num = '9999'")
@@ -557,11 +559,11 @@ NEWER_COLUMNS = {"models": {"artifact_kind", "description"}, "audit_events": {"m
 """By table, since the schema that the test goes back to."""
 
 
-def test_a_backup_of_an_older_schema_is_brought_to_this_one(
+def test_a_backup_of_an_older_schema_is_upgraded(
     settings_of: Callable[[str], Settings], folder: Path, empty_database: Engine, source: RunningRegistry
 ) -> None:
     source.client.register(b"one", name="model")
-    # They came later.
+    # Later migrations added them.
     source.execute("ALTER TABLE models DROP COLUMN description")
     source.execute("ALTER TABLE audit_events DROP COLUMN model_group_id")
     source.execute("DROP TABLE model_group_counts, model_groups")
@@ -570,7 +572,7 @@ def test_a_backup_of_an_older_schema_is_brought_to_this_one(
     manifest["revision"] = "0005"
     manifest["format"] = 1
     del manifest["sha256"], manifest["lacking"]
-    # They came later.
+    # Later migrations added them.
     newer = {"tokens", "deleted_models", "model_groups", "model_group_counts"}
     manifest["tables"] = [table for table in manifest["tables"] if table["name"] not in newer]
     for name, columns in NEWER_COLUMNS.items():
@@ -605,7 +607,7 @@ def test_a_backup_of_an_older_schema_is_brought_to_this_one(
         "no hash",
     ],
 )
-def test_a_damaged_backup_is_refused_before_anything_is_done(
+def test_a_damaged_backup_is_refused_before_anything_changes(
     damage: str, source: RunningRegistry, settings_of: Callable[[str], Settings], folder: Path, empty_database: Engine
 ) -> None:
     source.client.register(b"one", name="model")
@@ -636,7 +638,7 @@ def test_a_damaged_backup_is_refused_before_anything_is_done(
         assert connection.execute(text("SELECT to_regclass('models')")).scalar_one() is None
 
 
-def test_a_folder_of_something_else_is_not_touched(
+def test_a_folder_without_a_backup_is_not_touched(
     source: RunningRegistry, settings_of: Callable[[str], Settings], folder: Path
 ) -> None:
     folder.mkdir()
@@ -650,7 +652,7 @@ def test_a_folder_of_something_else_is_not_touched(
 # ---- verify ----
 
 
-def test_what_is_damaged_missing_or_unknown_is_found(source: RunningRegistry) -> None:
+def test_damaged_missing_and_unknown_objects_are_found(source: RunningRegistry) -> None:
     with ExitStack() as stack:
         models = [source.client.register(b"bytes" * n, name="model", version=str(n)) for n in range(1, 5)]
         keys = [source.parts.services.models.get(model.id).artifact.object_key for model in models]
@@ -672,7 +674,7 @@ def test_what_is_damaged_missing_or_unknown_is_found(source: RunningRegistry) ->
         }
 
 
-def test_a_log_that_was_tampered_with_is_found(source: RunningRegistry) -> None:
+def test_a_tampered_log_is_found(source: RunningRegistry) -> None:
     source.client.register(b"bytes", name="model")
     source.execute("ALTER TABLE audit_events DISABLE TRIGGER USER; UPDATE audit_events SET actor = 'nobody'")
     assert [(item.subject, item.finding.value) for item in findings(source.parts)] == [("audit log", "broken")]

@@ -1,4 +1,4 @@
-"""A replica whose clock is wrong: what is stored and compared goes by the database's clock all the same."""
+"""A replica with a wrong clock: stored and compared times come from the database's clock."""
 
 import logging
 import time
@@ -33,7 +33,7 @@ def database_time(engine: Engine) -> datetime:
 
 @pytest.fixture(params=[-TWO_DAYS, TWO_DAYS], ids=["behind", "ahead"])
 def offset(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> timedelta:
-    """Puts the clock that Python's code sees off by so much."""
+    """The offset of the clock that Python code reads."""
     off: timedelta = request.param
     right = datetime
 
@@ -49,12 +49,12 @@ def offset(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> t
 
 
 def clock_off_by(off: timedelta) -> SimpleNamespace:
-    """A module `time` whose clock is off."""
+    """Replace the module `time` by one with this offset."""
     return SimpleNamespace(time=lambda: time.time() + off.total_seconds(), monotonic=time.monotonic)
 
 
 class Between:
-    """Expects a time to be of the block that it surrounds, by the database's clock."""
+    """Asserts that a time lies within the block, by the database's clock."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
@@ -67,7 +67,7 @@ class Between:
 
 
 @pytest.mark.usefixtures("offset")
-def test_models_have_the_database_s_time(registry: RunningRegistry, client: Client) -> None:
+def test_models_have_the_databases_time(registry: RunningRegistry, client: Client) -> None:
     now = Between(registry.engine)
     model = client.register(version="1")
     changed = client.update(model.id, score=0.5)
@@ -78,7 +78,7 @@ def test_models_have_the_database_s_time(registry: RunningRegistry, client: Clie
 
 
 @pytest.mark.usefixtures("offset")
-def test_an_upload_expires_by_the_database_s_time(registry: RunningRegistry, client: Client) -> None:
+def test_an_upload_expires_by_the_databases_time(registry: RunningRegistry, client: Client) -> None:
     ttl = registry.parts.services.policy.upload_ttl
     before = database_time(registry.engine)
     upload = client.create_upload()
@@ -91,13 +91,13 @@ def test_an_upload_expires_by_the_database_s_time(registry: RunningRegistry, cli
 
 
 @pytest.mark.usefixtures("offset")
-def test_what_a_move_would_be_has_the_database_s_time(registry: RunningRegistry, client: Client) -> None:
+def test_a_validated_move_has_the_databases_time(registry: RunningRegistry, client: Client) -> None:
     now = Between(registry.engine)
     now.has(client.set_alias(client.register().id, validate_only=True).alias.update_time)
 
 
 @pytest.mark.usefixtures("offset")
-def test_a_token_ends_by_the_database_s_time(engine: Engine) -> None:
+def test_a_token_expires_by_the_databases_time(engine: Engine) -> None:
     database = SqlDatabase(engine)
     tokens = TokenService(database)
     token, secret = tokens.create(Grant(Role.READER), name="short", expires="1d")
@@ -111,7 +111,7 @@ def test_a_token_ends_by_the_database_s_time(engine: Engine) -> None:
     assert [found.is_valid for found in tokens.list()] == [False]
 
 
-def test_a_clock_that_is_off_is_told_once_and_in_the_readiness(
+def test_a_wrong_clock_is_logged_once_and_shown_by_the_readiness(
     registry: RunningRegistry, offset: timedelta, caplog: pytest.LogCaptureFixture
 ) -> None:
     request = system_service_pb2.GetReadinessRequest()
@@ -126,5 +126,5 @@ def test_a_clock_that_is_off_is_told_once_and_in_the_readiness(
     assert [direction in message for message in told] in ([True, False], [False])
 
 
-def test_a_right_clock_is_not_told_of(client: Client) -> None:
+def test_a_right_clock_is_not_logged(client: Client) -> None:
     assert not client.system.GetReadiness(system_service_pb2.GetReadinessRequest()).HasField("clock_skew")

@@ -1,4 +1,4 @@
-"""CompareModels: what differs is said, however odd the models; nothing else is, and never too much."""
+"""CompareModels: exactly the differences are reported, for unusual models too, in a bounded answer."""
 
 import io
 import json
@@ -42,7 +42,7 @@ Answer = model_service_pb2.CompareModelsResponse
 
 
 class CountingStore(WrappedStore):
-    """Counts the bytes that are read."""
+    """Counts the bytes read."""
 
     bytes_read = 0
 
@@ -53,7 +53,7 @@ class CountingStore(WrappedStore):
 
 
 class StallingStore(CountingStore):
-    """Stops reading after more than 1 MiB, and goes on when the test says so."""
+    """Stops after more than 1 MiB, and continues when the test allows it."""
 
     def __init__(self, store: ArtifactStore) -> None:
         super().__init__(store)
@@ -154,7 +154,7 @@ class TestFields:
         differences = client.compare(first.id, second.id, diff_only=True)
         assert [f for f in answer.fields if not f.equal] == list(differences.fields)
 
-    def test_what_an_artifact_says_about_its_model_is_compared(self, registry: RunningRegistry) -> None:
+    def test_signatures_and_warnings_are_compared(self, registry: RunningRegistry) -> None:
         client = registry.client
         models = [client.register(version=str(i)) for i in range(3)]
         shapes: list[list[Any]] = [[1, 3, 224, 224], ["?", 3, 224, 224]]
@@ -181,7 +181,7 @@ class TestFields:
             "signature.producer": ["pytorch", "pytorch", None],
         }
 
-    def test_long_values_are_cut_and_compared_whole(self, client: Client) -> None:
+    def test_long_values_are_compared_completely_and_shown_cut(self, client: Client) -> None:
         one = client.register(version="1", tags={"t": "x" * 4999 + "a"}, overview=json_value({"l": ["y" * 3000]}))
         two = client.register(version="2", tags={"t": "x" * 4999 + "b"}, overview=json_value({"l": ["y" * 3000]}))
         answer = client.compare(one.id, two.id)
@@ -191,7 +191,7 @@ class TestFields:
         assert by_path["overview.l"].equal
         assert by_path["overview.l"].values[0].string_value == '["' + "y" * 1998 + "…"
 
-    def test_json_is_taken_apart_to_a_depth(self, client: Client) -> None:
+    def test_json_is_compared_by_path_down_to_a_depth(self, client: Client) -> None:
         deep: Any = 1
         for _ in range(20):
             deep = {"k": deep}
@@ -199,7 +199,7 @@ class TestFields:
         paths = [path for path in fields(client.compare(one.id, two.id)) if path.startswith("overview")]
         assert paths == ["overview.k", "overview" + ".k" * 8]
 
-    def test_one_is_one_point_zero_and_not_true(self, client: Client) -> None:
+    def test_1_equals_1_0_but_not_true(self, client: Client) -> None:
         values = [1, 1.0, True, "1"]
         models = [client.register(version=str(i), overview=json_value({"v": v})) for i, v in enumerate(values)]
 
@@ -240,7 +240,7 @@ class TestMetrics:
 
 
 class TestLabels:
-    def test_common_ones_and_what_sets_each_model_apart(self, client: Client) -> None:
+    def test_labels_are_split_into_common_and_distinct_ones(self, client: Client) -> None:
         given = [labels("cat", {"name": "dog", "id": 1}), labels({"id": 1.0, "name": "dog"}, "bird"), labels("bird")]
         models = [client.register(version=str(i), labels=found) for i, found in enumerate(given)]
         found = MessageToDict(client.compare(*[model.id for model in models[:2]], diff_only=True).labels)
@@ -252,7 +252,7 @@ class TestLabels:
         assert [model.get("only", []) for model in found["models"]] == [["cat"], [], []]
         assert found["models"][2]["lacking"][0] == "cat"
 
-    def test_their_order_does_not_matter(self, client: Client) -> None:
+    def test_the_order_of_labels_does_not_matter(self, client: Client) -> None:
         one = client.register(version="1", labels=labels("a", "b"))
         two = client.register(version="2", labels=labels("b", "a"))
         assert client.compare(one.id, two.id).labels.equal
@@ -271,7 +271,7 @@ class TestFiles:
         return first.id, second.id
 
     @pytest.mark.parametrize("hash_files", [False, True])
-    def test_each_file_is_same_changed_added_or_removed(
+    def test_each_file_is_unchanged_changed_added_or_removed(
         self, client: Client, pair: tuple[str, str], hash_files: bool
     ) -> None:
         answer = client.compare(*pair, hash_files=hash_files)
@@ -295,8 +295,8 @@ class TestFiles:
         assert [file for file in answer.artifacts.files if file.path != "same.bin"] == list(few.artifacts.files)
         assert few.artifacts.file_count == 4
 
-    def test_other_bytes_with_the_same_crc_show_when_hashed(self, client: Client) -> None:
-        # Two texts of one length and one CRC-32.
+    def test_hashing_detects_other_bytes_with_the_same_crc(self, client: Client) -> None:
+        # Two texts with the same length and CRC-32.
         one, two = b"plumless", b"buckeroo"
         assert zlib.crc32(one) == zlib.crc32(two)
         ids = [
@@ -306,7 +306,7 @@ class TestFiles:
         assert changes(client.compare(*ids, diff_only=True)) == {}
         assert changes(client.compare(*ids, hash_files=True, diff_only=True)) == {"a": [SAME, CHANGED]}
 
-    def test_the_same_artifacts_are_not_read(self, registry: RunningRegistry) -> None:
+    def test_equal_artifacts_are_not_read(self, registry: RunningRegistry) -> None:
         data = zip_of({"a": b"a"})
         ids = [registry.client.register(data, version=str(i), artifact=ZIP).id for i in range(3)]
         store = CountingStore(registry.parts.store)
@@ -337,7 +337,7 @@ class TestFiles:
         assert changes(answer) == {"a": [SAME] * 5 + [CHANGED]}
         assert store.bytes_read < 10 * MIB
 
-    def test_what_is_no_zip_is_one_file(self, client: Client) -> None:
+    def test_an_artifact_other_than_a_zip_is_one_file(self, client: Client) -> None:
         one = client.register(b"weights", version="1", artifact={"file_name": "model.onnx"})
         two = client.register(b"Weights", version="2", artifact={"file_name": "model.onnx"})
         three = client.register(b"weights", version="3", artifact={"file_name": "other.onnx"})
@@ -345,13 +345,13 @@ class TestFiles:
         assert changes(answer) == {"model.onnx": [SAME, CHANGED, REMOVED], "other.onnx": [UNKNOWN, UNKNOWN, ADDED]}
         assert digests(answer)["model.onnx"] == [f"sha256:{sha256(b'weights')}", f"sha256:{sha256(b'Weights')}", ""]
 
-    def test_a_file_alone_and_in_a_zip_can_be_compared_when_hashed(self, client: Client) -> None:
+    def test_hashing_compares_a_plain_file_with_one_in_a_zip(self, client: Client) -> None:
         alone = client.register(b"weights", version="1", artifact={"file_name": "model.onnx"})
         zipped = client.register(zip_of({"model.onnx": b"weights"}), version="2", artifact=ZIP)
         assert changes(client.compare(alone.id, zipped.id)) == {"model.onnx": [SAME, UNKNOWN]}
         assert changes(client.compare(alone.id, zipped.id, hash_files=True)) == {"model.onnx": [SAME, SAME]}
 
-    def test_a_lost_artifact_is_said_and_the_others_are_compared(self, registry: RunningRegistry) -> None:
+    def test_a_lost_artifact_is_reported_and_the_others_are_compared(self, registry: RunningRegistry) -> None:
         client = registry.client
         models = [client.register(zip_of({"a": b"a" * i}), version=str(i), artifact=ZIP) for i in range(3)]
         with registry.engine.connect() as connection:
@@ -365,7 +365,7 @@ class TestFiles:
         lost_first = client.compare(models[1].id, models[0].id)
         assert changes(lost_first) == {"a": [UNKNOWN, UNKNOWN]}
 
-    def test_a_damaged_zip_is_said(self, registry: RunningRegistry) -> None:
+    def test_a_damaged_zip_is_reported(self, registry: RunningRegistry) -> None:
         client = registry.client
         models = [client.register(zip_of({"a": b"a" * i}), version=str(i), artifact=ZIP) for i in range(2)]
         for path in registry.objects():
@@ -374,7 +374,7 @@ class TestFiles:
         answer = client.compare(*[model.id for model in models])
         assert problems(answer) == ["", "The artifact has no readable ZIP directory."]
 
-    def test_a_damaged_member_is_said_when_hashed(self, registry: RunningRegistry) -> None:
+    def test_hashing_reports_a_damaged_member(self, registry: RunningRegistry) -> None:
         client = registry.client
         data = zip_of({"a": b"weights", "b": b"fine"}, compression=zipfile.ZIP_STORED)
         damaged = data.replace(b"weights", b"Weights")
@@ -385,7 +385,7 @@ class TestFiles:
         assert digests(answer)["a"] == [f"crc32:{zlib.crc32(b'weights'):08x}", f"sha256:{sha256(b'weights')}"]
         assert digests(answer)["b"] == [f"sha256:{sha256(b'fine')}"] * 2
 
-    def test_what_unpacks_to_more_than_an_artifact_may_have_is_not_hashed(self, start_registry: StartRegistry) -> None:
+    def test_members_larger_than_the_artifact_limit_are_not_hashed(self, start_registry: StartRegistry) -> None:
         client = start_registry(artifact_max_bytes=MIB).client
         ids = [client.register(zip_of({"a": bytes(2 * MIB + i)}), version=str(i), artifact=ZIP).id for i in range(2)]
         answer = client.compare(*ids, hash_files=True)
@@ -402,7 +402,7 @@ class TestFiles:
         assert problems(answer) == ["", "The file 'a' is encrypted."]
         assert changes(answer) == {"a": [SAME, SAME]}
 
-    def test_of_members_with_one_name_the_last_counts(self, client: Client) -> None:
+    def test_the_last_of_several_members_with_one_name_counts(self, client: Client) -> None:
         buffer = io.BytesIO()
         with zipfile.ZipFile(buffer, "w") as archive:
             archive.writestr("a", b"first")
@@ -413,7 +413,7 @@ class TestFiles:
         for hash_files in (False, True):
             assert changes(client.compare(one.id, two.id, hash_files=hash_files)) == {"a": [SAME, SAME]}
 
-    def test_names_that_are_no_utf_8_are_shown_somehow(self, client: Client) -> None:
+    def test_names_in_other_encodings_are_shown(self, client: Client) -> None:
         data = zip_of({"aXb": b"1"}).replace(b"aXb", b"a\xffb")
         flagged = bytearray(data)
         struct.pack_into("<H", flagged, 6, 0x800)
@@ -424,7 +424,7 @@ class TestFiles:
         with refused(INVALID, "INVALID_ARTIFACT"):
             client.register(bytes(flagged), version="3", artifact=ZIP)
 
-    def test_of_very_many_files_the_ones_that_differ_are_listed(self, client: Client) -> None:
+    def test_differing_files_are_listed_first_among_very_many(self, client: Client) -> None:
         members = {f"{i:05}": b"" for i in range(65_000)}
         one = client.register(zip_of(members, zipfile.ZIP_STORED), version="1", artifact=ZIP)
         two = client.register(zip_of(members | {"64000": b"x"}, zipfile.ZIP_STORED), version="2", artifact=ZIP)
@@ -446,7 +446,7 @@ class TestLimits:
         assert fields(answer)["version"] == [str(i) for i in range(10)]
         assert len(changes(answer)) == 10
 
-    def test_ids_that_cannot_be_compared_are_named(self, client: Client) -> None:
+    def test_invalid_ids_are_named(self, client: Client) -> None:
         model = client.register()
         wrong: list[tuple[str, list[str]]] = [
             ("model_ids", []),
@@ -465,7 +465,7 @@ class TestLimits:
             client.compare(model.id, MISSING_ID)
         assert refusal.metadata["model_id"] == MISSING_ID
 
-    def test_hashing_takes_one_of_the_places_for_long_calls(self, registry: RunningRegistry) -> None:
+    def test_hashing_counts_as_a_stream(self, registry: RunningRegistry) -> None:
         ids = [registry.client.register(zip_of({"a": bytes(i)}), version=str(i), artifact=ZIP).id for i in range(2)]
         with serving(registry, max_streams=1, max_waiting_seconds=0.2) as (_, client):
             feed = Feed(*registration(spec(version="busy"), [b"weights"]))
@@ -478,7 +478,7 @@ class TestLimits:
             call.result()
             assert changes(client.compare(*ids, hash_files=True)) == {"a": [SAME, CHANGED]}
 
-    def test_hashing_ends_when_nobody_waits_for_it(self, registry: RunningRegistry) -> None:
+    def test_hashing_stops_when_its_client_leaves(self, registry: RunningRegistry) -> None:
         data = [zip_of({"a": bytes([i]) * 20 * MIB}, compression=zipfile.ZIP_STORED) for i in range(2)]
         ids = [registry.client.register(d, version=str(i), artifact=ZIP).id for i, d in enumerate(data)]
         store = StallingStore(registry.parts.store)
@@ -487,15 +487,15 @@ class TestLimits:
             call = client.models.CompareModels.future(request)
             assert store.begun.wait(30)
             call.cancel()
-            # On the same connection, so the server hears of the cancellation first.
+            # On the same connection, so the server receives the cancellation first.
             client.get(ids[0])
             store.go_on.set()
-            # Its place is free again before all was read; the verification reads an artifact too.
+            # The stream is free before everything was read; a verification needs one, too.
             eventually(lambda: client.verify(ids[0]).intact)
             assert store.bytes_read < (2 * 20 + 20) * MIB
 
-    def test_however_large_the_models_the_answer_can_be_taken(self, client: Client) -> None:
-        """Every kind of content that grows on its way into a message, up to the limit of a model's metadata."""
+    def test_the_answer_fits_into_a_message_for_models_of_maximal_size(self, client: Client) -> None:
+        """Covers each kind of content that grows when encoded, up to the limit of a model's metadata."""
         many = 12_000
         contents: list[dict[str, Any]] = [
             {"overview": json_value({f"k{k}": 1 for k in range(many)})},
@@ -526,9 +526,7 @@ class TestLimits:
         )
     )
     @settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
-    def test_fields_are_equal_exactly_where_nothing_differs(
-        self, client: Client, overviews: list[dict[str, Any]]
-    ) -> None:
+    def test_equal_models_have_no_differences(self, client: Client, overviews: list[dict[str, Any]]) -> None:
         models = [
             client.register(name="same", version="1", project_id=f"{i}", overview=json_value(overview))
             for i, overview in enumerate(overviews)

@@ -1,4 +1,4 @@
-"""CompatService as a gRPC service: what the gateway is told when something fails."""
+"""CompatService as a gRPC service: the errors that it returns to the gateway."""
 
 from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
@@ -21,7 +21,7 @@ MODEL_ID = "a-model-of-this-test"
 
 
 def stream(client: Client, method: str, request: Any, **headers: str) -> tuple[dict[str, Any], Iterator[bytes]]:
-    """Calls a method with a streaming answer: its headers, and its messages as they are."""
+    """Call a streaming method, and return its initial metadata and its raw messages."""
     call = client.channel.unary_stream(
         f"/modelregistry.compat.v1.CompatService/{method}",
         request_serializer=lambda message: message.SerializeToString(),
@@ -31,7 +31,7 @@ def stream(client: Client, method: str, request: Any, **headers: str) -> tuple[d
 
 
 def until_it_breaks(messages: Iterator[bytes]) -> list[bytes]:
-    """Returns the messages of a call that ends with an error."""
+    """Return the messages of a call that ends with an error."""
     received: list[bytes] = []
     try:
         for message in messages:
@@ -49,7 +49,7 @@ def raising(error: Exception) -> Callable[..., Any]:
 
 
 @pytest.mark.parametrize("error", [DatabaseUnavailableError(), ArtifactStoreUnavailableError(), ValueError("secret")])
-def test_what_goes_wrong_before_the_first_message_is_a_status(
+def test_an_error_before_the_first_message_is_an_http_status(
     registry: RunningRegistry, monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
     monkeypatch.setattr(ModelService, "get", raising(error))
@@ -62,7 +62,9 @@ def test_what_goes_wrong_before_the_first_message_is_a_status(
     assert b"secret" not in body.data
 
 
-def test_a_list_that_breaks_off_poisons_its_stream(registry: RunningRegistry, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failing_list_ends_with_a_malformed_message(
+    registry: RunningRegistry, monkeypatch: pytest.MonkeyPatch
+) -> None:
     registry.client.register(id=MODEL_ID)
     pages = ModelService.find
 
@@ -79,14 +81,14 @@ def test_a_list_that_breaks_off_poisons_its_stream(registry: RunningRegistry, mo
     assert received[-1] == BROKEN_MESSAGE
 
 
-def test_a_download_that_breaks_off_poisons_its_stream(
+def test_a_failing_download_ends_with_a_malformed_message(
     registry: RunningRegistry, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     registry.client.register(bytes(3_000_000), id=MODEL_ID)
     read = LocalArtifactStore.read
 
     def failing(self: LocalArtifactStore, key: str, offset: int = 0, length: int | None = None) -> Iterator[bytes]:
-        # Of a whole artifact, one piece is held back.
+        # The last chunk of a whole artifact is sent only after its hash is verified.
         yield from islice(read(self, key, offset, length), 2)
         raise ArtifactStoreUnavailableError
 
@@ -97,17 +99,17 @@ def test_a_download_that_breaks_off_poisons_its_stream(
     assert received[-1] == BROKEN_MESSAGE
 
 
-def test_short_lists_need_no_place_among_the_streams(start_registry: StartRegistry) -> None:
+def test_short_lists_do_not_count_as_streams(start_registry: StartRegistry) -> None:
     registry = start_registry(max_streams=1)
     registry.client.register(bytes(8_000_000), id=MODEL_ID)
     request = pb.DownloadModelFilesRequest(id=MODEL_ID)
     _, download = stream(registry.client, "DownloadModelFiles", request)
-    next(iter(download))  # it now stalls, and holds the only place
+    next(iter(download))  # it now stalls, and uses the only stream
     _, messages = stream(registry.client, "ListModels", pb.ListModelsRequest())
     assert HttpBody.FromString(b"".join(messages)).data.startswith(b'[{"id":"a-model-of-this-test"')
 
 
-def test_the_artifact_of_any_model_is_a_zip_here(registry: RunningRegistry) -> None:
+def test_every_model_has_a_zip_as_artifact(registry: RunningRegistry) -> None:
     registry.client.register(b"weights", id=MODEL_ID, artifact={"file_name": "weights.onnx"})
     request = pb.DownloadModelFilesRequest(id=MODEL_ID)
     for referer, content_type in (("http://host/docs", "application/octet-stream"), ("", "application/zip")):

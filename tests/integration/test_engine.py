@@ -1,4 +1,4 @@
-"""Connections to a Postgres that says nothing more."""
+"""Database connections whose Postgres is frozen, full or broken."""
 
 import os
 import signal
@@ -25,7 +25,7 @@ from registry_service.storage.sql.engine import (
 
 @contextmanager
 def frozen(connection: Connection) -> Iterator[None]:
-    """Stops the process that serves a connection, for a while."""
+    """Freeze the Postgres process of a connection during the block."""
     pid = connection.execute(text("SELECT pg_backend_pid()")).scalar_one()
     connection.commit()
     os.kill(pid, signal.SIGSTOP)
@@ -37,7 +37,7 @@ def frozen(connection: Connection) -> Iterator[None]:
 
 @pytest.fixture
 def engine(postgres: PostgresAddress, database_name: str) -> Iterator[Engine]:
-    """A pool of one connection, whose statements may take half a second."""
+    """A pool of one connection with a statement timeout of half a second."""
     engine = make_engine(
         host=str(postgres.socket_dir),
         port=postgres.port,
@@ -67,7 +67,7 @@ both_ways = pytest.mark.parametrize("send", [by_sqlalchemy, by_lookup])
 
 
 @both_ways
-def test_a_frozen_postgres_holds_a_statement_little_longer_than_it_may_take(engine: Engine, send: Send) -> None:
+def test_a_statement_on_a_frozen_postgres_fails_soon_after_its_timeout(engine: Engine, send: Send) -> None:
     with engine.connect() as connection, pytest.raises(QueryTooSlowError), domain_errors():
         send(connection, "SELECT pg_sleep(10)")
     with engine.connect() as connection, frozen(connection):
@@ -76,13 +76,13 @@ def test_a_frozen_postgres_holds_a_statement_little_longer_than_it_may_take(engi
             send(connection, "SELECT 1")
         assert 0.5 < time.monotonic() - started < 60
         assert connection.invalidated
-    # The only place of the pool is free for another connection.
+    # The only slot of the pool is free for another connection.
     with engine.connect() as connection:
         assert send(connection, "SELECT 1") == 1
 
 
 @both_ways
-def test_a_postgres_without_space_is_told_apart_from_one_that_is_away(engine: Engine, send: Send) -> None:
+def test_a_full_disk_of_postgres_is_distinguished_from_an_outage(engine: Engine, send: Send) -> None:
     with engine.connect() as connection:
         connection.execute(
             text(
@@ -96,7 +96,7 @@ def test_a_postgres_without_space_is_told_apart_from_one_that_is_away(engine: En
 
 
 @both_ways
-def test_a_connection_that_breaks_under_a_statement_is_not_used_again(engine: Engine, send: Send) -> None:
+def test_a_connection_broken_by_a_statement_is_not_reused(engine: Engine, send: Send) -> None:
     with engine.connect() as connection:
         with pytest.raises(DatabaseUnavailableError), domain_errors():
             send(connection, "SELECT pg_terminate_backend(pg_backend_pid())")
@@ -106,7 +106,7 @@ def test_a_connection_that_breaks_under_a_statement_is_not_used_again(engine: En
 
 
 @both_ways
-def test_a_statement_that_is_wrong_is_an_error_and_breaks_no_connection(engine: Engine, send: Send) -> None:
+def test_an_invalid_statement_breaks_no_connection(engine: Engine, send: Send) -> None:
     with engine.connect() as connection:
         with pytest.raises(ProgrammingError) as raised, domain_errors():
             send(connection, "SELECT nothing")
@@ -116,11 +116,11 @@ def test_a_statement_that_is_wrong_is_an_error_and_breaks_no_connection(engine: 
         assert send(connection, "SELECT 1 WHERE false") is None
 
 
-def test_a_lookup_goes_on_after_a_rollback_has_taken_all_prepared_statements(engine: Engine) -> None:
+def test_a_lookup_works_after_a_rollback_has_dropped_all_prepared_statements(engine: Engine) -> None:
     lookup = Lookup(text("SELECT to_json(CAST(:key AS text))"))
     with engine.connect() as connection:
         assert lookup.value(connection, key="before") == "before"
-    # psycopg prepares what it has sent five times, and forgets it, with all else, after a rollback.
+    # psycopg prepares a statement after five executions, and drops all prepared statements after a rollback.
     with transactional(engine).connect() as connection:
         for _ in range(7):
             connection.execute(text("SELECT 1"))
@@ -131,7 +131,7 @@ def test_a_lookup_goes_on_after_a_rollback_has_taken_all_prepared_statements(eng
         assert lookup.value(connection, key="after") == "after"
 
 
-def test_a_lookup_of_what_has_a_nul_finds_nothing_else(engine: Engine) -> None:
+def test_a_lookup_with_a_nul_character_finds_nothing(engine: Engine) -> None:
     lookup = Lookup(text("SELECT to_json(CAST(:key AS text))"))
     with engine.connect() as connection:
         with pytest.raises(DataError):
@@ -146,7 +146,7 @@ def test_a_lookup_in_a_transaction_is_part_of_it(engine: Engine) -> None:
         )
 
 
-def test_a_lookup_is_seen_by_who_looks_on_at_statements(engine: Engine) -> None:
+def test_a_lookup_is_seen_by_listeners_of_statements(engine: Engine) -> None:
     seen: list[str] = []
     event.listen(engine, "before_cursor_execute", lambda *told: seen.append(told[2]))
     with engine.connect() as connection:
@@ -155,7 +155,7 @@ def test_a_lookup_is_seen_by_who_looks_on_at_statements(engine: Engine) -> None:
 
 
 @pytest.mark.parametrize(("options", "prepared"), [({}, 1), (PLANNED_ANEW, 0)])
-def test_a_statement_that_is_planned_anew_is_never_prepared(
+def test_a_statement_that_needs_a_new_plan_is_never_prepared(
     engine: Engine, options: Mapping[str, bool], prepared: int
 ) -> None:
     statement = select(bindparam("value", type_=Integer)).execution_options(**options)

@@ -1,6 +1,6 @@
-"""What surrounds every call, on a server that does nothing but fail: errors, request ids, log lines."""
+"""Errors, request ids and log lines of every call, on a server whose methods fail."""
 
-# protos/ names the methods, and failing takes no arguments.
+# The protos name the methods, and failing methods ignore their arguments.
 # ruff: noqa: ARG002, N802
 
 import base64
@@ -57,7 +57,7 @@ VALUES: dict[str, Any] = {
     "position": 10**30,
     "limit": 10**30,
     "violations": [FieldViolation(LONG, LONG)] * 100,
-    # No id is longer.
+    # The longest id.
     "candidates": [Candidate(kind="model_group", id="x" * 256, description=LONG)] * 100,
 }
 
@@ -72,7 +72,7 @@ ERRORS = sorted(set(subclasses(RegistryError)), key=lambda kind: kind.__name__)
 
 
 def made(kind: type[RegistryError]) -> RegistryError:
-    """An error with texts as long as no client should ever get."""
+    """Return an error with longer texts than any client should get."""
     arguments, keywords = [], {}
     for parameter in list(inspect.signature(kind.__init__).parameters.values())[1:]:
         value = VALUES.get(parameter.name, LONG)
@@ -161,7 +161,7 @@ def grpc_interceptors() -> Iterator[Sequence[grpc.ServerInterceptor]]:
 
 @pytest.fixture(scope="module")
 def grpc_servicer() -> FailingModels:
-    return FailingModels()  # type: ignore[abstract]  # what it lacks nobody calls
+    return FailingModels()  # type: ignore[abstract]  # no test calls the missing methods
 
 
 @pytest.fixture(scope="module")
@@ -189,7 +189,7 @@ def artifacts(grpc_channel: grpc.Channel) -> artifact_service_pb2_grpc.ArtifactS
 
 @pytest.fixture
 def lines() -> Iterator[list[str]]:
-    """What is logged, as it is written."""
+    """The log lines, as written."""
     written: list[str] = []
 
     class Keeper(logging.Handler):
@@ -211,7 +211,7 @@ def call_lines(lines: list[str]) -> list[dict[str, Any]]:
 
 
 def get(stub: model_service_pb2_grpc.ModelServiceStub, model_id: str, *metadata: tuple[str, str]) -> grpc.Call:
-    """Calls, and returns how the call ended."""
+    """Call, and return the error or the finished call."""
     try:
         _, call = stub.GetModel.with_call(model_service_pb2.GetModelRequest(model_id=model_id), metadata=metadata)
     except grpc.RpcError as error:
@@ -235,12 +235,12 @@ def details_of(call: grpc.Call, kind: Any) -> list[Any]:
 
 
 class TestErrors:
-    def test_the_walk_finds_them_all(self) -> None:
+    def test_the_walk_finds_all_error_classes(self) -> None:
         assert len(ERRORS) > 20
         assert set(STATUS_CODES) <= set(ERRORS)
 
     @pytest.mark.parametrize("kind", ERRORS, ids=lambda kind: kind.__name__)
-    def test_every_error_arrives_as_the_table_says(
+    def test_every_error_arrives_with_the_status_of_the_table(
         self, grpc_stub: model_service_pb2_grpc.ModelServiceStub, kind: type[RegistryError]
     ) -> None:
         call = get(grpc_stub, kind.__name__)
@@ -256,18 +256,18 @@ class TestErrors:
         assert trailing(call, "x-request-id") == [request_info.request_id]
 
     def test_reasons_are_unique(self) -> None:
-        # An error that inherits its reason is the same to a client.
+        # To a client, an error that inherits its reason is the same error.
         reasons = [kind.reason for kind in ERRORS if "reason" in vars(kind)]
         assert len(reasons) == len(set(reasons))
 
-    def test_only_what_is_no_registry_error_of_the_domain_is_internal(self) -> None:
+    def test_only_errors_outside_the_domain_are_internal(self) -> None:
         internal = [kind for kind in ERRORS if status_code(made(kind)) is grpc.StatusCode.INTERNAL]
         assert [kind.__name__ for kind in internal] == ["InternalError"]
 
     @pytest.mark.parametrize("kind", ERRORS, ids=lambda kind: kind.__name__)
-    def test_the_end_of_a_call_fits_into_the_headers_that_every_peer_takes(self, kind: type[RegistryError]) -> None:
+    def test_the_trailers_of_every_error_fit_into_the_limit_of_every_peer(self, kind: type[RegistryError]) -> None:
         status = call_status(made(kind), "x" * 128)
-        # As HTTP/2 counts: name, value and 32; binary values in base64, messages percent-encoded.
+        # The size that HTTP/2 counts: name, value and 32; binary values in base64, messages percent-encoded.
         headers = [("grpc-status", b"16"), ("content-type", b"application/grpc")]
         headers.append(("grpc-message", quote_from_bytes(status.details.encode()).encode()))
         for key, value in status.trailing_metadata:
@@ -275,7 +275,7 @@ class TestErrors:
             headers.append((key, base64.b64encode(data) if key.endswith("-bin") else data))
         assert sum(len(key) + len(value) + 32 for key, value in headers) < 8192
 
-    def test_field_violations_are_there_for_input(self, grpc_stub: model_service_pb2_grpc.ModelServiceStub) -> None:
+    def test_input_errors_have_field_violations(self, grpc_stub: model_service_pb2_grpc.ModelServiceStub) -> None:
         [bad] = details_of(get(grpc_stub, "InvalidArgumentError"), error_details_pb2.BadRequest)
         assert 0 < len(bad.field_violations) <= 10
         assert details_of(get(grpc_stub, "ModelNotFoundError"), error_details_pb2.BadRequest) == []
@@ -297,7 +297,7 @@ class TestErrors:
             next(answers)
         assert SECRET not in refusal.message
 
-    def test_a_download_over_http_that_breaks_off_is_poisoned(self, grpc_channel: grpc.Channel) -> None:
+    def test_a_failing_http_download_ends_with_a_malformed_message(self, grpc_channel: grpc.Channel) -> None:
         method = grpc_channel.unary_stream(
             "/modelregistry.v1.ArtifactService/DownloadArtifactContent",
             request_serializer=artifact_service_pb2.DownloadArtifactContentRequest.SerializeToString,
@@ -314,7 +314,7 @@ class TestErrors:
 
 
 class TestUnexpected:
-    def test_the_client_learns_nothing_and_the_log_all(
+    def test_an_unexpected_error_is_hidden_from_the_client_and_logged_in_full(
         self, grpc_stub: model_service_pb2_grpc.ModelServiceStub, lines: list[str]
     ) -> None:
         call = get(grpc_stub, "unexpected", ("x-request-id", "my-request"))
@@ -334,7 +334,7 @@ class TestUnexpected:
 class TestRequestIds:
     @pytest.mark.parametrize("model_id", ["fine", "ModelNotFoundError", "unexpected"])
     @pytest.mark.parametrize("given", ["abc", "x" * 128, "a.B_c:d/e+f=g-1"])
-    def test_a_given_one_is_kept(
+    def test_a_valid_request_id_is_kept(
         self, grpc_stub: model_service_pb2_grpc.ModelServiceStub, lines: list[str], model_id: str, given: str
     ) -> None:
         call = get(grpc_stub, model_id, ("x-request-id", given))
@@ -343,7 +343,7 @@ class TestRequestIds:
         assert line["request_id"] == given
 
     @pytest.mark.parametrize("hostile", ["", "a b", 'a"}', "x" * 129, "${jndi:x}", "<script>"])
-    def test_a_hostile_one_is_replaced(
+    def test_an_invalid_request_id_is_replaced(
         self, grpc_stub: model_service_pb2_grpc.ModelServiceStub, lines: list[str], hostile: str
     ) -> None:
         [replaced] = trailing(get(grpc_stub, "ModelNotFoundError", ("x-request-id", hostile)), "x-request-id")
@@ -351,14 +351,14 @@ class TestRequestIds:
         [line] = eventually(lambda: call_lines(lines))
         assert line["request_id"] == replaced
 
-    def test_everyone_gets_one(self, grpc_stub: model_service_pb2_grpc.ModelServiceStub) -> None:
+    def test_every_call_gets_a_request_id(self, grpc_stub: model_service_pb2_grpc.ModelServiceStub) -> None:
         [one] = trailing(get(grpc_stub, "fine"), "x-request-id")
         [other] = trailing(get(grpc_stub, "fine"), "x-request-id")
         assert one != other
 
 
 class TestLog:
-    def test_each_call_is_one_line_without_what_it_carried(
+    def test_each_call_is_one_log_line_without_its_content(
         self,
         grpc_stub: model_service_pb2_grpc.ModelServiceStub,
         artifacts: artifact_service_pb2_grpc.ArtifactServiceStub,
@@ -387,7 +387,7 @@ class TestLog:
             assert line["level"] == "INFO"
         assert SECRET not in "".join(lines)
 
-    def test_probes_are_logged_when_they_fail(self, grpc_channel: grpc.Channel, lines: list[str]) -> None:
+    def test_only_failing_probes_are_logged(self, grpc_channel: grpc.Channel, lines: list[str]) -> None:
         system = system_service_pb2_grpc.SystemServiceStub(grpc_channel)
         for _ in range(3):
             system.GetHealth(system_service_pb2.GetHealthRequest())
@@ -396,11 +396,11 @@ class TestLog:
         [line] = eventually(lambda: call_lines(lines))
         assert line["method"].endswith("GetReadiness")
 
-    def test_a_download_that_the_client_leaves_is_logged_as_cancelled(
+    def test_an_abandoned_download_is_logged_as_cancelled(
         self, artifacts: artifact_service_pb2_grpc.ArtifactServiceStub, lines: list[str]
     ) -> None:
         def leave() -> list[dict[str, Any]]:
-            # Again and again: a client may be gone before the server has heard of its call.
+            # Repeated, since a client may leave before its call reaches the server.
             artifacts.DownloadArtifact(artifact_service_pb2.DownloadArtifactRequest()).cancel()
             return call_lines(lines)
 

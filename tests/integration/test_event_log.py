@@ -1,4 +1,4 @@
-"""The log of changes: every change has its event, in order, and tampering shows."""
+"""The event log: every change has one event, in order, and tampering is detected."""
 
 import threading
 
@@ -45,7 +45,7 @@ def events(database: SqlDatabase) -> list[Event]:
 
 
 def verify(database: SqlDatabase, limit: int = 1000) -> BrokenLink | None:
-    """Checks the whole log, so many events at a time."""
+    """Verify the whole log, this many events at a time."""
     good = START
     while True:
         with database.transaction() as transaction:
@@ -56,7 +56,7 @@ def verify(database: SqlDatabase, limit: int = 1000) -> BrokenLink | None:
 
 
 def tamper(engine: Engine, statement: str) -> None:
-    """Changes the log as somebody could who owns the database."""
+    """Change the log as an owner of the database could."""
     with engine.begin() as connection:
         connection.execute(text("SET LOCAL session_replication_role = replica"))
         connection.execute(text(statement))
@@ -76,7 +76,7 @@ class TestChain:
         assert verify(database) is None
         assert verify(database, limit=1) is None
 
-    def test_an_empty_log_is_well(self, database: SqlDatabase) -> None:
+    def test_an_empty_log_is_valid(self, database: SqlDatabase) -> None:
         assert verify(database) is None
 
     def test_a_transaction_that_fails_leaves_no_event_and_no_gap(self, database: SqlDatabase) -> None:
@@ -179,7 +179,7 @@ class TestTampering:
 
 
 class TestPages:
-    """What of the log is read at once."""
+    """Reading the log in pages."""
 
     @pytest.fixture
     def log(self, database: SqlDatabase) -> SqlDatabase:
@@ -207,13 +207,13 @@ class TestPages:
         assert [event.sequence for event in after] == expected
         assert [event.sequence for event in before] == [8 - sequence for sequence in expected]
 
-    def test_a_page_ends_where_it_is_told_to(self, log: SqlDatabase) -> None:
+    def test_a_page_ends_at_a_given_sequence(self, log: SqlDatabase) -> None:
         node = parse("name = odd", Subject.EVENT)
         with log.transaction() as transaction:
             assert [event.sequence for event in transaction.events.after(1, until=5, limit=9, filter=node)] == [3, 5]
             assert [event.sequence for event in transaction.events.before(5, limit=9, filter=node)] == [3, 1]
 
-    def test_an_event_of_a_move_is_of_both_projects_and_comes_once(self, log: SqlDatabase) -> None:
+    def test_an_event_of_a_move_is_found_once_by_both_projects(self, log: SqlDatabase) -> None:
         moved = Change(
             action=Action.MODEL_UPDATED,
             group_key=GroupKey(name="here", project_id="b"),
@@ -239,7 +239,7 @@ class TestPages:
 
 
 class TestModels:
-    def test_each_change_of_a_model_is_written_down(self, registry: RunningRegistry) -> None:
+    def test_each_change_of_a_model_is_an_event(self, registry: RunningRegistry) -> None:
         client = registry.client
         model = client.register(name="yolo", version="1", project_id="p")
         client.update(model.id, ["score"], score=0.5)
@@ -265,7 +265,7 @@ class TestModels:
         assert deleted.before is not None
         assert deleted.before["revision"] == 2
 
-    def test_what_changes_nothing_leaves_no_event(self, registry: RunningRegistry) -> None:
+    def test_an_update_without_changes_leaves_no_event(self, registry: RunningRegistry) -> None:
         model = registry.client.register()
         registry.client.update(model.id, ["score"], score=0)
         assert len(events(registry.parts.database)) == 1

@@ -296,7 +296,7 @@ WORDS = (
 )
 TEXT_VALUES = (
     st.sampled_from(WORDS).map(quoted)
-    # A star is a wildcard unless it is escaped, and `quoted` leaves it alone.
+    # An unescaped star is a wildcard, and `quoted` does not escape it.
     | st.lists(st.sampled_from(["*", "a", "o", "c", "l", "1", "%", "_", "É", "fp", "\\", "'", "."]), max_size=4)
     .map("".join)
     .map(quoted)
@@ -338,7 +338,7 @@ def restrictions(
 
 
 def may_be_ordered(comparator: str, value: str) -> bool:
-    """Leaves out what the parser refuses: wildcards, truth values and null have no order."""
+    """Exclude values that the parser refuses: wildcards, booleans and null have no order."""
     return comparator not in {"<", "<=", ">", ">="} or not ("*" in value or value in {"true", "false", "null"})
 
 
@@ -405,7 +405,7 @@ class TestAgainstTheReference:
 
 
 class TestExamples:
-    """Written out, since the reference could share a mistake with the code."""
+    """Fixed examples, since the reference could share a mistake with the code."""
 
     @pytest.mark.parametrize(
         ("filter_text", "ids"),
@@ -525,9 +525,7 @@ class TestSafety:
             (f": {quoted(HOSTILE.replace('%', '_'))}", set()),
         ],
     )
-    def test_hostile_text_is_found_where_it_is_stored(
-        self, connection: Connection, restriction: str, ids: set[str]
-    ) -> None:
+    def test_stored_hostile_text_is_found(self, connection: Connection, restriction: str, ids: set[str]) -> None:
         assert matches_of(connection, f"project_name {restriction}") == ids
 
 

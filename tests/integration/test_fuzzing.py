@@ -1,4 +1,4 @@
-"""Whatever is sent to any method of any service, the answer is no error of the server, and tells nothing of it."""
+"""No message to any method causes a server error or reveals details of the server."""
 
 import base64
 import logging
@@ -32,11 +32,11 @@ SERVICES = (
     *(health_pb2.DESCRIPTOR.services_by_name[name].full_name for name in ("Health",)),
     *(service.full_name for service in reflection_pb2.DESCRIPTOR.services_by_name.values()),
 )
-# They go on for ever.
+# These calls do not end.
 ENDLESS = {"WatchAuditEvents", "Watch"}
 ANSWER_SECONDS = 60
 OWN_FAULT = {grpc.StatusCode.INTERNAL, grpc.StatusCode.UNKNOWN, grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DATA_LOSS}
-# Without a Geti, the documented answer is a 500 that says so.
+# Without Geti, the documented answer is a 500 with the cause.
 WITHOUT_GETI = "environment variables are not set: GETI_HOST"
 
 
@@ -64,7 +64,7 @@ def path_of(method: MethodDescriptor) -> str:
 
 @dataclass
 class Answer:
-    """What a call ended with."""
+    """The result of a call."""
 
     code: grpc.StatusCode
     messages: list[bytes]
@@ -73,7 +73,7 @@ class Answer:
 
 
 def send(client: Client, method: MethodDescriptor, requests: Sequence[bytes], metadata: Any = ()) -> Answer:
-    """Calls a method with messages as bytes, which need not be messages."""
+    """Call a method with raw bytes as messages, which may be malformed."""
     stream: Any = client.channel.stream_stream(path_of(method))
     call = stream(iter(requests), timeout=ANSWER_SECONDS, metadata=metadata)
     received: list[bytes] = []
@@ -90,7 +90,7 @@ def send(client: Client, method: MethodDescriptor, requests: Sequence[bytes], me
     return Answer(call.code(), received, [call.details() or "", *trailing], http_status)
 
 
-def expect_client_s_fault_at_most(answer: Answer, log: pytest.LogCaptureFixture) -> None:
+def assert_no_server_error(answer: Answer, log: pytest.LogCaptureFixture) -> None:
     failures = [record.getMessage() for record in log.records if record.levelno >= logging.ERROR]
     log.clear()
     assert failures == []
@@ -102,7 +102,7 @@ def expect_client_s_fault_at_most(answer: Answer, log: pytest.LogCaptureFixture)
 
 @pytest.fixture
 def known(client: Client) -> dict[str, list[str]]:
-    """Texts that mean something, by the names of fields."""
+    """Return meaningful texts by field name."""
     models = [client.register(name=f"known-{number}").id for number in range(3)]
     models.append(client.register(zip_of({"a.txt": b"a" * 5_000}), name="zip", precisions=["int8"]).id)
     uploads = [client.create_upload(name=f"upload-{number}").id for number in range(3)]
@@ -129,7 +129,7 @@ def known(client: Client) -> dict[str, list[str]]:
 
 
 @pytest.mark.parametrize("method", methods(), ids=path_of)
-def test_any_messages_are_answered_and_never_with_a_fault_of_the_server(
+def test_any_messages_are_answered_without_a_server_error(
     client: Client, known: dict[str, list[str]], caplog: pytest.LogCaptureFixture, method: MethodDescriptor
 ) -> None:
     most = 5 if method.client_streaming else 1
@@ -145,14 +145,14 @@ def test_any_messages_are_answered_and_never_with_a_fault_of_the_server(
     @fuzz(15, requests=st.lists(request, min_size=0 if method.client_streaming else 1, max_size=most), extra=metadata)
     def _(requests: list[Message], extra: list[tuple[str, str]]) -> None:
         answer = send(client, method, [message.SerializeToString() for message in requests], extra)
-        expect_client_s_fault_at_most(answer, caplog)
+        assert_no_server_error(answer, caplog)
 
     assert client.register(name="afterwards").name == "afterwards"
 
 
-# The health service does without threads, and so without what stands before the others.
+# The health service runs without the interceptors of the other services.
 @pytest.mark.parametrize("method", [m for m in methods() if "grpc.health" not in path_of(m)], ids=path_of)
-def test_bytes_that_are_no_message_are_an_invalid_argument(
+def test_undecodable_bytes_are_an_invalid_argument(
     client: Client, caplog: pytest.LogCaptureFixture, method: MethodDescriptor
 ) -> None:
     whole = messages(method.input_type, dict).map(lambda message: message.SerializeToString()[:100_000])
@@ -170,7 +170,7 @@ def test_bytes_that_are_no_message_are_an_invalid_argument(
     @fuzz(10, data=damaged() | st.binary(max_size=60) | nested)
     def _(data: bytes) -> None:
         answer = send(client, method, [data])
-        expect_client_s_fault_at_most(answer, caplog)
+        assert_no_server_error(answer, caplog)
 
 
 # ---- Queries
@@ -220,7 +220,7 @@ def test_any_query_is_answered_or_an_invalid_argument(client: Client, caplog: py
         listing = model_service_pb2.ListModelsRequest(**page, order_by=order)
         for method, request in ((models, listing), (events, audit_service_pb2.ListAuditEventsRequest(**page))):
             answer = send(client, method, [request.SerializeToString()])
-            expect_client_s_fault_at_most(answer, caplog)
+            assert_no_server_error(answer, caplog)
             assert answer.code in {grpc.StatusCode.OK, grpc.StatusCode.INVALID_ARGUMENT}, answer
 
 
@@ -236,7 +236,7 @@ def damaged_zips() -> st.SearchStrategy[bytes]:
     def damaged(draw: st.DrawFn) -> bytes:
         data = bytearray(draw(st.sampled_from(whole)))
         for _ in range(draw(st.integers(0, 5))):
-            # Most of what there is to break is at the end, where the directory is.
+            # Most damage hits the end, which holds the directory.
             at = len(data) - draw(st.integers(0, 400) | st.integers(0, len(data)))
             odd = st.sampled_from([b"\xff\xff\xff\xff", b"\0\0\0\0", struct.pack("<H", 99), b"PK\x06\x06"])
             piece = draw(odd | st.binary(max_size=8))
@@ -256,7 +256,7 @@ def test_any_zip_is_registered_and_read_or_refused(
     @fuzz(60, data=damaged_zips(), media_type=st.sampled_from(["", "application/zip"]))
     def _(data: bytes, media_type: str) -> None:
         allowed = {grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.FAILED_PRECONDITION, grpc.StatusCode.NOT_FOUND}
-        damage = {grpc.StatusCode.DATA_LOSS}  # of a member, which the artifact's own hash cannot tell
+        damage = {grpc.StatusCode.DATA_LOSS}  # of a member, which the artifact's own hash does not detect
         try:
             artifact = {"media_type": media_type}
             model = client.register(data, name=f"zip {next(numbers)}", artifact=artifact)
@@ -282,11 +282,11 @@ def test_any_zip_is_registered_and_read_or_refused(
     assert {path for path in folder.rglob("*") if registry.artifact_dir not in path.parents} == before
 
 
-# ---- What it has found
+# ---- Found by fuzzing
 
 
 @pytest.mark.parametrize("path", ["", "x", "/models", "?", "/models?id=a"])
-def test_an_address_without_an_id_is_no_id(client: Client, path: str) -> None:
+def test_a_request_without_an_id_has_an_invalid_id(client: Client, path: str) -> None:
     method = method_of("CompatService", "GetModel", "modelregistry.compat.v1")
     answer = send(client, method, [b""], [("x-envoy-original-path", path)])
     assert (answer.code, answer.http_status) == (grpc.StatusCode.OK, "400")
@@ -296,7 +296,7 @@ def test_an_address_without_an_id_is_no_id(client: Client, path: str) -> None:
     ("service", "name"),
     [("ModelService", "GetModel"), ("ModelService", "RegisterModel"), ("AuditService", "WatchAuditEvents")],
 )
-def test_a_message_that_is_none_is_an_invalid_argument(
+def test_a_malformed_message_is_an_invalid_argument(
     client: Client, caplog: pytest.LogCaptureFixture, service: str, name: str
 ) -> None:
     answer = send(client, method_of(service, name), [b"\xff"])

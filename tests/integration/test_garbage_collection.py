@@ -1,6 +1,6 @@
-"""The sweeper and the leases: nothing is forgotten, and nothing that is in use is swept."""
+"""Garbage collection and leases: all unreferenced bytes are removed, and none that are in use."""
 
-# Failing takes no arguments.
+# Failing methods ignore their arguments.
 # ruff: noqa: ARG002
 
 import threading
@@ -30,13 +30,13 @@ PAST = "now() - interval '1 second'"
 NOTHING = GarbageCollectionReport(uploads=(), objects=(), failed=())
 
 
-def sweep(registry: RunningRegistry, **options: Any) -> GarbageCollectionReport:
+def collect(registry: RunningRegistry, **options: Any) -> GarbageCollectionReport:
     with acting_as_registry():
         return registry.parts.services.garbage_collector.collect(**options)
 
 
 def leave_object(registry: RunningRegistry, key: str, due: str = PAST) -> None:
-    """Leaves behind what a crash in the middle of a registration does."""
+    """Leave behind the bytes and the row of a crash during a registration."""
     registry.execute(f"INSERT INTO unreferenced_objects VALUES ('{key}', {due})")
     registry.parts.store.put(key, b"left over")
 
@@ -56,22 +56,22 @@ def nothing_is_left(registry: RunningRegistry) -> bool:
     return (registry.count("models"), registry.count("unreferenced_objects"), registry.objects()) == (0, 0, [])
 
 
-class TestSweeping:
-    def test_what_is_due_is_removed_and_what_is_not_is_spared(self, registry: RunningRegistry) -> None:
+class TestGarbageCollection:
+    def test_due_objects_are_removed_and_others_are_kept(self, registry: RunningRegistry) -> None:
         model = registry.client.register()
         leave_object(registry, "artifacts/due")
         leave_parts(registry, "artifacts/parts")
         leave_object(registry, "artifacts/leased", "now() + interval '1 minute'")
         registry.execute(f"INSERT INTO unreferenced_objects VALUES ('artifacts/never-written', {PAST})")
-        report = sweep(registry)
+        report = collect(registry)
         assert set(report.objects) == {"artifacts/due", "artifacts/parts", "artifacts/never-written"}
         assert report.failed == ()
         assert keys(registry) == {"artifacts/leased"}
         assert len(registry.objects()) == 2
         assert registry.client.verify(model.id).intact
-        assert sweep(registry) == NOTHING
+        assert collect(registry) == NOTHING
 
-    def test_what_is_left_under_construction_is_removed_and_what_is_under_way_is_not(
+    def test_abandoned_unfinished_objects_are_removed_and_those_with_a_writer_are_kept(
         self, registry: RunningRegistry
     ) -> None:
         model = registry.client.register()
@@ -80,27 +80,27 @@ class TestSweeping:
         with registry.engine.connect() as connection:
             key = connection.execute(text("SELECT object_key FROM models")).scalar_one()
         registry.parts.store.begin(key)
-        assert sweep(registry) == NOTHING  # it may have a writer still
-        patient = registry.parts.services.garbage_collector
-        unfinished = replace(patient.unfinished, lease=timedelta(0))
-        assert replace(patient, unfinished=unfinished).collect(dry_run=True).unfinished == (key,)
+        assert collect(registry) == NOTHING  # it may still have a writer
+        with_lease = registry.parts.services.garbage_collector
+        unfinished = replace(with_lease.unfinished, lease=timedelta(0))
+        assert replace(with_lease, unfinished=unfinished).collect(dry_run=True).unfinished == (key,)
         verification = replace(build_verification(registry.parts), unfinished=unfinished)
         findings = [found for found in verification.run() if found.finding is not Finding.INTACT]
         assert [(found.finding, found.subject) for found in findings] == [(Finding.UNFINISHED, key)]
         assert not findings[0].finding.is_wrong
-        assert replace(patient, unfinished=unfinished).collect().unfinished == (key,)
+        assert replace(with_lease, unfinished=unfinished).collect().unfinished == (key,)
         assert list(unfinished.find()) == []
         assert registry.client.verify(model.id).intact
         assert registry.client.complete_upload(upload.id).artifact.size_bytes == 8 * MIB
 
-    def test_more_than_a_batch_is_removed(self, registry: RunningRegistry) -> None:
+    def test_more_objects_than_a_batch_are_removed(self, registry: RunningRegistry) -> None:
         registry.execute(
             f"INSERT INTO unreferenced_objects SELECT 'artifacts/' || n, {PAST} FROM generate_series(1, 350) AS n"
         )
-        assert len(sweep(registry).objects) == 350
+        assert len(collect(registry).objects) == 350
         assert registry.count("unreferenced_objects") == 0
 
-    def test_a_dry_run_tells_and_changes_nothing(self, registry: RunningRegistry) -> None:
+    def test_a_dry_run_reports_and_changes_nothing(self, registry: RunningRegistry) -> None:
         leave_object(registry, "artifacts/due")
         leave_object(registry, "artifacts/leased", "now() + interval '1 minute'")
         expired, alive = (registry.client.create_upload(name=name) for name in ("expired", "alive"))
@@ -109,15 +109,15 @@ class TestSweeping:
         before = registry.objects()
         expected = GarbageCollectionReport(uploads=(expired.id,), objects=("artifacts/due",), failed=())
         for _ in range(2):
-            assert sweep(registry, dry_run=True) == expected
+            assert collect(registry, dry_run=True) == expected
         assert registry.objects() == before
         assert registry.count("uploads") == 2
         assert keys(registry) == {"artifacts/due", "artifacts/leased"}
-        assert set(sweep(registry).objects) > {"artifacts/due"}
+        assert set(collect(registry).objects) > {"artifacts/due"}
         assert registry.client.get_upload(alive.id) == alive
 
     @pytest.mark.parametrize("number", [1, 250])
-    def test_what_the_store_does_not_delete_stays_due(self, registry: RunningRegistry, number: int) -> None:
+    def test_objects_that_the_store_does_not_delete_stay_due(self, registry: RunningRegistry, number: int) -> None:
         class FailingStore(WrappedStore):
             deletions = 0
 
@@ -137,7 +137,7 @@ class TestSweeping:
         assert store.deletions == len(report.failed) == len(set(report.failed))
         assert keys(registry) == before
         assert len(registry.objects()) == 1
-        assert len(sweep(registry).objects) == number + 1
+        assert len(collect(registry).objects) == number + 1
         assert nothing_is_left(registry)
 
     def test_one_object_that_cannot_be_deleted_does_not_stop_the_others(self, registry: RunningRegistry) -> None:
@@ -153,7 +153,7 @@ class TestSweeping:
         assert set(report.objects) == {"artifacts/a", "artifacts/z"}
         assert report.failed == ("artifacts/bad",)
 
-    def test_a_deletion_that_the_store_refuses_is_finished_by_the_sweeper(self, registry: RunningRegistry) -> None:
+    def test_garbage_collection_finishes_a_deletion_that_the_store_refused(self, registry: RunningRegistry) -> None:
         class FailingStore(WrappedStore):
             def delete(self, key: str) -> None:
                 raise ArtifactStoreUnavailableError
@@ -163,19 +163,19 @@ class TestSweeping:
             client.delete(model.id)
         assert registry.client.all() == []
         assert len(registry.objects()) == 1
-        assert len(sweep(registry).objects) == 1
+        assert len(collect(registry).objects) == 1
         assert nothing_is_left(registry)
 
-    def test_many_sweepers_at_once_remove_each_object_once(self, registry: RunningRegistry) -> None:
+    def test_concurrent_garbage_collections_remove_each_object_once(self, registry: RunningRegistry) -> None:
         for number in range(60):
             leave_object(registry, f"artifacts/{number}")
         with ThreadPoolExecutor(4) as threads:
-            reports = [future.result() for future in [threads.submit(sweep, registry) for _ in range(4)]]
-        swept = [key for report in reports for key in report.objects]
-        assert sorted(swept) == sorted(f"artifacts/{number}" for number in range(60))
+            reports = [future.result() for future in [threads.submit(collect, registry) for _ in range(4)]]
+        collected = [key for report in reports for key in report.objects]
+        assert sorted(collected) == sorted(f"artifacts/{number}" for number in range(60))
         assert nothing_is_left(registry)
 
-    def test_a_server_sweeps_by_itself(self, registry: RunningRegistry) -> None:
+    def test_a_server_collects_garbage_by_itself(self, registry: RunningRegistry) -> None:
         leave_object(registry, "artifacts/due")
         with serving(registry, gc_interval_seconds=0.05):
             eventually(lambda: nothing_is_left(registry))
@@ -183,14 +183,16 @@ class TestSweeping:
 
 class TestLeases:
     @pytest.mark.parametrize("size", [1, 20 * MIB])
-    def test_a_registration_that_was_swept_ends_and_leaves_nothing(self, registry: RunningRegistry, size: int) -> None:
+    def test_a_registration_whose_object_was_collected_fails_and_leaves_nothing(
+        self, registry: RunningRegistry, size: int
+    ) -> None:
         feed = Feed(*registration(spec(), pieces(bytes(size))))
         call = registry.client.models.RegisterModel.future(feed)
         eventually(lambda: registry.count("unreferenced_objects") == 1)
         if size > 1:
             eventually(lambda: any(path.stat().st_size >= 8 * MIB for path in registry.objects()))
         registry.execute(f"UPDATE unreferenced_objects SET due_time = {PAST}")
-        assert len(sweep(registry).objects) == 1
+        assert len(collect(registry).objects) == 1
         for piece in pieces(bytes(size)):
             feed.send(model_service_pb2.RegisterModelRequest(chunk=piece))
         feed.end()
@@ -200,7 +202,7 @@ class TestLeases:
         registry.client.register()
 
     @pytest.mark.parametrize("size", [1, 20 * MIB])
-    def test_a_registration_whose_lease_is_gone_ends_and_leaves_nothing(
+    def test_a_registration_without_its_lease_fails_and_leaves_nothing(
         self, registry: RunningRegistry, size: int
     ) -> None:
         feed = Feed(*registration(spec(), pieces(bytes(size))))
@@ -212,7 +214,7 @@ class TestLeases:
             call.result()
         assert nothing_is_left(registry)
 
-    def test_a_sign_of_life_renews_the_lease(self, start_registry: StartRegistry) -> None:
+    def test_received_bytes_renew_the_lease(self, start_registry: StartRegistry) -> None:
         registry = start_registry(registration_lease_seconds=1.5, stream_idle_seconds=1)
         feed = Feed(*registration(spec(), [b"x"]))
         call = registry.client.models.RegisterModel.future(feed)
@@ -221,19 +223,19 @@ class TestLeases:
         for _ in range(16):
             pause.wait(0.25)
             feed.send(model_service_pb2.RegisterModelRequest(chunk=b"x"))
-            assert sweep(registry) == NOTHING
+            assert collect(registry) == NOTHING
         feed.end()
         assert call.result().model.artifact.size_bytes == 17
         assert registry.client.verify(call.result().model.id).intact
 
-    def test_registrations_and_sweeps_at_once_do_no_harm(self, start_registry: StartRegistry) -> None:
-        # Leases so short that some registrations lose theirs.
+    def test_registrations_during_garbage_collection_stay_whole(self, start_registry: StartRegistry) -> None:
+        # The leases are so short that some registrations lose theirs.
         registry = start_registry(registration_lease_seconds=0.011, stream_idle_seconds=0.01)
         stop = threading.Event()
 
-        def keep_sweeping() -> None:
+        def collect_repeatedly() -> None:
             while not stop.is_set():
-                assert not sweep(registry).failed
+                assert not collect(registry).failed
 
         def register(number: int) -> model_pb2.Model | grpc.StatusCode:
             try:
@@ -243,19 +245,19 @@ class TestLeases:
                 return code
 
         with ThreadPoolExecutor(6) as threads:
-            sweepers = [threads.submit(keep_sweeping) for _ in range(2)]
+            collectors = [threads.submit(collect_repeatedly) for _ in range(2)]
             try:
                 results = list(threads.map(register, range(40)))
             finally:
                 stop.set()
-            for sweeper in sweepers:
-                sweeper.result()
+            for collector in collectors:
+                collector.result()
         models = [result for result in results if isinstance(result, model_pb2.Model)]
         codes = {result for result in results if isinstance(result, grpc.StatusCode)}
-        # UNAVAILABLE: the file that was being written was taken away.
+        # UNAVAILABLE: the file was removed during the write.
         assert codes <= {ABORTED, grpc.StatusCode.CANCELLED, grpc.StatusCode.UNAVAILABLE}
         assert {model.id for model in registry.client.all()} == {model.id for model in models}
         for model in models:
             assert registry.client.verify(model.id).intact
-        eventually(lambda: sweep(registry) is not None and registry.count("unreferenced_objects") == 0)
+        eventually(lambda: collect(registry) is not None and registry.count("unreferenced_objects") == 0)
         assert len(registry.objects()) == len(models)

@@ -1,4 +1,4 @@
-"""GetiService: the projects of a Geti, and imports that are whole or leave nothing."""
+"""GetiService: projects of Geti, and imports that are complete or leave nothing."""
 
 import io
 import json
@@ -31,7 +31,7 @@ FAST = Timeouts(retry=0.01, connect=1, read=2, listing=10, poll=0.02, max_poll=0
 
 @pytest.fixture
 def connect(monkeypatch: pytest.MonkeyPatch, start_registry: StartRegistry, geti: FakeGeti) -> StartRegistry:
-    """Starts a registry that is connected to the stand-in."""
+    """Start a registry that is connected to a fake Geti."""
     monkeypatch.setattr(client, "HttpGeti", partial(HttpGeti, timeouts=FAST))
     return partial(start_registry, **geti.settings())
 
@@ -49,12 +49,12 @@ def begin(registry: RunningRegistry, *model_ids: str, project_id: str = CATTLE, 
 
 
 def imported(registry: RunningRegistry, *model_ids: str, **address: str) -> dict[str, pb.ImportProgress]:
-    """Imports models and returns how each ended."""
+    """Import models, and return the outcome of each."""
     return ended(begin(registry, *model_ids, **address))
 
 
 def ended(messages: Iterable[pb.ImportModelsResponse]) -> dict[str, pb.ImportProgress]:
-    """Returns how each model ended, as the last message says it, too."""
+    """Return the outcome of each model; the last message must agree."""
     *steps, last = messages
     found = {step.progress.model_id: step.progress for step in steps}
     assert list(last.result.registered_model_ids) == [
@@ -67,7 +67,7 @@ def ended(messages: Iterable[pb.ImportModelsResponse]) -> dict[str, pb.ImportPro
 
 
 def reason_of(progress: pb.ImportProgress) -> str:
-    """The reason of an import that failed."""
+    """Return the reason of a failed import."""
     (info,) = (detail for detail in progress.error.details if detail.Is(error_details_pb2.ErrorInfo.DESCRIPTOR))
     found = error_details_pb2.ErrorInfo()
     info.Unpack(found)
@@ -75,7 +75,7 @@ def reason_of(progress: pb.ImportProgress) -> str:
 
 
 def failure(registry: RunningRegistry) -> pb.ImportProgress:
-    """Imports a model that cannot be, and makes sure that nothing is left of it."""
+    """Import a model in vain, assert that nothing is left of it, and return the reason."""
     (answer,) = imported(registry, YOLOX_FP16).values()
     assert answer.state == State.STATE_FAILED
     assert_nothing_is_left(registry)
@@ -95,7 +95,7 @@ class TestProjects:
         newest = project.model_groups[0].versions[1]
         assert [model.id for model in newest.openvino_models] == [YOLOX_FP32, YOLOX_INT8]
 
-    def test_pages_of_projects_hold_each_once(self, connected: RunningRegistry, geti: FakeGeti) -> None:
+    def test_pages_have_every_project_once(self, connected: RunningRegistry, geti: FakeGeti) -> None:
         geti.behave(more_projects=150)
         request = pb.ListProjectsRequest(page_size=60)
         found: list[str] = []
@@ -108,14 +108,14 @@ class TestProjects:
             request.page_token = page.next_page_token
         assert found == geti.project_ids()
 
-    def test_a_page_asks_for_the_models_of_its_own_projects_alone(
+    def test_a_page_requests_only_the_models_of_its_own_projects(
         self, connected: RunningRegistry, geti: FakeGeti
     ) -> None:
         geti.behave(more_projects=50)
         connected.client.projects.ListProjects(pb.ListProjectsRequest(page_size=3))
         assert geti.asked("/model_groups") == 3
 
-    def test_what_is_wrong_is_refused(self, connected: RunningRegistry) -> None:
+    def test_invalid_requests_are_refused(self, connected: RunningRegistry) -> None:
         projects = connected.client.projects
         with refused(grpc.StatusCode.NOT_FOUND, "GETI_PROJECT_NOT_FOUND"):
             projects.GetProject(pb.GetProjectRequest(project_id="65f0a1b2c3d4e5f600000009"))
@@ -134,7 +134,7 @@ class TestProjects:
             ({"status": {"projects": 404}}, grpc.StatusCode.UNAVAILABLE, "GETI_UNAVAILABLE"),
         ],
     )
-    def test_an_error_is_no_empty_list(
+    def test_an_error_of_geti_is_not_an_empty_list(
         self, connected: RunningRegistry, geti: FakeGeti, behaviour: Any, code: grpc.StatusCode, reason: str
     ) -> None:
         geti.behave(**behaviour)
@@ -150,7 +150,7 @@ class TestProjects:
             imported(registry, YOLOX_FP16)
         assert registry.client.download(registry.client.register().id) == b"weights"
 
-    def test_a_connection_that_is_half_configured_is_none_and_says_so(
+    def test_an_incomplete_configuration_disables_geti_with_a_warning(
         self, start_registry: StartRegistry, geti: FakeGeti, caplog: pytest.LogCaptureFixture
     ) -> None:
         registry = start_registry(**geti.settings(geti_organization_id="", geti_workspace_id=" "))
@@ -160,7 +160,7 @@ class TestProjects:
 
 
 class TestImports:
-    def test_progress_is_told_from_the_beginning_to_the_model(self, connected: RunningRegistry) -> None:
+    def test_progress_is_streamed_up_to_the_registered_model(self, connected: RunningRegistry) -> None:
         *answers, last = list(begin(connected, YOLOX_FP16))
         assert list(last.result.registered_model_ids) == [YOLOX_FP16]
         answers = [answer.progress for answer in answers]
@@ -171,7 +171,7 @@ class TestImports:
         assert answers[-2].downloaded_bytes > 0
         assert answers[-1].model == connected.client.get(YOLOX_FP16)
 
-    def test_a_model_is_registered_with_what_geti_says(self, connected: RunningRegistry) -> None:
+    def test_a_model_is_registered_with_the_metadata_of_geti(self, connected: RunningRegistry) -> None:
         model = imported(connected, YOLOX_FP16)[YOLOX_FP16].model
         assert (model.id, model.name, model.version) == (YOLOX_FP16, "YOLOX-S OpenVINO FP16", "1")
         assert (model.project_id, model.project_name, model.category) == (CATTLE, "Cattle Detection v1.2", "Detection")
@@ -198,7 +198,7 @@ class TestImports:
             ("ANOMALY", "Anomaly"),
         ],
     )
-    def test_any_type_of_task_is_a_category(
+    def test_any_task_type_becomes_the_category(
         self, connected: RunningRegistry, geti: FakeGeti, task_type: str | None, category: str
     ) -> None:
         geti.behave(task_type=task_type)
@@ -210,7 +210,7 @@ class TestImports:
         answers = imported(connected, model_id, project_id=project, group_id=group_id)
         assert answers[model_id].model.category == category
 
-    def test_what_geti_does_not_say_is_absent(self, connected: RunningRegistry, geti: FakeGeti) -> None:
+    def test_metadata_missing_in_geti_stays_unset(self, connected: RunningRegistry, geti: FakeGeti) -> None:
         names = ("size", "labels", "optimization_capabilities", "target_device", "architecture", "creation_date")
         geti.behave(model_fields={**dict.fromkeys(names), "performance": None, "target_device_type": "edge"})
         model = imported(connected, YOLOX_FP16)[YOLOX_FP16].model
@@ -219,13 +219,13 @@ class TestImports:
         assert model.target_device_type == "edge"
         assert "None" not in str(model)
 
-    def test_a_project_is_looked_at_once(self, connected: RunningRegistry, geti: FakeGeti) -> None:
+    def test_a_project_is_read_once_per_import(self, connected: RunningRegistry, geti: FakeGeti) -> None:
         imported(connected, YOLOX_FP16, YOLOX_FP32, YOLOX_INT8)
         assert geti.asked(f"/projects/{CATTLE}") == 1
         assert geti.asked("/model_groups") == 1
         assert geti.asked(f"/models/{YOLOX_FP16}") == 1
 
-    def test_each_is_imported_whatever_becomes_of_the_others(self, connected: RunningRegistry, geti: FakeGeti) -> None:
+    def test_models_are_imported_although_others_fail(self, connected: RunningRegistry, geti: FakeGeti) -> None:
         geti.behave(passing={"download": [500]})
         answers = imported(connected, YOLOX_FP16, YOLOX_FP32, YOLOX_INT8, YOLOX_INT8)
         assert [answer.state for answer in answers.values()] == [
@@ -237,7 +237,7 @@ class TestImports:
         assert (connected.count("models"), connected.count("unreferenced_objects")) == (2, 0)
         assert len(connected.objects()) == 2
 
-    def test_the_others_need_not_be_in_the_right_group(self, connected: RunningRegistry) -> None:
+    def test_models_may_be_requested_with_a_wrong_group(self, connected: RunningRegistry) -> None:
         models = [
             pb.ModelToImport(model_id=YOLOX_FP16, group_id="../x"),
             pb.ModelToImport(model_id=YOLOX_FP32, group_id=YOLOX),
@@ -247,7 +247,7 @@ class TestImports:
         assert reason_of(answers[YOLOX_FP16]) == "GETI_REFUSED"
         assert answers[YOLOX_FP32].state == State.STATE_REGISTERED
 
-    def test_nothing_is_imported_where_one_is_unknown_or_registered(
+    def test_nothing_is_imported_if_a_model_is_unknown_or_already_registered(
         self, connected: RunningRegistry, geti: FakeGeti
     ) -> None:
         with refused(grpc.StatusCode.NOT_FOUND, "GETI_MODEL_NOT_FOUND") as refusal:
@@ -269,7 +269,7 @@ class TestImports:
             imported(connected, *[YOLOX_FP16] * count)
         assert refusal.fields == ["models"]
 
-    def test_a_model_of_the_same_name_and_version_is_in_the_way(self, connected: RunningRegistry) -> None:
+    def test_a_model_with_the_same_name_and_version_is_a_conflict(self, connected: RunningRegistry) -> None:
         other = connected.client.register(
             name="YOLOX-S OpenVINO FP16",
             version="1",
@@ -311,7 +311,7 @@ class TestFailures:
             ({"model_fields": {"performance": {"score": "high"}}}, grpc.StatusCode.UNAVAILABLE, "GETI_UNAVAILABLE"),
         ],
     )
-    def test_each_is_told_and_leaves_nothing(
+    def test_each_failure_is_reported_and_leaves_nothing(
         self, connected: RunningRegistry, geti: FakeGeti, behaviour: Any, code: grpc.StatusCode, reason: str
     ) -> None:
         geti.behave(**behaviour)
@@ -321,12 +321,12 @@ class TestFailures:
         assert imported(connected, YOLOX_FP16)[YOLOX_FP16].state == State.STATE_REGISTERED
 
     @pytest.mark.parametrize("behaviour", [{"large": 3}, {"download": BOMB}])
-    def test_what_is_too_large_leaves_nothing(self, connect: StartRegistry, geti: FakeGeti, behaviour: Any) -> None:
+    def test_a_too_large_model_leaves_nothing(self, connect: StartRegistry, geti: FakeGeti, behaviour: Any) -> None:
         registry = connect(artifact_max_bytes=1_000_000)
         geti.behave(**behaviour)
         assert reason_of(failure(registry)) == "ARTIFACT_TOO_LARGE"
 
-    def test_a_store_that_goes_away_is_told_and_the_rest_is_swept(
+    def test_an_outage_of_the_store_is_reported_and_its_bytes_are_collected(
         self, connected: RunningRegistry, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         def away(*_: object, **__: object) -> None:
@@ -339,7 +339,7 @@ class TestFailures:
         connected.parts.services.garbage_collector.collect()
         assert_nothing_is_left(connected)
 
-    def test_an_import_that_fails_as_a_whole_says_so_in_its_last_message(
+    def test_the_error_of_a_failed_import_is_its_last_message(
         self, connected: RunningRegistry, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         def broken(*_: object, **__: object) -> None:
@@ -356,7 +356,7 @@ class TestFailures:
         assert "a secret" not in str(received[-1])
 
     @pytest.mark.parametrize("behaviour", [{"polls_until_final": 10**9}, {"slow": {"download": 0.5}}, {"large": 200}])
-    def test_a_client_that_leaves_ends_the_import_and_leaves_nothing(
+    def test_an_import_whose_client_leaves_stops_and_leaves_nothing(
         self, connected: RunningRegistry, geti: FakeGeti, behaviour: Any
     ) -> None:
         geti.behave(**behaviour)
@@ -367,7 +367,7 @@ class TestFailures:
         assert_nothing_is_left(connected)
         assert geti.asked(f"/models/{YOLOX_FP32}") == 0
 
-    def test_an_import_takes_a_place_among_the_streams(self, connect: StartRegistry, geti: FakeGeti) -> None:
+    def test_an_import_counts_as_a_stream(self, connect: StartRegistry, geti: FakeGeti) -> None:
         registry = connect(max_streams=1, max_waiting_seconds=0.2)
         geti.behave(polls_until_final=10**9)
         call = begin(registry, YOLOX_FP16)
@@ -376,9 +376,9 @@ class TestFailures:
             imported(registry, YOLOX_FP32)
         call.cancel()
         geti.behave()
-        eventually(lambda: imported(registry, YOLOX_FP32), what="a place for another import")
+        eventually(lambda: imported(registry, YOLOX_FP32), what="a stream for another import")
 
-    def test_the_key_is_in_no_answer_and_no_log(
+    def test_the_api_key_is_in_no_answer_and_no_log(
         self, connected: RunningRegistry, geti: FakeGeti, caplog: pytest.LogCaptureFixture
     ) -> None:
         with caplog.at_level(logging.DEBUG):

@@ -1,4 +1,4 @@
-"""gRPC's health service under callers without a token: what they hold, and what others are answered meanwhile."""
+"""gRPC's health service: its limits for unauthenticated callers, and its answers meanwhile."""
 
 import threading
 import time
@@ -25,12 +25,12 @@ GET_MODEL = "/modelregistry.v1.ModelService/GetModel"
 
 @pytest.fixture
 def guarded(start_registry: StartRegistry) -> RunningRegistry:
-    """A registry whose callers need a token; the tests here have none."""
+    """A registry with authentication; the tests here have no token."""
     return start_registry(auth_mode="token")
 
 
 def health(client: Client) -> Any:
-    """The stub of the health service, whose published types lack methods."""
+    """Return the stub of the health service, whose published types lack methods."""
     return health_pb2_grpc.HealthStub(client.channel)
 
 
@@ -45,7 +45,7 @@ def check_within_a_second(client: Client) -> None:
 
 
 def without_message(client: Client, method: str) -> Any:
-    """A call of which only the headers are sent."""
+    """Start a call that sends only headers."""
     ended = threading.Event()
 
     def no_requests() -> Iterator[Never]:
@@ -62,13 +62,13 @@ def test_thousands_of_cancelled_watches_leave_the_server_answering(guarded: Runn
         stub = health(client)
         for _ in range(100):
             watches = [stub.Watch(health_pb2.HealthCheckRequest(), timeout=20) for _ in range(50)]
-            # Some are under way when they are cancelled, the others have hardly begun.
+            # Some run when they are cancelled, the others have hardly begun.
             for watch in watches[:10]:
                 with suppress(grpc.RpcError):
                     next(watch)
             for watch in watches:
                 watch.cancel()
-        # grpcio refuses calls while too many wait to be taken up.
+        # grpcio refuses calls while too many are queued.
         eventually(lambda: is_serving(client), 10)
         check_within_a_second(client)
         stopping = threading.Thread(target=server.stop, daemon=True)
@@ -77,7 +77,7 @@ def test_thousands_of_cancelled_watches_leave_the_server_answering(guarded: Runn
         assert not stopping.is_alive()
 
 
-def test_a_watch_is_told_of_changes_alone(registry: RunningRegistry) -> None:
+def test_a_watch_receives_only_changes(registry: RunningRegistry) -> None:
     class Store(WrappedStore):
         is_well = True
 
@@ -95,7 +95,7 @@ def test_a_watch_is_told_of_changes_alone(registry: RunningRegistry) -> None:
         assert next(watch).status == SERVING
 
 
-def test_an_unknown_service_is_watched_but_not_checked(registry: RunningRegistry) -> None:
+def test_an_unknown_service_can_be_watched_but_not_checked(registry: RunningRegistry) -> None:
     request = health_pb2.HealthCheckRequest(service="no.such.Service")
     watch = health(registry.client).Watch(request)
     assert next(watch).status == health_pb2.HealthCheckResponse.SERVICE_UNKNOWN
@@ -110,7 +110,7 @@ def test_every_service_is_listed(registry: RunningRegistry) -> None:
     assert {answer.status for answer in statuses.values()} == {SERVING}
 
 
-def test_watches_are_bounded_and_leave_checks_alone(guarded: RunningRegistry) -> None:
+def test_watches_are_limited_and_do_not_affect_checks(guarded: RunningRegistry) -> None:
     stub = health(guarded.client)
     watches = [stub.Watch(health_pb2.HealthCheckRequest()) for _ in range(MAX_HEALTH_WATCHES // 2)]
     for watch in watches:
@@ -134,7 +134,7 @@ def _has_room(stub: Any) -> bool:
         watch.cancel()
 
 
-def test_of_calls_without_a_message_the_oldest_make_room(guarded: RunningRegistry) -> None:
+def test_the_oldest_calls_without_a_message_are_cancelled_for_new_ones(guarded: RunningRegistry) -> None:
     with ExitStack() as stack:
         client = Client(guarded.client.address)
         stack.callback(client.close)
@@ -145,7 +145,7 @@ def test_of_calls_without_a_message_the_oldest_make_room(guarded: RunningRegistr
         check_within_a_second(guarded.client)
 
 
-def test_a_stranger_is_refused_before_the_message_is_waited_for(guarded: RunningRegistry) -> None:
+def test_an_unauthenticated_call_is_refused_before_its_message_arrives(guarded: RunningRegistry) -> None:
     started = time.monotonic()
     call = without_message(guarded.client, GET_MODEL)
     assert call.code() is grpc.StatusCode.UNAUTHENTICATED

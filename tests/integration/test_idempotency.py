@@ -1,4 +1,4 @@
-"""Idempotency keys: a repeated write is answered as the first one was, and changes nothing."""
+"""Idempotency keys: a repeated write gets the first answer, and changes nothing."""
 
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -52,7 +52,7 @@ DATA = b"weights"
 
 @pytest.fixture
 def people(start_registry: StartRegistry, monkeypatch: pytest.MonkeyPatch) -> Iterator[People]:
-    """Callers of a server that looks tokens up each time."""
+    """Callers of a server that looks up the token of every call."""
     monkeypatch.setattr(wiring, "CachedAuthenticator", partial(CachedAuthenticator, seconds=0))
     people = People(start_registry(auth_mode="token"))
     yield people
@@ -87,13 +87,13 @@ def events(registry: RunningRegistry) -> int:
 
 
 def key_counts(registry: RunningRegistry) -> list[int]:
-    """The new keys of each caller that has any."""
+    """Return the number of new keys per caller."""
     with registry.engine.connect() as connection:
         return list(connection.execute(text("SELECT key_count FROM idempotency_usage")).scalars())
 
 
 class TestRepeatedCalls:
-    def test_an_update_is_answered_again_and_not_made_again(self, registry: RunningRegistry) -> None:
+    def test_a_repeated_update_gets_the_first_answer_and_changes_nothing(self, registry: RunningRegistry) -> None:
         model = registry.client.register()
         first = update(registry.client, model.id, "key", score=0.5)
         registry.client.update(model.id, score=0.7)
@@ -102,27 +102,27 @@ class TestRepeatedCalls:
         assert registry.client.get(model.id).score == 0.7
         assert events(registry) == seen
 
-    def test_a_registration_is_one_model(self, registry: RunningRegistry) -> None:
+    def test_a_repeated_registration_is_one_model(self, registry: RunningRegistry) -> None:
         first = register(registry.client, "key")
         assert register(registry.client, "key") == first
         assert registry.client.all() == registry.client.all(f'id = "{first.id}"')
         assert len(registry.objects()) == 1
 
-    def test_a_registration_with_a_declared_digest_need_not_send_its_bytes_again(self, client: Client) -> None:
+    def test_a_repeated_registration_with_a_declared_digest_needs_no_bytes(self, client: Client) -> None:
         artifact = {"sha256": sha256(DATA)}
         first = register(client, "key", artifact=artifact)
         feed = Feed(*keyed(registration(spec(artifact=artifact), []), "key"))
         assert client.models.RegisterModel(feed).model == first
         feed.end()
 
-    def test_a_deletion_is_done_once(self, client: Client) -> None:
+    def test_a_repeated_deletion_happens_once(self, client: Client) -> None:
         model = client.register()
         delete(client, model.id, "key")
         delete(client, model.id, "key")
         with refused(grpc.StatusCode.NOT_FOUND):
             delete(client, model.id, "another key")
 
-    def test_an_upload_is_created_completed_and_cancelled_once(self, registry: RunningRegistry) -> None:
+    def test_repeated_calls_create_complete_and_cancel_an_upload_once(self, registry: RunningRegistry) -> None:
         uploads = registry.client.uploads
         creation = upload_service_pb2.CreateUploadRequest(
             upload=upload_pb2.Upload(spec=spec()), idempotency_key="creation"
@@ -139,7 +139,7 @@ class TestRepeatedCalls:
         cancellation = upload_service_pb2.CancelUploadRequest(upload_id=other.id, idempotency_key="cancellation")
         assert uploads.CancelUpload(cancellation) == uploads.CancelUpload(cancellation)
 
-    def test_many_at_once_make_one_model(self, registry: RunningRegistry) -> None:
+    def test_concurrent_repeated_registrations_are_one_model(self, registry: RunningRegistry) -> None:
         def attempt(_: int) -> str:
             while True:
                 try:
@@ -160,7 +160,7 @@ class TestRepeatedCalls:
             kept = connection.execute(text("SELECT answer IS NOT NULL FROM idempotency_keys")).scalar_one()
         assert kept == (size < MAX_ANSWER_BYTES)
 
-    def test_what_is_read_again_is_the_resource_as_it_is_now(self, registry: RunningRegistry) -> None:
+    def test_an_answer_that_was_not_kept_shows_the_present_resource(self, registry: RunningRegistry) -> None:
         client = registry.client
         model = client.register()
         large: dict[str, Any] = {"overview": {"string_value": "x" * 5_000}}
@@ -174,7 +174,7 @@ class TestRepeatedCalls:
         with refused(grpc.StatusCode.NOT_FOUND, "MODEL_NOT_FOUND"):
             update(client, model.id, "key", **large)
 
-    def test_a_group_and_an_upload_are_read_again_as_they_are_now(self, registry: RunningRegistry) -> None:
+    def test_such_answers_show_the_present_group_and_upload(self, registry: RunningRegistry) -> None:
         client = registry.client
         group_id = client.register().model_group_id
         change = model_group_service_pb2.UpdateModelGroupRequest(
@@ -198,14 +198,14 @@ class TestRepeatedCalls:
         current = client.update(model.id, score=0.5)
         assert client.uploads.CompleteUpload(completion).model == current
 
-    def test_one_that_failed_is_made_again(self, client: Client) -> None:
+    def test_a_failed_call_can_be_repeated(self, client: Client) -> None:
         in_the_way = client.register(name="taken")
         with refused(grpc.StatusCode.ALREADY_EXISTS):
             register(client, "key", name="taken", version="1")
         client.delete(in_the_way.id)
         assert register(client, "key", name="taken", version="1").id != in_the_way.id
 
-    def test_one_that_changed_nothing_is_made_again(self, client: Client) -> None:
+    def test_a_call_that_changed_nothing_is_executed_again(self, client: Client) -> None:
         delete(client, "a-model-that-comes-later", "key", allow_missing=True)
         client.models.RegisterModel(registration(spec(id="a-model-that-comes-later"), [DATA]))
         delete(client, "a-model-that-comes-later", "key", allow_missing=True)
@@ -221,7 +221,7 @@ class TestKeys:
             lambda client: update(client, "the-other-of-the-two", "key", score=0.5),
         ],
     )
-    def test_another_request_is_refused(self, client: Client, repeat: Callable[[Client], Message]) -> None:
+    def test_a_key_with_another_request_is_refused(self, client: Client, repeat: Callable[[Client], Message]) -> None:
         for model_id in ("the-first-of-the-two", "the-other-of-the-two"):
             client.models.RegisterModel(registration(spec(id=model_id, name=model_id), [DATA]))
         update(client, "the-first-of-the-two", "key", score=0.5)
@@ -229,31 +229,31 @@ class TestKeys:
             repeat(client)
         assert refusal.metadata == {"idempotency_key": "key"}
 
-    def test_a_registration_of_other_bytes_is_refused(self, client: Client) -> None:
+    def test_a_key_with_other_bytes_is_refused(self, client: Client) -> None:
         first = register(client, "key", b"some")
         with refused(PRECONDITION, REUSED):
             register(client, "key", b"others")
         assert [model.id for model in client.all()] == [first.id]
 
-    def test_one_key_names_a_call_of_each_method(self, client: Client) -> None:
+    def test_each_method_has_its_own_keys(self, client: Client) -> None:
         model = register(client, "key")
         update(client, model.id, "key", score=0.5)
         delete(client, model.id, "key")
         assert client.all() == []
 
-    def test_one_key_names_a_call_of_each_caller(self, people: People) -> None:
+    def test_each_caller_has_its_own_keys(self, people: People) -> None:
         one = register(people.a(Role.WRITER, name="one"), "key", name="one")
         other = register(people.a(Role.WRITER, name="other"), "key", name="other")
         assert one.id != other.id
 
     @pytest.mark.parametrize("key", ["x" * 129, "é", "a\n", "\x7f"])
-    def test_a_malformed_one_is_refused(self, client: Client, key: str) -> None:
+    def test_a_malformed_key_is_refused(self, client: Client, key: str) -> None:
         with refused(INVALID) as refusal:
             register(client, key)
         assert refusal.fields == ["idempotency_key"]
         assert client.all() == []
 
-    def test_the_header_is_the_field(self, client: Client) -> None:
+    def test_the_header_and_the_field_are_equivalent(self, client: Client) -> None:
         model = client.register()
         request = model_service_pb2.UpdateModelRequest(model=model_pb2.Model(id=model.id, score=0.5))
         header = (("idempotency-key", "key"),)
@@ -265,19 +265,19 @@ class TestKeys:
             client.models.UpdateModel(request, metadata=header)
         assert refusal.fields == ["idempotency_key"]
 
-    def test_one_counts_until_it_expires_and_gc_removes_it(self, registry: RunningRegistry) -> None:
+    def test_a_key_is_valid_until_it_expires_and_gc_removes_it(self, registry: RunningRegistry) -> None:
         model = registry.client.register()
         update(registry.client, model.id, "key", score=0.5)
         update(registry.client, model.id, "other", score=0.6)
         registry.execute("UPDATE idempotency_keys SET expire_time = now() - interval '1 second'")
-        # Gone or not.
+        # Whether the row is deleted or not.
         assert update(registry.client, model.id, "key", score=0.25).score == 0.25
         with acting_as_registry():
             registry.parts.services.garbage_collector.collect()
         assert registry.count("idempotency_keys") == 1
         assert update(registry.client, model.id, "other", score=0.125).score == 0.125
 
-    def test_a_role_that_was_lost_repeats_no_answer(self, people: People) -> None:
+    def test_a_caller_that_lost_its_role_gets_no_kept_answer(self, people: People) -> None:
         writer = people.a(Role.WRITER, "p1", name="writer")
         model = register(writer, "key", project_id="p1")
         assert register(writer, "key", project_id="p1") == model
@@ -289,12 +289,12 @@ class TestKeys:
 class TestLimit:
     @pytest.fixture
     def spent(self, registry: RunningRegistry) -> model_pb2.Model:
-        """A model whose registration used the last new key that its caller may use."""
+        """A model whose registration used its caller's last new key."""
         model = register(registry.client, "key")
         registry.execute(f"UPDATE idempotency_usage SET key_count = {MAX_KEYS_PER_CALLER}")
         return model
 
-    def test_a_new_key_beyond_it_is_refused_before_anything_changes(
+    def test_a_new_key_beyond_the_limit_is_refused_before_anything_changes(
         self, registry: RunningRegistry, spent: model_pb2.Model
     ) -> None:
         with refused(grpc.StatusCode.RESOURCE_EXHAUSTED, "TOO_MANY_IDEMPOTENCY_KEYS") as refusal:
@@ -318,18 +318,18 @@ class TestLimit:
         with refused(grpc.StatusCode.RESOURCE_EXHAUSTED):
             update(one, model.id, "new", score=0.25)
 
-    def test_it_ends_with_its_window(self, registry: RunningRegistry, spent: model_pb2.Model) -> None:
+    def test_the_limit_ends_with_its_window(self, registry: RunningRegistry, spent: model_pb2.Model) -> None:
         registry.execute("UPDATE idempotency_usage SET window_end_time = now() - interval '1 second'")
         assert update(registry.client, spent.id, "new", score=0.5).score == 0.5
         assert key_counts(registry) == [1]
 
-    def test_calls_that_run_at_once_are_all_counted(self, registry: RunningRegistry) -> None:
+    def test_concurrent_calls_are_all_counted(self, registry: RunningRegistry) -> None:
         model = registry.client.register()
         with ThreadPoolExecutor(8) as threads:
             list(threads.map(lambda number: update(registry.client, model.id, f"{number}", score=0.5), range(40)))
         assert key_counts(registry) == [40]
 
-    def test_calls_that_fail_and_repeated_ones_are_not_counted(self, registry: RunningRegistry) -> None:
+    def test_failed_and_repeated_calls_are_not_counted(self, registry: RunningRegistry) -> None:
         model = registry.client.register()
         for _ in range(3):
             update(registry.client, model.id, "key", score=0.5)
@@ -349,7 +349,7 @@ class TestLimit:
 
 
 class TestRunningCalls:
-    def test_a_second_call_is_told_to_wait_for_the_first(self, registry: RunningRegistry) -> None:
+    def test_a_repeated_call_is_refused_while_the_first_runs(self, registry: RunningRegistry) -> None:
         feed = Feed(*keyed(registration(spec(), [DATA]), "key"))
         first = registry.client.models.RegisterModel.future(feed)
         eventually(lambda: registry.count("idempotency_keys") == 1, what="the first call")
@@ -362,7 +362,7 @@ class TestRunningCalls:
         model = first.result().model
         assert register(registry.client, "key") == model
 
-    def test_one_whose_client_leaves_frees_its_key(self, registry: RunningRegistry) -> None:
+    def test_a_call_whose_client_leaves_frees_its_key(self, registry: RunningRegistry) -> None:
         feed = Feed(*keyed(registration(spec(), [DATA]), "key"))
         first = registry.client.models.RegisterModel.future(feed)
         eventually(lambda: registry.count("idempotency_keys") == 1, what="the first call")
@@ -371,20 +371,20 @@ class TestRunningCalls:
         eventually(lambda: registry.count("idempotency_keys") == 0, what="the end of the first call")
         register(registry.client, "key")
 
-    def test_one_that_was_taken_for_dead_commits_nothing(self, registry: RunningRegistry) -> None:
+    def test_a_call_that_lost_its_key_commits_nothing(self, registry: RunningRegistry) -> None:
         feed = Feed(*keyed(registration(spec(), [DATA]), "key"))
         first = registry.client.models.RegisterModel.future(feed)
         eventually(lambda: registry.count("idempotency_keys") == 1, what="the first call")
         registry.execute("UPDATE idempotency_keys SET lease_time = now() - interval '1 second'")
         model = register(registry.client, "key")
-        registry.client.delete(model.id)  # so that only the key is in the way
+        registry.client.delete(model.id)  # so that only the key conflicts
         feed.end()
         with refused(ABORTED, RUNNING):
             first.result()
         assert registry.client.all() == []
         assert register(registry.client, "key") == model
 
-    def test_one_that_lasts_keeps_its_key(self, registry: RunningRegistry) -> None:
+    def test_a_long_call_keeps_its_key(self, registry: RunningRegistry) -> None:
         attempt = IdempotencyService(registry.parts.database, lease=timedelta(seconds=0.3)).attempt
 
         def leases() -> list[datetime]:
@@ -400,7 +400,7 @@ class TestRunningCalls:
 
 
 class TestAliasesAndGroups:
-    def test_an_alias_is_moved_rolled_back_and_deleted_once(self, registry: RunningRegistry) -> None:
+    def test_repeated_calls_move_roll_back_and_delete_an_alias_once(self, registry: RunningRegistry) -> None:
         client, aliases = registry.client, registry.client.aliases
         first, second, third = (client.register(version=str(i), data=bytes([i])) for i in range(1, 4))
         alias: dict[str, Any] = {"model_group_id": first.model_group_id, "alias": "production"}
@@ -421,7 +421,7 @@ class TestAliasesAndGroups:
         assert aliases.DeleteAlias(removal) == removed
         assert events(registry) == seen + 1
 
-    def test_what_was_set_already_is_not_set_later(self, client: Client) -> None:
+    def test_a_repeated_move_that_changed_nothing_does_not_move_the_alias_later(self, client: Client) -> None:
         first, second = (client.register(version=str(i), data=bytes([i])) for i in range(2))
         alias: dict[str, Any] = {"model_group_id": first.model_group_id, "alias": "production"}
         client.aliases.SetAlias(alias_service_pb2.SetAliasRequest(model_id=first.id, **alias))
@@ -431,7 +431,7 @@ class TestAliasesAndGroups:
         assert not client.aliases.SetAlias(same).changed
         assert client.aliases.GetAlias(alias_service_pb2.GetAliasRequest(**alias)).model_id == second.id
 
-    def test_a_group_is_changed_and_deleted_once(self, registry: RunningRegistry) -> None:
+    def test_repeated_calls_update_and_delete_a_group_once(self, registry: RunningRegistry) -> None:
         client, groups = registry.client, registry.client.groups
         model = client.register()
         change = model_group_service_pb2.UpdateModelGroupRequest(
@@ -450,7 +450,7 @@ class TestAliasesAndGroups:
         groups.DeleteModelGroup(removal)
         groups.DeleteModelGroup(removal)
 
-    def test_what_is_only_checked_keeps_no_answer(self, registry: RunningRegistry) -> None:
+    def test_validate_only_keeps_no_answer(self, registry: RunningRegistry) -> None:
         model = registry.client.register()
         request = alias_service_pb2.SetAliasRequest(
             model_group_id=model.model_group_id,
@@ -467,18 +467,18 @@ class TestAliasesAndGroups:
 
 
 WITHOUT_KEYS = {
-    # The offset says which bytes are meant, and the state of an upload whether they came.
+    # The offset identifies the bytes, and the upload's committed size shows whether they arrived.
     "UploadService/WriteUpload",
     "UploadService/WriteUploadContent",
     "ArtifactService/VerifyArtifact",
-    # Each model is imported once, as Geti gives it its id.
+    # Each model is imported once, since its id comes from Geti.
     "GetiService/ImportModels",
 }
 SERVICERS = (ModelServicer, ModelGroupServicer, UploadServicer, AliasServicer)
 
 
 def writes() -> Iterator[MethodDescriptor]:
-    """The methods of the typed API that change something."""
+    """Return the writing methods of the typed API."""
     pool = descriptor_pool.Default()
     for name in http_routes().services:
         for method in pool.FindServiceByName(name).methods:
@@ -488,7 +488,7 @@ def writes() -> Iterator[MethodDescriptor]:
                 yield method
 
 
-def test_every_write_takes_a_key() -> None:
+def test_every_write_accepts_a_key() -> None:
     without = {
         f"{method.containing_service.name}/{method.name}"
         for method in writes()
@@ -497,7 +497,7 @@ def test_every_write_takes_a_key() -> None:
     assert without == WITHOUT_KEYS
 
 
-def test_every_write_that_takes_a_key_heeds_it() -> None:
+def test_every_write_that_accepts_a_key_uses_it() -> None:
     methods = {name: method for servicer in SERVICERS for name, method in vars(servicer).items()}
     heeding = {name for name, method in methods.items() if hasattr(method, "__wrapped__")}
     assert heeding == {method.name for method in writes() if "idempotency_key" in method.input_type.fields_by_name}

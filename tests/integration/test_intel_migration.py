@@ -1,4 +1,4 @@
-"""Taking over a deployment of the original."""
+"""Importing an Intel deployment."""
 
 import io
 from collections import Counter
@@ -26,7 +26,7 @@ Adopt = Callable[..., Mapping[str, Adoption]]
 
 
 class Target:
-    """The registry that takes over."""
+    """The registry that imports the deployment."""
 
     def __init__(self, settings: Settings, registry: Registry, intel: IntelDeployment) -> None:
         self.settings = settings
@@ -55,7 +55,7 @@ class Target:
 def open_target(
     postgres: PostgresAddress, database_name: str, s3_server: S3Server, intel: IntelDeployment
 ) -> Iterator[Callable[..., Target]]:
-    """Opens a registry; its bucket is the original's unless the settings say otherwise."""
+    """Open a registry, by default on the bucket of the Intel deployment."""
     with ExitStack() as stack:
 
         def start(**settings: object) -> Target:
@@ -78,7 +78,7 @@ def open_target(
 
 @pytest.fixture
 def target(open_target: Callable[..., Target]) -> Target:
-    """A registry on the original's bucket."""
+    """A registry on the bucket of the Intel deployment."""
     return open_target()
 
 
@@ -91,10 +91,10 @@ def shown(target: Target, model_id: str, *names: str) -> dict[str, object]:
     return {name: found[name] for name in names}
 
 
-# ---- what is taken ----
+# ---- imported models ----
 
 
-def test_every_model_is_taken_but_the_one_that_is_there_twice(target: Target, intel: IntelDeployment) -> None:
+def test_every_model_is_imported_except_duplicates(target: Target, intel: IntelDeployment) -> None:
     before = intel.state()
     found = target.adopt()
     assert sorted(found) == IDS
@@ -117,7 +117,7 @@ def test_artifacts_stay_in_their_place_and_are_hashed(target: Target) -> None:
         assert target.registry.services.artifacts.verify(model_id).intact
 
 
-def test_a_changed_model_is_as_the_original_shows_it(target: Target) -> None:
+def test_a_changed_model_is_shown_as_in_the_intel_deployment(target: Target) -> None:
     target.adopt()
     assert document(target.get(BASE)) == {
         "id": BASE,
@@ -144,7 +144,7 @@ def test_a_changed_model_is_as_the_original_shows_it(target: Target) -> None:
     assert target.get(BASE).artifact.size == 1295
 
 
-def test_an_import_from_geti_is_as_the_original_shows_it(target: Target) -> None:
+def test_a_model_from_geti_is_shown_as_in_the_intel_deployment(target: Target) -> None:
     target.adopt()
     assert document(target.get("66c10000000000000000a111")) == {
         "id": "66c10000000000000000a111",
@@ -173,7 +173,7 @@ def test_an_import_from_geti_is_as_the_original_shows_it(target: Target) -> None
     }
 
 
-def test_what_breaks_every_list_of_the_original_is_taken(target: Target) -> None:
+def test_a_model_that_breaks_the_lists_of_the_intel_deployment_is_imported(target: Target) -> None:
     target.adopt()
     assert shown(target, "legacy-poison-0001", "name", "overview") == {
         "name": "Poisoned",
@@ -181,7 +181,7 @@ def test_what_breaks_every_list_of_the_original_is_taken(target: Target) -> None
     }
 
 
-def test_odd_texts_and_what_is_absent_are_as_they_were(target: Target) -> None:
+def test_unusual_texts_and_unset_fields_stay_unchanged(target: Target) -> None:
     target.adopt()
     assert shown(target, "00-filter-000000007", "name", "version", "project_id", "project_name") == {
         "name": "模型 É",
@@ -202,7 +202,7 @@ def test_odd_texts_and_what_is_absent_are_as_they_were(target: Target) -> None:
     }
 
 
-def test_the_log_says_who_registered_them(target: Target) -> None:
+def test_imported_models_have_events_of_their_registration(target: Target) -> None:
     target.adopt()
     events = target.events()
     assert {(event.action, event.actor) for event in events} == {("model.registered", ACTOR)}
@@ -211,14 +211,14 @@ def test_the_log_says_who_registered_them(target: Target) -> None:
     assert target.registry.services.audit.verify(None, lambda: None).broken is None
 
 
-def test_a_dry_run_tells_the_same_and_does_nothing(target: Target) -> None:
+def test_a_dry_run_reports_the_same_and_changes_nothing(target: Target) -> None:
     told = target.adopt(dry_run=True)
     assert (target.ids(), target.events()) == ([], [])
     done = target.adopt()
     assert {name: found.outcome for name, found in told.items()} == {n: found.outcome for n, found in done.items()}
 
 
-# ---- again ----
+# ---- repeated runs ----
 
 
 def test_a_second_run_changes_nothing(target: Target, intel: IntelDeployment) -> None:
@@ -228,7 +228,7 @@ def test_a_second_run_changes_nothing(target: Target, intel: IntelDeployment) ->
     assert ([target.get(model_id) for model_id in target.ids()], target.events(), intel.state()) == before
 
 
-def test_what_was_changed_in_the_source_since_is_changed_here(target: Target, intel: IntelDeployment) -> None:
+def test_a_later_change_in_the_source_is_imported(target: Target, intel: IntelDeployment) -> None:
     target.adopt()
     intel.set_tag(BASE, "score", "0.5")
     intel.set_tag(BASE, "last_updated_date", "2026-11-24 01:02:03.000004 UTC")
@@ -244,7 +244,7 @@ def test_what_was_changed_in_the_source_since_is_changed_here(target: Target, in
     assert target.adopt()[BASE].outcome is Outcome.UNCHANGED
 
 
-def test_what_was_registered_anew_in_the_source_is_hashed_anew(target: Target, intel: IntelDeployment) -> None:
+def test_a_model_registered_anew_in_the_source_is_hashed_again(target: Target, intel: IntelDeployment) -> None:
     target.adopt()
     intel.s3.put_object(intel.bucket, f"{BASE}/model.zip", io.BytesIO(b"another"), 7)
     intel.execute("UPDATE registered_models SET creation_time = creation_time + 60000 WHERE name = %s", BASE)
@@ -253,7 +253,7 @@ def test_what_was_registered_anew_in_the_source_is_hashed_anew(target: Target, i
     assert target.registry.services.artifacts.verify(BASE).intact
 
 
-def test_what_was_changed_or_deleted_here_stays_so(target: Target, intel: IntelDeployment) -> None:
+def test_changes_and_deletions_in_the_target_are_kept(target: Target, intel: IntelDeployment) -> None:
     target.adopt(copy=True)
     target.registry.services.models.update(BASE, {"score": 0.25})
     target.registry.services.models.delete("put-twin-a-00000001")
@@ -265,7 +265,7 @@ def test_what_was_changed_or_deleted_here_stays_so(target: Target, intel: IntelD
         target.get("put-twin-a-00000001")
 
 
-def test_what_was_deleted_in_the_source_since_is_told_and_stays(target: Target, intel: IntelDeployment) -> None:
+def test_a_model_deleted_in_the_source_is_reported_and_kept(target: Target, intel: IntelDeployment) -> None:
     target.adopt()
     intel.execute("DELETE FROM registered_model_tags WHERE name = %s", BASE)
     intel.execute("DELETE FROM registered_models WHERE name = %s", BASE)
@@ -274,7 +274,7 @@ def test_what_was_deleted_in_the_source_since_is_told_and_stays(target: Target, 
     assert target.get(BASE).id == BASE
 
 
-def test_the_one_that_is_there_twice_is_taken_once_the_other_has_another_name(target: Target) -> None:
+def test_a_duplicate_is_imported_after_the_other_model_is_renamed(target: Target) -> None:
     target.adopt()
     target.registry.services.models.update("put-other-000000002", {"version": "7-fp16"})
     found = target.adopt()
@@ -283,7 +283,7 @@ def test_the_one_that_is_there_twice_is_taken_once_the_other_has_another_name(ta
     assert shown(target, TWIN, "version", "precision") == {"version": "7", "precision": ["FP16"]}
 
 
-def test_a_run_that_was_cut_short_is_continued(target: Target, intel: IntelDeployment) -> None:
+def test_an_interrupted_run_is_continued(target: Target, intel: IntelDeployment) -> None:
     loaded = load(IntelSourceSettings, **(intel.settings() | intel.s3_settings()))
     with open_intel_import(target.registry, target.settings, loaded, copy=False) as adopt:
         running = adopt()
@@ -297,7 +297,7 @@ def test_a_run_that_was_cut_short_is_continued(target: Target, intel: IntelDeplo
 # ---- objects ----
 
 
-def test_a_copy_leaves_the_source_alone_whatever_happens_here(target: Target, intel: IntelDeployment) -> None:
+def test_changes_to_a_copy_do_not_affect_the_source(target: Target, intel: IntelDeployment) -> None:
     found = target.adopt(copy=True)
     assert {model_id for model_id, adoption in found.items() if adoption.copied} == set(IDS) - {TWIN}
     for model_id in target.ids():
@@ -309,9 +309,7 @@ def test_a_copy_leaves_the_source_alone_whatever_happens_here(target: Target, in
     assert left == set(OBJECTS)
 
 
-def test_deleting_a_model_that_stayed_in_place_deletes_its_object_and_no_other(
-    target: Target, intel: IntelDeployment
-) -> None:
+def test_deleting_a_model_imported_in_place_deletes_only_its_object(target: Target, intel: IntelDeployment) -> None:
     target.adopt()
     target.registry.services.garbage_collector.collect()
     target.registry.services.models.delete(BASE)
@@ -320,7 +318,7 @@ def test_deleting_a_model_that_stayed_in_place_deletes_its_object_and_no_other(
     assert left == set(OBJECTS) - {f"{BASE}/model.zip"}
 
 
-def test_an_object_that_was_due_is_not_swept_once_it_is_referred_to(target: Target, engine: Engine) -> None:
+def test_a_due_object_is_kept_once_a_model_refers_to_it(target: Target, engine: Engine) -> None:
     key = f"{BASE}/model.zip"
     with engine.begin() as connection:
         connection.execute(text("INSERT INTO unreferenced_objects VALUES (:key, now())"), {"key": key})
@@ -329,7 +327,7 @@ def test_an_object_that_was_due_is_not_swept_once_it_is_referred_to(target: Targ
     assert target.download(BASE) == OBJECTS[key].read_bytes()
 
 
-def test_a_name_that_is_no_key_is_copied(target: Target, intel: IntelDeployment) -> None:
+def test_an_object_with_an_unusable_key_is_copied(target: Target, intel: IntelDeployment) -> None:
     key = f"{BASE}/modèle n° 1.zip"
     intel.s3.put_object(intel.bucket, key, io.BytesIO(b"zip"), 3)
     intel.set_tag(BASE, "file_url", f"minio://model-registry/{key}")
@@ -357,7 +355,7 @@ def test_artifacts_are_copied_to_another_store(
     assert intel.state() == before
 
 
-# ---- what is broken ----
+# ---- broken sources ----
 
 
 @pytest.mark.parametrize(
@@ -385,13 +383,13 @@ def test_artifacts_are_copied_to_another_store(
         ("id", "another-id-00000001", "id: is another one in its tags"),
     ],
 )
-def test_a_model_that_cannot_be_taken_is_told_and_no_hindrance(
+def test_a_model_that_cannot_be_imported_is_reported_and_does_not_stop_the_run(
     key: str, value: str | None, reason: str | None, target: Target, intel: IntelDeployment
 ) -> None:
     intel.set_tag(BASE, key, value)
     for dry_run in (True, False):
         found = target.adopt(dry_run=dry_run)
-        if reason is None:  # a text is only ever a text
+        if reason is None:  # a text stays a text
             assert found[BASE].outcome is Outcome.ADOPTED
         else:
             assert found[BASE].outcome is Outcome.FAILED
@@ -399,7 +397,7 @@ def test_a_model_that_cannot_be_taken_is_told_and_no_hindrance(
     assert len(target.ids()) == (15 if reason is None else 14)
 
 
-def test_a_missing_object_is_told_and_taken_when_it_is_back(target: Target, intel: IntelDeployment) -> None:
+def test_a_missing_object_is_reported_and_imported_once_it_is_back(target: Target, intel: IntelDeployment) -> None:
     key = f"{BASE}/model.zip"
     intel.s3.remove_object(intel.bucket, key)
     assert f"the bucket has no {key}" in target.adopt()[BASE].reason
@@ -416,26 +414,26 @@ def test_a_model_of_another_origin_is_not_touched(target: Target) -> None:
     assert target.download(BASE) == b"mine"
 
 
-def test_ids_that_no_model_can_have_are_told(target: Target, intel: IntelDeployment) -> None:
+def test_invalid_ids_are_reported(target: Target, intel: IntelDeployment) -> None:
     intel.execute("INSERT INTO registered_models VALUES ('short', 1, 1, NULL), ('../../../etc/passwd', 1, 1, NULL)")
     found = target.adopt()
     assert {found["short"].outcome, found["../../../etc/passwd"].outcome} == {Outcome.FAILED}
     assert "id: must be 16 to 256 characters" in found["short"].reason
 
 
-def test_a_database_that_lost_its_keys_has_its_doubles_told(target: Target, intel: IntelDeployment) -> None:
+def test_duplicates_in_a_source_without_constraints_are_reported(target: Target, intel: IntelDeployment) -> None:
     intel.execute("ALTER TABLE registered_models DROP CONSTRAINT registered_model_pk CASCADE")
     intel.execute("INSERT INTO registered_models SELECT * FROM registered_models WHERE name = %s", BASE)
     assert "more than once" in target.adopt()[BASE].reason
 
 
-def test_more_models_than_a_page_are_all_found(target: Target, intel: IntelDeployment) -> None:
+def test_more_models_than_a_page_are_all_imported(target: Target, intel: IntelDeployment) -> None:
     intel.execute("INSERT INTO registered_models SELECT 'empty-model-' || n, 1, 1 FROM generate_series(1000, 2200) n")
     found = target.adopt(dry_run=True)
     assert len(found) == 16 + 1201
 
 
-def test_a_source_that_is_none_is_named(target: Target, intel: IntelDeployment, database_name: str) -> None:
+def test_an_invalid_source_is_named(target: Target, intel: IntelDeployment, database_name: str) -> None:
     with pytest.raises(SourceError, match="no database of the original"):
         target.adopt(source_psql_database=database_name)
     with pytest.raises(SourceError, match=r"cannot be read.*does not exist"):
@@ -446,7 +444,7 @@ def test_a_source_that_is_none_is_named(target: Target, intel: IntelDeployment, 
         target.adopt(source_minio_bucket_name="nowhere")
 
 
-def test_wrong_keys_of_the_source_are_told_without_them(
+def test_the_error_about_wrong_s3_keys_does_not_show_them(
     target: Target, intel: IntelDeployment, s3_server: S3Server
 ) -> None:
     s3_server.require("credentials")
@@ -455,8 +453,8 @@ def test_wrong_keys_of_the_source_are_told_without_them(
     assert "marker" not in str(caught.value)
 
 
-def test_the_source_is_read_in_transactions_that_can_write_nothing(target: Target, intel: IntelDeployment) -> None:
-    # A function that writes stands for whatever might be hidden in a source.
+def test_the_source_is_read_in_read_only_transactions(target: Target, intel: IntelDeployment) -> None:
+    # A writing function stands for any hidden write in a source.
     intel.execute("CREATE TABLE written (n int)")
     intel.execute("ALTER TABLE registered_models RENAME TO kept")
     intel.execute(

@@ -1,4 +1,4 @@
-"""What one client may take up, and what the others get meanwhile."""
+"""Concurrency limits, timeouts and size limits, and their effect on other clients."""
 
 import math
 import socket
@@ -33,13 +33,13 @@ MIB = 1024 * 1024
 
 
 def open_registration(client: Client, name: str) -> tuple[Feed[model_service_pb2.RegisterModelRequest], Any]:
-    """A registration that holds a place until its feed ends."""
+    """Start a registration that occupies a stream until its feed ends."""
     feed = Feed(*registration(spec(name=name), [b"x"]))
     return feed, client.models.RegisterModel.future(feed)
 
 
 def retry_seconds(error: grpc.RpcError) -> float:
-    """The delay in a refusal's google.rpc.RetryInfo."""
+    """Return the delay in a refusal's google.rpc.RetryInfo."""
     for detail in rpc_status.from_call(cast(Any, error)).details:
         info = error_details_pb2.RetryInfo()
         if detail.Unpack(info):
@@ -61,7 +61,7 @@ class From(grpc.UnaryUnaryClientInterceptor, grpc.StreamUnaryClientInterceptor):
 
 
 class ActiveContext:
-    """The context of a call whose client waits for as long as it takes."""
+    """The context of a call whose client waits without a deadline."""
 
     def add_callback(self, _callback: Callable[[], None]) -> bool:
         return True
@@ -73,8 +73,8 @@ class ActiveContext:
         return math.inf
 
 
-def has_free_place(client: Client, model_id: str) -> bool:
-    """A verification needs a place of its own."""
+def has_free_stream(client: Client, model_id: str) -> bool:
+    """Return whether a stream is free: a verification needs one."""
     try:
         return client.verify(model_id).intact
     except grpc.RpcError as error:
@@ -82,7 +82,7 @@ def has_free_place(client: Client, model_id: str) -> bool:
         return False
 
 
-class TestPlaces:
+class TestStreams:
     @pytest.fixture
     def small(self, start_registry: StartRegistry) -> RunningRegistry:
         return start_registry(max_streams=2, max_unary_calls=2, max_waiting_seconds=0.2)
@@ -115,9 +115,9 @@ class TestPlaces:
         for feed, call in streams:
             feed.end()
             assert call.result().model.artifact.size_bytes == 1
-        client.register(name="now there is a place")
+        client.register(name="now there is a stream")
 
-    def test_a_place_is_free_after_an_error(self, small: RunningRegistry) -> None:
+    def test_a_stream_is_free_after_an_error(self, small: RunningRegistry) -> None:
         model = small.client.register(name="other")
         bad_messages = (
             model_service_pb2.RegisterModelRequest(),
@@ -126,43 +126,43 @@ class TestPlaces:
         for (feed, call), bad in zip(self.fill(small), bad_messages, strict=True):
             feed.send(bad)
             assert call.code() is grpc.StatusCode.INVALID_ARGUMENT
-        eventually(lambda: has_free_place(small.client, model.id))
+        eventually(lambda: has_free_stream(small.client, model.id))
         self.fill(small)
 
-    def test_a_place_is_free_after_a_cancellation(self, small: RunningRegistry) -> None:
+    def test_a_stream_is_free_after_a_cancellation(self, small: RunningRegistry) -> None:
         model = small.client.register(bytes(64 * MIB), name="other")
         for _, call in self.fill(small):
             call.cancel()
-        eventually(lambda: has_free_place(small.client, model.id))
+        eventually(lambda: has_free_stream(small.client, model.id))
         downloads = [
             small.client.artifacts.DownloadArtifact(artifact_service_pb2.DownloadArtifactRequest(model_id=model.id))
             for _ in range(2)
         ]
         for download in downloads:
             next(download)
-        assert not has_free_place(small.client, model.id)
+        assert not has_free_stream(small.client, model.id)
         for download in downloads:
             download.cancel()
-        eventually(lambda: has_free_place(small.client, model.id))
+        eventually(lambda: has_free_stream(small.client, model.id))
         eventually(lambda: len(self.fill(small)) == 2)
 
-    def test_a_place_is_free_after_its_client_is_gone(self, small: RunningRegistry) -> None:
+    def test_a_stream_is_free_after_its_client_is_gone(self, small: RunningRegistry) -> None:
         model = small.client.register(name="other")
         other = Client(small.client.address)
         calls = [open_registration(other, f"gone {number}") for number in range(2)]
         eventually(lambda: small.count("unreferenced_objects") == 2)
         other.close()
-        eventually(lambda: has_free_place(small.client, model.id))
+        eventually(lambda: has_free_stream(small.client, model.id))
         assert all(call.done() for _, call in calls)
 
 
-class TestSilence:
+class TestIdleTimeout:
     @pytest.fixture
-    def impatient(self, start_registry: StartRegistry) -> RunningRegistry:
+    def with_idle_timeout(self, start_registry: StartRegistry) -> RunningRegistry:
         return start_registry(max_streams=2, stream_idle_seconds=1, max_waiting_seconds=0.2)
 
-    def test_silent_uploads_are_cancelled(self, impatient: RunningRegistry) -> None:
-        client = impatient.client
+    def test_idle_uploads_are_cancelled(self, with_idle_timeout: RunningRegistry) -> None:
+        client = with_idle_timeout.client
         model = client.register(name="other")
         upload = client.create_upload(name="upload")
         started = time.monotonic()
@@ -170,20 +170,20 @@ class TestSilence:
             open_registration(client, "silent")[1],
             client.uploads.WriteUpload.future(Feed(*writes(upload.id, 0, [b"abc"]))),
         ]
-        eventually(lambda: not has_free_place(client, model.id))
+        eventually(lambda: not has_free_stream(client, model.id))
         while not all(call.done() for call in calls):
             assert client.get(model.id) == model
             assert time.monotonic() - started < 20
         assert [call.code() for call in calls] == [grpc.StatusCode.CANCELLED] * 2
         assert time.monotonic() - started > 0.9
-        eventually(lambda: has_free_place(client, model.id))
-        eventually(lambda: impatient.count("unreferenced_objects") == 0)
+        eventually(lambda: has_free_stream(client, model.id))
+        eventually(lambda: with_idle_timeout.count("unreferenced_objects") == 0)
         assert eventually(lambda: client.get_upload(upload.id).committed_size) == 3
 
     def test_a_stalled_download_is_cancelled(
-        self, impatient: RunningRegistry, caplog: pytest.LogCaptureFixture
+        self, with_idle_timeout: RunningRegistry, caplog: pytest.LogCaptureFixture
     ) -> None:
-        client = impatient.client
+        client = with_idle_timeout.client
         model = client.register(bytes(64 * MIB))
         downloads = [
             client.artifacts.DownloadArtifact(artifact_service_pb2.DownloadArtifactRequest(model_id=model.id))
@@ -191,19 +191,19 @@ class TestSilence:
         ]
         for download in downloads:
             next(download)
-        assert not has_free_place(client, model.id)
+        assert not has_free_stream(client, model.id)
         started = time.monotonic()
-        eventually(lambda: client.get(model.id) == model and has_free_place(client, model.id))
+        eventually(lambda: client.get(model.id) == model and has_free_stream(client, model.id))
         assert time.monotonic() - started < 20
-        # A place is free when one of them has ended: the other's silence may be a moment shorter.
+        # A stream is free when the first download has ended; the other may time out a moment later.
         eventually(lambda: caplog.text.count("kept the call waiting") >= len(downloads))
         for download in downloads:
             with refused(grpc.StatusCode.CANCELLED):
                 for _ in download:
                     pass
 
-    def test_a_slow_client_that_goes_on_is_not_cancelled(self, impatient: RunningRegistry) -> None:
-        feed, call = open_registration(impatient.client, "slow")
+    def test_a_slow_but_active_client_is_not_cancelled(self, with_idle_timeout: RunningRegistry) -> None:
+        feed, call = open_registration(with_idle_timeout.client, "slow")
         ticks = threading.Event()
         for _ in range(8):
             ticks.wait(0.3)
@@ -211,9 +211,9 @@ class TestSilence:
         feed.end()
         assert call.result().model.artifact.size_bytes == 9
 
-    def test_a_brief_answer_that_nobody_takes_is_given_up(self, impatient: RunningRegistry) -> None:
-        model = impatient.client.register(name="listed")
-        host, _, port = impatient.client.address.rpartition(":")
+    def test_a_short_unread_answer_times_out(self, with_idle_timeout: RunningRegistry) -> None:
+        model = with_idle_timeout.client.register(name="listed")
+        host, _, port = with_idle_timeout.client.address.rpartition(":")
         connection = h2.connection.H2Connection()
         connection.initiate_connection()
         connection.update_settings({h2.settings.SettingCodes.INITIAL_WINDOW_SIZE: 0})
@@ -231,9 +231,9 @@ class TestSilence:
                 events = connection.receive_data(data)
                 ended = any(isinstance(event, h2.events.StreamReset | h2.events.TrailersReceived) for event in events)
         assert 0.9 < time.monotonic() - started < 20
-        assert impatient.client.get(model.id) == model
+        assert with_idle_timeout.client.get(model.id) == model
 
-    def test_slow_work_of_our_own_is_no_silence(self, registry: RunningRegistry) -> None:
+    def test_slow_work_of_the_server_does_not_count_as_idle(self, registry: RunningRegistry) -> None:
         class SlowStore(WrappedStore):
             def write(self, key: str, pieces: Iterable[bytes]) -> None:
                 super().write(key, pieces)
@@ -244,9 +244,7 @@ class TestSilence:
 
 
 class TestShortCalls:
-    def test_more_calls_than_may_wait_are_refused_and_the_others_have_their_turn(
-        self, registry: RunningRegistry
-    ) -> None:
+    def test_calls_beyond_the_queue_are_refused_and_queued_ones_are_served(self, registry: RunningRegistry) -> None:
         model = registry.client.register(zip_of({"a": b"b"}), artifact={"media_type": "application/zip"})
         begun, may_end = threading.Semaphore(0), threading.Event()
 
@@ -273,15 +271,15 @@ class TestShortCalls:
 
 
 class TestCallersShare:
-    """Each caller has its share, and short bursts wait for their turn."""
+    """Each caller has its share, and short bursts are queued."""
 
-    def test_a_burst_of_registrations_waits_for_its_turn(self, registry: RunningRegistry) -> None:
+    def test_a_burst_of_registrations_is_queued(self, registry: RunningRegistry) -> None:
         with ThreadPoolExecutor(64) as pool:
             names = [f"burst {number}" for number in range(64)]
             models = list(pool.map(lambda name: registry.client.register(name=name), names))
         assert [model.name for model in models] == names
 
-    def test_a_refused_caller_that_waits_for_as_long_as_it_is_told_gets_in(self, registry: RunningRegistry) -> None:
+    def test_a_refused_call_succeeds_after_its_retry_delay(self, registry: RunningRegistry) -> None:
         refusals: list[float] = []
 
         def register(client: Client, number: int) -> None:
@@ -303,9 +301,9 @@ class TestCallersShare:
         assert min(refusals) >= 1
         assert registry.count("models") == 40
 
-    def test_a_retry_delay_reaches_clients_of_http_too(self, registry: RunningRegistry) -> None:
+    def test_http_clients_receive_the_retry_delay(self, registry: RunningRegistry) -> None:
         with serving(registry, max_streams=1, max_waiting_seconds=0.05) as (_, client):
-            feed, call = open_registration(client, "holds the only place")
+            feed, call = open_registration(client, "uses the only stream")
             eventually(lambda: registry.count("unreferenced_objects") == 1)
             with pytest.raises(grpc.RpcError) as raised:
                 client.register(name="refused")
@@ -314,7 +312,7 @@ class TestCallersShare:
             feed.end()
             assert call.result()
 
-    def test_one_caller_at_its_share_leaves_places_to_others(self, registry: RunningRegistry) -> None:
+    def test_a_caller_at_its_share_leaves_streams_to_others(self, registry: RunningRegistry) -> None:
         with serving(registry, max_streams=4, caller_share=0.5, max_waiting_seconds=0.2) as (_, client):
             streams = [open_registration(client, f"greedy {number}") for number in range(2)]
             eventually(lambda: registry.count("unreferenced_objects") == 2)
@@ -360,7 +358,7 @@ class TestCallersShare:
         assert order == ["greedy", "modest", "greedy", "greedy"]
         assert limit.running == limit.waiting == 0
 
-    def test_a_call_whose_client_goes_gives_its_turn_to_the_next(self, registry: RunningRegistry) -> None:
+    def test_a_queued_call_whose_client_leaves_is_removed_from_the_queue(self, registry: RunningRegistry) -> None:
         with serving(registry, max_streams=1) as (server, client):
             feed, call = open_registration(client, "first")
             eventually(lambda: registry.count("unreferenced_objects") == 1)
@@ -372,10 +370,10 @@ class TestCallersShare:
             assert call.result()
             assert client.register(name="next").name == "next"
 
-    def test_slow_searches_of_one_caller_leave_reads_and_readiness_alone(self, start_registry: StartRegistry) -> None:
+    def test_slow_searches_of_one_caller_do_not_delay_reads_and_readiness(self, start_registry: StartRegistry) -> None:
         registry = start_registry(caller_share=0.5, psql_pool_size=4, search_timeout_seconds=1.5, max_waiting_seconds=1)
         model = registry.client.register(labels=[str(number) for number in range(100_000)])
-        # Each restriction looks at every label, for seconds in all.
+        # Each restriction reads every label, which takes seconds in total.
         slow = model_service_pb2.ListModelsRequest(filter=" OR ".join(f'labels = "*x{n}"' for n in range(100)))
         with ExitStack() as stack:
             greedy = stack.enter_context(closing(Client(registry.client.address)))
@@ -392,7 +390,7 @@ class TestCallersShare:
 
 
 class TestSearches:
-    """What a search may cost: each of these looks at every label for each of its restrictions, for seconds in all."""
+    """Limits of searches. Each restriction here reads every label, which takes seconds in total."""
 
     SLOW = " OR ".join(f'labels = "*x{number}"' for number in range(100))
 
@@ -403,7 +401,7 @@ class TestSearches:
         return registry
 
     def processes(self, registry: RunningRegistry) -> dict[int, bool]:
-        """Those of Postgres that serve the registry's pool, each with whether it works."""
+        """Return the Postgres processes of the registry's pool, each with whether it is active."""
         with registry.engine.connect() as connection:
             found = connection.execute(
                 text(
@@ -413,7 +411,7 @@ class TestSearches:
             )
             return {pid: bool(is_active) for pid, is_active in found}
 
-    def test_a_search_that_takes_too_long_is_given_up_with_its_process(self, labelled: RunningRegistry) -> None:
+    def test_a_search_that_times_out_ends_with_its_process(self, labelled: RunningRegistry) -> None:
         with ThreadPoolExecutor(1) as thread:
             search = thread.submit(labelled.client.all, self.SLOW)
             before = eventually(lambda: self.processes(labelled))
@@ -421,13 +419,11 @@ class TestSearches:
             with refused(grpc.StatusCode.DEADLINE_EXCEEDED, "QUERY_TOO_SLOW"):
                 search.result()
         assert time.monotonic() - started < 5
-        # Its memory is gone with it; the pool makes another.
+        # Its memory is freed with it; the pool opens another connection.
         eventually(lambda: not before.keys() & self.processes(labelled).keys())
         assert labelled.client.all(page_size=1)
 
-    def test_a_search_that_is_large_to_plan_leaves_no_process_of_postgres_behind(
-        self, start_registry: StartRegistry
-    ) -> None:
+    def test_a_search_with_a_large_plan_leaves_no_postgres_process_behind(self, start_registry: StartRegistry) -> None:
         client = (registry := start_registry(psql_pool_size=1)).client
         client.register(labels=["a"])
         assert client.all('labels = "a"')
@@ -439,7 +435,7 @@ class TestSearches:
         assert not client.all(f"({either}) AND ({either})")
         eventually(lambda: not self.processes(registry))
 
-    def test_a_search_whose_client_goes_is_given_up(self, start_registry: StartRegistry) -> None:
+    def test_a_search_whose_client_leaves_is_cancelled(self, start_registry: StartRegistry) -> None:
         registry = start_registry(psql_pool_size=1)
         registry.client.register(labels=[str(number) for number in range(100_000)])
         search = registry.client.models.ListModels.future(model_service_pb2.ListModelsRequest(filter=self.SLOW))
@@ -484,7 +480,7 @@ class TestSizes:
 
 
 class TestDraining:
-    def test_what_is_under_way_may_end_while_probes_hear_of_it(self, registry: RunningRegistry) -> None:
+    def test_running_calls_finish_during_the_drain_which_probes_see(self, registry: RunningRegistry) -> None:
         data = bytes(20 * MIB)
         with serving(registry, shutdown_grace_seconds=30) as (server, client), ThreadPoolExecutor(1) as thread:
             health = health_pb2_grpc.HealthStub(client.channel)
@@ -507,7 +503,7 @@ class TestDraining:
         registry.client.complete_upload(upload.id)
         assert registry.client.verify(upload.model_id).intact
 
-    def test_what_does_not_end_in_time_is_cut_off(self, registry: RunningRegistry) -> None:
+    def test_calls_that_outlast_the_drain_are_cancelled(self, registry: RunningRegistry) -> None:
         with serving(registry, shutdown_grace_seconds=0.5) as (server, client):
             _, call = open_registration(client, "never ends")
             eventually(lambda: registry.count("unreferenced_objects") == 1)

@@ -1,4 +1,4 @@
-"""Lineage without a cycle, and manifests."""
+"""Lineage, which has no cycles, and manifests."""
 
 import itertools
 import zlib
@@ -29,7 +29,7 @@ _numbers = itertools.count(1)
 
 
 def id_of(name: str) -> str:
-    """The id of a model in these tests: its name, long enough."""
+    """Return the id of a model in these tests: its padded name."""
     return f"model-{name:->12}"
 
 
@@ -50,7 +50,7 @@ def steps(relatives: Iterable[lineage_pb2.LineageNode]) -> list[tuple[int, str]]
 
 
 def links(found: Iterable[lineage_pb2.LineageEdge]) -> list[str]:
-    """Each as `child<parent`, by names."""
+    """Return each link as `child<parent`, by names."""
     return [
         "<".join(i.removeprefix("model-").lstrip("-") for i in (link.child_model_id, link.parent_model_id))
         for link in found
@@ -67,7 +67,7 @@ def all_pages(
 
 
 def outcome(call: Callable[[], Any]) -> str:
-    """How a call ends: DONE, or the name of its status."""
+    """Return DONE or the name of the error status of a call."""
     try:
         call()
     except grpc.RpcError as error:
@@ -76,7 +76,7 @@ def outcome(call: Callable[[], Any]) -> str:
 
 
 def has_cycle(parents: dict[str, set[str]]) -> bool:
-    """Takes away what has no parents, again and again: what is left are cycles, and what descends from them."""
+    """Remove models without parents repeatedly; the rest are cycles and their descendants."""
     left = {name: set(above) & parents.keys() for name, above in parents.items()}
     while roots := {name for name, above in left.items() if not above}:
         left = {name: above - roots for name, above in left.items() if name not in roots}
@@ -90,7 +90,7 @@ def stored_links(engine: Engine) -> dict[str, set[str]]:
 
 
 def multiply(registry: RunningRegistry, model_id: str, changes: str) -> None:
-    """Adds copies of a model, numbered n from 1,000 to 2,500, each changed by an SQL expression of a JSON object."""
+    """Add copies of a model, numbered n from 1,000 to 2,500, each changed by an SQL expression of a JSON object."""
     names = [column.name for column in ModelRow.__table__.columns if column.computed is None]
     registry.execute(
         f"INSERT INTO models ({', '.join(names)}) SELECT {', '.join(f'r.{name}' for name in names)}"
@@ -102,7 +102,7 @@ def multiply(registry: RunningRegistry, model_id: str, changes: str) -> None:
 class TestFamily:
     @pytest.fixture
     def family(self, client: Client) -> Client:
-        """`a` and `b` are the parents of `c`, `b` and `c` those of `d`; nobody has the parent `x` of `b`."""
+        """`a` and `b` are the parents of `c`, `b` and `c` those of `d`; the parent `x` of `b` does not exist."""
         register(client, "a")
         register(client, "b", "x")
         register(client, "c", "a", "b")
@@ -128,20 +128,20 @@ class TestFamily:
         assert [relative.model for relative in found.nodes] == [family.get(id_of("c")), family.get(id_of("d"))]
         assert not found.truncated
 
-    def test_of_a_model_that_is_not_here_there_may_be_descendants(self, family: Client) -> None:
+    def test_a_missing_model_can_have_descendants(self, family: Client) -> None:
         assert steps(family.descendants(id_of("x")).nodes) == [(1, "b"), (2, "c"), (2, "d")]
 
-    def test_a_model_that_was_deleted_is_known_by_its_id_only(self, family: Client) -> None:
+    def test_a_deleted_model_is_listed_by_its_id_only(self, family: Client) -> None:
         family.delete(id_of("c"))
         found = family.ancestors(id_of("d"))
         assert steps(found.nodes) == [(1, "b"), (1, "c"), (2, "x")]
         assert [relative.HasField("model") for relative in found.nodes] == [True, False, False]
 
-    def test_a_model_may_be_alone(self, family: Client) -> None:
+    def test_a_model_without_links_is_alone(self, family: Client) -> None:
         assert family.ancestors(id_of("alone")) == model_service_pb2.GetLineageResponse()
         assert family.descendants(id_of("alone")) == model_service_pb2.GetLineageResponse()
 
-    def test_a_depth_says_how_far_to_go(self, family: Client) -> None:
+    def test_the_depth_limits_the_walk(self, family: Client) -> None:
         found = family.ancestors(id_of("d"), max_depth=1)
         assert steps(found.nodes) == [(1, "b"), (1, "c")]
         assert links(found.edges) == ["c<b", "d<b", "d<c"]
@@ -150,7 +150,7 @@ class TestFamily:
         assert not family.ancestors(id_of("d"), max_depth=2**31 - 1).truncated
         assert family.descendants(id_of("x"), max_depth=1).truncated
 
-    def test_what_is_wrong_is_named(self, family: Client) -> None:
+    def test_invalid_fields_are_named(self, family: Client) -> None:
         for call in (family.ancestors, family.descendants, family.manifest):
             with refused(NOT_FOUND, "MODEL_NOT_FOUND"):
                 call(MISSING_ID)
@@ -197,7 +197,7 @@ class TestFamily:
             assert all({edge.child_model_id, edge.parent_model_id} <= known for edge in page.edges)
         assert known == {id_of(name) for name in "abcdx"}
 
-    def test_a_page_token_is_of_one_model_direction_and_depth(self, family: Client) -> None:
+    def test_a_page_token_works_for_one_model_direction_and_depth(self, family: Client) -> None:
         token = family.lineage(id_of("d"), "ancestors", page_size=1).next_page_token
         for model, direction, fields in (
             ("c", "ancestors", {}),
@@ -208,7 +208,7 @@ class TestFamily:
                 family.lineage(id_of(model), direction, page_token=token, **fields)
             assert refusal.fields == ["page_token"]
 
-    def test_a_direction_must_be_given(self, family: Client) -> None:
+    def test_a_direction_is_required(self, family: Client) -> None:
         for request in (
             model_service_pb2.GetLineageRequest(model_id=id_of("d")),
             model_service_pb2.GetLineageRequest(model_id=id_of("d"), direction=cast("Any", 7)),
@@ -243,7 +243,7 @@ class TestCycles:
             client.create_upload(id=id_of("b"), provenance=made_from("b"))
         assert [model.id for model in client.all()] == [id_of("a")]
 
-    def test_an_update_closes_none(self, client: Client) -> None:
+    def test_an_update_closes_no_cycle(self, client: Client) -> None:
         register(client, "a")
         register(client, "b", "a")
         register(client, "c", "b")
@@ -253,7 +253,7 @@ class TestCycles:
         assert refusal.metadata["model_ids"] == ",".join(map(id_of, "acba"))
         assert client.get(id_of("a")).revision == 1
 
-    def test_a_registration_closes_none(self, registry: RunningRegistry) -> None:
+    def test_a_registration_closes_no_cycle(self, registry: RunningRegistry) -> None:
         client = registry.client
         register(client, "b", "a")
         register(client, "c", "b")
@@ -264,7 +264,7 @@ class TestCycles:
         assert len(registry.objects()) == 2
         assert register(client, "a").id == id_of("a")
 
-    def test_a_completed_upload_closes_none(self, client: Client) -> None:
+    def test_a_completed_upload_closes_no_cycle(self, client: Client) -> None:
         upload = client.create_upload(id=id_of("a"), name="a", provenance=made_from("c"))
         client.write_upload(upload.id, 0, b"weights")
         register(client, "b", "a")
@@ -273,11 +273,11 @@ class TestCycles:
             client.complete_upload(upload.id)
         assert refusal.fields == ["upload_id"]
         assert f"upload_id: {PARENTS} would close a cycle: " in refusal.message
-        # The upload is still there: without the other model it can be completed.
+        # The upload still exists, and can be completed without the other model.
         client.delete(id_of("b"))
         assert client.complete_upload(upload.id).id == id_of("a")
 
-    def test_taking_links_away_is_always_possible(self, client: Client) -> None:
+    def test_links_can_always_be_removed(self, client: Client) -> None:
         register(client, "a", "x", "y")
         assert relink(client, "a", "y").revision == 2
         assert relink(client, "a").revision == 3
@@ -297,8 +297,8 @@ class TestCycles:
             client.register(provenance=model_pb2.Provenance(datasets=[model_pb2.Dataset(name="coco")] * 101))
         assert refusal.fields == ["spec.model.provenance.datasets"]
 
-    def test_more_ancestors_than_can_be_searched_are_refused(self, client: Client) -> None:
-        """Of 100 layers, each model of the next has 100 parents: 10,000 links and one more."""
+    def test_more_ancestors_than_the_search_limit_are_refused(self, client: Client) -> None:
+        """Layers of models with 100 parents each make 10,000 links and one more."""
         layers = [[f"{layer}-{i}" for i in range(100)] for layer in range(2)]
         for name in layers[1]:
             register(client, name, *layers[0])
@@ -315,7 +315,7 @@ class TestCycles:
         with refused(INVALID, "PROVENANCE_CYCLE"):
             relink(client, "0", "149")
 
-    def test_changes_without_new_parents_wait_for_nobody(self, registry: RunningRegistry) -> None:
+    def test_changes_without_new_parents_do_not_wait_for_others(self, registry: RunningRegistry) -> None:
         client = registry.client
         register(client, "a", "x", "y")
         with registry.engine.begin() as connection:
@@ -325,7 +325,7 @@ class TestCycles:
             assert relink(client, "a", "x").revision == 3
 
     @pytest.mark.parametrize("size", [2, 3, 8])
-    def test_of_changes_at_once_one_is_refused_where_all_would_close_a_cycle(
+    def test_one_of_the_concurrent_changes_that_would_close_a_cycle_is_refused(
         self, registry: RunningRegistry, size: int
     ) -> None:
         names = [str(i) for i in range(size)]
@@ -346,7 +346,7 @@ class TestCycles:
                 for name in names:
                     registry.client.delete(id_of(name))
 
-    def test_a_registration_and_an_update_at_once_close_none(self, registry: RunningRegistry) -> None:
+    def test_a_concurrent_registration_and_update_close_no_cycle(self, registry: RunningRegistry) -> None:
         client = registry.client
         register(client, "b")
         for attempt in range(10):
@@ -370,7 +370,7 @@ class TestCycles:
         )
     )
     @settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
-    def test_whatever_is_changed_there_is_no_cycle_and_nothing_else_is_refused(
+    def test_exactly_the_changes_that_would_close_a_cycle_are_refused(
         self, registry: RunningRegistry, changes: list[tuple[int, list[int], bool]]
     ) -> None:
         client, world = registry.client, str(next(_numbers))
@@ -394,7 +394,7 @@ class TestCycles:
 
 class TestProvenanceInFilters:
     @pytest.fixture
-    def documented(self, client: Client) -> Client:
+    def with_provenance(self, client: Client) -> Client:
         client.register(
             name="tuned",
             provenance=made_from(
@@ -428,13 +428,13 @@ class TestProvenanceInFilters:
             "provenance.seed = 7",
         ],
     )
-    def test_each_part_finds_its_model(self, documented: Client, restriction: str) -> None:
-        assert documented.names(restriction) == ["tuned"]
-        assert documented.names(f"NOT {restriction}") == ["bare"]
+    def test_each_part_of_a_provenance_finds_its_model(self, with_provenance: Client, restriction: str) -> None:
+        assert with_provenance.names(restriction) == ["tuned"]
+        assert with_provenance.names(f"NOT {restriction}") == ["bare"]
 
 
 class TestManifest:
-    def test_it_tells_of_three_generations(self, client: Client) -> None:
+    def test_a_manifest_has_three_generations(self, client: Client) -> None:
         members = {"model/b.bin": b"weights" * 100, "model/a.xml": b"<net/>", "model/": b""}
         data = zip_of(members)
         grandparent = client.register(
@@ -464,7 +464,7 @@ class TestManifest:
         assert list(manifest.unknown_model_ids) == [id_of("lost")]
         assert not manifest.ancestors_truncated
 
-    def test_it_is_the_same_but_for_its_time(self, client: Client) -> None:
+    def test_a_repeated_manifest_differs_only_in_its_time(self, client: Client) -> None:
         for i in range(4):
             register(client, str(i), "x", "y", *map(str, range(i)))
         first, second = client.manifest(id_of("3")), client.manifest(id_of("3"))
@@ -472,19 +472,19 @@ class TestManifest:
         second.make_time.CopyFrom(first.make_time)
         assert first == second
 
-    def test_an_artifact_that_is_no_zip_has_no_files(self, client: Client) -> None:
+    def test_an_artifact_other_than_a_zip_has_no_files(self, client: Client) -> None:
         manifest = client.manifest(client.register().id)
         assert list(manifest.files) == []
         assert (manifest.file_count, manifest.artifact_problem) == (0, "")
 
-    def test_a_lost_artifact_is_said(self, registry: RunningRegistry) -> None:
+    def test_a_lost_artifact_is_reported(self, registry: RunningRegistry) -> None:
         model = registry.client.register(zip_of({"a": b"a"}), artifact={"file_name": "model.zip"})
         registry.objects()[0].unlink()
         manifest = registry.client.manifest(model.id)
         assert manifest.model == model
         assert manifest.artifact_problem == "The artifact store no longer has these bytes."
 
-    def test_a_zip_of_very_many_files_is_cut(self, client: Client) -> None:
+    def test_the_list_of_very_many_files_is_cut(self, client: Client) -> None:
         data = zip_of({f"{i:05}": b"" for i in range(20_000)}, compression=0)
         manifest = client.manifest(client.register(data, artifact={"file_name": "model.zip"}).id)
         assert manifest.file_count == 20_000

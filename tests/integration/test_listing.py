@@ -1,4 +1,4 @@
-"""ListModels: every model once and in order, whatever goes on meanwhile, and by an index."""
+"""ListModels: every model once and in order, despite concurrent changes, and by an index."""
 
 import base64
 import itertools
@@ -50,7 +50,7 @@ CODE_POINTS = (
     "",
 )
 
-# Many are equal in all but the last number, which is different in each.
+# Many are equal except for the last number, which is unique.
 VERSIONS = ("{0}v{2}", "1.{1}.0-rc.{2}", "v1.{1}+{2}", "1.{1}.dev{2}", "{2}.{0}", "1.{1}.post{2}", "1.{2}")
 
 
@@ -58,7 +58,7 @@ METRICS = ("{}", '{"mAP50": 0.5}', '{"mAP50": -1e300}', '{"mAP50": 7, "a.b \\"c"
 
 
 def insert_models(engine: Engine, number: int) -> None:
-    """Puts models in without their bytes: listings never look at those."""
+    """Insert models without artifacts, which lists never read."""
     dice = random.Random(number)
     row = """
         INSERT INTO models (id, name, version, project_name, format, description, precision, score, overview,
@@ -74,7 +74,7 @@ def insert_models(engine: Engine, number: int) -> None:
         rows.append(
             {
                 "id": f"{dice.choice('aA_-zZ09')}{dice.randrange(10**17):017}-{index}",
-                # Many are equal in all but the end, some only beyond what is compared.
+                # Many differ only at the end, some only beyond the compared prefix.
                 "name": dice.choice(CODE_POINTS) + "n" * dice.choice([1, 399, 450]) + dice.choice(CODE_POINTS),
                 "version": dice.choice(VERSIONS).format(dice.choice(CODE_POINTS), index // 3, index),
                 "score": dice.choice([None, None, -1e300, -1.5, 0.0, 0.1, 5e-324, 7, 1e300]),
@@ -112,7 +112,7 @@ KEYS: dict[str, Callable[[model_pb2.Model], Any]] = {
 
 
 def in_order(models: list[model_pb2.Model], order: str) -> list[str]:
-    """Ids of the models as Python sorts them: strings by code points."""
+    """Return the ids of the models in Python's order: strings by code points."""
     fields = [
         item.rsplit(None, 1) if item.endswith((" asc", " desc")) else [item]
         for item in map(str.strip, order.split(","))
@@ -137,7 +137,7 @@ ORDERS = (
 
 class TestPages:
     @pytest.mark.parametrize("order", ORDERS)
-    def test_each_model_comes_once_and_in_order(self, registry: RunningRegistry, order: str) -> None:
+    def test_pages_have_each_model_once_and_in_order(self, registry: RunningRegistry, order: str) -> None:
         insert_models(registry.engine, 120)
         client = registry.client
         models = client.all()
@@ -153,7 +153,7 @@ class TestPages:
         assert [model.id for model in models] == in_order(models, "create_time desc")
 
     @pytest.mark.parametrize("order", ["version", "version desc", "version desc, score", "version, id desc"])
-    def test_the_versions_of_a_group_come_in_order(self, client: Client, order: str) -> None:
+    def test_the_versions_of_a_group_are_ordered(self, client: Client, order: str) -> None:
         parts = itertools.product(("1", "1.0", "2.0", "1.10"), ("", "-rc.1", ".dev2", "+cpu", ".post1"))
         for number, (release, suffix) in enumerate(parts):
             client.register(name="vad", version=release + suffix, score=number % 3)
@@ -170,7 +170,7 @@ class TestPages:
     @pytest.mark.parametrize(
         ("size", "expected"), [(0, 50), (1, 1), (999, 999), (1000, 1000), (5000, 1000), (2**31 - 1, 1000)]
     )
-    def test_a_page_has_so_many(self, registry: RunningRegistry, size: int, expected: int) -> None:
+    def test_a_page_has_the_requested_size(self, registry: RunningRegistry, size: int, expected: int) -> None:
         insert_models(registry.engine, 1001)
         page = registry.client.models.ListModels(model_service_pb2.ListModelsRequest(page_size=size))
         assert len(page.models) == expected
@@ -188,8 +188,8 @@ class TestPages:
         assert len(page.models) == 10
         assert page.next_page_token == ""
 
-    def test_a_page_is_small_enough_for_any_client(self, client: Client) -> None:
-        # 5,000 characters of four bytes in every text are too much for all in one page.
+    def test_a_page_fits_into_any_clients_message_limit(self, client: Client) -> None:
+        # With 5,000 characters of four bytes in every text, all models do not fit into one page.
         text_fields = ("project_id", "project_name", "target_device", "target_device_type", "format", "origin")
         long: dict[str, Any] = dict.fromkeys((*text_fields, "category", "architecture"), "\U0001f600" * 5000)
         for number in range(30):
@@ -214,7 +214,7 @@ class TestPages:
         assert seen == in_order(registry.client.all(), "name")
 
     @pytest.mark.parametrize("order", ["name", "create_time desc", "score desc, name"])
-    def test_models_that_stay_are_seen_once_while_others_come_and_go(
+    def test_pages_have_each_lasting_model_once_during_other_changes(
         self, registry: RunningRegistry, order: str
     ) -> None:
         insert_models(registry.engine, 120)
@@ -222,7 +222,7 @@ class TestPages:
         staying = client.all()
         stop = threading.Event()
 
-        def come_and_go(worker: int) -> int:
+        def register_and_delete(worker: int) -> int:
             for number in itertools.count():
                 if stop.is_set():
                     return number
@@ -233,7 +233,7 @@ class TestPages:
             raise AssertionError
 
         with ThreadPoolExecutor(2) as threads:
-            workers = [threads.submit(come_and_go, worker) for worker in range(2)]
+            workers = [threads.submit(register_and_delete, worker) for worker in range(2)]
             try:
                 for _ in range(3):
                     seen = [model.id for model in client.iterate(order_by=order, page_size=9)]
@@ -274,7 +274,7 @@ class TestOrders:
         ],
         ids=lambda order: repr(order)[:20],
     )
-    def test_what_is_no_order_is_refused_in_few_words(self, client: Client, order: str) -> None:
+    def test_an_invalid_order_is_refused_in_a_short_message(self, client: Client, order: str) -> None:
         with refused(INVALID) as refusal:
             client.all(order_by=order)
         assert refusal.fields == ["order_by"]
@@ -297,7 +297,7 @@ class TestOrders:
 
 
 def token_of(values: list[Any], query: tuple[str, ...] = ("", "")) -> str:
-    """A token as only somebody who has read our code would forge it."""
+    """Forge a page token, as a reader of the source code could."""
     data = json.dumps([listing._fingerprint(query), values])
     return base64.urlsafe_b64encode(data.encode()).decode().rstrip("=")
 
@@ -336,7 +336,7 @@ TIMES = st.fixed_dictionaries(
 
 
 class TestTokens:
-    def test_a_token_works_for_its_own_query_only(self, registry: RunningRegistry) -> None:
+    def test_a_page_token_works_for_its_own_query_only(self, registry: RunningRegistry) -> None:
         insert_models(registry.engine, 10)
         models = registry.client.models
         request = model_service_pb2.ListModelsRequest(filter="score > 0", order_by="name", page_size=1)
@@ -356,13 +356,13 @@ class TestTokens:
         ["x", "not a token", "AAAA", "☃", "=" * 8, "e30", "bnVsbA", "W10", "WzFd", "x" * 1_000_001, "\0"],
         ids=lambda token: repr(token)[:20],
     )
-    def test_garbage_is_refused(self, client: Client, token: str) -> None:
+    def test_random_page_tokens_are_refused(self, client: Client, token: str) -> None:
         with refused(INVALID) as refusal:
             client.all(page_token=token)
         assert refusal.fields == ["page_token"]
         assert len(refusal.message) < 300
 
-    def test_a_token_that_was_tampered_with_is_never_our_fault(self, registry: RunningRegistry) -> None:
+    def test_a_tampered_page_token_is_never_a_server_error(self, registry: RunningRegistry) -> None:
         insert_models(registry.engine, 10)
         models = registry.client.models
         request = model_service_pb2.ListModelsRequest(order_by="create_time, name", page_size=1)
@@ -376,13 +376,13 @@ class TestTokens:
 
     @given(JSON)
     @settings(max_examples=150)
-    def test_made_up_json_is_refused(self, registry: RunningRegistry, value: Any) -> None:
+    def test_page_tokens_with_forged_json_are_refused(self, registry: RunningRegistry, value: Any) -> None:
         token = base64.urlsafe_b64encode(json.dumps(value).encode()).decode()
         with refused(INVALID) as refusal:
             registry.client.all(page_token=token)
         assert refusal.fields == ["page_token"]
 
-    def test_a_token_of_another_order_of_versions_is_refused(self, registry: RunningRegistry) -> None:
+    def test_a_page_token_of_another_version_order_is_refused(self, registry: RunningRegistry) -> None:
         insert_models(registry.engine, 2)
         request = model_service_pb2.ListModelsRequest(order_by="version, id")
         request.page_token = token_of(["1", ""], ("", "version, id"))
@@ -401,7 +401,7 @@ class TestTokens:
     @example("create_time", {"t": "0001-01-01T00:00:00+14:00"}, "x")
     @example("create_time", {"t": "9999-12-31T23:59:59-14:00"}, "x")
     @settings(max_examples=300)
-    def test_a_forged_token_is_never_our_fault(
+    def test_a_forged_page_token_is_never_a_server_error(
         self, registry: RunningRegistry, order: str, value: Any, model_id: Any
     ) -> None:
         values = [value] if order == "id" else [value, model_id]
@@ -468,7 +468,9 @@ class TestFilters:
             ("yolo AND (score < 0.3 OR format = onnx)", "12"),
         ],
     )
-    def test_the_documented_fields_are_found(self, three: Client, filter_text: str, found: str) -> None:
+    def test_models_are_found_by_the_fields_of_the_intel_compatible_api(
+        self, three: Client, filter_text: str, found: str
+    ) -> None:
         ids = {"1": "first-model-0001", "2": "second-model-0002", "3": "third-model-00003"}
         assert [model.id for model in three.iterate(filter_text, order_by="id")] == [ids[number] for number in found]
         assert [model.id for model in three.iterate(filter_text, order_by="id", page_size=1)] == [
@@ -488,7 +490,7 @@ class TestFilters:
         ],
         ids=lambda value: str(value)[:20],
     )
-    def test_an_error_says_where_it_is(self, client: Client, filter_text: str, position: int) -> None:
+    def test_an_error_in_a_filter_has_its_position(self, client: Client, filter_text: str, position: int) -> None:
         with refused(INVALID, "INVALID_FILTER") as refusal:
             client.all(filter_text)
         assert refusal.metadata == {"field": "filter", "position": str(position)}
@@ -518,7 +520,7 @@ def bulk(engine: Engine) -> None:
             1, '', 'a', 'a/b', 1, repeat('0', 64), '', n::text
         FROM generate_series(CAST(:first AS integer), :first + 1999) AS n
         """)
-    # In parts, as the connection gives up on a statement that takes longer than half a minute.
+    # In parts, since a statement times out after half a minute.
     for first in range(1, 20_000, 2_000):
         with engine.begin() as connection:
             connection.execute(models, {"first": first})
@@ -527,7 +529,7 @@ def bulk(engine: Engine) -> None:
 
 
 def plan_of(engine: Engine, query: ListQuery) -> dict[str, Any]:
-    """Explains the very statement, with the very parameters, that the repository sends."""
+    """Explain the statement of the repository with its parameters."""
     with sent_to(engine) as sent, SqlDatabase(engine).transaction() as transaction:
         models = transaction.models.list(query).models
     assert models
@@ -544,10 +546,10 @@ def indexes_of_models(plan: dict[str, Any]) -> list[str]:
 
 
 class TestIndexes:
-    """Of 20,000 models a page is found without looking at all of them."""
+    """Pages of 20,000 models are found without reading all of them."""
 
     def test_every_page_is_found_by_an_index(self, engine: Engine) -> None:
-        # One test, as putting so many models in takes longer than all that follows.
+        # One test, since inserting this many models takes longer than the rest.
         bulk(engine)
         indexes = {
             "id": "pk_models",
@@ -604,5 +606,5 @@ class TestIndexes:
         # The models of the page are then taken by their ids.
         assert indexes_of_models(plan) == [index, "pk_models"], plan
         assert all(node["Node Type"] != "Seq Scan" for node in found if node.get("Relation Name") == "models"), plan
-        # What is sorted, if anything, is the page alone.
+        # Only the page itself may be sorted.
         assert all(node["Plan Rows"] <= 52 for node in found if "Sort" in node["Node Type"]), plan

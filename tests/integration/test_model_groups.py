@@ -1,4 +1,4 @@
-"""ModelGroupService: a group comes with its first model, stays when it is empty, and tells what its models share."""
+"""ModelGroupService: groups are created with their first model, stay when empty, and have shared metadata."""
 
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -18,7 +18,7 @@ from registry_service.domain.filter import Subject, parse
 from registry_service.domain.model_groups import SORTABLE_FIELDS, GroupQuery, group_sort_values, parse_group_order
 from registry_service.storage.sql.repositories import SqlDatabase
 from tests.client import Client, refused
-from tests.plans import expect_few_rows, sent_to
+from tests.plans import assert_few_rows, sent_to
 from tests.registry import RunningRegistry
 
 INVALID = grpc.StatusCode.INVALID_ARGUMENT
@@ -48,8 +48,8 @@ def events_of(client: Client, group_id: str) -> list[audit_pb2.AuditEvent]:
     return list(client.audit.ListAuditEvents(request).audit_events)
 
 
-class TestMaking:
-    def test_the_first_model_makes_the_group(self, client: Client) -> None:
+class TestCreation:
+    def test_the_first_model_creates_the_group(self, client: Client) -> None:
         model = register(client, "1.0", project_id="p", project_name="")
         group = group_of(client, model)
         assert (group.id, group.name, group.project_id, group.project_name) == (model.model_group_id, "yolo", "p", "")
@@ -60,7 +60,7 @@ class TestMaking:
         assert abs(group.create_time.ToNanoseconds() - model.create_time.ToNanoseconds()) < 10 * 10**9
         assert group.etag
 
-    def test_the_next_ones_join_it(self, client: Client) -> None:
+    def test_later_models_join_the_group(self, client: Client) -> None:
         first = register(client, "1")
         etag = group_of(client, first).etag
         second = register(client, "2")
@@ -74,7 +74,7 @@ class TestMaking:
     def test_another_name_or_project_is_another_group(self, client: Client, fields: dict[str, str]) -> None:
         assert register(client).model_group_id != register(client, **fields).model_group_id
 
-    def test_texts_that_look_alike_side_by_side_are_other_groups(self, client: Client) -> None:
+    def test_names_and_projects_with_equal_concatenations_are_different_groups(self, client: Client) -> None:
         identities = [
             {"name": "a", "project_id": "b"},
             {"name": "a", "project_name": "b"},
@@ -90,7 +90,7 @@ class TestMaking:
         groups = [register(client, **fields).model_group_id for fields in identities]
         assert len(set(groups)) == len(groups)
 
-    def test_many_first_models_at_once_make_one_group(self, registry: RunningRegistry) -> None:
+    def test_concurrent_first_models_create_one_group(self, registry: RunningRegistry) -> None:
         barrier = threading.Barrier(8)
 
         def register_one(number: int) -> str:
@@ -102,7 +102,7 @@ class TestMaking:
         assert registry.client.group(group_id).version_count == 8
         assert registry.count("model_groups") == 1
 
-    def test_a_registration_that_fails_makes_none(self, registry: RunningRegistry) -> None:
+    def test_a_failed_registration_creates_no_group(self, registry: RunningRegistry) -> None:
         model = register(registry.client)
         with refused(grpc.StatusCode.ALREADY_EXISTS):
             register(registry.client, "2", name="other", id=model.id)
@@ -119,7 +119,7 @@ class TestMaking:
 
 
 class TestCounting:
-    def test_deletions_count_and_an_empty_group_stays(self, registry: RunningRegistry) -> None:
+    def test_deletions_lower_the_count_and_an_empty_group_stays(self, registry: RunningRegistry) -> None:
         client = registry.client
         one, two = register(client, "1"), register(client, "2")
         client.delete(two.id)
@@ -133,7 +133,7 @@ class TestCounting:
         assert register(client, "3").model_group_id == group.id
         assert group_of(client, one).version_count == 1
 
-    def test_a_model_that_is_renamed_moves(self, client: Client) -> None:
+    def test_a_renamed_model_moves_to_another_group(self, client: Client) -> None:
         one, two = register(client, "1"), register(client, "2")
         moved = client.update(two.id, ["project_id"], project_id="p")
         assert moved.model_group_id != one.model_group_id
@@ -144,7 +144,7 @@ class TestCounting:
         assert (group_of(client, one).version_count, group_of(client, moved).version_count) == (2, 0)
         assert client.update(two.id, ["name", "version"], name="yolo", version="3").model_group_id == one.model_group_id
 
-    def test_counts_are_right_after_everything_at_once(self, registry: RunningRegistry) -> None:
+    def test_counts_are_right_after_concurrent_changes(self, registry: RunningRegistry) -> None:
         client = registry.client
 
         def live(number: int) -> None:
@@ -174,7 +174,7 @@ class TestCounting:
 
 
 class TestGetting:
-    def test_there_is_no_group_that_was_never_made(self, client: Client) -> None:
+    def test_a_missing_group_is_not_found(self, client: Client) -> None:
         for call in (
             lambda: client.group(NO_GROUP),
             lambda: client.update_group(NO_GROUP, owner="ada"),
@@ -185,7 +185,7 @@ class TestGetting:
             assert refusal.metadata == {"model_group_id": NO_GROUP}
 
     @pytest.mark.parametrize("group_id", ["", "-", "a b", "a/b", "é", "a" * 257, "a\0"])
-    def test_ids_that_no_group_has_are_refused(self, client: Client, group_id: str) -> None:
+    def test_invalid_ids_are_refused(self, client: Client, group_id: str) -> None:
         for call, field in (
             (lambda: client.group(group_id), "model_group_id"),
             (lambda: client.update_group(group_id, owner="ada"), "model_group.id"),
@@ -197,7 +197,7 @@ class TestGetting:
 
 
 class TestUpdating:
-    def test_what_is_said_of_a_group(self, client: Client) -> None:
+    def test_all_fields_of_a_group_can_be_updated(self, client: Client) -> None:
         model = register(client)
         before = group_of(client, model)
         goals = {"mAP50": MAXIMIZE, "latency.ms": MINIMIZE}
@@ -216,7 +216,7 @@ class TestUpdating:
         assert group_of(client, model) == changed
         assert client.get(model.id).etag == model.etag
 
-    def test_only_what_the_mask_names_changes(self, client: Client) -> None:
+    def test_only_the_fields_of_the_mask_change(self, client: Client) -> None:
         group = group_of(client, register(client))
         client.update_group(group.id, description="d", tags={"a": "1", "b": "2"}, metric_goals={"m": MAXIMIZE})
         changed = client.update_group(
@@ -253,7 +253,7 @@ class TestUpdating:
             ({"metric_goals": {"m": 7}}, "model_group.metric_goals.m"),
         ],
     )
-    def test_values_are_bounded(self, client: Client, fields: dict[str, Any], wrong: str) -> None:
+    def test_too_long_values_are_refused(self, client: Client, fields: dict[str, Any], wrong: str) -> None:
         group = group_of(client, register(client))
         with refused(INVALID) as refusal:
             client.update_group(group.id, **fields)
@@ -274,21 +274,21 @@ class TestUpdating:
         assert refusal.metadata == {"model_group_id": group.id}
         assert client.group(group.id).owner == "ada"
 
-    def test_of_concurrent_updates_that_expect_the_same_one_succeeds(self, client: Client) -> None:
+    def test_one_of_the_concurrent_updates_with_the_same_etag_succeeds(self, client: Client) -> None:
         group = group_of(client, register(client))
 
         def update(number: int) -> bool:
             try:
                 client.update_group(group.id, owner=str(number), etag=group.etag)
             except grpc.RpcError as error:
-                assert error.code() is ABORTED  # noqa: PT017 - it has to be this one
+                assert error.code() is ABORTED  # noqa: PT017 - it must be this reason
                 return False
             return True
 
         with ThreadPoolExecutor(4) as threads:
             assert sum(threads.map(update, range(4))) == 1
 
-    def test_what_changes_nothing_is_no_change(self, client: Client) -> None:
+    def test_an_update_without_changes_keeps_the_revision(self, client: Client) -> None:
         group = group_of(client, register(client))
         first = client.update_group(group.id, owner="ada")
         assert client.update_group(group.id, owner="ada") == first
@@ -296,7 +296,7 @@ class TestUpdating:
 
 
 class TestDeleting:
-    def test_an_empty_group_goes_with_its_aliases(self, registry: RunningRegistry) -> None:
+    def test_an_empty_group_is_deleted_with_its_aliases(self, registry: RunningRegistry) -> None:
         client = registry.client
         model, other = register(client), register(client, project_id="p")
         set_alias(client, model)
@@ -309,7 +309,7 @@ class TestDeleting:
         again = register(client)
         assert again.model_group_id != model.model_group_id
         assert group_of(client, other).version_count == 1
-        # What happened is still known.
+        # The history is kept.
         actions = [event.action for event in events_of(client, model.model_group_id)]
         kinds = audit_pb2.AuditEvent.Action
         assert actions == [
@@ -320,7 +320,7 @@ class TestDeleting:
             kinds.ACTION_MODEL_REGISTERED,
         ]
 
-    def test_a_group_with_models_stays(self, client: Client) -> None:
+    def test_a_group_with_models_cannot_be_deleted(self, client: Client) -> None:
         model = register(client)
         for fields in ({}, {"validate_only": True}, {"allow_missing": True}):
             with refused(PRECONDITION, "MODEL_GROUP_NOT_EMPTY") as refusal:
@@ -328,10 +328,10 @@ class TestDeleting:
             assert refusal.metadata == {"model_group_id": model.model_group_id}
         assert group_of(client, model).version_count == 1
 
-    def test_a_missing_group_may_count_as_deleted(self, client: Client) -> None:
+    def test_allow_missing_accepts_a_missing_group(self, client: Client) -> None:
         client.delete_group(NO_GROUP, allow_missing=True)
 
-    def test_another_state_is_not_deleted(self, client: Client) -> None:
+    def test_a_stale_etag_deletes_nothing(self, client: Client) -> None:
         model = register(client)
         etag = group_of(client, model).etag
         client.update_group(model.model_group_id, owner="ada")
@@ -346,7 +346,7 @@ class TestDeleting:
         client.delete_group(model.model_group_id, validate_only=True)
         assert group_of(client, model).id == model.model_group_id
 
-    def test_a_registration_meanwhile_never_loses_its_group(self, registry: RunningRegistry) -> None:
+    def test_a_registration_during_a_deletion_never_loses_its_group(self, registry: RunningRegistry) -> None:
         client = registry.client
         for number in range(12):
             first = register(client, f"first {number}")
@@ -358,7 +358,7 @@ class TestDeleting:
                 try:
                     client.delete_group(group_id)
                 except grpc.RpcError as error:
-                    assert error.code() is PRECONDITION  # noqa: PT017 - it has to be this one
+                    assert error.code() is PRECONDITION  # noqa: PT017 - it must be this reason
 
             with ThreadPoolExecutor(1) as threads:
                 deletion = threads.submit(delete)
@@ -373,7 +373,7 @@ class TestDeleting:
 class TestListing:
     @pytest.fixture
     def groups(self, client: Client) -> dict[str, model_group_pb2.ModelGroup]:
-        """Four groups by name; the last one is empty."""
+        """Four groups by name, the last one empty."""
         for number, name in enumerate(("detect", "classify", "segment", "track")):
             for version in range(number + 1):
                 model = register(client, str(version), name=name, project_id=f"p{number % 2}")
@@ -397,7 +397,7 @@ class TestListing:
             ("project_name, name desc", ["segment", "detect", "classify"]),
         ],
     )
-    def test_in_any_order_page_by_page(
+    def test_groups_are_listed_in_any_order_page_by_page(
         self, client: Client, groups: dict[str, model_group_pb2.ModelGroup], order: str, names: list[str]
     ) -> None:
         expected = [groups[name] for name in names]
@@ -406,7 +406,7 @@ class TestListing:
         assert client.all_groups(order_by=order, page_size=2) == expected
 
     @pytest.mark.usefixtures("groups")
-    def test_empty_groups_are_shown_on_request(self, client: Client) -> None:
+    def test_empty_groups_are_listed_on_request(self, client: Client) -> None:
         assert [group.name for group in client.all_groups(order_by="name")] == ["classify", "detect", "segment"]
         everything = client.all_groups(order_by="name", show_empty=True, page_size=1)
         assert [(group.name, group.version_count) for group in everything] == [
@@ -441,10 +441,12 @@ class TestListing:
         ],
     )
     @pytest.mark.usefixtures("groups")
-    def test_by_every_field(self, client: Client, filter: str, names: set[str]) -> None:  # noqa: A002 - AIP-160's name
+    def test_groups_are_found_by_every_field(self, client: Client, filter: str, names: set[str]) -> None:  # noqa: A002 - AIP-160's name
         assert {group.name for group in client.all_groups(filter)} == names
 
-    def test_by_id_and_by_goals(self, client: Client, groups: dict[str, model_group_pb2.ModelGroup]) -> None:
+    def test_groups_are_found_by_id_and_by_goals(
+        self, client: Client, groups: dict[str, model_group_pb2.ModelGroup]
+    ) -> None:
         detect = groups["detect"]
         assert client.all_groups(f'id = "{detect.id}"') == [detect]
         client.update_group(detect.id, metric_goals={"m": MAXIMIZE})
@@ -468,7 +470,7 @@ class TestListing:
             ({"page_token": "nonsense"}, "page_token"),
         ],
     )
-    def test_wrong_input_is_refused(self, client: Client, fields: dict[str, Any], wrong: str) -> None:
+    def test_invalid_requests_are_refused(self, client: Client, fields: dict[str, Any], wrong: str) -> None:
         with refused(INVALID) as refusal:
             client.groups.ListModelGroups(pb.ListModelGroupsRequest(**fields))
         assert refusal.fields == [wrong]
@@ -483,19 +485,19 @@ class TestListing:
             ("name,,id", "missing name of a field (position 6)."),
         ],
     )
-    def test_a_wrong_order_is_refused_with_its_place(self, order: str, description: str) -> None:
+    def test_an_invalid_order_is_refused_with_its_position(self, order: str, description: str) -> None:
         with pytest.raises(InvalidArgumentError) as refused_order:
             parse_group_order(order)
         assert refused_order.value.message.startswith(f"order_by: {description}")
 
-    def test_all_groups_are_no_group(self, client: Client) -> None:
+    def test_the_wildcard_is_not_a_group(self, client: Client) -> None:
         with refused(INVALID) as refusal:
             client.groups.GetModelGroup(pb.GetModelGroupRequest(model_group_id="-"))
         assert refusal.fields == ["model_group_id"]
         assert "- is all of them" in refusal.message
 
     @pytest.mark.usefixtures("groups")
-    def test_a_token_is_of_its_listing(self, client: Client) -> None:
+    def test_a_page_token_works_for_its_own_list_only(self, client: Client) -> None:
         token = client.groups.ListModelGroups(pb.ListModelGroupsRequest(page_size=1)).next_page_token
         for other in ({"show_empty": True}, {"filter": "detect"}, {"order_by": "name"}):
             with refused(INVALID) as refusal:
@@ -503,7 +505,7 @@ class TestListing:
             assert refusal.fields == ["page_token"]
 
     @pytest.mark.usefixtures("groups")
-    def test_the_total_size_is_told_where_it_is_known(self, client: Client) -> None:
+    def test_the_total_size_is_returned_if_known(self, client: Client) -> None:
         whole = client.groups.ListModelGroups(pb.ListModelGroupsRequest())
         assert (whole.HasField("total_size"), whole.total_size) == (True, 3)
         first = client.groups.ListModelGroups(pb.ListModelGroupsRequest(page_size=2))
@@ -571,7 +573,7 @@ class TestAudit:
         assert str(updated.after["update_time"]).endswith("Z")
         assert "tags" not in updated.after
 
-    def test_the_group_is_part_of_the_hash_and_events_without_one_still_verify(self, registry: RunningRegistry) -> None:
+    def test_the_group_is_hashed_and_events_without_one_still_verify(self, registry: RunningRegistry) -> None:
         client = registry.client
         register(client)
 
@@ -596,7 +598,7 @@ class TestAudit:
         assert event.model_group_id == group.id
 
 
-def test_times_never_run_backwards(registry: RunningRegistry) -> None:
+def test_update_times_never_decrease(registry: RunningRegistry) -> None:
     client = registry.client
     group = group_of(client, register(client))
     registry.execute("UPDATE model_groups SET update_time = now() + interval '1 day'")
@@ -606,7 +608,7 @@ def test_times_never_run_backwards(registry: RunningRegistry) -> None:
 
 class TestSpeed:
     def test_every_page_is_found_by_an_index(self, registry: RunningRegistry) -> None:
-        """Of 20,000 groups, half of them of one owner and one project, and these the oldest."""
+        """Pages of 20,000 groups, of which the older half has one owner and one project."""
         registry.execute("""
             INSERT INTO model_groups (name, owner, project_id, project_name, create_time)
             SELECT md5(n::text), kind, kind, kind, timestamptz '2026-01-01Z' + n * interval '1 minute'
@@ -637,4 +639,4 @@ class TestSpeed:
                     assert len(transaction.groups.list(query).groups) == 40
             with registry.engine.begin() as connection:
                 for statement, parameters in sent:
-                    expect_few_rows(connection, statement, parameters, at_most=100)
+                    assert_few_rows(connection, statement, parameters, at_most=100)

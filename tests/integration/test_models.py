@@ -1,4 +1,4 @@
-"""ModelService: one atomic registration, and what can be done with a model afterwards."""
+"""ModelService: atomic registrations, updates, deletions and reads of models."""
 
 import hashlib
 import itertools
@@ -58,7 +58,7 @@ def nothing_is_left(registry: RunningRegistry) -> bool:
 
 
 def run_together(number: int, call: Callable[[int], Any]) -> list[Any]:
-    """Calls so often at the same time, and returns the answers, or the errors of gRPC."""
+    """Make this many concurrent calls, and return the answers or gRPC errors."""
     barrier = threading.Barrier(number)
 
     def one(index: int) -> Any:
@@ -73,7 +73,7 @@ def run_together(number: int, call: Callable[[int], Any]) -> list[Any]:
 
 
 def everything() -> dict[str, Any]:
-    """Every field that a client gives, none with its default."""
+    """Return all client-supplied fields with values other than their defaults."""
     return {
         "id": GIVEN_ID,
         "name": odd_text(5000, 1),
@@ -116,12 +116,12 @@ def everything() -> dict[str, Any]:
 
 def with_fields(**fields: Any) -> dict[str, Any]:
     given = everything() | fields
-    del given["tags"][""]  # a map has no empty keys
+    del given["tags"][""]  # maps accept no empty keys
     return given
 
 
 class TestRegistering:
-    def test_what_is_not_given_has_its_default(self, client: Client) -> None:
+    def test_unset_fields_have_their_defaults(self, client: Client) -> None:
         before = datetime.now(UTC)
         model = client.register(b"weights", name="yolo", version="1.0")
         assert uuid.UUID(model.id).version == 4
@@ -171,7 +171,7 @@ class TestRegistering:
         artifact = client.register(zip_of({"a": b"a"}), artifact=given).artifact
         assert (artifact.file_name, artifact.media_type) == (file_name, media_type)
 
-    def test_every_field_comes_back_as_it_was_given(self, client: Client) -> None:
+    def test_every_field_is_returned_unchanged(self, client: Client) -> None:
         given = with_fields()
         model = client.register(
             b"weights", **given, artifact={"file_name": "a.bin", "size_bytes": 7, "sha256": sha256(b"weights").upper()}
@@ -186,13 +186,13 @@ class TestRegistering:
         assert client.all() == [model]
         assert model.artifact.sha256 == sha256(b"weights")
 
-    def test_whole_numbers_in_json_stay_whole(self, registry: RunningRegistry) -> None:
+    def test_integers_in_json_stay_integers(self, registry: RunningRegistry) -> None:
         registry.client.register(overview=struct(whole=3, half=0.5, list=[1, -7], big=2.0**52))
         with registry.engine.connect() as connection:
             stored = connection.execute(text("SELECT overview::text FROM models")).scalar_one()
         assert stored == '{"big": 4503599627370496, "half": 0.5, "list": [1, -7], "whole": 3}'
 
-    def test_precisions_are_lower_case_and_without_repeats(self, client: Client) -> None:
+    def test_precisions_become_lower_case_and_unique(self, client: Client) -> None:
         assert list(client.register(precisions=["FP16", "fp16", "Int8"]).precisions) == ["fp16", "int8"]
 
     @pytest.mark.parametrize("precision", ["fp64", "bf16", "fp8", "nf4", "mixed", "q4_k", "float8_e4m3fn", "x" * 32])
@@ -215,7 +215,7 @@ class TestRegistering:
         assert model.creator == ""
         assert model.etag != "x"
 
-    def test_all_the_bytes_are_stored(self, client: Client) -> None:
+    def test_all_bytes_are_stored(self, client: Client) -> None:
         data = random.Random(1).randbytes(20 * 1024 * 1024 + 1)
         model = client.register(data)
         assert model.artifact.size_bytes == len(data)
@@ -227,12 +227,12 @@ class TestRegistering:
         data = random.Random(2).randbytes(8 * 1024 * 1024 + extra)
         assert client.download(client.register(data).id) == data
 
-    def test_empty_messages_between_the_bytes_do_not_matter(self, client: Client) -> None:
+    def test_empty_chunks_are_ignored(self, client: Client) -> None:
         chunks = [b"", b"a", b"", b"b", b""]
         model = client.models.RegisterModel(registration(spec(), chunks)).model
         assert client.download(model.id) == b"ab"
 
-    def test_nothing_is_owed_to_the_sweeper_afterwards(self, registry: RunningRegistry) -> None:
+    def test_a_registration_leaves_nothing_to_collect(self, registry: RunningRegistry) -> None:
         registry.client.register(b"x")
         assert registry.count("unreferenced_objects") == 0
         assert len(registry.objects()) == 1
@@ -324,12 +324,12 @@ BAD_FIELDS: list[tuple[str, dict[str, Any]]] = [
 
 
 def in_spec(field: str) -> str:
-    """The path of a field from the root of a registration."""
+    """Return the path of a field from the root of a registration."""
     return f"spec.{field}" if field.startswith("artifact") else f"spec.model.{field}"
 
 
 class TestRefusals:
-    def test_numbers_that_doubles_hold_are_kept(self, client: Client) -> None:
+    def test_numbers_within_the_range_of_doubles_are_kept(self, client: Client) -> None:
         numbers = [2**53 - 1, -(2**53) + 1, 0.1, 1e-300, 1e300, -1.7976931348623157e308, 2.0**65, 4503599627370495.5]
         model = client.register(overview=struct(a=numbers))
         assert [
@@ -338,7 +338,7 @@ class TestRefusals:
         assert client.update(model.id, ["overview"], overview=model.overview) == model
 
     @pytest.mark.parametrize(("field", "fields"), BAD_FIELDS, ids=lambda value: value if isinstance(value, str) else "")
-    def test_a_bad_field_is_named(self, registry: RunningRegistry, field: str, fields: dict[str, Any]) -> None:
+    def test_an_invalid_field_is_named(self, registry: RunningRegistry, field: str, fields: dict[str, Any]) -> None:
         path = in_spec(field)
         with refused(INVALID, "INVALID_ARGUMENT") as refusal:
             registry.client.register(**fields)
@@ -351,7 +351,7 @@ class TestRefusals:
         assert nothing_is_left(registry)
         assert registry.count("uploads") == 0
 
-    def test_all_bad_fields_are_named_at_once(self, client: Client) -> None:
+    def test_all_invalid_fields_are_named_at_once(self, client: Client) -> None:
         with refused(INVALID) as refusal:
             client.register(
                 id="short", name="", version="", score=math.nan, precisions=["fp 8"], artifact={"file_name": "a/b"}
@@ -359,7 +359,7 @@ class TestRefusals:
         named = ("id", "name", "version", "score", "precisions[0]", "artifact.file_name")
         assert set(refusal.fields) == set(map(in_spec, named))
 
-    def test_every_metric_that_is_no_finite_number_is_named(self, client: Client) -> None:
+    def test_every_metric_other_than_a_finite_number_is_named(self, client: Client) -> None:
         figures = {"loss": math.nan, "mAP50": 0.5, "perplexity": math.inf}
         with refused(INVALID) as refusal:
             client.register(metrics=figures)
@@ -371,7 +371,7 @@ class TestRefusals:
         model = client.register(metrics={name: figure for name, figure in figures.items() if math.isfinite(figure)})
         assert model.metrics == {"mAP50": 0.5}
 
-    def test_metadata_has_a_limit(self, start_registry: StartRegistry) -> None:
+    def test_the_size_of_metadata_is_limited(self, start_registry: StartRegistry) -> None:
         registry = start_registry(metadata_max_bytes=2000)
         with refused(INVALID) as refusal:
             registry.client.register(tags={"k": "é" * 1000})
@@ -384,11 +384,11 @@ class TestRefusals:
         assert registry.client.get(model.id) == model
 
     @pytest.mark.parametrize("kind", ["lists", "objects"])
-    def test_json_is_nested_so_deep_and_no_deeper(self, client: Client, kind: str) -> None:
+    def test_the_depth_of_json_is_limited(self, client: Client, kind: str) -> None:
         value: Any = "inside"
         for _ in range(30):
             value = [value] if kind == "lists" else {"a": value}
-        # One less, as these fields are an object, or a list of labels.
+        # One level less, since these fields are an object or a list of labels.
         fields: dict[str, Any] = {
             "overview": struct(a=value["a"]) if kind == "objects" else struct(a=value[0]),
             "labels": ListValue(values=[struct(a=value["a"] if kind == "objects" else value[0])]),
@@ -454,7 +454,7 @@ class TestRefusals:
         assert refusal.fields == ["spec.artifact.size_bytes"]
         assert nothing_is_left(registry)
 
-    def test_bytes_other_than_the_declared_ones_are_refused(self, registry: RunningRegistry) -> None:
+    def test_a_digest_other_than_the_declared_one_is_refused(self, registry: RunningRegistry) -> None:
         with refused(INVALID, "ARTIFACT_MISMATCH") as refusal:
             registry.client.register(b"weights", artifact={"sha256": sha256(b"Weights")})
         assert refusal.fields == ["spec.artifact.sha256"]
@@ -484,7 +484,7 @@ class TestDuplicates:
         ],
         ids=str,
     )
-    def test_the_same_identity_is_refused_and_the_other_model_named(
+    def test_the_same_identity_is_refused_with_the_id_of_the_other_model(
         self, client: Client, identity: dict[str, Any]
     ) -> None:
         first = client.register(**identity)
@@ -537,7 +537,7 @@ class TestDuplicates:
         assert next(sent) < 10_000
         assert len(registry.objects()) == 1
 
-    def test_of_many_at_once_one_is_registered(self, registry: RunningRegistry) -> None:
+    def test_one_of_many_concurrent_registrations_succeeds(self, registry: RunningRegistry) -> None:
         results = run_together(16, lambda number: registry.client.register(b"%d" % number))
         models = [result for result in results if isinstance(result, model_pb2.Model)]
         errors = [result for result in results if isinstance(result, grpc.RpcError)]
@@ -548,8 +548,8 @@ class TestDuplicates:
         assert registry.count("unreferenced_objects") == 0
         assert registry.client.verify(models[0].id).intact
 
-    def test_of_many_that_end_at_once_one_is_registered(self, registry: RunningRegistry) -> None:
-        # Nobody is in the way when they begin, so that only the database can tell.
+    def test_one_of_many_registrations_that_end_together_succeeds(self, registry: RunningRegistry) -> None:
+        # No other model exists when they begin, so only the database detects the conflict.
         feeds = [Feed(*registration(spec(), [b"%d" % number])) for number in range(8)]
         calls = [registry.client.models.RegisterModel.future(feed) for feed in feeds]
         eventually(lambda: registry.count("unreferenced_objects") == 8)
@@ -566,9 +566,9 @@ class TestDuplicates:
         assert registry.count("unreferenced_objects") == 0
 
 
-class TestBreakingOff:
+class TestCancellation:
     @pytest.mark.parametrize("size", [1, 20 * 1024 * 1024])
-    def test_a_registration_that_is_cancelled_leaves_nothing(self, registry: RunningRegistry, size: int) -> None:
+    def test_a_cancelled_registration_leaves_nothing(self, registry: RunningRegistry, size: int) -> None:
         feed = Feed(*registration(spec(), pieces(bytes(size))))
         call = registry.client.models.RegisterModel.future(feed)
         eventually(lambda: registry.count("unreferenced_objects") == 1)
@@ -578,8 +578,8 @@ class TestBreakingOff:
         eventually(lambda: nothing_is_left(registry))
         registry.client.register()
 
-    def test_a_registration_whose_time_is_over_leaves_nothing(self, registry: RunningRegistry) -> None:
-        # Many: now and then grpcio takes what was cut off for what was ended.
+    def test_a_registration_past_its_deadline_leaves_nothing(self, registry: RunningRegistry) -> None:
+        # Many attempts: occasionally grpcio reports a reset stream as a half-closed one.
         for _ in range(20):
             feed = Feed(*registration(spec(), [b"x"]))
             with refused(grpc.StatusCode.DEADLINE_EXCEEDED):
@@ -587,7 +587,7 @@ class TestBreakingOff:
             feed.end()
         eventually(lambda: nothing_is_left(registry))
 
-    def test_registrations_that_are_cancelled_again_and_again_leave_nothing(self, registry: RunningRegistry) -> None:
+    def test_many_cancelled_registrations_leave_nothing(self, registry: RunningRegistry) -> None:
         for _ in range(40):
             feed = Feed(*registration(spec(), [b"x"]))
             call = registry.client.models.RegisterModel.future(feed)
@@ -604,11 +604,11 @@ class TestUpdating:
         expected = model_pb2.Model()
         expected.CopyFrom(old)
         expected.format = "openvino"
-        expected.score = 0  # named and absent: its default
+        expected.score = 0  # in the mask but unset: its default
         assert_changed(old, new, expected)
         assert client.get(old.id) == new
 
-    def test_without_a_mask_the_fields_that_are_set_change(self, client: Client) -> None:
+    def test_without_a_mask_only_set_fields_change(self, client: Client) -> None:
         old = client.register(name="a", format="onnx", tags={"k": "v"}, score=1)
         new = client.update(old.id, architecture="YOLOX", score=0.0, tags={"x": "y"})
         expected = model_pb2.Model()
@@ -619,7 +619,7 @@ class TestUpdating:
         expected.tags["x"] = "y"
         assert_changed(old, new, expected)
 
-    def test_with_a_star_what_is_absent_gets_its_default(self, client: Client) -> None:
+    def test_with_a_star_unset_fields_get_their_defaults(self, client: Client) -> None:
         given = with_fields()
         old = client.register(**given)
         new = client.update(old.id, ["*"], name="n", version="v")
@@ -632,7 +632,7 @@ class TestUpdating:
         expected.MergeFrom(model_pb2.Model(id=old.id, artifact=old.artifact, create_time=old.create_time))
         assert_changed(old, new, expected)
 
-    def test_every_field_can_be_changed_at_once(self, client: Client) -> None:
+    def test_all_fields_can_be_updated_at_once(self, client: Client) -> None:
         old = client.register(id=GIVEN_ID)
         given = with_fields()
         new = client.models.UpdateModel(
@@ -646,7 +646,7 @@ class TestUpdating:
         assert_changed(old, new, expected)
         assert client.get(GIVEN_ID) == new
 
-    def test_single_entries_of_a_map_change(self, client: Client) -> None:
+    def test_single_entries_of_a_map_can_be_updated(self, client: Client) -> None:
         old = client.register(tags={"a": "1", "b.c": "2", "d": "3"}, metrics={"m": 1, "n": 2})
         new = client.update(
             old.id, ["tags.a", "tags.b.c", "tags.e", "tags.absent", "metrics.m", "metrics.o"],
@@ -668,7 +668,7 @@ class TestUpdating:
             *((name, "cannot be changed") for name in ("etag", "revision", "creator", "artifact.size_bytes")),
         ],
     )
-    def test_a_path_that_cannot_change_is_refused(self, client: Client, path: str, words: str) -> None:
+    def test_an_immutable_path_is_refused(self, client: Client, path: str, words: str) -> None:
         old = client.register()
         with refused(INVALID) as refusal:
             client.update(old.id, ["format", path], format="onnx")
@@ -676,7 +676,7 @@ class TestUpdating:
         assert words in refusal.message
         assert client.get(old.id) == old
 
-    def test_a_star_stands_alone(self, client: Client) -> None:
+    def test_a_star_with_other_paths_is_refused(self, client: Client) -> None:
         old = client.register()
         with refused(INVALID) as refusal:
             client.update(old.id, ["*", "name"], name="x", version="y")
@@ -692,7 +692,7 @@ class TestUpdating:
             ("overview", {"overview": Value(number_value=1)}, "overview"),
         ],
     )
-    def test_a_bad_value_is_refused(self, client: Client, path: str, fields: dict[str, Any], field: str) -> None:
+    def test_an_invalid_value_is_refused(self, client: Client, path: str, fields: dict[str, Any], field: str) -> None:
         old = client.register()
         with refused(INVALID) as refusal:
             client.update(old.id, [path, "format"], format="onnx", **fields)
@@ -718,7 +718,7 @@ class TestUpdating:
         client.update(one.id, ["name"], name="three")
         assert client.update(two.id, ["name"], name="one").name == "one"
 
-    def test_a_name_from_before_the_rule_stays_and_is_not_taken_on(self, registry: RunningRegistry) -> None:
+    def test_a_name_that_the_present_rules_refuse_stays_but_cannot_be_chosen(self, registry: RunningRegistry) -> None:
         client = registry.client
         model = client.register(name="a")
         with registry.engine.begin() as connection:
@@ -728,7 +728,7 @@ class TestUpdating:
             client.update(model.id, version="1\u202e")
         assert refusal.fields == ["model.version"]
 
-    def test_an_update_that_changes_nothing_is_no_new_state(self, client: Client) -> None:
+    def test_an_update_without_changes_keeps_the_revision(self, client: Client) -> None:
         model = client.register(**with_fields())
         same = model_pb2.Model()
         same.CopyFrom(model)
@@ -739,7 +739,7 @@ class TestUpdating:
             assert answer == model, paths
 
     @pytest.mark.parametrize(("before", "after"), [(1, True), (False, 0), ([1], [True]), ({"b": 0}, {"b": False})])
-    def test_a_truth_value_is_another_value_than_a_number(self, client: Client, before: Any, after: Any) -> None:
+    def test_a_boolean_differs_from_a_number(self, client: Client, before: Any, after: Any) -> None:
         model = client.register(overview=struct(a=before))
         changed = client.update(model.id, ["overview"], overview=struct(a=after))
         assert changed.overview == struct(a=after)
@@ -756,7 +756,7 @@ class TestUpdating:
         assert times == sorted(times)
         assert len({state.create_time.ToNanoseconds() for state in states}) == 1
 
-    def test_of_many_with_the_same_etag_one_changes_the_model(self, client: Client) -> None:
+    def test_one_of_many_concurrent_updates_with_the_same_etag_succeeds(self, client: Client) -> None:
         model = client.register()
         results = run_together(
             8, lambda number: client.update(model.id, ["format"], format=f"f{number}", etag=model.etag)
@@ -767,21 +767,21 @@ class TestUpdating:
         assert client.get(model.id) == changed[0]
         assert changed[0].revision == 2
 
-    def test_changes_of_different_entries_at_once_are_all_kept(self, client: Client) -> None:
+    def test_concurrent_changes_of_different_entries_are_all_kept(self, client: Client) -> None:
         model = client.register()
         run_together(8, lambda number: client.update(model.id, [f"tags.k{number}"], tags={f"k{number}": "v"}))
         after = client.get(model.id)
         assert dict(after.tags) == {f"k{number}": "v" for number in range(8)}
         assert after.revision == 9
 
-    def test_of_many_to_the_same_identity_one_gets_it(self, client: Client) -> None:
+    def test_one_of_many_concurrent_renames_to_the_same_identity_succeeds(self, client: Client) -> None:
         models = [client.register(name=f"n{number}") for number in range(8)]
         results = run_together(8, lambda number: client.update(models[number].id, ["name"], name="the one"))
         assert sum(isinstance(result, model_pb2.Model) for result in results) == 1
         assert {error.code() for error in results if isinstance(error, grpc.RpcError)} == {EXISTS}
         assert client.names('name = "the one"') == ["the one"]
 
-    def test_a_model_that_is_not_there_is_not_found(self, client: Client) -> None:
+    def test_a_missing_model_is_not_found(self, client: Client) -> None:
         with refused(NOT_FOUND, "MODEL_NOT_FOUND"):
             client.update(MISSING_ID, ["name"], name="x")
         with refused(INVALID) as refusal:
@@ -790,7 +790,7 @@ class TestUpdating:
 
 
 def assert_changed(old: model_pb2.Model, new: model_pb2.Model, expected: model_pb2.Model) -> None:
-    """Compares all that a client gives, and what the registry adds to a change."""
+    """Assert all client-supplied fields, and the fields that the registry sets on a change."""
     assert new.revision == old.revision + 1
     assert new.etag != old.etag
     assert new.update_time.ToDatetime(UTC) > old.update_time.ToDatetime(UTC)
@@ -812,7 +812,7 @@ def assert_changed(old: model_pb2.Model, new: model_pb2.Model, expected: model_p
 
 
 class TestDeleting:
-    def test_the_model_and_its_bytes_are_gone(self, registry: RunningRegistry) -> None:
+    def test_the_model_and_its_bytes_are_deleted(self, registry: RunningRegistry) -> None:
         kept, deleted = registry.client.register(name="kept"), registry.client.register(name="deleted")
         registry.client.delete(deleted.id)
         with refused(NOT_FOUND, "MODEL_NOT_FOUND") as refusal:
@@ -823,7 +823,7 @@ class TestDeleting:
         assert registry.count("unreferenced_objects") == 0
         assert registry.client.verify(kept.id).intact
 
-    def test_an_etag_guards_the_model(self, client: Client) -> None:
+    def test_a_stale_etag_deletes_nothing(self, client: Client) -> None:
         model = client.register()
         changed = client.update(model.id, ["format"], format="onnx")
         with refused(ABORTED, "ETAG_MISMATCH"):
@@ -840,7 +840,7 @@ class TestDeleting:
         with refused(INVALID):
             client.delete("short", allow_missing=True)
 
-    def test_the_id_is_free_again_and_the_old_etag_worthless(self, client: Client) -> None:
+    def test_the_id_is_free_again_and_the_old_etag_is_stale(self, client: Client) -> None:
         old = client.register(id=GIVEN_ID)
         client.delete(GIVEN_ID)
         new = client.register(b"others", id=GIVEN_ID)
@@ -850,9 +850,7 @@ class TestDeleting:
             client.delete(GIVEN_ID, etag=old.etag)
         assert client.download(GIVEN_ID) == b"others"
 
-    def test_one_that_is_only_checked_is_refused_as_it_would_be_and_deletes_nothing(
-        self, registry: RunningRegistry
-    ) -> None:
+    def test_validate_only_is_refused_like_the_deletion_and_deletes_nothing(self, registry: RunningRegistry) -> None:
         model = registry.client.register()
         registry.client.delete(model.id, validate_only=True)
         with refused(grpc.StatusCode.ABORTED, "ETAG_MISMATCH"):
@@ -864,7 +862,7 @@ class TestDeleting:
         assert registry.count("audit_events") == 1
         assert registry.client.verify(model.id).intact
 
-    def test_of_many_at_once_one_deletes(self, registry: RunningRegistry) -> None:
+    def test_one_of_many_concurrent_deletions_succeeds(self, registry: RunningRegistry) -> None:
         model = registry.client.register()
         results = run_together(8, lambda _: registry.client.delete(model.id))
         assert results.count(None) == 1
@@ -888,12 +886,12 @@ class TestGetting:
         ],
         ids=lambda value: repr(value)[:20],
     )
-    def test_what_cannot_be_an_id_is_refused_in_few_words(self, client: Client, hostile: str) -> None:
+    def test_an_invalid_id_is_refused_in_a_short_message(self, client: Client, hostile: str) -> None:
         with refused(INVALID) as refusal:
             client.get(hostile)
         assert refusal.fields == ["model_id"]
         assert len(refusal.message) < 300
 
-    def test_a_model_that_is_not_there_is_not_found(self, client: Client) -> None:
+    def test_a_missing_model_is_not_found(self, client: Client) -> None:
         with refused(NOT_FOUND, "MODEL_NOT_FOUND"):
             client.get("x" * 256)

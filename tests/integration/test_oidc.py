@@ -1,4 +1,4 @@
-"""JSON Web Tokens of an OpenID provider: which count, and what becomes of its keys."""
+"""JSON Web Tokens of an OpenID provider: which are accepted, and the lifetime of the provider's keys."""
 
 import base64
 import itertools
@@ -30,7 +30,7 @@ from tests.registry import StartRegistry
 
 
 class Clock:
-    """Stands still unless it is told."""
+    """Stands still unless a test moves it."""
 
     def __init__(self) -> None:
         self.now = 1_000.0
@@ -66,7 +66,7 @@ def part(value: object) -> str:
 
 
 def from_now(claims: dict[str, Any]) -> dict[str, Any]:
-    """Makes times of what is so far from now: from when the test runs, not from when it was collected."""
+    """Resolve times relative to the run of the test, not to its collection."""
     now = time.time()
     return {
         name: int(now + value.total_seconds()) if isinstance(value, timedelta) else value
@@ -76,7 +76,7 @@ def from_now(claims: dict[str, Any]) -> dict[str, Any]:
 
 class TestTokens:
     @pytest.mark.parametrize("key", ["rsa", "ec"])
-    def test_a_good_token_tells_who_it_is_and_what_they_may(
+    def test_a_valid_token_yields_actor_and_grants(
         self, authenticate: OidcAuthenticator, provider: IdentityProvider, key: str
     ) -> None:
         identity = authenticate(provider.token(key=key))
@@ -93,7 +93,7 @@ class TestTokens:
         ],
         ids=str,
     )
-    def test_these_count_too(
+    def test_unusual_but_valid_tokens_are_accepted(
         self, authenticate: OidcAuthenticator, provider: IdentityProvider, claims: dict[str, Any]
     ) -> None:
         assert authenticate(provider.token(**from_now(claims))).actor == "ada"
@@ -121,10 +121,10 @@ class TestTokens:
         ],
         ids=str,
     )
-    def test_what_it_says_must_be_right(
+    def test_tokens_with_invalid_claims_are_refused(
         self, authenticate: OidcAuthenticator, provider: IdentityProvider, claims: dict[str, Any]
     ) -> None:
-        # PyJWT would not make some of these.
+        # PyJWT refuses to create some of these.
         token = provider.token()
         header = token.split(".")[0]
         payload = part(provider.claims(**from_now(claims)))
@@ -136,13 +136,13 @@ class TestTokens:
         with pytest.raises(InvalidCredentialsError):
             authenticate(forged)
 
-    def test_nobody_signs_with_nothing(self, authenticate: OidcAuthenticator, provider: IdentityProvider) -> None:
+    def test_an_unsigned_token_is_refused(self, authenticate: OidcAuthenticator, provider: IdentityProvider) -> None:
         for name in ("none", "None", "NONE", "", None):
             with pytest.raises(InvalidCredentialsError):
                 authenticate(f"{part({'alg': name, 'typ': 'JWT', 'kid': 'rsa'})}.{part(provider.claims())}.")
 
     @pytest.mark.parametrize("shape", ["pem", "jwk"])
-    def test_nobody_signs_with_the_public_key_as_a_shared_secret(
+    def test_a_token_signed_with_the_public_key_as_shared_secret_is_refused(
         self, provider: IdentityProvider, clock: Clock, shape: str
     ) -> None:
         public: Any = provider.keys["rsa"].public_key()
@@ -157,18 +157,18 @@ class TestTokens:
         with pytest.raises(InvalidCredentialsError):
             authenticator(provider, clock)(token)
 
-    def test_an_algorithm_that_is_not_listed_does_not_count(self, provider: IdentityProvider, clock: Clock) -> None:
+    def test_an_unlisted_algorithm_is_refused(self, provider: IdentityProvider, clock: Clock) -> None:
         token = provider.token(algorithm="RS512")
         with pytest.raises(InvalidCredentialsError):
             authenticator(provider, clock)(token)
         assert authenticator(provider, clock, algorithms=("RS512",))(token).actor == "ada"
 
-    def test_edwards_curves_count_where_they_are_listed(self, provider: IdentityProvider, clock: Clock) -> None:
+    def test_edwards_curves_are_accepted_if_listed(self, provider: IdentityProvider, clock: Clock) -> None:
         provider.add("ed", ed25519.Ed25519PrivateKey.generate())
         token = provider.token(key="ed", algorithm="EdDSA")
         assert authenticator(provider, clock, algorithms=("EdDSA",))(token).actor == "ada"
 
-    def test_a_key_of_the_same_name_of_somebody_else_does_not_count(
+    def test_a_foreign_key_with_the_same_id_is_refused(
         self, authenticate: OidcAuthenticator, provider: IdentityProvider
     ) -> None:
         authenticate(provider.token())
@@ -181,7 +181,7 @@ class TestTokens:
         [{"typ": "logout+jwt"}, {"typ": "dpop+jwt"}, {"crit": ["b64"], "b64": False}, {"crit": ["x"], "x": 1}],
         ids=str,
     )
-    def test_what_is_no_id_or_access_token_is_none(
+    def test_other_kinds_of_tokens_are_refused(
         self, authenticate: OidcAuthenticator, provider: IdentityProvider, headers: dict[str, Any]
     ) -> None:
         token = provider.token()
@@ -208,7 +208,7 @@ class TestTokens:
         with pytest.raises(InvalidCredentialsError):
             authenticate(token)
 
-    def test_a_token_without_the_name_of_a_key_counts_where_there_is_but_one(
+    def test_a_token_without_a_key_id_is_accepted_if_there_is_only_one_key(
         self, authenticate: OidcAuthenticator, provider: IdentityProvider, clock: Clock
     ) -> None:
         token = provider.token(headers={"kid": None})
@@ -219,7 +219,7 @@ class TestTokens:
 
 
 class TestKeys:
-    def test_a_provider_that_says_nothing_holds_one_thread_and_others_for_a_moment(
+    def test_an_unresponsive_provider_blocks_one_thread_and_others_only_briefly(
         self, provider: IdentityProvider
     ) -> None:
         known = Provider(issuer=provider.issuer).fetch()
@@ -248,12 +248,12 @@ class TestKeys:
             assert hung.wait(30)
             clock.now += 2  # the provider has been asked for so long
             assert max(threads.map(find, [f"made-up-{number}" for number in range(8)])) < 2
-            # Whose key is known need not wait.
+            # A call with a known key does not wait.
             assert keys.find("rsa", "RS256") is not None
             go_on.set()
             assert asking.result() is None
 
-    def test_they_are_fetched_once_and_again_after_a_while(
+    def test_keys_are_fetched_once_and_refreshed_later(
         self, authenticate: OidcAuthenticator, provider: IdentityProvider, clock: Clock
     ) -> None:
         for _ in range(3):
@@ -263,7 +263,7 @@ class TestKeys:
         authenticate(provider.token())
         eventually(lambda: provider.asked == 2, 30, "the second fetch")
 
-    def test_a_new_key_counts_at_once(
+    def test_a_new_key_is_accepted_at_once(
         self, authenticate: OidcAuthenticator, provider: IdentityProvider, clock: Clock
     ) -> None:
         authenticate(provider.token())
@@ -271,7 +271,7 @@ class TestKeys:
         provider.add("new", ec.generate_private_key(ec.SECP256R1()))
         assert authenticate(provider.token(key="new")).actor == "ada"
 
-    def test_one_that_was_taken_back_stops_to_count(
+    def test_a_withdrawn_key_is_refused_after_a_refresh(
         self, authenticate: OidcAuthenticator, provider: IdentityProvider, clock: Clock
     ) -> None:
         token = provider.token()
@@ -289,7 +289,7 @@ class TestKeys:
 
         eventually(is_refused, 30, "the refusal")
 
-    def test_made_up_keys_do_not_make_us_ask_all_the_time(
+    def test_unknown_key_ids_do_not_cause_constant_fetches(
         self, authenticate: OidcAuthenticator, provider: IdentityProvider
     ) -> None:
         for number in range(20):
@@ -297,7 +297,7 @@ class TestKeys:
                 authenticate(provider.token(headers={"kid": f"made-up-{number}"}))
         assert provider.asked == 1
 
-    def test_while_the_provider_is_away_the_old_ones_serve_on_for_a_day(
+    def test_known_keys_stay_valid_for_a_day_during_an_outage_of_the_provider(
         self, authenticate: OidcAuthenticator, provider: IdentityProvider, clock: Clock
     ) -> None:
         token = provider.token()
@@ -327,14 +327,14 @@ class TestKeys:
             (200, b" " * 2_000_000),
         ],
     )
-    def test_a_provider_that_has_no_keys_is_away(
+    def test_a_provider_without_keys_counts_as_unavailable(
         self, authenticate: OidcAuthenticator, provider: IdentityProvider, status: int, body: bytes | None
     ) -> None:
         provider.status, provider.body = status, body
         with pytest.raises(IdentityProviderUnavailableError):
             authenticate(provider.token())
 
-    def test_a_provider_that_calls_itself_another_is_none(
+    def test_a_provider_with_another_issuer_is_refused(
         self, authenticate: OidcAuthenticator, provider: IdentityProvider
     ) -> None:
         provider.calls_itself = "https://another.example.org"
@@ -342,7 +342,7 @@ class TestKeys:
             authenticate(provider.token())
 
     @pytest.mark.filterwarnings("ignore:The RSA key is:Warning")
-    def test_keys_that_are_too_short_or_private_do_not_count(self, provider: IdentityProvider, clock: Clock) -> None:
+    def test_short_and_private_keys_are_ignored(self, provider: IdentityProvider, clock: Clock) -> None:
         short = rsa.generate_private_key(public_exponent=65537, key_size=1024)
         provider.add("short", short)
         with pytest.raises(InvalidCredentialsError):
@@ -357,12 +357,14 @@ class TestKeys:
 
 
 class TestServer:
-    """The whole way, and both kinds of tokens."""
+    """Whole calls with both kinds of tokens."""
 
     def client(self, address: str, token: str) -> Client:
         return Client(address, Bearer(("authorization", f"Bearer {token}")))
 
-    def test_calls_are_made_with_either_kind(self, start_registry: StartRegistry, provider: IdentityProvider) -> None:
+    def test_calls_are_authenticated_with_either_kind_of_token(
+        self, start_registry: StartRegistry, provider: IdentityProvider
+    ) -> None:
         running = start_registry(auth_mode="oidc", oidc_issuer=provider.issuer, oidc_audience=AUDIENCE)
         address = running.client.address
         user = self.client(address, provider.token(roles=["model-registry:p:1:writer", "model-registry:reader"]))
@@ -379,7 +381,7 @@ class TestServer:
         for client in (user, service):
             client.close()
 
-    def test_a_provider_that_is_away_is_no_fault_of_the_caller(
+    def test_an_outage_of_the_provider_is_unavailable_and_not_unauthenticated(
         self, start_registry: StartRegistry, provider: IdentityProvider
     ) -> None:
         running = start_registry(auth_mode="oidc", oidc_issuer=provider.issuer, oidc_audience=AUDIENCE)
@@ -389,9 +391,7 @@ class TestServer:
             client.all()
         client.close()
 
-    def test_in_token_mode_they_count_for_nothing(
-        self, start_registry: StartRegistry, provider: IdentityProvider
-    ) -> None:
+    def test_token_mode_refuses_openid_tokens(self, start_registry: StartRegistry, provider: IdentityProvider) -> None:
         running = start_registry(auth_mode="token")
         client = self.client(running.client.address, provider.token())
         with refused(grpc.StatusCode.UNAUTHENTICATED):

@@ -1,4 +1,4 @@
-"""ResolveModel: a reference names one model, or the answer says which part of it names none, or several."""
+"""ResolveModel: a reference names one model, or the error names the part that is unknown or ambiguous."""
 
 import random
 from collections.abc import Callable, Iterator
@@ -22,7 +22,7 @@ from registry_service.storage.sql.repositories import SqlDatabase
 from tests.client import Client, Refusal, refused
 from tests.integration.test_access import People, people
 from tests.model_files import safetensors
-from tests.plans import expect_few_rows, sent_to
+from tests.plans import assert_few_rows, sent_to
 from tests.registry import RunningRegistry
 
 __all__ = ["people"]  # the fixture
@@ -31,7 +31,7 @@ INVALID = grpc.StatusCode.INVALID_ARGUMENT
 NOT_FOUND = grpc.StatusCode.NOT_FOUND
 PRECONDITION = grpc.StatusCode.FAILED_PRECONDITION
 
-# Of these, most have the same reference by their project.
+# Most of these have the same reference by their project.
 ALIKE_PROJECTS: tuple[dict[str, Any], ...] = (
     {"project_id": "acme", "project_name": "Acme"},
     {"project_id": "acme", "project_name": "acme"},
@@ -53,14 +53,14 @@ def point(client: Client, model: model_pb2.Model, alias: str = "production") -> 
 
 @contextmanager
 def refused_with(codes: set[grpc.StatusCode]) -> Iterator[None]:
-    """Expect that the call in the block ends with one of these statuses."""
+    """Assert that the call in the block ends with one of these statuses."""
     with pytest.raises(grpc.RpcError) as caught:
         yield
     assert cast("grpc.Call", caught.value).code() in codes, caught.value
 
 
 def candidates(refusal: Refusal) -> dict[str, str]:
-    """What an ambiguous reference may mean: descriptions by ids."""
+    """Return the candidates of an ambiguous reference: descriptions by ids."""
     found = refusal.details(error_details_pb2.ResourceInfo)
     return {candidate.resource_name: candidate.description for candidate in found}
 
@@ -79,7 +79,7 @@ class TestNames:
         for reference in ("vad", "vad@latest", "acme/vad", "acme/vad@latest"):
             assert client.resolve(reference) == model_service_pb2.ResolveModelResponse(model=newest)
 
-    def test_a_model_comes_as_get_model_gives_it(self, client: Client) -> None:
+    def test_a_resolved_model_equals_that_of_get_model(self, client: Client) -> None:
         fields: dict[str, Any] = {"precisions": ["int8"], "tags": {"team": "audio"}, "metrics": {"f1": 0.5}}
         data = safetensors({"w": ("F32", [2], 8)})
         model = client.register(data, name="vad", artifact={"file_name": "vad.safetensors"}, **fields)
@@ -92,7 +92,7 @@ class TestNames:
             client.resolve("vad", view=99)
         assert refusal.fields == ["view"]
 
-    def test_a_version_is_an_exact_text(self, client: Client) -> None:
+    def test_a_version_is_matched_exactly(self, client: Client) -> None:
         one = client.register(name="vad", version="1.0")
         other = client.register(name="vad", version="v1.0.0")
         local = client.register(name="vad", version="1.0+cu118")
@@ -123,7 +123,7 @@ class TestNames:
         for group_id, reference in found.items():
             assert client.resolve(reference).model.model_group_id == group_id
 
-    def test_a_candidate_names_the_group_by_its_project_where_that_is_enough(self, client: Client) -> None:
+    def test_a_candidate_names_the_group_by_its_project_if_that_is_unambiguous(self, client: Client) -> None:
         named = client.register(name="vad", project_id="acme", project_name="Acme")
         unnamed = client.register(name="vad", project_id="acme")
         other = client.register(name="vad", project_id="beta")
@@ -149,7 +149,7 @@ class TestNames:
             client.resolve(f"vad{selector}")
         assert sorted(candidates(refusal).values()) == [f"acme/vad{selector}", f"beta/vad{selector}"]
 
-    def test_the_name_of_another_project_takes_no_reference_by_an_id(self, client: Client) -> None:
+    def test_a_project_name_cannot_capture_a_reference_by_project_id(self, client: Client) -> None:
         model = client.register(name="vad", project_id="acme", project_name="Acme")
         references = ("acme/vad", f"{model.model_group_id}/vad")
         for name in ("acme", model.model_group_id):
@@ -157,7 +157,7 @@ class TestNames:
         for reference in references:
             assert client.resolve(reference).model.id == model.id
 
-    def test_the_id_of_a_project_takes_no_reference_by_the_id_of_a_group(self, client: Client) -> None:
+    def test_a_project_id_cannot_capture_a_reference_by_group_id(self, client: Client) -> None:
         model = client.register(name="vad", project_id="acme")
         reference = f"{model.model_group_id}/vad"
         theirs = client.register(name="vad", version="9", project_id=model.model_group_id)
@@ -170,7 +170,7 @@ class TestNames:
             client.resolve(f"{theirs.model_group_id}/other")
         assert refusal.metadata["part"] == "project"
 
-    def test_a_project_is_meant_by_its_id_or_else_by_its_name(self, client: Client) -> None:
+    def test_a_project_is_found_by_id_before_name(self, client: Client) -> None:
         by_id = client.register(name="vad", project_id="acme", project_name="Acme Inc.")
         by_name = client.register(name="vad", project_id="p-17", project_name="zeta")
         assert client.resolve("acme/vad").model.id == by_id.id
@@ -185,7 +185,7 @@ class TestNames:
         assert client.resolve("zeta/vad").model.id == same_text.id
 
     @pytest.mark.parametrize("outside", [{}, {"project_id": ""}, {"project_name": ""}])
-    def test_no_project_is_one_as_well(self, client: Client, outside: dict[str, Any]) -> None:
+    def test_models_without_a_project_have_references(self, client: Client, outside: dict[str, Any]) -> None:
         client.register(name="vad", project_id="acme")
         model = client.register(name="vad", version="2", **outside)
         assert client.resolve("/vad").model.id == model.id
@@ -205,14 +205,14 @@ class TestNames:
         assert {client.resolve(reference).model.id for reference in references} == {model.id for model in models}
         assert all(reference in refusal.message for reference in references)
 
-    def test_projects_of_one_name_are_told_apart_by_their_ids(self, client: Client) -> None:
+    def test_projects_with_the_same_name_are_distinguished_by_their_ids(self, client: Client) -> None:
         for project in ("p-1", "p-2"):
             client.register(name="vad", project_id=project, project_name="acme")
         with refused(PRECONDITION, "AMBIGUOUS_REFERENCE") as refusal:
             client.resolve("acme/vad")
         assert sorted(candidates(refusal).values()) == ["p-1/vad@latest", "p-2/vad@latest"]
 
-    def test_of_many_candidates_a_few_are_named(self, client: Client) -> None:
+    def test_only_some_of_many_candidates_are_named(self, client: Client) -> None:
         for number in range(12):
             client.register(name="猫" * 400, project_id=f"{number}" + "é" * 400)
         with refused(PRECONDITION, "AMBIGUOUS_REFERENCE") as refusal:
@@ -230,12 +230,12 @@ class TestNames:
         assert client.resolve(f"p/{name}").model.name == name
         assert client.resolve(name).model.name == name
 
-    def test_a_version_is_found_however_long_it_is(self, client: Client) -> None:
+    def test_a_very_long_version_is_found(self, client: Client) -> None:
         models = [client.register(name="vad", version="1." * 300 + end) for end in ("1", "2", "3")]
         for model in models:
             assert client.resolve(f"vad:{model.version}").model.id == model.id
 
-    def test_a_group_without_models_is_none(self, client: Client) -> None:
+    def test_a_group_without_models_is_not_found(self, client: Client) -> None:
         model = client.register(name="vad", project_id="acme")
         other = client.register(name="vad", project_id="zeta")
         client.delete(model.id)
@@ -256,14 +256,14 @@ class TestNames:
             ("no-such-model-0123456789", "name"),
         ],
     )
-    def test_the_part_that_names_nothing_is_told(self, client: Client, reference: str, part: str) -> None:
+    def test_the_error_names_the_part_that_is_unknown(self, client: Client, reference: str, part: str) -> None:
         client.register(name="vad", project_id="acme")
         with refused(NOT_FOUND, "REFERENCE_NOT_FOUND") as refusal:
             client.resolve(reference)
         assert refusal.metadata == {"reference": reference, "part": part}
 
     @pytest.mark.parametrize(("reference", "position"), [("", "1"), ("a/b/c", "4"), ("vad:1.0 cu118", "8"), ("%", "1")])
-    def test_what_is_no_reference_is_refused_with_its_position(
+    def test_an_invalid_reference_is_refused_with_its_position(
         self, client: Client, reference: str, position: str
     ) -> None:
         with refused(INVALID, "INVALID_REFERENCE") as refusal:
@@ -276,17 +276,17 @@ class TestNames:
         st.lists(st.text(st.characters(codec="utf-8"), max_size=6), max_size=3),
     )
     @settings(max_examples=200)
-    def test_any_text_is_answered_or_refused(self, client: Client, reference: str, precisions: list[str]) -> None:
+    def test_any_text_is_resolved_or_refused(self, client: Client, reference: str, precisions: list[str]) -> None:
         with refused_with({INVALID, NOT_FOUND}):
             client.resolve(reference, precisions=precisions)
 
 
 class TestIds:
-    def test_an_id_means_its_model(self, client: Client) -> None:
+    def test_an_id_is_resolved_to_its_model(self, client: Client) -> None:
         model = client.register(name="vad", id="0123456789abcdef")
         assert client.resolve("0123456789abcdef").model.id == model.id
 
-    def test_a_word_that_is_an_id_and_a_name_is_ambiguous(self, client: Client) -> None:
+    def test_a_reference_that_is_an_id_and_a_name_is_ambiguous(self, client: Client) -> None:
         word = "0123456789abcdef"
         model = client.register(name="vad", id=word)
         group = client.register(name=word, project_id="acme")
@@ -301,7 +301,7 @@ class TestIds:
         assert client.resolve(f"{word}@latest").model.id == group.id
         assert client.resolve(found[1].description).model.id == group.id
 
-    def test_only_a_word_alone_is_an_id(self, client: Client) -> None:
+    def test_only_a_reference_without_other_parts_is_an_id(self, client: Client) -> None:
         client.register(name="vad", id="0123456789abcdef")
         for reference in ("/0123456789abcdef", "0123456789abcdef:1", "0123456789abcdef@latest"):
             with refused(NOT_FOUND, "REFERENCE_NOT_FOUND"):
@@ -309,7 +309,7 @@ class TestIds:
 
 
 class TestLatest:
-    def test_a_pre_release_is_not_the_latest_while_there_is_a_release(self, client: Client) -> None:
+    def test_a_release_is_the_latest_before_any_pre_release(self, client: Client) -> None:
         client.register(name="vad", version="2.0-rc.1")
         older = client.register(name="vad", version="2.0-beta")
         assert client.resolve("vad").model.version == "2.0-rc.1"
@@ -319,12 +319,12 @@ class TestLatest:
         client.delete(release.id)
         assert client.resolve("vad").model.version == "2.0-rc.1"
 
-    def test_equal_versions_go_by_their_texts(self, client: Client) -> None:
+    def test_equal_versions_are_ordered_by_their_texts(self, client: Client) -> None:
         for version in ("v1.0", "1", "1.0.0"):
             client.register(name="vad", version=version)
         assert client.resolve("vad").model.version == "v1.0"
 
-    def test_it_is_the_last_in_the_order_of_versions(self, client: Client) -> None:
+    def test_the_latest_version_is_the_last_in_the_version_order(self, client: Client) -> None:
         versions = [f"1.{minor}.{patch}" for minor in range(12) for patch in (0, 9, 10)]
         random.Random(1).shuffle(versions)
         for number, version in enumerate(versions[:12]):
@@ -343,7 +343,7 @@ class TestPrecisions:
             for version, precisions in wanted
         }
 
-    def test_several_models_of_a_version_are_told_apart_by_them(
+    def test_precisions_distinguish_models_of_a_version(
         self, client: Client, models: dict[str, model_pb2.Model]
     ) -> None:
         for reference in ("vad", "vad:2"):
@@ -356,19 +356,21 @@ class TestPrecisions:
             assert client.resolve(reference, precisions=["fp32"]).model.id == models["2 fp32"].id
             assert client.resolve(reference, precisions=["INT8", "fp16", "int8"]).model.id == models["2 fp16 int8"].id
 
-    def test_they_come_before_the_latest_version(self, client: Client, models: dict[str, model_pb2.Model]) -> None:
+    def test_precisions_are_filtered_before_the_latest_version_is_chosen(
+        self, client: Client, models: dict[str, model_pb2.Model]
+    ) -> None:
         assert client.resolve("vad", precisions=["int8"]).model.id == models["1 int8"].id
 
     @pytest.mark.usefixtures("models")
     @pytest.mark.parametrize("precision", ["", "int 8", "\0", "8", "é", "a" * 33])
-    def test_what_is_no_precision_is_refused(self, client: Client, precision: str) -> None:
+    def test_an_invalid_precision_is_refused(self, client: Client, precision: str) -> None:
         with refused(INVALID) as refusal:
             client.resolve("vad", precisions=["fp32", precision])
         assert refusal.fields == ["precisions[1]"]
 
     @pytest.mark.parametrize("reference", ["vad", "vad:2"])
     @pytest.mark.usefixtures("models")
-    def test_there_may_be_none_with_them(self, client: Client, reference: str) -> None:
+    def test_a_version_without_the_precisions_is_not_found(self, client: Client, reference: str) -> None:
         with refused(NOT_FOUND, "REFERENCE_NOT_FOUND") as refusal:
             client.resolve(reference, precisions=["int4"])
         assert refusal.metadata["part"] == "precisions"
@@ -376,7 +378,7 @@ class TestPrecisions:
             client.resolve("vad:3", precisions=["int4"])
         assert refusal.metadata["part"] == "version"
 
-    def test_what_an_alias_or_an_id_means_must_have_them(
+    def test_the_model_of_an_alias_or_id_must_have_the_precisions(
         self, client: Client, models: dict[str, model_pb2.Model]
     ) -> None:
         model = models["2 fp16 int8"]
@@ -393,7 +395,7 @@ class TestPrecisions:
 
 
 class TestAliases:
-    def test_an_alias_means_its_target(self, client: Client) -> None:
+    def test_an_alias_is_resolved_to_its_target(self, client: Client) -> None:
         model = client.register(name="vad", version="1", project_id="acme")
         client.register(name="vad", version="2", project_id="acme")
         point(client, model)
@@ -404,7 +406,7 @@ class TestAliases:
             client.resolve("vad@Production")
         assert refusal.metadata["part"] == "alias"
 
-    def test_it_means_what_it_pointed_to_at_a_time(self, client: Client) -> None:
+    def test_an_alias_is_resolved_to_its_target_at_a_time(self, client: Client) -> None:
         first, second = (client.register(name="vad", version=version) for version in ("1", "2"))
         before = datetime(2026, 1, 1, tzinfo=UTC)
         was_first = point(client, first)
@@ -421,7 +423,7 @@ class TestAliases:
             client.resolve(reference, at_time=at(datetime(2026, 1, 1, tzinfo=UTC)))
         assert refusal.fields == ["at_time"]
 
-    def test_the_future_is_not_known(self, client: Client) -> None:
+    def test_a_future_time_is_refused(self, client: Client) -> None:
         point(client, client.register(name="vad"))
         for time in (at(datetime(2999, 1, 1, tzinfo=UTC)), Timestamp(seconds=10**12)):
             with refused(INVALID) as refusal:
@@ -454,14 +456,14 @@ class TestAccess:
         point(admin, model)
         return model
 
-    def test_what_the_caller_may_not_see_is_no_candidate(self, people: People, ours: model_pb2.Model) -> None:
+    def test_hidden_models_are_not_candidates(self, people: People, ours: model_pb2.Model) -> None:
         reader = people.a(Role.READER, "p")
         for reference in ("vad", "p/vad", "ours/vad", "vad@production", "vad:1", ours.id):
             assert reader.resolve(reference).model.id == ours.id
         with refused(PRECONDITION, "AMBIGUOUS_REFERENCE"):
             people.a(Role.READER).resolve("vad")
 
-    def test_a_project_out_of_sight_does_not_take_the_name(self, people: People, ours: model_pb2.Model) -> None:
+    def test_a_hidden_project_does_not_capture_a_name(self, people: People, ours: model_pb2.Model) -> None:
         people.a(Role.ADMIN).register(name="other", project_id="ours")
         assert people.a(Role.READER, "p").resolve("ours/vad").model.id == ours.id
         with refused(NOT_FOUND):
@@ -469,24 +471,24 @@ class TestAccess:
 
     @pytest.mark.parametrize("reference", ["theirs/vad", "theirs/vad:9", "theirs/vad@production", "/vad", "vad:9"])
     @pytest.mark.usefixtures("ours")
-    def test_it_is_not_found_in_the_words_of_what_is_not_there(self, people: People, reference: str) -> None:
+    def test_a_hidden_model_gets_the_error_of_a_missing_one(self, people: People, reference: str) -> None:
         reader = people.a(Role.READER, "p")
         with refused(NOT_FOUND, "REFERENCE_NOT_FOUND") as hidden:
             reader.resolve(reference)
         with refused(NOT_FOUND, "REFERENCE_NOT_FOUND") as missing:
-            reader.resolve(reference.replace("theirs", "nobody").replace("/vad", "/cat").replace("vad:9", "vad:8"))
-        # As if there were no such thing: not even the part differs.
-        expected = missing.message.replace("nobody", "theirs").replace("cat", "vad").replace("8", "9")
+            reader.resolve(reference.replace("theirs", "absent").replace("/vad", "/cat").replace("vad:9", "vad:8"))
+        # The same error as for a missing model, including the unknown part.
+        expected = missing.message.replace("absent", "theirs").replace("cat", "vad").replace("8", "9")
         assert hidden.message == expected
         assert hidden.metadata["part"] == missing.metadata["part"]
 
-    def test_a_group_id_out_of_sight_is_none(self, people: People) -> None:
+    def test_a_hidden_group_id_is_not_found(self, people: People) -> None:
         hidden = people.a(Role.ADMIN).register(name="vad", project_id="theirs").model_group_id
         with refused(NOT_FOUND, "REFERENCE_NOT_FOUND") as refusal:
             people.a(Role.READER, "p").resolve(f"{hidden}/vad")
         assert refusal.metadata["part"] == "project"
 
-    def test_an_id_out_of_sight_is_none(self, people: People) -> None:
+    def test_a_hidden_id_is_not_found(self, people: People) -> None:
         word = "0123456789abcdef"
         admin = people.a(Role.ADMIN)
         admin.register(name="hidden", id=word, project_id="theirs")
@@ -496,7 +498,7 @@ class TestAccess:
 
 class TestSpeed:
     def test_every_step_is_found_by_an_index(self, registry: RunningRegistry) -> None:
-        """Of 10,000 models, one half of them in one group, others in groups of one name, others in one project."""
+        """References to 10,000 models: half in one group, others in groups of one name, others in one project."""
         for first in range(1, 10_000, 2_000):
             registry.execute(f"""
                 INSERT INTO models (id, name, version, project_id, project_name, precision, metrics, tags, provenance,
@@ -516,7 +518,7 @@ class TestSpeed:
         assert len(sent) >= 15
         with registry.engine.begin() as connection:
             for statement, parameters in sent:
-                expect_few_rows(connection, statement, parameters, at_most=20)
+                assert_few_rows(connection, statement, parameters, at_most=20)
 
     @staticmethod
     def resolves(registry: RunningRegistry, resolve: Callable[..., Resolved]) -> None:
@@ -539,12 +541,12 @@ class TestSpeed:
                 resolve(reference, precisions=["int8"])
         with pytest.raises(AmbiguousReferenceError):
             resolve("vad")
-        for missing in ("nobody/vad", "wide/vad", "name%20of%20wide/vad", "/vad", "nothing"):
+        for missing in ("absent/vad", "wide/vad", "name%20of%20wide/vad", "/vad", "nothing"):
             with pytest.raises(ReferenceNotFoundError):
                 resolve(missing)
         with registry.engine.connect() as connection:
             references = SqlReferenceRepository(connection)
-            for project, within in ((None, {"p77", "wide"}), ("wide", {"p77"}), ("p77", {"p77"}), ("nobody", {"p77"})):
+            for project, within in ((None, {"p77", "wide"}), ("wide", {"p77"}), ("p77", {"p77"}), ("absent", {"p77"})):
                 found = references.groups("vad", project, limit=9, within=frozenset(within))
                 assert [group.key.project_id for group in found] == ["p77"] * (project in {None, "p77"})
             assert not references.has_project("wide", within=frozenset({"p77"}))

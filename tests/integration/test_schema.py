@@ -1,4 +1,4 @@
-"""The migrations make the tables that the program believes in, once, and the tables refuse nonsense."""
+"""The migrations create the declared tables, once, and the tables refuse invalid rows."""
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -21,7 +21,7 @@ from registry_service.storage.sql.schema import SchemaError, migrate
 from registry_service.storage.sql.tables import Base
 from tests.postgres_server import create_database, drop_database, engine_of
 
-# Columns, constraints, indexes, comments and functions, as Postgres itself writes them.
+# Columns, constraints, indexes, comments and functions, in the spelling of Postgres.
 CATALOG = """
     SELECT 'column ' || table_name || '.' || column_name AS name, concat_ws(' ', data_type, udt_name, is_nullable,
         collation_name, column_default, generation_expression,
@@ -48,7 +48,7 @@ def catalog(engine: Engine) -> dict[str, str]:
 
 @pytest.fixture
 def made_from_metadata(postgres: PostgresAddress, engine: Engine) -> Iterator[Engine]:
-    """A database with the tables as tables.py has them, and the functions as the migrations make them."""
+    """A database with the tables of tables.py and the functions of the migrations."""
     name = "made_from_metadata"
     create_database(postgres, name, "template1")
     with engine.connect() as connection:
@@ -65,12 +65,12 @@ def made_from_metadata(postgres: PostgresAddress, engine: Engine) -> Iterator[En
 
 
 class TestMigrations:
-    def test_they_make_the_tables_of_the_program(self, engine: Engine, made_from_metadata: Engine) -> None:
+    def test_the_migrations_create_the_declared_tables(self, engine: Engine, made_from_metadata: Engine) -> None:
         migrated, believed = catalog(engine), catalog(made_from_metadata)
         assert len(migrated) > 80
         assert migrated == believed
 
-    # Expressions of indexes it cannot compare, and warns of; the test above does.
+    # Alembic cannot compare expressions of indexes and warns; the test above compares them.
     @pytest.mark.filterwarnings("ignore:Expression #")
     def test_alembic_finds_no_difference(self, engine: Engine) -> None:
         def compared(_object: Any, name: str | None, kind: str, _reflected: bool, _other: Any) -> bool:
@@ -82,13 +82,13 @@ class TestMigrations:
             )
             assert compare_metadata(context, Base.metadata) == []
 
-    def test_a_second_time_changes_nothing(self, empty_database: Engine) -> None:
+    def test_a_second_migration_changes_nothing(self, empty_database: Engine) -> None:
         first = migrate(empty_database)
         before = catalog(empty_database)
         assert migrate(empty_database) == first
         assert catalog(empty_database) == before
 
-    def test_many_at_once_migrate_once(self, empty_database: Engine) -> None:
+    def test_concurrent_migrations_run_once(self, empty_database: Engine) -> None:
         barrier = Barrier(4)
 
         def migrate_together(_number: int) -> str:
@@ -111,7 +111,7 @@ class TestMigrations:
             connection.execute(text("DROP TABLE uploads"))
         migrate(empty_database)
 
-    def test_ids_that_were_deleted_before_stay_with_their_last_project(self, empty_database: Engine) -> None:
+    def test_ids_of_deleted_models_stay_with_their_last_project(self, empty_database: Engine) -> None:
         migrate(empty_database, "0007")
         with empty_database.begin() as connection:
             for model_id, project, action in (
@@ -128,7 +128,7 @@ class TestMigrations:
             kept = {row.id: row.project_id for row in connection.execute(text("SELECT * FROM deleted_models"))}
         assert kept == {"once-deleted-0000001": "p", "moved-twice-00000001": "q", "without-project-0001": None}
 
-    def test_the_schema_of_a_newer_program_is_left_alone(self, empty_database: Engine) -> None:
+    def test_the_schema_of_a_newer_program_is_not_changed(self, empty_database: Engine) -> None:
         migrate(empty_database)
         with empty_database.begin() as connection:
             connection.execute(text("UPDATE alembic_version SET version_num = '9999'"))
@@ -140,7 +140,7 @@ class TestMigrations:
         with empty_database.connect() as connection:
             assert connection.execute(text("SELECT version_num FROM alembic_version")).scalar_one() == "9999"
 
-    def test_the_schema_of_a_newer_program_that_serves_this_one_is_used_as_it_is(
+    def test_a_compatible_schema_of_a_newer_program_is_used(
         self, empty_database: Engine, caplog: pytest.LogCaptureFixture
     ) -> None:
         own = migrate(empty_database)
@@ -153,9 +153,7 @@ class TestMigrations:
         assert catalog(empty_database) == before
         assert "9999, of a newer program" in caplog.text
 
-    def test_the_schema_of_a_newer_program_that_does_not_serve_this_one_is_refused(
-        self, empty_database: Engine
-    ) -> None:
+    def test_an_incompatible_schema_of_a_newer_program_is_refused(self, empty_database: Engine) -> None:
         migrate(empty_database)
         with empty_database.begin() as connection:
             connection.execute(text("UPDATE alembic_version SET version_num = '9999'"))
@@ -175,7 +173,7 @@ class TestMigrations:
 class TestModelGroups:
     """Migration 0012, from a schema without groups."""
 
-    def test_groups_are_those_of_the_models_and_aliases_that_there_are(self, empty_database: Engine) -> None:
+    def test_groups_are_created_for_existing_models_and_aliases(self, empty_database: Engine) -> None:
         migrate(empty_database, "0011")
         with empty_database.begin() as connection:
             for number, changes in enumerate(
@@ -216,7 +214,7 @@ class TestModelGroups:
                 ("xxxxx", None, None, "2026-01-01", 1),
             ]
 
-    def test_the_history_of_aliases_and_the_log_are_what_they_were(self, empty_database: Engine) -> None:
+    def test_alias_history_and_audit_log_stay_unchanged(self, empty_database: Engine) -> None:
         migrate(empty_database, "0011")
         with empty_database.begin() as connection:
             insert(connection, "models")
@@ -244,7 +242,7 @@ class TestModelGroups:
             assert alias is not None
             assert alias.target.model_id == MODEL["id"].strip("'")
 
-    def test_replicas_of_the_version_before_may_write_meanwhile(self, empty_database: Engine) -> None:
+    def test_replicas_of_the_previous_version_can_write_during_the_migration(self, empty_database: Engine) -> None:
         migrate(empty_database, "0011")
         with empty_database.begin() as connection:
             values = MODEL | {"id": "'before-' || lpad(n::text, 10, '0')", "name": "'n' || n % 5000"}
@@ -258,12 +256,12 @@ class TestModelGroups:
         is_migrated = Event()
 
         def write(writer: int) -> int:
-            """Registers, renames and deletes as the version before does: rows, and events of them."""
+            """Register, rename and delete like the previous version: write rows and their events."""
             engine = empty_database.execution_options(isolation_level="READ COMMITTED")
             count = 0
             while not is_migrated.is_set() or count < 10:
                 count += 1
-                # Of a group that there was, and of one that is new.
+                # In an existing group and in a new one.
                 names = [f"n{count % 7}", f"new {writer} {count % 5}"]
                 mine = numbered(writer * 1_000_000 + count)
                 with engine.begin() as connection:
@@ -303,7 +301,7 @@ def model_id(number: int) -> str:
 
 
 def numbered(number: int) -> dict[str, str]:
-    """What a model has that no other has, and its version."""
+    """Return the unique columns of a model and its version."""
     return {"id": f"'{model_id(number)}'", "object_key": f"'key {number}'", "version": f"'{number}'"}
 
 
@@ -396,7 +394,7 @@ def insert(connection: Connection, table: str, **changes: str) -> None:
 
 
 def prepare(connection: Connection, table: str) -> None:
-    """Makes room for a row, and what it refers to."""
+    """Delete conflicting rows, and insert the rows that a row refers to."""
     if table in NEEDED:
         insert(connection, NEEDED[table])
     if table == "audit_head":
@@ -447,7 +445,7 @@ class TestConstraints:
             ("models", "ck_models_times", {"update_time": "'2025-12-31Z'"}),
             ("uploads", "ck_uploads_state", {"state": "'asleep'"}),
             ("uploads", "ck_uploads_committed_size", {"committed_size": "-1"}),
-            ("upload_parts", "fk_upload_parts_upload_id", {"upload_id": "'nobody'"}),
+            ("upload_parts", "fk_upload_parts_upload_id", {"upload_id": "'missing'"}),
             ("model_groups", "ck_model_groups_named", {"name": "''"}),
             ("model_groups", "ck_model_groups_revision", {"revision": "0"}),
             *(
@@ -455,7 +453,7 @@ class TestConstraints:
                 for name in ("tags", "metric_goals")
                 for value in ("'[]'", "'null'", "'1'")
             ),
-            ("aliases", "fk_aliases_model_id", {"model_id": "'nobody'"}),
+            ("aliases", "fk_aliases_model_id", {"model_id": "'missing'"}),
             ("aliases", "ck_aliases_named", {"name": "''"}),
             ("aliases", "ck_aliases_revision", {"revision": "-1"}),
             *(
@@ -480,7 +478,7 @@ class TestConstraints:
                     ("model_groups", [*GROUP, "description", "owner", "tags", "metric_goals", "create_time"]),
                     ("aliases", list(ALIAS)),
                     ("alias_moves", [name for name in MOVE if name not in {"model_id", "version", "sha256"}]),
-                    # The others are the trigger's.
+                    # The trigger sets the other columns.
                     ("audit_events", list(EVENT)),
                     ("audit_head", list(HEAD)),
                 )
@@ -488,13 +486,13 @@ class TestConstraints:
             ),
         ],
     )
-    def test_nonsense_is_refused(
+    def test_invalid_rows_are_refused(
         self, engine: Engine, table: str, constraint: str | None, changes: dict[str, str]
     ) -> None:
         with engine.connect() as connection:
             prepare(connection, table)
             savepoint = connection.begin_nested()
-            insert(connection, table)  # is well but for the change
+            insert(connection, table)  # is valid except for the change
             savepoint.rollback()
             with pytest.raises(IntegrityError) as caught:
                 insert(connection, table, **changes)
@@ -537,7 +535,7 @@ class TestConstraints:
             insert(connection, "audit_events")
             connection.execute(text("CREATE TEMPORARY TABLE copy AS SELECT * FROM audit_events"))
             connection.execute(text("ALTER TABLE copy DROP COLUMN json_bytes"))
-            # The trigger would give it another.
+            # The trigger would assign another number.
             connection.execute(text("SET LOCAL session_replication_role = replica"))
             columns = ", ".join(c.name for c in tables.audit_events.columns if c.computed is None)
             with pytest.raises(IntegrityError) as caught:
@@ -555,7 +553,7 @@ class TestConstraints:
             {"name": "repeat('x', 4999) || 'y'"},
         ],
     )
-    def test_other_identities_are_none(self, engine: Engine, changes: dict[str, str]) -> None:
+    def test_other_identities_are_not_duplicates(self, engine: Engine, changes: dict[str, str]) -> None:
         with engine.connect() as connection:
             insert(connection, "models")
             insert(connection, "models", **OTHER, **changes)
@@ -567,7 +565,7 @@ class TestConstraints:
                 name="repeat('x', 4999) || 'z'",
             )
 
-    def test_an_uploads_parts_go_with_it(self, engine: Engine) -> None:
+    def test_the_parts_of_an_upload_are_deleted_with_it(self, engine: Engine) -> None:
         with engine.connect() as connection:
             insert(connection, "uploads")
             insert(connection, "upload_parts")

@@ -1,4 +1,4 @@
-"""Registered models show what their artifacts say, whichever way they came; broken ones are registered all the same."""
+"""Signatures and warnings of registered models, by every way of registration; broken artifacts are accepted."""
 
 import json
 import logging
@@ -60,7 +60,7 @@ WAYS = [register, register_by_upload, register_by_form]
 
 
 @pytest.mark.parametrize("way", WAYS)
-def test_a_model_shows_its_schema_whichever_way_it_came(client: Client, way: Register) -> None:
+def test_a_model_shows_its_signature_by_every_way_of_registration(client: Client, way: Register) -> None:
     model = way(client, zip_of(geti_deployment()), "model.zip", format="openvino")
     assert MessageToDict(model.signature, preserving_proto_field_name=True) == {
         "format": "openvino",

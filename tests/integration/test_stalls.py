@@ -1,4 +1,4 @@
-"""What says nothing more, for example a frozen process or a cut network, stops nothing else for long."""
+"""A frozen process or a cut network delays the rest of the system only briefly."""
 
 import socket
 import threading
@@ -40,7 +40,7 @@ def way_to_postgres(postgres: PostgresAddress) -> Iterator[HangingProxy]:
 
 @pytest.fixture
 def replica(start_registry: StartRegistry, way_to_postgres: HangingProxy) -> RunningRegistry:
-    """A replica whose way to Postgres can be cut; `registry` is another one of the same deployment."""
+    """A replica whose connection to Postgres can be cut; `registry` is another replica of the deployment."""
     return start_registry(
         psql_hostname="127.0.0.1", psql_port=way_to_postgres.port, psql_sslmode="disable", health_interval_seconds=0.2
     )
@@ -66,20 +66,20 @@ def seconds_of(call: Callable[[], object]) -> float:
     return time.monotonic() - started
 
 
-class TestReplicaThatIsCutOff:
-    def test_it_never_keeps_the_end_of_the_audit_log(
+class TestDisconnectedReplica:
+    def test_it_never_blocks_the_end_of_the_audit_log(
         self, registry: RunningRegistry, replica: RunningRegistry, way_to_postgres: HangingProxy
     ) -> None:
         way_to_postgres.hang_after(b"INTO audit_events")
         with in_background(lambda: replica.client.register(name="cut-off")) as answer:
             assert way_to_postgres.has_hung.wait(BOUND_SECONDS)
-            # The statement has arrived, and with it the commit.
+            # The statement and its commit have arrived.
             eventually(lambda: registry.client.names() == ["cut-off"], BOUND_SECONDS, "the commit")
             assert seconds_of(lambda: registry.client.register(name="other")) < BOUND_SECONDS / 2
             way_to_postgres.resume()
             assert answer.result().name == "cut-off"
 
-    def test_it_keeps_the_locks_of_an_open_transaction_for_seconds_only(
+    def test_the_locks_of_its_open_transaction_are_released_within_seconds(
         self, registry: RunningRegistry, replica: RunningRegistry, way_to_postgres: HangingProxy
     ) -> None:
         model, other = registry.client.register(name="locked"), registry.client.register(name="free")
@@ -94,7 +94,7 @@ class TestReplicaThatIsCutOff:
         assert registry.client.get(model.id).score == 2
         assert replica.client.update(model.id, score=3).score == 3
 
-    def test_a_lock_that_is_kept_for_too_long_is_an_error_that_says_so(self, registry: RunningRegistry) -> None:
+    def test_a_timeout_of_a_lock_is_named_in_the_error(self, registry: RunningRegistry) -> None:
         model = registry.client.register(name="locked")
         with registry.engine.begin() as connection:
             connection.exec_driver_sql("SET LOCAL idle_in_transaction_session_timeout = 0")
@@ -107,7 +107,7 @@ class TestReplicaThatIsCutOff:
         assert registry.client.update(model.id, score=1).score == 1
 
 
-class TestPostgresThatSaysNothing:
+class TestUnresponsivePostgres:
     def test_calls_end_within_seconds_and_new_ones_at_once(
         self, replica: RunningRegistry, way_to_postgres: HangingProxy
     ) -> None:
@@ -130,7 +130,9 @@ class TestPostgresThatSaysNothing:
         assert replica.client.update(model.id, score=5).score == 5
         assert replica.client.download(model.id) == b"bytes"
 
-    def test_the_server_says_so_and_still_ends(self, replica: RunningRegistry, way_to_postgres: HangingProxy) -> None:
+    def test_the_server_reports_it_and_can_still_stop(
+        self, replica: RunningRegistry, way_to_postgres: HangingProxy
+    ) -> None:
         model = replica.client.register(name="steady")
         with (
             serving(replica, health_interval_seconds=0.2) as (server, client),
@@ -147,7 +149,7 @@ class TestPostgresThatSaysNothing:
 
 
 class HangingStore(WrappedStore):
-    """Hangs in every call that changes something."""
+    """Hangs in every write."""
 
     def __init__(self, store: ArtifactStore) -> None:
         super().__init__(store)
@@ -176,8 +178,8 @@ class HangingStore(WrappedStore):
         assert self.go_on.wait(60)
 
 
-class TestStoreThatSaysNothing:
-    def test_it_holds_no_connection_and_no_lock(self, start_registry: StartRegistry) -> None:
+class TestUnresponsiveStore:
+    def test_a_hanging_write_keeps_no_connection_and_no_lock(self, start_registry: StartRegistry) -> None:
         registry = start_registry(psql_pool_size=2)
         client = registry.client
         deleted = [client.register(name=f"deleted-{number}") for number in range(4)]
@@ -199,7 +201,7 @@ class TestStoreThatSaysNothing:
             for _ in calls:
                 assert store.hung.acquire(timeout=30)
             assert sessions_in_transactions(registry) == 0
-            # The deletions have been committed before, so that nobody sees the models.
+            # The deletions were committed before, so no client sees the models.
             assert client.names('name = "kept"') == client.names() == ["kept"]
             for number in range(10):
                 assert seconds_of(lambda: client.update(kept.id, score=number)) < BOUND_SECONDS / 2  # noqa: B023
@@ -225,13 +227,13 @@ class TestStoreThatSaysNothing:
             assert client.names() == ["kept"]
             store.go_on.set()
 
-        def swept() -> bool:
+        def is_collected() -> bool:
             registry.parts.services.garbage_collector.collect()
             return len(registry.objects()) == 1
 
-        eventually(swept, what="the sweep")
+        eventually(is_collected, what="garbage collection")
 
-    def test_every_test_with_a_registry_notices_a_call_of_the_store_within_a_transaction(
+    def test_the_registry_fixture_detects_store_calls_within_a_transaction(
         self, engine: Engine, tmp_path: Path
     ) -> None:
         database, store = SqlDatabase(engine), LocalArtifactStore(tmp_path)
@@ -255,9 +257,9 @@ def sessions_in_transactions(registry: RunningRegistry) -> int:
         )
 
 
-class TestCollectorThatSaysNothing:
+class TestUnresponsiveCollector:
     @pytest.mark.parametrize("protocol", ["grpc", "http/protobuf"])
-    def test_it_holds_up_neither_calls_nor_the_end_of_the_server(
+    def test_it_delays_neither_calls_nor_the_end_of_the_server(
         self, start_registry: StartRegistry, monkeypatch: pytest.MonkeyPatch, protocol: str
     ) -> None:
         with socket.create_server(("127.0.0.1", 0)) as silent:

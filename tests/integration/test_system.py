@@ -1,4 +1,4 @@
-"""SystemService: what a client learns of a server, and of itself."""
+"""SystemService: information about the server and about the caller."""
 
 from datetime import UTC, timedelta
 from typing import Any
@@ -28,7 +28,7 @@ def who_am_i(stubs: Any, *metadata: tuple[str, str]) -> dict[str, Any]:
 
 
 class TestServerInfo:
-    def test_it_has_the_version_and_the_limits_of_the_settings(self, start_registry: StartRegistry) -> None:
+    def test_server_info_has_the_version_and_the_limits_of_the_settings(self, start_registry: StartRegistry) -> None:
         registry = start_registry(
             artifact_max_bytes=5_000,
             metadata_max_bytes=70_000,
@@ -52,7 +52,7 @@ class TestServerInfo:
             "idempotency_key_ttl": "86400s",
         }
 
-    def test_its_limits_are_those_that_hold(self, registry: RunningRegistry) -> None:
+    def test_the_limits_in_server_info_are_enforced(self, registry: RunningRegistry) -> None:
         limits = info_of(registry).limits
         with refused(grpc.StatusCode.RESOURCE_EXHAUSTED):
             registry.client.models.ListModels(
@@ -61,10 +61,10 @@ class TestServerInfo:
         with refused(grpc.StatusCode.INVALID_ARGUMENT):
             registry.client.all(f'name = "{"x" * limits.max_filter_characters}"')
 
-    def test_a_server_without_tokens_says_so(self, registry: RunningRegistry) -> None:
+    def test_a_server_without_authentication_says_none(self, registry: RunningRegistry) -> None:
         assert info_of(registry).authentication == Mode(mode=Mode.MODE_NONE)
 
-    def test_nobody_needs_a_token_to_learn_how_to_sign_in(self, start_registry: StartRegistry) -> None:
+    def test_server_info_needs_no_token(self, start_registry: StartRegistry) -> None:
         registry = start_registry(
             auth_mode="oidc",
             oidc_issuer="https://login.example.org/realms/models",
@@ -80,11 +80,11 @@ class TestServerInfo:
             oidc_audience="model-registry",
         )
 
-    def test_a_provider_that_does_not_count_is_not_named(self, start_registry: StartRegistry) -> None:
+    def test_an_unused_openid_provider_is_not_named(self, start_registry: StartRegistry) -> None:
         registry = start_registry(auth_mode="token", oidc_issuer="https://login.example.org", oidc_client_id="mreg")
         assert info_of(registry).authentication == Mode(mode=Mode.MODE_TOKEN)
 
-    def test_geti_is_a_feature_where_one_is_connected(self, start_registry: StartRegistry) -> None:
+    def test_geti_is_listed_as_a_feature_if_connected(self, start_registry: StartRegistry) -> None:
         assert list(info_of(start_registry()).features) == ["idempotency_keys"]
         connected = start_registry(
             geti_host="https://geti.example.org",
@@ -97,7 +97,7 @@ class TestServerInfo:
 
 
 class TestWhoAmI:
-    def test_without_tokens_it_is_whoever_the_header_claims(self, registry: RunningRegistry) -> None:
+    def test_without_authentication_the_caller_is_the_claimed_actor(self, registry: RunningRegistry) -> None:
         everything = [{"role": "admin", "permissions": ["administer", "promote", "read", "write"]}]
         assert who_am_i(registry.client, ("x-actor", "Ada Lovelace")) == {
             "subject": "Ada Lovelace",
@@ -114,7 +114,7 @@ class TestWhoAmI:
             (Role.ADMIN, ["administer", "promote", "read", "write"]),
         ],
     )
-    def test_a_token_has_its_role_and_project(
+    def test_a_token_is_shown_with_its_role_and_project(
         self,
         people: People,  # noqa: F811
         role: Role,
@@ -125,25 +125,25 @@ class TestWhoAmI:
         assert who_am_i(everywhere) == {"subject": "token:everywhere", "grants": [grant]}
         assert who_am_i(own) == {"subject": "token:own", "grants": [grant | {"project_id": "own"}]}
 
-    def test_a_token_that_expires_says_when(self, people: People) -> None:  # noqa: F811
+    def test_a_token_is_shown_with_its_expiry(self, people: People) -> None:  # noqa: F811
         token, secret = people.tokens.create(Grant(Role.READER), name="short-lived", expires="90d")
         assert token.expire_time is not None
         found = people.who_has(("authorization", f"Bearer {secret}")).system.WhoAmI(system_service_pb2.WhoAmIRequest())
-        # The server's clock and the database's are read at different moments.
+        # The clocks of server and database are read at different moments.
         assert abs(found.expire_time.ToDatetime(UTC) - token.expire_time) < timedelta(seconds=30)
 
-    def test_it_takes_credentials(self, people: People) -> None:  # noqa: F811
+    def test_who_am_i_requires_credentials(self, people: People) -> None:  # noqa: F811
         with refused(grpc.StatusCode.UNAUTHENTICATED):
             who_am_i(people.who_has())
 
-    def test_a_caller_without_a_role_learns_just_that(
+    def test_a_caller_without_a_role_sees_only_its_subject(
         self,
         people: People,  # noqa: F811
         monkeypatch: pytest.MonkeyPatch,
     ) -> None:
-        nobody = Identity(actor="oidc:ada", grants=())
-        monkeypatch.setattr(CachedAuthenticator, "__call__", lambda *_: nobody)
-        stranger = people.who_has(("authorization", "Bearer mrt_x"))
-        assert who_am_i(stranger) == {"subject": "oidc:ada"}
+        without_grants = Identity(actor="oidc:ada", grants=())
+        monkeypatch.setattr(CachedAuthenticator, "__call__", lambda *_: without_grants)
+        caller = people.who_has(("authorization", "Bearer mrt_x"))
+        assert who_am_i(caller) == {"subject": "oidc:ada"}
         with refused(grpc.StatusCode.PERMISSION_DENIED):
-            stranger.all()
+            caller.all()

@@ -31,10 +31,10 @@ FIRST, SECOND, CANDIDATE = "vad-version-one-0000", "vad-version-two-0000", "vad-
 
 
 def upgrade(database: Engine) -> None:
-    """Makes the database as it was found, and brings it to the schema of this program."""
+    """Restore the recorded database, and migrate it to the present schema."""
     migrate(database, "0009")
     with database.begin() as connection:
-        # Without triggers, which would number and chain the events anew.
+        # Without triggers, which would renumber and rehash the events.
         connection.exec_driver_sql("SET LOCAL session_replication_role = replica")
         connection.exec_driver_sql((FOLDER / "revision_0009.sql").read_text(encoding="utf-8").replace("%", "%%"))
         connection.exec_driver_sql("UPDATE uploads SET expire_time = now() + interval '1 day'")
@@ -58,7 +58,7 @@ def group_id(client: Client, model_id: str = FIRST) -> str:
     return client.get(model_id).model_group_id
 
 
-def test_all_models_are_there_with_their_bytes(client: Client) -> None:
+def test_all_models_keep_their_metadata_and_bytes(client: Client) -> None:
     assert {model.id: model.version for model in client.all()} == {
         model_id: facts["version"] for model_id, facts in FACTS["models"].items()
     }
@@ -81,7 +81,7 @@ def test_models_of_one_name_in_one_project_are_in_one_group(client: Client) -> N
     assert (group.latest_version, group.latest_model_id) == ("1.10", SECOND)
 
 
-def test_a_group_whose_models_are_deleted_is_there_for_its_aliases_history(client: Client) -> None:
+def test_a_group_without_models_exists_for_the_history_of_its_aliases(client: Client) -> None:
     request = model_group_service_pb2.ListModelGroupsRequest(show_empty=True, filter='name = "gone"')
     [group] = client.groups.ListModelGroups(request).model_groups
     assert group.version_count == 0
@@ -91,7 +91,7 @@ def test_a_group_whose_models_are_deleted_is_there_for_its_aliases_history(clien
     assert [alias_pb2.AliasMove.Kind.Name(move.kind) for move in moves] == ["KIND_DELETED", "KIND_SET"]
 
 
-def test_aliases_have_their_targets_and_history(client: Client) -> None:
+def test_aliases_keep_their_targets_and_history(client: Client) -> None:
     production = client.aliases.GetAlias(
         alias_service_pb2.GetAliasRequest(model_group_id=group_id(client), alias="production")
     )
@@ -125,17 +125,17 @@ def test_aliases_have_their_targets_and_history(client: Client) -> None:
         (FACTS["resume_filter_by_time"].replace("time", "event_time"), FACTS["resume_token_by_time"]),
     ],
 )
-def test_a_watch_goes_on_after_the_token_of_before(client: Client, filter_: str, token: str) -> None:
+def test_a_watch_resumes_from_an_earlier_token(client: Client, filter_: str, token: str) -> None:
     with Watch(client, filter=filter_, resume_token=token) as watch:
         seen = [(event.sequence, event.alias) for event in watch.events(5)]
     assert seen == [(9, "production"), (10, "candidate"), (11, "old"), (12, "old"), (16, "production")]
-    # The tokens of this program are of the filter that the client sends, too.
+    # Tokens of this version also contain the client's filter.
     with Watch(client, filter=filter_, resume_token=watch.token) as watch:
         client.register(name="vad", version="3")
         assert watch.event().sequence > 16
 
 
-def test_only_the_token_of_before_makes_up_for_the_old_name_of_a_field(client: Client) -> None:
+def test_only_an_earlier_token_allows_the_former_name_of_a_field(client: Client) -> None:
     renamed = FACTS["resume_filter_by_time"]
     with refused(grpc.StatusCode.INVALID_ARGUMENT, "INVALID_FILTER"), Watch(client, filter=renamed) as watch:
         watch.message()
@@ -150,7 +150,7 @@ def test_only_the_token_of_before_makes_up_for_the_old_name_of_a_field(client: C
         assert refusal.fields == ["resume_token"]
 
 
-def test_the_audit_log_is_whole_and_goes_on(client: Client) -> None:
+def test_the_audit_log_is_valid_and_continues(client: Client) -> None:
     anchor = FACTS["audit"]
     before = client.audit.VerifyAuditLog(audit_service_pb2.VerifyAuditLogRequest(anchor=anchor))
     assert (before.valid, before.head.sequence, before.head.hash) == (True, anchor["sequence"], anchor["hash"])
@@ -159,7 +159,7 @@ def test_the_audit_log_is_whole_and_goes_on(client: Client) -> None:
     assert (after.valid, after.head.sequence) == (True, anchor["sequence"] + 1)
 
 
-def test_an_upload_goes_on_where_it_was(client: Client) -> None:
+def test_an_upload_resumes_at_its_committed_size(client: Client) -> None:
     upload = FACTS["upload"]
     found = client.uploads.GetUpload(upload_service_pb2.GetUploadRequest(upload_id=upload["id"]))
     assert found.committed_size == upload["committed_size"]
@@ -173,7 +173,7 @@ def test_an_upload_goes_on_where_it_was(client: Client) -> None:
     assert completed.model.model_group_id == group_id(client)
 
 
-def test_the_tokens_of_before_are_recognised(
+def test_tokens_created_before_the_upgrade_are_accepted(
     empty_database: Engine, start_registry: StartRegistry, tmp_path: Path
 ) -> None:
     upgrade(empty_database)

@@ -1,6 +1,6 @@
-"""UploadService: uploads that outlive whatever breaks, and turn into exactly one model."""
+"""UploadService: uploads survive interruptions, and become exactly one model."""
 
-# Failing takes no arguments.
+# Failing methods ignore their arguments.
 # ruff: noqa: ARG002
 
 import random
@@ -47,7 +47,7 @@ def some_bytes(size: int, seed: int = 0) -> bytes:
 
 @pytest.fixture(autouse=True)
 def nothing_is_left_over(registry: RunningRegistry) -> Iterator[None]:
-    """After a sweep, when all uploads are over, the store holds the models' artifacts and nothing else."""
+    """Return whether the store has only the models' artifacts after garbage collection and the end of all uploads."""
     yield
     registry.execute("UPDATE uploads SET expire_time = now() - interval '1 second'")
     registry.execute("UPDATE unreferenced_objects SET due_time = now()")
@@ -64,7 +64,7 @@ def nothing_is_left_over(registry: RunningRegistry) -> Iterator[None]:
 
 
 def write_call(client: Client, feed: Feed[upload_service_pb2.WriteUploadRequest]) -> Any:
-    """Begins a write; the call of a Feed that is still open can only be waited for."""
+    """Start a write; the call of an open Feed does not end before the Feed does."""
     return client.uploads.WriteUpload.future(feed)
 
 
@@ -80,7 +80,7 @@ def epoch(registry: RunningRegistry, upload_id: str) -> int:
 
 
 class TestWholeLife:
-    def test_an_upload_that_the_version_before_created_goes_on(self, registry: RunningRegistry) -> None:
+    def test_an_upload_of_the_previous_version_continues(self, registry: RunningRegistry) -> None:
         client = registry.client
         upload = client.create_upload(name="yolo", precisions=["fp16"], description="is not known there")
         registry.execute("UPDATE uploads SET spec = spec #- '{fields,description}'")
@@ -88,14 +88,14 @@ class TestWholeLife:
         model = client.complete_upload(upload.id)
         assert (model.name, list(model.precisions), model.description) == ("yolo", ["fp16"], "")
 
-    def test_a_description_and_precisions_come_through_an_upload(self, client: Client) -> None:
+    def test_description_and_precisions_are_kept_by_an_upload(self, client: Client) -> None:
         upload = client.create_upload(name="yolo", precisions=["NF4"], description="# YOLO")
         assert (upload.spec.model.description, list(upload.spec.model.precisions)) == ("# YOLO", ["nf4"])
         client.write_upload(upload.id, 0, b"weights")
         model = client.complete_upload(upload.id)
         assert (model.description, list(model.precisions)) == ("# YOLO", ["nf4"])
 
-    def test_created_written_completed(self, registry: RunningRegistry) -> None:
+    def test_an_upload_is_created_written_and_completed(self, registry: RunningRegistry) -> None:
         client = registry.client
         before = datetime.now(UTC)
         upload = client.create_upload(name="yolo", tags={"a": "b"}, artifact={"file_name": "a.bin", "size_bytes": 7})
@@ -124,21 +124,21 @@ class TestWholeLife:
         done = client.get_upload(upload.id)
         assert (done.state, done.committed_size, done.model_id) == (COMPLETED, 7, model.id)
 
-    def test_a_given_id_is_the_models(self, client: Client) -> None:
+    def test_a_given_id_becomes_the_models(self, client: Client) -> None:
         upload = client.create_upload(id="0123456789abcdef")
         assert upload.model_id == "0123456789abcdef"
         client.write_upload(upload.id, 0, b"x")
         assert client.complete_upload(upload.id).id == "0123456789abcdef"
 
     @pytest.mark.parametrize("size", [1, PART - 1, PART, PART + 1, 2 * PART, 2 * PART + 1])
-    def test_sizes_around_a_part(self, client: Client, size: int) -> None:
+    def test_sizes_around_a_part_are_stored(self, client: Client, size: int) -> None:
         data = some_bytes(size)
         upload = client.create_upload()
         assert client.write_upload(upload.id, 0, data).committed_size == size
         assert client.complete_upload(upload.id).artifact.sha256 == sha256(data)
         assert client.download(upload.model_id) == data
 
-    def test_writes_of_odd_sizes_that_cross_parts(self, client: Client) -> None:
+    def test_writes_that_cross_parts_are_stored(self, client: Client) -> None:
         data = some_bytes(20_000_003)
         upload = client.create_upload()
         dice = random.Random(3)
@@ -157,7 +157,7 @@ class TestWholeLife:
         client.complete_upload(upload.id)
         assert client.download(upload.model_id) == data
 
-    def test_thousands_of_tiny_messages(self, client: Client) -> None:
+    def test_thousands_of_tiny_messages_are_stored(self, client: Client) -> None:
         data = some_bytes(5_000)
         upload = client.create_upload()
         assert client.write_upload(upload.id, 0, data, chunk=1).committed_size == 5_000
@@ -172,7 +172,7 @@ class TestWholeLife:
         client.complete_upload(upload.id)
         assert client.download(upload.model_id) == b"abc"
 
-    def test_a_zip_is_checked_and_kept(self, client: Client) -> None:
+    def test_a_zip_is_checked_and_stored(self, client: Client) -> None:
         data = zip_of({"a": b"a"})
         upload = client.create_upload(artifact={"file_name": "a.zip"})
         client.write_upload(upload.id, 0, data)
@@ -182,7 +182,7 @@ class TestWholeLife:
 
 class TestOffsets:
     @pytest.mark.parametrize("offset", [0, 2, 4, 2**62])
-    def test_another_offset_is_refused_and_the_right_one_told(self, client: Client, offset: int) -> None:
+    def test_a_wrong_offset_is_refused_with_the_right_one(self, client: Client, offset: int) -> None:
         upload = client.create_upload()
         client.write_upload(upload.id, 0, b"abc")
         with refused(OUT_OF_RANGE, "OUT_OF_RANGE") as refusal:
@@ -208,7 +208,7 @@ class TestOffsets:
         feed.end()
         assert call.result().upload.committed_size == 6
 
-    def test_offsets_between_messages_are_compared(self, client: Client) -> None:
+    def test_offsets_of_later_messages_are_checked(self, client: Client) -> None:
         upload = client.create_upload()
         messages = [
             upload_service_pb2.WriteUploadRequest(upload_id=upload.id, write_offset=0, data=b"abc"),
@@ -223,10 +223,10 @@ class TestOffsets:
                 iter([upload_service_pb2.WriteUploadRequest(upload_id=upload.id, write_offset=10, data=b"kl"), wrong])
             )
         assert refusal.metadata["write_offset"] == "12"
-        # What came before is kept.
+        # The earlier bytes are kept.
         assert client.get_upload(upload.id).committed_size == 12
 
-    def test_another_upload_in_mid_stream_is_refused(self, client: Client) -> None:
+    def test_another_upload_id_within_a_stream_is_refused(self, client: Client) -> None:
         upload = client.create_upload()
         messages = [*writes(upload.id, 0, [b"abc"]), upload_service_pb2.WriteUploadRequest(upload_id=UNKNOWN)]
         with refused(INVALID) as refusal:
@@ -238,7 +238,7 @@ class TestOffsets:
             client.uploads.WriteUpload(iter(()))
         assert refusal.fields == ["upload_id"]
 
-    def test_more_than_the_declared_size_is_refused_and_what_fits_kept(self, client: Client) -> None:
+    def test_bytes_beyond_the_declared_size_are_refused_and_the_others_kept(self, client: Client) -> None:
         upload = client.create_upload(artifact={"size_bytes": 5})
         with refused(OUT_OF_RANGE) as refusal:
             client.write_upload(upload.id, 0, b"abcdef", chunk=2)
@@ -248,7 +248,7 @@ class TestOffsets:
         client.complete_upload(upload.id)
         assert client.download(upload.model_id) == b"abcde"
 
-    def test_more_than_an_artifact_may_have_is_refused(self, start_registry: StartRegistry) -> None:
+    def test_bytes_beyond_the_artifact_limit_are_refused(self, start_registry: StartRegistry) -> None:
         client = start_registry(artifact_max_bytes=10).client
         upload = client.create_upload()
         with refused(grpc.StatusCode.RESOURCE_EXHAUSTED, "ARTIFACT_TOO_LARGE"):
@@ -284,7 +284,7 @@ class TestWriters:
         late = write_call(client, feed)
         eventually(lambda: epoch(registry, upload.id) == 2)
         client.complete_upload(upload.id)
-        # Enough for a part, which a writer stores in the place of the artifact.
+        # Enough for a part, which a writer stores under the artifact's key.
         for piece in pieces(bytes(2 * PART)):
             feed.send(upload_service_pb2.WriteUploadRequest(data=piece))
         feed.end()
@@ -292,7 +292,7 @@ class TestWriters:
             late.result()
         assert client.download(upload.model_id) == b"abc"
 
-    def test_a_completion_that_comes_too_early_displaces_nobody(self, registry: RunningRegistry) -> None:
+    def test_a_premature_completion_displaces_no_writer(self, registry: RunningRegistry) -> None:
         client = registry.client
         upload = client.create_upload(artifact={"size_bytes": 6})
         call = write_call(client, feed := open_write(upload.id, 0, b"abc"))
@@ -318,14 +318,12 @@ class TestWriters:
         assert registry.objects() == []
         assert registry.count("unreferenced_objects") == 0
 
-    def test_bytes_after_a_part_that_could_not_be_committed_are_not_taken_for_others(
-        self, start_registry: StartRegistry
-    ) -> None:
+    def test_bytes_after_an_uncommitted_part_are_stored_at_their_offset(self, start_registry: StartRegistry) -> None:
         registry = start_registry(unary_timeout_seconds=1)
         data = some_bytes(PART + 1000)
 
         class BlockingStore(WrappedStore):
-            """Another transaction stands in the way of the part's row as soon as its bytes are stored."""
+            """Another transaction locks the part's row as soon as its bytes are stored."""
 
             def write_part(self, key: str, handle: str, *, number: int, offset: int, pieces: Pieces) -> Part:
                 part = super().write_part(key, handle, number=number, offset=offset, pieces=pieces)
@@ -345,12 +343,12 @@ class TestWriters:
         client.complete_upload(upload.id)
         assert client.download(upload.model_id) == data
 
-    def test_a_commit_that_nobody_knows_the_outcome_of_is_not_repeated(self, registry: RunningRegistry) -> None:
+    def test_a_commit_with_unknown_outcome_is_not_repeated(self, registry: RunningRegistry) -> None:
         data = some_bytes(PART + 1000)
         parts = registry.parts
 
         class ForgetfulDatabase:
-            """Its connection breaks when a part's commit is through, and before that is said."""
+            """The connection breaks after the commit of a part and before its acknowledgement."""
 
             def check(self) -> float:
                 return parts.database.check()
@@ -378,9 +376,7 @@ class TestWriters:
         registry.client.complete_upload(upload.id)
         assert registry.client.download(upload.model_id) == data
 
-    def test_a_displaced_writer_that_wakes_up_does_not_harm_the_newer_ones_parts(
-        self, registry: RunningRegistry
-    ) -> None:
+    def test_a_displaced_writer_does_not_damage_the_parts_of_the_newer_one(self, registry: RunningRegistry) -> None:
         data = some_bytes(PART + 5)
         asleep, wake = threading.Event(), threading.Event()
 
@@ -397,7 +393,7 @@ class TestWriters:
             assert asleep.wait(30)
             with ThreadPoolExecutor(1) as thread:
                 newer = thread.submit(registry.client.write_upload, upload.id, 0, data)
-                # It may have to wait for the older one, or not; in neither case may it suffer.
+                # It may have to wait for the older writer; it must succeed in either case.
                 eventually(lambda: newer.done() or _is_waiting_for_a_lock(registry))
                 wake.set()
                 try:
@@ -425,7 +421,7 @@ def _is_waiting_for_a_lock(registry: RunningRegistry) -> bool:
 
 
 class TestResuming:
-    def test_what_arrived_before_a_cancellation_is_kept(self, registry: RunningRegistry) -> None:
+    def test_bytes_before_a_cancellation_are_kept(self, registry: RunningRegistry) -> None:
         client = registry.client
         data = some_bytes(2 * PART + 17)
         upload = client.create_upload()
@@ -437,7 +433,7 @@ class TestResuming:
         assert client.download(upload.model_id) == data
 
     @pytest.mark.parametrize("size", [1, 1000, PART, 3 * PART // 2])
-    def test_what_arrived_before_silence_is_kept(self, registry: RunningRegistry, size: int) -> None:
+    def test_bytes_before_an_idle_timeout_are_kept(self, registry: RunningRegistry, size: int) -> None:
         data = some_bytes(2 * PART + 17)
         upload = registry.client.create_upload()
         with serving(registry, stream_idle_seconds=0.4) as (_, client):
@@ -449,7 +445,7 @@ class TestResuming:
         assert registry.client.download(upload.model_id) == data
 
     @pytest.mark.parametrize("sizes", [[5], [PART + 5], [PART, 7]])
-    def test_another_server_goes_on(
+    def test_another_server_continues_an_upload(
         self, start_registry: StartRegistry, registry: RunningRegistry, sizes: list[int]
     ) -> None:
         data = some_bytes(2 * PART + 17)
@@ -464,7 +460,7 @@ class TestResuming:
         after.client.complete_upload(upload.id)
         assert registry.client.download(upload.model_id) == data
 
-    def test_a_store_that_fails_as_the_first_part_begins_loses_no_bytes(self, registry: RunningRegistry) -> None:
+    def test_a_store_failure_at_the_first_part_loses_no_bytes(self, registry: RunningRegistry) -> None:
         class FailingStore(WrappedStore):
             def begin(self, key: str) -> str:
                 if key not in failed:
@@ -484,7 +480,7 @@ class TestResuming:
 
 
 def _resume(client: Client, upload_id: str, data: bytes) -> bool:
-    """Goes on where the upload stands, unless its old writer has just moved it on."""
+    """Write at the committed size, unless the old writer has just advanced it."""
     committed = client.get_upload(upload_id).committed_size
     assert committed >= PART
     try:
@@ -495,7 +491,7 @@ def _resume(client: Client, upload_id: str, data: bytes) -> bool:
 
 
 class TestCompleting:
-    def test_completing_again_answers_the_same_model(self, client: Client) -> None:
+    def test_a_repeated_completion_returns_the_same_model(self, client: Client) -> None:
         upload = client.create_upload()
         client.write_upload(upload.id, 0, b"abc")
         model = client.complete_upload(upload.id)
@@ -504,7 +500,7 @@ class TestCompleting:
         changed = client.update(model.id, ["format"], format="onnx")
         assert client.complete_upload(upload.id) == changed
 
-    def test_completing_again_answers_no_other_model_that_has_its_id_now(self, client: Client) -> None:
+    def test_a_repeated_completion_does_not_return_a_later_model_with_the_same_id(self, client: Client) -> None:
         upload = client.create_upload(id="0123456789abcdef")
         client.write_upload(upload.id, 0, b"abc")
         model = client.complete_upload(upload.id)
@@ -542,7 +538,7 @@ class TestCompleting:
         ],
         ids=["declared", "in the request", "no ZIP"],
     )
-    def test_bytes_that_are_not_the_declared_ones_end_the_upload(
+    def test_bytes_with_another_digest_than_declared_end_the_upload(
         self,
         registry: RunningRegistry,
         size: int,
@@ -565,7 +561,7 @@ class TestCompleting:
         assert registry.count("unreferenced_objects") == 0
         assert registry.count("upload_parts") == 0
 
-    def test_a_malformed_sha256_leaves_the_upload(self, client: Client) -> None:
+    def test_a_malformed_sha256_keeps_the_upload(self, client: Client) -> None:
         upload = client.create_upload()
         client.write_upload(upload.id, 0, b"abc")
         with refused(INVALID, "INVALID_ARGUMENT") as refusal:
@@ -574,7 +570,7 @@ class TestCompleting:
         client.complete_upload(upload.id)
 
     @pytest.mark.parametrize("size", [3, PART + 3])
-    def test_a_model_in_the_way_leaves_the_upload(self, client: Client, size: int) -> None:
+    def test_a_conflict_with_a_model_keeps_the_upload(self, client: Client, size: int) -> None:
         data = some_bytes(size)
         upload = client.create_upload()
         client.write_upload(upload.id, 0, data)
@@ -590,13 +586,13 @@ class TestCompleting:
         client.complete_upload(upload.id)
         assert client.download(upload.model_id) == data
 
-    def test_an_identity_that_is_taken_is_refused_at_once(self, client: Client) -> None:
+    def test_a_taken_identity_is_refused_at_once(self, client: Client) -> None:
         other = client.register()
         with refused(EXISTS) as refusal:
             client.create_upload()
         assert refusal.metadata["model_id"] == other.id
 
-    def test_a_completed_upload_takes_no_bytes(self, client: Client) -> None:
+    def test_a_completed_upload_accepts_no_bytes(self, client: Client) -> None:
         upload = client.create_upload()
         client.write_upload(upload.id, 0, b"abc")
         client.complete_upload(upload.id)
@@ -605,7 +601,7 @@ class TestCompleting:
         assert refusal.metadata == {"upload_id": upload.id, "state": "completed"}
         assert client.download(upload.model_id) == b"abc"
 
-    def test_the_model_may_have_been_deleted_since(self, client: Client) -> None:
+    def test_a_repeated_completion_after_the_models_deletion_is_refused(self, client: Client) -> None:
         upload = client.create_upload()
         client.write_upload(upload.id, 0, b"abc")
         client.complete_upload(upload.id)
@@ -615,7 +611,7 @@ class TestCompleting:
         assert client.all() == []
 
     @pytest.mark.parametrize("size", [10, PART + 10])
-    def test_of_many_completions_at_once_comes_one_model(self, registry: RunningRegistry, size: int) -> None:
+    def test_concurrent_completions_create_one_model(self, registry: RunningRegistry, size: int) -> None:
         client = registry.client
         for attempt in range(4):
             upload = client.create_upload(name=f"n{attempt}")
@@ -663,7 +659,7 @@ class TestCompleting:
             assert joining.wait(30)
             with ThreadPoolExecutor(1) as thread:
                 cancellation = thread.submit(client.cancel_upload, upload.id)
-                # It may wait for the bytes that are on their way, or not; in neither case may they stay.
+                # It may wait for bytes that still arrive; they must not stay in either case.
                 eventually(lambda: cancellation.done() or _is_waiting_for_a_lock(registry))
                 go_on.set()
                 cancellation.result()
@@ -673,9 +669,9 @@ class TestCompleting:
         assert registry.count("unreferenced_objects") == 0
         assert registry.objects() == []
 
-    def test_parts_that_the_store_is_still_joining_are_not_lost(self, registry: RunningRegistry) -> None:
+    def test_parts_are_not_lost_while_the_store_still_joins_them(self, registry: RunningRegistry) -> None:
         class LateStore(WrappedStore):
-            """Goes on joining, as MinIO does, when the process that has asked for it is dead."""
+            """Joins the parts even after the death of the requesting process, as MinIO does."""
 
             joining: threading.Timer | None = None
 
@@ -697,9 +693,9 @@ class TestCompleting:
             assert client.complete_upload(upload.id).artifact.size_bytes == PART + 1
         assert registry.client.verify(upload.model_id).intact
 
-    def test_what_else_was_begun_on_the_key_is_removed(self, registry: RunningRegistry) -> None:
+    def test_other_unfinished_objects_of_the_key_are_removed(self, registry: RunningRegistry) -> None:
         class RepeatingStore(WrappedStore):
-            """Carries a request out twice whose answer came too late."""
+            """Executes a request twice, like after a retry of a late answer."""
 
             def begin(self, key: str) -> str:
                 super().begin(key)
@@ -711,7 +707,7 @@ class TestCompleting:
             client.complete_upload(upload.id)
         assert len(registry.objects()) == 1
 
-    def test_a_store_that_fails_leaves_the_completion_to_be_repeated(self, registry: RunningRegistry) -> None:
+    def test_a_completion_can_be_repeated_after_a_store_failure(self, registry: RunningRegistry) -> None:
         class FailingStore(WrappedStore):
             def read(self, key: str, offset: int = 0, length: int | None = None) -> Iterator[bytes]:
                 raise ArtifactStoreUnavailableError
@@ -728,7 +724,7 @@ class TestCompleting:
 
 class TestCancelling:
     @pytest.mark.parametrize("size", [0, 3, PART + 3])
-    def test_everything_is_removed(self, registry: RunningRegistry, size: int) -> None:
+    def test_a_cancelled_upload_is_removed_completely(self, registry: RunningRegistry, size: int) -> None:
         upload = registry.client.create_upload()
         registry.client.write_upload(upload.id, 0, bytes(size))
         registry.client.cancel_upload(upload.id)
@@ -757,7 +753,7 @@ class TestNames:
         ["", "x", UNKNOWN.upper() + "A", UNKNOWN[:-1] + "\0", "' OR 1=1; --" + "x" * 24, "☃" * 36, "x" * 1_000_000],
         ids=lambda value: repr(value)[:20],
     )
-    def test_what_cannot_be_an_id_is_refused_in_few_words(self, client: Client, upload_id: str) -> None:
+    def test_an_invalid_id_is_refused_in_a_short_message(self, client: Client, upload_id: str) -> None:
         for call in (client.get_upload, client.complete_upload, client.cancel_upload):
             with refused(INVALID) as refusal:
                 call(upload_id)
@@ -777,14 +773,14 @@ class TestNames:
 
 
 class TestListing:
-    def test_open_uploads_are_listed_the_newest_first(self, client: Client) -> None:
+    def test_open_uploads_are_listed_newest_first(self, client: Client) -> None:
         uploads = [client.create_upload(name=f"upload {number}", tags={"a": "b"}) for number in range(5)]
         assert list(client.list_uploads().uploads) == uploads[::-1]
         assert client.list_uploads().next_page_token == ""
         written = client.write_upload(uploads[2].id, 0, b"x")
         assert client.list_uploads().uploads[2] == written
 
-    def test_pages_hold_every_upload_once(self, client: Client) -> None:
+    def test_pages_have_every_upload_once(self, client: Client) -> None:
         uploads = [client.create_upload(name=f"upload {number}") for number in range(7)]
         for size, count in ((1, 7), (3, 3), (7, 1), (1000, 1)):
             found, token, pages = [], "", 0
@@ -800,7 +796,7 @@ class TestListing:
                 if upload not in uploads:
                     client.cancel_upload(upload.id)
 
-    def test_what_is_over_is_not_listed(self, registry: RunningRegistry) -> None:
+    def test_ended_uploads_are_not_listed(self, registry: RunningRegistry) -> None:
         client = registry.client
         completed, cancelled, expired, open_one = (client.create_upload(name=name) for name in "abcd")
         client.write_upload(completed.id, 0, b"x")
@@ -809,13 +805,13 @@ class TestListing:
         registry.execute(f"UPDATE uploads SET expire_time = now() WHERE id = '{expired.id}'")
         assert list(client.list_uploads().uploads) == [open_one]
 
-    def test_an_upload_that_is_being_completed_is_listed(self, registry: RunningRegistry) -> None:
+    def test_an_upload_during_its_completion_is_listed(self, registry: RunningRegistry) -> None:
         upload = registry.client.create_upload()
         registry.client.write_upload(upload.id, 0, b"x")
         registry.execute("UPDATE uploads SET state = 'completing'")
         assert [found.state for found in registry.client.list_uploads().uploads] == [COMPLETING]
 
-    def test_a_page_of_large_specs_has_fewer(self, client: Client) -> None:
+    def test_a_page_of_large_specs_has_fewer_uploads(self, client: Client) -> None:
         tags = {f"{number:03}": "x" * 5000 for number in range(180)}
         uploads = [client.create_upload(name=f"upload {number}", tags=tags) for number in range(5)]
         first = client.list_uploads()
@@ -826,22 +822,22 @@ class TestListing:
             rest = client.list_uploads(page_token=rest.next_page_token)
         assert [*first.uploads, *rest.uploads] == uploads[::-1]
 
-    def test_the_creator_is_whoever_the_client_says(self, client: Client) -> None:
+    def test_the_creator_is_the_claimed_actor(self, client: Client) -> None:
         request = upload_service_pb2.CreateUploadRequest(upload=upload_pb2.Upload(spec=spec()))
         upload = client.uploads.CreateUpload(request, metadata=(("x-actor", "ada"),))
         assert upload.creator == "ada"
-        # Nobody shows who they are, so all are listed.
+        # Without authentication, all uploads are listed.
         assert [found.creator for found in client.list_uploads().uploads] == ["ada"]
 
     @pytest.mark.parametrize("fields", [{"page_size": -1}, {"page_token": "x"}, {"page_token": "W10"}])
-    def test_a_wrong_request_is_refused(self, client: Client, fields: dict[str, Any]) -> None:
+    def test_an_invalid_request_is_refused(self, client: Client, fields: dict[str, Any]) -> None:
         with refused(INVALID) as refusal:
             client.list_uploads(**fields)
         assert refusal.fields == list(fields)
 
 
 class TestValidating:
-    def test_what_could_be_completed_is_shown_and_stays(self, registry: RunningRegistry) -> None:
+    def test_validate_only_shows_the_model_and_keeps_the_upload(self, registry: RunningRegistry) -> None:
         client = registry.client
         upload = client.create_upload(tags={"a": "b"}, artifact={"sha256": sha256(b"weights")})
         client.write_upload(upload.id, 0, b"weights")
@@ -861,7 +857,7 @@ class TestValidating:
         model = client.complete_upload(upload.id)
         assert client.complete_upload(upload.id, validate_only=True) == model
 
-    def test_what_could_not_be_completed_is_said(self, client: Client) -> None:
+    def test_validate_only_reports_why_a_completion_would_fail(self, client: Client) -> None:
         with refused(NOT_FOUND, "UPLOAD_NOT_FOUND"):
             client.complete_upload(UNKNOWN, validate_only=True)
         upload = client.create_upload(artifact={"size_bytes": 7, "sha256": sha256(b"weights")})
@@ -883,7 +879,7 @@ class TestValidating:
 
 class TestExpiring:
     @pytest.mark.parametrize("size", [0, 3, PART + 3])
-    def test_an_expired_upload_is_gone_and_swept(self, registry: RunningRegistry, size: int) -> None:
+    def test_an_expired_upload_is_not_found_and_collected(self, registry: RunningRegistry, size: int) -> None:
         client = registry.client
         upload = client.create_upload()
         client.write_upload(upload.id, 0, bytes(size))
@@ -909,7 +905,7 @@ class TestExpiring:
         assert registry.count("uploads") == 0
         assert registry.client.verify(upload.model_id).intact
 
-    def test_a_write_moves_the_expiry_on(self, registry: RunningRegistry) -> None:
+    def test_a_write_extends_the_expiry(self, registry: RunningRegistry) -> None:
         upload = registry.client.create_upload()
         registry.execute("UPDATE uploads SET expire_time = now() + interval '1 minute'")
         registry.client.write_upload(upload.id, 0, b"x")

@@ -1,4 +1,4 @@
-"""The database orders versions as the decision 0011 says, whatever they are."""
+"""The database orders all versions as decision 0011 defines."""
 
 import itertools
 import json
@@ -73,26 +73,28 @@ def keys(engine: Engine, versions: Sequence[str]) -> dict[str, tuple[bytes, bool
 
 class TestVectors:
     @pytest.mark.parametrize("versions", VECTORS["ascending"], ids=lambda versions: versions[-1])
-    def test_these_are_in_order(self, engine: Engine, versions: list[str]) -> None:
+    def test_versions_are_ordered(self, engine: Engine, versions: list[str]) -> None:
         found = [key for key, _ in keys(engine, versions).values()]
         assert len(found) == len(versions)
         assert all(one < next_one for one, next_one in itertools.pairwise(found))
 
     @pytest.mark.parametrize("versions", VECTORS["equal"], ids=lambda versions: versions[0])
-    def test_these_are_equal_but_for_their_texts(self, engine: Engine, versions: list[str]) -> None:
+    def test_equivalent_versions_differ_only_by_their_texts(self, engine: Engine, versions: list[str]) -> None:
         assert len({key for key, _ in keys(engine, versions).values()}) == 1
 
-    def test_these_are_releases(self, engine: Engine) -> None:
+    def test_releases_are_recognized(self, engine: Engine) -> None:
         assert [version for version, (_, is_one) in keys(engine, VECTORS["releases"]).items() if not is_one] == []
 
-    def test_these_are_none(self, engine: Engine) -> None:
+    def test_pre_releases_are_recognized(self, engine: Engine) -> None:
         assert [version for version, (_, is_one) in keys(engine, VECTORS["prereleases"]).items() if is_one] == []
 
 
 class TestAllTexts:
     @given(st.lists(TEXTS, min_size=200, max_size=400, unique=True))
     @settings(max_examples=30, deadline=None, suppress_health_check=list(HealthCheck))
-    def test_the_order_is_the_one_that_was_decided(self, engine: Engine, versions: list[str]) -> None:
+    def test_any_versions_are_ordered_as_the_reference_implementation_does(
+        self, engine: Engine, versions: list[str]
+    ) -> None:
         assert ordered(engine, versions) == sorted(versions, key=sort_key)
         found = keys(engine, versions)
         assert {version: is_one for version, (_, is_one) in found.items()} == {v: is_release(v) for v in versions}
@@ -104,10 +106,10 @@ class TestAllTexts:
         ["9" * 5000, "9." * 2500, "x" * 5000, "\U0001f600" * 5000, "." * 5000, "+" * 5000, "1" + ".0" * 2499 + ".1"],
         ids=lambda version: version[:2],
     )
-    def test_a_key_is_bounded(self, engine: Engine, version: str) -> None:
+    def test_the_size_of_a_sort_key_is_bounded(self, engine: Engine, version: str) -> None:
         assert 1 <= len(keys(engine, [version])[version][0]) <= 400
 
-    def test_a_row_of_the_indexes_is_never_too_long(self, engine: Engine) -> None:
+    def test_an_index_row_never_exceeds_its_size_limit(self, engine: Engine) -> None:
         dice = random.Random(1)
 
         def incompressible(length: int) -> str:
@@ -126,7 +128,7 @@ class TestAllTexts:
 
 
 class TestConventions:
-    def test_versions_of_python_are_ordered_as_python_has_them(self, engine: Engine) -> None:
+    def test_python_versions_are_ordered_as_in_python(self, engine: Engine) -> None:
         versions = [
             f"{release}{pre}{post}{dev}{local}"
             for release in ("0.1", "1.0", "1.0.1", "1.9", "1.10", "2026.1.5")
@@ -139,7 +141,7 @@ class TestConventions:
         is_release_of = {version: is_one for version, (_, is_one) in keys(engine, versions).items()}
         assert is_release_of == {version: not Version(version).is_prerelease for version in versions}
 
-    def test_semantic_versions_with_usual_pre_releases_are_ordered_as_they_are_meant(self, engine: Engine) -> None:
+    def test_semantic_versions_with_common_pre_releases_are_in_semantic_order(self, engine: Engine) -> None:
         versions = [
             f"{major}.{minor}.{patch}{pre}"
             for major, minor, patch in itertools.product((0, 1, 10), (0, 2, 10), (0, 9, 11))

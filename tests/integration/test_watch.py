@@ -1,4 +1,4 @@
-"""WatchAuditEvents: every change once and in order, whatever happens to the stream."""
+"""WatchAuditEvents: every change once and in order, across interruptions."""
 
 import random
 import threading
@@ -64,7 +64,7 @@ def has_backend(registry: RunningRegistry, condition: str) -> bool:
 
 def break_connections(registry: RunningRegistry) -> None:
     registry.execute(
-        # Waits for the end of each: a signal alone may come in the middle of the next statement.
+        # Wait for the end of each process: a signal may arrive in the middle of the next statement.
         "SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity"
         " WHERE datname = current_database() AND pid <> pg_backend_pid()"
     )
@@ -72,7 +72,7 @@ def break_connections(registry: RunningRegistry) -> None:
 
 @contextmanager
 def closed_database(address: PostgresAddress, name: str) -> Iterator[None]:
-    """Breaks a database's connections and lets nobody in, until the end of the block."""
+    """Break a database's connections, and refuse new ones during the block."""
     with psycopg.connect(
         host=str(address.socket_dir), port=address.port, user=address.user, dbname=address.database, autocommit=True
     ) as connection:
@@ -95,21 +95,21 @@ def can_watch(client: Client) -> bool:
 
 
 class TestEvents:
-    def test_the_first_message_comes_at_once_and_has_no_event(self, client: Client) -> None:
+    def test_the_first_message_arrives_at_once_without_an_event(self, client: Client) -> None:
         client.register(name="before")
         with Watch(client) as watch:
             first = watch.message()
             assert not first.HasField("event")
             assert first.resume_token
 
-    def test_changes_come_as_they_are_made(self, client: Client) -> None:
+    def test_changes_arrive_as_they_are_made(self, client: Client) -> None:
         client.register(name="before")
         with Watch(client) as watch:
             watch.message()
             model = client.register(name="yolo", version="2")
             started = time.monotonic()
             registered = watch.event()
-            # Sooner than anybody would look by himself.
+            # Sooner than the polling interval.
             assert time.monotonic() - started < event_watch._POLL_SECONDS / 2
             client.update(model.id, ["score"], score=0.5)
             client.delete(model.id)
@@ -122,7 +122,7 @@ class TestEvents:
         assert sequences((registered, updated, deleted)) == [2, 3, 4]
         assert registered.after["version"] == "2"
 
-    def test_from_the_beginning_all_there_ever_was_comes_first(self, registry: RunningRegistry) -> None:
+    def test_from_beginning_starts_with_all_past_events(self, registry: RunningRegistry) -> None:
         for number in range(150):
             write(registry.parts.database, f"{number}")
         with Watch(registry.client, from_beginning=True) as watch:
@@ -131,7 +131,7 @@ class TestEvents:
             write(registry.parts.database, "and more")
             assert watch.event().sequence == 151
 
-    def test_a_filter_leaves_out_the_others(self, registry: RunningRegistry) -> None:
+    def test_a_filter_selects_events(self, registry: RunningRegistry) -> None:
         with Watch(registry.client, filter="name = a AND action = ACTION_MODEL_UPDATED") as watch:
             watch.message()
             write(registry.parts.database, "a", "b")
@@ -140,7 +140,7 @@ class TestEvents:
             write(registry.parts.database, "a")
             assert sequences(watch.events(2)) == [1, 5]
 
-    def test_an_event_is_seen_even_where_no_notification_comes(
+    def test_an_event_arrives_without_a_notification(
         self, registry: RunningRegistry, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(event_watch, "_POLL_SECONDS", 0.2)
@@ -154,7 +154,7 @@ class TestEvents:
             )
             assert watch.event().sequence == 1
 
-    def test_an_event_too_large_for_a_client_comes_without_its_details(self, registry: RunningRegistry) -> None:
+    def test_a_too_large_event_arrives_without_its_details(self, registry: RunningRegistry) -> None:
         with Watch(registry.client) as watch:
             watch.message()
             with registry.parts.database.transaction() as transaction:
@@ -164,7 +164,7 @@ class TestEvents:
         assert (large.name, large.details_omitted, large.HasField("after")) == ("large", True, False)
         assert (small.name, small.details_omitted, small.after["score"]) == ("small", False, 1)
 
-    def test_a_long_log_in_which_nothing_matches_is_read_in_steps(
+    def test_a_long_log_without_matches_is_read_in_steps(
         self, registry: RunningRegistry, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(event_watch, "_WINDOW", 10)
@@ -174,14 +174,14 @@ class TestEvents:
 
 
 class TestHeartbeats:
-    def test_a_watch_with_nothing_to_tell_says_so_and_moves_on(self, start_registry: StartRegistry) -> None:
+    def test_a_watch_without_events_sends_heartbeats_with_new_tokens(self, start_registry: StartRegistry) -> None:
         registry = start_registry(watch_heartbeat_seconds=0.3)
         with Watch(registry.client, filter="never") as watch:
             first = watch.message()
             write(registry.parts.database, "other", "another")
             while watch.token == first.resume_token:
                 assert not watch.message().HasField("event")
-        # Going on from there passes over what was looked at already.
+        # Resuming from that token skips the events that were read already.
         write(registry.parts.database, "never")
         with Watch(registry.client, filter="never", resume_token=watch.token) as watch:
             assert watch.event().sequence == 3
@@ -198,19 +198,19 @@ class TestTokens:
                 token = watch.token
 
     @pytest.mark.parametrize("token", ["nonsense", "e30", "é", "WzEsWzFdXQ"])
-    def test_what_is_no_token_is_refused(self, client: Client, token: str) -> None:
+    def test_an_invalid_token_is_refused(self, client: Client, token: str) -> None:
         with refused(INVALID) as refusal, Watch(client, resume_token=token) as watch:
             watch.message()
         assert refusal.fields == ["resume_token"]
 
-    def test_a_token_is_of_its_filter_alone(self, client: Client) -> None:
+    def test_a_token_works_for_its_own_filter_only(self, client: Client) -> None:
         with Watch(client, filter="a") as watch:
             token = watch.message().resume_token
         with refused(INVALID) as refusal, Watch(client, filter="b", resume_token=token) as watch:
             watch.message()
         assert refusal.fields == ["resume_token"]
 
-    def test_a_token_and_the_beginning_exclude_each_other(self, client: Client) -> None:
+    def test_a_token_excludes_from_beginning(self, client: Client) -> None:
         with Watch(client) as watch:
             token = watch.message().resume_token
         with refused(INVALID) as refusal, Watch(client, from_beginning=True, resume_token=token) as watch:
@@ -221,7 +221,7 @@ class TestTokens:
         write(registry.parts.database, "a", "b")
         with Watch(registry.client, from_beginning=True) as watch:
             watch.events(2)
-        # As where an older backup was restored.
+        # As after the restoration of an older backup.
         registry.execute("ALTER TABLE audit_events DISABLE TRIGGER ALL")
         registry.execute("DELETE FROM audit_events WHERE sequence = 2")
         registry.execute("UPDATE audit_head SET sequence = 1")
@@ -233,16 +233,14 @@ class TestTokens:
         assert refusal.metadata == {"sequence": "2", "head": "1"}
 
     @pytest.mark.parametrize("wrong", ["score > 1", "action = ALIAS_SET", "action = 'ACTION_ALAIS_*'"])
-    def test_a_filter_that_is_none_is_refused(self, client: Client, wrong: str) -> None:
+    def test_an_invalid_filter_is_refused(self, client: Client, wrong: str) -> None:
         with refused(INVALID, "INVALID_FILTER") as refusal, Watch(client, filter=wrong) as watch:
             watch.message()
         assert refusal.fields == ["filter"]
 
 
 class TestOrder:
-    def test_transactions_that_end_in_another_order_are_seen_in_the_order_of_their_ends(
-        self, registry: RunningRegistry
-    ) -> None:
+    def test_events_arrive_in_the_order_of_their_commits(self, registry: RunningRegistry) -> None:
         database = registry.parts.database
         begun, go_on = threading.Event(), threading.Event()
 
@@ -262,9 +260,7 @@ class TestOrder:
             running.result()
             assert watch.event().name == "slow"
 
-    def test_an_event_that_has_a_number_but_is_not_committed_holds_back_the_later_ones(
-        self, registry: RunningRegistry
-    ) -> None:
+    def test_a_numbered_but_uncommitted_event_delays_later_ones(self, registry: RunningRegistry) -> None:
         database = registry.parts.database
         insert = text(
             "INSERT INTO audit_events (time, actor, request_id, action, name, model_id, alias, reason)"
@@ -280,9 +276,7 @@ class TestOrder:
             second.result()
             assert [event.name for event in watch.events(2)] == ["first", "second"]
 
-    def test_of_many_writers_nothing_is_lost_or_repeated_by_clients_that_come_and_go(
-        self, registry: RunningRegistry
-    ) -> None:
+    def test_reconnecting_clients_miss_and_repeat_no_event_of_many_writers(self, registry: RunningRegistry) -> None:
         each, writers = 40, 6
         dice = random.Random(7)
 
@@ -307,7 +301,7 @@ class TestOrder:
         assert seen == list(range(1, total + 1))
 
 
-class TestPlaces:
+class TestLimits:
     @pytest.fixture
     def small(self, start_registry: StartRegistry) -> RunningRegistry:
         return start_registry(max_watches=2, max_streams=1, max_unary_calls=1, max_waiting_seconds=0.2)
@@ -320,12 +314,12 @@ class TestPlaces:
             with refused(EXHAUSTED, "TOO_MANY_STREAMS") as refusal, Watch(client) as third:
                 third.message()
             assert refusal.metadata == {"limit": "2"}
-            model = client.register(name="needs the one place of a stream")
+            model = client.register(name="needs the only stream")
             assert client.get(model.id) == model
             assert first.event().sequence == second.event().sequence == 1
         eventually(lambda: can_watch(client))
 
-    def test_a_place_is_free_when_its_client_is_gone(self, small: RunningRegistry) -> None:
+    def test_a_watch_is_free_when_its_client_is_gone(self, small: RunningRegistry) -> None:
         other = Client(small.client.address)
         watches = [Watch(other), Watch(other)]
         for watch in watches:
@@ -335,7 +329,7 @@ class TestPlaces:
         eventually(lambda: can_watch(small.client))
         assert time.monotonic() - started < event_watch._POLL_SECONDS
 
-    def test_a_watch_that_has_nothing_to_tell_is_not_idle(self, start_registry: StartRegistry) -> None:
+    def test_a_watch_without_events_does_not_time_out(self, start_registry: StartRegistry) -> None:
         registry = start_registry(stream_idle_seconds=0.4, watch_heartbeat_seconds=1.5)
         with Watch(registry.client) as watch:
             watch.message()
@@ -360,7 +354,7 @@ class TestPlaces:
 
 
 class TestDraining:
-    def test_watches_end_at_once_and_go_on_elsewhere(self, registry: RunningRegistry) -> None:
+    def test_watches_end_at_once_and_resume_on_another_server(self, registry: RunningRegistry) -> None:
         with serving(registry, shutdown_grace_seconds=60) as (server, client), Watch(client) as watch:
             watch.message()
             started = time.monotonic()
@@ -377,11 +371,11 @@ class TestDraining:
 
 class TestOutages:
     @pytest.fixture
-    def impatient(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def with_short_outage_limit(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(event_watch, "_RETRY_LIMIT_SECONDS", 1.0)
         monkeypatch.setattr(event_watch, "_POLL_SECONDS", 0.2)
 
-    def test_a_watch_outlives_broken_connections(self, registry: RunningRegistry) -> None:
+    def test_a_watch_survives_broken_connections(self, registry: RunningRegistry) -> None:
         with Watch(registry.client) as watch:
             watch.message()
             for number in range(3):
@@ -390,8 +384,8 @@ class TestOutages:
                 write(registry.parts.database, f"{number}")
                 assert watch.event().name == f"{number}"
 
-    @pytest.mark.usefixtures("impatient")
-    def test_a_watch_ends_when_the_database_is_away_for_long(
+    @pytest.mark.usefixtures("with_short_outage_limit")
+    def test_a_watch_ends_after_a_long_outage_of_the_database(
         self, registry: RunningRegistry, postgres: PostgresAddress, database_name: str
     ) -> None:
         with Watch(registry.client) as watch:
