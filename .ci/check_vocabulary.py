@@ -16,16 +16,15 @@ ROOT = Path(__file__).resolve().parents[1]
 
 PENDING = (
     "registry_service/cli.py",
-    "registry_service/compat/*",
     "registry_service/domain/*",
     "registry_service/geti/projects.py",
     "registry_service/intel_migration/*",
     "registry_service/services/*",
     "registry_service/storage/artifacts/s3_source.py",
     "registry_service/storage/sql/*",
-    "registry_service/transport/*",
     "registry_service/wiring.py",
-    "tests/*",
+    "tests/e2e/*",
+    "tests/integration/*",
 )
 """What is not checked yet, as patterns in which `*` also matches `/`. Take an entry out when its part is clean."""
 
@@ -96,11 +95,13 @@ ALLOWED: tuple[tuple[str, str, str], ...] = (
     ("*", r"false alarms", "an alarm that a model raises"),
     (
         "*",
-        r"\bfamily\b.*(socket|address)|\(family\)|address_family|AddressFamily|AF_INET",
+        r"family=family|\bfamily\b.*(socket|address)|\(family\)|address_family|AddressFamily|AF_INET",
         "an address family of sockets",
     ),
     ("*", r"Envoy's bootstrap", "Envoy's own word"),
     ("*", r"TORCH_LEGACY", "PyTorch's own word"),
+    ("*", r"metric_families|\.families|families = |self\.families", "Prometheus's own word"),
+    ("*", r"legacy-poison-0001", "an id in recorded data"),
     ("*", r"crowd them out", "ordinary meaning"),
 )
 

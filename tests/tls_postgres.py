@@ -130,7 +130,7 @@ def tls_front(
 def own_tls_postgres(folder: Path, server: Certificates, client: Certificates) -> Iterator[int]:
     """Run a Postgres from PATH, and yield its port on localhost.
 
-    It takes whoever shows a certificate of the client's CA, as the user NAME, and
+    It accepts clients with a certificate of the client's CA, as the user NAME, and
     nobody else. The database is `postgres`.
     """
     initdb, postgres = shutil.which("initdb"), shutil.which("postgres")

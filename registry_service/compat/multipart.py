@@ -82,7 +82,7 @@ class MultipartReader:
         """Yields the bytes of the part at hand."""
         while (event := self._next()) is not None:
             if isinstance(event, memoryview):
-                yield event  # type: ignore[misc]  # whoever takes bytes here takes any buffer
+                yield event  # type: ignore[misc]  # the consumers of bytes accept any buffer
             else:
                 return
         raise RestError(answers.BROKEN_BODY)

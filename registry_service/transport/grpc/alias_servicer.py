@@ -65,7 +65,7 @@ class AliasServicer(alias_service_pb2_grpc.AliasServiceServicer):
         group_id, alias = checked_group_id(request.model_group_id), checked_alias(request.alias)
         model_id = checked_model_id(request.model_id, "model_id")
         requirements, remark = _requirements_of(request.requirements), _remark_of(request)
-        # Whoever reads a whole artifact takes the place of a stream.
+        # A call that reads a whole artifact counts as a stream.
         with long_slot() if requirements.verified else nullcontext():
             return self._services.aliases.set(
                 group_id,

@@ -136,7 +136,7 @@ class ModelServicer(model_service_pb2_grpc.ModelServiceServicer):
 def _chunks(requests: Iterator[pb.RegisterModelRequest | memoryview]) -> Iterator[bytes]:
     for request in requests:
         if isinstance(request, memoryview):
-            yield request  # type: ignore[misc]  # whoever takes bytes here takes any buffer
+            yield request  # type: ignore[misc]  # the consumers of bytes accept any buffer
             continue
         if request.WhichOneof("payload") != "chunk":
             raise InvalidArgumentError.of("chunk", "must be in every message after the first.")

@@ -111,7 +111,7 @@ def _data(first: pb.WriteUploadRequest, requests: Iterator[pb.WriteUploadRequest
     for request in requests:
         if isinstance(request, memoryview):
             position += len(request)
-            yield request  # type: ignore[misc]  # whoever takes bytes here takes any buffer
+            yield request  # type: ignore[misc]  # the consumers of bytes accept any buffer
             continue
         if request.upload_id and request.upload_id != first.upload_id:
             raise InvalidArgumentError.of("upload_id", "must be that of the first message.")
