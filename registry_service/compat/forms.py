@@ -10,14 +10,8 @@ from registry_service.compat import answers
 from registry_service.compat.answers import RestError
 from registry_service.compat.multipart import MultipartReader, PartHeader
 from registry_service.compat.values import FieldError, integer, json_object, labels, number, precision
-from registry_service.domain.models import (
-    MAX_SIZE,
-    ZIP_MEDIA_TYPES,
-    ArtifactSpec,
-    ModelFields,
-    ModelSpec,
-    is_model_id,
-)
+from registry_service.domain.models import ZIP_MEDIA_TYPES, ArtifactSpec, ModelFields, ModelSpec
+from registry_service.domain.validation import MAX_SIZE, is_model_id
 
 MEDIA_TYPE = "application/zip"
 """Of every artifact of this API, whatever its content is."""

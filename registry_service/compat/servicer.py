@@ -23,7 +23,8 @@ from registry_service.compat.projects import import_answer, project_document, wa
 from registry_service.compat.queries import query_of
 from registry_service.compat.registration import registration_parts
 from registry_service.domain.errors import ProjectNotFoundError
-from registry_service.domain.models import Model, is_model_id
+from registry_service.domain.models import Model
+from registry_service.domain.validation import is_model_id
 from registry_service.geti.projects import ProjectService
 from registry_service.services.services import Services
 from registry_service.transport.grpc.cancellation import check_cancelled

@@ -9,7 +9,8 @@ from typing import NoReturn
 
 from registry_service.compat import answers
 from registry_service.compat.answers import RestError
-from registry_service.domain.models import MAX_JSON_DEPTH, PRECISIONS, Json
+from registry_service.domain.models import PRECISIONS, Json
+from registry_service.domain.validation import MAX_JSON_DEPTH
 
 _MAX_LITERAL = 65_536
 _INTEGER = re.compile(r"\s*([+-]?\d+(?:_\d+)*)(?:\.0+)?\s*", re.ASCII)

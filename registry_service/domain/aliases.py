@@ -19,7 +19,8 @@ from typing import Protocol
 from registry_service.domain.access import Projects
 from registry_service.domain.errors import FieldViolation, InvalidArgumentError
 from registry_service.domain.model_groups import GroupHandle
-from registry_service.domain.models import MAX_TEXT_LENGTH, Model
+from registry_service.domain.models import Model
+from registry_service.domain.validation import MAX_TEXT_LENGTH
 
 _ALIAS = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 _RESERVED = "latest"

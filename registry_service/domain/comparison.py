@@ -13,14 +13,9 @@ from enum import Enum
 from typing import TypeVar
 
 from registry_service.domain.errors import InvalidArgumentError
-from registry_service.domain.models import (
-    MUTABLE_FIELDS,
-    Json,
-    Model,
-    Provenance,
-    checked_model_id,
-)
+from registry_service.domain.models import FIELD_KINDS, FieldKind, Json, Model, Provenance
 from registry_service.domain.signature import Signature, Tensor
+from registry_service.domain.validation import checked_model_id
 
 MIN_MODELS = 2
 MAX_MODELS = 10
@@ -40,9 +35,13 @@ _MAX_VALUE_LENGTH = 2_000
 _MAX_KEYS = 8
 _EXACT_INTEGER = 2**53
 _PLAIN_KEY = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
-_TAKEN_APART = {"labels", "metrics", "tags", "overview", "optimization_capabilities", "provenance"}
 _SIGNATURE_FIELDS = {"precision": "precisions", "file_name": "path"}
-_SCALARS = tuple(name for name in MUTABLE_FIELDS if name not in _TAKEN_APART)
+# The other fields are compared entry by entry.
+_WHOLE = tuple(
+    name
+    for name, kind in FIELD_KINDS.items()
+    if kind in {FieldKind.TEXT, FieldKind.LONG_TEXT, FieldKind.NUMBER} or name == "precisions"
+)
 
 EntryT = TypeVar("EntryT")
 
@@ -314,7 +313,7 @@ def _bounded(
 
 
 def _values(model: Model) -> Iterator[tuple[str, Json]]:
-    for name in _SCALARS:
+    for name in _WHOLE:
         value = getattr(model, name)
         # A description is never absent, but says nothing where it is empty.
         if value is not None and (value or name != "description"):

@@ -52,7 +52,7 @@ from decimal import Decimal, InvalidOperation
 from enum import Enum
 
 from registry_service.domain.errors import InvalidFilterError
-from registry_service.domain.models import ArtifactKind
+from registry_service.domain.models import FIELD_KINDS, ArtifactKind, FieldKind
 from registry_service.domain.vocabulary import Action, MetricGoal
 
 MAX_LENGTH = 8_192
@@ -217,19 +217,18 @@ def with_field_renamed(text: str, old: str, new: str) -> str:
 # ---- Fields
 
 
+_FIELD_KINDS: Mapping[FieldKind, Kind] = {
+    FieldKind.TEXT: Kind.TEXT,
+    FieldKind.LONG_TEXT: Kind.TEXT,
+    FieldKind.NUMBER: Kind.NUMBER,
+    FieldKind.LIST: Kind.LIST,
+    FieldKind.JSON: Kind.JSON,
+    FieldKind.MAP: Kind.MAP,
+    FieldKind.OBJECT: Kind.OBJECT,
+}
 _TEXTS = (
     "id",
-    "name",
-    "version",
-    "project_id",
-    "project_name",
-    "target_device",
-    "target_device_type",
-    "format",
-    "origin",
-    "category",
-    "architecture",
-    "description",
+    "model_group_id",
     "creator",
     "provenance.source_repository",
     "provenance.source_commit",
@@ -238,20 +237,12 @@ _TEXTS = (
     "provenance.framework_version",
 )
 _KINDS: Mapping[str, Kind] = {
+    **{name: _FIELD_KINDS[kind] for name, kind in FIELD_KINDS.items()},
     **dict.fromkeys(_TEXTS, Kind.TEXT),
-    "model_group_id": Kind.TEXT,
     "aliases": Kind.LIST,
-    "precisions": Kind.LIST,
-    "score": Kind.NUMBER,
-    "overview": Kind.JSON,
-    "optimization_capabilities": Kind.JSON,
-    "labels": Kind.LIST,
     "create_time": Kind.TIME,
     "update_time": Kind.TIME,
     "revision": Kind.INTEGER,
-    "metrics": Kind.MAP,
-    "tags": Kind.MAP,
-    "provenance": Kind.OBJECT,
     "provenance.datasets": Kind.LIST,
     "provenance.datasets.name": Kind.ELEMENT,
     "provenance.datasets.uri": Kind.ELEMENT,

@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 
 from registry_service.domain import filter as filters
 from registry_service.domain.errors import InvalidArgumentError
-from registry_service.domain.models import Model
+from registry_service.domain.models import FieldKind, Model, fields_of_kind
 
 DEFAULT_PAGE_SIZE = 50
 MAX_PAGE_SIZE = 1000
@@ -26,18 +26,7 @@ MAX_ORDER_FIELDS = 8
 _ARTIFACT_FIELDS = ("file_name", "media_type", "size_bytes", "sha256")
 SORTABLE_FIELDS = (
     "id",
-    "name",
-    "version",
-    "project_id",
-    "project_name",
-    "target_device",
-    "target_device_type",
-    "format",
-    "origin",
-    "category",
-    "architecture",
-    "description",
-    "score",
+    *fields_of_kind(FieldKind.TEXT, FieldKind.LONG_TEXT, FieldKind.NUMBER),
     "creator",
     "create_time",
     "update_time",
@@ -51,7 +40,7 @@ VERSION_ORDER = "version order 1"
 LOWEST_NUMBER = float("-inf")
 """Where a model without a score, or without a metric, sorts."""
 _KINDS: Mapping[str, type] = {
-    "score": float,
+    **dict.fromkeys(fields_of_kind(FieldKind.NUMBER), float),
     METRICS: float,
     "create_time": datetime,
     "update_time": datetime,

@@ -15,7 +15,8 @@ from typing import Protocol
 from registry_service.domain import filter as filters
 from registry_service.domain.errors import FieldViolation, InvalidArgumentError
 from registry_service.domain.listing import MAX_PAGE_BYTES, OrderField, SortValue
-from registry_service.domain.models import DIRECTION_CONTROLS, MAX_TEXT_LENGTH, GroupKey
+from registry_service.domain.models import GroupKey
+from registry_service.domain.validation import DIRECTION_CONTROLS, MAX_TEXT_LENGTH
 from registry_service.domain.vocabulary import MetricGoal
 
 MAX_DESCRIPTION_BYTES = 64 * 1024

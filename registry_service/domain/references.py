@@ -20,7 +20,7 @@ from registry_service.domain.access import Projects
 from registry_service.domain.aliases import checked_alias
 from registry_service.domain.errors import InvalidArgumentError, InvalidReferenceError
 from registry_service.domain.model_groups import GroupHandle
-from registry_service.domain.models import is_model_id
+from registry_service.domain.validation import is_model_id
 
 LATEST = "latest"
 """No alias can have this name (`domain.aliases.checked_alias`)."""

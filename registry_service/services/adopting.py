@@ -15,18 +15,10 @@ from registry_service.domain.errors import (
 )
 from registry_service.domain.events import Event
 from registry_service.domain.legacy import LegacyBucket, LegacyModel, LegacyRegistry
-from registry_service.domain.models import (
-    MUTABLE_FIELDS,
-    Artifact,
-    ArtifactSpec,
-    Model,
-    ModelSpec,
-    check_compat_fields,
-    checked_fields,
-    is_same,
-)
+from registry_service.domain.models import MUTABLE_FIELDS, Artifact, ArtifactSpec, Model, ModelSpec, is_same
 from registry_service.domain.ports import Transaction
 from registry_service.domain.signature import Signature
+from registry_service.domain.validation import check_compat_fields, checked_fields
 from registry_service.domain.vocabulary import Action
 from registry_service.services.checksums import RunningChecksum
 from registry_service.services.legacy_values import LegacyDocument, read_document

@@ -9,7 +9,8 @@ from typing import Any, NoReturn
 
 from registry_service.domain.errors import FieldViolation, InvalidArgumentError
 from registry_service.domain.legacy import LegacyModel
-from registry_service.domain.models import MAX_FILE_NAME_BYTES, Json, ModelFields, compat_date, is_model_id
+from registry_service.domain.models import Json, ModelFields, compat_date
+from registry_service.domain.validation import MAX_FILE_NAME_BYTES, is_model_id
 
 _MAX_LITERAL = 65_536  # characters; Python's parser takes a hundred times the memory
 _PLAIN_TEXTS = (

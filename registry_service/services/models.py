@@ -33,15 +33,12 @@ from registry_service.domain.models import (
     GroupKey,
     Model,
     ModelSpec,
-    check_compat_fields,
-    check_new_names,
-    checked_fields,
-    checked_spec,
     compat_date,
     compat_precision,
     is_same,
 )
 from registry_service.domain.ports import Database, Transaction
+from registry_service.domain.validation import check_compat_fields, check_new_names, checked_fields, checked_spec
 from registry_service.services.artifact_staging import ArtifactStaging, StagedArtifact
 from registry_service.services.object_deletion import ObjectDeletion
 from registry_service.services.policy import Policy

@@ -15,7 +15,7 @@ from registry_service.domain.errors import (
     ReferenceNotFoundError,
 )
 from registry_service.domain.model_groups import GroupHandle
-from registry_service.domain.models import Model, checked_precisions
+from registry_service.domain.models import Model
 from registry_service.domain.ports import Database, Transaction
 from registry_service.domain.references import (
     LATEST,
@@ -24,6 +24,7 @@ from registry_service.domain.references import (
     format_reference,
     parse_reference,
 )
+from registry_service.domain.validation import checked_precisions
 
 MAX_CANDIDATES = 8
 """Maximum number of candidates in the error about an ambiguous reference."""

@@ -13,7 +13,7 @@ from registry_service.domain.errors import (
     GetiDeploymentError,
     NotAnArchiveError,
 )
-from registry_service.domain.models import MAX_FILE_NAME_BYTES
+from registry_service.domain.validation import MAX_FILE_NAME_BYTES
 from registry_service.services.archives import Archive, ArchiveMember
 
 # Separators and a drive letter would make the name a path.

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 from registry_service.domain.access import Grant
 from registry_service.domain.errors import InvalidArgumentError
-from registry_service.domain.models import checked_text
 from registry_service.domain.ports import Database
 from registry_service.domain.tokens import Token, checked_name, digest_of, expiry, new_secret
+from registry_service.domain.validation import checked_text
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,10 +16,11 @@ from registry_service.domain.errors import (
     WriterDisplacedError,
 )
 from registry_service.domain.listing import MAX_PAGE_BYTES, decode_page_token, encode_page_token, page_size
-from registry_service.domain.models import Model, ModelSpec, checked_sha256, checked_spec
+from registry_service.domain.models import Model, ModelSpec
 from registry_service.domain.object_keys import new_object_key
 from registry_service.domain.ports import Database, Transaction
 from registry_service.domain.uploads import Upload, UploadQuery, UploadState
+from registry_service.domain.validation import checked_sha256, checked_spec
 from registry_service.services.artifact_staging import check_archive, new_model
 from registry_service.services.object_deletion import ObjectDeletion, mark_upload_for_deletion
 from registry_service.services.policy import Policy

@@ -16,7 +16,7 @@ from modelregistry.v1 import (
 )
 from sqlalchemy import Engine, text
 
-from registry_service.domain.models import MAX_JSON_DEPTH
+from registry_service.domain.validation import MAX_JSON_DEPTH
 from tests.client import Client, refused, registration, spec, zip_of
 from tests.polling import eventually
 from tests.registry import RunningRegistry

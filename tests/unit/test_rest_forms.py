@@ -14,7 +14,7 @@ from registry_service.compat.forms import Texts, changes, form_texts
 from registry_service.compat.multipart import MultipartReader, PartHeader
 from registry_service.compat.queries import query_of
 from registry_service.compat.values import json_object, labels
-from registry_service.domain.models import MAX_JSON_DEPTH
+from registry_service.domain.validation import MAX_JSON_DEPTH
 
 
 def refusal(call: Any, *arguments: Any) -> int:

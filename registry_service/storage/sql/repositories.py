@@ -256,7 +256,7 @@ class SqlModelRepository:
             _models.c.metadata_bytes,
             _models.c.file_name,
             _models.c.schema,
-            _models.c.description,
+            *(_models.c[name] for name in tables.UNCOUNTED_TEXTS),
             *(key.label(name) for key, name in zip(keys, _KEYS, strict=False)),
         )
         if query.filter is not None:
@@ -627,14 +627,15 @@ _ANCESTRY = text(f"""
 
 
 def _listed_bytes(table: FromClause) -> ColumnElement[int]:
-    """Return what a model takes in a list: metadata, description, and warnings, each of which names the file."""
+    """Return the size of a model in a list: metadata, further texts, and warnings, each of which names the file."""
     schema = table.c.schema
     problems = schema["problems"]
     file_name = func.coalesce(schema["file_name"].astext, table.c.file_name)
     warnings = func.octet_length(problems.astext) + func.jsonb_array_length(problems) * func.octet_length(file_name)
-    # Not in metadata_bytes: a generated column can't change without all rows being written anew.
-    description = func.octet_length(table.c.description)
-    return cast("ColumnElement[int]", table.c.metadata_bytes + description + func.coalesce(warnings, 0))
+    size = table.c.metadata_bytes + func.coalesce(warnings, 0)
+    for name in tables.UNCOUNTED_TEXTS:
+        size += func.coalesce(func.octet_length(table.c[name]), 0)
+    return cast("ColumnElement[int]", size)
 
 
 def _sort_keys(query: ListQuery) -> list[ColumnElement[Any]]:

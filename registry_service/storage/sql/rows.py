@@ -112,9 +112,9 @@ def model(row: Mapping[str, Any]) -> Model:
 
 
 def _fields(values: Row) -> dict[str, Any]:
-    result = {name: values[_COLUMNS.get(name, name)] for name in MUTABLE_FIELDS if name != "description"}
-    # Absent in the spec of an upload that the version before created.
-    result["description"] = values.get("description", "")
+    stored = ((name, _COLUMNS.get(name, name)) for name in MUTABLE_FIELDS)
+    # The spec of an upload that an earlier version created lacks newer fields, which have their defaults.
+    result = {name: values[column] for name, column in stored if column in values}
     result["precisions"] = tuple(values["precision"])
     result["labels"] = None if values["labels"] is None else tuple(values["labels"])
     # In JSON 1.0 is the number 1, which comes back as an int.

@@ -34,6 +34,7 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from registry_service.domain.listing import METRICS, SORT_PREFIX, OrderField
 from registry_service.domain.model_groups import TIED_BY_TIME
+from registry_service.domain.models import FieldKind, fields_of_kind
 
 SORTED_TEXTS = ("name", "version")
 """Texts with an index of their own."""
@@ -49,22 +50,26 @@ _ARTIFACT_COLUMNS = {
 
 _VERSION_ORDER = (text("model_version_key(version)"), text(f'("left"(version, {SORT_PREFIX})) COLLATE "C"'))
 
+_COUNTED_TEXTS = (
+    "project_id",
+    "project_name",
+    "target_device",
+    "target_device_type",
+    "format",
+    "origin",
+    "category",
+    "architecture",
+)
+UNCOUNTED_TEXTS = tuple(
+    name
+    for name in fields_of_kind(FieldKind.TEXT, FieldKind.LONG_TEXT)
+    if name not in {"name", "version", *_COUNTED_TEXTS}
+)
+"""Texts that `metadata_bytes` leaves out: to change a generated column, Postgres rewrites all rows."""
 _METADATA_BYTES = " + ".join(
     (
         *(f"octet_length({column})" for column in ("name", "version", "created_date")),
-        *(
-            f"COALESCE(octet_length({column}), 0)"
-            for column in (
-                "project_id",
-                "project_name",
-                "target_device",
-                "target_device_type",
-                "format",
-                "origin",
-                "category",
-                "architecture",
-            )
-        ),
+        *(f"COALESCE(octet_length({column}), 0)" for column in _COUNTED_TEXTS),
         *(
             f"COALESCE(octet_length({column}::text), 0)"
             for column in ("overview", "optimization_capabilities", "labels", "metrics", "tags", "provenance")
@@ -200,21 +205,7 @@ class ModelRow(Base):
         # Trigrams serve substrings whatever the case, LIKE patterns and equality.
         Index(
             "ix_models_text",
-            *(
-                text(f"{column} gin_trgm_ops")
-                for column in (
-                    "name",
-                    "version",
-                    "project_id",
-                    "project_name",
-                    "target_device",
-                    "target_device_type",
-                    "format",
-                    "origin",
-                    "category",
-                    "architecture",
-                )
-            ),
+            *(text(f"{column} gin_trgm_ops") for column in ("name", "version", *_COUNTED_TEXTS)),
             postgresql_using="gin",
         ),
         # The same of the models of a group that have exactly these precisions, for references with precisions.

@@ -18,8 +18,8 @@ from registry_service.domain.aliases import (
 )
 from registry_service.domain.errors import InvalidArgumentError
 from registry_service.domain.model_groups import checked_group_id
-from registry_service.domain.models import checked_model_id
 from registry_service.domain.promotion import MAX_AGE_FIELD, Check, MetricBound, Requirements, checked_requirements
+from registry_service.domain.validation import checked_model_id
 from registry_service.services.aliases import Expectation, Moved
 from registry_service.services.services import Services
 from registry_service.transport.grpc.conditions import etag_of, expects_existence

@@ -8,7 +8,7 @@ from google.api import httpbody_pb2
 from modelregistry.v1 import artifact_service_pb2 as pb
 from modelregistry.v1 import artifact_service_pb2_grpc
 
-from registry_service.domain.models import checked_model_id
+from registry_service.domain.validation import checked_model_id
 from registry_service.services.artifacts import Verification
 from registry_service.services.services import Services
 from registry_service.transport.grpc.cancellation import check_cancelled

@@ -29,11 +29,13 @@ from registry_service.domain.models import (
     ArtifactKind,
     ArtifactSpec,
     Dataset,
+    FieldKind,
     Json,
     Model,
     ModelFields,
     ModelSpec,
     Provenance,
+    fields_of_kind,
 )
 from registry_service.domain.signature import Signature, Tensor
 from registry_service.domain.uploads import Upload, UploadState
@@ -45,16 +47,13 @@ from registry_service.services.lineage import Manifest
 from registry_service.transport.grpc.errors import error_status
 from registry_service.transport.grpc.update_mask import fields_and_entries
 
-_OPTIONAL_TEXTS = (
-    "project_id",
-    "project_name",
-    "target_device",
-    "target_device_type",
-    "format",
-    "origin",
-    "category",
-    "architecture",
-)
+_FIELDS = model_pb2.Model.DESCRIPTOR.fields_by_name
+_SCALARS = fields_of_kind(FieldKind.TEXT, FieldKind.LONG_TEXT, FieldKind.NUMBER)
+_OPTIONAL = tuple(name for name in _SCALARS if _FIELDS[name].has_presence)
+_ALWAYS_SET = tuple(name for name in _SCALARS if not _FIELDS[name].has_presence)
+_JSON_FIELDS = fields_of_kind(FieldKind.JSON)
+_MAPS = fields_of_kind(FieldKind.MAP)
+_COPIED = (*_ALWAYS_SET, *_MAPS, "precisions")
 METRIC_GOALS: Mapping[MetricGoal, model_group_pb2.MetricGoal] = {
     MetricGoal.MAXIMIZE: model_group_pb2.METRIC_GOAL_MAXIMIZE,
     MetricGoal.MINIMIZE: model_group_pb2.METRIC_GOAL_MINIMIZE,
@@ -126,18 +125,16 @@ _ACTIONS = {
 
 def fields_of(message: model_pb2.Model) -> ModelFields:
     """Returns the fields that a client gives; what is absent has its default."""
-    values: dict[str, Any] = {"name": message.name, "version": message.version}
-    values |= {name: getattr(message, name) for name in (*_OPTIONAL_TEXTS, "score") if message.HasField(name)}
+    values: dict[str, Any] = {name: getattr(message, name) for name in _ALWAYS_SET}
+    values |= {name: getattr(message, name) for name in _OPTIONAL if message.HasField(name)}
     if message.precisions:
         values["precisions"] = tuple(message.precisions)
-    for name in ("overview", "optimization_capabilities"):
+    for name in _JSON_FIELDS:
         if message.HasField(name):
             values[name] = json_of(getattr(message, name), name)
     if message.HasField("labels"):
         values["labels"] = tuple(json_of(value, f"labels[{i}]") for i, value in enumerate(message.labels.values))
-    values["description"] = message.description
-    values["metrics"] = dict(message.metrics)
-    values["tags"] = dict(message.tags)
+    values |= {name: dict(getattr(message, name)) for name in _MAPS}
     values["provenance"] = _provenance_of(message.provenance)
     return ModelFields(**values)
 
@@ -231,7 +228,7 @@ def is_full(view: int, *, default: bool) -> bool:
 
 def model_message(model: Model, *, full: bool = True) -> model_pb2.Model:
     """Return a model as a message, without its signature unless `full`."""
-    message = _fields_message(model)
+    message = fields_message(model)
     message.id = model.id
     message.model_group_id = model.model_group_id
     message.aliases.extend(model.aliases)
@@ -247,18 +244,13 @@ def model_message(model: Model, *, full: bool = True) -> model_pb2.Model:
     return message
 
 
-def _fields_message(fields: ModelFields) -> model_pb2.Model:
-    message = model_pb2.Model(
-        name=fields.name,
-        version=fields.version,
-        precisions=fields.precisions,
-        description=fields.description,
-        overview=value_message(fields.overview),
-        optimization_capabilities=value_message(fields.optimization_capabilities),
-        metrics=fields.metrics,
-        tags=fields.tags,
-    )
-    for name in (*_OPTIONAL_TEXTS, "score"):
+def fields_message(fields: ModelFields) -> model_pb2.Model:
+    """Return the fields that a client sets as a message."""
+    values: dict[str, Any] = {name: getattr(fields, name) for name in _COPIED}
+    message = model_pb2.Model(**values)
+    for name in _JSON_FIELDS:
+        _set_value(getattr(message, name), getattr(fields, name))
+    for name in _OPTIONAL:
         value = getattr(fields, name)
         if value is not None:
             setattr(message, name, value)
@@ -329,7 +321,7 @@ def _provenance_message(provenance: Provenance) -> model_pb2.Provenance:
 def spec_message(spec: ModelSpec) -> model_service_pb2.ModelSpec:
     """Returns a spec as a message."""
     message = model_service_pb2.ModelSpec(
-        model=_fields_message(spec.fields),
+        model=fields_message(spec.fields),
         artifact=model_service_pb2.ArtifactSpec(
             file_name=spec.artifact.file_name,
             media_type=spec.artifact.media_type,
@@ -359,7 +351,7 @@ def upload_message(upload: Upload) -> upload_pb2.Upload:
 def planned_model_message(upload: Upload) -> model_pb2.Model:
     """Return the model that an upload may become, as far as it is known."""
     spec = upload.spec
-    message = _fields_message(spec.fields)
+    message = fields_message(spec.fields)
     message.id = spec.id
     message.artifact.CopyFrom(
         model_pb2.Artifact(

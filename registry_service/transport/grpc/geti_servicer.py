@@ -9,7 +9,7 @@ from modelregistry.geti.v1 import geti_service_pb2_grpc, project_pb2
 
 from registry_service.domain.caller import current_caller
 from registry_service.domain.errors import InvalidArgumentError
-from registry_service.domain.models import is_model_id
+from registry_service.domain.validation import is_model_id
 from registry_service.geti.imports import ImportState
 from registry_service.geti.port import ModelKey
 from registry_service.geti.projects import ProjectService

@@ -14,7 +14,8 @@ from email.utils import format_datetime, parsedate_to_datetime
 from urllib.parse import quote
 
 from registry_service.domain.errors import ArtifactEtagMismatchError, RangeNotSatisfiableError, RegistryError
-from registry_service.domain.models import DIRECTION_CONTROLS, Model
+from registry_service.domain.models import Model
+from registry_service.domain.validation import DIRECTION_CONTROLS
 
 _RANGE = re.compile(r"bytes=(?:(\d{1,18})-(\d{1,18})?|-(\d{1,18}))", re.IGNORECASE)
 _NO_BYTE = (1, 0)

@@ -8,7 +8,8 @@ from modelregistry.v1 import lineage_pb2, model_pb2, model_service_pb2_grpc
 from modelregistry.v1 import model_service_pb2 as pb
 
 from registry_service.domain.errors import InvalidArgumentError
-from registry_service.domain.models import Model, checked_model_id
+from registry_service.domain.models import Model
+from registry_service.domain.validation import checked_model_id
 from registry_service.services.services import Services
 from registry_service.transport.grpc.cancellation import check_cancelled
 from registry_service.transport.grpc.conditions import etag_of

@@ -15,7 +15,7 @@ from modelregistry.v1 import model_group_pb2, model_group_service_pb2, model_pb2
 
 from registry_service.domain import model_groups
 from registry_service.domain.errors import InvalidArgumentError
-from registry_service.domain.models import MUTABLE_FIELDS
+from registry_service.domain.models import MUTABLE_FIELDS, FieldKind, fields_of_kind
 
 FIELD = "update_mask"
 _QUOTED = re.compile(r'"(?:[^"\\]|\\.)*"', re.DOTALL)
@@ -38,7 +38,7 @@ class Resource:
         return {field.name: field.json_name for field in self.message.DESCRIPTOR.fields}
 
 
-MODEL = Resource(model_pb2.Model, MUTABLE_FIELDS, ("metrics", "tags"))
+MODEL = Resource(model_pb2.Model, MUTABLE_FIELDS, fields_of_kind(FieldKind.MAP))
 MODEL_GROUP = Resource(model_group_pb2.ModelGroup, model_groups.MUTABLE_FIELDS, ("tags", "metric_goals"))
 _JSON_NAMES = {json_name: name for resource in (MODEL, MODEL_GROUP) for name, json_name in resource.json_names.items()}
 
