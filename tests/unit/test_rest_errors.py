@@ -5,6 +5,7 @@ from collections.abc import Iterator
 import pytest
 
 from registry_service.compat.errors import _ANSWERS, answer_to
+from registry_service.domain import errors
 from registry_service.domain.errors import (
     AlreadyExistsError,
     ArtifactLostError,
@@ -32,7 +33,7 @@ from registry_service.domain.errors import (
 
 def kinds(base: type[RegistryError]) -> Iterator[type[RegistryError]]:
     for kind in base.__subclasses__():
-        if kind.__module__ == RegistryError.__module__:
+        if kind.__module__.startswith(errors.__name__):
             yield kind
             yield from kinds(kind)
 
