@@ -19,12 +19,12 @@ from registry_service.certificates import Certificate, CertificateError, ClientT
 from registry_service.domain.access import Grant, Role
 from registry_service.domain.caller import acting_as_registry
 from registry_service.domain.errors import RegistryError, UnavailableError
-from registry_service.domain.legacy import SourceError
+from registry_service.domain.source_error import SourceError
 from registry_service.domain.tokens import Token
 from registry_service.embedded.process import EmbeddedError
+from registry_service.intel_migration.imports import Outcome
 from registry_service.observability import metrics
 from registry_service.observability.telemetry import NotInstalledError
-from registry_service.services.adopting import Outcome
 from registry_service.services.backup import CopyReport
 from registry_service.services.verification import Finding
 from registry_service.settings import (
@@ -243,7 +243,7 @@ def import_intel(data_dir: Path | None, copy: bool, dry_run: bool, as_json: bool
         import_models = stack.enter_context(
             open_intel_import(registry, settings, load(IntelSourceSettings, **given), copy=copy)
         )
-        for result in import_models(dry_run=dry_run):
+        for result in import_models.run(dry_run=dry_run):
             counts[result.outcome] += 1
             copied += result.copied and result.outcome is not Outcome.FAILED
             if as_json:

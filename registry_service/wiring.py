@@ -19,12 +19,12 @@ from registry_service.compat.servicer import compat_service
 from registry_service.domain.access import Authenticator
 from registry_service.domain.artifact_store import ListableArtifactStore
 from registry_service.domain.errors import UnavailableError
-from registry_service.domain.legacy import SourceError
 from registry_service.domain.object_keys import is_object_key
 from registry_service.domain.ports import Database
+from registry_service.domain.source_error import SourceError
 from registry_service.geti.projects import ProjectService
+from registry_service.intel_migration.imports import IntelImport
 from registry_service.observability.telemetry import ServerStates, Telemetry, TracingOptions, open_telemetry
-from registry_service.services.adopting import AdoptModels
 from registry_service.services.authentication import CachedAuthenticator, TokenAuthenticator, TokenOrOther
 from registry_service.services.backup import BackUp, Restore
 from registry_service.services.garbage_collection_job import GarbageCollectionJob
@@ -44,7 +44,7 @@ from registry_service.storage.artifacts.factory import build_artifact_store, bui
 from registry_service.storage.disk import DiskReserve
 from registry_service.storage.sql.backup import SqlDatabaseCopier
 from registry_service.storage.sql.engine import Tls, domain_errors, make_engine
-from registry_service.storage.sql.legacy import SqlLegacyRegistry
+from registry_service.storage.sql.intel_source import SqlIntelDatabase
 from registry_service.storage.sql.repositories import SqlDatabase
 from registry_service.storage.sql.schema import migrate
 from registry_service.transport.grpc.geti_servicer import geti_service
@@ -221,7 +221,7 @@ def open_tokens(settings: DatabaseSettings) -> Iterator[TokenService]:
 @contextmanager
 def open_intel_import(
     registry: Registry, settings: Settings, source: IntelSourceSettings, *, copy: bool
-) -> Iterator[AdoptModels]:
+) -> Iterator[IntelImport]:
     """Give the import of an Intel deployment.
 
     Args:
@@ -242,8 +242,8 @@ def open_intel_import(
     if missing:
         raise SourceError(f"{', '.join(missing)}: must be set to read the Intel deployment's artifacts")
     is_own_minio = source.source_minio_hostname is None
+    from registry_service.storage.artifacts.intel_bucket import S3IntelBucket  # noqa: PLC0415
     from registry_service.storage.artifacts.s3_connection import S3Options  # noqa: PLC0415
-    from registry_service.storage.artifacts.s3_source import S3SourceBucket  # noqa: PLC0415
 
     options = S3Options(
         host=str(s3["HOSTNAME"]),
@@ -267,11 +267,11 @@ def open_intel_import(
         statement_timeout_seconds=300,
     )
     try:
-        yield AdoptModels(
+        yield IntelImport(
             models=registry.services.models,
-            registry=SqlLegacyRegistry(engine),
-            bucket=S3SourceBucket.connect(options),
-            is_place=lambda key: is_own_bucket and not copy and is_object_key(key),
+            source=SqlIntelDatabase(engine),
+            bucket=S3IntelBucket.connect(options),
+            is_usable_in_place=lambda key: is_own_bucket and not copy and is_object_key(key),
         )
     finally:
         engine.dispose()

@@ -24,8 +24,8 @@ from registry_service.domain.artifact_store import ArtifactStore, ListableArtifa
 from registry_service.domain.backup import OBJECTS, DatabaseCopier, DatabaseCopy, TableCopy
 from registry_service.domain.errors import ArtifactLostError
 from registry_service.domain.events import LogHead
-from registry_service.domain.legacy import SourceError
 from registry_service.domain.models import utc_now
+from registry_service.domain.source_error import SourceError
 from registry_service.services.thread_pool import map_in_order
 
 _FORMAT = 2

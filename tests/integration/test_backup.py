@@ -15,7 +15,7 @@ from sqlalchemy import Engine, text
 from registry_service.domain.artifact_store import ListableArtifactStore
 from registry_service.domain.caller import acting_as_registry
 from registry_service.domain.errors import DatabaseUnavailableError, ModelNotFoundError
-from registry_service.domain.legacy import SourceError
+from registry_service.domain.source_error import SourceError
 from registry_service.embedded.postgres import PostgresAddress
 from registry_service.services.backup import CopyReport
 from registry_service.services.verification import Found

@@ -12,17 +12,17 @@ from sqlalchemy import Engine, text
 
 from registry_service.compat.documents import document
 from registry_service.domain.errors import ArtifactStoreUnavailableError, ModelNotFoundError
-from registry_service.domain.legacy import SourceError
 from registry_service.domain.models import Model, ModelFields, ModelSpec
+from registry_service.domain.source_error import SourceError
 from registry_service.embedded.postgres import PostgresAddress
-from registry_service.services.adopting import ACTOR, Adoption, Outcome
+from registry_service.intel_migration.imports import ACTOR, ModelImportResult, Outcome
 from registry_service.settings import IntelSourceSettings, Settings, load
 from registry_service.wiring import Registry, open_intel_import, open_registry
 from tests.intel_deployment import IDS, OBJECTS, TWIN, IntelDeployment
 from tests.s3_server import S3Server, new_bucket_name
 
 BASE = "put-base-0000000001"
-Adopt = Callable[..., Mapping[str, Adoption]]
+Import = Callable[..., Mapping[str, ModelImportResult]]
 
 
 class Target:
@@ -33,10 +33,12 @@ class Target:
         self.registry = registry
         self._intel = intel
 
-    def adopt(self, *, copy: bool = False, dry_run: bool = False, **source: object) -> dict[str, Adoption]:
+    def import_models(
+        self, *, copy: bool = False, dry_run: bool = False, **source: object
+    ) -> dict[str, ModelImportResult]:
         loaded = load(IntelSourceSettings, **(self._intel.settings() | self._intel.s3_settings() | source))
-        with open_intel_import(self.registry, self.settings, loaded, copy=copy) as adopt:
-            return {adoption.model_id: adoption for adoption in adopt(dry_run=dry_run)}
+        with open_intel_import(self.registry, self.settings, loaded, copy=copy) as intel_import:
+            return {result.model_id: result for result in intel_import.run(dry_run=dry_run)}
 
     def get(self, model_id: str) -> Model:
         return self.registry.services.models.get(model_id)
@@ -82,8 +84,8 @@ def target(open_target: Callable[..., Target]) -> Target:
     return open_target()
 
 
-def outcomes(adoptions: Mapping[str, Adoption]) -> Counter[Outcome]:
-    return Counter(adoption.outcome for adoption in adoptions.values())
+def outcomes(results: Mapping[str, ModelImportResult]) -> Counter[Outcome]:
+    return Counter(result.outcome for result in results.values())
 
 
 def shown(target: Target, model_id: str, *names: str) -> dict[str, object]:
@@ -96,9 +98,9 @@ def shown(target: Target, model_id: str, *names: str) -> dict[str, object]:
 
 def test_every_model_is_imported_except_duplicates(target: Target, intel: IntelDeployment) -> None:
     before = intel.state()
-    found = target.adopt()
+    found = target.import_models()
     assert sorted(found) == IDS
-    assert outcomes(found) == {Outcome.ADOPTED: 15, Outcome.FAILED: 1}
+    assert outcomes(found) == {Outcome.IMPORTED: 15, Outcome.FAILED: 1}
     reason = "The model 'put-other-000000002' already has this project, name, version, and precisions."
     assert (found[TWIN].outcome, found[TWIN].reason) == (Outcome.FAILED, reason)
     assert target.ids() == [model_id for model_id in IDS if model_id != TWIN]
@@ -106,7 +108,7 @@ def test_every_model_is_imported_except_duplicates(target: Target, intel: IntelD
 
 
 def test_artifacts_stay_in_their_place_and_are_hashed(target: Target) -> None:
-    assert not any(adoption.copied for adoption in target.adopt().values())
+    assert not any(result.copied for result in target.import_models().values())
     for key, path in OBJECTS.items():
         model_id = key.partition("/")[0]
         if model_id == TWIN:
@@ -118,7 +120,7 @@ def test_artifacts_stay_in_their_place_and_are_hashed(target: Target) -> None:
 
 
 def test_a_changed_model_is_shown_as_in_the_intel_deployment(target: Target) -> None:
-    target.adopt()
+    target.import_models()
     assert document(target.get(BASE)) == {
         "id": BASE,
         "name": "Changed before the failure",
@@ -145,7 +147,7 @@ def test_a_changed_model_is_shown_as_in_the_intel_deployment(target: Target) -> 
 
 
 def test_a_model_from_geti_is_shown_as_in_the_intel_deployment(target: Target) -> None:
-    target.adopt()
+    target.import_models()
     assert document(target.get("66c10000000000000000a111")) == {
         "id": "66c10000000000000000a111",
         "name": "YOLOX-S OpenVINO FP16",
@@ -174,7 +176,7 @@ def test_a_model_from_geti_is_shown_as_in_the_intel_deployment(target: Target) -
 
 
 def test_a_model_that_breaks_the_lists_of_the_intel_deployment_is_imported(target: Target) -> None:
-    target.adopt()
+    target.import_models()
     assert shown(target, "legacy-poison-0001", "name", "overview") == {
         "name": "Poisoned",
         "overview": {"reviewed": True},
@@ -182,7 +184,7 @@ def test_a_model_that_breaks_the_lists_of_the_intel_deployment_is_imported(targe
 
 
 def test_unusual_texts_and_unset_fields_stay_unchanged(target: Target) -> None:
-    target.adopt()
+    target.import_models()
     assert shown(target, "00-filter-000000007", "name", "version", "project_id", "project_name") == {
         "name": "模型 É",
         "version": "\uff11",
@@ -203,7 +205,7 @@ def test_unusual_texts_and_unset_fields_stay_unchanged(target: Target) -> None:
 
 
 def test_imported_models_have_events_of_their_registration(target: Target) -> None:
-    target.adopt()
+    target.import_models()
     events = target.events()
     assert {(event.action, event.actor) for event in events} == {("model.registered", ACTOR)}
     assert len(events) == 15
@@ -212,9 +214,9 @@ def test_imported_models_have_events_of_their_registration(target: Target) -> No
 
 
 def test_a_dry_run_reports_the_same_and_changes_nothing(target: Target) -> None:
-    told = target.adopt(dry_run=True)
+    told = target.import_models(dry_run=True)
     assert (target.ids(), target.events()) == ([], [])
-    done = target.adopt()
+    done = target.import_models()
     assert {name: found.outcome for name, found in told.items()} == {n: found.outcome for n, found in done.items()}
 
 
@@ -222,17 +224,17 @@ def test_a_dry_run_reports_the_same_and_changes_nothing(target: Target) -> None:
 
 
 def test_a_second_run_changes_nothing(target: Target, intel: IntelDeployment) -> None:
-    target.adopt()
+    target.import_models()
     before = [target.get(model_id) for model_id in target.ids()], target.events(), intel.state()
-    assert outcomes(target.adopt()) == {Outcome.UNCHANGED: 15, Outcome.FAILED: 1}
+    assert outcomes(target.import_models()) == {Outcome.UNCHANGED: 15, Outcome.FAILED: 1}
     assert ([target.get(model_id) for model_id in target.ids()], target.events(), intel.state()) == before
 
 
 def test_a_later_change_in_the_source_is_imported(target: Target, intel: IntelDeployment) -> None:
-    target.adopt()
+    target.import_models()
     intel.set_tag(BASE, "score", "0.5")
     intel.set_tag(BASE, "last_updated_date", "2026-11-24 01:02:03.000004 UTC")
-    found = target.adopt()
+    found = target.import_models()
     assert found[BASE].outcome is Outcome.UPDATED
     assert shown(target, BASE, "score", "last_updated_date", "size") == {
         "score": 0.5,
@@ -241,24 +243,24 @@ def test_a_later_change_in_the_source_is_imported(target: Target, intel: IntelDe
     }
     assert target.get(BASE).revision == 2
     assert (target.events()[0].action, target.events()[0].actor) == ("model.updated", ACTOR)
-    assert target.adopt()[BASE].outcome is Outcome.UNCHANGED
+    assert target.import_models()[BASE].outcome is Outcome.UNCHANGED
 
 
 def test_a_model_registered_anew_in_the_source_is_hashed_again(target: Target, intel: IntelDeployment) -> None:
-    target.adopt()
+    target.import_models()
     intel.s3.put_object(intel.bucket, f"{BASE}/model.zip", io.BytesIO(b"another"), 7)
     intel.execute("UPDATE registered_models SET creation_time = creation_time + 60000 WHERE name = %s", BASE)
-    assert target.adopt()[BASE].outcome is Outcome.UPDATED
+    assert target.import_models()[BASE].outcome is Outcome.UPDATED
     assert target.download(BASE) == b"another"
     assert target.registry.services.artifacts.verify(BASE).intact
 
 
 def test_changes_and_deletions_in_the_target_are_kept(target: Target, intel: IntelDeployment) -> None:
-    target.adopt(copy=True)
+    target.import_models(copy=True)
     target.registry.services.models.update(BASE, {"score": 0.25})
     target.registry.services.models.delete("put-twin-a-00000001")
     intel.set_tag(BASE, "score", "0.5")
-    found = target.adopt(copy=True)
+    found = target.import_models(copy=True)
     assert (found[BASE].outcome, found["put-twin-a-00000001"].outcome) == (Outcome.KEPT, Outcome.KEPT)
     assert target.get(BASE).score == 0.25
     with pytest.raises(ModelNotFoundError):
@@ -266,31 +268,31 @@ def test_changes_and_deletions_in_the_target_are_kept(target: Target, intel: Int
 
 
 def test_a_model_deleted_in_the_source_is_reported_and_kept(target: Target, intel: IntelDeployment) -> None:
-    target.adopt()
+    target.import_models()
     intel.execute("DELETE FROM registered_model_tags WHERE name = %s", BASE)
     intel.execute("DELETE FROM registered_models WHERE name = %s", BASE)
-    found = target.adopt()
-    assert (found[BASE].outcome, found[BASE].reason) == (Outcome.KEPT, "is not in the source any more.")
+    found = target.import_models()
+    assert (found[BASE].outcome, found[BASE].reason) == (Outcome.KEPT, "is no longer in the Intel deployment.")
     assert target.get(BASE).id == BASE
 
 
 def test_a_duplicate_is_imported_after_the_other_model_is_renamed(target: Target) -> None:
-    target.adopt()
+    target.import_models()
     target.registry.services.models.update("put-other-000000002", {"version": "7-fp16"})
-    found = target.adopt()
-    assert found[TWIN].outcome is Outcome.ADOPTED
+    found = target.import_models()
+    assert found[TWIN].outcome is Outcome.IMPORTED
     assert found["put-other-000000002"].outcome is Outcome.KEPT
     assert shown(target, TWIN, "version", "precision") == {"version": "7", "precision": ["FP16"]}
 
 
 def test_an_interrupted_run_is_continued(target: Target, intel: IntelDeployment) -> None:
     loaded = load(IntelSourceSettings, **(intel.settings() | intel.s3_settings()))
-    with open_intel_import(target.registry, target.settings, loaded, copy=False) as adopt:
-        running = adopt()
+    with open_intel_import(target.registry, target.settings, loaded, copy=False) as intel_import:
+        running = intel_import.run()
         for _ in range(5):
             next(running)
         running.close()
-    assert outcomes(target.adopt())[Outcome.FAILED] == 1
+    assert outcomes(target.import_models())[Outcome.FAILED] == 1
     assert len(target.ids()) == 15
 
 
@@ -298,8 +300,8 @@ def test_an_interrupted_run_is_continued(target: Target, intel: IntelDeployment)
 
 
 def test_changes_to_a_copy_do_not_affect_the_source(target: Target, intel: IntelDeployment) -> None:
-    found = target.adopt(copy=True)
-    assert {model_id for model_id, adoption in found.items() if adoption.copied} == set(IDS) - {TWIN}
+    found = target.import_models(copy=True)
+    assert {model_id for model_id, result in found.items() if result.copied} == set(IDS) - {TWIN}
     for model_id in target.ids():
         artifact = target.get(model_id).artifact
         assert artifact.object_key.startswith("artifacts/")
@@ -310,7 +312,7 @@ def test_changes_to_a_copy_do_not_affect_the_source(target: Target, intel: Intel
 
 
 def test_deleting_a_model_imported_in_place_deletes_only_its_object(target: Target, intel: IntelDeployment) -> None:
-    target.adopt()
+    target.import_models()
     target.registry.services.garbage_collector.collect()
     target.registry.services.models.delete(BASE)
     target.registry.services.garbage_collector.collect()
@@ -322,7 +324,7 @@ def test_a_due_object_is_kept_once_a_model_refers_to_it(target: Target, engine: 
     key = f"{BASE}/model.zip"
     with engine.begin() as connection:
         connection.execute(text("INSERT INTO unreferenced_objects VALUES (:key, now())"), {"key": key})
-    target.adopt()
+    target.import_models()
     target.registry.services.garbage_collector.collect()
     assert target.download(BASE) == OBJECTS[key].read_bytes()
 
@@ -331,8 +333,8 @@ def test_an_object_with_an_unusable_key_is_copied(target: Target, intel: IntelDe
     key = f"{BASE}/modèle n° 1.zip"
     intel.s3.put_object(intel.bucket, key, io.BytesIO(b"zip"), 3)
     intel.set_tag(BASE, "file_url", f"minio://model-registry/{key}")
-    found = target.adopt()
-    assert (found[BASE].outcome, found[BASE].copied) == (Outcome.ADOPTED, True)
+    found = target.import_models()
+    assert (found[BASE].outcome, found[BASE].copied) == (Outcome.IMPORTED, True)
     assert target.get(BASE).artifact.file_name == "modèle n° 1.zip"
     assert target.get(BASE).artifact.file_url == f"minio://model-registry/{key}"
     assert target.download(BASE) == b"zip"
@@ -347,11 +349,11 @@ def test_artifacts_are_copied_to_another_store(
         elsewhere = {"artifact_store": "local", "artifact_dir": tmp_path / "artifacts"}
     target = open_target(**elsewhere)
     before = intel.state()
-    assert outcomes(target.adopt()) == {Outcome.ADOPTED: 15, Outcome.FAILED: 1}
+    assert outcomes(target.import_models()) == {Outcome.IMPORTED: 15, Outcome.FAILED: 1}
     for model_id in target.ids():
         model = target.get(model_id)
         assert target.download(model_id) == OBJECTS[f"{model_id}/{model.artifact.file_name}"].read_bytes()
-    assert outcomes(target.adopt()) == {Outcome.UNCHANGED: 15, Outcome.FAILED: 1}
+    assert outcomes(target.import_models()) == {Outcome.UNCHANGED: 15, Outcome.FAILED: 1}
     assert intel.state() == before
 
 
@@ -364,23 +366,23 @@ def test_artifacts_are_copied_to_another_store(
         ("name", None, "name: must not be empty."),
         ("version", "", "version: must not be empty."),
         ("precision", "['fp 64']", "precisions[0]: must be 1 to 32"),
-        ("precision", "fp32", "precision: is no list"),
-        ("score", "good", "score: is no number"),
+        ("precision", "fp32", "precision: must be a list"),
+        ("score", "good", "score: must be a number"),
         ("score", "nan", "score: must be a finite number"),
         ("size", "-1", "size: must be from 0"),
-        ("size", "1.5", "size: is no number"),
-        ("overview", '{"description": "cut o', "overview: is neither JSON"),
+        ("size", "1.5", "size: must be a number"),
+        ("overview", '{"description": "cut o', "overview: must be JSON"),
         ("overview", "__import__('os').system('true')", None),
         ("overview", "[1, 2]", "overview: must be an object or a string"),
         ("overview", "[" * 2500 + "]" * 2500, "overview: "),
-        ("labels", "{'a': 1}", "labels: is no list"),
+        ("labels", "{'a': 1}", "labels: must be a list"),
         ("labels", "[1]", "labels[0]: must be a string or an object"),
-        ("file_url", None, "file_url: is not minio://"),
-        ("file_url", "minio://model-registry/put-other-000000002/model.zip", "file_url: is not minio://"),
-        ("file_url", f"minio://model-registry/{BASE}/../../etc/passwd", "file_url: is not minio://"),
-        ("file_url", f"minio://model-registry/{BASE}/..", "file_url: is not minio://"),
+        ("file_url", None, "file_url: must be minio://"),
+        ("file_url", "minio://model-registry/put-other-000000002/model.zip", "file_url: must be minio://"),
+        ("file_url", f"minio://model-registry/{BASE}/../../etc/passwd", "file_url: must be minio://"),
+        ("file_url", f"minio://model-registry/{BASE}/..", "file_url: must be minio://"),
         ("file_url", f"minio://model-registry/{BASE}/gone.zip", f"the bucket has no {BASE}/gone.zip"),
-        ("id", "another-id-00000001", "id: is another one in its tags"),
+        ("id", "another-id-00000001", "id: differs from the id in the tags"),
     ],
 )
 def test_a_model_that_cannot_be_imported_is_reported_and_does_not_stop_the_run(
@@ -388,9 +390,9 @@ def test_a_model_that_cannot_be_imported_is_reported_and_does_not_stop_the_run(
 ) -> None:
     intel.set_tag(BASE, key, value)
     for dry_run in (True, False):
-        found = target.adopt(dry_run=dry_run)
+        found = target.import_models(dry_run=dry_run)
         if reason is None:  # a text stays a text
-            assert found[BASE].outcome is Outcome.ADOPTED
+            assert found[BASE].outcome is Outcome.IMPORTED
         else:
             assert found[BASE].outcome is Outcome.FAILED
             assert reason in found[BASE].reason
@@ -400,15 +402,15 @@ def test_a_model_that_cannot_be_imported_is_reported_and_does_not_stop_the_run(
 def test_a_missing_object_is_reported_and_imported_once_it_is_back(target: Target, intel: IntelDeployment) -> None:
     key = f"{BASE}/model.zip"
     intel.s3.remove_object(intel.bucket, key)
-    assert f"the bucket has no {key}" in target.adopt()[BASE].reason
+    assert f"the bucket has no {key}" in target.import_models()[BASE].reason
     intel.s3.put_object(intel.bucket, key, io.BytesIO(b"back"), 4)
-    assert target.adopt()[BASE].outcome is Outcome.ADOPTED
+    assert target.import_models()[BASE].outcome is Outcome.IMPORTED
 
 
 def test_a_model_of_another_origin_is_not_touched(target: Target) -> None:
     spec = ModelSpec(fields=ModelFields(name="mine", version="1"), id=BASE)
     target.registry.services.models.register(spec, [b"mine"], lambda: None)
-    found = target.adopt()
+    found = target.import_models()
     assert found[BASE].outcome is Outcome.FAILED
     assert "another model" in found[BASE].reason
     assert target.download(BASE) == b"mine"
@@ -416,7 +418,7 @@ def test_a_model_of_another_origin_is_not_touched(target: Target) -> None:
 
 def test_invalid_ids_are_reported(target: Target, intel: IntelDeployment) -> None:
     intel.execute("INSERT INTO registered_models VALUES ('short', 1, 1, NULL), ('../../../etc/passwd', 1, 1, NULL)")
-    found = target.adopt()
+    found = target.import_models()
     assert {found["short"].outcome, found["../../../etc/passwd"].outcome} == {Outcome.FAILED}
     assert "id: must be 16 to 256 characters" in found["short"].reason
 
@@ -424,24 +426,24 @@ def test_invalid_ids_are_reported(target: Target, intel: IntelDeployment) -> Non
 def test_duplicates_in_a_source_without_constraints_are_reported(target: Target, intel: IntelDeployment) -> None:
     intel.execute("ALTER TABLE registered_models DROP CONSTRAINT registered_model_pk CASCADE")
     intel.execute("INSERT INTO registered_models SELECT * FROM registered_models WHERE name = %s", BASE)
-    assert "more than once" in target.adopt()[BASE].reason
+    assert "more than once" in target.import_models()[BASE].reason
 
 
 def test_more_models_than_a_page_are_all_imported(target: Target, intel: IntelDeployment) -> None:
     intel.execute("INSERT INTO registered_models SELECT 'empty-model-' || n, 1, 1 FROM generate_series(1000, 2200) n")
-    found = target.adopt(dry_run=True)
+    found = target.import_models(dry_run=True)
     assert len(found) == 16 + 1201
 
 
 def test_an_invalid_source_is_named(target: Target, intel: IntelDeployment, database_name: str) -> None:
-    with pytest.raises(SourceError, match="no database of the original"):
-        target.adopt(source_psql_database=database_name)
+    with pytest.raises(SourceError, match="not that of an Intel deployment"):
+        target.import_models(source_psql_database=database_name)
     with pytest.raises(SourceError, match=r"cannot be read.*does not exist"):
-        target.adopt(source_psql_database="nowhere")
+        target.import_models(source_psql_database="nowhere")
     with pytest.raises(SourceError, match="cannot be read"):
-        target.adopt(source_psql_hostname="127.0.0.1", source_psql_port=1, source_psql_password="marker")
+        target.import_models(source_psql_hostname="127.0.0.1", source_psql_port=1, source_psql_password="marker")
     with pytest.raises(SourceError, match="no bucket 'nowhere'"):
-        target.adopt(source_minio_bucket_name="nowhere")
+        target.import_models(source_minio_bucket_name="nowhere")
 
 
 def test_the_error_about_wrong_s3_keys_does_not_show_them(
@@ -449,7 +451,7 @@ def test_the_error_about_wrong_s3_keys_does_not_show_them(
 ) -> None:
     s3_server.require("credentials")
     with pytest.raises((SourceError, ArtifactStoreUnavailableError)) as caught:
-        target.adopt(source_minio_secret_key="wrong-secret-marker")
+        target.import_models(source_minio_secret_key="wrong-secret-marker")
     assert "marker" not in str(caught.value)
 
 
@@ -463,5 +465,5 @@ def test_the_source_is_read_in_read_only_transactions(target: Target, intel: Int
     )
     intel.execute("CREATE VIEW registered_models AS SELECT *, sneaky() FROM kept WHERE sneaky() <> ''")
     with pytest.raises(SourceError, match="read-only transaction"):
-        target.adopt()
+        target.import_models()
     assert intel.execute("SELECT * FROM written") == []

@@ -18,7 +18,7 @@ from sqlalchemy.exc import OperationalError, SQLAlchemyError
 from registry_service.domain.backup import OBJECTS, DatabaseCopy, TableCopy
 from registry_service.domain.errors import DatabaseUnavailableError
 from registry_service.domain.events import LogHead
-from registry_service.domain.legacy import SourceError
+from registry_service.domain.source_error import SourceError
 from registry_service.storage.sql.engine import domain_errors, transactional
 from registry_service.storage.sql.schema import known_revisions, migrate
 from registry_service.storage.sql.tables import Base

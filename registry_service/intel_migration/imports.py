@@ -1,4 +1,4 @@
-"""Takes over the models of a deployment of the original."""
+"""Import the models of an Intel deployment."""
 
 import logging
 from collections.abc import Callable, Generator, Iterator
@@ -14,14 +14,14 @@ from registry_service.domain.errors import (
     UnavailableError,
 )
 from registry_service.domain.events import Event
-from registry_service.domain.legacy import LegacyBucket, LegacyModel, LegacyRegistry
 from registry_service.domain.models import MUTABLE_FIELDS, Artifact, ArtifactSpec, Model, ModelSpec, is_same
 from registry_service.domain.ports import Transaction
 from registry_service.domain.signature import Signature
 from registry_service.domain.validation import check_compat_fields, checked_fields
 from registry_service.domain.vocabulary import Action
+from registry_service.intel_migration.documents import IntelDocument, read_document
+from registry_service.intel_migration.source import IntelBucket, IntelDatabase, IntelModel
 from registry_service.services.checksums import RunningChecksum
-from registry_service.services.legacy_values import LegacyDocument, read_document
 from registry_service.services.models import ModelService, check_group
 from registry_service.services.signature_reading import read_signature
 from registry_service.services.thread_pool import map_in_order
@@ -29,151 +29,158 @@ from registry_service.services.thread_pool import map_in_order
 logger = logging.getLogger(__name__)
 
 ACTOR = "adopt"
-"""Who adopted models are from, in the log and as their creator."""
+"""Actor of the import in the audit log, and creator of the imported models."""
 _MEDIA_TYPE = "application/zip"
-_MAX_FAILURES = 10  # of Postgres or a store in a row: then nothing will work
+_MAX_FAILURES = 10
+"""Failures of Postgres or a store in a row that end the import."""
 
 
 class Outcome(StrEnum):
-    """What became of a model of the source."""
+    """The outcome of the import of one model."""
 
-    ADOPTED = "adopted"
+    IMPORTED = "adopted"
+    """Scripts may depend on the value, which is older than the name."""
     UPDATED = "updated"
-    """It was adopted before, and was changed in the source since."""
+    """The model was imported before, and was changed in the Intel deployment since."""
     UNCHANGED = "unchanged"
     KEPT = "kept"
-    """It was adopted before, and was changed or deleted here since, or deleted in the source: left as it is here."""
+    """The model was imported before. It stays as it is, because it was changed or deleted here, or deleted there."""
     FAILED = "failed"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Adoption:
-    """What became of one model."""
+class ModelImportResult:
+    """The result of the import of one model."""
 
     model_id: str
     outcome: Outcome
     reason: str = ""
-    """Why it was not taken, or left as it is; for a person."""
+    """Why the model was not imported, in English."""
     copied: bool = False
-    """Whether its artifact was copied, or would be, rather than left in its place."""
+    """Whether its artifact is copied instead of used in place."""
     size: int = 0
-    """Of its artifact, in bytes."""
+    """Size of its artifact in bytes."""
 
 
-class _UnfitError(Exception):
-    """Why a model cannot be taken, for a person."""
+class _NotImportableError(Exception):
+    """Why a model cannot be imported, in English."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class AdoptModels:
-    """Takes over every model of the original, its artifact in place where that is the registry's own bucket.
+class IntelImport:
+    """Imports all models of an Intel deployment.
 
-    Can be repeated: what a crash left undone is done, and what was changed in
-    the source since is changed here, unless it was changed here.
+    Artifacts in the registry's own bucket are used in place. The import can be repeated: it completes what a crash left
+    undone, and applies changes that were made in the Intel deployment since, unless the model was changed here.
     """
 
     models: ModelService
-    registry: LegacyRegistry
-    bucket: LegacyBucket
-    is_place: Callable[[str], bool]
-    """Tells whether an object of the source, by its key, can stay where it is and be the registry's."""
+    source: IntelDatabase
+    bucket: IntelBucket
+    is_usable_in_place: Callable[[str], bool]
+    """Returns whether the registry can use the object with this key in place."""
     workers: int = 4
 
-    def __call__(self, *, dry_run: bool = False) -> Generator[Adoption]:
-        """Yields what became of each model, or with `dry_run` would, as it is known.
+    def run(self, *, dry_run: bool = False) -> Generator[ModelImportResult]:
+        """Import all models, and yield the result of each. With `dry_run`, change nothing.
 
         Raises:
-            SourceError: The source cannot be read.
-            UnavailableError: Postgres or a store does not answer time and again.
+            SourceError: The Intel deployment cannot be read.
+            UnavailableError: Postgres or a store failed repeatedly.
         """
         self.bucket.check()
         ids: set[str] = set()
-        twins: list[LegacyModel] = []
+        duplicates: list[IntelModel] = []
         failures = 0
 
-        def adopt(model: LegacyModel) -> tuple[Adoption, UnavailableError | None]:
+        def import_one(model: IntelModel) -> tuple[ModelImportResult, UnavailableError | None]:
             try:
                 with acting_as_registry(ACTOR):
-                    return self._adopt(model, dry_run=dry_run), None
-            except _UnfitError as error:
-                return Adoption(model_id=model.id, outcome=Outcome.FAILED, reason=str(error)), None
+                    return self._import(model, dry_run=dry_run), None
+            except _NotImportableError as error:
+                return ModelImportResult(model_id=model.id, outcome=Outcome.FAILED, reason=str(error)), None
             except UnavailableError as error:
-                return Adoption(model_id=model.id, outcome=Outcome.FAILED, reason=error.message), error
+                return ModelImportResult(model_id=model.id, outcome=Outcome.FAILED, reason=error.message), error
             except RegistryError as error:
-                return Adoption(model_id=model.id, outcome=Outcome.FAILED, reason=error.message), None
+                return ModelImportResult(model_id=model.id, outcome=Outcome.FAILED, reason=error.message), None
             except Exception:
-                logger.exception("the model %s cannot be taken over", model.id)
-                reason = "is refused for a reason that the log has."
-                return Adoption(model_id=model.id, outcome=Outcome.FAILED, reason=reason), None
+                logger.exception("the model %s cannot be imported", model.id)
+                reason = "failed unexpectedly. The log has the error."
+                return ModelImportResult(model_id=model.id, outcome=Outcome.FAILED, reason=reason), None
 
-        # Of two with the same identity the first by id is taken, not the one that is hashed first.
-        for models, workers in ((self._firsts(ids, twins), self.workers), (twins, 1)):
-            for adoption, error in map_in_order(models, adopt, workers=workers):
+        # Of models with the same identity, the one with the first id is imported, not the one that is hashed first.
+        for models, workers in ((self._without_duplicates(ids, duplicates), self.workers), (duplicates, 1)):
+            for result, error in map_in_order(models, import_one, workers=workers):
                 failures = failures + 1 if error is not None else 0
                 if error is not None and failures == _MAX_FAILURES:
                     raise error
-                if dry_run and models is twins and adoption.outcome is Outcome.ADOPTED:
-                    reason = "has the same project, name, version and precision as another model of the source."
-                    yield replace(adoption, outcome=Outcome.FAILED, reason=reason)
+                if dry_run and models is duplicates and result.outcome is Outcome.IMPORTED:
+                    reason = (
+                        "has the same project, name, version and precision as another model of the Intel deployment."
+                    )
+                    yield replace(result, outcome=Outcome.FAILED, reason=reason)
                 else:
-                    yield adoption
+                    yield result
         yield from self._gone(ids)
 
-    def _gone(self, ids: set[str]) -> Iterator[Adoption]:
-        """Yields what was adopted before and is not in the source any more."""
+    def _gone(self, ids: set[str]) -> Iterator[ModelImportResult]:
+        """Yield the imported models that the Intel deployment does not have any more."""
         with acting_as_registry(ACTOR):
-            adopted = self.models.find(filters.parse(f'creator = "{ACTOR}"'))
-            gone = [model.id for page in adopted for model in page if model.id not in ids]
+            imported = self.models.find(filters.parse(f'creator = "{ACTOR}"'))
+            gone = [model.id for page in imported for model in page if model.id not in ids]
         for model_id in gone:
-            yield Adoption(model_id=model_id, outcome=Outcome.KEPT, reason="is not in the source any more.")
+            yield ModelImportResult(
+                model_id=model_id, outcome=Outcome.KEPT, reason="is no longer in the Intel deployment."
+            )
 
-    def _firsts(self, ids: set[str], twins: list[LegacyModel]) -> Iterator[LegacyModel]:
+    def _without_duplicates(self, ids: set[str], duplicates: list[IntelModel]) -> Iterator[IntelModel]:
+        """Yield the first model of each identity. Collect all ids, and the other models."""
         seen: set[int] = set()
-        for model in self.registry.models():
+        for model in self.source.models():
             ids.add(model.id)
             tags = model.tags
             names = ("name", "version", "project_id", "project_name", "precisions")
             identity = hash(tuple((tags.get(name) or "").lower() for name in names))
             if identity in seen:
-                twins.append(model)
+                duplicates.append(model)
             else:
                 seen.add(identity)
                 yield model
 
-    def _adopt(self, legacy: LegacyModel, *, dry_run: bool) -> Adoption:
-        document = read_document(legacy)
+    def _import(self, source: IntelModel, *, dry_run: bool) -> ModelImportResult:
+        document = read_document(source)
         size = self.bucket.size(document.key)
-        known = self._known(legacy.id)
-        last = self._last_change(legacy.id)
-        if known is None and last is not None and legacy.create_time <= last.time:
-            return Adoption(model_id=legacy.id, outcome=Outcome.KEPT, reason="was deleted here.")
+        known = self._known(source.id)
+        last = self._last_change(source.id)
+        if known is None and last is not None and source.create_time <= last.time:
+            return ModelImportResult(model_id=source.id, outcome=Outcome.KEPT, reason="was deleted in this registry.")
         if known is not None and known.creator != ACTOR:
-            raise _UnfitError("is the id of another model that is registered here.")
+            raise _NotImportableError("has the id of another model in this registry.")
         if known is not None and (last is None or last.actor != ACTOR):
-            return Adoption(model_id=legacy.id, outcome=Outcome.KEPT, reason="was changed here.")
+            return ModelImportResult(model_id=source.id, outcome=Outcome.KEPT, reason="was changed in this registry.")
         if size is None:
-            raise _UnfitError(f"has no object: the bucket has no {document.key}.")
-        adoption = Adoption(
-            model_id=legacy.id,
-            outcome=Outcome.ADOPTED if known is None else Outcome.UPDATED,
-            copied=not self.is_place(document.key),
+            raise _NotImportableError(f"has no artifact: the bucket has no {document.key}.")
+        result = ModelImportResult(
+            model_id=source.id,
+            outcome=Outcome.IMPORTED if known is None else Outcome.UPDATED,
+            copied=not self.is_usable_in_place(document.key),
             size=size,
         )
         if known is not None and _has_same_artifact(known, document, size):
-            model = self._model(legacy.id, document, known.artifact, known.signature)
+            model = self._model(source.id, document, known.artifact, known.signature)
             if _is_unchanged(known, model):
-                return replace(adoption, outcome=Outcome.UNCHANGED, copied=False)
-            adoption = replace(adoption, copied=False)
+                return replace(result, outcome=Outcome.UNCHANGED, copied=False)
+            result = replace(result, copied=False)
             if not dry_run:
                 self._update(model)
-            return adoption
+            return result
         if dry_run:
-            self._check(legacy.id, document, is_new=known is None)
-        elif adoption.copied:
-            self._copy(legacy.id, document, known, size)
+            self._check(source.id, document, is_new=known is None)
+        elif result.copied:
+            self._copy(source.id, document, known, size)
         else:
-            self._take(legacy.id, document, known)
-        return adoption
+            self._use_in_place(source.id, document, known)
+        return result
 
     def _known(self, model_id: str) -> Model | None:
         try:
@@ -183,7 +190,7 @@ class AdoptModels:
             return None
 
     def _last_change(self, model_id: str) -> Event | None:
-        """Returns the last event that changed the model itself; aliases may move."""
+        """Return the last event that changed the model itself, not its aliases."""
         actions = " OR ".join(
             f'action = "{action.value}"'
             for action in (Action.MODEL_REGISTERED, Action.MODEL_UPDATED, Action.MODEL_DELETED)
@@ -193,8 +200,8 @@ class AdoptModels:
             found = transaction.events.before(None, limit=1, filter=node)
         return found[0] if found else None
 
-    def _model(self, model_id: str, document: LegacyDocument, artifact: Artifact, signature: Signature | None) -> Model:
-        """Makes the model (`InvalidArgumentError`)."""
+    def _model(self, model_id: str, document: IntelDocument, artifact: Artifact, signature: Signature | None) -> Model:
+        """Return the model, or raise InvalidArgumentError."""
         model = Model(
             **{name: getattr(document.fields, name) for name in MUTABLE_FIELDS},
             id=model_id,
@@ -213,8 +220,8 @@ class AdoptModels:
         check_compat_fields(model)
         return model
 
-    def _check(self, model_id: str, document: LegacyDocument, *, is_new: bool) -> None:
-        """Raises what taking it would, as far as that can be known without reading the artifact."""
+    def _check(self, model_id: str, document: IntelDocument, *, is_new: bool) -> None:
+        """Raise the errors of importing the model that are known without reading its artifact."""
         artifact = _artifact(document, document.key, 0, "")
         model = self._model(model_id, document, artifact, None)
         if is_new:
@@ -222,28 +229,29 @@ class AdoptModels:
             with self.models.database.transaction() as transaction:
                 transaction.models.check_absent(spec)
 
-    def _take(self, model_id: str, document: LegacyDocument, known: Model | None) -> None:
-        """Hashes the object where it is and makes the model refer to it."""
+    def _use_in_place(self, model_id: str, document: IntelDocument, known: Model | None) -> None:
+        """Hash the object, and make the model refer to it."""
         self._check(model_id, document, is_new=known is None)
         store, key = self.models.staging.store, document.key
         with self.models.database.reading() as transaction:
             was_due = transaction.objects.has(key)
-        seen = RunningChecksum()
+        checksum = RunningChecksum()
         for piece in store.read(key):
-            seen.add(piece)
-        artifact = _artifact(document, key, seen.size, seen.sha256())
-        signature = read_signature(store, _spec(document), key, seen.size, seen.head)
+            checksum.add(piece)
+        artifact = _artifact(document, key, checksum.size, checksum.sha256())
+        signature = read_signature(store, _spec(document), key, checksum.size, checksum.head)
         model = self._model(model_id, document, artifact, signature)
-        if store.size(key) != seen.size:
+        if store.size(key) != checksum.size:
             raise ArtifactLostError("The object was deleted or replaced concurrently.")
         with self.models.database.transaction() as transaction:
-            # It may be due since a deletion here: not any more, unless it was, or is being, deleted meanwhile.
+            # The object may be due for deletion, because its model was deleted here. If its state is as before, garbage
+            # collection has not begun to delete it.
             if transaction.objects.release(key) != was_due:
                 raise ArtifactLostError("The object was deleted concurrently.")
             self._write(transaction, model, is_new=known is None)
 
-    def _copy(self, model_id: str, document: LegacyDocument, known: Model | None, size: int) -> None:
-        """Copies the object to a key of the registry's own."""
+    def _copy(self, model_id: str, document: IntelDocument, known: Model | None, size: int) -> None:
+        """Copy the object to a new key."""
         self._check(model_id, document, is_new=known is None)
         with self.models.staging.stage() as staged:
             staged.write(self.bucket.read(document.key), ArtifactSpec(size=size))
@@ -272,11 +280,11 @@ class AdoptModels:
         )
 
 
-def _spec(document: LegacyDocument) -> ArtifactSpec:
+def _spec(document: IntelDocument) -> ArtifactSpec:
     return ArtifactSpec(file_name=document.file_name, media_type=_MEDIA_TYPE)
 
 
-def _artifact(document: LegacyDocument, key: str, size: int, sha256: str) -> Artifact:
+def _artifact(document: IntelDocument, key: str, size: int, sha256: str) -> Artifact:
     return Artifact(
         file_name=document.file_name,
         media_type=_MEDIA_TYPE,
@@ -287,8 +295,8 @@ def _artifact(document: LegacyDocument, key: str, size: int, sha256: str) -> Art
     )
 
 
-def _has_same_artifact(known: Model, document: LegacyDocument, size: int) -> bool:
-    """Tells whether it need not be read again: the original writes an object once, when it makes the model."""
+def _has_same_artifact(known: Model, document: IntelDocument, size: int) -> bool:
+    """Return whether the artifact need not be read again. Intel's Model Registry writes an object only once."""
     return (known.create_time, known.artifact.file_url, known.artifact.size) == (
         document.create_time,
         document.file_url,
@@ -297,6 +305,6 @@ def _has_same_artifact(known: Model, document: LegacyDocument, size: int) -> boo
 
 
 def _is_unchanged(known: Model, model: Model) -> bool:
-    # What the repository alone knows is not in the source.
+    # Fields that only this registry has.
     others = {"revision", "model_group_id", "aliases"}
     return all(is_same(getattr(known, f.name), getattr(model, f.name)) for f in fields(Model) if f.name not in others)

@@ -1,4 +1,4 @@
-"""`domain.legacy.LegacyRegistry` on the original's database: MLflow's tables, read only."""
+"""The database of an Intel deployment, which has the tables of MLflow."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -7,8 +7,10 @@ from typing import Any
 
 from sqlalchemy import Engine, Row, text
 from sqlalchemy.exc import DBAPIError, ProgrammingError
+from typing_extensions import override
 
-from registry_service.domain.legacy import LegacyModel, SourceError
+from registry_service.domain.source_error import SourceError
+from registry_service.intel_migration.source import IntelDatabase, IntelModel
 
 _PAGE = 500
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -30,13 +32,14 @@ _MODELS = text("""
 
 
 @dataclass(frozen=True, slots=True)
-class SqlLegacyRegistry:
-    """Reads in transactions that Postgres itself keeps from changing anything."""
+class SqlIntelDatabase(IntelDatabase):
+    """Reads the database in read-only transactions."""
 
     engine: Engine
 
-    def models(self) -> Iterator[LegacyModel]:
-        """See the port. Each page is a transaction of its own, so hours between two hold nothing."""
+    @override
+    def models(self) -> Iterator[IntelModel]:
+        """See the port. Each page is read in a transaction of its own, so a slow consumer holds no connection."""
         after = ""
         while found := self._page(after):
             for row in found:
@@ -49,18 +52,18 @@ class SqlLegacyRegistry:
             with self.engine.connect().execution_options(**options) as connection:
                 return list(connection.execute(_MODELS, {"after": after, "limit": _PAGE}))
         except ProgrammingError as error:
-            raise SourceError(f"This is no database of the original: {_said(error)}") from error
+            raise SourceError(f"The database is not that of an Intel deployment: {_said(error)}") from error
         except DBAPIError as error:
-            raise SourceError(f"The original's database cannot be read: {_said(error)}") from error
+            raise SourceError(f"The Intel deployment's database cannot be read: {_said(error)}") from error
 
 
 def _said(error: DBAPIError) -> str:
-    """Returns what Postgres, or the way to it, said: for the operator, who gave the address. Never a password."""
+    """Return the message of Postgres or its driver for the operator. It never contains a password."""
     return str(error.orig).strip().splitlines()[0]
 
 
-def _model(row: Row[Any]) -> LegacyModel:
-    return LegacyModel(
+def _model(row: Row[Any]) -> IntelModel:
+    return IntelModel(
         id=row.name,
         create_time=_time(row.creation_time),
         update_time=_time(row.last_updated_time),

@@ -8,7 +8,8 @@ from minio import Minio
 from minio.error import S3Error
 from typing_extensions import override
 
-from registry_service.domain.legacy import LegacyBucket, SourceError
+from registry_service.domain.source_error import SourceError
+from registry_service.intel_migration.source import IntelBucket
 from registry_service.storage.artifacts.s3_connection import REQUESTS, S3Options, make_clients
 from registry_service.storage.artifacts.s3_download import Download
 from registry_service.storage.artifacts.s3_errors import FAILURES, translated
@@ -16,7 +17,7 @@ from registry_service.storage.artifacts.s3_errors import FAILURES, translated
 logger = logging.getLogger(__name__)
 
 
-class S3SourceBucket(LegacyBucket):
+class S3IntelBucket(IntelBucket):
     """Reads objects that another program has stored in a bucket."""
 
     def __init__(self, client: Minio, bucket: str) -> None:
@@ -24,7 +25,7 @@ class S3SourceBucket(LegacyBucket):
         self._bucket = bucket
 
     @classmethod
-    def connect(cls, options: S3Options) -> "S3SourceBucket":
+    def connect(cls, options: S3Options) -> "S3IntelBucket":
         """Return a reader of a bucket without connecting yet. Raises as `s3_connection.make_clients` does."""
         [client] = make_clients(options, REQUESTS._replace(connections=16))
         return cls(client, options.bucket)

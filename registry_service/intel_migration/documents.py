@@ -1,4 +1,4 @@
-"""What the original's texts mean: each documented field of a model is one, JSON or as Python writes it."""
+"""Read the texts in which an Intel deployment stores the fields of a model: JSON, or literals of Python."""
 
 import ast
 import json
@@ -8,11 +8,12 @@ from datetime import UTC, datetime
 from typing import Any, NoReturn
 
 from registry_service.domain.errors import FieldViolation, InvalidArgumentError
-from registry_service.domain.legacy import LegacyModel
 from registry_service.domain.models import Json, ModelFields, compat_date
 from registry_service.domain.validation import MAX_FILE_NAME_BYTES, is_model_id
+from registry_service.intel_migration.source import IntelModel
 
-_MAX_LITERAL = 65_536  # characters; Python's parser takes a hundred times the memory
+_MAX_LITERAL = 65_536
+"""Maximum number of characters. Python's parser takes a hundred times the memory."""
 _PLAIN_TEXTS = (
     "name",
     "version",
@@ -30,8 +31,8 @@ _DATE = "%Y-%m-%d %H:%M:%S.%f UTC"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class LegacyDocument:
-    """A model of the original, understood."""
+class IntelDocument:
+    """A model of an Intel deployment, parsed."""
 
     fields: ModelFields
     created_date: str
@@ -39,37 +40,37 @@ class LegacyDocument:
     create_time: datetime
     update_time: datetime
     size: int | None
-    """What the original shows; None where it shows none."""
+    """The size that the Intel deployment shows, or None."""
     compat_precision: tuple[str, ...] | None
     file_url: str
     file_name: str
     key: str
-    """Of the object in the original's bucket."""
+    """Key of the object in the Intel deployment's bucket."""
 
 
-def read_document(model: LegacyModel) -> LegacyDocument:
-    """Reads a model's texts; what `checked_fields` checks is not checked here.
+def read_document(model: IntelModel) -> IntelDocument:
+    """Parse the texts of a model. `checked_fields` checks the values.
 
     Raises:
-        InvalidArgumentError: Names every field that cannot be read.
+        InvalidArgumentError: Fields cannot be parsed. The error names each of them.
     """
     return _Reading(model).document()
 
 
 class _Reading:
-    def __init__(self, model: LegacyModel) -> None:
+    def __init__(self, model: IntelModel) -> None:
         self._model = model
         self._tags = model.tags
         self._violations: list[FieldViolation] = []
 
-    def document(self) -> LegacyDocument:
+    def document(self) -> IntelDocument:
         model = self._model
         if not is_model_id(model.id):
             self._refuse("id", "must be 16 to 256 characters of A-Z, a-z, 0-9, _ and -.")
         if self._tags.get("id", model.id) != model.id:
-            self._refuse("id", "is another one in its tags.")
+            self._refuse("id", "differs from the id in the tags of the model.")
         if model.is_repeated:
-            self._refuse("id", "is there more than once, or has a tag more than once.")
+            self._refuse("id", "exists more than once, or has a tag more than once.")
         values: dict[str, Any] = {name: self._tags.get(name) for name in _PLAIN_TEXTS}
         values |= {name: self._tags.get(name, "") for name in ("name", "version")}
         precision = self._precision()
@@ -86,9 +87,9 @@ class _Reading:
         if self._violations:
             raise InvalidArgumentError(self._violations)
         last_updated_date = self._tags.get("last_updated_date")
-        return LegacyDocument(
+        return IntelDocument(
             fields=fields,
-            # Where the original was not told, it shows the times of its row.
+            # Without these fields, Intel's Model Registry shows the times of the row.
             created_date=self._tags.get("created_date") or compat_date(model.create_time),
             last_updated_date=last_updated_date or compat_date(model.update_time),
             create_time=model.create_time,
@@ -113,7 +114,7 @@ class _Reading:
             value = None
         if isinstance(value, list) and value and all(isinstance(item, str) for item in value):
             return tuple(dict.fromkeys(value))
-        self._refuse("precision", "is no list of texts.")
+        self._refuse("precision", "must be a list of strings.")
         return ("fp32",)
 
     def _number(self, name: str, kind: type[float] | type[int]) -> Any:
@@ -123,7 +124,7 @@ class _Reading:
         try:
             return kind(text)
         except ValueError:
-            self._refuse(name, "is no number.")
+            self._refuse(name, "must be a number.")
             return None
 
     def _object(self, name: str) -> Json:
@@ -133,9 +134,9 @@ class _Reading:
         try:
             value: Json = _plain(_literal(text))
         except ValueError:
-            # A text was stored without its quotes; what begins as an object was cut off.
+            # A string is stored without quotes. A text that begins like an object was cut off.
             if text.lstrip()[:1] in {"{", "["}:
-                self._refuse(name, "is neither JSON nor what Python writes; it may be cut off.")
+                self._refuse(name, "must be JSON or a literal of Python; it may be cut off.")
             return text
         return value
 
@@ -145,7 +146,7 @@ class _Reading:
             return ()
         try:
             value = _plain(_literal(text))
-            # An update took a list for the text of one label.
+            # An update stored a list as the text of one label.
             if isinstance(value, list) and len(value) == 1 and isinstance(value[0], str):
                 value = _inner_list(value[0]) or value
         except ValueError:
@@ -153,7 +154,7 @@ class _Reading:
         if value is None:
             return None
         if not isinstance(value, list):
-            self._refuse("labels", "is no list.")
+            self._refuse("labels", "must be a list.")
             return ()
         return tuple(value)
 
@@ -165,7 +166,7 @@ class _Reading:
             or found["file"] in {".", ".."}
             or len(found["file"].encode(errors="replace")) > MAX_FILE_NAME_BYTES
         ):
-            self._refuse("file_url", "is not minio://<bucket>/<id>/<file name>.")
+            self._refuse("file_url", "must be minio://<bucket>/<id>/<file name>.")
             return "", ""
         return found["key"], found["file"]
 
@@ -181,7 +182,7 @@ def _inner_list(text: str) -> list[Any] | None:
 
 
 def _literal(text: str) -> object:
-    """Reads JSON, else a literal of Python (`ValueError`)."""
+    """Return the value of JSON or of a literal of Python, or raise ValueError."""
     if len(text) > _MAX_LITERAL:
         raise ValueError("too long")
     try:
@@ -191,7 +192,7 @@ def _literal(text: str) -> object:
     try:
         return ast.literal_eval(text.strip())
     except (ValueError, SyntaxError, TypeError, RecursionError, MemoryError) as error:
-        raise ValueError("no literal") from error
+        raise ValueError("not a literal") from error
 
 
 def _no_number(constant: str) -> NoReturn:
@@ -199,12 +200,12 @@ def _no_number(constant: str) -> NoReturn:
 
 
 def _plain(value: object, depth: int = 1) -> Any:
-    """Returns what is JSON and can be stored (`ValueError`)."""
+    """Return a value of JSON that can be stored, or raise ValueError."""
     match value:
         case None | bool():
             return value
         case str():
-            value.encode()  # half of a surrogate pair is no text (UnicodeEncodeError is a ValueError)
+            value.encode()  # half of a surrogate pair raises UnicodeEncodeError, a ValueError
             return value
         case int() | float():
             if not -1e308 < value < 1e308:  # also refuses NaN
@@ -219,7 +220,7 @@ def _plain(value: object, depth: int = 1) -> Any:
 
 
 def _time(date: str | None) -> datetime | None:
-    """Reads a time that the original wrote; None where it is no such text."""
+    """Return a time as Intel's Model Registry writes it, or None for any other text."""
     try:
         return datetime.strptime(date or "", _DATE).replace(tzinfo=UTC)
     except ValueError:
