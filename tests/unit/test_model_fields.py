@@ -12,7 +12,7 @@ from registry_service.domain.listing import parse_order
 from registry_service.domain.models import FIELD_KINDS, MUTABLE_FIELDS, FieldKind, ModelFields
 from registry_service.domain.validation import checked_fields
 from registry_service.storage.sql import rows, tables
-from registry_service.transport.grpc import convert
+from registry_service.transport.grpc.convert import models as convert
 
 NOT_SET_BY_CLIENTS = {field_behavior_pb2.OUTPUT_ONLY, field_behavior_pb2.IMMUTABLE}
 

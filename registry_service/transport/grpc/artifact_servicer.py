@@ -13,7 +13,9 @@ from registry_service.services.artifacts import Verification
 from registry_service.services.services import Services
 from registry_service.transport.grpc.cancellation import check_cancelled
 from registry_service.transport.grpc.chunks import body_messages, chunk_messages, read_first
-from registry_service.transport.grpc.convert import artifact_message, file_message, time_message
+from registry_service.transport.grpc.convert.artifacts import file_message
+from registry_service.transport.grpc.convert.models import artifact_message
+from registry_service.transport.grpc.convert.values import time_message
 from registry_service.transport.grpc.http_download import IMMUTABLE, DownloadPlan, plan_download, plan_file_download
 
 _PROGRESS_SECONDS = 1.0

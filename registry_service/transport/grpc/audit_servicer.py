@@ -12,7 +12,7 @@ from registry_service.domain.errors import CallCancelledError
 from registry_service.domain.events import LogHead
 from registry_service.services.services import Services
 from registry_service.transport.grpc.cancellation import check_cancelled
-from registry_service.transport.grpc.convert import event_message, position_message
+from registry_service.transport.grpc.convert.audit import event_message, position_message
 from registry_service.transport.grpc.drain import Drain
 
 # Clients take messages of 4 MiB: one event too large would end their watch again and again.

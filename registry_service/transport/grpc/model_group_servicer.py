@@ -11,31 +11,11 @@ from registry_service.domain.model_groups import MUTABLE_FIELDS, ModelGroup, che
 from registry_service.domain.vocabulary import MetricGoal
 from registry_service.services.services import Services
 from registry_service.transport.grpc.conditions import etag_of
-from registry_service.transport.grpc.convert import METRIC_GOALS, time_message
+from registry_service.transport.grpc.convert.model_groups import METRIC_GOALS, group_message
 from registry_service.transport.grpc.idempotency import idempotent
 from registry_service.transport.grpc.update_mask import FIELD, MODEL_GROUP, fields_and_entries, mask_of
 
 _GOALS_OF: Mapping[int, MetricGoal] = {number: goal for goal, number in METRIC_GOALS.items()}
-
-
-def group_message(group: ModelGroup) -> model_group_pb2.ModelGroup:
-    """Return a group as a message."""
-    return model_group_pb2.ModelGroup(
-        id=group.id,
-        name=group.key.name,
-        project_id=group.key.project_id,
-        project_name=group.key.project_name,
-        description=group.description,
-        owner=group.owner,
-        tags=group.tags,
-        metric_goals={metric: METRIC_GOALS[goal] for metric, goal in group.metric_goals.items()},
-        version_count=group.version_count,
-        latest_version=group.latest_version,
-        latest_model_id=group.latest_model_id,
-        create_time=time_message(group.create_time),
-        update_time=time_message(group.update_time),
-        etag=group.etag,
-    )
 
 
 def _deleted(_: None) -> pb.DeleteModelGroupResponse:

@@ -13,18 +13,15 @@ from registry_service.domain.validation import checked_model_id
 from registry_service.services.services import Services
 from registry_service.transport.grpc.cancellation import check_cancelled
 from registry_service.transport.grpc.conditions import etag_of
-from registry_service.transport.grpc.convert import (
-    changes_of,
-    comparison_message,
+from registry_service.transport.grpc.convert.comparison import comparison_message
+from registry_service.transport.grpc.convert.lineage import (
     direction_of,
     edges_messages,
-    is_full,
     manifest_message,
-    model_message,
     nodes_messages,
-    spec_of,
-    time_of,
 )
+from registry_service.transport.grpc.convert.models import changes_of, is_full, model_message, spec_of
+from registry_service.transport.grpc.convert.values import time_of
 from registry_service.transport.grpc.idempotency import idempotent, idempotent_stream
 from registry_service.transport.grpc.interceptors.concurrency import long_slot
 from registry_service.transport.grpc.update_mask import mask_of

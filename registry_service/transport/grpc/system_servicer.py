@@ -11,7 +11,7 @@ from registry_service.domain import filter as filters
 from registry_service.domain.caller import current_caller
 from registry_service.domain.idempotency import KEPT_FOR
 from registry_service.domain.listing import DEFAULT_PAGE_SIZE, MAX_PAGE_SIZE
-from registry_service.transport.grpc.convert import time_message
+from registry_service.transport.grpc.convert.values import time_message
 from registry_service.transport.grpc.health import HealthMonitor
 
 MAX_MESSAGE_BYTES = 16 * 1024 * 1024

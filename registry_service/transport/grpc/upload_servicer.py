@@ -11,7 +11,8 @@ from registry_service.domain.errors import FieldViolation, InvalidArgumentError,
 from registry_service.domain.models import Model
 from registry_service.domain.uploads import Upload
 from registry_service.services.services import Services
-from registry_service.transport.grpc.convert import model_message, planned_model_message, spec_of, upload_message
+from registry_service.transport.grpc.convert.models import model_message, spec_of
+from registry_service.transport.grpc.convert.uploads import planned_model_message, upload_message
 from registry_service.transport.grpc.idempotency import idempotent
 
 _OFFSET = "is not supported. Use the query parameter write_offset."
