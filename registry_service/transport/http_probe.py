@@ -1,4 +1,4 @@
-"""Asks a running gateway how it is, as a container's health check does."""
+"""Health probes of a running gateway, for containers."""
 
 import http.client
 from http import HTTPStatus
@@ -12,14 +12,14 @@ def gateway_status(
     """Return SERVING if the gateway answers with 200, NOT_SERVING for another status, UNREACHABLE for no answer.
 
     Args:
-        host: Of the gateway.
-        port: Of the gateway.
-        timeout_seconds: For connecting, and for each read.
-        tls: How the gateway is reached with TLS.
-        path: What is asked: /health for the registry behind the gateway, /live for the gateway alone.
+        host: Host of the gateway.
+        port: Port of the gateway.
+        timeout_seconds: Limit for connecting, and for each read.
+        tls: How to connect with TLS; None for plain text.
+        path: /health for the registry behind the gateway, or /live for the gateway alone.
 
     Raises:
-        CertificateError: Our own certificate is not what it should be.
+        CertificateError: The client certificate cannot be used.
     """
     connection = (
         http.client.HTTPConnection(host.strip("[]"), port, timeout=timeout_seconds)

@@ -1,4 +1,4 @@
-"""The HTTP routes of the API, read from its descriptor set, as plain data for the gateway's configuration."""
+"""The HTTP routes of the API: plain data from its descriptor set, for the gateway's configuration."""
 
 import importlib.resources
 import re
@@ -13,7 +13,7 @@ from google.protobuf.descriptor_pb2 import DescriptorProto, EnumDescriptorProto,
 PACKAGES = ("modelregistry.v1", "modelregistry.geti.v1", "modelregistry.compat.v1")
 
 _VARIABLE = re.compile(r"\{([\w.]+)(?:=([^}]*))?\}")
-# Where a pattern of Lua needs a percent sign.
+# Positions at which a Lua pattern needs a percent sign.
 _SPECIAL = re.compile(r"(?=\W)")
 
 
@@ -173,7 +173,7 @@ def _json_bodies(descriptors: descriptor_pb2.FileDescriptorSet) -> JsonBodies:
 
 
 def _body_variables(template: str, body: str) -> str:
-    """Return the names that the variables of a path have in the body, between blanks."""
+    """Return the body's names of the path variables, each surrounded by spaces."""
     prefix = "" if body == "*" else f"{body}."
     names = [variable[1] for variable in _VARIABLE.finditer(template)]
     if not all(name.startswith(prefix) for name in names):
@@ -182,13 +182,13 @@ def _body_variables(template: str, body: str) -> str:
 
 
 def _lua_pattern(template: str) -> str:
-    """Return the pattern of Lua for a path template of single segments."""
+    """Return the Lua pattern of a path template of single segments."""
     literals = _VARIABLE.split(template)[:: _VARIABLE.groups + 1]
     return f"^{'([^/]+)'.join(_SPECIAL.sub('%', literal) for literal in literals)}$"
 
 
 def _enums(descriptors: descriptor_pb2.FileDescriptorSet) -> Mapping[str, EnumDescriptorProto]:
-    """Return the enums by their full names, a dot first."""
+    """Return the enums by their full names with a leading dot."""
     return {
         f".{prefix}.{enum.name}": enum
         for file in descriptors.file
@@ -201,7 +201,7 @@ def _enums(descriptors: descriptor_pb2.FileDescriptorSet) -> Mapping[str, EnumDe
 
 
 def _values(enum: EnumDescriptorProto) -> str:
-    """Return the names of an enum's values between commas; the gateway counts them to know their numbers."""
+    """Return the names of an enum's values, separated by commas; the gateway derives their numbers from their order."""
     if [value.number for value in enum.value] != list(range(len(enum.value))):
         raise ValueError(f"{enum.name}: the numbers of its values must be 0, 1, 2 and so on")
     return ",".join(value.name for value in enum.value)
@@ -243,7 +243,7 @@ def _query(
                 continue
             kind = _QUERY_KINDS.get(field.type_name.removeprefix(".")) or _QUERY_SCALARS.get(field.type)
             if field.type == FieldDescriptorProto.TYPE_ENUM:
-                # Nobody asks for the unspecified one.
+                # The unspecified value is useless in a query.
                 kind = f"enum,{_values(enums[field.type_name]).partition(',')[2]}"
             if kind is not None:
                 yield f"{name}={kind}"

@@ -78,13 +78,13 @@ def read_it(address: PostgresAddress) -> str:
 
 def kill_everything(postgres: EmbeddedPostgres) -> None:
     postmaster = psutil.Process(postgres.process.pid)
-    family = [postmaster, *postmaster.children(recursive=True)]
-    assert len(family) > 1
-    for member in family:
+    processes = [postmaster, *postmaster.children(recursive=True)]
+    assert len(processes) > 1
+    for member in processes:
         with contextlib.suppress(psutil.NoSuchProcess):
             member.kill()
     postgres.process.wait(10)
-    eventually(lambda: not any(member.is_running() for member in family[1:]))
+    eventually(lambda: not any(member.is_running() for member in processes[1:]))
 
 
 def abandon(postgres: EmbeddedPostgres) -> None:

@@ -45,8 +45,8 @@ def relink(client: Client, name: str, *parents: str) -> model_pb2.Model:
     return client.update(id_of(name), ["provenance"], provenance=made_from(*parents))
 
 
-def steps(relatives: Iterable[lineage_pb2.LineageNode]) -> list[tuple[int, str]]:
-    return [(relative.depth, relative.model_id.removeprefix("model-").lstrip("-")) for relative in relatives]
+def steps(nodes: Iterable[lineage_pb2.LineageNode]) -> list[tuple[int, str]]:
+    return [(node.depth, node.model_id.removeprefix("model-").lstrip("-")) for node in nodes]
 
 
 def links(found: Iterable[lineage_pb2.LineageEdge]) -> list[str]:
@@ -99,9 +99,9 @@ def multiply(registry: RunningRegistry, model_id: str, changes: str) -> None:
     )
 
 
-class TestFamily:
+class TestLineage:
     @pytest.fixture
-    def family(self, client: Client) -> Client:
+    def graph(self, client: Client) -> Client:
         """`a` and `b` are the parents of `c`, `b` and `c` those of `d`; the parent `x` of `b` does not exist."""
         register(client, "a")
         register(client, "b", "x")
@@ -110,54 +110,54 @@ class TestFamily:
         register(client, "alone")
         return client
 
-    def test_ancestors_are_listed_nearest_first(self, family: Client) -> None:
-        found = family.ancestors(id_of("d"))
+    def test_ancestors_are_listed_nearest_first(self, graph: Client) -> None:
+        found = graph.ancestors(id_of("d"))
         assert steps(found.nodes) == [(1, "b"), (1, "c"), (2, "a"), (2, "x")]
         assert links(found.edges) == ["b<x", "c<a", "c<b", "d<b", "d<c"]
         assert not found.truncated
-        for relative in found.nodes:
-            if relative.model_id == id_of("x"):
-                assert not relative.HasField("model")
+        for node in found.nodes:
+            if node.model_id == id_of("x"):
+                assert not node.HasField("model")
             else:
-                assert relative.model == family.get(relative.model_id)
+                assert node.model == graph.get(node.model_id)
 
-    def test_descendants_are_listed_nearest_first(self, family: Client) -> None:
-        found = family.descendants(id_of("b"))
+    def test_descendants_are_listed_nearest_first(self, graph: Client) -> None:
+        found = graph.descendants(id_of("b"))
         assert steps(found.nodes) == [(1, "c"), (1, "d")]
         assert links(found.edges) == ["c<b", "d<b", "d<c"]
-        assert [relative.model for relative in found.nodes] == [family.get(id_of("c")), family.get(id_of("d"))]
+        assert [node.model for node in found.nodes] == [graph.get(id_of("c")), graph.get(id_of("d"))]
         assert not found.truncated
 
-    def test_a_missing_model_can_have_descendants(self, family: Client) -> None:
-        assert steps(family.descendants(id_of("x")).nodes) == [(1, "b"), (2, "c"), (2, "d")]
+    def test_a_missing_model_can_have_descendants(self, graph: Client) -> None:
+        assert steps(graph.descendants(id_of("x")).nodes) == [(1, "b"), (2, "c"), (2, "d")]
 
-    def test_a_deleted_model_is_listed_by_its_id_only(self, family: Client) -> None:
-        family.delete(id_of("c"))
-        found = family.ancestors(id_of("d"))
+    def test_a_deleted_model_is_listed_by_its_id_only(self, graph: Client) -> None:
+        graph.delete(id_of("c"))
+        found = graph.ancestors(id_of("d"))
         assert steps(found.nodes) == [(1, "b"), (1, "c"), (2, "x")]
-        assert [relative.HasField("model") for relative in found.nodes] == [True, False, False]
+        assert [node.HasField("model") for node in found.nodes] == [True, False, False]
 
-    def test_a_model_without_links_is_alone(self, family: Client) -> None:
-        assert family.ancestors(id_of("alone")) == model_service_pb2.GetLineageResponse()
-        assert family.descendants(id_of("alone")) == model_service_pb2.GetLineageResponse()
+    def test_a_model_without_links_is_alone(self, graph: Client) -> None:
+        assert graph.ancestors(id_of("alone")) == model_service_pb2.GetLineageResponse()
+        assert graph.descendants(id_of("alone")) == model_service_pb2.GetLineageResponse()
 
-    def test_the_depth_limits_the_walk(self, family: Client) -> None:
-        found = family.ancestors(id_of("d"), max_depth=1)
+    def test_the_depth_limits_the_walk(self, graph: Client) -> None:
+        found = graph.ancestors(id_of("d"), max_depth=1)
         assert steps(found.nodes) == [(1, "b"), (1, "c")]
         assert links(found.edges) == ["c<b", "d<b", "d<c"]
         assert found.truncated
-        assert not family.ancestors(id_of("d"), max_depth=2).truncated
-        assert not family.ancestors(id_of("d"), max_depth=2**31 - 1).truncated
-        assert family.descendants(id_of("x"), max_depth=1).truncated
+        assert not graph.ancestors(id_of("d"), max_depth=2).truncated
+        assert not graph.ancestors(id_of("d"), max_depth=2**31 - 1).truncated
+        assert graph.descendants(id_of("x"), max_depth=1).truncated
 
-    def test_invalid_fields_are_named(self, family: Client) -> None:
-        for call in (family.ancestors, family.descendants, family.manifest):
+    def test_invalid_fields_are_named(self, graph: Client) -> None:
+        for call in (graph.ancestors, graph.descendants, graph.manifest):
             with refused(NOT_FOUND, "MODEL_NOT_FOUND"):
                 call(MISSING_ID)
             with refused(INVALID) as refusal:
                 call("' OR 1=1")
             assert refusal.fields == ["model_id"]
-        for call in (family.ancestors, family.descendants):
+        for call in (graph.ancestors, graph.descendants):
             for field in ("max_depth", "page_size"):
                 with refused(INVALID) as refusal:
                     call(id_of("d"), **{field: -1})
@@ -182,39 +182,39 @@ class TestFamily:
         ]
         assert all(len(page.edges) == len(page.nodes) and not page.truncated for page in pages)
 
-    def test_each_node_and_each_edge_is_on_one_page(self, family: Client) -> None:
+    def test_each_node_and_each_edge_is_on_one_page(self, graph: Client) -> None:
         for direction, model in (("ancestors", "d"), ("descendants", "x")):
-            [whole] = all_pages(family, id_of(model), direction)
-            pages = all_pages(family, id_of(model), direction, page_size=1)
+            [whole] = all_pages(graph, id_of(model), direction)
+            pages = all_pages(graph, id_of(model), direction, page_size=1)
             assert [len(page.nodes) for page in pages] == [1] * len(whole.nodes)
             assert [node for page in pages for node in page.nodes] == list(whole.nodes)
             assert sorted(links(edge for page in pages for edge in page.edges)) == sorted(links(whole.edges))
 
-    def test_an_edge_comes_with_the_farther_of_its_ends(self, family: Client) -> None:
+    def test_an_edge_comes_with_the_farther_of_its_ends(self, graph: Client) -> None:
         known = {id_of("d")}
-        for page in all_pages(family, id_of("d"), "ancestors", page_size=1):
+        for page in all_pages(graph, id_of("d"), "ancestors", page_size=1):
             known |= {node.model_id for node in page.nodes}
             assert all({edge.child_model_id, edge.parent_model_id} <= known for edge in page.edges)
         assert known == {id_of(name) for name in "abcdx"}
 
-    def test_a_page_token_works_for_one_model_direction_and_depth(self, family: Client) -> None:
-        token = family.lineage(id_of("d"), "ancestors", page_size=1).next_page_token
+    def test_a_page_token_works_for_one_model_direction_and_depth(self, graph: Client) -> None:
+        token = graph.lineage(id_of("d"), "ancestors", page_size=1).next_page_token
         for model, direction, fields in (
             ("c", "ancestors", {}),
             ("d", "descendants", {}),
             ("d", "ancestors", {"max_depth": 1}),
         ):
             with refused(INVALID) as refusal:
-                family.lineage(id_of(model), direction, page_token=token, **fields)
+                graph.lineage(id_of(model), direction, page_token=token, **fields)
             assert refusal.fields == ["page_token"]
 
-    def test_a_direction_is_required(self, family: Client) -> None:
+    def test_a_direction_is_required(self, graph: Client) -> None:
         for request in (
             model_service_pb2.GetLineageRequest(model_id=id_of("d")),
             model_service_pb2.GetLineageRequest(model_id=id_of("d"), direction=cast("Any", 7)),
         ):
             with refused(INVALID) as refusal:
-                family.models.GetLineage(request)
+                graph.models.GetLineage(request)
             assert refusal.fields == ["direction"]
 
     def test_a_long_line_is_walked_for_a_hundred_steps(self, client: Client) -> None:
@@ -459,7 +459,7 @@ class TestManifest:
         assert manifest.file_count == 3
         assert manifest.artifact_problem == ""
         assert steps(manifest.ancestors) == [(1, "p"), (2, "g"), (3, "lost")]
-        assert [relative.model for relative in manifest.ancestors][:2] == [parent, grandparent]
+        assert [node.model for node in manifest.ancestors][:2] == [parent, grandparent]
         assert links(manifest.edges) == ["g<lost", "m<p", "p<g"]
         assert list(manifest.unknown_model_ids) == [id_of("lost")]
         assert not manifest.ancestors_truncated

@@ -101,7 +101,7 @@ def _body(
 ) -> Iterator[httpbody_pb2.HttpBody | bytes]:
     if plan.error is not None:
         raise plan.error
-    # The first piece before the headers: an error may still become a status of its own.
+    # Read the first chunk before the headers are sent: an error can still become an HTTP status.
     pieces = read_first(pieces)
     context.send_initial_metadata(plan.metadata)
     yield from body_messages(plan.content_type, pieces)

@@ -15,7 +15,7 @@ from registry_service.transport.grpc.cancellation import check_cancelled
 from registry_service.transport.grpc.convert.audit import event_message, position_message
 from registry_service.transport.grpc.drain import Drain
 
-# Clients take messages of 4 MiB: one event too large would end their watch again and again.
+# Clients accept messages of 4 MiB: a larger event would end their watch after every resumption.
 _MAX_EVENT_BYTES = 3 * 1024 * 1024
 
 

@@ -1,4 +1,4 @@
-"""A concurrency limit that is fair to callers: how many calls run, how many wait, and whose turn is next."""
+"""A concurrency limit with a queue that is fair to callers."""
 
 import math
 import threading
@@ -15,7 +15,7 @@ from registry_service.domain.errors import CallCancelledError, ResourceExhausted
 _WEIGHT = 0.1
 # Factor on the estimated delay of a refused call, as estimates are often too low.
 _MARGIN = 1.5
-# How much later than it was told a refused call may come back.
+# Seconds after its retry delay within which a refused call may return and still wait.
 _INVITATION_SECONDS = 30.0
 _MAX_INVITATIONS = 1_000
 # Callers in memory beyond which those with expired invitations are removed.
@@ -33,7 +33,7 @@ def share_of(most: int, share: float) -> int:
 
 @dataclass(slots=True, eq=False)
 class _Waiter:
-    """A call that waits for its turn."""
+    """A queued call."""
 
     turn: threading.Event = field(default_factory=threading.Event)
     is_granted: bool = False
@@ -54,15 +54,15 @@ class ConcurrencyLimit:
 
     A call that finds no slot waits for one. Callers take turns, whatever the number of their calls, and no caller may
     have more than its share of the slots, or of the waiting calls. Beyond that, calls are refused, each with the delay
-    after which it may come back and wait. The delays differ, in the order in which slots become free.
+    after which it may return and wait. The delays are staggered in the order in which slots become free.
 
     Args:
-        max_running: Calls that may run at once.
-        max_running_per_caller: Those of one caller.
-        max_waiting: Calls that may wait, and as many again that come back when they were told to. Each holds a thread.
-        max_waiting_per_caller: Those of one caller.
-        wait_seconds: How long a call may wait.
-        refuse: Makes the error of a refused call.
+        max_running: Limit of concurrent calls.
+        max_running_per_caller: Limit of concurrent calls of one caller.
+        max_waiting: Limit of queued calls, and of refused calls that return in time. Each occupies a thread.
+        max_waiting_per_caller: Limit of queued calls of one caller.
+        wait_seconds: Limit of the time in the queue.
+        refuse: Creates the error of a refused call.
     """
 
     def __init__(
@@ -84,7 +84,7 @@ class ConcurrencyLimit:
         self._running = 0
         self._waiting = 0
         self._callers: dict[str, _Caller] = {}
-        # Callers whose calls wait; the first is the next to get a slot.
+        # Callers with queued calls; the first one gets the next slot.
         self._turns: OrderedDict[str, _Caller] = OrderedDict()
         self._held_seconds = 0.1
         # Never held while waiting for anything: grpcio's event thread may need it.
@@ -92,26 +92,26 @@ class ConcurrencyLimit:
 
     @property
     def running(self) -> int:
-        """Calls that hold a slot."""
+        """The number of slots in use."""
         return self._running
 
     @property
     def waiting(self) -> int:
-        """Calls that wait for a slot."""
+        """The number of queued calls."""
         return self._waiting
 
     def acquire(self, caller: str, context: grpc.ServicerContext) -> None:
         """Take a slot for a call; `release` gives it back.
 
         Raises:
-            ResourceExhaustedError: Too many calls wait, or this one waited for too long.
-            CallCancelledError: The client has gone meanwhile.
+            ResourceExhaustedError: The queue is full, or the call waited for too long.
+            CallCancelledError: The client has gone.
         """
         with self._lock:
             found = self._callers.get(caller)
             if found is None:
                 found = self._callers[caller] = _Caller()
-            # Calls of this caller that wait although slots are free have used up its share.
+            # If calls of this caller wait although slots are free, its share is used up.
             if self._running < self._max_running and found.running < self._max_running_per_caller and not found.waiting:
                 self._running += 1
                 found.running += 1
@@ -182,7 +182,7 @@ class ConcurrencyLimit:
         return self._waiting >= self._max_waiting or len(found.waiting) >= self._max_waiting_per_caller
 
     def _redeem_invitation(self, found: _Caller) -> bool:
-        """Return whether a refused call comes back when it was told to, and remove the invitation."""
+        """Return whether a refused call returns after its retry delay, and remove the invitation."""
         now = time.monotonic()
         while found.invitations and found.invitations[0] < now - _INVITATION_SECONDS:
             found.invitations.popleft()
@@ -196,7 +196,7 @@ class ConcurrencyLimit:
             self._callers.pop(caller, None)
 
     def _refusal(self, caller: str, found: _Caller) -> ResourceExhaustedError:
-        """Make the error of a refused call. Its delay follows those of the caller's other refused calls."""
+        """Create the error of a refused call. Its delay follows those of the caller's other refused calls."""
         now = time.monotonic()
         slots = self._max_running_per_caller
         seconds_each = self._held_seconds / slots * _MARGIN
@@ -212,7 +212,7 @@ class ConcurrencyLimit:
         return self._refuse(slots if found.running >= slots else self._max_running, begin - now)
 
     def _forget_expired(self, now: float) -> None:
-        """Forget callers that did not come back when they were told to."""
+        """Forget callers that did not return after their retry delays."""
         for caller, found in list(self._callers.items()):
             if found.invitations and found.invitations[-1] < now - _INVITATION_SECONDS:
                 found.invitations.clear()

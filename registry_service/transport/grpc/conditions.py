@@ -1,6 +1,6 @@
-"""Conditions of HTTP requests (RFC 9110): the header If-Match of a write, and the answers to what does not meet them.
+"""Conditional HTTP requests (RFC 9110): the `If-Match` header of writes, and the status of failed conditions.
 
-A tag in the header is the same as the field `etag`.
+An entity tag in the header is equivalent to the field `etag`.
 """
 
 import re
@@ -18,20 +18,20 @@ from registry_service.domain.errors import (
 
 HEADER = "if-match"
 
-# No resource has the empty tag, which is what is sent for a variable that was never set.
+# No resource has the empty tag, which a client sends for an unset variable.
 _TAG = re.compile(r'\*|"([!#-~]+)"')
 _PRECONDITION_FAILED = (("x-http-status", "412"),)
 
 
 def etag_of(field: str, context: grpc.ServicerContext) -> str:
-    """Return the etag that a call expects; empty for any.
+    """Return the etag that a call expects; empty if it accepts any.
 
     Args:
-        field: The one of the request.
-        context: Of the call.
+        field: The etag in the request.
+        context: Context of the call.
 
     Raises:
-        InvalidArgumentError: The header is not one strong entity tag, or another one than the field.
+        InvalidArgumentError: The header is not a single strong entity tag, or differs from the field.
     """
     tags = [str(value) for name, value in context.invocation_metadata() if name == HEADER]
     if not tags:
@@ -46,12 +46,12 @@ def etag_of(field: str, context: grpc.ServicerContext) -> str:
 
 
 def expects_existence(context: grpc.ServicerContext) -> bool:
-    """Tell whether a call must not create anything: `If-Match: *` is false where there is nothing."""
+    """Return whether a call must not create a resource: `If-Match: *` fails if none exists."""
     return (HEADER, "*") in context.invocation_metadata()
 
 
 def http_metadata_of(error: RegistryError, context: grpc.ServicerContext) -> tuple[tuple[str, str], ...]:
-    """Return the metadata of an error whose HTTP status is not that of its code; none for others."""
+    """Return the metadata of an error whose HTTP status differs from that of its code; none for others."""
     match error:
         case ArtifactEtagMismatchError():
             return (*_PRECONDITION_FAILED, ("etag", error.etag))

@@ -1,4 +1,4 @@
-"""The one table from the domain's errors to gRPC, and the details that go with them (AIP-193)."""
+"""The table that maps the domain's errors to gRPC statuses, and their details (AIP-193)."""
 
 import math
 from dataclasses import dataclass
@@ -39,26 +39,26 @@ STATUS_CODES: dict[type[RegistryError], grpc.StatusCode] = {
     errors.DataLossError: grpc.StatusCode.DATA_LOSS,
 }
 
-# All of it travels in headers, of which peers take 8 KiB by default: details in
-# base64, the message once more with three characters for a byte that is not ASCII.
+# A status travels in headers, for which peers accept 8 KiB by default: the details in base64, and the message again,
+# with three characters for each byte outside ASCII.
 _MAX_MESSAGE_BYTES = 600
 _MAX_VALUE_BYTES = 200
 _MAX_FIELD_BYTES = 120
 _MAX_VIOLATIONS = 8
-# Each takes twice as much as a violation.
+# A candidate is twice as large as a violation.
 _MAX_CANDIDATES = 5
 _RESOURCE_TYPES = {"model": "modelregistry.v1.Model", "model_group": "modelregistry.v1.ModelGroup"}
 
 
 class InternalError(RegistryError):
-    """Stands for whatever we did not foresee; the log has the rest."""
+    """An unexpected error. The client learns no details; the log has them."""
 
     reason = "INTERNAL"
 
 
 @dataclass(frozen=True, slots=True)
 class CallStatus(grpc.Status):
-    """What `ServicerContext.abort_with_status` takes."""
+    """The status of a failed call, for `ServicerContext.abort_with_status`."""
 
     code: grpc.StatusCode
     details: str
@@ -66,7 +66,7 @@ class CallStatus(grpc.Status):
 
 
 def status_code(error: RegistryError) -> grpc.StatusCode:
-    """Returns the code of an error: that of the nearest class in the table."""
+    """Return the code of an error: that of its nearest class in the table."""
     for kind in type(error).__mro__:
         if kind in STATUS_CODES:
             return STATUS_CODES[kind]
@@ -74,7 +74,7 @@ def status_code(error: RegistryError) -> grpc.StatusCode:
 
 
 def error_status(error: RegistryError, request_id: str) -> Status:
-    """Return an error as a message, details included."""
+    """Return an error as a message with details."""
     details: list[Message] = [
         error_details_pb2.ErrorInfo(
             reason=error.reason,
@@ -131,12 +131,12 @@ def error_status(error: RegistryError, request_id: str) -> Status:
 
 
 def call_status(error: RegistryError, request_id: str, more: tuple[tuple[str, str], ...] = ()) -> CallStatus:
-    """Returns the status that a call ends with, details included, and `more` metadata."""
+    """Return the final status of a call, with the error's details and `more` metadata."""
     status = error_status(error, request_id)
     encoded = to_status(status)
     metadata = (*(encoded.trailing_metadata or ()), ("x-request-id", request_id), *more)
     if error.retry_seconds is not None:
-        # For HTTP, whose clients read no details (RFC 9110, section 10.2.3).
+        # For HTTP clients, which do not read the details (RFC 9110, section 10.2.3).
         metadata = (*metadata, ("retry-after", str(math.ceil(error.retry_seconds))))
     if isinstance(error, UnauthenticatedError):
         metadata = (*metadata, ("www-authenticate", _challenge(error)))
@@ -144,7 +144,7 @@ def call_status(error: RegistryError, request_id: str, more: tuple[tuple[str, st
 
 
 def _challenge(error: UnauthenticatedError) -> str:
-    """Says what is wanted (RFC 6750, section 3)."""
+    """Return the challenge for the client (RFC 6750, section 3)."""
     return 'Bearer realm="model-registry"' + (
         ', error="invalid_token"' if isinstance(error, InvalidCredentialsError) else ""
     )

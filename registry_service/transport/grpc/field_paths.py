@@ -1,7 +1,7 @@
-"""Paths of fields from the root of a request, as `google.rpc.BadRequest` names them (AIP-193).
+"""Field paths from the root of a request, as in `google.rpc.BadRequest` (AIP-193).
 
-The domain names a field from the resource that has it (`metrics.mAP50`) and doesn't know where a request holds that
-resource (`upload.spec.model`). Here each request's own descriptor tells.
+The domain names a field relative to its resource (`metrics.mAP50`), without knowing where a request contains the
+resource (`upload.spec.model`). This module finds the place in the request's descriptor.
 """
 
 import re
@@ -14,7 +14,7 @@ from modelregistry.v1 import model_group_pb2, model_pb2, model_service_pb2
 
 from registry_service.domain.errors import FieldViolation, InvalidArgumentError, RegistryError
 
-# What the domain names fields from.
+# The resources to which the domain's field names are relative.
 _ROOTS = tuple(
     message.DESCRIPTOR for message in (model_service_pb2.ModelSpec, model_pb2.Model, model_group_pb2.ModelGroup)
 )
@@ -25,8 +25,8 @@ def with_request_paths(error: RegistryError, method: str) -> RegistryError:
     """Return an error whose violations name fields by their paths from the request's root.
 
     Args:
-        error: What an RPC failed with. Paths from the root, and names that no field has, such as those of headers,
-            stay as they are.
+        error: The error of an RPC. Paths from the root, and names of other things than fields, such as headers,
+            stay unchanged.
         method: The path of the RPC.
     """
     if not isinstance(error, InvalidArgumentError):
@@ -46,7 +46,7 @@ def _placed(violation: FieldViolation, request: Descriptor) -> FieldViolation:
         if name in root.fields_by_name:
             return FieldViolation(f"{prefix}.{violation.field}", violation.description)
     if "upload_id" in request.fields_by_name and any(name in root.fields_by_name for root in _ROOTS):
-        # The field is one of the upload's spec, which an earlier request has sent.
+        # The field is in the upload's spec, which an earlier request has sent.
         return FieldViolation("upload_id", f"{violation.field} {violation.description}")
     return violation
 
@@ -63,14 +63,14 @@ def _request(method: str) -> Descriptor | None:
 
 @cache
 def _roots(request: Descriptor) -> Sequence[tuple[str, Descriptor]]:
-    """Return what the domain names fields from, each with its path; a spec before its model."""
+    """Return the resources in a request with their paths; a spec before its model."""
     return tuple(_found(request, ""))
 
 
 def _found(message: Descriptor, path: str) -> Iterator[tuple[str, Descriptor]]:
     for field in message.fields:
         inner = field.message_type
-        # Others hold no resource; google.protobuf.Struct holds itself.
+        # Other messages contain no resource; google.protobuf.Struct contains itself.
         if inner is None or field.is_repeated or inner.file.package != message.file.package:
             continue
         if inner in _ROOTS:

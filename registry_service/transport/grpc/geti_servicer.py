@@ -20,7 +20,7 @@ from registry_service.transport.grpc.server import OptionalService
 
 
 class GetiServicer(geti_service_pb2_grpc.GetiServiceServicer):
-    """Converts, calls one use case, converts back."""
+    """Converts requests, calls one method of a service, and converts its result."""
 
     def __init__(self, projects: ProjectService) -> None:
         self._projects = projects
@@ -49,7 +49,7 @@ class GetiServicer(geti_service_pb2_grpc.GetiServiceServicer):
 
 
 def geti_service(projects: ProjectService) -> OptionalService:
-    """Return the service, for the server to serve."""
+    """Return the service for the server."""
     return OptionalService(
         name=pb.DESCRIPTOR.services_by_name["GetiService"].full_name,
         add_to_server=geti_service_pb2_grpc.add_GetiServiceServicer_to_server,
@@ -58,6 +58,6 @@ def geti_service(projects: ProjectService) -> OptionalService:
 
 
 def _project_id(text: str, name: str) -> str:
-    if not is_model_id(text):  # the rule of the Intel-compatible API for both
+    if not is_model_id(text):  # the Intel-compatible API has the same rule
         raise InvalidArgumentError.of(name, "must be 16 to 256 characters of A-Z, a-z, 0-9, _ and -.")
     return text

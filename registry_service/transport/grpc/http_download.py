@@ -1,8 +1,8 @@
 """The HTTP side of a download: conditions, ranges and headers (RFC 9110, RFC 6266).
 
-Headers leave as initial metadata. Envoy's filter (gateway/) makes `:status` of
-`x-http-status`, `content-length` of `x-content-length` and `content-type` of
-`x-content-type`, which gRPC would not let through under their own names.
+The headers are sent as initial metadata. gRPC does not transmit some of them under their own names, so Envoy's filter
+(gateway/) turns `x-http-status` into `:status`, `x-content-length` into `content-length`, and `x-content-type` into
+`content-type`.
 """
 
 import hashlib
@@ -27,7 +27,7 @@ IMMUTABLE = "private, immutable"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DownloadPlan:
-    """What to answer."""
+    """The response to an HTTP download."""
 
     metadata: tuple[tuple[str, str], ...]
     content_type: str
@@ -40,7 +40,7 @@ class DownloadPlan:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Representation:
-    """The bytes that a request names."""
+    """The bytes that a request selects."""
 
     model_id: str
     etag: str
@@ -52,14 +52,14 @@ class _Representation:
 def plan_download(
     model: Model, headers: Mapping[str, str], content_type: str = _BYTES, *, cache_control: str = ""
 ) -> DownloadPlan:
-    """Decide what answers a GET or HEAD of a model's artifact.
+    """Plan the response to a GET or HEAD of a model's artifact.
 
     Args:
         model: The model.
-        headers: Of the request, by names in lower case.
-        content_type: The artifact's own media type is what its registrant declared, so no browser may hear of it: it
-            would run what is called a script.
-        cache_control: What caches are told; empty: nothing.
+        headers: Headers of the request, by lower-case name.
+        content_type: The `Content-Type` header. The artifact's own media type is declared by its registrant and must
+            not be sent: a browser would execute a declared script.
+        cache_control: The `Cache-Control` header; empty for none.
     """
     artifact = model.artifact
     wanted = _Representation(
@@ -73,7 +73,7 @@ def plan_download(
 
 
 def plan_file_download(model: Model, path: str, size: int, headers: Mapping[str, str]) -> DownloadPlan:
-    """Decide what answers a GET or HEAD of a file of a model's artifact.
+    """Plan the response to a GET or HEAD of a file of a model's artifact.
 
     Args:
         model: The model.
@@ -119,7 +119,7 @@ def _plan(wanted: _Representation, headers: Mapping[str, str], content_type: str
     ) -> DownloadPlan:
         metadata = [("x-http-status", str(status)), *common, *more]
         if head:
-            # There is no message that could say it.
+            # This response needs no message.
             metadata.append(("x-content-type", content_type))
         if status != 304:
             metadata.append(("x-content-length", str(length)))
@@ -136,7 +136,7 @@ def _plan(wanted: _Representation, headers: Mapping[str, str], content_type: str
     if _not_modified(headers, etag, modified):
         return plan(304, 0, 0, 0)
     disposition = ("content-disposition", content_disposition(wanted.file_name))
-    # Ranges are of GET alone (RFC 9110, 14.2).
+    # Ranges apply only to GET (RFC 9110, 14.2).
     selected = None if head else _range(headers, etag, modified, size)
     if selected is None:
         return plan(200, 0, size, size, disposition)
@@ -149,7 +149,7 @@ def _plan(wanted: _Representation, headers: Mapping[str, str], content_type: str
 
 
 def content_disposition(file_name: str) -> str:
-    """Names the file that a browser saves, in ASCII and in full (RFC 6266)."""
+    """Return a `Content-Disposition` with the file name, in ASCII and in full (RFC 6266)."""
     file_name = DIRECTION_CONTROLS.sub("_", file_name)
     plain = re.sub(r'[^ -~]|["\\%]', "_", file_name)
     extended = "" if plain == file_name else f"; filename*=UTF-8''{quote(file_name, safe='')}"
@@ -157,9 +157,9 @@ def content_disposition(file_name: str) -> str:
 
 
 def _precondition_failed(headers: Mapping[str, str], etag: str, modified: datetime) -> bool:
-    """Return whether the client wants another artifact than this one, by RFC 9110, 13.1.1 and 13.1.4."""
+    """Return whether a precondition fails: the client expects another artifact (RFC 9110, 13.1.1 and 13.1.4)."""
     if "if-match" in headers:
-        # Compared strongly: a weak tag matches nothing.
+        # Strong comparison: a weak tag never matches.
         candidates = {item.strip() for item in headers["if-match"].split(",")}
         return "*" not in candidates and etag not in candidates
     since = _http_date(headers.get("if-unmodified-since", ""))
@@ -175,9 +175,9 @@ def _not_modified(headers: Mapping[str, str], etag: str, modified: datetime) -> 
 
 
 def _range(headers: Mapping[str, str], etag: str, modified: datetime, size: int) -> tuple[int, int] | None:
-    """Returns first and last byte, first > last where no byte is in the range, None for the whole.
+    """Return the first and last byte of a range; None for the whole, first > last for an unsatisfiable range.
 
-    Several ranges, and what is no range, are answered with the whole, as RFC 9110 allows.
+    The response to several ranges, or to an invalid range, is the whole, as RFC 9110 allows.
     """
     condition = headers.get("if-range")
     if condition is not None and condition != etag and _http_date(condition) != modified:

@@ -1,4 +1,4 @@
-"""Has calls with idempotency keys carried out once: wraps the methods of servicers that change something."""
+"""Wrap the writing methods of servicers, so that calls with the same idempotency key are executed once."""
 
 import hashlib
 from collections.abc import Callable, Iterator
@@ -36,19 +36,19 @@ def idempotent(
     *,
     again: Callable[[Services, str], ResultT] | None = None,
 ) -> Callable[[Method[RequestT, ResultT]], Method[RequestT, AnswerT]]:
-    """Make a method of a servicer out of one that returns what the use case does.
+    """Turn a method that returns the domain's result into one that returns a response and supports idempotency keys.
 
     Args:
         answer_type: The method's response.
-        answer: Makes it of what the use case returns.
-        again: Reads the resource again by its id, where the answer was too large to be kept.
+        answer: Converts the result into the response.
+        again: Reads the resource by its id if the answer was too large to be kept.
     """
 
     def wrap(method: Method[RequestT, ResultT]) -> Method[RequestT, AnswerT]:
         @wraps(method)
         def run(self: _Servicer, request: RequestT, context: grpc.ServicerContext) -> AnswerT:
             call = _call(cast("Message", request), context, answer)
-            # What only asks changes nothing.
+            # A validation changes nothing.
             if call is None or getattr(request, "validate_only", False):
                 return answer(method(self, request, context))
             with self._services.idempotency.attempt(call) as kept:
@@ -67,9 +67,9 @@ def idempotent_stream(
     *,
     again: Callable[[Services, str], ResultT],
 ) -> Callable[[Method[Iterator[Any], ResultT]], Method[Iterator[Any], AnswerT]]:
-    """Do the same for a stream whose first message has a spec, and the others the bytes of an artifact.
+    """Do the same for a stream with a spec in the first message, and an artifact's bytes in the others.
 
-    A repeated stream need not send its bytes where its spec declares their SHA-256; else they are read to be compared.
+    A repeated stream needs no bytes if its spec declares their SHA-256. Otherwise the bytes are read and compared.
     """
 
     def wrap(method: Method[Iterator[Any], ResultT]) -> Method[Iterator[Any], AnswerT]:
@@ -94,7 +94,7 @@ def idempotent_stream(
 
 
 def _call(request: Message, context: grpc.ServicerContext, answer: Callable[[Any], Message]) -> KeyedCall | None:
-    """Return a call that has a key, by its request or its header."""
+    """Return the call with its key from the request or the header; None without a key."""
     key = _key(getattr(request, FIELD), context)
     if key is None:
         return None
@@ -111,7 +111,7 @@ def _call(request: Message, context: grpc.ServicerContext, answer: Callable[[Any
 
 
 def _beside(request: Message, context: grpc.ServicerContext) -> bytes:
-    """Return what of a request is not in its message: the condition of a header, and the mask as it was sent."""
+    """Return the parts of a request outside its message: the conditional header, and the mask as sent."""
     conditions = [str(value) for name, value in context.invocation_metadata() if name == conditional.HEADER]
     mask = mask_of(cast("Any", request), context) if MASK in request.DESCRIPTOR.fields_by_name else ()
     return "\0".join((*conditions, "", *mask)).encode()
@@ -136,12 +136,12 @@ def _repeated(
     if kept.answer is not None:
         return answer_type.FromString(kept.answer)
     if again is None:
-        raise AssertionError("its answers are kept whatever their size")
+        raise AssertionError("answers without a resource to read are kept at any size")
     return answer(again(services, kept.resource_id))
 
 
 def _sha256(requests: Iterator[Any]) -> str:
-    """Return the digest of the bytes of a stream."""
+    """Return the SHA-256 of the bytes of a stream."""
     digest, recheck = hashlib.sha256(), AccessRecheck()
     for request in requests:
         digest.update(request if isinstance(request, memoryview) else request.chunk)

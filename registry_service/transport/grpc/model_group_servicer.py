@@ -80,7 +80,7 @@ def _changes_of(
     Without a mask, the fields are those that the message sets.
 
     Raises:
-        InvalidArgumentError: The mask names what is no field, or what can't be changed; a goal is none.
+        InvalidArgumentError: The mask names an unknown or immutable field, or a goal is invalid.
     """
     values: dict[str, object] = {
         "description": message.description,

@@ -100,7 +100,7 @@ class ModelServicer(model_service_pb2_grpc.ModelServiceServicer):
     def CompareModels(
         self, request: pb.CompareModelsRequest, context: grpc.ServicerContext
     ) -> pb.CompareModelsResponse:
-        # Only hashing makes it a long call.
+        # Only hashing takes long.
         with long_slot() if request.hash_files else nullcontext():
             comparison = self._services.comparison.compare(
                 request.model_ids,

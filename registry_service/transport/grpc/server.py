@@ -176,7 +176,7 @@ class RegistryServer:
         self._connection_guard = ConnectionGuard(limit=connections)
         threads = (
             options.max_unary_calls
-            # Short calls, lists and long calls wait, and as many again come back when they were told to.
+            # Short calls, lists and long calls are queued, and as many refused ones may return after their retry delay.
             + 6 * options.max_waiting_calls
             + options.max_streams
             + options.max_watches

@@ -26,7 +26,7 @@ _MODES = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServerInfo:
-    """What clients may know of a server's settings; `settings.Settings` says what each is for."""
+    """The settings of a server that clients may read; `settings.Settings` documents each one."""
 
     version: str
     max_artifact_bytes: int

@@ -1,7 +1,7 @@
-"""The `update_mask` of an update: which paths there are, and what they name (AIP-161).
+"""The `update_mask` of an update (AIP-161): its paths, and the fields that they name.
 
-Over HTTP the mask is read from the address as the client wrote it: Envoy's transcoder takes every segment of a path for
-the name of a field and writes it in snake case, so that `tags.ownerTeam` would name another tag.
+Over HTTP, the mask is read from the URL that the client sent: Envoy's transcoder treats every segment of a path as a
+field name and converts it to snake case, so that `tags.ownerTeam` would name another tag.
 """
 
 import re
@@ -24,7 +24,7 @@ _ESCAPED = re.compile(r"\\(.)", re.DOTALL)
 
 @dataclass(frozen=True, slots=True)
 class Resource:
-    """What an update changes."""
+    """The changes of an update."""
 
     message: type[Message]
     mutable: Collection[str]
@@ -47,7 +47,7 @@ def mask_of(
     request: model_service_pb2.UpdateModelRequest | model_group_service_pb2.UpdateModelGroupRequest,
     context: grpc.ServicerContext,
 ) -> Sequence[str]:
-    """Returns the paths that a call gives; none where it gives no mask.
+    """Return the paths of a call's mask; none if it has no mask.
 
     Raises:
         InvalidArgumentError: The mask of an HTTP call is empty.
@@ -59,13 +59,13 @@ def mask_of(
 
 
 def fields_and_entries(paths: Iterable[str], resource: Resource = MODEL) -> Iterator[tuple[str, str | None]]:
-    """Yields what each path names: a field that can change, or a field and a key in it.
+    """Yield for each path the mutable field, or the field and the key in it.
 
-    A key is the rest of the path as it is, dots included; or it stands between backticks, in which two stand for one,
-    or between double quotes, in which a backslash escapes as in a filter.
+    A key is the unchanged rest of the path, including dots. It may be in backticks, with two for a literal one,
+    or in double quotes, with backslash escapes as in a filter.
 
     Raises:
-        InvalidArgumentError: A path names what is no field, or what cannot be changed.
+        InvalidArgumentError: A path names an unknown or immutable field.
     """
     for path in paths:
         name, dot, key = path.partition(".")
