@@ -25,7 +25,7 @@ from registry_service.embedded.postgres import PostgresAddress
 from tests.client import CHUNK, Client, pieces, refused, sha256, writes, zip_of
 from tests.e2e.test_crashes import Bucket, SlowClient, listens
 from tests.e2e.test_metrics import Scrape
-from tests.integration.test_aliases import history
+from tests.integration.alias_calls import history
 from tests.polling import eventually
 from tests.ports import free_port
 from tests.products import COMMAND, Command, Product, environment, s3_settings
