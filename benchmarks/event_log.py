@@ -13,7 +13,7 @@ import click
 
 from registry_service.domain.models import Artifact, Model, utc_now
 from registry_service.embedded.postgres import EmbeddedPostgres
-from registry_service.storage.sql.repositories import SqlDatabase, SqlTransaction
+from registry_service.storage.sql.database import SqlDatabase, SqlTransaction
 from registry_service.storage.sql.schema import migrate
 from tests.postgres_server import engine_of
 from tests.temporary_folders import accessible_folder

@@ -10,7 +10,7 @@ import pytest
 
 from registry_service.storage.artifacts.local import LocalArtifactStore
 from registry_service.storage.artifacts.s3 import S3ArtifactStore
-from registry_service.storage.sql.repositories import SqlDatabase
+from registry_service.storage.sql.database import SqlDatabase
 
 _CALLS = ("put", "write", "begin", "write_part", "finish", "abort", "size", "delete")
 # Threads that work for a call run in a copy of its context.

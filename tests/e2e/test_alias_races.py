@@ -19,7 +19,7 @@ from sqlalchemy import Engine, text
 from registry_service.domain.events import GENESIS_HASH, Event, LogHead
 from registry_service.domain.vocabulary import Action
 from registry_service.embedded.postgres import PostgresAddress
-from registry_service.storage.sql.repositories import SqlDatabase
+from registry_service.storage.sql.database import SqlDatabase
 from tests.client import Client
 from tests.polling import eventually
 from tests.ports import free_port

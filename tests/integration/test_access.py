@@ -34,7 +34,7 @@ from registry_service.methods import OpenTo
 from registry_service.services.authentication import CachedAuthenticator
 from registry_service.services.tokens import TokenService
 from registry_service.storage.artifacts.local import LocalArtifactStore
-from registry_service.storage.sql.repositories import SqlDatabase
+from registry_service.storage.sql.database import SqlDatabase
 from registry_service.transport.http_routes import http_routes
 from tests.client import Client, Refusal, refused, registration, spec
 from tests.polling import eventually

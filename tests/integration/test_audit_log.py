@@ -153,7 +153,7 @@ class TestListing:
         ("stored", "shown"),
         [
             (
-                {"compat_size": 7, "compat_precision": ["FP32"], "created_date": "x", "last_updated_date": "y"},
+                {"documented_size": 7, "documented_precision": ["FP32"], "created_date": "x", "last_updated_date": "y"},
                 {},
             ),
             (

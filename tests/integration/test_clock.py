@@ -16,7 +16,7 @@ from registry_service.domain.errors import InvalidCredentialsError
 from registry_service.services.authentication import TokenAuthenticator
 from registry_service.services.tokens import TokenService
 from registry_service.storage.sql import engine as engine_module
-from registry_service.storage.sql.repositories import SqlDatabase
+from registry_service.storage.sql.database import SqlDatabase
 from tests.client import Client
 from tests.polling import eventually
 from tests.registry import RunningRegistry

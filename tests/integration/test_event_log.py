@@ -10,7 +10,7 @@ from registry_service.domain.events import GENESIS_HASH, BrokenLink, Change, Eve
 from registry_service.domain.filter import Subject, parse
 from registry_service.domain.models import GroupKey
 from registry_service.domain.vocabulary import Action
-from registry_service.storage.sql.repositories import SqlDatabase
+from registry_service.storage.sql.database import SqlDatabase
 from tests.registry import RunningRegistry
 
 FORGED = """

@@ -21,7 +21,7 @@ from sqlalchemy import Engine, text
 from registry_service.domain import listing
 from registry_service.domain.filter import parse
 from registry_service.domain.listing import ListQuery, parse_order, sort_values
-from registry_service.storage.sql.repositories import SqlDatabase
+from registry_service.storage.sql.database import SqlDatabase
 from tests.client import Client, refused
 from tests.plans import nodes, sent_to
 from tests.registry import RunningRegistry

@@ -21,7 +21,7 @@ from registry_service.domain.errors import IdentityProviderUnavailableError, Inv
 from registry_service.oidc.authenticator import OidcAuthenticator
 from registry_service.oidc.provider import KeyCache, Provider, SigningKey
 from registry_service.services.tokens import TokenService
-from registry_service.storage.sql.repositories import SqlDatabase
+from registry_service.storage.sql.database import SqlDatabase
 from tests.client import Client, refused
 from tests.identity_provider import AUDIENCE, IdentityProvider
 from tests.integration.test_access import Bearer

@@ -17,8 +17,8 @@ from modelregistry.v1 import model_pb2, model_service_pb2
 from registry_service.domain.access import Role
 from registry_service.domain.errors import AmbiguousReferenceError, ReferenceNotFoundError
 from registry_service.services.references import ReferenceService, Resolved
+from registry_service.storage.sql.database import SqlDatabase
 from registry_service.storage.sql.references import SqlReferenceRepository
-from registry_service.storage.sql.repositories import SqlDatabase
 from tests.client import Client, Refusal, refused
 from tests.integration.test_access import People, people
 from tests.model_files import safetensors

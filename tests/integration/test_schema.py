@@ -16,7 +16,7 @@ from registry_service.domain.events import GENESIS_HASH, LogHead
 from registry_service.domain.model_groups import GroupQuery, parse_group_order
 from registry_service.embedded.postgres import PostgresAddress
 from registry_service.storage.sql import tables
-from registry_service.storage.sql.repositories import SqlDatabase
+from registry_service.storage.sql.database import SqlDatabase
 from registry_service.storage.sql.schema import SchemaError, migrate
 from registry_service.storage.sql.tables import Base
 from tests.postgres_server import create_database, drop_database, engine_of

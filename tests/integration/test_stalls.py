@@ -19,7 +19,7 @@ from sqlalchemy import Engine, text
 from registry_service.domain.artifact_store import ArtifactStore, Part
 from registry_service.embedded.postgres import PostgresAddress
 from registry_service.storage.artifacts.local import LocalArtifactStore
-from registry_service.storage.sql.repositories import SqlDatabase
+from registry_service.storage.sql.database import SqlDatabase
 from tests.client import Client, refused
 from tests.hanging_proxy import HangingProxy
 from tests.polling import eventually

@@ -20,7 +20,7 @@ from registry_service.domain.models import GroupKey
 from registry_service.domain.vocabulary import Action
 from registry_service.embedded.postgres import PostgresAddress
 from registry_service.services import event_watch
-from registry_service.storage.sql.repositories import SqlDatabase
+from registry_service.storage.sql.database import SqlDatabase
 from tests.client import Client, refused
 from tests.polling import eventually
 from tests.registry import RunningRegistry, StartRegistry

@@ -20,12 +20,14 @@ from sqlalchemy import (
     update,
 )
 from sqlalchemy.dialects.postgresql import insert as upsert
+from typing_extensions import override
 
 from registry_service.domain.access import Projects
 from registry_service.domain.aliases import (
     Alias,
     AliasMove,
     AliasPage,
+    AliasRepository,
     AliasState,
     AliasTarget,
     MoveKey,
@@ -95,19 +97,19 @@ _MOVE_KEY = (_moves.c.time, _moves.c.alias_id, _moves.c.revision)
 
 
 @dataclass(frozen=True, slots=True)
-class SqlAliasRepository:
+class SqlAliasRepository(AliasRepository):
     """`domain.aliases.AliasRepository`."""
 
     connection: Connection
     events: SqlEventLog
 
+    @override
     def find(self, group: GroupHandle, alias: str) -> AliasState:
-        """See the port."""
         row = self.connection.execute(_STATE.where(_is(group, alias))).mappings().one_or_none()
         return AliasState(key=None, group=group, alias=alias, head=None) if row is None else _state(row)
 
+    @override
     def lock(self, group: GroupHandle, alias: str, *, add: bool = False) -> AliasState:
-        """See the port."""
         key = self._lock(group, alias)
         if key is None and add:
             # Of two that add it, the second waits here for the first, and finds its row.
@@ -125,17 +127,17 @@ class SqlAliasRepository:
         statement = select(_aliases.c.id).where(_is(group, alias)).with_for_update()
         return self.connection.execute(statement).scalar_one_or_none()
 
+    @override
     def lock_all_of(self, model_id: str) -> Sequence[AliasState]:
-        """See the port."""
         statement = select(_aliases.c.id).where(_aliases.c.model_id == model_id).order_by(_aliases.c.id)
         keys = self.connection.execute(statement.with_for_update()).scalars().all()
         found = self.connection.execute(_STATE.where(_aliases.c.id.in_(keys)).order_by(_aliases.c.alias))
         return [_state(row) for row in found.mappings()]
 
+    @override
     def move(
         self, state: AliasState, *, kind: MoveKind, target: AliasTarget | None, previous: int | None, remark: Remark
     ) -> AliasMove:
-        """See the port."""
         caller = current_caller.get()
         time: ColumnElement[datetime] = func.clock_timestamp(type_=DateTime(timezone=True))
         revision = 1
@@ -186,8 +188,8 @@ class SqlAliasRepository:
             request_id=caller.request_id,
         )
 
+    @override
     def at(self, group: GroupHandle, alias: str, time: datetime) -> Alias | None:
-        """See the port."""
         locked = select(_aliases.c.id).where(_is(group, alias)).with_for_update(read=True)
         key = self.connection.execute(locked).scalar_one_or_none()
         # Only now: whoever moves the alias after this does it later.
@@ -205,14 +207,14 @@ class SqlAliasRepository:
         head = None if row is None else _move(row, alias=alias, model_group_id=group.id)
         return AliasState(key=key, group=group, alias=alias, head=head).current
 
+    @override
     def get_move(self, state: AliasState, revision: int) -> AliasMove:
-        """See the port."""
         statement = _MOVE.select_from(_WITH_OLDER).where(_moves.c.alias_id == state.key, _moves.c.revision == revision)
         row = self.connection.execute(statement).mappings().one()
         return _move(row, alias=state.alias, model_group_id=state.group.id)
 
+    @override
     def newest_move_to(self, state: AliasState, model_id: str) -> AliasMove | None:
-        """See the port."""
         statement = (
             _MOVE.select_from(_WITH_OLDER)
             .where(_moves.c.alias_id == state.key, _moves.c.model_id == model_id)
@@ -222,10 +224,10 @@ class SqlAliasRepository:
         row = self.connection.execute(statement).mappings().one_or_none()
         return None if row is None else _move(row, alias=state.alias, model_group_id=state.group.id)
 
+    @override
     def list(
         self, group: GroupHandle | None, *, after: int, limit: int, max_bytes: int, within: Projects = None
     ) -> AliasPage:
-        """See the port."""
         texts = [_aliases.c.name, _aliases.c.project_id, _aliases.c.project_name, _models.c.version, _moves.c.reason]
         statement = _STATE.where(_aliases.c.model_id.is_not(None), _aliases.c.id > after)
         if group is not None:
@@ -236,6 +238,7 @@ class SqlAliasRepository:
         states = [(row["key"], _state(row).current) for row in rows]
         return AliasPage(aliases=[(key, alias) for key, alias in states if alias is not None], more=more)
 
+    @override
     def moves(
         self,
         group: GroupHandle | None,
@@ -246,7 +249,6 @@ class SqlAliasRepository:
         max_bytes: int,
         within: Projects = None,
     ) -> MovePage:
-        """See the port."""
         texts = [_moves.c.version, _older.c.version, _moves.c.reason, _moves.c.actor]
         statement = _LISTED_MOVE
         if group is not None and alias is not None:
@@ -293,8 +295,8 @@ class SqlAliasRepository:
         rows = self.connection.execute(page).mappings().all()
         return rows, bool(rows) and rows[0]["found"] > len(rows)
 
+    @override
     def of_models(self, model_ids: Sequence[str]) -> Mapping[str, Sequence[str]]:
-        """See the port."""
         statement = select(_aliases.c.model_id, _aliases.c.alias).where(_aliases.c.model_id.in_(model_ids))
         names: dict[str, list[str]] = {}
         for model_id, alias in self.connection.execute(statement.order_by(_aliases.c.alias)):

@@ -14,8 +14,9 @@ import psycopg
 from psycopg import sql
 from sqlalchemy import Connection, Engine, Table, text
 from sqlalchemy.exc import OperationalError, SQLAlchemyError
+from typing_extensions import override
 
-from registry_service.domain.backup import OBJECTS, DatabaseCopy, TableCopy
+from registry_service.domain.backup import OBJECTS, DatabaseCopier, DatabaseCopy, TableCopy
 from registry_service.domain.errors import DatabaseUnavailableError
 from registry_service.domain.events import LogHead
 from registry_service.domain.source_error import SourceError
@@ -48,14 +49,14 @@ _COLUMNS = text("""
 
 
 @dataclass(frozen=True, slots=True)
-class SqlDatabaseCopier:
+class SqlDatabaseCopier(DatabaseCopier):
     """Works on connections of a pool."""
 
     engine: Engine
 
     @contextmanager
     def lock(self) -> Iterator[Callable[[], None]]:
-        """See the port. The lock is the connection's, so Postgres takes it back should we die."""
+        """See the port. The lock belongs to the connection, so Postgres releases the lock if the process dies."""
         with domain_errors(), self.engine.connect() as connection:
             connection.execute(text(f"SET lock_timeout = '{_LOCK_SECONDS}s'"))
             connection.execute(text("SET statement_timeout = 0"))
@@ -82,8 +83,8 @@ class SqlDatabaseCopier:
                 # The pool would keep the connection, and with it the settings.
                 connection.invalidate()
 
+    @override
     def copy(self, folder: Path) -> DatabaseCopy:
-        """See the port."""
         options = {"isolation_level": "REPEATABLE READ", "postgresql_readonly": True}
         with domain_errors(), self.engine.connect().execution_options(**options) as connection:
             _prepare(connection)
@@ -106,16 +107,16 @@ class SqlDatabaseCopier:
                 log_head=LogHead(sequence=head.sequence, hash=head.hash),
             )
 
+    @override
     def check_target(self, revision: str, backup: str) -> bool:
-        """See the port."""
         with domain_errors(), self.engine.connect() as connection:
             if _revision(connection) is not None and connection.execute(_MARK).scalar_one() == _MARK_PREFIX + backup:
                 return True
             _check_empty(connection, revision)
             return False
 
+    @override
     def restore(self, folder: Path, copy: DatabaseCopy, backup: str) -> None:
-        """See the port."""
         with domain_errors():
             migrate(self.engine, copy.revision)
             with transactional(self.engine).begin() as connection:
@@ -139,8 +140,8 @@ class SqlDatabaseCopier:
                     _alter(connection, "ALTER TABLE {} ENABLE TRIGGER USER", table)
                 _mark(connection, _MARK_PREFIX + backup)
 
+    @override
     def finish(self, *, is_complete: bool) -> None:
-        """See the port."""
         with domain_errors():
             migrate(self.engine)
             if is_complete:

@@ -29,11 +29,12 @@ from sqlalchemy import (
 from sqlalchemy import cast as sql_cast
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.exc import DBAPIError
+from typing_extensions import override
 
 from registry_service.domain.access import Projects
 from registry_service.domain.caller import current_caller
 from registry_service.domain.errors import DataLossError
-from registry_service.domain.events import REMOVALS, BrokenLink, Change, Event, LogHead
+from registry_service.domain.events import REMOVALS, BrokenLink, Change, Event, EventLog, LogHead
 from registry_service.domain.filter import Node
 from registry_service.domain.listing import MAX_PAGE_BYTES
 from registry_service.storage.disk import DiskReserve
@@ -134,7 +135,7 @@ _INSERT = (
 
 
 @dataclass(frozen=True, slots=True)
-class SqlEventLog:
+class SqlEventLog(EventLog):
     """`domain.events.EventLog`."""
 
     connection: Connection
@@ -144,8 +145,8 @@ class SqlEventLog:
     """Events that will be in the log once the transaction is committed."""
     _recorded: list[dict[str, object]] = field(default_factory=list)
 
+    @override
     def record(self, change: Change) -> None:
-        """See the port."""
         if self.disk is not None and change.action not in REMOVALS:
             self.disk.check()
         caller = current_caller.get()
@@ -183,12 +184,13 @@ class SqlEventLog:
             self.written.append(rows.event({**values, **row}))
         self._recorded.clear()
 
+    @override
     def head(self) -> LogHead:
-        """See the port."""
         with _own_schema():
             row = self.connection.execute(select(_head.c.sequence, _head.c.hash)).one()
         return LogHead(sequence=row.sequence, hash=row.hash)
 
+    @override
     def after(
         self,
         sequence: int,
@@ -196,23 +198,22 @@ class SqlEventLog:
         until: int | None = None,
         limit: int,
         max_bytes: int = MAX_PAGE_BYTES,
-        filter: Node | None = None,  # noqa: A002 - AIP-160's name
+        filter: Node | None = None,
         within: Projects = None,
     ) -> Sequence[Event]:
-        """See the port."""
         selection = _Selection(first=sequence + 1, last=until, filter=filter, within=within)
         return self._found(selection, limit, max_bytes, newest_first=False)
 
+    @override
     def before(
         self,
         sequence: int | None,
         *,
         limit: int,
         max_bytes: int = MAX_PAGE_BYTES,
-        filter: Node | None = None,  # noqa: A002 - AIP-160's name
+        filter: Node | None = None,
         within: Projects = None,
     ) -> Sequence[Event]:
-        """See the port."""
         selection = _Selection(last=None if sequence is None else sequence - 1, filter=filter, within=within)
         return self._found(selection, limit, max_bytes, newest_first=True)
 
@@ -223,8 +224,8 @@ class SqlEventLog:
         with _own_schema():
             return [rows.stored_event(row) for row in self.connection.execute(statement).mappings()]
 
+    @override
     def verify(self, after: LogHead, *, limit: int) -> tuple[LogHead, BrokenLink | None]:
-        """See the port."""
         try:
             with self.connection.begin_nested():
                 return self._verified(after, limit)

@@ -6,6 +6,7 @@ from datetime import datetime, timedelta
 from typing import cast
 
 from sqlalchemy import ColumnElement, Connection, Table, delete, func, select, text, update
+from typing_extensions import override
 
 from registry_service.domain.errors import (
     IdempotencyKeyReusedError,
@@ -16,6 +17,7 @@ from registry_service.domain.idempotency import (
     KEPT_FOR,
     MAX_ANSWER_BYTES,
     MAX_KEYS_PER_CALLER,
+    IdempotencyKeys,
     KeptAnswer,
     KeyedCall,
     current_keyed_call,
@@ -82,13 +84,13 @@ _KEEP = text("""
 
 
 @dataclass(frozen=True, slots=True)
-class SqlIdempotencyKeys:
+class SqlIdempotencyKeys(IdempotencyKeys):
     """`domain.idempotency.IdempotencyKeys`."""
 
     connection: Connection
 
+    @override
     def begin(self, call: KeyedCall, *, lease: timedelta) -> KeptAnswer | None:
-        """See the port."""
         values = {
             "id": call.id,
             "method": call.method,
@@ -120,8 +122,8 @@ class SqlIdempotencyKeys:
             artifact_sha256=found.artifact_sha256,
         )
 
+    @override
     def keep(self, result: object, *, resource_id: str, project_id: str | None, artifact_sha256: str = "") -> None:
-        """See the port."""
         call = current_keyed_call.get()
         if call is None:
             return
@@ -139,8 +141,8 @@ class SqlIdempotencyKeys:
             raise IdempotentCallRunningError(call.key)
         call.is_kept = True
 
+    @override
     def renew(self, attempts: Sequence[str], *, lease: timedelta) -> None:
-        """See the port."""
         self.connection.execute(_NOT_AWAITED)
         # One that is locked is being answered.
         running = (
@@ -152,13 +154,13 @@ class SqlIdempotencyKeys:
             update(_keys).where(_keys.c.id.in_(running)).values(lease_time=func.clock_timestamp() + lease)
         )
 
+    @override
     def forget(self, call: KeyedCall) -> None:
-        """See the port."""
         self.connection.execute(_NOT_AWAITED)
         self.connection.execute(_FORGET, {"id": call.id, "attempt": call.attempt, "caller_digest": call.caller_digest})
 
+    @override
     def remove_expired(self, limit: int) -> int:
-        """See the port."""
         self._remove_ended(_usage, _usage.c.caller_digest, _usage.c.window_end_time, limit)
         return self._remove_ended(_keys, _keys.c.id, _keys.c.expire_time, limit)
 

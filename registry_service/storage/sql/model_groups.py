@@ -22,11 +22,12 @@ from sqlalchemy import (
     true,
     update,
 )
+from typing_extensions import override
 
 from registry_service.domain.errors import ModelGroupNotEmptyError, ModelGroupNotFoundError
 from registry_service.domain.events import Change
 from registry_service.domain.listing import SORT_PREFIX, SortValue
-from registry_service.domain.model_groups import MUTABLE_FIELDS, GroupPage, GroupQuery, ModelGroup
+from registry_service.domain.model_groups import MUTABLE_FIELDS, GroupPage, GroupQuery, ModelGroup, ModelGroupRepository
 from registry_service.domain.models import GroupKey
 from registry_service.domain.vocabulary import Action, MetricGoal
 from registry_service.storage.sql import tables
@@ -106,21 +107,21 @@ _FILLED = _listed(show_empty=False)
 
 
 @dataclass(frozen=True, slots=True)
-class SqlModelGroupRepository:
+class SqlModelGroupRepository(ModelGroupRepository):
     """`domain.model_groups.ModelGroupRepository`."""
 
     connection: Connection
     events: SqlEventLog
 
+    @override
     def get(self, group_id: str) -> ModelGroup:
-        """See the port."""
         row = self.connection.execute(_ONE_GROUP, {"group_id": group_id}).mappings().one_or_none()
         if row is None:
             raise ModelGroupNotFoundError(group_id)
         return _group(row)
 
+    @override
     def list(self, query: GroupQuery) -> GroupPage:
-        """See the port."""
         table = _ALL if query.show_empty else _FILLED
         descending = [field.descending for field in query.order]
         keys = [tables.group_sort_expression(field.name, table) for field in query.order]
@@ -157,8 +158,8 @@ class SqlModelGroupRepository:
         found = self.connection.execute(page.execution_options(**PLANNED_ANEW)).mappings().all()
         return GroupPage(groups=[_group(row) for row in found], more=bool(found) and found[0]["found"] > len(found))
 
+    @override
     def update(self, group_id: str, change: Callable[[ModelGroup], ModelGroup]) -> ModelGroup:
-        """See the port."""
         # In a statement of its own, before the one that sees what those have done that the lock had to wait for. It
         # lets models join the group meanwhile.
         self.connection.execute(_LOCKED_TO_CHANGE, {"group_id": group_id})
@@ -172,8 +173,8 @@ class SqlModelGroupRepository:
         self._record(Action.MODEL_GROUP_UPDATED, new, before={name: before[name] for name in changed}, after=changed)
         return new
 
+    @override
     def remove(self, group_id: str, check: Callable[[ModelGroup], None], *, validate_only: bool = False) -> ModelGroup:
-        """See the port."""
         if not validate_only:
             # Whoever registers the first model of the group from here on waits, and then makes the group anew.
             self.connection.execute(_LOCKED_TO_DELETE, {"group_id": group_id})

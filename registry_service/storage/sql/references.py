@@ -6,12 +6,13 @@ from dataclasses import asdict, dataclass
 from sqlalchemy import Connection, CursorResult, bindparam, text
 from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.types import Text
+from typing_extensions import override
 
 from registry_service.domain.access import Projects
 from registry_service.domain.listing import SORT_PREFIX
 from registry_service.domain.model_groups import GroupHandle
 from registry_service.domain.models import GroupKey
-from registry_service.domain.references import NamedVersion
+from registry_service.domain.references import NamedVersion, ReferenceRepository
 
 _FOUND = "SELECT id, name, project_id, project_name FROM model_groups AS g"
 # A subquery of each group that is found, which EXISTS would not be: Postgres might read all counts for a few groups.
@@ -102,13 +103,13 @@ _IS_VERSION = f"""
 
 
 @dataclass(frozen=True, slots=True)
-class SqlReferenceRepository:
+class SqlReferenceRepository(ReferenceRepository):
     """`domain.references.ReferenceRepository`."""
 
     connection: Connection
 
+    @override
     def groups(self, name: str, project: str | None, *, limit: int, within: Projects = None) -> Sequence[GroupHandle]:
-        """See the port."""
         condition = _EVERYWHERE if within is None else _IS_WITHIN
         if project is None:
             statement = _anywhere(condition)
@@ -122,17 +123,17 @@ class SqlReferenceRepository:
             for row in found
         ][:limit]
 
+    @override
     def has_project(self, project: str, *, within: Projects = None) -> bool:
-        """See the port."""
         condition = _EVERYWHERE if within is None else _IS_WITHIN
         is_id = _some(_is_project_id(condition), "project_id", _EVERYWHERE)
         is_name = _some(_IS_PROJECT_NAME, "project_name", condition)
         return bool(self._execute(f"SELECT {is_id} OR {is_name}", within, project=project).scalar_one())
 
+    @override
     def versions(
         self, group: GroupHandle, version: str | None, precisions: Collection[str], *, limit: int
     ) -> Sequence[NamedVersion]:
-        """See the port."""
         values = asdict(group.key) | {"limit": limit}
         condition = _HAS_PRECISIONS if precisions else _IS_OF_GROUP
         if version is not None:

@@ -7,12 +7,13 @@ from typing import Any, cast
 
 from sqlalchemy import Connection, RowMapping, Table, func, or_, select, update
 from sqlalchemy.dialects.postgresql import insert as upsert
+from typing_extensions import override
 
 from registry_service.domain.access import Grant, Role
 from registry_service.domain.errors import TokenExistsError, TokenNotFoundError
 from registry_service.domain.events import Change
 from registry_service.domain.models import GroupKey, Json
-from registry_service.domain.tokens import Token
+from registry_service.domain.tokens import Token, TokenRepository
 from registry_service.domain.vocabulary import Action
 from registry_service.storage.sql import tables
 from registry_service.storage.sql.event_log import SqlEventLog
@@ -24,14 +25,14 @@ _READ = select(_tokens, _REMAINING)
 
 
 @dataclass(frozen=True, slots=True)
-class SqlTokenRepository:
+class SqlTokenRepository(TokenRepository):
     """`domain.tokens.TokenRepository`."""
 
     connection: Connection
     events: SqlEventLog
 
+    @override
     def add(self, token: Token, digest: bytes) -> None:
-        """See the port."""
         statement = upsert(_tokens).values(
             id=token.id,
             digest=digest,
@@ -46,8 +47,8 @@ class SqlTokenRepository:
             raise TokenExistsError(token.name)
         self._record(Action.TOKEN_CREATED, token, after=_event_values(token))
 
+    @override
     def find(self, digest: bytes) -> Token | None:
-        """See the port."""
         row = self.connection.execute(_READ.where(_tokens.c.digest == digest)).mappings().one_or_none()
         if row is None:
             return None
@@ -61,8 +62,8 @@ class SqlTokenRepository:
         )
         return _token(row)
 
+    @override
     def revoke(self, token_id: str) -> Token:
-        """See the port."""
         statement = _READ.where(or_(_tokens.c.id == token_id, _tokens.c.name == token_id))
         # The id before the name: no other token's name can keep one from being revoked.
         statement = statement.order_by((_tokens.c.id == token_id).desc()).limit(1).with_for_update()
@@ -81,8 +82,8 @@ class SqlTokenRepository:
         self._record(Action.TOKEN_REVOKED, token, before=_event_values(token))
         return token
 
+    @override
     def list(self) -> Sequence[Token]:
-        """See the port."""
         found = self.connection.execute(_READ.order_by(_tokens.c.create_time, _tokens.c.id))
         return [_token(row) for row in found.mappings()]
 
