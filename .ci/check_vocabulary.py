@@ -23,8 +23,6 @@ PENDING = (
     "registry_service/storage/artifacts/s3_source.py",
     "registry_service/storage/sql/*",
     "registry_service/wiring.py",
-    "tests/e2e/*",
-    "tests/integration/*",
 )
 """What is not checked yet, as patterns in which `*` also matches `/`. Take an entry out when its part is clean."""
 
@@ -92,6 +90,7 @@ ALLOWED: tuple[tuple[str, str, str], ...] = (
     ("*", r"ModelRegistryNotSweeping|#modelregistrynotsweeping", "the name of an alert stays"),
     ("*", r"documented_(precision|size)", "names of columns stay"),
     ("*", r"_adopt\b|\"adopt\"|alias `adopt`", "the former name of `import-intel` stays as an alias"),
+    ("tests/e2e/test_import_and_backup.py", r"\d+ adopted", "the output of `import-intel` stays"),
     ("*", r"false alarms", "an alarm that a model raises"),
     (
         "*",

@@ -221,14 +221,14 @@ def test_a_backup_under_load_is_complete(
             done[worker] += 1
         client.close()
 
-    def sweep() -> None:
+    def collect_garbage() -> None:
         while not stop.is_set():
             with acting_as_registry():
                 source.parts.services.garbage_collector.collect()
             stop.wait(0.01)
 
     threads = [threading.Thread(target=churn, args=(worker,)) for worker in (0, 1)]
-    threads.append(threading.Thread(target=sweep))
+    threads.append(threading.Thread(target=collect_garbage))
     for thread in threads:
         thread.start()
     try:
