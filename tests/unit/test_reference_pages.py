@@ -12,7 +12,7 @@ REFERENCE = Path(__file__).resolve().parents[2] / "docs" / "reference"
 
 
 @pytest.mark.parametrize(
-    ("page", "document"), [("settings", settings.document), ("command-line", command_line.document)], ids=str
+    ("page", "document"), [("settings", settings.document), ("command-line", command_line.document)]
 )
 def test_a_generated_page_is_up_to_date(page: str, document: object) -> None:
     assert callable(document)
