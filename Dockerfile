@@ -7,7 +7,7 @@ FROM python:${PYTHON}-slim AS build
 ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1 PIP_ROOT_USER_ACTION=ignore
 WORKDIR /build
 RUN python -m venv --without-pip /opt/model-registry
-# Changes seldom, so it comes first.
+# It changes rarely, so this layer is cached.
 COPY requirements.lock .
 RUN pip --python /opt/model-registry/bin/python install --require-hashes -r requirements.lock
 COPY pyproject.toml README.md LICENSE ./
@@ -21,7 +21,7 @@ FROM python:${PYTHON}-slim
 LABEL org.opencontainers.image.title="Model Registry" \
       org.opencontainers.image.licenses="Apache-2.0"
 RUN useradd --uid 10001 --user-group --no-create-home --home-dir /nonexistent --shell /usr/sbin/nologin registry
-# At the same place as in the build: scripts of a venv name its interpreter.
+# The same path as in the build: the scripts of a venv contain the path of its interpreter.
 COPY --from=build /opt/model-registry /opt/model-registry
 ENV PATH=/opt/model-registry/bin:$PATH \
     PYTHONUNBUFFERED=1
@@ -29,5 +29,5 @@ USER 10001:10001
 EXPOSE 50051 32002
 # SIGTERM, the default, drains the server.
 ENTRYPOINT ["model-registry"]
-# Replaces the server when it hangs, which no restart policy does.
+# A supervised worker: the supervisor replaces a hanging server, which a restart policy does not.
 CMD ["serve", "--workers=1"]

@@ -13,24 +13,24 @@ help: ## Show this help
 
 # ---- install -----------------------------------------------------------------
 
-# What each step is, and how long after the first: the first installation takes minutes.
+# Print each step and the seconds since the first one: the first installation takes minutes.
 say = @printf '%s\n' "[$$(( $$(date +%s) - $(MADE) )) s] $(1)"
 MADE := $(shell date +%s)
-# With a line for each package that is downloaded.
+# Print a line for each downloaded package.
 PIP_INSTALL = $(BIN)/pip install --disable-pip-version-check --progress-bar off --no-input
 DOWNLOADS = | awk '/^ +Downloading / { print "    " $$2, $$3, $$4; fflush() }'
 
 .venv/.run: requirements.lock pyproject.toml
-	$(call say,Making .venv)
+	$(call say,Creating .venv)
 	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	$(call say,Installing what the product needs: about 80 MB of downloads at first)
+	$(call say,Installing the dependencies: about 80 MB of downloads at first)
 	@$(PIP_INSTALL) --require-hashes -r requirements.lock $(DOWNLOADS)
 	$(call say,Installing the product)
 	@$(PIP_INSTALL) --quiet --no-deps --editable .
 	@touch $@
 
 .venv/.dev: requirements-dev.lock .venv/.run
-	$(call say,Installing what tests and linters need)
+	$(call say,Installing the dependencies of tests and linters)
 	@$(PIP_INSTALL) --require-hashes -r requirements-dev.lock $(DOWNLOADS)
 	@touch $@
 
@@ -38,7 +38,7 @@ DOWNLOADS = | awk '/^ +Downloading / { print "    " $$2, $$3, $$4; fflush() }'
 install: .venv/.run ## Create .venv with .venv/bin/model-registry
 
 .PHONY: install-dev
-install-dev: .venv/.dev ## The same with what tests, linters and code generation need
+install-dev: .venv/.dev ## The same with the dependencies of tests, linters and code generation
 
 .venv/.bench: requirements-bench.lock .venv/.dev
 	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements-bench.lock
@@ -50,7 +50,7 @@ install-dev: .venv/.dev ## The same with what tests, linters and code generation
 	@touch $@
 
 .PHONY: lock
-lock: ## Write the lock files anew from pyproject.toml (needs uv)
+lock: ## Regenerate the lock files from pyproject.toml (needs uv)
 	uv pip compile --quiet --upgrade --universal --generate-hashes --extra embedded --extra otel \
 		--custom-compile-command "make lock" -o requirements.lock pyproject.toml
 	uv pip compile --quiet --upgrade --universal --generate-hashes --extra embedded --extra otel --group dev -c requirements.lock \
@@ -63,17 +63,17 @@ lock: ## Write the lock files anew from pyproject.toml (needs uv)
 # ---- run and test --------------------------------------------------------------
 
 .PHONY: run
-run: install ## Install everything and run the whole product on embedded defaults
+run: install ## Install everything and run the whole product with embedded defaults
 	$(BIN)/model-registry up
 
-# Files, folders and ids of tests, or an expression as pytest's -k takes it: T=tests/unit, T="upload and not s3".
+# Files, folders and ids of tests, or an expression for pytest's -k: T=tests/unit, T="upload and not s3".
 T ?= $(TESTS)
 SELECTED = $(if $(wildcard $(firstword $(subst ::, ,$(T)))),$(T),$(if $(T),-k "$(T)"))
-# Several workers, which the tests are spread over by tests/parallel.py.
+# Several workers, over which tests/parallel.py distributes the tests.
 PYTEST = $(BIN)/pytest -n auto --dist loadgroup --no-loadscope-reorder
 
 .PHONY: test
-test: install-dev ## Install everything and run the tests (T=... for some of them: a path, or an expression)
+test: install-dev ## Install everything and run the tests (T=... selects some: a path, or an expression)
 	$(PYTEST) $(SELECTED)
 
 .PHONY: test-unit
@@ -81,11 +81,11 @@ test-unit: install-dev ## Run the tests that need no server, in less than a minu
 	$(PYTEST) tests/unit tests/contracts/test_local_artifact_store.py
 
 .PHONY: bench
-bench: .venv/.bench ## Measure how fast it is, beside what the same costs without it (a quarter of an hour)
+bench: .venv/.bench ## Measure the performance relative to bare equivalents (a quarter of an hour)
 	$(BIN)/python -m benchmarks
 
 .PHONY: bench-quick
-bench-quick: .venv/.bench ## The same with less of everything, in under four minutes
+bench-quick: .venv/.bench ## A shorter benchmark, in under four minutes
 	$(BIN)/python -m benchmarks --quick
 
 # ---- code generation -----------------------------------------------------------

@@ -1,4 +1,4 @@
-"""How fast the product is, as ratios: beside what the same bytes or rows cost without it, in one run on one machine.
+"""The product's performance as ratios to the bare cost of the same bytes or rows, in one run on one machine.
 
-`make bench` runs everything, `make bench-quick` less of it; see README.md here.
+`make bench` runs everything, `make bench-quick` a part; see README.md here.
 """

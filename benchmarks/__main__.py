@@ -1,4 +1,4 @@
-"""`python -m benchmarks [--quick]`: runs the suite and writes benchmarks/results."""
+"""`python -m benchmarks [--quick]` runs the suite and writes benchmarks/results."""
 
 import argparse
 import os
@@ -25,14 +25,14 @@ from tests.temporary_folders import accessible_folder
 
 @dataclass(frozen=True, kw_only=True)
 class Suite:
-    """How much is measured."""
+    """The size of a suite."""
 
     title: str
     sizes_mib: tuple[int, ...]
     models: tuple[int, ...]
     clients: tuple[int, ...]
     seconds: float
-    """Of each load."""
+    """Duration of each load."""
     mixed_seconds: float
 
 
@@ -50,7 +50,7 @@ FULL = Suite(
 
 
 class Bench:
-    """One run of a suite, in a folder of its own."""
+    """One run of a suite in its own folder."""
 
     def __init__(self, suite: Suite, folder: Path, stack: ExitStack) -> None:
         self._suite = suite
@@ -59,7 +59,7 @@ class Bench:
         self.curves: dict[str, dict[int, float]] = {}
 
     def run(self, parts: set[str]) -> Iterator[Result]:
-        """Measures the named parts."""
+        """Measure the named parts."""
         if "startup" in parts:
             yield from startup.results(self._folder)
         if "transfers" in parts:
@@ -72,7 +72,7 @@ class Bench:
         with ExitStack() as stack:
             yield from self._transferred(stack.enter_context(running_up(self._new_folder("up"))), None)
         if minio_binary() is None:
-            print("NO MinIO (MINIO_BINARY): transfers are measured embedded only.", file=sys.stderr)  # noqa: T201 - for the person
+            print("NO MinIO (MINIO_BINARY): transfers are measured embedded only.", file=sys.stderr)  # noqa: T201 - output for people
             return
         with ExitStack() as stack:
             s3 = stack.enter_context(running_s3(self._new_folder("s3")))
@@ -108,7 +108,7 @@ class Bench:
             "artifact_store": "local",
             "artifact_dir": self._folder / "artifacts",
         }
-        # A million models take minutes to lay down.
+        # Inserting a million models takes minutes.
         engine = engine_of(postgres, "metadata", statement_timeout_seconds=3600)
         self._stack.callback(engine.dispose)
         product = self._stack.enter_context(running_serve(self._new_folder("metadata"), settings))
@@ -132,14 +132,14 @@ class Bench:
 
 
 def main() -> None:
-    """Runs it."""
+    """Run the suite."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks")
     parser.add_argument("--quick", action="store_true", help="less of everything, in under four minutes")
     parser.add_argument("--only", action="append", choices=["startup", "transfers", "metadata", "endurance"])
     options = parser.parse_args()
     suite = QUICK if options.quick else FULL
-    # As docs/performance.md advises clients. Otherwise it depends on what was measured before: to free a large block
-    # has malloc keep more from then on.
+    # As docs/performance.md advises clients. Otherwise results depend on earlier measurements: after freeing a large
+    # block, malloc keeps more memory.
     keep_freed_memory()
     parts = set(options.only or ("startup", "transfers", "metadata", "endurance"))
     started = time.monotonic()
@@ -148,10 +148,10 @@ def main() -> None:
         bench = Bench(suite, stack.enter_context(accessible_folder()), stack)
         for result in bench.run(parts):
             found.append(result)
-            print(result.line(), flush=True)  # noqa: T201 - for the person
+            print(result.line(), flush=True)  # noqa: T201 - output for people
         results.write(found, bench.curves, title=suite.title)
     missed = [result.name for result in found if not result.ok]
-    print(f"{len(found)} results in {time.monotonic() - started:.0f} s, {len(missed)} goals missed")  # noqa: T201 - for the person
+    print(f"{len(found)} results in {time.monotonic() - started:.0f} s, {len(missed)} goals missed")  # noqa: T201 - output for people
 
 
 if __name__ == "__main__":

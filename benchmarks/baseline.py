@@ -1,8 +1,8 @@
-"""The bare equivalent of the server: the same SQL, by psycopg, from a handler that knows nothing else.
+"""The bare equivalent of the server: a handler that sends the same SQL through psycopg and does nothing else.
 
-At its start it lets the registry's own use cases run once, and notes the
-statements that they send. Then it answers each call by sending the same
-statements again, with other ids, and by making the same message of the rows.
+At its start, it runs the registry's own services once and records their
+statements. It answers each call by sending the same statements with other
+ids, and by converting the rows into the same message.
 """
 
 import os
@@ -43,7 +43,7 @@ from registry_service.wiring import Registry, open_registry
 
 _THREADS = 32
 
-# What SetAlias sends after it has the model. Written out, as each statement needs what the one before it answered.
+# The statements of SetAlias after it has read the model. They are fixed, since each needs the previous result.
 _PROMOTION: tuple[LiteralString, ...] = (
     """
     INSERT INTO aliases (name, project_id, project_name, alias, revision)
@@ -65,13 +65,13 @@ _PROMOTION: tuple[LiteralString, ...] = (
 
 @dataclass(frozen=True)
 class Recording:
-    """The statements of one use case, and the values that stand for those of a call."""
+    """The statements of one call, and the placeholder values to replace by those of a later call."""
 
     statements: Sequence[tuple[str, Mapping[str, Any]]]
     stand_ins: Sequence[object]
 
     def replay(self, connection: psycopg.Connection[dict[str, Any]], values: Sequence[object]) -> list[dict[str, Any]]:
-        """Sends the statements with other values, in one transaction; returns the rows of the last that has some."""
+        """Send the statements with other values in one transaction; return the rows of the last one with a result."""
         exchange = dict(zip(self.stand_ins, values, strict=True))
         rows: list[dict[str, Any]] = []
         with connection.transaction():
@@ -90,7 +90,7 @@ class Recording:
 
 @contextmanager
 def recording() -> Iterator[list[tuple[str, Mapping[str, Any]]]]:
-    """Notes what any engine sends."""
+    """Record the statements of all engines."""
     statements: list[tuple[str, Mapping[str, Any]]] = []
 
     def note(_c: object, _cursor: object, statement: str, parameters: Any, _context: object, _many: bool) -> None:
@@ -104,19 +104,19 @@ def recording() -> Iterator[list[tuple[str, Mapping[str, Any]]]]:
 
 
 class Recorder:
-    """Records the use cases of a registry."""
+    """Records the statements of a registry's services."""
 
     def __init__(self, registry: Registry) -> None:
         self._services = registry.services
 
     def record(self, call: Callable[[], object], *stand_ins: object) -> Recording:
-        """Runs a use case once."""
+        """Run a call once."""
         with recording() as statements:
             call()
         return Recording(statements, stand_ins)
 
     def all(self, page_token: str) -> dict[str, Recording]:
-        """Records each."""
+        """Record the statements of each operation."""
         cases = self._services
         text = substring(0)
 
@@ -161,7 +161,7 @@ class Recorder:
 
 
 class Handlers:
-    """Answers the calls of the load, by method."""
+    """Answers the calls of a load, by method."""
 
     def __init__(self, recordings: Mapping[str, Recording], dsn: Mapping[str, Any], folder: Path) -> None:
         self._recordings = recordings
@@ -170,7 +170,7 @@ class Handlers:
         self._local = threading.local()
 
     def _connection(self) -> psycopg.Connection[dict[str, Any]]:
-        """Returns the thread's own connection."""
+        """Return the connection of the present thread."""
         connection: psycopg.Connection[dict[str, Any]] | None = getattr(self._local, "connection", None)
         if connection is None:
             connection = self._local.connection = psycopg.connect(**self._dsn, row_factory=dict_row, autocommit=True)
@@ -180,9 +180,9 @@ class Handlers:
         return self._recordings[operation].replay(self._connection(), values)
 
     def _models(self, operation: str, *values: object) -> list[model_pb2.Model]:
-        """Returns the models that come in the first column, as JSON."""
+        """Return the models in the first column, which has JSON."""
         found = (next(iter(row.values())) for row in self._rows(operation, *values))
-        # A model by itself is a value beside its group and its aliases.
+        # A single model is a column next to its group and its aliases.
         return [_message(row.get("row", row)) for row in found]
 
     def get(self, request: model_service_pb2.GetModelRequest, _: object) -> model_pb2.Model:
@@ -203,7 +203,7 @@ class Handlers:
     def resolve(
         self, request: model_service_pb2.ResolveModelRequest, _: object
     ) -> model_service_pb2.ResolveModelResponse:
-        """ResolveModel of a name, or of one name with precisions."""
+        """ResolveModel of a name, or of a name with precisions."""
         if request.precisions:
             (model,) = self._models("resolve with precisions")
             return model_service_pb2.ResolveModelResponse(model=model)
@@ -256,7 +256,7 @@ class Handlers:
         return model_service_pb2.RegisterModelResponse(model=wanted.model)
 
     def promote(self, request: alias_service_pb2.SetAliasRequest, _: object) -> alias_service_pb2.SetAliasResponse:
-        """SetAlias of an alias that is new."""
+        """SetAlias of a new alias."""
         connection = self._connection()
         with connection.transaction():
             model = connection.execute("SELECT * FROM models WHERE id = %s FOR SHARE", (request.model_id,)).fetchone()
@@ -271,7 +271,7 @@ class Handlers:
 
 
 def _message(row: Mapping[str, Any]) -> model_pb2.Model:
-    """Makes the message by hand, as an author would who knows these rows alone."""
+    """Create the message by hand, specialized on these rows."""
     message = model_pb2.Model(
         id=row["id"],
         name=row["name"],

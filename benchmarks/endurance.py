@@ -1,4 +1,4 @@
-"""Mixed load for a while, and what more workers bring."""
+"""Mixed load over a longer time, and the gain of a second worker."""
 
 import os
 from collections.abc import Iterator
@@ -10,13 +10,13 @@ from benchmarks.results import Result
 from tests.products import Product
 
 _MIB = 2**20
-# Buffers and pools fill up during the first seconds; a leak goes on.
+# Buffers and pools fill during the first seconds; a leak continues.
 _GROWTH_GOAL = 1.15
 _CORES_FOR_WORKERS = 4
 
 
 def mixed(product: Product, *, models: int, seconds: float) -> Iterator[Result]:
-    """Loads the product with everything at once, after a warm-up that fills its pools: shorter, by twice as many."""
+    """Run all operations at once, after a shorter warm-up with twice as many clients, which fills the pools."""
     _together(product, models, seconds / 4, times=2)
     before = Footprint.of(product)
     errors, calls = _together(product, models, seconds)
@@ -45,7 +45,7 @@ def mixed(product: Product, *, models: int, seconds: float) -> Iterator[Result]:
 
 
 def _together(product: Product, models: int, seconds: float, times: int = 1) -> tuple[int, int]:
-    """Returns how many calls failed, and how many were made."""
+    """Return the numbers of failed calls and of all calls."""
     shares = (
         ("get", 12, False),
         ("get", 12, True),
@@ -71,7 +71,7 @@ def _together(product: Product, models: int, seconds: float, times: int = 1) -> 
 
 
 def workers(one: Product, two: Product, *, models: int, seconds: float) -> Iterator[Result]:
-    """Compares two servers on one database: with one worker, and with two."""
+    """Compare two servers on one database: with one worker, and with two."""
     figures = {}
     for name, product in (("one", one), ("two", two)):
         load = Load(operation="get", address=product.grpc_address, clients=16, seconds=seconds, models=models)

@@ -1,7 +1,7 @@
-"""What the event of a change costs: `python -m benchmarks.event_log` prints updates of models per second.
+"""The cost of the event of a change: `python -m benchmarks.event_log` prints updates of models per second.
 
-On a PostgreSQL of its own that writes to disk at every commit, straight through
-`SqlDatabase`, each client with a model of its own, with the event and without.
+It uses `SqlDatabase` on its own PostgreSQL, which writes to disk at every
+commit. Each client updates its own model, with the event and without.
 """
 
 import threading
@@ -22,7 +22,7 @@ SECONDS = 5.0
 
 
 def model(number: int) -> Model:
-    """Returns a model that is like no other."""
+    """Return a unique model."""
     now = utc_now()
     artifact = Artifact(file_name="m", media_type="m/m", size=1, sha256="0" * 64, file_url="", object_key=f"{number}")
     return Model(
@@ -38,7 +38,7 @@ def model(number: int) -> Model:
 
 
 def updates(database: SqlDatabase, model_id: str, deadline: float, *, with_event: bool) -> int:
-    """Changes a model again and again, and returns how often."""
+    """Update a model repeatedly, and return the number of updates."""
     done = 0
     while time.monotonic() < deadline:
         with database.transaction() as transaction:
@@ -46,13 +46,13 @@ def updates(database: SqlDatabase, model_id: str, deadline: float, *, with_event
             if not with_event:
                 if not isinstance(transaction, SqlTransaction):
                     raise TypeError(transaction)
-                transaction.events._recorded.clear()  # noqa: SLF001 - what is measured
+                transaction.events._recorded.clear()  # noqa: SLF001 - the measured cost
         done += 1
     return done
 
 
 def measure(database: SqlDatabase, clients: int, *, with_event: bool) -> float:
-    """Returns updates per second."""
+    """Return the updates per second."""
     barrier = threading.Barrier(clients)
 
     def run(number: int) -> int:
@@ -64,7 +64,7 @@ def measure(database: SqlDatabase, clients: int, *, with_event: bool) -> float:
 
 
 def main() -> None:
-    """Measures and prints."""
+    """Measure, and print the results."""
     with accessible_folder() as folder, EmbeddedPostgres(folder) as address:
         engine = engine_of(address, address.database)
         migrate(engine)

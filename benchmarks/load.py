@@ -1,7 +1,7 @@
-"""Load: so many clients, each in a closed loop, for so long, in a process of its own.
+"""Load: a number of clients in closed loops for some seconds, in a separate process.
 
-`python -m benchmarks.load` reads what to do as JSON from its input and prints the
-latencies, so that the measuring takes none of the measured processes' time.
+`python -m benchmarks.load` reads the load as JSON from its input and prints the
+latencies. A separate process takes no time from the measured ones.
 """
 
 import contextlib
@@ -30,24 +30,24 @@ _SERVICE = "/modelregistry.v1.ModelService"
 
 @dataclass(frozen=True, kw_only=True)
 class Load:
-    """What is to be done."""
+    """A load to run."""
 
     operation: str
-    """Of OPERATIONS."""
+    """One of OPERATIONS."""
     address: str
-    """host:port."""
+    """Host and port, separated by a colon."""
     clients: int
     seconds: float
     models: int
-    """The ids of 0 to this are there (`model_id`)."""
+    """Number of the existing models, whose ids `model_id` returns."""
     page_token: str = ""
-    """For the deep page."""
+    """Token of the deep page."""
     http: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
 class Measured:
-    """What came of it. Latencies in milliseconds."""
+    """The results of a load. Latencies are in milliseconds."""
 
     per_second: float
     p50: float
@@ -57,12 +57,12 @@ class Measured:
 
 
 def model_id(number: int) -> str:
-    """The id of one of the models that were laid down."""
+    """Return the id of an inserted model."""
     return f"benchmark-{number:010}"
 
 
 def run(load: Load) -> Measured:
-    """Runs a load in a process of its own, and waits for it."""
+    """Run a load in a separate process, and wait for its results."""
     answer = subprocess.run(
         [sys.executable, "-m", "benchmarks.load"],
         input=json.dumps(asdict(load)),
@@ -77,7 +77,7 @@ def run(load: Load) -> Measured:
 
 
 def measured(outcome: Mapping[str, Any], seconds: float) -> Measured:
-    """Sums up latencies in seconds."""
+    """Summarize latencies, given in seconds."""
     latencies: Sequence[float] = sorted(outcome["latencies"])
     if not latencies:
         raise RuntimeError(f"nothing was answered: {outcome['errors']} errors")
@@ -95,10 +95,10 @@ def measured(outcome: Mapping[str, Any], seconds: float) -> Measured:
 
 
 class _Grpc:
-    """One client: a channel of its own, as a service has it."""
+    """A client with its own channel, like a service."""
 
     def __init__(self, load: Load) -> None:
-        # Without a pool of its own, all channels of a process would share one connection.
+        # Without its own subchannel pool, all channels of a process would share one connection.
         self._channel = grpc.insecure_channel(load.address, options=[("grpc.use_local_subchannel_pool", 1)])
         self._load = load
         self._dice = random.Random()  # noqa: S311 - chooses models
@@ -163,7 +163,7 @@ class _Grpc:
             request = model_service_pb2.ResolveModelRequest(reference=DEEP_GROUP, precisions=[DEEP_PRECISION])
             return lambda: call(request)
         return lambda: call(
-            # Of those without a project, as the baseline is to know no more.
+            # Only models without a project, since the baseline knows only these.
             model_service_pb2.ResolveModelRequest(reference=name(self._dice.randrange(1, self._load.models, 3)))
         )
 
@@ -211,7 +211,7 @@ class _Grpc:
 
 
 class _Http:
-    """One client with one connection, as lean as can be: GET of whole answers with a Content-Length or in chunks."""
+    """A minimal client with one connection: GET of whole answers with a Content-Length or in chunks."""
 
     def __init__(self, load: Load) -> None:
         host, _, port = load.address.rpartition(":")
@@ -265,16 +265,16 @@ GROUP_LISTS = {
 """Filter and order by operation."""
 DEEP_GROUP = "net-of-many-versions"
 DEEP_PRECISION = "int4"
-"""Of its oldest version alone."""
+"""A precision that only its oldest version has."""
 
 
 def name(number: int) -> str:
-    """The name of one of the models that were laid down."""
+    """Return the name of an inserted model."""
     return f"net-{number % 1_000_000:06}-{hashlib.md5(str(number).encode(), usedforsecurity=False).hexdigest()[:6]}"
 
 
 def substring(number: int) -> str:
-    """Six characters that only few names have."""
+    """Return six characters that only few names contain."""
     return f"{number:06}"
 
 
@@ -286,7 +286,7 @@ def _main() -> None:
 
     def client(number: int) -> None:
         operation = (_Http if load.http else _Grpc)(load).operation()
-        with contextlib.suppress(grpc.RpcError):  # more may come at once than are let in
+        with contextlib.suppress(grpc.RpcError):  # more calls may arrive at once than the limit allows
             operation()  # connects
         barrier.wait()
         until = time.perf_counter() + load.seconds

@@ -1,4 +1,4 @@
-"""What processes take, seen from outside."""
+"""Memory of processes, measured from outside."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,20 +10,20 @@ from tests.products import Product
 
 @dataclass
 class PeakMemory:
-    """Peaks of a product's processes, Postgres aside, while the block runs."""
+    """Measure the peak memory of a product's processes, without Postgres, during the block."""
 
     product: Product
 
     def __enter__(self) -> "PeakMemory":
         for process in self._processes():
-            Path(f"/proc/{process.pid}/clear_refs").write_text("5", encoding="ascii")  # the peak begins anew
+            Path(f"/proc/{process.pid}/clear_refs").write_text("5", encoding="ascii")  # resets the peak
         return self
 
     def __exit__(self, *_: object) -> None:
         pass
 
     def peaks(self) -> dict[str, float]:
-        """Peaks in bytes, of the largest process of each role."""
+        """Return the peak in bytes of the largest process of each role."""
         found: dict[str, float] = {}
         for process in self._processes():
             role = _role(process)
@@ -36,7 +36,7 @@ class PeakMemory:
 
 @dataclass(frozen=True)
 class Footprint:
-    """What a product's processes, Postgres aside, hold at one moment, all together."""
+    """The total memory of a product's processes, without Postgres, at one moment."""
 
     resident_bytes: float
     threads: int
@@ -44,7 +44,7 @@ class Footprint:
 
     @classmethod
     def of(cls, product: Product) -> "Footprint":
-        """Looks."""
+        """Measure now."""
         processes = [process for process in product.processes() if process.name() != "postgres"]
         return cls(
             resident_bytes=sum(process.memory_info().rss for process in processes),

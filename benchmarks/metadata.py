@@ -1,4 +1,4 @@
-"""Metadata: each operation at so many models, with so many clients, beside its bare equivalent."""
+"""Metadata: each operation with several numbers of models and clients, compared with its bare equivalent."""
 
 import http.client
 import signal
@@ -40,7 +40,7 @@ OPERATIONS = (
 )
 _GOALS = {"get": 0.6}
 _TRIES = 3
-"""Of an operation with a goal."""
+"""Runs of an operation with a goal."""
 _DEPTH = 500
 _MIB = 2**20
 _MEMORY_GOAL = 250.0
@@ -48,12 +48,12 @@ _MEMORY_GOAL = 250.0
 
 @dataclass
 class Metadata:
-    """The measurements on one product, whose database is at hand."""
+    """The measurements on one product with an accessible database."""
 
     product: Product
     engine: Engine
     settings: dict[str, object]
-    """Of a server on the same database, for the baseline."""
+    """Settings of a server on the same database, for the baseline."""
     seconds: float
     clients: Sequence[int]
 
@@ -63,7 +63,7 @@ class Metadata:
         self._laid_down = 0
 
     def results(self, models: int) -> Iterator[Result]:
-        """Measures every operation at so many models."""
+        """Measure every operation with this many models."""
         lay_down(self.engine, self._laid_down, models)
         self._laid_down = models
         token = self._page_token()
@@ -75,7 +75,7 @@ class Metadata:
         yield self.whole_list()
 
     def growth(self, small: int, large: int) -> Iterator[Result]:
-        """Compares the slowest calls at two numbers of models."""
+        """Compare the slowest calls at two numbers of models."""
         for operation, points in self.p99.items():
             if small in points and large in points:
                 yield Result.of(
@@ -98,7 +98,7 @@ class Metadata:
                 page_token=token,
             )
 
-        # In turns, so that what disturbs one disturbs both; the best of each, as both are erratic.
+        # In turns, so that disturbances affect both; the best of each, since both vary.
         tries = [
             (run(load(baseline)), run(load(self.product.grpc_address)))
             for _ in range(_TRIES if operation in _GOALS else 1)
@@ -144,7 +144,7 @@ class Metadata:
                 )
 
     def whole_list(self) -> Result:
-        """Takes the documented list, which has every model there is, and looks at the memory meanwhile."""
+        """Read the Intel-compatible list, which has all models, and measure the memory meanwhile."""
         with PeakMemory(self.product) as memory:
             started = time.perf_counter()
             size = _read_all(self.product.rest_port, "/models")
@@ -161,7 +161,7 @@ class Metadata:
         )
 
     def _page_token(self) -> str:
-        """The token of a page that is deep down, or as deep as there is one."""
+        """Return the token of a deep page, or of the last one."""
         request = model_service_pb2.ListModelsRequest(filter=LIST_FILTER, order_by=LIST_ORDER, page_size=50)
         token = ""
         for _ in range(_DEPTH):
@@ -204,7 +204,7 @@ def _figures(found: Measured) -> dict[str, float]:
 
 
 def _read_all(port: int, path: str) -> int:
-    """Gets a path, and returns how many bytes came."""
+    """Get a path, and return the number of received bytes."""
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=600)
     connection.request("GET", path)
     answer = connection.getresponse()
@@ -214,6 +214,6 @@ def _read_all(port: int, path: str) -> int:
 
 
 def listens(port: int) -> bool:
-    """Whether somebody does, on loopback."""
+    """Return whether a process listens on this port of the loopback interface."""
     with socket.socket() as probe:
         return probe.connect_ex(("127.0.0.1", port)) == 0

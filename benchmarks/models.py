@@ -1,4 +1,4 @@
-"""Lays down models by the hundred thousand: rows without artifacts, by SQL alone."""
+"""Insert hundreds of thousands of models: rows without artifacts, with plain SQL."""
 
 from sqlalchemy import Engine, text
 
@@ -35,8 +35,8 @@ _INSERT = rf"""
         SELECT n, CASE WHEN n % 15 = 0 THEN 0 ELSE n % 1000 END AS project
         FROM generate_series(CAST(:first AS bigint), CAST(:last AS bigint)) AS n
     ) AS numbers
-"""  # noqa: S608 - the text is ours
-# A group that has one version in a hundred models. The oldest alone has other precisions than the rest.
+"""  # noqa: S608 - a constant text
+# A group with one in a hundred of the models. Only its oldest version has other precisions.
 _DEEP_GROUP = f"""
     INSERT INTO models (
         id, name, version, precision, metrics, tags, provenance, created_date, last_updated_date, create_time,
@@ -48,7 +48,7 @@ _DEEP_GROUP = f"""
         '2026-01-01Z', '2026-01-01Z', 1, '', 'model.bin', 'application/octet-stream', 1024, repeat('0', 64),
         'minio://model-registry/deep-' || n::text, 'artifacts/benchmark-deep-' || n::text
     FROM generate_series(CAST(:first AS bigint), CAST(:last AS bigint)) AS n
-"""  # noqa: S608 - the text is ours
+"""  # noqa: S608 - a constant text
 
 _PART = 50_000
 _GROUPS = (
@@ -69,11 +69,11 @@ _GROUPS = (
 
 
 def lay_down(engine: Engine, first: int, count: int) -> None:
-    """Adds the models from `first` up to `count`, and lets Postgres look at them."""
+    """Insert the models from `first` up to `count`, and update Postgres's statistics."""
     with engine.begin() as connection:
         connection.execute(text("SET LOCAL statement_timeout = 0"))
         connection.execute(text("SET LOCAL maintenance_work_mem = '1GB'"))
-        # Inverted indexes are made in a fraction of the time that it takes to keep them up to date.
+        # Creating inverted indexes afterwards takes a fraction of the time of updating them.
         inverted = connection.execute(
             text(
                 "SELECT indexname, indexdef FROM pg_indexes WHERE tablename = 'models' AND indexdef LIKE '%USING gin%'"
@@ -81,7 +81,7 @@ def lay_down(engine: Engine, first: int, count: int) -> None:
         ).all()
         for index in inverted:
             connection.execute(text(f"DROP INDEX {index.indexname}"))
-        # Groups are made all at once, in a fraction of the time that triggers take for each model.
+        # Creating all groups at once takes a fraction of the time of the triggers for each model.
         connection.execute(text("ALTER TABLE models DISABLE TRIGGER USER"))
         for start in range(first, count, _PART):
             connection.execute(text(_INSERT), {"first": start, "last": min(start + _PART, count) - 1})

@@ -1,4 +1,4 @@
-"""Results: what was measured, against what, and how that reads as JSON, a table and a picture."""
+"""Results, and their output as JSON, a table and a picture."""
 
 import json
 import os
@@ -17,19 +17,19 @@ _PACKAGES = ("grpcio", "protobuf", "sqlalchemy", "psycopg", "minio", "envoy-serv
 
 @dataclass(frozen=True, kw_only=True)
 class Result:
-    """One ratio, and whether it is as it should be."""
+    """A measured ratio and its goal."""
 
     name: str
     ratio: float
-    """What `meaning` says."""
+    """The ratio that `meaning` describes."""
     meaning: str
-    """How the ratio is made, for a person."""
+    """A description of the ratio for people."""
     goal: str
-    """`>= 0.7`, `<= 2`, or empty where there is none."""
+    """Such as `>= 0.7` or `<= 2`; empty without a goal."""
     ok: bool
     """Whether the goal is met; true without one."""
     figures: Mapping[str, float | str]
-    """The absolute figures behind it: of this machine and this run, promised to nobody."""
+    """The absolute figures of this machine and this run, which are not guaranteed."""
 
     @classmethod
     def of(
@@ -42,7 +42,7 @@ class Result:
         at_most: float | None = None,
         **figures: float | str,
     ) -> "Result":
-        """Makes a result, and judges it."""
+        """Create a result, and compare it with its goal."""
         goal, ok = "", True
         if at_least is not None:
             goal, ok = f">= {at_least:g}", ratio >= at_least
@@ -52,7 +52,7 @@ class Result:
         return cls(name=name, ratio=round(ratio, 3), meaning=meaning, goal=goal, ok=ok, figures=rounded)
 
     def line(self) -> str:
-        """One line for the terminal."""
+        """Return a line for the terminal."""
         figures = ", ".join(
             f"{key} {value:g}" if isinstance(value, float) else f"{key} {value}" for key, value in self.figures.items()
         )
@@ -60,7 +60,7 @@ class Result:
 
 
 def machine() -> dict[str, object]:
-    """Describes where this runs."""
+    """Describe the machine and the packages."""
     cpu = next(
         (
             line.partition(":")[2].strip()
@@ -81,12 +81,12 @@ def machine() -> dict[str, object]:
 
 
 def write(results: Sequence[Result], curves: Mapping[str, Mapping[int, float]], *, title: str) -> None:
-    """Writes latest.json (the list of results), latest.md and latest.svg.
+    """Write latest.json (the list of results), latest.md and latest.svg.
 
     Args:
-        results: In the order of the table.
-        curves: For the picture: milliseconds (p99) by the number of models, by name of the operation.
-        title: Which suite this was.
+        results: The results, in the order of the table.
+        curves: Milliseconds (p99) by the number of models, by operation, for the picture.
+        title: Title of the suite.
     """
     FOLDER.mkdir(exist_ok=True)
     where = machine()
@@ -113,7 +113,7 @@ def write(results: Sequence[Result], curves: Mapping[str, Mapping[int, float]], 
 
 
 def _draw(results: Sequence[Result], curves: Mapping[str, Mapping[int, float]]) -> None:
-    import matplotlib as mpl  # noqa: PLC0415 - slow, and only the end needs it
+    import matplotlib as mpl  # noqa: PLC0415 - slow to import, and needed only here
 
     mpl.use("svg")
     from matplotlib import pyplot  # noqa: PLC0415

@@ -1,4 +1,4 @@
-"""Start: `model-registry up` to its first answer."""
+"""Startup: the time from `model-registry up` to its first answer."""
 
 import socket
 import time
@@ -13,7 +13,7 @@ _GOAL_SECONDS = 3.0
 
 
 def results(folder: Path) -> Iterator[Result]:
-    """Measures the first start in an empty folder, and the next ones."""
+    """Measure the first start in an empty folder, and later ones."""
     for name in ("cold", "warm"):
         seconds = _seconds_to_the_first_answer(folder)
         yield Result.of(

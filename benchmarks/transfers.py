@@ -1,13 +1,13 @@
-"""Artifacts up and down, beside the same bytes without us.
+"""Uploads and downloads of artifacts, compared with the same bytes without the registry.
 
-The measure is what a client would do instead of asking the registry: with an S3,
-the SDK putting and getting the object itself on the same MinIO; embedded, a copy
-of the file with SHA-256 and fsync. Beside it, the same chunks through gRPC alone.
+The reference is what a client would do without the registry: with S3, put and get
+the object with the SDK on the same MinIO; embedded, copy the file with SHA-256 and
+fsync. A second reference sends the same chunks through plain gRPC.
 
-What an operation wrote is removed before the next one begins. So each writes
-something new, and all find the memory that was freed a moment ago: on a virtual
-machine, pages that the host has yet to provide cost more than anything else here,
-and who may write over its last file needs none.
+The written bytes of an operation are removed before the next one begins. So each
+operation writes new bytes, and all use recently freed memory: on a virtual machine,
+pages that the host has yet to provide cost more than anything else, and an operation
+that overwrites its last file would need none.
 """
 
 import hashlib
@@ -34,12 +34,12 @@ from tests.products import Product
 MIB = 2**20
 _MEMORY_GOAL = 250.0
 _BOUNDARY = "9f1c27b0a6d34e5b8c21f07d6a93e4c5"
-"""As long as clients make them (urllib3)."""
+"""A multipart boundary of the length that clients use (urllib3)."""
 _OBJECT = ("baseline", "object")
 """Bucket and key."""
 
 Removal = Callable[[], object]
-"""Removes what an operation wrote."""
+"""Removes the written bytes of an operation."""
 
 
 class Transfers:
@@ -53,11 +53,11 @@ class Transfers:
         self._minio = minio
         self._number = 0
         self._model_id = ""
-        """Of the model that was registered last."""
+        """The id of the last registered model."""
         self.size = path.stat().st_size
 
     def results(self) -> Iterator[Result]:
-        """Measures everything, in turns, so that what disturbs one disturbs all."""
+        """Measure everything in turns, so that disturbances affect all operations."""
         up = {
             "RegisterModel": self._register,
             "resumable upload": self._upload,
@@ -96,9 +96,9 @@ class Transfers:
             )
 
     def _typical(self, operations: Mapping[str, Callable[[], Removal | None]]) -> dict[str, float]:
-        """Runs all in turns; returns the median of the seconds of each.
+        """Run all operations in turns, and return the median of each one's seconds.
 
-        Not the best, of which the more erratic of two has the better chance.
+        Not the best, which would favor the operation with more variation.
         """
         seconds: dict[str, list[float]] = {name: [] for name in operations}
         for _ in range(5 if self.size < 512 * MIB else 3):
@@ -173,7 +173,7 @@ class Transfers:
         return self._received.unlink
 
     def _receive(self, pieces: Iterator[bytes]) -> None:
-        """Takes what comes over the network: one thread writes what another one receives, as downloaders do."""
+        """Download over the network: one thread writes the bytes that another receives, like downloaders do."""
         waiting: queue.Queue[bytes | None] = queue.Queue(8)
         with futures.ThreadPoolExecutor(1) as writer:
             written = writer.submit(self._write, iter(waiting.get, None), self._received)
@@ -185,7 +185,7 @@ class Transfers:
             written.result()
 
     def _write(self, pieces: Iterable[bytes], path: Path) -> None:
-        """Writes into a file; embedded, with SHA-256 and fsync, as the copy does."""
+        """Write into a file; embedded, with SHA-256 and fsync, like the copy."""
         digest = None if self._minio else hashlib.sha256()
         size = 0
         with path.open("wb", buffering=0) as file:
@@ -216,7 +216,7 @@ class Transfers:
 
 @contextmanager
 def empty_stream(chunk: int) -> Iterator[tuple[Callable[[Iterator[bytes]], Any], Callable[[int], Any]]]:
-    """A gRPC server that does nothing with bytes: gives a call that sends some, and one that receives so many."""
+    """Run a gRPC server that ignores bytes, and yield a call that sends some and one that receives a number of them."""
 
     def swallow(requests: Iterator[bytes], _: grpc.ServicerContext) -> bytes:
         for _request in requests:
