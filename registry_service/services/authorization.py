@@ -1,11 +1,12 @@
-"""Confines every use case to what its caller may touch.
+"""Restrict every service to what its caller may access.
 
-The use cases get their database from here, so none can forget to ask. The
-transport has decided whether the caller may do such a thing at all; here it is
-decided where. What a caller may not read is not there for them; where
-they may read but not do what the call does, they are told so
-(`ProjectDeniedError`). The registry's own work is not confined, but has to say
-what it is (`domain.caller.acting_as_registry`); without a caller nothing is done.
+The services get their database from here, so no service can forget the check. The transport decides whether the caller
+may call a method at all. This module decides in which projects:
+
+- What a caller may not read does not exist for that caller.
+- Where a caller may read, but may not do what the call does, the call fails with ProjectDeniedError.
+- The registry's own work is not restricted, but must declare itself with `domain.caller.acting_as_registry`.
+- Without a caller, nothing is allowed.
 """
 
 import threading
@@ -53,18 +54,18 @@ _PROJECT = Field(("project_id",), Kind.TEXT)
 
 
 @dataclass(frozen=True, slots=True)
-class AuthorizedDatabase:
-    """A database that shows each caller what they may touch."""
+class AuthorizedDatabase(Database):
+    """A database that shows each caller only what the caller may access."""
 
     inner: Database
 
     def transaction(self) -> AbstractContextManager[Transaction]:
         """See the port."""
-        return _confined(self.inner.transaction())
+        return _authorized(self.inner.transaction())
 
     def reading(self) -> AbstractContextManager[Transaction]:
         """See the port."""
-        return _confined(self.inner.reading())
+        return _authorized(self.inner.reading())
 
     def wakes(self, event: threading.Event) -> AbstractContextManager[None]:
         """See the port."""
@@ -75,25 +76,25 @@ class AuthorizedDatabase:
         return self.inner.check()
 
 
-def _confined(transaction: AbstractContextManager[Transaction]) -> AbstractContextManager[Transaction]:
+def _authorized(transaction: AbstractContextManager[Transaction]) -> AbstractContextManager[Transaction]:
     access = current_caller.get().access
-    # Most callers may touch everything: they pay nothing for this.
+    # Most callers may access everything. They get the transaction itself, at no cost.
     if not access.is_restricted:
         return transaction
     if access == NOTHING:
-        # Not every part of a transaction has a project to judge by, so there is none to be had.
+        # Some parts of a transaction belong to no project, so there is no transaction without a caller.
         raise AccessDeniedError("No caller is set, so nothing is allowed.")
-    return _confined_to(access, transaction)
+    return _restricted_to(access, transaction)
 
 
 @contextmanager
-def _confined_to(access: Access, transaction: AbstractContextManager[Transaction]) -> Iterator[Transaction]:
+def _restricted_to(access: Access, transaction: AbstractContextManager[Transaction]) -> Iterator[Transaction]:
     with transaction as inner:
         yield _Transaction(access, inner)
 
 
 @dataclass(frozen=True, slots=True)
-class _Transaction:
+class _Transaction(Transaction):
     access: Access
     inner: Transaction
 
@@ -119,7 +120,7 @@ class _Transaction:
 
     @property
     def objects(self) -> ObjectLedger:
-        # Its keys are known to the registry alone.
+        # Clients do not know the keys of objects.
         return self.inner.objects
 
     @property
@@ -140,17 +141,17 @@ class _Transaction:
 
 
 @dataclass(frozen=True, slots=True)
-class _Models:
+class _Models(ModelRepository):
     access: Access
     inner: ModelRepository
 
     def add(self, model: Model) -> Model:
-        _expect_acting(self.access, model.project_id)
+        _require_acting(self.access, model.project_id)
         with self._without_hidden_cycles():
             return self.inner.add(model)
 
     def check_absent(self, spec: ModelSpec) -> None:
-        _expect_acting(self.access, spec.fields.project_id)
+        _require_acting(self.access, spec.fields.project_id)
         with self._without_hidden_cycles():
             self.inner.check_absent(spec)
 
@@ -175,21 +176,21 @@ class _Models:
         return self.inner.metadata_sizes(list(self.projects(ids)))
 
     def parents(self, ids: Sequence[str]) -> Sequence[LineageEdge]:
-        # A model names its parents wherever these are; what theirs are is another matter.
+        # A model names its parents in all projects, but their own parents are shown only if the caller may read them.
         return self.inner.parents(list(self.projects(ids)))
 
     def children(self, ids: Sequence[str], limit: int, within: Projects = None) -> Sequence[LineageEdge]:
         return self.inner.children(ids, limit, _both(self.access.visible, within))
 
     def keep_verification(self, model: Model, *, time: datetime, is_intact: bool) -> None:
-        # Of a model that came from here.
+        # The model was read through this class.
         self.inner.keep_verification(self._seen(model), time=time, is_intact=is_intact)
 
     def update(self, model_id: str, change: Callable[[Model], Model]) -> Model:
         def changed(old: Model) -> Model:
-            _expect_acting(self.access, self._seen(old).project_id)
+            _require_acting(self.access, self._seen(old).project_id)
             new = change(old)
-            _expect_acting(self.access, new.project_id)
+            _require_acting(self.access, new.project_id)
             return new
 
         with self._without_hidden_cycles():
@@ -197,7 +198,7 @@ class _Models:
 
     def remove(self, model_id: str, check: Callable[[Model], None]) -> Model:
         def checked(model: Model) -> None:
-            _expect_acting(self.access, self._seen(model).project_id)
+            _require_acting(self.access, self._seen(model).project_id)
             check(model)
 
         return self.inner.remove(model_id, checked)
@@ -209,7 +210,7 @@ class _Models:
 
     @contextmanager
     def _without_hidden_cycles(self) -> Iterator[None]:
-        """Leaves what the caller may not see out of a cycle: whoever closes one would learn what is made from what."""
+        """Remove models that the caller may not read from the error about a cycle, which would reveal their lineage."""
         try:
             yield
         except ProvenanceCycleError as error:
@@ -221,7 +222,7 @@ class _Models:
 
 
 @dataclass(frozen=True, slots=True)
-class _Groups:
+class _Groups(ModelGroupRepository):
     access: Access
     inner: ModelGroupRepository
 
@@ -233,14 +234,14 @@ class _Groups:
 
     def update(self, group_id: str, change: Callable[[ModelGroup], ModelGroup]) -> ModelGroup:
         def changed(old: ModelGroup) -> ModelGroup:
-            _expect_acting(self.access, self._seen(old).key.project_id)
+            _require_acting(self.access, self._seen(old).key.project_id)
             return change(old)
 
         return self.inner.update(group_id, changed)
 
     def remove(self, group_id: str, check: Callable[[ModelGroup], None], *, validate_only: bool = False) -> ModelGroup:
         def checked(group: ModelGroup) -> None:
-            _expect_acting(self.access, self._seen(group).key.project_id)
+            _require_acting(self.access, self._seen(group).key.project_id)
             check(group)
 
         return self.inner.remove(group_id, checked, validate_only=validate_only)
@@ -252,7 +253,7 @@ class _Groups:
 
 
 @dataclass(frozen=True, slots=True)
-class _Aliases:
+class _Aliases(AliasRepository):
     access: Access
     inner: AliasRepository
     models: ModelRepository
@@ -263,24 +264,24 @@ class _Aliases:
     def lock(self, group: GroupHandle, alias: str, *, add: bool = False) -> AliasState:
         if not self._sees(group):
             return _never_set(group, alias)
-        _expect_acting(self.access, group.key.project_id)
+        _require_acting(self.access, group.key.project_id)
         return self.inner.lock(group, alias, add=add)
 
     def lock_all_of(self, model_id: str) -> Sequence[AliasState]:
-        # Of a model that was locked through `_Models`.
+        # The model was locked through `_Models`.
         return self.inner.lock_all_of(model_id)
 
     def move(
         self, state: AliasState, *, kind: MoveKind, target: AliasTarget | None, previous: int | None, remark: Remark
     ) -> AliasMove:
-        _expect_acting(self.access, state.group.key.project_id)
+        _require_acting(self.access, state.group.key.project_id)
         return self.inner.move(state, kind=kind, target=target, previous=previous, remark=remark)
 
     def at(self, group: GroupHandle, alias: str, time: datetime) -> Alias | None:
         return self.inner.at(group, alias, time) if self._sees(group) else None
 
     def get_move(self, state: AliasState, revision: int) -> AliasMove:
-        # This and the next one begin with a state that came from here: that of an alias out of sight has no key.
+        # This method and the next take a state from this class. Without access to the alias, the state has no key.
         return self.inner.get_move(state, revision)
 
     def newest_move_to(self, state: AliasState, model_id: str) -> AliasMove | None:
@@ -314,8 +315,8 @@ class _Aliases:
 
 
 @dataclass(frozen=True, slots=True)
-class _References:
-    """What the caller may not see is no candidate, and makes no project."""
+class _References(ReferenceRepository):
+    """Groups and projects that the caller may not read are no candidates."""
 
     access: Access
     inner: ReferenceRepository
@@ -335,14 +336,14 @@ class _References:
 
 
 @dataclass(frozen=True, slots=True)
-class _Uploads:
-    """Whoever may upload into a project may go on with any upload into it; nobody else sees it."""
+class _Uploads(UploadRepository):
+    """A caller who may upload into a project may continue every upload into it. Other callers see none of them."""
 
     access: Access
     inner: UploadRepository
 
     def add(self, upload: Upload) -> None:
-        _expect_acting(self.access, upload.spec.fields.project_id)
+        _require_acting(self.access, upload.spec.fields.project_id)
         self.inner.add(upload)
 
     def get(self, upload_id: str) -> Upload:
@@ -368,7 +369,7 @@ class _Uploads:
         tail_key: str | None,
         ttl: timedelta,
     ) -> datetime:
-        # This, `hold` and `complete` take an upload that came from here.
+        # This method, `lock_for_update` and `complete` take an upload that came from here.
         return self.inner.commit(
             upload, committed_size=committed_size, handle=handle, part=part, tail_key=tail_key, ttl=ttl
         )
@@ -392,8 +393,8 @@ class _Uploads:
 
 
 @dataclass(frozen=True, slots=True)
-class _IdempotencyKeys:
-    """An answer is repeated to whoever may still make the call."""
+class _IdempotencyKeys(IdempotencyKeys):
+    """A kept response is repeated only to a caller who may still make the call."""
 
     access: Access
     inner: IdempotencyKeys
@@ -401,7 +402,7 @@ class _IdempotencyKeys:
     def begin(self, call: KeyedCall, *, lease: timedelta) -> KeptAnswer | None:
         kept = self.inner.begin(call, lease=lease)
         if kept is not None:
-            _expect_acting(self.access, kept.project_id)
+            _require_acting(self.access, kept.project_id)
         return kept
 
     def keep(self, result: object, *, resource_id: str, project_id: str | None, artifact_sha256: str = "") -> None:
@@ -418,7 +419,7 @@ class _IdempotencyKeys:
 
 
 @dataclass(frozen=True, slots=True)
-class _Events:
+class _Events(EventLog):
     access: Access
     inner: EventLog
 
@@ -453,39 +454,39 @@ class _Events:
         filter: Node | None = None,  # noqa: A002 - AIP-160's name
         within: Projects = None,
     ) -> Sequence[Event]:
-        # Of the log as a log, only what is of the projects where they may read it as such.
+        # Reading the log requires a permission of its own, which the caller may lack in projects that it may read.
         acting = _both(self.access.acting, within)
         events = self.inner.before(sequence, limit=limit, max_bytes=max_bytes, filter=filter, within=acting)
         return [as_seen_from(event, acting) for event in events]
 
     def verify(self, after: LogHead, *, limit: int) -> tuple[LogHead, BrokenLink | None]:
         if self.access.acting is not None:
-            # The chain is one for all projects.
+            # All projects share one hash chain.
             raise ProjectDeniedError(None)
         return self.inner.verify(after, limit=limit)
 
 
-def _expect_acting(access: Access, project_id: str | None) -> None:
+def _require_acting(access: Access, project_id: str | None) -> None:
     if not access.acts_in(project_id):
         raise ProjectDeniedError(project_id)
 
 
 def _both(one: Projects, other: Projects) -> Projects:
-    """Return the projects that are among both."""
+    """Return the projects in both sets."""
     if one is None:
         return other
     return one if other is None else one & other
 
 
 def _within(projects: Projects, node: Node | None) -> Node | None:
-    """Adds to a filter that the project is one of these."""
+    """Restrict a filter to models of these projects."""
     if projects is None:
         return node
     each: list[Node] = [Restriction(_PROJECT, Comparator.EQUAL, Pattern((project,))) for project in sorted(projects)]
     anywhere: Node = Restriction(_PROJECT, Comparator.PRESENT)
     match each:
         case []:
-            # Nothing is both.
+            # Matches nothing.
             own: Node = And((anywhere, Not(anywhere)))
         case [only]:
             own = only
