@@ -44,7 +44,8 @@ from registry_service.storage.artifacts.factory import build_artifact_store, bui
 from registry_service.storage.disk import DiskReserve
 from registry_service.storage.sql.backup import SqlDatabaseCopier
 from registry_service.storage.sql.database import SqlDatabase
-from registry_service.storage.sql.engine import Tls, domain_errors, make_engine
+from registry_service.storage.sql.engine import Tls, make_engine
+from registry_service.storage.sql.errors import domain_errors
 from registry_service.storage.sql.intel_source import SqlIntelDatabase
 from registry_service.storage.sql.schema import migrate
 from registry_service.transport.grpc.geti_servicer import geti_service

@@ -13,14 +13,9 @@ from sqlalchemy.exc import DataError, ProgrammingError
 
 from registry_service.domain.errors import DatabaseUnavailableError, QueryTooSlowError, StorageFullError
 from registry_service.embedded.postgres import PostgresAddress
-from registry_service.storage.sql.engine import (
-    PLANNED_ANEW,
-    Lookup,
-    Tls,
-    domain_errors,
-    make_engine,
-    transactional,
-)
+from registry_service.storage.sql.engine import PLANNED_ANEW, Tls, make_engine, transactional
+from registry_service.storage.sql.errors import domain_errors
+from registry_service.storage.sql.fast_lookup import Lookup
 
 
 @contextmanager

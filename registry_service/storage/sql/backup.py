@@ -20,7 +20,8 @@ from registry_service.domain.backup import OBJECTS, DatabaseCopier, DatabaseCopy
 from registry_service.domain.errors import DatabaseUnavailableError
 from registry_service.domain.events import LogHead
 from registry_service.domain.source_error import SourceError
-from registry_service.storage.sql.engine import domain_errors, transactional
+from registry_service.storage.sql.engine import transactional
+from registry_service.storage.sql.errors import domain_errors
 from registry_service.storage.sql.schema import known_revisions, migrate
 from registry_service.storage.sql.tables import Base
 

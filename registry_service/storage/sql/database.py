@@ -25,7 +25,8 @@ from registry_service.domain.ports import Database, Transaction
 from registry_service.storage.disk import DiskReserve
 from registry_service.storage.sql.aliases import SqlAliasRepository
 from registry_service.storage.sql.change_signal import ChangeSignal
-from registry_service.storage.sql.engine import domain_errors, pulse_of, transactional
+from registry_service.storage.sql.engine import pulse_of, transactional
+from registry_service.storage.sql.errors import domain_errors
 from registry_service.storage.sql.event_log import SqlEventLog
 from registry_service.storage.sql.idempotency import SqlIdempotencyKeys
 from registry_service.storage.sql.model_groups import SqlModelGroupRepository

@@ -15,7 +15,7 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import aggregate_order_by
 
 from registry_service.storage.sql import tables
-from registry_service.storage.sql.engine import Lookup
+from registry_service.storage.sql.fast_lookup import Lookup
 
 _models = cast("Table", tables.models)
 _groups = cast("Table", tables.model_groups)

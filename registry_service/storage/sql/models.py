@@ -41,8 +41,8 @@ from registry_service.domain.models import GroupKey, Model, ModelFields, ModelSp
 from registry_service.domain.ports import ModelRepository
 from registry_service.domain.vocabulary import Action
 from registry_service.storage.sql import lineage, model_pages, rows, tables
-from registry_service.storage.sql.engine import Lookup
 from registry_service.storage.sql.event_log import SqlEventLog
+from registry_service.storage.sql.fast_lookup import Lookup
 from registry_service.storage.sql.model_json import LISTED, LOCKED_MODEL, MODEL, SHARE_LOCKED_MODEL
 
 _models = cast("Table", tables.models)
