@@ -41,7 +41,7 @@ from registry_service.domain.events import Change
 from registry_service.domain.model_groups import GroupHandle
 from registry_service.domain.models import GroupKey
 from registry_service.domain.vocabulary import Action
-from registry_service.storage.sql import tables
+from registry_service.storage.sql import ordering, tables
 from registry_service.storage.sql.engine import PLANNED_ANEW
 from registry_service.storage.sql.event_log import SqlEventLog
 from registry_service.storage.sql.paging import is_after
@@ -84,13 +84,13 @@ _STATE = _MOVE.add_columns(
     _WITH_OLDER.join(_aliases, and_(_aliases.c.id == _moves.c.alias_id, _aliases.c.revision == _moves.c.revision))
     # What it points to cannot be gone; what it does not point to is none of its business.
     .outerjoin(_models, _models.c.id == _aliases.c.model_id)
-    .join(_groups, tables.group_key(_groups) == tables.group_key(_aliases))
+    .join(_groups, ordering.group_key(_groups) == ordering.group_key(_aliases))
 )
 _LISTED_MOVE = _MOVE.add_columns(
     _aliases.c.alias, _groups.c.id.label("model_group_id"), _moves.c.alias_id.label("key")
 ).select_from(
     _WITH_OLDER.join(_aliases, _aliases.c.id == _moves.c.alias_id).join(
-        _groups, tables.group_key(_groups) == tables.group_key(_aliases)
+        _groups, ordering.group_key(_groups) == ordering.group_key(_aliases)
     )
 )
 _MOVE_KEY = (_moves.c.time, _moves.c.alias_id, _moves.c.revision)

@@ -36,7 +36,7 @@ from registry_service.domain.filter import And, Comparator, Field, Kind, Node, N
 from registry_service.domain.listing import SORT_PREFIX
 from registry_service.domain.model_groups import TIED_BY_TIME
 from registry_service.storage.sql import tables
-from registry_service.storage.sql.tables import SORTED_TEXTS, group_key, group_sort_expression, sort_expression
+from registry_service.storage.sql.ordering import SORTED_TEXTS, group_key, group_sort_expression, sort_expression
 
 _ORDERS: Mapping[Comparator, Callable[[Any, Any], ColumnElement[bool]]] = {
     Comparator.EQUAL: operator.eq,

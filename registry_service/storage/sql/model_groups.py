@@ -30,12 +30,12 @@ from registry_service.domain.listing import SORT_PREFIX, SortValue
 from registry_service.domain.model_groups import MUTABLE_FIELDS, GroupPage, GroupQuery, ModelGroup, ModelGroupRepository
 from registry_service.domain.models import GroupKey
 from registry_service.domain.vocabulary import Action, MetricGoal
-from registry_service.storage.sql import tables
+from registry_service.storage.sql import ordering, tables
 from registry_service.storage.sql.engine import PLANNED_ANEW
 from registry_service.storage.sql.event_log import SqlEventLog
 from registry_service.storage.sql.filter_sql import GROUP_INDEXES, where
+from registry_service.storage.sql.ordering import group_key
 from registry_service.storage.sql.paging import is_after
-from registry_service.storage.sql.tables import group_key
 
 _groups = cast("Table", tables.model_groups)
 _counts = cast("Table", tables.model_group_counts)
@@ -124,7 +124,7 @@ class SqlModelGroupRepository(ModelGroupRepository):
     def list(self, query: GroupQuery) -> GroupPage:
         table = _ALL if query.show_empty else _FILLED
         descending = [field.descending for field in query.order]
-        keys = [tables.group_sort_expression(field.name, table) for field in query.order]
+        keys = [ordering.group_sort_expression(field.name, table) for field in query.order]
 
         def order(columns: Sequence[ColumnElement[Any]]) -> list[ColumnElement[Any]]:
             return [key.desc() if down else key.asc() for key, down in zip(columns, descending, strict=True)]

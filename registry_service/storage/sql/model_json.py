@@ -14,7 +14,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import aggregate_order_by
 
-from registry_service.storage.sql import tables
+from registry_service.storage.sql import ordering, tables
 from registry_service.storage.sql.fast_lookup import Lookup
 
 _models = cast("Table", tables.models)
@@ -45,7 +45,7 @@ def _model_json(*schema: ColumnElement[Any]) -> ColumnElement[Any]:
         *schema,
         literal_column("'model_group_id'"),
         select(_groups.c.id)
-        .where(tables.group_key(_groups) == tables.group_key(_models))
+        .where(ordering.group_key(_groups) == ordering.group_key(_models))
         .correlate(_models)
         .scalar_subquery(),
         literal_column("'aliases'"),

@@ -18,7 +18,7 @@ from sqlalchemy import (
 from sqlalchemy import cast as sql_cast
 
 from registry_service.domain.listing import MAX_ORDER_FIELDS, ListQuery, Page, SortValue
-from registry_service.storage.sql import rows, tables
+from registry_service.storage.sql import ordering, rows, tables
 from registry_service.storage.sql.engine import PLANNED_ANEW
 from registry_service.storage.sql.filter_sql import is_of_one_group, where
 from registry_service.storage.sql.model_json import FULL, LISTED
@@ -34,7 +34,7 @@ _IS_RELEASE = func.model_version_is_release(_models.c.version)
 def page(connection: Connection, query: ListQuery) -> Page:
     """See `ModelRepository.list`."""
     keys = _sort_keys(query)
-    descending = [field.descending for field in query.order for _ in tables.sort_expressions(field)]
+    descending = [field.descending for field in query.order for _ in ordering.sort_expressions(field)]
 
     def order(table: FromClause) -> list[ColumnElement[Any]]:
         labelled = [table.c[_KEYS[i]] for i in range(len(keys))]
@@ -97,14 +97,14 @@ def listed_bytes(table: FromClause) -> ColumnElement[int]:
 
 
 def _sort_keys(query: ListQuery) -> list[ColumnElement[Any]]:
-    return [key for field in query.order for key in tables.sort_expressions(field)]
+    return [key for field in query.order for key in ordering.sort_expressions(field)]
 
 
 def _compared(query: ListQuery, keys: Sequence[ColumnElement[Any]]) -> Sequence[ColumnElement[Any]]:
     """Return the values that the keys of models after `query.after` are compared with."""
     values: list[SortValue] = []
     for field, value in zip(query.order, query.after or (), strict=True):
-        values += [value] * len(tables.sort_expressions(field))
+        values += [value] * len(ordering.sort_expressions(field))
     compared: list[ColumnElement[Any]] = []
     for key, value in zip(keys, values, strict=True):
         # Only the database can compute the key of a version.

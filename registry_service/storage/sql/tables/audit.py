@@ -1,0 +1,68 @@
+"""The audit log."""
+
+from sqlalchemy import (
+    BigInteger,
+    CheckConstraint,
+    Computed,
+    FetchedValue,
+    Index,
+    Integer,
+    Text,
+    text,
+)
+from sqlalchemy.orm import Mapped, mapped_column
+
+from registry_service.storage.sql.tables.base import Base, OptionalJsonObject, OptionalText, RequiredText, Time
+
+IS_MOVE = "action = 'model.updated' AND before ? 'project_id'"
+"""Whether an event is of a model that moved to another project; an update has what it changed in `before`."""
+
+
+class AuditEventRow(Base):
+    """A change. Rows are only ever added; a trigger numbers and chains them (`domain.events`)."""
+
+    __tablename__ = "audit_events"
+
+    sequence: Mapped[int] = mapped_column(BigInteger, FetchedValue(), primary_key=True, autoincrement=False)
+    time: Mapped[Time]
+    actor: Mapped[RequiredText]
+    request_id: Mapped[RequiredText]
+    action: Mapped[RequiredText]
+    project_id: Mapped[OptionalText]
+    project_name: Mapped[OptionalText]
+    name: Mapped[RequiredText]
+    model_id: Mapped[RequiredText]
+    alias: Mapped[RequiredText]
+    reason: Mapped[RequiredText]
+    before: Mapped[OptionalJsonObject]
+    after: Mapped[OptionalJsonObject]
+    previous_hash: Mapped[RequiredText]
+    hash: Mapped[RequiredText]
+    model_group_id: Mapped[str | None] = mapped_column(
+        Text, comment="None: of a token, or from before there were groups."
+    )
+    json_bytes: Mapped[int] = mapped_column(
+        Integer,
+        Computed("COALESCE(octet_length(before::text), 0) + COALESCE(octet_length(after::text), 0)", persisted=True),
+        comment="What bounds a page of a listing.",
+    )
+
+    __table_args__ = (
+        Index("ix_audit_events_model_id", "model_id", "sequence"),
+        Index("ix_audit_events_name", text("text_digest(name)"), "sequence"),
+        Index("ix_audit_events_time", "time"),
+        Index("ix_audit_events_moves", "sequence", postgresql_where=text(IS_MOVE)),
+    )
+
+
+class AuditHeadRow(Base):
+    """The one row that tells where the log ends; locked by whoever adds an event, until its transaction ends."""
+
+    __tablename__ = "audit_head"
+
+    id: Mapped[int] = mapped_column(Integer, primary_key=True, autoincrement=False, server_default=text("1"))
+    sequence: Mapped[int] = mapped_column(BigInteger)
+    time: Mapped[Time]
+    hash: Mapped[RequiredText]
+
+    __table_args__ = (CheckConstraint("id = 1", name="only_one"),)

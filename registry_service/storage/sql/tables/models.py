@@ -1,0 +1,207 @@
+"""Models, and what belongs to one."""
+
+from datetime import datetime
+
+from sqlalchemy import (
+    ARRAY,
+    BigInteger,
+    CheckConstraint,
+    Computed,
+    DateTime,
+    Double,
+    ForeignKey,
+    Index,
+    Integer,
+    Text,
+    text,
+)
+from sqlalchemy.orm import Mapped, mapped_column
+
+from registry_service.domain.listing import SORT_PREFIX
+from registry_service.domain.models import FieldKind, fields_of_kind
+from registry_service.storage.sql.tables.base import (
+    GROUP_KEY,
+    Base,
+    JsonObject,
+    JsonValue,
+    OptionalJsonObject,
+    OptionalText,
+    RequiredText,
+    Time,
+)
+
+_VERSION_ORDER = (text("model_version_key(version)"), text(f'("left"(version, {SORT_PREFIX})) COLLATE "C"'))
+
+_COUNTED_TEXTS = (
+    "project_id",
+    "project_name",
+    "target_device",
+    "target_device_type",
+    "format",
+    "origin",
+    "category",
+    "architecture",
+)
+UNCOUNTED_TEXTS = tuple(
+    name
+    for name in fields_of_kind(FieldKind.TEXT, FieldKind.LONG_TEXT)
+    if name not in {"name", "version", *_COUNTED_TEXTS}
+)
+"""Texts that `metadata_bytes` leaves out: to change a generated column, Postgres rewrites all rows."""
+_METADATA_BYTES = " + ".join(
+    (
+        *(f"octet_length({column})" for column in ("name", "version", "created_date")),
+        *(f"COALESCE(octet_length({column}), 0)" for column in _COUNTED_TEXTS),
+        *(
+            f"COALESCE(octet_length({column}::text), 0)"
+            for column in ("overview", "optimization_capabilities", "labels", "metrics", "tags", "provenance")
+        ),
+    )
+)
+
+
+class ModelRow(Base):
+    """A registered model with its artifact."""
+
+    __tablename__ = "models"
+
+    id: Mapped[str] = mapped_column(Text(collation="C"), primary_key=True)
+    name: Mapped[RequiredText]
+    version: Mapped[RequiredText]
+    project_id: Mapped[OptionalText]
+    project_name: Mapped[OptionalText]
+    precision: Mapped[list[str]] = mapped_column(ARRAY(Text))
+    target_device: Mapped[OptionalText]
+    target_device_type: Mapped[OptionalText]
+    format: Mapped[OptionalText]
+    origin: Mapped[OptionalText]
+    category: Mapped[OptionalText]
+    architecture: Mapped[OptionalText]
+    score: Mapped[float | None] = mapped_column(Double)
+    overview: Mapped[JsonValue]
+    optimization_capabilities: Mapped[JsonValue]
+    labels: Mapped[JsonValue]
+    metrics: Mapped[JsonObject]
+    tags: Mapped[JsonObject]
+    provenance: Mapped[JsonObject]
+    created_date: Mapped[str] = mapped_column(Text, comment="As the documented API shows it; any text.")
+    last_updated_date: Mapped[str] = mapped_column(Text, comment="As the documented API shows it.")
+    create_time: Mapped[Time]
+    update_time: Mapped[Time]
+    revision: Mapped[int] = mapped_column(BigInteger)
+    creator: Mapped[RequiredText]
+    file_name: Mapped[RequiredText]
+    media_type: Mapped[RequiredText]
+    size: Mapped[int] = mapped_column(BigInteger, comment="Of the artifact, in bytes.")
+    sha256: Mapped[str] = mapped_column(Text, comment="Of the artifact, in hexadecimal.")
+    file_url: Mapped[str] = mapped_column(Text, comment="Of the artifact, as the documented API shows it.")
+    object_key: Mapped[str] = mapped_column(Text, comment="Of the artifact in the artifact store.")
+    artifact_kind: Mapped[str] = mapped_column(
+        Text, server_default="file", comment="What the artifact is to whoever sent it."
+    )
+    metadata_bytes: Mapped[int] = mapped_column(
+        Integer,
+        Computed(_METADATA_BYTES, persisted=True),
+        comment="What bounds a page of a listing.",
+    )
+    documented_size: Mapped[int | None] = mapped_column(
+        BigInteger, comment="Size that the documented API shows, where its client changed that."
+    )
+    documented_precision: Mapped[list[str] | None] = mapped_column(
+        ARRAY(Text), comment="Precisions as the documented API shows them, where Geti writes them otherwise."
+    )
+    schema: Mapped[OptionalJsonObject] = mapped_column(comment="What the artifact says about the model inside.")
+    description: Mapped[str] = mapped_column(Text, server_default="", comment="Markdown.")
+
+    __table_args__ = (
+        CheckConstraint("id ~ '^[A-Za-z0-9_-]+$' AND char_length(id) BETWEEN 16 AND 256", name="id"),
+        CheckConstraint("name <> '' AND version <> ''", name="named"),
+        CheckConstraint(
+            "array_to_string(precision, ',', '*') ~ '^[a-z][a-z0-9_.-]{0,31}(,[a-z][a-z0-9_.-]{0,31})*$'",
+            name="precision",
+        ),
+        # NaN sorts above infinity, so this refuses it too.
+        CheckConstraint("score > '-Infinity' AND score < 'Infinity'", name="score_finite"),
+        CheckConstraint("jsonb_typeof(labels) = 'array'", name="labels_array"),
+        CheckConstraint(
+            "jsonb_typeof(metrics) = 'object' AND jsonb_typeof(tags) = 'object'"
+            " AND jsonb_typeof(provenance) = 'object'",
+            name="maps",
+        ),
+        CheckConstraint("revision > 0", name="revision"),
+        CheckConstraint("size >= 0", name="size"),
+        CheckConstraint("artifact_kind IN ('file', 'folder')", name="artifact_kind"),
+        CheckConstraint("documented_size >= 0", name="documented_size"),
+        CheckConstraint("cardinality(documented_precision) > 0", name="documented_precision"),
+        CheckConstraint("sha256 ~ '^[0-9a-f]{64}$'", name="sha256"),
+        CheckConstraint("update_time >= create_time", name="times"),
+        Index("uq_models_object_key", "object_key", unique=True),
+        # Digests, as a text may be longer than an index row.
+        Index(
+            "uq_models_identity",
+            text("text_digest(name)"),
+            text("text_digest(version)"),
+            text("text_digest(project_id)"),
+            text("text_digest(project_name)"),
+            "precision",
+            unique=True,
+            postgresql_nulls_not_distinct=True,
+        ),
+        Index("ix_models_name", text(f'("left"(name, {SORT_PREFIX})) COLLATE "C"'), "id"),
+        Index("ix_models_version", text(f'("left"(version, {SORT_PREFIX})) COLLATE "C"'), "id"),
+        Index("ix_models_version_order", *_VERSION_ORDER, "create_time", "id"),
+        # The newest release of a group is the last one of it here.
+        Index(
+            "ix_models_group",
+            text(GROUP_KEY),
+            text("model_version_is_release(version)"),
+            *_VERSION_ORDER,
+            "create_time",
+            "id",
+        ),
+        Index("ix_models_score", text("COALESCE(score, '-Infinity'::double precision)"), "id"),
+        Index("ix_models_create_time", "create_time", "id"),
+        Index("ix_models_update_time", "update_time", "id"),
+        # Trigrams serve substrings whatever the case, LIKE patterns and equality.
+        Index(
+            "ix_models_text",
+            *(text(f"{column} gin_trgm_ops") for column in ("name", "version", *_COUNTED_TEXTS)),
+            postgresql_using="gin",
+        ),
+        # The same of the models of a group that have exactly these precisions, for references with precisions.
+        Index(
+            "ix_models_group_precisions",
+            text('model_group_precisions_key(name, project_id, project_name, "precision")'),
+            text("model_version_is_release(version)"),
+            *_VERSION_ORDER,
+            "create_time",
+            "id",
+        ),
+        # For the children of many models at once: the next one is slow where most models have parents.
+        Index("ix_models_parents", text("(provenance -> 'parent_model_ids'::text)"), postgresql_using="gin"),
+        Index("ix_models_elements", "precision", "labels", "metrics", "tags", "provenance", postgresql_using="gin"),
+    )
+
+
+class DeletedModelRow(Base):
+    """The id of a deleted model. Only its project can have it again; triggers see to it."""
+
+    __tablename__ = "deleted_models"
+
+    id: Mapped[str] = mapped_column(Text(collation="C"), primary_key=True)
+    project_id: Mapped[str | None] = mapped_column(
+        Text, comment="As it was when the model was deleted; none: no project."
+    )
+
+
+class ArtifactVerificationRow(Base):
+    """What the last verification of a model's artifact found. Not in `models`, whose rows cost much to write anew."""
+
+    __tablename__ = "artifact_verifications"
+
+    model_id: Mapped[str] = mapped_column(ForeignKey(ModelRow.id, ondelete="CASCADE"), primary_key=True)
+    object_key: Mapped[str] = mapped_column(Text, comment="Of the artifact that was verified.")
+    time: Mapped[datetime] = mapped_column(
+        DateTime(timezone=True), comment="Since when it counts: the begin of reading, of damage the end."
+    )
+    is_intact: Mapped[bool]
