@@ -1,10 +1,8 @@
-"""Aliases: names for models of a group that can be moved, with all their moves.
+"""Aliases: movable names for the models of a group, with their history.
 
-The moves of an alias make a stack on which rollbacks walk: each move names the
-one that a rollback from there goes back to, its `previous`. Setting an alias
-puts a move on top of the present one. Rolling back to a move takes over where
-that one went back to, so that the next rollback goes further. A deleted alias
-begins a new stack. Moves are only ever added.
+The moves of an alias form a stack for rollbacks. Each move names its `previous`: the move that a rollback goes back to.
+Setting an alias puts a move on top of the current one. A rollback to a move takes over the `previous` of that move,
+so the next rollback goes further back. Deleting an alias starts a new stack. Moves are never changed or removed.
 """
 
 import hashlib
@@ -27,7 +25,7 @@ _RESERVED = "latest"
 
 
 class MoveKind(StrEnum):
-    """What was done."""
+    """The kinds of moves."""
 
     SET = "set"
     ROLLED_BACK = "rolled_back"
@@ -36,36 +34,36 @@ class MoveKind(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AliasTarget:
-    """A model as an alias points to it."""
+    """The model that an alias points to."""
 
     model_id: str
     version: str
     sha256: str
-    """Of the artifact."""
+    """The digest of the artifact."""
 
     @classmethod
     def of(cls, model: Model) -> "AliasTarget":
-        """Returns a model as a target."""
+        """Return a model as a target."""
         return cls(model_id=model.id, version=model.version, sha256=model.artifact.sha256)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AliasMove:
-    """One entry of an alias's history."""
+    """One entry in the history of an alias."""
 
     alias: str
     model_group_id: str
     revision: int
-    """Counts from 1, without gaps."""
+    """From 1, without gaps."""
     kind: MoveKind
     before: AliasTarget | None
-    """None where the alias pointed nowhere."""
+    """None if the alias had no target."""
     after: AliasTarget | None
-    """None where it was deleted."""
+    """None if the alias was deleted."""
     previous: int | None
-    """Revision of the move that a rollback from here goes back to; None where there is none."""
+    """The revision of the move that a rollback goes back to; None if there is none."""
     time: datetime
-    """Aware, UTC, by the database's clock; later than that of every earlier move."""
+    """Aware, UTC, by the clock of the database. Later than every earlier move."""
     actor: str
     reason: str
     request_id: str
@@ -79,9 +77,9 @@ class Alias:
     alias: str
     target: AliasTarget
     revision: int
-    """Of the move that led here."""
+    """The revision of the newest move."""
     time: datetime
-    """Of that move."""
+    """The time of the newest move."""
     actor: str
     reason: str
 
@@ -94,40 +92,40 @@ class Alias:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AliasState:
-    """An alias as it stands, whether it points anywhere or not."""
+    """The state of an alias, with or without a target."""
 
     key: int | None
-    """The repository's own; None where the alias was never set."""
+    """Internal to the repository; None if the alias was never set."""
     group: GroupHandle
     alias: str
     head: AliasMove | None
-    """The newest move; None where there is none. Its target has the version that the model has now."""
+    """The newest move; None if there is none. Its target has the current version of the model."""
 
     @property
     def target(self) -> AliasTarget | None:
-        """What it points to."""
+        """The current target."""
         return None if self.head is None else self.head.after
 
     @property
     def current(self) -> Alias | None:
-        """The alias; None where it points nowhere."""
+        """The alias; None if it has no target."""
         return None if self.head is None else alias_after(self, self.head)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Remark:
-    """What a move is written down with, as `checked_remark` returns it."""
+    """The actor and the reason of a move, checked by `checked_remark`."""
 
     reason: str = ""
 
 
 MoveKey = tuple[datetime, int, int]
-"""When a move was, and what tells it from others of that time: the repository's own."""
+"""The time of a move, and an internal value that distinguishes moves of the same time."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AliasPage:
-    """A page of aliases, each with the key to go on from."""
+    """A page of aliases, each with the key of the next page."""
 
     aliases: Sequence[tuple[int, Alias]]
     more: bool
@@ -135,57 +133,57 @@ class AliasPage:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MovePage:
-    """A page of a history, each move with the key to go on from."""
+    """A page of a history, each move with the key of the next page."""
 
     moves: Sequence[tuple[MoveKey, AliasMove]]
     more: bool
 
 
 class AliasRepository(Protocol):
-    """The aliases. Whatever moves one records an event.
+    """The aliases. Every move records an event.
 
-    Who locks models as well locks them before aliases; so nobody waits in a circle.
+    A transaction that locks models and aliases locks the models first, which prevents deadlocks.
     """
 
     def find(self, group: GroupHandle, alias: str) -> AliasState:
-        """Returns an alias as it stands."""
+        """Return the state of an alias."""
 
     def lock(self, group: GroupHandle, alias: str, *, add: bool = False) -> AliasState:
-        """The same, and nobody else moves it until the transaction ends.
+        """Return the state of an alias that no other transaction moves until this one ends.
 
-        Where it was never set, that takes `add`, which makes a place for it.
+        To lock an alias that was never set, pass `add`, which creates its row.
         """
 
     def lock_all_of(self, model_id: str) -> Sequence[AliasState]:
-        """Locks the aliases that point to a model which the caller has locked, and returns them."""
+        """Lock the aliases that point to a model, and return them. The caller has locked the model."""
 
     def move(
         self, state: AliasState, *, kind: MoveKind, target: AliasTarget | None, previous: int | None, remark: Remark
     ) -> AliasMove:
-        """Moves an alias that was locked (and added), and returns the move."""
+        """Move an alias that `lock` locked, and return the move."""
 
     def at(self, group: GroupHandle, alias: str, time: datetime) -> Alias | None:
-        """Returns an alias as it was; None where it pointed nowhere.
+        """Return an alias as it was at a time, or None if it had no target.
 
-        Waits for a move that is under way, so that the answer stays true.
+        Wait for a concurrent move, so that the result stays correct.
 
         Raises:
-            InvalidArgumentError: The time is in the future, by the database's clock.
+            InvalidArgumentError: The time is in the future, by the clock of the database.
         """
 
     def get_move(self, state: AliasState, revision: int) -> AliasMove:
-        """Returns the move of this revision, which there is."""
+        """Return the move of an existing revision."""
 
     def newest_move_to(self, state: AliasState, model_id: str) -> AliasMove | None:
-        """Returns the newest move to a model; None where there was none."""
+        """Return the newest move to a model, or None if there is none."""
 
     def list(
         self, group: GroupHandle | None, *, after: int, limit: int, max_bytes: int, within: Projects = None
     ) -> AliasPage:
-        """Returns the aliases of a group (None: of all) that point somewhere, by key, after one (0: all).
+        """Return the aliases with a target of a group (None: of all groups), by key, after a key (0: all).
 
-        Only those in the projects `within`. At most `limit`, and no more than fit in `max_bytes`, but one at least
-        where there is one.
+        Only aliases in the projects `within`. At most `limit` of `max_bytes` together, but at least one if any
+        matches.
         """
 
     def moves(
@@ -198,17 +196,17 @@ class AliasRepository(Protocol):
         max_bytes: int,
         within: Projects = None,
     ) -> MovePage:
-        """Return the moves of an alias (None: of all) of a group (None: of all) before one (None: all), newest first.
+        """Return the moves of an alias (None: all) of a group (None: all) before a key (None: all), newest first.
 
-        Of aliases in the projects `within`, with the same limits.
+        Only moves in the projects `within`, with the limits of `list`.
         """
 
     def of_models(self, model_ids: Sequence[str]) -> Mapping[str, Sequence[str]]:
-        """Returns the names of the aliases that point to each of these models, sorted; without those that have none."""
+        """Return the sorted names of the aliases of these models. Models without aliases are left out."""
 
 
 def alias_after(state: AliasState, move: AliasMove) -> Alias | None:
-    """Returns an alias as a move left it; None where that deleted it."""
+    """Return an alias after a move, or None if the move deleted it."""
     if move.after is None:
         return None
     return Alias(
@@ -223,10 +221,10 @@ def alias_after(state: AliasState, move: AliasMove) -> Alias | None:
 
 
 def checked_alias(text: str) -> str:
-    """Returns the name of an alias, existing or not.
+    """Return a text that can be the name of an alias, whether or not the alias exists.
 
     Raises:
-        InvalidArgumentError: No alias can have it.
+        InvalidArgumentError: No alias can have this name.
     """
     if not _ALIAS.fullmatch(text):
         raise InvalidArgumentError.of(
@@ -238,10 +236,10 @@ def checked_alias(text: str) -> str:
 
 
 def checked_remark(*, reason: str) -> Remark:
-    """Returns what a move is written down with.
+    """Return the actor and the reason of a move.
 
     Raises:
-        InvalidArgumentError: Names every field that is wrong.
+        InvalidArgumentError: Names every invalid field.
     """
     violations = _text_violations("reason", reason, MAX_TEXT_LENGTH)
     if violations:

@@ -1,10 +1,8 @@
-"""Changes of the registry as events: one append-only log, which audits, and feeds whoever watches.
+"""Changes of the registry as events: one append-only log for audits and watches.
 
-An event is written in the transaction of its change, so there is neither a
-change without its event nor an event without its change. Sequence numbers have
-no gaps and are in the order of the commits: whoever has seen an event has been
-able to see all earlier ones. Each event's hash covers the hash of the one
-before it, so that no event can be changed or removed unnoticed.
+The transaction of a change writes its event, so neither exists without the other. Sequence numbers have no gaps and
+are in the order of the commits: a reader of an event could read all earlier ones. The hash of an event covers the
+hash of the previous event, so changing or removing an event is detectable.
 """
 
 from collections.abc import Mapping, Sequence
@@ -19,86 +17,86 @@ from registry_service.domain.models import GroupKey, Json
 from registry_service.domain.vocabulary import Action
 
 UNKNOWN_TIME = datetime.min.replace(tzinfo=UTC)
-"""Of a damaged event."""
+"""The time of a damaged event."""
 GENESIS_HASH = "0" * 64
-"""What stands for the hash before the first event."""
+"""The previous hash of the first event."""
 
 REMOVALS = frozenset({Action.MODEL_DELETED, Action.ALIAS_DELETED, Action.MODEL_GROUP_DELETED, Action.TOKEN_REVOKED})
-"""Actions that leave less than there was."""
+"""Actions that remove something."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Change:
-    """What an event says, but for what the log adds."""
+    """An event without the fields that the log adds."""
 
     action: Action
     group_key: GroupKey
-    """Of a token only its project; the name is empty."""
+    """The group that changed. For a token, only its project; the name is empty."""
     model_id: str
-    """Of the model that was changed, or that the alias points to afterwards; before, where it was deleted. Empty for a
-    token, and for a group."""
+    """The changed model, or the new target of the alias (the old one if the alias was deleted). Empty for a token and
+    for a group."""
     model_group_id: str | None = None
-    """Of the group of that key. None to record: the one that there is. None in the log: of a token, or from before
-    there were groups."""
+    """The id of the group of that key. None when recording: the existing group. None in the log: a token, or an event
+    from before there were groups."""
     alias: str = ""
-    """Empty where a model was changed."""
+    """Empty if a model changed."""
     reason: str = ""
     actor: str = ""
-    """Empty: the caller."""
+    """Empty means the caller."""
     before: Mapping[str, Json] | None = None
-    """Of a model that was updated, the fields that changed; None where there was nothing before."""
+    """The state before; of an updated model, only the changed fields. None if there was none."""
     after: Mapping[str, Json] | None = None
-    """The like; None where there is nothing afterwards."""
+    """The state afterwards, likewise. None if there is none."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Event(Change):
-    """A change as the log has it."""
+    """A change in the log."""
 
     sequence: int
-    """Counts from 1, without gaps, in the order of the commits."""
+    """From 1, without gaps, in the order of the commits."""
     time: datetime
-    """Aware, UTC; never before that of an earlier event."""
+    """Aware, UTC. Never before the time of an earlier event."""
     request_id: str
     previous_hash: str
-    """Of the event before it; GENESIS_HASH for the first."""
+    """The hash of the previous event; GENESIS_HASH for the first one."""
     hash: str
-    """SHA-256 of all the other fields, 64 lower-case hexadecimal digits."""
+    """The SHA-256 of all other fields, in 64 lower-case hexadecimal digits."""
     is_damaged: bool = False
-    """Whether somebody changed the log so that not all of it can be read; what cannot is empty, or as below."""
+    """Whether someone changed the log so that a field is unreadable. Such a field is empty, or UNKNOWN."""
     moved_away: bool = False
-    """Whether this is all that `as_seen_from` shows of a model that moved out of sight."""
+    """Whether the model moved to a project that the reader cannot see (`as_seen_from`)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LogHead:
-    """Where the log ends."""
+    """The end of the log."""
 
     sequence: int
-    """Of the last event; 0 where there is none."""
+    """Of the last event; 0 if there is none."""
     hash: str
-    """Of the last event; GENESIS_HASH where there is none."""
+    """Of the last event; GENESIS_HASH if there is none."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BrokenLink:
-    """The first event that is not as it was written."""
+    """The first event that differs from what was written."""
 
     sequence: int
     description: str
-    """What is wrong, for a person."""
+    """What is wrong, for people."""
 
 
 def as_seen_from(event: Event, projects: Projects) -> Event:
-    """Return what the readers of these projects see of an event, of which they may read one side at least.
+    """Return what readers of these projects see of an event. They may read at least one side of the event.
 
-    Of a model that moved here from elsewhere, `before` is hidden. Of a model that moved from here to elsewhere,
-    everything is hidden that it did not have before the move.
+    Hide `before` of a model that moved into these projects. For a model that moved out of them, show only the state
+    before the move.
     """
     if projects is None:
         return event
     before = event.before or {}
-    # Only an update that moved a model has the id of its project among the earlier values, or a deletion.
+    # Only a deletion, and an update that moves a model, have the project id among the earlier values.
     origin = before.get("project_id")
     is_from_here = isinstance(origin, str) and origin in projects
     if event.group_key.project_id in projects:
@@ -116,7 +114,7 @@ def as_seen_from(event: Event, projects: Projects) -> Event:
     )
     return replace(
         event,
-        # A damaged event may not tell any more which side is theirs.
+        # A damaged event may not say which side the readers can see.
         group_key=left if is_from_here else GroupKey(name=""),
         before=event.before if is_from_here else None,
         model_group_id=None,
@@ -126,13 +124,13 @@ def as_seen_from(event: Event, projects: Projects) -> Event:
 
 
 class EventLog(Protocol):
-    """The log of all changes."""
+    """The audit log."""
 
     def record(self, change: Change) -> None:
-        """Writes an event when the transaction is committed, after whatever else is done in it."""
+        """Write an event at the end of the transaction."""
 
     def head(self) -> LogHead:
-        """Returns where the log ends."""
+        """Return the end of the log."""
 
     def after(
         self,
@@ -144,12 +142,11 @@ class EventLog(Protocol):
         filter: Node | None = None,  # noqa: A002 - AIP-160's name
         within: Projects = None,
     ) -> Sequence[Event]:
-        """Returns the events after a sequence number, and up to `until` (None: the end), that match, in order.
+        """Return the matching events after a sequence number and up to `until` (None: the end), in order.
 
-        At most `limit`, and no more than fit in `max_bytes` of JSON, but one at
-        least where there is one. An event of a model that moved to another project
-        has two sides, its name and project before and after; it matches where one
-        side does that is of a project in `within`. The events come as they are.
+        The result has at most `limit` events of `max_bytes` of JSON together, but at least one if any matches. An event
+        of a model that moved to another project has two sides: its name and project before, and after. The event
+        matches if a side in a project in `within` matches. Events are returned in full.
         """
 
     def before(
@@ -161,11 +158,10 @@ class EventLog(Protocol):
         filter: Node | None = None,  # noqa: A002 - AIP-160's name
         within: Projects = None,
     ) -> Sequence[Event]:
-        """Returns the events before a sequence number (None: the end) that match, newest first; as many as `after`."""
+        """Return the matching events before a sequence number (None: the end), newest first; limits as for `after`."""
 
     def verify(self, after: LogHead, *, limit: int) -> tuple[LogHead, BrokenLink | None]:
-        """Checks up to `limit` events, fewer where they are large, after one that is known to be good.
+        """Check up to `limit` events, or fewer large ones, after one that is known to be correct.
 
-        Returns the last good one, the same as `after` where there are no more;
-        and the first one that is not as it was written, or is missing.
+        Return the last correct event (`after` if there are no more), and the first event that is wrong or missing.
         """

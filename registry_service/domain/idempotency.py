@@ -1,7 +1,6 @@
-"""Idempotency keys: a write that is repeated under its key is answered again, not carried out again.
+"""Idempotency keys: a write that is repeated with its key returns the first response and changes nothing.
 
-The answer is kept in the transaction of the change itself, so that there is either
-both or neither, whatever crashes in between.
+The transaction of the change also stores the response, so neither exists without the other.
 """
 
 import hashlib
@@ -17,17 +16,17 @@ from registry_service.domain.errors import InvalidArgumentError
 
 FIELD = "idempotency_key"
 KEPT_FOR = timedelta(hours=24)
-"""How long an answer is repeated."""
+"""How long a response is stored."""
 MAX_ANSWER_BYTES = 4 * 1024
-"""The largest answer that is kept where the resource can be read again instead."""
+"""Maximum size of a stored response if the resource can be read again instead."""
 MAX_KEYS_PER_CALLER = 100_000
-"""New keys of one caller, but for those of calls that failed, in a window of `KEPT_FOR`."""
+"""Maximum number of new keys of one caller in a window of `KEPT_FOR`, without those of failed calls."""
 
 _KEY = re.compile(r"[ -~]{1,128}")
 
 
 def checked_key(key: str) -> str:
-    """Return a key that a client may use (`InvalidArgumentError` otherwise)."""
+    """Return a valid key (`InvalidArgumentError`)."""
     if not _KEY.fullmatch(key):
         raise InvalidArgumentError.of(FIELD, "must be 1 to 128 printable ASCII characters.")
     return key
@@ -38,85 +37,85 @@ class KeyedCall:
     """A call with an idempotency key."""
 
     caller: str
-    """Who makes it: keys of different callers differ."""
+    """The caller. Keys of different callers are independent."""
     method: str
-    """Path of the RPC: keys of different methods differ."""
+    """The path of the RPC. Keys of different methods are independent."""
     key: str
     digest: bytes
-    """SHA-256 of the request; of a stream, of its first message."""
+    """The SHA-256 of the request, or of the first message of a stream."""
     encode: Callable[[Any], bytes]
-    """Makes the answer of what the use case returns."""
+    """Turns the result of the use case into the response."""
     attempt: str = field(default_factory=lambda: str(uuid.uuid4()))
-    """Names this call among those with the same key: only one of them may commit its change."""
+    """Identifies this call among those with the same key, of which only one may commit."""
     is_kept: bool = False
-    """Whether its answer was written down."""
+    """Whether the response was stored."""
 
     @property
     def id(self) -> bytes:
-        """What the key is stored under: of a fixed size, whatever the caller is called."""
+        """The digest that identifies the key in storage."""
         return hashlib.sha256(f"{self.caller}\0{self.method}\0{self.key}".encode()).digest()
 
     @property
     def caller_digest(self) -> bytes:
-        """What the caller's keys are counted under."""
+        """The digest that identifies the caller in the count of keys."""
         return hashlib.sha256(self.caller.encode()).digest()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KeptAnswer:
-    """What an earlier call with the same key answered."""
+    """The response of an earlier call with the same key."""
 
     answer: bytes | None
-    """None where it was too large: then the resource is read again."""
+    """None if the response was too large: the resource is read again."""
     resource_id: str
-    """The model, upload, or model group that the answer is about; empty for none."""
+    """The model, upload or model group of the response; empty for none."""
     project_id: str | None
-    """Where the caller must still be allowed to make the call."""
+    """The project in which the caller must still have the permission."""
     artifact_sha256: str
-    """Of a stream, what its bytes were; empty for other calls."""
+    """The digest of the bytes of a stream; empty for other calls."""
 
 
 current_keyed_call: ContextVar[KeyedCall | None] = ContextVar("current_keyed_call", default=None)
-"""Set around a call with an idempotency key."""
+"""Set during a call with an idempotency key."""
 
 
 class IdempotencyKeys(Protocol):
-    """The calls with idempotency keys: under way, and answered."""
+    """The calls with idempotency keys, running and finished."""
 
     def begin(self, call: KeyedCall, *, lease: timedelta) -> KeptAnswer | None:
-        """Begin a call, unless it was answered: then return the answer.
+        """Begin a call, or return the stored response of an earlier call with the key.
 
         Args:
             call: The call.
-            lease: How long it counts as under way, unless `renew` is called.
+            lease: How long the call counts as running, unless `renew` extends it.
 
         Raises:
-            IdempotencyKeyReusedError: Another request has the key.
-            IdempotentCallRunningError: A call with the key is under way.
-            TooManyIdempotencyKeysError: The key is new, and the caller has begun `MAX_KEYS_PER_CALLER` others.
+            IdempotencyKeyReusedError: Another request used the key.
+            IdempotentCallRunningError: A call with the key is still running.
+            TooManyIdempotencyKeysError: The key is new, and the caller has used `MAX_KEYS_PER_CALLER` others.
         """
 
     def keep(self, result: object, *, resource_id: str, project_id: str | None, artifact_sha256: str = "") -> None:
-        """Write down the answer of the current call, if it has a key, in this transaction.
+        """Store the response of the current call, if it has a key, in this transaction.
 
         Args:
-            result: What the use case returns.
+            result: The result of the use case.
             resource_id: As in `KeptAnswer`.
             project_id: As in `KeptAnswer`.
             artifact_sha256: As in `KeptAnswer`.
 
         Raises:
-            IdempotentCallRunningError: Another call has taken the key over, as this one was silent for too long.
+            IdempotentCallRunningError: The lease expired, and another call has taken over the key.
         """
 
     def renew(self, attempts: Sequence[str], *, lease: timedelta) -> None:
-        """Renew the leases of calls that are under way."""
+        """Renew the leases of running calls."""
 
     def forget(self, call: KeyedCall) -> None:
-        """Forget a call that has changed nothing."""
+        """Remove a call that changed nothing."""
 
     def remove_expired(self, limit: int) -> int:
-        """Remove answers that are not repeated any more, and return how many these were.
+        """Remove expired responses, and return their number.
 
-        The counts of callers whose window has ended are removed, too.
+        Also remove the counts of callers whose window has ended.
         """

@@ -1,9 +1,8 @@
-"""The ports to what is kept in Postgres.
+"""The ports to the database.
 
-Every method may raise `DatabaseUnavailableError`, and one that writes more than
-it removes `StorageFullError`. A transaction that ends with an exception has
-changed nothing, unless its connection broke while it was committed: then nobody
-knows, and callers must be right either way.
+Every method may raise `DatabaseUnavailableError`. A method that adds data may raise `StorageFullError`. A transaction
+that ends with an exception has changed nothing. The exception is a connection that breaks during the commit: then the
+outcome is unknown, and callers must be correct in both cases.
 """
 
 import threading
@@ -27,142 +26,140 @@ from registry_service.domain.uploads import Upload, UploadPage, UploadQuery
 
 
 class ModelRepository(Protocol):
-    """The registered models. Whatever changes one records an event."""
+    """The registered models. Every change records an event."""
 
     def add(self, model: Model) -> Model:
-        """Add a model, and return it with its group, which is made where there is none.
+        """Add a model, and return it with the id of its group. Create the group if there is none.
 
         Raises:
-            AlreadyExistsError: Its identity is taken, or its id: by a model, or by a deleted one of another project.
-            ProvenanceCycleError: It would be its own ancestor.
-            AncestryTooLargeError: There are too many ancestors to be sure.
+            AlreadyExistsError: Another model has the identity or the id, or a deleted model of another project had
+                the id.
+            ProvenanceCycleError: The model would be its own ancestor.
+            AncestryTooLargeError: The model has more ancestors than the check visits.
         """
 
     def check_absent(self, spec: ModelSpec) -> None:
-        """Raises the errors that `add` would now. A courtesy: only `add` decides."""
+        """Raise the errors that `add` would raise now. Fails early; only `add` decides."""
 
     def get(self, model_id: str) -> Model:
-        """Returns a model (`ModelNotFoundError`)."""
+        """Return a model (`ModelNotFoundError`)."""
 
     def lock_for_share(self, model_id: str) -> Model:
-        """Returns a model that nobody can change or remove until the transaction ends (`ModelNotFoundError`)."""
+        """Return a model that no other transaction changes or removes until this one ends (`ModelNotFoundError`)."""
 
     def list(self, query: ListQuery) -> Page:
-        """Returns the models of a page, in order and without their schemas, and whether there are more.
+        """Return the models of a page, in order and without signatures, and whether there are more.
 
-        At most `query.limit`, and no more than fit in `query.max_bytes`, but one
-        at least where there is one.
+        The page has at most `query.limit` models of `query.max_bytes` together, but at least one if any matches.
         """
 
     def find(self, ids: Sequence[str]) -> Mapping[str, Model]:
-        """Returns those of these models that there are, by id, without their schemas."""
+        """Return the existing ones of these models by id, without signatures."""
 
     def projects(self, ids: Sequence[str]) -> Mapping[str, str | None]:
-        """Returns the projects' ids of those of these models that there are."""
+        """Return the project ids of the existing ones of these models."""
 
     def metadata_sizes(self, ids: Sequence[str]) -> Mapping[str, int]:
-        """Returns the bytes that the metadata of these models takes, of those that there are."""
+        """Return the size of the metadata, in bytes, of the existing ones of these models."""
 
     def parents(self, ids: Sequence[str]) -> Sequence[LineageEdge]:
-        """Returns the links from these models up to their parents, whether these are there or not."""
+        """Return the edges from these models to their parents. The parents need not exist."""
 
     def children(self, ids: Sequence[str], limit: int, within: Projects = None) -> Sequence[LineageEdge]:
-        """Returns the links up from models that have one of these as a parent, at most `limit` models, by id.
+        """Return the edges from the children of these models, of at most `limit` children, by id.
 
-        Only models of the projects `within` count.
+        Only children in the projects `within` count.
         """
 
     def keep_verification(self, model: Model, *, time: datetime, is_intact: bool) -> None:
-        """Store whether a model's artifact was found intact; no change of the model, and no event.
+        """Store the result of a verification. The model does not change, and no event is recorded.
 
-        A finding of damage counts from now on, whatever the others; an intact one only if its time is later than that
-        of the finding that is stored. Nothing is stored where the model is gone, or has another artifact by now.
+        Damage always replaces the stored result. An intact result replaces only an older one. Nothing is stored if the
+        model was deleted, or has another artifact now.
 
         Args:
-            model: The model as it was read before its bytes were.
-            time: When they began to be read.
-            is_intact: What was found.
+            model: The model as read before its bytes.
+            time: When reading the bytes began.
+            is_intact: The result.
         """
 
     def update(self, model_id: str, change: Callable[[Model], Model]) -> Model:
-        """Replaces a model by what `change` makes of it, nobody else changing it meanwhile.
+        """Replace a model with the result of `change`, under a lock.
 
         Raises:
-            ModelNotFoundError: There is none.
-            AlreadyExistsError: The new identity is another model's.
-            ProvenanceCycleError: It would be its own ancestor.
-            AncestryTooLargeError: There are too many ancestors to be sure.
+            ModelNotFoundError: The model does not exist.
+            AlreadyExistsError: Another model has the new identity.
+            ProvenanceCycleError: The model would be its own ancestor.
+            AncestryTooLargeError: The model has more ancestors than the check visits.
         """
 
     def remove(self, model_id: str, check: Callable[[Model], None]) -> Model:
-        """Removes a model that `check` lets go, and returns it as it was (`ModelNotFoundError`)."""
+        """Remove a model unless `check` raises, and return its last state (`ModelNotFoundError`)."""
 
 
 class ObjectLedger(Protocol):
-    """The objects that no model refers to: written down before they are written, so that none is forgotten.
+    """The objects of the artifact store that no model refers to. Each is recorded before it is written.
 
-    A row says «whatever is stored under this key may be deleted after that
-    time». The writer of an object moves the time on (its lease); making a model
-    of the object removes the row in the same transaction.
+    A row says: the object under this key may be deleted after this time. The writer of an object extends the time (the
+    lease). The transaction that registers a model removes the row of its object.
 
-    Who deletes an object claims its key first, in a transaction of its own, so that
-    no transaction is open while the store is at it. A key that is claimed is nobody
-    else's any more: its lease is lost. What a crash leaves claimed is due.
+    Garbage collection claims a key before it deletes the object, in a transaction of its own, so that no transaction
+    stays open during the deletion. A claim ends the lease. A claim that a crash leaves behind is due again.
     """
 
     def lease(self, key: str, duration: timedelta) -> None:
-        """Writes down a key that its writer holds for so long."""
+        """Record a key with a lease of this duration."""
 
     def renew(self, key: str, duration: timedelta) -> bool:
-        """Moves the end of a lease on; False where the object was swept, or is being deleted."""
+        """Extend a lease. Return False if the object is deleted or claimed."""
 
     def release(self, key: str) -> bool:
-        """Takes a key out of the ledger, as a model refers to it now; False where it was swept, or is being deleted."""
+        """Remove a key that a model refers to now. Return False if the object is deleted or claimed."""
 
     def mark_for_deletion(self, key: str) -> None:
-        """Writes down, or changes, a key so that it is due now."""
+        """Record a key, or change its time, so that the object is due now."""
 
     def claim(self, key: str) -> datetime | None:
-        """Claim a key in order to delete its object. Return what `forget` takes, None where the key is not here."""
+        """Claim a key to delete its object. Return the claim for `forget`, or None if the key is not recorded."""
 
     def forget(self, key: str, claim: datetime) -> bool:
-        """Take a key whose object is deleted out of the ledger; False where the claim does not hold any more."""
+        """Remove the key of a deleted object. Return False if the claim is no longer valid."""
 
     def has(self, key: str) -> bool:
-        """Tell whether a key is in the ledger, claimed or not."""
+        """Tell whether a key is recorded, claimed or not."""
 
     def due(self, limit: int) -> Sequence[str]:
-        """Returns keys whose time has come, oldest first."""
+        """Return the keys of due objects, oldest first."""
 
     def may_delete(self) -> bool:
-        """Tells whether objects may be deleted until the transaction ends; not while a backup copies them."""
+        """Tell whether objects may be deleted until the transaction ends. A backup that copies objects forbids it."""
 
     def idle(self, keys: Sequence[str]) -> Sequence[str]:
-        """Return those of these keys under which nobody writes: not here, nor of an upload that goes on."""
+        """Return those of these keys that have no writer: they are not recorded, and belong to no unfinished upload."""
 
     def unknown(self, keys: Sequence[str]) -> Sequence[str]:
-        """Returns those of these keys that stand nowhere: not as a model's, an upload's, nor here."""
+        """Return those of these keys that are unknown: not of a model, not of an upload, and not recorded."""
 
 
 class UploadRepository(Protocol):
     """The resumable uploads."""
 
     def add(self, upload: Upload) -> None:
-        """Adds an upload."""
+        """Add an upload."""
 
     def get(self, upload_id: str) -> Upload:
-        """Returns an upload with its parts (`UploadNotFoundError`; expired ones are gone)."""
+        """Return an upload with its parts (`UploadNotFoundError`, also if it has expired)."""
 
     def list(self, query: UploadQuery) -> UploadPage:
         """Return the uploads of a page, without their parts, and whether there are more."""
 
     def take_over(self, upload_id: str, *, offset: int, ttl: timedelta) -> Upload:
-        """Makes the caller the upload's only writer and returns it as it then is.
+        """Make the caller the only writer of an upload, and return the new state.
 
         Raises:
-            UploadNotFoundError: There is none.
-            UploadNotActiveError: It takes no more bytes.
-            OutOfRangeError: `offset` is not its committed size.
+            UploadNotFoundError: The upload does not exist.
+            UploadNotActiveError: The upload accepts no more bytes.
+            OutOfRangeError: `offset` differs from the committed size.
         """
 
     def commit(
@@ -175,41 +172,41 @@ class UploadRepository(Protocol):
         tail_key: str | None,
         ttl: timedelta,
     ) -> datetime:
-        """Writes down what a writer has stored, and returns when the upload expires then.
+        """Record the bytes that a writer has stored, and return the new expiry of the upload.
 
         Raises:
-            WriterDisplacedError: The writer is not the newest.
+            WriterDisplacedError: There is a newer writer.
         """
 
     def lock_for_update(self, upload: Upload) -> None:
-        """Makes whoever takes over or removes the upload wait until the transaction ends.
+        """Make transactions that take over or remove the upload wait until this one ends.
 
         Raises:
-            WriterDisplacedError: The caller, who was the newest as `upload` was read, is not the newest any more.
+            WriterDisplacedError: There is a newer writer than when `upload` was read.
         """
 
     def begin_completion(self, upload_id: str, *, ttl: timedelta) -> Upload:
-        """Displaces any writer and moves an active upload to COMPLETING; returns it as it then is.
+        """Displace any writer, move an active upload to COMPLETING, and return the new state.
 
-        A completed upload is returned unchanged (`UploadNotFoundError`).
+        Return a completed upload unchanged (`UploadNotFoundError`).
         """
 
     def complete(self, upload: Upload) -> None:
-        """Moves it to COMPLETED and forgets its parts and tail (`WriterDisplacedError`)."""
+        """Move an upload to COMPLETED and remove its parts and tail (`WriterDisplacedError`)."""
 
     def remove(self, upload_id: str, *, expired: bool = False) -> Upload:
-        """Removes an upload, or one that has (still) expired, and returns it as it was (`UploadNotFoundError`)."""
+        """Remove an upload and return its last state (`UploadNotFoundError`). With `expired`, it must have expired."""
 
     def expired(self, limit: int) -> Sequence[str]:
-        """Returns ids of uploads whose time is over, oldest first."""
+        """Return the ids of expired uploads, oldest first."""
 
 
 class Transaction(Protocol):
-    """What can be done in one transaction."""
+    """The repositories of one transaction."""
 
     @property
     def now(self) -> datetime:
-        """The time, aware, in UTC, when it is first asked for: by the database's clock, the one of all replicas."""
+        """The time of the first access, aware, in UTC, by the clock of the database, which all replicas share."""
 
     @property
     def models(self) -> ModelRepository:
@@ -225,7 +222,7 @@ class Transaction(Protocol):
 
     @property
     def references(self) -> ReferenceRepository:
-        """What references name."""
+        """The resources that references name."""
 
     @property
     def objects(self) -> ObjectLedger:
@@ -237,7 +234,7 @@ class Transaction(Protocol):
 
     @property
     def events(self) -> EventLog:
-        """The log of all changes."""
+        """The audit log."""
 
     @property
     def tokens(self) -> TokenRepository:
@@ -249,24 +246,23 @@ class Transaction(Protocol):
 
 
 class Database(Protocol):
-    """Gives transactions."""
+    """The source of transactions."""
 
     def transaction(self) -> AbstractContextManager[Transaction]:
-        """Begins one; it is committed at the end of the block, or rolled back by an exception."""
+        """Begin a transaction. The end of the block commits it, and an exception rolls it back."""
 
     def reading(self) -> AbstractContextManager[Transaction]:
-        """Gives something cheaper, to read one thing: nothing can be changed, nor two reads relied on to agree."""
+        """Begin a cheaper transaction for one read. It cannot write, and two reads may see different states."""
 
     def wakes(self, event: threading.Event) -> AbstractContextManager[None]:
-        """Sets the event whenever the log of changes may have grown, until the end of the block.
+        """Set the event whenever the audit log may have grown, until the end of the block.
 
-        Only a hint, that saves looking all the time: one may get lost, and one may
-        come for nothing. Never raises.
+        A hint that replaces polling: a signal may be lost, and a signal may be spurious. Never raises.
         """
 
     def check(self) -> float:
-        """Returns when the database answers (`DatabaseUnavailableError` otherwise).
+        """Return when the database responds (`DatabaseUnavailableError`).
 
         Returns:
-            By how many seconds this machine's clock is ahead of the database's; negative: behind.
+            The seconds by which the local clock is ahead of the clock of the database. Negative: behind.
         """

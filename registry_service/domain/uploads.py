@@ -1,4 +1,4 @@
-"""The resumable upload."""
+"""Resumable uploads."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from registry_service.domain.models import ModelSpec
 
 
 class UploadState(StrEnum):
-    """Where an upload stands."""
+    """The states of an upload."""
 
     ACTIVE = "active"
     COMPLETING = "completing"
@@ -20,22 +20,22 @@ class UploadState(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UploadQuery:
-    """A page of a listing of the uploads that are not completed, the newest first."""
+    """A page of the listing of uploads that are not completed, newest first."""
 
     creator: str | None
-    """Who began them; None: whoever it was."""
+    """Only uploads of this caller; None: of all callers."""
     within: Projects = None
-    """Only uploads into these projects; None: into all, or none."""
+    """Only uploads into these projects; None: any project or none."""
     after: tuple[datetime, str] | None
-    """Time of creation and id of the last upload of the previous page."""
+    """The creation time and the id of the last upload of the previous page."""
     limit: int
     max_bytes: int
-    """Most of the specs' JSON; one upload there always is."""
+    """Maximum size of the JSON of the specs. A page has at least one upload."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UploadPage:
-    """What a listing found."""
+    """The result of a listing."""
 
     uploads: Sequence["Upload"]
     more: bool
@@ -45,32 +45,32 @@ class UploadPage:
 class Upload:
     """A resumable upload of one artifact.
 
-    Its committed bytes are `parts`, then the tail: fewer bytes than a part has,
-    kept as an object of their own because a store takes short parts only last.
+    The committed bytes are the parts, then the tail. The tail is shorter than a part, and an object of its own,
+    because a store accepts only the last part short.
     """
 
     id: str
     spec: ModelSpec
-    """Checked; its id is the one that the model will have."""
+    """Checked. Its id becomes the id of the model."""
     state: UploadState
     object_key: str
-    """Where the parts, and in the end the artifact, are kept."""
+    """The key of the parts, and finally of the artifact."""
     handle: str | None
-    """The artifact store's handle of the object under construction; None before the first part."""
+    """The handle of the artifact store for the unfinished object; None before the first part."""
     tail_key: str | None
-    """Where the tail is kept; None where there is none."""
+    """The key of the tail; None if there is no tail."""
     committed_size: int
-    """Bytes stored for good, tail included."""
+    """Number of committed bytes, including the tail."""
     epoch: int
-    """Counts the writers; only the newest may commit."""
+    """The number of writers so far. Only the newest may commit."""
     creator: str
-    """Who began it; empty where nobody said, and of uploads that are older than this field."""
+    """The caller that created the upload; empty if unknown."""
     create_time: datetime
     expire_time: datetime
     parts: tuple[Part, ...] = ()
-    """In listings, none."""
+    """Empty in listings."""
 
     @property
     def parts_size(self) -> int:
-        """Bytes in the parts, without the tail."""
+        """Number of bytes in the parts, without the tail."""
         return self.parts[-1].offset + self.parts[-1].size if self.parts else 0
