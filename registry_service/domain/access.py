@@ -1,7 +1,7 @@
-"""Who may do what: roles, what they allow, and in which projects.
+"""Authorization: roles, their permissions, and the projects in which they apply.
 
-A project is what models have as their `project_id`; its name says nothing. Models
-without one belong to no project, so only who may act in all projects sees them.
+The project of a model is its `project_id`; the name of the project plays no role. Only callers with a role in all
+projects see models without a project.
 """
 
 from collections.abc import Mapping, Sequence
@@ -11,11 +11,11 @@ from enum import StrEnum
 from typing import Protocol
 
 Projects = frozenset[str] | None
-"""Ids of projects; None for all of them, and for models that have none."""
+"""Project ids. None means all projects, and models without a project."""
 
 
 class Permission(StrEnum):
-    """What a call takes."""
+    """The permissions that a call may need."""
 
     READ = "read"
     WRITE = "write"
@@ -23,11 +23,11 @@ class Permission(StrEnum):
     PROMOTE = "promote"
     """Move and delete aliases."""
     ADMINISTER = "administer"
-    """Delete models, and read and check the log of changes."""
+    """Delete models, and read and verify the audit log."""
 
 
 class Role(StrEnum):
-    """What somebody is allowed."""
+    """The roles, each with the permissions of the previous ones."""
 
     READER = "reader"
     WRITER = "writer"
@@ -36,7 +36,7 @@ class Role(StrEnum):
 
     @property
     def permissions(self) -> frozenset[Permission]:
-        """What the role allows."""
+        """The permissions of the role."""
         return _PERMISSIONS[self]
 
 
@@ -54,40 +54,40 @@ class Grant:
 
     role: Role
     project_id: str | None = None
-    """None: in all."""
+    """None: all projects."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Identity:
-    """Somebody who has shown who they are."""
+    """An authenticated caller."""
 
     actor: str
-    """What their changes are written down with."""
+    """The actor of changes in the audit log."""
     grants: tuple[Grant, ...]
     expire_time: datetime | None = None
-    """Aware, by this machine's clock; when they have to show it anew. None: never."""
+    """When the credentials expire. Aware, by the local clock. None: never."""
 
 
 @dataclass(frozen=True, slots=True)
 class Access:
-    """What one call may touch."""
+    """What one call may access."""
 
     visible: Projects
-    """Where it may read. What is elsewhere is not there, as far as the call can tell."""
+    """The projects that the call may read. Models elsewhere do not exist for the call."""
     acting: Projects
-    """Where it may do what the call does."""
+    """The projects in which the call has its permission."""
 
     @property
     def is_restricted(self) -> bool:
-        """Whether there is anything that it may not touch."""
+        """Whether the access is limited to some projects."""
         return self.visible is not None or self.acting is not None
 
     def sees(self, project_id: str | None) -> bool:
-        """Tells whether it may read the models of a project."""
+        """Tell whether the call may read the models of a project."""
         return self.visible is None or project_id in self.visible
 
     def acts_in(self, project_id: str | None) -> bool:
-        """Tells whether it may do in a project what it does."""
+        """Tell whether the call has its permission in a project."""
         return self.acting is None or project_id in self.acting
 
 
@@ -96,7 +96,7 @@ NOTHING = Access(visible=frozenset(), acting=frozenset())
 
 
 def access_of(grants: Sequence[Grant], permission: Permission) -> Access | None:
-    """Returns what a call that takes a permission may touch; None where the permission is granted nowhere."""
+    """Return the access of a call that needs a permission, or None if no grant has the permission."""
     acting = _projects(grants, permission)
     if acting is not None and not acting:
         return None
@@ -109,12 +109,12 @@ def _projects(grants: Sequence[Grant], permission: Permission) -> Projects:
 
 
 class Authenticator(Protocol):
-    """Tells who somebody is by what they show."""
+    """Identifies callers by their credentials."""
 
     def __call__(self, token: str) -> Identity:
-        """Returns whose bearer token it is; what it says may be some seconds old.
+        """Return the identity of a bearer token. The result may be some seconds old.
 
         Raises:
-            InvalidCredentialsError: It is nobody's, or not any more.
-            UnavailableError: What it takes to tell is away.
+            InvalidCredentialsError: The token is unknown, expired or revoked.
+            UnavailableError: The database or the identity provider does not respond.
         """

@@ -1,4 +1,4 @@
-"""Who is calling: what a change is written down with, and what the call may touch."""
+"""The caller: the actor of changes, and what the call may access."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -13,7 +13,7 @@ _RECHECK_SECONDS = 1.0
 
 
 def _allowed() -> None:
-    """Raise nothing: nobody can take back what nobody was asked for."""
+    """Raise nothing: without authentication there is no permission to lose."""
 
 
 def _here() -> bool:
@@ -22,45 +22,47 @@ def _here() -> bool:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Caller:
-    """Whoever made the call that the running code serves."""
+    """The caller of the RPC that the running code serves."""
 
     actor: str = ""
-    """Who they are; with AUTH_MODE=none who they say they are, a claim that nobody checks. Empty where nobody said who
-    they are, and for what the registry does by itself."""
+    """The identity. With AUTH_MODE=none, an unverified claim. Empty for anonymous callers and for the registry's own
+    work."""
     request_id: str = ""
-    """Of the call; empty for what the registry does by itself."""
+    """The request id of the call; empty for the registry's own work."""
     access: Access = NOTHING
     grants: tuple[Grant, ...] = ()
     """The roles of the caller."""
     expire_time: datetime | None = None
-    """When the caller's credentials expire. Aware, by this machine's clock. None: never."""
+    """When the credentials expire. Aware, by the local clock. None: never."""
     is_authenticated: bool = False
-    """Whether they have shown who they are."""
+    """Whether the caller is authenticated."""
     check_access: Callable[[], None] = field(default=_allowed, compare=False)
-    """Raises UnauthenticatedError or AccessDeniedError where the call would be refused now, as when a token was revoked
-    since: asked before a call that took long commits its change."""
+    """Raises UnauthenticatedError or AccessDeniedError if the call would be refused now, for example because a token
+    was
+    revoked. A long call checks this before it commits."""
 
     is_gone: Callable[[], bool] = field(default=_here, compare=False)
-    """Whether nobody waits for the answer any more, so that what takes long may be given up."""
+    """Whether the client has disconnected, so that long work can stop."""
 
     def named(self, claim: str) -> str:
-        """Returns the actor of a change for which a client names one: nobody who is known acts as another."""
+        """Return the actor of a change for which the client names one. Authenticated callers act as themselves."""
         return self.actor if self.is_authenticated else claim or self.actor
 
 
 current_caller: ContextVar[Caller] = ContextVar("current_caller", default=Caller())  # noqa: B039 - is frozen
-"""Set by the transport around every call. Where nothing set it, as in a thread without the context of the thread that
-started it, nothing is allowed."""
+"""Set by the transport during every call. Where it is not set, as in a thread without the context of its parent,
+nothing is
+allowed."""
 
 
 class AccessRecheck:
-    """Asks again whether the caller may go on, about once a second: for loops of many small steps."""
+    """Checks the access of the caller again, about once a second, in loops of many small steps."""
 
     def __init__(self) -> None:
         self._due = time.monotonic() + _RECHECK_SECONDS
 
     def __call__(self) -> None:
-        """Ask where it is time (see `Caller.check_access` for what that raises)."""
+        """Check the access if a second has passed (see `Caller.check_access`)."""
         now = time.monotonic()
         if now >= self._due:
             self._due = now + _RECHECK_SECONDS
@@ -69,10 +71,10 @@ class AccessRecheck:
 
 @contextmanager
 def acting_as_registry(actor: str = "") -> Iterator[None]:
-    """Allow everything until the end of the block: for the registry's own work, which no client asked for.
+    """Allow everything until the end of the block, for the registry's own work.
 
     Args:
-        actor: Written to the audit log with each change; empty for work that nobody started.
+        actor: The actor of changes in the audit log; empty for work that no person started.
     """
     token = current_caller.set(Caller(actor=actor, access=EVERYTHING))
     try:

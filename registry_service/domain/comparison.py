@@ -1,7 +1,7 @@
 """How models differ from the first of them: fields, metrics, labels, files.
 
-Whatever the models hold, a comparison stays so small that a client can take it:
-long values are cut, and of many entries the equal ones are left out first.
+A comparison stays small enough for a gRPC message: long values are cut, and of many entries the equal ones are left out
+first.
 """
 
 import json
@@ -20,15 +20,15 @@ from registry_service.domain.validation import checked_model_id
 MIN_MODELS = 2
 MAX_MODELS = 10
 MAX_FILES = 1_000
-"""Most files that are listed."""
-# As messages, estimated; together they stay below the 4 MiB that gRPC clients take.
+"""Maximum number of files in the list."""
+# Estimated sizes as messages. Together they stay below 4 MiB, which gRPC clients accept.
 _FIELDS_BYTES = 1_250_000
 _METRICS_BYTES = 500_000
 _LABELS_BYTES = 500_000
 _FILES_BYTES = 1_250_000
 _ENTRY_BYTES = 24
 _FILE_BYTES = 100
-"""Of a file in one model: its size and its digest."""
+"""The size and digest of a file in one model."""
 _NUMBER_BYTES = 24
 
 _MAX_VALUE_LENGTH = 2_000
@@ -53,9 +53,9 @@ class FieldComparison:
     path: str
     """As in a filter."""
     values: Sequence[Json]
-    """Of each model; None where it is absent. Long ones are cut."""
+    """One per model; None if absent. Long values are cut."""
     equal: bool
-    """Whether the whole values are."""
+    """Whether the full values are equal."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,12 +64,12 @@ class MetricComparison:
 
     name: str
     values: Sequence[float | None]
-    """Of each model; None where it is absent."""
+    """One per model; None if absent."""
     equal: bool
 
     @property
     def deltas(self) -> Sequence[float | None]:
-        """Each value less that of the first model; None where either is absent, or no number can hold it."""
+        """The difference of each value from the first one; None if a value is absent or the result overflows."""
         first = self.values[0]
         found = [None if value is None or first is None else value - first for value in self.values]
         return [delta if delta is not None and math.isfinite(delta) else None for delta in found]
@@ -77,12 +77,12 @@ class MetricComparison:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelLabels:
-    """What sets one model apart."""
+    """The labels that distinguish one model."""
 
     only: Sequence[Json]
-    """That no other model has."""
+    """Labels that no other model has."""
     lacking: Sequence[Json]
-    """That some other model has, and it has not."""
+    """Labels that another model has and this one lacks."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,21 +96,21 @@ class LabelComparison:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FileContent:
-    """What is known of a file's bytes."""
+    """The content of a file, as far as it is known."""
 
     size: int
     """In bytes."""
     crc32: int | None = None
     sha256: str = ""
-    """In hexadecimal; empty where it is not known."""
+    """In hexadecimal; empty if unknown."""
 
     @property
     def digest(self) -> str:
-        """The best digest, with its kind."""
+        """The strongest known digest, with its algorithm."""
         return f"sha256:{self.sha256}" if self.sha256 else f"crc32:{self.crc32 or 0:08x}"
 
     def is_same(self, other: "FileContent") -> bool | None:
-        """Tells whether the bytes are the same; None where that can't be told."""
+        """Tell whether the bytes are equal, or return None if that is unknown."""
         if self.size != other.size:
             return False
         if self.sha256 and other.sha256:
@@ -125,13 +125,13 @@ class ArtifactFiles:
     """The files of an artifact."""
 
     files: Mapping[str, FileContent] | None
-    """By name; None where the artifact can't be read."""
+    """By name; None if the artifact cannot be read."""
     problem: str = ""
-    """Why not, or why not all is known, for a person."""
+    """Why files or digests are unknown, for people."""
 
 
 class FileChange(Enum):
-    """What happened to a file since the first model."""
+    """The change of a file relative to the first model."""
 
     UNKNOWN = "neither has it, or it can't be told"
     SAME = "same"
@@ -146,11 +146,11 @@ class FileComparison:
 
     name: str
     versions: Sequence[tuple[FileContent | None, FileChange]]
-    """Of each model; None where it hasn't got the file."""
+    """One per model; None if the model lacks the file."""
 
     @property
     def equal(self) -> bool:
-        """Whether all models have the same."""
+        """Whether all models have the same content."""
         return all(change is FileChange.SAME for _, change in self.versions)
 
 
@@ -159,17 +159,17 @@ class ArtifactComparison:
     """The artifacts."""
 
     problems: Sequence[str]
-    """Of each model: why its files are not known; empty where all is well."""
+    """One per model: why its files are unknown; empty if they are known."""
     equal: bool
     files: Sequence[FileComparison] = ()
     """By name."""
     file_count: int = 0
-    """Of all files that could be listed."""
+    """The number of all files."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Comparison:
-    """All of it. What is None is equal, and not wanted."""
+    """A whole comparison. Parts that are equal and not requested are None."""
 
     models: Sequence[Model]
     fields: Sequence[FieldComparison]
@@ -181,10 +181,10 @@ class Comparison:
 
 
 def checked_ids(ids: Sequence[str]) -> Sequence[str]:
-    """Returns the ids of models that can be compared.
+    """Return the ids of models that can be compared.
 
     Raises:
-        InvalidArgumentError: There are too few or too many, one is twice there, or none that a model can have.
+        InvalidArgumentError: There are too few or too many ids, one is repeated, or one is not a model id.
     """
     if not MIN_MODELS <= len(ids) <= MAX_MODELS:
         raise InvalidArgumentError.of("model_ids", f"must have {MIN_MODELS} to {MAX_MODELS} entries, not {len(ids)}.")
@@ -196,7 +196,7 @@ def checked_ids(ids: Sequence[str]) -> Sequence[str]:
 
 
 def compare_fields(models: Sequence[Model], *, diff_only: bool) -> tuple[Sequence[FieldComparison], bool]:
-    """Compares all fields but metrics and labels; also tells whether some were left out for their size."""
+    """Compare all fields except metrics and labels. Also return whether size limits left some out."""
     flat = [dict(_values(model)) for model in models]
     paths = dict.fromkeys(path for values in flat for path in values)
 
@@ -214,7 +214,7 @@ def compare_fields(models: Sequence[Model], *, diff_only: bool) -> tuple[Sequenc
 
 
 def compare_metrics(models: Sequence[Model], *, diff_only: bool) -> tuple[Sequence[MetricComparison], bool]:
-    """Compares the metrics; also tells whether some were left out for their size."""
+    """Compare the metrics. Also return whether size limits left some out."""
 
     def entries() -> Iterator[tuple[MetricComparison, bool, int]]:
         for name in sorted({name for model in models for name in model.metrics}):
@@ -228,7 +228,7 @@ def compare_metrics(models: Sequence[Model], *, diff_only: bool) -> tuple[Sequen
 
 
 def compare_labels(models: Sequence[Model]) -> tuple[LabelComparison, bool]:
-    """Compares the labels as sets; also tells whether some were left out for their size."""
+    """Compare the labels as sets. Also return whether size limits left some out."""
     labels = [{_canonical(label): label for label in model.labels or ()} for model in models]
     everything = {key: label for found in labels for key, label in found.items()}
     common = everything.keys() & set.intersection(*(set(found) for found in labels))
@@ -257,9 +257,9 @@ def compare_labels(models: Sequence[Model]) -> tuple[LabelComparison, bool]:
 
 
 def compare_files(artifacts: Sequence[ArtifactFiles], *, diff_only: bool) -> ArtifactComparison:
-    """Compares artifacts that are not all the same, file by file."""
+    """Compare artifacts that differ, file by file."""
     names = sorted({name for artifact in artifacts for name in artifact.files or ()})
-    # The versions of those that are listed alone: there may be many more.
+    # Only for listed files, because there may be many more.
     equal = [_compared(name, artifacts).equal for name in names]
     wanted = [(name, same) for name, same in zip(names, equal, strict=True) if not (diff_only and same)]
     entries = (
@@ -295,9 +295,9 @@ def _change(first: FileContent | None, this: FileContent | None) -> FileChange:
 def _bounded(
     entries: Iterable[tuple[EntryT, bool, int]], most_bytes: int, most: int | None = None
 ) -> tuple[Sequence[EntryT], bool]:
-    """Returns those of entries (entry, whether equal, bytes) that fit, in their order, and whether some do not.
+    """Return the entries (entry, whether equal, bytes) that fit, in order, and whether some do not fit.
 
-    The ones that differ go first.
+    Entries that differ take precedence.
     """
     found = list(entries)
     left = most_bytes
@@ -315,7 +315,7 @@ def _bounded(
 def _values(model: Model) -> Iterator[tuple[str, Json]]:
     for name in _WHOLE:
         value = getattr(model, name)
-        # A description is never absent, but says nothing where it is empty.
+        # A description is never absent, so an empty one counts as absent.
         if value is not None and (value or name != "description"):
             yield name, list(value) if isinstance(value, tuple) else value
     yield "creator", model.creator
@@ -339,7 +339,7 @@ def _provenance_values(provenance: Provenance) -> Iterator[tuple[str, Json]]:
             case "hyperparameters" | "environment":
                 yield from _apart(f"provenance.{field.name}", value)
             case "seed":
-                # A number of JSON, here a double, holds no 64 bits.
+                # JSON numbers are doubles here, which cannot hold 64 bits.
                 if value is not None:
                     yield "provenance.seed", value if abs(value) <= _EXACT_INTEGER else str(value)
             case _:
@@ -366,7 +366,7 @@ def _tensor(tensor: Tensor) -> Mapping[str, Json]:
 
 
 def _by_name(path: str, named: Iterable[tuple[str, Json]]) -> Iterator[tuple[str, Json]]:
-    """Yields each under its name; several of one name together, as a list."""
+    """Yield each value by name. Several values of one name become a list."""
     groups: dict[str, list[Json]] = {}
     for name, value in named:
         groups.setdefault(name, []).append(value)
@@ -375,7 +375,7 @@ def _by_name(path: str, named: Iterable[tuple[str, Json]]) -> Iterator[tuple[str
 
 
 def _apart(path: str, value: Json, keys: int = _MAX_KEYS) -> Iterator[tuple[str, Json]]:
-    """Takes JSON apart, so many keys deep. An empty object says as much as none."""
+    """Yield the values inside JSON, up to a depth of keys. An empty object counts as absent."""
     if not isinstance(value, Mapping):
         yield path, value
         return
@@ -394,7 +394,7 @@ def _joined(path: str, key: str) -> str:
 
 
 def _canonical(value: Json) -> str:
-    """Writes JSON so that equal values are equal texts: 1 is 1.0, as `models.is_same` has it."""
+    """Serialize JSON so that equal values have equal texts: 1 equals 1.0, as in `models.is_same`."""
     return json.dumps(_with_doubles(value), sort_keys=True, ensure_ascii=False)
 
 
@@ -421,7 +421,7 @@ def _shown(value: Json) -> Json:
 
 
 def _cost(value: Json) -> int:
-    """Estimates the bytes of a value as a message, upwards: a list of numbers takes several times its JSON."""
+    """Return an upper estimate of the size of a value as a message. A list of numbers takes several times its JSON."""
     if isinstance(value, str):
         return len(value.encode()) + _ENTRY_BYTES
     return 6 * len(json.dumps(value, ensure_ascii=False).encode()) + _ENTRY_BYTES

@@ -1,4 +1,4 @@
-"""Models that were made from one another: a graph of edges from child to parent, without cycles."""
+"""Lineage: a graph of models with edges from child to parent, without cycles."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ from registry_service.domain.errors import InvalidArgumentError
 from registry_service.domain.models import Model
 
 MAX_ANCESTRY_EDGES = 10_000
-"""Most edges on all the ways up from one model: what is searched for a cycle."""
+"""Maximum number of edges above one model that the check for cycles visits."""
 MAX_DEPTH = 100
 """Maximum number of steps of a walk."""
 MAX_LINEAGE_NODES = 10_000
@@ -16,7 +16,7 @@ MAX_LINEAGE_NODES = 10_000
 
 
 class Direction(Enum):
-    """The way that a walk follows the edges."""
+    """The direction in which a walk follows the edges."""
 
     ANCESTORS = "ancestors"
     DESCENDANTS = "descendants"
@@ -24,7 +24,7 @@ class Direction(Enum):
 
 @dataclass(frozen=True, slots=True, order=True)
 class LineageEdge:
-    """One model was made from another."""
+    """One model was derived from another."""
 
     child: str
     parent: str
@@ -32,14 +32,14 @@ class LineageEdge:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LineageWalk:
-    """The ancestors, or the descendants, of a model: their ids."""
+    """The ids of the ancestors or descendants of a model."""
 
     depths: Mapping[str, int]
-    """How many steps away each is by the shortest way; in this order, then by id."""
+    """The length of the shortest path to each, in this order, then by id."""
     edges: Sequence[LineageEdge]
-    """Among them and the model itself, sorted."""
+    """The edges among these models and the model itself, sorted."""
     truncated: bool
-    """Whether some were left out."""
+    """Whether the limit left some out."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,25 +49,25 @@ class LineageNode:
     id: str
     depth: int
     model: Model | None
-    """None where the registry has no such model. Without its schema."""
+    """Without its signature. None if the registry does not have the model."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Lineage:
-    """The ancestors, or the descendants, of a model, or a page of them."""
+    """The ancestors or descendants of a model, or a page of them."""
 
     nodes: Sequence[LineageNode]
-    """Nearest first, equally near ones by id."""
+    """Nearest first, then by id."""
     edges: Sequence[LineageEdge]
-    """Of these with the model itself, with each other and with those of earlier pages, sorted."""
+    """The edges of these nodes to the model, to one another and to nodes of earlier pages, sorted."""
     truncated: bool
-    """Whether some were left out of the walk."""
+    """Whether the limit of the walk left some out."""
     more: bool = False
     """Whether another page follows."""
 
 
 def checked_depth(requested: int) -> int:
-    """Returns how many steps a listing goes.
+    """Return the maximum number of steps of a walk.
 
     Raises:
         InvalidArgumentError: The number is negative.
@@ -78,9 +78,9 @@ def checked_depth(requested: int) -> int:
 
 
 def cycle_through(model_id: str, parents: Mapping[str, Sequence[str]]) -> Sequence[str]:
-    """Finds the shortest way from a model up to itself, given the parents of each model.
+    """Find the shortest path from a model up to itself, given the parents of each model.
 
-    Returns ids, each made from the next, the first and the last the model's; none where there is no such way.
+    Return model ids, each the child of the next, with the model first and last. Return nothing if there is no cycle.
     """
     children = {model_id: ""}
     pending = [model_id]
@@ -109,10 +109,10 @@ def walk(
 
     Args:
         model_id: Where the walk begins.
-        direction: Which end of a edge the walk goes to.
+        direction: The end of an edge that the walk goes to.
         step: Returns the edges from models in that direction.
         max_depth: Maximum number of steps.
-        limit: Maximum number of models to visit; of equally near ones, the first by id.
+        limit: Maximum number of models to visit. Of models at the same distance, the first by id.
     """
     upwards = direction is Direction.ANCESTORS
     depths = {model_id: 0}

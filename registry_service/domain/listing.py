@@ -17,12 +17,12 @@ from registry_service.domain.models import FieldKind, Model, fields_of_kind
 DEFAULT_PAGE_SIZE = 50
 MAX_PAGE_SIZE = 1000
 MAX_PAGE_BYTES = 2 * 1024 * 1024
-"""Most metadata in a page, as JSON: gRPC clients take messages of 4 MiB unless told otherwise."""
+"""Maximum metadata in a page, as JSON. By default, gRPC clients accept messages of 4 MiB."""
 DEFAULT_ORDER = "create_time desc"
 SORT_PREFIX = 400
-"""Texts are ordered by so many characters: an index row of Postgres takes at most 2,704 bytes."""
+"""Orders compare this many characters of a text. An index row of Postgres takes at most 2,704 bytes."""
 MAX_ORDER_FIELDS = 8
-"""Most fields of an order."""
+"""Maximum number of fields of an order."""
 _ARTIFACT_FIELDS = ("file_name", "media_type", "size_bytes", "sha256")
 SORTABLE_FIELDS = (
     "id",
@@ -34,11 +34,11 @@ SORTABLE_FIELDS = (
     *(f"artifact.{name}" for name in _ARTIFACT_FIELDS),
 )
 METRICS = "metrics"
-"""What an order may name the values of, by key."""
+"""The map whose values an order can name by key."""
 VERSION_ORDER = "version order 1"
-"""Names the order of versions in page tokens. It must change with the order: a token holds a place in one order."""
+"""Identifies the order of versions in page tokens. Change both together: a token is a place in one order."""
 LOWEST_NUMBER = float("-inf")
-"""Where a model without a score, or without a metric, sorts."""
+"""The sort value of a model without a score or metric."""
 _KINDS: Mapping[str, type] = {
     **dict.fromkeys(fields_of_kind(FieldKind.NUMBER), float),
     METRICS: float,
@@ -47,7 +47,7 @@ _KINDS: Mapping[str, type] = {
     "revision": int,
     "artifact.size_bytes": int,
 }
-# A name, perhaps with others behind dots; in double quotes a name may hold anything.
+# Names, separated by dots. In double quotes, a name may contain any character.
 _PATH = re.compile(r'[^\s,."]+(?:\.(?:"(?:[^"\\]|\\.)*"|[^\s,."]+))*')
 _NAME = re.compile(r'"(?:[^"\\]|\\.)*"|[^\s,."]+')
 _DIRECTION = re.compile(r"asc|desc")
@@ -63,7 +63,7 @@ class OrderField:
     """One of SORTABLE_FIELDS, or METRICS."""
     descending: bool
     key: str = ""
-    """Of METRICS alone: which."""
+    """The key in METRICS."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,18 +72,18 @@ class ListQuery:
 
     filter: filters.Node | None
     order: tuple[OrderField, ...]
-    """Ends with id, so that it is total."""
+    """Ends with the id, which makes it total."""
     after: tuple[SortValue, ...] | None
-    """The order's values of the last model of the previous page."""
+    """The sort values of the last model of the previous page."""
     limit: int
     with_signature: bool = False
-    """Whether the models come with what their artifacts say; else with what their warnings come from."""
+    """Whether the models have their full signature, or only what warnings need."""
     max_bytes: int = MAX_PAGE_BYTES
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Page:
-    """What a listing found."""
+    """The result of a listing."""
 
     models: Sequence[Model]
     more: bool
@@ -93,7 +93,7 @@ def parse_order(text: str) -> tuple[OrderField, ...]:
     """Parse `order_by`: fields with ` desc` or ` asc`, separated by commas.
 
     Returns:
-        The order, which ends with id. Models of one version at its end come in the order of their registration.
+        The order, which ends with the id. An order that ends with the version continues by the time of registration.
 
     Raises:
         InvalidArgumentError: A field is unknown or named twice, or there are more than MAX_ORDER_FIELDS.
@@ -162,12 +162,12 @@ def _order_error(description: str, start: int) -> InvalidArgumentError:
 
 
 def page_query(filter: str, order_by: str, order: Sequence[OrderField]) -> tuple[str, ...]:  # noqa: A002 - AIP-160's name
-    """Return what the page tokens of a listing belong to."""
+    """Return the query that the page tokens of a listing belong to."""
     return (filter, order_by, *(VERSION_ORDER for field in order if field.name == "version"))
 
 
 def sort_values(model: Model, order: Sequence[OrderField]) -> tuple[SortValue, ...]:
-    """Returns the values of a model that an order compares."""
+    """Return the values of a model that an order compares."""
     return tuple(_sort_value(model, field) for field in order)
 
 
@@ -190,12 +190,12 @@ def _sort_value(model: Model, field: OrderField) -> SortValue:
 
 
 def sort_kinds(order: Sequence[OrderField]) -> tuple[type, ...]:
-    """Returns the types of `sort_values`."""
+    """Return the types of `sort_values`."""
     return tuple(_KINDS.get(field.name, str) for field in order)
 
 
 def page_size(requested: int, default: int = DEFAULT_PAGE_SIZE) -> int:
-    """Returns how many items a page has (AIP-158).
+    """Return the number of items of a page (AIP-158).
 
     Raises:
         InvalidArgumentError: The number is negative.
@@ -206,7 +206,7 @@ def page_size(requested: int, default: int = DEFAULT_PAGE_SIZE) -> int:
 
 
 def encode_page_token(query: Sequence[str], values: Sequence[SortValue]) -> str:
-    """Makes the token of the page after `values`, which works for the same `query` only."""
+    """Return the token of the page after `values`, which is valid for the same `query` only."""
     encoded = [{"t": v.isoformat()} if isinstance(v, datetime) else v for v in values]
     data = json.dumps([_fingerprint(query), encoded], separators=(",", ":"))
     return base64.urlsafe_b64encode(data.encode()).decode().rstrip("=")
@@ -215,14 +215,13 @@ def encode_page_token(query: Sequence[str], values: Sequence[SortValue]) -> str:
 def decode_page_token(
     token: str, query: Sequence[str], kinds: Sequence[type], field: str = "page_token"
 ) -> tuple[SortValue, ...] | None:
-    """Returns what `encode_page_token` was given, None for an empty token.
+    """Return the values that a token was encoded with, or None for an empty token.
 
-    `kinds` are the types of the values; whatever a client made up passes only
-    where it fits them, and then is no more than a place to start from. `field` is
-    the token's name in the request.
+    `kinds` are the types of the values. A forged token passes only if its values have these types, and is then just a
+    place to start from. `field` is the name of the token in the request.
 
     Raises:
-        InvalidArgumentError: It is no token, or one of another query.
+        InvalidArgumentError: The text is not a token, or a token of another query.
     """
     if not token:
         return None
@@ -253,7 +252,7 @@ def _time(text: str) -> datetime:
     time = datetime.fromisoformat(text)
     if time.tzinfo is None:
         raise ValueError("a time without a zone")
-    # In UTC, as Postgres has no fractions of a second in a zone.
+    # Convert to UTC, because Postgres has no fractions of a second in a UTC offset.
     return time.astimezone(UTC)
 
 

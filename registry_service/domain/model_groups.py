@@ -1,7 +1,7 @@
-"""Model groups: all models of one name in one project, with what is said of all of them.
+"""Model groups: all models of one name in one project, with fields of their own.
 
-A group is made with its first model and stays, empty, when the last one is deleted: with its id, its description and
-its aliases' history. The identity of a group never changes; a model that gets another name or project moves.
+The first model creates its group. The group stays when its last model is deleted, with its id, its description and the
+history of its aliases. The key of a group never changes: a model with a new name or project moves to another group.
 """
 
 import difflib
@@ -21,7 +21,7 @@ from registry_service.domain.vocabulary import MetricGoal
 
 MAX_DESCRIPTION_BYTES = 64 * 1024
 MAX_MAP_BYTES = 256 * 1024
-"""Of all keys and values of one map: with a description, an audit event with both states stays a small message."""
+"""Maximum size of the keys and values of one map, so that an audit event with both states stays a small message."""
 DEFAULT_ORDER = "create_time desc"
 SORTABLE_FIELDS = (
     "id",
@@ -64,12 +64,12 @@ class ModelGroup:
     create_time: datetime
     """Aware, UTC."""
     update_time: datetime
-    """Aware, UTC; of the group's own fields."""
+    """Aware, UTC. When the fields of the group last changed."""
     revision: int = 1
     version_count: int = 0
-    """Of its models."""
+    """The number of models."""
     latest_version: str = ""
-    """The newest by the order of versions, a release where there is one; empty where the group is."""
+    """The latest release, or the latest pre-release if there is no release. Empty for an empty group."""
     latest_model_id: str = ""
 
     @property
@@ -79,7 +79,7 @@ class ModelGroup:
 
     @property
     def etag(self) -> str:
-        """Differs between any two states of what can be changed."""
+        """Differs between any two states of the mutable fields."""
         return hashlib.sha256(f"{self.id} {self.revision}".encode()).hexdigest()[:24]
 
 
@@ -90,50 +90,50 @@ class GroupQuery:
     filter: filters.Node | None
     show_empty: bool
     order: tuple[OrderField, ...]
-    """Ends with id, so that it is total."""
+    """Ends with the id, which makes it total."""
     after: tuple[SortValue, ...] | None
-    """The order's values of the last group of the previous page."""
+    """The sort values of the last group of the previous page."""
     limit: int
     max_bytes: int = MAX_PAGE_BYTES
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GroupPage:
-    """What a listing found."""
+    """The result of a listing."""
 
     groups: Sequence[ModelGroup]
     more: bool
 
 
 class ModelGroupRepository(Protocol):
-    """The model groups. Whatever changes one records an event."""
+    """The model groups. Every change records an event."""
 
     def get(self, group_id: str) -> ModelGroup:
         """Return a group (`ModelGroupNotFoundError`)."""
 
     def list(self, query: GroupQuery) -> GroupPage:
-        """Return the groups of a page, in order, and whether there are more; with limits as for models."""
+        """Return the groups of a page, in order, and whether there are more. The limits are those of models."""
 
     def update(self, group_id: str, change: Callable[[ModelGroup], ModelGroup]) -> ModelGroup:
-        """Replace a group by what `change` makes of it (`ModelGroupNotFoundError`)."""
+        """Replace a group with the result of `change` (`ModelGroupNotFoundError`)."""
 
     def remove(self, group_id: str, check: Callable[[ModelGroup], None], *, validate_only: bool = False) -> ModelGroup:
-        """Remove a group that `check` lets go, with its aliases and their moves, and return it as it was.
+        """Remove a group with its aliases and their history unless `check` raises, and return its last state.
 
-        No model can join the group from before `check` is called until the transaction ends. With `validate_only`
-        only raise what would be raised.
+        From before the call of `check` until the transaction ends, no model can join the group. With `validate_only`,
+        only raise the errors.
 
         Raises:
-            ModelGroupNotFoundError: There is none.
-            ModelGroupNotEmptyError: It has models.
+            ModelGroupNotFoundError: The group does not exist.
+            ModelGroupNotEmptyError: The group has models.
         """
 
 
 def checked_group_id(text: str, name: str = "model_group_id") -> str:
-    """Return the id of a group, existing or not.
+    """Return a text that can be the id of a group, whether or not the group exists.
 
     Raises:
-        InvalidArgumentError: No group can have it; `name` is the field.
+        InvalidArgumentError: No group can have this id; `name` is the field.
     """
     if text == "-":
         raise InvalidArgumentError.of(
@@ -145,10 +145,10 @@ def checked_group_id(text: str, name: str = "model_group_id") -> str:
 
 
 def check_group_fields(group: ModelGroup) -> None:
-    """Check what a client changes.
+    """Check the new values of an update.
 
     Raises:
-        InvalidArgumentError: Names every field that is wrong.
+        InvalidArgumentError: Names every invalid field.
     """
     violations = list(_violations(group))
     if violations:
@@ -158,7 +158,7 @@ def check_group_fields(group: ModelGroup) -> None:
 def _violations(group: ModelGroup) -> Iterator[FieldViolation]:
     size = len(group.description.encode())
     if size > MAX_DESCRIPTION_BYTES:
-        yield FieldViolation("description", f"takes {size} bytes in UTF-8, more than {MAX_DESCRIPTION_BYTES}.")
+        yield FieldViolation("description", f"must have at most {MAX_DESCRIPTION_BYTES} bytes in UTF-8, not {size}.")
     if len(group.owner) > MAX_TEXT_LENGTH:
         yield FieldViolation("owner", f"has {len(group.owner)} characters, more than {MAX_TEXT_LENGTH}.")
     if DIRECTION_CONTROLS.search(group.owner):
@@ -214,12 +214,12 @@ def parse_group_order(text: str) -> tuple[OrderField, ...]:
 
 
 def _order_error(description: str, position: int) -> InvalidArgumentError:
-    """Make the error at a character, counted from 1."""
+    """Return the error at a character, counted from 1."""
     return InvalidArgumentError.of("order_by", f"{description} (position {position}).")
 
 
 def group_sort_values(group: ModelGroup, order: Sequence[OrderField]) -> tuple[SortValue, ...]:
-    """Return the values of a group that an order compares; an absent text is an empty one."""
+    """Return the values of a group that an order compares. An absent text counts as an empty one."""
 
     def value(name: str) -> SortValue:
         if name in {"name", "project_id", "project_name"}:

@@ -1,4 +1,4 @@
-"""Requirements that a model must meet before an alias is moved to it."""
+"""Requirements that a model must meet before an alias moves to it."""
 
 import math
 from collections.abc import Hashable, Iterator, Mapping, Sequence
@@ -11,7 +11,7 @@ from registry_service.domain.models import Json, Model
 from registry_service.domain.signature import Signature, Tensor
 
 MAX_METRICS = 100
-"""Most bounds of metrics."""
+"""Maximum number of bounds of metrics."""
 MAX_AGE_FIELD = "requirements.max_verification_age"
 _MAX_METRIC_LENGTH = 256
 _SHOWN_DIFFERENCES = 5
@@ -20,7 +20,7 @@ _SHOWN_CHARACTERS = 200
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MetricBound:
-    """Bounds of a metric, both included."""
+    """Inclusive bounds of a metric."""
 
     metric: str
     min: float | None = None
@@ -29,35 +29,35 @@ class MetricBound:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Requirements:
-    """What is required, as `checked_requirements` returns it. Nothing by default."""
+    """The requirements, checked by `checked_requirements`. By default, there are none."""
 
     verified: bool = False
-    """The stored bytes are the registered ones."""
+    """The stored bytes must equal the registered ones."""
     max_verification_age: timedelta | None = None
-    """How old a stored verification may be that tells so. None: the bytes are read."""
+    """Maximum age of a stored verification that proves it. None: read the bytes."""
     metrics: tuple[MetricBound, ...] = ()
     same_inputs: bool = False
-    """As the present target's, like the other two; they pass where there is none."""
+    """Must equal that of the current target, like the next two. They pass if there is no target."""
     same_outputs: bool = False
     same_labels: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Check:
-    """Whether one requirement is met."""
+    """The result of one requirement."""
 
     requirement: str
-    """`verified`, `metrics.mAP50`, `same_inputs`."""
+    """For example `verified`, `metrics.mAP50` or `same_inputs`."""
     passed: bool
     description: str
-    """What was found, for a person."""
+    """The finding, for people."""
 
 
 def checked_requirements(requirements: Requirements) -> Requirements:
-    """Returns requirements that a model can meet.
+    """Return requirements that a model can meet.
 
     Raises:
-        InvalidArgumentError: Names every field that is wrong.
+        InvalidArgumentError: Names every invalid field.
     """
     violations = list(_violations(requirements))
     if violations:
@@ -87,12 +87,12 @@ def _violations(requirements: Requirements) -> Iterator[FieldViolation]:
 
 
 def checks_of(requirements: Requirements, model: Model, current: Model | None) -> Iterator[Check]:
-    """Yields what is found of each requirement but `verified`, which takes more than metadata.
+    """Yield the result of each requirement except `verified`, which needs more than metadata.
 
     Args:
-        requirements: What is required.
+        requirements: The requirements.
         model: The model that must meet them.
-        current: What the alias points to at present; None where that is nowhere.
+        current: The current target of the alias; None if there is none.
     """
     for bound in requirements.metrics:
         yield _metric_check(bound, model.metrics)
@@ -158,7 +158,7 @@ def _labels_check(model: Model, current: Model | None) -> Check:
 
 
 def _key(value: Json) -> Hashable:
-    """Returns what is equal for equal JSON: 1 for 1.0, but not for true."""
+    """Return a value that is equal for equal JSON: 1 equals 1.0, but not true."""
     match value:
         case bool():
             return (bool, value)

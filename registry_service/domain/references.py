@@ -1,14 +1,15 @@
-"""References: what names a model for a person, such as `acme/vad@production`.
+"""References: readable names of models, such as `acme/vad@production`.
 
 The grammar, the same for server, client and UI (tests/vectors/references.json has vectors for all of them):
 
     reference := model_id | [ project "/" ] name [ ":" version | "@" alias ]
     project   := model_group_id | project_id | project_name
 
-Without a version and an alias, it is the latest version; `@latest` says so, and that the word before it is no model id.
-An empty project (`/name`) is none. The registry gives model groups their ids, so the id of the group before its name is
-a reference that no other group can take. Reserved characters inside a part are percent-encoded as in a URL (RFC 3986),
-and decoded once. Texts are compared by code points, without Unicode normalization.
+Without a version and an alias, a reference means the latest version. `@latest` says so explicitly, and shows that the
+word before it is not a model id. An empty project (`/name`) means no project. The registry assigns the ids of model
+groups, so a reference with the id of the group before the name is unambiguous. Reserved characters inside a part are
+percent-encoded as in a URL (RFC 3986), and decoded once. Texts are compared by code points, without Unicode
+normalization.
 """
 
 import re
@@ -23,10 +24,10 @@ from registry_service.domain.model_groups import GroupHandle
 from registry_service.domain.validation import is_model_id
 
 LATEST = "latest"
-"""No alias can have this name (`domain.aliases.checked_alias`)."""
+"""Reserved: no alias has this name (`domain.aliases.checked_alias`)."""
 
 MAX_CHARACTERS = 65_536
-"""Longest reference. Three parts of 5,000 reserved characters each, percent-encoded, have 45,002."""
+"""Maximum length. Three parts of 5,000 percent-encoded characters have 45,002."""
 
 _ESCAPE = re.compile(r"%[0-9A-Fa-f]{2}")
 _RESERVED = "/:@"
@@ -38,18 +39,18 @@ class Reference:
     """A reference, decoded."""
 
     project: str | None = None
-    """Id of the model group, or id or name of its project; empty: no project; None: any project, or none."""
+    """The id of the model group, or the id or name of its project. Empty: no project. None: any project or none."""
     name: str
     version: str | None = None
     alias: str | None = None
-    """At most one of version and alias is given; without both, it is the latest version."""
+    """At most one of version and alias is set. Without both, the latest version is meant."""
     model_id: str | None = None
-    """The same text as `name`, where it could be the id of a model as well."""
+    """The text of `name` if it can also be a model id."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NamedVersion:
-    """A model that a reference may mean."""
+    """A model that a reference may name."""
 
     model_id: str
     version: str
@@ -57,21 +58,21 @@ class NamedVersion:
 
 
 class ReferenceRepository(Protocol):
-    """Finds what references name."""
+    """Finds the resources that references name."""
 
     def groups(self, name: str, project: str | None, *, limit: int, within: Projects = None) -> Sequence[GroupHandle]:
         """Return the groups with this name that have models, at most `limit`, by id.
 
         Args:
             name: The exact name.
-            project: The first of these that there is: the id of a group with this name, the id of their project, the
-                name of their project. Empty: groups without a project. None: whatever the project.
-            limit: Most groups.
+            project: The first of these that exists: the id of a group with this name, the id of their project, the name
+                of their project. Empty: groups without a project. None: any project or none.
+            limit: Maximum number of groups.
             within: Only groups of these projects count.
         """
 
     def has_project(self, project: str, *, within: Projects = None) -> bool:
-        """Tell whether a group has this id or name of a project."""
+        """Tell whether any group has a project of this id or name."""
 
     def versions(
         self, group: GroupHandle, version: str | None, precisions: Collection[str], *, limit: int
@@ -81,8 +82,8 @@ class ReferenceRepository(Protocol):
         Args:
             group: The group.
             version: The version; None: the latest release, or the latest pre-release of a group without releases.
-            precisions: Only models with exactly these count, in any order; empty: all do.
-            limit: Most models.
+            precisions: Only models with exactly these precisions, in any order. Empty: all models.
+            limit: Maximum number of models.
         """
 
 
@@ -90,11 +91,11 @@ def parse_reference(text: str) -> Reference:
     """Parse a reference.
 
     Raises:
-        InvalidReferenceError: The text is none. Its position is that of the first offending character, from 1; the
-            text's length plus 1 where the end comes too early.
+        InvalidReferenceError: The text is not a reference. The position is that of the first wrong character, from 1,
+            or the length of the text plus 1 if it ends too early.
     """
     if len(text) > MAX_CHARACTERS:
-        # It is taken apart character by character: megabytes would keep the server busy for seconds.
+        # Parsing goes character by character, and megabytes would take seconds.
         raise InvalidReferenceError(f"A reference has at most {MAX_CHARACTERS} characters", MAX_CHARACTERS + 1)
     project, slash, rest = text.partition("/") if "/" in text else ("", "", text)
     start = len(project) + len(slash)
@@ -127,13 +128,13 @@ def parse_reference(text: str) -> Reference:
 def format_reference(
     name: str, *, project: str | None = None, version: str | None = None, alias: str | None = None
 ) -> str:
-    """Write a reference, which `parse_reference` takes apart again.
+    """Return the reference that `parse_reference` parses to these parts.
 
     Args:
-        name: Name of the model group.
-        project: Id of the group, or id or name of its project; empty: no project; None: left open.
+        name: The name of the model group.
+        project: The id of the group, or the id or name of its project. Empty: no project. None: unspecified.
         version: The version, unless an alias is given.
-        alias: The alias; `LATEST` for the latest version of what could be taken for a model id otherwise.
+        alias: The alias, or `LATEST` for the latest version of a group whose name looks like a model id.
     """
     prefix = "" if project is None else f"{_encoded(project)}/"
     if version is not None:
@@ -146,7 +147,7 @@ def _encoded(part: str) -> str:
 
 
 def _decoded(part: str, start: int, kind: str) -> str:
-    """Decode a part, which begins after `start` characters of the reference."""
+    """Decode a part that begins after `start` characters of the reference."""
     decoded = bytearray()
     places: list[int] = []  # of each byte
     place = 0

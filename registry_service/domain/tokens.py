@@ -1,4 +1,4 @@
-"""Tokens: secrets that stand for a role. Only their hashes are kept."""
+"""Tokens: secrets that grant a role. Only their hashes are stored."""
 
 import hashlib
 import re
@@ -13,7 +13,7 @@ from registry_service.domain.errors import InvalidArgumentError
 
 PREFIX = "mrt_"
 ACTOR_PREFIX = "token:"
-"""Before the name of a token, where it is an actor: so nobody else is one by chance."""
+"""The prefix of a token's name as an actor, so that no other actor has the same name."""
 
 _SECRET = re.compile(rf"{PREFIX}[A-Za-z0-9_-]{{43}}")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@-]{0,99}")
@@ -27,26 +27,26 @@ class Token:
 
     id: str
     name: str
-    """No two tokens have the same, not even when one is revoked: the log of changes has it."""
+    """Unique, also among revoked tokens, because the audit log contains it."""
     grant: Grant
     create_time: datetime
-    """Aware, UTC, as all times here."""
+    """Aware, UTC, like all times here."""
     expire_time: datetime | None
-    """None: never."""
+    """None: the token does not expire."""
     revoke_time: datetime | None = None
     last_use_time: datetime | None = None
-    """To about ten minutes; None: never used."""
+    """Accurate to about ten minutes. None: never used."""
     remaining: timedelta | None = None
-    """From when it was read to its end, by the database's clock; not positive: it has ended. None: it never ends."""
+    """The time until expiry when the token was read, by the clock of the database. None: no expiry."""
 
     @property
     def identity(self) -> Identity:
-        """Whoever has the secret."""
+        """The identity of the holder."""
         return Identity(actor=f"{ACTOR_PREFIX}{self.name}", grants=(self.grant,), expire_time=self.expire_time)
 
     @property
     def is_valid(self) -> bool:
-        """Whether it counted when it was read."""
+        """Whether the token was valid when it was read."""
         return self.revoke_time is None and (self.remaining is None or self.remaining > timedelta())
 
 
@@ -54,40 +54,40 @@ class TokenRepository(Protocol):
     """The tokens."""
 
     def add(self, token: Token, digest: bytes) -> None:
-        """Adds a token (`TokenExistsError` where its name is taken)."""
+        """Add a token (`TokenExistsError` if the name is taken)."""
 
     def find(self, digest: bytes) -> Token | None:
-        """Returns the token with this hash, valid or not, and notes that it is used."""
+        """Return the token with this hash, valid or not, and record its use."""
 
     def revoke(self, token_id: str) -> Token:
-        """Revokes a token by its id or its name (`TokenNotFoundError`); one that is revoked stays as it is."""
+        """Revoke a token by id or name (`TokenNotFoundError`). Revoking it again changes nothing."""
 
     def list(self) -> Sequence[Token]:
-        """Returns every token, oldest first."""
+        """Return all tokens, oldest first."""
 
 
 def new_secret() -> str:
-    """Makes the secret of a token: 256 random bits, so its plain hash tells nothing of it."""
+    """Generate the secret of a token: 256 random bits, so a plain hash reveals nothing."""
     return PREFIX + secrets.token_urlsafe(32)
 
 
 def digest_of(secret: str) -> bytes | None:
-    """Returns the SHA-256 of what may be a token; None where it cannot be one."""
+    """Return the SHA-256 of a text with the form of a token, or None."""
     return hashlib.sha256(secret.encode()).digest() if _SECRET.fullmatch(secret) else None
 
 
 def checked_name(name: str) -> str:
-    """Returns the name of a token (`InvalidArgumentError`)."""
+    """Return a valid name of a token (`InvalidArgumentError`)."""
     if not _NAME.fullmatch(name):
         raise InvalidArgumentError.of("name", "must be 1 to 100 of A-Z, a-z, 0-9, '.', '_', '@' and '-'.")
     return name
 
 
 def expiry(text: str, now: datetime) -> datetime:
-    """Reads when a token ends: a span such as `12h`, `30d` or `8w`, or a date or time (ISO 8601; UTC unless it says).
+    """Parse the expiry of a token: a duration such as `12h`, `30d` or `8w`, or an ISO 8601 date or time (default UTC).
 
     Raises:
-        InvalidArgumentError: It is neither, or not in the future.
+        InvalidArgumentError: The text is neither, or the time is not in the future.
     """
     try:
         if span := _SPAN.fullmatch(text):

@@ -1,10 +1,10 @@
-"""Enums of the API that filters, too, have to know; their values are what storage keeps."""
+"""Enums of the API that filters also use. Storage has their values."""
 
 from enum import StrEnum
 
 
 class Action(StrEnum):
-    """What was done."""
+    """What an event records."""
 
     MODEL_REGISTERED = "model.registered"
     MODEL_UPDATED = "model.updated"
@@ -17,11 +17,11 @@ class Action(StrEnum):
     TOKEN_CREATED = "token.created"  # noqa: S105 - no password
     TOKEN_REVOKED = "token.revoked"  # noqa: S105
     UNKNOWN = ""
-    """Of a damaged event."""
+    """The action of a damaged event."""
 
 
 class MetricGoal(StrEnum):
-    """Which values of a metric are better."""
+    """Whether higher or lower values of a metric are better."""
 
     MAXIMIZE = "maximize"
     MINIMIZE = "minimize"
