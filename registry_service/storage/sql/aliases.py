@@ -1,4 +1,4 @@
-"""`domain.aliases.AliasRepository` on PostgreSQL. Its clock is the database's, which all replicas share."""
+"""`domain.aliases.AliasRepository` on PostgreSQL. The clock is that of the database, which all replicas share."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -59,9 +59,9 @@ _ACTIONS = {
 }
 _MICROSECOND = timedelta(microseconds=1)
 _SHORT_TEXTS_BYTES = 1_000
-"""More than all the other fields of an alias, or of a move, take."""
+"""An upper bound for the other fields of an alias or a move."""
 
-# What an alias pointed to before is what the move before led to.
+# The previous target of a move is the target of the move before.
 _MOVE = select(
     _moves,
     _older.c.model_id.label("older_model_id"),
@@ -71,7 +71,7 @@ _MOVE = select(
 _WITH_OLDER = _moves.outerjoin(
     _older, and_(_older.c.alias_id == _moves.c.alias_id, _older.c.revision == _moves.c.revision - 1)
 )
-# The state of an alias: its newest move, with the version that the model has now.
+# The state of an alias: its newest move, with the current version of the model.
 _STATE = _MOVE.add_columns(
     _aliases.c.id.label("key"),
     _aliases.c.name,
@@ -82,7 +82,7 @@ _STATE = _MOVE.add_columns(
     func.coalesce(_models.c.version, _moves.c.version).label("present_version"),
 ).select_from(
     _WITH_OLDER.join(_aliases, and_(_aliases.c.id == _moves.c.alias_id, _aliases.c.revision == _moves.c.revision))
-    # What it points to cannot be gone; what it does not point to is none of its business.
+    # The current target always exists. Other targets are irrelevant.
     .outerjoin(_models, _models.c.id == _aliases.c.model_id)
     .join(_groups, ordering.group_key(_groups) == ordering.group_key(_aliases))
 )
@@ -112,14 +112,14 @@ class SqlAliasRepository(AliasRepository):
     def lock(self, group: GroupHandle, alias: str, *, add: bool = False) -> AliasState:
         key = self._lock(group, alias)
         if key is None and add:
-            # Of two that add it, the second waits here for the first, and finds its row.
+            # Of two transactions that add the row, the second waits here, and then finds it.
             self.connection.execute(
                 upsert(_aliases)
                 .values(_key_values(group.key) | {"alias": alias, "revision": 0})
                 .on_conflict_do_nothing()
             )
             key = self._lock(group, alias)
-        # In a statement of its own, which sees what those have done that the lock had to wait for.
+        # A separate statement sees the changes of the transactions that the lock waited for.
         state = self.find(group, alias)
         return AliasState(key=key, group=group, alias=alias, head=state.head)
 
@@ -142,7 +142,7 @@ class SqlAliasRepository(AliasRepository):
         time: ColumnElement[datetime] = func.clock_timestamp(type_=DateTime(timezone=True))
         revision = 1
         if state.head is not None:
-            # Clocks may be set back.
+            # The clock may go backwards.
             time = func.greatest(time, literal(state.head.time + _MICROSECOND, DateTime(timezone=True)))
             revision += state.head.revision
         values: dict[str, Any] = {
@@ -192,7 +192,7 @@ class SqlAliasRepository(AliasRepository):
     def at(self, group: GroupHandle, alias: str, time: datetime) -> Alias | None:
         locked = select(_aliases.c.id).where(_is(group, alias)).with_for_update(read=True)
         key = self.connection.execute(locked).scalar_one_or_none()
-        # Only now: whoever moves the alias after this does it later.
+        # Read the clock after the lock, so that later moves have later times.
         if self.connection.execute(
             select(literal(time, DateTime(timezone=True)) > func.clock_timestamp())
         ).scalar_one():
@@ -252,7 +252,7 @@ class SqlAliasRepository(AliasRepository):
         texts = [_moves.c.version, _older.c.version, _moves.c.reason, _moves.c.actor]
         statement = _LISTED_MOVE
         if group is not None and alias is not None:
-            # By its key, so that the index of its moves has their order, however many there are.
+            # Select by the id of the alias, so that the index returns its moves in order.
             key = self.connection.execute(select(_aliases.c.id).where(_is(group, alias))).scalar_one_or_none()
             statement = statement.where(_moves.c.alias_id == key)
         elif group is not None:
@@ -279,11 +279,11 @@ class SqlAliasRepository(AliasRepository):
     def _page(
         self, ordered: Select[Any], texts: Sequence[ColumnElement[Any]], limit: int, max_bytes: int
     ) -> tuple[Sequence[RowMapping], bool]:
-        """Returns the rows of a page, whose long texts these are, and whether there are more."""
+        """Return the rows of a page, and whether there are more. The long texts count toward the size."""
         size = sum((func.coalesce(func.octet_length(text), 0) for text in texts), start=literal(_SHORT_TEXTS_BYTES))
-        # One more than asked for tells whether there are more.
+        # One row beyond the limit shows whether another page follows.
         candidates = ordered.add_columns(size.label("bytes")).limit(limit + 1).subquery("candidates")
-        # The database adds up the sizes, so that no more than a page ever gets here.
+        # The database adds up the sizes, so it never returns more than a page.
         numbered = select(candidates, func.row_number().over().label("number")).subquery("numbered")
         sized = select(
             numbered,

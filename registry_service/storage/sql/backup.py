@@ -1,7 +1,7 @@
-"""`domain.backup.DatabaseCopier` on PostgreSQL: COPY to files, and from them.
+"""`domain.backup.DatabaseCopier` on PostgreSQL: COPY to and from files.
 
-Text of COPY is the same to every major version of Postgres, as a dump of
-pg_dump is, but needs no program of the server's version on this machine.
+Like the output of pg_dump, the text format of COPY works with every major version of Postgres. Unlike pg_dump, COPY
+needs no local program of the version of the server.
 """
 
 from collections.abc import Callable, Iterator
@@ -25,9 +25,9 @@ from registry_service.storage.sql.errors import domain_errors
 from registry_service.storage.sql.schema import known_revisions, migrate
 from registry_service.storage.sql.tables import Base
 
-BACKUP_LOCK = 0x6D6F_6465_6C62  # "modelb": who deletes objects shares it, a backup has it alone
-# What is under way, and what the migrations write.
-# What the verifications found was not of the copies that a restore makes.
+BACKUP_LOCK = 0x6D6F_6465_6C62  # "modelb": deletions of objects share the lock, and a backup holds it exclusively
+# Running calls, and tables that the migrations fill.
+# Verifications do not apply to the copies that a restore makes.
 _LEFT_OUT = {
     "uploads",
     "upload_parts",
@@ -39,7 +39,7 @@ _LEFT_OUT = {
 }
 _LOCK_SECONDS = 60
 _BLOCK = 1024 * 1024
-# Where it is noted which backup is being restored: a comment, as it has to be there at every revision of the schema.
+# A comment records which backup is being restored, because every revision of the schema must support it.
 _MARK = text("SELECT obj_description('alembic_version'::regclass, 'pg_class')")
 _MARK_PREFIX = "being restored: "
 _COLUMNS = text("""
@@ -51,7 +51,7 @@ _COLUMNS = text("""
 
 @dataclass(frozen=True, slots=True)
 class SqlDatabaseCopier(DatabaseCopier):
-    """Works on connections of a pool."""
+    """Copies over connections of a pool."""
 
     engine: Engine
 
@@ -70,7 +70,7 @@ class SqlDatabaseCopier(DatabaseCopier):
             server = _server_of(connection)
 
             def check_locked() -> None:
-                # A connection that was made anew in between has another server process, and no lock.
+                # A connection that was reopened meanwhile has another server process, without the lock.
                 with domain_errors():
                     if _server_of(connection) != server:
                         raise DatabaseUnavailableError
@@ -78,10 +78,10 @@ class SqlDatabaseCopier(DatabaseCopier):
             try:
                 yield check_locked
             finally:
-                # Postgres notices the end of a connection a moment later, whoever deletes objects may look at once.
+                # Unlock explicitly: Postgres notices the end of a connection late, and deletions check at once.
                 with suppress(SQLAlchemyError):
                     connection.execute(text("SELECT pg_advisory_unlock(:lock)"), {"lock": BACKUP_LOCK})
-                # The pool would keep the connection, and with it the settings.
+                # The pool would keep the connection with its settings.
                 connection.invalidate()
 
     @override
@@ -91,12 +91,12 @@ class SqlDatabaseCopier(DatabaseCopier):
             _prepare(connection)
             revision = _revision(connection) or ""
             if revision not in known_revisions():
-                # It may have tables that would be left out.
+                # A newer schema may have tables that the backup would leave out.
                 raise SourceError(f"The database is at revision {revision}, of a newer program: back it up with that.")
             copies = []
             for table in _tables():
                 columns = _columns(connection, table.name)
-                if columns:  # an older schema may not have it yet
+                if columns:  # an older schema may lack it
                     copies.append(TableCopy(name=table.name, columns=columns))
                     _copy_out(connection, folder / f"{table.name}.copy", _copy_statement(copies[-1], "TO STDOUT"))
             objects = sql.SQL("COPY (SELECT object_key, size, sha256 FROM models ORDER BY object_key) TO STDOUT")
@@ -129,7 +129,7 @@ class SqlDatabaseCopier(DatabaseCopier):
                 for table in copy.tables:
                     _alter(connection, "LOCK TABLE {} IN ACCESS EXCLUSIVE MODE", table)
                 _check_empty(connection, copy.revision)
-                # The log has its numbers and hashes already.
+                # The log already has its sequence numbers and hashes.
                 for table in copy.tables:
                     _alter(connection, "ALTER TABLE {} DISABLE TRIGGER USER", table)
                 for table in reversed(copy.tables):
@@ -155,7 +155,7 @@ def _tables() -> list[Table]:
 
 
 def _columns(connection: Connection, table: str) -> tuple[str, ...]:
-    """Returns the columns of a table that are not computed from others; none where there is no such table."""
+    """Return the columns of a table that are not generated. Return none if the table does not exist."""
     return tuple(connection.execute(_COLUMNS, {"name": table}).scalars())
 
 
@@ -164,7 +164,7 @@ def _server_of(connection: Connection) -> int:
 
 
 def _prepare(connection: Connection) -> None:
-    """Makes the transaction patient, and what COPY writes the same whatever the server's settings."""
+    """Lift the timeouts of the transaction, and make the output of COPY independent of the settings of the server."""
     for name, value in (
         ("statement_timeout", "0"),
         ("idle_in_transaction_session_timeout", "0"),
@@ -175,7 +175,7 @@ def _prepare(connection: Connection) -> None:
 
 
 def _revision(connection: Connection) -> str | None:
-    """Returns the revision of the schema, None where there are no tables."""
+    """Return the revision of the schema, or None if there are no tables."""
     if connection.execute(text("SELECT to_regclass('alembic_version')")).scalar_one() is None:
         return None
     found = connection.execute(text("SELECT version_num FROM alembic_version")).scalar_one_or_none()
@@ -206,7 +206,7 @@ def _alter(connection: Connection, statement: str, table: TableCopy) -> None:
 
 
 def _set_identity(connection: Connection, table: Table) -> None:
-    """Has a column that numbers its rows go on after the last."""
+    """Let the sequence of a column continue after its last value."""
     for column in table.columns:
         if column.identity is not None:
             name, table_name = sql.Identifier(column.name), sql.Identifier(table.name)

@@ -1,4 +1,4 @@
-"""Hears of new events: Postgres notifies whoever listens when a transaction that wrote some is committed."""
+"""Signals of new events: Postgres notifies listeners when a transaction with events commits."""
 
 import logging
 import threading
@@ -17,10 +17,9 @@ _RETRY_SECONDS = 1.0
 
 
 class ChangeSignal:
-    """Sets events of threads when the log grows.
+    """Sets events of threads when the audit log grows.
 
-    One thread and one connection, beside the pool, serve all of a process; they
-    come with the first who wants to hear.
+    One thread and one connection, outside the pool, serve the whole process. The first listener starts them.
     """
 
     def __init__(self, engine: Engine) -> None:
@@ -45,7 +44,7 @@ class ChangeSignal:
                 self._listeners.discard(event)
 
     def close(self) -> None:
-        """Ends the thread and its connection."""
+        """Stop the thread and close its connection."""
         self._closed.set()
         with self._lock:
             thread = self._thread
@@ -59,20 +58,20 @@ class ChangeSignal:
             except (psycopg.Error, SQLAlchemyError) as error:
                 logger.warning("cannot listen for changes now: %s", error)
             except Exception:
-                # Whoever waits looks by himself now and then.
+                # Listeners also poll from time to time.
                 logger.exception("listening for changes failed")
             self._closed.wait(_RETRY_SECONDS)
 
     def _listen(self) -> None:
         pooled = self._engine.raw_connection()
         connection = pooled.driver_connection
-        # It is ours from here on; the pool makes another in its place.
+        # Detach the connection, so that the pool replaces it.
         pooled.detach()
         if not isinstance(connection, psycopg.Connection):
             raise TypeError(connection)
         with closing(connection):
             connection.execute(f"LISTEN {_CHANNEL}")
-            # What was written before we could hear of it.
+            # Events may have been written before LISTEN took effect.
             self._wake()
             while not self._closed.is_set():
                 if any(True for _ in connection.notifies(timeout=_LOOK_SECONDS, stop_after=1)):

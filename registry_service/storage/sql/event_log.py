@@ -46,12 +46,11 @@ logger = logging.getLogger(__name__)
 
 _events = cast("Table", tables.audit_events)
 _head = cast("Table", tables.audit_head)
-# Most JSON that is checked at once, but for one event.
+# Maximum JSON to verify at once. A single event may be larger.
 _VERIFIED_BYTES = 8 * 1024 * 1024
 
-# What an event's hash is of, as JSON in Postgres' own spelling. The trigger that makes
-# the hashes has it too; whoever changes the trigger must not change what is checked.
-# The group is part of it only where there is one: older events have none.
+# The hashed JSON of an event, as Postgres serializes it. The trigger that computes the hashes has the same expression.
+# A change of the trigger must not change the hashes of existing events. Older events have no group, so it is optional.
 _HASHED: ColumnElement[str] = sql_cast(
     func.jsonb_build_array(
         _events.c.sequence,
@@ -101,19 +100,19 @@ _TEXTS = (
 _REQUIRED = ("time", *(name for name in _TEXTS if name not in {"project_id", "project_name", "model_group_id"}))
 _FIRST_TIME, _LAST_TIME = text("'0001-01-02Z'::timestamptz"), text("'9999-12-31Z'::timestamptz")
 _HASH_BYTES = 64
-# More than any text or JSON of an event has: what is larger was not written by the registry, and is not fetched.
+# The registry writes no larger text or JSON into an event. Larger values are not fetched.
 _MOST_TEXT_BYTES = 64 * 1024
 _MOST_JSON_BYTES = 64 * 1024 * 1024
-# Classes of SQLSTATE: data exception, syntax or access rule (a column is gone), limit exceeded, internal error.
+# Classes of SQLSTATE: data exception, syntax or access rule (a missing column), limit exceeded, internal error.
 _DAMAGED = frozenset({"22", "42", "54", "XX"})
 
-# SQLSTATE of a column or table that is not there, and of an operator or expression that does not fit a column's type.
+# SQLSTATE of a missing column or table, and of an operator or expression that does not fit the type of a column.
 _OTHER_SCHEMA = frozenset({"42703", "42P01", "42883", "42804"})
 
 # The events of models that moved to another project, with the values from before the move. The group is not recorded.
 _LEFT: Mapping[str, ColumnElement[Any]] = {
     "project_id": literal_column("before->>'project_id'", Text()),
-    # Unchanged where the move left it out.
+    # NULL here means that the move did not change the value.
     "project_name": literal_column(
         "CASE WHEN before ? 'project_name' THEN before->>'project_name' ELSE project_name END", Text()
     ),
@@ -126,7 +125,7 @@ _departures = (
     .subquery("departures")
 )
 
-# What the trigger adds comes back.
+# Return the values that the trigger sets.
 _INSERT = (
     insert(_events)
     .inline()
@@ -140,9 +139,9 @@ class SqlEventLog(EventLog):
 
     connection: Connection
     disk: DiskReserve | None = None
-    """Of Postgres, where it is on this machine; what only removes something is recorded without space, too."""
+    """The disk of Postgres, if it is local. Removals are recorded even on a full disk."""
     written: list[Event] = field(default_factory=list)
-    """Events that will be in the log once the transaction is committed."""
+    """The events that the log has after the commit."""
     _recorded: list[dict[str, object]] = field(default_factory=list)
 
     @override
@@ -168,18 +167,17 @@ class SqlEventLog(EventLog):
         )
 
     def commit(self) -> None:
-        """Write what was recorded and commit the transaction, in one message to Postgres.
+        """Write the recorded events and commit the transaction, in one message to Postgres.
 
-        Every other change waits from the first event on until the transaction ends.
-        So events come last, as who waits for nothing else from then on cannot be part
-        of a deadlock, and the commit does not wait for this process.
+        From the first event on, every other change waits until the transaction ends. So events come last: a transaction
+        that waits for nothing afterwards cannot deadlock, and the commit does not wait for this process.
         """
         if not self._recorded:
             return
         added = _INSERT.values(self._recorded) if len(self._recorded) > 1 else _INSERT
         parameters = {} if len(self._recorded) > 1 else self._recorded[0]
         found = self.connection.execute(added, parameters, execution_options=COMMITTING).mappings()
-        # The numbers are in the order of the rows.
+        # The sequence numbers follow the order of the rows.
         for values, row in zip(self._recorded, sorted(found, key=itemgetter("sequence")), strict=True):
             self.written.append(rows.event({**values, **row}))
         self._recorded.clear()
@@ -236,7 +234,7 @@ class SqlEventLog(EventLog):
             if limit == 1:
                 description = f"cannot be read: {diagnosis.message_primary}."
                 return after, BrokenLink(sequence=after.sequence + 1, description=description)
-        # One of them cannot be read: which?
+        # One of the events is unreadable. Find it.
         good = after
         for _ in range(limit):
             reached, broken = self.verify(good, limit=1)
@@ -249,7 +247,7 @@ class SqlEventLog(EventLog):
         every = _events.alias("every")
         batch = _sized(_events.c.sequence > after.sequence, limit, newest_first=False)
         last_of_batch = select(func.max(batch.c.sequence)).where(batch.c.bytes_before < _VERIFIED_BYTES)
-        # With the head in one statement, hence in one snapshot: others may be writing.
+        # One statement, hence one snapshot, with the head, because other transactions write concurrently.
         statement = (
             select(
                 _head.c.sequence.label("head_sequence"),
@@ -290,7 +288,7 @@ class SqlEventLog(EventLog):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Selection:
-    """Which events a page has, as `domain.events.EventLog.after` says."""
+    """The selection of a page of events (`domain.events.EventLog.after`)."""
 
     first: int | None = None
     last: int | None = None
@@ -300,7 +298,7 @@ class _Selection:
     def condition(self, limit: int, *, newest_first: bool) -> ColumnElement[bool]:
         if self.filter is None and self.within is None:
             return self._matches(_events)
-        # One search for each side of a move, not one with OR: each has its own indexes, and stops at the limit.
+        # One search for each side of a move rather than one with OR: each uses its own indexes, and stops at the limit.
         found = (
             select(side.c.sequence).where(self._matches(side)).order_by(_ordered(side, newest_first)).limit(limit)
             for side in (_events, _departures)
@@ -326,10 +324,10 @@ def _ordered(table: FromClause, newest_first: bool) -> ColumnElement[int]:
 
 @contextmanager
 def _own_schema() -> Iterator[None]:
-    """Tell a log whose tables somebody has changed from a statement that fails for another reason.
+    """Raise `DataLossError` for an error that comes from changed tables of the log.
 
     Raises:
-        DataLossError: A table or a column of the log is gone, or of another type.
+        DataLossError: A table or a column of the log is missing or has another type.
     """
     try:
         yield
@@ -343,7 +341,7 @@ def _own_schema() -> Iterator[None]:
 
 
 def _wrong(row: Row[Any], good: LogHead) -> str | None:
-    """Tells what is wrong with the event that ought to follow a good one."""
+    """Return what is wrong with the event after a correct one."""
     if row.sequence != good.sequence + 1:
         return "is missing."
     if not row.is_event_sized:
@@ -356,7 +354,7 @@ def _wrong(row: Row[Any], good: LogHead) -> str | None:
 
 
 def _broken_end(good: LogHead, head_sequence: int | None, head_hash: str | None) -> BrokenLink | None:
-    """Compares the last event with where the log was left."""
+    """Compare the last event with the recorded end of the log."""
     if head_sequence is not None and head_sequence > good.sequence:
         return BrokenLink(sequence=good.sequence + 1, description="is missing.")
     if (head_sequence, head_hash) == (good.sequence, good.hash):
@@ -365,12 +363,12 @@ def _broken_end(good: LogHead, head_sequence: int | None, head_hash: str | None)
 
 
 def _short(column: ColumnElement[str], most_bytes: int) -> ColumnElement[Any]:
-    """Returns a text, NULL where it is longer than any that the registry writes: no more than that ever gets here."""
+    """Return a text, or NULL if it is longer than the registry writes, so that larger ones are not fetched."""
     return case((func.octet_length(column) <= most_bytes, column))
 
 
 def _bytes_of(column: ColumnElement[Any]) -> ColumnElement[int]:
-    """Returns the bytes of a JSON value in memory; to read it as it is stored would tell those that are compressed."""
+    """Return the size of a JSON value in memory. The stored size would be the compressed one."""
     return func.coalesce(func.pg_column_size(column.op("||")(literal_column("'{}'::jsonb"))), 0)
 
 
@@ -381,7 +379,7 @@ def _is_event_sized(table: FromClause) -> ColumnElement[bool]:
 
 
 def _readable(table: FromClause) -> list[ColumnElement[Any]]:
-    """Returns the columns of events with NULL for what no event has, and whether there is nothing of the kind."""
+    """Return the columns of events, with NULL for values that no event has, and whether there are none."""
     is_time = table.c.time.between(_FIRST_TIME, _LAST_TIME)
     is_whole = and_(*(table.c[name].is_not(None) for name in _REQUIRED))
     return [
@@ -397,14 +395,14 @@ def _readable(table: FromClause) -> list[ColumnElement[Any]]:
 
 
 def _sized(wanted: ColumnElement[bool], limit: int, *, newest_first: bool) -> Subquery:
-    """Returns events with `bytes_before`, how much JSON those before each have.
+    """Return events with `bytes_before`, the size of the JSON of all previous ones.
 
-    The database adds them up, so that no more than a page ever gets here.
+    The database adds up the sizes, so it never returns more than a page.
     """
     candidates = (
         select(_events).where(wanted).order_by(_ordered(_events, newest_first)).limit(limit).subquery("candidates")
     )
-    # What the column says may have been changed; what is stored has at least so many bytes.
+    # Someone may have changed the column, so the actual size is a lower bound.
     size = func.greatest(
         candidates.c.json_bytes,
         *(func.coalesce(func.pg_column_size(candidates.c[name]), 0) for name in ("before", "after")),

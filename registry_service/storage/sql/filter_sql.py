@@ -1,13 +1,11 @@
 """Filters (`registry_service.domain.filter`) as conditions of PostgreSQL.
 
-The conditions are written for the indexes of the table: trigram indexes serve
-`=`, LIKE and ILIKE on texts, GIN indexes serve `@>` and `?` on lists and JSON.
-So negations are pushed down to the restrictions, and only a negated one is
-wrapped (`IS NOT TRUE`), which no index could serve anyway.
+The conditions fit the indexes of the table: trigram indexes serve `=`, LIKE and ILIKE on texts, and GIN indexes serve
+`@>` and `?` on lists and JSON. Negations move down to the restrictions. Only negated restrictions, which no index
+serves, are wrapped in `IS NOT TRUE`.
 
-JSON columns are taken to hold anything: nothing here casts a JSON value, as one
-odd value would fail the whole query. Numbers compare as jsonb, which orders them
-as numeric, beside a check of the type.
+JSON columns may hold any JSON. No condition casts a JSON value, because one value of another type would fail the whole
+query. Numbers compare as jsonb, which orders them as numeric, after a check of the type.
 """
 
 import operator
@@ -45,7 +43,7 @@ _ORDERS: Mapping[Comparator, Callable[[Any, Any], ColumnElement[bool]]] = {
     Comparator.GREATER: operator.gt,
     Comparator.GREATER_EQUAL: operator.ge,
 }
-# Where what is stored is not called as the field is.
+# Stored paths that differ from those of the field.
 _STORED: Mapping[tuple[str, ...], tuple[str, ...]] = {
     ("precisions",): ("precision",),
     ("size_bytes",): ("size",),
@@ -66,7 +64,7 @@ _ELEMENT_NAMES: Mapping[tuple[str, ...], tuple[str, ...]] = {
 _models, _groups, _aliases = tables.models, tables.model_groups, tables.aliases
 _verifications = tables.artifact_verifications
 
-# Fields of a model that are no columns of its row.
+# Fields of a model that are not columns of its row.
 _JOINED: Mapping[str, Callable[[FromClause], ColumnElement[Any]]] = {
     "model_group_id": lambda models: (
         select(_groups.c.id).where(group_key(_groups) == group_key(models)).correlate(models).scalar_subquery()
@@ -91,16 +89,16 @@ _JOINED: Mapping[str, Callable[[FromClause], ColumnElement[Any]]] = {
 
 
 IndexHelp = Mapping[str, Callable[[FromClause, str], ColumnElement[bool]]]
-"""By columns, equality with a text as an index has it."""
+"""By column: equality with a text in the form of an index."""
 
 
 def _is_text(
     name: str, sort_key: Callable[[str, FromClause], ColumnElement[Any]]
 ) -> Callable[[FromClause, str], ColumnElement[bool]]:
     def is_text(table: FromClause, value: str) -> ColumnElement[bool]:
-        # The index for ordering needs one look, that of trigrams many.
+        # The index for orders needs one lookup, the trigram index many.
         has_prefix = sort_key(name, table) == value[:SORT_PREFIX]
-        # Only where the prefix doesn't say all: Postgres takes two conditions for rarer than one.
+        # A short text needs only the prefix. Postgres estimates fewer rows for two conditions than for one.
         return has_prefix if 0 < len(value) < SORT_PREFIX else and_(has_prefix, table.c[name] == value)
 
     return is_text
@@ -122,25 +120,23 @@ EVENT_INDEXES: IndexHelp = {
 
 
 def where(node: Node, table: FromClause, indexes: IndexHelp = MODEL_INDEXES) -> ColumnElement[bool]:
-    """Translates a filter into the condition of a WHERE.
+    """Translate a filter into the condition of a WHERE clause.
 
     Args:
-        node: What `parse` gave.
-        table: The table of models, of model groups or of events, or an alias of it; its columns
-            have the names of the fields but for `_STORED` and `_JOINED`, precision is text[],
-            and other lists, maps and objects are JSONB.
-        indexes: The table's.
+        node: The result of `parse`.
+        table: The table of models, model groups or events, or an alias of the table. Its columns have the names of the
+            fields, except for `_STORED` and `_JOINED`. Precisions are text[]; other lists, maps and objects are JSONB.
+        indexes: The indexes of the table.
 
     Returns:
-        The condition. Every value of the filter is a bound parameter. It is NULL
-        or false for a row that the filter does not match, so it must not be
-        negated: negate the filter.
+        The condition. Every value of the filter is a bound parameter. For rows that do not match, the condition is
+        false or NULL. To negate it, negate the filter instead.
     """
     return _condition(node, table, indexes, is_negated=False)
 
 
 def is_of_one_group(node: Node | None) -> bool:
-    """Tell whether a filter matches models of one group alone, which it names by its id."""
+    """Tell whether a filter names one group by id, and matches only models of that group."""
     match node:
         case And(children):
             return any(map(is_of_one_group, children))
@@ -225,12 +221,12 @@ def _text(text: ColumnElement[Any], comparator: Comparator, pattern: Pattern) ->
         return text.like(_like(pattern))
     if comparator is Comparator.EQUAL:
         return text == pattern.literal
-    # By code points, whatever the locale of the database.
+    # Compare by code points, whatever the locale of the database.
     return _ORDERS[comparator](text.collate("C"), pattern.literal)
 
 
 def _like(pattern: Pattern) -> str:
-    """Writes the pattern for LIKE, in which the backslash escapes."""
+    """Return a pattern for LIKE, with a backslash before special characters."""
     escapes = str.maketrans({"\\": "\\\\", "%": "\\%", "_": "\\_"})
     return "%".join(part.translate(escapes) for part in pattern.parts)
 
@@ -271,8 +267,8 @@ def _any_element(
     path: Sequence[str],
     is_match: Callable[[ColumnElement[str]], ColumnElement[bool]],
 ) -> ColumnElement[bool]:
-    """Asks whether an element of a JSON array has, at the path, a text that matches."""
-    # Anything but an array would fail jsonb_array_elements, NULL gives no rows.
+    """Return the condition that an element of a JSON array has a matching text at a path."""
+    # jsonb_array_elements fails for anything but an array. NULL yields no rows.
     array = case((func.jsonb_typeof(elements) == "array", elements), else_=null())
     element = func.jsonb_array_elements(array, type_=JSONB()).column_valued("element")
     value = _at(element, path)
@@ -286,7 +282,7 @@ def _json(field: Field, column: ColumnElement[Any], comparator: Comparator, valu
     found = _at(column, field.path[1:])
     if comparator is Comparator.EQUAL and not (isinstance(value, Pattern) and value.literal is None):
         plain = _plain(value)
-        # At the root, @> takes an array to contain its elements.
+        # At the root, @> also matches an array that contains the value.
         return _contains(field.path, column, plain) if len(field.path) > 1 else found == literal(plain, JSONB())
     if comparator is Comparator.CONTAINS and field.kind is Kind.JSON:
         condition = _json_has(found, value)
@@ -294,7 +290,7 @@ def _json(field: Field, column: ColumnElement[Any], comparator: Comparator, valu
         condition = and_(_is(found, "string"), _text(_as_text(found), comparator, value))
     else:
         condition = and_(_is(found, "number"), _ORDERS[comparator](found, literal(value, JSONB())))
-    # The key first, since that is what an index on the column can find.
+    # An index on the column can find the key, so that condition comes first.
     return and_(_has_key(field, column), condition) if len(field.path) > 1 else condition
 
 
@@ -312,7 +308,7 @@ def _json_has(found: ColumnElement[Any], value: Value) -> ColumnElement[bool]:
 
 
 def _contains(path: Sequence[str], column: ColumnElement[Any], value: object) -> ColumnElement[bool]:
-    """Asks with one `@>` whether the column has the value at the path (which begins with the column)."""
+    """Return the condition, one `@>`, that the column has a value at a path. The path begins with the column."""
     for key in reversed(path[1:]):
         value = {key: value}
     return column.bool_op("@>")(literal(value, JSONB()))
@@ -323,7 +319,7 @@ def _has_key(field: Field, column: ColumnElement[Any]) -> ColumnElement[bool]:
 
 
 def _at(value: ColumnElement[Any], path: Sequence[str]) -> ColumnElement[Any]:
-    """Goes down by keys; NULL where there is no object or no such key."""
+    """Return the value under keys; NULL if there is no object or no such key."""
     for key in path:
         value = value.op("->", return_type=JSONB())(literal(key, Text()))
     return value

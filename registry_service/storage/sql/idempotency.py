@@ -26,9 +26,9 @@ from registry_service.storage.sql import tables
 
 _keys = cast("Table", tables.idempotency_keys)
 _usage = cast("Table", tables.idempotency_usage)
-# Which calls are under way may be forgotten in a crash of Postgres, which ends them: no commit waits for the disk.
+# A crash of Postgres ends the running calls and may lose their rows, so the commit does not wait for the disk.
 _NOT_AWAITED = text("SET LOCAL synchronous_commit = off")
-# As text, as each write with a key sends them: SQLAlchemy would put them together each time.
+# Every write with a key sends these. As text, SQLAlchemy does not compile them each time.
 _BEGIN = text("""
     WITH not_awaited AS MATERIALIZED (SELECT set_config('synchronous_commit', 'off', true)),
     begun AS (
@@ -105,11 +105,11 @@ class SqlIdempotencyKeys(IdempotencyKeys):
         if outcome.is_counted:
             return None
         if outcome.is_begun:
-            # The end of this transaction takes the key back.
+            # The end of this transaction releases the key.
             raise TooManyIdempotencyKeysError(MAX_KEYS_PER_CALLER, self._seconds_until_more(call))
         found = self.connection.execute(select(_keys).where(_keys.c.id == call.id)).one_or_none()
         if found is None:
-            # It has ended in between, and changed nothing.
+            # The other call has ended without a change.
             raise IdempotentCallRunningError(call.key)
         if found.request_digest != call.digest:
             raise IdempotencyKeyReusedError(call.key)
@@ -144,7 +144,7 @@ class SqlIdempotencyKeys(IdempotencyKeys):
     @override
     def renew(self, attempts: Sequence[str], *, lease: timedelta) -> None:
         self.connection.execute(_NOT_AWAITED)
-        # One that is locked is being answered.
+        # A locked row belongs to a call that is committing.
         running = (
             select(_keys.c.id)
             .where(_keys.c.attempt.in_(attempts), _keys.c.answer_time.is_(None))
@@ -171,7 +171,7 @@ class SqlIdempotencyKeys(IdempotencyKeys):
         return self.connection.execute(delete(table).where(key.in_(ended))).rowcount
 
     def _seconds_until_more(self, call: KeyedCall) -> float:
-        """Return after how many seconds the caller may use new keys again."""
+        """Return the seconds until the caller may use new keys again."""
         remaining = func.extract("epoch", _usage.c.window_end_time - func.clock_timestamp())
         found = self.connection.execute(select(remaining).where(_usage.c.caller_digest == call.caller_digest))
         return max(float(found.scalar_one()), 1.0)

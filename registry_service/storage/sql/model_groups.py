@@ -42,10 +42,10 @@ _counts = cast("Table", tables.model_group_counts)
 _models = cast("Table", tables.models)
 
 _SHORT_TEXTS_BYTES = 1_000
-"""More than all the fields of a group take that are no long texts."""
+"""An upper bound for the fields of a group other than long texts."""
 
 
-# The newest release of a group is the last row of it in ix_models_group, whose columns these are.
+# The columns of ix_models_group, in which the last row of a group is its latest release.
 _NEWEST = (
     select(_models.c.id, _models.c.version)
     .where(group_key(_models) == group_key(_groups))
@@ -77,7 +77,7 @@ _LOCKED_TO_DELETE = _LOCK.with_for_update()
 _HAS_MODELS = select(
     select(literal_column("1")).select_from(_models).where(group_key(_models) == group_key(_groups)).exists()
 ).where(_BY_ID)
-# A group's aliases are those of its identity.
+# The aliases of a group are those with its key.
 _DELETE_MOVES = text("""
     DELETE FROM alias_moves USING aliases, model_groups AS groups
     WHERE alias_id = aliases.id AND groups.id = :group_id
@@ -95,9 +95,9 @@ _DELETE_ALIASES = text("""
 
 
 def _listed(*, show_empty: bool) -> Subquery:
-    """Return the groups with their counts, as a table to filter and to order; Postgres sees through it."""
+    """Return the groups with their counts as a table. Postgres inlines the subquery."""
     counted = _groups.join(_counts, _counts.c.model_group_id == _groups.c.id, isouter=show_empty)
-    # By itself, the count has an index.
+    # The count has an index of its own.
     count = _COUNT if show_empty else _counts.c.version_count
     return select(_groups, count.label("version_count")).select_from(counted).subquery("listed")
 
@@ -138,9 +138,9 @@ class SqlModelGroupRepository(ModelGroupRepository):
             wanted = wanted.where(where(query.filter, table, GROUP_INDEXES))
         if query.after is not None:
             wanted = wanted.where(is_after(keys, descending, _compared(query, keys)))
-        # One more than asked for tells whether there are more.
+        # One group beyond the limit shows whether another page follows.
         candidates = wanted.order_by(*order(keys)).limit(query.limit + 1).subquery("candidates")
-        # The database adds up the sizes, so that no more than a page ever gets here.
+        # The database adds up the sizes, so it never returns more than a page.
         numbered = select(candidates, func.row_number().over().label("number")).subquery("numbered")
         sized = select(
             numbered.c.found_id,
@@ -160,8 +160,8 @@ class SqlModelGroupRepository(ModelGroupRepository):
 
     @override
     def update(self, group_id: str, change: Callable[[ModelGroup], ModelGroup]) -> ModelGroup:
-        # In a statement of its own, before the one that sees what those have done that the lock had to wait for. It
-        # lets models join the group meanwhile.
+        # A separate statement, so that the next one sees the changes of the transactions that the lock waited for.
+        # This lock still lets models join the group.
         self.connection.execute(_LOCKED_TO_CHANGE, {"group_id": group_id})
         old = self.get(group_id)
         new = change(old)
@@ -176,7 +176,7 @@ class SqlModelGroupRepository(ModelGroupRepository):
     @override
     def remove(self, group_id: str, check: Callable[[ModelGroup], None], *, validate_only: bool = False) -> ModelGroup:
         if not validate_only:
-            # Whoever registers the first model of the group from here on waits, and then makes the group anew.
+            # From here on, registrations into the group wait, and then create the group again.
             self.connection.execute(_LOCKED_TO_DELETE, {"group_id": group_id})
         group = self.get(group_id)
         check(group)
@@ -216,7 +216,7 @@ def _bytes(texts: Sequence[ColumnElement[Any]]) -> ColumnElement[int]:
 
 
 def _compared(query: GroupQuery, keys: Sequence[ColumnElement[Any]]) -> Sequence[ColumnElement[Any]]:
-    """Return what the keys of the groups after `query.after` are compared with, cut as `group_sort_expression` does."""
+    """Return the values that the keys of groups after `query.after` are compared with, cut like the keys."""
     values: list[SortValue] = [
         value[:SORT_PREFIX] if isinstance(value, str) and field.name != "id" else value
         for field, value in zip(query.order, query.after or (), strict=True)
@@ -225,7 +225,7 @@ def _compared(query: GroupQuery, keys: Sequence[ColumnElement[Any]]) -> Sequence
 
 
 def _values(group: ModelGroup) -> dict[str, Any]:
-    """Return what can change of a group, as the columns of its row."""
+    """Return the mutable fields of a group as columns."""
     values: dict[str, Any] = {name: getattr(group, name) for name in MUTABLE_FIELDS}
     values["tags"] = dict(group.tags)
     values["metric_goals"] = {metric: goal.value for metric, goal in group.metric_goals.items()}

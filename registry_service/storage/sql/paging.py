@@ -1,4 +1,4 @@
-"""Pages that go on after a place in an order."""
+"""Pages that continue after a place in an order."""
 
 import operator
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""`domain.references.ReferenceRepository` on PostgreSQL. Each statement is a few looks into an index."""
+"""`domain.references.ReferenceRepository` on PostgreSQL. Each statement is a few index lookups."""
 
 from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass
@@ -15,12 +15,12 @@ from registry_service.domain.models import GroupKey
 from registry_service.domain.references import NamedVersion, ReferenceRepository
 
 _FOUND = "SELECT id, name, project_id, project_name FROM model_groups AS g"
-# A subquery of each group that is found, which EXISTS would not be: Postgres might read all counts for a few groups.
+# A scalar subquery for each group. For EXISTS, Postgres might read all counts for a few groups.
 _HAS_MODELS = "(SELECT version_count FROM model_group_counts WHERE model_group_id = g.id) > 0"
 _IS_WITHIN = "text_digest(g.project_id) IN (SELECT text_digest(p) FROM unnest(CAST(:within AS text[])) AS p)"
 _IS_PROJECT_WITHIN = "CAST(:project AS text) = ANY (CAST(:within AS text[]))"
 _EVERYWHERE = "true"
-# Digests alone: beside an equality, Postgres would look for all groups with such texts in the index of trigrams.
+# Compare digests only: for an additional equality, Postgres would search the trigram index for all such groups.
 _IS_NAME = "text_digest(g.name) = text_digest(:name)"
 _IS_PROJECT_ID = "text_digest(g.project_id) = text_digest(:project)"
 _IS_PROJECT_NAME = "text_digest(g.project_name) = text_digest(:project)"
@@ -29,30 +29,30 @@ _IS_PROJECT_NAME = "text_digest(g.project_name) = text_digest(:project)"
 def _anywhere(condition: str) -> str:
     is_named = _IS_NAME
     if condition == _EVERYWHERE:
-        # This index has the order of the ids. Of a few projects, the groups of a name are found by the project.
+        # This index is in the order of the ids. For a few projects, the groups of a name are found by project.
         is_named = f'left(g.name, {SORT_PREFIX}) COLLATE "C" = left(:name, {SORT_PREFIX}) AND {_IS_NAME}'
     return f"{_FOUND} WHERE {is_named} AND {condition} AND {_HAS_MODELS} ORDER BY id LIMIT :limit"
 
 
 def _some(is_project: str, column: str, condition: str) -> str:
-    # In the order of the index: where a project has many groups, Postgres would expect to meet one soon in the table.
+    # In the order of the index. Otherwise, for a project with many groups, Postgres scans the table for the first one.
     return f"""
         (
             SELECT g.id FROM model_groups AS g WHERE {is_project} AND {condition}
             ORDER BY text_digest(g.{column}), text_digest(g.name), g.id LIMIT 1
         ) IS NOT NULL
-    """  # noqa: S608 - the parts are ours
+    """  # noqa: S608 - constants only
 
 
 def _is_project_id(condition: str) -> str:
-    """Return the condition of a group whose project has the id: one look for all groups of a project out of sight."""
+    """Return the condition that the project of a group has an id. One lookup serves all groups of a hidden project."""
     return _IS_PROJECT_ID if condition == _EVERYWHERE else f"{_IS_PROJECT_WITHIN} AND {_IS_PROJECT_ID}"
 
 
 def _in_project(condition: str) -> str:
     of_id = _is_project_id(condition)
     is_id = _some(of_id, "project_id", _EVERYWHERE)
-    # A group without models keeps its id from becoming the id or the name of somebody's project.
+    # Groups without models count, too: their ids cannot become ids or names of projects.
     return f"""
         WITH named AS MATERIALIZED ({_FOUND} WHERE id = :project AND {_IS_NAME} AND {condition})
         SELECT * FROM named AS g WHERE {_HAS_MODELS}
@@ -67,18 +67,18 @@ def _in_project(condition: str) -> str:
                 AND NOT EXISTS (SELECT FROM named)
             ORDER BY id LIMIT :limit
         )
-    """  # noqa: S608 - the parts are ours
+    """  # noqa: S608 - constants only
 
 
-# Neither an absent nor an empty text is a project; a caller who is confined to projects sees no such group.
+# An absent or empty text is not a project. A caller limited to projects sees no such group.
 _OUTSIDE = f"""
     {_FOUND} WHERE model_group_key(g.name, g.project_id, g.project_name) IN (
         model_group_key(:name, NULL, NULL), model_group_key(:name, '', NULL),
         model_group_key(:name, NULL, ''), model_group_key(:name, '', '')
     ) AND {{condition}} AND {_HAS_MODELS} ORDER BY id LIMIT :limit
 """
-# The last rows of a group in ix_models_group; with precisions, in ix_models_group_precisions, and by their key alone:
-# beside that of the group, Postgres might read all models of the group for the few that have them.
+# The last rows of a group in ix_models_group, or with precisions in ix_models_group_precisions. With precisions, only
+# the key of that index is compared: with the key of the group, too, Postgres might read all models of the group.
 _IS_OF_GROUP = """
     model_group_key(name, project_id, project_name)
         = model_group_key(:name, CAST(:project_id AS text), CAST(:project_name AS text))
@@ -146,7 +146,7 @@ class SqlReferenceRepository(ReferenceRepository):
             NamedVersion(model_id=row.id, version=row.version, precisions=tuple(row.precision))
             for row in self.connection.execute(statement, values)
         ]
-        # Rows of one version are side by side, unless it is as long as no other text of the index.
+        # Rows of one version are adjacent, unless the version is longer than the indexed prefix.
         return [one for one in found if one.version == found[0].version]
 
     def _execute(self, statement: str, within: Projects, **values: object) -> CursorResult[tuple[object, ...]]:

@@ -41,7 +41,7 @@ _MANY_DIGITS = re.compile(r"[0-9]{309}")
 _SIGNS = re.compile(r'"(?:[^"\\]|\\.)*"|[{}\[\]]')
 _MAX_NESTED = 200
 _INTERNAL = frozenset({"object_key", "schema"})
-# Where a column is not called as the field is.
+# Columns with another name than their field.
 _COLUMNS = {"precisions": "precision", "compat_size": "documented_size"}
 _OWN_FIELDS = (
     "id",
@@ -56,7 +56,7 @@ _OWN_FIELDS = (
 
 
 def model_values(model: Model) -> dict[str, object]:
-    """Returns a model as the columns of its row."""
+    """Return a model as the columns of its row."""
     return (
         field_values(model)
         | {_COLUMNS.get(name, name): getattr(model, name) for name in _OWN_FIELDS}
@@ -68,7 +68,7 @@ def model_values(model: Model) -> dict[str, object]:
 
 
 def event_values(columns: Mapping[str, object]) -> dict[str, Any]:
-    """Returns columns of a model's row as an event shows them: JSON, without what is internal."""
+    """Return columns of a model as JSON for an event, without internal columns."""
     return {
         name: value.isoformat() if isinstance(value, datetime) else value
         for name, value in columns.items()
@@ -77,14 +77,14 @@ def event_values(columns: Mapping[str, object]) -> dict[str, Any]:
 
 
 def field_values(model: ModelFields) -> dict[str, object]:
-    """Returns the fields that a client gives, as plain lists, dicts and scalars."""
+    """Return the fields that a client sets, as plain lists, dicts and scalars."""
     values: dict[str, object] = {name: getattr(model, name) for name in MUTABLE_FIELDS}
     values["precision"] = list(model.precisions)
     del values["precisions"]
     values["labels"] = None if model.labels is None else list(model.labels)
     values["metrics"] = dict(model.metrics)
     values["tags"] = dict(model.tags)
-    # What is empty is left out: most models have little provenance or none.
+    # Leave out empty values: most models have little provenance or none.
     values["provenance"] = _without_empty(asdict(model.provenance))
     return values
 
@@ -94,7 +94,7 @@ def _without_empty(values: Mapping[str, object]) -> dict[str, object]:
 
 
 def model(row: Mapping[str, Any]) -> Model:
-    """Returns the model of a row that came as JSON."""
+    """Return the model of a row in JSON."""
     own = {name: row[_COLUMNS.get(name, name)] for name in _OWN_FIELDS}
     own["create_time"] = datetime.fromisoformat(row["create_time"])
     own["update_time"] = datetime.fromisoformat(row["update_time"])
@@ -117,7 +117,7 @@ def _fields(values: Row) -> dict[str, Any]:
     result = {name: values[column] for name, column in stored if column in values}
     result["precisions"] = tuple(values["precision"])
     result["labels"] = None if values["labels"] is None else tuple(values["labels"])
-    # In JSON 1.0 is the number 1, which comes back as an int.
+    # JSON has 1.0 as the number 1, which becomes an int.
     result["score"] = None if values["score"] is None else float(values["score"])
     result["metrics"] = {key: float(number) for key, number in values["metrics"].items()}
     result["provenance"] = _provenance(values["provenance"])
@@ -150,7 +150,7 @@ def _tensor(values: Mapping[str, Any]) -> Tensor:
 
 
 def event(row: Row) -> Event:
-    """Returns the event of a row."""
+    """Return the event of a row."""
     return Event(
         action=Action(row["action"]),
         group_key=GroupKey(name=row["name"], project_id=row["project_id"], project_name=row["project_name"]),
@@ -159,9 +159,9 @@ def event(row: Row) -> Event:
 
 
 def stored_event(row: Row) -> Event:
-    """Returns the event of a row that anybody may have changed, with `before` and `after` as texts of JSON.
+    """Return the event of a row that someone may have changed, with `before` and `after` as texts of JSON.
 
-    A value that no event has is NULL, and `is_readable` false; the row is then a damaged event.
+    Values that no event has are NULL, with `is_readable` false. Such a row becomes a damaged event.
     """
     values = dict(row)
     is_damaged = not row["is_readable"]
@@ -179,8 +179,8 @@ def stored_event(row: Row) -> Event:
 
 
 def _object(text: str) -> dict[str, Any]:
-    """Returns a JSON object (`ValueError` for other JSON, a number beyond those of JSON, or what is nested deeper)."""
-    # Most objects have neither; in the few that may, each number is looked at.
+    """Return a JSON object (`ValueError` for other JSON, numbers beyond a double, or deep nesting)."""
+    # Few objects may have such a number. Only those parse each number.
     parse_int = _double if _MANY_DIGITS.search(text) else None
     if text.count("{") + text.count("[") > _MAX_NESTED and _depth(text) > _MAX_NESTED:
         raise ValueError("nested too deep")
@@ -208,19 +208,19 @@ def _depth(text: str) -> int:
 
 
 def spec_values(spec: ModelSpec) -> dict[str, object]:
-    """Returns a spec as JSON."""
+    """Return a spec as JSON."""
     return {
         "fields": field_values(spec.fields),
         "id": spec.id,
         "created_date": spec.created_date,
-        # The kind beside it, as the program before knows none.
+        # The kind is outside, because the previous version does not know it.
         "artifact": {name: value for name, value in asdict(spec.artifact).items() if name != "kind"},
         "artifact_kind": spec.artifact.kind.value,
     }
 
 
 def upload(row: Row, parts: tuple[Part, ...]) -> Upload:
-    """Returns the upload of a row."""
+    """Return the upload of a row."""
     spec = row["spec"]
     return Upload(
         id=row["id"],

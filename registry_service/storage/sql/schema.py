@@ -1,4 +1,4 @@
-"""Brings the database to the schema that this version of the program needs."""
+"""Migrations of the database to the schema of this program."""
 
 import logging
 import time
@@ -18,31 +18,31 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 MINIMUM_SERVER = 15
-"""Major version of PostgreSQL: the first with UNIQUE NULLS NOT DISTINCT."""
-_LOCK = 0x6D6F_6465_6C72  # "modelr": any number that nobody else takes
+"""The first major version of PostgreSQL with UNIQUE NULLS NOT DISTINCT."""
+_LOCK = 0x6D6F_6465_6C72  # "modelr": an arbitrary unique number
 # An index on a million models takes seconds, a minute on a slow disk.
 _LOCK_SECONDS = 300.0
 _RETRY_SECONDS = 0.1
 
 
 class SchemaError(Exception):
-    """The database cannot be brought to this program's schema; the message says why."""
+    """The database cannot be migrated. The message says why."""
 
 
 def migrate(engine: Engine, revision: str = "head") -> str:
-    """Apply the migrations that are missing up to one, and return the schema's revision.
+    """Apply the missing migrations up to one, and return the revision of the schema.
 
-    Each migration is a transaction of its own, so that none keeps the locks of another; one that fails changes
-    nothing, and the next attempt goes on there. A migration may leave its transaction (`autocommit_block`) for what
-    Postgres does only outside of one, such as CREATE INDEX CONCURRENTLY: such steps must work a second time.
-    Replicas that start at once wait for one another under an advisory lock. The schema of a newer program is left
-    as it is where it serves this one, too: during a rolling upgrade, and on the way back from one.
+    Each migration is a transaction of its own, so that none keeps the locks of another. A migration that fails changes
+    nothing, and the next attempt continues there. A migration may leave its transaction (`autocommit_block`) for
+    statements such as CREATE INDEX CONCURRENTLY. Such steps must be repeatable. Replicas that start at the same time
+    wait for one another under an advisory lock. The schema of a newer program stays as it is if it also serves this
+    program, during a rolling upgrade or a rollback.
 
     Raises:
         SchemaError: The server is too old, or the schema is of a newer program and does not serve this one.
-        DatabaseBusyError: Another replica has been migrating for long.
+        DatabaseBusyError: Another replica has been migrating for too long.
     """
-    # Loaded only here, as most processes never migrate, and each would start later.
+    # Imported here, because most processes never migrate, and the import would delay their start.
     from alembic import command  # noqa: PLC0415
     from alembic.util.exc import CommandError  # noqa: PLC0415
 
@@ -55,7 +55,7 @@ def migrate(engine: Engine, revision: str = "head") -> str:
         if revision == "head" and found is not None and found not in known_revisions():
             _expect_served(connection, found)
             return found
-        # Alembic begins and commits transactions only where none is under way.
+        # Alembic begins and commits transactions only if none is open.
         connection.commit()
         config.attributes["connection"] = connection
         try:
@@ -69,12 +69,12 @@ def migrate(engine: Engine, revision: str = "head") -> str:
 
 @contextmanager
 def _migrating(engine: Engine) -> Iterator[Connection]:
-    """Give a connection that alone may migrate until the end of the block."""
+    """Yield a connection that holds the lock of migrations until the end of the block."""
     with transactional(engine).connect() as connection:
         connection.execute(text("SET statement_timeout = 0"))
         deadline = time.monotonic() + _LOCK_SECONDS
-        # Not waited for inside Postgres: CREATE INDEX CONCURRENTLY waits for every statement that is under way, this
-        # one included, which would be a deadlock.
+        # Poll instead of waiting inside Postgres: CREATE INDEX CONCURRENTLY waits for every running statement, so a
+        # statement that waits for the lock would deadlock.
         while not connection.execute(text("SELECT pg_try_advisory_lock(:lock)"), {"lock": _LOCK}).scalar_one():
             connection.commit()
             if time.monotonic() > deadline:
@@ -84,7 +84,7 @@ def _migrating(engine: Engine) -> Iterator[Connection]:
         try:
             yield connection
         finally:
-            # The lock and the setting are the connection's, which the pool would keep.
+            # The lock and the setting belong to the connection, which the pool would keep.
             connection.invalidate()
 
 
@@ -104,7 +104,7 @@ def _config() -> "Config":
 
 
 def _revision(connection: Connection) -> str | None:
-    """Return the schema's revision, None where there is no schema."""
+    """Return the revision of the schema, or None if there is no schema."""
     if connection.execute(text("SELECT to_regclass('alembic_version')")).scalar_one() is None:
         return None
     found: str | None = connection.execute(text("SELECT version_num FROM alembic_version")).scalar_one_or_none()
@@ -112,12 +112,12 @@ def _revision(connection: Connection) -> str | None:
 
 
 def _expect_served(connection: Connection, found: str) -> None:
-    own = max(known_revisions())  # they are numbers of four digits
+    own = max(known_revisions())  # revisions are numbers of four digits
     oldest: str | None = None
     if connection.execute(text("SELECT to_regclass('schema_compatibility')")).scalar_one() is not None:
         oldest = connection.execute(text("SELECT oldest_revision FROM schema_compatibility")).scalar_one_or_none()
     if oldest is None:
-        # Every newer program of ours tells; another program's tables do not.
+        # Every newer version of the registry records it. Tables of another program do not.
         raise SchemaError(f"The database's schema is not one of this program's: it is at revision {found}.")
     if own < oldest:
         raise SchemaError(

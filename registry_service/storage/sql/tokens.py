@@ -65,7 +65,7 @@ class SqlTokenRepository(TokenRepository):
     @override
     def revoke(self, token_id: str) -> Token:
         statement = _READ.where(or_(_tokens.c.id == token_id, _tokens.c.name == token_id))
-        # The id before the name: no other token's name can keep one from being revoked.
+        # The id takes precedence, so a name equal to the id of another token prevents no revocation.
         statement = statement.order_by((_tokens.c.id == token_id).desc()).limit(1).with_for_update()
         row = self.connection.execute(statement).mappings().one_or_none()
         if row is None:

@@ -28,9 +28,9 @@ class Resource:
 
     message: type[Message]
     mutable: Collection[str]
-    """The fields that can change."""
+    """The fields that an update can change."""
     maps: Collection[str]
-    """Those of them whose entries can change by themselves."""
+    """The fields whose entries an update can change one by one."""
 
     @property
     def json_names(self) -> Mapping[str, str]:
@@ -104,7 +104,7 @@ def _mask_of_query(query: str) -> Sequence[str]:
 
 
 def _split(mask: str) -> Iterator[str]:
-    """Split a mask at its commas, but for those between backticks or double quotes."""
+    """Split a mask at its commas, except for those in backticks or double quotes."""
     start, quote, is_escaped = 0, "", False
     for position, character in enumerate(mask):
         if is_escaped:
@@ -113,7 +113,7 @@ def _split(mask: str) -> Iterator[str]:
             is_escaped = True
         elif character == quote:
             quote = ""
-        # A double quote inside a key is a part of it.
+        # A double quote inside a key belongs to the key.
         elif not quote and (character == "`" or (character == '"' and mask[position - 1 : position] == ".")):
             quote = character
         elif character == "," and not quote:
@@ -123,6 +123,6 @@ def _split(mask: str) -> Iterator[str]:
 
 
 def _with_proto_name(path: str) -> str:
-    """Returns a path with its field's name as in the proto; JSON may write it in camel case."""
+    """Return a path with the proto name of its field, which JSON may write in camel case."""
     name, dot, key = path.partition(".")
     return _JSON_NAMES.get(name, name) + dot + key
