@@ -1,4 +1,4 @@
-"""What the Intel-compatible API answers: statuses, texts and JSON, without a transport."""
+"""The responses of the Intel-compatible API: statuses, texts and JSON, independent of the transport."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -10,17 +10,17 @@ JSON = "application/json"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answer:
-    """A whole answer."""
+    """A response."""
 
     status: int
     content_type: str
     body: bytes = b""
     retry_seconds: float | None = None
-    """When the client may try again, where that is known."""
+    """When the client may retry; None if unknown."""
 
 
 class RestError(Exception):
-    """The request is answered with something else than was asked for."""
+    """The request gets an error response."""
 
     def __init__(self, answer: Answer) -> None:
         super().__init__(answer.status)
@@ -28,33 +28,33 @@ class RestError(Exception):
 
 
 def text(status: int, body: str) -> Answer:
-    """Answers a text."""
-    # What a client wrote comes back in some texts, and need not be Unicode.
+    """Return a response with a text."""
+    # Some texts contain input of the client, which may be invalid Unicode.
     return Answer(status=status, content_type=TEXT, body=body.encode(errors="replace"))
 
 
 def json_answer(status: int, body: object) -> Answer:
-    """Answers JSON."""
+    """Return a response with JSON."""
     return Answer(status=status, content_type=JSON, body=json_bytes(body))
 
 
 def json_bytes(value: object) -> bytes:
-    """Writes JSON as the Intel-compatible API does: no spaces, text as it is."""
+    """Serialize JSON as Intel's Model Registry does: without spaces, and without escapes of non-ASCII characters."""
     return json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode(errors="replace")
 
 
 def detail(status: int, message: str) -> Answer:
-    """Answers `{"detail": "..."}`."""
+    """Return a response with `{"detail": "..."}`."""
     return json_answer(status, {"detail": message})
 
 
 def details(items: Sequence[Mapping[str, object]]) -> Answer:
-    """Answers 422 with what is wrong with each field, in the words of FastAPI."""
+    """Return 422 with the error of each field, in the format of FastAPI."""
     return json_answer(422, {"detail": items})
 
 
 def json_invalid(position: int, error: str) -> Answer:
-    """Answers 422 to a body that is no JSON."""
+    """Return 422 for a body that is not JSON."""
     return details(
         [
             {
@@ -95,12 +95,12 @@ GETI_MODELS_NOT_FOUND = text(404, "Project or model id not found. No model(s) re
 
 
 def conflict(model_id: str) -> Answer:
-    """Answers 409, naming the other model."""
+    """Return 409 with the id of the other model."""
     return text(409, f"The requested action could not be completed due to a conflict with model '{model_id}'.")
 
 
 def registered(model_ids: Sequence[str]) -> Answer:
-    """Answers 409 to an import of models that are there."""
+    """Return 409 for an import of models that are already registered."""
     verb = "is" if len(model_ids) == 1 else "are"
     return text(
         409,
@@ -110,5 +110,5 @@ def registered(model_ids: Sequence[str]) -> Answer:
 
 
 def bad_gateway(message: str) -> Answer:
-    """Answers 502: what is wrong is wrong with Geti."""
+    """Return 502 for an error of Geti."""
     return text(502, f"{message}\n")

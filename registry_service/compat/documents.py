@@ -4,7 +4,7 @@ from registry_service.domain.models import Model
 
 
 def document(model: Model) -> dict[str, object]:
-    """Returns exactly the documented keys, in the documented order; null where a value is absent."""
+    """Return exactly the keys of the Intel-compatible API, in its order. An absent value is null."""
     return {
         "id": model.id,
         "name": model.name,

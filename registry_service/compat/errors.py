@@ -1,4 +1,4 @@
-"""The one table from the domain's errors to the Intel-compatible API's answers."""
+"""The responses of the Intel-compatible API to the errors of the domain, in one table."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -26,7 +26,7 @@ def _registered(error: RegistryError) -> Answer:
     return answers.registered(error.model_ids)
 
 
-# Recorded with the contract, so they stay as they are.
+# Part of the recorded contract, so they never change.
 _RECORDED_TEXTS: dict[type[RegistryError], str] = {
     errors.GetiUnavailableError: "Geti does not answer as it should; try again later.",
     errors.GetiDeniedError: "Geti denies access to the registry; its key may be wrong or out of date.",
@@ -34,7 +34,7 @@ _RECORDED_TEXTS: dict[type[RegistryError], str] = {
 
 
 def text_of(error: RegistryError) -> str:
-    """Return the text that tells clients of this API about an error."""
+    """Return the text about an error for clients of this API."""
     return _RECORDED_TEXTS.get(type(error), error.message)
 
 
@@ -76,7 +76,7 @@ _ANSWERS: dict[type[RegistryError], Callable[[RegistryError], Answer]] = {
     errors.GetiNotConfiguredError: lambda _: answers.GETI_NOT_CONFIGURED,
     errors.UnauthenticatedError: lambda error: answers.text(401, f"{error.message}\n"),
     errors.AccessDeniedError: lambda error: answers.text(403, f"{error.message}\n"),
-    # Geti denies the registry something. Not the client's fault, so no 403.
+    # Geti denied access to the registry, not to the client, so the status is not 403.
     errors.PermissionDeniedError: _bad_gateway,
     errors.GetiRefusedError: _bad_gateway,
     errors.GetiDeploymentError: _bad_gateway,
@@ -84,7 +84,7 @@ _ANSWERS: dict[type[RegistryError], Callable[[RegistryError], Answer]] = {
     errors.ModelInUseError: lambda error: answers.text(409, f"{error.message}\n"),
     errors.ModelHasAliasesError: lambda error: answers.text(409, f"{error.message}\n"),
     errors.ArtifactTooLargeError: lambda error: answers.detail(413, error.message),
-    # The store works, and does not have it: nothing that another try could change.
+    # The store works, but lost the object. A retry cannot help.
     errors.DataLossError: lambda _: answers.FILES_NOT_FOUND,
     errors.AbortedError: lambda _: answers.UNAVAILABLE,
     errors.StorageFullError: _storage_full,
@@ -95,7 +95,7 @@ _ANSWERS: dict[type[RegistryError], Callable[[RegistryError], Answer]] = {
 
 
 def answer_to(error: Exception) -> Answer:
-    """Returns what answers an error: that of the nearest class in the table, 500 for what nobody foresaw."""
+    """Return the response to an error: that of its nearest class in the table, or 500."""
     if isinstance(error, RestError):
         return error.answer
     for kind in type(error).__mro__:

@@ -1,4 +1,4 @@
-"""The fields of a form, judged: what registers a model, and what changes one."""
+"""The forms that register or change a model, and the validation of their fields."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -14,9 +14,9 @@ from registry_service.domain.models import ZIP_MEDIA_TYPES, ArtifactSpec, ModelF
 from registry_service.domain.validation import MAX_SIZE, is_model_id
 
 MEDIA_TYPE = "application/zip"
-"""Of every artifact of this API, whatever its content is."""
+"""Media type of every artifact of this API, whatever its content."""
 MAX_TEXT_BYTES = 2 * 1024 * 1024
-"""Of one text; what it means may take METADATA_MAX_BYTES, but JSON escapes take up to six times as much."""
+"""Maximum size of one text. Its value may take METADATA_MAX_BYTES, and JSON escapes take up to six times as much."""
 _MAX_FORM_BYTES = 8 * 1024 * 1024
 
 _REQUIRED = ("name", "version")
@@ -38,7 +38,7 @@ IDENTITY = frozenset({"name", "version", "project_id", "project_name", "precisio
 
 
 class Texts:
-    """The texts of a form by name, bounded; of repeated ones the last counts, but for labels."""
+    """The texts of a form by name, limited in size. Of repeated texts, the last one counts, except for labels."""
 
     def __init__(self) -> None:
         self._texts: dict[str, list[str]] = {}
@@ -47,29 +47,29 @@ class Texts:
 
     @property
     def names(self) -> list[str]:
-        """The names that came, in their order."""
+        """The names that arrived, in their order."""
         return list(self._texts)
 
     def __contains__(self, name: str) -> bool:
         return name in self._texts
 
     def last(self, name: str) -> str | None:
-        """Returns a text, None where there is none."""
+        """Return the last text of a name, or None."""
         return self._texts[name][-1] if name in self._texts else None
 
     def all(self, name: str) -> Sequence[str]:
-        """Returns every text of that name."""
+        """Return all texts of a name."""
         return self._texts.get(name, [])
 
     def errors(self) -> Iterator[FieldError]:
-        """Yields what could not be taken as texts."""
+        """Yield the errors of parts that are not valid texts."""
         yield from self._errors.values()
 
     def add(self, name: str, data: bytes) -> None:
-        """Takes a text.
+        """Add a text.
 
         Raises:
-            RestError: 413, there are too many of them.
+            RestError: 413, the texts are too large.
         """
         self._size += len(data) + len(name)
         if self._size > _MAX_FORM_BYTES:
@@ -83,13 +83,13 @@ class Texts:
         self._texts.setdefault(name, []).append(value)
 
     def refuse(self, name: str, kind: str, message: str) -> None:
-        """Notes that what came under a name is no text that could be taken."""
+        """Record the error of a part that is not a valid text."""
         self._texts.setdefault(name, []).append("")
         self._errors[name] = FieldError(kind, name, message, None)
 
 
 def read_text(reader: MultipartReader, part: PartHeader, texts: Texts) -> None:
-    """Takes a part that is not the file."""
+    """Read a part that is not the file."""
     if part.file_name is not None:
         if part.name in _KNOWN:
             texts.refuse(part.name, "string_type", "Input should be a valid string")
@@ -103,10 +103,10 @@ def read_text(reader: MultipartReader, part: PartHeader, texts: Texts) -> None:
 
 
 def form_texts(content_type: str, chunks: Iterator[bytes]) -> Texts:
-    """Reads the texts of a form of either kind, files left out; none from what is no form.
+    """Read the texts of a form, without its files. A body that is not a form has no texts.
 
     Raises:
-        RestError: It is broken, or too large.
+        RestError: The body is malformed or too large.
     """
     media_type = content_type.partition(";")[0].strip().lower()
     if media_type == "application/x-www-form-urlencoded":
@@ -121,10 +121,10 @@ def form_texts(content_type: str, chunks: Iterator[bytes]) -> Texts:
 
 
 def urlencoded_texts(chunks: Iterator[bytes]) -> Texts:
-    """Reads application/x-www-form-urlencoded.
+    """Read the texts of application/x-www-form-urlencoded.
 
     Raises:
-        RestError: 413, it is too large.
+        RestError: 413, the body is too large.
     """
     body = bytearray()
     for chunk in chunks:
@@ -133,7 +133,7 @@ def urlencoded_texts(chunks: Iterator[bytes]) -> Texts:
             raise RestError(answers.detail(413, f"The fields take more than {_MAX_FORM_BYTES} bytes."))
     texts = Texts()
     try:
-        # Through latin-1, so that the bytes of each value are judged by themselves.
+        # Decoded as latin-1, so that the bytes of each value can be validated separately.
         pairs = parse_qsl(body.decode("latin-1"), keep_blank_values=True, encoding="latin-1", max_num_fields=1000)
     except ValueError:
         raise RestError(answers.BROKEN_BODY) from None
@@ -144,7 +144,7 @@ def urlencoded_texts(chunks: Iterator[bytes]) -> Texts:
 
 @dataclass(slots=True)
 class RegistrationForm:
-    """What has come of a registration so far."""
+    """The fields of a registration, as far as they arrived. Implements `services.models.RegistrationDraft`."""
 
     texts: Texts = field(default_factory=Texts)
     file: PartHeader | None = None
@@ -154,12 +154,12 @@ class RegistrationForm:
 
     @property
     def is_settled(self) -> bool:
-        """Whether the required texts are there, so that an answer need not wait for them."""
+        """Whether all required texts arrived."""
         return all(name in self.texts for name in _REQUIRED)
 
     @property
     def has_identity(self) -> bool:
-        """Whether every text came by which a model can clash with another."""
+        """Whether all texts of the identity arrived."""
         return all(name in self.texts for name in IDENTITY)
 
     def is_refused(self) -> bool:
@@ -178,10 +178,13 @@ class RegistrationForm:
         return False
 
     def spec(self, *, is_whole: bool = True) -> ModelSpec:
-        """Returns what to register; what may still come, unless `is_whole`, is not missed.
+        """Return the specification of the model.
+
+        Args:
+            is_whole: Whether the form is complete, so that missing fields are errors.
 
         Raises:
-            RestError: Something is wrong.
+            RestError: A field is invalid.
         """
         texts = self.texts
         model_id = texts.last("id") or ""
@@ -201,7 +204,7 @@ class RegistrationForm:
         if unknown:
             raise RestError(answers.text(422, f"Unsupported key(s) found: {', '.join(unknown)[:1000]}\n"))
         artifact = _artifact(self.file) if self.file is not None else ArtifactSpec()
-        # A blank text is as good as none.
+        # An empty text counts as missing.
         values |= {name: value for name in _PLAIN_TEXTS if (value := texts.last(name))}
         if text := texts.last("precision"):
             values["precisions"] = precision(text)
@@ -232,7 +235,7 @@ class RegistrationForm:
 
 
 def _shown_size(name: str, text: str) -> int:
-    """Reads a size that the registry is to show (`FieldError`)."""
+    """Return the size that the registry is to show, or raise FieldError."""
     size = integer(name, text)
     if not 0 <= size <= MAX_SIZE:
         raise FieldError("value_error", name, f"Value error, must be from 0 to {MAX_SIZE}", text)
@@ -251,15 +254,15 @@ def _number_errors(texts: Texts, readers: Mapping[str, Callable[[str, str], floa
 
 
 def _artifact(file: PartHeader) -> ArtifactSpec:
-    """Returns what a file part says of itself.
+    """Return the file name and media type of a file part.
 
     Raises:
-        RestError: 422, its type is none of a ZIP, or its name leads out of its folder.
+        RestError: 422, the media type is not that of a ZIP, or the name leads out of its folder.
     """
-    # To the letter, as documented: other writings were never accepted.
+    # Compared exactly. Intel's Model Registry never accepted other spellings.
     if file.content_type not in ZIP_MEDIA_TYPES:
         raise RestError(answers.text(422, f"Unsupported file type found: {file.content_type[:200] or None}\n"))
-    path = PureWindowsPath(file.file_name or "model.zip")  # parts it at / and \ alike
+    path = PureWindowsPath(file.file_name or "model.zip")  # splits at / and \
     if ".." in path.parts or not path.name:
         error = FieldError("value_error", "file", "Value error, the file name must be a plain one", file.file_name)
         raise RestError(answers.details([error.item]))
@@ -267,10 +270,10 @@ def _artifact(file: PartHeader) -> ArtifactSpec:
 
 
 def changes(texts: Texts) -> Mapping[str, object]:
-    """Returns the new values of a model's fields by name; a blank text, and what is no field, changes nothing.
+    """Return the new values of fields by name. Blank texts and unknown fields change nothing.
 
     Raises:
-        RestError: Something is wrong, or nothing is left to change.
+        RestError: A field is invalid, or there is nothing to change.
     """
     items = [error.item for error in _change_errors(texts)]
     if items:

@@ -1,4 +1,4 @@
-"""multipart/form-data (RFC 7578) part by part as it arrives: no part is ever held whole."""
+"""Read multipart/form-data (RFC 7578) while it arrives, without keeping a part in memory."""
 
 from collections import deque
 from collections.abc import Iterator
@@ -15,13 +15,13 @@ _MAX_PARTS = 1000
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PartHeader:
-    """What a part says of itself."""
+    """The header of a part."""
 
     name: str
     file_name: str | None
-    """None where it is a text; a file's name may be empty."""
+    """None for a text. The name of a file may be empty."""
     content_type: str
-    """Empty where it says none."""
+    """Empty if the part has none."""
 
 
 class _End:
@@ -32,14 +32,14 @@ _Event = PartHeader | memoryview | _End
 
 
 class MultipartReader:
-    """Reads the parts of a body one after another.
+    """Reads the parts of a body in sequence.
 
     Args:
-        chunks: The body, in any pieces.
-        content_type: Of the body, with its boundary.
+        chunks: The body.
+        content_type: The media type of the body, with the boundary.
 
     Raises:
-        RestError: 400; so do all methods when the body is no multipart, or ends early.
+        RestError: 400, from every method, if the body is malformed or ends early.
     """
 
     def __init__(self, chunks: Iterator[bytes], content_type: str) -> None:
@@ -71,7 +71,7 @@ class MultipartReader:
             raise RestError(answers.BROKEN_BODY) from None
 
     def parts(self) -> Iterator[PartHeader]:
-        """Yields the parts; the bytes of each are read with `data`, or else skipped."""
+        """Yield the headers of the parts. Read the bytes of the current part with `data`; unread bytes are skipped."""
         while (event := self._next()) is not None:
             if isinstance(event, PartHeader):
                 yield event
@@ -79,7 +79,7 @@ class MultipartReader:
             raise RestError(answers.BROKEN_BODY)
 
     def data(self) -> Iterator[bytes]:
-        """Yields the bytes of the part at hand."""
+        """Yield the bytes of the current part."""
         while (event := self._next()) is not None:
             if isinstance(event, memoryview):
                 yield event  # type: ignore[misc]  # the consumers of bytes accept any buffer
@@ -88,10 +88,10 @@ class MultipartReader:
         raise RestError(answers.BROKEN_BODY)
 
     def text(self, most: int) -> bytes:
-        """Returns the bytes of the part at hand, which is a text.
+        """Return the bytes of the current part.
 
         Raises:
-            ValueError: There are more than `most`.
+            ValueError: There are more than `most` bytes.
         """
         found = bytearray()
         for piece in self.data():
@@ -101,7 +101,7 @@ class MultipartReader:
         return bytes(found)
 
     def _next(self) -> _Event | None:
-        """Returns what comes next, None at the end of the body."""
+        """Return the next event, or None at the end of the body."""
         while not self._events:
             chunk = next(self._chunks, None)
             if chunk is None:

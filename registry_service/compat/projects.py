@@ -1,4 +1,4 @@
-"""Projects of a Geti in the Intel-compatible API: their JSON, what asks for an import, and what answers it."""
+"""Projects of Geti in the Intel-compatible API: their JSON, and the requests and responses of imports."""
 
 import json
 from collections.abc import Iterator, Sequence
@@ -15,7 +15,7 @@ _KEYS = ("id", "group_id")
 
 
 def project_document(project: Project) -> dict[str, object]:
-    """Returns exactly the documented keys."""
+    """Return exactly the keys of the Intel-compatible API."""
     return {
         "id": project.id,
         "name": project.name,
@@ -40,7 +40,7 @@ def project_document(project: Project) -> dict[str, object]:
 
 
 def wanted_models(content_type: str, data: bytes) -> Sequence[ModelKey]:
-    """Reads which models an import asks for.
+    """Return the models that the body of an import names.
 
     Raises:
         RestError: 422, the body is something else.
@@ -67,7 +67,7 @@ def _body(content_type: str, data: bytes) -> object:
         raise _wrong("missing", [], "Field required")
     media_type = content_type.partition(";")[0].strip().lower()
     if media_type and media_type != "application/json" and not media_type.endswith("+json"):
-        return None  # a form, or whatever: none that has fields
+        return None  # not JSON, so there are no fields
     try:
         return json.loads(data)
     except json.JSONDecodeError as error:
@@ -97,7 +97,7 @@ def _wrong(kind: str, location: Sequence[str | int], message: str) -> RestError:
 
 
 def import_answer(results: Sequence[ImportProgress]) -> Answer:
-    """Answers how the imports ended: 201 where all are registered, 207 where some are.
+    """Return the response to an import: 201 if all models were registered, 207 if some were.
 
     Where none is: 403 if Geti refuses them all; for a single one what fits its
     error; and otherwise 502.

@@ -1,4 +1,4 @@
-"""The query of GET /models: six filters, and what is wrong with it."""
+"""The query of GET /models: six filters, and their validation."""
 
 from collections.abc import Callable, Mapping
 from urllib.parse import parse_qsl
@@ -12,7 +12,7 @@ _BAD_CHARACTERS = "<%'"
 
 
 def _contains(name: str) -> Callable[[str], Node]:
-    """Whatever the case, and literally; a blank value matches every model that has the field."""
+    """Match a substring literally, ignoring case. An empty value matches every model that has the field."""
     field = Field((name,), Kind.TEXT)
 
     def node(value: str) -> Node:
@@ -22,7 +22,7 @@ def _contains(name: str) -> Callable[[str], Node]:
 
 
 def _precision(value: str) -> Node:
-    # Precisions are stored in lower case; each is compared by itself. What is shown instead of them is found, too.
+    # Precisions are stored in lower case. Each one is compared, and also the texts that this API shows instead.
     pattern = Pattern(("", value.lower(), "") if value else ("", ""))
     return Or(
         tuple(
@@ -33,7 +33,7 @@ def _precision(value: str) -> Node:
 
 
 def _version(value: str) -> Node:
-    # No version is empty, so a blank one matches none.
+    # No version is empty, so an empty value matches no model.
     return Restriction(Field(("version",), Kind.TEXT), Comparator.EQUAL, Pattern((value,)))
 
 
@@ -48,39 +48,39 @@ _FILTERS: Mapping[str, Callable[[str], Node]] = {
 
 
 class ModelQuery:
-    """What a query asks for."""
+    """The filters of a query."""
 
     def __init__(self, filters: Mapping[str, str]) -> None:
         self._filters = filters
 
     @property
     def must_match(self) -> bool:
-        """Whether no match is an error: not without a filter, nor with blank ones alone."""
+        """Whether it is an error if no model matches. It is not if there are no filters, or only empty ones."""
         return any(self._filters.values())
 
     @property
     def node(self) -> Node | None:
-        """The filter, None where every model is asked for."""
+        """The filter; None for all models."""
         nodes = [_FILTERS[name](value) for name, value in self._filters.items()]
         return And(tuple(nodes)) if len(nodes) > 1 else (nodes[0] if nodes else None)
 
 
 def query_of(path: str) -> ModelQuery:
-    """Reads the query of an address as it was sent.
+    """Parse the query in a path of a URL.
 
     Raises:
-        RestError: 422 for a key that is no filter, or a NUL; 400 for a character that is not allowed.
+        RestError: 422 for an unknown key or a NUL, 400 for another character that is not allowed.
     """
     _, _, query = path.partition("?")
     try:
-        # Bytes that are no UTF-8 become a character that no stored text has to have.
+        # Bytes that are not UTF-8 become U+FFFD.
         pairs = parse_qsl(query, keep_blank_values=True, errors="replace", max_num_fields=_MAX_KEYS)
     except ValueError:
         raise RestError(answers.text(422, "Too many query parameters.\n")) from None
     unknown = list(dict.fromkeys(key for key, _ in pairs if key not in _FILTERS))
     if unknown:
         raise RestError(answers.text(422, f"Invalid query parameter(s): {', '.join(unknown)}\n"))
-    filters = dict(pairs)  # of a repeated key the last value
+    filters = dict(pairs)  # of a repeated key, the last value counts
     for name, value in filters.items():
         if any(character in value for character in _BAD_CHARACTERS):
             message = f"The value provided for '{name}' must not contain special characters like <, %, '."

@@ -42,16 +42,16 @@ Method = TypeVar("Method", bound=Callable[..., Any])
 
 
 def _unary(method: Method) -> Method:
-    """Lets a method return an Answer, and answers its errors."""
+    """Make a servicer method of a method that returns an Answer or raises."""
 
     @wraps(method)
     def run(self: object, request: Any, context: grpc.ServicerContext) -> httpbody_pb2.HttpBody:
         try:
             answer: Answer = method(self, request, context)
-        except Exception as error:  # noqa: BLE001 - each has an answer
+        except Exception as error:  # noqa: BLE001 - each has a response
             answer = _answer_to(error, context)
         if answer.status == HTTPStatus.OK and answer.body:
-            # Of a single message the gateway knows its length, too; metadata would be one more to send.
+            # The gateway knows the length of a single message. Metadata would be one more thing to send.
             return httpbody_pb2.HttpBody(content_type=answer.content_type, data=answer.body)
         return _sent(answer, context)
 
@@ -59,13 +59,13 @@ def _unary(method: Method) -> Method:
 
 
 def _streaming(method: Method) -> Method:
-    """Answers the errors that come before a method's first message."""
+    """Turn errors before the first message of a streaming method into responses."""
 
     @wraps(method)
     def run(self: object, request: Any, context: grpc.ServicerContext) -> Iterator[httpbody_pb2.HttpBody]:
         try:
             messages = read_first(iter(method(self, request, context)))
-        except Exception as error:  # noqa: BLE001 - each has an answer
+        except Exception as error:  # noqa: BLE001 - each has a response
             yield _sent(_answer_to(error, context), context)
             return
         yield from messages
@@ -75,7 +75,7 @@ def _streaming(method: Method) -> Method:
 
 def _answer_to(error: Exception, context: grpc.ServicerContext) -> Answer:
     if not context.is_active():
-        raise error  # nobody is there to hear an answer; what broke off is the client's stream
+        raise error  # the client is gone, and its request stream broke off
     answer = answer_to(error)
     if answer is answers.INTERNAL:
         logger.error("unexpected error", exc_info=error)
@@ -121,7 +121,7 @@ class CompatServicer(compat_service_pb2_grpc.CompatServiceServicer):
     ) -> Iterator[httpbody_pb2.HttpBody]:
         query = query_of(_headers(context).get(_PATH, ""))
         pages = self._services.models.find(query.node)
-        # The first page before the headers: an error may still become a status of its own.
+        # Read the first page before sending headers, so that an error can still become a status.
         first = next(pages, None)
         if first is None and query.must_match:
             raise RestError(answers.MODELS_NOT_FOUND)
@@ -146,7 +146,7 @@ class CompatServicer(compat_service_pb2_grpc.CompatServiceServicer):
         model_id = _model_id(first.id, context)
         chunks = (message.content.data for message in chain((first,), request_iterator))
         found = changes(form_texts(first.content.content_type, chunks))
-        check_cancelled(context)  # an urlencoded form doesn't say where it ends
+        check_cancelled(context)  # an urlencoded form has no end mark
         self._services.models.update(model_id, found, touch=True)
         return answers.COMPLETED
 
@@ -218,13 +218,13 @@ def _model_id(bound: str, context: grpc.ServicerContext) -> str:
 
 def _project_id(bound: str, context: grpc.ServicerContext) -> str:
     project_id = _addressed(bound, context)
-    if not is_model_id(project_id):  # one rule for both
+    if not is_model_id(project_id):  # models and projects have the same rule
         raise RestError(answers.INVALID_PROJECT_ID)
     return project_id
 
 
 def _addressed(bound: str, context: grpc.ServicerContext) -> str:
-    """Returns the id in the address: what the gateway binds may be a query's `id` instead."""
+    """Return the id in the path. The id that the gateway bound may be a query parameter instead."""
     path = _headers(context).get(_PATH)
     if path is None:
         return bound

@@ -1,4 +1,4 @@
-"""The texts of a form as values: numbers, JSON, lists of labels, precisions."""
+"""Parse the texts of a form: numbers, JSON, labels and precisions."""
 
 import ast
 import json
@@ -19,7 +19,7 @@ _MAX_DIGITS = 4300
 
 
 class FieldError(Exception):
-    """A field is wrong: one item of FastAPI's list."""
+    """A field is invalid. `item` is its entry in the list of errors of FastAPI."""
 
     def __init__(self, kind: str, name: str, message: str, value: object) -> None:
         super().__init__(message)
@@ -29,7 +29,7 @@ class FieldError(Exception):
 
 
 def number(name: str, text: str) -> float:
-    """Reads a finite number (`FieldError`)."""
+    """Return a finite number, or raise FieldError."""
     if not _NUMBER.fullmatch(text):
         raise FieldError(
             "float_parsing", name, "Input should be a valid number, unable to parse string as a number", text
@@ -41,7 +41,7 @@ def number(name: str, text: str) -> float:
 
 
 def integer(name: str, text: str) -> int:
-    """Reads an integer (`FieldError`)."""
+    """Return an integer, or raise FieldError."""
     found = _INTEGER.fullmatch(text)
     if found is None:
         raise FieldError(
@@ -55,10 +55,10 @@ def integer(name: str, text: str) -> int:
 
 
 def precision(text: str) -> tuple[str, ...]:
-    """Reads the one precision that a form can name.
+    """Return the precision. A form can name only one.
 
     Raises:
-        RestError: 400, it is no precision.
+        RestError: 400, the precision is unknown.
     """
     value = text.lower()
     if value not in PRECISIONS:
@@ -67,10 +67,10 @@ def precision(text: str) -> tuple[str, ...]:
 
 
 def json_object(name: str, text: str) -> Json:
-    """Reads a JSON object or text.
+    """Return a JSON object or string.
 
     Raises:
-        RestError: 422, it is neither, or nothing that every reader could take.
+        RestError: 422, the text is neither, or has a value that cannot be stored.
     """
     try:
         value = _plain(json.loads(text, parse_constant=_refuse))
@@ -82,10 +82,10 @@ def json_object(name: str, text: str) -> Json:
 
 
 def labels(texts: Sequence[str]) -> tuple[Json, ...]:
-    """Reads labels: one list, as JSON or as Python writes it, of texts or objects; or each text a label.
+    """Return the labels: one list of strings or objects, as JSON or as a literal of Python, or each text as a label.
 
     Raises:
-        RestError: 422, they are something else.
+        RestError: 422, the labels are malformed.
     """
     if len(texts) > 1:
         found: object = [text for text in texts if text]
@@ -107,7 +107,7 @@ def _list(text: str) -> object:
         return json.loads(text, parse_constant=_refuse)
     except (ValueError, RecursionError):
         pass
-    if len(text) > _MAX_LITERAL:  # its parser takes a hundred times the memory
+    if len(text) > _MAX_LITERAL:  # Python's parser takes a hundred times the memory
         return None
     try:
         return ast.literal_eval(text.strip())
@@ -120,7 +120,7 @@ def _refuse(constant: str) -> NoReturn:
 
 
 def _plain(value: object, depth: int = 1) -> Json:
-    """Returns what is JSON, can be stored, and can be read back through every API (`ValueError`)."""
+    """Return a JSON value that can be stored and read through every API, or raise ValueError."""
     match value:
         case None | bool():
             return value
@@ -140,6 +140,6 @@ def _plain(value: object, depth: int = 1) -> Json:
 
 def _checked(text: object) -> str:
     if not isinstance(text, str) or "\0" in text:
-        raise ValueError("no text that can be stored")
-    text.encode()  # half of a surrogate pair is no text
+        raise ValueError("not a string that can be stored")
+    text.encode()  # half of a surrogate pair raises UnicodeEncodeError, a ValueError
     return text
