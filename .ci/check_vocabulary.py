@@ -15,14 +15,8 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 
 PENDING = (
-    "registry_service/cli.py",
     "registry_service/domain/*",
-    "registry_service/geti/projects.py",
-    "registry_service/intel_migration/*",
-    "registry_service/services/*",
-    "registry_service/storage/artifacts/s3_source.py",
     "registry_service/storage/sql/*",
-    "registry_service/wiring.py",
 )
 """What is not checked yet, as patterns in which `*` also matches `/`. Take an entry out when its part is clean."""
 
@@ -91,6 +85,11 @@ ALLOWED: tuple[tuple[str, str, str], ...] = (
     ("*", r"documented_(precision|size)", "names of columns stay"),
     ("*", r"_adopt\b|\"adopt\"|alias `adopt`", "the former name of `import-intel` stays as an alias"),
     ("tests/e2e/test_import_and_backup.py", r"\d+ adopted", "the output of `import-intel` stays"),
+    (
+        "registry_service/intel_migration/imports.py",
+        r"IMPORTED = \"adopted\"",
+        "the value in the output of the command stays",
+    ),
     ("*", r"false alarms", "an alarm that a model raises"),
     (
         "*",

@@ -1,12 +1,12 @@
-"""Backs the registry up to a folder, and restores it from there.
+"""Back up the registry to a folder, and restore it.
 
-    <folder>/manifest.json          what the backup is; replaced as a whole, last
-    <folder>/database-<time>/       the database as of one moment, and the list of its objects
-    <folder>/objects/<key>          every object of that list, kept by a local artifact store
-    <folder>/objects/.partial/      what a run is writing; empty after it, and kept for the store
+    <folder>/manifest.json          describes the backup; replaced atomically, last
+    <folder>/database-<time>/       the database at one point in time, and the list of its objects
+    <folder>/objects/<key>          every object in that list, in a local artifact store
+    <folder>/objects/.partial/      objects that a run is writing; empty after the run, but part of the store
 
-A run that breaks off leaves the backup before it as it was. The next one removes
-what it left, and copies anew whatever is damaged in the folder.
+A run that fails does not change the previous backup. The next run removes what the failed one left, and copies damaged
+objects again.
 """
 
 import hashlib
@@ -30,7 +30,7 @@ from registry_service.services.thread_pool import map_in_order
 
 _FORMAT = 2
 _FORMATS = {1, _FORMAT}
-"""Format 1 has no SHA-256 of the manifest, and does not name the objects that it lacks."""
+"""Format 1 has no SHA-256 of the manifest, and no list of missing objects."""
 _SHOWN_DAMAGES = 20
 _MANIFEST = "manifest.json"
 _DATABASE = re.compile(r"database-[0-9TZ]+")
@@ -49,59 +49,58 @@ class StoredObject:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CopyReport:
-    """What a backup or a restoration did."""
+    """The result of a backup or a restore."""
 
     objects: int
-    """All that models refer to."""
+    """Number of objects that models refer to."""
     copied: int
-    """Those that were not there already."""
+    """Number of objects that were not in the target before."""
     copied_bytes: int
     problems: tuple[str, ...]
-    """Objects that are missing or damaged where they were copied from, in words."""
+    """Objects that are missing or damaged in the source, in English."""
     mended: tuple[str, ...] = ()
-    """What was damaged where it was copied to, and is not any more, in words."""
+    """Damage in the target that was repaired, in English."""
     log_head: LogHead
-    """Where the log ends: what shows later that nothing was left out."""
+    """The end of the audit log. A later verification with it as the anchor shows that nothing is missing."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Copied:
-    """What became of one object."""
+    """The result of copying one object."""
 
     key: str
     size: int | None = None
-    """Bytes that were copied; None: none."""
+    """Bytes that were copied; None if the object was not copied."""
     problem: str = ""
     mended: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BackUp:
-    """Backs up: whoever reads or writes the registry notices nothing.
+    """Backs up a registry while it is in use.
 
-    Objects are deleted later, meanwhile; so all that the database refers to as
-    it was copied is there to be copied after it.
+    Meanwhile, no object is deleted. So the objects of the copied database still exist when they are copied after it.
     """
 
     copier: DatabaseCopier
     store: ArtifactStore
     folder: Path
     objects: ListableArtifactStore
-    """In `folder`."""
+    """The store in `folder`."""
     is_thorough: bool = True
-    """Whether the objects that the folder has already are hashed again; otherwise their sizes are compared."""
+    """Whether to hash the objects that the folder has already. Otherwise only their sizes are compared."""
     workers: int = 4
 
     def __call__(self) -> CopyReport:
-        """Makes the folder a backup as of now; intact objects that an earlier one has copied are not copied again.
+        """Make the folder a backup of the registry. Intact objects of an earlier backup are not copied again.
 
         Raises:
-            SourceError: Another backup is under way, or the folder holds something else.
+            SourceError: Another backup is running, or the folder contains other files.
         """
         self._check_folder()
         name = f"database-{utc_now():%Y%m%dT%H%M%S%fZ}"
         database = self.folder / name
-        # Whatever is unfinished in the folder, while this run alone holds the lock, is left from one that was killed.
+        # This run holds the lock, so unfinished objects in the folder are left from a run that was killed.
         with self.copier.lock() as check_locked:
             for construction in list(self.objects.unfinished()):
                 self.objects.abort(construction.key)
@@ -131,7 +130,7 @@ class BackUp:
         strange = {path.name for path in self.folder.iterdir() if not _DATABASE.fullmatch(path.name)}
         strange -= {_MANIFEST, f"{_MANIFEST}.new", "objects"}
         if strange:
-            raise SourceError(f"{self.folder} holds something else: {min(strange)}")
+            raise SourceError(f"{self.folder} must be empty or a backup, but contains {min(strange)}")
 
     def _publish(self, database: Path, manifest: dict[str, object]) -> None:
         for path in database.iterdir():
@@ -144,7 +143,7 @@ class BackUp:
         _sync(self.folder)
 
     def _prune(self, database: Path) -> None:
-        """Removes what only earlier backups, or runs that broke off, have needed."""
+        """Remove what only earlier backups or failed runs needed."""
         for path in self.folder.iterdir():
             if _DATABASE.fullmatch(path.name) and path != database:
                 shutil.rmtree(path)
@@ -152,33 +151,33 @@ class BackUp:
         for key in list(self.objects.keys("")):
             if key not in needed:
                 self.objects.delete(key)
-        # A run that was killed before it put an object into its folder, or after it removed one, leaves the folder.
+        # A run that is killed after it made a folder, or after it emptied one, leaves the folder.
         for root, folders, _ in os.walk(self.folder / "objects", topdown=False):
             for folder in set(folders) - {".partial"}:
-                with suppress(OSError):  # it is not empty
+                with suppress(OSError):  # the folder is not empty
                     Path(root, folder).rmdir()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Restore:
-    """Makes an empty registry what it was when it was backed up."""
+    """Restores a backup into an empty registry."""
 
     copier: DatabaseCopier
     store: ArtifactStore
     folder: Path
     objects: ArtifactStore
-    """In `folder`."""
+    """The store in `folder`."""
     accepts_damage: bool = False
-    """Whether to restore the rest where the backup has lost objects."""
+    """Whether to restore the rest of a backup that lost objects."""
     workers: int = 4
 
     def __call__(self) -> CopyReport:
-        """Checks the whole backup, copies the objects that the store does not have, then the database, at once.
+        """Check the whole backup, copy the objects that the store lacks, and then load the database in one transaction.
 
-        Can be repeated when it broke off, and while it found problems.
+        A restore that failed or found problems can be repeated.
 
         Raises:
-            SourceError: The folder holds no whole backup, or the database holds something else. Nothing was written.
+            SourceError: The folder has no complete backup, or the database is not empty. Nothing was written.
         """
         read = _read(self.folder)
         is_loaded = self.copier.check_target(read.copied.revision, read.digest)
@@ -193,7 +192,7 @@ class Restore:
         return report
 
     def _lost(self, read: "_Read") -> Sequence[str]:
-        """Returns the keys of the objects that the backup has lost since it was made (`SourceError`)."""
+        """Return the keys of the objects that the backup lost since it was made, or raise SourceError."""
 
         def look(found: StoredObject) -> str:
             if found.key in read.lacking or _is_intact(self.objects, found) or _is_intact(self.store, found):
@@ -217,18 +216,18 @@ class Restore:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Read:
-    """A backup whose manifest and files of the database are as they were written."""
+    """A backup whose manifest and database files are intact."""
 
     database: Path
     copied: DatabaseCopy
     lacking: frozenset[str]
-    """Keys of objects that were missing or damaged already when it was made."""
+    """Keys of objects that were already missing or damaged when the backup was made."""
     digest: str
-    """Differs for any two backups."""
+    """Identifies the backup."""
 
 
 def _read(folder: Path) -> _Read:
-    """Reads the manifest of a backup, and checks the files of the database (`SourceError`)."""
+    """Read the manifest of a backup and check its database files, or raise SourceError."""
     try:
         manifest = json.loads((folder / _MANIFEST).read_text(encoding="utf-8"))
         digest = _digest_of({name: value for name, value in manifest.items() if name != "sha256"})
@@ -241,22 +240,22 @@ def _read(folder: Path) -> _Read:
         ]
         lacking = frozenset(map(str, manifest.get("lacking", ())))
     except FileNotFoundError as error:
-        raise SourceError(f"{folder} holds no whole backup: there is no {error.filename}") from error
+        raise SourceError(f"{folder} has no complete backup: {error.filename} does not exist") from error
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
-        raise SourceError(f"{folder / _MANIFEST} is not as a backup of this program writes it.") from error
+        raise SourceError(f"{folder / _MANIFEST} is damaged, or was not written by this program.") from error
     if damaged:
-        raise SourceError(f"{database / damaged[0]} is not as it was written.")
+        raise SourceError(f"{database / damaged[0]} is damaged.")
     return _Read(database=database, copied=copied, lacking=lacking, digest=digest)
 
 
 def _damage_of(folder: Path) -> tuple[str, ...]:
-    """Returns what is wrong with the backup that a new one is about to replace, in words."""
+    """Return the damage of the backup that a new one is about to replace, in English."""
     if not (folder / _MANIFEST).exists():
         return ()
     try:
         _read(folder)
     except SourceError as error:
-        return (f"The backup before: {error}",)
+        return (f"Previous backup: {error}",)
     return ()
 
 
@@ -271,7 +270,7 @@ def _database_copy(manifest: dict[str, Any], digest: str) -> DatabaseCopy:
     )
     names = all(_TABLE.fullmatch(table.name) for table in tables) and _DATABASE.fullmatch(manifest["database"])
     if not names:
-        raise ValueError("names that no backup has")
+        raise ValueError("an invalid name of a table or a folder")
     return DatabaseCopy(revision=str(manifest["revision"]), tables=tables, log_head=LogHead(**manifest["log_head"]))
 
 
@@ -283,11 +282,11 @@ def _listed(database: Path) -> Iterator[StoredObject]:
 
 
 def _copy(found: StoredObject, source: ArtifactStore, target: ArtifactStore, *, is_thorough: bool) -> _Copied:
-    """Copies an object unless it is there intact."""
+    """Copy an object, unless the target has it intact."""
     size = target.size(found.key)
     if size == found.size and (not is_thorough or _is_intact(target, found)):
         return _Copied(key=found.key)
-    # What a run that was killed left of it.
+    # Remove what a run that was killed left.
     target.abort(found.key)
     try:
         target.write(found.key, _checked(found, source.read(found.key)))
@@ -302,11 +301,11 @@ def _copy(found: StoredObject, source: ArtifactStore, target: ArtifactStore, *, 
 
 
 class _DamagedError(Exception):
-    """Other bytes came than belong to an object; the message says what."""
+    """The source has other bytes than belong to an object. The message describes them."""
 
 
 def _checked(found: StoredObject, pieces: Iterable[bytes]) -> Iterator[bytes]:
-    """Hands the bytes of an object on; raises before their end where they are others, so that nothing is stored."""
+    """Yield the bytes of an object. Raise _DamagedError at their end if they are wrong, so that nothing is stored."""
     size = 0
     digest = hashlib.sha256()
     for piece in pieces:

@@ -225,8 +225,8 @@ class UploadService:
             with self._database.transaction() as transaction:
                 transaction.uploads.lock_for_update(upload)
                 keys = mark_upload_for_deletion(transaction, transaction.uploads.remove(upload.id))
-            for doomed in keys:
-                self._deletion.delete_or_defer(doomed)
+            for unused in keys:
+                self._deletion.delete_or_defer(unused)
             raise
         except ArtifactLostError:
             require_newest_writer(self._database, upload)
