@@ -23,6 +23,7 @@ from registry_service.domain.object_keys import is_object_key
 from registry_service.domain.ports import Database
 from registry_service.domain.source_error import SourceError
 from registry_service.geti.projects import ProjectService
+from registry_service.geti.servicer import geti_service
 from registry_service.intel_migration.imports import IntelImport
 from registry_service.observability.telemetry import ServerStates, Telemetry, TracingOptions, open_telemetry
 from registry_service.services.authentication import CachedAuthenticator, TokenAuthenticator, TokenOrOther
@@ -48,7 +49,6 @@ from registry_service.storage.sql.engine import Tls, make_engine
 from registry_service.storage.sql.errors import domain_errors
 from registry_service.storage.sql.intel_source import SqlIntelDatabase
 from registry_service.storage.sql.schema import migrate
-from registry_service.transport.grpc.geti_servicer import geti_service
 from registry_service.transport.grpc.health import DEPENDENCIES
 from registry_service.transport.grpc.server import RegistryServer, ServerOptions
 from registry_service.transport.grpc.system_servicer import ServerInfo

@@ -10,10 +10,10 @@ import grpc
 from registry_service.compat.servicer import compat_service
 from registry_service.domain.artifact_store import ArtifactStore, Part, Pieces, UnfinishedObject
 from registry_service.geti.projects import ProjectService
+from registry_service.geti.servicer import geti_service
 from registry_service.observability.telemetry import Telemetry
 from registry_service.services.garbage_collection_job import GarbageCollectionJob
 from registry_service.services.services import Services
-from registry_service.transport.grpc.geti_servicer import geti_service
 from registry_service.transport.grpc.server import RegistryServer, ServerOptions
 from registry_service.transport.grpc.system_servicer import ServerInfo
 from tests.client import Client

@@ -3,7 +3,8 @@
 - `port`: the port `Geti` and its types.
 - `client`, `responses`: the adapter of the port on Geti's REST API.
 - `authorized`: the port restricted to the projects that a caller may access.
-- `projects`, `imports`: the use cases.
+- `projects`, `imports`: the service.
+- `servicer`, `messages`: the gRPC service `GetiService`.
 
-The conversions to gRPC and to the Intel-compatible API are in `transport`.
+`compat` has the projects of the Intel-compatible API.
 """

@@ -1,4 +1,4 @@
-"""The use cases of Geti's projects."""
+"""List the projects of Geti, and import models from them."""
 
 from collections.abc import Callable, Sequence
 

@@ -11,10 +11,10 @@ from registry_service.domain.caller import current_caller
 from registry_service.domain.errors import InvalidArgumentError
 from registry_service.domain.validation import is_model_id
 from registry_service.geti.imports import ImportState
+from registry_service.geti.messages import import_message, import_result_message, project_message
 from registry_service.geti.port import ModelKey
 from registry_service.geti.projects import ProjectService
 from registry_service.transport.grpc.cancellation import check_cancelled
-from registry_service.transport.grpc.convert.geti import import_message, import_result_message, project_message
 from registry_service.transport.grpc.progress import stream_progress
 from registry_service.transport.grpc.server import OptionalService
 
