@@ -81,7 +81,7 @@ class ArtifactServiceServicer:
 
         Errors: NOT_FOUND, OUT_OF_RANGE (read_offset is past the end), DATA_LOSS
         (the stored bytes are lost or damaged), UNAVAILABLE (the artifact store does
-        not answer).
+        not respond).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -152,7 +152,7 @@ class ArtifactServiceServicer:
         The registry stores the result: see `Artifact.verify_time` and
         `PromotionRequirements.max_verification_age`.
 
-        Errors: NOT_FOUND, UNAVAILABLE (the artifact store does not answer).
+        Errors: NOT_FOUND, UNAVAILABLE (the artifact store does not respond).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -43,7 +43,7 @@ class ArtifactServiceStub:
 
     Errors: NOT_FOUND, OUT_OF_RANGE (read_offset is past the end), DATA_LOSS
     (the stored bytes are lost or damaged), UNAVAILABLE (the artifact store does
-    not answer).
+    not respond).
     """
     DownloadArtifactContent: _grpc.UnaryStreamMultiCallable[_artifact_service_pb2.DownloadArtifactContentRequest, _httpbody_pb2.HttpBody]
     """Downloads an artifact over HTTP: the body of the response is the bytes.
@@ -94,7 +94,7 @@ class ArtifactServiceStub:
     The registry stores the result: see `Artifact.verify_time` and
     `PromotionRequirements.max_verification_age`.
 
-    Errors: NOT_FOUND, UNAVAILABLE (the artifact store does not answer).
+    Errors: NOT_FOUND, UNAVAILABLE (the artifact store does not respond).
     """
 
 @_typing.type_check_only
@@ -111,7 +111,7 @@ class ArtifactServiceAsyncStub(ArtifactServiceStub):
 
     Errors: NOT_FOUND, OUT_OF_RANGE (read_offset is past the end), DATA_LOSS
     (the stored bytes are lost or damaged), UNAVAILABLE (the artifact store does
-    not answer).
+    not respond).
     """
     DownloadArtifactContent: _aio.UnaryStreamMultiCallable[_artifact_service_pb2.DownloadArtifactContentRequest, _httpbody_pb2.HttpBody]  # type: ignore[assignment]
     """Downloads an artifact over HTTP: the body of the response is the bytes.
@@ -162,7 +162,7 @@ class ArtifactServiceAsyncStub(ArtifactServiceStub):
     The registry stores the result: see `Artifact.verify_time` and
     `PromotionRequirements.max_verification_age`.
 
-    Errors: NOT_FOUND, UNAVAILABLE (the artifact store does not answer).
+    Errors: NOT_FOUND, UNAVAILABLE (the artifact store does not respond).
     """
 
 class ArtifactServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -182,7 +182,7 @@ class ArtifactServiceServicer(metaclass=_abc_1.ABCMeta):
 
         Errors: NOT_FOUND, OUT_OF_RANGE (read_offset is past the end), DATA_LOSS
         (the stored bytes are lost or damaged), UNAVAILABLE (the artifact store does
-        not answer).
+        not respond).
         """
 
     @_abc_1.abstractmethod
@@ -263,7 +263,7 @@ class ArtifactServiceServicer(metaclass=_abc_1.ABCMeta):
         The registry stores the result: see `Artifact.verify_time` and
         `PromotionRequirements.max_verification_age`.
 
-        Errors: NOT_FOUND, UNAVAILABLE (the artifact store does not answer).
+        Errors: NOT_FOUND, UNAVAILABLE (the artifact store does not respond).
         """
 
 def add_ArtifactServiceServicer_to_server(servicer: ArtifactServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -75,7 +75,7 @@ class AuditServiceServicer:
         A model that moves to another project makes one event,
         ACTION_MODEL_UPDATED. A caller that may read both projects sees all of it. A
         caller that may read only the project that the model left sees no more than
-        that it is gone (`moved_away`). A caller that may read only the project that
+        that it has left (`moved_away`). A caller that may read only the project that
         it moved to sees no `before`.
 
         The first message arrives at once and has only a `resume_token`: the

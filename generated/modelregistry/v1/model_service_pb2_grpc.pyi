@@ -80,10 +80,10 @@ class ModelServiceStub:
 
     Without a version and an alias, a reference names the latest version:
     the last release in the version order (see ListModelsRequest.order_by), or
-    the last pre-release where there is no release. `@latest` says the same;
+    the last pre-release if there is no release. `@latest` says the same;
     no alias can have that name.
 
-    `project` is the id of a project, or its name where no project has this id.
+    `project` is the id of a project, or its name if no project has this id.
     It may also be the id of the model group itself, which comes before both:
     `<model_group_id>/vad` always names one group, whatever the projects of
     others are called. `/vad` names a model group without a project, `vad` one
@@ -181,10 +181,10 @@ class ModelServiceAsyncStub(ModelServiceStub):
 
     Without a version and an alias, a reference names the latest version:
     the last release in the version order (see ListModelsRequest.order_by), or
-    the last pre-release where there is no release. `@latest` says the same;
+    the last pre-release if there is no release. `@latest` says the same;
     no alias can have that name.
 
-    `project` is the id of a project, or its name where no project has this id.
+    `project` is the id of a project, or its name if no project has this id.
     It may also be the id of the model group itself, which comes before both:
     `<model_group_id>/vad` always names one group, whatever the projects of
     others are called. `/vad` names a model group without a project, `vad` one
@@ -315,10 +315,10 @@ class ModelServiceServicer(metaclass=_abc_1.ABCMeta):
 
         Without a version and an alias, a reference names the latest version:
         the last release in the version order (see ListModelsRequest.order_by), or
-        the last pre-release where there is no release. `@latest` says the same;
+        the last pre-release if there is no release. `@latest` says the same;
         no alias can have that name.
 
-        `project` is the id of a project, or its name where no project has this id.
+        `project` is the id of a project, or its name if no project has this id.
         It may also be the id of the model group itself, which comes before both:
         `<model_group_id>/vad` always names one group, whatever the projects of
         others are called. `/vad` names a model group without a project, `vad` one
