@@ -1,4 +1,4 @@
-"""The port to a copy of the database that fits the objects which are copied beside it."""
+"""The port to copies of the database that are consistent with a copy of the artifact store."""
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -9,12 +9,12 @@ from typing import Protocol
 from registry_service.domain.events import LogHead
 
 OBJECTS = "objects.tsv"
-"""The file of a copy that has a line for each object its models refer to: key, size in bytes, SHA-256."""
+"""The file with a line for each object that the models refer to: key, size in bytes, SHA-256."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TableCopy:
-    """A table in a file of its own, `<name>.copy`."""
+    """A table, copied to the file `<name>.copy`."""
 
     name: str
     columns: tuple[str, ...]
@@ -22,46 +22,46 @@ class TableCopy:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DatabaseCopy:
-    """What was copied, all as it was at one moment."""
+    """A consistent copy of the database."""
 
     revision: str
-    """Of the schema."""
+    """The revision of the schema."""
     tables: tuple[TableCopy, ...]
-    """Those that others refer to come first."""
+    """Tables follow the tables that they refer to."""
     log_head: LogHead
 
 
 class DatabaseCopier(Protocol):
-    """Copies the database to files, and back."""
+    """Copies the database to and from files."""
 
     def lock(self) -> AbstractContextManager[Callable[[], None]]:
-        """Keeps every server from deleting objects until the end of the block, or until we die.
+        """Prevent all servers from deleting objects until the end of the block or of this process.
 
-        What is given raises where that was so only until now.
+        Yield a function that raises if the lock was lost.
 
         Raises:
-            SourceError: Another backup is under way.
+            SourceError: Another backup is running.
         """
 
     def copy(self, folder: Path) -> DatabaseCopy:
-        """Writes every table, and OBJECTS, into an empty folder, all as of one moment.
+        """Write every table, and OBJECTS, into an empty folder, from one snapshot.
 
-        Uploads are left out, and with them the bytes that no model refers to.
+        Leave out uploads, and thus the bytes that no model refers to.
         """
 
     def check_target(self, revision: str, backup: str) -> bool:
-        """Tells whether the rows of a backup are there already, from a restoration that has not finished.
+        """Tell whether the database has the rows of a backup from an unfinished restoration.
 
         Raises:
-            SourceError: `restore` of a copy with this revision would.
+            SourceError: `restore` of a copy with this revision would raise it.
         """
 
     def restore(self, folder: Path, copy: DatabaseCopy, backup: str) -> None:
-        """Makes an empty database what it was when it was copied, and notes the backup there until `finish`.
+        """Restore a copy into an empty database, and record the backup there until `finish`.
 
         Raises:
-            SourceError: It is not empty, or has another revision.
+            SourceError: The database is not empty, or has another revision.
         """
 
     def finish(self, *, is_complete: bool) -> None:
-        """Brings the database to this program's schema; forgets the backup where its restoration is complete."""
+        """Migrate the database to the schema of this program, and remove the record of a complete restoration."""

@@ -110,7 +110,7 @@ def walk(
     Args:
         model_id: Where the walk begins.
         direction: The end of an edge that the walk goes to.
-        step: Returns the edges from models in that direction.
+        step: A function that returns the edges from models in that direction.
         max_depth: Maximum number of steps.
         limit: Maximum number of models to visit. Of models at the same distance, the first by id.
     """

@@ -17,7 +17,7 @@ from registry_service.storage.sql.tables.models import ModelRow
 
 
 class AliasRow(Base):
-    """An alias; it stays when it is deleted, for its history, and for its next move to lock."""
+    """An alias. The row of a deleted alias stays, for its history and for the lock of the next move."""
 
     __tablename__ = "aliases"
 
@@ -50,7 +50,7 @@ class AliasRow(Base):
 
 
 class AliasMoveRow(Base):
-    """A move of an alias. Rows are only ever added (`domain.aliases`)."""
+    """A move of an alias. Rows are never changed or removed (`domain.aliases`)."""
 
     __tablename__ = "alias_moves"
 
@@ -80,7 +80,7 @@ class AliasMoveRow(Base):
         ),
         CheckConstraint("previous < revision AND (previous IS NULL OR kind <> 'deleted')", name="previous"),
         CheckConstraint("revision > 0", name="revision"),
-        # What an alias pointed to at a time has one answer.
+        # An alias has one target at each time.
         Index("uq_alias_moves_time", "alias_id", "time", unique=True),
         Index("ix_alias_moves_time", "time", "alias_id", "revision"),
     )

@@ -15,11 +15,11 @@ from sqlalchemy.orm import Mapped, mapped_column
 from registry_service.storage.sql.tables.base import Base, OptionalJsonObject, OptionalText, RequiredText, Time
 
 IS_MOVE = "action = 'model.updated' AND before ? 'project_id'"
-"""Whether an event is of a model that moved to another project; an update has what it changed in `before`."""
+"""The condition of an event that moved a model to another project. `before` of an update has the changed fields."""
 
 
 class AuditEventRow(Base):
-    """A change. Rows are only ever added; a trigger numbers and chains them (`domain.events`)."""
+    """An event. Rows are never changed or removed. A trigger sets their numbers and hashes (`domain.events`)."""
 
     __tablename__ = "audit_events"
 
@@ -56,7 +56,7 @@ class AuditEventRow(Base):
 
 
 class AuditHeadRow(Base):
-    """The one row that tells where the log ends; locked by whoever adds an event, until its transaction ends."""
+    """The single row with the end of the log. A transaction that adds an event locks the row until it ends."""
 
     __tablename__ = "audit_head"
 

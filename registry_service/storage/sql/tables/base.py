@@ -19,11 +19,11 @@ JsonObject = Annotated[dict[str, object], mapped_column(JSONB)]
 JsonValue = Annotated[object | None, mapped_column(JSONB(none_as_null=True))]
 OptionalJsonObject = Annotated[dict[str, object] | None, mapped_column(JSONB(none_as_null=True))]
 GROUP_KEY = "model_group_key(name, project_id, project_name)"
-"""The expression that the indexes of models and of groups have."""
+"""The expression in the indexes of models and of groups."""
 
 
 class Base(DeclarativeBase):
-    """Holds the tables; every constraint is named."""
+    """The base of all tables. Every constraint has a name."""
 
     metadata = MetaData(
         naming_convention={

@@ -17,7 +17,7 @@ from registry_service.storage.sql.tables.base import Base, OptionalText, Optiona
 
 
 class IdempotencyKeyRow(Base):
-    """A call with an idempotency key, under way or answered (`domain.idempotency`)."""
+    """A call with an idempotency key, running or finished (`domain.idempotency`)."""
 
     __tablename__ = "idempotency_keys"
 
@@ -51,7 +51,7 @@ class IdempotencyKeyRow(Base):
 
 
 class IdempotencyUsageRow(Base):
-    """How many idempotency keys a caller has begun to use."""
+    """The number of idempotency keys that a caller has used."""
 
     __tablename__ = "idempotency_usage"
 

@@ -20,7 +20,7 @@ from registry_service.storage.sql.tables.base import GROUP_KEY, Base, OptionalTe
 
 
 class ModelGroupRow(Base):
-    """All models of one name in one project. Triggers make the row with the first model."""
+    """A model group. A trigger creates the row with the first model."""
 
     __tablename__ = "model_groups"
 
@@ -58,7 +58,7 @@ class ModelGroupRow(Base):
             Index(f"ix_model_groups_{column}", text(f"text_digest({column})"), text("text_digest(name)"), "id")
             for column in ("project_id", "project_name")
         ),
-        # Each serves a filter by the field, in the default order, and the order by the field.
+        # Each serves a filter by the field in the default order, and the order by the field.
         *(
             Index(
                 f"ix_model_groups_by_{column}",
@@ -72,7 +72,7 @@ class ModelGroupRow(Base):
 
 
 class ModelGroupCountRow(Base):
-    """How many models a group has. Written by a trigger, at the end of each transaction alone."""
+    """The number of models of a group. A trigger updates it at the end of each transaction."""
 
     __tablename__ = "model_group_counts"
 

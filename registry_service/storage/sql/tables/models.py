@@ -1,4 +1,4 @@
-"""Models, and what belongs to one."""
+"""Models, deleted models, and verifications of artifacts."""
 
 from datetime import datetime
 
@@ -120,7 +120,7 @@ class ModelRow(Base):
             "array_to_string(precision, ',', '*') ~ '^[a-z][a-z0-9_.-]{0,31}(,[a-z][a-z0-9_.-]{0,31})*$'",
             name="precision",
         ),
-        # NaN sorts above infinity, so this refuses it too.
+        # NaN sorts above infinity, so this excludes NaN, too.
         CheckConstraint("score > '-Infinity' AND score < 'Infinity'", name="score_finite"),
         CheckConstraint("jsonb_typeof(labels) = 'array'", name="labels_array"),
         CheckConstraint(
@@ -136,7 +136,7 @@ class ModelRow(Base):
         CheckConstraint("sha256 ~ '^[0-9a-f]{64}$'", name="sha256"),
         CheckConstraint("update_time >= create_time", name="times"),
         Index("uq_models_object_key", "object_key", unique=True),
-        # Digests, as a text may be longer than an index row.
+        # Digests, because a text may be longer than an index row.
         Index(
             "uq_models_identity",
             text("text_digest(name)"),
@@ -150,7 +150,7 @@ class ModelRow(Base):
         Index("ix_models_name", text(f'("left"(name, {SORT_PREFIX})) COLLATE "C"'), "id"),
         Index("ix_models_version", text(f'("left"(version, {SORT_PREFIX})) COLLATE "C"'), "id"),
         Index("ix_models_version_order", *_VERSION_ORDER, "create_time", "id"),
-        # The newest release of a group is the last one of it here.
+        # The latest release of a group is its last row in this index.
         Index(
             "ix_models_group",
             text(GROUP_KEY),
@@ -162,13 +162,13 @@ class ModelRow(Base):
         Index("ix_models_score", text("COALESCE(score, '-Infinity'::double precision)"), "id"),
         Index("ix_models_create_time", "create_time", "id"),
         Index("ix_models_update_time", "update_time", "id"),
-        # Trigrams serve substrings whatever the case, LIKE patterns and equality.
+        # Trigrams serve substrings in any case, LIKE patterns and equality.
         Index(
             "ix_models_text",
             *(text(f"{column} gin_trgm_ops") for column in ("name", "version", *_COUNTED_TEXTS)),
             postgresql_using="gin",
         ),
-        # The same of the models of a group that have exactly these precisions, for references with precisions.
+        # The same for models with exactly these precisions, for references with precisions.
         Index(
             "ix_models_group_precisions",
             text('model_group_precisions_key(name, project_id, project_name, "precision")'),
@@ -177,14 +177,14 @@ class ModelRow(Base):
             "create_time",
             "id",
         ),
-        # For the children of many models at once: the next one is slow where most models have parents.
+        # For the children of many models at once. The next index is slow if most models have parents.
         Index("ix_models_parents", text("(provenance -> 'parent_model_ids'::text)"), postgresql_using="gin"),
         Index("ix_models_elements", "precision", "labels", "metrics", "tags", "provenance", postgresql_using="gin"),
     )
 
 
 class DeletedModelRow(Base):
-    """The id of a deleted model. Only its project can have it again; triggers see to it."""
+    """The id of a deleted model. Triggers ensure that only its project can use the id again."""
 
     __tablename__ = "deleted_models"
 
@@ -195,7 +195,7 @@ class DeletedModelRow(Base):
 
 
 class ArtifactVerificationRow(Base):
-    """What the last verification of a model's artifact found. Not in `models`, whose rows cost much to write anew."""
+    """The result of the last verification of an artifact. Not a column of `models`, whose rows are costly to update."""
 
     __tablename__ = "artifact_verifications"
 

@@ -12,7 +12,7 @@ from registry_service.storage.sql.tables.base import Base
 
 
 class SchemaCompatibilityRow(Base):
-    """The one row that tells which programs the schema serves (`storage.sql.schema`)."""
+    """The single row that says which programs the schema serves (`storage.sql.schema`)."""
 
     __tablename__ = "schema_compatibility"
 

@@ -15,7 +15,7 @@ from registry_service.storage.sql.tables.base import Base, OptionalTime, Require
 
 
 class TokenRow(Base):
-    """A token, by its hash (`domain.tokens`)."""
+    """A token. Only the hash of its secret is stored (`domain.tokens`)."""
 
     __tablename__ = "tokens"
 

@@ -15,7 +15,7 @@ from registry_service.storage.sql.tables.base import Base, JsonObject, OptionalT
 
 
 class UnreferencedObjectRow(Base):
-    """An object of the artifact store that no model refers to, deleted when due (`domain.ports.ObjectLedger`)."""
+    """An object of the artifact store that no model refers to. Deleted when due (`domain.ports.ObjectLedger`)."""
 
     __tablename__ = "unreferenced_objects"
 
@@ -47,14 +47,14 @@ class UploadRow(Base):
         CheckConstraint("committed_size >= 0", name="committed_size"),
         Index("ix_uploads_expire_time", "expire_time"),
         Index("uq_uploads_object_key", "object_key", unique=True),
-        # A page of a listing is one range of the first, or of the second where it is of all callers.
+        # A page of a listing is one range of the first index, or of the second if it has all callers.
         Index("ix_uploads_creator", "creator", "create_time", "id", postgresql_where=text("state <> 'completed'")),
         Index("ix_uploads_create_time", "create_time", "id", postgresql_where=text("state <> 'completed'")),
     )
 
 
 class UploadPartRow(Base):
-    """A part of an upload that the artifact store holds for good."""
+    """A committed part of an upload."""
 
     __tablename__ = "upload_parts"
 
