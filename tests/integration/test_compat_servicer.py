@@ -115,3 +115,11 @@ def test_every_model_has_a_zip_as_artifact(registry: RunningRegistry) -> None:
     for referer, content_type in (("http://host/docs", "application/octet-stream"), ("", "application/zip")):
         _, messages = stream(registry.client, "DownloadModelFiles", request, referer=referer)
         assert HttpBody.FromString(next(iter(messages))).content_type == content_type
+
+
+def test_precisions_are_found_as_stored_and_as_shown(registry: RunningRegistry) -> None:
+    registry.client.register(id=MODEL_ID, precisions=["bf16"])
+    for precision in ("bf16", "fp16"):
+        path = {"x-envoy-original-path": f"/models?precision={precision}"}
+        _, messages = stream(registry.client, "ListModels", pb.ListModelsRequest(), **path)
+        assert HttpBody.FromString(b"".join(messages)).data.startswith(b'[{"id":"a-model-of-this-test"')

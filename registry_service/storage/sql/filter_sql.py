@@ -46,6 +46,7 @@ _ORDERS: Mapping[Comparator, Callable[[Any, Any], ColumnElement[bool]]] = {
 # Stored paths that differ from those of the field.
 _STORED: Mapping[tuple[str, ...], tuple[str, ...]] = {
     ("precisions",): ("precision",),
+    ("compat_precision",): ("documented_precision",),
     ("size_bytes",): ("size",),
     ("signature",): ("schema",),
     ("signature", "path"): ("schema", "file_name"),
