@@ -45,7 +45,7 @@ class Parser:
         factors = [self._factor(depth=depth)]
         while self._peek().kind is not Lexeme.END and not self._peek().is_sign(")"):
             if not self._take_keyword("AND"):
-                self._expect_sequel()
+                self._check_boundary()
             factors.append(self._factor(depth=depth))
         return And(tuple(factors)) if len(factors) > 1 else factors[0]
 
@@ -153,7 +153,7 @@ class Parser:
         if self._peek().is_sign("(") and not self._peek().is_spaced:
             raise error(f"functions are not supported: {shown(name.text)}()", name.start)
 
-    def _expect_sequel(self) -> None:
+    def _check_boundary(self) -> None:
         token = self._peek()
         if not token.begins_term():
             raise error(f"unexpected {token.text}", token.start)

@@ -53,7 +53,7 @@ def migrate(engine: Engine, revision: str = "head") -> str:
             raise SchemaError(f"PostgreSQL {version} is too old: {MINIMUM_SERVER} or newer is needed.")
         found = _revision(connection)
         if revision == "head" and found is not None and found not in known_revisions():
-            _expect_served(connection, found)
+            _check_served(connection, found)
             return found
         # Alembic begins and commits transactions only if none is open.
         connection.commit()
@@ -111,7 +111,7 @@ def _revision(connection: Connection) -> str | None:
     return found
 
 
-def _expect_served(connection: Connection, found: str) -> None:
+def _check_served(connection: Connection, found: str) -> None:
     own = max(known_revisions())  # revisions are numbers of four digits
     oldest: str | None = None
     if connection.execute(text("SELECT to_regclass('schema_compatibility')")).scalar_one() is not None:

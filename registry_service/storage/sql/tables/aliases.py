@@ -27,9 +27,9 @@ class AliasRow(Base):
     project_name: Mapped[OptionalText]
     alias: Mapped[str] = mapped_column(Text(collation="C"))
     model_id: Mapped[str | None] = mapped_column(
-        ForeignKey(ModelRow.id), comment="What it points to; none where it is deleted."
+        ForeignKey(ModelRow.id), comment="The model that the alias points to; null if the alias is deleted."
     )
-    revision: Mapped[int] = mapped_column(BigInteger, comment="Of its newest move; 0 until its first is written.")
+    revision: Mapped[int] = mapped_column(BigInteger, comment="Revision of the newest move; 0 before the first.")
 
     __table_args__ = (
         CheckConstraint("name <> ''", name="named"),
@@ -57,12 +57,12 @@ class AliasMoveRow(Base):
     alias_id: Mapped[int] = mapped_column(ForeignKey(AliasRow.id), primary_key=True)
     revision: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=False)
     kind: Mapped[RequiredText]
-    model_id: Mapped[str | None] = mapped_column(Text, comment="Of the target, which may be gone; none: deleted.")
-    version: Mapped[str | None] = mapped_column(Text, comment="Of the target, as it was.")
-    sha256: Mapped[str | None] = mapped_column(Text, comment="Of the target, as it was.")
-    previous: Mapped[int | None] = mapped_column(
-        BigInteger, comment="Revision of the move that a rollback from here goes back to."
+    model_id: Mapped[str | None] = mapped_column(
+        Text, comment="The target, which may have been deleted since; null if the move deleted the alias."
     )
+    version: Mapped[str | None] = mapped_column(Text, comment="The target's version at the time of the move.")
+    sha256: Mapped[str | None] = mapped_column(Text, comment="The target's SHA-256 at the time of the move.")
+    previous: Mapped[int | None] = mapped_column(BigInteger, comment="Revision of the move that a rollback returns to.")
     time: Mapped[Time]
     actor: Mapped[RequiredText]
     reason: Mapped[RequiredText]

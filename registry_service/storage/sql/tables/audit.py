@@ -39,12 +39,12 @@ class AuditEventRow(Base):
     previous_hash: Mapped[RequiredText]
     hash: Mapped[RequiredText]
     model_group_id: Mapped[str | None] = mapped_column(
-        Text, comment="None: of a token, or from before there were groups."
+        Text, comment="Null for events of tokens, and for events from before model groups existed."
     )
     json_bytes: Mapped[int] = mapped_column(
         Integer,
         Computed("COALESCE(octet_length(before::text), 0) + COALESCE(octet_length(after::text), 0)", persisted=True),
-        comment="What bounds a page of a listing.",
+        comment="Size of the event as JSON, which limits a page.",
     )
 
     __table_args__ = (

@@ -24,14 +24,16 @@ class IdempotencyKeyRow(Base):
     id: Mapped[bytes] = mapped_column(LargeBinary, primary_key=True, comment="SHA-256 of caller, method and key.")
     method: Mapped[RequiredText]
     request_digest: Mapped[bytes] = mapped_column(LargeBinary)
-    attempt: Mapped[str] = mapped_column(Text(collation="C"), comment="The call that is under way, or was answered.")
+    attempt: Mapped[str] = mapped_column(
+        Text(collation="C"), comment="The call that holds the key: it runs, or has responded."
+    )
     lease_time: Mapped[datetime] = mapped_column(
-        DateTime(timezone=True), comment="Until then the call counts as under way."
+        DateTime(timezone=True), comment="When a call that has not responded is presumed dead."
     )
     expire_time: Mapped[Time]
     answer_time: Mapped[OptionalTime]
     answer: Mapped[bytes | None] = mapped_column(
-        LargeBinary, comment="A message; none: too large, the resource is read again."
+        LargeBinary, comment="The response; null if it was too large, and the resource is read again."
     )
     resource_id: Mapped[OptionalText]
     project_id: Mapped[OptionalText]
@@ -56,8 +58,8 @@ class IdempotencyUsageRow(Base):
     __tablename__ = "idempotency_usage"
 
     caller_digest: Mapped[bytes] = mapped_column(LargeBinary, primary_key=True, comment="SHA-256 of the caller.")
-    window_end_time: Mapped[Time] = mapped_column(comment="Then the count begins anew.")
-    key_count: Mapped[int] = mapped_column(Integer, comment="New keys, but for those of calls that failed.")
+    window_end_time: Mapped[Time] = mapped_column(comment="When the count starts again.")
+    key_count: Mapped[int] = mapped_column(Integer, comment="New keys in the window, without those of failed calls.")
 
     __table_args__ = (
         CheckConstraint("octet_length(caller_digest) = 32", name="caller_digest"),

@@ -34,7 +34,7 @@ class ModelGroupRow(Base):
     owner: Mapped[str] = mapped_column(Text, server_default=text("''"))
     tags: Mapped[dict[str, object]] = mapped_column(JSONB, server_default=text("'{}'"))
     metric_goals: Mapped[dict[str, object]] = mapped_column(
-        JSONB, server_default=text("'{}'"), comment="By metrics, maximize or minimize."
+        JSONB, server_default=text("'{}'"), comment="Maximize or minimize, by metric."
     )
     create_time: Mapped[datetime] = mapped_column(DateTime(timezone=True), server_default=text("clock_timestamp()"))
     update_time: Mapped[datetime] = mapped_column(DateTime(timezone=True), server_default=text("clock_timestamp()"))
@@ -79,6 +79,8 @@ class ModelGroupCountRow(Base):
     model_group_id: Mapped[str] = mapped_column(
         Text(collation="C"), ForeignKey(ModelGroupRow.id, ondelete="CASCADE"), primary_key=True
     )
-    version_count: Mapped[int] = mapped_column(BigInteger, comment="Of its models; a group without any has no row.")
+    version_count: Mapped[int] = mapped_column(
+        BigInteger, comment="Number of models. A group without models has no row."
+    )
 
     __table_args__ = (Index("ix_model_group_counts_version_count", "version_count", "model_group_id"),)

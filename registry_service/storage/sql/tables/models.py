@@ -84,33 +84,33 @@ class ModelRow(Base):
     metrics: Mapped[JsonObject]
     tags: Mapped[JsonObject]
     provenance: Mapped[JsonObject]
-    created_date: Mapped[str] = mapped_column(Text, comment="As the documented API shows it; any text.")
-    last_updated_date: Mapped[str] = mapped_column(Text, comment="As the documented API shows it.")
+    created_date: Mapped[str] = mapped_column(Text, comment="Shown by the Intel-compatible API. Any text.")
+    last_updated_date: Mapped[str] = mapped_column(Text, comment="Shown by the Intel-compatible API.")
     create_time: Mapped[Time]
     update_time: Mapped[Time]
     revision: Mapped[int] = mapped_column(BigInteger)
     creator: Mapped[RequiredText]
     file_name: Mapped[RequiredText]
     media_type: Mapped[RequiredText]
-    size: Mapped[int] = mapped_column(BigInteger, comment="Of the artifact, in bytes.")
-    sha256: Mapped[str] = mapped_column(Text, comment="Of the artifact, in hexadecimal.")
-    file_url: Mapped[str] = mapped_column(Text, comment="Of the artifact, as the documented API shows it.")
-    object_key: Mapped[str] = mapped_column(Text, comment="Of the artifact in the artifact store.")
+    size: Mapped[int] = mapped_column(BigInteger, comment="Size of the artifact in bytes.")
+    sha256: Mapped[str] = mapped_column(Text, comment="SHA-256 of the artifact in hexadecimal.")
+    file_url: Mapped[str] = mapped_column(Text, comment="URL of the artifact that the Intel-compatible API shows.")
+    object_key: Mapped[str] = mapped_column(Text, comment="Key of the artifact in the artifact store.")
     artifact_kind: Mapped[str] = mapped_column(
-        Text, server_default="file", comment="What the artifact is to whoever sent it."
+        Text, server_default="file", comment="Whether a client sent a file or packed a folder."
     )
     metadata_bytes: Mapped[int] = mapped_column(
         Integer,
         Computed(_METADATA_BYTES, persisted=True),
-        comment="What bounds a page of a listing.",
+        comment="Size of the metadata, which limits a page.",
     )
     documented_size: Mapped[int | None] = mapped_column(
-        BigInteger, comment="Size that the documented API shows, where its client changed that."
+        BigInteger, comment="Size that the Intel-compatible API shows, if a client of it changed the size."
     )
     documented_precision: Mapped[list[str] | None] = mapped_column(
-        ARRAY(Text), comment="Precisions as the documented API shows them, where Geti writes them otherwise."
+        ARRAY(Text), comment="Precisions that the Intel-compatible API shows, if Geti spells them differently."
     )
-    schema: Mapped[OptionalJsonObject] = mapped_column(comment="What the artifact says about the model inside.")
+    schema: Mapped[OptionalJsonObject] = mapped_column(comment="Signature that was read from the artifact.")
     description: Mapped[str] = mapped_column(Text, server_default="", comment="Markdown.")
 
     __table_args__ = (
@@ -190,7 +190,7 @@ class DeletedModelRow(Base):
 
     id: Mapped[str] = mapped_column(Text(collation="C"), primary_key=True)
     project_id: Mapped[str | None] = mapped_column(
-        Text, comment="As it was when the model was deleted; none: no project."
+        Text, comment="The model's project when it was deleted; null without a project."
     )
 
 
@@ -200,8 +200,8 @@ class ArtifactVerificationRow(Base):
     __tablename__ = "artifact_verifications"
 
     model_id: Mapped[str] = mapped_column(ForeignKey(ModelRow.id, ondelete="CASCADE"), primary_key=True)
-    object_key: Mapped[str] = mapped_column(Text, comment="Of the artifact that was verified.")
+    object_key: Mapped[str] = mapped_column(Text, comment="Key of the artifact that was verified.")
     time: Mapped[datetime] = mapped_column(
-        DateTime(timezone=True), comment="Since when it counts: the begin of reading, of damage the end."
+        DateTime(timezone=True), comment="When the reading of an intact artifact began, or when damage was found."
     )
     is_intact: Mapped[bool]

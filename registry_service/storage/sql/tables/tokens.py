@@ -20,14 +20,18 @@ class TokenRow(Base):
     __tablename__ = "tokens"
 
     id: Mapped[str] = mapped_column(Text(collation="C"), primary_key=True)
-    digest: Mapped[bytes] = mapped_column(LargeBinary, comment="SHA-256 of the secret, which is kept nowhere.")
+    digest: Mapped[bytes] = mapped_column(
+        LargeBinary, comment="SHA-256 of the secret. The secret itself is not stored."
+    )
     name: Mapped[str] = mapped_column(Text(collation="C"))
     role: Mapped[RequiredText]
-    project_id: Mapped[str | None] = mapped_column(Text, comment="Where the role counts; none: in all projects.")
+    project_id: Mapped[str | None] = mapped_column(Text, comment="Project of the role; null for all projects.")
     create_time: Mapped[Time]
     expire_time: Mapped[OptionalTime]
     revoke_time: Mapped[OptionalTime]
-    last_use_time: Mapped[datetime | None] = mapped_column(DateTime(timezone=True), comment="To about ten minutes.")
+    last_use_time: Mapped[datetime | None] = mapped_column(
+        DateTime(timezone=True), comment="Accurate to about ten minutes."
+    )
 
     __table_args__ = (
         CheckConstraint("octet_length(digest) = 32", name="digest"),

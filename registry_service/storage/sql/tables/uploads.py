@@ -36,11 +36,11 @@ class UploadRow(Base):
     object_key: Mapped[RequiredText]
     handle: Mapped[OptionalText]
     tail_key: Mapped[OptionalText]
-    committed_size: Mapped[int] = mapped_column(BigInteger, comment="In bytes.")
-    epoch: Mapped[int] = mapped_column(BigInteger, comment="Counts the writers; only the newest may commit.")
+    committed_size: Mapped[int] = mapped_column(BigInteger, comment="Committed bytes.")
+    epoch: Mapped[int] = mapped_column(BigInteger, comment="Number of writers so far. Only the newest may commit.")
     create_time: Mapped[Time]
     expire_time: Mapped[Time]
-    creator: Mapped[str] = mapped_column(Text, server_default="", comment="Who began it.")
+    creator: Mapped[str] = mapped_column(Text, server_default="", comment="The actor that created the upload.")
 
     __table_args__ = (
         CheckConstraint("state IN ('active', 'completing', 'completed')", name="state"),
@@ -60,6 +60,6 @@ class UploadPartRow(Base):
 
     upload_id: Mapped[str] = mapped_column(ForeignKey(UploadRow.id, ondelete="CASCADE"), primary_key=True)
     number: Mapped[int] = mapped_column(Integer, primary_key=True)
-    offset: Mapped[int] = mapped_column(BigInteger, comment="In the artifact, in bytes.")
-    size: Mapped[int] = mapped_column(BigInteger, comment="In bytes.")
-    receipt: Mapped[str] = mapped_column(Text, comment="What the artifact store gave for it.")
+    offset: Mapped[int] = mapped_column(BigInteger, comment="Offset in the artifact, in bytes.")
+    size: Mapped[int] = mapped_column(BigInteger, comment="Size in bytes.")
+    receipt: Mapped[str] = mapped_column(Text, comment="Receipt of the artifact store for the part.")
