@@ -100,7 +100,10 @@ def test_a_group_is_read_updated_and_deleted_over_http(product: Product, http: h
     assert (refused.status_code, refused.json()["details"][0]["reason"]) == (400, "MODEL_GROUP_NOT_EMPTY")
     assert http.delete(f"/v1/models/{model.id}").status_code == 200
     assert http.get("/v1/modelGroups", params=wanted).json()["model_groups"] == []
-    empty = http.get("/v1/modelGroups", params=wanted | {"show_empty": True}).json()["model_groups"]
+    refused = http.get("/v1/modelGroups", params=wanted | {"show_empty": True})
+    assert (refused.status_code, refused.json()["details"][-1]["field_violations"][0]["field"]) == (400, "order_by")
+    wanted = {"filter": wanted["filter"], "show_empty": "true"}
+    empty = http.get("/v1/modelGroups", params=wanted).json()["model_groups"]
     assert [(found["id"], found["version_count"]) for found in empty] == [(model.model_group_id, "0")]
     assert http.delete(path, params={"validate_only": True}).json() == {}
     assert http.delete(path, params={"etag": masked["etag"]}).json() == {}
