@@ -11,16 +11,16 @@ from enum import Enum, auto
 from registry_service.domain.access import Permission
 
 GATEWAY_IDLE_SECONDS = 120
-"""How long the gateway waits for the next byte of a call whose method has no longer time."""
+"""How long the gateway waits for the next byte of a call, unless the method's row sets a longer time."""
 
 
 class OpenTo(Enum):
     """Who may call a method that takes no permission."""
 
     EVERYBODY = auto()
-    """Callers without credentials, too: probes have none, and clients learn here how to sign in."""
+    """Callers without credentials, too: probes have none, and GetServerInfo tells clients how to sign in."""
     AUTHENTICATED = auto()
-    """Any caller with valid credentials: the method touches nothing that belongs to a project."""
+    """Any caller with valid credentials: WhoAmI shows nothing that belongs to a project."""
     NOBODY = auto()
     """No caller: the method has no row."""
 
@@ -29,7 +29,7 @@ class Kind(Enum):
     """Which concurrency limit a call counts against."""
 
     PROBE = auto()
-    """None: the answer is at hand."""
+    """No limit: the response is immediate."""
     SHORT = auto()
     """MAX_UNARY_CALLS. A call that turns out to be long moves to MAX_STREAMS."""
     LIST = auto()
@@ -169,7 +169,7 @@ _ROWS = (
         gateway_idle_seconds=_WAITS_FOR_GETI,
     ),
     Method(path=f"{_COMPAT}RegisterModel", access=_WRITE, kind=Kind.LONG, chunk_field="data"),
-    # One message, mostly. The servicer takes a place of MAX_STREAMS where a list has more.
+    # One message, mostly. The servicer takes a slot of MAX_STREAMS if a list has more.
     Method(
         path=f"{_COMPAT}ListModels",
         access=_READ,

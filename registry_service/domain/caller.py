@@ -35,12 +35,10 @@ class Caller:
     expire_time: datetime | None = None
     """When the credentials expire. Aware, by the local clock. None: never."""
     is_authenticated: bool = False
-    """Whether the caller is authenticated."""
+    """Whether the server knows who calls, so that the client cannot claim another actor."""
     check_access: Callable[[], None] = field(default=_allowed, compare=False)
     """Raises UnauthenticatedError or AccessDeniedError if the call would be refused now, for example because a token
-    was
-    revoked. A long call checks this before it commits."""
-
+    was revoked. A long call checks this before it commits."""
     is_gone: Callable[[], bool] = field(default=_here, compare=False)
     """Whether the client has disconnected, so that long work can stop."""
 
@@ -51,8 +49,7 @@ class Caller:
 
 current_caller: ContextVar[Caller] = ContextVar("current_caller", default=Caller())  # noqa: B039 - is frozen
 """Set by the transport during every call. Where it is not set, as in a thread without the context of its parent,
-nothing is
-allowed."""
+nothing is allowed."""
 
 
 class AccessRecheck:

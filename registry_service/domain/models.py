@@ -158,7 +158,7 @@ def fields_of_kind(*kinds: FieldKind) -> tuple[str, ...]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GroupKey:
-    """The name and project that all versions of one model share. An absent project equals an absent project."""
+    """The name and project that all versions of one model share. Models without a project share one group per name."""
 
     name: str
     project_id: str | None = None
@@ -266,7 +266,7 @@ def _nearest_precision(precision: str) -> str:
 
 
 def is_same(one: object, other: object) -> bool:
-    """Tell whether two values of a field are equal as JSON: 1 equals 1.0, but not true."""
+    """Tell whether two values of a field are equal as JSON: 1 equals 1.0, but 1 differs from `true`."""
     if is_dataclass(one) and type(one) is type(other):
         return all(is_same(getattr(one, f.name), getattr(other, f.name)) for f in fields(one))
     match one, other:

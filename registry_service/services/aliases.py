@@ -171,12 +171,12 @@ class AliasService:
             expectation.check(state)
             if current.target.model_id == to_model_id:
                 return _kept(transaction, state, Moved(alias=current, before=current.target, changed=False))
-            goal = _rollback_goal(transaction, state, to_model_id)
-            if goal.after is None:
+            restored = _restored_move(transaction, state, to_model_id)
+            if restored.after is None:
                 raise AssertionError("no rollback leads to a deletion")
-            target = _target_now(transaction, state, goal.after, lock=not validate_only)
+            target = _target_now(transaction, state, restored.after, lock=not validate_only)
             if not validate_only:
-                # After the model, because models are locked first. A concurrent move may have changed the goal.
+                # After the model, because models are locked first. A concurrent move may have changed the restored.
                 locked = transaction.aliases.lock(group, alias)
                 if locked.head is None or locked.head.revision != current.revision:
                     raise AliasChangedError(alias, "" if locked.target is None else locked.target.model_id)
@@ -185,7 +185,7 @@ class AliasService:
                 state,
                 kind=MoveKind.ROLLED_BACK,
                 target=target,
-                previous=goal.previous,
+                previous=restored.previous,
                 remark=remark,
                 validate_only=validate_only,
             )
@@ -360,7 +360,7 @@ def _current_model(transaction: Transaction, state: AliasState) -> Model | None:
         raise AliasChangedError(state.alias, "") from error
 
 
-def _rollback_goal(transaction: Transaction, state: AliasState, to_model_id: str) -> AliasMove:
+def _restored_move(transaction: Transaction, state: AliasState, to_model_id: str) -> AliasMove:
     """Return the move whose target a rollback restores."""
     if to_model_id:
         named = transaction.aliases.newest_move_to(state, to_model_id)

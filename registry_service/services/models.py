@@ -63,7 +63,11 @@ class RegistrationDraft(Protocol):
         """The error that `is_refused` found."""
 
     def is_refused(self) -> bool:
-        """Return whether the draft is invalid whatever follows. Raise the error if no part can change it any more."""
+        """Return whether the draft is invalid for good, so that its artifact need not be stored.
+
+        Raises:
+            Exception: The draft is invalid, and its error is known: no part that follows can change the error.
+        """
 
     def spec(self) -> ModelSpec:
         """Return the specification, or raise an error if the draft is invalid."""
@@ -105,11 +109,11 @@ class ModelService:
 
         An invalid request is refused as early as its parts allow. When the artifact begins, invalid fields and a taken
         id are known. A taken identity may still change with fields that follow the artifact. But clients send fields
-        first, so after the first MiB of the artifact the fields that arrived are taken for all fields.
+        first, so after the first MiB of the artifact the fields are assumed to be complete.
 
         Args:
             draft: The fields that arrived. Reading `parts` adds to them.
-            parts: The bytes of each artifact, and None for each field. Of several artifacts, the last one counts.
+            parts: The bytes of each artifact, and None for each field. Of several artifacts, the last one wins.
             check_cancelled: As for `register`.
 
         Raises:
@@ -129,7 +133,7 @@ class ModelService:
                     continue
                 conflict = self._conflict(draft)
                 staged = stack.enter_context(self.staging.stage())
-                staged.write(_raising_after_first_mib(pieces, conflict), ArtifactSpec())
+                staged.write(_raising_after_grace(pieces, conflict), ArtifactSpec())
             spec = self.checked(draft.spec())
             if staged is None:
                 # The bytes of the artifact were not stored, so fields that followed it cannot help any more.
@@ -308,8 +312,8 @@ class ModelService:
                 model = transaction.models.remove(model_id, check)
                 transaction.objects.mark_for_deletion(model.artifact.object_key)
                 transaction.idempotency.keep(None, resource_id="", project_id=model.project_id)
-                _roll_back_if(validate_only)
-        except _RollBackError:
+                _end_if_validate_only(validate_only)
+        except _ValidateOnlyError:
             return
         except ModelNotFoundError:
             if allow_missing:
@@ -318,7 +322,7 @@ class ModelService:
         self.deletion.delete_or_defer(model.artifact.object_key)
 
 
-def _raising_after_first_mib(pieces: Iterable[bytes], error: AlreadyExistsError | None) -> Iterator[bytes]:
+def _raising_after_grace(pieces: Iterable[bytes], error: AlreadyExistsError | None) -> Iterator[bytes]:
     size = 0
     for piece in pieces:
         size += len(piece)
@@ -327,13 +331,13 @@ def _raising_after_first_mib(pieces: Iterable[bytes], error: AlreadyExistsError 
         yield piece
 
 
-class _RollBackError(Exception):
+class _ValidateOnlyError(Exception):
     """Ends a transaction that only validates."""
 
 
-def _roll_back_if(is_validation: bool) -> None:
-    if is_validation:
-        raise _RollBackError
+def _end_if_validate_only(validate_only: bool) -> None:
+    if validate_only:
+        raise _ValidateOnlyError
 
 
 def check_group(transaction: Transaction, old: Model, new: Model) -> Model:

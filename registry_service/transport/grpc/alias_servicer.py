@@ -22,9 +22,9 @@ from registry_service.domain.promotion import MAX_AGE_FIELD, Check, MetricBound,
 from registry_service.domain.validation import checked_model_id
 from registry_service.services.aliases import Expectation, Moved
 from registry_service.services.services import Services
-from registry_service.transport.grpc.conditions import etag_of, expects_existence
 from registry_service.transport.grpc.convert.values import time_message, time_of
 from registry_service.transport.grpc.idempotency import idempotent
+from registry_service.transport.grpc.if_match import etag_of, expects_existence
 from registry_service.transport.grpc.interceptors.concurrency import long_slot
 
 _ALL = "-"

@@ -13,7 +13,7 @@ from registry_service.domain.caller import AccessRecheck, current_caller
 from registry_service.domain.errors import IdempotencyKeyReusedError, InvalidArgumentError
 from registry_service.domain.idempotency import FIELD, KeptAnswer, KeyedCall, checked_key
 from registry_service.services.services import Services
-from registry_service.transport.grpc import conditions as conditional
+from registry_service.transport.grpc import if_match
 from registry_service.transport.grpc.call import current_call
 from registry_service.transport.grpc.update_mask import FIELD as MASK
 from registry_service.transport.grpc.update_mask import mask_of
@@ -112,7 +112,7 @@ def _call(request: Message, context: grpc.ServicerContext, answer: Callable[[Any
 
 def _beside(request: Message, context: grpc.ServicerContext) -> bytes:
     """Return the parts of a request outside its message: the conditional header, and the mask as sent."""
-    conditions = [str(value) for name, value in context.invocation_metadata() if name == conditional.HEADER]
+    conditions = [str(value) for name, value in context.invocation_metadata() if name == if_match.HEADER]
     mask = mask_of(cast("Any", request), context) if MASK in request.DESCRIPTOR.fields_by_name else ()
     return "\0".join((*conditions, "", *mask)).encode()
 

@@ -10,9 +10,9 @@ from registry_service.domain.errors import InvalidArgumentError
 from registry_service.domain.model_groups import MUTABLE_FIELDS, ModelGroup, checked_group_id
 from registry_service.domain.vocabulary import MetricGoal
 from registry_service.services.services import Services
-from registry_service.transport.grpc.conditions import etag_of
 from registry_service.transport.grpc.convert.model_groups import METRIC_GOALS, group_message
 from registry_service.transport.grpc.idempotency import idempotent
+from registry_service.transport.grpc.if_match import etag_of
 from registry_service.transport.grpc.update_mask import FIELD, MODEL_GROUP, fields_and_entries, mask_of
 
 _GOALS_OF: Mapping[int, MetricGoal] = {number: goal for goal, number in METRIC_GOALS.items()}

@@ -12,7 +12,6 @@ from registry_service.domain.models import Model
 from registry_service.domain.validation import checked_model_id
 from registry_service.services.services import Services
 from registry_service.transport.grpc.cancellation import check_cancelled
-from registry_service.transport.grpc.conditions import etag_of
 from registry_service.transport.grpc.convert.comparison import comparison_message
 from registry_service.transport.grpc.convert.lineage import (
     direction_of,
@@ -23,6 +22,7 @@ from registry_service.transport.grpc.convert.lineage import (
 from registry_service.transport.grpc.convert.models import changes_of, is_full, model_message, spec_of
 from registry_service.transport.grpc.convert.values import time_of
 from registry_service.transport.grpc.idempotency import idempotent, idempotent_stream
+from registry_service.transport.grpc.if_match import etag_of
 from registry_service.transport.grpc.interceptors.concurrency import long_slot
 from registry_service.transport.grpc.update_mask import mask_of
 

@@ -1,5 +1,5 @@
-"""What surrounds every RPC, one concern per module.
+"""The interceptors of every RPC, one concern per module.
 
-`chain` says in which order they run. Each module is readable without the others: it wraps a behaviour, which takes
-what the interceptor around it hands on, and yields responses.
+An interceptor wraps a behaviour, grpcio's word for the function that takes requests and yields responses. `chain` says
+in which order the interceptors run. `codec` reads and writes the messages for all of them.
 """

@@ -1,4 +1,4 @@
-"""Writes one log line per call."""
+"""Write one log line per call."""
 
 import logging
 import time
@@ -21,7 +21,7 @@ class AccessLog:
 
     def wrap(self, method: Method, behaviour: Behaviour) -> Behaviour:
         """See Interceptor."""
-        # Probes come every second, and callers without credentials as often as they like.
+        # Of methods that anybody may call, only failures: probes would flood the log.
         is_quiet = method.is_open
 
         def run(requests: Any, call: Call) -> Generator[Any]:

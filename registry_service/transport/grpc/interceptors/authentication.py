@@ -1,6 +1,7 @@
-"""Establishes who calls, and whether the caller may call the method at all.
+"""Establish who calls, and whether the caller may call the method at all.
 
-In which projects a caller may act is decided further in (`services.authorization`).
+`services.authentication` and `oidc.authenticator` check the token. `services.authorization` decides in which projects
+the caller may act.
 """
 
 import re
@@ -41,7 +42,7 @@ _BEARER = re.compile(r"bearer +([A-Za-z0-9._~+/-]{1,8192}=*)", re.IGNORECASE | r
 _MAX_ACTOR_LENGTH = 256
 
 Refusal = Callable[[RegistryError, grpc.ServicerContext], Any]
-"""Makes the message that a call is refused with, for services whose errors are answers."""
+"""Makes the response that refuses a call, for the Intel-compatible API, which reports errors as ordinary responses."""
 
 
 class Authentication:
@@ -49,7 +50,7 @@ class Authentication:
 
     Args:
         authenticate: Turns a bearer token into an identity; None allows every caller everything (AUTH_MODE=none).
-        refusals: By the full names of services whose refusals are answers.
+        refusals: By the full names of services that report errors as ordinary responses.
     """
 
     def __init__(
@@ -101,7 +102,7 @@ class Authentication:
             raise
         current_caller.set(caller)
         call.actor = caller.actor
-        # No address looks like this.
+        # The prefix tells actors from addresses.
         call.limits_key = f"actor {caller.actor}"
 
 
@@ -126,7 +127,7 @@ def _authenticated(authenticate: Authenticator, method: Method, call: Call) -> C
         raise
 
     def check_access() -> None:
-        # While the credentials cannot be checked, what was true holds.
+        # If the credentials cannot be checked at present, the last result holds.
         with suppress(UnavailableError):
             _access_to(method, authenticate(_bearer_token(call.context)))
 
@@ -143,7 +144,7 @@ def _authenticated(authenticate: Authenticator, method: Method, call: Call) -> C
 
 
 def _access_to(method: Method, identity: Identity) -> Access:
-    """Return what of the registry a caller may touch by a method (`AccessDeniedError`)."""
+    """Return the access that a method gives a caller (`AccessDeniedError`)."""
     if method.access is OpenTo.AUTHENTICATED:
         return NOTHING
     if isinstance(method.access, OpenTo):
@@ -158,7 +159,7 @@ def _bearer_token(context: grpc.ServicerContext) -> str:
     values = [value for key, value in context.invocation_metadata() if key == "authorization"]
     if not values:
         raise UnauthenticatedError
-    # Of two headers, a proxy on the way might have judged the other.
+    # Two headers are refused: a proxy may have checked the one that is ignored here.
     found = _BEARER.fullmatch(values[0]) if len(values) == 1 and isinstance(values[0], str) else None
     if found is None:
         raise InvalidCredentialsError

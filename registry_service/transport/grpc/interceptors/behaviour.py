@@ -7,7 +7,7 @@ from registry_service.methods import Method
 from registry_service.transport.grpc.call import Call
 
 Behaviour = Callable[[Any, Call], Generator[Any]]
-"""Serves a call: takes the request, or the iterator of requests, and yields the responses, of a unary method one."""
+"""Serves a call: takes the request, or the iterator of requests, and yields the responses, exactly one if unary."""
 
 
 class Interceptor(Protocol):

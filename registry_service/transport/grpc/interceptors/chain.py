@@ -1,4 +1,4 @@
-"""Puts the interceptors around every method that the server serves."""
+"""Put the interceptors around every method that the server serves."""
 
 from collections.abc import Callable, Generator, Iterator, Sequence
 from typing import Any, TypeAlias
@@ -26,7 +26,7 @@ _Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
 
 
 class InterceptorChain(grpc.ServerInterceptor):
-    """Surrounds every call with all concerns, the outermost first.
+    """Surrounds every call with the interceptors that its method needs, the outermost first.
 
     Args:
         watchdog: Cancels calls whose clients keep them waiting.
@@ -90,7 +90,7 @@ class InterceptorChain(grpc.ServerInterceptor):
             return behaviour(requests, Call(method=method, context=context, request_id=request_id_of(context)))
 
         def respond(requests: Iterator[Any], context: grpc.ServicerContext) -> Any:
-            # The iterator is read to its end, so that every interceptor comes to its own.
+            # Read to its end, so that each interceptor runs its code after the response.
             [response] = begin(requests, context)
             return response
 

@@ -1,4 +1,4 @@
-"""Turns bytes into messages and back: chunks without protobuf's copies, and errors for what cannot be decoded."""
+"""Read and write messages: chunks without protobuf's copies, and an error for a request that cannot be decoded."""
 
 from collections.abc import Callable
 from typing import Any

@@ -1,4 +1,4 @@
-"""Bounds how many calls of each kind run at once."""
+"""Limit how many calls of each kind run at once."""
 
 import time
 from collections.abc import Generator, Iterator
@@ -34,7 +34,7 @@ class _Slots:
 
     @contextmanager
     def long_slot(self) -> Iterator[None]:
-        """Give all slots back, and hold one of the long calls instead."""
+        """Give all slots back, and hold one slot of the long calls instead."""
         self.release()
         with _slot(self._long_calls, self._call):
             yield

@@ -1,4 +1,4 @@
-"""Ends calls that fail with the status of their error; what was not foreseen is logged, and answered generically."""
+"""Map the errors of failed calls to gRPC statuses. Unexpected errors are logged in full and become INTERNAL."""
 
 import logging
 from collections.abc import Generator, Iterator
@@ -10,9 +10,9 @@ from registry_service.domain.errors import RegistryError
 from registry_service.methods import Method, OnFailure
 from registry_service.transport.grpc.call import Call
 from registry_service.transport.grpc.cancellation import is_cancelled
-from registry_service.transport.grpc.conditions import http_metadata_of
 from registry_service.transport.grpc.errors import InternalError, call_status, error_status
 from registry_service.transport.grpc.field_paths import with_request_paths
+from registry_service.transport.grpc.if_match import http_metadata_of
 from registry_service.transport.grpc.interceptors.behaviour import Behaviour
 
 logger = logging.getLogger("registry_service.calls")
@@ -71,7 +71,7 @@ def _abort(call: Call, error: Exception) -> NoReturn:
 
 
 def _last_message(method: Method, call: Call, last: Any, error: Exception) -> Iterator[Any]:
-    """Yield what a stream that fails has to send after its last message."""
+    """Yield the message that tells the client that the stream failed, if its method has one."""
     if method.on_failure is OnFailure.BROKEN_MESSAGE:
         yield BROKEN_MESSAGE
     elif method.on_failure is OnFailure.ERROR_MESSAGE and not is_cancelled(call.context):

@@ -1,4 +1,4 @@
-"""Gives every call a request id, which logs, errors and the audit log show (`x-request-id`)."""
+"""Give every call a request id, which logs, errors and the audit log show (`x-request-id`)."""
 
 import random
 import re

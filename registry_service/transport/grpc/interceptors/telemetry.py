@@ -1,4 +1,4 @@
-"""Hands every call to metrics and traces."""
+"""Report every call to metrics and traces."""
 
 import time
 from collections.abc import Callable, Generator, Iterable

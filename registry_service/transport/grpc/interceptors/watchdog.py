@@ -1,4 +1,4 @@
-"""Cancels calls whose clients keep them waiting: each call holds a thread, so stalled clients could take them all."""
+"""Cancel calls whose clients keep them waiting: each call holds a thread, so stalled clients could hold them all."""
 
 import logging
 import threading
@@ -21,11 +21,11 @@ _REFLECTION_IDLE_SECONDS = 10.0
 # How long the one message of a unary call may take to arrive after its headers.
 _MESSAGE_SECONDS = 10.0
 MAX_MESSAGES_EXPECTED = 128
-"""Calls whose one message has not arrived yet, beside those that run or wait for a place: each holds a thread."""
+"""Calls whose one message has not arrived yet, beside those that run or wait for a slot: each holds a thread."""
 
 
 class Watchdog:
-    """Looks at the calls that wait for their client, and cancels those that wait for too long.
+    """Cancels the calls that wait for their client for too long.
 
     Args:
         idle_seconds: How long a call may wait for its client's next message, or for its client to take a response.
@@ -58,8 +58,8 @@ class Watchdog:
     def begin_message(self, call: Call) -> None:
         """Cancel the call if its one message does not arrive soon; `end_message` says that it has.
 
-        Of too many such calls, the oldest is cancelled: a client sends the message with the headers, so a call that
-        waits for long was never meant to have one.
+        If too many calls wait for their message, the oldest is cancelled. Clients send the message with the headers, so
+        that call is probably broken or hostile.
         """
         self._unsent[id(call)] = time.monotonic() + _MESSAGE_SECONDS, _MESSAGE_SECONDS, call
         if len(self._unsent) > MAX_MESSAGES_EXPECTED:
@@ -123,7 +123,7 @@ class MessageReader:
         watchdog = self._watchdog
 
         def run(requests: Iterator[Any], call: Call) -> Generator[Any]:
-            # Not a context manager: every call comes through here.
+            # A context manager would slow every call.
             watchdog.begin_message(call)
             try:
                 request = next(requests, None)
