@@ -136,7 +136,8 @@ def test_an_unavailable_dependency_is_exported(measured: tuple[Product, int, int
     def is_up(dependency: str) -> bool:
         return Scrape(port).value("model_registry_dependency_up", dependency=dependency) == 1
 
-    assert is_up("postgres")
+    # States are read every second.
+    eventually(lambda: is_up("postgres"), what="the first look at Postgres")
     artifacts = Path(product.server.arguments[1].removeprefix("--data-dir=")) / "artifacts"
     artifacts.rename(artifacts.with_name("away"))
     try:

@@ -15,7 +15,7 @@ from registry_service.domain.access import Grant, Role
 from registry_service.domain.errors import InvalidCredentialsError
 from registry_service.services.authentication import TokenAuthenticator
 from registry_service.services.tokens import TokenService
-from registry_service.storage.sql import engine as engine_module
+from registry_service.storage.sql import connection as connection_module
 from registry_service.storage.sql.database import SqlDatabase
 from tests.client import Client
 from tests.polling import eventually
@@ -44,7 +44,7 @@ def offset(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> t
             return cls.fromtimestamp(found.timestamp(), tz)
 
     monkeypatch.setattr(domain_models, "datetime", Wrong)
-    monkeypatch.setattr(engine_module, "time", clock_off_by(off))
+    monkeypatch.setattr(connection_module, "time", clock_off_by(off))
     return off
 
 

@@ -56,6 +56,9 @@ VALUES: dict[str, Any] = {
     "description": LONG,
     "position": 10**30,
     "limit": 10**30,
+    # Both are HTTP headers, too.
+    "size": 10**30,
+    "etag": "x" * 64,
     "violations": [FieldViolation(LONG, LONG)] * 100,
     # The longest id.
     "candidates": [Candidate(kind="model_group", id="x" * 256, description=LONG)] * 100,

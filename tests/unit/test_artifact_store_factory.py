@@ -15,7 +15,7 @@ from registry_service.storage.artifacts.factory import build_artifact_store
 
 PACKAGE = Path(registry_service.__file__).parent
 # What `import-intel` reads is S3 whatever the registry's own store is.
-OF_EVERY_DEPLOYMENT = {"s3_source", "s3_connection"}
+OF_EVERY_DEPLOYMENT = {"intel_bucket", "s3_connection"}
 
 
 def prepared(_: Callable[[], None]) -> None:
