@@ -119,7 +119,7 @@ def test_a_wrong_clock_is_logged_once_and_shown_by_the_readiness(
         found = client.system.GetReadiness(request).clock_skew.ToTimedelta()
         assert abs(found - offset) < timedelta(seconds=60)
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(engine_module, "time", clock_off_by(timedelta()))
+            patch.setattr(connection_module, "time", clock_off_by(timedelta()))
             eventually(lambda: not client.system.GetReadiness(request).HasField("clock_skew"))
     told = [record.getMessage() for record in caplog.records if "the clock of this machine" in record.getMessage()]
     direction = "ahead of" if offset > timedelta() else "behind"
