@@ -26,7 +26,13 @@ from sqlalchemy import Engine, text
 
 from registry_service import wiring
 from registry_service.domain.access import Grant, Permission, Role
-from registry_service.domain.errors import AccessDeniedError, AlreadyExistsError, ProjectNotFoundError
+from registry_service.domain.caller import AccessRecheck
+from registry_service.domain.errors import (
+    AccessDeniedError,
+    AlreadyExistsError,
+    ProjectNotFoundError,
+    UnauthenticatedError,
+)
 from registry_service.geti.authorized import AuthorizedGeti
 from registry_service.geti.port import Geti, ModelKey, ProjectSummary
 from registry_service.methods import METHODS as POLICIES
@@ -357,6 +363,18 @@ class TestCredentials:
         monkeypatch.undo()
         # Another writer can still complete the upload.
         assert without_token_cache.a(Role.WRITER).complete_upload(upload.id).artifact.size_bytes == 3
+
+    def test_a_unary_call_that_has_committed_is_not_refused_afterwards(
+        self, people: People, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        admin = people.a(Role.ADMIN)
+        model = admin.register()
+
+        def revoked(_: AccessRecheck) -> None:
+            raise UnauthenticatedError
+
+        monkeypatch.setattr(AccessRecheck, "__call__", revoked)
+        admin.delete(model.id)
 
     def test_a_download_ends_when_its_token_is_revoked(self, without_token_cache: People) -> None:
         model = without_token_cache.a(Role.WRITER).register(bytes(64 * 1024 * 1024))

@@ -4,8 +4,8 @@ import pytest
 from google.protobuf import descriptor_pool
 from google.protobuf.descriptor import FieldDescriptor, MethodDescriptor
 
+from registry_service import wiring  # noqa: F401 - imports every service's descriptors
 from registry_service.methods import METHODS, Kind, Method, OnFailure, OpenTo, method_of
-from registry_service.transport.grpc import server  # noqa: F401 - imports every service's descriptors
 
 
 def descriptor_of(method: Method) -> MethodDescriptor:

@@ -72,11 +72,7 @@ class Authentication:
                 call.code = status_code(error)
                 yield refuse(error, call.context)
                 return
-            recheck = AccessRecheck()
-            with closing(behaviour(requests, call)) as responses:
-                for response in responses:
-                    yield response
-                    recheck()
+            yield from behaviour(requests, call)
 
         return run
 
@@ -104,6 +100,25 @@ class Authentication:
         call.actor = caller.actor
         # The prefix tells actors from addresses.
         call.limits_key = f"actor {caller.actor}"
+
+
+class StreamAccess:
+    """Ends a response stream when its caller loses access.
+
+    A unary call has no such check: its change may be committed by the time it responds.
+    """
+
+    def wrap(self, _method: Method, behaviour: Behaviour) -> Behaviour:
+        """See Interceptor."""
+
+        def run(requests: Any, call: Call) -> Generator[Any]:
+            recheck = AccessRecheck()
+            with closing(behaviour(requests, call)) as responses:
+                for response in responses:
+                    yield response
+                    recheck()
+
+        return run
 
 
 def _anybody(call: Call) -> Caller:

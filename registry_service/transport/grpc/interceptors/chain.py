@@ -8,7 +8,7 @@ import grpc
 from registry_service.methods import method_of
 from registry_service.transport.grpc.call import Call
 from registry_service.transport.grpc.interceptors.access_log import AccessLog
-from registry_service.transport.grpc.interceptors.authentication import Authentication
+from registry_service.transport.grpc.interceptors.authentication import Authentication, StreamAccess
 from registry_service.transport.grpc.interceptors.behaviour import Behaviour, Interceptor
 from registry_service.transport.grpc.interceptors.codec import codec_of
 from registry_service.transport.grpc.interceptors.concurrency import ConcurrencyLimits
@@ -76,6 +76,7 @@ class InterceptorChain(grpc.ServerInterceptor):
             *([ResponseWatchdog(watchdog)] if handler.response_streaming else []),
             Errors(),
             self._authentication,
+            *([StreamAccess()] if handler.response_streaming else []),
             MessageStreamReader(watchdog) if handler.request_streaming else MessageReader(watchdog),
             self._limits,
         )
