@@ -17,7 +17,7 @@ from registry_service.domain.object_keys import new_object_key
 from registry_service.storage.artifacts.local import LocalArtifactStore
 from tests.contracts.artifact_store import (
     ArtifactStoreContract,
-    open_files_limit,
+    no_more_open_files,
     put_in_parts,
     read,
     some_bytes,
@@ -69,7 +69,7 @@ class TestLocalArtifactStore(ArtifactStoreContract):
     def test_too_many_open_files_are_not_taken_for_a_store_that_is_away(self, store: ArtifactStore) -> None:
         key = new_object_key()
         store.put(key, b"abc")
-        with open_files_limit(0):
+        with no_more_open_files():
             with pytest.raises(TooManyOpenFilesError):
                 store.put(new_object_key(), b"abc")
             with pytest.raises(TooManyOpenFilesError):

@@ -24,7 +24,7 @@ from registry_service.storage.artifacts.s3_connection import S3Options
 from tests.contracts.artifact_store import (
     MIB,
     ArtifactStoreContract,
-    open_files_limit,
+    no_more_open_files,
     put_in_parts,
     read,
     some_bytes,
@@ -235,7 +235,7 @@ class TestS3ArtifactStore(ArtifactStoreContract):
             lambda: fresh.size(key),
             lambda: fresh.delete(key),
         )
-        with open_files_limit(0):
+        with no_more_open_files():
             for use in uses:
                 with pytest.raises(TooManyOpenFilesError):
                     use()
