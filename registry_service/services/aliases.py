@@ -264,7 +264,7 @@ class AliasService:
     def list_moves(
         self, group_id: str | None, alias: str | None, *, size: int, token: str
     ) -> tuple[Sequence[AliasMove], str]:
-        """Return a page of the moves of an alias, newest first.
+        """Return a page of the moves of an alias, or of all, newest first.
 
         Args:
             group_id: The model group; None for all groups.
@@ -315,7 +315,7 @@ def _kept(transaction: Transaction, state: AliasState, moved: Moved) -> Moved:
 
 
 def _group_of(transaction: Transaction, group_id: str, model: Model) -> GroupHandle:
-    """Return the key of a group, or raise ModelNotInGroupError if the model is in another one."""
+    """Return the id and the key of a group, or raise ModelNotInGroupError if the model is in another one."""
     group = transaction.groups.get(group_id)
     if group.key != GroupKey.of(model):
         raise ModelNotInGroupError(model.id, group_id)

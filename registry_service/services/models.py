@@ -341,7 +341,7 @@ def _end_if_validate_only(validate_only: bool) -> None:
 
 
 def check_group(transaction: Transaction, old: Model, new: Model) -> Model:
-    """Return the new version of a locked model.
+    """Return the changed model.
 
     Raises:
         ModelHasAliasesError: The model would move to another group, but aliases point to it.

@@ -8,18 +8,10 @@ from datetime import datetime
 from functools import cached_property
 
 import psycopg
-from sqlalchemy import (
-    Connection,
-    DateTime,
-    Engine,
-    func,
-    select,
-)
+from sqlalchemy import Connection, DateTime, Engine, func, select
 from typing_extensions import override
 
-from registry_service.domain.errors import (
-    DatabaseUnavailableError,
-)
+from registry_service.domain.errors import DatabaseUnavailableError
 from registry_service.domain.events import Event
 from registry_service.domain.ports import Database, Transaction
 from registry_service.storage.disk import DiskReserve

@@ -33,16 +33,16 @@ _VERIFY_TIME = """
 """
 
 
-def _model_json(*schema: ColumnElement[Any]) -> ColumnElement[Any]:
+def _model_json(*signature: ColumnElement[Any]) -> ColumnElement[Any]:
     """Return a model as one column of JSON, which psycopg and SQLAlchemy parse faster than 36 columns.
 
-    `schema` is the key and the value that replace the column schema.
+    `signature` is the key and the value that replace the column `schema`.
     """
     return func.json_build_object(
         *chain.from_iterable(
             (literal_column(f"'{column.name}'"), column) for column in _models.c if column.name != "schema"
         ),
-        *schema,
+        *signature,
         literal_column("'model_group_id'"),
         select(_groups.c.id)
         .where(ordering.group_key(_groups) == ordering.group_key(_models))
