@@ -1,0 +1,1 @@
+"""The client on grpc.aio. `_sync` is generated from it by `make generate`; only `runtime` is written twice."""

@@ -1,0 +1,180 @@
+"""Promoting models with aliases, and rolling back."""
+
+from __future__ import annotations
+
+from modelregistry.v1 import alias_service_pb2, model_pb2, model_service_pb2
+
+from modelreg import _messages, _methods
+from modelreg._async.connection import Connection, new_idempotency_key
+from modelreg._async.listing import Listing, Page
+from modelreg._async.models import ModelCalls
+from modelreg.aliases import Alias, AliasMove, Promotion, Requirements
+from modelreg.errors import InvalidArgument, NotFound
+from modelreg.models import Model
+from modelreg.references import Reference, format_reference, parse_reference
+
+_PAGE_SIZE = 1000
+
+
+class AliasCalls(ModelCalls):
+    """The calls about aliases."""
+
+    _connection: Connection
+
+    async def promote(
+        self,
+        alias: str,
+        model: Model | str,
+        *,
+        reason: str = "",
+        expect: Model | str | None = None,
+        require: Requirements | None = None,
+        validate_only: bool = False,
+    ) -> Promotion:
+        """Point an alias to a model, and create the alias if there is none.
+
+        Args:
+            alias: The alias in its model group: `name@alias` or `project/name@alias`; the group must be the model's.
+                The word of the alias alone, for example `production`, means the alias in the model's group.
+            model: The model or a reference.
+            reason: Why, for the history and the audit log.
+            expect: The model that the alias must point to now. An empty text: nothing. Default: whatever it points to.
+            require: What the model must meet.
+            validate_only: Whether to return what would happen, and change nothing.
+
+        Raises:
+            PreconditionFailed: The model does not meet the requirements, which `checks` names, or is in another group.
+            Conflict: The alias does not point to what `expect` names.
+            NotFound: There is no such model.
+        """
+        target = model if isinstance(model, Model) else await self.model(model)
+        parsed = _alias_reference(alias)
+        if parsed.name and parsed.name != target.name:
+            raise InvalidArgument(
+                f"{alias} is an alias of {parsed.name}, but the model is {target.reference}. An alias points to a "
+                "version of its own model."
+            )
+        request = alias_service_pb2.SetAliasRequest(
+            model_group_id=target.model_group_id,
+            alias=parsed.alias or "",
+            model_id=target.id,
+            expected_model_id=None if expect is None else await self.model_id(expect) if expect else "",
+            reason=reason,
+            requirements=None if require is None else _messages.requirements_message(require),
+            validate_only=validate_only,
+            idempotency_key=new_idempotency_key(),
+        )
+        response = await self._connection.unary(_methods.SET_ALIAS, request)
+        return _messages.promotion(response)
+
+    async def rollback(
+        self, alias: str, *, to: Model | str | None = None, reason: str = "", validate_only: bool = False
+    ) -> Promotion:
+        """Point an alias to its previous target, or to an earlier one.
+
+        Args:
+            alias: The alias: `name@alias` or `project/name@alias`.
+            to: The earlier target. Default: the previous one. Every rollback goes further back.
+            reason: Why, for the history and the audit log.
+            validate_only: Whether to return what would happen, and change nothing.
+
+        Raises:
+            NotFound: There is no such alias.
+            PreconditionFailed: There is no such earlier target, or it was deleted.
+            Conflict: The alias was moved at the same time.
+        """
+        response = await self._resolved_alias(alias)
+        request = alias_service_pb2.RollbackAliasRequest(
+            model_group_id=response.model.model_group_id,
+            alias=response.alias,
+            to_model_id="" if to is None else await self.model_id(to),
+            expected_model_id=response.model.id,
+            reason=reason,
+            validate_only=validate_only,
+            idempotency_key=new_idempotency_key(),
+        )
+        rolled_back = await self._connection.unary(_methods.ROLLBACK_ALIAS, request)
+        return _messages.promotion(rolled_back)
+
+    async def alias(self, alias: str) -> Alias:
+        """Return an alias as it is now: `name@alias` or `project/name@alias`. Raises NotFound if it has no target."""
+        response = await self._resolved_alias(alias)
+        request = alias_service_pb2.GetAliasRequest(model_group_id=response.model.model_group_id, alias=response.alias)
+        return _messages.alias(await self._connection.unary(_methods.GET_ALIAS, request))
+
+    async def aliases(self, name: str = "") -> Listing[Alias]:
+        """Return the aliases of a model group (`name` or `project/name`), or of all, in the order of their creation."""
+        group_id = (await self.model(name)).model_group_id if name else "-"
+
+        async def fetch(token: str) -> Page:
+            request = alias_service_pb2.ListAliasesRequest(
+                model_group_id=group_id, page_size=_PAGE_SIZE, page_token=token
+            )
+            response = await self._connection.unary(_methods.LIST_ALIASES, request)
+            return response.aliases, response.next_page_token
+
+        return Listing(fetch, _messages.alias)
+
+    async def history(self, alias: str) -> Listing[AliasMove]:
+        """Return the moves of an alias, the newest first. A deleted alias keeps its history.
+
+        Args:
+            alias: `name@alias` or `project/name@alias`; `name` alone means all aliases of the model group.
+
+        Raises:
+            NotFound: There is no such model group, or it never had the alias.
+        """
+        parsed = parse_reference(alias)
+        group = await self.model(format_reference(parsed.name, project=parsed.project))
+
+        async def fetch(token: str) -> Page:
+            request = alias_service_pb2.ListAliasMovesRequest(
+                model_group_id=group.model_group_id,
+                alias=parsed.alias or "-",
+                page_size=_PAGE_SIZE,
+                page_token=token,
+            )
+            response = await self._connection.unary(_methods.LIST_ALIAS_MOVES, request)
+            return response.alias_moves, response.next_page_token
+
+        return Listing(fetch, _messages.alias_move)
+
+    async def delete_alias(self, alias: str, *, reason: str = "", missing_ok: bool = False) -> None:
+        """Delete an alias. Its history stays, and continues if the alias is set again.
+
+        Raises:
+            NotFound: There is no such alias, and `missing_ok` is not set.
+            Conflict: The alias was moved at the same time.
+        """
+        try:
+            found = await self.alias(alias)
+        except NotFound:
+            if missing_ok:
+                return
+            raise
+        request = alias_service_pb2.DeleteAliasRequest(
+            model_group_id=found.model_group_id,
+            alias=found.alias,
+            etag=found.etag,
+            allow_missing=missing_ok,
+            reason=reason,
+            idempotency_key=new_idempotency_key(),
+        )
+        await self._connection.unary(_methods.DELETE_ALIAS, request)
+
+    async def _resolved_alias(self, alias: str) -> model_service_pb2.ResolveModelResponse:
+        if parse_reference(alias).alias is None:
+            raise InvalidArgument(f"{alias!r} names no alias. Write name@alias, for example vad@production.")
+        request = model_service_pb2.ResolveModelRequest(reference=alias, view=model_pb2.MODEL_VIEW_BASIC)
+        return await self._connection.unary(_methods.RESOLVE_MODEL, request)
+
+
+def _alias_reference(text: str) -> Reference:
+    """Parse `name@alias`, or the word of an alias alone, for which the name is empty."""
+    if "@" not in text:
+        parsed = parse_reference(f"_@{text}")
+        return Reference(name="", alias=parsed.alias)
+    parsed = parse_reference(text)
+    if parsed.alias is None:
+        raise InvalidArgument("No alias can be called latest: it always means the latest version.")
+    return parsed

@@ -1,0 +1,103 @@
+"""The registry, as users see it."""
+
+from __future__ import annotations
+
+from types import TracebackType
+from typing import Any
+
+from modelregistry.v1 import system_service_pb2
+
+from modelreg import _messages, _methods
+from modelreg._async.aliases import AliasCalls
+from modelreg._async.audit import AuditCalls
+from modelreg._async.connection import Connection
+from modelreg._configuration import Configuration
+from modelreg.server import Identity, ServerInfo
+
+
+class Registry(AliasCalls, AuditCalls):
+    """A model registry.
+
+    Nothing is sent before the first call. One object serves any number of threads, and forked children.
+
+    Args:
+        url: `grpc://host:port`, `grpcs://…` (TLS), or `http://…`, `https://…` (the gateway). Default: `MODELREG_URL`,
+            else the profile of `mreg login`, else `grpc://127.0.0.1:50051`.
+        token: The bearer token. Default: that of the source that the URL came from.
+        profile: The profile of `mreg login` to use. Default: `MODELREG_PROFILE`, else the active one.
+        timeout: Seconds that one call may take, repetitions included. Transfers have no limit, as long as they make
+            progress.
+        stall_timeout: Seconds without progress after which a transfer connects anew, where it was.
+        ca_file: PEM file with the certificate authorities to trust.
+        client_certificate: PEM file with the certificate chain of the client.
+        client_key: PEM file with its private key.
+        insecure: Whether the token may be sent without TLS to another machine.
+
+    Raises:
+        InvalidArgument: An argument, a variable or the profile is wrong.
+    """
+
+    def __init__(
+        self,
+        url: str | None = None,
+        *,
+        token: str | None = None,
+        profile: str | None = None,
+        timeout: float = 30.0,
+        stall_timeout: float = 60.0,
+        ca_file: str | None = None,
+        client_certificate: str | None = None,
+        client_key: str | None = None,
+        insecure: bool = False,
+    ) -> None:
+        self._configuration = Configuration(
+            url=url,
+            token=token,
+            profile=profile,
+            timeout=timeout,
+            stall_timeout=stall_timeout,
+            ca_file=ca_file,
+            client_certificate=client_certificate,
+            client_key=client_key,
+            insecure=insecure,
+        )
+        options, credentials = self._configuration.resolve()
+        self._connection = Connection(options, credentials)
+
+    @property
+    def url(self) -> str:
+        """The URL of the registry."""
+        return self._connection.options.endpoint.url
+
+    async def server_info(self) -> ServerInfo:
+        """Return version, limits and features of the server, and how to sign in. Needs no token."""
+        request = system_service_pb2.GetServerInfoRequest()
+        return _messages.server_info(await self._connection.unary(_methods.GET_SERVER_INFO, request))
+
+    async def whoami(self) -> Identity:
+        """Return who the caller is, and what the caller may do."""
+        return _messages.identity(await self._connection.unary(_methods.WHO_AM_I, system_service_pb2.WhoAmIRequest()))
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await self._connection.close()
+
+    async def __aenter__(self) -> Registry:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    def __repr__(self) -> str:
+        return f"Registry({self.url!r})"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # To another process, without the token that was passed: that process takes its own from the environment or
+        # the profile.
+        return _rebuild, (self._configuration.without_token(),)
+
+
+def _rebuild(configuration: Configuration) -> Registry:
+    return Registry(**configuration.arguments())

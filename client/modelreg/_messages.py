@@ -1,0 +1,567 @@
+"""Conversion between the messages of the API and plain data."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any, Literal, TypeVar, cast
+
+from google.protobuf import json_format, struct_pb2
+from google.protobuf.duration_pb2 import Duration
+from google.protobuf.internal.enum_type_wrapper import EnumTypeWrapper
+from google.protobuf.message import Message
+from google.protobuf.timestamp_pb2 import Timestamp
+from modelregistry.v1 import (
+    alias_pb2,
+    alias_service_pb2,
+    artifact_service_pb2,
+    audit_pb2,
+    comparison_pb2,
+    lineage_pb2,
+    model_group_pb2,
+    model_pb2,
+    model_service_pb2,
+    system_service_pb2,
+    upload_pb2,
+)
+
+from modelreg.aliases import Alias, AliasMove, AliasTarget, MoveKind, Promotion, RequirementCheck, Requirements
+from modelreg.audit import Event
+from modelreg.comparisons import (
+    ArtifactComparison,
+    Change,
+    ComparedArtifact,
+    ComparedModel,
+    Comparison,
+    FieldComparison,
+    FileComparison,
+    FileVersion,
+    LabelComparison,
+    MetricComparison,
+)
+from modelreg.errors import InvalidArgument
+from modelreg.lineage import LineageEdge, LineageNode
+from modelreg.models import Artifact, Kind, Model, ModelGroup, Signature, Tensor
+from modelreg.provenance import Dataset, Provenance
+from modelreg.server import (
+    ArtifactFile,
+    Authentication,
+    AuthenticationMode,
+    Grant,
+    Identity,
+    ServerInfo,
+    ServerLimits,
+    Upload,
+    Verification,
+)
+
+Parsed = TypeVar("Parsed", bound=Message)
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_NO_PROVENANCE = Provenance()
+
+
+# ---- values ------------------------------------------------------------------
+
+
+def time_of(message: Message, field: str) -> datetime | None:
+    """Return an aware UTC time, or None if the field is absent."""
+    if not message.HasField(field):
+        return None
+    value: Timestamp = getattr(message, field)
+    return _EPOCH + timedelta(seconds=value.seconds, microseconds=value.nanos // 1000)
+
+
+def timestamp(time: datetime, name: str) -> Timestamp:
+    """Return a time as a message.
+
+    Raises:
+        InvalidArgument: The time has no time zone.
+    """
+    if time.tzinfo is None:
+        raise InvalidArgument(f"{name}: a time without a time zone is ambiguous. Use datetime.now(timezone.utc).")
+    since = time - _EPOCH
+    return Timestamp(seconds=since.days * 86_400 + since.seconds, nanos=since.microseconds * 1000)
+
+
+def duration_of(message: Message, field: str) -> timedelta | None:
+    """Return a duration, or None if the field is absent."""
+    if not message.HasField(field):
+        return None
+    value: Duration = getattr(message, field)
+    return timedelta(seconds=value.seconds, microseconds=value.nanos // 1000)
+
+
+def json_of(value: Message) -> Any:
+    """Return the JSON value of a Value, Struct or ListValue."""
+    return json_format.MessageToDict(value)
+
+
+def value_of(data: Any, name: str) -> struct_pb2.Value:
+    """Return JSON data as a Value.
+
+    Raises:
+        InvalidArgument: The data is not JSON.
+    """
+    return _parsed(_plain(data), struct_pb2.Value(), name)
+
+
+def list_of(data: Sequence[Any], name: str) -> struct_pb2.ListValue:
+    """Return JSON data as a ListValue. Raises InvalidArgument as `value_of`."""
+    return _parsed(_plain(data), struct_pb2.ListValue(), name)
+
+
+def struct_of(data: Mapping[str, Any], name: str) -> struct_pb2.Struct:
+    """Return JSON data as a Struct. Raises InvalidArgument as `value_of`."""
+    return _parsed(_plain(data), struct_pb2.Struct(), name)
+
+
+def document(message: Message) -> dict[str, Any]:
+    """Return a message as the JSON of the API under `/v1`."""
+    return json_format.MessageToDict(message, preserving_proto_field_name=True)
+
+
+def _parsed(data: Any, message: Parsed, name: str) -> Parsed:
+    try:
+        return json_format.ParseDict(data, message)
+    except (json_format.ParseError, TypeError, ValueError, RecursionError) as error:
+        raise InvalidArgument(f"{name}: not a JSON value: {error}") from None
+
+
+def _plain(data: Any) -> Any:
+    """Return data with the lists and numbers that JSON knows: tuples become lists, NumPy's scalars numbers."""
+    if isinstance(data, Mapping):
+        return {str(key): _plain(value) for key, value in data.items()}
+    if isinstance(data, (list, tuple)):
+        return [_plain(value) for value in data]
+    if not isinstance(data, (str, bool, int, float, type(None))) and hasattr(data, "item"):
+        return data.item()
+    return data
+
+
+def _enum(kind: EnumTypeWrapper, number: int, prefix: str) -> str:
+    """Return the lower-case name of an enum's value without its prefix; `unknown` if it is unknown or unspecified."""
+    if number == 0:
+        return "unknown"
+    try:
+        name = kind.Name(cast(Any, number))
+    except ValueError:
+        return "unknown"
+    return name.removeprefix(prefix).lower()
+
+
+# ---- models --------------------------------------------------------------------
+
+
+def model(message: model_pb2.Model, *, created: bool = True) -> Model:
+    """Return a model."""
+    has = message.HasField
+    return Model(
+        id=message.id,
+        name=message.name,
+        version=message.version,
+        artifact=artifact(message.artifact),
+        project_id=message.project_id if has("project_id") else None,
+        project_name=message.project_name if has("project_name") else None,
+        precisions=tuple(message.precisions),
+        target_device=message.target_device if has("target_device") else None,
+        target_device_type=message.target_device_type if has("target_device_type") else None,
+        format=message.format if has("format") else None,
+        origin=message.origin if has("origin") else None,
+        category=message.category if has("category") else None,
+        architecture=message.architecture if has("architecture") else None,
+        description=message.description,
+        score=message.score if has("score") else None,
+        overview=json_of(message.overview) if has("overview") else None,
+        optimization_capabilities=(
+            json_of(message.optimization_capabilities) if has("optimization_capabilities") else None
+        ),
+        labels=tuple(json_of(message.labels)) if has("labels") else (),
+        metrics=dict(message.metrics),
+        tags=dict(message.tags),
+        provenance=_provenance(message.provenance) if has("provenance") else _NO_PROVENANCE,
+        signature=_signature(message.signature) if has("signature") else None,
+        warnings=tuple(message.warnings),
+        aliases=tuple(message.aliases),
+        creator=message.creator,
+        create_time=time_of(message, "create_time"),
+        update_time=time_of(message, "update_time"),
+        revision=message.revision,
+        etag=message.etag,
+        model_group_id=message.model_group_id,
+        created=created,
+    )
+
+
+def artifact(message: model_pb2.Artifact) -> Artifact:
+    """Return an artifact."""
+    kind: Kind = "folder" if message.kind == model_pb2.Artifact.KIND_FOLDER else "file"
+    return Artifact(
+        file_name=message.file_name,
+        media_type=message.media_type,
+        size_bytes=message.size_bytes,
+        sha256=message.sha256,
+        kind=kind,
+        verify_time=time_of(message, "verify_time"),
+    )
+
+
+def _tensor(message: model_pb2.Tensor) -> Tensor:
+    shape = tuple(json_of(message.shape)) if message.HasField("shape") else None
+    return Tensor(name=message.name, element_type=message.element_type, shape=shape)
+
+
+def _signature(message: model_pb2.ModelSignature) -> Signature:
+    return Signature(
+        format=message.format,
+        path=message.path,
+        inputs=tuple(_tensor(tensor) for tensor in message.inputs),
+        outputs=tuple(_tensor(tensor) for tensor in message.outputs),
+        weights=tuple(_tensor(tensor) for tensor in message.weights),
+        weight_count=message.weight_count,
+        precisions=tuple(message.precisions),
+        producer=message.producer,
+        opsets=dict(message.opsets),
+        metadata=dict(message.metadata),
+        problems=tuple(message.problems),
+    )
+
+
+def _provenance(message: model_pb2.Provenance) -> Provenance:
+    return Provenance(
+        source_repository=message.source_repository,
+        source_commit=message.source_commit,
+        training_run=message.training_run,
+        datasets=tuple(Dataset(name=found.name, uri=found.uri, digest=found.digest) for found in message.datasets),
+        parents=tuple(message.parent_model_ids),
+        framework=message.framework,
+        framework_version=message.framework_version,
+        hyperparameters=json_of(message.hyperparameters),
+        environment=dict(message.environment),
+        seed=message.seed if message.HasField("seed") else None,
+    )
+
+
+def provenance_message(provenance: Provenance) -> model_pb2.Provenance:
+    """Return a provenance as a message. Its parents must be ids.
+
+    Raises:
+        InvalidArgument: The hyperparameters are not JSON.
+    """
+    return model_pb2.Provenance(
+        source_repository=provenance.source_repository,
+        source_commit=provenance.source_commit,
+        training_run=provenance.training_run,
+        datasets=[
+            model_pb2.Dataset(name=found.name, uri=found.uri, digest=found.digest) for found in provenance.datasets
+        ],
+        parent_model_ids=provenance.parents,
+        framework=provenance.framework,
+        framework_version=provenance.framework_version,
+        hyperparameters=struct_of(provenance.hyperparameters, "provenance.hyperparameters"),
+        environment=provenance.environment,
+        seed=provenance.seed,
+    )
+
+
+def model_group(message: model_group_pb2.ModelGroup) -> ModelGroup:
+    """Return a model group."""
+    goals = {
+        key: cast(Literal["maximize", "minimize"], _enum(model_group_pb2.MetricGoal, goal, "METRIC_GOAL_"))
+        for key, goal in message.metric_goals.items()
+    }
+    return ModelGroup(
+        id=message.id,
+        name=message.name,
+        project_id=message.project_id if message.HasField("project_id") else None,
+        project_name=message.project_name if message.HasField("project_name") else None,
+        description=message.description,
+        owner=message.owner,
+        tags=dict(message.tags),
+        metric_goals=goals,
+        version_count=message.version_count,
+        latest_version=message.latest_version,
+        latest_model_id=message.latest_model_id,
+        create_time=time_of(message, "create_time"),
+        update_time=time_of(message, "update_time"),
+        etag=message.etag,
+    )
+
+
+def artifact_file(message: artifact_service_pb2.ArtifactFile) -> ArtifactFile:
+    """Return a file inside an artifact."""
+    return ArtifactFile(
+        path=message.path,
+        size_bytes=message.size_bytes,
+        compressed_size_bytes=message.compressed_size_bytes,
+        crc32=message.crc32,
+        modify_time=time_of(message, "modify_time"),
+        sha256=message.sha256 if message.HasField("sha256") else None,
+    )
+
+
+def verification(message: artifact_service_pb2.VerificationResult) -> Verification:
+    """Return what a verification found."""
+    return Verification(
+        intact=message.intact,
+        actual_size_bytes=message.actual_size_bytes,
+        actual_sha256=message.actual_sha256,
+        verify_time=time_of(message, "verify_time"),
+    )
+
+
+def upload(message: upload_pb2.Upload) -> Upload:
+    """Return an upload."""
+    declared = message.spec.artifact
+    return Upload(
+        id=message.id,
+        name=message.spec.model.name,
+        version=message.spec.model.version,
+        file_name=declared.file_name,
+        state=cast(Any, _enum(upload_pb2.Upload.State, message.state, "STATE_")),
+        committed_size=message.committed_size,
+        size_bytes=declared.size_bytes if declared.HasField("size_bytes") else None,
+        create_time=time_of(message, "create_time"),
+        expire_time=time_of(message, "expire_time"),
+        model_id=message.model_id,
+        creator=message.creator,
+    )
+
+
+# ---- aliases ---------------------------------------------------------------------
+
+
+def alias(message: alias_pb2.Alias) -> Alias:
+    """Return an alias."""
+    return Alias(
+        alias=message.alias,
+        model_group_id=message.model_group_id,
+        model_id=message.model_id,
+        version=message.version,
+        sha256=message.sha256,
+        etag=message.etag,
+        revision=message.revision,
+        update_time=time_of(message, "update_time"),
+        actor=message.actor,
+        reason=message.reason,
+    )
+
+
+def alias_target(message: Message, field: str) -> AliasTarget | None:
+    """Return what an alias pointed to, or None if the field is absent."""
+    if not message.HasField(field):
+        return None
+    target: alias_pb2.AliasTarget = getattr(message, field)
+    return AliasTarget(model_id=target.model_id, version=target.version, sha256=target.sha256)
+
+
+def alias_move(message: alias_pb2.AliasMove) -> AliasMove:
+    """Return one entry of a history."""
+    return AliasMove(
+        alias=message.alias,
+        model_group_id=message.model_group_id,
+        revision=message.revision,
+        kind=cast(MoveKind, _enum(alias_pb2.AliasMove.Kind, message.kind, "KIND_")),
+        before=alias_target(message, "before"),
+        after=alias_target(message, "after"),
+        move_time=time_of(message, "move_time"),
+        actor=message.actor,
+        reason=message.reason,
+        request_id=message.request_id,
+    )
+
+
+def promotion(
+    message: alias_service_pb2.SetAliasResponse | alias_service_pb2.RollbackAliasResponse,
+) -> Promotion:
+    """Return what a promotion or a rollback did."""
+    checks = message.checks if isinstance(message, alias_service_pb2.SetAliasResponse) else ()
+    return Promotion(
+        alias=alias(message.alias),
+        before=alias_target(message, "before"),
+        changed=message.changed,
+        checks=tuple(
+            RequirementCheck(requirement=check.requirement, passed=check.passed, description=check.description)
+            for check in checks
+        ),
+    )
+
+
+def requirements_message(requirements: Requirements) -> alias_pb2.PromotionRequirements:
+    """Return requirements as a message."""
+    age = requirements.max_verification_age
+    return alias_pb2.PromotionRequirements(
+        verified=requirements.verified,
+        max_verification_age=None
+        if age is None
+        else Duration(seconds=int(age.total_seconds()), nanos=age.microseconds * 1000),
+        metrics=[
+            alias_pb2.MetricBound(metric=name, min=bound.min, max=bound.max)
+            for name, bound in requirements.metrics.items()
+        ],
+        same_inputs=requirements.same_inputs,
+        same_outputs=requirements.same_outputs,
+        same_labels=requirements.same_labels,
+    )
+
+
+# ---- audit log, comparisons, lineage ---------------------------------------------
+
+
+def event(message: audit_pb2.AuditEvent) -> Event:
+    """Return an event of the audit log."""
+    has = message.HasField
+    return Event(
+        sequence=message.sequence,
+        action=_enum(audit_pb2.AuditEvent.Action, message.action, "ACTION_"),
+        event_time=time_of(message, "event_time"),
+        actor=message.actor,
+        request_id=message.request_id,
+        project_id=message.project_id if has("project_id") else None,
+        project_name=message.project_name if has("project_name") else None,
+        name=message.name,
+        model_id=message.model_id,
+        model_group_id=message.model_group_id,
+        alias=message.alias,
+        reason=message.reason,
+        before=json_of(message.before) if has("before") else None,
+        after=json_of(message.after) if has("after") else None,
+        details_omitted=message.details_omitted,
+        previous_hash=message.previous_hash,
+        hash=message.hash,
+        damaged=message.damaged,
+        moved_away=message.moved_away,
+    )
+
+
+def comparison(message: model_service_pb2.CompareModelsResponse) -> Comparison:
+    """Return how models differ."""
+    return Comparison(
+        models=tuple(_compared_model(found) for found in message.models),
+        fields=tuple(
+            FieldComparison(path=found.path, values=tuple(json_of(value) for value in found.values), equal=found.equal)
+            for found in message.fields
+        ),
+        metrics=tuple(
+            MetricComparison(
+                name=found.name,
+                values=tuple(value.value if value.HasField("value") else None for value in found.values),
+                deltas=tuple(value.delta if value.HasField("delta") else None for value in found.values),
+                equal=found.equal,
+            )
+            for found in message.metrics
+        ),
+        labels=_labels(message.labels) if message.HasField("labels") else None,
+        artifacts=_artifacts(message.artifacts) if message.HasField("artifacts") else None,
+        truncated=message.truncated,
+    )
+
+
+def _compared_model(message: comparison_pb2.ComparedModel) -> ComparedModel:
+    return ComparedModel(
+        model_id=message.model_id,
+        name=message.name,
+        version=message.version,
+        etag=message.etag,
+        sha256=message.sha256,
+        create_time=time_of(message, "create_time"),
+    )
+
+
+def _labels(message: comparison_pb2.LabelComparison) -> LabelComparison:
+    return LabelComparison(
+        common=tuple(json_of(value) for value in message.common),
+        only=tuple(tuple(json_of(value) for value in found.only) for found in message.models),
+        missing=tuple(tuple(json_of(value) for value in found.lacking) for found in message.models),
+        equal=message.equal,
+    )
+
+
+def _artifacts(message: comparison_pb2.ArtifactComparison) -> ArtifactComparison:
+    change = comparison_pb2.FileVersion.Change
+    return ArtifactComparison(
+        artifacts=tuple(
+            ComparedArtifact(
+                file_name=found.file_name, size_bytes=found.size_bytes, sha256=found.sha256, problem=found.problem
+            )
+            for found in message.artifacts
+        ),
+        equal=message.equal,
+        files=tuple(
+            FileComparison(
+                path=file.path,
+                versions=tuple(
+                    FileVersion(
+                        present=found.present,
+                        change=cast(Change, _enum(change, found.change, "CHANGE_")),
+                        size_bytes=found.size_bytes,
+                        digest=found.digest,
+                    )
+                    for found in file.versions
+                ),
+            )
+            for file in message.files
+        ),
+        file_count=message.file_count,
+        truncated=message.truncated,
+    )
+
+
+def lineage_node(message: lineage_pb2.LineageNode) -> LineageNode:
+    """Return a model of a lineage."""
+    found = model(message.model) if message.HasField("model") else None
+    return LineageNode(model_id=message.model_id, depth=message.depth, model=found)
+
+
+def lineage_edge(message: lineage_pb2.LineageEdge) -> LineageEdge:
+    """Return a step of a lineage."""
+    return LineageEdge(child_model_id=message.child_model_id, parent_model_id=message.parent_model_id)
+
+
+# ---- servers -----------------------------------------------------------------------
+
+
+def server_info(message: system_service_pb2.ServerInfo) -> ServerInfo:
+    """Return what a server says of itself."""
+    limits = message.limits
+    signing_in = message.authentication
+    return ServerInfo(
+        version=message.version,
+        limits=ServerLimits(
+            max_artifact_bytes=limits.max_artifact_bytes,
+            max_metadata_bytes=limits.max_metadata_bytes,
+            max_message_bytes=limits.max_message_bytes,
+            recommended_chunk_bytes=limits.recommended_chunk_bytes,
+            default_page_size=limits.default_page_size,
+            max_page_size=limits.max_page_size,
+            max_filter_characters=limits.max_filter_characters,
+            upload_ttl=duration_of(limits, "upload_ttl"),
+            stream_idle_timeout=duration_of(limits, "stream_idle_timeout"),
+            watch_heartbeat_interval=duration_of(limits, "watch_heartbeat_interval"),
+            idempotency_key_ttl=duration_of(limits, "idempotency_key_ttl"),
+        ),
+        features=tuple(message.features),
+        authentication=Authentication(
+            mode=cast(AuthenticationMode, _enum(system_service_pb2.Authentication.Mode, signing_in.mode, "MODE_")),
+            oidc_issuer=signing_in.oidc_issuer,
+            oidc_client_id=signing_in.oidc_client_id,
+            oidc_scopes=tuple(signing_in.oidc_scopes),
+            oidc_audience=signing_in.oidc_audience,
+        ),
+    )
+
+
+def identity(message: system_service_pb2.WhoAmIResponse) -> Identity:
+    """Return who the caller is."""
+    return Identity(
+        subject=message.subject,
+        grants=tuple(
+            Grant(
+                role=grant.role,
+                project_id=grant.project_id if grant.HasField("project_id") else None,
+                permissions=tuple(grant.permissions),
+            )
+            for grant in message.grants
+        ),
+        expire_time=time_of(message, "expire_time"),
+    )

@@ -1,0 +1,48 @@
+"""When a call that failed is repeated."""
+
+from __future__ import annotations
+
+import random
+import time
+
+from modelreg._rpc_errors import Failure
+
+MAX_ATTEMPTS = 5
+_FIRST_SECONDS = 0.5
+_MAX_SECONDS = 8.0
+
+
+class Retries:
+    """The attempts of one operation: exponential backoff with full jitter, unless the server says how long to wait.
+
+    Args:
+        timeout: Seconds from now within which the last attempt must begin. None: no limit.
+        max_attempts: The number of attempts without progress.
+    """
+
+    def __init__(self, timeout: float | None, max_attempts: int = MAX_ATTEMPTS) -> None:
+        self._deadline = None if timeout is None else time.monotonic() + timeout
+        self._max_attempts = max_attempts
+        self._failed = 0
+
+    @property
+    def remaining_seconds(self) -> float | None:
+        """The rest of the timeout, at least a millisecond. None: no limit."""
+        return None if self._deadline is None else max(self._deadline - time.monotonic(), 0.001)
+
+    def reset(self) -> None:
+        """Count from the start again, because an attempt made progress."""
+        self._failed = 0
+
+    def pause_after(self, failure: Failure) -> float | None:
+        """Return the seconds to wait before the next attempt, or None if there is none."""
+        self._failed += 1
+        if not failure.is_transient or self._failed >= self._max_attempts:
+            return None
+        # The jitter keeps clients that failed together from coming back together; it does not call for security.
+        longest = min(_FIRST_SECONDS * 2 ** (self._failed - 1), _MAX_SECONDS)
+        pause = random.uniform(0, longest)  # noqa: S311
+        if failure.retry_seconds is not None:
+            pause = failure.retry_seconds + pause / 4
+        remaining = self.remaining_seconds
+        return None if remaining is not None and pause >= remaining else pause

@@ -1,0 +1,224 @@
+"""From the status of a call to an error of the client."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any, Protocol, TypeVar
+
+import grpc
+from google.protobuf.message import DecodeError, Message
+from google.rpc import error_details_pb2, status_pb2
+
+from modelreg.errors import (
+    AlreadyExists,
+    Ambiguous,
+    Conflict,
+    ConnectionFailed,
+    DeadlineExceeded,
+    FieldViolation,
+    IntegrityError,
+    InternalError,
+    InvalidArgument,
+    NotFound,
+    PermissionDenied,
+    PreconditionFailed,
+    Quarantined,
+    RateLimited,
+    RegistryError,
+    SourceChanged,
+    Unauthenticated,
+    Unavailable,
+    Unsupported,
+)
+from modelreg.urls import Endpoint
+
+_DETAILS_KEY = "grpc-status-details-bin"
+Detail = TypeVar("Detail", bound=Message)
+
+_KINDS: dict[grpc.StatusCode, type[RegistryError]] = {
+    grpc.StatusCode.ABORTED: Conflict,
+    grpc.StatusCode.ALREADY_EXISTS: AlreadyExists,
+    grpc.StatusCode.DATA_LOSS: IntegrityError,
+    grpc.StatusCode.DEADLINE_EXCEEDED: DeadlineExceeded,
+    grpc.StatusCode.FAILED_PRECONDITION: PreconditionFailed,
+    grpc.StatusCode.INVALID_ARGUMENT: InvalidArgument,
+    grpc.StatusCode.NOT_FOUND: NotFound,
+    grpc.StatusCode.OUT_OF_RANGE: InvalidArgument,
+    grpc.StatusCode.PERMISSION_DENIED: PermissionDenied,
+    grpc.StatusCode.RESOURCE_EXHAUSTED: RateLimited,
+    grpc.StatusCode.UNAUTHENTICATED: Unauthenticated,
+    grpc.StatusCode.UNAVAILABLE: Unavailable,
+    grpc.StatusCode.UNIMPLEMENTED: Unsupported,
+}
+_KINDS_BY_REASON: dict[str, type[RegistryError]] = {
+    "AMBIGUOUS_REFERENCE": Ambiguous,
+    "ARTIFACT_MISMATCH": SourceChanged,
+    "ARTIFACT_TOO_LARGE": InvalidArgument,
+    "MODEL_QUARANTINED": Quarantined,
+}
+_HINTS: dict[str, str] = {
+    "UNAUTHENTICATED": "Sign in with `mreg login`, or set MODELREG_TOKEN.",
+    "INVALID_CREDENTIALS": "Sign in again with `mreg login`, or set MODELREG_TOKEN.",
+    "ETAG_MISMATCH": "Read the model again, then repeat the change.",
+    "ALIAS_CHANGED": "Read the alias again, then decide anew.",
+    "MODEL_ALREADY_EXISTS": 'Choose another version, or pass if_exists="return" if the bytes are the same.',
+    "MODEL_IN_USE": "Move or delete the aliases first, or pass force=True.",
+    "NO_PREVIOUS_TARGET": "Name the target with `to`.",
+}
+# How the transport says that a stream was cut, with the codes below, by which it does not mean a fault of the server.
+_CUT = re.compile(r"RST_STREAM|GOAWAY|[Ss]tream removed|[Ss]ocket closed|[Cc]onnection (reset|closed)|[Tt]ransport")
+_CUT_CODES = {grpc.StatusCode.INTERNAL, grpc.StatusCode.UNKNOWN, grpc.StatusCode.CANCELLED}
+
+
+class FailedCall(Protocol):
+    """What the errors of `grpc` and `grpc.aio` have in common."""
+
+    def code(self) -> grpc.StatusCode:
+        """Return the status code."""
+
+    def details(self) -> str | None:
+        """Return the message of the status."""
+
+    def trailing_metadata(self) -> Any:
+        """Return the metadata at the end of the response."""
+
+
+@dataclass(frozen=True)
+class Failure:
+    """The status of a call that failed, decoded once."""
+
+    code: grpc.StatusCode
+    message: str
+    details: list[Any] = field(default_factory=list)
+
+    def find(self, kind: type[Detail]) -> Detail | None:
+        """Return the detail of a type, or None."""
+        for detail in self.details:
+            if detail.Is(kind.DESCRIPTOR):
+                found = kind()
+                detail.Unpack(found)
+                return found
+        return None
+
+    @property
+    def reason(self) -> str:
+        """The stable reason; empty if the status did not come from a registry."""
+        info = self.find(error_details_pb2.ErrorInfo)
+        return "" if info is None else info.reason
+
+    @property
+    def retry_seconds(self) -> float | None:
+        """How long the server asks to wait before the call is repeated. None if it does not say."""
+        info = self.find(error_details_pb2.RetryInfo)
+        return None if info is None else info.retry_delay.seconds + info.retry_delay.nanos / 1e9
+
+    @property
+    def is_transient(self) -> bool:
+        """Whether the same call may succeed later."""
+        if self.is_hopeless:
+            return False
+        if self.code == grpc.StatusCode.UNAVAILABLE or self.retry_seconds is not None:
+            return True
+        return self.code in _CUT_CODES and not self.reason and bool(_CUT.search(self.message))
+
+    @property
+    def is_hopeless(self) -> bool:
+        """Whether no repetition can open the connection: the certificate or the name of the host is wrong."""
+        if self.code != grpc.StatusCode.UNAVAILABLE or self.details:
+            return False
+        text = self.message.lower()
+        return any(sign in text for sign in _HOPELESS)
+
+
+_HOPELESS: dict[str, str] = {
+    "certificate_verify_failed": "Its certificate is not trusted. Name the CA with ca_file or MODELREG_CA_FILE.",
+    "certificate verify failed": "Its certificate is not trusted. Name the CA with ca_file or MODELREG_CA_FILE.",
+    "hostname verification": "Its certificate is for another host name.",
+    "wrong_version_number": "It does not speak TLS. Use grpc:// or http:// if that is meant.",
+    "certificate required": "It requires a client certificate: client_certificate and client_key.",
+    "tlsv13_alert_certificate_required": "It requires a client certificate: client_certificate and client_key.",
+    "domain name not found": "The name of the host is unknown.",
+    "dns resolution failed": "The name of the host is unknown.",
+    "name or service not known": "The name of the host is unknown.",
+}
+
+
+def failure_of(error: FailedCall) -> Failure:
+    """Decode the status of a call that failed."""
+    metadata: Iterable[tuple[str, str | bytes]] = error.trailing_metadata() or ()
+    encoded = next((value for key, value in metadata if key == _DETAILS_KEY), None)
+    details: list[Any] = []
+    if isinstance(encoded, bytes):
+        try:
+            details = list(status_pb2.Status.FromString(encoded).details)
+        except DecodeError:
+            details = []
+    return Failure(error.code(), error.details() or "", details)
+
+
+def failure_of_status(status: status_pb2.Status) -> Failure:
+    """Return the failure that a message of a stream contains."""
+    code = next((code for code in grpc.StatusCode if code.value[0] == status.code), grpc.StatusCode.UNKNOWN)
+    return Failure(code, status.message, list(status.details))
+
+
+def registry_error(failure: Failure, endpoint: Endpoint) -> RegistryError:
+    """Return the error that the caller gets."""
+    info = failure.find(error_details_pb2.ErrorInfo)
+    request = failure.find(error_details_pb2.RequestInfo)
+    reason = "" if info is None else info.reason
+    kind = _KINDS_BY_REASON.get(reason) or _KINDS.get(failure.code, InternalError)
+    if info is None and failure.code == grpc.StatusCode.UNAVAILABLE:
+        return ConnectionFailed(_connection_message(failure, endpoint))
+    message = failure.message or failure.code.name
+    hint = _HINTS.get(reason, "")
+    if kind is Unsupported:
+        hint = "The server is too old for this, or was started without it."
+    error = kind(
+        " ".join(part for part in (_sentence(message), hint) if part),
+        reason=reason,
+        request_id="" if request is None else request.request_id,
+        metadata=None if info is None else info.metadata,
+    )
+    _add_details(error, failure)
+    return error
+
+
+def _connection_message(failure: Failure, endpoint: Endpoint) -> str:
+    text = failure.message.lower()
+    for sign, hint in _HOPELESS.items():
+        if sign in text:
+            return f"No connection to {endpoint.url}. {hint}"
+    return (
+        f"No connection to {endpoint.url}: {failure.message or 'nothing answers'}. "
+        "Check that the registry runs, and MODELREG_URL or the profile of `mreg login`."
+    )
+
+
+def _add_details(error: RegistryError, failure: Failure) -> None:
+    if isinstance(error, InvalidArgument):
+        request = failure.find(error_details_pb2.BadRequest)
+        violations = () if request is None else request.field_violations
+        error.violations = tuple(FieldViolation(found.field, found.description) for found in violations)
+        position = error.metadata.get("position", "")
+        error.position = int(position) if position.isdecimal() else None
+    if isinstance(error, PreconditionFailed):
+        precondition = failure.find(error_details_pb2.PreconditionFailure)
+        found_violations = () if precondition is None else precondition.violations
+        error.checks = tuple(
+            FieldViolation(found.subject or found.type, found.description) for found in found_violations
+        )
+    if isinstance(error, Ambiguous):
+        resources = [detail for detail in failure.details if detail.Is(error_details_pb2.ResourceInfo.DESCRIPTOR)]
+        names = []
+        for resource in resources:
+            found_resource = error_details_pb2.ResourceInfo()
+            resource.Unpack(found_resource)
+            names.append(found_resource.resource_name)
+        error.candidates = tuple(names)
+
+
+def _sentence(text: str) -> str:
+    return text if text.endswith((".", "!", "?")) else f"{text}."

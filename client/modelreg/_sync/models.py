@@ -1,0 +1,227 @@
+# Generated from modelreg/_async by `make generate`. Do not edit.
+"""Finding, changing and deleting models."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+from google.protobuf.field_mask_pb2 import FieldMask
+from modelregistry.v1 import lineage_pb2, model_group_service_pb2, model_pb2, model_service_pb2
+
+from modelreg import _messages, _methods
+from modelreg._sync.connection import Connection, new_idempotency_key
+from modelreg._sync.listing import Listing, Page
+from modelreg.comparisons import Comparison
+from modelreg.errors import NotFound
+from modelreg.lineage import Lineage
+from modelreg.metadata import NewMetadata, fill
+from modelreg.models import Model, ModelGroup
+from modelreg.provenance import Provenance
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+_PAGE_SIZE = 1000
+
+
+class ModelCalls:
+    """The calls about models and model groups."""
+
+    _connection: Connection
+
+    def model(self, reference: str, *, precision: str | Sequence[str] = (), at: datetime | None = None) -> Model:
+        """Return the model that a reference names.
+
+        Args:
+            reference: `name`, `name:version`, `name@alias`, each also after `project/`, or the id of a model. Without
+                version and alias, the latest version.
+            precision: Only a model with exactly these precisions, for example `"int8"`. Default: any.
+            at: The alias as it was then; an aware time. Default: now.
+
+        Raises:
+            NotFound: There is no such model.
+            Ambiguous: Several models fit; `candidates` names them. Name a project or `precision`.
+            InvalidArgument: The text is not a reference, or the time has no time zone.
+        """
+        request = model_service_pb2.ResolveModelRequest(
+            reference=reference,
+            precisions=_texts(precision),
+            at_time=None if at is None else _messages.timestamp(at, "at"),
+        )
+        return _messages.model((self._connection.unary(_methods.RESOLVE_MODEL, request)).model)
+
+    def models(self, filter: str = "", *, order_by: str = "", page_size: int = _PAGE_SIZE) -> Listing[Model]:  # noqa: A002
+        """Return the models that a filter matches, as a list that fetches its pages itself.
+
+        Args:
+            filter: A filter (AIP-160), for example `format = onnx AND metrics.f1 > 0.9`. Default: all models.
+            order_by: Fields to order by, for example `metrics.f1 desc, create_time`. Default: the newest first.
+            page_size: The number of models that one call returns at most. At most 1,000.
+
+        Raises:
+            InvalidArgument: At the first iteration: the filter or the order is wrong, at `position`.
+        """
+
+        def fetch(token: str) -> Page:
+            request = model_service_pb2.ListModelsRequest(
+                filter=filter, order_by=order_by, page_size=page_size, page_token=token
+            )
+            response = self._connection.unary(_methods.LIST_MODELS, request)
+            return response.models, response.next_page_token
+
+        return Listing(fetch, _messages.model)
+
+    def versions(self, name: str) -> Listing[Model]:
+        """Return all versions of a model group, the latest first.
+
+        Args:
+            name: `name` or `project/name`.
+
+        Raises:
+            NotFound: There is no such model group.
+            Ambiguous: Several projects have one of the name.
+        """
+        found = self.model(name)
+        return self.models(f'model_group_id = "{found.model_group_id}"', order_by="version desc")
+
+    def update(
+        self, model: Model | str, *, provenance: Provenance | None = None, **metadata: Unpack[NewMetadata]
+    ) -> Model:
+        """Change the metadata of a model, all of it or nothing, and return the model as it is then.
+
+        Args:
+            model: The model. Its `etag` makes the call fail if the model was changed since it was read. A reference
+                changes whatever state the model is in.
+            provenance: Replaces the provenance. Its parents may be references.
+            metadata: The fields to change (`NewMetadata`), for example `score=0.9`. None removes a field. `metrics` and
+                `tags` are merged by key, and None removes a key.
+
+        Raises:
+            Conflict: The model was changed since it was read (`ETAG_MISMATCH`).
+            NotFound: There is no such model.
+            AlreadyExists: Another model has the new project, name, version and precisions.
+            PreconditionFailed: Aliases point to the model, so it cannot get another name or project.
+            InvalidArgument: A value is invalid; `violations` names it.
+        """
+        before = model if isinstance(model, Model) else self.model(model)
+        message = model_pb2.Model(id=before.id, etag=before.etag if isinstance(model, Model) else "")
+        paths = fill(message, metadata)
+        if provenance is not None:
+            paths.append("provenance")
+            message.provenance.CopyFrom(self.provenance_message(provenance))
+        if not paths:
+            return before
+        request = model_service_pb2.UpdateModelRequest(
+            model=message, update_mask=FieldMask(paths=paths), idempotency_key=new_idempotency_key()
+        )
+        return _messages.model(self._connection.unary(_methods.UPDATE_MODEL, request))
+
+    def delete(self, model: Model | str, *, force: bool = False, missing_ok: bool = False) -> None:
+        """Delete a model and its artifact.
+
+        Args:
+            model: The model, which must not have been changed since it was read, or a reference.
+            force: Whether to delete the aliases that point to the model, too.
+            missing_ok: Whether a model that does not exist counts as deleted.
+
+        Raises:
+            NotFound: There is no such model, and `missing_ok` is not set.
+            PreconditionFailed: Aliases point to the model, and `force` is not set.
+            Conflict: The model was changed since it was read.
+        """
+        try:
+            found = model if isinstance(model, Model) else self.model(model)
+        except NotFound:
+            if missing_ok:
+                return
+            raise
+        request = model_service_pb2.DeleteModelRequest(
+            model_id=found.id,
+            etag=found.etag if isinstance(model, Model) else "",
+            allow_missing=missing_ok,
+            force=force,
+            idempotency_key=new_idempotency_key(),
+        )
+        self._connection.unary(_methods.DELETE_MODEL, request)
+
+    def compare(self, *models: Model | str, diff_only: bool = True, hash_files: bool = False) -> Comparison:
+        """Return how models differ from the first of them.
+
+        Args:
+            models: 2 to 10 models or references.
+            diff_only: Whether to leave out what is equal in all models.
+            hash_files: Whether to compare the SHA-256 of the files, for which the registry reads the artifacts.
+        """
+        ids = [self.model_id(model) for model in models]
+        request = model_service_pb2.CompareModelsRequest(model_ids=ids, diff_only=diff_only, hash_files=hash_files)
+        return _messages.comparison(self._connection.unary(_methods.COMPARE_MODELS, request))
+
+    def lineage(self, model: Model | str, *, descendants: bool = False, max_depth: int = 0) -> Lineage:
+        """Return the ancestors of a model: what it was made from, and what that was made from.
+
+        Args:
+            model: The model or a reference.
+            descendants: Whether to return the models that were made from it instead.
+            max_depth: The maximum number of steps. Default and maximum: 100.
+        """
+        directions = model_service_pb2.GetLineageRequest
+        request = directions(
+            model_id=self.model_id(model),
+            direction=directions.DIRECTION_DESCENDANTS if descendants else directions.DIRECTION_ANCESTORS,
+            max_depth=max_depth,
+            page_size=_PAGE_SIZE,
+        )
+        nodes: list[lineage_pb2.LineageNode] = []
+        edges: list[lineage_pb2.LineageEdge] = []
+        while True:
+            response = self._connection.unary(_methods.GET_LINEAGE, request)
+            nodes += response.nodes
+            edges += response.edges
+            request.page_token = response.next_page_token
+            if not request.page_token:
+                return Lineage(
+                    nodes=tuple(_messages.lineage_node(node) for node in nodes),
+                    edges=tuple(_messages.lineage_edge(edge) for edge in edges),
+                    truncated=response.truncated,
+                )
+
+    def manifest(self, model: Model | str) -> Mapping[str, Any]:
+        """Return everything that is known of how a model came to be, as JSON data that needs no registry."""
+        request = model_service_pb2.GetModelManifestRequest(model_id=self.model_id(model))
+        response = self._connection.unary(_methods.GET_MODEL_MANIFEST, request)
+        return _messages.document(response)
+
+    def groups(self, filter: str = "", *, order_by: str = "", show_empty: bool = False) -> Listing[ModelGroup]:  # noqa: A002
+        """Return the model groups that a filter matches: one for all versions of a model.
+
+        Args:
+            filter: A filter (AIP-160). Default: all groups.
+            order_by: Fields to order by. Default: that of the server.
+            show_empty: Whether to return the groups without models, too.
+        """
+
+        def fetch(token: str) -> Page:
+            request = model_group_service_pb2.ListModelGroupsRequest(
+                filter=filter, order_by=order_by, show_empty=show_empty, page_size=_PAGE_SIZE, page_token=token
+            )
+            response = self._connection.unary(_methods.LIST_MODEL_GROUPS, request)
+            return response.model_groups, response.next_page_token
+
+        return Listing(fetch, _messages.model_group)
+
+    def model_id(self, model: Model | str) -> str:
+        """Return the id of a model or of what a reference names."""
+        return model.id if isinstance(model, Model) else (self.model(model)).id
+
+    def provenance_message(self, provenance: Provenance) -> model_pb2.Provenance:
+        """Return a provenance as a message, with the ids of the parents that its references name."""
+        message = _messages.provenance_message(provenance)
+        del message.parent_model_ids[:]
+        message.parent_model_ids.extend([self.model_id(parent) for parent in provenance.parents])
+        return message
+
+
+def _texts(value: str | Sequence[str]) -> Sequence[str]:
+    return [value] if isinstance(value, str) else value

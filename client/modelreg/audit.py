@@ -1,0 +1,43 @@
+"""Events of the audit log."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from modelreg._results import Result
+
+
+@dataclass(frozen=True, kw_only=True)
+class Event(Result):
+    """A change that the registry recorded."""
+
+    sequence: int
+    """Number of the event, from 1. Filtered events leave gaps."""
+    action: str
+    """`model_registered`, `model_updated`, `model_deleted`, `alias_set`, `alias_rolled_back`, `alias_deleted`,
+    `token_created`, `token_revoked`, `model_group_updated` or `model_group_deleted`. Expect others from newer servers.
+    """
+    event_time: datetime | None = None
+    actor: str = ""
+    request_id: str = ""
+    project_id: str | None = None
+    project_name: str | None = None
+    name: str = ""
+    model_id: str = ""
+    model_group_id: str = ""
+    alias: str = ""
+    reason: str = ""
+    before: Mapping[str, Any] | None = None
+    """The state before the change; of an update, the fields that changed."""
+    after: Mapping[str, Any] | None = None
+    details_omitted: bool = False
+    """Whether `before` and `after` were too large for the stream. `Registry.log` has them."""
+    previous_hash: str = ""
+    hash: str = ""
+    damaged: bool = False
+    """Whether the stored event was altered. `mreg log --verify` finds where."""
+    moved_away: bool = False
+    """Whether the model moved to a project that the caller may not read."""
