@@ -23,7 +23,7 @@ from typing import Any, cast
 import grpc
 from modelregistry.v1 import alias_service_pb2, model_group_service_pb2, model_pb2, model_service_pb2
 
-from tests.client import registration, spec
+from tests.stub_client import registration, spec
 
 _SERVICE = "/modelregistry.v1.ModelService"
 

@@ -28,8 +28,8 @@ from modelregistry.v1 import artifact_service_pb2, model_service_pb2
 
 from benchmarks.memory import PeakMemory
 from benchmarks.results import Result
-from tests.client import registration, spec, writes
 from tests.products import Product
+from tests.stub_client import registration, spec, writes
 
 MIB = 2**20
 _MEMORY_GOAL = 250.0

@@ -2,7 +2,7 @@
 
 import itertools
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
 
 import psycopg
 import pytest
@@ -45,8 +45,22 @@ def empty_database(postgres: PostgresAddress) -> Iterator[Engine]:
 @pytest.fixture
 def database_name(postgres: PostgresAddress, _template: str) -> Iterator[str]:
     """The name of a migrated database without rows."""
+    with migrated_database(postgres, _template) as name:
+        yield name
+
+
+@pytest.fixture(scope="module")
+def module_database_name(postgres: PostgresAddress, _template: str) -> Iterator[str]:
+    """The name of a migrated database that the tests of a module share."""
+    with migrated_database(postgres, _template) as name:
+        yield name
+
+
+@contextmanager
+def migrated_database(postgres: PostgresAddress, template: str) -> Iterator[str]:
+    """Create a copy of a database, and drop it in the end."""
     name = f"test_{next(_numbers)}"
-    create_database(postgres, name, _template)
+    create_database(postgres, name, template)
     yield name
     drop_database(postgres, name)
 

@@ -18,11 +18,11 @@ import pytest
 from grpc_health.v1 import health_pb2
 
 from registry_service.embedded.postgres import PostgresAddress
-from tests.client import Client
 from tests.polling import eventually
 from tests.ports import free_port
 from tests.postgres_server import create_database
 from tests.s3_server import S3Server
+from tests.stub_client import Client
 from tests.temporary_folders import accessible_folder
 
 COMMAND = [sys.executable, "-m", "registry_service"]

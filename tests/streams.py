@@ -16,8 +16,8 @@ from registry_service.services.garbage_collection_job import GarbageCollectionJo
 from registry_service.services.services import Services
 from registry_service.transport.grpc.server import RegistryServer, ServerOptions
 from registry_service.transport.grpc.system_servicer import ServerInfo
-from tests.client import Client
 from tests.registry import RunningRegistry
+from tests.stub_client import Client
 
 MessageT = TypeVar("MessageT")
 

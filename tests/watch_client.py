@@ -9,7 +9,7 @@ import grpc
 from google.rpc.status_pb2 import Status
 from modelregistry.v1 import audit_pb2, audit_service_pb2
 
-from tests.client import Client
+from tests.stub_client import Client
 
 SECONDS = 30
 

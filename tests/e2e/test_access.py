@@ -17,12 +17,12 @@ from grpc_status import rpc_status
 from modelregistry.v1 import model_service_pb2, upload_service_pb2
 
 from registry_service.embedded.postgres import PostgresAddress
-from tests.client import Client, refused, zip_of
 from tests.identity_provider import AUDIENCE, IdentityProvider
 from tests.integration.test_access import Bearer
 from tests.polling import eventually
 from tests.postgres_server import create_database, drop_database
 from tests.products import COMMAND, Product, environment, grpcurl, running_serve, running_up
+from tests.stub_client import Client, refused, zip_of
 from tests.temporary_folders import accessible_folder
 
 CHALLENGE = 'Bearer realm="model-registry"'

@@ -20,10 +20,10 @@ from registry_service.domain.events import GENESIS_HASH, Event, LogHead
 from registry_service.domain.vocabulary import Action
 from registry_service.embedded.postgres import PostgresAddress
 from registry_service.storage.sql.database import SqlDatabase
-from tests.client import Client
 from tests.polling import eventually
 from tests.ports import free_port
 from tests.products import Command, environment
+from tests.stub_client import Client
 from tests.temporary_folders import accessible_folder
 
 SERVERS = 3

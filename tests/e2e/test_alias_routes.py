@@ -6,8 +6,8 @@ import httpx
 import pytest
 from modelregistry.v1 import alias_service_pb2 as pb
 
-from tests.client import sha256
 from tests.products import Product
+from tests.stub_client import sha256
 
 
 @pytest.fixture

@@ -18,9 +18,9 @@ import psutil
 import pytest
 from modelregistry.v1 import model_service_pb2
 
-from tests.client import Client, refused, zip_of
 from tests.polling import eventually
 from tests.products import Product, running_up
+from tests.stub_client import Client, refused, zip_of
 from tests.temporary_folders import accessible_folder
 
 MIB = 1024 * 1024

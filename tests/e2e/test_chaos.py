@@ -26,11 +26,11 @@ from sqlalchemy import Engine, text
 
 from registry_service.embedded.postgres import PostgresAddress
 from tests.chaos_proxy import ChaosProxy
-from tests.client import Client, pieces, refused, registration, sha256, spec
 from tests.polling import eventually
 from tests.products import COMMAND, Product, running_serve, s3_settings
 from tests.s3_server import S3Server, new_bucket_name
 from tests.streams import Feed, expect
+from tests.stub_client import Client, pieces, refused, registration, sha256, spec
 
 logger = logging.getLogger(__name__)
 

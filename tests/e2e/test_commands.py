@@ -22,11 +22,11 @@ from sqlalchemy import Engine, text
 from registry_service.embedded.envoy import envoy_path
 from registry_service.embedded.postgres import PostgresAddress
 from registry_service.storage.sql.schema import migrate
-from tests.client import Client, refused
 from tests.polling import eventually
 from tests.ports import free_port
 from tests.products import COMMAND, Command, Product, environment, running_serve, s3_settings
 from tests.s3_server import S3Server, make_certificates, new_bucket_name
+from tests.stub_client import Client, refused
 
 MIB = 1024 * 1024
 GRACE_SECONDS = 60

@@ -7,8 +7,8 @@ import httpx
 import pytest
 from modelregistry.v1 import model_pb2
 
-from tests.client import sha256, zip_of
 from tests.products import Product
+from tests.stub_client import sha256, zip_of
 
 NAME = "compared/with a slash"
 ZIP = {"file_name": "model.zip"}

@@ -21,11 +21,11 @@ from modelregistry.v1 import model_pb2, model_service_pb2, upload_pb2, upload_se
 from sqlalchemy import Engine, text
 
 from registry_service.embedded.postgres import PostgresAddress
-from tests.client import Client, pieces, refused, registration, sha256, spec, writes
 from tests.polling import eventually
 from tests.products import COMMAND, Product, running_serve, s3_settings
 from tests.s3_server import S3Server, new_bucket_name
 from tests.streams import expect
+from tests.stub_client import Client, pieces, refused, registration, sha256, spec, writes
 
 MIB = 1024 * 1024
 PART = 8 * MIB

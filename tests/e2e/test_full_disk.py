@@ -13,10 +13,10 @@ from google.rpc import error_details_pb2
 
 from registry_service.domain.errors import StorageFullError
 from registry_service.storage.artifacts.local import LocalArtifactStore
-from tests.client import refused
 from tests.polling import eventually
 from tests.products import Product, running_up
 from tests.registry import StartRegistry
+from tests.stub_client import refused
 from tests.temporary_folders import accessible_folder
 
 MIB = 1024 * 1024

@@ -16,11 +16,11 @@ from modelregistry.v1 import model_service_pb2, model_service_pb2_grpc
 
 from registry_service.certificates import Certificate, CertificateError
 from registry_service.transport.grpc.credentials import server_credentials
-from tests.client import pieces, refused, registration, spec
 from tests.polling import eventually
 from tests.ports import free_port
 from tests.products import COMMAND, READY_SECONDS, Command, environment
 from tests.s3_server import Authority, Certificates, make_certificates
+from tests.stub_client import pieces, refused, registration, spec
 from tests.temporary_folders import accessible_folder
 
 PORTS = pytest.mark.parametrize("port", ["rest_port", "grpc_port"])

@@ -13,10 +13,10 @@ import pytest
 from modelregistry.v1 import artifact_service_pb2, upload_service_pb2
 
 from registry_service.embedded.postgres import PostgresAddress
-from tests.client import registration, spec, writes
 from tests.postgres_server import create_database, drop_database
 from tests.products import Product, running_serve, running_up, s3_settings
 from tests.s3_server import S3Server
+from tests.stub_client import registration, spec, writes
 from tests.temporary_folders import accessible_folder
 
 MIB = 1024 * 1024

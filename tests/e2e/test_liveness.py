@@ -17,10 +17,10 @@ import psutil
 import pytest
 
 from registry_service.embedded.postgres import PostgresAddress
-from tests.client import Client
 from tests.polling import eventually
 from tests.ports import free_port
 from tests.products import COMMAND, Command, Product, environment, running_serve, running_up
+from tests.stub_client import Client
 from tests.temporary_folders import accessible_folder
 
 REPLACED_SECONDS = 30

@@ -19,10 +19,10 @@ from prometheus_client.parser import text_string_to_metric_families
 from sqlalchemy import Engine
 
 from registry_service.embedded.postgres import PostgresAddress
-from tests.client import Client, refused
 from tests.polling import eventually
 from tests.ports import free_port
 from tests.products import COMMAND, Product, environment, running_serve, running_up
+from tests.stub_client import Client, refused
 from tests.temporary_folders import accessible_folder
 
 ROOT = Path(__file__).resolve().parents[2]

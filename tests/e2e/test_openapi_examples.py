@@ -15,10 +15,10 @@ import pytest
 from jsonschema import Draft202012Validator  # type: ignore[import-untyped]
 
 from registry_service.transport.http_routes import http_routes
-from tests.client import zip_of
 from tests.fake_geti import CATTLE, YOLOX, YOLOX_FP32, FakeGeti
 from tests.model_files import onnx_model
 from tests.products import running_up
+from tests.stub_client import zip_of
 from tests.temporary_folders import accessible_folder
 
 EXAMPLES = Path(__file__).parents[2] / "gateway" / "examples.json"

@@ -19,12 +19,12 @@ from modelregistry.v1 import artifact_service_pb2, model_service_pb2
 from sqlalchemy import Engine, text
 
 from registry_service.embedded.postgres import EmbeddedPostgres, PostgresAddress
-from tests.client import Client, pieces, refused, registration, spec
 from tests.polling import eventually
 from tests.ports import free_port
 from tests.postgres_server import engine_of
 from tests.products import COMMAND, Command, Product, environment, running_serve, s3_settings
 from tests.s3_server import S3Server, new_bucket_name
+from tests.stub_client import Client, pieces, refused, registration, spec
 from tests.temporary_folders import accessible_folder
 
 MIB = 1024 * 1024

@@ -19,9 +19,9 @@ import httpx
 import pytest
 from grpc_health.v1 import health_pb2
 
-from tests.client import Client, as_listed, pieces, refused, sha256, writes, zip_of
 from tests.polling import eventually
 from tests.products import Product, grpcurl
+from tests.stub_client import Client, as_listed, pieces, refused, sha256, writes, zip_of
 
 MIB = 1024 * 1024
 

@@ -22,7 +22,6 @@ from modelregistry.v1 import alias_service_pb2, audit_service_pb2, model_service
 from sqlalchemy import Engine, text
 
 from registry_service.embedded.postgres import PostgresAddress
-from tests.client import CHUNK, Client, pieces, refused, sha256, writes, zip_of
 from tests.e2e.test_crashes import Bucket, SlowClient, listens
 from tests.e2e.test_metrics import Scrape
 from tests.integration.alias_calls import history
@@ -30,6 +29,7 @@ from tests.polling import eventually
 from tests.ports import free_port
 from tests.products import COMMAND, Command, Product, environment, s3_settings
 from tests.s3_server import S3Server, new_bucket_name
+from tests.stub_client import CHUNK, Client, pieces, refused, sha256, writes, zip_of
 
 MIB = 1024 * 1024
 PART = 8 * MIB

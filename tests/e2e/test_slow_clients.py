@@ -15,11 +15,11 @@ import pytest
 from modelregistry.v1 import artifact_service_pb2, artifact_service_pb2_grpc
 
 from registry_service.settings import Settings
-from tests.client import zip_of
 from tests.e2e.test_attacks import Http2
 from tests.polling import eventually
 from tests.products import Product, running_up
 from tests.streams import expect
+from tests.stub_client import zip_of
 from tests.temporary_folders import accessible_folder
 
 MIB = 1024 * 1024

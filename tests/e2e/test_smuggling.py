@@ -16,8 +16,8 @@ import h2.connection
 import h2.events
 import pytest
 
-from tests.client import Client
 from tests.products import Product
+from tests.stub_client import Client
 
 # Both products have the same Envoy in front.
 pytestmark = pytest.mark.parametrize("product", ["embedded"], indirect=True, scope="session")

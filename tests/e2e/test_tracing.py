@@ -10,12 +10,12 @@ import pytest
 from opentelemetry.proto.trace.v1 import trace_pb2
 
 from registry_service.embedded.postgres import PostgresAddress
-from tests.client import Client, zip_of
 from tests.otlp_collector import Collector, attributes_of, grpc_collector, http_collector
 from tests.polling import eventually
 from tests.postgres_server import create_database
 from tests.products import Product, running_serve, s3_settings
 from tests.s3_server import S3Server, new_bucket_name
+from tests.stub_client import Client, zip_of
 from tests.temporary_folders import accessible_folder
 
 GATEWAY, SERVER = "model-registry-gateway", "model-registry"

@@ -20,10 +20,10 @@ import psutil
 import pytest
 
 from registry_service.embedded.process import MAX_LOG_BYTES
-from tests.client import Client, refused
 from tests.polling import eventually
 from tests.ports import free_port
 from tests.products import COMMAND, Command, Product, environment, running_up
+from tests.stub_client import Client, refused
 from tests.temporary_folders import accessible_folder
 
 START_SECONDS = 30

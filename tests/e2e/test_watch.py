@@ -11,10 +11,10 @@ import pytest
 from modelregistry.v1 import audit_service_pb2
 
 from registry_service.embedded.postgres import PostgresAddress
-from tests.client import refused, zip_of
 from tests.postgres_server import create_database, drop_database
 from tests.products import Product, running_serve, s3_settings
 from tests.s3_server import S3Server, new_bucket_name
+from tests.stub_client import refused, zip_of
 from tests.watch_client import Watch, sequences
 
 

@@ -9,8 +9,8 @@ from modelregistry.v1 import alias_pb2, model_pb2
 from modelregistry.v1 import alias_service_pb2 as pb
 
 from registry_service.domain.events import Event
-from tests.client import Client
 from tests.registry import RunningRegistry
+from tests.stub_client import Client
 
 INVALID = grpc.StatusCode.INVALID_ARGUMENT
 NOT_FOUND = grpc.StatusCode.NOT_FOUND

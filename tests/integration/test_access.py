@@ -42,10 +42,10 @@ from registry_service.services.tokens import TokenService
 from registry_service.storage.artifacts.local import LocalArtifactStore
 from registry_service.storage.sql.database import SqlDatabase
 from registry_service.transport.http_routes import http_routes
-from tests.client import Client, Refusal, refused, registration, spec
 from tests.polling import eventually
 from tests.registry import RunningRegistry, StartRegistry
 from tests.streams import Feed
+from tests.stub_client import Client, Refusal, refused, registration, spec
 from tests.watch_client import Watch
 
 DENIED, UNKNOWN, UNAUTHENTICATED = (

@@ -19,8 +19,8 @@ from registry_service.domain.errors import (
 from registry_service.domain.promotion import Requirements
 from registry_service.services.aliases import Expectation, Moved
 from registry_service.services.services import Services
-from tests.client import Client
 from tests.registry import RunningRegistry
+from tests.stub_client import Client
 
 MODELS = 4
 

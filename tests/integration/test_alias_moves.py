@@ -8,7 +8,6 @@ from modelregistry.v1 import alias_service_pb2 as pb
 from modelregistry.v1 import model_pb2
 
 from registry_service.domain.vocabulary import Action
-from tests.client import Client, refused, sha256
 from tests.integration.alias_calls import (
     ABORTED,
     INVALID,
@@ -28,6 +27,7 @@ from tests.integration.alias_calls import (
     target,
 )
 from tests.registry import RunningRegistry
+from tests.stub_client import Client, refused, sha256
 
 
 @pytest.fixture

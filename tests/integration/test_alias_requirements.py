@@ -10,11 +10,11 @@ from google.rpc import error_details_pb2
 
 from registry_service.domain.signature import Signature, Tensor
 from registry_service.storage.sql import rows, tables
-from tests.client import Client, refused, registration, sha256, spec
 from tests.integration.alias_calls import NOT_FOUND, PRECONDITION, get_alias, register, set_alias
 from tests.polling import eventually
 from tests.registry import RunningRegistry
 from tests.streams import Feed, serving
+from tests.stub_client import Client, refused, registration, sha256, spec
 
 
 def give_signature(registry: RunningRegistry, model_id: str, signature: Signature) -> None:

@@ -11,7 +11,6 @@ from modelregistry.v1 import alias_service_pb2 as pb
 from sqlalchemy.exc import IntegrityError
 
 from registry_service.domain.vocabulary import Action
-from tests.client import Client, refused, sha256
 from tests.integration.alias_calls import (
     ABORTED,
     INVALID,
@@ -30,6 +29,7 @@ from tests.integration.alias_calls import (
     target,
 )
 from tests.registry import RunningRegistry
+from tests.stub_client import Client, refused, sha256
 
 LONG_AGO = "there-was-no-such-model"
 

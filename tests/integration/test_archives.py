@@ -11,7 +11,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from modelregistry.v1 import artifact_service_pb2, model_pb2
 
-from tests.client import Client, refused, zip_of
 from tests.integration.artifact_files import (
     DATA_LOSS,
     INVALID,
@@ -25,6 +24,7 @@ from tests.integration.artifact_files import (
 )
 from tests.registry import RunningRegistry, StartRegistry
 from tests.streams import expect, serving
+from tests.stub_client import Client, refused, zip_of
 
 PRECONDITION = grpc.StatusCode.FAILED_PRECONDITION
 

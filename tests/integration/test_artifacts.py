@@ -11,7 +11,6 @@ from registry_service.domain.caller import acting_as_registry
 from registry_service.domain.errors import ArtifactStoreUnavailableError
 from registry_service.services.artifacts import Verification
 from registry_service.transport.grpc import artifact_servicer
-from tests.client import Client, refused, sha256, zip_of
 from tests.integration.artifact_files import (
     DATA_LOSS,
     INVALID,
@@ -25,6 +24,7 @@ from tests.integration.artifact_files import (
 )
 from tests.registry import RunningRegistry
 from tests.streams import WrappedStore, serving
+from tests.stub_client import Client, refused, sha256, zip_of
 
 MISSING_ID = "there-is-no-such-model"
 

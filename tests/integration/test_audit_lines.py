@@ -7,8 +7,8 @@ import pytest
 from modelregistry.v1 import audit_service_pb2
 
 from registry_service import logs
-from tests.client import refused
 from tests.registry import RunningRegistry
+from tests.stub_client import refused
 
 
 def audit_lines(caplog: pytest.LogCaptureFixture) -> list[dict[str, object]]:

@@ -17,10 +17,10 @@ from modelregistry.v1 import (
 from sqlalchemy import Engine, text
 
 from registry_service.domain.validation import MAX_JSON_DEPTH
-from tests.client import Client, refused, registration, spec, zip_of
 from tests.polling import eventually
 from tests.registry import RunningRegistry
 from tests.streams import Feed, serving
+from tests.stub_client import Client, refused, registration, spec, zip_of
 
 Action = audit_pb2.AuditEvent.Action
 INVALID = grpc.StatusCode.INVALID_ARGUMENT

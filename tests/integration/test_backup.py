@@ -22,10 +22,10 @@ from registry_service.services.verification import Found
 from registry_service.settings import Settings, load
 from registry_service.storage.sql.schema import migrate
 from registry_service.wiring import Registry, build_verification, open_backup, open_registry, open_restore
-from tests.client import Client, sha256
 from tests.polling import eventually
 from tests.registry import RunningRegistry, StartRegistry
 from tests.s3_server import S3Server, new_bucket_name
+from tests.stub_client import Client, sha256
 from tests.watch_client import Watch
 
 

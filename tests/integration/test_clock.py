@@ -17,10 +17,10 @@ from registry_service.services.authentication import TokenAuthenticator
 from registry_service.services.tokens import TokenService
 from registry_service.storage.sql import connection as connection_module
 from registry_service.storage.sql.database import SqlDatabase
-from tests.client import Client
 from tests.polling import eventually
 from tests.registry import RunningRegistry
 from tests.streams import serving
+from tests.stub_client import Client
 
 TWO_DAYS = timedelta(days=2)
 

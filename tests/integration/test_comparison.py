@@ -19,10 +19,10 @@ from modelregistry.v1 import comparison_pb2, model_pb2, model_service_pb2
 from sqlalchemy import text
 
 from registry_service.domain.artifact_store import ArtifactStore
-from tests.client import Client, refused, registration, sha256, spec, zip_of
 from tests.polling import eventually
 from tests.registry import RunningRegistry, StartRegistry
 from tests.streams import Feed, WrappedStore, serving
+from tests.stub_client import Client, refused, registration, sha256, spec, zip_of
 
 INVALID = grpc.StatusCode.INVALID_ARGUMENT
 NOT_FOUND = grpc.StatusCode.NOT_FOUND

@@ -14,8 +14,8 @@ from registry_service.domain.models import Model
 from registry_service.services.models import ModelService
 from registry_service.storage.artifacts.local import LocalArtifactStore
 from registry_service.transport.grpc.interceptors.errors import BROKEN_MESSAGE
-from tests.client import Client
 from tests.registry import RunningRegistry, StartRegistry
+from tests.stub_client import Client
 
 MODEL_ID = "a-model-of-this-test"
 

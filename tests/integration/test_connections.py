@@ -9,10 +9,10 @@ import h2.connection
 import pytest
 
 from registry_service.transport.grpc.connections import connection_limit
-from tests.client import Client
 from tests.polling import eventually
 from tests.registry import RunningRegistry
 from tests.streams import serving
+from tests.stub_client import Client
 
 LIMIT = 40
 

@@ -8,7 +8,6 @@ import grpc
 import pytest
 from modelregistry.v1 import model_pb2
 
-from tests.client import Client, refused, registration, spec
 from tests.integration.model_fields import (
     EXISTS,
     GIVEN_ID,
@@ -17,6 +16,7 @@ from tests.integration.model_fields import (
 from tests.polling import eventually
 from tests.registry import RunningRegistry
 from tests.streams import Feed
+from tests.stub_client import Client, refused, registration, spec
 
 
 class TestDuplicates:

@@ -44,8 +44,8 @@ from registry_service.transport.grpc.interceptors.chain import InterceptorChain
 from registry_service.transport.grpc.interceptors.concurrency import ConcurrencyLimits
 from registry_service.transport.grpc.interceptors.errors import BROKEN_MESSAGE
 from registry_service.transport.grpc.interceptors.watchdog import Watchdog
-from tests.client import refused, registration, spec
 from tests.polling import eventually
+from tests.stub_client import refused, registration, spec
 
 SECRET = "s3cr3t-payload"
 

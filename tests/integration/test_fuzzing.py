@@ -20,12 +20,12 @@ from hypothesis import strategies as st
 from modelregistry.v1 import audit_service_pb2, model_service_pb2
 
 from registry_service.transport.grpc.server import _SERVICES
-from tests.client import Client, zip_of
 from tests.fuzzing import ODD_TEXTS, check_no_internals, fuzz
 from tests.message_strategies import messages
 from tests.model_files import geti_deployment, onnx_model, safetensors
 from tests.registry import RunningRegistry
 from tests.streams import expect
+from tests.stub_client import Client, zip_of
 
 SERVICES = (
     *_SERVICES,

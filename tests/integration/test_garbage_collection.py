@@ -19,10 +19,10 @@ from registry_service.domain.errors import ArtifactStoreUnavailableError
 from registry_service.services.garbage_collection import GarbageCollectionReport
 from registry_service.services.verification import Finding
 from registry_service.wiring import build_verification
-from tests.client import pieces, refused, registration, spec
 from tests.polling import eventually
 from tests.registry import RunningRegistry, StartRegistry
 from tests.streams import Feed, WrappedStore, services_on, serving
+from tests.stub_client import pieces, refused, registration, spec
 
 ABORTED = grpc.StatusCode.ABORTED
 MIB = 1024 * 1024

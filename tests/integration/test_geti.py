@@ -20,10 +20,10 @@ from registry_service.geti import client
 from registry_service.geti.client import HttpGeti, Timeouts
 from registry_service.logs import JsonFormatter
 from registry_service.storage.artifacts.local import LocalArtifactStore
-from tests.client import refused, zip_of
 from tests.fake_geti import CATTLE, MEMBERS, TOKEN, WELD, YOLOX, YOLOX_FP16, YOLOX_FP32, YOLOX_INT8, FakeGeti
 from tests.polling import eventually
 from tests.registry import RunningRegistry, StartRegistry
+from tests.stub_client import refused, zip_of
 
 State = pb.ImportProgress
 FAST = Timeouts(retry=0.01, connect=1, read=2, listing=10, poll=0.02, max_poll=0.1, deployment=5)

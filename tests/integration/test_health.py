@@ -12,10 +12,10 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from registry_service.transport.grpc.health import MAX_HEALTH_WATCHES
 from registry_service.transport.grpc.interceptors.watchdog import MAX_MESSAGES_EXPECTED
-from tests.client import Client, refused
 from tests.polling import eventually
 from tests.registry import RunningRegistry, StartRegistry
 from tests.streams import WrappedStore, expect, serving
+from tests.stub_client import Client, refused
 
 SERVING = health_pb2.HealthCheckResponse.SERVING
 NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING

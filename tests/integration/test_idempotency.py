@@ -35,11 +35,11 @@ from registry_service.transport.grpc.model_group_servicer import ModelGroupServi
 from registry_service.transport.grpc.model_servicer import ModelServicer
 from registry_service.transport.grpc.upload_servicer import UploadServicer
 from registry_service.transport.http_routes import http_routes
-from tests.client import Client, refused, registration, sha256, spec
 from tests.integration.test_access import People
 from tests.polling import eventually
 from tests.registry import RunningRegistry, StartRegistry
 from tests.streams import Feed, expect
+from tests.stub_client import Client, refused, registration, sha256, spec
 
 ABORTED, PRECONDITION, INVALID = (
     grpc.StatusCode.ABORTED,

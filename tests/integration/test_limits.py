@@ -23,10 +23,10 @@ from sqlalchemy import text
 
 from registry_service.domain.errors import TooManyCallsError
 from registry_service.transport.grpc.concurrency_limit import ConcurrencyLimit
-from tests.client import Client, pieces, refused, registration, spec, writes, zip_of
 from tests.polling import eventually
 from tests.registry import RunningRegistry, StartRegistry
 from tests.streams import Feed, WrappedStore, expect, serving
+from tests.stub_client import Client, pieces, refused, registration, spec, writes, zip_of
 
 EXHAUSTED = grpc.StatusCode.RESOURCE_EXHAUSTED
 MIB = 1024 * 1024

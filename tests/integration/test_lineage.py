@@ -16,9 +16,9 @@ from modelregistry.v1 import artifact_service_pb2, lineage_pb2, model_pb2, model
 from sqlalchemy import Engine, text
 
 from registry_service.storage.sql.tables import ModelRow
-from tests.client import Client, refused, sha256, zip_of
 from tests.registry import RunningRegistry
 from tests.streams import serving
+from tests.stub_client import Client, refused, sha256, zip_of
 
 INVALID = grpc.StatusCode.INVALID_ARGUMENT
 NOT_FOUND = grpc.StatusCode.NOT_FOUND

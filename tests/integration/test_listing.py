@@ -22,10 +22,10 @@ from registry_service.domain import listing
 from registry_service.domain.filter import parse
 from registry_service.domain.listing import ListQuery, parse_order, sort_values
 from registry_service.storage.sql.database import SqlDatabase
-from tests.client import Client, refused
 from tests.plans import nodes, sent_to
 from tests.registry import RunningRegistry
 from tests.streams import expect
+from tests.stub_client import Client, refused
 from tests.version_order import sort_key
 
 INVALID = grpc.StatusCode.INVALID_ARGUMENT

@@ -17,9 +17,9 @@ from registry_service.domain.errors import InvalidArgumentError
 from registry_service.domain.filter import Subject, parse
 from registry_service.domain.model_groups import SORTABLE_FIELDS, GroupQuery, group_sort_values, parse_group_order
 from registry_service.storage.sql.database import SqlDatabase
-from tests.client import Client, refused
 from tests.plans import assert_few_rows, sent_to
 from tests.registry import RunningRegistry
+from tests.stub_client import Client, refused
 
 INVALID = grpc.StatusCode.INVALID_ARGUMENT
 NOT_FOUND = grpc.StatusCode.NOT_FOUND

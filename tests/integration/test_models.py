@@ -11,9 +11,9 @@ from google.protobuf.struct_pb2 import Value
 from modelregistry.v1 import model_pb2, model_service_pb2
 from sqlalchemy import text
 
-from tests.client import Client, refused
 from tests.integration.model_fields import EXISTS, GIVEN_ID, INVALID, nothing_is_left, run_together, struct, with_fields
 from tests.registry import RunningRegistry
+from tests.stub_client import Client, refused
 
 ABORTED = grpc.StatusCode.ABORTED
 NOT_FOUND = grpc.StatusCode.NOT_FOUND

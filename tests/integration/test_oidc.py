@@ -22,11 +22,11 @@ from registry_service.oidc.authenticator import OidcAuthenticator
 from registry_service.oidc.provider import KeyCache, Provider, SigningKey
 from registry_service.services.tokens import TokenService
 from registry_service.storage.sql.database import SqlDatabase
-from tests.client import Client, refused
 from tests.identity_provider import AUDIENCE, IdentityProvider
 from tests.integration.test_access import Bearer
 from tests.polling import eventually
 from tests.registry import StartRegistry
+from tests.stub_client import Client, refused
 
 
 class Clock:

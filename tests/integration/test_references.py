@@ -19,11 +19,11 @@ from registry_service.domain.errors import AmbiguousReferenceError, ReferenceNot
 from registry_service.services.references import ReferenceService, Resolved
 from registry_service.storage.sql.database import SqlDatabase
 from registry_service.storage.sql.references import SqlReferenceRepository
-from tests.client import Client, Refusal, refused
 from tests.integration.test_access import People, people
 from tests.model_files import safetensors
 from tests.plans import assert_few_rows, sent_to
 from tests.registry import RunningRegistry
+from tests.stub_client import Client, Refusal, refused
 
 __all__ = ["people"]  # the fixture
 

@@ -13,7 +13,6 @@ from google.protobuf.struct_pb2 import ListValue, Value
 from modelregistry.v1 import model_pb2, model_service_pb2
 from sqlalchemy import text
 
-from tests.client import Client, pieces, refused, registration, sha256, spec, zip_of
 from tests.integration.model_fields import (
     GIVEN_ID,
     INVALID,
@@ -25,6 +24,7 @@ from tests.integration.model_fields import (
 from tests.polling import eventually
 from tests.registry import RunningRegistry, StartRegistry
 from tests.streams import Feed
+from tests.stub_client import Client, pieces, refused, registration, sha256, spec, zip_of
 
 
 def texts(*values: str) -> ListValue:

@@ -14,10 +14,10 @@ from modelregistry.v1 import model_pb2, model_service_pb2
 from registry_service.domain.errors import ArtifactLostError, ArtifactStoreUnavailableError
 from registry_service.signatures import dispatch
 from registry_service.storage.artifacts.local import LocalArtifactStore
-from tests.client import Client, as_listed, refused, zip_of
 from tests.model_files import IR, geti_deployment, onnx_model, safetensors
 from tests.registry import RunningRegistry
 from tests.streams import WrappedStore, serving
+from tests.stub_client import Client, as_listed, refused, zip_of
 
 BOUNDARY = "a-boundary-of-this-test"
 

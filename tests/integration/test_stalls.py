@@ -20,11 +20,11 @@ from registry_service.domain.artifact_store import ArtifactStore, Part
 from registry_service.embedded.postgres import PostgresAddress
 from registry_service.storage.artifacts.local import LocalArtifactStore
 from registry_service.storage.sql.database import SqlDatabase
-from tests.client import Client, refused
 from tests.hanging_proxy import HangingProxy
 from tests.polling import eventually
 from tests.registry import RunningRegistry, StartRegistry
 from tests.streams import WrappedStore, services_on, serving
+from tests.stub_client import Client, refused
 from tests.transaction_checks import no_store_in_transactions
 
 BOUND_SECONDS = 10

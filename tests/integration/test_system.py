@@ -11,9 +11,9 @@ from modelregistry.v1 import model_service_pb2, system_service_pb2
 from registry_service import __version__
 from registry_service.domain.access import Grant, Identity, Role
 from registry_service.services.authentication import CachedAuthenticator
-from tests.client import refused
 from tests.integration.test_access import People, people  # noqa: F401 - a fixture
 from tests.registry import RunningRegistry, StartRegistry
+from tests.stub_client import refused
 
 Mode = system_service_pb2.Authentication
 

@@ -20,8 +20,8 @@ from modelregistry.v1 import (
 from sqlalchemy import Engine
 
 from registry_service.storage.sql.schema import migrate
-from tests.client import Client, refused
 from tests.registry import RunningRegistry, StartRegistry
+from tests.stub_client import Client, refused
 from tests.watch_client import Watch
 
 FOLDER = Path(__file__).parent.parent / "upgrade"

@@ -14,7 +14,6 @@ from modelregistry.v1 import model_pb2, upload_service_pb2
 
 from registry_service.domain.artifact_store import Part, Pieces
 from registry_service.domain.errors import ArtifactLostError, ArtifactStoreUnavailableError
-from tests.client import Client, refused, sha256
 from tests.integration.upload_calls import (
     ABORTED,
     ACTIVE,
@@ -31,6 +30,7 @@ from tests.integration.upload_calls import (
 from tests.polling import eventually
 from tests.registry import RunningRegistry
 from tests.streams import WrappedStore, serving
+from tests.stub_client import Client, refused, sha256
 
 
 class TestCompleting:

@@ -16,7 +16,6 @@ from registry_service.domain.artifact_store import Part, Pieces
 from registry_service.domain.errors import ArtifactStoreUnavailableError, DatabaseUnavailableError
 from registry_service.domain.ports import Transaction
 from registry_service.services.services import Services
-from tests.client import Client, pieces, refused, sha256, writes
 from tests.integration.upload_calls import (
     ABORTED,
     INVALID,
@@ -30,6 +29,7 @@ from tests.integration.upload_calls import (
 from tests.polling import eventually
 from tests.registry import RunningRegistry, StartRegistry
 from tests.streams import Feed, WrappedStore, expect, serving
+from tests.stub_client import Client, pieces, refused, sha256, writes
 
 OUT_OF_RANGE = grpc.StatusCode.OUT_OF_RANGE
 

@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 from modelregistry.v1 import upload_pb2, upload_service_pb2
 
-from tests.client import Client, refused, sha256, spec, zip_of
 from tests.integration.upload_calls import (
     ACTIVE,
     COMPLETING,
@@ -22,6 +21,7 @@ from tests.integration.upload_calls import (
     some_bytes,
 )
 from tests.registry import RunningRegistry
+from tests.stub_client import Client, refused, sha256, spec, zip_of
 
 COMPLETED = upload_pb2.Upload.STATE_COMPLETED
 

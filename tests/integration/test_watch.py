@@ -21,10 +21,10 @@ from registry_service.domain.vocabulary import Action
 from registry_service.embedded.postgres import PostgresAddress
 from registry_service.services import event_watch
 from registry_service.storage.sql.database import SqlDatabase
-from tests.client import Client, refused
 from tests.polling import eventually
 from tests.registry import RunningRegistry, StartRegistry
 from tests.streams import expect, serving
+from tests.stub_client import Client, refused
 from tests.watch_client import Watch, sequences
 
 INVALID = grpc.StatusCode.INVALID_ARGUMENT

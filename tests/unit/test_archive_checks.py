@@ -11,8 +11,8 @@ import pytest
 
 from registry_service.domain.errors import ArtifactStoreUnavailableError
 from registry_service.signatures import limits
-from tests.client import zip_of
 from tests.model_files import IR, WEIGHTS, geti_deployment
+from tests.stub_client import zip_of
 from tests.unit.signatures.helpers import OneObject, bounded, read
 
 END = b"PK\x05\x06"

@@ -12,7 +12,7 @@ from registry_service.domain.object_keys import new_object_key
 from registry_service.services.archives import open_archive
 from registry_service.services.repacking import folder_name, repacked
 from registry_service.storage.artifacts.local import LocalArtifactStore
-from tests.client import zip_of
+from tests.stub_client import zip_of
 
 
 def repack(folder: Path, data: bytes, name: str = "folder", max_bytes: int = 10_000_000) -> zipfile.ZipFile:

@@ -7,7 +7,6 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from registry_service.storage.sql import rows
-from tests.client import zip_of
 from tests.model_files import (
     IR,
     TFLITE,
@@ -16,6 +15,7 @@ from tests.model_files import (
     onnx_model,
     safetensors,
 )
+from tests.stub_client import zip_of
 from tests.unit.signatures.helpers import read
 from tests.unit.signatures.samples import AWQ, LLAMA, TORCH, numpy_file
 

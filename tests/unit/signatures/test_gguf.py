@@ -3,10 +3,10 @@
 import pytest
 
 from registry_service.domain.signature import Signature
-from tests.client import zip_of
 from tests.model_files import (
     gguf,
 )
+from tests.stub_client import zip_of
 from tests.unit.signatures.helpers import MIB, OneObject, read, signature_of, tensor
 from tests.unit.signatures.samples import LLAMA, LLAMA_METADATA
 

@@ -11,7 +11,6 @@ from onnx import TensorProto, helper
 
 from registry_service.signatures import limits
 from registry_service.storage.sql import rows
-from tests.client import zip_of
 from tests.model_files import (
     TFLITE,
     WEIGHTS,
@@ -22,6 +21,7 @@ from tests.model_files import (
     safetensors,
     safetensors_file,
 )
+from tests.stub_client import zip_of
 from tests.unit.signatures.helpers import MIB, OneObject, bounded, read, signature_of, tensor, varint
 from tests.unit.signatures.samples import LLAMA, LLAMA_METADATA
 

@@ -8,11 +8,11 @@ import pytest
 from onnx import TensorProto, helper
 
 from registry_service.domain.signature import Signature, Tensor
-from tests.client import zip_of
 from tests.model_files import (
     onnx_model,
     raw_weight,
 )
+from tests.stub_client import zip_of
 from tests.unit.signatures.helpers import MIB, OneObject, read, signature_of, tensor, varint
 
 

@@ -3,12 +3,12 @@
 import pytest
 
 from registry_service.domain.signature import Signature, Tensor
-from tests.client import zip_of
 from tests.model_files import (
     IR,
     WEIGHTS,
     geti_deployment,
 )
+from tests.stub_client import zip_of
 from tests.unit.signatures.helpers import read, signature_of, tensor
 
 EDGE_TO_SECOND = '<edge from-layer="1" from-port="1" to-layer="3" to-port="0"/>'

@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 
 from registry_service.signatures import limits
-from tests.client import zip_of
 from tests.model_files import (
     safetensors,
 )
+from tests.stub_client import zip_of
 from tests.unit.signatures.helpers import OneObject, read, signature_of
 from tests.unit.signatures.samples import AWQ
 

@@ -13,10 +13,10 @@ import pytest
 
 from registry_service.domain.signature import Signature
 from registry_service.signatures import limits
-from tests.client import zip_of
 from tests.model_files import (
     onnx_model,
 )
+from tests.stub_client import zip_of
 from tests.unit.signatures.helpers import MIB, read, signature_of, tensor
 from tests.unit.signatures.samples import TORCH, numpy_file
 

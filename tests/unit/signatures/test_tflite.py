@@ -6,10 +6,10 @@ import zipfile
 import pytest
 
 from registry_service.domain.signature import Signature, Tensor
-from tests.client import zip_of
 from tests.model_files import (
     TFLITE,
 )
+from tests.stub_client import zip_of
 from tests.unit.signatures.helpers import MIB, OneObject, read, signature_of, tensor
 
 

@@ -9,7 +9,6 @@ import pytest
 from onnx import TensorProto
 
 from registry_service.signatures import limits
-from tests.client import zip_of
 from tests.model_files import (
     IR,
     WEIGHTS,
@@ -18,6 +17,7 @@ from tests.model_files import (
     raw_weight,
     safetensors,
 )
+from tests.stub_client import zip_of
 from tests.unit.signatures.helpers import MIB, OneObject, read, signature_of
 
 UNREAD = (

@@ -1,0 +1,53 @@
+"""A server that the client's tests of a module share, and clients of it."""
+
+import os
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from modelreg import Registry
+
+from registry_service.embedded.postgres import PostgresAddress
+from tests.postgres_server import engine_of
+from tests.registry import RunningRegistry, running_registry
+
+
+@pytest.fixture(scope="module")
+def server(
+    postgres: PostgresAddress, module_database_name: str, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[RunningRegistry]:
+    """A server, with `server.client` for its raw stubs and `server.address`."""
+    engine = engine_of(postgres, module_database_name)
+    folder = tmp_path_factory.mktemp("artifacts")
+    with running_registry(postgres, module_database_name, engine, folder) as running:
+        yield running
+    engine.dispose()
+
+
+@pytest.fixture
+def url(server: RunningRegistry) -> str:
+    """The URL of the server."""
+    return f"grpc://{server.address}"
+
+
+@pytest.fixture
+def registry(url: str) -> Iterator[Registry]:
+    """A client of the server."""
+    with Registry(url) as registry:
+        yield registry
+
+
+@pytest.fixture
+def name() -> str:
+    """The name of a model that no other test uses."""
+    return f"model-{uuid.uuid4()}"
+
+
+@pytest.fixture(autouse=True)
+def _own_directories(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keep the tests away from the configuration and the cache of the person who runs them."""
+    for variable in [found for found in os.environ if found.startswith("MODELREG_")]:
+        monkeypatch.delenv(variable)
+    for variable in ("XDG_CACHE_HOME", "XDG_CONFIG_HOME", "XDG_STATE_HOME"):
+        monkeypatch.setenv(variable, str(tmp_path / variable))

@@ -1,0 +1,177 @@
+"""Finding, changing, comparing and deleting models with the client."""
+
+import asyncio
+from datetime import UTC, datetime
+
+import modelreg
+import pytest
+from modelreg import Ambiguous, Conflict, InvalidArgument, NotFound, PreconditionFailed, Registry
+
+from tests.registry import RunningRegistry
+
+
+def test_a_model_is_found_by_name_version_alias_and_id(server: RunningRegistry, registry: Registry, name: str) -> None:
+    first = server.client.register(name=name, version="1.0")
+    second = server.client.register(name=name, version="1.10")
+    server.client.set_alias(first.id, model_group_id=first.model_group_id)
+
+    assert registry.model(name).id == second.id
+    assert registry.model(f"{name}:1.0").id == first.id
+    assert registry.model(f"{name}@production").id == first.id
+    assert registry.model(first.id).reference == f"{name}:1.0"
+
+
+def test_a_model_is_plain_data(server: RunningRegistry, registry: Registry, name: str) -> None:
+    before = datetime.now(UTC)
+    server.client.register(
+        name=name, version="1.0", project_id="acme", metrics={"f1": 0.9}, tags={"team": "audio"}, score=0.5
+    )
+
+    model = registry.model(f"acme/{name}")
+
+    assert (model.metrics, model.tags, model.score) == ({"f1": 0.9}, {"team": "audio"}, 0.5)
+    assert model.artifact.size_bytes == len(b"weights")
+    assert model.create_time is not None
+    assert abs(model.create_time - before).total_seconds() < 60
+    assert model.reference == f"acme/{name}:1.0"
+
+
+def test_a_missing_model_raises_not_found_and_says_which(registry: Registry, name: str) -> None:
+    with pytest.raises(NotFound) as caught:
+        registry.model(f"{name}:1.0")
+
+    assert caught.value.reason == "REFERENCE_NOT_FOUND"
+    assert caught.value.metadata["part"] == "name"
+    assert caught.value.request_id
+    assert isinstance(caught.value, LookupError)
+
+
+def test_several_precisions_of_a_version_are_ambiguous_until_one_is_named(
+    server: RunningRegistry, registry: Registry, name: str
+) -> None:
+    small = server.client.register(name=name, version="1.0", precisions=["int8"])
+    server.client.register(name=name, version="1.0", precisions=["fp32"])
+
+    with pytest.raises(Ambiguous) as caught:
+        registry.model(f"{name}:1.0")
+
+    assert len(caught.value.candidates) == 2
+    assert registry.model(f"{name}:1.0", precision="int8").id == small.id
+
+
+def test_a_wrong_reference_names_the_position(registry: Registry) -> None:
+    with pytest.raises(InvalidArgument) as caught:
+        registry.model("vad:")
+
+    assert caught.value.position == 5
+
+
+def test_a_list_fetches_its_pages_and_can_be_read_again(server: RunningRegistry, registry: Registry, name: str) -> None:
+    for number in range(7):
+        server.client.register(name=name, version=f"{number}")
+    models = registry.models(f'name = "{name}"', order_by="version", page_size=2)
+
+    assert [model.version for model in models] == ["0", "1", "2", "3", "4", "5", "6"]
+    assert [model.version for model in models.to_list(3)] == ["0", "1", "2"]
+    assert next(model.version for model in registry.versions(name)) == "6"
+
+
+def test_a_wrong_filter_names_the_position(registry: Registry) -> None:
+    with pytest.raises(InvalidArgument) as caught:
+        registry.models("format == onnx").to_list()
+
+    assert caught.value.position == 9
+
+
+def test_an_update_merges_maps_and_keeps_the_rest(server: RunningRegistry, registry: Registry, name: str) -> None:
+    server.client.register(name=name, version="1.0", tags={"team": "audio", "stage": "new"}, metrics={"f1": 0.9})
+    model = registry.model(name)
+
+    updated = registry.update(
+        model,
+        tags={"stage": "candidate", "team": None},
+        metrics={"wer": 0.1},
+        description="Finds voices.",
+        precision="int8",
+    )
+
+    assert updated.tags == {"stage": "candidate"}
+    assert updated.metrics == {"f1": 0.9, "wer": 0.1}
+    assert (updated.description, updated.precisions) == ("Finds voices.", ("int8",))
+    with pytest.raises(Conflict):
+        registry.update(model, score=1.0)
+    assert registry.update(name, score=1.0).score == 1.0
+
+
+def test_what_is_no_field_or_no_value_is_refused_before_the_call(
+    server: RunningRegistry, registry: Registry, name: str
+) -> None:
+    server.client.register(name=name)
+
+    with pytest.raises(InvalidArgument, match=r"Unknown field metric\b"):
+        registry.update(name, metric={"f1": 1})  # type: ignore[call-arg]
+    with pytest.raises(InvalidArgument, match="score: 'high' has the wrong type"):
+        registry.update(name, score="high")  # type: ignore[arg-type]
+
+
+def test_a_deleted_model_is_gone_and_may_be_missing(server: RunningRegistry, registry: Registry, name: str) -> None:
+    model = server.client.register(name=name)
+    server.client.set_alias(model.id, model_group_id=model.model_group_id)
+
+    with pytest.raises(PreconditionFailed, match="force=True"):
+        registry.delete(name)
+    registry.delete(name, force=True)
+
+    with pytest.raises(NotFound):
+        registry.delete(name)
+    registry.delete(name, missing_ok=True)
+
+
+def test_a_comparison_shows_what_differs(server: RunningRegistry, registry: Registry, name: str) -> None:
+    server.client.register(b"one", name=name, version="1", metrics={"f1": 0.5})
+    server.client.register(b"two", name=name, version="2", metrics={"f1": 0.75})
+
+    comparison = registry.compare(f"{name}:1", f"{name}:2")
+
+    assert not comparison.equal
+    assert [(metric.name, metric.deltas) for metric in comparison.metrics] == [("f1", (0.0, 0.25))]
+    assert comparison.artifacts is not None
+    assert not comparison.artifacts.equal
+
+
+def test_lineage_and_manifest_follow_the_parents(server: RunningRegistry, registry: Registry, name: str) -> None:
+    parent = server.client.register(name=name, version="1")
+    child = server.client.register(name=name, version="2", provenance={"parent_model_ids": [parent.id]})
+
+    assert [node.model_id for node in registry.lineage(child.id).nodes] == [parent.id]
+    assert [node.model_id for node in registry.lineage(f"{name}:1", descendants=True).nodes] == [child.id]
+    assert registry.manifest(child.id)["model"]["provenance"]["parent_model_ids"] == [parent.id]
+
+
+def test_model_groups_are_listed(server: RunningRegistry, registry: Registry, name: str) -> None:
+    model = server.client.register(name=name, version="3")
+
+    (group,) = registry.groups(f'name = "{name}"')
+
+    assert (group.id, group.version_count, group.latest_version) == (model.model_group_id, 1, "3")
+
+
+def test_the_server_says_what_it_is_and_who_calls(registry: Registry) -> None:
+    info = registry.server_info()
+
+    assert info.authentication.mode == "none"
+    assert info.limits.max_page_size == 1000
+    assert registry.whoami().grants[0].role == "admin"
+
+
+def test_the_same_works_on_asyncio(server: RunningRegistry, url: str, name: str) -> None:
+    for number in range(5):
+        server.client.register(name=name, version=f"{number}")
+
+    async def read() -> tuple[str, list[str]]:
+        async with modelreg.aio.Registry(url) as registry:
+            model = await registry.update(await registry.model(name), score=0.5)
+            listed = [found.version async for found in registry.models(f'name = "{name}"', page_size=2)]
+            return f"{model.version}: {model.score}", listed
+
+    assert asyncio.run(read()) == ("4: 0.5", ["4", "3", "2", "1", "0"])
