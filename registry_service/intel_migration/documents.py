@@ -12,6 +12,7 @@ from registry_service.domain.models import Json, ModelFields, compat_date
 from registry_service.domain.validation import MAX_FILE_NAME_BYTES, is_model_id
 from registry_service.intel_migration.source import IntelModel
 
+_LITERAL_ATTEMPTS = 20
 _MAX_LITERAL = 65_536
 """Maximum number of characters. Python's parser takes a hundred times the memory."""
 _PLAIN_TEXTS = (
@@ -189,10 +190,16 @@ def _literal(text: str) -> object:
         return json.loads(text, parse_constant=_no_number)
     except (ValueError, RecursionError):
         pass
-    try:
-        return ast.literal_eval(text.strip())
-    except (ValueError, SyntaxError, TypeError, RecursionError, MemoryError) as error:
-        raise ValueError("not a literal") from error
+    for _ in range(_LITERAL_ATTEMPTS):
+        try:
+            return ast.literal_eval(text.strip())
+        except SystemError:
+            # CPython 3.11 counts the recursion of all threads together, so it fails if another one uses `ast` at the
+            # same time (python/cpython#106905).
+            continue
+        except (ValueError, SyntaxError, TypeError, RecursionError, MemoryError) as error:
+            raise ValueError("not a literal") from error
+    raise ValueError("not readable at the moment")
 
 
 def _no_number(constant: str) -> NoReturn:
