@@ -20,13 +20,13 @@ MADE := $(shell date +%s)
 PIP_INSTALL = $(BIN)/pip install --disable-pip-version-check --progress-bar off --no-input
 DOWNLOADS = | awk '/^ +Downloading / { print "    " $$2, $$3, $$4; fflush() }'
 
-.venv/.run: requirements.lock pyproject.toml
+.venv/.run: requirements.lock pyproject.toml client/pyproject.toml
 	$(call say,Creating .venv)
 	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(call say,Installing the dependencies: about 80 MB of downloads at first)
 	@$(PIP_INSTALL) --require-hashes -r requirements.lock $(DOWNLOADS)
 	$(call say,Installing the product)
-	@$(PIP_INSTALL) --quiet --no-deps --editable .
+	@$(PIP_INSTALL) --quiet --no-deps --editable ./client --editable .
 	@touch $@
 
 .venv/.dev: requirements-dev.lock .venv/.run
@@ -35,7 +35,7 @@ DOWNLOADS = | awk '/^ +Downloading / { print "    " $$2, $$3, $$4; fflush() }'
 	@touch $@
 
 .PHONY: install
-install: .venv/.run ## Create .venv with .venv/bin/model-registry
+install: .venv/.run ## Create .venv with .venv/bin/model-registry and .venv/bin/mreg
 
 .PHONY: install-dev
 install-dev: .venv/.dev ## The same with the dependencies of tests, linters and code generation
@@ -44,21 +44,28 @@ install-dev: .venv/.dev ## The same with the dependencies of tests, linters and 
 	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements-bench.lock
 	touch $@
 
+.build/stubs/.done: requirements-stubs.lock
+	$(call say,Creating the environment of the oldest supported gRPC tools)
+	@rm -rf .build/stubs && $(PYTHON) -m venv .build/stubs
+	@.build/stubs/bin/pip install --disable-pip-version-check --quiet --no-input --require-hashes -r requirements-stubs.lock
+	@touch $@
+
 .venv/.docs: requirements-docs.lock .venv/.run
 	$(call say,Installing what the documentation needs)
 	@$(PIP_INSTALL) --require-hashes -r requirements-docs.lock $(DOWNLOADS)
 	@touch $@
 
+# The client is installed from its folder, so its dependencies are locked, but not itself.
+UV_COMPILE = uv pip compile --quiet --upgrade --universal --generate-hashes --no-emit-package modelreg \
+	--custom-compile-command "make lock"
+
 .PHONY: lock
-lock: ## Regenerate the lock files from pyproject.toml (needs uv)
-	uv pip compile --quiet --upgrade --universal --generate-hashes --extra embedded --extra otel \
-		--custom-compile-command "make lock" -o requirements.lock pyproject.toml
-	uv pip compile --quiet --upgrade --universal --generate-hashes --extra embedded --extra otel --group dev -c requirements.lock \
-		--custom-compile-command "make lock" -o requirements-dev.lock pyproject.toml
-	uv pip compile --quiet --upgrade --universal --generate-hashes --group bench -c requirements-dev.lock \
-		--custom-compile-command "make lock" -o requirements-bench.lock
-	uv pip compile --quiet --upgrade --universal --generate-hashes --group docs -c requirements-dev.lock \
-		--custom-compile-command "make lock" -o requirements-docs.lock
+lock: ## Regenerate the lock files from pyproject.toml and client/pyproject.toml (needs uv)
+	$(UV_COMPILE) --extra embedded --extra otel -o requirements.lock pyproject.toml
+	$(UV_COMPILE) --extra embedded --extra otel --group dev -c requirements.lock -o requirements-dev.lock pyproject.toml
+	$(UV_COMPILE) --group bench -c requirements-dev.lock -o requirements-bench.lock
+	$(UV_COMPILE) --group docs -c requirements-dev.lock -o requirements-docs.lock
+	$(UV_COMPILE) --group client/pyproject.toml:stubs -o requirements-stubs.lock
 
 # ---- run and test --------------------------------------------------------------
 
@@ -97,35 +104,41 @@ define copy_googleapis_into
 	cp $$($(BIN)/python -c 'import google.rpc as m; print(m.__path__[0])')/{error_details,status}.proto $(1)/google/rpc/
 endef
 
-# Writes stubs, types, the descriptor set that Envoy loads, the OpenAPI document and the service config of gRPC clients
-# into the folder $(1), and the reference pages of the documentation into the folder $(2). No RPC names the messages of
-# google.rpc, but without them Envoy cannot write an error's details as JSON.
+# The plugin of the types writes no code that runs, so it may be newer.
+PROTOC = .build/stubs/bin/python -m grpc_tools.protoc --plugin=$(CURDIR)/$(BIN)/protoc-gen-mypy_grpc --proto_path=protos
+
+# Writes into the folder $(1): modelregistry/, which the client's distribution contains, with stubs, types and the service
+# config of gRPC clients, and gateway_files/, which the server's contains, with the descriptor set that Envoy loads and the
+# OpenAPI document. No RPC names the messages of google.rpc, but without them Envoy cannot write an error's details as JSON.
+# Writes the reference pages of the documentation into the folder $(2), and the synchronous client into the folder $(3).
 define generate_into
-	rm -rf $(1) && mkdir -p $(1)/modelregistry .build
-	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m grpc_tools.protoc --proto_path=protos \
-		--python_out=$(1) --pyi_out=$(1) --grpc_python_out=$(1) --mypy_grpc_out=quiet:$(1) \
+	rm -rf $(1) && mkdir -p $(1)/{modelregistry,gateway_files} .build
+	$(PROTOC) --python_out=$(1) --pyi_out=$(1) --grpc_python_out=$(1) --mypy_grpc_out=quiet:$(1) \
 		--include_source_info --descriptor_set_out=.build/commented.binpb $(PROTOS)
-	$(BIN)/python -m grpc_tools.protoc --proto_path=protos --include_imports \
-		--descriptor_set_out=$(1)/modelregistry/descriptor.binpb $(PROTOS) google/rpc/{error_details,status}.proto
-	$(BIN)/python gateway/openapi.py .build/commented.binpb gateway/{compat,typed}_api.yaml gateway/examples.json >$(1)/modelregistry/openapi.json
+	$(PROTOC) --include_imports \
+		--descriptor_set_out=$(1)/gateway_files/descriptor.binpb $(PROTOS) google/rpc/{error_details,status}.proto
+	$(BIN)/python gateway/openapi.py .build/commented.binpb gateway/{compat,typed}_api.yaml gateway/examples.json >$(1)/gateway_files/openapi.json
 	$(BIN)/python gateway/service_config.py .build/commented.binpb >$(1)/modelregistry/service_config.json
+	touch $(1)/modelregistry/{py.typed,__init__.py,{,compat/,geti/}v1/__init__.py,{compat,geti}/__init__.py}
 	mkdir -p $(2)
 	$(BIN)/python -m docs.generators.errors .build/commented.binpb >$(2)/errors.md
 	$(BIN)/python -m docs.generators.api .build/commented.binpb >$(2)/api.md
 	$(BIN)/python -m docs.generators.settings >$(2)/settings.md
 	$(BIN)/python -m docs.generators.command_line >$(2)/command-line.md
-	touch $(1)/modelregistry/{py.typed,__init__.py,{,compat/,geti/}v1/__init__.py,{compat,geti}/__init__.py}
+	$(BIN)/python client/generate_sync.py $(3)
 endef
 
 .PHONY: generate
-generate: install-dev ## Generate stubs, Envoy's descriptor set and the reference pages
+generate: install-dev .build/stubs/.done ## Generate stubs, the synchronous client, Envoy's descriptor set and the reference pages
 	$(call copy_googleapis_into,protos)
-	$(call generate_into,generated,docs/reference)
+	$(call generate_into,generated,docs/reference,client/modelreg/_sync)
 
 .PHONY: check-generate
-check-generate: install-dev ## Fail when a generated file is out of date
-	$(call generate_into,.build/generated,.build/reference)
+check-generate: install-dev .build/stubs/.done ## Fail when a generated file is out of date
+	rm -rf .build/client
+	$(call generate_into,.build/generated,.build/reference,.build/client/modelreg/_sync)
 	diff -r --exclude=__pycache__ .build/generated generated
+	diff -r --exclude=__pycache__ --exclude=__init__.py --exclude=runtime.py .build/client/modelreg/_sync client/modelreg/_sync
 	for page in errors api settings command-line; do diff .build/reference/$$page.md docs/reference/$$page.md; done
 	$(call copy_googleapis_into,.build/googleapis)
 	diff -r .build/googleapis/google protos/google
@@ -155,6 +168,7 @@ lint: install-dev ## Check formatting, types, protos, the import rules and the w
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+	$(BIN)/mypy --python-version=3.10 client/modelreg
 	$(BIN)/lint-imports
 	$(BIN)/python .ci/check_vocabulary.py
 	$(BIN)/python .ci/check_paths.py

@@ -53,8 +53,12 @@ def main(target: Path) -> None:
     for name in sorted(names):
         (target / name).write_text(to_sync((source / name).read_text(encoding="utf-8")), encoding="utf-8")
     # Shorter words and other modules: lines and imports are laid out anew.
-    for command in (["check", "--quiet", "--select", "I", "--fix"], ["format", "--quiet"]):
-        subprocess.run([sys.executable, "-m", "ruff", *command, str(target)], check=True)
+    # The same in every folder, whatever ruff finds around it.
+    imports = ["check", "--select=I", "--fix", "--config=lint.isort.known-first-party=['modelreg']"]
+    for command in (imports, ["format"]):
+        subprocess.run(
+            [sys.executable, "-m", "ruff", *command, "--quiet", "--target-version=py310", str(target)], check=True
+        )
 
 
 if __name__ == "__main__":

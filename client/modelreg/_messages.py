@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta, timezone
 from typing import Any, Literal, TypeVar, cast
 
 from google.protobuf import json_format, struct_pb2
@@ -57,7 +57,7 @@ from modelreg.server import (
 
 Parsed = TypeVar("Parsed", bound=Message)
 
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
 _NO_PROVENANCE = Provenance()
 
 

@@ -1,6 +1,5 @@
 """The HTTP routes of the API: plain data from its descriptor set, for the gateway's configuration."""
 
-import importlib.resources
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -112,8 +111,8 @@ class HttpRoutes:
 
 
 def http_routes() -> HttpRoutes:
-    """Return the routes of the descriptor set that is generated beside the stubs."""
-    generated = Path(str(importlib.resources.files("modelregistry")))
+    """Return the routes of the descriptor set that is generated from the protos."""
+    generated = _generated_dir()
     descriptor_set = generated / "descriptor.binpb"
     descriptors = descriptor_pb2.FileDescriptorSet.FromString(descriptor_set.read_bytes())
     services: list[str] = []
@@ -156,6 +155,13 @@ def http_routes() -> HttpRoutes:
         paths=tuple((path, tuple(verbs)) for path, verbs in methods.items()),
         bodies=_json_bodies(descriptors),
     )
+
+
+def _generated_dir() -> Path:
+    """Return the folder of the descriptor set: in the installed package, or in the repository."""
+    package = Path(__file__).resolve().parents[1]
+    installed = package / "gateway_files"
+    return installed if installed.is_dir() else package.parent / "generated" / "gateway_files"
 
 
 def _json_bodies(descriptors: descriptor_pb2.FileDescriptorSet) -> JsonBodies:

@@ -85,7 +85,7 @@ def test_methods_that_are_get_over_http_have_no_side_effects_and_changes_have() 
 
 
 def test_stubs_run_on_the_oldest_versions_that_pip_may_choose() -> None:
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    project = tomllib.loads((ROOT / "client" / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     bounds = {requirement.name: requirement.specifier for requirement in map(Requirement, project["dependencies"])}
     stubs = (ROOT / "generated" / "modelregistry" / "v1" / "model_service_pb2.py").read_text(encoding="utf-8")
     services = (ROOT / "generated" / "modelregistry" / "v1" / "model_service_pb2_grpc.py").read_text(encoding="utf-8")

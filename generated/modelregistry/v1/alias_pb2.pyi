@@ -1,5 +1,3 @@
-import datetime
-
 from google.api import field_behavior_pb2 as _field_behavior_pb2
 from google.protobuf import duration_pb2 as _duration_pb2
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
@@ -7,8 +5,7 @@ from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
-from collections.abc import Iterable as _Iterable, Mapping as _Mapping
-from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
+from typing import ClassVar as _ClassVar, Iterable as _Iterable, Mapping as _Mapping, Optional as _Optional, Union as _Union
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
@@ -34,7 +31,7 @@ class Alias(_message.Message):
     update_time: _timestamp_pb2.Timestamp
     actor: str
     reason: str
-    def __init__(self, alias: _Optional[str] = ..., model_group_id: _Optional[str] = ..., model_id: _Optional[str] = ..., version: _Optional[str] = ..., sha256: _Optional[str] = ..., etag: _Optional[str] = ..., revision: _Optional[int] = ..., update_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., actor: _Optional[str] = ..., reason: _Optional[str] = ...) -> None: ...
+    def __init__(self, alias: _Optional[str] = ..., model_group_id: _Optional[str] = ..., model_id: _Optional[str] = ..., version: _Optional[str] = ..., sha256: _Optional[str] = ..., etag: _Optional[str] = ..., revision: _Optional[int] = ..., update_time: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping]] = ..., actor: _Optional[str] = ..., reason: _Optional[str] = ...) -> None: ...
 
 class AliasTarget(_message.Message):
     __slots__ = ("model_id", "version", "sha256")
@@ -78,7 +75,7 @@ class AliasMove(_message.Message):
     actor: str
     reason: str
     request_id: str
-    def __init__(self, alias: _Optional[str] = ..., model_group_id: _Optional[str] = ..., revision: _Optional[int] = ..., kind: _Optional[_Union[AliasMove.Kind, str]] = ..., before: _Optional[_Union[AliasTarget, _Mapping]] = ..., after: _Optional[_Union[AliasTarget, _Mapping]] = ..., move_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., actor: _Optional[str] = ..., reason: _Optional[str] = ..., request_id: _Optional[str] = ...) -> None: ...
+    def __init__(self, alias: _Optional[str] = ..., model_group_id: _Optional[str] = ..., revision: _Optional[int] = ..., kind: _Optional[_Union[AliasMove.Kind, str]] = ..., before: _Optional[_Union[AliasTarget, _Mapping]] = ..., after: _Optional[_Union[AliasTarget, _Mapping]] = ..., move_time: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping]] = ..., actor: _Optional[str] = ..., reason: _Optional[str] = ..., request_id: _Optional[str] = ...) -> None: ...
 
 class PromotionRequirements(_message.Message):
     __slots__ = ("verified", "max_verification_age", "metrics", "same_inputs", "same_outputs", "same_labels")
@@ -94,7 +91,7 @@ class PromotionRequirements(_message.Message):
     same_inputs: bool
     same_outputs: bool
     same_labels: bool
-    def __init__(self, verified: _Optional[bool] = ..., max_verification_age: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., metrics: _Optional[_Iterable[_Union[MetricBound, _Mapping]]] = ..., same_inputs: _Optional[bool] = ..., same_outputs: _Optional[bool] = ..., same_labels: _Optional[bool] = ...) -> None: ...
+    def __init__(self, verified: bool = ..., max_verification_age: _Optional[_Union[_duration_pb2.Duration, _Mapping]] = ..., metrics: _Optional[_Iterable[_Union[MetricBound, _Mapping]]] = ..., same_inputs: bool = ..., same_outputs: bool = ..., same_labels: bool = ...) -> None: ...
 
 class MetricBound(_message.Message):
     __slots__ = ("metric", "min", "max")
@@ -114,4 +111,4 @@ class RequirementCheck(_message.Message):
     requirement: str
     passed: bool
     description: str
-    def __init__(self, requirement: _Optional[str] = ..., passed: _Optional[bool] = ..., description: _Optional[str] = ...) -> None: ...
+    def __init__(self, requirement: _Optional[str] = ..., passed: bool = ..., description: _Optional[str] = ...) -> None: ...

@@ -1,5 +1,3 @@
-import datetime
-
 from google.api import annotations_pb2 as _annotations_pb2
 from google.api import field_behavior_pb2 as _field_behavior_pb2
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
@@ -7,8 +5,7 @@ from modelregistry.v1 import alias_pb2 as _alias_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
-from collections.abc import Iterable as _Iterable, Mapping as _Mapping
-from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
+from typing import ClassVar as _ClassVar, Iterable as _Iterable, Mapping as _Mapping, Optional as _Optional, Union as _Union
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
@@ -32,7 +29,7 @@ class SetAliasRequest(_message.Message):
     requirements: _alias_pb2.PromotionRequirements
     validate_only: bool
     idempotency_key: str
-    def __init__(self, model_group_id: _Optional[str] = ..., alias: _Optional[str] = ..., model_id: _Optional[str] = ..., expected_model_id: _Optional[str] = ..., etag: _Optional[str] = ..., reason: _Optional[str] = ..., requirements: _Optional[_Union[_alias_pb2.PromotionRequirements, _Mapping]] = ..., validate_only: _Optional[bool] = ..., idempotency_key: _Optional[str] = ...) -> None: ...
+    def __init__(self, model_group_id: _Optional[str] = ..., alias: _Optional[str] = ..., model_id: _Optional[str] = ..., expected_model_id: _Optional[str] = ..., etag: _Optional[str] = ..., reason: _Optional[str] = ..., requirements: _Optional[_Union[_alias_pb2.PromotionRequirements, _Mapping]] = ..., validate_only: bool = ..., idempotency_key: _Optional[str] = ...) -> None: ...
 
 class SetAliasResponse(_message.Message):
     __slots__ = ("alias", "before", "changed", "checks")
@@ -44,7 +41,7 @@ class SetAliasResponse(_message.Message):
     before: _alias_pb2.AliasTarget
     changed: bool
     checks: _containers.RepeatedCompositeFieldContainer[_alias_pb2.RequirementCheck]
-    def __init__(self, alias: _Optional[_Union[_alias_pb2.Alias, _Mapping]] = ..., before: _Optional[_Union[_alias_pb2.AliasTarget, _Mapping]] = ..., changed: _Optional[bool] = ..., checks: _Optional[_Iterable[_Union[_alias_pb2.RequirementCheck, _Mapping]]] = ...) -> None: ...
+    def __init__(self, alias: _Optional[_Union[_alias_pb2.Alias, _Mapping]] = ..., before: _Optional[_Union[_alias_pb2.AliasTarget, _Mapping]] = ..., changed: bool = ..., checks: _Optional[_Iterable[_Union[_alias_pb2.RequirementCheck, _Mapping]]] = ...) -> None: ...
 
 class GetAliasRequest(_message.Message):
     __slots__ = ("model_group_id", "alias", "at_time")
@@ -54,7 +51,7 @@ class GetAliasRequest(_message.Message):
     model_group_id: str
     alias: str
     at_time: _timestamp_pb2.Timestamp
-    def __init__(self, model_group_id: _Optional[str] = ..., alias: _Optional[str] = ..., at_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
+    def __init__(self, model_group_id: _Optional[str] = ..., alias: _Optional[str] = ..., at_time: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
 
 class ListAliasesRequest(_message.Message):
     __slots__ = ("model_group_id", "page_size", "page_token")
@@ -112,7 +109,7 @@ class RollbackAliasRequest(_message.Message):
     reason: str
     validate_only: bool
     idempotency_key: str
-    def __init__(self, model_group_id: _Optional[str] = ..., alias: _Optional[str] = ..., to_model_id: _Optional[str] = ..., expected_model_id: _Optional[str] = ..., etag: _Optional[str] = ..., reason: _Optional[str] = ..., validate_only: _Optional[bool] = ..., idempotency_key: _Optional[str] = ...) -> None: ...
+    def __init__(self, model_group_id: _Optional[str] = ..., alias: _Optional[str] = ..., to_model_id: _Optional[str] = ..., expected_model_id: _Optional[str] = ..., etag: _Optional[str] = ..., reason: _Optional[str] = ..., validate_only: bool = ..., idempotency_key: _Optional[str] = ...) -> None: ...
 
 class RollbackAliasResponse(_message.Message):
     __slots__ = ("alias", "before", "changed")
@@ -122,7 +119,7 @@ class RollbackAliasResponse(_message.Message):
     alias: _alias_pb2.Alias
     before: _alias_pb2.AliasTarget
     changed: bool
-    def __init__(self, alias: _Optional[_Union[_alias_pb2.Alias, _Mapping]] = ..., before: _Optional[_Union[_alias_pb2.AliasTarget, _Mapping]] = ..., changed: _Optional[bool] = ...) -> None: ...
+    def __init__(self, alias: _Optional[_Union[_alias_pb2.Alias, _Mapping]] = ..., before: _Optional[_Union[_alias_pb2.AliasTarget, _Mapping]] = ..., changed: bool = ...) -> None: ...
 
 class DeleteAliasRequest(_message.Message):
     __slots__ = ("model_group_id", "alias", "etag", "allow_missing", "reason", "validate_only", "idempotency_key")
@@ -140,7 +137,7 @@ class DeleteAliasRequest(_message.Message):
     reason: str
     validate_only: bool
     idempotency_key: str
-    def __init__(self, model_group_id: _Optional[str] = ..., alias: _Optional[str] = ..., etag: _Optional[str] = ..., allow_missing: _Optional[bool] = ..., reason: _Optional[str] = ..., validate_only: _Optional[bool] = ..., idempotency_key: _Optional[str] = ...) -> None: ...
+    def __init__(self, model_group_id: _Optional[str] = ..., alias: _Optional[str] = ..., etag: _Optional[str] = ..., allow_missing: bool = ..., reason: _Optional[str] = ..., validate_only: bool = ..., idempotency_key: _Optional[str] = ...) -> None: ...
 
 class DeleteAliasResponse(_message.Message):
     __slots__ = ("before",)

@@ -6,7 +6,7 @@ import warnings
 from modelregistry.v1 import alias_pb2 as modelregistry_dot_v1_dot_alias__pb2
 from modelregistry.v1 import alias_service_pb2 as modelregistry_dot_v1_dot_alias__service__pb2
 
-GRPC_GENERATED_VERSION = '1.85.1'
+GRPC_GENERATED_VERSION = '1.71.0'
 GRPC_VERSION = grpc.__version__
 _version_not_supported = False
 
@@ -19,14 +19,14 @@ except ImportError:
 if _version_not_supported:
     raise RuntimeError(
         f'The grpc package installed is at version {GRPC_VERSION},'
-        + ' but the generated code in modelregistry/v1/alias_service_pb2_grpc.py depends on'
+        + f' but the generated code in modelregistry/v1/alias_service_pb2_grpc.py depends on'
         + f' grpcio>={GRPC_GENERATED_VERSION}.'
         + f' Please upgrade your grpc module to grpcio>={GRPC_GENERATED_VERSION}'
         + f' or downgrade your generated code using grpcio-tools<={GRPC_VERSION}.'
     )
 
 
-class AliasServiceStub:
+class AliasServiceStub(object):
     """Promotes models with aliases, and rolls promotions back.
 
     An alias belongs to a model group and points to one of its models. A move, its
@@ -73,7 +73,7 @@ class AliasServiceStub:
                 _registered_method=True)
 
 
-class AliasServiceServicer:
+class AliasServiceServicer(object):
     """Promotes models with aliases, and rolls promotions back.
 
     An alias belongs to a model group and points to one of its models. A move, its
@@ -201,7 +201,7 @@ def add_AliasServiceServicer_to_server(servicer, server):
 
 
  # This class is part of an EXPERIMENTAL API.
-class AliasService:
+class AliasService(object):
     """Promotes models with aliases, and rolls promotions back.
 
     An alias belongs to a model group and points to one of its models. A move, its

@@ -1,5 +1,3 @@
-import datetime
-
 from google.api import annotations_pb2 as _annotations_pb2
 from google.api import field_behavior_pb2 as _field_behavior_pb2
 from google.api import httpbody_pb2 as _httpbody_pb2
@@ -9,8 +7,7 @@ from modelregistry.v1 import model_pb2 as _model_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
-from collections.abc import Iterable as _Iterable, Mapping as _Mapping
-from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
+from typing import ClassVar as _ClassVar, Iterable as _Iterable, Mapping as _Mapping, Optional as _Optional, Union as _Union
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
@@ -70,7 +67,7 @@ class ArtifactFile(_message.Message):
     crc32: int
     modify_time: _timestamp_pb2.Timestamp
     sha256: str
-    def __init__(self, path: _Optional[str] = ..., size_bytes: _Optional[int] = ..., compressed_size_bytes: _Optional[int] = ..., crc32: _Optional[int] = ..., modify_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., sha256: _Optional[str] = ...) -> None: ...
+    def __init__(self, path: _Optional[str] = ..., size_bytes: _Optional[int] = ..., compressed_size_bytes: _Optional[int] = ..., crc32: _Optional[int] = ..., modify_time: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping]] = ..., sha256: _Optional[str] = ...) -> None: ...
 
 class DownloadArtifactFileRequest(_message.Message):
     __slots__ = ("model_id", "path", "read_offset", "read_limit")
@@ -136,4 +133,4 @@ class VerificationResult(_message.Message):
     actual_size_bytes: int
     actual_sha256: str
     verify_time: _timestamp_pb2.Timestamp
-    def __init__(self, intact: _Optional[bool] = ..., expected: _Optional[_Union[_model_pb2.Artifact, _Mapping]] = ..., actual_size_bytes: _Optional[int] = ..., actual_sha256: _Optional[str] = ..., verify_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
+    def __init__(self, intact: bool = ..., expected: _Optional[_Union[_model_pb2.Artifact, _Mapping]] = ..., actual_size_bytes: _Optional[int] = ..., actual_sha256: _Optional[str] = ..., verify_time: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...

@@ -6,7 +6,7 @@ import warnings
 from google.api import httpbody_pb2 as google_dot_api_dot_httpbody__pb2
 from modelregistry.v1 import artifact_service_pb2 as modelregistry_dot_v1_dot_artifact__service__pb2
 
-GRPC_GENERATED_VERSION = '1.85.1'
+GRPC_GENERATED_VERSION = '1.71.0'
 GRPC_VERSION = grpc.__version__
 _version_not_supported = False
 
@@ -19,14 +19,14 @@ except ImportError:
 if _version_not_supported:
     raise RuntimeError(
         f'The grpc package installed is at version {GRPC_VERSION},'
-        + ' but the generated code in modelregistry/v1/artifact_service_pb2_grpc.py depends on'
+        + f' but the generated code in modelregistry/v1/artifact_service_pb2_grpc.py depends on'
         + f' grpcio>={GRPC_GENERATED_VERSION}.'
         + f' Please upgrade your grpc module to grpcio>={GRPC_GENERATED_VERSION}'
         + f' or downgrade your generated code using grpcio-tools<={GRPC_VERSION}.'
     )
 
 
-class ArtifactServiceStub:
+class ArtifactServiceStub(object):
     """Downloads and verifies the artifacts of models.
     """
 
@@ -68,7 +68,7 @@ class ArtifactServiceStub:
                 _registered_method=True)
 
 
-class ArtifactServiceServicer:
+class ArtifactServiceServicer(object):
     """Downloads and verifies the artifacts of models.
     """
 
@@ -199,7 +199,7 @@ def add_ArtifactServiceServicer_to_server(servicer, server):
 
 
  # This class is part of an EXPERIMENTAL API.
-class ArtifactService:
+class ArtifactService(object):
     """Downloads and verifies the artifacts of models.
     """
 

@@ -5,8 +5,7 @@ from modelregistry.v1 import audit_pb2 as _audit_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
-from collections.abc import Iterable as _Iterable, Mapping as _Mapping
-from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
+from typing import ClassVar as _ClassVar, Iterable as _Iterable, Mapping as _Mapping, Optional as _Optional, Union as _Union
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
@@ -36,7 +35,7 @@ class WatchAuditEventsRequest(_message.Message):
     filter: str
     resume_token: str
     from_beginning: bool
-    def __init__(self, filter: _Optional[str] = ..., resume_token: _Optional[str] = ..., from_beginning: _Optional[bool] = ...) -> None: ...
+    def __init__(self, filter: _Optional[str] = ..., resume_token: _Optional[str] = ..., from_beginning: bool = ...) -> None: ...
 
 class WatchAuditEventsResponse(_message.Message):
     __slots__ = ("event", "resume_token", "error")
@@ -64,4 +63,4 @@ class VerifyAuditLogResponse(_message.Message):
     checked_count: int
     head: _audit_pb2.AuditLogPosition
     broken: _audit_pb2.BrokenAuditLink
-    def __init__(self, valid: _Optional[bool] = ..., checked_count: _Optional[int] = ..., head: _Optional[_Union[_audit_pb2.AuditLogPosition, _Mapping]] = ..., broken: _Optional[_Union[_audit_pb2.BrokenAuditLink, _Mapping]] = ...) -> None: ...
+    def __init__(self, valid: bool = ..., checked_count: _Optional[int] = ..., head: _Optional[_Union[_audit_pb2.AuditLogPosition, _Mapping]] = ..., broken: _Optional[_Union[_audit_pb2.BrokenAuditLink, _Mapping]] = ...) -> None: ...

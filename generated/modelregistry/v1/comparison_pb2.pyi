@@ -1,5 +1,3 @@
-import datetime
-
 from google.api import field_behavior_pb2 as _field_behavior_pb2
 from google.protobuf import struct_pb2 as _struct_pb2
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
@@ -7,8 +5,7 @@ from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
-from collections.abc import Iterable as _Iterable, Mapping as _Mapping
-from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
+from typing import ClassVar as _ClassVar, Iterable as _Iterable, Mapping as _Mapping, Optional as _Optional, Union as _Union
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
@@ -26,7 +23,7 @@ class ComparedModel(_message.Message):
     etag: str
     sha256: str
     create_time: _timestamp_pb2.Timestamp
-    def __init__(self, model_id: _Optional[str] = ..., name: _Optional[str] = ..., version: _Optional[str] = ..., etag: _Optional[str] = ..., sha256: _Optional[str] = ..., create_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
+    def __init__(self, model_id: _Optional[str] = ..., name: _Optional[str] = ..., version: _Optional[str] = ..., etag: _Optional[str] = ..., sha256: _Optional[str] = ..., create_time: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
 
 class FieldComparison(_message.Message):
     __slots__ = ("path", "values", "equal")
@@ -36,7 +33,7 @@ class FieldComparison(_message.Message):
     path: str
     values: _containers.RepeatedCompositeFieldContainer[_struct_pb2.Value]
     equal: bool
-    def __init__(self, path: _Optional[str] = ..., values: _Optional[_Iterable[_Union[_struct_pb2.Value, _Mapping]]] = ..., equal: _Optional[bool] = ...) -> None: ...
+    def __init__(self, path: _Optional[str] = ..., values: _Optional[_Iterable[_Union[_struct_pb2.Value, _Mapping]]] = ..., equal: bool = ...) -> None: ...
 
 class MetricValue(_message.Message):
     __slots__ = ("value", "delta")
@@ -54,7 +51,7 @@ class MetricComparison(_message.Message):
     name: str
     values: _containers.RepeatedCompositeFieldContainer[MetricValue]
     equal: bool
-    def __init__(self, name: _Optional[str] = ..., values: _Optional[_Iterable[_Union[MetricValue, _Mapping]]] = ..., equal: _Optional[bool] = ...) -> None: ...
+    def __init__(self, name: _Optional[str] = ..., values: _Optional[_Iterable[_Union[MetricValue, _Mapping]]] = ..., equal: bool = ...) -> None: ...
 
 class ModelLabels(_message.Message):
     __slots__ = ("only", "lacking")
@@ -72,7 +69,7 @@ class LabelComparison(_message.Message):
     common: _containers.RepeatedCompositeFieldContainer[_struct_pb2.Value]
     models: _containers.RepeatedCompositeFieldContainer[ModelLabels]
     equal: bool
-    def __init__(self, common: _Optional[_Iterable[_Union[_struct_pb2.Value, _Mapping]]] = ..., models: _Optional[_Iterable[_Union[ModelLabels, _Mapping]]] = ..., equal: _Optional[bool] = ...) -> None: ...
+    def __init__(self, common: _Optional[_Iterable[_Union[_struct_pb2.Value, _Mapping]]] = ..., models: _Optional[_Iterable[_Union[ModelLabels, _Mapping]]] = ..., equal: bool = ...) -> None: ...
 
 class ComparedArtifact(_message.Message):
     __slots__ = ("file_name", "size_bytes", "sha256", "problem")
@@ -108,7 +105,7 @@ class FileVersion(_message.Message):
     size_bytes: int
     digest: str
     change: FileVersion.Change
-    def __init__(self, present: _Optional[bool] = ..., size_bytes: _Optional[int] = ..., digest: _Optional[str] = ..., change: _Optional[_Union[FileVersion.Change, str]] = ...) -> None: ...
+    def __init__(self, present: bool = ..., size_bytes: _Optional[int] = ..., digest: _Optional[str] = ..., change: _Optional[_Union[FileVersion.Change, str]] = ...) -> None: ...
 
 class FileComparison(_message.Message):
     __slots__ = ("path", "versions")
@@ -130,4 +127,4 @@ class ArtifactComparison(_message.Message):
     files: _containers.RepeatedCompositeFieldContainer[FileComparison]
     file_count: int
     truncated: bool
-    def __init__(self, artifacts: _Optional[_Iterable[_Union[ComparedArtifact, _Mapping]]] = ..., equal: _Optional[bool] = ..., files: _Optional[_Iterable[_Union[FileComparison, _Mapping]]] = ..., file_count: _Optional[int] = ..., truncated: _Optional[bool] = ...) -> None: ...
+    def __init__(self, artifacts: _Optional[_Iterable[_Union[ComparedArtifact, _Mapping]]] = ..., equal: bool = ..., files: _Optional[_Iterable[_Union[FileComparison, _Mapping]]] = ..., file_count: _Optional[int] = ..., truncated: bool = ...) -> None: ...

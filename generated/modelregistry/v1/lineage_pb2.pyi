@@ -1,5 +1,3 @@
-import datetime
-
 from google.api import field_behavior_pb2 as _field_behavior_pb2
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from modelregistry.v1 import artifact_service_pb2 as _artifact_service_pb2
@@ -7,8 +5,7 @@ from modelregistry.v1 import model_pb2 as _model_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
-from collections.abc import Iterable as _Iterable, Mapping as _Mapping
-from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
+from typing import ClassVar as _ClassVar, Iterable as _Iterable, Mapping as _Mapping, Optional as _Optional, Union as _Union
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
@@ -52,4 +49,4 @@ class ModelManifest(_message.Message):
     edges: _containers.RepeatedCompositeFieldContainer[LineageEdge]
     unknown_model_ids: _containers.RepeatedScalarFieldContainer[str]
     ancestors_truncated: bool
-    def __init__(self, api_version: _Optional[str] = ..., make_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., model: _Optional[_Union[_model_pb2.Model, _Mapping]] = ..., files: _Optional[_Iterable[_Union[_artifact_service_pb2.ArtifactFile, _Mapping]]] = ..., file_count: _Optional[int] = ..., artifact_problem: _Optional[str] = ..., ancestors: _Optional[_Iterable[_Union[LineageNode, _Mapping]]] = ..., edges: _Optional[_Iterable[_Union[LineageEdge, _Mapping]]] = ..., unknown_model_ids: _Optional[_Iterable[str]] = ..., ancestors_truncated: _Optional[bool] = ...) -> None: ...
+    def __init__(self, api_version: _Optional[str] = ..., make_time: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping]] = ..., model: _Optional[_Union[_model_pb2.Model, _Mapping]] = ..., files: _Optional[_Iterable[_Union[_artifact_service_pb2.ArtifactFile, _Mapping]]] = ..., file_count: _Optional[int] = ..., artifact_problem: _Optional[str] = ..., ancestors: _Optional[_Iterable[_Union[LineageNode, _Mapping]]] = ..., edges: _Optional[_Iterable[_Union[LineageEdge, _Mapping]]] = ..., unknown_model_ids: _Optional[_Iterable[str]] = ..., ancestors_truncated: bool = ...) -> None: ...

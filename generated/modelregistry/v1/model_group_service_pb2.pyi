@@ -5,8 +5,7 @@ from modelregistry.v1 import model_group_pb2 as _model_group_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
-from collections.abc import Iterable as _Iterable, Mapping as _Mapping
-from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
+from typing import ClassVar as _ClassVar, Iterable as _Iterable, Mapping as _Mapping, Optional as _Optional, Union as _Union
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
@@ -28,7 +27,7 @@ class ListModelGroupsRequest(_message.Message):
     filter: str
     order_by: str
     show_empty: bool
-    def __init__(self, page_size: _Optional[int] = ..., page_token: _Optional[str] = ..., filter: _Optional[str] = ..., order_by: _Optional[str] = ..., show_empty: _Optional[bool] = ...) -> None: ...
+    def __init__(self, page_size: _Optional[int] = ..., page_token: _Optional[str] = ..., filter: _Optional[str] = ..., order_by: _Optional[str] = ..., show_empty: bool = ...) -> None: ...
 
 class ListModelGroupsResponse(_message.Message):
     __slots__ = ("model_groups", "next_page_token", "total_size")
@@ -62,7 +61,7 @@ class DeleteModelGroupRequest(_message.Message):
     allow_missing: bool
     validate_only: bool
     idempotency_key: str
-    def __init__(self, model_group_id: _Optional[str] = ..., etag: _Optional[str] = ..., allow_missing: _Optional[bool] = ..., validate_only: _Optional[bool] = ..., idempotency_key: _Optional[str] = ...) -> None: ...
+    def __init__(self, model_group_id: _Optional[str] = ..., etag: _Optional[str] = ..., allow_missing: bool = ..., validate_only: bool = ..., idempotency_key: _Optional[str] = ...) -> None: ...
 
 class DeleteModelGroupResponse(_message.Message):
     __slots__ = ()

@@ -6,7 +6,7 @@ import warnings
 from modelregistry.v1 import model_group_pb2 as modelregistry_dot_v1_dot_model__group__pb2
 from modelregistry.v1 import model_group_service_pb2 as modelregistry_dot_v1_dot_model__group__service__pb2
 
-GRPC_GENERATED_VERSION = '1.85.1'
+GRPC_GENERATED_VERSION = '1.71.0'
 GRPC_VERSION = grpc.__version__
 _version_not_supported = False
 
@@ -19,14 +19,14 @@ except ImportError:
 if _version_not_supported:
     raise RuntimeError(
         f'The grpc package installed is at version {GRPC_VERSION},'
-        + ' but the generated code in modelregistry/v1/model_group_service_pb2_grpc.py depends on'
+        + f' but the generated code in modelregistry/v1/model_group_service_pb2_grpc.py depends on'
         + f' grpcio>={GRPC_GENERATED_VERSION}.'
         + f' Please upgrade your grpc module to grpcio>={GRPC_GENERATED_VERSION}'
         + f' or downgrade your generated code using grpcio-tools<={GRPC_VERSION}.'
     )
 
 
-class ModelGroupServiceStub:
+class ModelGroupServiceStub(object):
     """Finds and describes model groups.
 
     Nothing creates a group but the registration of its first model. A caller sees
@@ -61,7 +61,7 @@ class ModelGroupServiceStub:
                 _registered_method=True)
 
 
-class ModelGroupServiceServicer:
+class ModelGroupServiceServicer(object):
     """Finds and describes model groups.
 
     Nothing creates a group but the registration of its first model. A caller sees
@@ -140,7 +140,7 @@ def add_ModelGroupServiceServicer_to_server(servicer, server):
 
 
  # This class is part of an EXPERIMENTAL API.
-class ModelGroupService:
+class ModelGroupService(object):
     """Finds and describes model groups.
 
     Nothing creates a group but the registration of its first model. A caller sees

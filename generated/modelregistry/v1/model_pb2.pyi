@@ -1,5 +1,3 @@
-import datetime
-
 from google.api import field_behavior_pb2 as _field_behavior_pb2
 from google.protobuf import struct_pb2 as _struct_pb2
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
@@ -7,8 +5,7 @@ from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
-from collections.abc import Iterable as _Iterable, Mapping as _Mapping
-from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
+from typing import ClassVar as _ClassVar, Iterable as _Iterable, Mapping as _Mapping, Optional as _Optional, Union as _Union
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
@@ -97,7 +94,7 @@ class Model(_message.Message):
     update_time: _timestamp_pb2.Timestamp
     revision: int
     etag: str
-    def __init__(self, id: _Optional[str] = ..., model_group_id: _Optional[str] = ..., name: _Optional[str] = ..., version: _Optional[str] = ..., project_id: _Optional[str] = ..., project_name: _Optional[str] = ..., precisions: _Optional[_Iterable[str]] = ..., target_device: _Optional[str] = ..., target_device_type: _Optional[str] = ..., format: _Optional[str] = ..., origin: _Optional[str] = ..., category: _Optional[str] = ..., architecture: _Optional[str] = ..., description: _Optional[str] = ..., score: _Optional[float] = ..., overview: _Optional[_Union[_struct_pb2.Value, _Mapping]] = ..., optimization_capabilities: _Optional[_Union[_struct_pb2.Value, _Mapping]] = ..., labels: _Optional[_Union[_struct_pb2.ListValue, _Mapping]] = ..., metrics: _Optional[_Mapping[str, float]] = ..., tags: _Optional[_Mapping[str, str]] = ..., provenance: _Optional[_Union[Provenance, _Mapping]] = ..., artifact: _Optional[_Union[Artifact, _Mapping]] = ..., signature: _Optional[_Union[ModelSignature, _Mapping]] = ..., warnings: _Optional[_Iterable[str]] = ..., aliases: _Optional[_Iterable[str]] = ..., creator: _Optional[str] = ..., create_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., update_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., revision: _Optional[int] = ..., etag: _Optional[str] = ...) -> None: ...
+    def __init__(self, id: _Optional[str] = ..., model_group_id: _Optional[str] = ..., name: _Optional[str] = ..., version: _Optional[str] = ..., project_id: _Optional[str] = ..., project_name: _Optional[str] = ..., precisions: _Optional[_Iterable[str]] = ..., target_device: _Optional[str] = ..., target_device_type: _Optional[str] = ..., format: _Optional[str] = ..., origin: _Optional[str] = ..., category: _Optional[str] = ..., architecture: _Optional[str] = ..., description: _Optional[str] = ..., score: _Optional[float] = ..., overview: _Optional[_Union[_struct_pb2.Value, _Mapping]] = ..., optimization_capabilities: _Optional[_Union[_struct_pb2.Value, _Mapping]] = ..., labels: _Optional[_Union[_struct_pb2.ListValue, _Mapping]] = ..., metrics: _Optional[_Mapping[str, float]] = ..., tags: _Optional[_Mapping[str, str]] = ..., provenance: _Optional[_Union[Provenance, _Mapping]] = ..., artifact: _Optional[_Union[Artifact, _Mapping]] = ..., signature: _Optional[_Union[ModelSignature, _Mapping]] = ..., warnings: _Optional[_Iterable[str]] = ..., aliases: _Optional[_Iterable[str]] = ..., creator: _Optional[str] = ..., create_time: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping]] = ..., update_time: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping]] = ..., revision: _Optional[int] = ..., etag: _Optional[str] = ...) -> None: ...
 
 class ModelSignature(_message.Message):
     __slots__ = ("format", "path", "inputs", "outputs", "weights", "weight_count", "precisions", "producer", "opsets", "metadata", "problems")
@@ -171,7 +168,7 @@ class Artifact(_message.Message):
     sha256: str
     kind: Artifact.Kind
     verify_time: _timestamp_pb2.Timestamp
-    def __init__(self, file_name: _Optional[str] = ..., media_type: _Optional[str] = ..., size_bytes: _Optional[int] = ..., sha256: _Optional[str] = ..., kind: _Optional[_Union[Artifact.Kind, str]] = ..., verify_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
+    def __init__(self, file_name: _Optional[str] = ..., media_type: _Optional[str] = ..., size_bytes: _Optional[int] = ..., sha256: _Optional[str] = ..., kind: _Optional[_Union[Artifact.Kind, str]] = ..., verify_time: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
 
 class Provenance(_message.Message):
     __slots__ = ("source_repository", "source_commit", "training_run", "datasets", "parent_model_ids", "framework", "framework_version", "hyperparameters", "environment", "seed")

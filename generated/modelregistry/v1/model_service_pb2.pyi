@@ -1,5 +1,3 @@
-import datetime
-
 from google.api import annotations_pb2 as _annotations_pb2
 from google.api import field_behavior_pb2 as _field_behavior_pb2
 from google.protobuf import field_mask_pb2 as _field_mask_pb2
@@ -11,8 +9,7 @@ from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
-from collections.abc import Iterable as _Iterable, Mapping as _Mapping
-from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
+from typing import ClassVar as _ClassVar, Iterable as _Iterable, Mapping as _Mapping, Optional as _Optional, Union as _Union
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
@@ -108,7 +105,7 @@ class DeleteModelRequest(_message.Message):
     force: bool
     validate_only: bool
     idempotency_key: str
-    def __init__(self, model_id: _Optional[str] = ..., etag: _Optional[str] = ..., allow_missing: _Optional[bool] = ..., force: _Optional[bool] = ..., validate_only: _Optional[bool] = ..., idempotency_key: _Optional[str] = ...) -> None: ...
+    def __init__(self, model_id: _Optional[str] = ..., etag: _Optional[str] = ..., allow_missing: bool = ..., force: bool = ..., validate_only: bool = ..., idempotency_key: _Optional[str] = ...) -> None: ...
 
 class DeleteModelResponse(_message.Message):
     __slots__ = ()
@@ -124,7 +121,7 @@ class ResolveModelRequest(_message.Message):
     precisions: _containers.RepeatedScalarFieldContainer[str]
     at_time: _timestamp_pb2.Timestamp
     view: _model_pb2.ModelView
-    def __init__(self, reference: _Optional[str] = ..., precisions: _Optional[_Iterable[str]] = ..., at_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., view: _Optional[_Union[_model_pb2.ModelView, str]] = ...) -> None: ...
+    def __init__(self, reference: _Optional[str] = ..., precisions: _Optional[_Iterable[str]] = ..., at_time: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping]] = ..., view: _Optional[_Union[_model_pb2.ModelView, str]] = ...) -> None: ...
 
 class ResolveModelResponse(_message.Message):
     __slots__ = ("model", "alias")
@@ -142,7 +139,7 @@ class CompareModelsRequest(_message.Message):
     model_ids: _containers.RepeatedScalarFieldContainer[str]
     diff_only: bool
     hash_files: bool
-    def __init__(self, model_ids: _Optional[_Iterable[str]] = ..., diff_only: _Optional[bool] = ..., hash_files: _Optional[bool] = ...) -> None: ...
+    def __init__(self, model_ids: _Optional[_Iterable[str]] = ..., diff_only: bool = ..., hash_files: bool = ...) -> None: ...
 
 class CompareModelsResponse(_message.Message):
     __slots__ = ("models", "fields", "metrics", "labels", "artifacts", "truncated")
@@ -158,7 +155,7 @@ class CompareModelsResponse(_message.Message):
     labels: _comparison_pb2.LabelComparison
     artifacts: _comparison_pb2.ArtifactComparison
     truncated: bool
-    def __init__(self, models: _Optional[_Iterable[_Union[_comparison_pb2.ComparedModel, _Mapping]]] = ..., fields: _Optional[_Iterable[_Union[_comparison_pb2.FieldComparison, _Mapping]]] = ..., metrics: _Optional[_Iterable[_Union[_comparison_pb2.MetricComparison, _Mapping]]] = ..., labels: _Optional[_Union[_comparison_pb2.LabelComparison, _Mapping]] = ..., artifacts: _Optional[_Union[_comparison_pb2.ArtifactComparison, _Mapping]] = ..., truncated: _Optional[bool] = ...) -> None: ...
+    def __init__(self, models: _Optional[_Iterable[_Union[_comparison_pb2.ComparedModel, _Mapping]]] = ..., fields: _Optional[_Iterable[_Union[_comparison_pb2.FieldComparison, _Mapping]]] = ..., metrics: _Optional[_Iterable[_Union[_comparison_pb2.MetricComparison, _Mapping]]] = ..., labels: _Optional[_Union[_comparison_pb2.LabelComparison, _Mapping]] = ..., artifacts: _Optional[_Union[_comparison_pb2.ArtifactComparison, _Mapping]] = ..., truncated: bool = ...) -> None: ...
 
 class GetLineageRequest(_message.Message):
     __slots__ = ("model_id", "direction", "max_depth", "page_size", "page_token")
@@ -192,7 +189,7 @@ class GetLineageResponse(_message.Message):
     edges: _containers.RepeatedCompositeFieldContainer[_lineage_pb2.LineageEdge]
     next_page_token: str
     truncated: bool
-    def __init__(self, nodes: _Optional[_Iterable[_Union[_lineage_pb2.LineageNode, _Mapping]]] = ..., edges: _Optional[_Iterable[_Union[_lineage_pb2.LineageEdge, _Mapping]]] = ..., next_page_token: _Optional[str] = ..., truncated: _Optional[bool] = ...) -> None: ...
+    def __init__(self, nodes: _Optional[_Iterable[_Union[_lineage_pb2.LineageNode, _Mapping]]] = ..., edges: _Optional[_Iterable[_Union[_lineage_pb2.LineageEdge, _Mapping]]] = ..., next_page_token: _Optional[str] = ..., truncated: bool = ...) -> None: ...
 
 class GetModelManifestRequest(_message.Message):
     __slots__ = ("model_id",)

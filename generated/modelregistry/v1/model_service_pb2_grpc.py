@@ -7,7 +7,7 @@ from modelregistry.v1 import lineage_pb2 as modelregistry_dot_v1_dot_lineage__pb
 from modelregistry.v1 import model_pb2 as modelregistry_dot_v1_dot_model__pb2
 from modelregistry.v1 import model_service_pb2 as modelregistry_dot_v1_dot_model__service__pb2
 
-GRPC_GENERATED_VERSION = '1.85.1'
+GRPC_GENERATED_VERSION = '1.71.0'
 GRPC_VERSION = grpc.__version__
 _version_not_supported = False
 
@@ -20,14 +20,14 @@ except ImportError:
 if _version_not_supported:
     raise RuntimeError(
         f'The grpc package installed is at version {GRPC_VERSION},'
-        + ' but the generated code in modelregistry/v1/model_service_pb2_grpc.py depends on'
+        + f' but the generated code in modelregistry/v1/model_service_pb2_grpc.py depends on'
         + f' grpcio>={GRPC_GENERATED_VERSION}.'
         + f' Please upgrade your grpc module to grpcio>={GRPC_GENERATED_VERSION}'
         + f' or downgrade your generated code using grpcio-tools<={GRPC_VERSION}.'
     )
 
 
-class ModelServiceStub:
+class ModelServiceStub(object):
     """Registers, finds, changes and deletes models.
 
     Every error carries a google.rpc.ErrorInfo (domain "modelregistry", reasons in
@@ -88,7 +88,7 @@ class ModelServiceStub:
                 _registered_method=True)
 
 
-class ModelServiceServicer:
+class ModelServiceServicer(object):
     """Registers, finds, changes and deletes models.
 
     Every error carries a google.rpc.ErrorInfo (domain "modelregistry", reasons in
@@ -280,7 +280,7 @@ def add_ModelServiceServicer_to_server(servicer, server):
 
 
  # This class is part of an EXPERIMENTAL API.
-class ModelService:
+class ModelService(object):
     """Registers, finds, changes and deletes models.
 
     Every error carries a google.rpc.ErrorInfo (domain "modelregistry", reasons in

@@ -1,5 +1,3 @@
-import datetime
-
 from google.api import annotations_pb2 as _annotations_pb2
 from google.api import field_behavior_pb2 as _field_behavior_pb2
 from google.protobuf import duration_pb2 as _duration_pb2
@@ -8,8 +6,7 @@ from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
-from collections.abc import Iterable as _Iterable, Mapping as _Mapping
-from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
+from typing import ClassVar as _ClassVar, Iterable as _Iterable, Mapping as _Mapping, Optional as _Optional, Union as _Union
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
@@ -33,7 +30,7 @@ class GetReadinessResponse(_message.Message):
     CLOCK_SKEW_FIELD_NUMBER: _ClassVar[int]
     status: str
     clock_skew: _duration_pb2.Duration
-    def __init__(self, status: _Optional[str] = ..., clock_skew: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ...) -> None: ...
+    def __init__(self, status: _Optional[str] = ..., clock_skew: _Optional[_Union[_duration_pb2.Duration, _Mapping]] = ...) -> None: ...
 
 class GetServerInfoRequest(_message.Message):
     __slots__ = ()
@@ -75,7 +72,7 @@ class ServerLimits(_message.Message):
     stream_idle_timeout: _duration_pb2.Duration
     watch_heartbeat_interval: _duration_pb2.Duration
     idempotency_key_ttl: _duration_pb2.Duration
-    def __init__(self, max_artifact_bytes: _Optional[int] = ..., max_metadata_bytes: _Optional[int] = ..., max_message_bytes: _Optional[int] = ..., recommended_chunk_bytes: _Optional[int] = ..., default_page_size: _Optional[int] = ..., max_page_size: _Optional[int] = ..., max_filter_characters: _Optional[int] = ..., upload_ttl: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., stream_idle_timeout: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., watch_heartbeat_interval: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., idempotency_key_ttl: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ...) -> None: ...
+    def __init__(self, max_artifact_bytes: _Optional[int] = ..., max_metadata_bytes: _Optional[int] = ..., max_message_bytes: _Optional[int] = ..., recommended_chunk_bytes: _Optional[int] = ..., default_page_size: _Optional[int] = ..., max_page_size: _Optional[int] = ..., max_filter_characters: _Optional[int] = ..., upload_ttl: _Optional[_Union[_duration_pb2.Duration, _Mapping]] = ..., stream_idle_timeout: _Optional[_Union[_duration_pb2.Duration, _Mapping]] = ..., watch_heartbeat_interval: _Optional[_Union[_duration_pb2.Duration, _Mapping]] = ..., idempotency_key_ttl: _Optional[_Union[_duration_pb2.Duration, _Mapping]] = ...) -> None: ...
 
 class Authentication(_message.Message):
     __slots__ = ("mode", "oidc_issuer", "oidc_client_id", "oidc_scopes", "oidc_audience")
@@ -113,7 +110,7 @@ class WhoAmIResponse(_message.Message):
     subject: str
     grants: _containers.RepeatedCompositeFieldContainer[Grant]
     expire_time: _timestamp_pb2.Timestamp
-    def __init__(self, subject: _Optional[str] = ..., grants: _Optional[_Iterable[_Union[Grant, _Mapping]]] = ..., expire_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
+    def __init__(self, subject: _Optional[str] = ..., grants: _Optional[_Iterable[_Union[Grant, _Mapping]]] = ..., expire_time: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
 
 class Grant(_message.Message):
     __slots__ = ("role", "project_id", "permissions")

@@ -5,7 +5,7 @@ import warnings
 
 from modelregistry.v1 import system_service_pb2 as modelregistry_dot_v1_dot_system__service__pb2
 
-GRPC_GENERATED_VERSION = '1.85.1'
+GRPC_GENERATED_VERSION = '1.71.0'
 GRPC_VERSION = grpc.__version__
 _version_not_supported = False
 
@@ -18,14 +18,14 @@ except ImportError:
 if _version_not_supported:
     raise RuntimeError(
         f'The grpc package installed is at version {GRPC_VERSION},'
-        + ' but the generated code in modelregistry/v1/system_service_pb2_grpc.py depends on'
+        + f' but the generated code in modelregistry/v1/system_service_pb2_grpc.py depends on'
         + f' grpcio>={GRPC_GENERATED_VERSION}.'
         + f' Please upgrade your grpc module to grpcio>={GRPC_GENERATED_VERSION}'
         + f' or downgrade your generated code using grpcio-tools<={GRPC_VERSION}.'
     )
 
 
-class SystemServiceStub:
+class SystemServiceStub(object):
     """Health, limits and features of the server, and the identity of the caller.
     gRPC probes use the standard grpc.health.v1.Health.
     """
@@ -58,7 +58,7 @@ class SystemServiceStub:
                 _registered_method=True)
 
 
-class SystemServiceServicer:
+class SystemServiceServicer(object):
     """Health, limits and features of the server, and the identity of the caller.
     gRPC probes use the standard grpc.health.v1.Health.
     """
@@ -131,7 +131,7 @@ def add_SystemServiceServicer_to_server(servicer, server):
 
 
  # This class is part of an EXPERIMENTAL API.
-class SystemService:
+class SystemService(object):
     """Health, limits and features of the server, and the identity of the caller.
     gRPC probes use the standard grpc.health.v1.Health.
     """

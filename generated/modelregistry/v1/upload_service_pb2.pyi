@@ -6,8 +6,7 @@ from modelregistry.v1 import upload_pb2 as _upload_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
-from collections.abc import Iterable as _Iterable, Mapping as _Mapping
-from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
+from typing import ClassVar as _ClassVar, Iterable as _Iterable, Mapping as _Mapping, Optional as _Optional, Union as _Union
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
@@ -83,7 +82,7 @@ class CompleteUploadRequest(_message.Message):
     sha256: str
     validate_only: bool
     idempotency_key: str
-    def __init__(self, upload_id: _Optional[str] = ..., sha256: _Optional[str] = ..., validate_only: _Optional[bool] = ..., idempotency_key: _Optional[str] = ...) -> None: ...
+    def __init__(self, upload_id: _Optional[str] = ..., sha256: _Optional[str] = ..., validate_only: bool = ..., idempotency_key: _Optional[str] = ...) -> None: ...
 
 class CompleteUploadResponse(_message.Message):
     __slots__ = ("model",)

@@ -6,7 +6,7 @@ import warnings
 from modelregistry.v1 import upload_pb2 as modelregistry_dot_v1_dot_upload__pb2
 from modelregistry.v1 import upload_service_pb2 as modelregistry_dot_v1_dot_upload__service__pb2
 
-GRPC_GENERATED_VERSION = '1.85.1'
+GRPC_GENERATED_VERSION = '1.71.0'
 GRPC_VERSION = grpc.__version__
 _version_not_supported = False
 
@@ -19,14 +19,14 @@ except ImportError:
 if _version_not_supported:
     raise RuntimeError(
         f'The grpc package installed is at version {GRPC_VERSION},'
-        + ' but the generated code in modelregistry/v1/upload_service_pb2_grpc.py depends on'
+        + f' but the generated code in modelregistry/v1/upload_service_pb2_grpc.py depends on'
         + f' grpcio>={GRPC_GENERATED_VERSION}.'
         + f' Please upgrade your grpc module to grpcio>={GRPC_GENERATED_VERSION}'
         + f' or downgrade your generated code using grpcio-tools<={GRPC_VERSION}.'
     )
 
 
-class UploadServiceStub:
+class UploadServiceStub(object):
     """Resumable uploads, with the semantics of google.bytestream.ByteStream.
 
     Create an upload, write the bytes, complete the upload. After a broken
@@ -76,7 +76,7 @@ class UploadServiceStub:
                 _registered_method=True)
 
 
-class UploadServiceServicer:
+class UploadServiceServicer(object):
     """Resumable uploads, with the semantics of google.bytestream.ByteStream.
 
     Create an upload, write the bytes, complete the upload. After a broken
@@ -199,7 +199,7 @@ def add_UploadServiceServicer_to_server(servicer, server):
 
 
  # This class is part of an EXPERIMENTAL API.
-class UploadService:
+class UploadService(object):
     """Resumable uploads, with the semantics of google.bytestream.ByteStream.
 
     Create an upload, write the bytes, complete the upload. After a broken

@@ -6,7 +6,7 @@ import warnings
 from google.api import httpbody_pb2 as google_dot_api_dot_httpbody__pb2
 from modelregistry.compat.v1 import compat_service_pb2 as modelregistry_dot_compat_dot_v1_dot_compat__service__pb2
 
-GRPC_GENERATED_VERSION = '1.85.1'
+GRPC_GENERATED_VERSION = '1.71.0'
 GRPC_VERSION = grpc.__version__
 _version_not_supported = False
 
@@ -19,14 +19,14 @@ except ImportError:
 if _version_not_supported:
     raise RuntimeError(
         f'The grpc package installed is at version {GRPC_VERSION},'
-        + ' but the generated code in modelregistry/compat/v1/compat_service_pb2_grpc.py depends on'
+        + f' but the generated code in modelregistry/compat/v1/compat_service_pb2_grpc.py depends on'
         + f' grpcio>={GRPC_GENERATED_VERSION}.'
         + f' Please upgrade your grpc module to grpcio>={GRPC_GENERATED_VERSION}'
         + f' or downgrade your generated code using grpcio-tools<={GRPC_VERSION}.'
     )
 
 
-class CompatServiceStub:
+class CompatServiceStub(object):
     """The Intel-compatible API: the REST API of Intel's discontinued Model Registry,
     for its existing clients. New clients use the services of modelregistry.v1.
 
@@ -92,7 +92,7 @@ class CompatServiceStub:
                 _registered_method=True)
 
 
-class CompatServiceServicer:
+class CompatServiceServicer(object):
     """The Intel-compatible API: the REST API of Intel's discontinued Model Registry,
     for its existing clients. New clients use the services of modelregistry.v1.
 
@@ -230,7 +230,7 @@ def add_CompatServiceServicer_to_server(servicer, server):
 
 
  # This class is part of an EXPERIMENTAL API.
-class CompatService:
+class CompatService(object):
     """The Intel-compatible API: the REST API of Intel's discontinued Model Registry,
     for its existing clients. New clients use the services of modelregistry.v1.
 

@@ -6,7 +6,7 @@ import warnings
 from modelregistry.geti.v1 import geti_service_pb2 as modelregistry_dot_geti_dot_v1_dot_geti__service__pb2
 from modelregistry.geti.v1 import project_pb2 as modelregistry_dot_geti_dot_v1_dot_project__pb2
 
-GRPC_GENERATED_VERSION = '1.85.1'
+GRPC_GENERATED_VERSION = '1.71.0'
 GRPC_VERSION = grpc.__version__
 _version_not_supported = False
 
@@ -19,14 +19,14 @@ except ImportError:
 if _version_not_supported:
     raise RuntimeError(
         f'The grpc package installed is at version {GRPC_VERSION},'
-        + ' but the generated code in modelregistry/geti/v1/geti_service_pb2_grpc.py depends on'
+        + f' but the generated code in modelregistry/geti/v1/geti_service_pb2_grpc.py depends on'
         + f' grpcio>={GRPC_GENERATED_VERSION}.'
         + f' Please upgrade your grpc module to grpcio>={GRPC_GENERATED_VERSION}'
         + f' or downgrade your generated code using grpcio-tools<={GRPC_VERSION}.'
     )
 
 
-class GetiServiceStub:
+class GetiServiceStub(object):
     """Projects of a connected Intel Geti, and imports of their models.
 
     Errors of every method: FAILED_PRECONDITION (no Geti is connected),
@@ -57,7 +57,7 @@ class GetiServiceStub:
                 _registered_method=True)
 
 
-class GetiServiceServicer:
+class GetiServiceServicer(object):
     """Projects of a connected Intel Geti, and imports of their models.
 
     Errors of every method: FAILED_PRECONDITION (no Geti is connected),
@@ -127,7 +127,7 @@ def add_GetiServiceServicer_to_server(servicer, server):
 
 
  # This class is part of an EXPERIMENTAL API.
-class GetiService:
+class GetiService(object):
     """Projects of a connected Intel Geti, and imports of their models.
 
     Errors of every method: FAILED_PRECONDITION (no Geti is connected),

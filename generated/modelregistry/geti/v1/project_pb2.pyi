@@ -1,12 +1,9 @@
-import datetime
-
 from google.api import field_behavior_pb2 as _field_behavior_pb2
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
-from collections.abc import Iterable as _Iterable, Mapping as _Mapping
-from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
+from typing import ClassVar as _ClassVar, Iterable as _Iterable, Mapping as _Mapping, Optional as _Optional, Union as _Union
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
@@ -22,7 +19,7 @@ class Project(_message.Message):
     create_time: _timestamp_pb2.Timestamp
     task_types: _containers.RepeatedScalarFieldContainer[str]
     model_groups: _containers.RepeatedCompositeFieldContainer[ProjectModelGroup]
-    def __init__(self, id: _Optional[str] = ..., name: _Optional[str] = ..., create_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., task_types: _Optional[_Iterable[str]] = ..., model_groups: _Optional[_Iterable[_Union[ProjectModelGroup, _Mapping]]] = ...) -> None: ...
+    def __init__(self, id: _Optional[str] = ..., name: _Optional[str] = ..., create_time: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping]] = ..., task_types: _Optional[_Iterable[str]] = ..., model_groups: _Optional[_Iterable[_Union[ProjectModelGroup, _Mapping]]] = ...) -> None: ...
 
 class ProjectModelGroup(_message.Message):
     __slots__ = ("id", "name", "versions")
