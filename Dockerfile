@@ -13,8 +13,10 @@ RUN pip --python /opt/model-registry/bin/python install --require-hashes -r requ
 COPY pyproject.toml README.md LICENSE ./
 COPY gateway gateway
 COPY generated generated
+COPY client client
 COPY registry_service registry_service
-RUN pip wheel --no-deps --wheel-dir dist . \
+# The client's wheel has the stubs, which the server imports.
+RUN pip wheel --no-deps --wheel-dir dist ./client . \
     && pip --python /opt/model-registry/bin/python install --no-deps --no-index dist/*.whl
 
 FROM python:${PYTHON}-slim
