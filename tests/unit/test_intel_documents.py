@@ -29,5 +29,5 @@ def test_a_literal_is_read_although_another_thread_parses_at_the_same_time(monke
 
     document = read_document(IntelModel(id="0123456789abcdef", create_time=TIME, update_time=TIME, tags=tags))
 
-    assert document.fields.labels == [{"name": "voice", "color": None}]
+    assert document.fields.labels == ({"name": "voice", "color": None},)
     assert not failures
