@@ -6,12 +6,13 @@ import shutil
 import socket
 import subprocess
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
-
 from modelreg.errors import InvalidArgument, SourceChanged
 from modelreg.folders import FolderPlan, plan_folder
+
 from tests.client.folder_trees import contents, packed, write_tree
 
 MIB = 1 << 20
@@ -19,6 +20,14 @@ MIB = 1 << 20
 
 def paths(plan: FolderPlan) -> list[str]:
     return [file.path for file in plan.files]
+
+
+@pytest.fixture(scope="module")
+def plan(tmp_path_factory: pytest.TempPathFactory) -> FolderPlan:
+    """A folder with large and small files."""
+    content = random.Random(2).randbytes(2 * MIB + 17)
+    tree = {"large": content, "small": b"0123456789", "sub/ü": b"", "zlarge": content[::-1]}
+    return plan_folder(write_tree(tmp_path_factory.mktemp("bytes") / "m", tree))
 
 
 class TestFiles:
@@ -129,7 +138,9 @@ class TestRefused:
         with pytest.raises(InvalidArgument, match=problem):
             plan_folder(write_tree(tmp_path / "m", {f"sub/{name}": b""}))
 
-    @pytest.mark.parametrize("names", [("A", "a"), ("é", "e\u0301"), ("straße", "STRASSE"), ("A/x", "a/y"), ("A/x", "a")])
+    @pytest.mark.parametrize(
+        "names", [("A", "a"), ("é", "e\u0301"), ("straße", "STRASSE"), ("A/x", "a/y"), ("A/x", "a")]
+    )
     def test_are_names_that_other_platforms_cannot_tell_apart(self, tmp_path: Path, names: tuple[str, str]) -> None:
         with pytest.raises(InvalidArgument, match="the same file"):
             plan_folder(write_tree(tmp_path / "m", dict.fromkeys(names, b"")))
@@ -147,9 +158,10 @@ class TestRefused:
         folder = write_tree(tmp_path / "m", {"a": b""})
         os.mkfifo(folder / "pipe")
         monkeypatch.chdir(folder)  # the path of a socket is short
-        with socket.socket(socket.AF_UNIX) as server, pytest.raises(InvalidArgument, match="neither a file") as raised:
+        with socket.socket(socket.AF_UNIX) as server:
             server.bind("socket")
-            plan_folder(folder)
+            with pytest.raises(InvalidArgument, match="neither a file") as raised:
+                plan_folder(folder)
         assert [violation.field for violation in raised.value.violations] == ["pipe", "socket"]
 
     def test_are_folders_without_files(self, tmp_path: Path) -> None:
@@ -171,15 +183,9 @@ class TestRefused:
 
 
 class TestBytes:
-    @pytest.fixture(scope="class")
-    def plan(self, tmp_path_factory: pytest.TempPathFactory) -> FolderPlan:
-        content = random.Random(2).randbytes(2 * MIB + 17)
-        tree = {"large": content, "small": b"0123456789", "sub/ü": b"", "zlarge": content[::-1]}
-        return plan_folder(write_tree(tmp_path_factory.mktemp("bytes") / "m", tree))
-
     def test_are_the_same_from_every_start(self, plan: FolderPlan) -> None:
         whole = packed(plan)
-        edges = {0, len(whole), len(whole) - 1, len(whole) - 22} | {file_end for file_end in range(0, 3 * MIB, 700_001)}
+        edges = {0, len(whole), len(whole) - 1, len(whole) - 22} | set(range(0, 3 * MIB, 700_001))
         edges |= {whole.index(b"PK\x03\x04", start) for start in (0, 2 * MIB + 18)}
         for start in sorted(edges | {edge + 1 for edge in edges}):
             with plan.open(start) as reader:
@@ -189,7 +195,7 @@ class TestBytes:
         whole = packed(plan)
         for size in (1009, 65_536, MIB + 1):
             with plan.open() as reader:
-                assert b"".join(iter(lambda size=size: reader.read(size), b"")) == whole
+                assert b"".join(iter(partial(reader.read, size), b"")) == whole
 
     def test_are_the_same_after_seeking_back_and_forth(self, plan: FolderPlan) -> None:
         whole, random_numbers = packed(plan), random.Random(3)
