@@ -25,6 +25,7 @@ from modelregistry.v1 import (
     upload_pb2,
 )
 
+from modelreg._results import keeps_message
 from modelreg.aliases import Alias, AliasMove, AliasTarget, MoveKind, Promotion, RequirementCheck, Requirements
 from modelreg.audit import Event
 from modelreg.comparisons import (
@@ -118,7 +119,9 @@ def struct_of(data: Mapping[str, Any], name: str) -> struct_pb2.Struct:
 
 def document(message: Message) -> dict[str, Any]:
     """Return a message as the JSON of the API under `/v1`."""
-    return json_format.MessageToDict(message, preserving_proto_field_name=True)
+    return json_format.MessageToDict(
+        message, preserving_proto_field_name=True, always_print_fields_with_no_presence=True
+    )
 
 
 def _parsed(data: Any, message: Parsed, name: str) -> Parsed:
@@ -153,6 +156,7 @@ def _enum(kind: EnumTypeWrapper, number: int, prefix: str) -> str:
 # ---- models --------------------------------------------------------------------
 
 
+@keeps_message
 def model(message: model_pb2.Model, *, created: bool = True) -> Model:
     """Return a model."""
     has = message.HasField
@@ -264,6 +268,7 @@ def provenance_message(provenance: Provenance) -> model_pb2.Provenance:
     )
 
 
+@keeps_message
 def model_group(message: model_group_pb2.ModelGroup) -> ModelGroup:
     """Return a model group."""
     goals = {
@@ -288,6 +293,7 @@ def model_group(message: model_group_pb2.ModelGroup) -> ModelGroup:
     )
 
 
+@keeps_message
 def artifact_file(message: artifact_service_pb2.ArtifactFile) -> ArtifactFile:
     """Return a file inside an artifact."""
     return ArtifactFile(
@@ -300,6 +306,7 @@ def artifact_file(message: artifact_service_pb2.ArtifactFile) -> ArtifactFile:
     )
 
 
+@keeps_message
 def verification(message: artifact_service_pb2.VerificationResult) -> Verification:
     """Return what a verification found."""
     return Verification(
@@ -310,6 +317,7 @@ def verification(message: artifact_service_pb2.VerificationResult) -> Verificati
     )
 
 
+@keeps_message
 def upload(message: upload_pb2.Upload) -> Upload:
     """Return an upload."""
     declared = message.spec.artifact
@@ -331,6 +339,7 @@ def upload(message: upload_pb2.Upload) -> Upload:
 # ---- aliases ---------------------------------------------------------------------
 
 
+@keeps_message
 def alias(message: alias_pb2.Alias) -> Alias:
     """Return an alias."""
     return Alias(
@@ -355,6 +364,7 @@ def alias_target(message: Message, field: str) -> AliasTarget | None:
     return AliasTarget(model_id=target.model_id, version=target.version, sha256=target.sha256)
 
 
+@keeps_message
 def alias_move(message: alias_pb2.AliasMove) -> AliasMove:
     """Return one entry of a history."""
     return AliasMove(
@@ -371,6 +381,7 @@ def alias_move(message: alias_pb2.AliasMove) -> AliasMove:
     )
 
 
+@keeps_message
 def promotion(
     message: alias_service_pb2.SetAliasResponse | alias_service_pb2.RollbackAliasResponse,
 ) -> Promotion:
@@ -408,6 +419,7 @@ def requirements_message(requirements: Requirements) -> alias_pb2.PromotionRequi
 # ---- audit log, comparisons, lineage ---------------------------------------------
 
 
+@keeps_message
 def event(message: audit_pb2.AuditEvent) -> Event:
     """Return an event of the audit log."""
     has = message.HasField
@@ -434,6 +446,7 @@ def event(message: audit_pb2.AuditEvent) -> Event:
     )
 
 
+@keeps_message
 def comparison(message: model_service_pb2.CompareModelsResponse) -> Comparison:
     """Return how models differ."""
     return Comparison(
@@ -507,12 +520,14 @@ def _artifacts(message: comparison_pb2.ArtifactComparison) -> ArtifactComparison
     )
 
 
+@keeps_message
 def lineage_node(message: lineage_pb2.LineageNode) -> LineageNode:
     """Return a model of a lineage."""
     found = model(message.model) if message.HasField("model") else None
     return LineageNode(model_id=message.model_id, depth=message.depth, model=found)
 
 
+@keeps_message
 def lineage_edge(message: lineage_pb2.LineageEdge) -> LineageEdge:
     """Return a step of a lineage."""
     return LineageEdge(child_model_id=message.child_model_id, parent_model_id=message.parent_model_id)
@@ -521,6 +536,7 @@ def lineage_edge(message: lineage_pb2.LineageEdge) -> LineageEdge:
 # ---- servers -----------------------------------------------------------------------
 
 
+@keeps_message
 def server_info(message: system_service_pb2.ServerInfo) -> ServerInfo:
     """Return what a server says of itself."""
     limits = message.limits
@@ -551,6 +567,7 @@ def server_info(message: system_service_pb2.ServerInfo) -> ServerInfo:
     )
 
 
+@keeps_message
 def identity(message: system_service_pb2.WhoAmIResponse) -> Identity:
     """Return who the caller is."""
     return Identity(

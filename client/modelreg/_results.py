@@ -3,8 +3,25 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import html
-from typing import Any
+from collections.abc import Callable
+from contextvars import ContextVar
+from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
+
+if TYPE_CHECKING:
+    from google.protobuf.message import Message
+
+Converted = TypeVar("Converted", bound="Result")
+Source = TypeVar("Source", bound="Message")
+Options = ParamSpec("Options")
+
+MESSAGES_ARE_KEPT: ContextVar[bool] = ContextVar("MESSAGES_ARE_KEPT", default=False)
+"""Whether results keep the messages that they were made of, for `message_of`.
+
+The command line prints them as the JSON of `/v1`. The library does not keep them: one message keeps the memory of its
+whole page.
+"""
 
 
 class Result:
@@ -25,6 +42,28 @@ class Result:
         fields = [field.name for field in dataclasses.fields(self)]  # type: ignore[arg-type]
         values = ((name, getattr(self, name)) for name in fields)
         return [(name, _short(value)) for name, value in values if value not in (None, "", (), {})]
+
+
+def keeps_message(
+    convert: Callable[Concatenate[Source, Options], Converted],
+) -> Callable[Concatenate[Source, Options], Converted]:
+    """Let a conversion keep the message beside its result, where `MESSAGES_ARE_KEPT`."""
+
+    @functools.wraps(convert)
+    def converted(message: Source, /, *args: Options.args, **kwargs: Options.kwargs) -> Converted:
+        result = convert(message, *args, **kwargs)
+        if MESSAGES_ARE_KEPT.get():
+            # Not a field: it takes no part in comparisons, and `dataclasses.replace` drops it.
+            object.__setattr__(result, "_message", message)
+        return result
+
+    return converted
+
+
+def message_of(result: Result) -> Message:
+    """Return the message that a result was made of. Raises AttributeError if it was not kept."""
+    message: Message = result._message  # type: ignore[attr-defined]  # noqa: SLF001 - of this module
+    return message
 
 
 def _short(value: Any) -> str:

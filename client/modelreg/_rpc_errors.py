@@ -171,13 +171,15 @@ def registry_error(failure: Failure, endpoint: Endpoint) -> RegistryError:
     reason = "" if info is None else info.reason
     kind = _KINDS_BY_REASON.get(reason) or _KINDS.get(failure.code, InternalError)
     if info is None and failure.code == grpc.StatusCode.UNAVAILABLE:
-        return ConnectionFailed(_connection_message(failure, endpoint))
+        message, hint = _connection_message(failure, endpoint)
+        return ConnectionFailed(message, hint=hint)
     message = failure.message or failure.code.name
     hint = _HINTS.get(reason, "")
     if kind is Unsupported:
         hint = "The server is too old for this, or was started without it."
     error = kind(
-        " ".join(part for part in (_sentence(message), hint) if part),
+        _sentence(message),
+        hint=hint,
         reason=reason,
         request_id="" if request is None else request.request_id,
         metadata=None if info is None else info.metadata,
@@ -186,14 +188,15 @@ def registry_error(failure: Failure, endpoint: Endpoint) -> RegistryError:
     return error
 
 
-def _connection_message(failure: Failure, endpoint: Endpoint) -> str:
+def _connection_message(failure: Failure, endpoint: Endpoint) -> tuple[str, str]:
+    """Return what is wrong, and what to do next."""
     text = failure.message.lower()
     for sign, hint in _HOPELESS.items():
         if sign in text:
-            return f"No connection to {endpoint.url}. {hint}"
+            return f"No connection to {endpoint.url}.", hint
     return (
-        f"No connection to {endpoint.url}: {failure.message or 'nothing answers'}. "
-        "Check that the registry runs, and MODELREG_URL or the profile of `mreg login`."
+        f"No connection to {endpoint.url}: {_sentence(failure.message or 'nothing answers')}",
+        "Check that the registry runs, and MODELREG_URL or the profile of `mreg login`.",
     )
 
 

@@ -25,7 +25,8 @@ class RegistryError(Exception):
     """An error of a call.
 
     Attributes:
-        message: What is wrong, and what to do next.
+        message: What is wrong.
+        hint: What to do next. Empty if the message says it, or nothing helps. `str` of the error has both.
         reason: The stable reason, such as `MODEL_NOT_FOUND`. Empty if the error has none. Decide by the class or the
             reason, never by the message.
         request_id: The id of the call in the logs and the audit log of the registry. Empty if no server answered.
@@ -36,12 +37,14 @@ class RegistryError(Exception):
         self,
         message: str,
         *,
+        hint: str = "",
         reason: str = "",
         request_id: str = "",
         metadata: Mapping[str, str] | None = None,
     ) -> None:
-        super().__init__(message)
+        super().__init__(f"{message} {hint}" if hint else message)
         self.message = message
+        self.hint = hint
         self.reason = reason
         self.request_id = request_id
         self.metadata = dict(metadata or {})
