@@ -1,0 +1,147 @@
+"""From errors to messages and exit codes."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import sys
+import traceback
+
+import click
+
+from modelreg import errors
+from modelreg.cli._text import printable, styled
+
+FAILURE, USAGE, NOT_FOUND, ACCESS, CONFLICT, INTEGRITY, QUARANTINED = 1, 2, 3, 4, 5, 6, 7
+TEMPORARY, INTERRUPTED, TERMINATED = 75, 130, 143
+
+# The first class that fits counts.
+_CODES: tuple[tuple[type[BaseException], int], ...] = (
+    (errors.Quarantined, QUARANTINED),
+    (errors.IntegrityError, INTEGRITY),
+    (errors.NotFound, NOT_FOUND),
+    (errors.NotCached, NOT_FOUND),
+    (errors.Unauthenticated, ACCESS),
+    (errors.PermissionDenied, ACCESS),
+    (errors.AlreadyExists, CONFLICT),
+    (errors.Conflict, CONFLICT),
+    (errors.PreconditionFailed, CONFLICT),
+    (errors.SourceChanged, CONFLICT),
+    (errors.Ambiguous, USAGE),
+    (errors.InvalidArgument, USAGE),
+    (errors.RateLimited, TEMPORARY),
+    (errors.Unavailable, TEMPORARY),
+    (errors.DeadlineExceeded, TEMPORARY),
+    (errors.RegistryError, FAILURE),
+    (click.UsageError, USAGE),
+    (click.Abort, INTERRUPTED),
+    (KeyboardInterrupt, INTERRUPTED),
+)
+
+# What to do next on the command line, where the library's hint speaks Python.
+_HINTS_BY_REASON = {
+    "MODEL_ALREADY_EXISTS": "Choose another version, or pass `--if-exists return` if the bytes are the same.",
+    "MODEL_IN_USE": "Move or delete the aliases first, or pass `--force`.",
+    "NO_PREVIOUS_TARGET": "Name the target with `--to`.",
+    "ETAG_MISMATCH": "Another client changed the model at the same time. Look at it, then try again.",
+    "ALIAS_CHANGED": "Another client moved the alias at the same time. Look at it with `mreg alias history`, then try "
+    "again.",
+}
+_HINTS_BY_CLASS: tuple[tuple[type[BaseException], str], ...] = (
+    (errors.NotCached, "Pull it once without `--offline`."),
+    (errors.NotFound, "`mreg ls` lists the models that you may see."),
+    (errors.Unauthenticated, "Sign in with `mreg login`, or set MODELREG_TOKEN."),
+    (errors.Quarantined, "Ask the operator of the registry why it is quarantined."),
+    (errors.PermissionDenied, "`mreg whoami` shows what you may do."),
+    (errors.AlreadyExists, "Choose another name or version."),
+    (errors.Conflict, "Another client was first. Look at the present state, then try again."),
+    (errors.SourceChanged, "Push it again once nothing writes to it."),
+    (errors.IntegrityError, "Try again. If it stays so, tell the operator of the registry."),
+    (errors.RateLimited, "Try again later."),
+    (errors.DeadlineExceeded, "Try again, or allow more with `--timeout`."),
+    (errors.Unavailable, "Try again later."),
+    (errors.InternalError, "Tell the operator of the registry the request id."),
+)
+
+
+class Terminated(BaseException):
+    """SIGTERM arrived."""
+
+
+def exit_code(error: BaseException) -> int:
+    """Return the exit code of an error."""
+    if isinstance(error, Terminated):
+        return TERMINATED
+    return next((code for kind, code in _CODES if isinstance(error, kind)), FAILURE)
+
+
+def closed_pipe(error: BaseException) -> bool:
+    """Tell whether the reader of stdout is gone, and then write nothing more to it."""
+    # Windows says EINVAL of a closed pipe.
+    is_closed = isinstance(error, BrokenPipeError) or (
+        os.name == "nt" and isinstance(error, OSError) and error.errno == errno.EINVAL and error.filename is None
+    )
+    if is_closed:
+        with contextlib.suppress(OSError, ValueError):  # No file: a test.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return is_closed
+
+
+def report(error: BaseException, *, debug: bool) -> int:
+    """Print an error to stderr: what is wrong, what to do next, the request id. Return the exit code."""
+    if debug:
+        click.echo("".join(traceback.format_exception(type(error), error, error.__traceback__)), err=True, nl=False)
+    message, hint = _texts(error)
+    _line(f"{styled('mreg:', fg='red', bold=True, err=True)} {printable(message)}")
+    for detail in _details(error):
+        _line(f"  {printable(detail)}")
+    if hint:
+        _line(printable(hint))
+    if isinstance(error, errors.RegistryError) and error.request_id:
+        _line(f"Request id: {printable(error.request_id)}")
+    return exit_code(error)
+
+
+def _line(text: str) -> None:
+    with contextlib.suppress(OSError):  # stderr is closed: nothing can be said.
+        click.echo(text, err=True)
+
+
+def _texts(error: BaseException) -> tuple[str, str]:
+    """Return what is wrong, and what to do next."""
+    if isinstance(error, errors.RegistryError):
+        hint = _HINTS_BY_REASON.get(error.reason) or error.hint
+        return error.message, hint or next((text for kind, text in _HINTS_BY_CLASS if isinstance(error, kind)), "")
+    if isinstance(error, click.UsageError):
+        command = error.ctx.command_path if error.ctx else "mreg"
+        return error.format_message(), f"`{command} --help` shows what is right."
+    if message := _plain_message(error):
+        return message, ""
+    return (
+        f"internal error: {type(error).__name__}: {error}",
+        "Run the command again with `--debug`, and report what it shows.",
+    )
+
+
+def _plain_message(error: BaseException) -> str:
+    """Return what is wrong, if there is nothing to do about it; empty for an unexpected error."""
+    if isinstance(error, click.ClickException):
+        return error.format_message()
+    if isinstance(error, (KeyboardInterrupt, click.Abort)):
+        return "interrupted"
+    if isinstance(error, Terminated):
+        return "terminated"
+    if isinstance(error, OSError):
+        return f"{error.filename}: {error.strerror}" if error.filename and error.strerror else str(error)
+    return ""
+
+
+def _details(error: BaseException) -> list[str]:
+    if isinstance(error, errors.Ambiguous):
+        return [f"- {candidate}" for candidate in error.candidates]
+    if isinstance(error, errors.InvalidArgument):
+        return [f"- {violation.field}: {violation.description}" for violation in error.violations]
+    if isinstance(error, errors.PreconditionFailed):
+        return [f"- {check.field}: {check.description}" for check in error.checks]
+    return []

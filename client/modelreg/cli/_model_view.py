@@ -1,0 +1,159 @@
+"""Models for people."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+from modelreg.cli._output import Column, Output, block
+from modelreg.cli._text import age, local, number, printable, size, styled, utc
+
+if TYPE_CHECKING:
+    from modelreg import Artifact, Model, Provenance, Tensor
+
+_MAX_TENSORS = 20
+_MAX_LABELS = 20
+
+
+def _aliases(model: Model) -> str:
+    return ", ".join(model.aliases)
+
+
+MODEL_COLUMNS: Sequence[Column[Model]] = (
+    Column("model", lambda model: model.reference, shrinks=True, style="cyan"),
+    Column("precision", lambda model: ", ".join(model.precisions)),
+    Column("format", lambda model: model.format or ""),
+    Column("size", lambda model: size(model.artifact.size_bytes), lambda model: str(model.artifact.size_bytes), True),
+    Column("created", lambda model: age(model.create_time), lambda model: utc(model.create_time)),
+    Column("aliases", _aliases, shrinks=True, style="green"),
+    Column("id", lambda model: model.id),
+)
+VERSION_COLUMNS: Sequence[Column[Model]] = (
+    Column("version", lambda model: model.version, shrinks=True, style="cyan"),
+    *MODEL_COLUMNS[1:5],
+    Column("by", lambda model: model.creator, shrinks=True),
+    *MODEL_COLUMNS[5:],
+)
+
+
+def show_model(output: Output, model: Model) -> None:
+    """Print all that is known of a model."""
+    aliases = f"  {styled(f'@{printable(_aliases(model))}', fg='green')}" if model.aliases else ""
+    output.line(styled(printable(model.reference), bold=True, fg="cyan") + aliases)
+    for text in block("", _facts(model)):
+        output.line(text)
+    for title, rows in _blocks(model):
+        lines = list(block(title, rows))
+        if lines:
+            output.line()
+        for text in lines:
+            output.line(text)
+    if model.description:
+        output.line()
+        output.line(styled("Description", bold=True))
+        for text in model.description.splitlines():
+            output.line(f"  {printable(text, lines=True)}")
+    for warning in (*model.warnings, *(model.signature.problems if model.signature else ())):
+        output.line()
+        output.line(f"{styled('Warning:', fg='yellow', bold=True)} {printable(warning)}")
+
+
+def _facts(model: Model) -> Iterator[tuple[str, str]]:
+    yield "id", printable(model.id)
+    yield "project", " ".join(printable(text) for text in (model.project_name, model.project_id) if text)
+    created = f"{local(model.create_time)} ({age(model.create_time)})"
+    yield "created", f"{created}{f' by {printable(model.creator)}' if model.creator else ''}"
+    if model.revision > 1:
+        yield "updated", f"{local(model.update_time)} ({age(model.update_time)}), revision {model.revision}"
+    yield "format", printable(model.format or "")
+    yield "precisions", printable(", ".join(model.precisions))
+    device = " ".join(text for text in (model.target_device_type, model.target_device) if text)
+    yield "target device", printable(device)
+    for name in ("architecture", "category", "origin"):
+        yield name, printable(getattr(model, name) or "")
+    yield "score", "" if model.score is None else number(model.score)
+    yield "labels", _labels(model.labels)
+    yield "overview", _json(model.overview)
+    yield "optimization", _json(model.optimization_capabilities)
+
+
+def _blocks(model: Model) -> Iterator[tuple[str, Iterable[tuple[str, str]]]]:
+    yield "Artifact", _artifact(model.artifact)
+    if model.metrics:
+        width = max(len(number(value)) for value in model.metrics.values())
+        yield "Metrics", [(name, number(value).rjust(width)) for name, value in sorted(model.metrics.items())]
+    yield "Tags", [(name, printable(value)) for name, value in sorted(model.tags.items())]
+    if signature := model.signature:
+        facts = [
+            ("producer", printable(signature.producer)),
+            ("precisions", printable(", ".join(signature.precisions))),
+            ("file", printable(signature.path)),
+            (
+                "opsets",
+                printable(", ".join(f"{name or 'ai.onnx'} {found}" for name, found in signature.opsets.items())),
+            ),
+            ("weights", str(signature.weight_count) if signature.weight_count else ""),
+        ]
+        yield f"Signature: {printable(signature.format)}", facts
+        yield "Inputs", _tensors(signature.inputs)
+        yield "Outputs", _tensors(signature.outputs)
+    yield "Provenance", _provenance(model.provenance)
+
+
+def _artifact(artifact: Artifact) -> Iterator[tuple[str, str]]:
+    yield "file" if artifact.kind == "file" else "folder", printable(artifact.file_name)
+    yield "size", f"{size(artifact.size_bytes)} ({artifact.size_bytes:,} bytes)"
+    yield "sha256", printable(artifact.sha256)
+    yield "media type", printable(artifact.media_type)
+    if artifact.verify_time is not None:
+        yield "verified", f"{local(artifact.verify_time)} ({age(artifact.verify_time)})"
+
+
+def _tensors(tensors: Sequence[Tensor]) -> Iterator[tuple[str, str]]:
+    shown = tensors[:_MAX_TENSORS]
+    width = max((len(tensor.element_type) for tensor in shown), default=0)
+    for tensor in shown:
+        shape = "" if tensor.shape is None else f"[{', '.join(map(_dimension, tensor.shape))}]"
+        yield tensor.name or "-", printable(f"{tensor.element_type.ljust(width)}  {shape}")
+    if len(tensors) > len(shown):
+        yield "…", f"and {len(tensors) - len(shown)} more"
+
+
+def _dimension(value: float | str) -> str:
+    return value if isinstance(value, str) else number(value)
+
+
+def _labels(labels: Sequence[Any]) -> str:
+    texts = [label_text(label) for label in labels[:_MAX_LABELS]]
+    if len(labels) > _MAX_LABELS:
+        texts.append(f"… ({len(labels)} in all)")
+    return ", ".join(texts)
+
+
+def label_text(label: Any) -> str:
+    """Return a label for people."""
+    return printable(label) if isinstance(label, str) else _json(label)
+
+
+def _json(value: Any) -> str:
+    return "" if value is None or value == {} else printable(json.dumps(value, ensure_ascii=False))
+
+
+def _provenance(provenance: Provenance) -> Iterator[tuple[str, str]]:
+    yield "repository", printable(provenance.source_repository)
+    yield "commit", printable(provenance.source_commit)
+    yield "training run", printable(provenance.training_run)
+    for parent in provenance.parents:
+        yield "made from", printable(parent)
+    for dataset in provenance.datasets:
+        yield "dataset", printable(" ".join(text for text in (dataset.name, dataset.uri, dataset.digest) if text))
+    yield "framework", printable(f"{provenance.framework} {provenance.framework_version}".strip())
+    yield "seed", "" if provenance.seed is None else str(provenance.seed)
+    for name, value in provenance.hyperparameters.items():
+        yield f"hyperparameter {name}", _json(value)
+    environment = dict(provenance.environment)
+    for name, value in list(environment.items())[:10]:
+        yield f"environment {name}", printable(value)
+    if len(environment) > 10:
+        yield "environment …", f"and {len(environment) - 10} more"

@@ -1,0 +1,62 @@
+"""One run of `mreg`: its global options, the registry, the output."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+from modelreg.cli._output import Output
+
+if TYPE_CHECKING:
+    from modelreg import Registry
+
+FORMATS = ("human", "json", "jsonl", "quiet")
+_REGISTRY_OPTIONS = ("url", "profile", "timeout", "ca_file", "client_certificate", "client_key", "insecure")
+
+
+class Session:
+    """One run of `mreg`. Use it as a context manager, which closes the connections."""
+
+    def __init__(self) -> None:
+        self.options: dict[str, Any] = {}
+        """The global options that were given, by name."""
+
+    @property
+    def registry_arguments(self) -> dict[str, Any]:
+        """The global options that `Registry` takes."""
+        return {name: self.options[name] for name in _REGISTRY_OPTIONS if name in self.options}
+
+    @cached_property
+    def registry(self) -> Registry:
+        """The registry of the global options, the environment or the profile. The first use imports gRPC."""
+        # In here, because the imports take most of the time in which commands start.
+        from modelreg import Registry  # noqa: PLC0415
+        from modelreg._results import MESSAGES_ARE_KEPT  # noqa: PLC0415
+
+        if self.options.get("debug"):
+            _log_to_stderr()
+        if self.output.is_json:
+            MESSAGES_ARE_KEPT.set(True)
+        return Registry(**self.registry_arguments)
+
+    @cached_property
+    def output(self) -> Output:
+        """Where results are printed."""
+        return Output(self.options.get("format", "human"))
+
+    def __enter__(self) -> Session:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if "registry" in self.__dict__:
+            self.registry.close()
+
+
+def _log_to_stderr() -> None:
+    import logging  # noqa: PLC0415 - slow to import
+
+    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(name)s: %(message)s")
+    logging.getLogger("modelreg").setLevel(logging.DEBUG)

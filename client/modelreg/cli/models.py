@@ -1,0 +1,95 @@
+"""The commands `ls`, `show`, `versions` and `rm`."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from functools import partial
+from typing import TYPE_CHECKING
+
+import click
+
+from modelreg.cli._frame import Command, with_session
+from modelreg.cli._model_view import MODEL_COLUMNS, VERSION_COLUMNS, show_model
+from modelreg.cli._options import ask_before, at_option, limited, precision_option
+from modelreg.cli._output import note
+from modelreg.cli._text import size
+
+if TYPE_CHECKING:
+    from modelreg import Model
+    from modelreg.cli._session import Session
+
+
+@click.command("ls", cls=Command)
+@click.argument("filter_text", metavar="[FILTER]", default="")
+@click.option("--order-by", metavar="FIELDS", default="", help="For example 'metrics.f1 desc, create_time'.")
+@click.option("-n", "--limit", type=click.IntRange(min=1), metavar="N", help="The maximum number of models.")
+@with_session
+def ls_command(session: Session, filter_text: str, order_by: str, limit: int | None) -> None:
+    """List models, the newest first.
+
+    FILTER chooses them, for example 'format = onnx AND metrics.f1 > 0.9'. Default: all.
+    """
+    page_size = 1000 if limit is None else min(limit, 1000)
+    models = session.registry.models(filter_text, order_by=order_by, page_size=page_size)
+    found = session.output.items(
+        limited(models, limit), key="models", columns=MODEL_COLUMNS, quiet=lambda model: model.id
+    )
+    if not found and session.output.is_human:
+        note("No models match the filter." if filter_text else "The registry has no models that you may see.")
+
+
+@click.command("show", cls=Command)
+@click.argument("reference", metavar="REF")
+@precision_option
+@at_option
+@with_session
+def show_command(session: Session, reference: str, precision: tuple[str, ...], at: datetime | None) -> None:
+    """Show a model: metadata, artifact, inputs and outputs, metrics, tags, provenance."""
+    model = session.registry.model(reference, precision=precision, at=at)
+    session.output.result(model, human=lambda: show_model(session.output, model), quiet=model.id)
+
+
+@click.command("versions", cls=Command)
+@click.argument("name", metavar="NAME")
+@click.option("-n", "--limit", type=click.IntRange(min=1), metavar="N", help="The maximum number of versions.")
+@with_session
+def versions_command(session: Session, name: str, limit: int | None) -> None:
+    """List the versions of a model, the latest first.
+
+    NAME is the name of a model, also after PROJECT/.
+    """
+    versions = session.registry.versions(name)
+    session.output.items(limited(versions, limit), key="models", columns=VERSION_COLUMNS, quiet=lambda model: model.id)
+
+
+@click.command("rm", cls=Command)
+@click.argument("references", metavar="REF...", nargs=-1, required=True)
+@click.option("--force", is_flag=True, help="Delete the aliases that point to the model, too.")
+@click.option("--missing-ok", is_flag=True, help="Let models that do not exist count as deleted.")
+@click.option("-y", "--yes", is_flag=True, help="Do not ask. Required where stdin is no terminal.")
+@with_session
+def rm_command(session: Session, references: tuple[str, ...], force: bool, missing_ok: bool, yes: bool) -> None:
+    """Delete models and their artifacts.
+
+    A reference without a version means the latest version only.
+    """
+    models = _found(session, references, missing_ok)
+    if models and not yes:
+        ask_before([f"{model.reference}  {size(model.artifact.size_bytes)}  {model.id}" for model in models])
+    for model in models:
+        # As the model was when it was shown: its etag refuses a later state.
+        session.registry.delete(model, force=force, missing_ok=missing_ok)
+        session.output.result({}, human=partial(note, f"Deleted {model.reference}."), quiet=model.id)
+
+
+def _found(session: Session, references: tuple[str, ...], missing_ok: bool) -> list[Model]:
+    from modelreg.errors import NotFound  # noqa: PLC0415 - as all of the library, not before it is used
+
+    models = []
+    for reference in references:
+        try:
+            models.append(session.registry.model(reference))
+        except NotFound:
+            if not missing_ok:
+                raise
+    return models
