@@ -6,7 +6,7 @@ import os
 import re
 import sys
 import unicodedata
-from datetime import UTC, datetime
+from datetime import datetime, timezone
 from typing import IO, Any
 
 import click
@@ -108,7 +108,7 @@ def age(time: datetime | None, now: datetime | None = None) -> str:
     """Return how long ago a time was: `3 hours ago`."""
     if time is None:
         return ""
-    seconds = ((now or datetime.now(UTC)) - time).total_seconds()
+    seconds = ((now or datetime.now(timezone.utc)) - time).total_seconds()
     if seconds < 0:
         return local(time)
     for unit, length in (("year", 31_557_600), ("month", 2_629_800), ("day", 86_400), ("hour", 3600), ("minute", 60)):
@@ -125,4 +125,4 @@ def local(time: datetime | None) -> str:
 
 def utc(time: datetime | None) -> str:
     """Return a time for programs: `2026-11-30T14:43:34Z`."""
-    return "" if time is None else f"{time.astimezone(UTC):%Y-%m-%dT%H:%M:%SZ}"
+    return "" if time is None else f"{time.astimezone(timezone.utc):%Y-%m-%dT%H:%M:%SZ}"
