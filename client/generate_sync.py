@@ -11,6 +11,7 @@ _HAND_WRITTEN = {"__init__.py", "runtime.py"}
 _HEADER = "# Generated from modelreg/_async by `make generate`. Do not edit.\n"
 # In this order, in code, docstrings and comments alike.
 _REPLACEMENTS = [
+    (r"\[(\w+) async for \1 in ([^\n]+)\]", r"list(\2)"),
     (r"\basync (def|for|with)\b", r"\1"),
     (r"\bawait ", ""),
     (r"\bAsyncIterator\b", "Iterator"),

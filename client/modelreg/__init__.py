@@ -23,7 +23,7 @@ if TYPE_CHECKING:
         RequirementCheck,
         Requirements,
     )
-    from modelreg.audit import Event
+    from modelreg.audit import Event, LogPosition, LogVerification
     from modelreg.comparisons import Comparison
     from modelreg.errors import (
         AlreadyExists,
@@ -76,6 +76,8 @@ __all__ = [
     "LineageEdge",
     "LineageNode",
     "Listing",
+    "LogPosition",
+    "LogVerification",
     "Model",
     "ModelGroup",
     "NotCached",

@@ -16,6 +16,7 @@ from modelregistry.v1 import (
     alias_service_pb2,
     artifact_service_pb2,
     audit_pb2,
+    audit_service_pb2,
     comparison_pb2,
     lineage_pb2,
     model_group_pb2,
@@ -27,7 +28,7 @@ from modelregistry.v1 import (
 
 from modelreg._results import keeps_message
 from modelreg.aliases import Alias, AliasMove, AliasTarget, MoveKind, Promotion, RequirementCheck, Requirements
-from modelreg.audit import Event
+from modelreg.audit import Event, LogPosition, LogVerification
 from modelreg.comparisons import (
     ArtifactComparison,
     Change,
@@ -293,6 +294,19 @@ def model_group(message: model_group_pb2.ModelGroup) -> ModelGroup:
     )
 
 
+def metric_goal(goal: str, name: str) -> model_group_pb2.MetricGoal:
+    """Return which values of a metric are better, as a number.
+
+    Raises:
+        InvalidArgument: The text is neither `maximize` nor `minimize`.
+    """
+    if goal == "maximize":
+        return model_group_pb2.METRIC_GOAL_MAXIMIZE
+    if goal == "minimize":
+        return model_group_pb2.METRIC_GOAL_MINIMIZE
+    raise InvalidArgument(f"{name}: {goal!r:.200} is neither 'maximize' nor 'minimize'.")
+
+
 @keeps_message
 def artifact_file(message: artifact_service_pb2.ArtifactFile) -> ArtifactFile:
     """Return a file inside an artifact."""
@@ -443,6 +457,19 @@ def event(message: audit_pb2.AuditEvent) -> Event:
         hash=message.hash,
         damaged=message.damaged,
         moved_away=message.moved_away,
+    )
+
+
+@keeps_message
+def log_verification(message: audit_service_pb2.VerifyAuditLogResponse) -> LogVerification:
+    """Return what a verification of the audit log found."""
+    broken = message.broken if message.HasField("broken") else None
+    return LogVerification(
+        valid=message.valid,
+        checked_count=message.checked_count,
+        head=LogPosition(sequence=message.head.sequence, hash=message.head.hash),
+        broken_sequence=None if broken is None else broken.sequence,
+        problem="" if broken is None else broken.description,
     )
 
 

@@ -137,6 +137,9 @@ WATCH_AUDIT_EVENTS = Method(
     audit_service_pb2.WatchAuditEventsRequest,
     audit_service_pb2.WatchAuditEventsResponse,
 )
+VERIFY_AUDIT_LOG = Method(
+    "AuditService/VerifyAuditLog", audit_service_pb2.VerifyAuditLogRequest, audit_service_pb2.VerifyAuditLogResponse
+)
 
 GET_SERVER_INFO = Method(
     "SystemService/GetServerInfo", system_service_pb2.GetServerInfoRequest, system_service_pb2.ServerInfo

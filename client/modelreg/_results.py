@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import html
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
 
@@ -23,6 +23,9 @@ The command line prints them as the JSON of `/v1`. The library does not keep the
 whole page.
 """
 
+SHOWN_ITEMS = 10
+"""How many items of a list notebooks show."""
+
 
 class Result:
     """A result of a call: a frozen dataclass that notebooks show as a table."""
@@ -33,15 +36,34 @@ class Result:
         rows = "".join(
             f"<tr><th style='text-align:left'>{html.escape(name)}</th>"
             f"<td style='text-align:left'>{html.escape(text)}</td></tr>"
-            for name, text in self._rows()
+            for name, text in _cells(self)
         )
         return f"<table><caption>{html.escape(type(self).__name__)}</caption>{rows}</table>"
 
-    def _rows(self) -> list[tuple[str, str]]:
-        """Return the fields that are set, with short texts for values."""
-        fields = [field.name for field in dataclasses.fields(self)]  # type: ignore[arg-type]
-        values = ((name, getattr(self, name)) for name in fields)
-        return [(name, _short(value)) for name, value in values if value not in (None, "", (), {})]
+
+def html_table(items: Sequence[Result]) -> str:
+    """Return the first results of a list as a table, with the columns that any of them has."""
+    shown = items[:SHOWN_ITEMS]
+    rows = [dict(_cells(item)) for item in shown]
+    columns = list(dict.fromkeys(name for row in rows for name in row))
+    head = "".join(f"<th>{html.escape(name)}</th>" for name in columns)
+    body = "".join(
+        "<tr>" + "".join(f"<td>{html.escape(row.get(name, ''))}</td>" for name in columns) + "</tr>" for row in rows
+    )
+    if not shown:
+        caption = "No items"
+    elif len(items) > len(shown):
+        caption = f"The first {len(shown)} items"
+    else:
+        caption = f"{len(shown)} items" if len(shown) > 1 else "1 item"
+    return f"<table><caption>{caption}</caption><tr>{head}</tr>{body}</table>"
+
+
+def _cells(result: Result) -> list[tuple[str, str]]:
+    """Return the fields that are set, with short texts for values."""
+    fields = [field.name for field in dataclasses.fields(result)]  # type: ignore[arg-type]
+    values = ((name, getattr(result, name)) for name in fields)
+    return [(name, _short(value)) for name, value in values if value not in (None, "", (), {})]
 
 
 def keeps_message(

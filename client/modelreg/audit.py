@@ -41,3 +41,29 @@ class Event(Result):
     """Whether the stored event was altered. `mreg log --verify` finds where."""
     moved_away: bool = False
     """Whether the model moved to a project that the caller may not read."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LogPosition(Result):
+    """A position in the audit log, with the hash that proves it is the same log."""
+
+    sequence: int
+    """Number of the event. 0: before the first one."""
+    hash: str
+    """Hash of the event: 64 lowercase hexadecimal digits."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LogVerification(Result):
+    """What a verification of the whole audit log found."""
+
+    valid: bool
+    """Whether every event is as it was written, and follows the one before it."""
+    checked_count: int
+    """Number of intact events: all of them, or those before the first broken one."""
+    head: LogPosition
+    """The last intact event. Keep it elsewhere, and pass it as `anchor` of the next verification."""
+    broken_sequence: int | None = None
+    """Number of the first event that is missing or was altered. None if there is none."""
+    problem: str = ""
+    """What is wrong with it, for people."""

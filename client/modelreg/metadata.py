@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, TypedDict
 
+from google.protobuf.message import Message
 from modelregistry.v1 import model_pb2
 
 from modelreg import _messages
@@ -72,35 +73,61 @@ def fill(message: model_pb2.Model, metadata: Mapping[str, Any]) -> list[str]:
     """
     if unknown := sorted(set(metadata) - _NAMES):
         raise InvalidArgument(f"Unknown field {unknown[0]}. The fields are {', '.join(sorted(_NAMES))}.")
-    paths = []
-    for name, value in metadata.items():
-        try:
-            paths += _set(message, name, value)
-        except (TypeError, ValueError, AttributeError) as error:
-            if isinstance(error, InvalidArgument):
-                raise
-            raise InvalidArgument(f"{name}: {value!r} has the wrong type: {error}") from None
-    return paths
+    return [path for name, value in metadata.items() for path in _fill_field(message, name, value)]
 
 
-def _set(message: model_pb2.Model, name: str, value: Any) -> list[str]:
+def set_field(message: Message, name: str, value: Any) -> None:
+    """Set a scalar field of a message.
+
+    Raises:
+        InvalidArgument: The value has the wrong type.
+    """
+    try:
+        setattr(message, name, value)
+    except (TypeError, ValueError) as error:
+        raise _wrong_type(name, value, error) from None
+
+
+def set_entries(message: Message, name: str, entries: Mapping[str, Any]) -> list[str]:
+    """Set entries of a map of scalars, and return their paths for a field mask. An entry of None is only named.
+
+    Raises:
+        InvalidArgument: A key or a value has the wrong type, or the key cannot be written in a field mask.
+    """
+    target = getattr(message, name)
+    try:
+        for key, entry in entries.items():
+            if entry is not None:
+                target[key] = entry
+    except (TypeError, ValueError, AttributeError) as error:
+        raise _wrong_type(name, entries, error) from None
+    return [f"{name}.{_quoted(key)}" for key in entries]
+
+
+def _fill_field(message: model_pb2.Model, name: str, value: Any) -> list[str]:
     if name in _TEXTS_AND_NUMBERS:
         if value is not None:
-            setattr(message, name, value)
-        return [name]
-    if name == "precision":
-        message.precisions.extend([value] if isinstance(value, str) else value)
-        return ["precisions"]
-    if name == "labels":
-        message.labels.CopyFrom(_messages.list_of(value, name))
+            set_field(message, name, value)
         return [name]
     if name in ("metrics", "tags"):
-        for key, entry in value.items():
-            if entry is not None:
-                getattr(message, name)[key] = entry
-        return [f"{name}.{_quoted(key)}" for key in value]
+        return set_entries(message, name, value)
+    try:
+        if name == "precision":
+            message.precisions.extend([value] if isinstance(value, str) else value)
+            return ["precisions"]
+        if name == "labels":
+            message.labels.CopyFrom(_messages.list_of(value, name))
+            return [name]
+    except (TypeError, ValueError) as error:
+        if isinstance(error, InvalidArgument):
+            raise
+        raise _wrong_type(name, value, error) from None
     getattr(message, name).CopyFrom(_messages.value_of({} if value is None else value, name))
     return [name]
+
+
+def _wrong_type(name: str, value: Any, error: Exception) -> InvalidArgument:
+    return InvalidArgument(f"{name}: {value!r:.200} has the wrong type: {error}")
 
 
 def _quoted(key: str) -> str:

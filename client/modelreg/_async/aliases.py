@@ -13,8 +13,6 @@ from modelreg.errors import InvalidArgument, NotFound
 from modelreg.models import Model
 from modelreg.references import Reference, format_reference, parse_reference
 
-_PAGE_SIZE = 1000
-
 
 class AliasCalls(ModelCalls):
     """The calls about aliases."""
@@ -104,12 +102,10 @@ class AliasCalls(ModelCalls):
 
     async def aliases(self, name: str = "") -> Listing[Alias]:
         """Return the aliases of a model group (`name` or `project/name`), or of all, in the order of their creation."""
-        group_id = (await self.model(name)).model_group_id if name else "-"
+        group_id = (await self.group(name)).id if name else "-"
 
-        async def fetch(token: str) -> Page:
-            request = alias_service_pb2.ListAliasesRequest(
-                model_group_id=group_id, page_size=_PAGE_SIZE, page_token=token
-            )
+        async def fetch(token: str, size: int) -> Page:
+            request = alias_service_pb2.ListAliasesRequest(model_group_id=group_id, page_size=size, page_token=token)
             response = await self._connection.unary(_methods.LIST_ALIASES, request)
             return response.aliases, response.next_page_token
 
@@ -125,13 +121,13 @@ class AliasCalls(ModelCalls):
             NotFound: There is no such model group, or it never had the alias.
         """
         parsed = parse_reference(alias)
-        group = await self.model(format_reference(parsed.name, project=parsed.project))
+        group = await self.group(format_reference(parsed.name, project=parsed.project))
 
-        async def fetch(token: str) -> Page:
+        async def fetch(token: str, size: int) -> Page:
             request = alias_service_pb2.ListAliasMovesRequest(
-                model_group_id=group.model_group_id,
+                model_group_id=group.id,
                 alias=parsed.alias or "-",
-                page_size=_PAGE_SIZE,
+                page_size=size,
                 page_token=token,
             )
             response = await self._connection.unary(_methods.LIST_ALIAS_MOVES, request)

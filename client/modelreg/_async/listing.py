@@ -8,37 +8,74 @@ from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from modelreg._async import runtime
-from modelreg.errors import Unsupported
+from modelreg.errors import InvalidArgument, Unsupported
 
 if TYPE_CHECKING:
     import pandas
+
+MAX_PAGE_SIZE = 1000
+"""The maximum number of items that the server puts on a page."""
 
 Item = TypeVar("Item")
 Page = tuple[Sequence[Any], str]
 """The messages of a page, and the token of the next one; empty on the last."""
 
 
-class Listing(Generic[Item]):
+class Listing(Generic[Item], runtime.Shown):
     """Items of the registry, in pages that are fetched as they are needed.
 
     Each iteration begins anew, with what the registry has then. While one page is consumed, the next one is fetched.
 
     Args:
-        fetch: Fetches the page of a token.
+        fetch: Fetches the page of a token, with at most as many items as the second argument says.
         convert: Makes an item of a message.
+        page_size: The maximum number of items of a page.
     """
 
-    def __init__(self, fetch: Callable[[str], Coroutine[Any, Any, Page]], convert: Callable[[Any], Item]) -> None:
+    def __init__(
+        self,
+        fetch: Callable[[str, int], Coroutine[Any, Any, Page]],
+        convert: Callable[[Any], Item],
+        *,
+        page_size: int = MAX_PAGE_SIZE,
+    ) -> None:
         self._fetch = fetch
         self._convert = convert
+        self._page_size = page_size
 
-    async def __aiter__(self) -> AsyncIterator[Item]:
-        messages, token = await self._fetch("")
+    def __aiter__(self) -> AsyncIterator[Item]:
+        return self._iterate(None)
+
+    async def first(self) -> Item | None:
+        """Return the first item, or None if there is none. Fetches no more than this item."""
+        items = await self.to_list(1)
+        return items[0] if items else None
+
+    async def to_list(self, limit: int | None = None) -> list[Item]:
+        """Return the items as a list.
+
+        Args:
+            limit: The maximum number of items. None: all.
+
+        Raises:
+            InvalidArgument: The limit is negative.
+        """
+        if limit is not None and limit < 0:
+            raise InvalidArgument(f"limit: {limit} is negative. Pass None for all items.")
+        return [] if limit == 0 else [item async for item in self._iterate(limit)]
+
+    async def _iterate(self, limit: int | None) -> AsyncIterator[Item]:
+        messages, token = await self._fetch("", self._size(limit))
         while True:
+            if limit is not None:
+                messages = messages[:limit]
+                limit -= len(messages)
+                token = token if limit else ""
+            # Not before half of the page is consumed: many consumers stop early.
             half = len(messages) // 2
             for message in itertools.islice(messages, half):
                 yield self._convert(message)
-            ahead = runtime.Prefetch(self._fetch, token) if token else None
+            ahead = runtime.Prefetch(self._fetch, token, self._size(limit)) if token else None
             try:
                 for message in itertools.islice(messages, half, None):
                     yield self._convert(message)
@@ -49,26 +86,8 @@ class Listing(Generic[Item]):
                 if ahead is not None:
                     ahead.cancel()
 
-    async def first(self) -> Item | None:
-        """Return the first item, or None if there is none."""
-        async for item in self:
-            return item
-        return None
-
-    async def to_list(self, limit: int | None = None) -> list[Item]:
-        """Return the items as a list.
-
-        Args:
-            limit: The maximum number of items. None: all.
-        """
-        items: list[Item] = []
-        if limit == 0:
-            return items
-        async for item in self:
-            items.append(item)
-            if len(items) == limit:
-                break
-        return items
+    def _size(self, limit: int | None) -> int:
+        return self._page_size if limit is None else min(self._page_size, limit)
 
     async def to_pandas(self) -> pandas.DataFrame:
         """Return the items as a data frame, a column per field, and one per metric (`metrics.f1`) and tag.

@@ -229,3 +229,7 @@ class Prefetch(Generic[Value]):
     def cancel(self) -> None:
         """Abandon the result."""
         self._task.cancel()
+
+
+class Shown:
+    """What notebooks show of a list. Nothing: that would need a call, which cannot be awaited there."""

@@ -8,26 +8,25 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from google.protobuf.field_mask_pb2 import FieldMask
-from modelregistry.v1 import lineage_pb2, model_group_service_pb2, model_pb2, model_service_pb2
+from modelregistry.v1 import lineage_pb2, model_pb2, model_service_pb2
 
 from modelreg import _messages, _methods
 from modelreg._sync.connection import Connection, new_idempotency_key
-from modelreg._sync.listing import Listing, Page
+from modelreg._sync.groups import ModelGroupCalls
+from modelreg._sync.listing import MAX_PAGE_SIZE, Listing, Page
 from modelreg.comparisons import Comparison
 from modelreg.errors import NotFound
 from modelreg.lineage import Lineage
 from modelreg.metadata import NewMetadata, fill
-from modelreg.models import Model, ModelGroup
+from modelreg.models import Model
 from modelreg.provenance import Provenance
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
-_PAGE_SIZE = 1000
 
-
-class ModelCalls:
-    """The calls about models and model groups."""
+class ModelCalls(ModelGroupCalls):
+    """The calls about models."""
 
     _connection: Connection
 
@@ -52,7 +51,7 @@ class ModelCalls:
         )
         return _messages.model((self._connection.unary(_methods.RESOLVE_MODEL, request)).model)
 
-    def models(self, filter: str = "", *, order_by: str = "", page_size: int = _PAGE_SIZE) -> Listing[Model]:  # noqa: A002
+    def models(self, filter: str = "", *, order_by: str = "", page_size: int = MAX_PAGE_SIZE) -> Listing[Model]:  # noqa: A002
         """Return the models that a filter matches, as a list that fetches its pages itself.
 
         Args:
@@ -64,14 +63,14 @@ class ModelCalls:
             InvalidArgument: At the first iteration: the filter or the order is wrong, at `position`.
         """
 
-        def fetch(token: str) -> Page:
+        def fetch(token: str, size: int) -> Page:
             request = model_service_pb2.ListModelsRequest(
-                filter=filter, order_by=order_by, page_size=page_size, page_token=token
+                filter=filter, order_by=order_by, page_size=size, page_token=token
             )
             response = self._connection.unary(_methods.LIST_MODELS, request)
             return response.models, response.next_page_token
 
-        return Listing(fetch, _messages.model)
+        return Listing(fetch, _messages.model, page_size=page_size)
 
     def versions(self, name: str) -> Listing[Model]:
         """Return all versions of a model group, the latest first.
@@ -83,8 +82,8 @@ class ModelCalls:
             NotFound: There is no such model group.
             Ambiguous: Several projects have one of the name.
         """
-        found = self.model(name)
-        return self.models(f'model_group_id = "{found.model_group_id}"', order_by="version desc")
+        group = self.group(name)
+        return self.models(f'model_group_id = "{group.id}"', order_by="version desc")
 
     def update(
         self, model: Model | str, *, provenance: Provenance | None = None, **metadata: Unpack[NewMetadata]
@@ -171,7 +170,7 @@ class ModelCalls:
             model_id=self.model_id(model),
             direction=directions.DIRECTION_DESCENDANTS if descendants else directions.DIRECTION_ANCESTORS,
             max_depth=max_depth,
-            page_size=_PAGE_SIZE,
+            page_size=MAX_PAGE_SIZE,
         )
         nodes: list[lineage_pb2.LineageNode] = []
         edges: list[lineage_pb2.LineageEdge] = []
@@ -192,24 +191,6 @@ class ModelCalls:
         request = model_service_pb2.GetModelManifestRequest(model_id=self.model_id(model))
         response = self._connection.unary(_methods.GET_MODEL_MANIFEST, request)
         return _messages.document(response)
-
-    def groups(self, filter: str = "", *, order_by: str = "", show_empty: bool = False) -> Listing[ModelGroup]:  # noqa: A002
-        """Return the model groups that a filter matches: one for all versions of a model.
-
-        Args:
-            filter: A filter (AIP-160). Default: all groups.
-            order_by: Fields to order by. Default: that of the server.
-            show_empty: Whether to return the groups without models, too.
-        """
-
-        def fetch(token: str) -> Page:
-            request = model_group_service_pb2.ListModelGroupsRequest(
-                filter=filter, order_by=order_by, show_empty=show_empty, page_size=_PAGE_SIZE, page_token=token
-            )
-            response = self._connection.unary(_methods.LIST_MODEL_GROUPS, request)
-            return response.model_groups, response.next_page_token
-
-        return Listing(fetch, _messages.model_group)
 
     def model_id(self, model: Model | str) -> str:
         """Return the id of a model or of what a reference names."""

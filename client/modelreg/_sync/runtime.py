@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Callable, Hashable, Iterator
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from types import TracebackType
 from typing import Any, Generic, TypeVar
 
@@ -13,6 +13,7 @@ import grpc
 
 from modelreg._methods import Method, Request, Response
 from modelreg._options import Options
+from modelreg._results import SHOWN_ITEMS, html_table
 
 Value = TypeVar("Value")
 RpcError = grpc.RpcError
@@ -241,3 +242,14 @@ class Prefetch(Generic[Value]):
             self._value = function(*arguments)
         except BaseException as error:  # noqa: BLE001 - the consumer gets it
             self._error = error
+
+
+class Shown:
+    """What notebooks show of a list: a table of its first items."""
+
+    def to_list(self, limit: int | None = None) -> Sequence[Any]:
+        """Return the items as a list."""
+        raise NotImplementedError
+
+    def _repr_html_(self) -> str:
+        return html_table(self.to_list(SHOWN_ITEMS + 1))
