@@ -179,5 +179,5 @@ def _in_project(groups: Sequence[ModelGroup], project: str | None) -> Sequence[M
 def _reference_to(group: ModelGroup, groups: Sequence[ModelGroup]) -> str:
     """Return a reference that names only this one of several groups of one name."""
     project = group.project_id or group.project_name or ""
-    is_clear = len(_in_project(groups, project)) == 1
+    is_clear = [found.id for found in _in_project(groups, project)] == [group.id]
     return format_reference(group.name, project=project if is_clear else group.id)
