@@ -100,16 +100,16 @@ def test_wrong_values_are_named(registry: Registry, server: RunningRegistry) -> 
 
 
 def test_only_an_empty_group_is_deleted(registry: Registry, server: RunningRegistry) -> None:
-    server.client.register(name="doomed")
+    server.client.register(name="unwanted")
     with pytest.raises(PreconditionFailed):
-        registry.delete_group("doomed")
-    registry.delete("doomed")
-    registry.delete_group("doomed")
+        registry.delete_group("unwanted")
+    registry.delete("unwanted")
+    registry.delete_group("unwanted")
     with pytest.raises(NotFound):
-        registry.delete_group("doomed")
-    registry.delete_group("doomed", missing_ok=True)
+        registry.delete_group("unwanted")
+    registry.delete_group("unwanted", missing_ok=True)
     with pytest.raises(NotFound):
-        registry.group("doomed")
+        registry.group("unwanted")
 
 
 def test_groups_are_listed(registry: Registry, server: RunningRegistry) -> None:
