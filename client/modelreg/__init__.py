@@ -117,7 +117,7 @@ _MODULES = {
         "RequirementCheck",
         "Requirements",
     ),
-    "modelreg.audit": ("Event",),
+    "modelreg.audit": ("Event", "LogPosition", "LogVerification"),
     "modelreg.comparisons": ("Comparison",),
     "modelreg.errors": (
         "AlreadyExists",
