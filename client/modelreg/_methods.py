@@ -40,6 +40,9 @@ class Method(Generic[Request, Response]):
         return f"/modelregistry.v1.{self.path}"
 
 
+REGISTER_MODEL = Method(
+    "ModelService/RegisterModel", model_service_pb2.RegisterModelRequest, model_service_pb2.RegisterModelResponse
+)
 GET_MODEL = Method("ModelService/GetModel", model_service_pb2.GetModelRequest, model_pb2.Model)
 LIST_MODELS = Method(
     "ModelService/ListModels", model_service_pb2.ListModelsRequest, model_service_pb2.ListModelsResponse

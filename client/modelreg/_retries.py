@@ -34,10 +34,15 @@ class Retries:
         """Count from the start again, because an attempt made progress."""
         self._failed = 0
 
-    def pause_after(self, failure: Failure) -> float | None:
-        """Return the seconds to wait before the next attempt, or None if there is none."""
+    def pause_after(self, failure: Failure, *, is_transient: bool | None = None) -> float | None:
+        """Return the seconds to wait before the next attempt, or None if there is none.
+
+        Args:
+            failure: The failure of the last attempt.
+            is_transient: Whether another attempt may succeed. Default: as the failure says.
+        """
         self._failed += 1
-        if not failure.is_transient or self._failed >= self._max_attempts:
+        if not (failure.is_transient if is_transient is None else is_transient) or self._failed >= self._max_attempts:
             return None
         # The jitter keeps clients that failed together from coming back together; it does not call for security.
         longest = min(_FIRST_SECONDS * 2 ** (self._failed - 1), _MAX_SECONDS)

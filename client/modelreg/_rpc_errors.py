@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeVar
 
@@ -107,6 +107,12 @@ class Failure:
         """The stable reason; empty if the status did not come from a registry."""
         info = self.find(error_details_pb2.ErrorInfo)
         return "" if info is None else info.reason
+
+    @property
+    def metadata(self) -> Mapping[str, str]:
+        """The machine-readable details of the reason."""
+        info = self.find(error_details_pb2.ErrorInfo)
+        return {} if info is None else info.metadata
 
     @property
     def retry_seconds(self) -> float | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import uuid
-from collections.abc import AsyncIterator, Hashable
+from collections.abc import Hashable
 from typing import Any, cast
 
 import grpc
@@ -19,6 +19,8 @@ from modelreg.errors import RegistryError
 
 logger = logging.getLogger("modelreg")
 
+_MAX_IDLE_SECONDS = 20.0
+"""Server and gateway cut streams that are idle for 60 s."""
 STALLED = Failure(grpc.StatusCode.UNAVAILABLE, "the transfer made no progress for too long")
 
 
@@ -29,53 +31,71 @@ class Connection:
         self.options = options
         self._credentials = credentials
         self._channels: dict[Hashable, runtime.Channel] = {}
+        self._replaced: list[tuple[Hashable, runtime.Channel]] = []
 
     async def close(self) -> None:
         """Close the channels. The next call would open another one."""
-        channels, self._channels = self._channels, {}
-        for key, channel in channels.items():
+        channels = [*self._channels.items(), *self._replaced]
+        self._channels, self._replaced = {}, []
+        for key, channel in channels:
             if runtime.is_alive(key):
                 await runtime.close_channel(channel)
 
     async def unary(
-        self, method: Method[Request, Response], request: Request, *, timeout: float | None = None
+        self,
+        method: Method[Request, Response],
+        request: Request,
+        *,
+        retries: Retries | None = None,
+        attempt_timeout: float | None = None,
     ) -> Response:
         """Call a unary method, repeatedly if that may help. A write must have an idempotency key.
 
         Args:
             method: The method.
             request: The request.
-            timeout: Seconds for all attempts together. Default: that of the options.
+            retries: The attempts. Default: the usual number, within the timeout of the options.
+            attempt_timeout: Seconds after which an attempt is repeated, on another channel. Default: an attempt may
+                take all the time that is left.
 
         Raises:
             RegistryError: The call failed.
         """
-        retries = Retries(self.options.timeout if timeout is None else timeout)
+        retries = retries or Retries(self.options.timeout)
         refused: str | None = None
         while True:
             token = await self.token()
+            channel = self.channel()
+            limits = [seconds for seconds in (retries.remaining_seconds, attempt_timeout) if seconds is not None]
             try:
                 return await runtime.call_unary(
-                    self.channel(),
-                    method,
-                    request,
-                    timeout=retries.remaining_seconds,
-                    metadata=_metadata(token),
+                    channel, method, request, timeout=min(limits, default=None), metadata=_metadata(token)
                 )
             except runtime.RpcError as error:
                 failure = failure_of(cast(FailedCall, error))
+                if attempt_timeout is not None and failure.code == grpc.StatusCode.DEADLINE_EXCEEDED:
+                    failure = STALLED
+                    self.replace(channel)
                 if await self.may_sign_in_again(failure, token, refused):
                     refused = token
                     continue
                 await self.pause_or_raise(failure, retries, method)
 
-    async def pause_or_raise(self, failure: Failure, retries: Retries, method: Method[Any, Any]) -> None:
+    async def pause_or_raise(
+        self, failure: Failure, retries: Retries, method: Method[Any, Any], *, is_transient: bool | None = None
+    ) -> None:
         """Wait until the next attempt.
+
+        Args:
+            failure: The failure of the last attempt.
+            retries: The attempts.
+            method: The method.
+            is_transient: Whether another attempt may succeed. Default: as the failure says.
 
         Raises:
             RegistryError: There is none.
         """
-        pause = retries.pause_after(failure)
+        pause = retries.pause_after(failure, is_transient=is_transient)
         if pause is None:
             raise self.error(failure) from None
         logger.debug("%s: %s; trying again in %.1f s", method.path, failure.message, pause)
@@ -108,14 +128,19 @@ class Connection:
             stall_timeout=self.options.stall_timeout,
         )
 
-    async def send(self, method: Method[Request, Response], requests: AsyncIterator[Request]) -> Response:
-        """Make one attempt of a call that streams requests, which must not raise."""
-        return await runtime.call_request_stream(
+    async def requests(self, method: Method[Any, Response], *, token: str | None) -> runtime.RequestStream[Response]:
+        """Begin one attempt of a call that streams requests.
+
+        Args:
+            method: The method.
+            token: The token: what `token` returned.
+        """
+        return runtime.RequestStream(
             self.channel(),
             method,
-            requests,
-            metadata=_metadata(await self.token()),
+            metadata=_metadata(token),
             stall_timeout=self.options.stall_timeout,
+            idle_timeout=min(_MAX_IDLE_SECONDS, self.options.stall_timeout / 2),
         )
 
     def channel(self) -> runtime.Channel:
@@ -129,19 +154,25 @@ class Connection:
             channel = self._channels.setdefault(key, runtime.open_channel(self.options))
         return channel
 
+    def replace(self, channel: runtime.Channel) -> None:
+        """Let the next calls open another channel, because calls on this one make no progress.
+
+        It stays open until `close`, because other threads may have calls on it that do.
+        """
+        key = runtime.channel_key()
+        if self._channels.get(key) is channel:
+            del self._channels[key]
+            self._replaced.append((key, channel))
+
 
 def new_idempotency_key() -> str:
     """Return a key for one operation, the same for all its attempts."""
     return str(uuid.uuid4())
 
 
-def failure_of_stream(error: BaseException) -> Failure | None:
-    """Return the failure of an attempt of a stream, or None if the error is not one of the call."""
-    if isinstance(error, runtime.StalledError):
-        return STALLED
-    if isinstance(error, runtime.RpcError):
-        return failure_of(cast(FailedCall, error))
-    return None
+def failure_of_stream(error: runtime.RpcError | runtime.StalledError) -> Failure:
+    """Return the failure of an attempt of a stream."""
+    return STALLED if isinstance(error, runtime.StalledError) else failure_of(cast(FailedCall, error))
 
 
 def _metadata(token: str | None) -> runtime.Metadata:

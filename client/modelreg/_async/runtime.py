@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import os
+from collections import deque
 from collections.abc import AsyncIterator, Callable, Coroutine, Hashable
 from types import TracebackType
 from typing import Any, Generic, TypeVar
 
 import grpc
 import grpc.aio
+from google.protobuf.message import Message
 
+from modelreg._chunks import MAX_QUEUED, serialized
 from modelreg._methods import Method, Request, Response
 from modelreg._options import Options
 
@@ -118,60 +121,117 @@ class ResponseStream(AsyncIterator[Response]):
         self._call.cancel()
 
 
-async def call_request_stream(
-    channel: Channel,
-    method: Method[Request, Response],
-    requests: AsyncIterator[Request],
-    *,
-    metadata: Metadata,
-    stall_timeout: float,
-) -> Response:
-    """Make one attempt of a call that streams requests.
+class RequestStream(Generic[Response]):
+    """One attempt of a call that streams requests. Use it as a context manager, which ends the call.
+
+    A few messages are queued, so the caller can prepare the next ones while one is sent. If the caller queues none for
+    `idle_timeout`, the requests end as if `response` was called, because servers and gateways cut idle streams.
 
     Args:
         channel: The channel.
         method: The method.
-        requests: The messages. Must not raise: the error would be lost.
         metadata: The metadata.
-        stall_timeout: Seconds without progress after which the call ends with DEADLINE_EXCEEDED or CANCELLED.
-
-    Raises:
-        StalledError: No message could be sent, and no response arrived, for `stall_timeout` seconds.
-        RpcError: The call failed.
+        stall_timeout: Seconds after which the call is cancelled if it can send no queued message, or does not respond
+            after the last one.
+        idle_timeout: Seconds without a message from the caller after which the requests end.
     """
-    multicallable = channel.stream_unary(
-        method.full_path,
-        request_serializer=method.request.SerializeToString,
-        response_deserializer=method.response.FromString,
-    )
-    guard: StallGuard | None = None
 
-    async def guarded() -> AsyncIterator[Request]:
-        async for message in requests:
-            if guard is not None:
-                guard.progress()
+    def __init__(
+        self,
+        channel: Channel,
+        method: Method[Any, Response],
+        *,
+        metadata: Metadata,
+        stall_timeout: float,
+        idle_timeout: float,
+    ) -> None:
+        self._idle_timeout = idle_timeout
+        self._queue: deque[Any] = deque()
+        self._changed = asyncio.Event()
+        self._is_closed = False
+        self._guard = StallGuard(self._cancel, stall_timeout)
+        multicallable = channel.stream_unary(
+            method.full_path,
+            request_serializer=serialized,
+            response_deserializer=method.response.FromString,
+        )
+        self._call = multicallable(self._requests(), metadata=metadata)
+        self._call.add_done_callback(lambda _: self._close())
+
+    async def send(self, message: Message | bytes) -> bool:
+        """Queue a message, or a serialized one, as soon as there is room.
+
+        Returns:
+            Whether it was queued. If not, the call takes no more messages, and `response` says why.
+        """
+        while len(self._queue) >= MAX_QUEUED and not self._is_closed:
+            self._changed.clear()
+            await self._changed.wait()
+        if self._is_closed:
+            return False
+        self._queue.append(message)
+        self._changed.set()
+        # The queue is drained by another task.
+        await asyncio.sleep(0)
+        return True
+
+    async def response(self) -> Response:
+        """End the requests, and wait for the response.
+
+        Raises:
+            StalledError: The call made no progress for `stall_timeout`.
+            RpcError: The call failed.
+        """
+        self._close()
+        try:
+            response: Response = await self._call
+        except asyncio.CancelledError:
+            if self._guard.is_stalled:
+                raise StalledError from None
+            raise
+        except RpcError:
+            if self._guard.is_stalled:
+                raise StalledError from None
+            raise
+        else:
+            return response
+
+    async def __aenter__(self) -> RequestStream[Response]:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._guard.close()
+        # Before the requests end: a message that is missing at the end must not look like the end.
+        self._call.cancel()
+        self._close()
+
+    def _cancel(self) -> None:
+        self._call.cancel()
+
+    def _close(self) -> None:
+        self._is_closed = True
+        self._changed.set()
+
+    async def _requests(self) -> AsyncIterator[Any]:
+        # The previous message is sent when the call asks for the next one.
+        while True:
+            if not self._queue and not self._is_closed:
+                # The time that the caller takes is no stall.
+                self._guard.pause()
+                self._changed.clear()
+                try:
+                    await asyncio.wait_for(self._changed.wait(), self._idle_timeout)
+                except asyncio.TimeoutError:
+                    self._is_closed = True
+                continue
+            self._guard.progress()
+            if not self._queue:
+                return
+            message = self._queue.popleft()
+            self._changed.set()
             yield message
-        if guard is not None:
-            guard.progress()
-
-    call = multicallable(guarded(), metadata=metadata)
-    guard = StallGuard(call.cancel, stall_timeout)
-    guard.progress()
-    try:
-        response: Response = await call
-    except asyncio.CancelledError:
-        if guard.is_stalled:
-            raise StalledError from None
-        call.cancel()
-        raise
-    except RpcError:
-        if guard.is_stalled:
-            raise StalledError from None
-        raise
-    else:
-        return response
-    finally:
-        guard.close()
 
 
 class StalledError(Exception):

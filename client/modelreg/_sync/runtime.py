@@ -5,12 +5,15 @@ from __future__ import annotations
 import os
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from types import TracebackType
 from typing import Any, Generic, TypeVar
 
 import grpc
+from google.protobuf.message import Message
 
+from modelreg._chunks import MAX_QUEUED, serialized
 from modelreg._methods import Method, Request, Response
 from modelreg._options import Options
 from modelreg._results import SHOWN_ITEMS, html_table
@@ -22,6 +25,7 @@ Lock = threading.Lock
 Metadata = tuple[tuple[str, str], ...]
 
 sleep = time.sleep
+_INTERRUPTIBLE_SECONDS = 0.5
 
 
 def run_blocking(function: Callable[..., Value], *arguments: Any) -> Value:
@@ -119,57 +123,113 @@ class ResponseStream(Iterator[Response]):
         self._call.cancel()
 
 
-def call_request_stream(
-    channel: Channel,
-    method: Method[Request, Response],
-    requests: Iterator[Request],
-    *,
-    metadata: Metadata,
-    stall_timeout: float,
-) -> Response:
-    """Make one attempt of a call that streams requests.
+class RequestStream(Generic[Response]):
+    """One attempt of a call that streams requests. Use it as a context manager, which ends the call.
+
+    A few messages are queued, so the caller can prepare the next ones while one is sent. If the caller queues none for
+    `idle_timeout`, the requests end as if `response` was called, because servers and gateways cut idle streams.
 
     Args:
         channel: The channel.
         method: The method.
-        requests: The messages. Must not raise: the error would be lost.
         metadata: The metadata.
-        stall_timeout: Seconds without progress after which the call is cancelled.
-
-    Raises:
-        StalledError: No message could be sent, and no response arrived, for `stall_timeout` seconds.
-        RpcError: The call failed.
+        stall_timeout: Seconds after which the call is cancelled if it can send no queued message, or does not respond
+            after the last one.
+        idle_timeout: Seconds without a message from the caller after which the requests end.
     """
-    multicallable = channel.stream_unary(
-        method.full_path,
-        request_serializer=method.request.SerializeToString,
-        response_deserializer=method.response.FromString,
-    )
-    guard: StallGuard | None = None
 
-    def guarded() -> Iterator[Request]:
-        for message in requests:
-            if guard is not None:
-                guard.progress()
+    def __init__(
+        self,
+        channel: Channel,
+        method: Method[Any, Response],
+        *,
+        metadata: Metadata,
+        stall_timeout: float,
+        idle_timeout: float,
+    ) -> None:
+        self._idle_timeout = idle_timeout
+        self._queue: deque[Any] = deque()
+        self._changed = threading.Condition()
+        self._is_closed = False
+        self._call: Any = None
+        self._guard = StallGuard(self._cancel, stall_timeout)
+        multicallable = channel.stream_unary(
+            method.full_path,
+            request_serializer=serialized,
+            response_deserializer=method.response.FromString,
+        )
+        self._call = multicallable.future(self._requests(), metadata=metadata)
+        self._call.add_done_callback(lambda _: self._close())
+
+    def send(self, message: Message | bytes) -> bool:
+        """Queue a message, or a serialized one, as soon as there is room.
+
+        Returns:
+            Whether it was queued. If not, the call takes no more messages, and `response` says why.
+        """
+        with self._changed:
+            while len(self._queue) >= MAX_QUEUED and not self._is_closed:
+                # Without a timeout, Ctrl-C could not interrupt it on Windows.
+                self._changed.wait(_INTERRUPTIBLE_SECONDS)
+            if self._is_closed:
+                return False
+            self._queue.append(message)
+            self._changed.notify_all()
+            return True
+
+    def response(self) -> Response:
+        """End the requests, and wait for the response.
+
+        Raises:
+            StalledError: The call made no progress for `stall_timeout`.
+            RpcError: The call failed.
+        """
+        self._close()
+        try:
+            response: Response = self._call.result()
+        except (RpcError, grpc.FutureCancelledError):
+            if self._guard.is_stalled:
+                raise StalledError from None
+            raise
+        else:
+            return response
+
+    def __enter__(self) -> RequestStream[Response]:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._guard.close()
+        # Before the requests end: a message that is missing at the end must not look like the end.
+        self._call.cancel()
+        self._close()
+
+    def _cancel(self) -> None:
+        if self._call is not None:
+            self._call.cancel()
+
+    def _close(self) -> None:
+        with self._changed:
+            self._is_closed = True
+            self._changed.notify_all()
+
+    def _requests(self) -> Iterator[Any]:
+        # A thread of grpc runs this. The previous message is sent when it asks for the next one.
+        while True:
+            with self._changed:
+                if not self._queue and not self._is_closed:
+                    # The time that the caller takes is no stall.
+                    self._guard.pause()
+                    if not self._changed.wait(self._idle_timeout):
+                        self._is_closed = True
+                    continue
+                self._guard.progress()
+                if not self._queue:
+                    return
+                message = self._queue.popleft()
+                self._changed.notify_all()
             yield message
-        if guard is not None:
-            guard.progress()
-
-    call = multicallable.future(guarded(), metadata=metadata)
-    guard = StallGuard(call.cancel, stall_timeout)
-    guard.progress()
-    try:
-        response: Response = call.result()
-    except (RpcError, grpc.FutureCancelledError):
-        if guard.is_stalled:
-            raise StalledError from None
-        raise
-    else:
-        return response
-    finally:
-        guard.close()
-        # Ctrl-C, too, must end the call.
-        call.cancel()
 
 
 class StalledError(Exception):
