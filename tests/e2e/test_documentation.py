@@ -172,10 +172,12 @@ def copy_of_the_repository(folder: Path) -> Path:
     copy = folder / "repository"
     copy.mkdir()
     for entry in ROOT.iterdir():
-        if entry.name not in {".git", ".env", ".build", ".venv", "examples"}:
+        if entry.name not in {".git", ".env", ".build", ".venv", "examples", "protos"}:
             (copy / entry.name).symlink_to(entry)
+    # Maven's plugin for protobuf follows no links.
     ignored = shutil.ignore_patterns("gen", "node_modules", "dist", "target")
-    shutil.copytree(ROOT / "examples", copy / "examples", ignore=ignored)
+    for name in ("examples", "protos"):
+        shutil.copytree(ROOT / name, copy / name, ignore=ignored)
     return copy
 
 
