@@ -16,6 +16,7 @@ _REPLACEMENTS = [
     (r"\bawait ", ""),
     (r"\bAsyncIterator\b", "Iterator"),
     (r"\bAsyncIterable\b", "Iterable"),
+    (r"\bAsyncGenerator\[([^\[\]]*), None\]", r"Generator[\1, None, None]"),
     (r"\bAsyncGenerator\b", "Generator"),
     (r"\bCoroutine\[Any, Any, ([^\[\]]*(?:\[[^\[\]]*\])?)\]", r"\1"),
     (r"\bCoroutine, ", ""),

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
         Requirements,
     )
     from modelreg.audit import Event, LogPosition, LogVerification
+    from modelreg.cache import Cache, CacheEntry, CacheUsage
     from modelreg.comparisons import Comparison
     from modelreg.errors import (
         AlreadyExists,
@@ -61,6 +62,9 @@ __all__ = [
     "Artifact",
     "ArtifactFile",
     "Bound",
+    "Cache",
+    "CacheEntry",
+    "CacheUsage",
     "Comparison",
     "Conflict",
     "ConnectionFailed",
@@ -118,6 +122,11 @@ _MODULES = {
         "Requirements",
     ),
     "modelreg.audit": ("Event", "LogPosition", "LogVerification"),
+    "modelreg.cache": (
+        "Cache",
+        "CacheEntry",
+        "CacheUsage",
+    ),
     "modelreg.comparisons": ("Comparison",),
     "modelreg.errors": (
         "AlreadyExists",

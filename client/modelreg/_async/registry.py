@@ -11,12 +11,13 @@ from modelreg import _messages, _methods
 from modelreg._async.aliases import AliasCalls
 from modelreg._async.audit import AuditCalls
 from modelreg._async.connection import Connection
+from modelreg._async.pull import ArtifactCalls
 from modelreg._async.push import UploadCalls
 from modelreg._configuration import Configuration
 from modelreg.server import Identity, ServerInfo
 
 
-class Registry(AliasCalls, AuditCalls, UploadCalls):
+class Registry(AliasCalls, ArtifactCalls, AuditCalls, UploadCalls):
     """A model registry.
 
     Nothing is sent before the first call. One object serves any number of threads, and forked children.

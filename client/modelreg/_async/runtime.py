@@ -7,7 +7,7 @@ import os
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Coroutine, Hashable
 from types import TracebackType
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 import grpc
 import grpc.aio
@@ -293,3 +293,30 @@ class Prefetch(Generic[Value]):
 
 class Shown:
     """What notebooks show of a list. Nothing: that would need a call, which cannot be awaited there."""
+
+
+class BinaryFile(Protocol):
+    """A file of the registry that is open for reading. Not for several readers at the same time."""
+
+    async def read(self, size: int = -1) -> bytes:
+        """Return the next bytes: so many, or fewer at the end. A negative size means to the end."""
+
+    async def seek(self, offset: int, whence: int = 0) -> int:
+        """Set the position of the next read, as of io.IOBase, and return it."""
+
+    async def tell(self) -> int:
+        """Return the position of the next read."""
+
+    async def close(self) -> None:
+        """End the transfer."""
+
+    async def __aenter__(self) -> BinaryFile: ...
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None: ...
+
+
+def opened(file: BinaryFile) -> BinaryFile:
+    """Return a file of the registry as users get it."""
+    return file

@@ -13,11 +13,12 @@ from modelreg._configuration import Configuration
 from modelreg._sync.aliases import AliasCalls
 from modelreg._sync.audit import AuditCalls
 from modelreg._sync.connection import Connection
+from modelreg._sync.pull import ArtifactCalls
 from modelreg._sync.push import UploadCalls
 from modelreg.server import Identity, ServerInfo
 
 
-class Registry(AliasCalls, AuditCalls, UploadCalls):
+class Registry(AliasCalls, ArtifactCalls, AuditCalls, UploadCalls):
     """A model registry.
 
     Nothing is sent before the first call. One object serves any number of threads, and forked children.

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import os
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from types import TracebackType
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 import grpc
 from google.protobuf.message import Message
@@ -23,6 +24,9 @@ RpcError = grpc.RpcError
 Channel = grpc.Channel
 Lock = threading.Lock
 Metadata = tuple[tuple[str, str], ...]
+BinaryFile = io.BufferedReader
+
+_BUFFER_BYTES = 1024 * 1024
 
 sleep = time.sleep
 _INTERRUPTIBLE_SECONDS = 0.5
@@ -313,3 +317,61 @@ class Shown:
 
     def _repr_html_(self) -> str:
         return html_table(self.to_list(SHOWN_ITEMS + 1))
+
+
+class ReadableFile(Protocol):
+    """A file of the registry."""
+
+    def read(self, size: int = -1) -> bytes:
+        """Return the next bytes: so many, or fewer at the end."""
+
+    def read_some(self, size: int) -> bytes:
+        """Return at least one and at most so many of the next bytes. Empty at the end."""
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        """Set the position of the next read, and return it."""
+
+    def tell(self) -> int:
+        """Return the position of the next read."""
+
+    def close(self) -> None:
+        """End the transfer."""
+
+
+def opened(file: ReadableFile) -> BinaryFile:
+    """Return a file of the registry as users get it."""
+    return io.BufferedReader(_RawFile(file), _BUFFER_BYTES)
+
+
+class _RawFile(io.RawIOBase):
+    """A file of the registry as a raw file of Python."""
+
+    def __init__(self, file: ReadableFile) -> None:
+        super().__init__()
+        self._file = file
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        view = memoryview(buffer).cast("B")
+        data = self._file.read_some(len(view))
+        view[: len(data)] = data
+        return len(data)
+
+    def readall(self) -> bytes:
+        return self._file.read()
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        return self._file.seek(offset, whence)
+
+    def tell(self) -> int:
+        return self._file.tell()
+
+    def close(self) -> None:
+        if not self.closed:
+            self._file.close()
+        super().close()

@@ -1,0 +1,205 @@
+"""Pulling, reading and verifying artifacts."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from datetime import datetime
+from pathlib import Path
+
+import grpc
+from modelregistry.v1 import artifact_service_pb2
+
+from modelreg import _messages, _methods
+from modelreg._async import runtime
+from modelreg._async.connection import failure_of_stream
+from modelreg._async.downloads import Download
+from modelreg._async.listing import Listing, Page
+from modelreg._async.models import ModelCalls
+from modelreg._async.remote_file import open_artifact, open_file
+from modelreg._resolutions import Question, Resolution, Resolutions
+from modelreg._retries import Retries
+from modelreg._rpc_errors import Failure
+from modelreg.cache import Cache
+from modelreg.errors import NotCached
+from modelreg.models import Model
+from modelreg.progress import Progress, ProgressOption
+from modelreg.server import ArtifactFile, Verification
+
+_UNFINISHED = Failure(grpc.StatusCode.UNAVAILABLE, "the verification did not finish")
+
+
+class ArtifactCalls(ModelCalls):
+    """The calls about artifacts."""
+
+    _cache: Cache | None = None
+
+    @property
+    def cache(self) -> Cache:
+        """The cache of pulled artifacts on this machine. Its methods read and write files only.
+
+        Raises:
+            InvalidArgument: `MODELREG_CACHE_MAX_BYTES` is no size, or there is no home directory.
+        """
+        if self._cache is None:
+            self._cache = Cache()
+        return self._cache
+
+    async def pull(
+        self,
+        model: Model | str,
+        *,
+        to: str | os.PathLike[str] | None = None,
+        files: str | Sequence[str] | None = None,
+        precision: str | Sequence[str] = (),
+        at: datetime | None = None,
+        offline: bool = False,
+        verify: bool = False,
+        overwrite: bool = False,
+        progress: ProgressOption = None,
+    ) -> Path:
+        """Return the file or folder of a model, complete and verified.
+
+        The model is resolved once, so an alias that moves meanwhile changes nothing. Without `to`, the result is in
+        the cache and read-only: a file of mode 0444, or the unpacked folder. What the cache has is not downloaded
+        again. An interrupted download is continued, also by a later process.
+
+        Args:
+            model: A model or a reference.
+            to: A folder to put the result into, which is made if it is missing. A file gets its own name in it, and
+                replaces one of that name. A folder's files go directly into it, and it must be new or empty. The cache
+                is not filled.
+            files: Paths inside the artifact, or patterns of them: `*` and `?` stop at `/`, `**` does not. The result
+                is a folder that has these files, and with `to` they replace files of the same paths. Default: the whole
+                artifact.
+            precision: Only a model with exactly these precisions, as of `model`.
+            at: The alias as it was then, as of `model`.
+            offline: Whether to ask the registry nothing, and return what the last such pull returned.
+            verify: Whether to compare the checksums of what the cache has, not just sizes and times. What is damaged
+                is downloaded again.
+            overwrite: Whether a folder `to` may have files. Those that the model does not have are deleted.
+            progress: None shows a bar on a terminal and in a notebook; True, False, or a function that is called with
+                the bytes that are done and the total.
+
+        Raises:
+            NotFound: There is no such model, or a pattern of `files` matches nothing.
+            IntegrityError: The bytes are not the registered ones, or not safe to store. Nothing remains.
+            NotCached: `offline` is set, and the cache does not have the model.
+            FileExistsError: `to` is not empty, and `overwrite` is not set.
+            OSError: The local disk: no space, no permission.
+        """
+        precisions = (precision,) if isinstance(precision, str) else tuple(precision)
+        questions: list[Question] = []
+        resolutions = Resolutions(self.cache.directory)
+        if isinstance(model, Model):
+            found = Resolution.of(model)
+        else:
+            question = Question(
+                url=self._connection.options.endpoint.url, reference=model, precisions=precisions, at=at
+            )
+            questions.append(question)
+            found = await self._resolved(question, resolutions, offline=offline)
+        with Progress(progress, description=found.label, total=found.artifact.size_bytes) as bar:
+            download = Download(self._connection, self.cache, found, bar, offline=offline, deep=verify)
+            path = await download.result(None if to is None else Path(to), files, overwrite=overwrite)
+        if not offline:
+            for question in questions:
+                await runtime.run_blocking(resolutions.remember, question, found)
+        return path
+
+    async def open(
+        self,
+        model: Model | str,
+        *,
+        file: str | None = None,
+        precision: str | Sequence[str] = (),
+        at: datetime | None = None,
+    ) -> runtime.BinaryFile:
+        """Open an artifact, or a file inside it, for reading. Only what is read is downloaded.
+
+        Everything is read from the model that the reference names now. Close the file, or use it as a context manager.
+        What is read from the beginning to the end is verified at the end.
+
+        Args:
+            model: A model or a reference.
+            file: Path inside the artifact, exactly as `files` shows it. Default: the artifact itself; of a folder, its
+                ZIP.
+            precision: Only a model with exactly these precisions, as of `model`.
+            at: The alias as it was then, as of `model`.
+
+        Raises:
+            NotFound: There is no such model, or no such file in it.
+            PreconditionFailed: The artifact has no files that the registry can read.
+            IntegrityError: While reading: the bytes are not the registered ones.
+        """
+        found = model if isinstance(model, Model) else await self.model(model, precision=precision, at=at)
+        if file is None:
+            return runtime.opened(open_artifact(self._connection, found))
+        return runtime.opened(await open_file(self._connection, found, file))
+
+    async def files(self, model: Model | str) -> Listing[ArtifactFile]:
+        """Return the files inside an artifact, in its order. Folders are left out.
+
+        Args:
+            model: A model or a reference.
+
+        Raises:
+            NotFound: There is no such model.
+            PreconditionFailed: At the first iteration: the artifact has no files that the registry can list.
+        """
+        model_id = await self.model_id(model)
+
+        async def fetch(token: str, page_size: int) -> Page:
+            request = artifact_service_pb2.ListArtifactFilesRequest(
+                model_id=model_id, page_size=page_size, page_token=token
+            )
+            response = await self._connection.unary(_methods.LIST_ARTIFACT_FILES, request)
+            found = [file for file in response.artifact_files if not file.path.endswith("/")]
+            return found, response.next_page_token
+
+        return Listing(fetch, _messages.artifact_file)
+
+    async def verify(self, model: Model | str, *, progress: ProgressOption = None) -> Verification:
+        """Let the registry read the stored bytes of a model again, and return what it found.
+
+        Damage is a result, not an error: see `intact`.
+
+        Args:
+            model: A model or a reference.
+            progress: As of `pull`.
+
+        Raises:
+            NotFound: There is no such model.
+        """
+        found = model if isinstance(model, Model) else await self.model(model)
+        request = artifact_service_pb2.VerifyArtifactRequest(model_id=found.id)
+        connection, retries, refused = self._connection, Retries(None), None
+        with Progress(progress, description=found.reference, total=found.artifact.size_bytes) as bar:
+            while True:
+                token = await connection.token()
+                try:
+                    async with await connection.responses(_methods.VERIFY_ARTIFACT, request) as stream:
+                        async for message in stream:
+                            if message.HasField("result"):
+                                return _messages.verification(message.result)
+                            # After an error, the stream ends with its status.
+                            if message.HasField("progress"):
+                                bar.update(message.progress.verified_bytes)
+                    failure = _UNFINISHED
+                except (runtime.RpcError, runtime.StalledError) as error:
+                    failure = failure_of_stream(error)
+                    if await connection.may_sign_in_again(failure, token, refused):
+                        refused = token
+                        continue
+                await connection.pause_or_raise(failure, retries, _methods.VERIFY_ARTIFACT)
+
+    async def _resolved(self, question: Question, resolutions: Resolutions, *, offline: bool) -> Resolution:
+        if not offline:
+            return Resolution.of(await self.model(question.reference, precision=question.precisions, at=question.at))
+        found = await runtime.run_blocking(resolutions.find, question)
+        if found is None:
+            raise NotCached(
+                f"{question.reference} was not pulled from {question.url} before, so offline=True does not know what "
+                "it means. Pull it once with the registry."
+            )
+        return found

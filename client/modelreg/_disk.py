@@ -1,0 +1,95 @@
+"""Files on the disk of a pull: space, copies, and files that are there already."""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+import stat
+import uuid
+from contextlib import suppress
+from pathlib import Path
+
+from modelreg._checksums import Checksum, has_checksum
+from modelreg._files import replace
+from modelreg._removal import remove_path
+from modelreg._sizes import format_size
+
+_PIECE_BYTES = 1 << 20
+
+
+def require_space(path: Path, size: int) -> None:
+    """Check that a file can grow to a size, before hours go by.
+
+    Raises:
+        OSError: The disk has too little space.
+    """
+    with suppress(FileNotFoundError):
+        size -= os.lstat(path).st_size
+    try:
+        usage = shutil.disk_usage(path.parent)
+    except OSError:
+        return
+    # Some network file systems report nothing.
+    if usage.total and size > usage.free:
+        raise OSError(
+            errno.ENOSPC,
+            f"Not enough space: {format_size(size)} are needed, and {format_size(usage.free)} are free",
+            str(path.parent),
+        )
+
+
+def existing_file_has(path: Path, size: int, checksum: Checksum) -> bool:
+    """Tell whether a file is there already, complete.
+
+    Raises:
+        IsADirectoryError: A folder has the name.
+    """
+    try:
+        found = os.stat(path)  # noqa: PTH116
+        if stat.S_ISDIR(found.st_mode):
+            raise IsADirectoryError(errno.EISDIR, "A folder has the name of the file", str(path))
+        return found.st_size == size and has_checksum(path, checksum)
+    except (FileNotFoundError, PermissionError):
+        return False
+
+
+def copy_verified(source: Path, target: Path, checksum: Checksum) -> bool:
+    """Copy a file by a rename at the end. Return False, without a file, if the copy does not have the checksum.
+
+    Raises:
+        OSError: The file cannot be written.
+    """
+    checksum = checksum.fresh()
+    temporary = target.with_name(f".{target.name[:200]}.{uuid.uuid4().hex[:16]}.part")
+    try:
+        with source.open("rb", buffering=0) as reader, temporary.open("xb", buffering=0) as writer:
+            while data := reader.read(_PIECE_BYTES):
+                checksum.update(data)
+                rest = memoryview(data)
+                while rest:
+                    rest = rest[writer.write(rest) :]
+        is_intact = checksum.found() == checksum.expected
+        if is_intact:
+            replace(temporary, target)
+        else:
+            remove_path(temporary)
+    except BaseException:
+        remove_path(temporary)
+        raise
+    return is_intact
+
+
+def progress_mark(path: Path) -> tuple[int, int]:
+    """Return the size and the time of a file, which change as long as its writer is alive. (0, 0): there is none."""
+    try:
+        found = os.lstat(path)
+    except OSError:
+        return 0, 0
+    return found.st_size, found.st_mtime_ns
+
+
+def touch(path: Path) -> None:
+    """Set the time of a file to now, if it is there."""
+    with suppress(OSError):
+        os.utime(path)

@@ -1,0 +1,234 @@
+# Generated from modelreg/_async by `make generate`. Do not edit.
+"""One pull: from the cache, or from the registry into the cache or a folder of the caller."""
+
+from __future__ import annotations
+
+import errno
+import os
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from modelreg._cache_entries import Slot
+from modelreg._checksums import Checksum, Sha256
+from modelreg._disk import copy_verified, existing_file_has, progress_mark, require_space, touch
+from modelreg._files import replace
+from modelreg._local_names import checked_sha256, local_file_name
+from modelreg._path_locks import PathLock
+from modelreg._receiver import Receiver
+from modelreg._removal import remove_path
+from modelreg._resolutions import Resolution
+from modelreg._sync import runtime
+from modelreg._sync.connection import Connection, logger
+from modelreg._sync.transfers import Remote, receive, remote_artifact
+from modelreg.cache import Cache
+from modelreg.errors import IntegrityError, NotCached, Unsupported
+from modelreg.progress import Progress
+
+_WAIT_SECONDS = 0.1
+_HEARTBEAT_SECONDS = 1.0
+
+
+class Download:
+    """The pull of one artifact.
+
+    Args:
+        connection: The connection.
+        cache: The cache.
+        resolution: The model.
+        progress: Where to report how much is done.
+        offline: Whether nothing may be asked of the registry.
+        deep: Whether to compare the checksums of what the cache has.
+    """
+
+    def __init__(
+        self,
+        connection: Connection,
+        cache: Cache,
+        resolution: Resolution,
+        progress: Progress,
+        *,
+        offline: bool,
+        deep: bool,
+    ) -> None:
+        artifact = resolution.artifact
+        self.connection = connection
+        self.cache = cache
+        self.resolution = resolution
+        self.sha256 = checked_sha256(artifact.sha256)
+        self.file_name = local_file_name(artifact.file_name)
+        self.size = artifact.size_bytes
+        self.progress = progress
+        self.deep = deep
+        self.offline = offline
+
+    def result(self, to: Path | None, files: str | Sequence[str] | None, *, overwrite: bool) -> Path:
+        """Return what `Registry.pull` returns."""
+        if files is not None or overwrite:
+            raise Unsupported("files= and overwrite= are not there yet.")
+        if self.resolution.artifact.kind == "folder":
+            raise Unsupported("Folders are not there yet.")
+        return self.file() if to is None else self.file_to(to)
+
+    # ---- an artifact that is a file --------------------------------------------------
+
+    def file(self) -> Path:
+        """Return the file in the cache, after downloading it if it is not there."""
+        slot = self.cache.slot("artifacts", self.sha256)
+        if path := self.cached(slot, self.file_name):
+            return path
+        with self.making(slot) as is_shared:
+            # Another process may have completed it meanwhile.
+            if path := self.cached(slot, self.file_name):
+                return path
+            part = slot.download_path("part", is_shared=is_shared)
+            self.receive(self.artifact(), part, Sha256(self.sha256))
+            path = runtime.run_blocking(slot.add, part, self.file_name, self.sha256, {"": f"sha256:{self.sha256}"})
+        runtime.run_blocking(self.cache.shrink)
+        return path
+
+    def file_to(self, folder: Path) -> Path:
+        """Return the file in a folder of the caller, after copying it from the cache, or downloading it, to there."""
+        checksum = Sha256(self.sha256)
+        target = folder / self.file_name
+        if runtime.run_blocking(existing_file_has, target, self.size, checksum):
+            self.progress.update(self.size)
+            return target
+        cached = self.cached(self.cache.slot("artifacts", self.sha256), self.file_name)
+        if cached is None and self.offline:
+            raise self.not_cached()
+        runtime.run_blocking(_make_folder, folder)
+        if cached is not None and runtime.run_blocking(copy_verified, cached, target, checksum):
+            self.progress.update(self.size)
+            return target
+        if self.offline:
+            raise self.damaged()
+        part = folder / f".{self.file_name[:200]}.{self.sha256[:16]}.part"
+        lock = self.cache.target_lock(target)
+        with self.holding(lock, part) as is_shared:
+            own_part = part if is_shared else part.with_name(f"{part.name}.{os.getpid()}.{time.monotonic_ns()}")
+            self.receive(self.artifact(), own_part, checksum)
+            runtime.run_blocking(replace, own_part, target)
+        return target
+
+    # ---- shared by files, folders and selections -------------------------------------
+
+    def artifact(self) -> Remote:
+        """Return the bytes of the whole artifact."""
+        return remote_artifact(self.resolution.label, self.resolution.model_id, self.size, self.sha256)
+
+    def cached(self, slot: Slot, name: str) -> Path | None:
+        """Return what the cache has, or None."""
+        path = runtime.run_blocking(slot.find, name, self.deep)
+        if path is None:
+            path = runtime.run_blocking(slot.find_under_other_name, name, self.deep)
+        if path is not None:
+            self.progress.update(self.size)
+        return path
+
+    def not_cached(self) -> NotCached:
+        """Return the error of a pull without the network of what the cache does not have."""
+        return NotCached(
+            f"{self.resolution.label} is not in the cache {self.cache.directory}, and offline=True allows no download. "
+            "Pull it once with the registry."
+        )
+
+    def damaged(self) -> IntegrityError:
+        """Return the error of a pull without the network of what is damaged in the cache."""
+        return IntegrityError(
+            f"{self.resolution.label} is damaged in the cache {self.cache.directory}, and offline=True allows no "
+            "download. Pull it again with the registry."
+        )
+
+    @contextmanager
+    def making(self, slot: Slot) -> Iterator[bool]:
+        """Hold the lock of a place of the cache while it is filled. The value tells whether the lock is held.
+
+        Raises:
+            NotCached: Nothing may be downloaded.
+            OSError: The cache cannot be written.
+        """
+        if self.offline:
+            raise self.not_cached()
+        runtime.run_blocking(self.cache.make)
+        with self.holding(slot.lock(), slot.download_path("part", is_shared=True)) as is_shared:
+            yield is_shared
+
+    @contextmanager
+    def holding(self, lock: PathLock, part: Path) -> Iterator[bool]:
+        """Hold a lock in a block. Wait while its holder downloads, and show how far that is.
+
+        The value is False where locks do not work, and if the holder makes no progress: then the block works on its
+        own, with other names.
+        """
+        is_held = self._acquire(lock, part)
+        try:
+            yield is_held
+        finally:
+            if is_held:
+                lock.release()
+
+    def _acquire(self, lock: PathLock, part: Path) -> bool:
+        mark = None
+        since = time.monotonic()
+        while True:
+            is_held = runtime.run_blocking(lock.acquire)
+            if is_held is not False:
+                return is_held is True
+            found = runtime.run_blocking(progress_mark, part)
+            if found != mark:
+                mark, since = found, time.monotonic()
+                self.progress.update(min(found[0], self.size))
+            elif time.monotonic() - since > self.connection.options.stall_timeout:
+                logger.warning("Another process holds the lock of %s, but makes no progress", self.resolution.label)
+                return False
+            runtime.sleep(_WAIT_SECONDS)
+
+    def receive(self, remote: Remote, part: Path, checksum: Checksum, *, done: int = 0) -> None:
+        """Complete a part file, and verify it.
+
+        Args:
+            remote: The bytes.
+            part: The file. It stays if the download is interrupted, and a later one continues it.
+            checksum: Their checksum.
+            done: The number of bytes of the pull that are done already.
+
+        Raises:
+            RegistryError: The registry refused, or did not respond until the retries ended.
+            IntegrityError: The bytes do not have the checksum. Nothing remains.
+            OSError: The file cannot be written.
+        """
+        runtime.run_blocking(require_space, part, remote.size)
+        receiver = Receiver(part, remote.size, checksum)
+        report = self.reporter(part, done)
+        try:
+            try:
+                receive(self.connection, remote, receiver, report)
+            finally:
+                receiver.close()
+        except IntegrityError:
+            remove_path(part)
+            raise
+        except OSError as error:
+            # What does not fit must not keep the disk full.
+            if error.errno in (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC)):
+                remove_path(part)
+            raise
+
+    def reporter(self, part: Path, done: int = 0) -> Callable[[int], None]:
+        """Return a function that reports progress, to the caller and to processes that wait for the lock."""
+        last = time.monotonic()
+
+        def report(size: int) -> None:
+            nonlocal last
+            self.progress.update(done + size)
+            if time.monotonic() - last > _HEARTBEAT_SECONDS:
+                last = time.monotonic()
+                touch(part)
+
+        return report
+
+
+def _make_folder(folder: Path) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
