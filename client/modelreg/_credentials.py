@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Protocol
 
 from modelreg._options import Options
+from modelreg._tokens import checked_token
 from modelreg.errors import InvalidArgument
+
+_MAX_TOKEN_BYTES = 64 * 1024
 
 
 class Credentials(Protocol):
@@ -21,9 +25,20 @@ class Credentials(Protocol):
     def refresh(self, refused: str) -> bool:
         """Get another token, because the server refused this one. Return whether there is another one to try."""
 
+    @property
+    def note(self) -> str:
+        """What the caller should know if the registry refuses a call for want of a valid token. Often empty."""
+
 
 class NoToken:
-    """Calls without a token."""
+    """Calls without a token.
+
+    Args:
+        note: See `Credentials`.
+    """
+
+    def __init__(self, note: str = "") -> None:
+        self.note = note
 
     def token(self) -> str | None:
         """See `Credentials`."""
@@ -36,14 +51,48 @@ class NoToken:
 
 
 class FixedToken(NoToken):
-    """One token for all calls."""
+    """One token for all calls.
 
-    def __init__(self, token: str) -> None:
-        self._token = token
+    Args:
+        token: The token.
+        name: What names it in errors.
+    """
+
+    def __init__(self, token: str, name: str = "token") -> None:
+        super().__init__()
+        self._token = checked_token(token, name)
 
     def token(self) -> str | None:
         """See `Credentials`."""
         return self._token
+
+
+class TokenFile:
+    """A token in a file that something else renews, for example the service account token of a Kubernetes pod.
+
+    Args:
+        path: The file, which is read for each call.
+        name: What names the file in errors.
+    """
+
+    note = ""
+
+    def __init__(self, path: str, name: str) -> None:
+        self._path = Path(path)
+        self._name = name
+
+    def token(self) -> str | None:
+        """See `Credentials`."""
+        try:
+            with self._path.open("rb") as file:
+                content = file.read(_MAX_TOKEN_BYTES)
+        except OSError as error:
+            raise InvalidArgument(f"{self._name}: {self._path} cannot be read: {error.strerror}.") from None
+        return checked_token(content.decode("utf-8", "replace"), self._name)
+
+    def refresh(self, refused: str) -> bool:
+        """See `Credentials`."""
+        return self.token() != refused
 
 
 def check_token_may_be_sent(options: Options) -> None:

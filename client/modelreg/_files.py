@@ -5,11 +5,16 @@ from __future__ import annotations
 import os
 import tempfile
 import time
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
+
+from modelreg.errors import InvalidArgument, Unavailable
 
 _REPLACE_ATTEMPTS = 20
 _REPLACE_PAUSE_SECONDS = 0.05
+_LOCK_SECONDS = 60.0
+_MAX_BYTES = 4 * 1024 * 1024
 
 
 def make_private_directory(path: Path) -> None:
@@ -19,6 +24,48 @@ def make_private_directory(path: Path) -> None:
         OSError: The directory cannot be made.
     """
     path.mkdir(mode=0o700, parents=True, exist_ok=True)
+
+
+def read_small_file(path: Path) -> bytes | None:
+    """Return the content of a file, or None if there is none.
+
+    Raises:
+        InvalidArgument: The file is larger than any that the client writes, or cannot be read.
+    """
+    try:
+        with path.open("rb") as file:
+            content = file.read(_MAX_BYTES + 1)
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise InvalidArgument(f"{path} cannot be read: {error.strerror}.") from None
+    if len(content) > _MAX_BYTES:
+        raise InvalidArgument(f"{path} is larger than {_MAX_BYTES} bytes, so it is not a file of modelreg.")
+    return content
+
+
+@contextmanager
+def lock_file(path: Path, seconds: float = _LOCK_SECONDS) -> Iterator[None]:
+    """Hold the lock of a file, which is made if need be, against other threads and processes.
+
+    Raises:
+        Unavailable: Another process held the lock for all these seconds.
+        OSError: The file cannot be made, for example because the directory is read-only.
+    """
+    import filelock  # noqa: PLC0415 - slow to import, and few calls need it
+
+    # A lock object of its own for each caller: one object would let threads in together.
+    lock = filelock.FileLock(str(path), timeout=seconds)
+    try:
+        lock.acquire()
+    except filelock.Timeout:
+        raise Unavailable(
+            f"Another process has held the lock {path} for {seconds:g} s. End that process, or try again later."
+        ) from None
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def write_private_file(path: Path, content: bytes) -> None:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import ipaddress
 import os
-import urllib.request
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,7 +27,7 @@ class Options:
     stall_timeout: float = DEFAULT_STALL_TIMEOUT
     """Seconds without progress after which a transfer connects anew, where it was."""
     ca_file: str | None = None
-    """PEM file with the authorities to trust. None: `MODELREG_CA_FILE`, `SSL_CERT_FILE`, or those of grpc."""
+    """PEM file with the authorities to trust. None: `SSL_CERT_FILE`, or those that come with grpc."""
     client_certificate: str | None = None
     """PEM file with the client's certificate chain."""
     client_key: str | None = None
@@ -38,25 +39,42 @@ class Options:
         """Return the contents of the CA file, the private key and the certificate chain, each as far as given.
 
         Raises:
-            InvalidArgument: A file cannot be read, or one of certificate and key is missing.
+            InvalidArgument: A file cannot be read or used, or one of certificate and key is missing.
         """
         if (self.client_certificate is None) != (self.client_key is None):
             raise InvalidArgument("A client certificate needs both client_certificate and client_key.")
-        ca_file = self.ca_file or environment.get("MODELREG_CA_FILE") or environment.get("SSL_CERT_FILE")
-        return (
-            _read("ca_file", ca_file),
-            _read("client_key", self.client_key),
-            _read("client_certificate", self.client_certificate),
-        )
+        name, ca_file = ("ca_file", self.ca_file) if self.ca_file else ("SSL_CERT_FILE", environment.get("SSL_CERT_FILE"))
+        ca = _read(name, ca_file)
+        key = _read("client_key", self.client_key)
+        certificate = _read("client_certificate", self.client_certificate)
+        # grpc would fail at each connection, and say nothing of the files.
+        if ca is not None:
+            _check_authorities(f"{name}: {ca_file}", ca)
+        if self.client_certificate is not None and self.client_key is not None:
+            _check_pair(self.client_certificate, self.client_key)
+        return ca, key, certificate
 
-    def proxy(self) -> str | None:
-        """Return the URL of the HTTP proxy to use (HTTP_PROXY, HTTPS_PROXY, NO_PROXY, in either case), or None."""
+    def proxy(self, environment: Mapping[str, str] = os.environ) -> str | None:
+        """Return the URL of the HTTP proxy to use (HTTP_PROXY, HTTPS_PROXY, NO_PROXY, in either case), or None.
+
+        Raises:
+            InvalidArgument: The proxy is of another kind, which grpc would leave out without a word.
+        """
         if self.endpoint.is_loopback:
             return None
-        proxies = urllib.request.getproxies_environment()
-        if urllib.request.proxy_bypass_environment(self.endpoint.host, proxies):  # type: ignore[attr-defined]
+        kind = "https_proxy" if self.endpoint.is_encrypted else "http_proxy"
+        proxy = _variable(kind, environment).strip()
+        if not proxy or _is_exempt(self.endpoint, _variable("no_proxy", environment)):
             return None
-        return proxies.get("https" if self.endpoint.is_encrypted else "http")
+        if "://" not in proxy:
+            proxy = f"http://{proxy}"
+        if not proxy.lower().startswith("http://"):
+            scheme = proxy.partition("://")[0]
+            raise InvalidArgument(
+                f"{kind.upper()}: gRPC needs a proxy of http://, not of {scheme}://. Set NO_PROXY={self.endpoint.host} if "
+                "the registry can be reached without a proxy."
+            )
+        return proxy
 
     def channel_options(self) -> list[tuple[str, str | int]]:
         """Return the options of a gRPC channel."""
@@ -80,6 +98,61 @@ class Options:
         if proxy := self.proxy():
             options += [("grpc.enable_http_proxy", 1), ("grpc.http_proxy", proxy)]
         return options
+
+
+def _variable(name: str, environment: Mapping[str, str]) -> str:
+    """Return a variable, whose name may be in lower or upper case; lower case wins, as with curl."""
+    return environment.get(name) or environment.get(name.upper()) or ""
+
+
+def _is_exempt(endpoint: Endpoint, no_proxy: str) -> bool:
+    """Tell whether NO_PROXY names an endpoint: by host, by domain, by host and port, by network, or with `*`."""
+    address: ipaddress.IPv4Address | ipaddress.IPv6Address | None
+    try:
+        address = ipaddress.ip_address(endpoint.host)
+    except ValueError:
+        address = None
+    for entry in (part.strip().lower() for part in no_proxy.split(",")):
+        if entry == "*" or entry in (endpoint.target, endpoint.host):
+            return True
+        domain = entry.removeprefix("*").removeprefix(".")
+        if not domain:
+            continue
+        if address is None:
+            if f".{endpoint.host}".endswith(f".{domain}") or f".{endpoint.target}".endswith(f".{domain}"):
+                return True
+        else:
+            with suppress(ValueError):
+                if address in ipaddress.ip_network(entry.strip("[]"), strict=False):
+                    return True
+    return False
+
+
+def _check_authorities(name: str, pem: bytes) -> None:
+    import ssl  # noqa: PLC0415 - only with TLS
+
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(cadata=pem.decode("utf-8", "replace"))
+    except (ssl.SSLError, ValueError):
+        raise InvalidArgument(f"{name} is not a PEM file with certificates.") from None
+
+
+def _check_pair(certificate: str, key: str) -> None:
+    import ssl  # noqa: PLC0415 - only with TLS
+
+    def password() -> str:
+        raise InvalidArgument(f"client_key: {key} is encrypted, which gRPC cannot read. Decrypt it: openssl pkey -in {key}")
+
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_cert_chain(certificate, key, password)
+    except (OSError, ValueError) as error:
+        if isinstance(error, InvalidArgument):
+            raise
+        reason = getattr(error, "reason", None) or error
+        raise InvalidArgument(
+            f"client_certificate and client_key: {certificate} and {key} are not a certificate chain and its private "
+            f"key, in PEM ({reason})."
+        ) from None
 
 
 def _read(name: str, path: str | None) -> bytes | None:

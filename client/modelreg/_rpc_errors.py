@@ -170,8 +170,14 @@ def failure_of_status(status: status_pb2.Status) -> Failure:
     return Failure(code, status.message, list(status.details))
 
 
-def registry_error(failure: Failure, endpoint: Endpoint) -> RegistryError:
-    """Return the error that the caller gets."""
+def registry_error(failure: Failure, endpoint: Endpoint, sign_in_note: str = "") -> RegistryError:
+    """Return the error that the caller gets.
+
+    Args:
+        failure: What the call ended with.
+        endpoint: The registry.
+        sign_in_note: What the caller should know if the registry wants another token.
+    """
     info = failure.find(error_details_pb2.ErrorInfo)
     request = failure.find(error_details_pb2.RequestInfo)
     reason = "" if info is None else info.reason

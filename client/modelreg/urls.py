@@ -31,7 +31,7 @@ class Endpoint:
     @property
     def is_loopback(self) -> bool:
         """Whether the endpoint is on this machine."""
-        return _is_loopback(self.host)
+        return is_loopback(self.host)
 
     @property
     def target(self) -> str:
@@ -74,11 +74,12 @@ def parse_url(text: str) -> Endpoint:
         raise InvalidArgument("The URL must not contain credentials. Pass the token as `token` or in MODELREG_TOKEN.")
     if parts.path not in ("", "/") or parts.query or parts.fragment:
         raise InvalidArgument(f"{text!r}: the URL of a registry has no path. Example: {DEFAULT_URL}")
-    scheme = scheme.lower() or ("grpc" if _is_loopback(host) else "grpcs")
+    scheme = scheme.lower() or ("grpc" if is_loopback(host) else "grpcs")
     return Endpoint(scheme, host, port or _DEFAULT_PORTS[scheme])
 
 
-def _is_loopback(host: str) -> bool:
+def is_loopback(host: str) -> bool:
+    """Tell whether a host is this machine, without asking the name service."""
     if host == "localhost" or host.endswith(".localhost"):
         return True
     try:

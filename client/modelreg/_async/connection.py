@@ -109,7 +109,7 @@ class Connection:
 
     def error(self, failure: Failure) -> RegistryError:
         """Return the error that the caller gets."""
-        return registry_error(failure, self.options.endpoint)
+        return registry_error(failure, self.options.endpoint, self._credentials.note)
 
     async def token(self) -> str | None:
         """Return the token of the next call."""
