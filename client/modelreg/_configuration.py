@@ -75,17 +75,17 @@ class Configuration:
                 f"{endpoint.url} uses no TLS, so ca_file, client_certificate and client_key would not be used. Use "
                 "grpcs:// or https://."
             )
-        ca_file = self.ca_file or environment.get("MODELREG_CA_FILE") or (profile and profile.ca_file)
+        ca_file = self.ca_file or environment.get("MODELREG_CA_FILE") or (profile.ca_file if profile else None)
         certificate, key = _first_pair(
             (self.client_certificate, self.client_key),
             (environment.get("MODELREG_CLIENT_CERTIFICATE"), environment.get("MODELREG_CLIENT_KEY")),
-            (profile and profile.client_certificate, profile and profile.client_key),
+            (profile.client_certificate, profile.client_key) if profile else (None, None),
         )
         options = Options(
             endpoint=endpoint,
             timeout=_positive("timeout", self.timeout),
             stall_timeout=_positive("stall_timeout", self.stall_timeout),
-            ca_file=ca_file or None,
+            ca_file=ca_file,
             client_certificate=certificate,
             client_key=key,
             insecure=self.insecure or _flag("MODELREG_INSECURE", environment) or bool(profile and profile.insecure),
@@ -105,26 +105,30 @@ class _Resolution:
 
     def endpoint_and_profile(self) -> tuple[Endpoint, Profile | None]:
         """Return where calls go, and the profile that says how; None for none."""
-        given, environment = self._given, self._environment
+        given = self._given
         if given.profile is not None:
             if given.token is not None:
-                raise InvalidArgument("token: cannot be combined with a profile, which has its own. Pass url and token.")
+                raise InvalidArgument("token: a profile has its own token. Pass url and token, or only profile.")
             return self._named_profile(given.profile, "profile", given.url, "url")
         if given.url is not None:
             return self._endpoint_of_argument(given.url)
         if given.token is not None:
-            return self._default_endpoint("token was passed without url", "Pass url, too")
-        if url := environment.get("MODELREG_URL"):
-            if name := environment.get("MODELREG_PROFILE"):
-                return self._named_profile(name, "MODELREG_PROFILE", url, "MODELREG_URL")
+            return self._default_endpoint("token was passed without url", "Pass url, too"), None
+        return self._from_environment()
+
+    def _from_environment(self) -> tuple[Endpoint, Profile | None]:
+        url = self._environment.get("MODELREG_URL") or None
+        if name := self._environment.get("MODELREG_PROFILE"):
+            if self._has_token:
+                raise InvalidArgument(f"{self._token_variable} and MODELREG_PROFILE are both set. Unset one of them.")
+            return self._named_profile(name, "MODELREG_PROFILE", url, "MODELREG_URL")
+        self._uses_environment = self._has_token
+        if url is not None:
             endpoint = _parsed("MODELREG_URL", url)
-            self._uses_environment = self._has_token
             return endpoint, None if self._has_token else self._profile_of(endpoint)
-        if name := environment.get("MODELREG_PROFILE"):
-            return self._named_profile(name, "MODELREG_PROFILE", None, "")
         if self._has_token:
-            self._uses_environment = True
-            return self._default_endpoint(f"{self._token_variable} is set without MODELREG_URL", "Set MODELREG_URL, too")
+            problem = f"{self._token_variable} is set without MODELREG_URL"
+            return self._default_endpoint(problem, "Set MODELREG_URL, too"), None
         profiles = self._accessible_profiles()
         profile = None if profiles is None else profiles.active()
         return (parse_url(DEFAULT_URL), None) if profile is None else (profile.endpoint, profile)
@@ -135,10 +139,9 @@ class _Resolution:
             return FixedToken(self._given.token)
         if self._uses_environment:
             return self._environment_credentials(endpoint, ca_file)
-        if profile is not None and profile.sign_in != "none":
+        if profile is not None and self._profiles is not None and profile.sign_in != "none":
             from modelreg._refreshed_tokens import ProfileToken  # noqa: PLC0415 - only with a profile
 
-            assert self._profiles is not None
             return ProfileToken(self._profiles.tokens, profile.name, profile.url, ca_file)
         return NoToken(self._note)
 
@@ -155,7 +158,7 @@ class _Resolution:
             self._note += f", so it was not sent to {endpoint.url}. Set MODELREG_URL={endpoint.url}, or pass the token."
         return endpoint, self._profile_of(endpoint)
 
-    def _default_endpoint(self, problem: str, remedy: str) -> tuple[Endpoint, None]:
+    def _default_endpoint(self, problem: str, remedy: str) -> Endpoint:
         """Return the default endpoint for a token, unless another registry could be meant."""
         profiles = self._accessible_profiles()
         profile = None if profiles is None else profiles.active()
@@ -170,15 +173,13 @@ class _Resolution:
                     f"{problem}. A token is sent only to the registry that is named together with it. {name} says "
                     f"{value}. {remedy}."
                 )
-        return parse_url(DEFAULT_URL), None
+        return parse_url(DEFAULT_URL)
 
     def _named_profile(self, name: str, named_by: str, url: str | None, url_name: str) -> tuple[Endpoint, Profile]:
         profiles = self._profiles = self._all_profiles()
         profile = profiles.get(name)
         if url is not None and _parsed(url_name, url).url != profile.url:
             raise InvalidArgument(f"{named_by} and {url_name} are of different registries: {profile.url} and {url}.")
-        if named_by == "MODELREG_PROFILE" and self._has_token:
-            raise InvalidArgument(f"{self._token_variable} and MODELREG_PROFILE are both set. Unset one of them.")
         return profile.endpoint, profile
 
     def _profile_of(self, endpoint: Endpoint) -> Profile | None:

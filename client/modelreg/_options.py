@@ -43,7 +43,9 @@ class Options:
         """
         if (self.client_certificate is None) != (self.client_key is None):
             raise InvalidArgument("A client certificate needs both client_certificate and client_key.")
-        name, ca_file = ("ca_file", self.ca_file) if self.ca_file else ("SSL_CERT_FILE", environment.get("SSL_CERT_FILE"))
+        name, ca_file = (
+            ("ca_file", self.ca_file) if self.ca_file else ("SSL_CERT_FILE", environment.get("SSL_CERT_FILE"))
+        )
         ca = _read(name, ca_file)
         key = _read("client_key", self.client_key)
         certificate = _read("client_certificate", self.client_certificate)
@@ -71,8 +73,8 @@ class Options:
         if not proxy.lower().startswith("http://"):
             scheme = proxy.partition("://")[0]
             raise InvalidArgument(
-                f"{kind.upper()}: gRPC needs a proxy of http://, not of {scheme}://. Set NO_PROXY={self.endpoint.host} if "
-                "the registry can be reached without a proxy."
+                f"{kind.upper()}: gRPC needs a proxy of http://, not of {scheme}://. If the registry can be reached "
+                f"without one, set NO_PROXY={self.endpoint.host}."
             )
         return proxy
 
@@ -141,7 +143,9 @@ def _check_pair(certificate: str, key: str) -> None:
     import ssl  # noqa: PLC0415 - only with TLS
 
     def password() -> str:
-        raise InvalidArgument(f"client_key: {key} is encrypted, which gRPC cannot read. Decrypt it: openssl pkey -in {key}")
+        raise InvalidArgument(
+            f"client_key: {key} is encrypted, which gRPC cannot read. Decrypt it: openssl pkey -in {key}"
+        )
 
     try:
         ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_cert_chain(certificate, key, password)

@@ -130,6 +130,12 @@ class Failure:
         return self.code in _CUT_CODES and not self.reason and bool(_CUT.search(self.message))
 
     @property
+    def is_closed_connection(self) -> bool:
+        """Whether the server closed the connection before anything could be sent."""
+        text = self.message.lower()
+        return self.code == grpc.StatusCode.UNAVAILABLE and "failed to connect" in text and "socket closed" in text
+
+    @property
     def is_hopeless(self) -> bool:
         """Whether no repetition can open the connection: the certificate or the name of the host is wrong."""
         if self.code != grpc.StatusCode.UNAVAILABLE or self.details:
@@ -138,16 +144,21 @@ class Failure:
         return any(sign in text for sign in _HOPELESS)
 
 
+# The messages of grpc 1.71 to 1.85, on several systems. tests/client/test_tls.py holds the table against the real ones.
 _HOPELESS: dict[str, str] = {
+    "certificate has expired": "Its certificate has expired.",
     "certificate_verify_failed": "Its certificate is not trusted. Name the CA with ca_file or MODELREG_CA_FILE.",
     "certificate verify failed": "Its certificate is not trusted. Name the CA with ca_file or MODELREG_CA_FILE.",
     "hostname verification": "Its certificate is for another host name.",
+    "is not in peer certificate": "Its certificate is for another host name.",
     "wrong_version_number": "It does not speak TLS. Use grpc:// or http:// if that is meant.",
-    "certificate required": "It requires a client certificate: client_certificate and client_key.",
-    "tlsv13_alert_certificate_required": "It requires a client certificate: client_certificate and client_key.",
+    "missing selected alpn": "It speaks TLS, but not HTTP/2, which gRPC needs. Check host and port.",
+    "trying to connect an http1": "It is a web server that does not speak gRPC. Check host and port.",
+    "certificate_required": "It requires a client certificate: client_certificate and client_key.",
     "domain name not found": "The name of the host is unknown.",
-    "dns resolution failed": "The name of the host is unknown.",
     "name or service not known": "The name of the host is unknown.",
+    "nodename nor servname provided": "The name of the host is unknown.",
+    "no such host is known": "The name of the host is unknown.",
 }
 
 
@@ -170,23 +181,25 @@ def failure_of_status(status: status_pb2.Status) -> Failure:
     return Failure(code, status.message, list(status.details))
 
 
-def registry_error(failure: Failure, endpoint: Endpoint, sign_in_note: str = "") -> RegistryError:
+def registry_error(failure: Failure, endpoint: Endpoint, note: str = "") -> RegistryError:
     """Return the error that the caller gets.
 
     Args:
         failure: What the call ended with.
         endpoint: The registry.
-        sign_in_note: What the caller should know if the registry wants another token.
+        note: What is known besides: why the server closes connections, or why it got no token.
     """
     info = failure.find(error_details_pb2.ErrorInfo)
     request = failure.find(error_details_pb2.RequestInfo)
     reason = "" if info is None else info.reason
     kind = _KINDS_BY_REASON.get(reason) or _KINDS.get(failure.code, InternalError)
     if info is None and failure.code == grpc.StatusCode.UNAVAILABLE:
-        message, hint = _connection_message(failure, endpoint)
+        message, hint = _connection_message(failure, endpoint, note if failure.is_closed_connection else "")
         return ConnectionFailed(message, hint=hint)
     message = failure.message or failure.code.name
     hint = _HINTS.get(reason, "")
+    if kind is Unauthenticated and note:
+        hint = note
     if kind is Unsupported:
         hint = "The server is too old for this, or was started without it."
     error = kind(
@@ -200,8 +213,10 @@ def registry_error(failure: Failure, endpoint: Endpoint, sign_in_note: str = "")
     return error
 
 
-def _connection_message(failure: Failure, endpoint: Endpoint) -> tuple[str, str]:
+def _connection_message(failure: Failure, endpoint: Endpoint, diagnosis: str) -> tuple[str, str]:
     """Return what is wrong, and what to do next."""
+    if diagnosis:
+        return f"No connection to {endpoint.url}.", diagnosis
     text = failure.message.lower()
     for sign, hint in _HOPELESS.items():
         if sign in text:

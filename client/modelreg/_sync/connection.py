@@ -11,6 +11,7 @@ from typing import Any, cast
 import grpc
 
 from modelreg._credentials import Credentials, check_token_may_be_sent
+from modelreg._diagnosis import Diagnosis, diagnose
 from modelreg._methods import Method, Request, Response
 from modelreg._options import Options
 from modelreg._retries import Retries
@@ -33,6 +34,7 @@ class Connection:
         self._credentials = credentials
         self._channels: dict[Hashable, runtime.Channel] = {}
         self._replaced: list[tuple[Hashable, runtime.Channel]] = []
+        self._diagnosis: Diagnosis | None = None
 
     def close(self) -> None:
         """Close the channels. The next call would open another one."""
@@ -96,11 +98,24 @@ class Connection:
         Raises:
             RegistryError: There is none.
         """
+        self._diagnose(failure)
         pause = retries.pause_after(failure, is_transient=is_transient)
         if pause is None:
             raise self.error(failure) from None
         logger.debug("%s: %s; trying again in %.1f s", method.path, failure.message, pause)
         runtime.sleep(pause)
+
+    def _diagnose(self, failure: Failure) -> None:
+        """Find out, once, why a server closes each connection, which grpc does not tell.
+
+        Raises:
+            ConnectionFailed: No repetition can help.
+        """
+        if not failure.is_closed_connection or self._diagnosis is not None:
+            return
+        self._diagnosis = runtime.run_blocking(diagnose, self.options)
+        if self._diagnosis.is_certain:
+            raise self.error(failure) from None
 
     def may_sign_in_again(self, failure: Failure, token: str | None, refused: str | None) -> bool:
         """Tell whether another token can be tried, once, in place of the one that was refused."""
@@ -110,7 +125,8 @@ class Connection:
 
     def error(self, failure: Failure) -> RegistryError:
         """Return the error that the caller gets."""
-        return registry_error(failure, self.options.endpoint)
+        diagnosed = self._diagnosis.hint if self._diagnosis is not None and failure.is_closed_connection else ""
+        return registry_error(failure, self.options.endpoint, diagnosed or self._credentials.note)
 
     def token(self) -> str | None:
         """Return the token of the next call."""

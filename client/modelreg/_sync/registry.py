@@ -25,19 +25,24 @@ class Registry(AliasCalls, ArtifactCalls, AuditCalls, UploadCalls):
 
     Args:
         url: `grpc://host:port`, `grpcs://…` (TLS), or `http://…`, `https://…` (the gateway). Default: `MODELREG_URL`,
-            else the profile of `mreg login`, else `grpc://127.0.0.1:50051`.
-        token: The bearer token. Default: that of the source that the URL came from.
+            else that of the profile of `mreg login`, else `grpc://127.0.0.1:50051`.
+        token: The bearer token. Default: `MODELREG_TOKEN` if `MODELREG_URL` is this URL, else that of the profile for
+            this URL. A token is sent only to the registry that it was meant for.
         profile: The profile of `mreg login` to use. Default: `MODELREG_PROFILE`, else the active one.
         timeout: Seconds that one call may take, repetitions included. Transfers have no limit, as long as they make
             progress.
         stall_timeout: Seconds without progress after which a transfer connects anew, where it was.
-        ca_file: PEM file with the certificate authorities to trust.
-        client_certificate: PEM file with the certificate chain of the client.
-        client_key: PEM file with its private key.
-        insecure: Whether the token may be sent without TLS to another machine.
+        ca_file: PEM file with the certificate authorities to trust. Default: `MODELREG_CA_FILE`, else that of the
+            profile, else `SSL_CERT_FILE`, else those that come with grpc.
+        client_certificate: PEM file with the certificate chain of the client. Default: `MODELREG_CLIENT_CERTIFICATE`,
+            else that of the profile.
+        client_key: PEM file with its private key, not encrypted. Default: `MODELREG_CLIENT_KEY`, else that of the
+            profile.
+        insecure: Whether the token may be sent without TLS to another machine. Default: `MODELREG_INSECURE`.
 
     Raises:
         InvalidArgument: An argument, a variable or the profile is wrong.
+        NotFound: There is no such profile.
     """
 
     def __init__(
@@ -99,7 +104,7 @@ class Registry(AliasCalls, ArtifactCalls, AuditCalls, UploadCalls):
     def __reduce__(self) -> tuple[Any, ...]:
         # To another process, without the token that was passed: that process takes its own from the environment or
         # the profile.
-        return _rebuild, (self._configuration.without_token(),)
+        return _rebuild, (self._configuration.for_another_process(self._connection.options.endpoint),)
 
 
 def _rebuild(configuration: Configuration) -> Registry:
