@@ -60,10 +60,10 @@ def _directory(
     variable: str, xdg_variable: str, platform_path: Callable[..., Path], environment: Mapping[str, str]
 ) -> Path:
     if chosen := environment.get(variable):
-        path = Path(os.path.abspath(os.path.expanduser(chosen)))  # noqa: PTH100, PTH111 - keeps links as they are
-        if chosen.startswith("~") and path.name.startswith("~"):
+        expanded = os.path.expanduser(chosen)  # noqa: PTH111 - Path's raises RuntimeError
+        if expanded.startswith("~"):
             raise InvalidArgument(f"{variable}: {chosen} names a home directory that does not exist.")
-        return path
+        return Path(os.path.abspath(expanded))  # noqa: PTH100 - keeps links as they are
     # The XDG specification says to ignore relative paths.
     xdg = environment.get(xdg_variable, "")
     if os.path.isabs(xdg):  # noqa: PTH117 - the text may be empty, which Path takes for the current directory
