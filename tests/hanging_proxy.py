@@ -56,6 +56,12 @@ class HangingProxy:
         self._last_words = None
         self._passing.set()
 
+    def cut(self) -> None:
+        """Close all connections. New ones are accepted."""
+        with self._lock:
+            for end in self._ends:
+                _shut(end)
+
     @contextmanager
     def hanging(self) -> Iterator[None]:
         """Stop forwarding within a block."""

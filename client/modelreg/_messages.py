@@ -434,7 +434,7 @@ def requirements_message(requirements: Requirements) -> alias_pb2.PromotionRequi
 
 
 @keeps_message
-def event(message: audit_pb2.AuditEvent) -> Event:
+def event(message: audit_pb2.AuditEvent, *, resume_token: str = "") -> Event:
     """Return an event of the audit log."""
     has = message.HasField
     return Event(
@@ -457,6 +457,7 @@ def event(message: audit_pb2.AuditEvent) -> Event:
         hash=message.hash,
         damaged=message.damaged,
         moved_away=message.moved_away,
+        resume_token=resume_token,
     )
 
 

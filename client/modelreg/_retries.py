@@ -10,6 +10,7 @@ from modelreg._rpc_errors import Failure
 MAX_ATTEMPTS = 5
 _FIRST_SECONDS = 0.5
 _MAX_SECONDS = 8.0
+_MAX_DOUBLINGS = 10
 
 
 class Retries:
@@ -17,12 +18,12 @@ class Retries:
 
     Args:
         timeout: Seconds from now within which the last attempt must begin. None: no limit.
-        max_attempts: The number of attempts without progress.
+        max_attempts: The number of attempts without progress. None: no limit.
     """
 
-    def __init__(self, timeout: float | None, max_attempts: int = MAX_ATTEMPTS) -> None:
+    def __init__(self, timeout: float | None, max_attempts: int | None = MAX_ATTEMPTS) -> None:
         self._deadline = None if timeout is None else time.monotonic() + timeout
-        self._max_attempts = max_attempts
+        self.max_attempts = max_attempts
         self._failed = 0
 
     @property
@@ -42,10 +43,11 @@ class Retries:
             is_transient: Whether another attempt may succeed. Default: as the failure says.
         """
         self._failed += 1
-        if not (failure.is_transient if is_transient is None else is_transient) or self._failed >= self._max_attempts:
+        is_last = self.max_attempts is not None and self._failed >= self.max_attempts
+        if is_last or not (failure.is_transient if is_transient is None else is_transient):
             return None
         # The jitter keeps clients that failed together from coming back together; it does not call for security.
-        longest = min(_FIRST_SECONDS * 2 ** (self._failed - 1), _MAX_SECONDS)
+        longest = min(_FIRST_SECONDS * 2 ** min(self._failed - 1, _MAX_DOUBLINGS), _MAX_SECONDS)
         pause = random.uniform(0, longest)  # noqa: S311
         if failure.retry_seconds is not None:
             pause = failure.retry_seconds + pause / 4

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
@@ -41,6 +41,8 @@ class Event(Result):
     """Whether the stored event was altered. `mreg log --verify` finds where."""
     moved_away: bool = False
     """Whether the model moved to a project that the caller may not read."""
+    resume_token: str = field(default="", compare=False, repr=False)
+    """Of `Registry.watch`: continues after this event. Empty in the events of `Registry.log`."""
 
 
 @dataclass(frozen=True, kw_only=True)

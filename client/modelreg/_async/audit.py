@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import AsyncGenerator
+from pathlib import Path
+
 from modelregistry.v1 import audit_pb2, audit_service_pb2
 
 from modelreg import _messages, _methods
 from modelreg._async.connection import Connection
 from modelreg._async.listing import Listing, Page
+from modelreg._async.watches import Watch
+from modelreg._resume_files import ResumeFile
 from modelreg.audit import Event, LogPosition, LogVerification
+from modelreg.errors import InvalidArgument
 
 
 class AuditCalls:
@@ -31,6 +38,54 @@ class AuditCalls:
             return response.audit_events, response.next_page_token
 
         return Listing(fetch, _messages.event)
+
+    def watch(
+        self,
+        filter: str = "",  # noqa: A002
+        *,
+        resume_file: str | os.PathLike[str] | None = None,
+        resume_token: str | None = None,
+        from_beginning: bool = False,
+    ) -> AsyncGenerator[Event, None]:
+        """Yield every change of models and aliases as it happens, until the consumer stops.
+
+        The watch begins with the first iteration. It survives lost connections and restarts of the registry for as
+        long as they take; the logger `modelreg` warns of them. With a resume file or a token, it also survives
+        restarts of the consumer.
+
+        Every event arrives at least once, in the order of the log: after a restart, the event that the consumer was
+        busy with comes again. An event counts as done when the next one is asked for, and only then the position in
+        the resume file moves past it.
+
+        Args:
+            filter: A filter (AIP-160), for example `action = ACTION_ALIAS_*`. Default: all events.
+            resume_file: The file that keeps the position, one for each watch. If it exists, the watch continues there.
+            resume_token: `Event.resume_token` of the event after which to continue. Cannot be combined with the other
+                two ways to begin.
+            from_beginning: Whether to begin with the first event of the log, unless the resume file has a position.
+                Default: with the next change.
+
+        Raises:
+            InvalidArgument: The filter is wrong, the resume file or the token is of another filter, or the position
+                is past the end of the log, because the database is another one or was restored.
+            Conflict: Another watch uses the resume file.
+            ConnectionFailed: The registry does not answer, and the watch has no position yet that it could keep.
+            PermissionDenied: The caller may not read models.
+
+        >>> model = await reg.update("vad", tags={"stage": "candidate"})
+        >>> async for event in reg.watch("name = vad", from_beginning=True):
+        ...     if event.action == "model_updated":
+        ...         print(event.name, event.after["tags"])
+        ...         break
+        vad {'stage': 'candidate'}
+        """
+        if resume_token is not None and (resume_file is not None or from_beginning):
+            raise InvalidArgument("resume_token: Pass either a token, or a file and from_beginning.")
+        request = audit_service_pb2.WatchAuditEventsRequest(
+            filter=filter, resume_token=resume_token, from_beginning=from_beginning
+        )
+        file = None if resume_file is None else ResumeFile(Path(resume_file), filter)
+        return Watch(self._connection, request, file).events()
 
     async def verify_log(self, *, anchor: LogPosition | None = None) -> LogVerification:
         """Verify the whole audit log: that every event is as it was written, and follows the one before it.

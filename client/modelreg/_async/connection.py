@@ -134,14 +134,28 @@ class Connection:
             check_token_may_be_sent(self.options)
         return token
 
-    async def responses(self, method: Method[Request, Response], request: Request) -> runtime.ResponseStream[Response]:
-        """Make one attempt of a call that streams responses."""
+    async def attempt(self, method: Method[Request, Response], request: Request) -> Response:
+        """Make one attempt of a unary call. Raises RpcError."""
+        return await runtime.call_unary(
+            self.channel(), method, request, timeout=self.options.timeout, metadata=_metadata(await self.token())
+        )
+
+    async def responses(
+        self, method: Method[Request, Response], request: Request, *, stall_timeout: float | None = None
+    ) -> runtime.ResponseStream[Response]:
+        """Make one attempt of a call that streams responses.
+
+        Args:
+            method: The method.
+            request: The request.
+            stall_timeout: Seconds without a message after which the stream ends. Default: that of the options.
+        """
         return runtime.ResponseStream(
             self.channel(),
             method,
             request,
             metadata=_metadata(await self.token()),
-            stall_timeout=self.options.stall_timeout,
+            stall_timeout=self.options.stall_timeout if stall_timeout is None else stall_timeout,
         )
 
     async def requests(self, method: Method[Any, Response], *, token: str | None) -> runtime.RequestStream[Response]:
