@@ -104,11 +104,8 @@ class Watch:
                 # The token could not be refreshed.
                 await self._pause_or_raise(Failure(grpc.StatusCode.UNAVAILABLE, error.message), error)
                 continue
-            except Exception as error:
-                found = failure_of_stream(error)
-                if found is None:
-                    raise
-                failure = found
+            except (runtime.RpcError, runtime.StalledError) as error:
+                failure = failure_of_stream(error)
             if count:
                 refused = None
             if await self._connection.may_sign_in_again(failure, token, refused):

@@ -47,7 +47,7 @@ class AuditCalls:
         resume_file: str | os.PathLike[str] | None = None,
         resume_token: str | None = None,
         from_beginning: bool = False,
-    ) -> Generator[Event, None]:
+    ) -> Generator[Event, None, None]:
         """Yield every change of models and aliases as it happens, until the consumer stops.
 
         The watch begins with the first iteration. It survives lost connections and restarts of the registry for as

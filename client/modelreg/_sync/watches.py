@@ -51,7 +51,7 @@ class Watch:
         self._lost_at: float | None = None
         """When the connection was lost; None while there is one."""
 
-    def events(self) -> Generator[Event, None]:
+    def events(self) -> Generator[Event, None, None]:
         """Yield the events. The position moves past an event when the next one is asked for.
 
         Raises:
@@ -81,7 +81,7 @@ class Watch:
             if self._file is not None:
                 runtime.run_blocking(self._file.save, token)
 
-    def _messages(self) -> Generator[audit_service_pb2.WatchAuditEventsResponse, None]:
+    def _messages(self) -> Generator[audit_service_pb2.WatchAuditEventsResponse, None, None]:
         """Yield the messages of one stream after the other, each from the position on."""
         refused: str | None = None
         while True:
@@ -103,11 +103,8 @@ class Watch:
                 # The token could not be refreshed.
                 self._pause_or_raise(Failure(grpc.StatusCode.UNAVAILABLE, error.message), error)
                 continue
-            except Exception as error:
-                found = failure_of_stream(error)
-                if found is None:
-                    raise
-                failure = found
+            except (runtime.RpcError, runtime.StalledError) as error:
+                failure = failure_of_stream(error)
             if count:
                 refused = None
             if self._connection.may_sign_in_again(failure, token, refused):
