@@ -12,10 +12,31 @@ from modelreg.cli._frame import Entry, MainGroup
 # all. tests/client/test_cli_frame.py holds this against the commands.
 _SECTIONS = {
     "Models": [
+        Entry("push", "modelreg.cli.pushing", "Push a file or a folder, and register it as a model."),
+        Entry("pull", "modelreg.cli.artifacts", "Download the artifact of a model, complete and verified."),
         Entry("ls", "modelreg.cli.models", "List models."),
         Entry("show", "modelreg.cli.models", "Show a model."),
         Entry("versions", "modelreg.cli.models", "List the versions of a model, the latest first."),
+        Entry("edit", "modelreg.cli.editing", "Change the metadata of a model."),
         Entry("rm", "modelreg.cli.models", "Delete models and their artifacts."),
+        Entry("cat", "modelreg.cli.artifacts", "Write a file of an artifact to stdout."),
+        Entry("verify", "modelreg.cli.artifacts", "Check the stored bytes of an artifact against its SHA-256."),
+        Entry("diff", "modelreg.cli.comparison", "Show how models differ from the first of them."),
+        Entry("lineage", "modelreg.cli.comparison", "Show what a model was made from."),
+    ],
+    "Aliases": [
+        Entry("promote", "modelreg.cli.aliases", "Point an alias to a model."),
+        Entry("rollback", "modelreg.cli.aliases", "Point an alias to its previous target, or to an earlier one."),
+        Entry("alias", "modelreg.cli.aliases", "List aliases, delete them, and show their history."),
+    ],
+    "Changes": [
+        Entry("log", "modelreg.cli.changes", "Show the audit log, the newest event first."),
+        Entry("watch", "modelreg.cli.changes", "Print changes as they happen."),
+    ],
+    "This machine": [
+        Entry("uploads", "modelreg.cli.uploads", "List and cancel uploads that are not completed."),
+        Entry("cache", "modelreg.cli.cache", "Show and prune the cache of pulled artifacts."),
+        Entry("completion", "modelreg.cli.completion", "Print the completion script of a shell."),
     ],
 }
 

@@ -49,6 +49,7 @@ _HINTS_BY_REASON = {
     "again.",
 }
 _HINTS_BY_CLASS: tuple[tuple[type[BaseException], str], ...] = (
+    (errors.Ambiguous, "Name one of them, by its id or its project, or with `--precision`."),
     (errors.NotCached, "Pull it once without `--offline`."),
     (errors.NotFound, "`mreg ls` lists the models that you may see."),
     (errors.Unauthenticated, "Sign in with `mreg login`, or set MODELREG_TOKEN."),

@@ -27,7 +27,7 @@ MODEL_COLUMNS: Sequence[Column[Model]] = (
     Column("size", lambda model: size(model.artifact.size_bytes), lambda model: str(model.artifact.size_bytes), True),
     Column("created", lambda model: age(model.create_time), lambda model: utc(model.create_time)),
     Column("aliases", _aliases, shrinks=True, style="green"),
-    Column("id", lambda model: model.id),
+    Column("id", lambda model: model.id, optional=True),
 )
 VERSION_COLUMNS: Sequence[Column[Model]] = (
     Column("version", lambda model: model.version, shrinks=True, style="cyan"),

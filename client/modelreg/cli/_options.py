@@ -5,41 +5,15 @@ from __future__ import annotations
 import itertools
 import sys
 from collections.abc import Iterable
-from datetime import datetime
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TypeVar
 
 import click
 
 from modelreg.cli._output import note
+from modelreg.cli._param_types import Time
 from modelreg.cli._text import is_terminal
 
 Item = TypeVar("Item")
-
-
-if TYPE_CHECKING:
-    _TimeType = click.ParamType[datetime]
-else:
-    # It is no generic class in click 8.1.
-    _TimeType = click.ParamType
-
-
-class Time(_TimeType):
-    """A time in ISO 8601. Without a zone, it is in that of this machine."""
-
-    name = "time"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> datetime:
-        """Return an aware time."""
-        if isinstance(value, datetime):
-            return value
-        text = str(value).strip()
-        try:
-            # Python 3.10 does not read the Z of UTC.
-            return datetime.fromisoformat(text[:-1] + "+00:00" if text[-1:] in "Zz" and text else text).astimezone()
-        except (ValueError, OverflowError, OSError):
-            self.fail(
-                f"{value!r} is not a time. Write 2026-11-30, 2026-11-30T14:43 or 2026-11-30T14:43:34Z.", param, ctx
-            )
 
 
 precision_option = click.option(
@@ -48,8 +22,9 @@ precision_option = click.option(
     metavar="PRECISION",
     help="Only a model with exactly these precisions, for example int8. Can be repeated.",
 )
-at_option = click.option("--at", type=Time(), metavar="TIME", help="The alias as it was at a time (ISO 8601).")
+at_option = click.option("--at", type=Time(), help="The alias as it was at a time (ISO 8601).")
 reason_option = click.option("--reason", metavar="TEXT", default="", help="Why, for the history and the audit log.")
+dry_run_option = click.option("-n", "--dry-run", is_flag=True, help="Show what would happen, and change nothing.")
 
 
 def limited(items: Iterable[Item], limit: int | None) -> Iterable[Item]:

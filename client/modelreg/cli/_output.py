@@ -37,6 +37,8 @@ class Column(Generic[Item]):
     """Whether the column becomes narrower where the terminal is not wide enough."""
     style: str = ""
     """A color of click."""
+    optional: bool = False
+    """Whether the column is left out where the terminal is not wide enough."""
 
 
 class Output:
@@ -91,6 +93,10 @@ class Output:
     def json(self, data: Any) -> None:
         """Print JSON: indented, or as one line."""
         self._write(_json(data, indent=2 if self.kind == "json" else None))
+
+    def json_line(self, result: Result) -> None:
+        """Print a result as a line of JSON, also in the format `json`: for a stream without an end."""
+        self._write(_json(document_of(result), indent=None))
 
     def quiet(self, text: str) -> None:
         """Print an id or a path on a line of its own."""
@@ -148,13 +154,13 @@ class Output:
                 self._write("\t".join(printable((column.plain or column.cell)(item)) for column in columns))
             return
         rows = ([printable(column.cell(item)) for column in columns] for item in items)
-        first = list(itertools.islice(rows, _ROWS_BEFORE_PRINTING))
-        if not first:
+        rows_ahead = list(itertools.islice(rows, _ROWS_BEFORE_PRINTING))
+        if not rows_ahead:
             return
         titles = [column.title.upper() for column in columns]
-        widths = _widths(columns, [titles, *first])
+        widths = _widths(columns, [titles, *rows_ahead])
         self._write(_row(columns, titles, widths, header=True))
-        for row in itertools.chain(first, rows):
+        for row in itertools.chain(rows_ahead, rows):
             self._write(_row(columns, row, widths))
 
     # ---- text -------------------------------------------------------------------
@@ -197,8 +203,16 @@ def _json(data: Any, *, indent: int | None) -> str:
 
 def _widths(columns: Sequence[Column[Any]], rows: Sequence[Sequence[str]]) -> list[int]:
     widths = [max(width_of(row[index]) for row in rows) for index in range(len(columns))]
+    for index in range(len(columns)):
+        # A column without values says nothing.
+        if not any(row[index] for row in rows[1:]):
+            widths[index] = 0
     available = shutil.get_terminal_size().columns
-    excess = sum(widths) + len(_GAP) * (len(columns) - 1) - available
+    excess = sum(width + len(_GAP) for width in widths if width) - len(_GAP) - available
+    for index, column in enumerate(columns):
+        if excess > 0 and column.optional and widths[index]:
+            excess -= widths[index] + len(_GAP)
+            widths[index] = 0
     # The widest of the columns that may shrink gives way first.
     while excess > 0:
         shrinking = [index for index, column in enumerate(columns) if column.shrinks and widths[index] > 8]
@@ -213,6 +227,8 @@ def _widths(columns: Sequence[Column[Any]], rows: Sequence[Sequence[str]]) -> li
 def _row(columns: Sequence[Column[Any]], cells: Sequence[str], widths: Sequence[int], *, header: bool = False) -> str:
     texts = []
     for column, cell, width in zip(columns, cells, widths, strict=True):
+        if width == 0:
+            continue
         text = shortened(cell, width) if column.shrinks else cell
         padding = " " * max(width - width_of(text), 0)
         color = styled(text, bold=True) if header else styled(text, fg=column.style) if column.style else text
