@@ -6,6 +6,7 @@ import json
 import shutil
 import textwrap
 from collections.abc import Iterable, Sequence
+from itertools import zip_longest
 from typing import TYPE_CHECKING, Any
 
 from modelreg.cli._output import Output
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
 Styled = tuple[str, str]
 """A text and its color; the color is empty for none."""
 
+_IDENTITY = ("name", "version")
+"""Fields that name the models. They are the titles of the columns, and no difference."""
 _MARKS = {"added": ("+", "green"), "removed": ("-", "red"), "changed": ("~", "yellow"), "unknown": ("?", "yellow")}
 _SAME = ("=", "")
 
@@ -25,7 +28,7 @@ _SAME = ("=", "")
 def differs(comparison: Comparison) -> bool:
     """Tell whether models differ in what can be equal."""
     return (
-        any(not field.equal for field in comparison.fields)
+        any(not field.equal and field.path not in _IDENTITY for field in comparison.fields)
         or any(not metric.equal for metric in comparison.metrics)
         or (comparison.labels is not None and not comparison.labels.equal)
         or (comparison.artifacts is not None and not comparison.artifacts.equal)
@@ -36,7 +39,7 @@ def show_comparison(output: Output, comparison: Comparison) -> None:
     """Print how models differ: side by side on a terminal, else a line per value with tabs between its cells."""
     names = _names(comparison)
     sections = [
-        ("", [(field.path, [(_value(value), "") for value in field.values]) for field in comparison.fields]),
+        ("", _field_rows(comparison)),
         ("Metrics", [(metric.name, _metric_cells(metric)) for metric in comparison.metrics]),
         ("Labels", _label_rows(comparison)),
         ("Files", _file_rows(comparison)),
@@ -87,7 +90,24 @@ def _value(value: Any) -> str:
         return ""
     if isinstance(value, (int, float)) and not isinstance(value, bool):
         return number(value)
+    if isinstance(value, list) and all(isinstance(item, str) for item in value):
+        return printable(", ".join(value))
     return printable(value if isinstance(value, str) else json.dumps(value, ensure_ascii=False))
+
+
+def _field_rows(comparison: Comparison) -> list[tuple[str, list[Styled]]]:
+    return [
+        (field.path, [(_value(value), _color(value, field.values[0])) for value in field.values])
+        for field in comparison.fields
+        if field.path not in _IDENTITY
+    ]
+
+
+def _color(value: Any, first: Any) -> str:
+    """Return the color of a value beside that of the first model."""
+    if value == first or value is None:
+        return ""
+    return "green" if first is None else "yellow"
 
 
 def _metric_cells(metric: MetricComparison) -> list[Styled]:
@@ -109,12 +129,14 @@ def _label_rows(comparison: Comparison) -> list[tuple[str, list[Styled]]]:
     labels = comparison.labels
     if labels is None or labels.equal:
         return []
-    rows = []
-    for mark, lists in (("+", labels.only), ("-", labels.missing)):
-        cells = [(", ".join(_value(label) for label in found), "") for found in lists]
-        if any(text for text, _ in cells):
-            rows.append(("only here" if mark == "+" else "missing here", cells))
-    return rows
+    rows = [("only here", labels.only, ("red", "green"))]
+    if len(labels.only) > 2:
+        rows = [("only here", labels.only, ()), ("missing here", labels.missing, ())]
+    return [
+        (name, [(", ".join(map(_value, found)), color) for found, color in zip_longest(lists, colors, fillvalue="")])
+        for name, lists, colors in rows
+        if any(lists)
+    ]
 
 
 def _file_rows(comparison: Comparison) -> list[tuple[str, list[Styled]]]:

@@ -89,14 +89,18 @@ def closed_pipe(error: BaseException) -> bool:
     return is_closed
 
 
-def report(error: BaseException, *, debug: bool) -> int:
+def report(error: BaseException, *, debug: bool, when_interrupted: str = "") -> int:
     """Print an error to stderr: what is wrong, what to do next, the request id. Return the exit code."""
     if debug:
         click.echo("".join(traceback.format_exception(type(error), error, error.__traceback__)), err=True, nl=False)
     message, hint = _texts(error)
+    if isinstance(error, (KeyboardInterrupt, Terminated)):
+        hint = when_interrupted
     _line(f"{styled('mreg:', fg='red', bold=True, err=True)} {printable(message)}")
-    for detail in _details(error):
-        _line(f"  {printable(detail)}")
+    for field, description in _details(error):
+        # The message often has the first of them.
+        if description not in message:
+            _line(f"  {printable(f'{field}: {description}' if field else description)}")
     if hint:
         _line(printable(hint))
     if isinstance(error, errors.RegistryError) and error.request_id:
@@ -138,11 +142,12 @@ def _plain_message(error: BaseException) -> str:
     return ""
 
 
-def _details(error: BaseException) -> list[str]:
+def _details(error: BaseException) -> list[tuple[str, str]]:
+    """Return fields and descriptions."""
     if isinstance(error, errors.Ambiguous):
-        return [f"- {candidate}" for candidate in error.candidates]
+        return [("", candidate) for candidate in error.candidates]
     if isinstance(error, errors.InvalidArgument):
-        return [f"- {violation.field}: {violation.description}" for violation in error.violations]
+        return [(found.field, found.description) for found in error.violations]
     if isinstance(error, errors.PreconditionFailed):
-        return [f"- {check.field}: {check.description}" for check in error.checks]
+        return [(found.field, found.description) for found in error.checks]
     return []

@@ -215,7 +215,7 @@ class MainGroup(Group):
             raise
         except BaseException as error:  # noqa: BLE001 - every error becomes a message and an exit code
             debug = bool(session.options.get("debug")) or "--debug" in arguments
-            code = 0 if closed_pipe(error) else report(error, debug=debug)
+            code = 0 if closed_pipe(error) else report(error, debug=debug, when_interrupted=session.when_interrupted)
         try:
             sys.stdout.flush()
         except OSError as error:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from modelreg.cli._output import Column, Output, block
+from modelreg.cli._output import Column, Output, print_blocks
 from modelreg.cli._text import age, local, number, printable, size, styled, utc
 
 if TYPE_CHECKING:
@@ -37,18 +37,17 @@ VERSION_COLUMNS: Sequence[Column[Model]] = (
 )
 
 
-def show_model(output: Output, model: Model) -> None:
-    """Print all that is known of a model."""
+def show_model(output: Output, model: Model, parents: Mapping[str, str]) -> None:
+    """Print all that is known of a model.
+
+    Args:
+        output: Where.
+        model: The model.
+        parents: References of its parents, by id, as far as the caller may read them.
+    """
     aliases = f"  {styled(f'@{printable(_aliases(model))}', fg='green')}" if model.aliases else ""
     output.line(styled(printable(model.reference), bold=True, fg="cyan") + aliases)
-    for text in block("", _facts(model)):
-        output.line(text)
-    for title, rows in _blocks(model):
-        lines = list(block(title, rows))
-        if lines:
-            output.line()
-        for text in lines:
-            output.line(text)
+    print_blocks(output, _blocks(model, parents))
     if model.description:
         output.line()
         output.line(styled("Description", bold=True))
@@ -78,7 +77,8 @@ def _facts(model: Model) -> Iterator[tuple[str, str]]:
     yield "optimization", _json(model.optimization_capabilities)
 
 
-def _blocks(model: Model) -> Iterator[tuple[str, Iterable[tuple[str, str]]]]:
+def _blocks(model: Model, parents: Mapping[str, str]) -> Iterator[tuple[str, Iterable[tuple[str, str]]]]:
+    yield "", _facts(model)
     yield "Artifact", _artifact(model.artifact)
     if model.metrics:
         width = max(len(number(value)) for value in model.metrics.values())
@@ -98,12 +98,13 @@ def _blocks(model: Model) -> Iterator[tuple[str, Iterable[tuple[str, str]]]]:
         yield f"Signature: {printable(signature.format)}", facts
         yield "Inputs", _tensors(signature.inputs)
         yield "Outputs", _tensors(signature.outputs)
-    yield "Provenance", _provenance(model.provenance)
+    yield "Provenance", _provenance(model.provenance, parents)
 
 
 def _artifact(artifact: Artifact) -> Iterator[tuple[str, str]]:
     yield "file" if artifact.kind == "file" else "folder", printable(artifact.file_name)
-    yield "size", f"{size(artifact.size_bytes)} ({artifact.size_bytes:,} bytes)"
+    exact = "" if artifact.size_bytes < 1000 else f" ({artifact.size_bytes:,} bytes)"
+    yield "size", f"{size(artifact.size_bytes)}{exact}"
     yield "sha256", printable(artifact.sha256)
     yield "media type", printable(artifact.media_type)
     if artifact.verify_time is not None:
@@ -140,12 +141,13 @@ def _json(value: Any) -> str:
     return "" if value is None or value == {} else printable(json.dumps(value, ensure_ascii=False))
 
 
-def _provenance(provenance: Provenance) -> Iterator[tuple[str, str]]:
+def _provenance(provenance: Provenance, parents: Mapping[str, str]) -> Iterator[tuple[str, str]]:
     yield "repository", printable(provenance.source_repository)
     yield "commit", printable(provenance.source_commit)
     yield "training run", printable(provenance.training_run)
     for parent in provenance.parents:
-        yield "made from", printable(parent)
+        reference = parents.get(parent, "")
+        yield "made from", printable(f"{reference}  {parent}" if reference else parent)
     for dataset in provenance.datasets:
         yield "dataset", printable(" ".join(text for text in (dataset.name, dataset.uri, dataset.digest) if text))
     yield "framework", printable(f"{provenance.framework} {provenance.framework_version}".strip())

@@ -6,7 +6,7 @@ import itertools
 import json
 import shutil
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
@@ -21,6 +21,7 @@ Item = TypeVar("Item")
 
 _ROWS_BEFORE_PRINTING = 1000
 _GAP = "  "
+_MAX_NAME_COLUMNS = 24
 
 
 @dataclass(frozen=True)
@@ -236,13 +237,21 @@ def _row(columns: Sequence[Column[Any]], cells: Sequence[str], widths: Sequence[
     return _GAP.join(texts).rstrip()
 
 
-def block(title: str, rows: Iterable[tuple[str, str]]) -> Iterator[str]:
-    """Return the lines of a titled block of names and printable values; none if there are no rows."""
-    found = [(printable(name), value) for name, value in rows if value]
-    if not found:
-        return
-    if title:
-        yield styled(title, bold=True)
-    width = max(width_of(name) for name, _ in found)
-    for name, value in found:
-        yield f"  {styled(name, dim=True)}{' ' * (width - width_of(name))}  {value}"
+def print_blocks(output: Output, blocks: Iterable[tuple[str, Iterable[tuple[str, str]]]]) -> None:
+    """Print titled blocks of names and values, with the values of all blocks in one column.
+
+    Args:
+        output: Where.
+        blocks: Titles, and names with printable values. Empty values are left out, and blocks without rows.
+    """
+    found = [(title, [(printable(name), value) for name, value in rows if value]) for title, rows in blocks]
+    found = [(title, rows) for title, rows in found if rows]
+    # A long name, say of a metric, pushes its own value aside only.
+    width = min(max((width_of(name) for _, rows in found for name, _ in rows), default=0), _MAX_NAME_COLUMNS)
+    for index, (title, rows) in enumerate(found):
+        if index:
+            output.line()
+        if title:
+            output.line(styled(title, bold=True))
+        for name, value in rows:
+            output.line(f"  {styled(name, dim=True)}{' ' * max(width - width_of(name), 0)}  {value}")

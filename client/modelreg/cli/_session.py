@@ -21,6 +21,8 @@ class Session:
     def __init__(self) -> None:
         self.options: dict[str, Any] = {}
         """The global options that were given, by name."""
+        self.when_interrupted = ""
+        """What to tell the user if the command is interrupted now."""
 
     @property
     def registry_arguments(self) -> dict[str, Any]:

@@ -67,7 +67,9 @@ def show_usage(session: Session) -> None:
 
 @cache_command.command("prune")
 @click.option(
-    "--max-bytes", metavar="SIZE", help="What the cache may keep, for example 50GB; 0 deletes everything. Default: its limit."
+    "--max-bytes",
+    metavar="SIZE",
+    help="What the cache may keep, for example 50GB; 0 deletes everything. Default: its limit.",
 )
 @with_session
 def prune(session: Session, max_bytes: str | None) -> None:

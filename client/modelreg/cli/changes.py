@@ -128,7 +128,8 @@ def _line(event: Event) -> str:
     action = styled(event.action.replace("_", " "), fg="yellow")
     reason = f'"{event.reason}"' if event.reason else ""
     rest = "  ".join(printable(text) for text in (_change(event), event.actor, reason) if text)
-    return f"{styled(local(event.event_time), dim=True)}  {action}  {styled(printable(_subject(event)), fg='cyan')}  {rest}"
+    time, subject = styled(local(event.event_time), dim=True), styled(printable(_subject(event)), fg="cyan")
+    return f"{time}  {action}  {subject}  {rest}"
 
 
 def _plain_line(event: Event) -> str:

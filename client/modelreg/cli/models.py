@@ -46,7 +46,17 @@ def ls_command(session: Session, filter_text: str, order_by: str, limit: int | N
 def show_command(session: Session, reference: str, precision: tuple[str, ...], at: datetime | None) -> None:
     """Show a model: metadata, artifact, inputs and outputs, metrics, tags, provenance."""
     model = session.registry.model(reference, precision=precision, at=at)
-    session.output.result(model, human=lambda: show_model(session.output, model), quiet=model.id)
+    session.output.result(
+        model, human=lambda: show_model(session.output, model, _parents(session, model)), quiet=model.id
+    )
+
+
+def _parents(session: Session, model: Model) -> dict[str, str]:
+    """Return the references of the parents of a model, by id, as far as the caller may read them."""
+    if not model.provenance.parents:
+        return {}
+    nodes = session.registry.lineage(model, max_depth=1).nodes
+    return {node.model_id: node.model.reference for node in nodes if node.model}
 
 
 @click.command("versions", cls=Command)

@@ -19,7 +19,9 @@ if TYPE_CHECKING:
 def _sent(upload: Upload) -> str:
     if not upload.size_bytes:
         return size(upload.committed_size)
-    return f"{size(upload.committed_size)} of {size(upload.size_bytes)} ({upload.committed_size / upload.size_bytes:.0%})"
+    return (
+        f"{size(upload.committed_size)} of {size(upload.size_bytes)} ({upload.committed_size / upload.size_bytes:.0%})"
+    )
 
 
 _COLUMNS: Sequence[Column[Upload]] = (
