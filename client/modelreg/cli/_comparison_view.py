@@ -129,7 +129,7 @@ def _label_rows(comparison: Comparison) -> list[tuple[str, list[Styled]]]:
     labels = comparison.labels
     if labels is None or labels.equal:
         return []
-    rows = [("only here", labels.only, ("red", "green"))]
+    rows: list[tuple[str, Sequence[Sequence[Any]], Sequence[str]]] = [("only here", labels.only, ("red", "green"))]
     if len(labels.only) > 2:
         rows = [("only here", labels.only, ()), ("missing here", labels.missing, ())]
     return [

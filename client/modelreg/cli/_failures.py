@@ -50,7 +50,6 @@ _HINTS_BY_REASON = {
 }
 _HINTS_BY_CLASS: tuple[tuple[type[BaseException], str], ...] = (
     (errors.Ambiguous, "Name one of them, by its id or its project, or with `--precision`."),
-    (errors.NotCached, "Pull it once without `--offline`."),
     (errors.NotFound, "`mreg ls` lists the models that you may see."),
     (errors.Unauthenticated, "Sign in with `mreg login`, or set MODELREG_TOKEN."),
     (errors.Quarantined, "Ask the operator of the registry why it is quarantined."),
@@ -98,8 +97,8 @@ def report(error: BaseException, *, debug: bool, when_interrupted: str = "") -> 
         hint = when_interrupted
     _line(f"{styled('mreg:', fg='red', bold=True, err=True)} {printable(message)}")
     for field, description in _details(error):
-        # The message often has the first of them.
-        if description not in message:
+        # The message often has the first of them, and more of it.
+        if description[:80] not in message:
             _line(f"  {printable(f'{field}: {description}' if field else description)}")
     if hint:
         _line(printable(hint))

@@ -83,7 +83,7 @@ def prune(session: Session, max_bytes: str | None) -> None:
     freed = sum(entry.size_bytes for entry in deleted)
     session.output.result(
         {"deleted": [_document(entry) for entry in deleted], "freed_bytes": str(freed)},
-        human=lambda: note(f"Deleted {len(deleted)} of the cache's entries: {size(freed)}."),
+        human=lambda: note(f"Deleted {len(deleted)} {'entry' if len(deleted) == 1 else 'entries'}: {size(freed)}."),
         quiet=str(freed),
     )
 
