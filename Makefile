@@ -119,7 +119,8 @@ define generate_into
 		--descriptor_set_out=$(1)/gateway_files/descriptor.binpb $(PROTOS) google/rpc/{error_details,status}.proto
 	$(BIN)/python gateway/openapi.py .build/commented.binpb gateway/{compat,typed}_api.yaml gateway/examples.json >$(1)/gateway_files/openapi.json
 	$(BIN)/python gateway/service_config.py .build/commented.binpb >$(1)/modelregistry/service_config.json
-	touch $(1)/modelregistry/{py.typed,__init__.py,{,compat/,geti/}v1/__init__.py,{compat,geti}/__init__.py}
+	cp client/stubs_init.py $(1)/modelregistry/__init__.py
+	touch $(1)/modelregistry/{py.typed,{,compat/,geti/}v1/__init__.py,{compat,geti}/__init__.py}
 	mkdir -p $(2)
 	$(BIN)/python -m docs.generators.errors .build/commented.binpb >$(2)/errors.md
 	$(BIN)/python -m docs.generators.api .build/commented.binpb >$(2)/api.md

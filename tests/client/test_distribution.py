@@ -92,14 +92,9 @@ def interpreter(version: str) -> Path:
     """Return the Python of a version, on PATH or of pyenv or uv. The test is skipped where there is none."""
     versions = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv"), "versions")
     of_uv = Path(os.environ.get("XDG_DATA_HOME", Path.home() / ".local" / "share"), "uv", "python")
-    places = [
-        which(f"python{version}"),
-        *versions.glob(f"{version}*/bin/python"),
-        *of_uv.glob(f"*-{version}.*/bin/python"),
-    ]
-    if version == "{}.{}".format(*sys.version_info):
-        places.insert(0, sys.executable)
-    for place in filter(None, places):
+    this = [sys.executable] if version == "{}.{}".format(*sys.version_info) else []
+    elsewhere = [*versions.glob(f"{version}*/bin/python"), *of_uv.glob(f"*-{version}.*/bin/python")]
+    for place in filter(None, [*this, which(f"python{version}"), *map(str, elsewhere)]):
         # A shim of pyenv may be there without its Python, and Debian's Python without venv.
         command = [place, "-c", "import sys, venv; print('{}.{}'.format(*sys.version_info))"]
         result = subprocess.run(command, check=False, capture_output=True, text=True, timeout=60)
@@ -249,6 +244,19 @@ def test_every_module_of_the_client_and_every_stub_is_imported_without_warnings(
     stubs = {".".join(path.with_name(f"{path.stem}{end}").parts) for path in protos for end in ("_pb2", "_pb2_grpc")}
     assert len(stubs) > 20
     assert stubs <= imported
+
+
+def test_the_stubs_are_imported_without_warnings_where_protobuf_warns_of_their_age(
+    environment: Callable[[str], Path], tmp_path: Path
+) -> None:
+    python = environment("oldest")
+    newer = ("protobuf==6.31.1", "googleapis-common-protos==1.70.0")
+    pip("install", "--no-compile", "--no-deps", "--target", tmp_path, *newer, python=python)
+    first = "import sys; sys.path.insert(0, sys.argv[1]); import google.protobuf; print(google.protobuf.__version__)"
+    script = f"{first}\n{IMPORT_EVERYTHING}"
+    version, *imported = run(python, "-I", "-W", "error", "-c", script, tmp_path).split()
+    assert version == "6.31.1"
+    assert "modelregistry.v1.model_pb2" in imported
 
 
 @pytest.mark.parametrize("name", ENVIRONMENTS)
