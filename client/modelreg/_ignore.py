@@ -142,32 +142,49 @@ def _translated(pattern: str) -> Iterator[str]:
 
 
 def _bracket(pattern: str, position: int) -> tuple[str, int]:
-    """Return a bracket expression as a regular expression, and the position after it."""
+    """Return a bracket expression as a regular expression, and the position after it.
+
+    Follows wildmatch step by step: a range such as `z-a` is `z` alone, and what ends a range or a class begins none.
+    """
     is_negated = pattern[position : position + 1] in {"!", "^"}
     position += is_negated
     parts: list[str] = []
+    low: str | None = None
     first = position
     while position == first or pattern[position : position + 1] != "]":
-        if pattern.startswith("[:", position):
-            end = pattern.find(":]", position)
-            name = pattern[position + 2 : end]
-            if end < 0 or name not in _CLASSES:
+        if low is not None and pattern[position] == "-" and pattern[position + 1 : position + 2] not in {"", "]"}:
+            high, position = _literal(pattern, position + 1)
+            if low <= high:
+                parts.append(f"{re.escape(low)}-{re.escape(high)}")
+            low = None
+        elif (name := _class(pattern, position)) is not None:
+            if name not in _CLASSES:
                 raise _InvalidPatternError
             parts.append(_CLASSES[name])
-            position = end + 2
-            continue
-        low, position = _literal(pattern, position)
-        high = low
-        if pattern[position : position + 1] == "-" and pattern[position + 1 : position + 2] not in {"", "]"}:
-            high, position = _literal(pattern, position + 1)
-        if low <= high:
-            parts.append(f"{re.escape(low)}-{re.escape(high)}")
-    # A range such as z-a holds nothing.
-    inside = f"[{''.join(parts)}]" if parts else "(?!)."
-    return f"(?![/]|{inside})." if is_negated else f"(?!/){inside}", position + 1
+            position += len(name) + 4
+            low = None
+        else:
+            low, position = _literal(pattern, position)
+            parts.append(re.escape(low))
+        if position >= len(pattern):
+            raise _InvalidPatternError
+    inside = f"[{''.join(parts)}]"
+    return f"(?!/|{inside})." if is_negated else f"(?!/){inside}", position + 1
+
+
+def _class(pattern: str, position: int) -> str | None:
+    """Return the name of the class at a position, such as alpha of `[:alpha:]`, or None."""
+    if not pattern.startswith("[:", position):
+        return None
+    end = pattern.find("]", position + 2)
+    if end < 0:
+        raise _InvalidPatternError
+    name = pattern[position + 2 : end]
+    return name[:-1] if name.endswith(":") else None
 
 
 def _literal(pattern: str, position: int) -> tuple[str, int]:
+    """Return the character at a position, which a backslash may escape, and the position after it."""
     position += pattern[position : position + 1] == "\\"
     if position >= len(pattern):
         raise _InvalidPatternError

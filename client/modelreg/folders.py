@@ -20,7 +20,7 @@ from modelreg._unpacking import UnpackedFile, unpack_folder
 from modelreg.errors import FieldViolation, InvalidArgument
 
 __all__ = [
-    "DEFAULT_IGNORES",
+    "ALWAYS_IGNORED",
     "FolderFile",
     "FolderPlan",
     "FolderReader",
@@ -29,8 +29,8 @@ __all__ = [
     "unpack_folder",
 ]
 
-DEFAULT_IGNORES = (".git", "__pycache__/", ".ipynb_checkpoints/", ".DS_Store", _ignore.FILE_NAME)
-"""Rules that apply before those of `.mregignore`, which can include a file again: `!.git`."""
+ALWAYS_IGNORED = frozenset({".git", "__pycache__", ".ipynb_checkpoints", ".DS_Store", _ignore.FILE_NAME})
+"""Names that are always left out. No rule includes them again: `!*/` would publish the credentials in `.git/config`."""
 
 _IGNORE_FILE_MAX_BYTES = 1 << 20
 _MAX_FILES = 1_000_000
@@ -98,9 +98,9 @@ class FolderPlan:
 def plan_folder(path: str | os.PathLike[str], *, ignore: Iterable[str] = ()) -> FolderPlan:
     """List the files of a folder that a push would send. Reads no file but those called `.mregignore`.
 
-    Left out are `.git`, `__pycache__`, `.ipynb_checkpoints` and `.DS_Store`, what the rules of `.mregignore` files
-    match (the syntax of `.gitignore`; case always matters), and the `.mregignore` files themselves. Empty folders are
-    left out with a warning. Links to files and folders inside the folder are followed. Modes and times are not sent.
+    Left out are `ALWAYS_IGNORED`, and what the rules of `.mregignore` files match (the syntax of `.gitignore`; case
+    always matters). Empty folders are left out with a warning. Links to files and folders inside the folder are
+    followed. Modes and times are not sent.
 
     Args:
         path: The folder.
@@ -155,7 +155,6 @@ class _Walk:
 
     def __init__(self, root: str, ignore: Sequence[str]) -> None:
         self._root = Path(root)
-        self._default_rules = _ignore.IgnoreRules(DEFAULT_IGNORES)
         self._own_rules = _ignore.IgnoreRules(ignore)
         self._paths = _portable_names.PathSet()
         self.files: list[FolderFile] = []
@@ -195,7 +194,7 @@ class _Walk:
     ) -> bool:
         """Add an entry of a folder, and return whether anything of it is packed."""
         is_folder = _leads_to_folder(entry)
-        if _ignore.is_ignored(path, (self._default_rules, *rules, self._own_rules), is_folder=is_folder):
+        if entry.name in ALWAYS_IGNORED or _ignore.is_ignored(path, (*rules, self._own_rules), is_folder=is_folder):
             self.skipped.append(f"{path}/" if is_folder else path)
             return False
         problem = _portable_names.problem_of_path(path)

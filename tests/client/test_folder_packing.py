@@ -41,7 +41,7 @@ class TestFiles:
         tree = {"model.xml": b"<net/>", "weights/1.bin": random.Random(1).randbytes(3 * MIB), "empty": b""}
         assert contents(packed(write_tree(tmp_path / "m", tree))) == tree
 
-    def test_that_rules_match_are_left_out_and_named(self, tmp_path: Path) -> None:
+    def test_that_are_left_out_are_named(self, tmp_path: Path) -> None:
         tree = {
             "model.bin": b"1",
             ".git/config": b"",
@@ -65,9 +65,9 @@ class TestFiles:
             "src/logs/1.log",
         )
 
-    def test_that_are_left_out_by_default_can_be_included_again(self, tmp_path: Path) -> None:
-        folder = write_tree(tmp_path / "m", {".mregignore": "!__pycache__/\n", "__pycache__/a.pyc": b"1"})
-        assert paths(plan_folder(folder)) == ["__pycache__/a.pyc"]
+    def test_of_git_are_left_out_whatever_the_rules_include(self, tmp_path: Path) -> None:
+        folder = write_tree(tmp_path / "m", {".mregignore": "*\n!*/\n!config\n", ".git/config": b"", "config": b""})
+        assert paths(plan_folder(folder, ignore=["!.git", "!.git/config"])) == ["config"]
 
     def test_are_left_out_by_the_rules_of_the_caller_last(self, tmp_path: Path) -> None:
         folder = write_tree(tmp_path / "m", {".mregignore": "!*.txt\n", "a.txt": b"", "b.bin": b""})
