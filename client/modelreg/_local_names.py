@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Iterable
 
+from modelreg._portable_names import PathSet, problem_of_path
 from modelreg.errors import IntegrityError
 
 _CONTROLS = re.compile(r"[\x00-\x1f\x7f]")
@@ -52,3 +54,28 @@ def checked_sha256(text: str) -> str:
     if not _SHA256.fullmatch(text):
         raise IntegrityError(f"The registry sent {text[:100]!r}, which is no SHA-256.")
     return text
+
+
+def folder_name(file_name: str) -> str:
+    """Return the name of the folder that a ZIP is unpacked to."""
+    stem = file_name[:-4] if file_name.lower().endswith(".zip") else file_name
+    return stem.rstrip(". ") or "folder"
+
+
+def checked_paths(paths: Iterable[str]) -> None:
+    """Check paths inside an artifact before they become paths of this machine.
+
+    Raises:
+        IntegrityError: One leaves its folder, cannot exist on every platform, or is the same file as another one.
+    """
+    seen = PathSet()
+    for path in paths:
+        problem = problem_of_path(path)
+        if problem is None and (other := seen.add(path)) is not None:
+            problem = f"is the same file as {other[:200]!r} on some platforms"
+        if problem is not None:
+            raise IntegrityError(
+                f"The artifact has the path {path[:200]!r}, which {problem}. Read the file with Registry.open, or pull "
+                "the artifact without `files`.",
+                reason="ARCHIVE_UNSAFE",
+            )

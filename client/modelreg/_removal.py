@@ -7,8 +7,8 @@ import shutil
 import stat
 import sys
 import uuid
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,17 @@ def remove_path(path: Path) -> bool:
             except PermissionError:
                 _make_writable(os.unlink, path, None)
     return not os.path.lexists(path)
+
+
+@contextmanager
+def removed_unless(is_kept: bool, *paths: Path) -> Iterator[None]:
+    """Delete paths at the end of a block, unless a later process may use them."""
+    try:
+        yield
+    finally:
+        if not is_kept:
+            for path in paths:
+                remove_path(path)
 
 
 def move_away(path: Path, folder: Path) -> Path | None:

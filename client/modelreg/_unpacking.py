@@ -49,6 +49,7 @@ def unpack_folder(
     target: str | os.PathLike[str],
     *,
     progress: Callable[[int], object] | None = None,
+    select: Callable[[str], bool] | None = None,
 ) -> Sequence[UnpackedFile]:
     """Unpack a ZIP into a new folder, and check the size and CRC-32 of each file.
 
@@ -60,6 +61,7 @@ def unpack_folder(
         target: The folder: new, or empty. If unpacking fails, it is as it was before.
         progress: Called after each piece with the number of bytes that were written. An exception that it raises ends
             the unpacking, and reaches the caller.
+        select: Tells whether to unpack the file of a path. Default: all files, and folders without files.
 
     Returns:
         The files, in the order of the ZIP.
@@ -73,10 +75,12 @@ def unpack_folder(
     """
     if isinstance(source, str | os.PathLike):
         with Path(source).open("rb") as file:
-            return unpack_folder(file, target, progress=progress)
+            return unpack_folder(file, target, progress=progress, select=select)
     root = Path(target)
     with _opened(source) as archive:
         files, folders = _checked(archive)
+        if select is not None:
+            files, folders = [member for member in files if select(member.filename)], []
         with _new_folder(root):
             _check_space(root, sum(member.file_size for member in files))
             for path in folders:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import errno
-import os
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+import uuid
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -19,10 +19,10 @@ from modelreg._files import replace
 from modelreg._local_names import checked_sha256, local_file_name
 from modelreg._path_locks import PathLock
 from modelreg._receiver import Receiver
-from modelreg._removal import remove_path
+from modelreg._removal import remove_path, removed_unless
 from modelreg._resolutions import Resolution
 from modelreg.cache import Cache
-from modelreg.errors import IntegrityError, NotCached, Unsupported
+from modelreg.errors import IntegrityError, NotCached
 from modelreg.progress import Progress
 
 _WAIT_SECONDS = 0.1
@@ -30,7 +30,7 @@ _HEARTBEAT_SECONDS = 1.0
 
 
 class Download:
-    """The pull of one artifact.
+    """What the pulls of files, folders and selections have in common.
 
     Args:
         connection: The connection.
@@ -61,59 +61,8 @@ class Download:
         self.progress = progress
         self.deep = deep
         self.offline = offline
-
-    async def result(self, to: Path | None, files: str | Sequence[str] | None, *, overwrite: bool) -> Path:
-        """Return what `Registry.pull` returns."""
-        if files is not None or overwrite:
-            raise Unsupported("files= and overwrite= are not there yet.")
-        if self.resolution.artifact.kind == "folder":
-            raise Unsupported("Folders are not there yet.")
-        return await (self.file() if to is None else self.file_to(to))
-
-    # ---- an artifact that is a file --------------------------------------------------
-
-    async def file(self) -> Path:
-        """Return the file in the cache, after downloading it if it is not there."""
-        slot = self.cache.slot("artifacts", self.sha256)
-        if path := await self.cached(slot, self.file_name):
-            return path
-        async with self.making(slot) as is_shared:
-            # Another process may have completed it meanwhile.
-            if path := await self.cached(slot, self.file_name):
-                return path
-            part = slot.download_path("part", is_shared=is_shared)
-            await self.receive(self.artifact(), part, Sha256(self.sha256))
-            path = await runtime.run_blocking(
-                slot.add, part, self.file_name, self.sha256, {"": f"sha256:{self.sha256}"}
-            )
-        await runtime.run_blocking(self.cache.shrink)
-        return path
-
-    async def file_to(self, folder: Path) -> Path:
-        """Return the file in a folder of the caller, after copying it from the cache, or downloading it, to there."""
-        checksum = Sha256(self.sha256)
-        target = folder / self.file_name
-        if await runtime.run_blocking(existing_file_has, target, self.size, checksum):
-            self.progress.update(self.size)
-            return target
-        cached = await self.cached(self.cache.slot("artifacts", self.sha256), self.file_name)
-        if cached is None and self.offline:
-            raise self.not_cached()
-        await runtime.run_blocking(_make_folder, folder)
-        if cached is not None and await runtime.run_blocking(copy_verified, cached, target, checksum):
-            self.progress.update(self.size)
-            return target
-        if self.offline:
-            raise self.damaged()
-        part = folder / f".{self.file_name[:200]}.{self.sha256[:16]}.part"
-        lock = self.cache.target_lock(target)
-        async with self.holding(lock, part) as is_shared:
-            own_part = part if is_shared else part.with_name(f"{part.name}.{os.getpid()}.{time.monotonic_ns()}")
-            await self.receive(self.artifact(), own_part, checksum)
-            await runtime.run_blocking(replace, own_part, target)
-        return target
-
-    # ---- shared by files, folders and selections -------------------------------------
+        self.own_suffix = uuid.uuid4().hex
+        """For the names of what no other process may touch."""
 
     def artifact(self) -> Remote:
         """Return the bytes of the whole artifact."""
@@ -143,14 +92,18 @@ class Download:
         )
 
     @asynccontextmanager
-    async def making(self, slot: Slot) -> AsyncIterator[bool]:
+    async def making(self, slot: Slot, *, is_local: bool = False) -> AsyncIterator[bool]:
         """Hold the lock of a place of the cache while it is filled. The value tells whether the lock is held.
+
+        Args:
+            slot: The place.
+            is_local: Whether nothing needs to be downloaded.
 
         Raises:
             NotCached: Nothing may be downloaded.
             OSError: The cache cannot be written.
         """
-        if self.offline:
+        if self.offline and not is_local:
             raise self.not_cached()
         await runtime.run_blocking(self.cache.make)
         async with self.holding(slot.lock(), slot.download_path("part", is_shared=True)) as is_shared:
@@ -229,6 +182,52 @@ class Download:
                 touch(part)
 
         return report
+
+
+class FileDownload(Download):
+    """The pull of an artifact that is a file."""
+
+    async def into_cache(self) -> Path:
+        """Return the file in the cache, after downloading it if it is not there."""
+        slot = self.cache.slot("artifacts", self.sha256)
+        if path := await self.cached(slot, self.file_name):
+            return path
+        async with self.making(slot) as is_shared:
+            # Another process may have completed it meanwhile.
+            if path := await self.cached(slot, self.file_name):
+                return path
+            part = slot.download_path("part", is_shared=is_shared)
+            await self.receive(self.artifact(), part, Sha256(self.sha256))
+            path = await runtime.run_blocking(
+                slot.add, part, self.file_name, self.sha256, {"": f"sha256:{self.sha256}"}
+            )
+        await runtime.run_blocking(self.cache.shrink)
+        return path
+
+    async def into(self, folder: Path) -> Path:
+        """Return the file in a folder of the caller, after copying it from the cache, or downloading it, to there."""
+        checksum = Sha256(self.sha256)
+        target = folder / self.file_name
+        if await runtime.run_blocking(existing_file_has, target, self.size, checksum):
+            self.progress.update(self.size)
+            return target
+        cached = await self.cached(self.cache.slot("artifacts", self.sha256), self.file_name)
+        if cached is None and self.offline:
+            raise self.not_cached()
+        await runtime.run_blocking(_make_folder, folder)
+        if cached is not None and await runtime.run_blocking(copy_verified, cached, target, checksum):
+            self.progress.update(self.size)
+            return target
+        if self.offline:
+            raise self.damaged()
+        part = folder / f".{self.file_name[:200]}.{self.sha256[:16]}.part"
+        lock = self.cache.target_lock(target)
+        async with self.holding(lock, part) as is_shared:
+            own_part = part if is_shared else part.with_name(f"{part.name}.{self.own_suffix}")
+            with removed_unless(is_shared, own_part):
+                await self.receive(self.artifact(), own_part, checksum)
+                await runtime.run_blocking(replace, own_part, target)
+        return target
 
 
 def _make_folder(folder: Path) -> None:

@@ -12,11 +12,15 @@ from modelregistry.v1 import artifact_service_pb2
 
 from modelreg import _messages, _methods
 from modelreg._async import runtime
+from modelreg._async.artifact_files import artifact_files
 from modelreg._async.connection import failure_of_stream
-from modelreg._async.downloads import Download
-from modelreg._async.listing import Listing, Page
+from modelreg._async.downloads import FileDownload
+from modelreg._async.folder_downloads import FolderDownload
+from modelreg._async.listing import Listing
 from modelreg._async.models import ModelCalls
 from modelreg._async.remote_file import open_artifact, open_file
+from modelreg._async.selection_downloads import SelectionDownload
+from modelreg._patterns import Patterns
 from modelreg._resolutions import Question, Resolution, Resolutions
 from modelreg._retries import Retries
 from modelreg._rpc_errors import Failure
@@ -100,8 +104,7 @@ class ArtifactCalls(ModelCalls):
             questions.append(question)
             found = await self._resolved(question, resolutions, offline=offline)
         with Progress(progress, description=found.label, total=found.artifact.size_bytes) as bar:
-            download = Download(self._connection, self.cache, found, bar, offline=offline, deep=verify)
-            path = await download.result(None if to is None else Path(to), files, overwrite=overwrite)
+            path = await self._pulled(found, bar, to, files, offline=offline, verify=verify, overwrite=overwrite)
         if not offline:
             for question in questions:
                 await runtime.run_blocking(resolutions.remember, question, found)
@@ -147,17 +150,7 @@ class ArtifactCalls(ModelCalls):
             NotFound: There is no such model.
             PreconditionFailed: At the first iteration: the artifact has no files that the registry can list.
         """
-        model_id = await self.model_id(model)
-
-        async def fetch(token: str, page_size: int) -> Page:
-            request = artifact_service_pb2.ListArtifactFilesRequest(
-                model_id=model_id, page_size=page_size, page_token=token
-            )
-            response = await self._connection.unary(_methods.LIST_ARTIFACT_FILES, request)
-            found = [file for file in response.artifact_files if not file.path.endswith("/")]
-            return found, response.next_page_token
-
-        return Listing(fetch, _messages.artifact_file)
+        return artifact_files(self._connection, await self.model_id(model))
 
     async def verify(self, model: Model | str, *, progress: ProgressOption = None) -> Verification:
         """Let the registry read the stored bytes of a model again, and return what it found.
@@ -192,6 +185,29 @@ class ArtifactCalls(ModelCalls):
                         refused = token
                         continue
                 await connection.pause_or_raise(failure, retries, _methods.VERIFY_ARTIFACT)
+
+    async def _pulled(
+        self,
+        found: Resolution,
+        bar: Progress,
+        to: str | os.PathLike[str] | None,
+        files: str | Sequence[str] | None,
+        *,
+        offline: bool,
+        verify: bool,
+        overwrite: bool,
+    ) -> Path:
+        connection, cache, folder = self._connection, self.cache, None if to is None else Path(to)
+        if files is not None:
+            selection = SelectionDownload(
+                connection, cache, found, bar, patterns=Patterns(files), offline=offline, deep=verify
+            )
+            return await (selection.into_cache() if folder is None else selection.into(folder))
+        if found.artifact.kind == "folder":
+            whole = FolderDownload(connection, cache, found, bar, offline=offline, deep=verify)
+            return await (whole.into_cache() if folder is None else whole.into(folder, overwrite=overwrite))
+        file = FileDownload(connection, cache, found, bar, offline=offline, deep=verify)
+        return await (file.into_cache() if folder is None else file.into(folder))
 
     async def _resolved(self, question: Question, resolutions: Resolutions, *, offline: bool) -> Resolution:
         if not offline:

@@ -12,15 +12,19 @@ import grpc
 from modelregistry.v1 import artifact_service_pb2
 
 from modelreg import _messages, _methods
+from modelreg._patterns import Patterns
 from modelreg._resolutions import Question, Resolution, Resolutions
 from modelreg._retries import Retries
 from modelreg._rpc_errors import Failure
 from modelreg._sync import runtime
+from modelreg._sync.artifact_files import artifact_files
 from modelreg._sync.connection import failure_of_stream
-from modelreg._sync.downloads import Download
-from modelreg._sync.listing import Listing, Page
+from modelreg._sync.downloads import FileDownload
+from modelreg._sync.folder_downloads import FolderDownload
+from modelreg._sync.listing import Listing
 from modelreg._sync.models import ModelCalls
 from modelreg._sync.remote_file import open_artifact, open_file
+from modelreg._sync.selection_downloads import SelectionDownload
 from modelreg.cache import Cache
 from modelreg.errors import NotCached
 from modelreg.models import Model
@@ -101,8 +105,7 @@ class ArtifactCalls(ModelCalls):
             questions.append(question)
             found = self._resolved(question, resolutions, offline=offline)
         with Progress(progress, description=found.label, total=found.artifact.size_bytes) as bar:
-            download = Download(self._connection, self.cache, found, bar, offline=offline, deep=verify)
-            path = download.result(None if to is None else Path(to), files, overwrite=overwrite)
+            path = self._pulled(found, bar, to, files, offline=offline, verify=verify, overwrite=overwrite)
         if not offline:
             for question in questions:
                 runtime.run_blocking(resolutions.remember, question, found)
@@ -148,17 +151,7 @@ class ArtifactCalls(ModelCalls):
             NotFound: There is no such model.
             PreconditionFailed: At the first iteration: the artifact has no files that the registry can list.
         """
-        model_id = self.model_id(model)
-
-        def fetch(token: str, page_size: int) -> Page:
-            request = artifact_service_pb2.ListArtifactFilesRequest(
-                model_id=model_id, page_size=page_size, page_token=token
-            )
-            response = self._connection.unary(_methods.LIST_ARTIFACT_FILES, request)
-            found = [file for file in response.artifact_files if not file.path.endswith("/")]
-            return found, response.next_page_token
-
-        return Listing(fetch, _messages.artifact_file)
+        return artifact_files(self._connection, self.model_id(model))
 
     def verify(self, model: Model | str, *, progress: ProgressOption = None) -> Verification:
         """Let the registry read the stored bytes of a model again, and return what it found.
@@ -193,6 +186,29 @@ class ArtifactCalls(ModelCalls):
                         refused = token
                         continue
                 connection.pause_or_raise(failure, retries, _methods.VERIFY_ARTIFACT)
+
+    def _pulled(
+        self,
+        found: Resolution,
+        bar: Progress,
+        to: str | os.PathLike[str] | None,
+        files: str | Sequence[str] | None,
+        *,
+        offline: bool,
+        verify: bool,
+        overwrite: bool,
+    ) -> Path:
+        connection, cache, folder = self._connection, self.cache, None if to is None else Path(to)
+        if files is not None:
+            selection = SelectionDownload(
+                connection, cache, found, bar, patterns=Patterns(files), offline=offline, deep=verify
+            )
+            return selection.into_cache() if folder is None else selection.into(folder)
+        if found.artifact.kind == "folder":
+            whole = FolderDownload(connection, cache, found, bar, offline=offline, deep=verify)
+            return whole.into_cache() if folder is None else whole.into(folder, overwrite=overwrite)
+        file = FileDownload(connection, cache, found, bar, offline=offline, deep=verify)
+        return file.into_cache() if folder is None else file.into(folder)
 
     def _resolved(self, question: Question, resolutions: Resolutions, *, offline: bool) -> Resolution:
         if not offline:

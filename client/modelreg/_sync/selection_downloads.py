@@ -1,0 +1,227 @@
+# Generated from modelreg/_async by `make generate`. Do not edit.
+"""One pull of some files inside an artifact."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from modelreg._cache_entries import Record, Slot, link_or_copy
+from modelreg._checksums import Checksum, Crc32, Sha256, parse_checksum
+from modelreg._disk import copy_verified, existing_file_has
+from modelreg._files import replace
+from modelreg._local_names import checked_paths, checked_sha256, folder_name
+from modelreg._patterns import Patterns
+from modelreg._removal import remove_path, removed_unless
+from modelreg._resolutions import Resolution
+from modelreg._sync import runtime
+from modelreg._sync.artifact_files import list_files
+from modelreg._sync.connection import Connection
+from modelreg._sync.downloads import Download
+from modelreg._sync.transfers import remote_file
+from modelreg._unpacking_task import UnpackingTask
+from modelreg.cache import Cache
+from modelreg.progress import Progress
+from modelreg.server import ArtifactFile
+
+
+class SelectionDownload(Download):
+    """The pull of some files inside an artifact. Only these are downloaded.
+
+    Args:
+        connection: The connection.
+        cache: The cache.
+        resolution: The model.
+        progress: Where to report how much is done.
+        patterns: Which files.
+        offline: Whether nothing may be asked of the registry.
+        deep: Whether to compare the checksums of what the cache has.
+    """
+
+    def __init__(
+        self,
+        connection: Connection,
+        cache: Cache,
+        resolution: Resolution,
+        progress: Progress,
+        *,
+        patterns: Patterns,
+        offline: bool,
+        deep: bool,
+    ) -> None:
+        super().__init__(connection, cache, resolution, progress, offline=offline, deep=deep)
+        self.patterns = patterns
+
+    def slot(self) -> Slot:
+        """Return the place of the selection in the cache."""
+        # The patterns rather than the paths, so that nothing needs to be listed.
+        key = json.dumps([self.sha256, self.patterns.texts])
+        return self.cache.slot("selections", hashlib.sha256(key.encode()).hexdigest())
+
+    def into_cache(self) -> Path:
+        """Return a folder in the cache that has the files, after downloading them if it is not there."""
+        slot, name = self.slot(), folder_name(self.file_name)
+        if path := self.cached(slot, name):
+            return path
+        whole = self._whole()
+        with self.making(slot, is_local=whole is not None) as is_shared:
+            if path := self.cached(slot, name):
+                return path
+            part = slot.download_path("part", is_shared=is_shared)
+            ready = slot.download_path("folder", is_shared=is_shared)
+            with removed_unless(is_shared, part, ready):
+                checksums: Mapping[str, Checksum] | None = None
+                if whole is not None:
+                    checksums = self._select_from(whole, ready)
+                if checksums is None:
+                    checksums = self._download(part, ready)
+                expected = {path: checksum.expected for path, checksum in checksums.items()}
+                path = runtime.run_blocking(slot.add, ready, name, self.sha256, expected)
+        runtime.run_blocking(self.cache.shrink)
+        return path
+
+    def into(self, to: Path) -> Path:
+        """Put the files into a folder of the caller, from the cache or the registry."""
+        slot, name = self.slot(), folder_name(self.file_name)
+        cached = self.cached(slot, name)
+        if cached is None and (self.offline or self._whole() is not None):
+            cached = self.into_cache()
+        runtime.run_blocking(_make_folder, to)
+        if cached is not None and runtime.run_blocking(_copy, slot, cached, to):
+            return to
+        if self.offline:
+            raise self.damaged()
+        files = self._listed()
+        part = to / f".modelreg-{slot.key[:16]}.part"
+        with self.holding(self.cache.target_lock(part), part) as is_shared:
+            if not is_shared:
+                part = part.with_name(f"{part.name}.{self.own_suffix}")
+            ready = part.with_name(f"{part.name}.folder")
+            with removed_unless(is_shared, part, ready):
+                there = [file for file in files if runtime.run_blocking(_has, to / file.path, file)]
+                self._receive_all([file for file in files if file not in there], part, ready)
+                # All of them are complete, and each gets its name at once.
+                runtime.run_blocking(_move, ready, to)
+        return to
+
+    def _whole(self) -> Path | None:
+        """Return the whole artifact in the cache, or None."""
+        if self.resolution.artifact.kind == "folder":
+            slot, name = self.cache.slot("folders", self.sha256), folder_name(self.file_name)
+        else:
+            slot, name = self.cache.slot("artifacts", self.sha256), self.file_name
+        return runtime.run_blocking(slot.find, name, self.deep)
+
+    def _select_from(self, whole: Path, ready: Path) -> Mapping[str, Checksum] | None:
+        """Make a folder with the files out of the whole artifact. None: it was deleted from the cache meanwhile."""
+        if self.resolution.artifact.kind == "folder":
+            record = runtime.run_blocking(self.cache.slot("folders", self.sha256).record)
+            return None if record is None else runtime.run_blocking(self._linked, record, whole, ready)
+        runtime.run_blocking(remove_path, ready)
+        seen: list[str] = []
+
+        def select(path: str) -> bool:
+            seen.append(path)
+            return self.patterns.match(path)
+
+        unpacking = UnpackingTask(whole, ready, select)
+        try:
+            files = runtime.run_blocking(unpacking.run)
+        finally:
+            unpacking.stop()
+        try:
+            self.patterns.select(seen, self.resolution.label)
+        except BaseException:
+            remove_path(ready)
+            raise
+        return {file.path: Crc32(file.crc32) for file in files}
+
+    def _linked(self, record: Record, whole: Path, ready: Path) -> Mapping[str, Checksum] | None:
+        prefix = f"{whole.name}/"
+        checksums = {
+            path.removeprefix(prefix): parse_checksum(file.checksum)
+            for path, file in record.files.items()
+            if path.startswith(prefix)
+        }
+        chosen = self.patterns.select(checksums, self.resolution.label)
+        remove_path(ready)
+        for path in chosen:
+            target = ready / path
+            target.parent.mkdir(parents=True, exist_ok=True)
+            try:
+                link_or_copy(whole / path, target)
+            except FileNotFoundError:
+                return None
+        return {path: checksums[path] for path in chosen}
+
+    def _listed(self) -> Sequence[ArtifactFile]:
+        """Return the files to download."""
+        listed = list_files(self.connection, self.resolution.model_id)
+        chosen = set(self.patterns.select([file.path for file in listed], self.resolution.label))
+        files = [file for file in listed if file.path in chosen]
+        checked_paths([file.path for file in files])
+        self.size = sum(file.size_bytes for file in files)
+        self.progress.update(0, self.size)
+        return files
+
+    def _download(self, part: Path, ready: Path) -> Mapping[str, Checksum]:
+        files = self._listed()
+        self._receive_all(files, part, ready)
+        return {file.path: _checksum(file) for file in files}
+
+    def _receive_all(self, files: Sequence[ArtifactFile], part: Path, ready: Path) -> None:
+        """Make a folder with the files. Those that an interrupted pull left in it are kept."""
+        done = self.size - sum(file.size_bytes for file in files)
+        runtime.run_blocking(_make_folder, ready)
+        for file in files:
+            target = ready / file.path
+            if not runtime.run_blocking(_has, target, file):
+                label = f"{file.path} of {self.resolution.label}"
+                remote = remote_file(label, self.resolution.model_id, file.path, file.size_bytes, file.crc32)
+                self.receive(remote, part, _checksum(file), done=done)
+                runtime.run_blocking(_make_folder, target.parent)
+                runtime.run_blocking(replace, part, target)
+            done += file.size_bytes
+            self.progress.update(done)
+
+
+def _checksum(file: ArtifactFile) -> Checksum:
+    return Crc32(file.crc32) if file.sha256 is None else Sha256(checked_sha256(file.sha256))
+
+
+def _has(path: Path, file: ArtifactFile) -> bool:
+    return existing_file_has(path, file.size_bytes, _checksum(file))
+
+
+def _make_folder(folder: Path) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+
+
+def _copy(slot: Slot, cached: Path, to: Path) -> bool:
+    """Copy the files of a selection. Return False if one is damaged, or was deleted meanwhile."""
+    record = slot.record()
+    if record is None:
+        return False
+    prefix = f"{cached.name}/"
+    for path, file in record.files.items():
+        target = to / path.removeprefix(prefix)
+        checksum = parse_checksum(file.checksum)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            if not existing_file_has(target, file.size, checksum) and not copy_verified(
+                slot.directory / path, target, checksum
+            ):
+                return False
+        except FileNotFoundError:
+            return False
+    return True
+
+
+def _move(ready: Path, to: Path) -> None:
+    for found in sorted(path for path in ready.rglob("*") if path.is_file()):
+        target = to / found.relative_to(ready)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        replace(found, target)
+    remove_path(ready)
