@@ -145,7 +145,7 @@ def main() -> None:
     started = time.monotonic()
     found: list[Result] = []
     with ExitStack() as stack:
-        bench = Bench(suite, stack.enter_context(accessible_folder()), stack)
+        bench = Bench(suite, stack.enter_context(accessible_folder(on_disk=True)), stack)
         for result in bench.run(parts):
             found.append(result)
             print(result.line(), flush=True)  # noqa: T201 - output for people

@@ -65,7 +65,7 @@ def measure(database: SqlDatabase, clients: int, *, with_event: bool) -> float:
 
 def main() -> None:
     """Measure, and print the results."""
-    with accessible_folder() as folder, EmbeddedPostgres(folder) as address:
+    with accessible_folder(on_disk=True) as folder, EmbeddedPostgres(folder) as address:
         engine = engine_of(address, address.database)
         migrate(engine)
         database = SqlDatabase(engine)

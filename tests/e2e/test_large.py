@@ -56,7 +56,7 @@ def digest_of(pieces: Iterable[bytes]) -> tuple[int, str]:
 def fresh_product(request: pytest.FixtureRequest) -> Iterator[Product]:
     """A product for one test, so that its peak memory is caused by this test."""
     with ExitStack() as stack:
-        folder = stack.enter_context(accessible_folder())
+        folder = stack.enter_context(accessible_folder(on_disk=True))
         if request.param == "embedded":
             yield stack.enter_context(running_up(folder))
             return

@@ -2,11 +2,9 @@ import contextlib
 import importlib.util
 import os
 import pwd
-import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -18,6 +16,7 @@ import pytest
 from registry_service.embedded.data_dir import DataDirInUseError, DataDirLock
 from registry_service.embedded.postgres import EmbeddedPostgres, PostgresAddress
 from registry_service.embedded.process import EmbeddedError, NotInstalledError, find_package
+from tests.temporary_folders import accessible_folder
 
 ROOT = Path(__file__).resolve().parents[2]
 AS_ROOT = os.geteuid() == 0
@@ -38,9 +37,9 @@ with EmbeddedPostgres(Path(sys.argv[1]), durable=False) as address:
 @pytest.fixture
 def data_dir() -> Iterator[Path]:
     # Not tmp_path: its name is too long for the path of a socket.
-    folder = Path(tempfile.mkdtemp(prefix="mr-"))
-    yield folder / "data"
-    shutil.rmtree(folder)
+    with accessible_folder() as folder:
+        folder.chmod(0o700)
+        yield folder / "data"
 
 
 @pytest.fixture
