@@ -2,45 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from datetime import datetime, timedelta, timezone
-from typing import Any, Literal, TypeVar, cast
+from typing import Any, Literal, cast
 
-from google.protobuf import json_format, struct_pb2
 from google.protobuf.duration_pb2 import Duration
-from google.protobuf.internal.enum_type_wrapper import EnumTypeWrapper
 from google.protobuf.message import Message
-from google.protobuf.timestamp_pb2 import Timestamp
 from modelregistry.v1 import (
     alias_pb2,
     alias_service_pb2,
     artifact_service_pb2,
     audit_pb2,
     audit_service_pb2,
-    comparison_pb2,
     lineage_pb2,
     model_group_pb2,
     model_pb2,
-    model_service_pb2,
     system_service_pb2,
     upload_pb2,
 )
 
 from modelreg._results import keeps_message
+from modelreg._values import (
+    duration_of,
+    enum_name,
+    json_of,
+    json_of_list,
+    json_of_struct,
+    struct_of,
+    time_of,
+)
 from modelreg.aliases import Alias, AliasMove, AliasTarget, MoveKind, Promotion, RequirementCheck, Requirements
 from modelreg.audit import Event, LogPosition, LogVerification
-from modelreg.comparisons import (
-    ArtifactComparison,
-    Change,
-    ComparedArtifact,
-    ComparedModel,
-    Comparison,
-    FieldComparison,
-    FileComparison,
-    FileVersion,
-    LabelComparison,
-    MetricComparison,
-)
 from modelreg.errors import InvalidArgument
 from modelreg.lineage import LineageEdge, LineageNode
 from modelreg.models import Artifact, Kind, Model, ModelGroup, Signature, Tensor
@@ -57,101 +47,7 @@ from modelreg.server import (
     Verification,
 )
 
-Parsed = TypeVar("Parsed", bound=Message)
-
-_EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
 _NO_PROVENANCE = Provenance()
-
-
-# ---- values ------------------------------------------------------------------
-
-
-def time_of(message: Message, field: str) -> datetime | None:
-    """Return an aware UTC time, or None if the field is absent."""
-    if not message.HasField(field):
-        return None
-    value: Timestamp = getattr(message, field)
-    return _EPOCH + timedelta(seconds=value.seconds, microseconds=value.nanos // 1000)
-
-
-def timestamp(time: datetime, name: str) -> Timestamp:
-    """Return a time as a message.
-
-    Raises:
-        InvalidArgument: The time has no time zone.
-    """
-    if time.tzinfo is None:
-        raise InvalidArgument(f"{name}: a time without a time zone is ambiguous. Use datetime.now(timezone.utc).")
-    since = time - _EPOCH
-    return Timestamp(seconds=since.days * 86_400 + since.seconds, nanos=since.microseconds * 1000)
-
-
-def duration_of(message: Message, field: str) -> timedelta | None:
-    """Return a duration, or None if the field is absent."""
-    if not message.HasField(field):
-        return None
-    value: Duration = getattr(message, field)
-    return timedelta(seconds=value.seconds, microseconds=value.nanos // 1000)
-
-
-def json_of(value: Message) -> Any:
-    """Return the JSON value of a Value, Struct or ListValue."""
-    return json_format.MessageToDict(value)
-
-
-def value_of(data: Any, name: str) -> struct_pb2.Value:
-    """Return JSON data as a Value.
-
-    Raises:
-        InvalidArgument: The data is not JSON.
-    """
-    return _parsed(_plain(data), struct_pb2.Value(), name)
-
-
-def list_of(data: Sequence[Any], name: str) -> struct_pb2.ListValue:
-    """Return JSON data as a ListValue. Raises InvalidArgument as `value_of`."""
-    return _parsed(_plain(data), struct_pb2.ListValue(), name)
-
-
-def struct_of(data: Mapping[str, Any], name: str) -> struct_pb2.Struct:
-    """Return JSON data as a Struct. Raises InvalidArgument as `value_of`."""
-    return _parsed(_plain(data), struct_pb2.Struct(), name)
-
-
-def document(message: Message) -> dict[str, Any]:
-    """Return a message as the JSON of the API under `/v1`."""
-    return json_format.MessageToDict(
-        message, preserving_proto_field_name=True, always_print_fields_with_no_presence=True
-    )
-
-
-def _parsed(data: Any, message: Parsed, name: str) -> Parsed:
-    try:
-        return json_format.ParseDict(data, message)
-    except (json_format.ParseError, TypeError, ValueError, RecursionError) as error:
-        raise InvalidArgument(f"{name}: not a JSON value: {error}") from None
-
-
-def _plain(data: Any) -> Any:
-    """Return data with the lists and numbers that JSON knows: tuples become lists, NumPy's scalars numbers."""
-    if isinstance(data, Mapping):
-        return {str(key): _plain(value) for key, value in data.items()}
-    if isinstance(data, (list, tuple)):
-        return [_plain(value) for value in data]
-    if not isinstance(data, (str, bool, int, float, type(None))) and hasattr(data, "item"):
-        return data.item()
-    return data
-
-
-def _enum(kind: EnumTypeWrapper, number: int, prefix: str) -> str:
-    """Return the lower-case name of an enum's value without its prefix; `unknown` if it is unknown or unspecified."""
-    if number == 0:
-        return "unknown"
-    try:
-        name = kind.Name(cast(Any, number))
-    except ValueError:
-        return "unknown"
-    return name.removeprefix(prefix).lower()
 
 
 # ---- models --------------------------------------------------------------------
@@ -181,7 +77,7 @@ def model(message: model_pb2.Model, *, created: bool = True) -> Model:
         optimization_capabilities=(
             json_of(message.optimization_capabilities) if has("optimization_capabilities") else None
         ),
-        labels=tuple(json_of(message.labels)) if has("labels") else (),
+        labels=tuple(json_of_list(message.labels)) if has("labels") else (),
         metrics=dict(message.metrics),
         tags=dict(message.tags),
         provenance=_provenance(message.provenance) if has("provenance") else _NO_PROVENANCE,
@@ -212,7 +108,7 @@ def artifact(message: model_pb2.Artifact) -> Artifact:
 
 
 def _tensor(message: model_pb2.Tensor) -> Tensor:
-    shape = tuple(json_of(message.shape)) if message.HasField("shape") else None
+    shape = tuple(json_of_list(message.shape)) if message.HasField("shape") else None
     return Tensor(name=message.name, element_type=message.element_type, shape=shape)
 
 
@@ -241,7 +137,7 @@ def _provenance(message: model_pb2.Provenance) -> Provenance:
         parents=tuple(message.parent_model_ids),
         framework=message.framework,
         framework_version=message.framework_version,
-        hyperparameters=json_of(message.hyperparameters),
+        hyperparameters=json_of_struct(message.hyperparameters),
         environment=dict(message.environment),
         seed=message.seed if message.HasField("seed") else None,
     )
@@ -273,7 +169,7 @@ def provenance_message(provenance: Provenance) -> model_pb2.Provenance:
 def model_group(message: model_group_pb2.ModelGroup) -> ModelGroup:
     """Return a model group."""
     goals = {
-        key: cast(Literal["maximize", "minimize"], _enum(model_group_pb2.MetricGoal, goal, "METRIC_GOAL_"))
+        key: cast(Literal["maximize", "minimize"], enum_name(model_group_pb2.MetricGoal, goal, "METRIC_GOAL_"))
         for key, goal in message.metric_goals.items()
     }
     return ModelGroup(
@@ -325,6 +221,7 @@ def verification(message: artifact_service_pb2.VerificationResult) -> Verificati
     """Return what a verification found."""
     return Verification(
         intact=message.intact,
+        expected=artifact(message.expected) if message.HasField("expected") else None,
         actual_size_bytes=message.actual_size_bytes,
         actual_sha256=message.actual_sha256,
         verify_time=time_of(message, "verify_time"),
@@ -340,7 +237,7 @@ def upload(message: upload_pb2.Upload) -> Upload:
         name=message.spec.model.name,
         version=message.spec.model.version,
         file_name=declared.file_name,
-        state=cast(Any, _enum(upload_pb2.Upload.State, message.state, "STATE_")),
+        state=cast(Any, enum_name(upload_pb2.Upload.State, message.state, "STATE_")),
         committed_size=message.committed_size,
         size_bytes=declared.size_bytes if declared.HasField("size_bytes") else None,
         create_time=time_of(message, "create_time"),
@@ -385,7 +282,7 @@ def alias_move(message: alias_pb2.AliasMove) -> AliasMove:
         alias=message.alias,
         model_group_id=message.model_group_id,
         revision=message.revision,
-        kind=cast(MoveKind, _enum(alias_pb2.AliasMove.Kind, message.kind, "KIND_")),
+        kind=cast(MoveKind, enum_name(alias_pb2.AliasMove.Kind, message.kind, "KIND_")),
         before=alias_target(message, "before"),
         after=alias_target(message, "after"),
         move_time=time_of(message, "move_time"),
@@ -430,7 +327,7 @@ def requirements_message(requirements: Requirements) -> alias_pb2.PromotionRequi
     )
 
 
-# ---- audit log, comparisons, lineage ---------------------------------------------
+# ---- audit log, lineage --------------------------------------------------------
 
 
 @keeps_message
@@ -439,7 +336,7 @@ def event(message: audit_pb2.AuditEvent, *, resume_token: str = "") -> Event:
     has = message.HasField
     return Event(
         sequence=message.sequence,
-        action=_enum(audit_pb2.AuditEvent.Action, message.action, "ACTION_"),
+        action=enum_name(audit_pb2.AuditEvent.Action, message.action, "ACTION_"),
         event_time=time_of(message, "event_time"),
         actor=message.actor,
         request_id=message.request_id,
@@ -450,8 +347,8 @@ def event(message: audit_pb2.AuditEvent, *, resume_token: str = "") -> Event:
         model_group_id=message.model_group_id,
         alias=message.alias,
         reason=message.reason,
-        before=json_of(message.before) if has("before") else None,
-        after=json_of(message.after) if has("after") else None,
+        before=json_of_struct(message.before) if has("before") else None,
+        after=json_of_struct(message.after) if has("after") else None,
         details_omitted=message.details_omitted,
         previous_hash=message.previous_hash,
         hash=message.hash,
@@ -471,80 +368,6 @@ def log_verification(message: audit_service_pb2.VerifyAuditLogResponse) -> LogVe
         head=LogPosition(sequence=message.head.sequence, hash=message.head.hash),
         broken_sequence=None if broken is None else broken.sequence,
         problem="" if broken is None else broken.description,
-    )
-
-
-@keeps_message
-def comparison(message: model_service_pb2.CompareModelsResponse) -> Comparison:
-    """Return how models differ."""
-    return Comparison(
-        models=tuple(_compared_model(found) for found in message.models),
-        fields=tuple(
-            FieldComparison(path=found.path, values=tuple(json_of(value) for value in found.values), equal=found.equal)
-            for found in message.fields
-        ),
-        metrics=tuple(
-            MetricComparison(
-                name=found.name,
-                values=tuple(value.value if value.HasField("value") else None for value in found.values),
-                deltas=tuple(value.delta if value.HasField("delta") else None for value in found.values),
-                equal=found.equal,
-            )
-            for found in message.metrics
-        ),
-        labels=_labels(message.labels) if message.HasField("labels") else None,
-        artifacts=_artifacts(message.artifacts) if message.HasField("artifacts") else None,
-        truncated=message.truncated,
-    )
-
-
-def _compared_model(message: comparison_pb2.ComparedModel) -> ComparedModel:
-    return ComparedModel(
-        model_id=message.model_id,
-        name=message.name,
-        version=message.version,
-        etag=message.etag,
-        sha256=message.sha256,
-        create_time=time_of(message, "create_time"),
-    )
-
-
-def _labels(message: comparison_pb2.LabelComparison) -> LabelComparison:
-    return LabelComparison(
-        common=tuple(json_of(value) for value in message.common),
-        only=tuple(tuple(json_of(value) for value in found.only) for found in message.models),
-        missing=tuple(tuple(json_of(value) for value in found.lacking) for found in message.models),
-        equal=message.equal,
-    )
-
-
-def _artifacts(message: comparison_pb2.ArtifactComparison) -> ArtifactComparison:
-    change = comparison_pb2.FileVersion.Change
-    return ArtifactComparison(
-        artifacts=tuple(
-            ComparedArtifact(
-                file_name=found.file_name, size_bytes=found.size_bytes, sha256=found.sha256, problem=found.problem
-            )
-            for found in message.artifacts
-        ),
-        equal=message.equal,
-        files=tuple(
-            FileComparison(
-                path=file.path,
-                versions=tuple(
-                    FileVersion(
-                        present=found.present,
-                        change=cast(Change, _enum(change, found.change, "CHANGE_")),
-                        size_bytes=found.size_bytes,
-                        digest=found.digest,
-                    )
-                    for found in file.versions
-                ),
-            )
-            for file in message.files
-        ),
-        file_count=message.file_count,
-        truncated=message.truncated,
     )
 
 
@@ -586,7 +409,7 @@ def server_info(message: system_service_pb2.ServerInfo) -> ServerInfo:
         ),
         features=tuple(message.features),
         authentication=Authentication(
-            mode=cast(AuthenticationMode, _enum(system_service_pb2.Authentication.Mode, signing_in.mode, "MODE_")),
+            mode=cast(AuthenticationMode, enum_name(system_service_pb2.Authentication.Mode, signing_in.mode, "MODE_")),
             oidc_issuer=signing_in.oidc_issuer,
             oidc_client_id=signing_in.oidc_client_id,
             oidc_scopes=tuple(signing_in.oidc_scopes),

@@ -9,7 +9,7 @@ from typing import Literal
 
 from modelreg._results import Result
 
-MoveKind = Literal["set", "rolled_back", "deleted"]
+MoveKind = Literal["set", "rolled_back", "deleted", "unknown"]
 
 
 @dataclass(frozen=True, kw_only=True)

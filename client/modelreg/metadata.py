@@ -8,7 +8,7 @@ from typing import Any, TypedDict
 from google.protobuf.message import Message
 from modelregistry.v1 import model_pb2
 
-from modelreg import _messages
+from modelreg._values import list_of, value_of
 from modelreg.errors import InvalidArgument
 from modelreg.models import Json
 
@@ -116,13 +116,13 @@ def _fill_field(message: model_pb2.Model, name: str, value: Any) -> list[str]:
             message.precisions.extend([value] if isinstance(value, str) else value)
             return ["precisions"]
         if name == "labels":
-            message.labels.CopyFrom(_messages.list_of(value, name))
+            message.labels.CopyFrom(list_of(value, name))
             return [name]
     except (TypeError, ValueError) as error:
         if isinstance(error, InvalidArgument):
             raise
         raise _wrong_type(name, value, error) from None
-    getattr(message, name).CopyFrom(_messages.value_of({} if value is None else value, name))
+    getattr(message, name).CopyFrom(value_of({} if value is None else value, name))
     return [name]
 
 

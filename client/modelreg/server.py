@@ -8,6 +8,7 @@ from datetime import datetime, timedelta
 from typing import Literal
 
 from modelreg._results import Result
+from modelreg.models import Artifact
 
 AuthenticationMode = Literal["none", "token", "oidc", "unknown"]
 
@@ -108,6 +109,11 @@ class Verification(Result):
     """What the registry found when it read the stored bytes of an artifact again."""
 
     intact: bool
-    actual_size_bytes: int
-    actual_sha256: str
+    """Whether the stored bytes are exactly the registered ones."""
+    expected: Artifact | None = None
+    """What was recorded at registration."""
+    actual_size_bytes: int = 0
+    """Size of the stored bytes. 0 if there are none."""
+    actual_sha256: str = ""
+    """SHA-256 of the stored bytes. Empty if there are none."""
     verify_time: datetime | None = None

@@ -58,20 +58,21 @@ def parse_url(text: str) -> Endpoint:
     >>> parse_url("registry.lan").url
     'grpcs://registry.lan:50051'
     """
-    scheme, separator, _ = text.partition("://")
+    # Before anything else, because the other messages show the text.
+    if "@" in text:
+        raise InvalidArgument("The URL must not contain credentials. Pass the token as `token` or in MODELREG_TOKEN.")
+    scheme, separator, rest = text.partition("://")
     if not separator:
-        scheme, text = "", f"//{text}"
+        scheme, rest = "", text
     elif scheme.lower() not in _DEFAULT_PORTS:
         raise InvalidArgument(f"{text!r}: the URL must begin with grpc://, grpcs://, http:// or https://.")
     try:
-        parts = urlsplit(text)
+        parts = urlsplit(f"//{rest}")
         host, port = parts.hostname, parts.port
     except ValueError as error:
         raise InvalidArgument(f"{text!r} is not the URL of a registry: {error}.") from None
     if not host or any(character.isspace() for character in text):
         raise InvalidArgument(f"{text!r} is not the URL of a registry. Example: {DEFAULT_URL}")
-    if parts.username is not None or parts.password is not None:
-        raise InvalidArgument("The URL must not contain credentials. Pass the token as `token` or in MODELREG_TOKEN.")
     if parts.path not in ("", "/") or parts.query or parts.fragment:
         raise InvalidArgument(f"{text!r}: the URL of a registry has no path. Example: {DEFAULT_URL}")
     scheme = scheme.lower() or ("grpc" if is_loopback(host) else "grpcs")

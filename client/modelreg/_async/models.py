@@ -13,6 +13,8 @@ from modelreg import _messages, _methods
 from modelreg._async.connection import Connection, new_idempotency_key
 from modelreg._async.groups import ModelGroupCalls
 from modelreg._async.listing import MAX_PAGE_SIZE, Listing, Page
+from modelreg._comparison_messages import comparison_of
+from modelreg._values import document, timestamp
 from modelreg.comparisons import Comparison
 from modelreg.errors import NotFound
 from modelreg.lineage import Lineage
@@ -46,7 +48,7 @@ class ModelCalls(ModelGroupCalls):
         request = model_service_pb2.ResolveModelRequest(
             reference=reference,
             precisions=_texts(precision),
-            at_time=None if at is None else _messages.timestamp(at, "at"),
+            at_time=None if at is None else timestamp(at, "at"),
         )
         return _messages.model((await self._connection.unary(_methods.RESOLVE_MODEL, request)).model)
 
@@ -154,7 +156,7 @@ class ModelCalls(ModelGroupCalls):
         """
         ids = [await self.model_id(model) for model in models]
         request = model_service_pb2.CompareModelsRequest(model_ids=ids, diff_only=diff_only, hash_files=hash_files)
-        return _messages.comparison(await self._connection.unary(_methods.COMPARE_MODELS, request))
+        return comparison_of(await self._connection.unary(_methods.COMPARE_MODELS, request))
 
     async def lineage(self, model: Model | str, *, descendants: bool = False, max_depth: int = 0) -> Lineage:
         """Return the ancestors of a model: what it was made from, and what that was made from.
@@ -189,7 +191,7 @@ class ModelCalls(ModelGroupCalls):
         """Return everything that is known of how a model came to be, as JSON data that needs no registry."""
         request = model_service_pb2.GetModelManifestRequest(model_id=await self.model_id(model))
         response = await self._connection.unary(_methods.GET_MODEL_MANIFEST, request)
-        return _messages.document(response)
+        return document(response)
 
     async def model_id(self, model: Model | str) -> str:
         """Return the id of a model or of what a reference names."""

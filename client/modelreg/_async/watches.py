@@ -16,6 +16,7 @@ from modelreg._async.connection import Connection, failure_of_stream, logger
 from modelreg._resume_files import ResumeFile
 from modelreg._retries import MAX_ATTEMPTS, Retries
 from modelreg._rpc_errors import Failure, failure_of_status
+from modelreg._values import duration_of
 from modelreg.audit import Event
 from modelreg.errors import RegistryError, Unavailable
 
@@ -163,7 +164,7 @@ class Watch:
                     self._heartbeat_seconds = None
                     raise
             else:
-                if interval := _messages.duration_of(info.limits, "watch_heartbeat_interval"):
+                if interval := duration_of(info.limits, "watch_heartbeat_interval"):
                     self._heartbeat_seconds = interval.total_seconds()
         return max(self._connection.options.stall_timeout, _MISSED_HEARTBEATS * self._heartbeat_seconds)
 

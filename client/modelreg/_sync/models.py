@@ -11,9 +11,11 @@ from google.protobuf.field_mask_pb2 import FieldMask
 from modelregistry.v1 import lineage_pb2, model_pb2, model_service_pb2
 
 from modelreg import _messages, _methods
+from modelreg._comparison_messages import comparison_of
 from modelreg._sync.connection import Connection, new_idempotency_key
 from modelreg._sync.groups import ModelGroupCalls
 from modelreg._sync.listing import MAX_PAGE_SIZE, Listing, Page
+from modelreg._values import document, timestamp
 from modelreg.comparisons import Comparison
 from modelreg.errors import NotFound
 from modelreg.lineage import Lineage
@@ -47,7 +49,7 @@ class ModelCalls(ModelGroupCalls):
         request = model_service_pb2.ResolveModelRequest(
             reference=reference,
             precisions=_texts(precision),
-            at_time=None if at is None else _messages.timestamp(at, "at"),
+            at_time=None if at is None else timestamp(at, "at"),
         )
         return _messages.model((self._connection.unary(_methods.RESOLVE_MODEL, request)).model)
 
@@ -155,7 +157,7 @@ class ModelCalls(ModelGroupCalls):
         """
         ids = [self.model_id(model) for model in models]
         request = model_service_pb2.CompareModelsRequest(model_ids=ids, diff_only=diff_only, hash_files=hash_files)
-        return _messages.comparison(self._connection.unary(_methods.COMPARE_MODELS, request))
+        return comparison_of(self._connection.unary(_methods.COMPARE_MODELS, request))
 
     def lineage(self, model: Model | str, *, descendants: bool = False, max_depth: int = 0) -> Lineage:
         """Return the ancestors of a model: what it was made from, and what that was made from.
@@ -190,7 +192,7 @@ class ModelCalls(ModelGroupCalls):
         """Return everything that is known of how a model came to be, as JSON data that needs no registry."""
         request = model_service_pb2.GetModelManifestRequest(model_id=self.model_id(model))
         response = self._connection.unary(_methods.GET_MODEL_MANIFEST, request)
-        return _messages.document(response)
+        return document(response)
 
     def model_id(self, model: Model | str) -> str:
         """Return the id of a model or of what a reference names."""

@@ -191,8 +191,8 @@ def document_of(result: Result | dict[str, Any]) -> dict[str, Any]:
     """Return a result as the JSON of the API under `/v1`."""
     if isinstance(result, dict):
         return result
-    from modelreg._messages import document  # noqa: PLC0415 - imports the stubs
     from modelreg._results import message_of  # noqa: PLC0415
+    from modelreg._values import document  # noqa: PLC0415 - imports the stubs
 
     return document(message_of(result))
 

@@ -1,0 +1,408 @@
+"""Conversion between messages and plain data: nothing of the API is lost, and nothing of a newer server does harm."""
+
+import dataclasses
+import math
+import pickle
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime, timedelta, timezone
+from typing import Any
+
+import pytest
+from google.api import field_behavior_pb2
+from google.protobuf.descriptor import FieldDescriptor
+from google.protobuf.message import Message
+from google.protobuf.message_factory import GetMessageClass
+from google.protobuf.struct_pb2 import ListValue, Struct, Value
+from google.protobuf.timestamp_pb2 import Timestamp
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from modelreg import Bound, InvalidArgument, Provenance, Requirements, _comparison_messages, _messages, _values
+from modelreg._results import html_table
+from modelreg.metadata import NewMetadata, fill
+from modelreg.provenance import Dataset
+from modelregistry.v1 import (
+    alias_pb2,
+    alias_service_pb2,
+    artifact_service_pb2,
+    audit_pb2,
+    audit_service_pb2,
+    comparison_pb2,
+    lineage_pb2,
+    model_group_pb2,
+    model_pb2,
+    model_service_pb2,
+    system_service_pb2,
+    upload_pb2,
+)
+
+from tests.message_strategies import messages
+
+
+@dataclasses.dataclass(frozen=True)
+class Conversion:
+    """How a message becomes plain data."""
+
+    message: type[Message]
+    convert: Callable[[Any], Any]
+    renamed: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    """Fields of the message that have another name in the data."""
+    left_out: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    """Fields of the message that the data leaves out, with the reason."""
+    added: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    """Fields of the data that the message does not have, with the reason."""
+
+
+CONVERSIONS = [
+    Conversion(model_pb2.Model, _messages.model, added={"created": "of the outcome of a push"}),
+    Conversion(model_pb2.Artifact, _messages.artifact),
+    Conversion(model_pb2.Tensor, _messages._tensor),
+    Conversion(model_pb2.ModelSignature, _messages._signature),
+    Conversion(model_pb2.Provenance, _messages._provenance, renamed={"parent_model_ids": "parents"}),
+    Conversion(model_group_pb2.ModelGroup, _messages.model_group),
+    Conversion(artifact_service_pb2.ArtifactFile, _messages.artifact_file),
+    Conversion(artifact_service_pb2.VerificationResult, _messages.verification),
+    Conversion(
+        upload_pb2.Upload,
+        _messages.upload,
+        left_out={"spec": "its name, version, file name and size are fields of their own"},
+        added=dict.fromkeys(("name", "version", "file_name", "size_bytes"), "of the spec"),
+    ),
+    Conversion(alias_pb2.Alias, _messages.alias),
+    Conversion(alias_pb2.AliasMove, _messages.alias_move),
+    Conversion(alias_service_pb2.SetAliasResponse, _messages.promotion),
+    Conversion(alias_service_pb2.RollbackAliasResponse, _messages.promotion, added={"checks": "of SetAlias"}),
+    Conversion(audit_pb2.AuditEvent, _messages.event, added={"resume_token": "of the message of the watch"}),
+    Conversion(
+        audit_service_pb2.VerifyAuditLogResponse,
+        _messages.log_verification,
+        left_out={"broken": "its two fields are fields of their own"},
+        added={"broken_sequence": "of `broken`", "problem": "of `broken`"},
+    ),
+    Conversion(lineage_pb2.LineageNode, _messages.lineage_node),
+    Conversion(lineage_pb2.LineageEdge, _messages.lineage_edge),
+    Conversion(model_service_pb2.CompareModelsResponse, _comparison_messages.comparison_of),
+    Conversion(comparison_pb2.ComparedModel, _comparison_messages._compared_model),
+    Conversion(
+        comparison_pb2.LabelComparison,
+        _comparison_messages._labels,
+        left_out={"models": "its lists are fields of their own"},
+        added={"only": "of `models`", "missing": "of `models`"},
+    ),
+    Conversion(comparison_pb2.ArtifactComparison, _comparison_messages._artifacts),
+    Conversion(system_service_pb2.ServerInfo, _messages.server_info),
+    Conversion(system_service_pb2.WhoAmIResponse, _messages.identity),
+]
+IDS = [conversion.message.DESCRIPTOR.name for conversion in CONVERSIONS]
+
+
+def outer(kind: type[Message], field: str, convert: Callable[[Any], Any], take: Callable[[Any], Any]) -> Conversion:
+    """Return the conversion of a message that only another one contains."""
+
+    def convert_inside(message: Message) -> Any:
+        whole = kind()
+        target = getattr(whole, field)
+        if whole.DESCRIPTOR.fields_by_name[field].is_repeated:
+            target.add().CopyFrom(message)
+        else:
+            target.CopyFrom(message)
+        return take(convert(whole))
+
+    inner: Any = kind.DESCRIPTOR.fields_by_name[field].message_type
+    return Conversion(GetMessageClass(inner), convert_inside)
+
+
+INNER = [
+    outer(model_pb2.Provenance, "datasets", _messages._provenance, lambda found: found.datasets[0]),
+    outer(alias_service_pb2.SetAliasResponse, "before", _messages.promotion, lambda found: found.before),
+    outer(alias_service_pb2.SetAliasResponse, "checks", _messages.promotion, lambda found: found.checks[0]),
+    outer(audit_service_pb2.VerifyAuditLogResponse, "head", _messages.log_verification, lambda found: found.head),
+    outer(system_service_pb2.ServerInfo, "limits", _messages.server_info, lambda found: found.limits),
+    outer(system_service_pb2.ServerInfo, "authentication", _messages.server_info, lambda found: found.authentication),
+    outer(system_service_pb2.WhoAmIResponse, "grants", _messages.identity, lambda found: found.grants[0]),
+    outer(
+        model_service_pb2.CompareModelsResponse,
+        "fields",
+        _comparison_messages.comparison_of,
+        lambda found: found.fields[0],
+    ),
+    outer(
+        comparison_pb2.ArtifactComparison,
+        "artifacts",
+        _comparison_messages._artifacts,
+        lambda found: found.artifacts[0],
+    ),
+    outer(comparison_pb2.ArtifactComparison, "files", _comparison_messages._artifacts, lambda found: found.files[0]),
+    dataclasses.replace(
+        outer(
+            model_service_pb2.CompareModelsResponse,
+            "metrics",
+            _comparison_messages.comparison_of,
+            lambda found: found.metrics[0],
+        ),
+        added={"deltas": "of `values`"},
+    ),
+    outer(
+        comparison_pb2.FileComparison,
+        "versions",
+        lambda message: _comparison_messages._artifacts(comparison_pb2.ArtifactComparison(files=[message])),
+        lambda found: found.files[0].versions[0],
+    ),
+]
+ALL = CONVERSIONS + INNER
+ALL_IDS = IDS + [conversion.message.DESCRIPTOR.name for conversion in INNER]
+
+
+@pytest.mark.parametrize("conversion", ALL, ids=ALL_IDS)
+class TestEveryField:
+    def test_the_data_has_every_field_of_the_message(self, conversion: Conversion) -> None:
+        names = {field.name for field in conversion.message.DESCRIPTOR.fields}
+        assert set(conversion.renamed) | set(conversion.left_out) <= names
+        expected = {conversion.renamed.get(name, name) for name in names - set(conversion.left_out)}
+        result = conversion.convert(conversion.message())
+        assert {field.name for field in dataclasses.fields(result)} == expected | set(conversion.added)
+
+    def test_every_field_of_the_message_is_converted(self, conversion: Conversion) -> None:
+        empty = conversion.convert(conversion.message())
+        for field in conversion.message.DESCRIPTOR.fields:
+            if field.name not in conversion.left_out:
+                name = conversion.renamed.get(field.name, field.name)
+                result = conversion.convert(with_only(conversion.message, field))
+                assert getattr(result, name) != getattr(empty, name), field.name
+
+
+def test_no_message_of_a_response_is_forgotten() -> None:
+    converted = {conversion.message.DESCRIPTOR.full_name for conversion in ALL}
+    inside: set[str] = set()
+    for conversion in CONVERSIONS:
+        inside |= nested(conversion.message.DESCRIPTOR)
+    inlined = {
+        "BrokenAuditLink": "in LogVerification",
+        "ModelLabels": "in LabelComparison",
+        "MetricValue": "in MetricComparison",
+        "ModelSpec": "in Upload",
+        "ArtifactSpec": "in Upload",
+    }
+    missing = {name.removeprefix("modelregistry.v1.") for name in inside - converted}
+    assert missing == set(inlined)
+
+
+def nested(descriptor: Any, seen: frozenset[str] = frozenset()) -> set[str]:
+    """Return the names of the messages of the API inside a message."""
+    found: set[str] = set()
+    for field in descriptor.fields:
+        kind = field.message_type
+        if kind is None or kind.full_name in seen or kind.GetOptions().map_entry:
+            continue
+        if kind.full_name.startswith("modelregistry."):
+            found |= {kind.full_name} | nested(kind, seen | {kind.full_name})
+    return found
+
+
+def with_only(kind: type[Message], field: Any) -> Message:
+    """Return a message with one field, whose value is not the default."""
+    message = kind()
+    inner = field.message_type
+    if inner is not None and inner.GetOptions().map_entry:
+        values = inner.fields_by_name["value"]
+        getattr(message, field.name)["key"] = scalar(values)
+    elif field.is_repeated:
+        target = getattr(message, field.name)
+        if inner is None:
+            target.append(scalar(field))
+        else:
+            target.add().CopyFrom(some(inner))
+    elif inner is not None:
+        getattr(message, field.name).CopyFrom(some(inner))
+    else:
+        setattr(message, field.name, scalar(field))
+    return message
+
+
+def some(descriptor: Any) -> Message:
+    """Return a message that is not empty."""
+    kind = GetMessageClass(descriptor)
+    if kind is Value:
+        return Value(string_value="x")
+    if kind is Struct:
+        return Struct(fields={"x": Value(number_value=1)})
+    if kind is ListValue:
+        return ListValue(values=[Value(number_value=1)])
+    return with_only(kind, descriptor.fields[0])
+
+
+def scalar(field: Any) -> Any:
+    if field.enum_type is not None:
+        # The last one: the first ones may be defaults.
+        return field.enum_type.values[-1].number
+    texts_and_numbers = {FieldDescriptor.CPPTYPE_STRING: "x", FieldDescriptor.CPPTYPE_DOUBLE: 0.5}
+    return texts_and_numbers.get(field.cpp_type, 1)
+
+
+class TestHostileMessages:
+    @pytest.mark.parametrize("conversion", CONVERSIONS, ids=IDS)
+    def test_no_message_breaks_the_conversion(self, conversion: Conversion) -> None:
+        descriptor: Any = conversion.message.DESCRIPTOR
+
+        @settings(max_examples=10)
+        @given(messages(descriptor, dict))
+        def check(message: Message) -> None:
+            # With fields that only a newer server knows.
+            unknown = conversion.message.FromString(message.SerializeToString() + b"\xfa\xff\xff\xff\x0f\x01x")
+            result = conversion.convert(unknown)
+            # Twice, because NaN does not equal itself.
+            assert repr(pickle.loads(pickle.dumps(result))) == repr(result)
+            assert "<table>" in result._repr_html_()
+            assert "<table>" in html_table([result])
+
+        check()
+
+    def test_an_enum_of_a_newer_server_is_unknown(self) -> None:
+        move = alias_pb2.AliasMove()
+        move.kind = 99  # type: ignore[assignment]
+        assert str(_messages.alias_move(move).kind) == "unknown"
+        artifact = model_pb2.Artifact()
+        artifact.kind = 99  # type: ignore[assignment]
+        assert _messages.artifact(artifact).kind == "file"
+
+    def test_markup_of_the_server_is_escaped(self) -> None:
+        model = _messages.model(model_pb2.Model(id="x", name="<script>", tags={"<b>": "<i>"}))
+        for page in (model._repr_html_(), html_table([model])):
+            assert "<script>" not in page
+            assert "&lt;script&gt;" in page
+            assert "<b>" not in page
+
+
+class TestValues:
+    @pytest.mark.parametrize(
+        "time",
+        [
+            datetime(2026, 1, 31, 12, 30, 0, 250_001, tzinfo=UTC),
+            datetime(1969, 12, 31, 23, 59, 59, 999_999, tzinfo=UTC),
+            datetime(2026, 1, 31, tzinfo=timezone(timedelta(hours=5, minutes=45))),
+            datetime(1, 1, 1, tzinfo=UTC),
+            datetime(9999, 12, 31, 23, 59, 59, 999_999, tzinfo=UTC),
+        ],
+    )
+    def test_times_keep_their_microseconds(self, time: datetime) -> None:
+        message = model_pb2.Model(create_time=_values.timestamp(time, "time"))
+        assert _values.time_of(message, "create_time") == time
+
+    def test_a_time_outside_of_the_calendar_is_absent(self) -> None:
+        message = model_pb2.Model(create_time=Timestamp(seconds=2**62))
+        assert _values.time_of(message, "create_time") is None
+
+    def test_a_time_without_a_zone_is_refused(self) -> None:
+        with pytest.raises(InvalidArgument, match="at: a time without a time zone is ambiguous"):
+            _values.timestamp(datetime(2026, 1, 31), "at")  # noqa: DTZ001 - on purpose
+
+    @given(
+        st.recursive(
+            st.none()
+            | st.booleans()
+            | st.text()
+            | st.integers(-(2**53), 2**53)
+            | st.floats(allow_nan=False, allow_infinity=False),
+            lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=4),
+            max_leaves=20,
+        )
+    )
+    def test_json_survives_the_round_trip(self, data: Any) -> None:
+        assert _values.json_of(_values.value_of(data, "x")) == data
+
+    def test_whole_numbers_are_integers(self) -> None:
+        shape: Any = _messages._tensor(model_pb2.Tensor(shape=_values.list_of(["batch", 3, 0.5], "shape"))).shape
+        assert shape == ("batch", 3, 0.5)
+        assert [type(entry) for entry in shape] == [str, int, float]
+        assert isinstance(_values.json_of(Value(number_value=1e300)), float)
+        assert math.isnan(_values.json_of(Value(number_value=math.nan)))
+
+    def test_tuples_and_the_scalars_of_numpy_are_json(self) -> None:
+        class Scalar:
+            def item(self) -> float:
+                return 0.5
+
+        assert _values.json_of(_values.value_of({"a": (1, Scalar())}, "x")) == {"a": [1, 0.5]}
+
+    def test_what_is_no_json_is_refused(self) -> None:
+        cycle: list[Any] = []
+        cycle.append(cycle)
+        for data in (object(), {"a": {1, 2}}, cycle, b"bytes", 1j):
+            with pytest.raises(InvalidArgument, match="labels: not a JSON value"):
+                _values.value_of(data, "labels")
+
+
+class TestWhatIsSent:
+    def test_every_field_that_a_client_may_set_can_be_pushed(self) -> None:
+        fields = {
+            field.name
+            for field in model_pb2.Model.DESCRIPTOR.fields
+            if field_behavior_pb2.OUTPUT_ONLY not in field.GetOptions().Extensions[field_behavior_pb2.field_behavior]
+        }
+        apart = {"id": "of the registry", "etag": "of the model that is passed", "provenance": "a parameter of its own"}
+        names = {"precisions" if name == "precision" else name for name in NewMetadata.__annotations__}
+        assert {field for field in fields if field not in apart} == names
+
+    def test_metadata_arrives_as_it_was_passed(self) -> None:
+        metadata: dict[str, Any] = {
+            "name": "vad",
+            "version": "1",
+            "project_id": "",
+            "project_name": "Acme",
+            "precision": ["fp16", "int8"],
+            "target_device": "GPU",
+            "target_device_type": "client",
+            "format": "onnx",
+            "origin": "here",
+            "category": "audio",
+            "architecture": "gru",
+            "description": "*vad*",
+            "score": 0.0,
+            "overview": {"a": [1, None]},
+            "optimization_capabilities": "text",
+            "labels": ["cat", {"name": "dog"}],
+            "metrics": {"f1": 0.5},
+            "tags": {"team": "audio"},
+        }
+        assert set(metadata) == set(NewMetadata.__annotations__)
+        message = model_pb2.Model()
+        paths = fill(message, metadata)
+        model = _messages.model(message)
+        sent = {"precisions" if name == "precision" else name: value for name, value in metadata.items()}
+        for name, value in sent.items():
+            got = getattr(model, name)
+            assert (list(got) if isinstance(got, tuple) else got) == value, name
+        assert set(paths) == (set(sent) - {"metrics", "tags"}) | {"metrics.f1", "tags.team"}
+
+    def test_provenance_survives_the_round_trip(self) -> None:
+        provenance = Provenance(
+            source_repository="https://git.example/vision.git",
+            source_commit="abc",
+            training_run="run-7",
+            datasets=(Dataset(name="coco", uri="s3://datasets/coco", digest="sha256:00"),),
+            parents=("0123456789abcdef",),
+            framework="pytorch",
+            framework_version="2.5.1",
+            hyperparameters={"learning_rate": 0.001, "layers": [1, 2]},
+            environment={"python": "3.12.4"},
+            seed=0,
+        )
+        assert all(getattr(provenance, field.name) != field.default for field in dataclasses.fields(provenance))
+        assert _messages._provenance(_messages.provenance_message(provenance)) == provenance
+
+    def test_every_requirement_is_sent(self) -> None:
+        requirements = Requirements(
+            verified=True,
+            max_verification_age=timedelta(days=1, microseconds=5),
+            metrics={"f1": Bound(min=0.0, max=1.0), "ms": Bound(max=5)},
+            same_inputs=True,
+            same_outputs=True,
+            same_labels=True,
+        )
+        assert all(getattr(requirements, field.name) for field in dataclasses.fields(requirements))
+        message = _messages.requirements_message(requirements)
+        assert {field.name for field, _ in message.ListFields()} == {field.name for field in message.DESCRIPTOR.fields}
+        assert [(bound.metric, bound.HasField("min"), bound.min, bound.max) for bound in message.metrics] == [
+            ("f1", True, 0.0, 1.0),
+            ("ms", False, 0.0, 5.0),
+        ]
+        assert message.max_verification_age.ToTimedelta() == requirements.max_verification_age
