@@ -266,6 +266,16 @@ def test_the_client_calls_a_registry(environment: Callable[[str], Path], server:
 
 
 @pytest.mark.parametrize("name", ENVIRONMENTS)
+def test_the_command_line_is_installed_under_both_names(
+    environment: Callable[[str], Path], wheels: dict[str, Path], name: str
+) -> None:
+    python = environment(name)
+    version = message_from_bytes(metadata_of(wheels["modelreg"], "METADATA"))["Version"]
+    for command in ([python.parent / "mreg"], [python.parent / "modelreg"], [python, "-I", "-m", "modelreg"]):
+        assert version in run(*command, "--version").split()
+
+
+@pytest.mark.parametrize("name", ENVIRONMENTS)
 def test_the_client_is_imported_in_less_than_300_milliseconds(environment: Callable[[str], Path], name: str) -> None:
     python = environment(name)
     # The best time of the processor: the first import compiles, and other programs take their share of a busy machine.
