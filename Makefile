@@ -44,9 +44,14 @@ install-dev: .venv/.dev ## The same with the dependencies of tests, linters and 
 	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements-bench.lock
 	touch $@
 
+# The oldest supported gRPC tools have wheels for these Pythons.
+STUBS_PYTHON = $(shell for python in $(PYTHON) python3.13 python3.12 python3.11 python3.10; do \
+	"$$python" -c 'import sys, venv; sys.exit(sys.version_info >= (3, 14))' 2>/dev/null && echo "$$python" && break; done)
+
 .build/stubs/.done: requirements-stubs.lock
 	$(call say,Creating the environment of the oldest supported gRPC tools)
-	@rm -rf .build/stubs && $(PYTHON) -m venv .build/stubs
+	@[ -n "$(STUBS_PYTHON)" ] || { echo "To generate the stubs, install Python 3.10, 3.11, 3.12 or 3.13 with venv."; exit 1; }
+	@rm -rf .build/stubs && $(STUBS_PYTHON) -m venv .build/stubs
 	@.build/stubs/bin/pip install --disable-pip-version-check --quiet --no-input --require-hashes -r requirements-stubs.lock
 	@touch $@
 

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-PAGES = ("*.md", "docs/**/*.md", "examples/*.md", "benchmarks/*.md")
+PAGES = ("*.md", "client/*.md", "docs/**/*.md", "examples/*.md", "benchmarks/*.md")
 FOLDERS = "registry_service|tests|gateway|protos|deploy|docs|examples|benchmarks|generated|client|ui|integrations|[.]ci"
 WRITTEN_AS_THEY_WERE = {"CHANGELOG.md"}
 

@@ -122,7 +122,7 @@ def _paths() -> Iterator[str]:
 
 
 def _faults(path: str) -> Iterator[str]:
-    if path.startswith("registry_service/") and re.fullmatch(MODULES.pattern, Path(path).name):
+    if path.startswith(("client/modelreg/", "registry_service/")) and re.fullmatch(MODULES.pattern, Path(path).name):
         yield f"{path}: write {MODULES.instead} instead of {Path(path).name}"
     try:
         lines = (ROOT / path).read_text(encoding="utf-8").splitlines()
