@@ -4,6 +4,7 @@ import json
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
@@ -12,6 +13,8 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes
 from jwt.algorithms import ECAlgorithm, OKPAlgorithm, RSAAlgorithm
+
+from tests.authorization_server import AuthorizationServer
 
 AUDIENCE = "model-registry-test"
 
@@ -29,6 +32,7 @@ class IdentityProvider:
         self.keys: dict[str, PrivateKeyTypes] = {}
         self.add("rsa", rsa.generate_private_key(public_exponent=65537, key_size=2048))
         self.add("ec", ec.generate_private_key(ec.SECP256R1()))
+        self.authorization = AuthorizationServer(self.token)
 
     def add(self, key_id: str, key: PrivateKeyTypes) -> None:
         self.keys[key_id] = key
@@ -70,9 +74,8 @@ class IdentityProvider:
 
     def answer(self, path: str) -> tuple[int, bytes]:
         if path == "/realms/models/.well-known/openid-configuration":
-            return 200, json.dumps(
-                {"issuer": self.calls_itself, "jwks_uri": f"{self.issuer}/certs", "ignored": 1}
-            ).encode()
+            known = {"issuer": self.calls_itself, "jwks_uri": f"{self.issuer}/certs", "ignored": 1}
+            return 200, json.dumps(known | self.authorization.configuration(self.issuer)).encode()
         if path == "/realms/models/certs":
             self.asked += 1
             shown = {"keys": [self.jwk(key_id) for key_id in self.keys]}
@@ -80,17 +83,27 @@ class IdentityProvider:
         return 404, b"{}"
 
 
-@pytest.fixture
-def provider() -> Iterator[IdentityProvider]:
-    """A running provider."""
+@contextmanager
+def running_provider() -> Iterator[IdentityProvider]:
+    """Run a provider."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            status, body = found.answer(self.path)
+            self._send(*found.answer(self.path))
+
+        def do_POST(self) -> None:
+            body = self.rfile.read(int(self.headers["content-length"]))
+            status, answer = found.authorization.respond(self.path, body, self.headers.get("authorization", ""))
+            self._send(status, answer if isinstance(answer, bytes) else json.dumps(answer).encode())
+
+        def _send(self, status: int, body: bytes) -> None:
             self.send_response(status)
+            if 300 <= status < 400:
+                self.send_header("location", f"{found.issuer}/elsewhere")
             self.send_header("content-length", str(len(body)))
             self.end_headers()
-            self.wfile.write(body)
+            with suppress(ConnectionError):
+                self.wfile.write(body)
 
         def log_message(self, format: str, *_: object) -> None:  # noqa: A002 - the base class's name
             pass
@@ -102,3 +115,10 @@ def provider() -> Iterator[IdentityProvider]:
         yield found
         server.shutdown()
         thread.join()
+
+
+@pytest.fixture
+def provider() -> Iterator[IdentityProvider]:
+    """A running provider."""
+    with running_provider() as found:
+        yield found

@@ -2,7 +2,6 @@
 
 import json
 import logging
-import multiprocessing
 import os
 import stat
 import sys
@@ -15,6 +14,8 @@ from modelreg._files import lock_file
 from modelreg._token_store import Grant, StoredToken
 from modelreg.profiles import Profile, Profiles
 from modelreg.urls import parse_url
+
+from tests.client.processes import run_together
 
 GRANT = Grant(issuer="https://login.example.org", client_id="mreg", scopes=("openid",), client_secret="shh")
 TOKEN = StoredToken(
@@ -118,19 +119,10 @@ def test_what_a_newer_client_adds_does_no_harm(profiles: Profiles) -> None:
     assert profiles.active() == profile("a", "grpcs://a:50051")
 
 
-def _save(directory: Path, name: str) -> None:
-    for _ in range(5):
-        Profiles(directory).save(profile(name))
-
-
 def test_processes_that_sign_in_together_keep_all_profiles(profiles: Profiles) -> None:
-    context = multiprocessing.get_context("spawn")
     names = ["one", "two", "three"]
-    processes = [context.Process(target=_save, args=(profiles.directory, name)) for name in names]
-    for process in processes:
-        process.start()
-    for process in processes:
-        process.join()
+    opening = f"profiles = Profiles(pathlib.Path({str(profiles.directory)!r})); "
+    run_together(*(f"{opening}[profiles.save(Profile(name={name!r}, url='a')) for _ in range(5)]" for name in names))
     assert [found.name for found in profiles] == sorted(names)
 
 
