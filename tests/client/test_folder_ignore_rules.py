@@ -3,6 +3,7 @@
 But `?` and `[…]` match a character, where git matches a byte of it, so all names here are ASCII.
 """
 
+import re
 import shutil
 import subprocess
 from collections.abc import Mapping
@@ -100,7 +101,8 @@ PARTS += [
     "[!]a-]",
 ]
 LINE = st.builds("".join, st.lists(st.sampled_from(PARTS), min_size=1, max_size=6)).filter(
-    lambda line: "//" not in line  # matches nothing or too much, depending on the version of git
+    # Git does not do what it documents: // matches too much, and ** after a text matches slashes.
+    lambda line: not re.search(r"//|[^/]\*\*", line.removeprefix("!"))
 )
 RULES = st.builds("\n".join, st.lists(st.one_of(LINE, LINE.map("!".__add__)), min_size=1, max_size=4))
 
@@ -111,7 +113,7 @@ RULES = st.builds("\n".join, st.lists(st.one_of(LINE, LINE.map("!".__add__)), mi
 @example(root="ab/\n!ab/abc/a", inner="!a")
 @example(root="/a\r\nb/**/a b\r\n", inner="")
 @example(root="ab/**\n!ab/abc/", inner="")
-@example(root="**/abc/*\n**abc", inner="/abc")
+@example(root="**/abc/*\n*abc", inner="/abc")
 @example(root="a\\ \n\\!a\n\\#a", inner="")
 @example(root="[[:alpha:][:digit:]-]\n[a-c-z]", inner="")
 @example(root="c/[^]]", inner="")
