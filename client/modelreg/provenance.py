@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypedDict
 
 from modelreg._results import Result
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,3 +43,56 @@ class Provenance(Result):
     environment: Mapping[str, str] = field(default_factory=dict)
     """Environment of the training, for example `{"python": "3.12.4"}`."""
     seed: int | None = None
+
+    @classmethod
+    def here(cls, **more: Unpack[_Fields]) -> Provenance:
+        """Return the provenance of a model that this interpreter made, in its working directory.
+
+        Fills in what can be found out:
+
+        - `source_repository`: the URL of the remote `origin` of git, else of the first remote, without credentials
+        - `source_commit`: the commit of the working directory; in a submodule, that of the submodule
+        - `environment`: `python` and `platform`; `git_dirty`, which is `true` if tracked files differ from the commit;
+          and `packages.<name>` with the version of each installed package, up to 128 KiB of them
+
+        Without git, outside of a repository, or if git takes longer than 10 seconds, what it would tell is missing.
+        Starts no program but git. The command line and environment variables are not read, because they may hold
+        secrets.
+
+        Args:
+            more: The other fields, or other values. `environment` is added to what was found.
+
+        Examples:
+            >>> Provenance.here(parents=["vad:6.2.2"], seed=42).environment["python"]  # doctest: +SKIP
+            '3.12.4'
+        """
+        # These import much, which only this call needs.
+        from modelreg import _environment, _git  # noqa: PLC0415
+
+        found = _git.checkout()
+        environment = _environment.interpreter()
+        if found.is_dirty is not None:
+            environment["git_dirty"] = str(found.is_dirty).lower()
+        environment.update(_environment.packages())
+        environment.update(more.pop("environment", {}))
+        fields: dict[str, Any] = {
+            "source_repository": found.repository,
+            "source_commit": found.commit,
+            "environment": environment,
+        }
+        return cls(**(fields | dict(more)))
+
+
+class _Fields(TypedDict, total=False):
+    """The fields of `Provenance`."""
+
+    source_repository: str
+    source_commit: str
+    training_run: str
+    datasets: Sequence[Dataset]
+    parents: Sequence[str]
+    framework: str
+    framework_version: str
+    hyperparameters: Mapping[str, Any]
+    environment: Mapping[str, str]
+    seed: int | None
