@@ -9,6 +9,7 @@ import pytest
 from modelreg import Registry
 
 from registry_service.embedded.postgres import PostgresAddress
+from tests.client.mreg import Mreg
 from tests.postgres_server import engine_of
 from tests.registry import RunningRegistry, running_registry
 
@@ -51,3 +52,9 @@ def _own_directories(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv(variable)
     for variable in ("XDG_CACHE_HOME", "XDG_CONFIG_HOME", "XDG_STATE_HOME"):
         monkeypatch.setenv(variable, str(tmp_path / variable))
+
+
+@pytest.fixture
+def mreg(url: str) -> Mreg:
+    """The command line, which talks to the server."""
+    return Mreg(url)

@@ -31,6 +31,7 @@ _SECTIONS = {
     ],
     "Changes": [
         Entry("log", "modelreg.cli.changes", "Show the audit log, the newest event first."),
+        Entry("watch", "modelreg.cli.changes", "Print changes as they happen."),
     ],
     "This machine": [
         Entry("uploads", "modelreg.cli.uploads", "List and cancel uploads that are not completed."),

@@ -7,14 +7,45 @@ import errno
 import os
 import sys
 import traceback
+from dataclasses import dataclass
 
 import click
 
 from modelreg import errors
-from modelreg.cli._text import printable, styled
+from modelreg.cli._text import is_terminal, printable, styled
 
 FAILURE, USAGE, NOT_FOUND, ACCESS, CONFLICT, INTEGRITY, QUARANTINED = 1, 2, 3, 4, 5, 6, 7
 TEMPORARY, INTERRUPTED, TERMINATED = 75, 130, 143
+
+
+class Terminated(BaseException):
+    """SIGTERM arrived."""
+
+
+class Interrupted(BaseException):
+    """Ctrl-C was pressed. Not the exception of Python, for which click prints a line of its own."""
+
+
+class ReaderGone(BaseException):
+    """Nobody reads stdout any more. Not the exception of Python, with which click ends the program itself."""
+
+
+def exit_code(error: BaseException) -> int:
+    """Return the exit code of an error."""
+    return next((code for kind, code in _CODES if isinstance(error, kind)), FAILURE)
+
+
+def closed_pipe(error: BaseException) -> bool:
+    """Tell whether an error says that the reader of stdout is gone, and then write nothing more to it."""
+    # Windows says EINVAL of a closed pipe.
+    is_closed = isinstance(error, BrokenPipeError) or (
+        os.name == "nt" and isinstance(error, OSError) and error.errno == errno.EINVAL and error.filename is None
+    )
+    if is_closed:
+        with contextlib.suppress(OSError, ValueError):  # No file: a test.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return is_closed
+
 
 # The first class that fits counts.
 _CODES: tuple[tuple[type[BaseException], int], ...] = (
@@ -36,14 +67,25 @@ _CODES: tuple[tuple[type[BaseException], int], ...] = (
     (errors.RegistryError, FAILURE),
     (click.UsageError, USAGE),
     (click.Abort, INTERRUPTED),
+    (Interrupted, INTERRUPTED),
     (KeyboardInterrupt, INTERRUPTED),
+    (Terminated, TERMINATED),
+    (ReaderGone, 0),
 )
+
+_MAX_POINTED = 100
 
 # What to do next on the command line, where the library's hint speaks Python.
 _HINTS_BY_REASON = {
     "MODEL_ALREADY_EXISTS": "Choose another version, or pass `--if-exists return` if the bytes are the same.",
     "MODEL_IN_USE": "Move or delete the aliases first, or pass `--force`.",
     "NO_PREVIOUS_TARGET": "Name the target with `--to`.",
+    "REQUIREMENTS_NOT_MET": "Choose another model, or require less.",
+    "INVALID_FILTER": "Example of a filter: 'format = onnx AND metrics.f1 > 0.9'.",
+    "ALIAS_NOT_FOUND": "`mreg alias ls` lists the aliases.",
+    "UPLOAD_NOT_FOUND": "`mreg uploads ls` lists the uploads.",
+    "ARTIFACT_FILE_NOT_FOUND": "`mreg show` lists the files of an artifact.",
+    "NOT_AN_ARCHIVE": "Leave the file out to get the artifact itself.",
     "ETAG_MISMATCH": "Another client changed the model at the same time. Look at it, then try again.",
     "ALIAS_CHANGED": "Another client moved the alias at the same time. Look at it with `mreg alias history`, then try "
     "again.",
@@ -65,46 +107,48 @@ _HINTS_BY_CLASS: tuple[tuple[type[BaseException], str], ...] = (
 )
 
 
-class Terminated(BaseException):
-    """SIGTERM arrived."""
+@dataclass
+class Remarks:
+    """What a command knows of its errors."""
+
+    when_interrupted: str = ""
+    """What to tell the user if the command is interrupted now."""
+    filter_text: str = ""
+    """The filter of the command, which errors point into."""
+    debug: bool = False
+    """Whether tracebacks are shown."""
 
 
-def exit_code(error: BaseException) -> int:
-    """Return the exit code of an error."""
-    if isinstance(error, Terminated):
-        return TERMINATED
-    return next((code for kind, code in _CODES if isinstance(error, kind)), FAILURE)
-
-
-def closed_pipe(error: BaseException) -> bool:
-    """Tell whether the reader of stdout is gone, and then write nothing more to it."""
-    # Windows says EINVAL of a closed pipe.
-    is_closed = isinstance(error, BrokenPipeError) or (
-        os.name == "nt" and isinstance(error, OSError) and error.errno == errno.EINVAL and error.filename is None
-    )
-    if is_closed:
-        with contextlib.suppress(OSError, ValueError):  # No file: a test.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    return is_closed
-
-
-def report(error: BaseException, *, debug: bool, when_interrupted: str = "") -> int:
+def report(error: BaseException, remarks: Remarks) -> int:
     """Print an error to stderr: what is wrong, what to do next, the request id. Return the exit code."""
-    if debug:
+    if remarks.debug:
         click.echo("".join(traceback.format_exception(type(error), error, error.__traceback__)), err=True, nl=False)
     message, hint = _texts(error)
-    if isinstance(error, (KeyboardInterrupt, Terminated)):
-        hint = when_interrupted
+    if isinstance(error, (Interrupted, Terminated)):
+        hint = remarks.when_interrupted
+    if isinstance(error, Interrupted) and is_terminal(sys.stderr):
+        _line("")  # After the ^C.
     _line(f"{styled('mreg:', fg='red', bold=True, err=True)} {printable(message)}")
     for field, description in _details(error):
         # The message often has the first of them, and more of it.
         if description[:80] not in message:
             _line(f"  {printable(f'{field}: {description}' if field else description)}")
+    for text in _pointer(error, remarks.filter_text):
+        _line(f"  {text}")
     if hint:
         _line(printable(hint))
     if isinstance(error, errors.RegistryError) and error.request_id:
         _line(f"Request id: {printable(error.request_id)}")
     return exit_code(error)
+
+
+def _pointer(error: BaseException, text: str) -> list[str]:
+    """Return a filter, and below it a mark at the position of the error."""
+    position = error.position if isinstance(error, errors.InvalidArgument) else None
+    # Where escapes or wide characters move what is below, there is no mark.
+    if position is None or not text or len(text) > _MAX_POINTED or not (text.isascii() and text.isprintable()):
+        return []
+    return [text, f"{' ' * (position - 1)}^"]
 
 
 def _line(text: str) -> None:
@@ -132,7 +176,7 @@ def _plain_message(error: BaseException) -> str:
     """Return what is wrong, if there is nothing to do about it; empty for an unexpected error."""
     if isinstance(error, click.ClickException):
         return error.format_message()
-    if isinstance(error, (KeyboardInterrupt, click.Abort)):
+    if isinstance(error, (Interrupted, KeyboardInterrupt, click.Abort)):
         return "interrupted"
     if isinstance(error, Terminated):
         return "terminated"

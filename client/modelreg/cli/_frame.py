@@ -15,7 +15,7 @@ from typing import Any, Concatenate, NoReturn, ParamSpec, TypeVar
 import click
 
 from modelreg._version import __version__
-from modelreg.cli._failures import Terminated, closed_pipe, report
+from modelreg.cli._failures import Interrupted, ReaderGone, Terminated, closed_pipe, exit_code, report
 from modelreg.cli._session import FORMATS, Session
 
 P = ParamSpec("P")
@@ -193,6 +193,20 @@ class MainGroup(Group):
             with formatter.section(title):
                 formatter.write_dl([(entry.name.ljust(width), entry.short_help) for entry in entries])
 
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run a command, and keep from click the exceptions that it treats in its own way."""
+        try:
+            result = super().invoke(ctx)
+            sys.stdout.flush()
+        except KeyboardInterrupt:
+            raise Interrupted from None
+        except OSError as error:
+            if closed_pipe(error):
+                raise ReaderGone from None
+            raise
+        else:
+            return result
+
     def main(  # type: ignore[override]
         self, args: Sequence[str] | None = None, prog_name: str | None = None, **extra: Any
     ) -> NoReturn:
@@ -214,12 +228,12 @@ class MainGroup(Group):
         except (SystemExit, GeneratorExit):
             raise
         except BaseException as error:  # noqa: BLE001 - every error becomes a message and an exit code
-            debug = bool(session.options.get("debug")) or "--debug" in arguments
-            code = 0 if closed_pipe(error) else report(error, debug=debug, when_interrupted=session.when_interrupted)
+            session.remarks.debug = bool(session.options.get("debug")) or "--debug" in arguments
+            code = exit_code(error) if isinstance(error, ReaderGone) else report(error, session.remarks)
         try:
             sys.stdout.flush()
         except OSError as error:
-            code = 0 if closed_pipe(error) else report(error, debug=False)
+            code = code if closed_pipe(error) else report(error, session.remarks)
         sys.exit(code if isinstance(code, int) else 0)
 
 

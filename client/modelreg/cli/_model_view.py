@@ -10,8 +10,9 @@ from modelreg.cli._output import Column, Output, print_blocks
 from modelreg.cli._text import age, local, number, printable, size, styled, utc
 
 if TYPE_CHECKING:
-    from modelreg import Artifact, Model, Provenance, Tensor
+    from modelreg import Artifact, ArtifactFile, Model, Provenance, Tensor
 
+MAX_FILES = 20
 _MAX_TENSORS = 20
 _MAX_LABELS = 20
 
@@ -37,17 +38,18 @@ VERSION_COLUMNS: Sequence[Column[Model]] = (
 )
 
 
-def show_model(output: Output, model: Model, parents: Mapping[str, str]) -> None:
+def show_model(output: Output, model: Model, parents: Mapping[str, str], files: Sequence[ArtifactFile]) -> None:
     """Print all that is known of a model.
 
     Args:
         output: Where.
         model: The model.
         parents: References of its parents, by id, as far as the caller may read them.
+        files: The first files inside the artifact, one more than `MAX_FILES` if there are more.
     """
     aliases = f"  {styled(f'@{printable(_aliases(model))}', fg='green')}" if model.aliases else ""
     output.line(styled(printable(model.reference), bold=True, fg="cyan") + aliases)
-    print_blocks(output, _blocks(model, parents))
+    print_blocks(output, _blocks(model, parents, files))
     if model.description:
         output.line()
         output.line(styled("Description", bold=True))
@@ -77,9 +79,12 @@ def _facts(model: Model) -> Iterator[tuple[str, str]]:
     yield "optimization", _json(model.optimization_capabilities)
 
 
-def _blocks(model: Model, parents: Mapping[str, str]) -> Iterator[tuple[str, Iterable[tuple[str, str]]]]:
+def _blocks(
+    model: Model, parents: Mapping[str, str], files: Sequence[ArtifactFile]
+) -> Iterator[tuple[str, Iterable[tuple[str, str]]]]:
     yield "", _facts(model)
     yield "Artifact", _artifact(model.artifact)
+    yield "Files", _files(files)
     if model.metrics:
         width = max(len(number(value)) for value in model.metrics.values())
         yield "Metrics", [(name, number(value).rjust(width)) for name, value in sorted(model.metrics.items())]
@@ -109,6 +114,15 @@ def _artifact(artifact: Artifact) -> Iterator[tuple[str, str]]:
     yield "media type", printable(artifact.media_type)
     if artifact.verify_time is not None:
         yield "verified", f"{local(artifact.verify_time)} ({age(artifact.verify_time)})"
+
+
+def _files(files: Sequence[ArtifactFile]) -> Iterator[tuple[str, str]]:
+    shown = files[:MAX_FILES]
+    width = max((len(size(file.size_bytes)) for file in shown), default=0)
+    for file in shown:
+        yield file.path, size(file.size_bytes).rjust(width)
+    if len(files) > len(shown):
+        yield "…", "and more"
 
 
 def _tensors(tensors: Sequence[Tensor]) -> Iterator[tuple[str, str]]:

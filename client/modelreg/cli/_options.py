@@ -36,11 +36,13 @@ def ask_before(lines: Iterable[str], question: str = "Delete?") -> None:
     """Show what will be done, and ask whether to do it.
 
     Raises:
-        Abort: No.
+        Exit: No.
         UsageError: Nobody can be asked, as stdin is no terminal.
     """
     if not is_terminal(sys.stdin):
         raise click.UsageError("stdin is no terminal, so nobody can be asked: pass --yes.")
     for line in lines:
         note(line)
-    click.confirm(question, abort=True, err=True)
+    if not click.confirm(question, err=True):
+        note("Nothing was changed.")
+        raise click.exceptions.Exit(1)

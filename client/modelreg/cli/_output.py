@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import json
 import shutil
@@ -170,10 +171,6 @@ class Output:
         """Print a line for people. What comes from the registry must be made printable before."""
         self._write(text)
 
-    def flush(self) -> None:
-        """Write what is buffered. Raises BrokenPipeError if nobody reads it."""
-        sys.stdout.flush()
-
     def _write(self, text: str, *, newline: bool = True) -> None:
         if self.is_terminal:
             click.echo(text, nl=newline)
@@ -183,8 +180,9 @@ class Output:
 
 
 def note(text: str) -> None:
-    """Print a remark for people to stderr."""
-    click.echo(printable(text), err=True)
+    """Print a remark for people to stderr. If nobody reads it, that must not end what runs."""
+    with contextlib.suppress(OSError):
+        click.echo(printable(text), err=True)
 
 
 def document_of(result: Result | dict[str, Any]) -> dict[str, Any]:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from functools import cached_property
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
+from modelreg.cli._failures import Remarks
 from modelreg.cli._output import Output
 
 if TYPE_CHECKING:
@@ -21,8 +23,8 @@ class Session:
     def __init__(self) -> None:
         self.options: dict[str, Any] = {}
         """The global options that were given, by name."""
-        self.when_interrupted = ""
-        """What to tell the user if the command is interrupted now."""
+        self._cleanup = ExitStack()
+        self.remarks = Remarks()
 
     @property
     def registry_arguments(self) -> dict[str, Any]:
@@ -39,8 +41,9 @@ class Session:
         if self.options.get("debug"):
             _log_to_stderr()
         if self.output.is_json:
-            MESSAGES_ARE_KEPT.set(True)
-        return Registry(**self.registry_arguments)
+            token = MESSAGES_ARE_KEPT.set(True)
+            self._cleanup.callback(MESSAGES_ARE_KEPT.reset, token)
+        return self._cleanup.enter_context(Registry(**self.registry_arguments))
 
     @cached_property
     def output(self) -> Output:
@@ -53,8 +56,7 @@ class Session:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        if "registry" in self.__dict__:
-            self.registry.close()
+        self._cleanup.close()
 
 
 def _log_to_stderr() -> None:

@@ -56,9 +56,10 @@ def promote_command(
     same_labels: bool,
     dry_run: bool,
 ) -> int:
-    """Point an alias to a model, and create the alias if there is none.
+    """Point an alias to a model.
 
-    ALIAS is a word such as production. Nothing changes unless the model meets all requirements.
+    ALIAS is a word such as production. It is created if there is none. Nothing changes unless the model meets all
+    requirements.
     """
     from modelreg.aliases import Bound, Requirements  # noqa: PLC0415 - as all of the library, not before it is used
 

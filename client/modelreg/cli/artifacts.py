@@ -55,11 +55,12 @@ def pull_command(
     verify: bool,
     overwrite: bool,
 ) -> None:
-    """Download the artifact of a model, complete and verified, and print its path.
+    """Download the artifact of a model, complete and verified.
 
-    What the cache has is not downloaded again. A pull that was interrupted continues when it is repeated.
+    Prints the path. What the cache has is not downloaded again. A pull that was interrupted continues when it is
+    repeated.
     """
-    session.when_interrupted = "Repeat the command to continue: what arrived is kept."
+    session.remarks.when_interrupted = "Repeat the command to continue: what arrived is kept."
     path = session.registry.pull(
         reference,
         to=to,
@@ -88,9 +89,10 @@ def pull_command(
 def cat_command(
     session: Session, *, reference: str, file: str | None, precision: tuple[str, ...], at: datetime | None
 ) -> None:
-    """Write a file of an artifact to stdout, without the rest of the artifact.
+    """Write a file of an artifact to stdout.
 
-    FILE is the path of a file inside the artifact, for example labels.txt. Default: the artifact itself.
+    Nothing else of the artifact is downloaded. FILE is the path of a file inside the artifact, for example
+    labels.txt. Default: the artifact itself.
     """
     with session.registry.open(reference, file=file, precision=precision, at=at) as source:
         if is_terminal(sys.stdout):
@@ -118,9 +120,9 @@ def _copy_to_terminal(source: IO[bytes], name: str) -> None:
 @precision_option
 @with_session
 def verify_command(session: Session, *, reference: str, precision: tuple[str, ...]) -> int:
-    """Let the registry read the stored bytes of an artifact, and check them against its SHA-256.
+    """Check the stored bytes of an artifact against its SHA-256.
 
-    Exits with 6 if they are damaged.
+    The registry reads them. Exits with 6 if they are damaged.
     """
     model = session.registry.model(reference, precision=precision)
     found = session.registry.verify(model, progress=progress_for(session.output, reference))

@@ -1,7 +1,8 @@
-"""The command `log`."""
+"""The commands `log` and `watch`."""
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +12,7 @@ from modelreg.cli._failures import INTEGRITY
 from modelreg.cli._frame import Command, with_session
 from modelreg.cli._options import limited
 from modelreg.cli._output import Column
-from modelreg.cli._text import age, printable, styled, utc
+from modelreg.cli._text import age, local, printable, styled, utc
 
 if TYPE_CHECKING:
     from modelreg import Event
@@ -67,6 +68,7 @@ def log_command(session: Session, *, filter_text: str, limit: int | None, verify
 
     FILTER chooses events, for example 'name = vad AND action = ACTION_ALIAS_*'. Default: all.
     """
+    session.remarks.filter_text = filter_text
     if verify:
         return _verify(session, filter_text)
     session.output.items(
@@ -93,3 +95,44 @@ def _verify(session: Session, filter_text: str) -> int:
 
     session.output.result(found, human=human, quiet=found.head.hash)
     return 0 if found.valid else INTEGRITY
+
+
+@click.command("watch", cls=Command)
+@click.argument("filter_text", metavar="[FILTER]", default="")
+@click.option(
+    "--resume-file",
+    type=click.Path(dir_okay=False),
+    metavar="FILE",
+    help="Where the position is kept: after a restart, the watch goes on with the next event.",
+)
+@click.option("--from-beginning", is_flag=True, help="Start with the first event of the log.")
+@with_session
+def watch_command(session: Session, *, filter_text: str, resume_file: str | None, from_beginning: bool) -> None:
+    """Print changes as they happen.
+
+    Until Ctrl-C, across restarts of the registry. FILTER chooses events, for example 'name = vad AND action =
+    ACTION_ALIAS_*'. Default: all. The formats json and jsonl print a line per event.
+    """
+    session.remarks.filter_text = filter_text
+    output = session.output
+    for event in session.registry.watch(filter_text, resume_file=resume_file, from_beginning=from_beginning):
+        if output.is_json:
+            output.json_line(event)
+        elif output.is_human:
+            output.line(_line(event) if output.is_terminal else _plain_line(event))
+        else:
+            output.quiet(str(event.sequence))
+        # Before the position is kept, so that no event is lost.
+        sys.stdout.flush()
+
+
+def _line(event: Event) -> str:
+    action = styled(event.action.replace("_", " "), fg="yellow")
+    reason = f'"{event.reason}"' if event.reason else ""
+    rest = "  ".join(printable(text) for text in (_change(event), event.actor, reason) if text)
+    time, subject = styled(local(event.event_time), dim=True), styled(printable(_subject(event)), fg="cyan")
+    return f"{time}  {action}  {subject}  {rest}"
+
+
+def _plain_line(event: Event) -> str:
+    return "\t".join(printable((column.plain or column.cell)(event)) for column in _COLUMNS)

@@ -26,9 +26,9 @@ _DIFFERENT = 1
 def diff_command(
     session: Session, *, references: tuple[str, ...], exit_code: bool, everything: bool, hash_files: bool
 ) -> int:
-    """Show how models differ from the first of them: metadata, metrics, labels, files.
+    """Show how models differ from the first of them.
 
-    Names 2 to 10 models. What must differ between models, such as ids and versions, does not count for --exit-code.
+    Compares metadata, metrics, labels and files of 2 to 10 models. Names and versions do not count for --exit-code.
     """
     if len(references) < 2:
         raise click.UsageError("Name at least two models, for example vad:6.2.2 vad:6.2.3.")
@@ -45,7 +45,10 @@ def diff_command(
 )
 @with_session
 def lineage_command(session: Session, reference: str, descendants: bool, depth: int) -> None:
-    """Show what a model was made from, and what that was made from."""
+    """Show what a model was made from.
+
+    And what that was made from, and so on.
+    """
     model = session.registry.model(reference)
     lineage = session.registry.lineage(model, descendants=descendants, max_depth=depth)
     output = session.output

@@ -54,9 +54,10 @@ def edit_command(
     unset: tuple[str, ...],
     **options: Any,
 ) -> None:
-    """Change the metadata of a model, all of it or nothing.
+    """Change the metadata of a model.
 
-    Metrics, tags and hyperparameters are merged by name. Labels, precisions, parents and datasets are replaced.
+    Either all changes are made, or none. Metrics, tags and hyperparameters are merged by name. Labels, precisions,
+    parents and datasets are replaced.
     """
     changes = metadata_of(options)
     identity = {"name": name, "version": version, "project_id": project_id}

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING
 import click
 
 from modelreg.cli._frame import Command, with_session
-from modelreg.cli._model_view import MODEL_COLUMNS, VERSION_COLUMNS, show_model
+from modelreg.cli._model_view import MAX_FILES, MODEL_COLUMNS, VERSION_COLUMNS, show_model
 from modelreg.cli._options import ask_before, at_option, limited, precision_option
 from modelreg.cli._output import note
 from modelreg.cli._text import size
 
 if TYPE_CHECKING:
-    from modelreg import Model
+    from modelreg import ArtifactFile, Model
     from modelreg.cli._session import Session
 
 
@@ -25,10 +25,11 @@ if TYPE_CHECKING:
 @click.option("-n", "--limit", type=click.IntRange(min=1), metavar="N", help="The maximum number of models.")
 @with_session
 def ls_command(session: Session, filter_text: str, order_by: str, limit: int | None) -> None:
-    """List models, the newest first.
+    """List models.
 
-    FILTER chooses them, for example 'format = onnx AND metrics.f1 > 0.9'. Default: all.
+    The newest come first. FILTER chooses them, for example 'format = onnx AND metrics.f1 > 0.9'. Default: all.
     """
+    session.remarks.filter_text = filter_text
     page_size = 1000 if limit is None else min(limit, 1000)
     models = session.registry.models(filter_text, order_by=order_by, page_size=page_size)
     found = session.output.items(
@@ -44,11 +45,29 @@ def ls_command(session: Session, filter_text: str, order_by: str, limit: int | N
 @at_option
 @with_session
 def show_command(session: Session, reference: str, precision: tuple[str, ...], at: datetime | None) -> None:
-    """Show a model: metadata, artifact, inputs and outputs, metrics, tags, provenance."""
+    """Show a model.
+
+    Metadata, artifact, files, metrics, tags, inputs and outputs, provenance.
+    """
     model = session.registry.model(reference, precision=precision, at=at)
     session.output.result(
-        model, human=lambda: show_model(session.output, model, _parents(session, model)), quiet=model.id
+        model,
+        human=lambda: show_model(session.output, model, _parents(session, model), _files(session, model)),
+        quiet=model.id,
     )
+
+
+def _files(session: Session, model: Model) -> list[ArtifactFile]:
+    """Return the first files of an artifact that has several, one more than are shown."""
+    if model.artifact.kind != "folder" and model.artifact.media_type != "application/zip":
+        return []
+    from modelreg.errors import RegistryError  # noqa: PLC0415 - as all of the library, not before it is used
+
+    try:
+        return session.registry.files(model).to_list(MAX_FILES + 1)
+    except RegistryError:
+        # A damaged archive must not hide the model.
+        return []
 
 
 def _parents(session: Session, model: Model) -> dict[str, str]:

@@ -66,7 +66,7 @@ def push_command(
     if dry_run:
         _show_plan(session.output, path, f"{name}:{version}", file_name)
         return
-    session.when_interrupted = "Repeat the command to continue: what was sent is kept."
+    session.remarks.when_interrupted = "Repeat the command to continue: what was sent is kept."
     model = session.registry.push(
         sys.stdin.buffer if path == "-" else path,
         name=name,
@@ -78,7 +78,7 @@ def push_command(
         progress=progress_for(session.output, reference),
         **metadata,
     )
-    session.when_interrupted = f"The model is registered: {model.reference}."
+    session.remarks.when_interrupted = f"The model is registered: {model.reference}."
     for word in alias:
         session.registry.promote(word, model)
     session.output.result(model, human=lambda: _show_pushed(session.output, model, alias), quiet=model.id)

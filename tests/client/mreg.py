@@ -1,0 +1,121 @@
+"""The command `mreg` for tests: inside the process, in a process of its own, and on a terminal."""
+
+import contextlib
+import errno
+import fcntl
+import json
+import os
+import pty
+import struct
+import subprocess
+import sys
+import termios
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import IO, Any
+
+from click.testing import CliRunner
+from modelreg.cli import main
+
+COMMAND = [sys.executable, "-m", "modelreg"]
+_SECONDS = 60
+
+
+@dataclass
+class Ended:
+    """What a run printed, and its exit code."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def json(self) -> Any:
+        assert self.code == 0, self.err
+        return json.loads(self.out)
+
+    @property
+    def rows(self) -> list[list[str]]:
+        """The cells of a table, as programs get them."""
+        assert self.code == 0, self.err
+        return [line.split("\t") for line in self.out.splitlines()]
+
+
+@dataclass
+class Mreg:
+    """Runs `mreg` with a registry and directories of its own, which the environment names."""
+
+    url: str
+
+    def __call__(self, *arguments: str, given: bytes | None = None) -> Ended:
+        """Run a command inside this process, which saves the time to start one."""
+        result = CliRunner().invoke(main, [*arguments, "--url", self.url], input=given, prog_name="mreg")
+        return Ended(result.exit_code, result.stdout, result.stderr)
+
+    def environment(self, **variables: str) -> dict[str, str]:
+        return {**os.environ, "MODELREG_URL": self.url, **variables}
+
+    def process(self, *arguments: str, given: bytes | None = None, **variables: str) -> Ended:
+        """Run a command in a process, with pipes."""
+        ended = subprocess.run(
+            [*COMMAND, *arguments],
+            env=self.environment(**variables),
+            input=b"" if given is None else given,
+            capture_output=True,
+            timeout=_SECONDS,
+            check=False,
+        )
+        return Ended(ended.returncode, ended.stdout.decode(), ended.stderr.decode())
+
+    @contextlib.contextmanager
+    def started(self, *arguments: str, stdout: int | IO[bytes] = subprocess.PIPE) -> Iterator[subprocess.Popen[bytes]]:
+        """Start a command in a process."""
+        with subprocess.Popen(
+            [*COMMAND, *arguments], env=self.environment(), stdout=stdout, stderr=subprocess.PIPE
+        ) as process:
+            try:
+                yield process
+            finally:
+                if process.poll() is None:
+                    process.kill()
+
+    def terminal(
+        self, *arguments: str, typed: str = "", columns: int = 100, variables: Mapping[str, str] | None = None
+    ) -> Ended:
+        """Run a command on a terminal, which shows stdout and stderr. Both are in `out`.
+
+        Args:
+            arguments: The arguments.
+            typed: What is typed.
+            columns: The width of the terminal.
+            variables: More of the environment.
+        """
+        ours, theirs = pty.openpty()
+        fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 40, columns, 0, 0))
+        environment = self.environment(**{"TERM": "xterm-256color", "NO_COLOR": "", **(variables or {})})
+        for variable in ("COLUMNS", "LINES"):
+            environment.pop(variable, None)
+        with subprocess.Popen(
+            [*COMMAND, *arguments], env=environment, stdin=theirs, stdout=theirs, stderr=theirs
+        ) as ran:
+            os.close(theirs)
+            if typed:
+                os.write(ours, typed.encode())
+            shown = b"".join(_pieces(ours))
+            os.close(ours)
+            code = ran.wait(_SECONDS)
+        return Ended(code, shown.decode().replace("\r\n", "\n"), "")
+
+
+def _pieces(descriptor: int) -> Iterator[bytes]:
+    while True:
+        try:
+            data = os.read(descriptor, 65_536)
+        except OSError as error:
+            # How Linux says that the other end is closed.
+            if error.errno != errno.EIO:
+                raise
+            return
+        if not data:
+            return
+        yield data
