@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from modelreg.cli._output import Column, Output, print_blocks
-from modelreg.cli._text import age, local, number, printable, size, styled, utc
+from modelreg.cli._text import age, aligned, local, number, printable, size, styled, utc
 
 if TYPE_CHECKING:
     from modelreg import Artifact, ArtifactFile, Model, Provenance, Tensor
@@ -85,9 +85,8 @@ def _blocks(
     yield "", _facts(model)
     yield "Artifact", _artifact(model.artifact)
     yield "Files", _files(files)
-    if model.metrics:
-        width = max(len(number(value)) for value in model.metrics.values())
-        yield "Metrics", [(name, number(value).rjust(width)) for name, value in sorted(model.metrics.items())]
+    metrics = sorted(model.metrics.items())
+    yield "Metrics", zip([name for name, _ in metrics], aligned(value for _, value in metrics), strict=True)
     yield "Tags", [(name, printable(value)) for name, value in sorted(model.tags.items())]
     if signature := model.signature:
         facts = [

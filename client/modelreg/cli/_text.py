@@ -6,6 +6,7 @@ import os
 import re
 import sys
 import unicodedata
+from collections.abc import Iterable
 from datetime import datetime, timezone
 from typing import IO, Any
 
@@ -102,6 +103,13 @@ def size(size_bytes: int) -> str:
 def number(value: float) -> str:
     """Return a number as short as it reads back."""
     return str(int(value)) if value == int(value) and abs(value) < 1e15 else repr(value)
+
+
+def aligned(values: Iterable[float]) -> list[str]:
+    """Return numbers with their decimal points below each other."""
+    texts = [number(value) for value in values]
+    width = max((len(text.partition(".")[0]) for text in texts), default=0)
+    return [" " * (width - len(text.partition(".")[0])) + text for text in texts]
 
 
 def age(time: datetime | None, now: datetime | None = None) -> str:

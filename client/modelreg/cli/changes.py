@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from modelreg.cli._session import Session
 
 
+_ALWAYS_CHANGED = {"revision", "update_time"}
+
+
 def _subject(event: Event) -> str:
     """Return what changed: `vad@production`, or `vad:6.2.3`."""
     if not event.name:
@@ -42,7 +45,7 @@ def _change(event: Event) -> str:
     if event.alias:
         return f"{before or 'nothing'} → {after or 'nothing'}"
     if event.action == "model_updated":
-        return ", ".join(sorted({*(event.before or {}), *(event.after or {})}))
+        return ", ".join(sorted({*(event.before or {}), *(event.after or {})} - _ALWAYS_CHANGED))
     return ""
 
 
