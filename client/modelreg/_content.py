@@ -40,6 +40,7 @@ class Content:
         Raises:
             SourceChanged: The source has fewer bytes, or was changed.
         """
+        self.source.prepare()
         if offset != self._position:
             self._move(min(offset, self._hashed))
         while self._position < offset:

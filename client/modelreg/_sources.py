@@ -49,6 +49,9 @@ class Source(ABC):
     def forget(self, offset: int) -> None:  # noqa: B027 - most sources have nothing to forget
         """Note that the bytes before an offset are not needed again."""
 
+    def prepare(self) -> None:  # noqa: B027 - most sources need not be
+        """Do what would keep a stream waiting for the next bytes for long. Called before each stream."""
+
     @abstractmethod
     def check(self) -> None:
         """Check that the source did not change while it was read.
@@ -180,6 +183,10 @@ class FolderSource(Source):
 
     def seek(self, offset: int) -> None:
         self._reader.seek(offset)
+
+    def prepare(self) -> None:
+        """Compute the checksums of very large files."""
+        self.plan.prepare()
 
     def check(self) -> None:
         """Do nothing: the reader checks each file when it has read it."""

@@ -290,3 +290,13 @@ class TestChanges:
         assert plan_folder(folder).fingerprint == before
         _touched(folder / "b")
         assert plan_folder(folder).fingerprint != before
+
+
+def test_checksums_of_large_files_are_computed_before_the_first_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("modelreg.folders._LARGE_FILE_BYTES", 3 * MIB)
+    plan = plan_folder(write_tree(tmp_path / "m", {"large": bytes(4 * MIB), "small": bytes(2 * MIB)}))
+    plan.prepare()
+    assert [plan._packed.known_checksum(index) is not None for index in range(2)] == [True, False]
+    assert contents(packed(plan)) == {"large": bytes(4 * MIB), "small": bytes(2 * MIB)}
