@@ -6,7 +6,7 @@ from google.protobuf.message import Message
 
 CHUNK_BYTES = 1024 * 1024
 """Bytes per message of a transfer."""
-MAX_QUEUED = 4
+MAX_QUEUED = 2
 """Messages that wait to be sent."""
 
 

@@ -68,7 +68,11 @@ _HINTS: dict[str, str] = {
     "NO_PREVIOUS_TARGET": "Name the target with `to`.",
 }
 # How the transport says that a stream was cut, with the codes below, by which it does not mean a fault of the server.
-_CUT = re.compile(r"RST_STREAM|GOAWAY|[Ss]tream removed|[Ss]ocket closed|[Cc]onnection (reset|closed)|[Tt]ransport")
+# "Internal error from Core": grpc.aio, when it writes to a stream that has just ended.
+_CUT = re.compile(
+    r"RST_STREAM|GOAWAY|[Ss]tream removed|[Ss]ocket closed|[Cc]onnection (reset|closed)|[Tt]ransport|"
+    r"Internal error from Core"
+)
 _CUT_CODES = {grpc.StatusCode.INTERNAL, grpc.StatusCode.UNKNOWN, grpc.StatusCode.CANCELLED}
 
 

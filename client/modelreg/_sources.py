@@ -6,7 +6,6 @@ registry has the bytes, so it can seek. A pipe cannot: it keeps the bytes until 
 
 from __future__ import annotations
 
-import importlib
 import io
 import os
 import stat
@@ -170,8 +169,9 @@ class FolderSource(Source):
 
     def __init__(self, path: Path) -> None:
         # Folders are pushed seldom, and the module needs more to import.
-        plan_folder: Any = importlib.import_module("modelreg.folders").plan_folder
-        self.plan: Any = plan_folder(path)
+        from modelreg.folders import plan_folder  # noqa: PLC0415
+
+        self.plan = plan_folder(path)
         self._reader = self.plan.open()
         self.size_bytes: int = self.plan.size_bytes
         self.file_name = f"{self.plan.root.name or 'model'}.zip"

@@ -83,12 +83,10 @@ class UploadRecord:
         """Unlock the file."""
         if self._lock is None:
             return
-        lock_path = Path(self._lock.lock_file)
-        if not self._path.exists():
-            # Two processes can hold a lock that is removed, each on another file. Then both write to one upload, which
-            # takes longer but ends well.
-            with suppress(OSError):
-                lock_path.unlink(missing_ok=True)
+        # A process that waits for nothing and one that comes later can hold locks on different files then. If so, both
+        # write to one upload, which takes longer but ends well.
+        with suppress(OSError):
+            Path(self._lock.lock_file).unlink(missing_ok=True)
         self._lock.release()
         self._lock = None
 
