@@ -18,7 +18,7 @@ from typing import Any, Literal
 from modelreg._checksums import has_checksum, parse_checksum
 from modelreg._files import replace as replace_file
 from modelreg._path_locks import PathLock
-from modelreg._removal import remove_path
+from modelreg._removal import move_away, remove_path
 
 Area = Literal["artifacts", "folders", "selections"]
 
@@ -192,6 +192,10 @@ class Slot:
         Raises:
             OSError: The file system refuses it.
         """
+        # Where locks do not work, another process may have been first. What it returned must not change.
+        if existing := self.find(name, True):
+            remove_path(path)
+            return existing
         # Whole, even seconds: every file system can store them, and image layers and archives keep them.
         when = int(time.time()) // 2 * 2
         files: dict[str, RecordedFile] = {}
@@ -221,10 +225,11 @@ class Slot:
 
     def _put(self, path: Path, target: Path) -> None:
         if path.is_dir():
-            # What is there already is damaged, or another process was first where locks do not work.
-            if os.path.lexists(target):
-                remove_path(target)
+            # What is there already is damaged, or incomplete.
+            old = move_away(target, self.downloads) if os.path.lexists(target) else None
             path.rename(target)
+            if old is not None:
+                remove_path(old)
         else:
             # Windows replaces no read-only file, and nobody replaces a folder by a file.
             if target.is_dir() or os.name == "nt":

@@ -1,6 +1,7 @@
 """A registry that was taken over: it has one model, and sends what it was told to."""
 
 import hashlib
+import threading
 from collections.abc import Callable, Iterable, Iterator
 from concurrent import futures
 from typing import Any
@@ -9,6 +10,8 @@ import grpc
 from modelreg import _methods
 from modelreg._methods import Method
 from modelregistry.v1 import artifact_service_pb2, model_pb2, model_service_pb2
+
+_PIECE_BYTES = 1 << 16
 
 
 class LyingServer(grpc.GenericRpcHandler):
@@ -29,26 +32,39 @@ class LyingServer(grpc.GenericRpcHandler):
         self.model = model_pb2.Model(id="m" * 32, name="m", version="1", artifact=model_pb2.Artifact(**fields))
         self.described = self.model.artifact
         """What a download begins with."""
-        self.pieces: Iterable[bytes] = [data] if data else []
-        """What a download sends."""
+        self.data = data
+        self.pieces: Iterable[bytes] | None = None
+        """What a download sends. None: the artifact from the offset on."""
+        self.send = threading.Event()
+        """Not set: downloads send nothing yet."""
+        self.send.set()
         self.files: dict[str, tuple[bytes, int]] = {}
         """The files inside the artifact, with their CRC-32, by their paths."""
+        self.resolved = 0
+        """The number of references that were resolved."""
         self.downloads: list[int] = []
         """The offset of each download."""
 
     def __enter__(self) -> "LyingServer":
         self._server = grpc.server(futures.ThreadPoolExecutor(4), handlers=[self])
-        self.url = f"grpc://127.0.0.1:{self._server.add_insecure_port('127.0.0.1:0')}"
+        self.port = self._server.add_insecure_port("127.0.0.1:0")
+        self.url = f"grpc://127.0.0.1:{self.port}"
         self._server.start()
+        self.is_running = True
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def stop(self) -> None:
+        """End all calls, and accept no more."""
         self._server.stop(None).wait()
+        self.is_running = False
 
     def service(self, handler_call_details: grpc.HandlerCallDetails) -> Any:
         unary, streams = grpc.unary_unary_rpc_method_handler, grpc.unary_stream_rpc_method_handler
         methods: list[tuple[Method[Any, Any], Callable[..., Any], Callable[[Any], Any]]] = [
-            (_methods.RESOLVE_MODEL, unary, lambda _: model_service_pb2.ResolveModelResponse(model=self.model)),
+            (_methods.RESOLVE_MODEL, unary, self._resolve),
             (_methods.LIST_ARTIFACT_FILES, unary, lambda _: self._list()),
             (_methods.DOWNLOAD_ARTIFACT, streams, self._download),
             (_methods.DOWNLOAD_ARTIFACT_FILE, streams, self._download_file),
@@ -62,12 +78,19 @@ class LyingServer(grpc.GenericRpcHandler):
                 )
         return None
 
+    def _resolve(self, _: object) -> model_service_pb2.ResolveModelResponse:
+        self.resolved += 1
+        return model_service_pb2.ResolveModelResponse(model=self.model)
+
     def _download(
         self, request: artifact_service_pb2.DownloadArtifactRequest
     ) -> Iterator[artifact_service_pb2.DownloadArtifactResponse]:
         self.downloads.append(request.read_offset)
         yield artifact_service_pb2.DownloadArtifactResponse(artifact=self.described)
-        for piece in self.pieces:
+        self.send.wait(30)
+        data = self.data[request.read_offset :]
+        honest = (data[start : start + _PIECE_BYTES] for start in range(0, len(data), _PIECE_BYTES))
+        for piece in honest if self.pieces is None else self.pieces:
             yield artifact_service_pb2.DownloadArtifactResponse(chunk=piece)
 
     def _list(self) -> artifact_service_pb2.ListArtifactFilesResponse:

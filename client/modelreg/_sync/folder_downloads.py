@@ -61,7 +61,12 @@ class FolderDownload(Download):
             # What was unpacked is made anew by a later pull, which continues the download.
             with removed_unless(is_shared, part), removed_unless(False, ready):
                 self._make_ready(part, ready)
-                runtime.run_blocking(target.land, ready)
+                try:
+                    runtime.run_blocking(target.land, ready)
+                except OSError:
+                    # Where locks do not work, another process may have been first.
+                    if not self._is_there(target):
+                        raise
                 runtime.run_blocking(remove_path, part)
         return to
 
