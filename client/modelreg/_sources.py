@@ -7,6 +7,7 @@ registry has the bytes, so it can seek. A pipe cannot: it keeps the bytes until 
 from __future__ import annotations
 
 import io
+import logging
 import os
 import stat
 from abc import ABC, abstractmethod
@@ -16,6 +17,8 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from modelreg.errors import InvalidArgument, SourceChanged
+
+logger = logging.getLogger("modelreg")
 
 Pushable = str | os.PathLike[str] | BinaryIO
 """The path of a file or a folder, or a file object in binary mode."""
@@ -172,6 +175,8 @@ class FolderSource(Source):
         from modelreg.folders import plan_folder  # noqa: PLC0415
 
         self.plan = plan_folder(path)
+        for warning in self.plan.warnings:
+            logger.warning("%s", warning)
         self._reader = self.plan.open()
         self.size_bytes: int = self.plan.size_bytes
         self.file_name = f"{self.plan.root.name or 'model'}.zip"

@@ -22,6 +22,7 @@ from modelreg.folders import FolderPlan, plan_folder, unpack_folder
 from modelregistry.v1 import model_pb2
 
 from tests.client.folder_trees import contents, packed, read_tree, write_tree
+from tests.client.mreg import Mreg
 from tests.registry import RunningRegistry
 
 VECTORS: dict[str, Any] = json.loads(
@@ -210,3 +211,11 @@ def test_the_server_takes_a_packed_folder_and_lists_its_files(server: RunningReg
     assert model.warnings == []
     files = server.client.files(model.id).artifact_files
     assert {file.path: file.size_bytes for file in files} == {path: len(content) for path, content in tree.items()}
+
+
+def test_mreg_warns_of_folders_that_it_leaves_out(mreg: Mreg, name: str, tmp_path: Path) -> None:
+    folder = write_tree(tmp_path / "m", {"model.txt": b"text", "notes/": b""})
+    pushed = mreg("push", str(folder), f"{name}:1")
+    assert "Warning: notes/ has no files and is left out.\n" in pushed.err
+    assert mreg("pull", f"{name}:1", "--to", str(tmp_path / "out")).code == 0
+    assert read_tree(tmp_path / "out") == {"model.txt": b"text"}

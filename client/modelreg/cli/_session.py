@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import ExitStack
 from functools import cached_property
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from modelreg.cli._failures import Remarks
-from modelreg.cli._output import Output
+from modelreg.cli._output import Output, note
 
 if TYPE_CHECKING:
     from modelreg import Registry
@@ -40,6 +41,8 @@ class Session:
 
         if self.options.get("debug"):
             _log_to_stderr()
+        else:
+            self._cleanup.callback(_note_warnings())
         if self.output.is_json:
             token = MESSAGES_ARE_KEPT.set(True)
             self._cleanup.callback(MESSAGES_ARE_KEPT.reset, token)
@@ -64,3 +67,16 @@ def _log_to_stderr() -> None:
 
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(name)s: %(message)s")
     logging.getLogger("modelreg").setLevel(logging.DEBUG)
+
+
+def _note_warnings() -> Callable[[], None]:
+    """Print the warnings of the library to stderr. Return a function that ends it."""
+    import logging  # noqa: PLC0415 - slow to import
+
+    class Notes(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            note(f"Warning: {record.getMessage()}")
+
+    logger, handler = logging.getLogger("modelreg"), Notes(logging.WARNING)
+    logger.addHandler(handler)
+    return lambda: logger.removeHandler(handler)
