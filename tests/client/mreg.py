@@ -1,11 +1,14 @@
 """The command `mreg` for tests: inside the process, in a process of its own, and on a terminal."""
 
+from __future__ import annotations
+
 import contextlib
 import errno
 import fcntl
 import json
 import os
 import pty
+import select
 import struct
 import subprocess
 import sys
@@ -90,32 +93,66 @@ class Mreg:
             columns: The width of the terminal.
             variables: More of the environment.
         """
+        with self.on_terminal(*arguments, columns=columns, variables=variables) as terminal:
+            terminal.type(typed)
+            return terminal.ended()
+
+    @contextlib.contextmanager
+    def on_terminal(
+        self,
+        *arguments: str,
+        columns: int = 100,
+        variables: Mapping[str, str] | None = None,
+        stdin: IO[bytes] | None = None,
+    ) -> Iterator[Terminal]:
+        """Start a command on a terminal. `stdin` may be something else."""
         ours, theirs = pty.openpty()
         fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 40, columns, 0, 0))
         environment = self.environment(**{"TERM": "xterm-256color", "NO_COLOR": "", **(variables or {})})
         for variable in ("COLUMNS", "LINES"):
             environment.pop(variable, None)
         with subprocess.Popen(
-            [*COMMAND, *arguments], env=environment, stdin=theirs, stdout=theirs, stderr=theirs
-        ) as ran:
+            [*COMMAND, *arguments], env=environment, stdin=stdin or theirs, stdout=theirs, stderr=theirs
+        ) as process:
             os.close(theirs)
-            if typed:
-                os.write(ours, typed.encode())
-            shown = b"".join(_pieces(ours))
-            os.close(ours)
-            code = ran.wait(_SECONDS)
-        return Ended(code, shown.decode().replace("\r\n", "\n"), "")
+            try:
+                yield Terminal(process, ours)
+            finally:
+                os.close(ours)
+                if process.poll() is None:
+                    process.kill()
 
 
-def _pieces(descriptor: int) -> Iterator[bytes]:
-    while True:
+@dataclass
+class Terminal:
+    """A terminal on which a command runs."""
+
+    process: subprocess.Popen[bytes]
+    descriptor: int
+    _shown: bytes = b""
+
+    def type(self, text: str) -> None:
+        os.write(self.descriptor, text.encode())
+
+    def shown(self) -> str:
+        """Return what was shown until now."""
+        while select.select([self.descriptor], [], [], 0)[0] and self._read():
+            pass
+        return self._shown.decode().replace("\r\n", "\n")
+
+    def ended(self) -> Ended:
+        """Wait for the end of the command."""
+        while self._read():
+            pass
+        return Ended(self.process.wait(_SECONDS), self.shown(), "")
+
+    def _read(self) -> bool:
         try:
-            data = os.read(descriptor, 65_536)
+            data = os.read(self.descriptor, 65_536)
         except OSError as error:
             # How Linux says that the other end is closed.
             if error.errno != errno.EIO:
                 raise
-            return
-        if not data:
-            return
-        yield data
+            return False
+        self._shown += data
+        return bool(data)

@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from modelreg.cli._session import Session
     from modelreg.folders import FolderPlan
 
-_NEVER_PUSHED = (".git", "__pycache__", ".ipynb_checkpoints", ".DS_Store", ".mregignore")
 _READ_BYTES = 1 << 20
 
 
@@ -152,7 +151,9 @@ def _show_files(output: Output, plan: FolderPlan, skipped: list[dict[str, str]])
 
 
 def _reason(path: str) -> str:
-    is_always = path.rstrip("/").rpartition("/")[2] in _NEVER_PUSHED
+    from modelreg.folders import ALWAYS_IGNORED  # noqa: PLC0415
+
+    is_always = path.rstrip("/").rpartition("/")[2] in ALWAYS_IGNORED
     return "never pushed" if is_always else "left out by .mregignore"
 
 
