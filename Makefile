@@ -131,6 +131,7 @@ define generate_into
 	$(BIN)/python -m docs.generators.api .build/commented.binpb >$(2)/api.md
 	$(BIN)/python -m docs.generators.settings >$(2)/settings.md
 	$(BIN)/python -m docs.generators.command_line >$(2)/command-line.md
+	$(BIN)/python -m docs.generators.mreg >$(2)/mreg.md
 	$(BIN)/python client/generate_sync.py $(3)
 endef
 
@@ -145,7 +146,7 @@ check-generate: install-dev .build/stubs/.done ## Fail when a generated file is 
 	$(call generate_into,.build/generated,.build/reference,.build/client/modelreg/_sync)
 	diff -r --exclude=__pycache__ .build/generated generated
 	diff -r --exclude=__pycache__ --exclude=__init__.py --exclude=runtime.py .build/client/modelreg/_sync client/modelreg/_sync
-	for page in errors api settings command-line; do diff .build/reference/$$page.md docs/reference/$$page.md; done
+	for page in errors api settings command-line mreg; do diff .build/reference/$$page.md docs/reference/$$page.md; done
 	$(call copy_googleapis_into,.build/googleapis)
 	diff -r .build/googleapis/google protos/google
 

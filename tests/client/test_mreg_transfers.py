@@ -4,6 +4,7 @@ import hashlib
 import os
 import random
 import signal
+import subprocess
 import threading
 from pathlib import Path
 from typing import IO
@@ -54,6 +55,27 @@ def test_push_registers_a_file_with_its_metadata(mreg: Mreg, name: str, tmp_path
     assert (model["project_id"], model["format"], model["metrics"]) == ("acme", "onnx", {"f1": 0.91})
     assert (model["artifact"]["file_name"], model["artifact"]["sha256"]) == ("vad.onnx", digest)
     assert model["provenance"]["training_run"] == "run 7"
+
+
+def test_push_records_the_commit_of_the_working_directory(
+    mreg: Mreg, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "vad.onnx").write_bytes(b"weights")
+    for command in (
+        ["init", "--quiet"],
+        ["remote", "add", "origin", "https://user:secret@git.example/vad.git"],
+        ["-c", "user.name=a", "-c", "user.email=a@b.example", "commit", "--quiet", "--allow-empty", "-m", "Begin"],
+    ):
+        subprocess.run(["git", *command], check=True)
+    commit = subprocess.run(["git", "rev-parse", "HEAD"], check=True, capture_output=True, text=True).stdout.strip()
+
+    pushed = mreg("push", "vad.onnx", f"{name}:1", "--git", "--seed", "7", "--format", "json").json
+
+    provenance = pushed["provenance"]
+    assert (provenance["source_commit"], provenance["seed"]) == (commit, "7")
+    assert provenance["source_repository"] == "https://git.example/vad.git"
+    assert provenance["environment"] == {"git_dirty": "false"}
 
 
 def test_push_reads_stdin(mreg: Mreg, name: str) -> None:

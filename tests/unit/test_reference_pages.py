@@ -5,14 +5,15 @@ from pathlib import Path
 
 import pytest
 
-from docs.generators import command_line, settings
+from docs.generators import command_line, mreg, settings
 from registry_service.domain import filter as filters
 
 REFERENCE = Path(__file__).resolve().parents[2] / "docs" / "reference"
 
 
 @pytest.mark.parametrize(
-    ("page", "document"), [("settings", settings.document), ("command-line", command_line.document)]
+    ("page", "document"),
+    [("settings", settings.document), ("command-line", command_line.document), ("mreg", mreg.document)],
 )
 def test_a_generated_page_is_up_to_date(page: str, document: object) -> None:
     assert callable(document)

@@ -20,7 +20,7 @@ precision_option = click.option(
     "--precision",
     multiple=True,
     metavar="PRECISION",
-    help="Only a model with exactly these precisions, for example int8. Can be repeated.",
+    help="Only a model with exactly these precisions, for example int8. Repeatable.",
 )
 at_option = click.option("--at", type=Time(), help="The alias as it was at a time (ISO 8601).")
 reason_option = click.option("--reason", metavar="TEXT", default="", help="Why, for the history and the audit log.")

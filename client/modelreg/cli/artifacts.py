@@ -35,7 +35,7 @@ _READ_BYTES = 1 << 20
     "files",
     multiple=True,
     metavar="PATTERN",
-    help="Only these files of the artifact: * stops at /, ** does not. Repeatable.",
+    help="Only these files of the artifact: `*` stops at `/`, `**` does not. Repeatable.",
 )
 @precision_option
 @at_option

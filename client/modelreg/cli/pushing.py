@@ -17,7 +17,7 @@ from modelreg.cli._progress import progress_for
 from modelreg.cli._text import printable, size, styled
 
 if TYPE_CHECKING:
-    from modelreg import Model
+    from modelreg import Model, Provenance
     from modelreg.cli._session import Session
     from modelreg.folders import FolderPlan
 
@@ -37,6 +37,7 @@ _READ_BYTES = 1 << 20
 )
 @click.option("--file-name", metavar="NAME", help="The file name of the artifact. Default: that of PATH.")
 @click.option("--media-type", metavar="TYPE", help="The media type of the artifact. Default: by the file name.")
+@click.option("--git", is_flag=True, help="Record the commit of the working directory, and the remote it came from.")
 @metadata_options
 @with_session
 def push_command(
@@ -50,6 +51,7 @@ def push_command(
     if_exists: str,
     file_name: str | None,
     media_type: str | None,
+    git: bool,
     **options: Any,
 ) -> None:
     """Push a file or a folder, and register it as a model.
@@ -61,7 +63,7 @@ def push_command(
     metadata = metadata_of(options)
     if project_id:
         metadata["project_id"] = project_id
-    provenance = provenance_of(options, None)
+    provenance = provenance_of(options, _checkout() if git else None)
     if dry_run:
         _show_plan(session.output, path, f"{name}:{version}", file_name)
         return
@@ -91,6 +93,19 @@ def _identity(reference: str) -> tuple[str, str, str | None]:
     if parsed.version is None:
         raise click.UsageError(f"{reference!r} names no version: write NAME:VERSION, for example vad:6.2.3.")
     return parsed.name, parsed.version, parsed.project
+
+
+def _checkout() -> Provenance:
+    """Return the provenance that git tells. Not the environment: that of `mreg` need not be that of the training."""
+    from modelreg.provenance import Provenance  # noqa: PLC0415
+
+    found = Provenance.here()
+    if not found.source_commit:
+        note("Warning: the working directory is not in a git repository with a commit.")
+    environment = {name: value for name, value in found.environment.items() if name == "git_dirty"}
+    return Provenance(
+        source_repository=found.source_repository, source_commit=found.source_commit, environment=environment
+    )
 
 
 def _show_pushed(output: Output, model: Model, aliases: tuple[str, ...]) -> None:
