@@ -69,6 +69,7 @@ def copy_verified(source: Path, target: Path, checksum: Checksum) -> bool:
                 rest = memoryview(data)
                 while rest:
                     rest = rest[writer.write(rest) :]
+            os.fsync(writer.fileno())
         is_intact = checksum.found() == checksum.expected
         if is_intact:
             replace(temporary, target)
@@ -78,6 +79,22 @@ def copy_verified(source: Path, target: Path, checksum: Checksum) -> bool:
         remove_path(temporary)
         raise
     return is_intact
+
+
+def flush(path: Path) -> None:
+    """Have the content of a file, or of the files in a folder, on the disk before it gets its name.
+
+    For what belongs to the caller, who reads it without checks. A file of the cache that a power failure truncated is
+    found by its size.
+
+    Raises:
+        OSError: The disk failed.
+    """
+    for file in path.rglob("*") if path.is_dir() else [path]:
+        if file.is_file():
+            # Windows flushes only what is open for writing.
+            with file.open("r+b") as opened:
+                os.fsync(opened.fileno())
 
 
 def progress_mark(path: Path) -> tuple[int, int]:

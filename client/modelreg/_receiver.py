@@ -122,6 +122,9 @@ class Receiver:
         """
         with self._busy:
             self._join()
+            # After a power failure, NTFS can have a file of the right size that is empty.
+            if os.name == "nt" and self._file is not None and not self._is_closed:
+                os.fsync(self._file.fileno())
         self._raise_error()
         return self.offset == self.size and self._checksum.found() == self._checksum.expected
 

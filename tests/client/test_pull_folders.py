@@ -8,7 +8,7 @@ from pathlib import Path
 
 import modelreg
 import pytest
-from modelreg import InvalidArgument, NotCached, NotFound, Registry
+from modelreg import InvalidArgument, NotCached, NotFound, PreconditionFailed, Registry
 
 from tests.registry import RunningRegistry
 
@@ -183,6 +183,17 @@ def test_some_files_of_any_zip_are_pulled(server: RunningRegistry, registry: Reg
     registry.cache.prune(max_bytes=0)
     assert registry.pull(name, files="model.*", to=target) == target
     assert set(tree(target)) == {"model.xml", "model.bin"}
+
+
+def test_an_artifact_without_files_has_none_to_choose(server: RunningRegistry, registry: Registry, name: str) -> None:
+    server.client.register(b"no zip", name=name, version="1.0")
+
+    with pytest.raises(PreconditionFailed):
+        registry.pull(name, files="labels.txt")
+    registry.pull(name)
+    for offline in (False, True):
+        with pytest.raises(PreconditionFailed):
+            registry.pull(name, files="labels.txt", offline=offline)
 
 
 def test_some_files_land_beside_others(registry: Registry, pushed: modelreg.Model, target: Path) -> None:

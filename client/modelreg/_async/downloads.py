@@ -14,7 +14,7 @@ from modelreg._async.connection import Connection, logger
 from modelreg._async.transfers import Remote, receive, remote_artifact
 from modelreg._cache_entries import Slot
 from modelreg._checksums import Checksum, Sha256
-from modelreg._disk import copy_verified, existing_file_has, progress_mark, require_space, touch
+from modelreg._disk import copy_verified, existing_file_has, flush, progress_mark, require_space, touch
 from modelreg._files import replace
 from modelreg._local_names import checked_sha256, local_file_name
 from modelreg._path_locks import PathLock
@@ -226,6 +226,7 @@ class FileDownload(Download):
             own_part = part if is_shared else part.with_name(f"{part.name}.{self.own_suffix}")
             with removed_unless(is_shared, own_part):
                 await self.receive(self.artifact(), own_part, checksum)
+                await runtime.run_blocking(flush, own_part)
                 await runtime.run_blocking(replace, own_part, target)
         return target
 

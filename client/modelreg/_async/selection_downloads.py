@@ -14,7 +14,7 @@ from modelreg._async.downloads import Download
 from modelreg._async.transfers import remote_file
 from modelreg._cache_entries import Record, Slot, link_or_copy
 from modelreg._checksums import Checksum, Crc32, Sha256, parse_checksum
-from modelreg._disk import copy_verified, existing_file_has
+from modelreg._disk import copy_verified, existing_file_has, flush
 from modelreg._files import replace
 from modelreg._local_names import checked_paths, checked_sha256, folder_name
 from modelreg._patterns import Patterns
@@ -22,6 +22,7 @@ from modelreg._removal import remove_path, removed_unless
 from modelreg._resolutions import Resolution
 from modelreg._unpacking_task import UnpackingTask
 from modelreg.cache import Cache
+from modelreg.errors import IntegrityError, PreconditionFailed
 from modelreg.progress import Progress
 from modelreg.server import ArtifactFile
 
@@ -101,6 +102,7 @@ class SelectionDownload(Download):
             with removed_unless(is_shared, part, ready):
                 there = [file for file in files if await runtime.run_blocking(_has, to / file.path, file)]
                 await self._receive_all([file for file in files if file not in there], part, ready)
+                await runtime.run_blocking(flush, ready)
                 # All of them are complete, and each gets its name at once.
                 await runtime.run_blocking(_move, ready, to)
         return to
@@ -114,7 +116,7 @@ class SelectionDownload(Download):
         return await runtime.run_blocking(slot.find, name, self.deep)
 
     async def _select_from(self, whole: Path, ready: Path) -> Mapping[str, Checksum] | None:
-        """Make a folder with the files out of the whole artifact. None: it was deleted from the cache meanwhile."""
+        """Make a folder with the files out of the whole artifact. None: the registry has to be asked."""
         if self.resolution.artifact.kind == "folder":
             record = await runtime.run_blocking(self.cache.slot("folders", self.sha256).record)
             return None if record is None else await runtime.run_blocking(self._linked, record, whole, ready)
@@ -128,6 +130,11 @@ class SelectionDownload(Download):
         unpacking = UnpackingTask(whole, ready, select)
         try:
             files = await runtime.run_blocking(unpacking.run)
+        except IntegrityError as error:
+            # The bytes are the registered ones. So they are no ZIP, or one with other files that are not safe.
+            if self.offline:
+                raise PreconditionFailed(f"{self.resolution.label} has no files to choose from: {error}") from error
+            return None
         finally:
             unpacking.stop()
         try:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from modelreg._cache_entries import Slot
 from modelreg._checksums import Checksum, Sha256
-from modelreg._disk import copy_verified, existing_file_has, progress_mark, require_space, touch
+from modelreg._disk import copy_verified, existing_file_has, flush, progress_mark, require_space, touch
 from modelreg._files import replace
 from modelreg._local_names import checked_sha256, local_file_name
 from modelreg._path_locks import PathLock
@@ -225,6 +225,7 @@ class FileDownload(Download):
             own_part = part if is_shared else part.with_name(f"{part.name}.{self.own_suffix}")
             with removed_unless(is_shared, own_part):
                 self.receive(self.artifact(), own_part, checksum)
+                runtime.run_blocking(flush, own_part)
                 runtime.run_blocking(replace, own_part, target)
         return target
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from modelreg._cache_entries import Slot
 from modelreg._checksums import Crc32, Sha256, parse_checksum
-from modelreg._disk import copy_verified
+from modelreg._disk import copy_verified, flush
 from modelreg._local_names import folder_name
 from modelreg._removal import remove_path, removed_unless
 from modelreg._sync import runtime
@@ -61,6 +61,7 @@ class FolderDownload(Download):
             # What was unpacked is made anew by a later pull, which continues the download.
             with removed_unless(is_shared, part), removed_unless(False, ready):
                 self._make_ready(part, ready)
+                runtime.run_blocking(flush, ready)
                 try:
                     runtime.run_blocking(target.land, ready)
                 except OSError:
