@@ -20,7 +20,9 @@ if TYPE_CHECKING:
 def cache_command() -> None:
     """Show and prune the cache of pulled artifacts.
 
-    The cache is in MODELREG_CACHE, else in the platform's own place. Pushes never write to it.
+    The cache is in MODELREG_CACHE, else in the platform's own place. Pushes never write to it. After a pull that
+    downloads, the least recently used artifacts are deleted until the cache is within its limit:
+    MODELREG_CACHE_MAX_BYTES (for example 50GB, or none), else 50 GB or half of the disk, whichever is less.
     """
 
 
