@@ -1,3 +1,5 @@
+import os
+
 from hypothesis import HealthCheck, settings
 
 # A busy machine, and a fixture that all inputs of a test share, are no failures.
@@ -5,6 +7,9 @@ settings.register_profile(
     "tests", deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture]
 )
 settings.load_profile("tests")
+
+# Each of the processes that tests start would compile its modules again: a third of the CPU time of its start.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 # In the order of their imports, so that pytest can rewrite the assertions of each.
 pytest_plugins = [
