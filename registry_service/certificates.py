@@ -7,12 +7,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from registry_service.domain.user_error import UserError
+
 logger = logging.getLogger(__name__)
 
 _Fingerprint = tuple[tuple[int, int, int], ...]
 
 
-class CertificateError(Exception):
+class CertificateError(UserError):
     """A certificate or key is unusable. The message names the file, for the operator of the server."""
 
 

@@ -9,8 +9,9 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from registry_service import logs, wiring
-from registry_service.embedded.postgres import PostgresAddress, running_or_started
+from registry_service.embedded.postgres import running_or_started
 from registry_service.embedded.process import EmbeddedError
+from registry_service.embedded.settings import database_settings, embedded_settings
 from registry_service.services.tokens import TokenService
 from registry_service.settings import DatabaseSettings, Settings, load
 
@@ -55,27 +56,6 @@ def open_tokens(data_dir: Path | None) -> Iterator[TokenService]:
         if data_dir is None:
             settings = load(DatabaseSettings)
         else:
-            settings = load(DatabaseSettings, **_database_settings(stack.enter_context(running_or_started(data_dir))))
+            settings = load(DatabaseSettings, **database_settings(stack.enter_context(running_or_started(data_dir))))
         wiring.migrate_database(settings)
         yield stack.enter_context(wiring.open_tokens(settings))
-
-
-def embedded_settings(data_dir: Path, address: PostgresAddress, **settings: object) -> dict[str, object]:
-    """Return the settings that a server on a data folder takes in place of the environment's, by name."""
-    return {
-        **_database_settings(address),
-        "psql_data_dir": data_dir / "postgres",
-        "artifact_store": "local",
-        "artifact_dir": data_dir / "artifacts",
-        **settings,
-    }
-
-
-def _database_settings(address: PostgresAddress) -> dict[str, object]:
-    return {
-        "psql_hostname": str(address.socket_dir),
-        "psql_port": address.port,
-        "psql_database": address.database,
-        "mr_user_name": address.user,
-        "psql_password": "",
-    }

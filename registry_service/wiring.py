@@ -39,7 +39,7 @@ from registry_service.settings import (
     GetiSettings,
     IntelSourceSettings,
     Settings,
-    is_loopback,
+    warn_if_open,
 )
 from registry_service.storage.artifacts.factory import build_artifact_store, build_backup_store
 from registry_service.storage.disk import DiskReserve
@@ -402,16 +402,6 @@ def _server_info(settings: Settings) -> ServerInfo:
         oidc_audience=settings.oidc_audience,
         oidc_scopes=settings.oidc_scopes,
     )
-
-
-def warn_if_open(settings: AuthSettings, address: str) -> None:
-    """Log a warning if callers on other machines need no credentials."""
-    if settings.auth_mode == "none" and not is_loopback(address):
-        logger.warning(
-            "AUTH_MODE=none: anyone who can reach %s can read, change and delete everything",
-            address,
-            extra={"address": address},
-        )
 
 
 def build_authenticator(database: Database, settings: AuthSettings) -> Authenticator | None:

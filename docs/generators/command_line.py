@@ -9,7 +9,7 @@ import click
 from docs.generators.markdown import cell, prose
 from registry_service.cli import main
 
-_HEAD = """<!-- Generated from the commands by `make generate`. Edit registry_service/cli.py. -->
+_HEAD = """<!-- Generated from the commands by `make generate`. Edit registry_service/cli/. -->
 
 # Command line
 
@@ -24,8 +24,10 @@ def document() -> str:
 
 
 def _commands(prefix: str, group: click.Group) -> Iterator[tuple[str, click.Command]]:
-    for name, command in group.commands.items():
-        if command.hidden:
+    context = click.Context(group)
+    for name in group.list_commands(context):
+        command = group.get_command(context, name)
+        if command is None or command.hidden:
             continue
         if isinstance(command, click.Group):
             yield from _commands(f"{prefix} {name}", command)

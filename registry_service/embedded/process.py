@@ -12,13 +12,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
+from registry_service.domain.user_error import UserError
+
 LOG_TAIL_BYTES = 4096
 # PostgreSQL allocates its write-ahead log in segments of 16 MiB.
 _FULL_BYTES = 16 * 1024 * 1024
 MAX_LOG_BYTES = 20 * 1024 * 1024
 
 
-class EmbeddedError(Exception):
+class EmbeddedError(UserError):
     """An embedded server cannot run. The message is for the terminal."""
 
 

@@ -14,6 +14,7 @@ from registry_service import logs
 from registry_service.domain.artifact_store import ArtifactStore
 from registry_service.domain.events import Event
 from registry_service.domain.ports import Database
+from registry_service.domain.user_error import UserError
 from registry_service.geti.port import Geti
 from registry_service.methods import Method
 from registry_service.observability.counted_methods import CountedMethod
@@ -26,7 +27,7 @@ if TYPE_CHECKING:  # an optional dependency
 audit_logger = logging.getLogger(logs.AUDIT)
 
 
-class NotInstalledError(Exception):
+class NotInstalledError(UserError):
     """Traces are turned on, but their packages are missing. The message says how to install them."""
 
 

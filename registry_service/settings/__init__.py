@@ -7,7 +7,7 @@ SERVER_*, GETI_*, MIN_LOG_LEVEL), so that an existing `.env` keeps working. The
 
 from registry_service.settings.addresses import is_loopback, loopback_address
 from registry_service.settings.artifacts import ArtifactSettings
-from registry_service.settings.auth import OIDC_ALGORITHMS, AuthSettings
+from registry_service.settings.auth import OIDC_ALGORITHMS, AuthSettings, warn_if_open
 from registry_service.settings.base import CommonSettings, SettingsError, SharedSettings, ShutdownSettings, load
 from registry_service.settings.database import DatabaseSettings
 from registry_service.settings.gateway import GatewaySettings
@@ -39,4 +39,5 @@ __all__ = [
     "is_loopback",
     "load",
     "loopback_address",
+    "warn_if_open",
 ]

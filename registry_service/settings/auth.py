@@ -1,11 +1,15 @@
 """Settings of authentication."""
 
+import logging
 from typing import Annotated, Self
 
 from pydantic import Field, StringConstraints, field_validator, model_validator
 from pydantic_settings import NoDecode
 
+from registry_service.settings.addresses import is_loopback
 from registry_service.settings.base import OptionalFile, OptionalText, SharedSettings, is_http_url
+
+logger = logging.getLogger(__name__)
 
 OIDC_ALGORITHMS = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA")
 """Signature algorithms with public keys. With a shared secret, every verifier could also sign tokens."""
@@ -83,3 +87,13 @@ class AuthSettings(SharedSettings):
         if self.auth_mode == "oidc" and missing:
             raise ValueError(f"{', '.join(missing)}: must be set with AUTH_MODE=oidc")
         return self
+
+
+def warn_if_open(settings: AuthSettings, address: str) -> None:
+    """Log a warning if callers on other machines need no credentials."""
+    if settings.auth_mode == "none" and not is_loopback(address):
+        logger.warning(
+            "AUTH_MODE=none: anyone who can reach %s can read, change and delete everything",
+            address,
+            extra={"address": address},
+        )

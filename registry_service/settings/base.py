@@ -8,6 +8,8 @@ from urllib.parse import urlsplit
 from pydantic import BeforeValidator, Field, FilePath, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from registry_service.domain.user_error import UserError
+
 MIB = 1024 * 1024
 GIB = 1024 * MIB
 
@@ -28,7 +30,7 @@ OptionalFile = Annotated[FilePath | None, BeforeValidator(_stripped_or_none)]
 OptionalPath = Annotated[Path | None, BeforeValidator(_stripped_or_none)]
 
 
-class SettingsError(Exception):
+class SettingsError(UserError):
     """Settings are missing or invalid. The message has a line for each, with its name in the environment."""
 
     def __init__(self, error: ValidationError) -> None:

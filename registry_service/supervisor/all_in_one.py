@@ -11,8 +11,8 @@ from tempfile import TemporaryDirectory
 from registry_service import logs
 from registry_service.embedded.postgres import EmbeddedPostgres
 from registry_service.embedded.process import EmbeddedError, open_private, rotate_log
-from registry_service.jobs import embedded_settings
-from registry_service.settings import GatewaySettings, Settings, load
+from registry_service.embedded.settings import embedded_settings
+from registry_service.settings import GatewaySettings, Settings, load, warn_if_open
 from registry_service.supervisor.children import (
     EXPENSIVE_CHILD_FAILED_PROBES,
     Liveness,
@@ -22,8 +22,7 @@ from registry_service.supervisor.children import (
 )
 from registry_service.supervisor.gateway import build_gateway
 from registry_service.supervisor.runtime import raise_open_files_limit, stop_event
-from registry_service.supervisor.server import ServerProcess, reserve_port, server_liveness
-from registry_service.wiring import warn_if_open
+from registry_service.supervisor.server_process import ServerProcess, reserve_port, server_liveness
 
 _POLL_SECONDS = 0.2
 

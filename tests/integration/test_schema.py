@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from threading import Barrier, Event
 from typing import Any
 
@@ -9,15 +10,16 @@ import psycopg
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, Engine, text
 from sqlalchemy.exc import IntegrityError
 
 from registry_service.domain.events import GENESIS_HASH, LogHead
 from registry_service.domain.model_groups import GroupQuery, parse_group_order
 from registry_service.embedded.postgres import PostgresAddress
-from registry_service.storage.sql import tables
+from registry_service.storage.sql import migrations, tables
 from registry_service.storage.sql.database import SqlDatabase
-from registry_service.storage.sql.schema import SchemaError, migrate
+from registry_service.storage.sql.schema import SchemaError, known_revisions, migrate
 from registry_service.storage.sql.tables import Base
 from tests.postgres_server import create_database, drop_database, engine_of
 
@@ -127,6 +129,11 @@ class TestMigrations:
         with empty_database.connect() as connection:
             kept = {row.id: row.project_id for row in connection.execute(text("SELECT * FROM deleted_models"))}
         assert kept == {"once-deleted-0000001": "p", "moved-twice-00000001": "q", "without-project-0001": None}
+
+    def test_the_known_revisions_are_those_of_the_migrations(self) -> None:
+        folder = ScriptDirectory(str(Path(migrations.__path__[0])))
+        assert known_revisions() == {script.revision for script in folder.walk_revisions()}
+        assert max(known_revisions()) == folder.get_current_head()
 
     def test_the_schema_of_a_newer_program_is_not_changed(self, empty_database: Engine) -> None:
         migrate(empty_database)

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 import yaml
 
-from registry_service.cli import main
 from registry_service.settings import CommonSettings, GatewaySettings, Settings, load
+from tests.command_line import parse
 
 ROOT = Path(__file__).resolve().parents[2]
 SETTINGS: dict[str, type[CommonSettings]] = {"serve": Settings, "gateway": GatewaySettings}
@@ -102,8 +102,7 @@ def test_every_service_is_waited_for_until_it_is_healthy(compose: dict[str, Any]
 @pytest.mark.parametrize("name", OWN)
 def test_our_commands_are_commands_of_the_program(compose: dict[str, Any], name: str) -> None:
     command = compose["services"][name]["command"]
-    assert command[0] in main.commands
-    main.commands[command[0]].make_context(command[0], list(command[1:]))
+    parse(command)
 
 
 def test_a_registry_that_hangs_is_replaced_although_containers_are_only_restarted_when_they_end(
@@ -121,7 +120,7 @@ def test_health_checks_use_programs_that_the_images_have(compose: dict[str, Any]
         program, *arguments = service["healthcheck"]["test"][1:]
         assert program in images[name]
         if program == "model-registry":
-            main.commands[arguments[0]].make_context(arguments[0], arguments[1:])
+            parse(arguments)
 
 
 @pytest.mark.parametrize("name", OWN)
@@ -229,7 +228,7 @@ def test_the_image_runs_the_program_as_an_ordinary_user(dockerfile: list[str]) -
     entrypoint, command = (yaml.safe_load(last(dockerfile, name)) for name in ("ENTRYPOINT", "CMD"))
     scripts = importlib.metadata.entry_points(group="console_scripts")
     assert entrypoint == [scripts["model-registry"].name]
-    assert command[0] in main.commands
+    parse(command)
 
 
 def test_what_the_image_is_made_of_is_sent_to_the_engine(dockerfile: list[str]) -> None:

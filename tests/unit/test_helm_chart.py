@@ -16,9 +16,9 @@ import yaml
 from pydantic import SecretStr
 
 from registry_service import __version__
-from registry_service.cli import main
 from registry_service.settings import CommonSettings, GatewaySettings, Settings, load
 from registry_service.transport.grpc.health_servicer import LIVENESS
+from tests.command_line import parse
 
 CHART = Path(__file__).resolve().parents[2] / "deploy" / "helm" / "model-registry"
 VALUES = sorted((CHART / "ci").glob("*-values.yaml"))
@@ -338,12 +338,12 @@ def test_pods_run_as_the_user_of_the_image() -> None:
 
 def test_commands_are_commands_of_the_program(release: Release) -> None:
     for container in release.containers():
-        assert container["args"][0] in main.commands
+        parse(container["args"])
         for probe in ("readinessProbe", "livenessProbe", "startupProbe"):
             command = container.get(probe, {}).get("exec", {}).get("command")
             if command:
                 assert command[0] == "model-registry"
-                main.commands[command[1]].make_context(command[1], command[2:])
+                parse(command[1:])
 
 
 def test_probes_ask_at_ports_that_are_there_and_where_the_program_listens(release: Release) -> None:
@@ -408,7 +408,7 @@ def test_a_gateway_that_demands_certificates_is_asked_by_a_client_that_has_one()
         # A check gives up by itself after five.
         assert gateway[name]["timeoutSeconds"] > 5
         command = gateway[name]["exec"]["command"]
-        main.commands[command[1]].make_context(command[1], command[2:])
+        parse(command[1:])
     for container in release.containers():
         probes = [container.get(name, {}) for name in ("startupProbe", "readinessProbe", "livenessProbe")]
         assert not any("httpGet" in probe for probe in probes), "the kubelet has no certificate to show"

@@ -59,7 +59,7 @@ def test_who_looks_on_at_a_method_is_the_same_for_all_its_calls() -> None:
 
 
 def test_opentelemetry_is_not_imported_where_it_is_not_wanted() -> None:
-    answer = python("import registry_service.cli, sys; print([m for m in sys.modules if 'opentelemetry' in m])")
+    answer = python("import registry_service.wiring, sys; print([m for m in sys.modules if 'opentelemetry' in m])")
     assert answer.stdout == "[]\n", answer.stderr
 
 

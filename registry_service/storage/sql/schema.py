@@ -5,27 +5,25 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from sqlalchemy import Connection, Engine, text
 
 from registry_service.domain.errors import DatabaseBusyError
+from registry_service.domain.user_error import UserError
 from registry_service.storage.sql.engine import transactional
-
-if TYPE_CHECKING:
-    from alembic.config import Config
 
 logger = logging.getLogger(__name__)
 
 MINIMUM_SERVER = 15
 """The first major version of PostgreSQL with UNIQUE NULLS NOT DISTINCT."""
+_MIGRATIONS = Path(__file__).parent / "migrations"
 _LOCK = 0x6D6F_6465_6C72  # "modelr": an arbitrary unique number
 # An index on a million models takes seconds, a minute on a slow disk.
 _LOCK_SECONDS = 300.0
 _RETRY_SECONDS = 0.1
 
 
-class SchemaError(Exception):
+class SchemaError(UserError):
     """The database cannot be migrated. The message says why."""
 
 
@@ -42,11 +40,6 @@ def migrate(engine: Engine, revision: str = "head") -> str:
         SchemaError: The server is too old, or the schema is of a newer program and does not serve this one.
         DatabaseBusyError: Another replica has been migrating for too long.
     """
-    # Imported here, because most processes never migrate, and the import would delay their start.
-    from alembic import command  # noqa: PLC0415
-    from alembic.util.exc import CommandError  # noqa: PLC0415
-
-    config = _config()
     with _migrating(engine) as connection:
         version = connection.execute(text("SELECT current_setting('server_version_num')::int / 10000")).scalar_one()
         if version < MINIMUM_SERVER:
@@ -57,14 +50,26 @@ def migrate(engine: Engine, revision: str = "head") -> str:
             return found
         # Alembic begins and commits transactions only if none is open.
         connection.commit()
-        config.attributes["connection"] = connection
-        try:
-            command.upgrade(config, revision)
-        except CommandError as error:
-            raise SchemaError(f"The database's schema is not one of this program's: {error}") from error
+        if revision != "head" or found != max(known_revisions()):
+            _upgrade(connection, revision)
         reached: str = connection.execute(text("SELECT version_num FROM alembic_version")).scalar_one()
     logger.info("database schema is at revision %s", reached)
     return reached
+
+
+def _upgrade(connection: Connection, revision: str) -> None:
+    # Imported here, because most processes find a migrated database, and the import would delay their start.
+    from alembic import command  # noqa: PLC0415
+    from alembic.config import Config  # noqa: PLC0415
+    from alembic.util.exc import CommandError  # noqa: PLC0415
+
+    config = Config()
+    config.set_main_option("script_location", str(_MIGRATIONS))
+    config.attributes["connection"] = connection
+    try:
+        command.upgrade(config, revision)
+    except CommandError as error:
+        raise SchemaError(f"The database's schema is not one of this program's: {error}") from error
 
 
 @contextmanager
@@ -89,18 +94,11 @@ def _migrating(engine: Engine) -> Iterator[Connection]:
 
 
 def known_revisions() -> frozenset[str]:
-    """Return the revisions that this program has migrations for."""
-    from alembic.script import ScriptDirectory  # noqa: PLC0415 - as in `migrate`
+    """Return the revisions that this program has migrations for.
 
-    return frozenset(script.revision for script in ScriptDirectory.from_config(_config()).walk_revisions())
-
-
-def _config() -> "Config":
-    from alembic.config import Config  # noqa: PLC0415 - as in `migrate`
-
-    config = Config()
-    config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
-    return config
+    Revisions are numbers of four digits, with which the names of the migrations' files begin.
+    """
+    return frozenset(file.name[:4] for file in (_MIGRATIONS / "versions").glob("[0-9]*.py"))
 
 
 def _revision(connection: Connection) -> str | None:
@@ -112,7 +110,7 @@ def _revision(connection: Connection) -> str | None:
 
 
 def _check_served(connection: Connection, found: str) -> None:
-    own = max(known_revisions())  # revisions are numbers of four digits
+    own = max(known_revisions())
     oldest: str | None = None
     if connection.execute(text("SELECT to_regclass('schema_compatibility')")).scalar_one() is not None:
         oldest = connection.execute(text("SELECT oldest_revision FROM schema_compatibility")).scalar_one_or_none()

@@ -45,6 +45,7 @@ from registry_service.transport.grpc.model_group_servicer import ModelGroupServi
 from registry_service.transport.grpc.model_servicer import ModelServicer
 from registry_service.transport.grpc.system_servicer import MAX_MESSAGE_BYTES, ServerInfo, SystemServicer
 from registry_service.transport.grpc.upload_servicer import UploadServicer
+from registry_service.transport.port_taken_error import PortTakenError
 
 logger = logging.getLogger(__name__)
 
@@ -111,10 +112,6 @@ class Job(Protocol):
 
     def join(self) -> None:
         """Wait until it has ended."""
-
-
-class PortTakenError(Exception):
-    """The server cannot listen on its address. The message names it."""
 
 
 def _limits(options: ServerOptions) -> ConcurrencyLimits:
