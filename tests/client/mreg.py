@@ -58,11 +58,11 @@ class Mreg:
     def environment(self, **variables: str) -> dict[str, str]:
         return {**os.environ, "MODELREG_URL": self.url, **variables}
 
-    def process(self, *arguments: str, given: bytes | None = None, **variables: str) -> Ended:
+    def process(self, *arguments: str, given: bytes | None = None, variables: Mapping[str, str] | None = None) -> Ended:
         """Run a command in a process, with pipes."""
         ended = subprocess.run(
             [*COMMAND, *arguments],
-            env=self.environment(**variables),
+            env=self.environment(**(variables or {})),
             input=b"" if given is None else given,
             capture_output=True,
             timeout=_SECONDS,
@@ -138,7 +138,7 @@ class Terminal:
         """Return what was shown until now."""
         while select.select([self.descriptor], [], [], 0)[0] and self._read():
             pass
-        return self._shown.decode().replace("\r\n", "\n")
+        return self._shown.decode(errors="backslashreplace").replace("\r\n", "\n")
 
     def ended(self) -> Ended:
         """Wait for the end of the command."""

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-import itertools
 import sys
 from collections.abc import Iterable
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import click
 
 from modelreg.cli._output import note
 from modelreg.cli._param_types import Time
 from modelreg.cli._text import is_terminal
+
+if TYPE_CHECKING:
+    from modelreg import Listing
 
 Item = TypeVar("Item")
 
@@ -27,9 +29,9 @@ reason_option = click.option("--reason", metavar="TEXT", default="", help="Why, 
 dry_run_option = click.option("-n", "--dry-run", is_flag=True, help="Show what would happen, and change nothing.")
 
 
-def limited(items: Iterable[Item], limit: int | None) -> Iterable[Item]:
+def limited(items: Listing[Item], limit: int | None) -> Iterable[Item]:
     """Return the first items. None: all."""
-    return items if limit is None else itertools.islice(items, limit)
+    return items if limit is None else items.to_list(limit)
 
 
 def ask_before(lines: Iterable[str], question: str = "Delete?") -> None:

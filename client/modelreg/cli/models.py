@@ -30,8 +30,7 @@ def ls_command(session: Session, filter_text: str, order_by: str, limit: int | N
     The newest come first. FILTER chooses them, for example 'format = onnx AND metrics.f1 > 0.9'. Default: all.
     """
     session.remarks.filter_text = filter_text
-    page_size = 1000 if limit is None else min(limit, 1000)
-    models = session.registry.models(filter_text, order_by=order_by, page_size=page_size)
+    models = session.registry.models(filter_text, order_by=order_by)
     found = session.output.items(
         limited(models, limit), key="models", columns=MODEL_COLUMNS, quiet=lambda model: model.id
     )
