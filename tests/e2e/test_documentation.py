@@ -68,7 +68,26 @@ PRINTED: Mapping[str, tuple[str, ...]] = {
         '\n      "id": "grpcurl-example-1"',
         '"resume_token": ',
     ),
-    "docs/clients/python.md": ("with 5120000 bytes", "Downloaded the same bytes", "Refused as UPLOAD_NOT_FOUND"),
+    "docs/clients/python.md": (
+        "Registered python-vad:1.2 with 5120000 bytes",
+        "Found python-vad:1.2 0.95",
+        "Production is 1.2",
+        "Rolled back to 1.1",
+        "Pulled vad.bin",
+        "Registered python-vad:1.3",
+        "Files: ['labels.txt', 'net.txt']",
+        "Pulled ['labels.txt', 'net.txt']",
+        "Labels: ['cat', 'dog']",
+        "True\nTrue\n",
+        "Somebody else was first",
+        "Refused: metrics.f1",
+        "Not found: REFERENCE_NOT_FOUND True",
+        "alias_set production",
+        "alias_rolled_back production",
+        "Pulled ['vad.bin', 'detector']",
+        "Versions: ['1.3', '1.2', '1.1']",
+    ),
+    "docs/clients/python-stubs.md": ("with 5120000 bytes", "Downloaded the same bytes", "Refused as UPLOAD_NOT_FOUND"),
     "docs/clients/java.md": EXAMPLE,
     "docs/clients/rest.md": ('"committed_size":"1000000"', '"score":0.5', "The second write gets 412"),
     "docs/clients/typescript.md": EXAMPLE,
@@ -144,7 +163,7 @@ def for_product(code: str, product: Product | None) -> str:
     return code
 
 
-def paste(script: str, folder: Path, tools: Iterable[str]) -> str:
+def paste(script: str, folder: Path, tools: Iterable[str], product: Product | None) -> str:
     """Run a script in a copy of the repository, and return what it prints."""
     bin_dir = Path(sys.executable).parent
     programs = folder / "programs"
@@ -159,12 +178,23 @@ def paste(script: str, folder: Path, tools: Iterable[str]) -> str:
         stderr=subprocess.STDOUT,
         check=False,
         cwd=copy_of_the_repository(folder),
-        env=os.environ | {"PATH": f"{programs}{os.pathsep}{bin_dir}{os.pathsep}{os.environ['PATH']}"},
+        env=environment_for_client(folder, product)
+        | {"PATH": f"{programs}{os.pathsep}{bin_dir}{os.pathsep}{os.environ['PATH']}"},
         text=True,
         timeout=SECONDS * (4 if TOOLCHAINS.keys() & set(tools) else 1),
     )
     assert result.returncode == 0, result.stdout
     return result.stdout
+
+
+def environment_for_client(folder: Path, product: Product | None) -> dict[str, str]:
+    """Return the environment in which the Python client and `mreg` find the product, and not what is on this machine."""
+    variables = {name: text for name, text in os.environ.items() if not name.startswith("MODELREG_")}
+    for name in ("CACHE", "CONFIG", "STATE"):
+        variables[f"MODELREG_{name}"] = str(folder / "modelreg" / name)
+    if product is not None:
+        variables["MODELREG_URL"] = f"grpc://{product.grpc_address}"
+    return variables
 
 
 def copy_of_the_repository(folder: Path) -> Path:
@@ -206,7 +236,7 @@ def test_the_blocks_of_a_page_work_in_order(page: str, with_tools: bool, tmp_pat
                 product = stack.enter_context(running_up(stack.enter_context(accessible_folder()), **block.start))
             elif block.tools <= tools:
                 script.append(for_product(block.code, product))
-        printed = paste("".join(script), tmp_path, tools)
+        printed = paste("".join(script), tmp_path, tools, product)
     if with_tools or not tools_of(page):
         assert_printed(PRINTED.get(page, ()), printed)
 
@@ -224,7 +254,7 @@ def test_an_example_works_as_its_page_says(product: Product, page: str, tmp_path
     for tool in sorted(tools_of(page)):
         path_of(tool)
     blocks = [block for block in runnable(page) if block.start is None]
-    printed = paste("".join(for_product(block.code, product) for block in blocks), tmp_path, tools_of(page))
+    printed = paste("".join(for_product(block.code, product) for block in blocks), tmp_path, tools_of(page), product)
     assert_printed(PRINTED[page], printed)
 
 
@@ -238,7 +268,7 @@ def nothing_is_left(product: Product) -> None:
 @pytest.mark.usefixtures("nothing_is_left")
 def test_the_tutorial_works_in_order(product: Product, tmp_path: Path) -> None:
     blocks = [block for block in runnable(TUTORIAL) if block.start is None]
-    printed = paste("".join(for_product(block.code, product) for block in blocks), tmp_path, ())
+    printed = paste("".join(for_product(block.code, product) for block in blocks), tmp_path, (), product)
     assert "Registered silero-vad-6-2-3-fp32 with 2327524 bytes" in printed
     assert "Found silero-vad 6.2.3" in printed
     assert "Downloaded the same bytes" in printed
