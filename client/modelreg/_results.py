@@ -63,7 +63,7 @@ def _cells(result: Result) -> list[tuple[str, str]]:
     """Return the fields that are set, with short texts for values."""
     fields = [field.name for field in dataclasses.fields(result)]  # type: ignore[arg-type]
     values = ((name, getattr(result, name)) for name in fields)
-    return [(name, _short(value)) for name, value in values if value not in (None, "", (), {})]
+    return [(name, short_text(value)) for name, value in values if value not in (None, "", (), {})]
 
 
 def keeps_message(
@@ -88,6 +88,7 @@ def message_of(result: Result) -> Message:
     return message
 
 
-def _short(value: Any) -> str:
+def short_text(value: Any) -> str:
+    """Return a value as a text of at most 200 characters."""
     text = value if isinstance(value, str) else repr(value)
     return text if len(text) <= 200 else text[:199] + "…"

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import html
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal
 
-from modelreg._results import Result
+from modelreg._results import Result, short_text
 
 Change = Literal["same", "changed", "added", "removed", "unknown"]
 
@@ -123,3 +124,27 @@ class Comparison(Result):
             "artifacts": self.artifacts is None or self.artifacts.equal,
         }
         return all(parts.values()) and not self.truncated
+
+    def _repr_html_(self) -> str:
+        head = "".join(f"<th>{html.escape(f'{model.name}:{model.version}')}</th>" for model in self.models)
+        body = "".join(
+            f"<tr><th style='text-align:left'>{html.escape(name)}</th>"
+            + "".join(f"<td style='text-align:left'>{html.escape(short_text(value))}</td>" for value in values)
+            + "</tr>"
+            for name, values in self._rows()
+        )
+        return f"<table><caption>Comparison</caption><tr><th></th>{head}</tr>{body}</table>"
+
+    def _rows(self) -> Iterator[tuple[str, Sequence[Any]]]:
+        """Yield what has a value for each model, with the values. Names and versions are the titles."""
+        for field in self.fields:
+            if field.path not in {"name", "version"}:
+                yield field.path, ["" if value is None else value for value in field.values]
+        for metric in self.metrics:
+            yield f"metrics.{metric.name}", ["" if value is None else value for value in metric.values]
+        if self.labels is not None and not self.labels.equal:
+            yield "only these labels", self.labels.only
+        if self.artifacts is not None:
+            yield "sha256", [artifact.sha256 for artifact in self.artifacts.artifacts]
+            for file in self.artifacts.files:
+                yield file.path, [version.change if version.present else "" for version in file.versions]

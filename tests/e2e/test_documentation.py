@@ -20,6 +20,7 @@ from pathlib import Path
 
 import httpx
 import pytest
+from modelreg import Registry
 
 from tests.products import Product, running_up
 from tests.temporary_folders import accessible_folder
@@ -60,7 +61,14 @@ EXAMPLE = (
 )
 """What each program in examples/ prints, in this order."""
 PRINTED: Mapping[str, tuple[str, ...]] = {
-    "README.md": ("Registered vad 1.0.0 with SHA-256 ", "The latest vad is 1.0.0"),
+    "README.md": (
+        "Registered vad:1.0.0 with SHA-256 ",
+        "Production is vad:1.0.0",
+        "Registered vad:1.1.0",
+        "vad@production  1.0.0 → 1.1.0",
+        "vad@production  1.1.0 → 1.0.0",
+        "models/vad.bin",
+    ),
     "docs/clients/go.md": EXAMPLE,
     "docs/clients/grpcurl.md": (
         "\nmodelregistry.v1.ModelService\n",
@@ -188,7 +196,7 @@ def paste(script: str, folder: Path, tools: Iterable[str], product: Product | No
 
 
 def environment_for_client(folder: Path, product: Product | None) -> dict[str, str]:
-    """Return the environment in which the Python client and `mreg` find the product, and not what is on this machine."""
+    """Return an environment in which the Python client and `mreg` find the product, and directories of their own."""
     variables = {name: text for name, text in os.environ.items() if not name.startswith("MODELREG_")}
     for name in ("CACHE", "CONFIG", "STATE"):
         variables[f"MODELREG_{name}"] = str(folder / "modelreg" / name)
@@ -261,17 +269,32 @@ def test_an_example_works_as_its_page_says(product: Product, page: str, tmp_path
 @pytest.fixture
 def nothing_is_left(product: Product) -> None:
     """Delete what an interrupted tutorial has left."""
-    for model_id in ("silero-vad-6-2-3-fp32", "silero-vad-6-2-3-fp16"):
-        assert httpx.delete(f"{product.rest_url}/v1/models/{model_id}", params={"allow_missing": True}).is_success
+    with Registry(f"grpc://{product.grpc_address}") as registry:
+        for model in list(registry.models("name = silero-vad")):
+            registry.delete(model, force=True)
 
 
 @pytest.mark.usefixtures("nothing_is_left")
 def test_the_tutorial_works_in_order(product: Product, tmp_path: Path) -> None:
     blocks = [block for block in runnable(TUTORIAL) if block.start is None]
     printed = paste("".join(for_product(block.code, product) for block in blocks), tmp_path, (), product)
-    assert "Registered silero-vad-6-2-3-fp32 with 2327524 bytes" in printed
-    assert "Found silero-vad 6.2.3" in printed
-    assert "Downloaded the same bytes" in printed
+    assert_printed(
+        (
+            "Registered silero-vad:6.2.2 with 2327524 bytes",
+            "Input input ",
+            "Registered silero-vad:6.2.3",
+            "Found silero-vad:6.2.3",
+            "silero-vad@production  6.2.2",
+            "silero-vad@production  6.2.2 → 6.2.3",
+            "silero-vad@production  6.2.3 → 6.2.2",
+            "At the promotion: 6.2.3, now: 6.2.2",
+            "rolled_back",
+            "On the other machine:",
+            "silero_vad.onnx",
+            "The same bytes",
+        ),
+        printed,
+    )
     assert '"stage":"candidate"' in printed
     assert_rolled_back(printed)
     assert re.search(r'"path":"precisions"', printed), "a comparison"
