@@ -8,7 +8,6 @@ from __future__ import annotations
 import base64
 import http.client
 import json
-import logging
 import ssl
 import time
 import urllib.parse
@@ -18,13 +17,12 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import quote_plus, urlencode, urlsplit
 
+from modelreg._logging import logger
 from modelreg._token_store import Grant, StoredToken
 from modelreg._tokens import checked_token
 from modelreg._version import __version__
 from modelreg.errors import ConnectionFailed, InvalidArgument, PermissionDenied, Unauthenticated, Unsupported
 from modelreg.urls import is_loopback
-
-logger = logging.getLogger("modelreg")
 
 _TIMEOUT_SECONDS = 10.0
 _MAX_BYTES = 1024 * 1024

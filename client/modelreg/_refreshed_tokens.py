@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import threading
 import time
 import weakref
 from collections.abc import Callable
 
+from modelreg._logging import logger
 from modelreg._oidc import Issuer
 from modelreg._token_store import Grant, StoredToken, TokenStore
 from modelreg.errors import InvalidArgument, Unauthenticated, Unavailable
-
-logger = logging.getLogger("modelreg")
 
 REFRESH_SECONDS = 60.0
 """How long before it expires a token is replaced."""

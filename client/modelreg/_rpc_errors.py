@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeVar
 
@@ -40,6 +41,8 @@ Detail = TypeVar("Detail", bound=Message)
 _KINDS: dict[grpc.StatusCode, type[RegistryError]] = {
     grpc.StatusCode.ABORTED: Conflict,
     grpc.StatusCode.ALREADY_EXISTS: AlreadyExists,
+    # The channel was closed, or something on the way gave up.
+    grpc.StatusCode.CANCELLED: Unavailable,
     grpc.StatusCode.DATA_LOSS: IntegrityError,
     grpc.StatusCode.DEADLINE_EXCEEDED: DeadlineExceeded,
     grpc.StatusCode.FAILED_PRECONDITION: PreconditionFailed,
@@ -56,6 +59,7 @@ _KINDS_BY_REASON: dict[str, type[RegistryError]] = {
     "AMBIGUOUS_REFERENCE": Ambiguous,
     "ARTIFACT_MISMATCH": SourceChanged,
     "ARTIFACT_TOO_LARGE": InvalidArgument,
+    "GATEWAY_BODY_TOO_LARGE": InvalidArgument,
     "MODEL_QUARANTINED": Quarantined,
 }
 _HINTS: dict[str, str] = {
@@ -73,6 +77,8 @@ _CUT = re.compile(
     r"RST_STREAM|GOAWAY|[Ss]tream removed|[Ss]ocket closed|[Cc]onnection (reset|closed)|[Tt]ransport|"
     r"Internal error from Core"
 )
+# The caller closed the registry while the call ran.
+_CLOSED = "channel closed"
 _CUT_CODES = {grpc.StatusCode.INTERNAL, grpc.StatusCode.UNKNOWN, grpc.StatusCode.CANCELLED}
 
 
@@ -98,13 +104,17 @@ class Failure:
     details: list[Any] = field(default_factory=list)
 
     def find(self, kind: type[Detail]) -> Detail | None:
-        """Return the detail of a type, or None."""
+        """Return the first detail of a type, or None."""
+        return next(self.find_all(kind), None)
+
+    def find_all(self, kind: type[Detail]) -> Iterator[Detail]:
+        """Return the details of a type. A damaged one is left out."""
         for detail in self.details:
             if detail.Is(kind.DESCRIPTOR):
                 found = kind()
-                detail.Unpack(found)
-                return found
-        return None
+                with suppress(DecodeError):
+                    detail.Unpack(found)
+                    yield found
 
     @property
     def reason(self) -> str:
@@ -122,7 +132,7 @@ class Failure:
     def retry_seconds(self) -> float | None:
         """How long the server asks to wait before the call is repeated. None if it does not say."""
         info = self.find(error_details_pb2.RetryInfo)
-        return None if info is None else info.retry_delay.seconds + info.retry_delay.nanos / 1e9
+        return None if info is None else max(0.0, info.retry_delay.seconds + info.retry_delay.nanos / 1e9)
 
     @property
     def is_transient(self) -> bool:
@@ -131,7 +141,9 @@ class Failure:
             return False
         if self.code == grpc.StatusCode.UNAVAILABLE or self.retry_seconds is not None:
             return True
-        return self.code in _CUT_CODES and not self.reason and bool(_CUT.search(self.message))
+        if self.reason or _CLOSED in self.message.lower():
+            return False
+        return self.code in _CUT_CODES and bool(_CUT.search(self.message))
 
     @property
     def is_closed_connection(self) -> bool:
@@ -245,13 +257,12 @@ def _add_details(error: RegistryError, failure: Failure) -> None:
             FieldViolation(found.subject or found.type, found.description) for found in found_violations
         )
     if isinstance(error, Ambiguous):
-        resources = [detail for detail in failure.details if detail.Is(error_details_pb2.ResourceInfo.DESCRIPTOR)]
-        names = []
-        for resource in resources:
-            found_resource = error_details_pb2.ResourceInfo()
-            resource.Unpack(found_resource)
-            names.append(found_resource.resource_name)
-        error.candidates = tuple(names)
+        resources = failure.find_all(error_details_pb2.ResourceInfo)
+        # The id of a model is a reference. The reference of a model group is its description.
+        error.candidates = tuple(
+            found.description if found.resource_type.endswith(".ModelGroup") else found.resource_name
+            for found in resources
+        )
 
 
 def _sentence(text: str) -> str:

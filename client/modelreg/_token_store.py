@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import logging
 import os
 import stat
 from collections.abc import Iterator
@@ -19,9 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from modelreg._files import lock_file, make_private_directory, read_small_file, write_private_file
+from modelreg._logging import logger
 from modelreg.errors import InvalidArgument
-
-logger = logging.getLogger("modelreg")
 
 _VERSION = 1
 _SERVICE = "modelreg"

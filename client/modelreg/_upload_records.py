@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import logging
 import time
 from collections.abc import Mapping
 from contextlib import suppress
@@ -18,10 +17,9 @@ from pathlib import Path
 from typing import Any
 
 from modelreg._files import make_private_directory, write_private_file
+from modelreg._logging import logger
 from modelreg.directories import state_directory
 from modelreg.errors import InvalidArgument
-
-logger = logging.getLogger("modelreg")
 
 _STALE_SECONDS = 8 * 86_400
 """Longer than registries keep uploads that are not written to: 24 hours by default."""

@@ -30,6 +30,8 @@ class Call:
     metadata: dict[str, str]
     seconds: float
     """The time until its deadline."""
+    peer: str
+    """The address of the client's connection."""
 
 
 class FakeServer:
@@ -94,7 +96,7 @@ class FakeServer:
     def _next(self, path: str, request: Any, context: Context) -> Any:
         metadata = {key: value for key, value in context.invocation_metadata() if isinstance(value, str)}
         with self._lock:
-            self.calls.append(Call(path, request, metadata, context.time_remaining()))
+            self.calls.append(Call(path, request, metadata, context.time_remaining(), context.peer()))
             answers = self._answers[path]
             answer: Any = answers[0] if len(answers) == 1 else answers.popleft()
         return answer(request, context) if callable(answer) else answer

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import uuid
 from collections.abc import Hashable
 from typing import Any, cast
@@ -12,13 +11,12 @@ import grpc
 from modelreg._async import runtime
 from modelreg._credentials import Credentials, check_token_may_be_sent
 from modelreg._diagnosis import Diagnosis, diagnose
+from modelreg._logging import logger
 from modelreg._methods import Method, Request, Response
 from modelreg._options import Options
 from modelreg._retries import Retries
 from modelreg._rpc_errors import FailedCall, Failure, failure_of, registry_error
 from modelreg.errors import RegistryError
-
-logger = logging.getLogger("modelreg")
 
 _MAX_IDLE_SECONDS = 20.0
 """Server and gateway cut streams that are idle for 60 s."""

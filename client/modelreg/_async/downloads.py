@@ -10,13 +10,14 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 from modelreg._async import runtime
-from modelreg._async.connection import Connection, logger
+from modelreg._async.connection import Connection
 from modelreg._async.transfers import Remote, receive, remote_artifact
 from modelreg._cache_entries import Slot
 from modelreg._checksums import Checksum, Sha256
 from modelreg._disk import copy_verified, existing_file_has, flush, progress_mark, require_space, touch
 from modelreg._files import replace
 from modelreg._local_names import checked_sha256, local_file_name
+from modelreg._logging import logger
 from modelreg._path_locks import PathLock
 from modelreg._receiver import Receiver
 from modelreg._removal import remove_path, removed_unless

@@ -103,8 +103,11 @@ class Registry(AliasCalls, ArtifactCalls, AuditCalls, UploadCalls):
     def __reduce__(self) -> tuple[Any, ...]:
         # To another process, without the token that was passed: that process takes its own from the environment or
         # the profile.
-        return _rebuild, (self._configuration.for_another_process(self._connection.options.endpoint),)
+        return _rebuild, (
+            type(self),
+            self._configuration.for_another_process(self._connection.options.endpoint),
+        )
 
 
-def _rebuild(configuration: Configuration) -> Registry:
-    return Registry(**configuration.arguments())
+def _rebuild(kind: type[Registry], configuration: Configuration) -> Registry:
+    return kind(**configuration.arguments())

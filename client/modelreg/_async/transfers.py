@@ -12,7 +12,8 @@ from modelregistry.v1 import artifact_service_pb2
 
 from modelreg import _methods
 from modelreg._async import runtime
-from modelreg._async.connection import Connection, failure_of_stream, logger
+from modelreg._async.connection import Connection, failure_of_stream
+from modelreg._logging import logger
 from modelreg._methods import Method
 from modelreg._receiver import Receiver
 from modelreg._retries import Retries

@@ -12,7 +12,8 @@ from modelregistry.v1 import audit_service_pb2, system_service_pb2
 
 from modelreg import _messages, _methods
 from modelreg._async import runtime
-from modelreg._async.connection import Connection, failure_of_stream, logger
+from modelreg._async.connection import Connection, failure_of_stream
+from modelreg._logging import logger
 from modelreg._resume_files import ResumeFile
 from modelreg._retries import MAX_ATTEMPTS, Retries
 from modelreg._rpc_errors import Failure, failure_of_status

@@ -15,12 +15,13 @@ from modelreg._checksums import Checksum, Sha256
 from modelreg._disk import copy_verified, existing_file_has, flush, progress_mark, require_space, touch
 from modelreg._files import replace
 from modelreg._local_names import checked_sha256, local_file_name
+from modelreg._logging import logger
 from modelreg._path_locks import PathLock
 from modelreg._receiver import Receiver
 from modelreg._removal import remove_path, removed_unless
 from modelreg._resolutions import Resolution
 from modelreg._sync import runtime
-from modelreg._sync.connection import Connection, logger
+from modelreg._sync.connection import Connection
 from modelreg._sync.transfers import Remote, receive, remote_artifact
 from modelreg.cache import Cache
 from modelreg.errors import IntegrityError, NotCached

@@ -12,12 +12,13 @@ import grpc
 from modelregistry.v1 import artifact_service_pb2
 
 from modelreg import _methods
+from modelreg._logging import logger
 from modelreg._methods import Method
 from modelreg._receiver import Receiver
 from modelreg._retries import Retries
 from modelreg._rpc_errors import Failure
 from modelreg._sync import runtime
-from modelreg._sync.connection import Connection, failure_of_stream, logger
+from modelreg._sync.connection import Connection, failure_of_stream
 from modelreg.errors import IntegrityError
 
 # Until there was no progress for `stall_timeout`: a restart of the registry must not end a long transfer.

@@ -12,11 +12,12 @@ import grpc
 from modelregistry.v1 import audit_service_pb2, system_service_pb2
 
 from modelreg import _messages, _methods
+from modelreg._logging import logger
 from modelreg._resume_files import ResumeFile
 from modelreg._retries import MAX_ATTEMPTS, Retries
 from modelreg._rpc_errors import Failure, failure_of_status
 from modelreg._sync import runtime
-from modelreg._sync.connection import Connection, failure_of_stream, logger
+from modelreg._sync.connection import Connection, failure_of_stream
 from modelreg._values import duration_of
 from modelreg.audit import Event
 from modelreg.errors import RegistryError, Unavailable
