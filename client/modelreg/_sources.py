@@ -7,7 +7,6 @@ registry has the bytes, so it can seek. A pipe cannot: it keeps the bytes until 
 from __future__ import annotations
 
 import io
-import logging
 import os
 import stat
 from abc import ABC, abstractmethod
@@ -16,9 +15,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from modelreg._logging import logger
 from modelreg.errors import InvalidArgument, SourceChanged
-
-logger = logging.getLogger("modelreg")
 
 Pushable = str | os.PathLike[str] | BinaryIO
 """The path of a file or a folder, or a file object in binary mode."""
