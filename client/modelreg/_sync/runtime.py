@@ -28,7 +28,22 @@ BinaryFile = io.BufferedReader
 
 _BUFFER_BYTES = 1024 * 1024
 
-sleep = time.sleep
+
+class _OfThread(threading.local):
+    prefetch: Prefetch[Any] | None = None
+
+
+_of_thread = _OfThread()
+
+
+def sleep(seconds: float) -> None:
+    """Wait."""
+    if (prefetch := _of_thread.prefetch) is not None:
+        prefetch.sleep(seconds)
+    else:
+        time.sleep(seconds)
+
+
 _INTERRUPTIBLE_SECONDS = 0.5
 
 
@@ -71,6 +86,9 @@ def call_unary(
         request_serializer=method.request.SerializeToString,
         response_deserializer=method.response.FromString,
     )
+    if (prefetch := _of_thread.prefetch) is not None:
+        # Only a call in the background can be cancelled from another thread.
+        return prefetch.wait_for(multicallable.future(request, timeout=timeout, metadata=metadata))
     response: Response = multicallable(request, timeout=timeout, metadata=metadata)
     return response
 
@@ -280,12 +298,18 @@ class StallGuard:
             remaining = self._seconds - elapsed
 
 
+class AbandonedError(Exception):
+    """Nobody waits for the result any more."""
+
+
 class Prefetch(Generic[Value]):
     """Runs a function ahead of the consumer of its result."""
 
     def __init__(self, function: Callable[..., Value], *arguments: Any) -> None:
         self._value: Value
         self._error: BaseException | None = None
+        self._cancelled = threading.Event()
+        self._call: grpc.Future[Any] | None = None
         self._thread = threading.Thread(
             target=self._run, args=(function, arguments), name="modelreg-prefetch", daemon=True
         )
@@ -299,13 +323,33 @@ class Prefetch(Generic[Value]):
         return self._value
 
     def cancel(self) -> None:
-        """Abandon the result."""
+        """Abandon the result: end the call that runs, and let none begin."""
+        self._cancelled.set()
+        if self._call is not None:
+            self._call.cancel()
+
+    def wait_for(self, call: grpc.Future[Response]) -> Response:
+        """Return the response of a call, unless the prefetch is cancelled."""
+        self._call = call
+        # Either `cancel` sees the call, or it was there before.
+        if self._cancelled.is_set():
+            call.cancel()
+        response: Response = call.result()
+        return response
+
+    def sleep(self, seconds: float) -> None:
+        """Wait, unless the prefetch is cancelled."""
+        if self._cancelled.wait(seconds):
+            raise AbandonedError
 
     def _run(self, function: Callable[..., Value], arguments: tuple[Any, ...]) -> None:
+        _of_thread.prefetch = self
         try:
             self._value = function(*arguments)
         except BaseException as error:  # noqa: BLE001 - the consumer gets it
             self._error = error
+        finally:
+            del _of_thread.prefetch
 
 
 class Shown:
