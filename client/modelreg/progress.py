@@ -40,7 +40,9 @@ class Progress:
         if callable(option):
             self._function = option
         elif option is True or (option is None and _is_watched()):
-            self._bar = _bar(description, total)
+            # A terminal that is gone must not end a transfer.
+            with suppress(OSError, ValueError):
+                self._bar = _bar(description, total)
         elif option not in (False, None):
             raise InvalidArgument(f"progress: {option!r} is none of None, True, False, and a function (done, total).")
 
@@ -55,7 +57,6 @@ class Progress:
         if self._function is not None:
             self._function(done, self._total)
         elif self._bar is not None:
-            # A terminal that is gone must not end a transfer.
             with suppress(OSError, ValueError):
                 self._bar.total = self._total
                 self._bar.update(done - self._bar.n)

@@ -1,0 +1,86 @@
+"""How transfers report their progress."""
+
+import io
+import sys
+import types
+from typing import Any
+
+import pytest
+from modelreg.errors import InvalidArgument
+from modelreg.progress import Progress
+
+
+class Terminal(io.StringIO):
+    """A stream on which a person reads."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+class GoneTerminal(Terminal):
+    """A terminal that was closed."""
+
+    def write(self, text: str) -> int:
+        raise BrokenPipeError
+
+    def flush(self) -> None:
+        raise BrokenPipeError
+
+
+@pytest.fixture(autouse=True)
+def _bar_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("modelreg.progress._BAR_DELAY_SECONDS", 0)
+
+
+def shown(monkeypatch: pytest.MonkeyPatch, stream: Any, option: Any) -> str:
+    """Return what a transfer shows."""
+    monkeypatch.setattr(sys, "stderr", stream)
+    with Progress(option, description="vad:1.0", total=4 << 20) as progress:
+        progress.update(2 << 20)
+        progress.update(4 << 20)
+    return stream.getvalue() if isinstance(stream, io.StringIO) else ""
+
+
+def test_a_bar_appears_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    output = shown(monkeypatch, Terminal(), None)
+
+    assert "vad:1.0" in output
+    assert "100%" in output
+    assert "4.00M" in output
+
+
+def test_nothing_appears_elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert shown(monkeypatch, io.StringIO(), None) == ""
+    assert shown(monkeypatch, Terminal(), False) == ""
+    assert shown(monkeypatch, None, None) == ""
+
+
+def test_a_bar_appears_anywhere_if_that_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert "vad:1.0" in shown(monkeypatch, io.StringIO(), True)
+
+
+def test_a_bar_appears_in_a_notebook(monkeypatch: pytest.MonkeyPatch) -> None:
+    shell = type("ZMQInteractiveShell", (), {})()
+    monkeypatch.setitem(sys.modules, "IPython", types.SimpleNamespace(get_ipython=lambda: shell))  # type: ignore[arg-type]
+
+    assert "vad:1.0" in shown(monkeypatch, io.StringIO(), None)
+
+
+def test_a_terminal_that_is_gone_ends_no_transfer(monkeypatch: pytest.MonkeyPatch) -> None:
+    shown(monkeypatch, GoneTerminal(), True)
+
+
+def test_a_function_gets_the_bytes_done_and_the_total() -> None:
+    reported: list[tuple[int, int | None]] = []
+
+    with Progress(lambda done, total: reported.append((done, total)), description="vad:1.0", total=None) as progress:
+        progress.update(1)
+        progress.update(2, 2)
+
+    assert reported == [(1, None), (2, 2)]
+
+
+def test_anything_else_is_refused() -> None:
+    for option in ("yes", 1, []):
+        with pytest.raises(InvalidArgument, match="progress"):
+            Progress(option, description="vad:1.0", total=None)  # type: ignore[arg-type]
