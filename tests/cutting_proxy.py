@@ -51,6 +51,14 @@ class CuttingProxy:
         """Cut the connection when the server responds after the client has sent these words."""
         self._words = words
 
+    def cut_now(self) -> None:
+        """Cut all connections."""
+        with self._lock:
+            remaining, self._open = list(self._open), set()
+        self.cuts += len(remaining) // 2
+        for end in remaining:
+            _reset(end)
+
     def __enter__(self) -> Self:
         self._run(self._accept)
         return self
@@ -60,10 +68,7 @@ class CuttingProxy:
             self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()
         self.ended.set()
-        with self._lock:
-            remaining = list(self._open)
-        for end in remaining:
-            _reset(end)
+        self.cut_now()
         for thread in self._threads:
             thread.join()
 

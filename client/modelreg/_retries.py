@@ -19,12 +19,24 @@ class Retries:
     Args:
         timeout: Seconds from now within which the last attempt must begin. None: no limit.
         max_attempts: The number of attempts without progress. None: no limit.
+        failing_seconds: Seconds of failures in a row after which no attempt follows, for calls that may take much
+            longer. A failure is none in a row if its attempt took longer than that, or if it says that the server
+            works on the call. None: no limit.
     """
 
-    def __init__(self, timeout: float | None, max_attempts: int | None = MAX_ATTEMPTS) -> None:
-        self._deadline = None if timeout is None else time.monotonic() + timeout
+    def __init__(
+        self,
+        timeout: float | None,
+        max_attempts: int | None = MAX_ATTEMPTS,
+        *,
+        failing_seconds: float | None = None,
+    ) -> None:
+        self._attempt_begin = time.monotonic()
+        self._deadline = None if timeout is None else self._attempt_begin + timeout
         self.max_attempts = max_attempts
         self._failed = 0
+        self._failing_seconds = failing_seconds
+        self._failing_since: float | None = None
 
     @property
     def remaining_seconds(self) -> float | None:
@@ -44,6 +56,7 @@ class Retries:
         """
         self._failed += 1
         is_last = self.max_attempts is not None and self._failed >= self.max_attempts
+        is_last = is_last or self._fails_too_long(failure)
         if is_last or not (failure.is_transient if is_transient is None else is_transient):
             return None
         # The jitter keeps clients that failed together from coming back together; it does not call for security.
@@ -51,5 +64,15 @@ class Retries:
         pause = random.uniform(0, longest)  # noqa: S311
         if failure.retry_seconds is not None:
             pause = failure.retry_seconds + pause / 4
+        self._attempt_begin = time.monotonic() + pause
         remaining = self.remaining_seconds
         return None if remaining is not None and pause >= remaining else pause
+
+    def _fails_too_long(self, failure: Failure) -> bool:
+        if self._failing_seconds is None:
+            return False
+        now = time.monotonic()
+        is_working = failure.reason == "IDEMPOTENT_CALL_RUNNING" or now - self._attempt_begin > self._failing_seconds
+        if self._failing_since is None or is_working:
+            self._failing_since = now
+        return now - self._failing_since >= self._failing_seconds

@@ -21,7 +21,7 @@ class GoneTerminal(Terminal):
     """A terminal that was closed."""
 
     def write(self, text: str) -> int:
-        raise BrokenPipeError
+        raise BrokenPipeError(text)
 
     def flush(self) -> None:
         raise BrokenPipeError
@@ -61,7 +61,7 @@ def test_a_bar_appears_anywhere_if_that_is_asked_for(monkeypatch: pytest.MonkeyP
 
 def test_a_bar_appears_in_a_notebook(monkeypatch: pytest.MonkeyPatch) -> None:
     shell = type("ZMQInteractiveShell", (), {})()
-    monkeypatch.setitem(sys.modules, "IPython", types.SimpleNamespace(get_ipython=lambda: shell))  # type: ignore[arg-type]
+    monkeypatch.setitem(sys.modules, "IPython", types.SimpleNamespace(get_ipython=lambda: shell))
 
     assert "vad:1.0" in shown(monkeypatch, io.StringIO(), None)
 
@@ -81,6 +81,7 @@ def test_a_function_gets_the_bytes_done_and_the_total() -> None:
 
 
 def test_anything_else_is_refused() -> None:
-    for option in ("yes", 1, []):
+    options: list[Any] = ["yes", 1, []]
+    for option in options:
         with pytest.raises(InvalidArgument, match="progress"):
-            Progress(option, description="vad:1.0", total=None)  # type: ignore[arg-type]
+            Progress(option, description="vad:1.0", total=None)

@@ -44,5 +44,4 @@ def test_the_memory_of_a_push_does_not_grow_with_the_artifact(url: str, name: st
         [sys.executable, "-c", _PUSHES, str(path), name, url], check=True, stdout=subprocess.PIPE, text=True
     )
 
-    print(process.stdout)
     assert int(process.stdout) < _GROWTH_MIB

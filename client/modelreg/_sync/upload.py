@@ -40,8 +40,6 @@ SINGLE_CALL_BYTES = 4 * 1024 * 1024
 Measured on loopback, a push of 64 KiB takes 0.4 of the time of an upload, and one of 4 MiB 0.6. What a dropped
 connection loses stays small.
 """
-_MANY_ATTEMPTS = 1000
-"""Time limits the attempts of a push, not their number: a registry that restarts refuses connections at once."""
 _COMPLETION_SECONDS = 600.0
 _COMPLETION_BYTES_PER_SECOND = 10_000_000
 """A registry that restarted reads the upload again, to hash it."""
@@ -116,8 +114,8 @@ class PushOperation:
             own = f"the SHA-256 {sha256}" if sha256 else f"{size} bytes"
             other = f"the SHA-256 {found.artifact.sha256}" if sha256 else f"{found.artifact.size_bytes}"
             raise AlreadyExists(
-                f"{found.reference} exists with other bytes: the source has {own}, and the model {other}. "
-                "Choose another version.",
+                f"{found.reference} exists with other bytes: the source has {own}, and the model {other}.",
+                hint="Choose another version.",
                 reason=error.reason,
                 request_id=error.request_id,
                 metadata=error.metadata,
@@ -220,7 +218,7 @@ class PushOperation:
     def _send(self, upload: upload_pb2.Upload) -> None:
         """Send the content from where the registry has it, until it has all of it."""
         content = self._content
-        calls = _Stream(self._connection, _methods.WRITE_UPLOAD, _MANY_ATTEMPTS)
+        calls = _Stream(self._connection, _methods.WRITE_UPLOAD, max_attempts=None)
         while upload.state == upload_pb2.Upload.STATE_ACTIVE:
             if upload.committed_size > self._committed:
                 calls.note_progress()
@@ -243,7 +241,7 @@ class PushOperation:
         return self._connection.unary(
             _methods.GET_UPLOAD,
             upload_service_pb2.GetUploadRequest(upload_id=self._upload_id),
-            retries=Retries(options.stall_timeout, _MANY_ATTEMPTS),
+            retries=Retries(options.stall_timeout, max_attempts=None),
             # The server or the network may be silent rather than gone.
             attempt_timeout=min(options.timeout, options.stall_timeout / 2),
         )
@@ -269,7 +267,11 @@ class PushOperation:
         request = upload_service_pb2.CompleteUploadRequest(
             upload_id=self._upload_id, sha256=sha256, idempotency_key=key
         )
-        retries = Retries(_COMPLETION_SECONDS + size / _COMPLETION_BYTES_PER_SECOND, _MANY_ATTEMPTS)
+        retries = Retries(
+            _COMPLETION_SECONDS + size / _COMPLETION_BYTES_PER_SECOND,
+            max_attempts=None,
+            failing_seconds=self._connection.options.stall_timeout,
+        )
         response = self._connection.unary(_methods.COMPLETE_UPLOAD, request, retries=retries)
         model = _messages.model(response.model)
         if model.artifact.sha256 != sha256:
@@ -296,10 +298,11 @@ class _Stream(Generic[Response]):
     Args:
         connection: The registry.
         method: The method.
-        max_attempts: The number of attempts without progress, all within the stall timeout.
+        max_attempts: The number of attempts without progress, all within the stall timeout. None: no limit, as a
+            registry that restarts refuses connections at once.
     """
 
-    def __init__(self, connection: Connection, method: Method[Any, Response], max_attempts: int) -> None:
+    def __init__(self, connection: Connection, method: Method[Any, Response], max_attempts: int | None) -> None:
         self._connection = connection
         self._method = method
         self._max_attempts = max_attempts
@@ -362,8 +365,8 @@ def _say_how_to_go_on(error: BaseException, upload_id: str, committed: int, size
         f"`mreg uploads cancel {upload_id}` deletes it."
     )
     if isinstance(error, RegistryError):
-        error.message = f"{error.message} {text}"
+        error.hint = f"{error.hint} {text}".lstrip()
         error.metadata["upload_id"] = upload_id
-        error.args = (error.message,)
+        error.args = (f"{error.message} {error.hint}",)
     elif isinstance(error, KeyboardInterrupt) and not error.args:
         error.args = (text,)
