@@ -211,7 +211,9 @@ def registry_error(failure: Failure, endpoint: Endpoint, note: str = "") -> Regi
     kind = _KINDS_BY_REASON.get(reason) or _KINDS.get(failure.code, InternalError)
     if info is None and failure.code == grpc.StatusCode.UNAVAILABLE:
         message, hint = _connection_message(failure, endpoint, note if failure.is_closed_connection else "")
-        return ConnectionFailed(message, hint=hint)
+        unreachable = ConnectionFailed(message, hint=hint)
+        unreachable.is_permanent = failure.is_hopeless
+        return unreachable
     message = failure.message or failure.code.name
     hint = _HINTS.get(reason, "")
     if kind is Unauthenticated and note:

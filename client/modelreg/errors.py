@@ -121,7 +121,13 @@ class Unavailable(RegistryError):
 
 
 class ConnectionFailed(Unavailable):
-    """No connection to the registry: its address, its certificate or the network is wrong."""
+    """No connection to the registry: its address, its certificate or the network is wrong.
+
+    Attributes:
+        is_permanent: Whether trying again cannot help: the host is unknown, or TLS fails. False if that is not certain.
+    """
+
+    is_permanent: bool = False
 
 
 class DeadlineExceeded(RegistryError, TimeoutError):

@@ -185,6 +185,22 @@ def test_a_registry_that_does_not_answer_is_a_temporary_error() -> None:
     assert "Traceback" not in ended.err
 
 
+def test_a_connection_that_can_never_succeed_is_no_temporary_error() -> None:
+    unknown = Mreg("grpcs://no-such-host.invalid")("ls")
+    missing = Mreg("grpcs://127.0.0.1:1")("ls", "--ca-file", "/nowhere/ca.pem")
+
+    assert (unknown.code, "The name of the host is unknown." in unknown.err) == (1, True)
+    assert (missing.code, "--ca-file: /nowhere/ca.pem cannot be read" in missing.err) == (2, True)
+
+
+def test_hints_name_options_instead_of_arguments(capsys: pytest.CaptureFixture[str]) -> None:
+    hint = "Pass ca_file, client_certificate and client_key, or insecure=True."
+    report(errors.ConnectionFailed("No connection.", hint=hint), Remarks())
+
+    expected = "Pass --ca-file, --client-certificate and --client-key, or --insecure."
+    assert capsys.readouterr().err == f"mreg: No connection.\n{expected}\n"
+
+
 def test_a_closed_pipe_is_no_error(mreg: Mreg, server: RunningRegistry, name: str) -> None:
     for version in range(3):
         server.client.register(name=name, version=str(version), description="x" * 60_000)

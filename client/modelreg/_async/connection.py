@@ -16,7 +16,7 @@ from modelreg._methods import Method, Request, Response
 from modelreg._options import Options
 from modelreg._retries import Retries
 from modelreg._rpc_errors import FailedCall, Failure, failure_of, registry_error
-from modelreg.errors import RegistryError
+from modelreg.errors import ConnectionFailed, RegistryError
 
 _MAX_IDLE_SECONDS = 20.0
 """Server and gateway cut streams that are idle for 60 s."""
@@ -112,7 +112,10 @@ class Connection:
             return
         self._diagnosis = await runtime.run_blocking(diagnose, self.options)
         if self._diagnosis.is_certain:
-            raise self.error(failure) from None
+            error = self.error(failure)
+            if isinstance(error, ConnectionFailed):
+                error.is_permanent = True
+            raise error from None
 
     async def may_sign_in_again(self, failure: Failure, token: str | None, refused: str | None) -> bool:
         """Tell whether another token can be tried, once, in place of the one that was refused."""

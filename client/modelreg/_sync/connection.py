@@ -17,7 +17,7 @@ from modelreg._options import Options
 from modelreg._retries import Retries
 from modelreg._rpc_errors import FailedCall, Failure, failure_of, registry_error
 from modelreg._sync import runtime
-from modelreg.errors import RegistryError
+from modelreg.errors import ConnectionFailed, RegistryError
 
 _MAX_IDLE_SECONDS = 20.0
 """Server and gateway cut streams that are idle for 60 s."""
@@ -113,7 +113,10 @@ class Connection:
             return
         self._diagnosis = runtime.run_blocking(diagnose, self.options)
         if self._diagnosis.is_certain:
-            raise self.error(failure) from None
+            error = self.error(failure)
+            if isinstance(error, ConnectionFailed):
+                error.is_permanent = True
+            raise error from None
 
     def may_sign_in_again(self, failure: Failure, token: str | None, refused: str | None) -> bool:
         """Tell whether another token can be tried, once, in place of the one that was refused."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import re
 import sys
 import traceback
 from dataclasses import dataclass
@@ -32,6 +33,8 @@ class ReaderGone(BaseException):
 
 def exit_code(error: BaseException) -> int:
     """Return the exit code of an error."""
+    if isinstance(error, errors.ConnectionFailed) and error.is_permanent:
+        return FAILURE
     return next((code for kind, code in _CODES if isinstance(error, kind)), FAILURE)
 
 
@@ -74,6 +77,9 @@ _CODES: tuple[tuple[type[BaseException], int], ...] = (
 )
 
 _MAX_POINTED = 100
+_ARGUMENTS = re.compile(
+    r"\b(ca_file|client_certificate|client_key|max_bytes|(?:insecure|force|offline|overwrite|missing_ok)(?==True))(?:=True)?\b"
+)
 
 # What to do next on the command line, where the library's hint speaks Python.
 _HINTS_BY_REASON = {
@@ -160,7 +166,9 @@ def _texts(error: BaseException) -> tuple[str, str]:
     """Return what is wrong, and what to do next."""
     if isinstance(error, errors.RegistryError):
         hint = _HINTS_BY_REASON.get(error.reason) or error.hint
-        return error.message, hint or next((text for kind, text in _HINTS_BY_CLASS if isinstance(error, kind)), "")
+        hint = hint or next((text for kind, text in _HINTS_BY_CLASS if isinstance(error, kind)), "")
+        # What the server says is not about arguments of the library.
+        return error.message if error.request_id else _with_options(error.message), _with_options(hint)
     if isinstance(error, click.UsageError):
         command = error.ctx.command_path if error.ctx else "mreg"
         return error.format_message(), f"`{command} --help` shows what is right."
@@ -170,6 +178,11 @@ def _texts(error: BaseException) -> tuple[str, str]:
         f"internal error: {type(error).__name__}: {error}",
         "Run the command again with `--debug`, and report what it shows.",
     )
+
+
+def _with_options(text: str) -> str:
+    """Return a text of the library, which names arguments of Python, with the options of the command line."""
+    return _ARGUMENTS.sub(lambda found: f"--{found[1].replace('_', '-')}", text)
 
 
 def _plain_message(error: BaseException) -> str:
