@@ -44,6 +44,12 @@ class AliasCalls(ModelCalls):
             PreconditionFailed: The model does not meet the requirements, which `checks` names, or is in another group.
             Conflict: The alias does not point to what `expect` names.
             NotFound: There is no such model.
+
+        >>> promotion = await reg.promote(
+        ...     "vad@production", "vad:6.2.3", reason="gate 42", expect="vad:6.2.2", require=Requirements(verified=True)
+        ... )
+        >>> promotion.before.version, promotion.alias.version
+        ('6.2.2', '6.2.3')
         """
         target = model if isinstance(model, Model) else await self.model(model)
         parsed = _alias_reference(alias)
@@ -80,6 +86,10 @@ class AliasCalls(ModelCalls):
             NotFound: There is no such alias.
             PreconditionFailed: There is no such earlier target, or it was deleted.
             Conflict: The alias was moved at the same time.
+
+        >>> promotion = await reg.promote("vad@production", "vad:6.2.3")
+        >>> (await reg.rollback("vad@production", reason="latency")).alias.version
+        '6.2.2'
         """
         response = await self._resolved_alias(alias)
         request = alias_service_pb2.RollbackAliasRequest(

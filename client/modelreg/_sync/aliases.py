@@ -45,6 +45,12 @@ class AliasCalls(ModelCalls):
             PreconditionFailed: The model does not meet the requirements, which `checks` names, or is in another group.
             Conflict: The alias does not point to what `expect` names.
             NotFound: There is no such model.
+
+        >>> promotion = reg.promote(
+        ...     "vad@production", "vad:6.2.3", reason="gate 42", expect="vad:6.2.2", require=Requirements(verified=True)
+        ... )
+        >>> promotion.before.version, promotion.alias.version
+        ('6.2.2', '6.2.3')
         """
         target = model if isinstance(model, Model) else self.model(model)
         parsed = _alias_reference(alias)
@@ -81,6 +87,10 @@ class AliasCalls(ModelCalls):
             NotFound: There is no such alias.
             PreconditionFailed: There is no such earlier target, or it was deleted.
             Conflict: The alias was moved at the same time.
+
+        >>> promotion = reg.promote("vad@production", "vad:6.2.3")
+        >>> (reg.rollback("vad@production", reason="latency")).alias.version
+        '6.2.2'
         """
         response = self._resolved_alias(alias)
         request = alias_service_pb2.RollbackAliasRequest(

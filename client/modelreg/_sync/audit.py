@@ -76,9 +76,9 @@ class AuditCalls:
         >>> model = reg.update("vad", tags={"stage": "candidate"})
         >>> for event in reg.watch("name = vad", from_beginning=True):
         ...     if event.action == "model_updated":
-        ...         print(event.name, event.after["tags"])
+        ...         print(event.name, event.after["tags"]["stage"])
         ...         break
-        vad {'stage': 'candidate'}
+        vad candidate
         """
         if resume_token is not None and (resume_file is not None or from_beginning):
             raise InvalidArgument("resume_token: Pass either a token, or a file and from_beginning.")

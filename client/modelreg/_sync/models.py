@@ -45,6 +45,11 @@ class ModelCalls(ModelGroupCalls):
             NotFound: There is no such model.
             Ambiguous: Several models fit; `candidates` names them. Name a project or `precision`.
             InvalidArgument: The text is not a reference, or the time has no time zone.
+
+        >>> (reg.model("vad")).version
+        '6.2.3'
+        >>> (reg.model("vad@production")).version
+        '6.2.2'
         """
         request = model_service_pb2.ResolveModelRequest(
             reference=reference,
@@ -63,6 +68,11 @@ class ModelCalls(ModelGroupCalls):
 
         Raises:
             InvalidArgument: At the first iteration: the filter or the order is wrong, at `position`.
+
+        >>> [model.version for model in reg.models("name = vad AND metrics.f1 > 0.9")]
+        ['6.2.3']
+        >>> [model.version for model in reg.models("tags.team = audio", order_by="metrics.f1")]
+        ['6.2.2', '6.2.3']
         """
 
         def fetch(token: str, size: int) -> Page:
@@ -105,6 +115,10 @@ class ModelCalls(ModelGroupCalls):
             AlreadyExists: Another model has the new project, name, version and precisions.
             PreconditionFailed: Aliases point to the model, so it cannot get another name or project.
             InvalidArgument: A value is invalid; `violations` names it.
+
+        >>> model = reg.update("vad:6.2.3", tags={"stage": "candidate", "team": None}, description="Smaller.")
+        >>> model.tags, model.revision
+        ({'stage': 'candidate'}, 2)
         """
         before = model if isinstance(model, Model) else self.model(model)
         message = model_pb2.Model(id=before.id, etag=before.etag if isinstance(model, Model) else "")
@@ -154,6 +168,10 @@ class ModelCalls(ModelGroupCalls):
             models: 2 to 10 models or references.
             diff_only: Whether to leave out what is equal in all models.
             hash_files: Whether to compare the SHA-256 of the files, for which the registry reads the artifacts.
+
+        >>> comparison = reg.compare("vad:6.2.2", "vad:6.2.3")
+        >>> [(metric.name, round(metric.deltas[1], 2)) for metric in comparison.metrics]
+        [('f1', 0.03)]
         """
         ids = [self.model_id(model) for model in models]
         request = model_service_pb2.CompareModelsRequest(model_ids=ids, diff_only=diff_only, hash_files=hash_files)

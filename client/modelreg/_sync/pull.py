@@ -92,6 +92,14 @@ class ArtifactCalls(ModelCalls):
             NotCached: `offline` is set, and the cache does not have the model.
             FileExistsError: `to` is not empty, and `overwrite` is not set.
             OSError: The local disk: no space, no permission.
+
+        >>> path = reg.pull("vad@production")
+        >>> path.name, path.read_text()
+        ('vad.onnx', '1')
+        >>> (reg.pull("vad:6.2.3", to="models")).as_posix()
+        'models/next.onnx'
+        >>> (reg.pull("vad@production", offline=True)) == path
+        True
         """
         precisions = (precision,) if isinstance(precision, str) else tuple(precision)
         questions: list[Question] = []
@@ -135,6 +143,12 @@ class ArtifactCalls(ModelCalls):
             NotFound: There is no such model, or no such file in it.
             PreconditionFailed: The artifact has no files that the registry can read.
             IntegrityError: While reading: the bytes are not the registered ones.
+
+        >>> folder = reg.push("detector", name="detector", version="1", progress=False)
+        >>> with reg.open("detector:1", file="labels.txt") as labels:
+        ...     text = labels.read()
+        >>> text.decode().split()
+        ['cat']
         """
         found = model if isinstance(model, Model) else self.model(model, precision=precision, at=at)
         if file is None:

@@ -71,6 +71,15 @@ class UploadCalls(ModelCalls):
             InvalidArgument: A value is invalid, or the source is empty or cannot be pushed.
             Unavailable: The registry did not respond for `stall_timeout`. The upload is kept.
             OSError: The source cannot be read. What a file object raises is raised as it is.
+
+        >>> model = reg.push("next.onnx", name="vad", version="7.0", metrics={"f1": 0.93}, tags={"team": "audio"})
+        >>> model.reference, model.artifact.size_bytes, model.metrics["f1"]
+        ('vad:7.0', 1, 0.93)
+        >>> folder = reg.push("detector", name="detector", version="1", progress=False)
+        >>> folder.artifact.kind
+        'folder'
+        >>> (reg.push("next.onnx", name="vad", version="7.0", if_exists="return")).created
+        False
         """
         if if_exists not in ("error", "return"):
             raise InvalidArgument(f'if_exists: must be "error" or "return", not {if_exists!r}.')
