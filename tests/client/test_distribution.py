@@ -38,6 +38,8 @@ DEPENDENCIES = {
     "typing-extensions",
 }
 
+TWO_ENVIRONMENTS = ("oldest", "{}.{}".format(*sys.version_info))
+
 IMPORT_EVERYTHING = """
 import importlib, pkgutil
 names = ["modelreg", "modelregistry"]
@@ -70,14 +72,16 @@ print(importlib.util.find_spec("registry_service"))
 SECONDS_TO_IMPORT = """
 import time
 begun = time.process_time()
-import modelreg
+from modelreg import Registry, aio
+aio.Registry
 print(time.process_time() - begun)
 """
 
 
-def run(*command: str | Path, cwd: Path | None = None) -> str:
+def run(*command: str | Path, cwd: Path | None = None, **variables: str) -> str:
     """Return what a program prints, in an environment without this repository's packages."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("MODELREG_", "PYTHON"))}
+    environment |= variables
     result = subprocess.run(command, cwd=cwd, env=environment, check=False, capture_output=True, text=True, timeout=240)
     assert result.returncode == 0, f"{command}\n{result.stdout}\n{result.stderr}"
     return result.stdout
@@ -275,7 +279,23 @@ def test_the_command_line_is_installed_under_both_names(
         assert version in run(*command, "--version").split()
 
 
-@pytest.mark.parametrize("name", ENVIRONMENTS)
+@pytest.mark.parametrize("name", TWO_ENVIRONMENTS)
+def test_the_command_line_pushes_finds_and_pulls(
+    environment: Callable[[str], Path], server: RunningRegistry, tmp_path: Path, name: str
+) -> None:
+    mreg = environment(name).parent / "mreg"
+    folder = tmp_path / "model"
+    folder.mkdir()
+    (folder / "weights.bin").write_bytes(bytes(range(256)) * 10_000)
+    reference, url = f"from-{name.replace('.', '-')}:1.0", f"grpc://{server.address}"
+    run(mreg, "push", folder, reference, "--alias", "production", "--metric", "f1=0.91", MODELREG_URL=url)
+    found = run(mreg, "ls", "--format", "quiet", MODELREG_URL=url).split()
+    assert server.client.resolve(reference).model.id in found
+    run(mreg, "pull", reference.replace(":1.0", "@production"), "--to", tmp_path / "pulled", MODELREG_URL=url)
+    assert (tmp_path / "pulled" / "weights.bin").read_bytes() == (folder / "weights.bin").read_bytes()
+
+
+@pytest.mark.parametrize("name", TWO_ENVIRONMENTS)
 def test_the_client_is_imported_in_less_than_300_milliseconds(environment: Callable[[str], Path], name: str) -> None:
     python = environment(name)
     # The best time of the processor: the first import compiles, and other programs take their share of a busy machine.
