@@ -12,6 +12,7 @@ from pathlib import Path
 from minio import Minio
 
 from benchmarks import endurance, results, startup
+from benchmarks.client import Client
 from benchmarks.metadata import Metadata
 from benchmarks.results import Result
 from benchmarks.transfers import MIB, Transfers
@@ -22,6 +23,8 @@ from tests.products import Product, running_serve, running_up, s3_settings
 from tests.s3_server import minio_binary, running_s3
 from tests.temporary_folders import accessible_folder
 
+_PARTS = ("startup", "transfers", "client", "metadata", "endurance")
+
 
 @dataclass(frozen=True, kw_only=True)
 class Suite:
@@ -30,6 +33,8 @@ class Suite:
     title: str
     sizes_mib: tuple[int, ...]
     models: tuple[int, ...]
+    client_models: int
+    """Models that the client lists."""
     clients: tuple[int, ...]
     seconds: float
     """Duration of each load."""
@@ -37,12 +42,19 @@ class Suite:
 
 
 QUICK = Suite(
-    title="Benchmarks, quick", sizes_mib=(64,), models=(1_000, 50_000), clients=(1, 8), seconds=1, mixed_seconds=15
+    title="Benchmarks, quick",
+    sizes_mib=(64,),
+    models=(1_000, 50_000),
+    client_models=2_000,
+    clients=(1, 8),
+    seconds=1,
+    mixed_seconds=15,
 )
 FULL = Suite(
     title="Benchmarks",
     sizes_mib=(64, 1024),
     models=(1_000, 100_000, 1_000_000),
+    client_models=10_000,
     clients=(1, 8, 64),
     seconds=2,
     mixed_seconds=60,
@@ -64,6 +76,8 @@ class Bench:
             yield from startup.results(self._folder)
         if "transfers" in parts:
             yield from self._transfers()
+        if "client" in parts:
+            yield from self._client()
         if parts & {"metadata", "endurance"}:
             postgres = self._stack.enter_context(EmbeddedPostgres(self._folder / "database"))
             yield from self._metadata(postgres, parts)
@@ -89,14 +103,35 @@ class Bench:
             minio.make_bucket("baseline")
             yield from self._transferred(product, minio)
 
+    def _client(self) -> Iterator[Result]:
+        with ExitStack() as stack:
+            postgres = stack.enter_context(EmbeddedPostgres(self._new_folder("client-database")))
+            create_database(postgres, "client", "template1")
+            settings: dict[str, object] = {
+                "psql_hostname": postgres.socket_dir,
+                "psql_port": postgres.port,
+                "psql_database": "client",
+                "mr_user_name": postgres.user,
+                "artifact_store": "local",
+                "artifact_dir": self._new_folder("client-artifacts"),
+            }
+            product = stack.enter_context(running_serve(self._new_folder("client-serve"), settings))
+            engine = engine_of(postgres, "client", statement_timeout_seconds=3600)
+            stack.callback(engine.dispose)
+            path = self._random_file(self._suite.sizes_mib[-1])
+            yield from Client(product, path, self._new_folder("client"), engine, self._suite.client_models).results()
+
     def _transferred(self, product: Product, minio: Minio | None) -> Iterator[Result]:
         for size in self._suite.sizes_mib:
-            path = self._folder / f"{size}-mib"
-            if not path.exists():
-                with path.open("wb") as file:
-                    for _ in range(size):
-                        file.write(os.urandom(MIB))
-            yield from Transfers(product, path, self._folder, minio).results()
+            yield from Transfers(product, self._random_file(size), self._folder, minio).results()
+
+    def _random_file(self, size_mib: int) -> Path:
+        path = self._folder / f"{size_mib}-mib"
+        if not path.exists():
+            with path.open("wb") as file:
+                for _ in range(size_mib):
+                    file.write(os.urandom(MIB))
+        return path
 
     def _metadata(self, postgres: PostgresAddress, parts: set[str]) -> Iterator[Result]:
         create_database(postgres, "metadata", "template1")
@@ -135,13 +170,13 @@ def main() -> None:
     """Run the suite."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks")
     parser.add_argument("--quick", action="store_true", help="less of everything, in under four minutes")
-    parser.add_argument("--only", action="append", choices=["startup", "transfers", "metadata", "endurance"])
+    parser.add_argument("--only", action="append", choices=_PARTS)
     options = parser.parse_args()
     suite = QUICK if options.quick else FULL
     # As docs/performance.md advises clients. Otherwise results depend on earlier measurements: after freeing a large
     # block, malloc keeps more memory.
     keep_freed_memory()
-    parts = set(options.only or ("startup", "transfers", "metadata", "endurance"))
+    parts = set(options.only or _PARTS)
     started = time.monotonic()
     found: list[Result] = []
     with ExitStack() as stack:
