@@ -71,6 +71,21 @@ def test_the_help_lists_all_commands_and_imports_none(mreg: Mreg) -> None:
     assert shown.splitlines()[-1] == "[]"
 
 
+@pytest.mark.parametrize("arguments", [[], ["alias"], ["cache"]])
+def test_a_group_without_a_command_shows_its_help(mreg: Mreg, arguments: list[str]) -> None:
+    ended = mreg.process(*arguments)
+
+    assert (ended.code, ended.err) == (0, "")
+    assert ended.out == mreg.process(*arguments, "--help").out
+
+
+@pytest.mark.parametrize(("name", "command"), COMMANDS, ids=[name for name, _ in COMMANDS])
+def test_the_first_line_of_help_is_short(name: str, command: click.Command) -> None:
+    """It stands in the list of commands, which cuts what is longer."""
+    assert command.get_short_help_str(limit=75).endswith(".")
+    assert not command.get_short_help_str(limit=75).endswith("...")
+
+
 def test_the_version_is_that_of_the_package(mreg: Mreg) -> None:
     assert mreg.process("--version").out == f"mreg {modelreg.__version__}\n"
 

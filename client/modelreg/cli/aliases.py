@@ -180,7 +180,10 @@ def _group_names(session: Session, aliases: Iterable[Alias]) -> dict[str, str]:
 @click.option("-y", "--yes", is_flag=True, help="Do not ask. Required where stdin is no terminal.")
 @with_session
 def delete_alias(session: Session, alias: str, reason: str, missing_ok: bool, yes: bool) -> None:
-    """Delete an alias. Its history stays."""
+    """Delete an alias.
+
+    Its history stays, and continues if the alias is set again.
+    """
     if not yes:
         ask_before([alias])
     session.registry.delete_alias(alias, reason=reason, missing_ok=missing_ok)
@@ -203,7 +206,10 @@ _MOVE_COLUMNS: Sequence[Column[AliasMove]] = (
 @click.argument("alias", metavar="NAME[@ALIAS]")
 @with_session
 def show_history(session: Session, alias: str) -> None:
-    """Show the moves of an alias, or of all aliases of a model, the newest first. A deleted alias keeps its history."""
+    """Show the moves of an alias, the newest first.
+
+    NAME without an alias means all aliases of the model. A deleted alias keeps its history.
+    """
     session.output.items(
         session.registry.history(alias),
         key="alias_moves",
