@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 Styled = tuple[str, str]
 """A text and its color; the color is empty for none."""
+Row = tuple[str, list[Styled]]
+"""The name of a row, and a cell for each model."""
 
 _IDENTITY = ("name", "version")
 """Fields that name the models. They are the titles of the columns, and no difference."""
@@ -38,20 +40,19 @@ def differs(comparison: Comparison) -> bool:
 def show_comparison(output: Output, comparison: Comparison) -> None:
     """Print how models differ: side by side on a terminal, else a line per value with tabs between its cells."""
     names = _names(comparison)
-    sections = [
-        ("", _field_rows(comparison)),
+    fields = _field_rows(comparison)
+    others = [
         ("Metrics", [(metric.name, _metric_cells(metric)) for metric in comparison.metrics]),
         ("Labels", _label_rows(comparison)),
         ("Files", _file_rows(comparison)),
     ]
-    shown = [(title, rows) for title, rows in sections if rows]
     if not output.is_terminal:
         output.line("\t".join(["", "", *names]))
-        for title, rows in shown:
+        for title, rows in [("Field", fields), *others]:
             for name, cells in rows:
-                section = title.lower() or "field"
-                output.line("\t".join([section, printable(name), *(text for text, _ in cells)]))
+                output.line("\t".join([title.lower(), printable(name), *(text for text, _ in cells)]))
         return
+    shown = [(title, rows) for title, rows in [*_by_message(fields), *others] if rows]
     table = _Table([name for _, rows in shown for name, _ in rows], names, [c for _, rows in shown for _, c in rows])
     table.print(output, "", [(name, "bold") for name in names])
     for title, rows in shown:
@@ -61,6 +62,16 @@ def show_comparison(output: Output, comparison: Comparison) -> None:
         for name, cells in rows:
             table.print(output, printable(name), cells)
     _show_rest(output, comparison)
+
+
+def _by_message(rows: Sequence[Row]) -> list[tuple[str, list[Row]]]:
+    """Return rows of fields in sections: those of the model itself, of its tags, of its provenance, and so on."""
+    sections: dict[str, list[Row]] = {"": []}
+    for path, cells in rows:
+        message, _, rest = path.partition(".")
+        name = rest or path
+        sections.setdefault(message.capitalize() if rest else "", []).append((name, cells))
+    return list(sections.items())
 
 
 def _show_rest(output: Output, comparison: Comparison) -> None:
@@ -95,7 +106,7 @@ def _value(value: Any) -> str:
     return printable(value if isinstance(value, str) else json.dumps(value, ensure_ascii=False))
 
 
-def _field_rows(comparison: Comparison) -> list[tuple[str, list[Styled]]]:
+def _field_rows(comparison: Comparison) -> list[Row]:
     return [
         (field.path, [(_value(value), _color(value, field.values[0])) for value in field.values])
         for field in comparison.fields
@@ -125,7 +136,7 @@ def _metric_cells(metric: MetricComparison) -> list[Styled]:
     return cells
 
 
-def _label_rows(comparison: Comparison) -> list[tuple[str, list[Styled]]]:
+def _label_rows(comparison: Comparison) -> list[Row]:
     labels = comparison.labels
     if labels is None or labels.equal:
         return []
@@ -139,7 +150,7 @@ def _label_rows(comparison: Comparison) -> list[tuple[str, list[Styled]]]:
     ]
 
 
-def _file_rows(comparison: Comparison) -> list[tuple[str, list[Styled]]]:
+def _file_rows(comparison: Comparison) -> list[Row]:
     artifacts = comparison.artifacts
     if artifacts is None:
         return []
