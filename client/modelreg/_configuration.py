@@ -70,6 +70,20 @@ class Configuration:
         """
         found = _Resolution(self, environment)
         endpoint, profile = found.endpoint_and_profile()
+        options = self.options(endpoint, profile, environment)
+        return options, found.credentials(endpoint, profile, options.ca_file)
+
+    def options(self, endpoint: Endpoint, profile: Profile | None, environment: Mapping[str, str]) -> Options:
+        """Return how calls are made.
+
+        Args:
+            endpoint: Where the registry answers.
+            profile: What the arguments and the environment leave out.
+            environment: The variables of the process.
+
+        Raises:
+            InvalidArgument: An argument or a variable is wrong.
+        """
         if not endpoint.is_encrypted and (self.ca_file or self.client_certificate or self.client_key):
             raise InvalidArgument(
                 f"{endpoint.url} uses no TLS, so ca_file, client_certificate and client_key would not be used. Use "
@@ -81,7 +95,7 @@ class Configuration:
             (environment.get("MODELREG_CLIENT_CERTIFICATE"), environment.get("MODELREG_CLIENT_KEY")),
             (profile.client_certificate, profile.client_key) if profile else (None, None),
         )
-        options = Options(
+        return Options(
             endpoint=endpoint,
             timeout=_positive("timeout", self.timeout),
             stall_timeout=_positive("stall_timeout", self.stall_timeout),
@@ -90,7 +104,6 @@ class Configuration:
             client_key=key,
             insecure=self.insecure or _flag("MODELREG_INSECURE", environment) or bool(profile and profile.insecure),
         )
-        return options, found.credentials(endpoint, profile, options.ca_file)
 
 
 class _Resolution:

@@ -104,6 +104,6 @@ def check_token_may_be_sent(options: Options) -> None:
     endpoint = options.endpoint
     if not (endpoint.is_encrypted or endpoint.is_loopback or options.insecure):
         raise InvalidArgument(
-            f"{endpoint.url} is not encrypted, so others could read the token. Use grpcs:// or https://, or pass "
-            "insecure=True if the network is trusted."
+            f"{endpoint.url} is not encrypted, so others could read the token. Use grpcs:// or https://. If the "
+            "network is trusted, allow it with insecure=True, --insecure or MODELREG_INSECURE=1."
         )

@@ -25,6 +25,7 @@ SignIn = Literal["none", "token", "device", "client_credentials"]
 
 _FILE = "profiles.json"
 _VERSION = 1
+_TEXTS = ("ca_file", "client_certificate", "client_key", "subject", "issuer", "audience")
 # The name becomes part of a file's name on any file system. Lower case, because some do not tell the cases apart.
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 
@@ -47,6 +48,10 @@ class Profile(Result):
     sign_in: SignIn = "none"
     subject: str = ""
     """Who signed in, when that was asked last."""
+    issuer: str = ""
+    """The OpenID provider of the token. Empty for a fixed token."""
+    audience: str = ""
+    """The audience of the provider's tokens. Empty if the registry names none."""
 
     @property
     def endpoint(self) -> Endpoint:
@@ -230,7 +235,7 @@ def _decode(path: Path, content: bytes) -> _Content:
 
 def _profile(name: str, values: Mapping[str, Any]) -> Profile:
     check_name(name)
-    texts = {key: _typed(values[key], str) for key in ("ca_file", "client_certificate", "client_key") if key in values}
+    texts = {key: _typed(values[key], str) for key in _TEXTS if key in values}
     sign_in = values.get("sign_in", "none")
     if sign_in not in get_args(SignIn):
         raise ValueError(f"{name}: sign_in is none of {', '.join(get_args(SignIn))}")
@@ -239,7 +244,6 @@ def _profile(name: str, values: Mapping[str, Any]) -> Profile:
         url=parse_url(_typed(values["url"], str)).url,
         insecure=_typed(values.get("insecure", False), bool),
         sign_in=sign_in,
-        subject=_typed(values.get("subject", ""), str),
         **texts,
     )
 

@@ -33,6 +33,12 @@ _SECTIONS = {
         Entry("log", "modelreg.cli.changes", "Show the audit log, the newest event first."),
         Entry("watch", "modelreg.cli.changes", "Print changes as they happen."),
     ],
+    "Access": [
+        Entry("login", "modelreg.cli.access", "Sign in to a registry, and make its profile the active one."),
+        Entry("logout", "modelreg.cli.access", "Delete the token of a profile."),
+        Entry("whoami", "modelreg.cli.access", "Show who you are at the registry, and what you may do."),
+        Entry("profile", "modelreg.cli.profiles", "List, choose and remove the profiles of `mreg login`."),
+    ],
     "This machine": [
         Entry("uploads", "modelreg.cli.uploads", "List and cancel uploads that are not completed."),
         Entry("cache", "modelreg.cli.cache", "Show and prune the cache of pulled artifacts."),
