@@ -83,18 +83,24 @@ class Mreg:
                     process.kill()
 
     def terminal(
-        self, *arguments: str, typed: str = "", columns: int = 100, variables: Mapping[str, str] | None = None
+        self,
+        *arguments: str,
+        typed: str = "",
+        prompt: str = "",
+        columns: int = 100,
+        variables: Mapping[str, str] | None = None,
     ) -> Ended:
         """Run a command on a terminal, which shows stdout and stderr. Both are in `out`.
 
         Args:
             arguments: The arguments.
             typed: What is typed.
+            prompt: What is shown before that. A hidden prompt forgets what was typed earlier.
             columns: The width of the terminal.
             variables: More of the environment.
         """
         with self.on_terminal(*arguments, columns=columns, variables=variables) as terminal:
-            terminal.type(typed)
+            terminal.type(typed, prompt)
             return terminal.ended()
 
     @contextlib.contextmanager
@@ -131,7 +137,10 @@ class Terminal:
     descriptor: int
     _shown: bytes = b""
 
-    def type(self, text: str) -> None:
+    def type(self, text: str, prompt: str = "") -> None:
+        """Type a text, once the prompt is shown."""
+        while prompt.encode() not in self._shown and self._read():
+            pass
         os.write(self.descriptor, text.encode())
 
     def shown(self) -> str:
