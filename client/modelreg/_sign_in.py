@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from modelreg._configuration import Configuration
-from modelreg._credentials import Credentials, FixedToken, NoToken, check_token_may_be_sent
+from modelreg._credentials import check_token_may_be_sent
 from modelreg._oidc import Issuer
 from modelreg._options import DEFAULT_STALL_TIMEOUT, DEFAULT_TIMEOUT, Options
 from modelreg._token_store import Grant, StoredToken
@@ -20,7 +20,7 @@ from modelreg.server import Authentication, Identity
 from modelreg.urls import DEFAULT_URL, parse_url
 
 if TYPE_CHECKING:
-    from modelreg._methods import Method, Request, Response
+    from modelreg import Registry
 
 _MAX_SCOPES = 50
 
@@ -47,14 +47,13 @@ class Target:
         Raises:
             RegistryError: The registry cannot be asked.
         """
-        from modelreg import _messages, _methods  # noqa: PLC0415 - imports the stubs
-
         try:
-            answer = _call(self.options, NoToken(), _methods.GET_SERVER_INFO)
+            # Any token will do, so that no profile is looked for: this call sends none.
+            with self._registry("none") as registry:
+                return registry.server_info().authentication
         except Unsupported:
             # Older than the call: such servers took fixed tokens, if any.
             return Authentication(mode="unknown")
-        return _messages.server_info(answer).authentication
 
     def identity(self, token: str) -> Identity:
         """Ask the registry whose token this is.
@@ -64,10 +63,23 @@ class Target:
             InvalidArgument: The token must not be sent without TLS.
             RegistryError: The registry cannot be asked.
         """
-        from modelreg import _messages, _methods  # noqa: PLC0415 - imports the stubs
-
         check_token_may_be_sent(self.options)
-        return _messages.identity(_call(self.options, FixedToken(token), _methods.WHO_AM_I))
+        with self._registry(token) as registry:
+            return registry.whoami()
+
+    def _registry(self, token: str) -> Registry:
+        from modelreg import Registry  # noqa: PLC0415 - imports gRPC and the stubs
+
+        options = self.options
+        return Registry(
+            self.url,
+            token=token,
+            timeout=options.timeout,
+            ca_file=options.ca_file if options.endpoint.is_encrypted else None,
+            client_certificate=options.client_certificate if options.endpoint.is_encrypted else None,
+            client_key=options.client_key if options.endpoint.is_encrypted else None,
+            insecure=options.insecure,
+        )
 
     def others_with(self, grant: Grant) -> list[Profile]:
         """Return the profiles of other registries for which the provider's token would be valid, too."""
@@ -216,16 +228,6 @@ def refused(url: str, issuer: str, error: Unauthenticated) -> Unauthenticated:
         reason=error.reason,
         request_id=error.request_id,
     )
-
-
-def _call(options: Options, credentials: Credentials, method: Method[Request, Response]) -> Response:
-    from modelreg._sync.connection import Connection  # noqa: PLC0415 - imports gRPC
-
-    connection = Connection(options, credentials)
-    try:
-        return connection.unary(method, method.request())
-    finally:
-        connection.close()
 
 
 def _new_name(host: str, port: int, known: Mapping[str, Profile]) -> str:

@@ -193,6 +193,14 @@ def test_an_expired_token_that_cannot_be_refreshed_is_an_error(
         registry.whoami()
 
 
+def test_the_registry_can_be_asked_how_to_sign_in_without_a_token(provider: IdentityProvider, url: str) -> None:
+    profiles = sign_in(provider, url, -1)
+    profiles.tokens.delete("one")
+    with Registry() as registry:
+        assert registry.server_info().authentication.oidc_issuer == provider.issuer
+    assert provider.authorization.requests == []
+
+
 def test_a_token_that_was_signed_out_elsewhere_is_not_used(provider: IdentityProvider, url: str) -> None:
     profiles = sign_in(provider, url, 30)
     credentials = ProfileToken(profiles.tokens, "one", url, None)

@@ -48,6 +48,7 @@ class Connection:
         *,
         retries: Retries | None = None,
         attempt_timeout: float | None = None,
+        signs_in: bool = True,
     ) -> Response:
         """Call a unary method, repeatedly if that may help. A write must have an idempotency key.
 
@@ -57,6 +58,7 @@ class Connection:
             retries: The attempts. Default: the usual number, within the timeout of the options.
             attempt_timeout: Seconds after which an attempt is repeated, on another channel. Default: an attempt may
                 take all the time that is left.
+            signs_in: Whether the token is sent.
 
         Raises:
             RegistryError: The call failed.
@@ -64,7 +66,7 @@ class Connection:
         retries = retries or Retries(self.options.timeout)
         refused: str | None = None
         while True:
-            token = await self.token()
+            token = await self.token() if signs_in else None
             channel = self.channel()
             limits = [seconds for seconds in (retries.remaining_seconds, attempt_timeout) if seconds is not None]
             try:

@@ -77,9 +77,9 @@ class Registry(AliasCalls, ArtifactCalls, AuditCalls, UploadCalls):
         return self._connection.options.endpoint.url
 
     async def server_info(self) -> ServerInfo:
-        """Return version, limits and features of the server, and how to sign in. Needs no token."""
+        """Return version, limits and features of the server, and how to sign in. No token is needed, or sent."""
         request = system_service_pb2.GetServerInfoRequest()
-        return _messages.server_info(await self._connection.unary(_methods.GET_SERVER_INFO, request))
+        return _messages.server_info(await self._connection.unary(_methods.GET_SERVER_INFO, request, signs_in=False))
 
     async def whoami(self) -> Identity:
         """Return who the caller is, and what the caller may do."""
