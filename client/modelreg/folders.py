@@ -33,8 +33,8 @@ ALWAYS_IGNORED = frozenset({".git", "__pycache__", ".ipynb_checkpoints", ".DS_St
 """Names that are always left out. No rule includes them again: `!*/` would publish the credentials in `.git/config`."""
 
 _IGNORE_FILE_MAX_BYTES = 1 << 20
-_MAX_FILES = 1_000_000
-"""Keeps links to folders that link to further folders from adding up without end."""
+_MAX_ENTRIES = 1_000_000
+"""Files and folders. Keeps links to folders that link to further folders from adding up without end."""
 _MAX_PROBLEMS = 10
 _LARGE_FILE_BYTES = 1 << 30
 
@@ -109,7 +109,8 @@ def plan_folder(path: str | os.PathLike[str], *, ignore: Iterable[str] = ()) -> 
     Raises:
         InvalidArgument: A link leads out of the folder, into a loop, or nowhere; something is neither a file nor a
             folder; a name is not portable: Windows forbids it, or it differs from another one in case or in the
-            encoding of accents alone; or there is no file. Lists up to 10 such problems.
+            encoding of accents alone; or there is no file. Lists up to 10 such problems. Or there are more than
+            1,000,000 files and folders.
         OSError: The folder, or something in it, cannot be read.
     """
     if isinstance(ignore, str):
@@ -157,6 +158,7 @@ class _Walk:
         self._root = Path(root)
         self._own_rules = _ignore.IgnoreRules(ignore)
         self._paths = _portable_names.PathSet()
+        self._entries = 0
         self.files: list[FolderFile] = []
         self.skipped: list[str] = []
         self.empty: list[str] = []
@@ -197,6 +199,12 @@ class _Walk:
         if entry.name in ALWAYS_IGNORED or _ignore.is_ignored(path, (*rules, self._own_rules), is_folder=is_folder):
             self.skipped.append(f"{path}/" if is_folder else path)
             return False
+        self._entries += 1
+        if self._entries > _MAX_ENTRIES:
+            raise InvalidArgument(
+                f"The folder {self._root} has more than {_MAX_ENTRIES} files and folders. Pack it into an archive, and "
+                "push that."
+            )
         problem = _portable_names.problem_of_path(path)
         source = os.path.join(ancestors[-1], entry.name)  # noqa: PTH118 - many of them, and as text
         if problem is None and _is_link(entry):
@@ -237,8 +245,6 @@ class _Walk:
         if (other := self._paths.add(path)) is not None:
             self._collision(path, other)
         self.files.append(FolderFile(path, status.st_size, source, status.st_mtime_ns, status.st_ino))
-        if len(self.files) > _MAX_FILES:
-            raise InvalidArgument(f"The folder {self._root} has more than {_MAX_FILES} files. Pack it yourself.")
 
     def _collision(self, path: str, other: str) -> None:
         self.problems.append((path, f"and {other} are the same file on systems that ignore case or accents' encoding"))

@@ -174,6 +174,15 @@ class TestRefused:
             plan_folder(folder)
         assert len(raised.value.violations) == 10
 
+    def test_are_links_that_lead_to_ever_more_folders(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        folder = write_tree(tmp_path / "m", {f"{number:02}/": b"" for number in range(30)})
+        for number in range(29):
+            for link in ("a", "b"):
+                (folder / f"{number:02}" / link).symlink_to(f"../{number + 1:02}", target_is_directory=True)
+        monkeypatch.setattr("modelreg.folders._MAX_ENTRIES", 1000)
+        with pytest.raises(InvalidArgument, match="more than 1000 files and folders"):
+            plan_folder(folder)
+
     def test_are_paths_that_are_not_folders(self, tmp_path: Path) -> None:
         write_tree(tmp_path, {"file": b""})
         with pytest.raises(NotADirectoryError):
