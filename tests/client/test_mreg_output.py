@@ -117,17 +117,9 @@ def test_there_is_a_completion_script_for_each_shell(mreg: Mreg, shell: str) -> 
     assert mreg("completion", "tcsh").code == 2
 
 
-@pytest.mark.parametrize(
-    ("words", "expected"),
-    [
-        ("mreg pro", {"promote"}),
-        ("mreg alias ", {"ls", "rm", "history"}),
-        ("mreg show --fo", {"--format"}),
-        ("mreg ls --format j", {"json", "jsonl"}),
-    ],
-)
-def test_bash_completes_commands_options_and_values(tmp_path: Path, words: str, expected: set[str]) -> None:
-    program = tmp_path / "mreg"
+def _completed(folder: Path, words: str, url: str) -> set[str]:
+    """Return what bash offers at the end of a line."""
+    program = folder / "mreg"
     program.write_text(f'#!/bin/sh\nexec {" ".join(COMMAND)} "$@"\n', encoding="utf-8")
     program.chmod(0o755)
     script = """
@@ -140,13 +132,38 @@ def test_bash_completes_commands_options_and_values(tmp_path: Path, words: str, 
     """
     completed = subprocess.run(
         ["bash", "--norc", "-c", script, words],
-        env={**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}"},
+        env={**os.environ, "PATH": f"{folder}:{os.environ['PATH']}", "MODELREG_URL": url},
         capture_output=True,
         text=True,
         check=True,
     )
+    assert completed.stderr == ""
+    return set(completed.stdout.split())
 
-    assert set(completed.stdout.split()) == expected, completed.stderr
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        ("mreg pro", {"promote"}),
+        ("mreg alias ", {"ls", "rm", "history"}),
+        ("mreg show --fo", {"--format"}),
+        ("mreg ls --format j", {"json", "jsonl"}),
+        ("mreg show va", set()),
+    ],
+)
+def test_bash_completes_commands_options_and_values_without_a_registry(
+    tmp_path: Path, words: str, expected: set[str]
+) -> None:
+    assert _completed(tmp_path, words, "grpc://127.0.0.1:1") == expected
+
+
+def test_bash_completes_names_of_models(mreg: Mreg, server: RunningRegistry, name: str, tmp_path: Path) -> None:
+    for found in (f"{name}-a", f"{name}-b", f"{name}-b;rm"):
+        server.client.register(name=found)
+
+    assert _completed(tmp_path, f"mreg show {name}-", mreg.url) == {f"{name}-a", f"{name}-b"}
+    assert _completed(tmp_path, f"mreg promote --url {mreg.url} {name}-b", "grpc://127.0.0.1:1") == {f"{name}-b"}
+    assert _completed(tmp_path, f"mreg show {name}%", mreg.url) == set()
 
 
 def test_the_root_completes_every_command() -> None:

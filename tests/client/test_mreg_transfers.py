@@ -204,10 +204,17 @@ def test_some_files_of_a_folder_are_pulled(mreg: Mreg, name: str, folder: Path, 
     whole = Path(mreg("pull", name).out.strip())
     mreg("pull", name, "--to", str(tmp_path / "to"), "--file", "**/*.bin")
     none = mreg("pull", name, "--file", "*.txt")
+    (tmp_path / "used").mkdir()
+    (tmp_path / "used" / "file").touch()
+    refused = mreg("pull", name, "--to", str(tmp_path / "used"))
+    replaced = mreg("pull", name, "--to", str(tmp_path / "used"), "--overwrite")
 
     assert sorted(path.name for path in whole.rglob("*") if path.is_file()) == ["model.bin", "model.xml"]
     assert [path.relative_to(tmp_path / "to") for path in (tmp_path / "to").rglob("*.*")] == [Path("weights/model.bin")]
     assert none.code == 3
+    assert (refused.code, "--overwrite would delete" in refused.err) == (1, True)
+    assert replaced.code == 0
+    assert not (tmp_path / "used" / "file").exists()
     assert mreg("show", name).out.count("weights/model.bin") == 1
 
 

@@ -194,7 +194,8 @@ def _plain_message(error: BaseException) -> str:
     if isinstance(error, Terminated):
         return "terminated"
     if isinstance(error, OSError):
-        return f"{error.filename}: {error.strerror}" if error.filename and error.strerror else str(error)
+        text = f"{error.filename}: {error.strerror}" if error.filename and error.strerror else str(error)
+        return _with_options(text)
     return ""
 
 

@@ -123,6 +123,14 @@ def _write_options(
 class Command(_TakesGlobalOptions):
     """A command of `mreg`. It may return an exit code."""
 
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command, and name it in the errors of its usage."""
+        try:
+            return super().invoke(ctx)
+        except click.UsageError as error:
+            error.ctx = error.ctx or ctx
+            raise
+
 
 class Group(_TakesGlobalOptions, click.Group):
     """A group of commands of `mreg`, which its help lists first."""

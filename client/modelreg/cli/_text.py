@@ -47,7 +47,7 @@ def is_terminal(stream: IO[Any]) -> bool:
     """Tell whether a stream is a terminal."""
     try:
         return stream.isatty()
-    except ValueError:  # Closed.
+    except (AttributeError, ValueError):  # None without a console on Windows; or closed.
         return False
 
 

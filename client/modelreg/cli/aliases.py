@@ -10,6 +10,7 @@ import click
 
 from modelreg.cli._failures import CONFLICT
 from modelreg.cli._frame import Command, Group, with_session
+from modelreg.cli._name_completion import complete_name
 from modelreg.cli._options import ask_before, dry_run_option, reason_option
 from modelreg.cli._output import Column, note
 from modelreg.cli._param_types import Duration, NumberAssignment
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 
 
 @click.command("promote", cls=Command)
-@click.argument("reference", metavar="MODEL")
+@click.argument("reference", metavar="MODEL", shell_complete=complete_name)
 @click.argument("alias", metavar="ALIAS")
 @reason_option
 @click.option(
@@ -86,7 +87,7 @@ def promote_command(
 
 
 @click.command("rollback", cls=Command)
-@click.argument("alias", metavar="NAME@ALIAS")
+@click.argument("alias", metavar="NAME@ALIAS", shell_complete=complete_name)
 @click.option(
     "--to", metavar="REF", help="An earlier target. Default: the previous one; each rollback goes further back."
 )
@@ -148,7 +149,7 @@ def _alias_columns(names: dict[str, str]) -> Sequence[Column[Alias]]:
 
 
 @alias_command.command("ls")
-@click.argument("name", metavar="[NAME]", default="")
+@click.argument("name", metavar="[NAME]", default="", shell_complete=complete_name)
 @with_session
 def list_aliases(session: Session, name: str) -> None:
     """List the aliases of a model, or of all models."""
@@ -174,7 +175,7 @@ def _group_names(session: Session, aliases: Iterable[Alias]) -> dict[str, str]:
 
 
 @alias_command.command("rm")
-@click.argument("alias", metavar="NAME@ALIAS")
+@click.argument("alias", metavar="NAME@ALIAS", shell_complete=complete_name)
 @reason_option
 @click.option("--missing-ok", is_flag=True, help="Let an alias that does not exist count as deleted.")
 @click.option("-y", "--yes", is_flag=True, help="Do not ask. Required where stdin is no terminal.")
@@ -203,7 +204,7 @@ _MOVE_COLUMNS: Sequence[Column[AliasMove]] = (
 
 
 @alias_command.command("history")
-@click.argument("alias", metavar="NAME[@ALIAS]")
+@click.argument("alias", metavar="NAME[@ALIAS]", shell_complete=complete_name)
 @with_session
 def show_history(session: Session, alias: str) -> None:
     """Show the moves of an alias, the newest first.

@@ -12,6 +12,7 @@ import click
 
 from modelreg.cli._failures import INTEGRITY
 from modelreg.cli._frame import Command, with_session
+from modelreg.cli._name_completion import complete_name
 from modelreg.cli._options import at_option, precision_option
 from modelreg.cli._progress import progress_for
 from modelreg.cli._text import is_terminal, printable, size, styled
@@ -23,7 +24,7 @@ _READ_BYTES = 1 << 20
 
 
 @click.command("pull", cls=Command)
-@click.argument("reference", metavar="REF")
+@click.argument("reference", metavar="REF", shell_complete=complete_name)
 @click.option(
     "--to",
     type=click.Path(file_okay=False),
@@ -81,7 +82,7 @@ def pull_command(
 
 
 @click.command("cat", cls=Command)
-@click.argument("reference", metavar="REF")
+@click.argument("reference", metavar="REF", shell_complete=complete_name)
 @click.argument("file", metavar="[FILE]", required=False)
 @precision_option
 @at_option
@@ -116,7 +117,7 @@ def _copy_to_terminal(source: IO[bytes], name: str) -> None:
 
 
 @click.command("verify", cls=Command)
-@click.argument("reference", metavar="REF")
+@click.argument("reference", metavar="REF", shell_complete=complete_name)
 @precision_option
 @with_session
 def verify_command(session: Session, *, reference: str, precision: tuple[str, ...]) -> int:

@@ -9,6 +9,7 @@ import click
 from modelreg.cli._comparison_view import differs, show_comparison
 from modelreg.cli._frame import Command, with_session
 from modelreg.cli._lineage_view import show_lineage
+from modelreg.cli._name_completion import complete_name
 
 if TYPE_CHECKING:
     from modelreg import Lineage
@@ -18,7 +19,7 @@ _DIFFERENT = 1
 
 
 @click.command("diff", cls=Command)
-@click.argument("references", metavar="A B...", nargs=-1, required=True)
+@click.argument("references", metavar="A B...", nargs=-1, required=True, shell_complete=complete_name)
 @click.option("--exit-code", is_flag=True, help="Exit with 1 if metadata, metrics, labels or files differ.")
 @click.option("-a", "--all", "everything", is_flag=True, help="Show what is equal, too.")
 @click.option("--hash-files", is_flag=True, help="Compare files by SHA-256, for which the registry reads them.")
@@ -38,7 +39,7 @@ def diff_command(
 
 
 @click.command("lineage", cls=Command)
-@click.argument("reference", metavar="REF")
+@click.argument("reference", metavar="REF", shell_complete=complete_name)
 @click.option("-d", "--descendants", is_flag=True, help="Show what was made from it instead.")
 @click.option(
     "--depth", type=click.IntRange(1, 100), default=100, metavar="STEPS", help="How many steps. Default: 100."

@@ -8,6 +8,7 @@ import click
 
 from modelreg.cli._frame import Command, with_session
 from modelreg.cli._metadata_options import metadata_of, metadata_options, provenance_of
+from modelreg.cli._name_completion import complete_name
 from modelreg.cli._output import note
 
 if TYPE_CHECKING:
@@ -31,7 +32,7 @@ _UNSETTABLE = (
 
 
 @click.command("edit", cls=Command)
-@click.argument("reference", metavar="REF")
+@click.argument("reference", metavar="REF", shell_complete=complete_name)
 @click.option("--name", metavar="TEXT", help="Another name.")
 @click.option("--version", metavar="TEXT", help="Another version.")
 @click.option("--project-id", metavar="TEXT", help="Another project.")

@@ -10,6 +10,7 @@ import click
 
 from modelreg.cli._frame import Command, with_session
 from modelreg.cli._model_view import MAX_FILES, MODEL_COLUMNS, VERSION_COLUMNS, show_model
+from modelreg.cli._name_completion import complete_name
 from modelreg.cli._options import ask_before, at_option, limited, precision_option
 from modelreg.cli._output import note
 from modelreg.cli._text import size
@@ -39,7 +40,7 @@ def ls_command(session: Session, filter_text: str, order_by: str, limit: int | N
 
 
 @click.command("show", cls=Command)
-@click.argument("reference", metavar="REF")
+@click.argument("reference", metavar="REF", shell_complete=complete_name)
 @precision_option
 @at_option
 @with_session
@@ -78,7 +79,7 @@ def _parents(session: Session, model: Model) -> dict[str, str]:
 
 
 @click.command("versions", cls=Command)
-@click.argument("name", metavar="NAME")
+@click.argument("name", metavar="NAME", shell_complete=complete_name)
 @click.option("-n", "--limit", type=click.IntRange(min=1), metavar="N", help="The maximum number of versions.")
 @with_session
 def versions_command(session: Session, name: str, limit: int | None) -> None:
@@ -91,7 +92,7 @@ def versions_command(session: Session, name: str, limit: int | None) -> None:
 
 
 @click.command("rm", cls=Command)
-@click.argument("references", metavar="REF...", nargs=-1, required=True)
+@click.argument("references", metavar="REF...", nargs=-1, required=True, shell_complete=complete_name)
 @click.option("--force", is_flag=True, help="Delete the aliases that point to the model, too.")
 @click.option("--missing-ok", is_flag=True, help="Let models that do not exist count as deleted.")
 @click.option("-y", "--yes", is_flag=True, help="Do not ask. Required where stdin is no terminal.")
