@@ -95,11 +95,12 @@ class Options:
             ("grpc.max_reconnect_backoff_ms", 4_000),
             ("grpc.max_receive_message_length", 64 * 1024 * 1024),
             ("grpc.max_send_message_length", -1),
-            # grpc reads the variables in lower case only, and does not spare loopback.
-            ("grpc.enable_http_proxy", 0),
         ]
         if proxy := self.proxy():
-            options += [("grpc.enable_http_proxy", 1), ("grpc.http_proxy", proxy)]
+            options.append(("grpc.http_proxy", proxy))
+        else:
+            # grpc would read the variables itself: in lower case only, and without sparing loopback.
+            options.append(("grpc.enable_http_proxy", 0))
         return options
 
 

@@ -169,6 +169,8 @@ _HOPELESS: dict[str, str] = {
     "is not in peer certificate": "Its certificate is for another host name.",
     "wrong_version_number": "It does not speak TLS. Use grpc:// or http:// if that is meant.",
     "missing selected alpn": "It speaks TLS, but not HTTP/2, which gRPC needs. Check host and port.",
+    "proxy returned response code 407": "The proxy (HTTP_PROXY, HTTPS_PROXY) requires a user and password in its URL.",
+    "proxy returned response code 403": "The proxy (HTTP_PROXY, HTTPS_PROXY) refuses. If none is needed, set NO_PROXY.",
     "trying to connect an http1": "It is a web server that does not speak gRPC. Check host and port.",
     "certificate_required": "It requires a client certificate: client_certificate and client_key.",
     "domain name not found": "The name of the host is unknown.",

@@ -166,7 +166,7 @@ def test_a_registry_without_authentication_becomes_a_profile(open_url: str) -> N
 
 
 def test_a_registry_that_is_away_or_strange_is_named() -> None:
-    said = failed(75, "login", "grpc://nowhere.invalid")
+    said = failed(1, "login", "grpc://nowhere.invalid")
     assert "No connection to grpc://nowhere.invalid:50051" in said
     assert "must begin with grpc://" in failed(2, "login", "ftp://a")
     assert "are different" in failed(2, "login", "a", "--url", "b")
