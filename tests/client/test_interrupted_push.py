@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,13 @@ from modelreg import AlreadyExists, Registry, SourceChanged
 from modelreg.errors import ConnectionFailed
 from modelregistry.v1 import upload_service_pb2
 
+from registry_service import wiring
+from registry_service.domain import caller
+from registry_service.domain.access import Grant, Role
 from registry_service.embedded.postgres import PostgresAddress
+from registry_service.services.authentication import CachedAuthenticator
+from registry_service.services.tokens import TokenService
+from registry_service.storage.sql.database import SqlDatabase
 from tests.chaos_proxy import ChaosProxy
 from tests.client.folder_trees import packed, write_tree
 from tests.client.test_push import LARGE, MIB, SMALL, content_of, pipe_of, state_files
@@ -276,6 +283,56 @@ def test_a_server_that_stays_away_ends_the_push_and_says_how_to_go_on(
         assert caught.value.metadata["upload_id"] == upload.id
         (record,) = state_files(tmp_path)
         assert json.loads(record.read_text())["upload_id"] == upload.id
+
+
+class ReplacedToken:
+    """Credentials that have another token when the first is refused."""
+
+    note = ""
+
+    def __init__(self, first: str, second: str) -> None:
+        self._tokens = [first, second]
+
+    def token(self) -> str:
+        return self._tokens[0]
+
+    def refresh(self, refused: str) -> bool:
+        self._tokens = [token for token in self._tokens if token != refused]
+        return bool(self._tokens)
+
+
+def test_a_token_that_expires_in_the_middle_is_replaced(
+    postgres: PostgresAddress,
+    server: RunningRegistry,
+    module_database_name: str,
+    name: str,
+    file: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(wiring, "CachedAuthenticator", partial(CachedAuthenticator, seconds=0))
+    monkeypatch.setattr(caller, "_RECHECK_SECONDS", 0)
+    tokens = TokenService(SqlDatabase(server.engine))
+    first, second = (tokens.create(Grant(Role.WRITER, None), name=f"{name}-{number}")[1] for number in (1, 2))
+    revoked: list[int] = []
+
+    def report(done: int, _: int | None) -> None:
+        if done == 12 * MIB and not revoked:
+            tokens.revoke(f"{name}-1")
+            revoked.append(done)
+
+    with (
+        running_registry(
+            postgres, module_database_name, server.engine, server.artifact_dir, auth_mode="token"
+        ) as strict,
+        Registry(f"grpc://{strict.address}") as registry,
+    ):
+        registry._connection._credentials = ReplacedToken(first, second)
+        model = registry.push(file, name=name, version="1.0", progress=report)
+
+    assert revoked
+    assert model.created
+    assert model.creator == f"token:{name}-2"
+    assert model.artifact.sha256 == hashlib.sha256(content_of(BIG)).hexdigest()
 
 
 # ---- the client -------------------------------------------------------------------
