@@ -179,7 +179,7 @@ def test_what_the_server_has_is_not_sent_again(
 
     assert model.artifact.sha256 == hashlib.sha256(content).hexdigest()
     assert proxy.cuts == 1
-    resumed = next(later for earlier, later in itertools.pairwise(reported) if later < earlier)
+    resumed = next(later for earlier, later in itertools.pairwise(reported) if later <= earlier)
     assert resumed >= 8 * MIB
     assert server.client.download(model.id) == content
 
@@ -550,7 +550,7 @@ def test_ctrl_c_and_a_killed_process_keep_the_upload(
         output, _ = process.communicate("", timeout=30)
         (upload,) = uploads_of(registry, name)
         if end == signal.SIGINT:
-            assert f"of {BIG} bytes as the upload {upload.id}. The same push continues it" in output
+            assert f"of the upload {upload.id}. The same push continues it" in output
 
     assert registry.push(file, name=name, version="1.0").id == upload.model_id
 

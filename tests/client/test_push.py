@@ -151,6 +151,17 @@ def test_a_pipe_is_read_to_its_end(server: RunningRegistry, registry: Registry, 
     assert model.artifact.file_name == "model.bin"
 
 
+def test_if_exists_returns_the_model_of_the_bytes_of_a_pipe(registry: Registry, name: str, content: bytes) -> None:
+    first = registry.push(io.BytesIO(content), name=name, version="1.0")
+
+    with pipe_of(content) as pipe:
+        again = registry.push(pipe, name=name, version="1.0", if_exists="return")
+    with pipe_of(content[:-1]) as pipe, pytest.raises(AlreadyExists, match="other bytes"):
+        registry.push(pipe, name=name, version="1.0", if_exists="return")
+
+    assert (again.id, again.created) == (first.id, False)
+
+
 def test_a_pipe_larger_than_what_is_kept_of_it_arrives(
     server: RunningRegistry, registry: Registry, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -82,7 +82,6 @@ class PushOperation:
         self._spec = spec
         self._progress = progress
         self._may_return = may_return
-        self._record: UploadRecord | None = None
         self._upload_id = ""
         self._committed = 0
 
@@ -100,7 +99,10 @@ class PushOperation:
 
     def _existing(self, error: AlreadyExists) -> Model:
         """Return the model that exists, or raise the error if it has other bytes."""
-        request = model_service_pb2.GetModelRequest(model_id=error.metadata.get("model_id", ""))
+        model_id = error.metadata.get("model_id", "")
+        if not model_id:
+            raise error
+        request = model_service_pb2.GetModelRequest(model_id=model_id)
         try:
             found = _messages.model(self._connection.unary(_methods.GET_MODEL, request), created=False)
         except NotFound:
@@ -201,7 +203,7 @@ class PushOperation:
             runtime.run_blocking(record.remove)
             self._cancel(self._upload_id)
         elif record.is_kept:
-            _say_how_to_go_on(error, self._upload_id, self._committed, self._content.size_bytes)
+            _say_how_to_go_on(error, self._upload_id)
 
     def _create(self, key: str) -> upload_pb2.Upload:
         request = upload_service_pb2.CreateUploadRequest(upload=upload_pb2.Upload(spec=self._spec), idempotency_key=key)
@@ -357,11 +359,10 @@ def _is_transient(failure: Failure) -> bool:
     return failure.is_transient or (failure.code in _ENDED and not failure.is_hopeless)
 
 
-def _say_how_to_go_on(error: BaseException, upload_id: str, committed: int, size: int | None) -> None:
+def _say_how_to_go_on(error: BaseException, upload_id: str) -> None:
     """Add to an error or an interruption that the upload is kept."""
-    of = "" if size is None else f" of {size}"
     text = (
-        f"The registry keeps {committed}{of} bytes as the upload {upload_id}. The same push continues it; "
+        f"The registry keeps what it has of the upload {upload_id}. The same push continues it; "
         f"`mreg uploads cancel {upload_id}` deletes it."
     )
     if isinstance(error, RegistryError):
