@@ -59,6 +59,7 @@ def test_the_example_of_a_docstring_prints_what_it_shows(
 ) -> None:
     code = "".join(part.source for part in example.examples)
     if re.search(r"\breg\b", code) and not re.search(r"\breg = ", code):
+        example.globs["modelreg"] = modelreg
         example.globs["reg"] = request.getfixturevalue("reg")
     printed = io.StringIO()
     runner = doctest.DocTestRunner(optionflags=doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE)

@@ -133,7 +133,7 @@ def test_the_same_works_with_asyncio(server: RunningRegistry, url: str, name: st
                 assert await labels.read() == b"dog\n"
             async with await registry.open(name) as file:
                 assert await file.read() == data
-            assert len(await (await registry.files(name)).to_list()) == 2
+            assert len(await registry.files(name).to_list()) == 2
             assert (await registry.verify(name)).intact
 
     asyncio.run(use())

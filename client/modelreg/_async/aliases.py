@@ -62,7 +62,7 @@ class AliasCalls(ModelCalls):
             model_group_id=target.model_group_id,
             alias=parsed.alias or "",
             model_id=target.id,
-            expected_model_id=None if expect is None else await self.model_id(expect) if expect else "",
+            expected_model_id=None if expect is None else await self._model_id(expect) if expect else "",
             reason=reason,
             requirements=None if require is None else _messages.requirements_message(require),
             validate_only=validate_only,
@@ -95,7 +95,7 @@ class AliasCalls(ModelCalls):
         request = alias_service_pb2.RollbackAliasRequest(
             model_group_id=response.model.model_group_id,
             alias=response.alias,
-            to_model_id="" if to is None else await self.model_id(to),
+            to_model_id="" if to is None else await self._model_id(to),
             expected_model_id=response.model.id,
             reason=reason,
             validate_only=validate_only,
@@ -105,40 +105,70 @@ class AliasCalls(ModelCalls):
         return _messages.promotion(rolled_back)
 
     async def alias(self, alias: str) -> Alias:
-        """Return an alias as it is now: `name@alias` or `project/name@alias`. Raises NotFound if it has no target."""
+        """Return an alias as it is now.
+
+        Args:
+            alias: `name@alias` or `project/name@alias`.
+
+        Raises:
+            NotFound: The alias points to no model.
+
+        >>> (await reg.alias("vad@production")).version
+        '6.2.2'
+        """
         response = await self._resolved_alias(alias)
         request = alias_service_pb2.GetAliasRequest(model_group_id=response.model.model_group_id, alias=response.alias)
         return _messages.alias(await self._connection.unary(_methods.GET_ALIAS, request))
 
-    async def aliases(self, name: str = "") -> Listing[Alias]:
-        """Return the aliases of a model group (`name` or `project/name`), or of all, in the order of their creation."""
-        group_id = (await self.group(name)).id if name else "-"
+    def aliases(self, name: str = "") -> Listing[Alias]:
+        """Return the aliases of a model group, or of all, in the order of their creation.
+
+        Args:
+            name: `name` or `project/name`. Default: all model groups.
+
+        Raises:
+            NotFound: At the first iteration: there is no such model group.
+            Ambiguous: At the first iteration: several projects have one of the name.
+
+        >>> [(alias.alias, alias.version) async for alias in reg.aliases("vad")]
+        [('production', '6.2.2')]
+        """
+        group_id = "-"
 
         async def fetch(token: str, size: int) -> Page:
+            nonlocal group_id
+            if name and not token:
+                group_id = (await self.group(name)).id
             request = alias_service_pb2.ListAliasesRequest(model_group_id=group_id, page_size=size, page_token=token)
             response = await self._connection.unary(_methods.LIST_ALIASES, request)
             return response.aliases, response.next_page_token
 
         return Listing(fetch, _messages.alias)
 
-    async def history(self, alias: str) -> Listing[AliasMove]:
+    def history(self, alias: str) -> Listing[AliasMove]:
         """Return the moves of an alias, the newest first. A deleted alias keeps its history.
 
         Args:
             alias: `name@alias` or `project/name@alias`; `name` alone means all aliases of the model group.
 
         Raises:
-            NotFound: There is no such model group, or it never had the alias.
+            NotFound: At the first iteration: there is no such model group, or it never had the alias.
+            Ambiguous: At the first iteration: several projects have one of the name.
+            InvalidArgument: The text is not a reference.
+
+        >>> move = await reg.history("vad@production").first()
+        >>> move.kind, move.before, move.after.version
+        ('set', None, '6.2.2')
         """
         parsed = parse_reference(alias)
-        group = await self.group(format_reference(parsed.name, project=parsed.project))
+        group_id = ""
 
         async def fetch(token: str, size: int) -> Page:
+            nonlocal group_id
+            if not token:
+                group_id = (await self.group(format_reference(parsed.name, project=parsed.project))).id
             request = alias_service_pb2.ListAliasMovesRequest(
-                model_group_id=group.id,
-                alias=parsed.alias or "-",
-                page_size=size,
-                page_token=token,
+                model_group_id=group_id, alias=parsed.alias or "-", page_size=size, page_token=token
             )
             response = await self._connection.unary(_methods.LIST_ALIAS_MOVES, request)
             return response.alias_moves, response.next_page_token

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Coroutine
+from typing import Any
+
 from modelregistry.v1 import artifact_service_pb2
 
 from modelreg import _messages, _methods
@@ -10,10 +13,19 @@ from modelreg._async.listing import Listing, Page
 from modelreg.server import ArtifactFile
 
 
-def artifact_files(connection: Connection, model_id: str) -> Listing[ArtifactFile]:
-    """Return the files inside an artifact, in its order, without folders."""
+def artifact_files(connection: Connection, find_model: Callable[[], Coroutine[Any, Any, str]]) -> Listing[ArtifactFile]:
+    """Return the files inside an artifact, in its order, without folders.
+
+    Args:
+        connection: The connection.
+        find_model: Returns the id of the model. Called at the start of each iteration.
+    """
+    model_id = ""
 
     async def fetch(token: str, page_size: int) -> Page:
+        nonlocal model_id
+        if not token:
+            model_id = await find_model()
         request = artifact_service_pb2.ListArtifactFilesRequest(
             model_id=model_id, page_size=page_size, page_token=token
         )
@@ -26,4 +38,8 @@ def artifact_files(connection: Connection, model_id: str) -> Listing[ArtifactFil
 
 async def list_files(connection: Connection, model_id: str) -> list[ArtifactFile]:
     """Return all files inside an artifact, in its order, without folders."""
-    return await artifact_files(connection, model_id).to_list()
+
+    async def find_model() -> str:
+        return model_id
+
+    return await artifact_files(connection, find_model).to_list()

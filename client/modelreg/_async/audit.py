@@ -30,6 +30,10 @@ class AuditCalls:
 
         Raises:
             PermissionDenied: At the first iteration: only admins may read the whole log. Readers can `watch`.
+
+        >>> event = await reg.log("name = vad AND action = ACTION_ALIAS_SET").first()
+        >>> event.action, event.alias, event.after["version"]
+        ('alias_set', 'production', '6.2.2')
         """
 
         async def fetch(token: str, size: int) -> Page:

@@ -83,18 +83,32 @@ class ModelCalls(ModelGroupCalls):
 
         return Listing(fetch, _messages.model, page_size=page_size)
 
-    async def versions(self, name: str) -> Listing[Model]:
+    def versions(self, name: str) -> Listing[Model]:
         """Return all versions of a model group, the latest first.
 
         Args:
             name: `name` or `project/name`.
 
         Raises:
-            NotFound: There is no such model group.
-            Ambiguous: Several projects have one of the name.
+            NotFound: At the first iteration: there is no such model group.
+            Ambiguous: At the first iteration: several projects have one of the name.
+
+        >>> [model.version async for model in reg.versions("vad")]
+        ['6.2.3', '6.2.2']
         """
-        group = await self.group(name)
-        return self.models(f'model_group_id = "{group.id}"', order_by="version desc")
+        group_id = ""
+
+        async def fetch(token: str, size: int) -> Page:
+            nonlocal group_id
+            if not token:
+                group_id = (await self.group(name)).id
+            request = model_service_pb2.ListModelsRequest(
+                filter=f'model_group_id = "{group_id}"', order_by="version desc", page_size=size, page_token=token
+            )
+            response = await self._connection.unary(_methods.LIST_MODELS, request)
+            return response.models, response.next_page_token
+
+        return Listing(fetch, _messages.model)
 
     async def update(
         self, model: Model | str, *, provenance: Provenance | None = None, **metadata: Unpack[NewMetadata]
@@ -124,7 +138,7 @@ class ModelCalls(ModelGroupCalls):
         paths = fill(message, metadata)
         if provenance is not None:
             paths.append("provenance")
-            message.provenance.CopyFrom(await self.provenance_message(provenance))
+            message.provenance.CopyFrom(await self._provenance_message(provenance))
         if not paths:
             return before
         request = model_service_pb2.UpdateModelRequest(
@@ -144,6 +158,9 @@ class ModelCalls(ModelGroupCalls):
             NotFound: There is no such model, and `missing_ok` is not set.
             PreconditionFailed: Aliases point to the model, and `force` is not set.
             Conflict: The model was changed since it was read.
+
+        >>> await reg.delete("vad:6.2.3")
+        >>> await reg.delete("vad:6.2.3", missing_ok=True)
         """
         try:
             found = model if isinstance(model, Model) else await self.model(model)
@@ -172,7 +189,7 @@ class ModelCalls(ModelGroupCalls):
         >>> [(metric.name, round(metric.deltas[1], 2)) for metric in comparison.metrics]
         [('f1', 0.03)]
         """
-        ids = [await self.model_id(model) for model in models]
+        ids = [await self._model_id(model) for model in models]
         request = model_service_pb2.CompareModelsRequest(model_ids=ids, diff_only=diff_only, hash_files=hash_files)
         return comparison_of(await self._connection.unary(_methods.COMPARE_MODELS, request))
 
@@ -183,10 +200,15 @@ class ModelCalls(ModelGroupCalls):
             model: The model or a reference.
             descendants: Whether to return the models that were made from it instead.
             max_depth: The maximum number of steps. Default and maximum: 100.
+
+        >>> child = await reg.update("vad:6.2.3", provenance=modelreg.Provenance(parents=["vad:6.2.2"]))
+        >>> lineage = await reg.lineage(child)
+        >>> [(node.depth, node.model.reference) for node in lineage.nodes]
+        [(1, 'vad:6.2.2')]
         """
         directions = model_service_pb2.GetLineageRequest
         request = directions(
-            model_id=await self.model_id(model),
+            model_id=await self._model_id(model),
             direction=directions.DIRECTION_DESCENDANTS if descendants else directions.DIRECTION_ANCESTORS,
             max_depth=max_depth,
             page_size=MAX_PAGE_SIZE,
@@ -206,20 +228,28 @@ class ModelCalls(ModelGroupCalls):
                 )
 
     async def manifest(self, model: Model | str) -> Mapping[str, Any]:
-        """Return everything that is known of how a model came to be, as JSON data that needs no registry."""
-        request = model_service_pb2.GetModelManifestRequest(model_id=await self.model_id(model))
+        """Return everything that is known of how a model came to be, as JSON data that needs no registry.
+
+        Args:
+            model: The model or a reference.
+
+        >>> manifest = await reg.manifest("vad:6.2.3")
+        >>> manifest["model"]["version"]
+        '6.2.3'
+        """
+        request = model_service_pb2.GetModelManifestRequest(model_id=await self._model_id(model))
         response = await self._connection.unary(_methods.GET_MODEL_MANIFEST, request)
         return document(response)
 
-    async def model_id(self, model: Model | str) -> str:
+    async def _model_id(self, model: Model | str) -> str:
         """Return the id of a model or of what a reference names."""
         return model.id if isinstance(model, Model) else (await self.model(model)).id
 
-    async def provenance_message(self, provenance: Provenance) -> model_pb2.Provenance:
+    async def _provenance_message(self, provenance: Provenance) -> model_pb2.Provenance:
         """Return a provenance as a message, with the ids of the parents that its references name."""
         message = _messages.provenance_message(provenance)
         del message.parent_model_ids[:]
-        message.parent_model_ids.extend([await self.model_id(parent) for parent in provenance.parents])
+        message.parent_model_ids.extend([await self._model_id(parent) for parent in provenance.parents])
         return message
 
 

@@ -154,17 +154,21 @@ class ArtifactCalls(ModelCalls):
             return runtime.opened(open_artifact(self._connection, found))
         return runtime.opened(await open_file(self._connection, found, file))
 
-    async def files(self, model: Model | str) -> Listing[ArtifactFile]:
+    def files(self, model: Model | str) -> Listing[ArtifactFile]:
         """Return the files inside an artifact, in its order. Folders are left out.
 
         Args:
             model: A model or a reference.
 
         Raises:
-            NotFound: There is no such model.
+            NotFound: At the first iteration: there is no such model.
             PreconditionFailed: At the first iteration: the artifact has no files that the registry can list.
         """
-        return artifact_files(self._connection, await self.model_id(model))
+
+        async def find_model() -> str:
+            return await self._model_id(model)
+
+        return artifact_files(self._connection, find_model)
 
     async def verify(self, model: Model | str, *, progress: ProgressOption = None) -> Verification:
         """Let the registry read the stored bytes of a model again, and return what it found.

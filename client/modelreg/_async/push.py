@@ -85,7 +85,7 @@ class UploadCalls(ModelCalls):
         model = model_pb2.Model(name=name, version=version)
         fill(model, {key: value for key, value in metadata.items() if value is not None})
         if provenance is not None:
-            model.provenance.CopyFrom(await self.provenance_message(provenance))
+            model.provenance.CopyFrom(await self._provenance_message(provenance))
         content = Content(await runtime.run_blocking(open_source, source))
         try:
             artifact = model_service_pb2.ArtifactSpec(

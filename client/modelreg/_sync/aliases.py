@@ -63,7 +63,7 @@ class AliasCalls(ModelCalls):
             model_group_id=target.model_group_id,
             alias=parsed.alias or "",
             model_id=target.id,
-            expected_model_id=None if expect is None else self.model_id(expect) if expect else "",
+            expected_model_id=None if expect is None else self._model_id(expect) if expect else "",
             reason=reason,
             requirements=None if require is None else _messages.requirements_message(require),
             validate_only=validate_only,
@@ -96,7 +96,7 @@ class AliasCalls(ModelCalls):
         request = alias_service_pb2.RollbackAliasRequest(
             model_group_id=response.model.model_group_id,
             alias=response.alias,
-            to_model_id="" if to is None else self.model_id(to),
+            to_model_id="" if to is None else self._model_id(to),
             expected_model_id=response.model.id,
             reason=reason,
             validate_only=validate_only,
@@ -106,16 +106,40 @@ class AliasCalls(ModelCalls):
         return _messages.promotion(rolled_back)
 
     def alias(self, alias: str) -> Alias:
-        """Return an alias as it is now: `name@alias` or `project/name@alias`. Raises NotFound if it has no target."""
+        """Return an alias as it is now.
+
+        Args:
+            alias: `name@alias` or `project/name@alias`.
+
+        Raises:
+            NotFound: The alias points to no model.
+
+        >>> (reg.alias("vad@production")).version
+        '6.2.2'
+        """
         response = self._resolved_alias(alias)
         request = alias_service_pb2.GetAliasRequest(model_group_id=response.model.model_group_id, alias=response.alias)
         return _messages.alias(self._connection.unary(_methods.GET_ALIAS, request))
 
     def aliases(self, name: str = "") -> Listing[Alias]:
-        """Return the aliases of a model group (`name` or `project/name`), or of all, in the order of their creation."""
-        group_id = (self.group(name)).id if name else "-"
+        """Return the aliases of a model group, or of all, in the order of their creation.
+
+        Args:
+            name: `name` or `project/name`. Default: all model groups.
+
+        Raises:
+            NotFound: At the first iteration: there is no such model group.
+            Ambiguous: At the first iteration: several projects have one of the name.
+
+        >>> [(alias.alias, alias.version) for alias in reg.aliases("vad")]
+        [('production', '6.2.2')]
+        """
+        group_id = "-"
 
         def fetch(token: str, size: int) -> Page:
+            nonlocal group_id
+            if name and not token:
+                group_id = (self.group(name)).id
             request = alias_service_pb2.ListAliasesRequest(model_group_id=group_id, page_size=size, page_token=token)
             response = self._connection.unary(_methods.LIST_ALIASES, request)
             return response.aliases, response.next_page_token
@@ -129,17 +153,23 @@ class AliasCalls(ModelCalls):
             alias: `name@alias` or `project/name@alias`; `name` alone means all aliases of the model group.
 
         Raises:
-            NotFound: There is no such model group, or it never had the alias.
+            NotFound: At the first iteration: there is no such model group, or it never had the alias.
+            Ambiguous: At the first iteration: several projects have one of the name.
+            InvalidArgument: The text is not a reference.
+
+        >>> move = reg.history("vad@production").first()
+        >>> move.kind, move.before, move.after.version
+        ('set', None, '6.2.2')
         """
         parsed = parse_reference(alias)
-        group = self.group(format_reference(parsed.name, project=parsed.project))
+        group_id = ""
 
         def fetch(token: str, size: int) -> Page:
+            nonlocal group_id
+            if not token:
+                group_id = (self.group(format_reference(parsed.name, project=parsed.project))).id
             request = alias_service_pb2.ListAliasMovesRequest(
-                model_group_id=group.id,
-                alias=parsed.alias or "-",
-                page_size=size,
-                page_token=token,
+                model_group_id=group_id, alias=parsed.alias or "-", page_size=size, page_token=token
             )
             response = self._connection.unary(_methods.LIST_ALIAS_MOVES, request)
             return response.alias_moves, response.next_page_token

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from modelregistry.v1 import artifact_service_pb2
 
 from modelreg import _messages, _methods
@@ -11,10 +13,19 @@ from modelreg._sync.listing import Listing, Page
 from modelreg.server import ArtifactFile
 
 
-def artifact_files(connection: Connection, model_id: str) -> Listing[ArtifactFile]:
-    """Return the files inside an artifact, in its order, without folders."""
+def artifact_files(connection: Connection, find_model: Callable[[], str]) -> Listing[ArtifactFile]:
+    """Return the files inside an artifact, in its order, without folders.
+
+    Args:
+        connection: The connection.
+        find_model: Returns the id of the model. Called at the start of each iteration.
+    """
+    model_id = ""
 
     def fetch(token: str, page_size: int) -> Page:
+        nonlocal model_id
+        if not token:
+            model_id = find_model()
         request = artifact_service_pb2.ListArtifactFilesRequest(
             model_id=model_id, page_size=page_size, page_token=token
         )
@@ -27,4 +38,8 @@ def artifact_files(connection: Connection, model_id: str) -> Listing[ArtifactFil
 
 def list_files(connection: Connection, model_id: str) -> list[ArtifactFile]:
     """Return all files inside an artifact, in its order, without folders."""
-    return artifact_files(connection, model_id).to_list()
+
+    def find_model() -> str:
+        return model_id
+
+    return artifact_files(connection, find_model).to_list()

@@ -31,6 +31,10 @@ class AuditCalls:
 
         Raises:
             PermissionDenied: At the first iteration: only admins may read the whole log. Readers can `watch`.
+
+        >>> event = reg.log("name = vad AND action = ACTION_ALIAS_SET").first()
+        >>> event.action, event.alias, event.after["version"]
+        ('alias_set', 'production', '6.2.2')
         """
 
         def fetch(token: str, size: int) -> Page:

@@ -162,10 +162,14 @@ class ArtifactCalls(ModelCalls):
             model: A model or a reference.
 
         Raises:
-            NotFound: There is no such model.
+            NotFound: At the first iteration: there is no such model.
             PreconditionFailed: At the first iteration: the artifact has no files that the registry can list.
         """
-        return artifact_files(self._connection, self.model_id(model))
+
+        def find_model() -> str:
+            return self._model_id(model)
+
+        return artifact_files(self._connection, find_model)
 
     def verify(self, model: Model | str, *, progress: ProgressOption = None) -> Verification:
         """Let the registry read the stored bytes of a model again, and return what it found.
