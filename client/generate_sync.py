@@ -56,7 +56,7 @@ def main(target: Path) -> None:
         (target / name).write_text(to_sync((source / name).read_text(encoding="utf-8")), encoding="utf-8")
     # Shorter words and other modules: lines and imports are laid out anew.
     # The same in every folder, whatever ruff finds around it.
-    imports = ["check", "--select=I", "--fix", "--config=lint.isort.known-first-party=['modelreg']"]
+    imports = ["check", "--select=F401,I", "--fix", "--config=lint.isort.known-first-party=['modelreg']"]
     for command in (imports, ["format"]):
         subprocess.run(
             [sys.executable, "-m", "ruff", *command, "--quiet", "--target-version=py310", str(target)], check=True
