@@ -232,10 +232,10 @@ def _role(grant: Role) -> str:
 @click.option("--all", "of_all", is_flag=True, help="Sign out of all profiles.")
 @with_session
 def logout_command(session: Session, of_all: bool) -> None:
-    """Delete the token of a profile, and revoke it if it is one of an OpenID provider.
+    """Delete the token of a profile.
 
-    The profile itself stays: `mreg profile rm` removes it. Default: the profile of --profile or --url, else
-    MODELREG_PROFILE, else the active one.
+    A token of an OpenID provider is revoked, too. The profile itself stays: `mreg profile rm` removes it. Default: the
+    profile of --profile or --url, else MODELREG_PROFILE, else the active one.
     """
     from modelreg._sign_in import sign_out  # noqa: PLC0415 - as all of the library
     from modelreg.profiles import Profiles  # noqa: PLC0415
