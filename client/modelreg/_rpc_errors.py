@@ -149,7 +149,9 @@ class Failure:
     def is_closed_connection(self) -> bool:
         """Whether the server closed the connection before anything could be sent."""
         text = self.message.lower()
-        return self.code == grpc.StatusCode.UNAVAILABLE and "failed to connect" in text and "socket closed" in text
+        # An alert of TLS after the handshake, which grpc calls corrupted data.
+        is_closed = "socket closed" in text or "tsi_data_corrupted" in text
+        return self.code == grpc.StatusCode.UNAVAILABLE and "failed to connect" in text and is_closed
 
     @property
     def is_hopeless(self) -> bool:
