@@ -23,7 +23,7 @@ from modelreg import _portable_names
 from modelreg.errors import IntegrityError
 
 _CHUNK_BYTES = 1 << 20
-_MAX_ENTRIES = 1_000_000
+MAX_ENTRIES = 1_000_000
 _DIRECTORY_MAX_BYTES = 256 << 20
 """Largest central directory that is read. 1,000,000 entries with paths of 200 bytes fit."""
 _LOCAL_HEADER_BYTES = 30
@@ -159,8 +159,8 @@ class _BoundedReads:
 def _checked(archive: zipfile.ZipFile) -> tuple[list[zipfile.ZipInfo], list[str]]:
     """Return the members that are files, and the paths of the folders, after checking all of them."""
     entries = archive.infolist()
-    if len(entries) > _MAX_ENTRIES:
-        raise _unsafe(f"it has more than {_MAX_ENTRIES} members")
+    if len(entries) > MAX_ENTRIES:
+        raise _unsafe(f"it has more than {MAX_ENTRIES} members")
     paths = _portable_names.PathSet()
     files: list[zipfile.ZipInfo] = []
     folders: list[str] = []

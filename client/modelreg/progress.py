@@ -34,16 +34,12 @@ class Progress:
     """
 
     def __init__(self, option: ProgressOption, *, description: str, total: int | None) -> None:
+        self._description = description
         self._total = total
-        self._function: ProgressFunction | None = None
+        self._function: ProgressFunction | None = option if callable(option) else None
+        self._has_bar = option is True or (option is None and _is_watched())
         self._bar: Any = None
-        if callable(option):
-            self._function = option
-        elif option is True or (option is None and _is_watched()):
-            # A terminal that is gone must not end a transfer.
-            with suppress(OSError, ValueError):
-                self._bar = _bar(description, total)
-        elif option not in (False, None):
+        if self._function is None and option not in (True, False, None):
             raise InvalidArgument(f"progress: {option!r} is none of None, True, False, and a function (done, total).")
 
     def update(self, done: int, total: int | None = None) -> None:
@@ -56,8 +52,12 @@ class Progress:
         self._total = self._total if total is None else total
         if self._function is not None:
             self._function(done, self._total)
-        elif self._bar is not None:
+        elif self._has_bar and (self._bar is not None or done != self._total):
+            # A terminal that is gone must not end a transfer.
             with suppress(OSError, ValueError):
+                # Not before there is something to wait for: a pull from the cache is done in less time than the bar
+                # takes to import.
+                self._bar = self._bar or _bar(self._description, self._total)
                 self._bar.total = self._total
                 self._bar.update(done - self._bar.n)
 

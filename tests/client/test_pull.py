@@ -4,6 +4,8 @@ import hashlib
 import os
 import random
 import stat
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -198,3 +200,25 @@ def test_damage_in_the_registry_raises_and_leaves_nothing(
 
     left = [path for path in tmp_path.rglob("*") if path.is_file() and path.stat().st_size > 10_000]
     assert not left
+
+
+_CACHED_PULL = """
+import sys
+from modelreg import Registry
+registry = Registry(sys.argv[1])
+registry.pull(sys.argv[2], progress=True)
+print("tqdm" in sys.modules)
+"""
+
+
+def test_a_pull_from_the_cache_imports_no_bar(server: RunningRegistry, registry: Registry, name: str) -> None:
+    server.client.register(noise(3 * PIECE), name=name, version="1.0")
+
+    found = [
+        subprocess.run(
+            [sys.executable, "-c", _CACHED_PULL, registry.url, name], capture_output=True, text=True, check=True
+        ).stdout.strip()
+        for _ in range(2)
+    ]
+
+    assert found == ["True", "False"]

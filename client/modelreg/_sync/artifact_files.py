@@ -10,6 +10,8 @@ from modelregistry.v1 import artifact_service_pb2
 from modelreg import _messages, _methods
 from modelreg._sync.connection import Connection
 from modelreg._sync.listing import Listing, Page
+from modelreg._unpacking import MAX_ENTRIES
+from modelreg.errors import IntegrityError
 from modelreg.server import ArtifactFile
 
 
@@ -37,9 +39,16 @@ def artifact_files(connection: Connection, find_model: Callable[[], str]) -> Lis
 
 
 def list_files(connection: Connection, model_id: str) -> list[ArtifactFile]:
-    """Return all files inside an artifact, in its order, without folders."""
+    """Return all files inside an artifact, in its order, without folders.
+
+    Raises:
+        IntegrityError: There are more than the client unpacks.
+    """
 
     def find_model() -> str:
         return model_id
 
-    return artifact_files(connection, find_model).to_list()
+    found = artifact_files(connection, find_model).to_list(MAX_ENTRIES + 1)
+    if len(found) > MAX_ENTRIES:
+        raise IntegrityError(f"The registry lists more than {MAX_ENTRIES} files in the artifact.")
+    return found
