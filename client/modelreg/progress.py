@@ -39,7 +39,7 @@ class Progress:
         self._function: ProgressFunction | None = option if callable(option) else None
         self._has_bar = option is True or (option is None and _is_watched())
         self._bar: Any = None
-        if self._function is None and option not in (True, False, None):
+        if self._function is None and not any(option is choice for choice in (True, False, None)):
             raise InvalidArgument(f"progress: {option!r} is none of None, True, False, and a function (done, total).")
 
     def update(self, done: int, total: int | None = None) -> None:
@@ -57,7 +57,8 @@ class Progress:
             with suppress(OSError, ValueError):
                 # Not before there is something to wait for: a pull from the cache is done in less time than the bar
                 # takes to import.
-                self._bar = self._bar or _bar(self._description, self._total)
+                if self._bar is None:
+                    self._bar = _bar(self._description, self._total)
                 self._bar.total = self._total
                 self._bar.update(done - self._bar.n)
 

@@ -49,6 +49,25 @@ def test_a_bar_appears_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "4.00M" in output
 
 
+def test_a_bar_appears_without_a_total(monkeypatch: pytest.MonkeyPatch) -> None:
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stderr", terminal)
+    with Progress(None, description="vad:1.0", total=None) as progress:
+        for done in (0, 1 << 20, 2 << 20):
+            progress.update(done)
+
+    assert "2.00M" in terminal.getvalue()
+
+
+def test_no_bar_appears_for_what_is_done_already(monkeypatch: pytest.MonkeyPatch) -> None:
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stderr", terminal)
+    with Progress(None, description="vad:1.0", total=7) as progress:
+        progress.update(7)
+
+    assert terminal.getvalue() == ""
+
+
 def test_nothing_appears_elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
     assert shown(monkeypatch, io.StringIO(), None) == ""
     assert shown(monkeypatch, Terminal(), False) == ""
