@@ -1,6 +1,7 @@
 """Lists: their pages, what is fetched ahead, and what notebooks show."""
 
 import asyncio
+import gc
 import itertools
 import sys
 import threading
@@ -165,6 +166,23 @@ class TestPrefetching:
                 assert len(asyncio.all_tasks()) == 1
 
         asyncio.run(read())
+
+    def test_the_error_of_a_page_that_nobody_waits_for_is_not_logged(
+        self, fake: FakeServer, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        fake.answer(LIST_MODELS, page(0, 10, "a"), refusal(grpc.StatusCode.INTERNAL, "INTERNAL"))
+
+        async def read() -> None:
+            async with modelreg.aio.Registry(fake.url) as registry:
+                async for model in registry.models():
+                    if model.name == "model-7":
+                        others = asyncio.all_tasks() - {asyncio.current_task()}
+                        await asyncio.wait(others)
+                        break
+
+        asyncio.run(read())
+        gc.collect()
+        assert caplog.records == []
 
 
 class TestTables:

@@ -20,7 +20,8 @@ from modelreg.server import Identity, ServerInfo
 class Registry(AliasCalls, ArtifactCalls, AuditCalls, UploadCalls):
     """A model registry.
 
-    Nothing is sent before the first call. One object serves any number of threads, and forked children.
+    Nothing is sent before the first call. One object serves any number of threads, and forked children. Fork while no
+    other thread is in a call, and while no `modelreg.aio.Registry` is open: grpc does not support more.
 
     Args:
         url: `grpc://host:port`, `grpcs://…` (TLS), or `http://…`, `https://…` (the gateway). Default: `MODELREG_URL`,
