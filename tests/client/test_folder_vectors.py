@@ -16,8 +16,10 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from modelreg import Registry
 from modelreg._folder_zip import FolderFile, FolderReader, PackedFiles
 from modelreg._portable_names import PathSet, problem_of_path
+from modelreg.errors import SourceChanged
 from modelreg.folders import FolderPlan, plan_folder, unpack_folder
 from modelregistry.v1 import model_pb2
 
@@ -219,3 +221,12 @@ def test_mreg_warns_of_folders_that_it_leaves_out(mreg: Mreg, name: str, tmp_pat
     assert "Warning: notes/ has no files and is left out.\n" in pushed.err
     assert mreg("pull", f"{name}:1", "--to", str(tmp_path / "out")).code == 0
     assert read_tree(tmp_path / "out") == {"model.txt": b"text"}
+
+
+def test_a_push_of_a_folder_that_changes_meanwhile_registers_nothing(
+    registry: Registry, name: str, tmp_path: Path
+) -> None:
+    folder = write_tree(tmp_path / "m", {"a": bytes(24 << 20), "z": b"before"})
+    with pytest.raises(SourceChanged, match="z was changed"):
+        registry.push(folder, name=name, version="1", progress=lambda *_done: (folder / "z").write_bytes(b"after"))
+    assert list(registry.models(f"name = {name}")) == []
