@@ -188,16 +188,17 @@ def test_a_connection_that_stalls_is_replaced(proxy: CuttingProxy, name: str, fi
     proxy.stall_requests_after(12 * MIB)
 
     async def push_in_loop() -> modelreg.Model:
-        async with modelreg.aio.Registry(url, stall_timeout=0.8) as registry:
+        async with modelreg.aio.Registry(url, stall_timeout=1.5) as registry:
             return await registry.push(file, name=name, version="1.0")
 
     if is_aio:
         model = asyncio.run(push_in_loop())
     else:
-        with Registry(url, stall_timeout=0.8) as registry:
+        with Registry(url, stall_timeout=1.5) as registry:
             model = registry.push(file, name=name, version="1.0")
 
-    assert (proxy.cuts, proxy.connections) == (1, 2)
+    assert proxy.cuts == 1
+    assert proxy.connections >= 2
     assert model.artifact.sha256 == hashlib.sha256(content_of(BIG)).hexdigest()
 
 
@@ -213,7 +214,7 @@ def test_a_slow_pipe_is_no_stall(server: RunningRegistry, url: str, name: str) -
 
     thread = threading.Thread(target=write)
     thread.start()
-    with os.fdopen(read_end, "rb", buffering=0) as pipe, Registry(url, stall_timeout=0.4) as registry:
+    with os.fdopen(read_end, "rb", buffering=0) as pipe, Registry(url, stall_timeout=1.0) as registry:
         model = registry.push(pipe, name=name, version="1.0")
     thread.join()
 
@@ -410,7 +411,7 @@ def test_a_push_whose_end_was_not_heard_returns_the_model_when_it_is_repeated(
             proxy.lose_response_to(COMPLETE)
             proxy.upstream = 1
 
-    with Registry(url, stall_timeout=0.5) as registry, pytest.raises(ConnectionFailed, match="same push continues"):
+    with Registry(url, stall_timeout=1.5) as registry, pytest.raises(ConnectionFailed, match="same push continues"):
         registry.push(file, name=name, version="1.0", progress=report)
     registered = eventually(lambda: server.client.all(f'name = "{name}"'))
     proxy.upstream = upstream
