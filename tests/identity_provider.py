@@ -1,6 +1,7 @@
 """An OpenID provider for tests: a real HTTP server with real keys, and any fault that a test asks for."""
 
 import json
+import ssl
 import threading
 import time
 from collections.abc import Iterator
@@ -84,8 +85,8 @@ class IdentityProvider:
 
 
 @contextmanager
-def running_provider() -> Iterator[IdentityProvider]:
-    """Run a provider."""
+def running_provider(tls: ssl.SSLContext | None = None) -> Iterator[IdentityProvider]:
+    """Run a provider, with TLS if there is a context for it."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
@@ -109,7 +110,9 @@ def running_provider() -> Iterator[IdentityProvider]:
             pass
 
     with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        found = IdentityProvider(f"http://127.0.0.1:{server.server_port}")
+        found = IdentityProvider(f"{'http' if tls is None else 'https'}://127.0.0.1:{server.server_port}")
+        if tls is not None:
+            server.socket = tls.wrap_socket(server.socket, server_side=True)
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
         thread.start()
         yield found

@@ -7,9 +7,12 @@ from pathlib import Path
 
 import pytest
 from modelreg import Registry
+from modelreg._token_store import Grant
 
 from registry_service.embedded.postgres import PostgresAddress
+from tests.authorization_server import CLIENT, PUBLIC_CLIENT, SECRET, AuthorizationServer
 from tests.client.mreg import Mreg
+from tests.identity_provider import AUDIENCE, IdentityProvider, running_provider
 from tests.postgres_server import engine_of
 from tests.registry import RunningRegistry, running_registry
 
@@ -58,3 +61,28 @@ def _own_directories(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def mreg(url: str) -> Mreg:
     """The command line, which talks to the server."""
     return Mreg(url)
+
+
+@pytest.fixture(scope="module")
+def shared_provider() -> Iterator[IdentityProvider]:
+    """A running OpenID provider."""
+    with running_provider() as provider:
+        yield provider
+
+
+@pytest.fixture
+def provider(shared_provider: IdentityProvider) -> IdentityProvider:
+    """The provider of the module, as it was at first."""
+    shared_provider.authorization = AuthorizationServer(shared_provider.token)
+    shared_provider.calls_itself = shared_provider.issuer
+    return shared_provider
+
+
+@pytest.fixture
+def public(provider: IdentityProvider) -> Grant:
+    return Grant(issuer=provider.issuer, client_id=PUBLIC_CLIENT, scopes=("openid",), audience=AUDIENCE)
+
+
+@pytest.fixture
+def secret(provider: IdentityProvider) -> Grant:
+    return Grant(issuer=provider.issuer, client_id=CLIENT, client_secret=SECRET, audience=AUDIENCE)

@@ -20,27 +20,19 @@ from registry_service.services.tokens import TokenService
 from registry_service.storage.sql.database import SqlDatabase
 from tests.authorization_server import CLIENT, PUBLIC_CLIENT, SECRET, AuthorizationServer, Device
 from tests.client.mreg import Ended, Mreg
-from tests.identity_provider import AUDIENCE, IdentityProvider, running_provider
+from tests.identity_provider import AUDIENCE, IdentityProvider
 from tests.postgres_server import engine_of
 from tests.registry import RunningRegistry, running_registry
 
 
-@pytest.fixture(scope="module")
-def shared_provider() -> Iterator[IdentityProvider]:
-    with running_provider() as provider:
-        yield provider
-
-
 @pytest.fixture(autouse=True)
-def provider(shared_provider: IdentityProvider) -> IdentityProvider:
-    """The provider of the module, at which users sign in at once."""
-    shared_provider.authorization = AuthorizationServer(shared_provider.token)
+def _users(provider: IdentityProvider) -> None:
+    """Let users sign in at once."""
 
     def user(device: Device) -> None:
         device.subject = "grace"
 
-    shared_provider.authorization.users = user
-    return shared_provider
+    provider.authorization.users = user
 
 
 @pytest.fixture(scope="module")
