@@ -1,4 +1,5 @@
 import os
+import sys
 
 from hypothesis import HealthCheck, settings
 
@@ -8,8 +9,10 @@ settings.register_profile(
 )
 settings.load_profile("tests")
 
-# Each of the processes that tests start would compile its modules again: a third of the CPU time of its start.
+# Each of the processes that tests start would compile its modules again: a third of the CPU time of its start. Each of
+# pytest's workers would rewrite the assertions of all tests again.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
 
 # In the order of their imports, so that pytest can rewrite the assertions of each.
 pytest_plugins = [

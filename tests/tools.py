@@ -32,10 +32,15 @@ def _uses_a_tool(item: pytest.Function) -> bool:
         "s3_server" in item.fixturenames
         or any(value == "s3" for value in parameters if isinstance(value, str))
         or _module_uses_a_tool(item.path)
-        or "grpcurl" in inspect.getsource(item.function)
+        or ("grpcurl" in _text(item.path) and "grpcurl" in inspect.getsource(item.function))
     )
 
 
 @cache
 def _module_uses_a_tool(path: Path) -> bool:
-    return bool(_MODULES.search(path.read_text(encoding="utf-8")))
+    return bool(_MODULES.search(_text(path)))
+
+
+@cache
+def _text(path: Path) -> str:
+    return path.read_text(encoding="utf-8")
