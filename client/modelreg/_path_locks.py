@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import filelock
+if TYPE_CHECKING:
+    import filelock
 
 
 class PathLock:
@@ -18,11 +20,15 @@ class PathLock:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        # Not per thread: asyncio takes and releases it on any thread. One object per holder.
-        self._lock = filelock.FileLock(path, timeout=0, thread_local=False)
+        self._lock: filelock.BaseFileLock | None = None
 
     def acquire(self) -> bool | None:
         """Take the lock without waiting. Return False if another one holds it, and None if locks do not work here."""
+        import filelock  # noqa: PLC0415 - slow to import
+
+        if self._lock is None:
+            # Not per thread: asyncio takes and releases it on any thread. One object per holder.
+            self._lock = filelock.FileLock(self._path, timeout=0, thread_local=False)
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True)
             self._lock.acquire(timeout=0)
@@ -35,4 +41,5 @@ class PathLock:
 
     def release(self) -> None:
         """Release the lock if it is held."""
-        self._lock.release(force=True)
+        if self._lock is not None:
+            self._lock.release(force=True)

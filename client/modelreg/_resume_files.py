@@ -6,9 +6,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-import filelock
-
 from modelreg._files import write_private_file
+from modelreg._path_locks import PathLock
 from modelreg.errors import Conflict, InvalidArgument
 
 _VERSION = 1
@@ -26,8 +25,7 @@ class ResumeFile:
     def __init__(self, path: Path, filter: str) -> None:  # noqa: A002
         self.path = path
         self._filter = filter
-        # Not of a thread: the asynchronous API opens, saves and closes in threads of a pool.
-        self._lock = filelock.FileLock(f"{path}.lock", timeout=0, thread_local=False)
+        self._lock = PathLock(path.with_name(f"{path.name}.lock"))
 
     def open(self) -> str:
         """Return the token of the file; empty if there is no file.
@@ -38,13 +36,9 @@ class ResumeFile:
             OSError: The file cannot be read.
         """
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            self._lock.acquire()
-        except filelock.Timeout:
-            raise Conflict(f"Another watch uses {self.path}. Name another file for each watch.") from None
-        except (OSError, NotImplementedError):
-            # A file system without locks. They only tell of a mistake.
-            pass
+        # None: a file system without locks. They only tell of a mistake.
+        if self._lock.acquire() is False:
+            raise Conflict(f"Another watch uses {self.path}. Name another file for each watch.")
         try:
             with self.path.open("rb") as file:
                 content = file.read(_MAX_BYTES)
@@ -75,7 +69,7 @@ class ResumeFile:
 
     def close(self) -> None:
         """Let another watch use the file."""
-        self._lock.release(force=True)
+        self._lock.release()
 
 
 def _parsed(content: bytes) -> dict[str, Any] | None:

@@ -215,8 +215,9 @@ _OTHER_USER = 65_534
 _PULL = """
 import os, sys
 url, cache, user = sys.argv[1:]
+import filelock  # the other user may not be able to import modules
 from modelreg import Registry
-"".encode("cp437")  # the other user may not be able to import modules
+"".encode("cp437")
 if int(user):
     os.setgroups([]), os.setgid(int(user)), os.setuid(int(user))
 os.environ["MODELREG_CACHE"] = cache

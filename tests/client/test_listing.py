@@ -19,7 +19,7 @@ from modelregistry.v1 import model_pb2, model_service_pb2
 from tests.client.fake_server import FakeServer, refusal
 from tests.polling import eventually
 
-AWAY = refusal(grpc.StatusCode.UNAVAILABLE, "DATABASE_UNAVAILABLE", "Postgres does not respond.", retry_seconds=60)
+AWAY = refusal(grpc.StatusCode.UNAVAILABLE, "DATABASE_UNAVAILABLE", "Postgres does not respond.", retry_seconds=120)
 
 
 def page(first: int, count: int, token: str = "") -> model_service_pb2.ListModelsResponse:
@@ -38,7 +38,7 @@ def fake() -> Iterator[FakeServer]:
 
 @pytest.fixture
 def registry(fake: FakeServer) -> Iterator[Registry]:
-    with Registry(fake.url, timeout=5) as registry:
+    with Registry(fake.url, timeout=60) as registry:
         yield registry
 
 
@@ -124,7 +124,7 @@ class TestPrefetching:
             if model.name == "model-7":
                 eventually(lambda: len(tokens(fake)) == 2)
                 break
-        assert cancelled.wait(30)
+        assert cancelled.wait(20)
         eventually(lambda: not prefetching())
 
     def test_a_consumer_that_stops_does_not_wait_for_the_next_attempt(
@@ -157,12 +157,12 @@ class TestPrefetching:
         fake.answer(LIST_MODELS, page(0, 10, "a"), hang)
 
         async def read() -> None:
-            async with modelreg.aio.Registry(fake.url) as registry:
+            async with modelreg.aio.Registry(fake.url, timeout=60) as registry:
                 async for model in registry.models():
                     if model.name == "model-7":
                         await asyncio.to_thread(eventually, lambda: len(tokens(fake)) == 2)
                         break
-                assert await asyncio.to_thread(cancelled.wait, 30)
+                assert await asyncio.to_thread(cancelled.wait, 20)
                 assert len(asyncio.all_tasks()) == 1
 
         asyncio.run(read())
