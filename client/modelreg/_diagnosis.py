@@ -46,19 +46,21 @@ def diagnose(options: Options) -> Diagnosis:
             # A server that accepts the client begins with its settings.
             if not secure.recv(1):
                 # The server of grpc says no more. But the backend of a load balancer could be away, too.
-                return Diagnosis(f"It closes connections after the TLS handshake. {_about_certificate(options)}")
+                remedy = _about_certificate(options, "If it requires a client certificate, pass")
+                return Diagnosis(f"It closes connections after the TLS handshake. {remedy}")
     except ssl.SSLError as error:
         # For example TLSV13_ALERT_CERTIFICATE_REQUIRED, TLSV1_ALERT_UNKNOWN_CA, SSLV3_ALERT_BAD_CERTIFICATE.
         reason = error.reason or ""
         if endpoint.is_encrypted and "ALERT" in reason and ("CERTIFICATE" in reason or "UNKNOWN_CA" in reason):
             alert = reason.partition("ALERT_")[2].replace("_", " ").lower()
-            return Diagnosis(f"It refuses this client ({alert}). {_about_certificate(options)}", is_certain=True)
+            remedy = _about_certificate(options, "Pass")
+            return Diagnosis(f"It refuses this client ({alert}). {remedy}", is_certain=True)
     except OSError:
         pass
     return Diagnosis("")
 
 
-def _about_certificate(options: Options) -> str:
+def _about_certificate(options: Options, opening: str) -> str:
     if options.client_certificate is None:
-        return "If it requires a client certificate, pass client_certificate and client_key."
+        return f"{opening} client_certificate and client_key."
     return f"Check that it trusts the CA of the client certificate {options.client_certificate}."

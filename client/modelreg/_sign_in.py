@@ -81,6 +81,17 @@ class Target:
             insecure=options.insecure,
         )
 
+    def was_confirmed(self, grant: Grant) -> bool:
+        """Tell whether the profile has a token of the same provider, client, scopes and audience already."""
+        if self.previous is None:
+            return False
+        try:
+            kept = self.profiles.tokens.read(self.name)
+        except InvalidArgument:
+            return False
+        known = None if kept is None or kept.grant is None else dataclasses.replace(kept.grant, client_secret=None)
+        return known == dataclasses.replace(grant, client_secret=None)
+
     def others_with(self, grant: Grant) -> list[Profile]:
         """Return the profiles of other registries for which the provider's token would be valid, too."""
         return [
@@ -123,7 +134,8 @@ def find_target(
     """Return where to sign in.
 
     Args:
-        url: The URL. Default: `MODELREG_URL`, else that of the profile, else that of the active one, else the default.
+        url: The URL. Default: that of the named profile, else `MODELREG_URL`, else that of the active profile, else the
+            default.
         name: The name of the profile. Default: that of the profile of this URL, else one made of the host.
         arguments: Other arguments of `Registry`.
         environment: The variables of the process.
@@ -135,10 +147,13 @@ def find_target(
     if name is not None:
         check_name(name)
     known = {profile.name: profile for profile in profiles}
+    # A profile that is named keeps its URL, whatever the environment says.
+    if url is None and name is not None and name in known:
+        url = known[name].url
     url = url or environment.get("MODELREG_URL") or None
     if url is None:
-        previous = known.get(name) if name is not None else profiles.active()
-        url = DEFAULT_URL if previous is None else previous.url
+        active = profiles.active() if name is None else None
+        url = DEFAULT_URL if active is None else active.url
     endpoint = parse_url(url)
     if name is None:
         previous = profiles.find(endpoint)

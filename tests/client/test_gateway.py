@@ -141,7 +141,7 @@ def test_the_gateway_refuses_a_client_without_its_certificate(
         options |= {"client_certificate": str(other.cert), "client_key": str(other.key)}
     with (
         Registry(guarded.rest_url, **options) as registry,
-        pytest.raises(ConnectionFailed, match=r"pass client_certificate and client_key|trusts the CA of the client"),
+        pytest.raises(ConnectionFailed, match=r"Pass client_certificate and client_key|trusts the CA of the client"),
     ):
         registry.server_info()
 

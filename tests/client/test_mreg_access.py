@@ -217,6 +217,12 @@ def test_a_provider_is_confirmed_once_for_a_registry(url: str, provider: Identit
     assert again.code == 0
     assert "Go on only" not in again.err
     assert [profile.name for profile in Profiles()] == ["127.0.0.1"]
+    # Until the registry asks for more.
+    kept = Profiles().tokens.read("127.0.0.1")
+    assert kept is not None
+    assert kept.grant is not None
+    Profiles().tokens.write("127.0.0.1", replace(kept, grant=replace(kept.grant, scopes=("openid",))))
+    assert "nobody can be asked" in failed(2, "login")
 
 
 def test_a_token_that_another_registry_takes_too_is_warned_of(url: str, provider: IdentityProvider) -> None:
@@ -305,7 +311,7 @@ def test_whoami_shows_subject_and_roles(url: str, token: str) -> None:
     shown = Mreg(url).terminal("whoami", variables={"NO_COLOR": "1"})
     assert f"token:ci at {url}" in shown.out
     assert "writer" in shown.out
-    assert run("whoami").rows == [["writer", "vision", "read, write"]]
+    assert run("whoami").rows == [[f"token:ci at {url}"], ["writer", "vision", "read, write"]]
     assert run("whoami", "--format", "json").json == {
         "subject": "token:ci",
         "grants": [{"role": "writer", "project_id": "vision", "permissions": ["read", "write"]}],
@@ -334,6 +340,19 @@ def test_a_second_registry_on_a_host_gets_a_name_of_its_own(url: str, open_url: 
     run("login", url, "--token-stdin", given=token)
     run("login", open_url)
     assert [profile.name for profile in Profiles()] == ["127.0.0.1", f"127.0.0.1-{open_url.rpartition(':')[2]}"]
+
+
+def test_a_profile_that_is_named_keeps_its_url(
+    url: str, open_url: str, token: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run("login", url, "--token-stdin", "--profile", "one", given=token)
+    monkeypatch.setenv("MODELREG_URL", open_url)
+    assert run("login", "--profile", "one", "--token-stdin", given=token).code == 0
+    assert Profiles().get("one").url == url
+    again = run("login", open_url, "--profile", "one")
+    assert again.code == 0
+    assert Profiles().get("one").url == open_url
+    assert Profiles().tokens.read("one") is None
 
 
 def test_a_profile_keeps_the_absolute_paths_of_its_certificates(

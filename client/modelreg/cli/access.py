@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from datetime import datetime, timedelta, timezone
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -30,8 +31,8 @@ _MAX_BYTES = 64 * 1024
 
 _LOGIN_HELP = """Sign in to a registry, and make its profile the active one.
 
-URL is the registry: grpc://host:port, grpcs:// (TLS), http:// or https:// (the gateway). Default: MODELREG_URL, else
-that of the profile.
+URL is the registry: grpc://host:port, grpcs:// (TLS), http:// or https:// (the gateway). Default: that of the
+profile that --profile names, else MODELREG_URL, else that of the active profile, else grpc://127.0.0.1:50051.
 
 With an OpenID provider, you sign in with a browser, on any device. Otherwise, pass a token. The profile also keeps
 --ca-file, --client-certificate, --client-key and --insecure.
@@ -151,10 +152,8 @@ def _confirm(target: Target, grant: Grant, *, is_named: bool) -> None:
     A hostile registry could name the provider, the client and the audience of another service. Who signs in would hand
     it a token that is valid there.
     """
-    previous = target.previous
-    is_known = previous is not None and (previous.issuer, previous.audience) == (grant.issuer, grant.audience)
     others = target.others_with(grant)
-    if is_named or (is_known and not others):
+    if is_named or (target.was_confirmed(grant) and not others):
         return
     note(f"{target.url} asks for a token of the OpenID provider")
     note(f"    {grant.issuer}")
@@ -187,11 +186,12 @@ def _issued_token(target: Target, grant: Grant) -> StoredToken:
     if grant.client_secret is not None:
         return issuer.client_credentials(grant, target.url)
     code = issuer.device_code(grant)
+    expire_time = datetime.now(timezone.utc) + timedelta(seconds=code.expires_in)
     note(f"To sign in, open {code.verification_uri} on any device, and enter the code")
     click.echo(f"\n    {styled(printable(code.user_code), bold=True, err=True)}\n", err=True)
     if code.verification_uri_complete:
         note(f"or open {code.verification_uri_complete} and compare the code.")
-    note(f"Waiting until you have signed in, for {code.expires_in / 60:.0f} minutes at most ...")
+    note(f"Waiting until you have signed in. The code expires at {local(expire_time)}.")
     return issuer.wait_for_user(code, grant, target.url)
 
 
@@ -286,15 +286,13 @@ def whoami_command(session: Session) -> None:
 
     def human() -> None:
         output = session.output
-        if not output.is_terminal:
-            output.table(identity.grants, _ROLE_COLUMNS)
-            return
         subject = printable(identity.subject) or "an unnamed caller"
         output.line(f"{styled(subject, bold=True)} at {session.registry.url}")
         if identity.expire_time is not None:
             output.line(f"until {local(identity.expire_time)}")
         if identity.grants:
-            output.line()
+            if output.is_terminal:
+                output.line()
             output.table(identity.grants, _ROLE_COLUMNS)
         else:
             note("You have no role, so you may do nothing. Ask the operator of the registry for one.")
