@@ -117,8 +117,15 @@ class Mreg:
         environment = self.environment(**{"TERM": "xterm-256color", "NO_COLOR": "", **(variables or {})})
         for variable in ("COLUMNS", "LINES"):
             environment.pop(variable, None)
+        # The leader of a session that opens a terminal is controlled by it, so that Ctrl-C has an effect.
+        controlled = ["sh", "-c", 'exec 3<>"$0" 3>&-; exec "$@"', os.ttyname(theirs)]
         with subprocess.Popen(
-            [*COMMAND, *arguments], env=environment, stdin=stdin or theirs, stdout=theirs, stderr=theirs
+            [*controlled, *COMMAND, *arguments],
+            env=environment,
+            stdin=stdin or theirs,
+            stdout=theirs,
+            stderr=theirs,
+            start_new_session=True,
         ) as process:
             os.close(theirs)
             try:
@@ -151,7 +158,7 @@ class Terminal:
 
     def ended(self) -> Ended:
         """Wait for the end of the command."""
-        while self._read():
+        while select.select([self.descriptor], [], [], _SECONDS)[0] and self._read():
             pass
         return Ended(self.process.wait(_SECONDS), self.shown(), "")
 

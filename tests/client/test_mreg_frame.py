@@ -15,6 +15,7 @@ from modelreg.cli._frame import Group, is_global
 from modelreg.cli._text import printable, safe_json, shortened, size, width_of
 
 from tests.client.mreg import COMMAND, Mreg
+from tests.polling import eventually
 from tests.registry import RunningRegistry
 
 
@@ -244,6 +245,19 @@ def test_signals_end_a_command_with_their_code(
 
         assert process.wait(30) == code
         assert process.stderr.read() == (b"mreg: interrupted\n" if code == 130 else b"mreg: terminated\n")
+
+
+def test_ctrl_c_on_a_terminal_leaves_the_prompt_on_a_line_of_its_own(
+    mreg: Mreg, server: RunningRegistry, name: str
+) -> None:
+    server.client.register(name=name)
+    with mreg.on_terminal("watch", f"name = {name}", "--from-beginning", variables={"NO_COLOR": "1"}) as terminal:
+        eventually(lambda: f"model registered  {name}:1" in terminal.shown(), what="an event")
+        terminal.type("\x03")
+        ended = terminal.ended()
+
+    assert ended.code == 130
+    assert ended.out.endswith("^C\nmreg: interrupted\n")
 
 
 def test_a_terminal_gets_colors_unless_they_are_unwanted(mreg: Mreg, server: RunningRegistry, name: str) -> None:

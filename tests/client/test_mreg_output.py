@@ -144,7 +144,7 @@ def _completed(folder: Path, words: str, url: str) -> set[str]:
 @pytest.mark.parametrize(
     ("words", "expected"),
     [
-        ("mreg pro", {"promote"}),
+        ("mreg prom", {"promote"}),
         ("mreg alias ", {"ls", "rm", "history"}),
         ("mreg show --fo", {"--format"}),
         ("mreg ls --format j", {"json", "jsonl"}),
