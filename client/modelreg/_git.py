@@ -79,7 +79,8 @@ class _Calls:
                 stderr=subprocess.DEVNULL,
                 encoding="utf-8",
                 errors="replace",
-                env=os.environ | {"GIT_TERMINAL_PROMPT": "0"},
+                # Neither ask for a password nor download what a partial clone lacks.
+                env=os.environ | {"GIT_TERMINAL_PROMPT": "0", "GIT_NO_LAZY_FETCH": "1"},
                 timeout=max(self._deadline - time.monotonic(), 0.1),
             )
         except (OSError, ValueError, subprocess.SubprocessError):

@@ -107,7 +107,7 @@ def plan_folder(path: str | os.PathLike[str], *, ignore: Iterable[str] = ()) -> 
         ignore: More rules, which apply after those of the files.
 
     Raises:
-        InvalidArgument: A link leads out of the folder, into a loop, or nowhere; something is neither a file nor a
+        InvalidArgument: A link leads out of the folder, into `.git`, a loop, or nowhere; something is neither file nor
             folder; a name is not portable: Windows forbids it, or it differs from another one in case or in the
             encoding of accents alone; or there is no file. Lists up to 10 such problems. Or there are more than
             1,000,000 files and folders.
@@ -233,6 +233,8 @@ class _Walk:
             return source, "is a link that cannot be followed: probably a loop"
         if not Path(real).is_relative_to(self._root):
             return source, f"is a link out of the folder, to {real}"
+        if ".git" in Path(real).relative_to(self._root).parts:
+            return source, "is a link into .git, which is never pushed"
         return real, None
 
     def _file(self, path: str, source: str) -> None:

@@ -94,12 +94,14 @@ class TestLinks:
             ("..", "is a link out of the folder"),
             ("missing", "is a link to a file that does not exist"),
             ("link", "is a link that cannot be followed"),
+            (".git/config", "is a link into .git"),
+            ("sub/.git", "is a link into .git"),
             (".", "which it is in: a loop"),
         ],
     )
     def test_that_cannot_be_followed_are_refused(self, tmp_path: Path, target: str, problem: str) -> None:
         write_tree(tmp_path, {"outside": b"secret"})
-        folder = write_tree(tmp_path / "m", {"a": b""})
+        folder = write_tree(tmp_path / "m", {"a": b"", ".git/config": b"secret", "sub/.git/config": b"secret"})
         (folder / "link").symlink_to(target)
         with pytest.raises(InvalidArgument, match=problem) as raised:
             plan_folder(folder)

@@ -189,7 +189,7 @@ def trees(draw: st.DrawFn) -> dict[str, bytes]:
     return tree or {"a": b""}
 
 
-@settings(max_examples=40)
+@settings(max_examples=25)
 @given(tree=trees(), seed=st.integers())
 def test_any_folder_comes_back_as_it_was(
     tree: dict[str, bytes], seed: int, tmp_path_factory: pytest.TempPathFactory
