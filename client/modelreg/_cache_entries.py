@@ -67,7 +67,7 @@ class Record:
                 sha256=str(data["sha256"]),
                 names=tuple(str(name) for name in data["names"]),
                 files={
-                    str(path): RecordedFile(int(size), int(mtime_ns), parse_checksum(checksum).expected)
+                    str(path): RecordedFile(int(size), int(mtime_ns), str(checksum))
                     for path, (size, mtime_ns, checksum) in data["files"].items()
                 },
             )
@@ -143,11 +143,11 @@ class Slot:
         # First of all: what was just used is not deleted.
         with suppress(OSError):
             os.utime(self.record_path)
-        found: dict[str, RecordedFile] = {}
+        root, found = os.fspath(self.directory), dict[str, RecordedFile]()
         for path, file in record.files.items():
             if path != name and not path.startswith(f"{name}/"):
                 continue
-            state = _checked(self.directory / path, file, deep=deep)
+            state = _checked(os.path.join(root, path), file, deep=deep)  # noqa: PTH118 - thousands of files
             if state is None:
                 return None
             if state != file:
@@ -261,15 +261,17 @@ def link_or_copy(source: Path, target: Path) -> None:
         shutil.copyfile(source, target)
 
 
-def _checked(path: Path, file: RecordedFile, *, deep: bool) -> RecordedFile | None:
+def _checked(path: str, file: RecordedFile, *, deep: bool) -> RecordedFile | None:
     """Return a file as it is to be recorded, or None if it is not the recorded one."""
     try:
         found = os.lstat(path)
         if not stat.S_ISREG(found.st_mode) or found.st_size != file.size:
             return None
+        if not deep and found.st_mtime_ns == file.mtime_ns:
+            return file
         # A copy of the cache can have other times.
-        if (deep or found.st_mtime_ns != file.mtime_ns) and not has_checksum(path, parse_checksum(file.checksum)):
+        if not has_checksum(Path(path), parse_checksum(file.checksum)):
             return None
-    except OSError:
+    except (OSError, ValueError):
         return None
     return replace(file, mtime_ns=found.st_mtime_ns)

@@ -16,6 +16,7 @@ from modelreg._removal import remove_path
 from modelreg._sizes import format_size
 
 _PIECE_BYTES = 1 << 20
+_MAX_FLUSHED_FILES = 100
 
 
 def require_space(path: Path, size: int) -> None:
@@ -54,27 +55,39 @@ def existing_file_has(path: Path, size: int, checksum: Checksum) -> bool:
         return False
 
 
-def copy_verified(source: Path, target: Path, checksum: Checksum) -> bool:
-    """Copy a file by a rename at the end. Return False, without a file, if the copy does not have the checksum.
+def copy_file(source: Path, target: Path, checksum: Checksum) -> bool:
+    """Copy a file. Return False, without a file, if the copy does not have the checksum.
 
     Raises:
-        OSError: The file cannot be written.
+        OSError: The file exists, or cannot be written.
     """
     checksum = checksum.fresh()
-    temporary = target.with_name(f".{target.name[:200]}.{uuid.uuid4().hex[:16]}.part")
     try:
-        with source.open("rb", buffering=0) as reader, temporary.open("xb", buffering=0) as writer:
+        with source.open("rb", buffering=0) as reader, target.open("xb", buffering=0) as writer:
             while data := reader.read(_PIECE_BYTES):
                 checksum.update(data)
                 rest = memoryview(data)
                 while rest:
                     rest = rest[writer.write(rest) :]
-            os.fsync(writer.fileno())
-        is_intact = checksum.found() == checksum.expected
+    except FileExistsError:
+        raise
+    except BaseException:
+        remove_path(target)
+        raise
+    if checksum.found() == checksum.expected:
+        return True
+    remove_path(target)
+    return False
+
+
+def replace_by_copy(source: Path, target: Path, checksum: Checksum) -> bool:
+    """Copy a file, and give the copy its name at the end, as `copy_file`. A file of the name is replaced."""
+    temporary = target.with_name(f".{target.name[:200]}.{uuid.uuid4().hex[:16]}.part")
+    try:
+        is_intact = copy_file(source, temporary, checksum)
         if is_intact:
+            flush(temporary)
             replace(temporary, target)
-        else:
-            remove_path(temporary)
     except BaseException:
         remove_path(temporary)
         raise
@@ -84,17 +97,18 @@ def copy_verified(source: Path, target: Path, checksum: Checksum) -> bool:
 def flush(path: Path) -> None:
     """Have the content of a file, or of the files in a folder, on the disk before it gets its name.
 
-    For what belongs to the caller, who reads it without checks. A file of the cache that a power failure truncated is
-    found by its size.
+    For what belongs to the caller, who reads it without checks, and may lose an old file to it in a power failure. A
+    file of the cache that a power failure truncated is found by its size. Folders of many files are left to the file
+    system, because each file costs milliseconds.
 
     Raises:
         OSError: The disk failed.
     """
-    for file in path.rglob("*") if path.is_dir() else [path]:
-        if file.is_file():
-            # Windows flushes only what is open for writing.
-            with file.open("r+b") as opened:
-                os.fsync(opened.fileno())
+    files = [found for found in path.rglob("*") if found.is_file()] if path.is_dir() else [path]
+    for file in files if len(files) <= _MAX_FLUSHED_FILES else ():
+        # Windows flushes only what is open for writing.
+        with file.open("r+b") as opened:
+            os.fsync(opened.fileno())
 
 
 def progress_mark(path: Path) -> tuple[int, int]:

@@ -10,7 +10,7 @@ from modelreg._async.artifact_files import list_files
 from modelreg._async.downloads import Download
 from modelreg._cache_entries import Slot
 from modelreg._checksums import Crc32, Sha256, parse_checksum
-from modelreg._disk import copy_verified, flush
+from modelreg._disk import copy_file, flush
 from modelreg._local_names import folder_name
 from modelreg._removal import remove_path, removed_unless
 from modelreg._target_folders import TargetFolder
@@ -124,7 +124,7 @@ def _copy(slot: Slot, cached: Path, ready: Path) -> bool:
             target = ready / path.removeprefix(prefix)
             target.parent.mkdir(parents=True, exist_ok=True)
             try:
-                if not copy_verified(slot.directory / path, target, parse_checksum(file.checksum)):
+                if not copy_file(slot.directory / path, target, parse_checksum(file.checksum)):
                     return False
             except FileNotFoundError:
                 return False

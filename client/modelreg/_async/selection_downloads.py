@@ -14,7 +14,7 @@ from modelreg._async.downloads import Download
 from modelreg._async.transfers import remote_file
 from modelreg._cache_entries import Record, Slot, link_or_copy
 from modelreg._checksums import Checksum, Crc32, Sha256, parse_checksum
-from modelreg._disk import copy_verified, existing_file_has, flush
+from modelreg._disk import existing_file_has, flush, replace_by_copy
 from modelreg._files import replace
 from modelreg._local_names import checked_paths, checked_sha256, folder_name
 from modelreg._patterns import Patterns
@@ -216,7 +216,7 @@ def _copy(slot: Slot, cached: Path, to: Path) -> bool:
         checksum = parse_checksum(file.checksum)
         target.parent.mkdir(parents=True, exist_ok=True)
         try:
-            if not existing_file_has(target, file.size, checksum) and not copy_verified(
+            if not existing_file_has(target, file.size, checksum) and not replace_by_copy(
                 slot.directory / path, target, checksum
             ):
                 return False

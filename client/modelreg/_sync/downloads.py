@@ -12,7 +12,7 @@ from pathlib import Path
 
 from modelreg._cache_entries import Slot
 from modelreg._checksums import Checksum, Sha256
-from modelreg._disk import copy_verified, existing_file_has, flush, progress_mark, require_space, touch
+from modelreg._disk import existing_file_has, flush, progress_mark, replace_by_copy, require_space, touch
 from modelreg._files import replace
 from modelreg._local_names import checked_sha256, local_file_name
 from modelreg._logging import logger
@@ -215,7 +215,7 @@ class FileDownload(Download):
         if cached is None and self.offline:
             raise self.not_cached()
         runtime.run_blocking(_make_folder, folder)
-        if cached is not None and runtime.run_blocking(copy_verified, cached, target, checksum):
+        if cached is not None and runtime.run_blocking(replace_by_copy, cached, target, checksum):
             self.progress.update(self.size)
             return target
         if self.offline:

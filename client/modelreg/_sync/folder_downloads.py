@@ -8,7 +8,7 @@ from pathlib import Path
 
 from modelreg._cache_entries import Slot
 from modelreg._checksums import Crc32, Sha256, parse_checksum
-from modelreg._disk import copy_verified, flush
+from modelreg._disk import copy_file, flush
 from modelreg._local_names import folder_name
 from modelreg._removal import remove_path, removed_unless
 from modelreg._sync import runtime
@@ -125,7 +125,7 @@ def _copy(slot: Slot, cached: Path, ready: Path) -> bool:
             target = ready / path.removeprefix(prefix)
             target.parent.mkdir(parents=True, exist_ok=True)
             try:
-                if not copy_verified(slot.directory / path, target, parse_checksum(file.checksum)):
+                if not copy_file(slot.directory / path, target, parse_checksum(file.checksum)):
                     return False
             except FileNotFoundError:
                 return False
