@@ -174,6 +174,7 @@ def test_an_error_in_a_filter_is_pointed_at(mreg: Mreg) -> None:
 
     assert ended.code == 2
     assert "  metrics.f1 > > 3\n               ^\n" in ended.err
+    assert "^" not in mreg("ls", "metrics.f1 > 3", "--order-by", "no_field").err
 
 
 def test_an_unexpected_error_is_no_traceback_unless_asked(

@@ -205,11 +205,19 @@ def test_rm_deletes_after_a_question(mreg: Mreg, name: str, versions: list[model
     accepted = mreg.terminal("rm", f"{name}:1.0", typed="y\n")
     assert (accepted.code, f"Deleted {name}:1.0." in accepted.out) == (0, True)
 
-    both = mreg("rm", f"{name}:1.1", f"{name}:1.2", "--yes", "--format", "quiet")
-    assert both.out.splitlines() == [versions[1].id, versions[2].id]
+    both = mreg("rm", f"{name}:1.1", f"{name}:1.2", "--yes", "--format", "json")
+    assert both.json == {}
     assert mreg("show", name).code == 3
     assert mreg("rm", name, "--yes").code == 3
     assert mreg("rm", name, "--yes", "--missing-ok").code == 0
+
+
+def test_rm_prints_what_it_deleted_before_a_failure(mreg: Mreg, name: str, versions: list[model_pb2.Model]) -> None:
+    mreg("promote", f"{name}:1.1", "production")
+
+    ended = mreg("rm", f"{name}:1.0", f"{name}:1.1", "--yes", "--format", "quiet")
+
+    assert (ended.code, ended.out) == (5, f"{versions[0].id}\n")
 
 
 def test_rm_keeps_what_an_alias_points_to(mreg: Mreg, name: str, versions: list[model_pb2.Model]) -> None:

@@ -78,6 +78,17 @@ def test_push_records_the_commit_of_the_working_directory(
     assert provenance["environment"] == {"git_dirty": "false"}
 
 
+def test_a_push_whose_alias_fails_says_that_the_model_is_registered(mreg: Mreg, name: str, tmp_path: Path) -> None:
+    file = tmp_path / "vad.onnx"
+    file.write_bytes(b"weights")
+
+    ended = mreg("push", str(file), f"{name}:1", "--alias", "no alias")
+
+    assert ended.code == 2
+    model = mreg("show", f"{name}:1", "--format", "json").json
+    assert f"The model is registered: {name}:1, {model['id']}\n" in ended.err
+
+
 def test_push_reads_stdin(mreg: Mreg, name: str) -> None:
     pushed = mreg.process("push", "-", f"{name}:1", "--file-name", "vad.onnx", "--format", "json", given=b"weights")
 

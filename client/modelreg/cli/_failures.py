@@ -76,6 +76,7 @@ _CODES: tuple[tuple[type[BaseException], int], ...] = (
     (ReaderGone, 0),
 )
 
+_UNFINISHED = (TEMPORARY, INTERRUPTED, TERMINATED)
 _MAX_POINTED = 100
 _ARGUMENTS = re.compile(
     r"\b(ca_file|client_certificate|client_key|max_bytes|(?:insecure|force|offline|overwrite|missing_ok)(?==True))(?:=True)?\b"
@@ -118,7 +119,9 @@ class Remarks:
     """What a command knows of its errors."""
 
     when_interrupted: str = ""
-    """What to tell the user if the command is interrupted now."""
+    """What to tell the user if the command is interrupted now, or fails for a time."""
+    done: str = ""
+    """What to tell the user if the command does not end well from now on: what it has done."""
     filter_text: str = ""
     """The filter of the command, which errors point into."""
     debug: bool = False
@@ -130,8 +133,8 @@ def report(error: BaseException, remarks: Remarks) -> int:
     if remarks.debug:
         click.echo("".join(traceback.format_exception(type(error), error, error.__traceback__)), err=True, nl=False)
     message, hint = _texts(error)
-    if isinstance(error, (Interrupted, Terminated)):
-        hint = remarks.when_interrupted
+    code = exit_code(error)
+    hints = [hint, remarks.done, remarks.when_interrupted if code in _UNFINISHED else ""]
     if isinstance(error, Interrupted) and is_terminal(sys.stderr):
         _line("")  # After the ^C.
     _line(f"{styled('mreg:', fg='red', bold=True, err=True)} {printable(message)}")
@@ -141,16 +144,19 @@ def report(error: BaseException, remarks: Remarks) -> int:
             _line(f"  {printable(f'{field}: {description}' if field else description)}")
     for text in _pointer(error, remarks.filter_text):
         _line(f"  {text}")
-    if hint:
-        _line(printable(hint))
+    for text in hints:
+        if text:
+            _line(printable(text))
     if isinstance(error, errors.RegistryError) and error.request_id:
         _line(f"Request id: {printable(error.request_id)}")
-    return exit_code(error)
+    return code
 
 
 def _pointer(error: BaseException, text: str) -> list[str]:
     """Return a filter, and below it a mark at the position of the error."""
-    position = error.position if isinstance(error, errors.InvalidArgument) else None
+    position = None
+    if isinstance(error, errors.InvalidArgument) and any(found.field == "filter" for found in error.violations):
+        position = error.position
     # Where escapes or wide characters move what is below, there is no mark.
     if position is None or not text or len(text) > _MAX_POINTED or not (text.isascii() and text.isprintable()):
         return []

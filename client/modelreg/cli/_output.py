@@ -105,6 +105,23 @@ class Output:
         if text:
             self._write(printable(text) if self.is_terminal else text)
 
+    def done(self, steps: Iterable[tuple[str, str]]) -> None:
+        """Carry out steps, and print that they are done: those before a failure, too.
+
+        Args:
+            steps: Carries out a step each time, and gives what it is about, as an id, and a remark for people. Under
+                `/v1`, the response of such a step is empty.
+        """
+        for subject, remark in steps:
+            if self.is_human:
+                note(remark)
+            elif self.kind == "jsonl":
+                self.json({})
+            elif self.kind == "quiet":
+                self.quiet(subject)
+        if self.kind == "json":
+            self.json({})
+
     # ---- lists ------------------------------------------------------------------
 
     def items(

@@ -12,7 +12,7 @@ from modelreg.cli._failures import CONFLICT
 from modelreg.cli._frame import Command, Group, with_session
 from modelreg.cli._name_completion import complete_name
 from modelreg.cli._options import ask_before, dry_run_option, reason_option
-from modelreg.cli._output import Column, note
+from modelreg.cli._output import Column
 from modelreg.cli._param_types import Duration, NumberAssignment
 from modelreg.cli._text import age, printable, styled, utc
 
@@ -188,7 +188,7 @@ def delete_alias(session: Session, alias: str, reason: str, missing_ok: bool, ye
     if not yes:
         ask_before([alias])
     session.registry.delete_alias(alias, reason=reason, missing_ok=missing_ok)
-    session.output.result({}, human=lambda: note(f"Deleted {alias}."))
+    session.output.done([(alias, f"Deleted {alias}.")])
 
 
 _MOVE_COLUMNS: Sequence[Column[AliasMove]] = (

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from datetime import datetime
-from functools import partial
 from typing import TYPE_CHECKING
 
 import click
@@ -105,10 +105,14 @@ def rm_command(session: Session, references: tuple[str, ...], force: bool, missi
     models = _found(session, references, missing_ok)
     if models and not yes:
         ask_before([f"{model.reference}  {size(model.artifact.size_bytes)}  {model.id}" for model in models])
+    session.output.done(_deleted(session, models, force=force, missing_ok=missing_ok))
+
+
+def _deleted(session: Session, models: list[Model], *, force: bool, missing_ok: bool) -> Iterator[tuple[str, str]]:
     for model in models:
         # As the model was when it was shown: its etag refuses a later state.
         session.registry.delete(model, force=force, missing_ok=missing_ok)
-        session.output.result({}, human=partial(note, f"Deleted {model.reference}."), quiet=model.id)
+        yield model.id, f"Deleted {model.reference}."
 
 
 def _found(session: Session, references: tuple[str, ...], missing_ok: bool) -> list[Model]:

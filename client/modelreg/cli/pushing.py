@@ -67,7 +67,8 @@ def push_command(
     if dry_run:
         _show_plan(session.output, path, f"{name}:{version}", file_name)
         return
-    session.remarks.when_interrupted = "Repeat the command to continue: what was sent is kept."
+    if path != "-":
+        session.remarks.when_interrupted = "Repeat the command to continue: what was sent is kept."
     model = session.registry.push(
         sys.stdin.buffer if path == "-" else path,
         name=name,
@@ -79,7 +80,9 @@ def push_command(
         progress=progress_for(session.output, reference),
         **metadata,
     )
-    session.remarks.when_interrupted = f"The model is registered: {model.reference}."
+    # Whatever comes now, this is done.
+    session.remarks.when_interrupted = ""
+    session.remarks.done = f"The model is registered: {model.reference}, {model.id}"
     for word in alias:
         session.registry.promote(word, model)
     session.output.result(model, human=lambda: _show_pushed(session.output, model, alias), quiet=model.id)

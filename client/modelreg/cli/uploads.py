@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import click
@@ -60,9 +60,10 @@ def list_uploads(session: Session) -> None:
 @with_session
 def cancel_uploads(session: Session, upload_ids: tuple[str, ...]) -> None:
     """Delete uploads and the bytes that were sent."""
+    session.output.done(_cancelled(session, upload_ids))
+
+
+def _cancelled(session: Session, upload_ids: tuple[str, ...]) -> Iterator[tuple[str, str]]:
     for upload_id in upload_ids:
         session.registry.cancel_upload(upload_id)
-        if session.output.is_human:
-            note(f"Cancelled {upload_id}.")
-        else:
-            session.output.result({}, human=lambda: None, quiet=upload_id)
+        yield upload_id, f"Cancelled {upload_id}."
