@@ -26,8 +26,9 @@ _CHUNK_BYTES = 1 << 20
 MAX_ENTRIES = 1_000_000
 _DIRECTORY_MAX_BYTES = 256 << 20
 """Largest central directory that is read. 1,000,000 entries with paths of 200 bytes fit."""
+_ENTRY_MAGIC = b"PK\x01\x02"
+_ENTRY_MIN_BYTES = 46
 _LOCAL_HEADER_BYTES = 30
-_END_RECORDS_BYTES = 22 + 65_535 + 20 + 56
 _METHODS = {zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED}
 _ENCRYPTED = 0x1
 # What zipfile raises for a damaged ZIP. An OSError is one of the disk.
@@ -136,7 +137,7 @@ def _opened(source: BinaryIO) -> Iterator[zipfile.ZipFile]:
 
 
 class _BoundedReads:
-    """A file that refuses to read more at once than a directory may have: zipfile trusts the size that a ZIP states."""
+    """A file that refuses a directory of too many bytes or entries: zipfile trusts the size that a ZIP states."""
 
     def __init__(self, file: BinaryIO) -> None:
         self._file = file
@@ -153,7 +154,11 @@ class _BoundedReads:
             self._file.seek(position)
             if remaining > _DIRECTORY_MAX_BYTES:
                 raise zipfile.BadZipFile(f"it has more than {_DIRECTORY_MAX_BYTES} bytes")
-        return self._file.read(size)
+        data = self._file.read(size)
+        # zipfile makes an object of each entry in a directory, whatever number the ZIP states.
+        if len(data) > _ENTRY_MIN_BYTES * MAX_ENTRIES and data.count(_ENTRY_MAGIC) > MAX_ENTRIES:
+            raise zipfile.BadZipFile(f"it has more than {MAX_ENTRIES} members")
+        return data
 
 
 def _checked(archive: zipfile.ZipFile) -> tuple[list[zipfile.ZipInfo], list[str]]:
