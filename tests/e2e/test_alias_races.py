@@ -1,6 +1,7 @@
 """Concurrent alias moves by clients of several servers: one wins, and no alias points to a missing model."""
 
 import threading
+import uuid
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -12,9 +13,10 @@ import grpc
 import pytest
 from google.rpc import error_details_pb2
 from grpc_status import rpc_status
-from modelregistry.v1 import alias_pb2
+from modelregistry.v1 import alias_pb2, model_pb2
 from modelregistry.v1 import alias_service_pb2 as pb
 from sqlalchemy import Engine, text
+from typing_extensions import override
 
 from registry_service.domain.events import GENESIS_HASH, Event, LogHead
 from registry_service.domain.vocabulary import Action
@@ -22,18 +24,30 @@ from registry_service.embedded.postgres import PostgresAddress
 from registry_service.storage.sql.database import SqlDatabase
 from tests.polling import eventually
 from tests.ports import free_port
+from tests.postgres_server import engine_of
 from tests.products import Command, environment
 from tests.stub_client import Client
 from tests.temporary_folders import accessible_folder
 
 SERVERS = 3
 CLIENTS = 12
-NAME = "yolo"
 
 
-@pytest.fixture
-def clients(postgres: PostgresAddress, database_name: str) -> Iterator[list[Client]]:
-    """Return clients of three servers on one database, each with its own connection."""
+class Racer(Client):
+    """A client that registers versions of one name."""
+
+    def __init__(self, address: str, name: str) -> None:
+        super().__init__(address)
+        self.name = name
+
+    @override
+    def register(self, data: bytes = b"weights", **fields: Any) -> model_pb2.Model:
+        return super().register(data, **{"name": self.name} | fields)
+
+
+@pytest.fixture(scope="module")
+def addresses(postgres: PostgresAddress, module_database_name: str) -> Iterator[list[str]]:
+    """The addresses of servers on one database."""
     with ExitStack() as stack:
         folder = stack.enter_context(accessible_folder())
         ports = [free_port() for _ in range(SERVERS)]
@@ -41,7 +55,7 @@ def clients(postgres: PostgresAddress, database_name: str) -> Iterator[list[Clie
             settings = {
                 "psql_hostname": postgres.socket_dir,
                 "psql_port": postgres.port,
-                "psql_database": database_name,
+                "psql_database": module_database_name,
                 "mr_user_name": postgres.user,
                 "psql_pool_size": 8,
                 "artifact_store": "local",
@@ -51,22 +65,38 @@ def clients(postgres: PostgresAddress, database_name: str) -> Iterator[list[Clie
             server = Command(["serve"], environment(**settings), folder / f"{port}.log")
             stack.callback(server.close)
             server.start()
-        found = [Client(f"127.0.0.1:{ports[i % SERVERS]}") for i in range(CLIENTS)]
+        yield [f"127.0.0.1:{port}" for port in ports]
+
+
+@pytest.fixture
+def clients(addresses: list[str]) -> Iterator[list[Racer]]:
+    """Clients of all servers, each with its own connection, and of a name that no other test uses."""
+    name = f"yolo-{uuid.uuid4()}"
+    with ExitStack() as stack:
+        found = [Racer(addresses[i % SERVERS], name) for i in range(CLIENTS)]
         for client in found:
             stack.callback(client.close)
             eventually(partial(answers, client), 60, "a server")
         yield found
 
 
-def answers(client: Client) -> bool:
-    return client.all() == []
+@pytest.fixture
+def engine(postgres: PostgresAddress, module_database_name: str) -> Iterator[Engine]:
+    """Connections to the database of the servers."""
+    engine = engine_of(postgres, module_database_name)
+    yield engine
+    engine.dispose()
 
 
-def together(clients: Sequence[Client], call: Callable[[int, Client], Any]) -> list[Any]:
+def answers(client: Racer) -> bool:
+    return client.all(f'name = "{client.name}"') == []
+
+
+def together(clients: Sequence[Racer], call: Callable[[int, Racer], Any]) -> list[Any]:
     """Let all clients call at the same time, and return each answer or the reason of its refusal."""
     barrier = threading.Barrier(len(clients))
 
-    def one(i: int, client: Client) -> Any:
+    def one(i: int, client: Racer) -> Any:
         barrier.wait()
         try:
             return call(i, client)
@@ -87,33 +117,35 @@ def reason(error: Any) -> str:
     raise AssertionError(status)
 
 
-def set_alias(client: Client, model_id: str, **fields: Any) -> pb.SetAliasResponse:
+def set_alias(client: Racer, model_id: str, **fields: Any) -> pb.SetAliasResponse:
     return client.set_alias(model_id, model_group_id=group_id(client), **fields)
 
 
-def group_id(client: Client) -> str:
-    """Return the id of the group of yolo, which exists from the first model on."""
-    return client.all_groups(f'name = "{NAME}"', show_empty=True)[0].id
+def group_id(client: Racer) -> str:
+    """Return the id of the client's group, which exists from the first model on."""
+    return client.all_groups(f'name = "{client.name}"', show_empty=True)[0].id
 
 
-def step_back(client: Client) -> pb.RollbackAliasResponse:
+def step_back(client: Racer) -> pb.RollbackAliasResponse:
     """Roll back from the state that the client sees."""
     named: dict[str, Any] = {"model_group_id": group_id(client), "alias": "production"}
     etag = client.aliases.GetAlias(pb.GetAliasRequest(**named)).etag
     return client.aliases.RollbackAlias(pb.RollbackAliasRequest(**named, etag=etag))
 
 
-def moves(client: Client) -> list[alias_pb2.AliasMove]:
+def moves(client: Racer) -> list[alias_pb2.AliasMove]:
     """Return the history, oldest move first."""
     request = pb.ListAliasMovesRequest(alias="production", model_group_id=group_id(client), page_size=1000)
     return list(client.aliases.ListAliasMoves(request).alias_moves)[::-1]
 
 
-def assert_agreement(client: Client, engine: Engine) -> list[Event]:
+def assert_agreement(client: Racer, engine: Engine) -> list[Event]:
     """Assert that history and audit log agree, and that aliases point to models of their group or to none."""
     with SqlDatabase(engine).transaction() as transaction:
         events = [
-            event for event in transaction.events.after(0, limit=1000) if event.alias and event.group_key.name == NAME
+            event
+            for event in transaction.events.after(0, limit=1000)
+            if event.alias and event.group_key.name == client.name
         ]
         good, broken = transaction.events.verify(LogHead(sequence=0, hash=GENESIS_HASH), limit=10_000)
         assert broken is None
@@ -134,12 +166,12 @@ def assert_agreement(client: Client, engine: Engine) -> list[Event]:
     return events
 
 
-def test_exactly_one_of_the_moves_from_one_expected_state_wins(clients: list[Client], engine: Engine) -> None:
+def test_exactly_one_of_the_moves_from_one_expected_state_wins(clients: list[Racer], engine: Engine) -> None:
     models = [clients[0].register(version=str(i)).id for i in range(CLIENTS)]
     expected = ""
     for round_ in range(1, 6):
 
-        def call(i: int, client: Client, now: str = expected) -> pb.SetAliasResponse:
+        def call(i: int, client: Racer, now: str = expected) -> pb.SetAliasResponse:
             return set_alias(client, models[i], expected_model_id=now)
 
         told = together(clients, call)
@@ -156,14 +188,14 @@ def test_exactly_one_of_the_moves_from_one_expected_state_wins(clients: list[Cli
     assert [event.action for event in assert_agreement(clients[0], engine)] == [Action.ALIAS_SET] * 5
 
 
-def test_moves_without_an_expected_state_all_happen_one_after_the_other(clients: list[Client], engine: Engine) -> None:
+def test_moves_without_an_expected_state_all_happen_one_after_the_other(clients: list[Racer], engine: Engine) -> None:
     models = [clients[0].register(version=str(i)).id for i in range(CLIENTS)]
     told = together(clients, lambda i, client: set_alias(client, models[i]))
     assert sorted(answer.alias.revision for answer in told) == list(range(1, CLIENTS + 1))
     assert len(assert_agreement(clients[0], engine)) == CLIENTS
 
 
-def test_each_of_the_concurrent_rollbacks_goes_back_one_step_or_fails(clients: list[Client], engine: Engine) -> None:
+def test_each_of_the_concurrent_rollbacks_goes_back_one_step_or_fails(clients: list[Racer], engine: Engine) -> None:
     models = [clients[0].register(version=str(i)).id for i in range(CLIENTS + 1)]
     for model_id in models:
         set_alias(clients[0], model_id)
@@ -178,12 +210,12 @@ def test_each_of_the_concurrent_rollbacks_goes_back_one_step_or_fails(clients: l
 
 @pytest.mark.parametrize("force", [False, True])
 def test_no_alias_is_left_of_models_that_are_deleted_or_renamed_meanwhile(
-    clients: list[Client], engine: Engine, force: bool
+    clients: list[Racer], engine: Engine, force: bool
 ) -> None:
     for round_ in range(6):
         one, two = (clients[0].register(version=f"{round_}.{i}").id for i in range(2))
 
-        def call(i: int, client: Client, one: str = one, two: str = two) -> str:
+        def call(i: int, client: Racer, one: str = one, two: str = two) -> str:
             match i % 5:
                 case 0:
                     client.delete(one, force=force)
@@ -194,7 +226,7 @@ def test_no_alias_is_left_of_models_that_are_deleted_or_renamed_meanwhile(
                 case 3:
                     step_back(client)
                 case _:
-                    client.update(one, ["name"], name="another")
+                    client.update(one, ["name"], name=f"another {client.name}")
             return "OK"
 
         assert set(together(clients, call)) <= {
