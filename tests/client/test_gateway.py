@@ -1,4 +1,7 @@
-"""Every kind of call through the gateway: in plaintext, and with TLS, client certificates and tokens."""
+"""Every kind of call with TLS, client certificates and tokens, through the gateway and without.
+
+tests/e2e/test_python_client.py makes them in plaintext.
+"""
 
 import asyncio
 import io
@@ -17,7 +20,7 @@ from modelreg.cli import main
 from modelreg.profiles import Profiles
 
 from tests.e2e.test_https import SecureProduct, running
-from tests.products import COMMAND, Product
+from tests.products import COMMAND
 from tests.s3_server import Authority, Certificates, make_certificates
 from tests.temporary_folders import accessible_folder
 
@@ -54,24 +57,6 @@ async def use_by_aio(registry: modelreg.aio.Registry, name: str) -> None:
         async for event in registry.watch(f"name = {name}", from_beginning=True):
             assert event.model_id == model.id
             break
-
-
-# ---- in plaintext ----
-
-
-def test_every_kind_of_call_passes_the_gateway(product: Product, name: str) -> None:
-    with Registry(product.rest_url) as registry:
-        use(registry, name)
-    asyncio.run(use_by_aio(modelreg.aio.Registry(product.rest_url), f"{name}-aio"))
-
-
-def test_the_gateway_does_not_speak_tls_if_it_has_no_certificate(product: Product) -> None:
-    url = product.rest_url.replace("http:", "https:")
-    with Registry(url) as registry, pytest.raises(ConnectionFailed, match="does not speak TLS"):
-        registry.server_info()
-
-
-# ---- with TLS, client certificates and tokens ----
 
 
 @dataclass
