@@ -70,6 +70,7 @@ class Resolutions:
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory / "resolutions"
+        self._downloads = directory / "downloads"
 
     def find(self, question: Question) -> Resolution | None:
         """Return what the last pull of a reference found, or None if there was none."""
@@ -112,8 +113,10 @@ class Resolutions:
         with suppress(OSError):
             if path.exists() and path.read_bytes() == content:
                 return
-            path.parent.mkdir(parents=True, exist_ok=True)
-            temporary = path.with_name(f"{uuid.uuid4().hex}.tmp")
+            for folder in (path.parent, self._downloads):
+                folder.mkdir(parents=True, exist_ok=True)
+            # Where it is deleted if this process does not come to give it its name.
+            temporary = self._downloads / f"private-{uuid.uuid4().hex}.json"
             temporary.write_bytes(content)
             replace(temporary, path)
 
