@@ -109,6 +109,18 @@ def test_a_full_disk_is_an_error(mreg: Mreg, server: RunningRegistry, name: str)
         assert process.wait(30) == 1
 
 
+@pytest.mark.parametrize("closed", [">&-", "2>&-", ">&- 2>&-"])
+def test_closed_streams_are_no_error(mreg: Mreg, closed: str) -> None:
+    ended = subprocess.run(
+        ["sh", "-c", f'exec "$@" {closed}', "sh", *COMMAND, "ls"],
+        env=mreg.environment(),
+        capture_output=True,
+        check=False,
+    )
+
+    assert (ended.returncode, ended.stderr) == (0, b"")
+
+
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
 def test_there_is_a_completion_script_for_each_shell(mreg: Mreg, shell: str) -> None:
     script = mreg("completion", shell).out

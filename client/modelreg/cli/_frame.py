@@ -10,6 +10,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Concatenate, NoReturn, ParamSpec, TypeVar
 
 import click
@@ -232,6 +233,7 @@ class MainGroup(Group):
             prog_name: The name of the program in messages. Default: that of the process.
             extra: Arguments of `click.Context`.
         """
+        _open_closed_streams()
         session = Session()
         # The messages of gRPC's core are for its developers: the client raises errors of its own.
         os.environ.setdefault("GRPC_VERBOSITY", "NONE")
@@ -250,6 +252,13 @@ class MainGroup(Group):
         except OSError as error:
             code = code if closed_pipe(error) else report(error, session.remarks)
         sys.exit(code if isinstance(code, int) else 0)
+
+
+def _open_closed_streams() -> None:
+    """Discard what is written to a stream that was closed before the program began (`>&-`)."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, Path(os.devnull).open("w", encoding="utf-8"))  # noqa: SIM115 - to the end of the process
 
 
 @contextmanager
