@@ -1,7 +1,10 @@
 """What the client asks of an OpenID provider, and what it refuses of a hostile or broken one."""
 
+import socket
 import ssl
+import threading
 import time
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -220,6 +223,26 @@ def test_a_provider_with_tls_is_verified(tmp_path: Path, monkeypatch: pytest.Mon
         provider.authorization.document = {"token_endpoint": "http://127.0.0.1:1/token"}
         with pytest.raises(ConnectionFailed, match="an endpoint without TLS"):
             Issuer(provider.issuer).client_credentials(grant, URL)
+
+
+def test_a_provider_that_sends_a_byte_now_and_then_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("modelreg._oidc._TOTAL_SECONDS", 0.3)
+    given_up = threading.Event()
+
+    def drip() -> None:
+        connection, _ = listener.accept()
+        with connection, suppress(OSError):
+            connection.sendall(b"HTTP/1.1 200 OK\r\nx: ")
+            while not given_up.wait(0.01):
+                connection.sendall(b"y")
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        thread = threading.Thread(target=drip)
+        thread.start()
+        with pytest.raises(ConnectionFailed, match=r"no answer within 0\.3 s"):
+            Issuer(f"http://127.0.0.1:{listener.getsockname()[1]}").supports_device_codes()
+        given_up.set()
+        thread.join()
 
 
 def test_a_provider_that_is_away_is_named(tmp_path: Path) -> None:
