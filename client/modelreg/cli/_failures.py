@@ -84,7 +84,7 @@ _ARGUMENTS = re.compile(
 
 # What to do next on the command line, where the library's hint speaks Python.
 _HINTS_BY_REASON = {
-    "MODEL_ALREADY_EXISTS": "Choose another version, or pass `--if-exists return` if the bytes are the same.",
+    "MODEL_ALREADY_EXISTS": "Choose another version. `mreg push --if-exists return` accepts the same bytes.",
     "MODEL_IN_USE": "Move or delete the aliases first, or pass `--force`.",
     "NO_PREVIOUS_TARGET": "Name the target with `--to`.",
     "REQUIREMENTS_NOT_MET": "Choose another model, or require less.",
