@@ -42,6 +42,8 @@ class LyingServer(grpc.GenericRpcHandler):
         """The files inside the artifact, with their CRC-32, by their paths."""
         self.resolved = 0
         """The number of references that were resolved."""
+        self.file_downloads = 0
+        """The number of downloads of files inside the artifact."""
         self.downloads: list[int] = []
         """The offset of each download."""
 
@@ -99,6 +101,7 @@ class LyingServer(grpc.GenericRpcHandler):
     def _download_file(
         self, request: artifact_service_pb2.DownloadArtifactFileRequest
     ) -> Iterator[artifact_service_pb2.DownloadArtifactFileResponse]:
+        self.file_downloads += 1
         yield artifact_service_pb2.DownloadArtifactFileResponse(file=self._file(request.path))
         data = self.files[request.path][0][request.read_offset :]
         yield artifact_service_pb2.DownloadArtifactFileResponse(chunk=data)

@@ -11,6 +11,7 @@ import pytest
 from modelreg import IntegrityError, Registry
 
 from tests.client.lying_server import LyingServer
+from tests.client.test_pull_folders import tree
 
 DATA = bytes(range(256)) * 1000
 
@@ -102,3 +103,21 @@ def test_a_file_inside_with_other_bytes_is_refused(tmp_path: Path) -> None:
             file.read()
 
     assert not [path for path in left_in(tmp_path) if path.read_bytes() == b"cat"]
+
+
+@pytest.mark.parametrize("unsafe", [False, True])
+def test_many_files_are_taken_out_of_the_whole_artifact_if_that_is_safe(tmp_path: Path, unsafe: bool) -> None:
+    files = {f"labels/{number}.txt": f"label {number}".encode() for number in range(30)}
+    archive = io.BytesIO()
+    with zipfile.ZipFile(archive, "w") as writer:
+        for path, data in {**files, "../out.txt" if unsafe else "out.txt": b"x"}.items():
+            writer.writestr(path, data)
+    with LyingServer(archive.getvalue(), file_name="f.zip") as server, Registry(server.url) as registry:
+        server.files = {path: (data, zlib.crc32(data)) for path, data in files.items()}
+        for to in (None, tmp_path / "to"):
+            assert tree(registry.pull("m", files=["labels/*"], to=to)) == files
+            registry.cache.prune(max_bytes=0)
+
+    assert server.downloads == [0, 0]
+    assert server.file_downloads == (60 if unsafe else 0)
+    assert not [found for found in tmp_path.rglob("*") if ".part" in found.name]

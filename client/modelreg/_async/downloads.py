@@ -59,6 +59,7 @@ class Download:
         self.sha256 = checked_sha256(artifact.sha256)
         self.file_name = local_file_name(artifact.file_name)
         self.size = artifact.size_bytes
+        """The bytes to get: those of the artifact, or of the chosen files."""
         self.progress = progress
         self.deep = deep
         self.offline = offline
@@ -67,7 +68,8 @@ class Download:
 
     def artifact(self) -> Remote:
         """Return the bytes of the whole artifact."""
-        return remote_artifact(self.resolution.label, self.resolution.model_id, self.size, self.sha256)
+        resolution = self.resolution
+        return remote_artifact(resolution.label, resolution.model_id, resolution.artifact.size_bytes, self.sha256)
 
     async def cached(self, slot: Slot, name: str) -> Path | None:
         """Return what the cache has, or None."""
