@@ -47,9 +47,9 @@ StartRegistry = Callable[..., RunningRegistry]
 
 @contextmanager
 def running_registry(
-    postgres: PostgresAddress, database_name: str, engine: Engine, artifact_dir: Path, **settings: Any
+    postgres: PostgresAddress, database_name: str, engine: Engine, artifact_dir: Path, /, **settings: Any
 ) -> Iterator[RunningRegistry]:
-    """Run a registry with settings on a database and a folder."""
+    """Run a registry with settings, which may replace the folder, on a database and a folder."""
     values = {
         "psql_hostname": str(postgres.socket_dir),
         "psql_port": postgres.port,
