@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from modelreg._files import write_private_file
-from modelreg._path_locks import PathLock
+from modelreg._pulls.path_locks import PathLock
 from modelreg.errors import Conflict, InvalidArgument
 
 _VERSION = 1

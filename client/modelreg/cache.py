@@ -23,9 +23,9 @@ from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Literal
 
-from modelreg._cache_entries import Area, Slot
-from modelreg._path_locks import PathLock
-from modelreg._removal import move_away, remove_path
+from modelreg._pulls.cache_entries import Area, Slot
+from modelreg._pulls.path_locks import PathLock
+from modelreg._pulls.removal import move_away, remove_path
 from modelreg._results import Result
 from modelreg._sizes import parse_size
 from modelreg.directories import cache_directory

@@ -14,9 +14,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from modelreg import _ignore, _portable_names
-from modelreg._folder_zip import FolderFile, FolderReader, PackedFiles
-from modelreg._unpacking import UnpackedFile, unpack_folder
+from modelreg._folders import ignore_rules, portable_names
+from modelreg._folders.ignore_rules import IgnoreRules, is_ignored
+from modelreg._folders.packed_form import FolderFile, FolderReader, PackedFiles
+from modelreg._folders.unpacking import UnpackedFile, unpack_folder
 from modelreg.errors import FieldViolation, InvalidArgument
 
 __all__ = [
@@ -29,7 +30,7 @@ __all__ = [
     "unpack_folder",
 ]
 
-ALWAYS_IGNORED = frozenset({".git", "__pycache__", ".ipynb_checkpoints", ".DS_Store", _ignore.FILE_NAME})
+ALWAYS_IGNORED = frozenset({".git", "__pycache__", ".ipynb_checkpoints", ".DS_Store", ignore_rules.FILE_NAME})
 """Names that are always left out. No rule includes them again: `!*/` would publish the credentials in `.git/config`."""
 
 _IGNORE_FILE_MAX_BYTES = 1 << 20
@@ -140,7 +141,7 @@ def _refused(root: str, problems: Sequence[tuple[str, str]]) -> InvalidArgument:
     lines = [f"{path or root} {problem}." for path, problem in shown]
     if len(problems) > len(shown):
         lines.append(f"There are {len(problems) - len(shown)} more such problems.")
-    lines.append(f"Change what is named, or leave it out with a rule in {_ignore.FILE_NAME}.")
+    lines.append(f"Change what is named, or leave it out with a rule in {ignore_rules.FILE_NAME}.")
     error = InvalidArgument(f"The folder {root} cannot be pushed. " + " ".join(lines), reason="FOLDER_NOT_PORTABLE")
     error.violations = tuple(FieldViolation(path, f"{problem}.") for path, problem in shown)
     return error
@@ -156,15 +157,15 @@ class _Walk:
 
     def __init__(self, root: str, ignore: Sequence[str]) -> None:
         self._root = Path(root)
-        self._own_rules = _ignore.IgnoreRules(ignore)
-        self._paths = _portable_names.PathSet()
+        self._own_rules = IgnoreRules(ignore)
+        self._paths = portable_names.PathSet()
         self._entries = 0
         self.files: list[FolderFile] = []
         self.skipped: list[str] = []
         self.empty: list[str] = []
         self.problems: list[tuple[str, str]] = []
 
-    def folder(self, path: str, real: str, ancestors: tuple[str, ...], rules: tuple[_ignore.IgnoreRules, ...]) -> bool:
+    def folder(self, path: str, real: str, ancestors: tuple[str, ...], rules: tuple[IgnoreRules, ...]) -> bool:
         """Walk through a folder, and return whether anything in it is packed.
 
         Args:
@@ -176,8 +177,8 @@ class _Walk:
         prefix = f"{path}/" if path else ""
         with os.scandir(real) as found:
             entries = sorted(found, key=lambda entry: entry.name)
-        if any(entry.name == _ignore.FILE_NAME for entry in entries):
-            rules = (*rules, _rules_of(Path(real, _ignore.FILE_NAME), prefix))
+        if any(entry.name == ignore_rules.FILE_NAME for entry in entries):
+            rules = (*rules, _rules_of(Path(real, ignore_rules.FILE_NAME), prefix))
         empty_before = len(self.empty)
         has_files = False
         for entry in entries:
@@ -192,11 +193,11 @@ class _Walk:
         path: str,
         entry: os.DirEntry[str],
         ancestors: tuple[str, ...],
-        rules: tuple[_ignore.IgnoreRules, ...],
+        rules: tuple[IgnoreRules, ...],
     ) -> bool:
         """Add an entry of a folder, and return whether anything of it is packed."""
         is_folder = _leads_to_folder(entry)
-        if entry.name in ALWAYS_IGNORED or _ignore.is_ignored(path, (*rules, self._own_rules), is_folder=is_folder):
+        if entry.name in ALWAYS_IGNORED or is_ignored(path, (*rules, self._own_rules), is_folder=is_folder):
             self.skipped.append(f"{path}/" if is_folder else path)
             return False
         self._entries += 1
@@ -205,7 +206,7 @@ class _Walk:
                 f"The folder {self._root} has more than {_MAX_ENTRIES} files and folders. Pack it into an archive, and "
                 "push that."
             )
-        problem = _portable_names.problem_of_path(path)
+        problem = portable_names.problem_of_path(path)
         source = os.path.join(ancestors[-1], entry.name)  # noqa: PTH118 - many of them, and as text
         if problem is None and _is_link(entry):
             source, problem = self._resolved(source)
@@ -252,10 +253,10 @@ class _Walk:
         self.problems.append((path, f"and {other} are the same file on systems that ignore case or accents' encoding"))
 
 
-def _rules_of(path: Path, base: str) -> _ignore.IgnoreRules:
+def _rules_of(path: Path, base: str) -> IgnoreRules:
     """Return the rules of a `.mregignore` file."""
     if not path.is_file():
-        return _ignore.IgnoreRules(())
+        return IgnoreRules(())
     with path.open("rb") as file:
         content = file.read(_IGNORE_FILE_MAX_BYTES + 1)
     if len(content) > _IGNORE_FILE_MAX_BYTES:
@@ -264,7 +265,7 @@ def _rules_of(path: Path, base: str) -> _ignore.IgnoreRules:
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise InvalidArgument(f"{path} must be UTF-8: {error}") from None
-    return _ignore.IgnoreRules(text.split("\n"), base)
+    return IgnoreRules(text.split("\n"), base)
 
 
 def _leads_to_folder(entry: os.DirEntry[str]) -> bool:

@@ -8,7 +8,7 @@ from typing import Any, TypedDict
 from google.protobuf.message import Message
 from modelregistry.v1 import model_pb2
 
-from modelreg._values import list_of, value_of
+from modelreg._wire.values import list_of, value_of
 from modelreg.errors import InvalidArgument
 from modelreg.models import Json
 

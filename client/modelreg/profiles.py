@@ -1,6 +1,6 @@
 """The profiles of `mreg login`: registries by name, in `profiles.json` of the configuration directory.
 
-The file holds no secrets. The token of a profile is kept apart: see `modelreg._token_store`.
+The file holds no secrets. The token of a profile is kept apart: see `modelreg._access.token_store`.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from modelreg import directories
+from modelreg._access.token_store import TokenStore
 from modelreg._files import lock_file, make_private_directory, read_small_file, write_private_file
 from modelreg._results import Result
-from modelreg._token_store import TokenStore
 from modelreg.errors import InvalidArgument, NotFound
 from modelreg.urls import Endpoint, parse_url
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from modelreg import Registry
-from modelreg._token_store import Grant
+from modelreg._access.token_store import Grant
 
 from registry_service.embedded.postgres import PostgresAddress
 from tests.authorization_server import CLIENT, PUBLIC_CLIENT, SECRET, AuthorizationServer

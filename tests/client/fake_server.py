@@ -14,7 +14,7 @@ from google.protobuf.message import Message
 from google.rpc import error_details_pb2
 from google.rpc.status_pb2 import Status
 from grpc_status import rpc_status
-from modelreg._methods import Method
+from modelreg._wire.methods import Method
 
 Context = grpc.ServicerContext
 Answer: TypeAlias = "Message | Status | Iterable[Message | Status] | Callable[[Any, Context], Any]"

@@ -7,8 +7,8 @@ from concurrent import futures
 from typing import Any
 
 import grpc
-from modelreg import _methods
-from modelreg._methods import Method
+from modelreg._wire import methods
+from modelreg._wire.methods import Method
 from modelregistry.v1 import artifact_service_pb2, model_pb2, model_service_pb2
 
 _PIECE_BYTES = 1 << 16
@@ -65,13 +65,13 @@ class LyingServer(grpc.GenericRpcHandler):
 
     def service(self, handler_call_details: grpc.HandlerCallDetails) -> Any:
         unary, streams = grpc.unary_unary_rpc_method_handler, grpc.unary_stream_rpc_method_handler
-        methods: list[tuple[Method[Any, Any], Callable[..., Any], Callable[[Any], Any]]] = [
-            (_methods.RESOLVE_MODEL, unary, self._resolve),
-            (_methods.LIST_ARTIFACT_FILES, unary, lambda _: self._list()),
-            (_methods.DOWNLOAD_ARTIFACT, streams, self._download),
-            (_methods.DOWNLOAD_ARTIFACT_FILE, streams, self._download_file),
+        handlers: list[tuple[Method[Any, Any], Callable[..., Any], Callable[[Any], Any]]] = [
+            (methods.RESOLVE_MODEL, unary, self._resolve),
+            (methods.LIST_ARTIFACT_FILES, unary, lambda _: self._list()),
+            (methods.DOWNLOAD_ARTIFACT, streams, self._download),
+            (methods.DOWNLOAD_ARTIFACT_FILE, streams, self._download_file),
         ]
-        for method, handler, function in methods:
+        for method, handler, function in handlers:
             if method.full_path == handler_call_details.method:
                 return handler(
                     lambda request, _, function=function: function(request),

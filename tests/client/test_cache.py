@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 from modelreg import Cache, InvalidArgument, Model, NotCached, Registry
-from modelreg._cache_entries import Slot
-from modelreg._local_names import local_file_name
+from modelreg._pulls.cache_entries import Slot
+from modelreg._pulls.local_names import local_file_name
 from modelreg._sizes import format_size, parse_size
 
 from tests.client.lying_server import LyingServer

@@ -7,10 +7,10 @@ from typing import Any
 import modelreg
 import pytest
 from modelreg import InvalidArgument, NotFound, Registry
-from modelreg._configuration import Configuration
-from modelreg._credentials import Credentials
-from modelreg._options import Options
-from modelreg._token_store import StoredToken
+from modelreg._access.configuration import Configuration
+from modelreg._access.credentials import Credentials
+from modelreg._access.token_store import StoredToken
+from modelreg._wire.options import Options
 from modelreg.profiles import Profile, Profiles
 
 DEFAULT = "grpc://127.0.0.1:50051"

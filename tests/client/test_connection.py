@@ -23,9 +23,9 @@ from modelreg import (
     Unavailable,
     Unsupported,
 )
-from modelreg import _methods as rpc
 from modelreg._async import runtime as async_runtime
 from modelreg._sync import runtime
+from modelreg._wire import methods as rpc
 from modelregistry.v1 import (
     alias_pb2,
     alias_service_pb2,

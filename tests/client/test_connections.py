@@ -18,9 +18,9 @@ import grpc
 import modelreg
 import pytest
 from modelreg import ConnectionFailed, InvalidArgument, Registry, Unavailable
-from modelreg._diagnosis import diagnose
-from modelreg._options import Options
-from modelreg._rpc_errors import Failure, registry_error
+from modelreg._wire.diagnosis import diagnose
+from modelreg._wire.options import Options
+from modelreg._wire.rpc_errors import Failure, registry_error
 from modelreg.urls import parse_url
 from modelregistry.v1 import system_service_pb2, system_service_pb2_grpc
 

@@ -16,8 +16,9 @@ from google.protobuf.struct_pb2 import ListValue, Struct, Value
 from google.protobuf.timestamp_pb2 import Timestamp
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from modelreg import Bound, InvalidArgument, Provenance, Requirements, _comparison_messages, _messages, _values
+from modelreg import Bound, InvalidArgument, Provenance, Requirements
 from modelreg._results import html_table
+from modelreg._wire import convert, convert_comparisons, values
 from modelreg.metadata import NewMetadata, fill
 from modelreg.provenance import Dataset
 from modelregistry.v1 import (
@@ -53,44 +54,44 @@ class Conversion:
 
 
 CONVERSIONS = [
-    Conversion(model_pb2.Model, _messages.model, added={"created": "of the outcome of a push"}),
-    Conversion(model_pb2.Artifact, _messages.artifact),
-    Conversion(model_pb2.Tensor, _messages._tensor),
-    Conversion(model_pb2.ModelSignature, _messages._signature),
-    Conversion(model_pb2.Provenance, _messages._provenance, renamed={"parent_model_ids": "parents"}),
-    Conversion(model_group_pb2.ModelGroup, _messages.model_group),
-    Conversion(artifact_service_pb2.ArtifactFile, _messages.artifact_file),
-    Conversion(artifact_service_pb2.VerificationResult, _messages.verification),
+    Conversion(model_pb2.Model, convert.model, added={"created": "of the outcome of a push"}),
+    Conversion(model_pb2.Artifact, convert.artifact),
+    Conversion(model_pb2.Tensor, convert._tensor),
+    Conversion(model_pb2.ModelSignature, convert._signature),
+    Conversion(model_pb2.Provenance, convert._provenance, renamed={"parent_model_ids": "parents"}),
+    Conversion(model_group_pb2.ModelGroup, convert.model_group),
+    Conversion(artifact_service_pb2.ArtifactFile, convert.artifact_file),
+    Conversion(artifact_service_pb2.VerificationResult, convert.verification),
     Conversion(
         upload_pb2.Upload,
-        _messages.upload,
+        convert.upload,
         left_out={"spec": "its name, version, file name and size are fields of their own"},
         added=dict.fromkeys(("name", "version", "file_name", "size_bytes"), "of the spec"),
     ),
-    Conversion(alias_pb2.Alias, _messages.alias),
-    Conversion(alias_pb2.AliasMove, _messages.alias_move),
-    Conversion(alias_service_pb2.SetAliasResponse, _messages.promotion),
-    Conversion(alias_service_pb2.RollbackAliasResponse, _messages.promotion, added={"checks": "of SetAlias"}),
-    Conversion(audit_pb2.AuditEvent, _messages.event, added={"resume_token": "of the message of the watch"}),
+    Conversion(alias_pb2.Alias, convert.alias),
+    Conversion(alias_pb2.AliasMove, convert.alias_move),
+    Conversion(alias_service_pb2.SetAliasResponse, convert.promotion),
+    Conversion(alias_service_pb2.RollbackAliasResponse, convert.promotion, added={"checks": "of SetAlias"}),
+    Conversion(audit_pb2.AuditEvent, convert.event, added={"resume_token": "of the message of the watch"}),
     Conversion(
         audit_service_pb2.VerifyAuditLogResponse,
-        _messages.log_verification,
+        convert.log_verification,
         left_out={"broken": "its two fields are fields of their own"},
         added={"broken_sequence": "of `broken`", "problem": "of `broken`"},
     ),
-    Conversion(lineage_pb2.LineageNode, _messages.lineage_node),
-    Conversion(lineage_pb2.LineageEdge, _messages.lineage_edge),
-    Conversion(model_service_pb2.CompareModelsResponse, _comparison_messages.comparison_of),
-    Conversion(comparison_pb2.ComparedModel, _comparison_messages._compared_model),
+    Conversion(lineage_pb2.LineageNode, convert.lineage_node),
+    Conversion(lineage_pb2.LineageEdge, convert.lineage_edge),
+    Conversion(model_service_pb2.CompareModelsResponse, convert_comparisons.comparison_of),
+    Conversion(comparison_pb2.ComparedModel, convert_comparisons._compared_model),
     Conversion(
         comparison_pb2.LabelComparison,
-        _comparison_messages._labels,
+        convert_comparisons._labels,
         left_out={"models": "its lists are fields of their own"},
         added={"only": "of `models`", "missing": "of `models`"},
     ),
-    Conversion(comparison_pb2.ArtifactComparison, _comparison_messages._artifacts),
-    Conversion(system_service_pb2.ServerInfo, _messages.server_info),
-    Conversion(system_service_pb2.WhoAmIResponse, _messages.identity),
+    Conversion(comparison_pb2.ArtifactComparison, convert_comparisons._artifacts),
+    Conversion(system_service_pb2.ServerInfo, convert.server_info),
+    Conversion(system_service_pb2.WhoAmIResponse, convert.identity),
 ]
 IDS = [conversion.message.DESCRIPTOR.name for conversion in CONVERSIONS]
 
@@ -112,31 +113,31 @@ def outer(kind: type[Message], field: str, convert: Callable[[Any], Any], take: 
 
 
 INNER = [
-    outer(model_pb2.Provenance, "datasets", _messages._provenance, lambda found: found.datasets[0]),
-    outer(alias_service_pb2.SetAliasResponse, "before", _messages.promotion, lambda found: found.before),
-    outer(alias_service_pb2.SetAliasResponse, "checks", _messages.promotion, lambda found: found.checks[0]),
-    outer(audit_service_pb2.VerifyAuditLogResponse, "head", _messages.log_verification, lambda found: found.head),
-    outer(system_service_pb2.ServerInfo, "limits", _messages.server_info, lambda found: found.limits),
-    outer(system_service_pb2.ServerInfo, "authentication", _messages.server_info, lambda found: found.authentication),
-    outer(system_service_pb2.WhoAmIResponse, "grants", _messages.identity, lambda found: found.grants[0]),
+    outer(model_pb2.Provenance, "datasets", convert._provenance, lambda found: found.datasets[0]),
+    outer(alias_service_pb2.SetAliasResponse, "before", convert.promotion, lambda found: found.before),
+    outer(alias_service_pb2.SetAliasResponse, "checks", convert.promotion, lambda found: found.checks[0]),
+    outer(audit_service_pb2.VerifyAuditLogResponse, "head", convert.log_verification, lambda found: found.head),
+    outer(system_service_pb2.ServerInfo, "limits", convert.server_info, lambda found: found.limits),
+    outer(system_service_pb2.ServerInfo, "authentication", convert.server_info, lambda found: found.authentication),
+    outer(system_service_pb2.WhoAmIResponse, "grants", convert.identity, lambda found: found.grants[0]),
     outer(
         model_service_pb2.CompareModelsResponse,
         "fields",
-        _comparison_messages.comparison_of,
+        convert_comparisons.comparison_of,
         lambda found: found.fields[0],
     ),
     outer(
         comparison_pb2.ArtifactComparison,
         "artifacts",
-        _comparison_messages._artifacts,
+        convert_comparisons._artifacts,
         lambda found: found.artifacts[0],
     ),
-    outer(comparison_pb2.ArtifactComparison, "files", _comparison_messages._artifacts, lambda found: found.files[0]),
+    outer(comparison_pb2.ArtifactComparison, "files", convert_comparisons._artifacts, lambda found: found.files[0]),
     dataclasses.replace(
         outer(
             model_service_pb2.CompareModelsResponse,
             "metrics",
-            _comparison_messages.comparison_of,
+            convert_comparisons.comparison_of,
             lambda found: found.metrics[0],
         ),
         added={"deltas": "of `values`"},
@@ -144,7 +145,7 @@ INNER = [
     outer(
         comparison_pb2.FileComparison,
         "versions",
-        lambda message: _comparison_messages._artifacts(comparison_pb2.ArtifactComparison(files=[message])),
+        lambda message: convert_comparisons._artifacts(comparison_pb2.ArtifactComparison(files=[message])),
         lambda found: found.files[0].versions[0],
     ),
 ]
@@ -259,13 +260,13 @@ class TestHostileMessages:
     def test_an_enum_of_a_newer_server_is_unknown(self) -> None:
         move = alias_pb2.AliasMove()
         move.kind = 99  # type: ignore[assignment]
-        assert str(_messages.alias_move(move).kind) == "unknown"
+        assert str(convert.alias_move(move).kind) == "unknown"
         artifact = model_pb2.Artifact()
         artifact.kind = 99  # type: ignore[assignment]
-        assert _messages.artifact(artifact).kind == "file"
+        assert convert.artifact(artifact).kind == "file"
 
     def test_markup_of_the_server_is_escaped(self) -> None:
-        model = _messages.model(model_pb2.Model(id="x", name="<script>", tags={"<b>": "<i>"}))
+        model = convert.model(model_pb2.Model(id="x", name="<script>", tags={"<b>": "<i>"}))
         for page in (model._repr_html_(), html_table([model])):
             assert "<script>" not in page
             assert "&lt;script&gt;" in page
@@ -284,16 +285,16 @@ class TestValues:
         ],
     )
     def test_times_keep_their_microseconds(self, time: datetime) -> None:
-        message = model_pb2.Model(create_time=_values.timestamp(time, "time"))
-        assert _values.time_of(message, "create_time") == time
+        message = model_pb2.Model(create_time=values.timestamp(time, "time"))
+        assert values.time_of(message, "create_time") == time
 
     def test_a_time_outside_of_the_calendar_is_absent(self) -> None:
         message = model_pb2.Model(create_time=Timestamp(seconds=2**62))
-        assert _values.time_of(message, "create_time") is None
+        assert values.time_of(message, "create_time") is None
 
     def test_a_time_without_a_zone_is_refused(self) -> None:
         with pytest.raises(InvalidArgument, match="at: a time without a time zone is ambiguous"):
-            _values.timestamp(datetime(2026, 1, 31), "at")  # noqa: DTZ001 - on purpose
+            values.timestamp(datetime(2026, 1, 31), "at")  # noqa: DTZ001 - on purpose
 
     @given(
         st.recursive(
@@ -307,28 +308,28 @@ class TestValues:
         )
     )
     def test_json_survives_the_round_trip(self, data: Any) -> None:
-        assert _values.json_of(_values.value_of(data, "x")) == data
+        assert values.json_of(values.value_of(data, "x")) == data
 
     def test_whole_numbers_are_integers(self) -> None:
-        shape: Any = _messages._tensor(model_pb2.Tensor(shape=_values.list_of(["batch", 3, 0.5], "shape"))).shape
+        shape: Any = convert._tensor(model_pb2.Tensor(shape=values.list_of(["batch", 3, 0.5], "shape"))).shape
         assert shape == ("batch", 3, 0.5)
         assert [type(entry) for entry in shape] == [str, int, float]
-        assert isinstance(_values.json_of(Value(number_value=1e300)), float)
-        assert math.isnan(_values.json_of(Value(number_value=math.nan)))
+        assert isinstance(values.json_of(Value(number_value=1e300)), float)
+        assert math.isnan(values.json_of(Value(number_value=math.nan)))
 
     def test_tuples_and_the_scalars_of_numpy_are_json(self) -> None:
         class Scalar:
             def item(self) -> float:
                 return 0.5
 
-        assert _values.json_of(_values.value_of({"a": (1, Scalar())}, "x")) == {"a": [1, 0.5]}
+        assert values.json_of(values.value_of({"a": (1, Scalar())}, "x")) == {"a": [1, 0.5]}
 
     def test_what_is_no_json_is_refused(self) -> None:
         cycle: list[Any] = []
         cycle.append(cycle)
         for data in (object(), {"a": {1, 2}}, cycle, b"bytes", 1j):
             with pytest.raises(InvalidArgument, match="labels: not a JSON value"):
-                _values.value_of(data, "labels")
+                values.value_of(data, "labels")
 
 
 class TestWhatIsSent:
@@ -366,7 +367,7 @@ class TestWhatIsSent:
         assert set(metadata) == set(NewMetadata.__annotations__)
         message = model_pb2.Model()
         paths = fill(message, metadata)
-        model = _messages.model(message)
+        model = convert.model(message)
         sent = {"precisions" if name == "precision" else name: value for name, value in metadata.items()}
         for name, value in sent.items():
             got = getattr(model, name)
@@ -387,7 +388,7 @@ class TestWhatIsSent:
             seed=0,
         )
         assert all(getattr(provenance, field.name) != field.default for field in dataclasses.fields(provenance))
-        assert _messages._provenance(_messages.provenance_message(provenance)) == provenance
+        assert convert._provenance(convert.provenance_message(provenance)) == provenance
 
     def test_every_requirement_is_sent(self) -> None:
         requirements = Requirements(
@@ -399,7 +400,7 @@ class TestWhatIsSent:
             same_labels=True,
         )
         assert all(getattr(requirements, field.name) for field in dataclasses.fields(requirements))
-        message = _messages.requirements_message(requirements)
+        message = convert.requirements_message(requirements)
         assert {field.name for field, _ in message.ListFields()} == {field.name for field in message.DESCRIPTOR.fields}
         assert [(bound.metric, bound.HasField("min"), bound.min, bound.max) for bound in message.metrics] == [
             ("f1", True, 0.0, 1.0),

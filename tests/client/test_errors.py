@@ -31,7 +31,7 @@ from modelreg import (
     Unavailable,
     Unsupported,
 )
-from modelreg._rpc_errors import _HINTS, _KINDS_BY_REASON, failure_of_status, registry_error
+from modelreg._wire.rpc_errors import _HINTS, _KINDS_BY_REASON, failure_of_status, registry_error
 from modelreg.urls import parse_url
 from modelregistry.v1 import error_reason_pb2
 

@@ -200,10 +200,10 @@ class TestRefused:
         assert list(tmp_path.rglob("*")) == [tmp_path / "empty"]
 
     def test_are_directories_that_would_fill_the_memory(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr("modelreg._unpacking._DIRECTORY_MAX_BYTES", 1 << 16)
+        monkeypatch.setattr("modelreg._folders.unpacking._DIRECTORY_MAX_BYTES", 1 << 16)
         with pytest.raises(IntegrityError, match="more than 65536 bytes"):
             unpack_folder(io.BytesIO(zip_with(*((f"{number:0200}", b"") for number in range(400)))), tmp_path / "out")
-        monkeypatch.setattr("modelreg._unpacking.MAX_ENTRIES", 2)
+        monkeypatch.setattr("modelreg._folders.unpacking.MAX_ENTRIES", 2)
         with pytest.raises(IntegrityError, match="more than 2 members"):
             unpack_folder(io.BytesIO(zip_with(("a", b""), ("b", b""), ("c", b""))), tmp_path / "out")
 

@@ -17,8 +17,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from modelreg import Registry
-from modelreg._folder_zip import FolderFile, FolderReader, PackedFiles
-from modelreg._portable_names import PathSet, problem_of_path
+from modelreg._folders.packed_form import FolderFile, FolderReader, PackedFiles
+from modelreg._folders.portable_names import PathSet, problem_of_path
 from modelreg.errors import SourceChanged
 from modelreg.folders import FolderPlan, plan_folder, unpack_folder
 from modelregistry.v1 import model_pb2

@@ -32,7 +32,7 @@ DATA = random.Random(3).randbytes(2 * MIB + 12_345)
 
 @pytest.fixture(autouse=True)
 def _short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("modelreg._retries._FIRST_SECONDS", 0.1)
+    monkeypatch.setattr("modelreg._wire.retries._FIRST_SECONDS", 0.1)
 
 
 def port_of(server: RunningRegistry) -> int:
@@ -161,7 +161,7 @@ def test_a_full_disk_raises_and_frees_what_was_written(
 
     with LyingServer(DATA) as server, Registry(server.url) as registry:
         with monkeypatch.context() as patch:
-            patch.setattr("modelreg._receiver._write_all", write)
+            patch.setattr("modelreg._pulls.receiver._write_all", write)
             with pytest.raises(OSError, match="No space left"):
                 registry.pull("m", to=tmp_path / "to" if to else None)
         assert not remaining(tmp_path)

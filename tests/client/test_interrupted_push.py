@@ -45,7 +45,7 @@ CREATE, COMPLETE, REGISTER = b"UploadService/CreateUpload", b"UploadService/Comp
 
 @pytest.fixture(autouse=True)
 def _short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("modelreg._retries._FIRST_SECONDS", 0.2)
+    monkeypatch.setattr("modelreg._wire.retries._FIRST_SECONDS", 0.2)
 
 
 @pytest.fixture
@@ -154,7 +154,7 @@ def test_what_the_server_has_is_not_sent_again(
     kind: str,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("modelreg._sources.PipeSource.segment_bytes", 6 * MIB)
+    monkeypatch.setattr("modelreg._pushes.sources.PipeSource.segment_bytes", 6 * MIB)
     content = content_of(2 * BIG)
     reported: list[int] = []
 

@@ -13,7 +13,7 @@ import grpc
 import modelreg
 import pytest
 from modelreg import InvalidArgument, Registry, Unavailable, Unsupported
-from modelreg._methods import LIST_MODELS
+from modelreg._wire.methods import LIST_MODELS
 from modelregistry.v1 import model_pb2, model_service_pb2
 
 from tests.client.fake_server import FakeServer, refusal

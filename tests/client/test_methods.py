@@ -3,8 +3,8 @@
 from typing import Any
 
 import pytest
-from modelreg import _methods
-from modelreg._methods import Method
+from modelreg._wire import methods
+from modelreg._wire.methods import Method
 from modelregistry.v1 import (
     alias_service_pb2,
     artifact_service_pb2,
@@ -25,7 +25,7 @@ MODULES = [
     upload_service_pb2,
 ]
 METHODS: dict[str, Method[Any, Any]] = {
-    name: found for name, found in vars(_methods).items() if isinstance(found, Method)
+    name: found for name, found in vars(methods).items() if isinstance(found, Method)
 }
 NOT_CALLED = {
     "ArtifactService/DownloadArtifactContent": "for REST",

@@ -358,7 +358,7 @@ def test_a_profile_that_is_named_keeps_its_url(
 def test_a_profile_keeps_the_absolute_paths_of_its_certificates(
     open_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from modelreg._sign_in import find_target  # noqa: PLC0415
+    from modelreg._access.sign_in import find_target  # noqa: PLC0415
 
     monkeypatch.chdir(tmp_path)
     target = find_target("grpcs://a", None, {"ca_file": "ca.pem"})

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from modelreg import _methods
+from modelreg._wire import methods
 from modelreg.cli import main
 from modelregistry.v1 import model_pb2, model_service_pb2
 
@@ -41,8 +41,8 @@ def hostile() -> Iterator[Mreg]:
     )
     model.labels.append(HOSTILE)
     with FakeServer() as server:
-        server.answer(_methods.LIST_MODELS, model_service_pb2.ListModelsResponse(models=[model]))
-        server.answer(_methods.RESOLVE_MODEL, model_service_pb2.ResolveModelResponse(model=model))
+        server.answer(methods.LIST_MODELS, model_service_pb2.ListModelsResponse(models=[model]))
+        server.answer(methods.RESOLVE_MODEL, model_service_pb2.ResolveModelResponse(model=model))
         yield Mreg(server.url)
 
 

@@ -12,8 +12,8 @@ from typing import Any
 import jwt
 import pytest
 from modelreg import ConnectionFailed, InvalidArgument, PermissionDenied, Unauthenticated, Unsupported
-from modelreg._oidc import Issuer
-from modelreg._token_store import Grant, StoredToken
+from modelreg._access.oidc import Issuer
+from modelreg._access.token_store import Grant, StoredToken
 
 from tests.authorization_server import CLIENT, SECRET, Device
 from tests.identity_provider import AUDIENCE, IdentityProvider, running_provider
@@ -226,7 +226,7 @@ def test_a_provider_with_tls_is_verified(tmp_path: Path, monkeypatch: pytest.Mon
 
 
 def test_a_provider_that_sends_a_byte_now_and_then_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("modelreg._oidc._TOTAL_SECONDS", 0.3)
+    monkeypatch.setattr("modelreg._access.oidc._TOTAL_SECONDS", 0.3)
     given_up = threading.Event()
 
     def drip() -> None:

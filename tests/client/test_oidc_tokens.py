@@ -13,9 +13,9 @@ from typing import Any
 import modelreg
 import pytest
 from modelreg import ConnectionFailed, Registry, Unauthenticated
-from modelreg._oidc import Issuer
-from modelreg._refreshed_tokens import ProfileToken
-from modelreg._token_store import Grant, StoredToken
+from modelreg._access.oidc import Issuer
+from modelreg._access.refreshed_tokens import ProfileToken
+from modelreg._access.token_store import Grant, StoredToken
 from modelreg.profiles import Profile, Profiles
 
 from registry_service.embedded.postgres import PostgresAddress
@@ -223,7 +223,7 @@ def test_in_a_read_only_directory_a_refreshed_token_is_used_without_being_kept(
     def refuse(*_: Any) -> None:
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr("modelreg._token_store.write_private_file", refuse)
+    monkeypatch.setattr("modelreg._access.token_store.write_private_file", refuse)
     monkeypatch.setattr("filelock.FileLock.acquire", refuse)
     credentials = ProfileToken(profiles.tokens, "one", url, None)
     with caplog.at_level(logging.WARNING, "modelreg"):

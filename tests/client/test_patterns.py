@@ -2,7 +2,7 @@
 
 import pytest
 from modelreg import InvalidArgument, NotFound
-from modelreg._patterns import Patterns
+from modelreg._pulls.patterns import Patterns
 
 PATHS = ["a.xml", "b.bin", "x/a.xml", "x/y/a.xml", "x/y/[1].txt", "x/y/1.txt", "x/y/^.txt", "x\ny.txt"]
 

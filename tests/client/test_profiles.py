@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 from modelreg import InvalidArgument, NotFound, Unavailable
+from modelreg._access.token_store import Grant, StoredToken
 from modelreg._files import lock_file
-from modelreg._token_store import Grant, StoredToken
 from modelreg.profiles import Profile, Profiles
 from modelreg.urls import parse_url
 

@@ -165,7 +165,7 @@ def test_if_exists_returns_the_model_of_the_bytes_of_a_pipe(registry: Registry, 
 def test_a_pipe_larger_than_what_is_kept_of_it_arrives(
     server: RunningRegistry, registry: Registry, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("modelreg._sources.PipeSource.segment_bytes", 2 * MIB)
+    monkeypatch.setattr("modelreg._pushes.sources.PipeSource.segment_bytes", 2 * MIB)
     content = content_of(LARGE)
 
     with pipe_of(content) as pipe:

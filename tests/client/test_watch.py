@@ -20,8 +20,8 @@ import pytest
 from google.rpc.status_pb2 import Status
 from modelreg import Conflict, ConnectionFailed, Event, InvalidArgument, Registry, Unsupported
 from modelreg._async import runtime as async_runtime
-from modelreg._methods import GET_SERVER_INFO, WATCH_AUDIT_EVENTS
 from modelreg._sync import runtime
+from modelreg._wire.methods import GET_SERVER_INFO, WATCH_AUDIT_EVENTS
 from modelregistry.v1 import audit_pb2, system_service_pb2
 from modelregistry.v1.audit_service_pb2 import WatchAuditEventsResponse
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from modelregistry.v1 import alias_service_pb2, model_pb2, model_service_pb2
 
-from modelreg import _messages, _methods
 from modelreg._async.connection import Connection, new_idempotency_key
 from modelreg._async.listing import Listing, Page
 from modelreg._async.models import ModelCalls
+from modelreg._wire import convert, methods
 from modelreg.aliases import Alias, AliasMove, Promotion, Requirements
 from modelreg.errors import InvalidArgument, NotFound
 from modelreg.models import Model
@@ -64,12 +64,12 @@ class AliasCalls(ModelCalls):
             model_id=target.id,
             expected_model_id=None if expect is None else await self._model_id(expect) if expect else "",
             reason=reason,
-            requirements=None if require is None else _messages.requirements_message(require),
+            requirements=None if require is None else convert.requirements_message(require),
             validate_only=validate_only,
             idempotency_key=new_idempotency_key(),
         )
-        response = await self._connection.unary(_methods.SET_ALIAS, request)
-        return _messages.promotion(response)
+        response = await self._connection.unary(methods.SET_ALIAS, request)
+        return convert.promotion(response)
 
     async def rollback(
         self, alias: str, *, to: Model | str | None = None, reason: str = "", validate_only: bool = False
@@ -101,8 +101,8 @@ class AliasCalls(ModelCalls):
             validate_only=validate_only,
             idempotency_key=new_idempotency_key(),
         )
-        rolled_back = await self._connection.unary(_methods.ROLLBACK_ALIAS, request)
-        return _messages.promotion(rolled_back)
+        rolled_back = await self._connection.unary(methods.ROLLBACK_ALIAS, request)
+        return convert.promotion(rolled_back)
 
     async def alias(self, alias: str) -> Alias:
         """Return an alias as it is now.
@@ -118,7 +118,7 @@ class AliasCalls(ModelCalls):
         """
         response = await self._resolved_alias(alias)
         request = alias_service_pb2.GetAliasRequest(model_group_id=response.model.model_group_id, alias=response.alias)
-        return _messages.alias(await self._connection.unary(_methods.GET_ALIAS, request))
+        return convert.alias(await self._connection.unary(methods.GET_ALIAS, request))
 
     def aliases(self, name: str = "") -> Listing[Alias]:
         """Return the aliases of a model group, or of all, in the order of their creation.
@@ -140,10 +140,10 @@ class AliasCalls(ModelCalls):
             if name and not token:
                 group_id = (await self.group(name)).id
             request = alias_service_pb2.ListAliasesRequest(model_group_id=group_id, page_size=size, page_token=token)
-            response = await self._connection.unary(_methods.LIST_ALIASES, request)
+            response = await self._connection.unary(methods.LIST_ALIASES, request)
             return response.aliases, response.next_page_token
 
-        return Listing(fetch, _messages.alias)
+        return Listing(fetch, convert.alias)
 
     def history(self, alias: str) -> Listing[AliasMove]:
         """Return the moves of an alias, the newest first. A deleted alias keeps its history.
@@ -170,10 +170,10 @@ class AliasCalls(ModelCalls):
             request = alias_service_pb2.ListAliasMovesRequest(
                 model_group_id=group_id, alias=parsed.alias or "-", page_size=size, page_token=token
             )
-            response = await self._connection.unary(_methods.LIST_ALIAS_MOVES, request)
+            response = await self._connection.unary(methods.LIST_ALIAS_MOVES, request)
             return response.alias_moves, response.next_page_token
 
-        return Listing(fetch, _messages.alias_move)
+        return Listing(fetch, convert.alias_move)
 
     async def delete_alias(self, alias: str, *, reason: str = "", missing_ok: bool = False) -> None:
         """Delete an alias. Its history stays, and continues if the alias is set again.
@@ -196,13 +196,13 @@ class AliasCalls(ModelCalls):
             reason=reason,
             idempotency_key=new_idempotency_key(),
         )
-        await self._connection.unary(_methods.DELETE_ALIAS, request)
+        await self._connection.unary(methods.DELETE_ALIAS, request)
 
     async def _resolved_alias(self, alias: str) -> model_service_pb2.ResolveModelResponse:
         if parse_reference(alias).alias is None:
             raise InvalidArgument(f"{alias!r} names no alias. Write name@alias, for example vad@production.")
         request = model_service_pb2.ResolveModelRequest(reference=alias, view=model_pb2.MODEL_VIEW_BASIC)
-        return await self._connection.unary(_methods.RESOLVE_MODEL, request)
+        return await self._connection.unary(methods.RESOLVE_MODEL, request)
 
 
 def _alias_reference(text: str) -> Reference:

@@ -8,11 +8,11 @@ from pathlib import Path
 
 from modelregistry.v1 import audit_pb2, audit_service_pb2
 
-from modelreg import _messages, _methods
 from modelreg._async.connection import Connection
 from modelreg._async.listing import Listing, Page
 from modelreg._async.watches import Watch
 from modelreg._resume_files import ResumeFile
+from modelreg._wire import convert, methods
 from modelreg.audit import Event, LogPosition, LogVerification
 from modelreg.errors import InvalidArgument
 
@@ -38,10 +38,10 @@ class AuditCalls:
 
         async def fetch(token: str, size: int) -> Page:
             request = audit_service_pb2.ListAuditEventsRequest(filter=filter, page_size=size, page_token=token)
-            response = await self._connection.unary(_methods.LIST_AUDIT_EVENTS, request)
+            response = await self._connection.unary(methods.LIST_AUDIT_EVENTS, request)
             return response.audit_events, response.next_page_token
 
-        return Listing(fetch, _messages.event)
+        return Listing(fetch, convert.event)
 
     def watch(
         self,
@@ -110,4 +110,4 @@ class AuditCalls:
         """
         position = None if anchor is None else audit_pb2.AuditLogPosition(sequence=anchor.sequence, hash=anchor.hash)
         request = audit_service_pb2.VerifyAuditLogRequest(anchor=position)
-        return _messages.log_verification(await self._connection.unary(_methods.VERIFY_AUDIT_LOG, request))
+        return convert.log_verification(await self._connection.unary(methods.VERIFY_AUDIT_LOG, request))

@@ -8,14 +8,14 @@ from typing import Any, cast
 
 import grpc
 
+from modelreg._access.credentials import Credentials, check_token_may_be_sent
 from modelreg._async import runtime
-from modelreg._credentials import Credentials, check_token_may_be_sent
-from modelreg._diagnosis import Diagnosis, diagnose
 from modelreg._logging import logger
-from modelreg._methods import Method, Request, Response
-from modelreg._options import Options
-from modelreg._retries import Retries
-from modelreg._rpc_errors import FailedCall, Failure, failure_of, registry_error
+from modelreg._wire.diagnosis import Diagnosis, diagnose
+from modelreg._wire.methods import Method, Request, Response
+from modelreg._wire.options import Options
+from modelreg._wire.retries import Retries
+from modelreg._wire.rpc_errors import FailedCall, Failure, failure_of, registry_error
 from modelreg.errors import ConnectionFailed, RegistryError
 
 _MAX_IDLE_SECONDS = 20.0

@@ -12,16 +12,16 @@ from pathlib import Path
 from modelreg._async import runtime
 from modelreg._async.connection import Connection
 from modelreg._async.transfers import Remote, receive, remote_artifact
-from modelreg._cache_entries import Slot
 from modelreg._checksums import Checksum, Sha256
-from modelreg._disk import existing_file_has, flush, progress_mark, replace_by_copy, require_space, touch
 from modelreg._files import replace
-from modelreg._local_names import checked_sha256, local_file_name
 from modelreg._logging import logger
-from modelreg._path_locks import PathLock
-from modelreg._receiver import Receiver
-from modelreg._removal import remove_path, removed_unless
-from modelreg._resolutions import Resolution
+from modelreg._pulls.cache_entries import Slot
+from modelreg._pulls.disk import existing_file_has, flush, progress_mark, replace_by_copy, require_space, touch
+from modelreg._pulls.local_names import checked_sha256, local_file_name
+from modelreg._pulls.path_locks import PathLock
+from modelreg._pulls.receiver import Receiver
+from modelreg._pulls.removal import remove_path, removed_unless
+from modelreg._pulls.resolutions import Resolution
 from modelreg.cache import Cache
 from modelreg.errors import IntegrityError, NotCached
 from modelreg.progress import Progress

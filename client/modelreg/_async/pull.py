@@ -10,7 +10,6 @@ from pathlib import Path
 import grpc
 from modelregistry.v1 import artifact_service_pb2
 
-from modelreg import _messages, _methods
 from modelreg._async import runtime
 from modelreg._async.artifact_files import artifact_files
 from modelreg._async.connection import failure_of_stream
@@ -20,10 +19,11 @@ from modelreg._async.listing import Listing
 from modelreg._async.models import ModelCalls
 from modelreg._async.remote_file import open_artifact, open_file
 from modelreg._async.selection_downloads import SelectionDownload
-from modelreg._patterns import Patterns
-from modelreg._resolutions import Question, Resolution, Resolutions
-from modelreg._retries import Retries
-from modelreg._rpc_errors import Failure
+from modelreg._pulls.patterns import Patterns
+from modelreg._pulls.resolutions import Question, Resolution, Resolutions
+from modelreg._wire import convert, methods
+from modelreg._wire.retries import Retries
+from modelreg._wire.rpc_errors import Failure
 from modelreg.cache import Cache
 from modelreg.errors import NotCached
 from modelreg.models import Model
@@ -189,10 +189,10 @@ class ArtifactCalls(ModelCalls):
             while True:
                 token = await connection.token()
                 try:
-                    async with await connection.responses(_methods.VERIFY_ARTIFACT, request) as stream:
+                    async with await connection.responses(methods.VERIFY_ARTIFACT, request) as stream:
                         async for message in stream:
                             if message.HasField("result"):
-                                return _messages.verification(message.result)
+                                return convert.verification(message.result)
                             # After an error, the stream ends with its status.
                             if message.HasField("progress"):
                                 bar.update(message.progress.verified_bytes)
@@ -202,7 +202,7 @@ class ArtifactCalls(ModelCalls):
                     if await connection.may_sign_in_again(failure, token, refused):
                         refused = token
                         continue
-                await connection.pause_or_raise(failure, retries, _methods.VERIFY_ARTIFACT)
+                await connection.pause_or_raise(failure, retries, methods.VERIFY_ARTIFACT)
 
     async def _pulled(
         self,

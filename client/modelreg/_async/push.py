@@ -6,15 +6,15 @@ from typing import TYPE_CHECKING, Literal
 
 from modelregistry.v1 import model_pb2, model_service_pb2, upload_service_pb2
 
-from modelreg import _messages, _methods
 from modelreg._async import runtime
 from modelreg._async.connection import new_idempotency_key
 from modelreg._async.listing import Listing, Page
 from modelreg._async.models import ModelCalls
 from modelreg._async.upload import PushOperation
-from modelreg._content import Content
-from modelreg._sources import Pushable, open_source
-from modelreg._upload_records import forget_upload
+from modelreg._pushes.content import Content
+from modelreg._pushes.sources import Pushable, open_source
+from modelreg._pushes.upload_records import forget_upload
+from modelreg._wire import convert, methods
 from modelreg.errors import InvalidArgument
 from modelreg.metadata import Metadata, fill
 from modelreg.models import Model
@@ -110,10 +110,10 @@ class UploadCalls(ModelCalls):
 
         async def fetch(token: str, page_size: int) -> Page:
             request = upload_service_pb2.ListUploadsRequest(page_size=page_size, page_token=token)
-            response = await self._connection.unary(_methods.LIST_UPLOADS, request)
+            response = await self._connection.unary(methods.LIST_UPLOADS, request)
             return response.uploads, response.next_page_token
 
-        return Listing(fetch, _messages.upload)
+        return Listing(fetch, convert.upload)
 
     async def cancel_upload(self, upload: Upload | str) -> None:
         """Delete an upload and its bytes.
@@ -127,5 +127,5 @@ class UploadCalls(ModelCalls):
         """
         upload_id = upload.id if isinstance(upload, Upload) else upload
         request = upload_service_pb2.CancelUploadRequest(upload_id=upload_id, idempotency_key=new_idempotency_key())
-        await self._connection.unary(_methods.CANCEL_UPLOAD, request)
+        await self._connection.unary(methods.CANCEL_UPLOAD, request)
         await runtime.run_blocking(forget_upload, upload_id)

@@ -7,13 +7,13 @@ from typing import Any
 
 from modelregistry.v1 import system_service_pb2
 
-from modelreg import _messages, _methods
+from modelreg._access.configuration import Configuration
 from modelreg._async.aliases import AliasCalls
 from modelreg._async.audit import AuditCalls
 from modelreg._async.connection import Connection
 from modelreg._async.pull import ArtifactCalls
 from modelreg._async.push import UploadCalls
-from modelreg._configuration import Configuration
+from modelreg._wire import convert, methods
 from modelreg.server import Identity, ServerInfo
 
 
@@ -80,11 +80,11 @@ class Registry(AliasCalls, ArtifactCalls, AuditCalls, UploadCalls):
     async def server_info(self) -> ServerInfo:
         """Return version, limits and features of the server, and how to sign in. No token is needed, or sent."""
         request = system_service_pb2.GetServerInfoRequest()
-        return _messages.server_info(await self._connection.unary(_methods.GET_SERVER_INFO, request, signs_in=False))
+        return convert.server_info(await self._connection.unary(methods.GET_SERVER_INFO, request, signs_in=False))
 
     async def whoami(self) -> Identity:
         """Return who the caller is, and what the caller may do."""
-        return _messages.identity(await self._connection.unary(_methods.WHO_AM_I, system_service_pb2.WhoAmIRequest()))
+        return convert.identity(await self._connection.unary(methods.WHO_AM_I, system_service_pb2.WhoAmIRequest()))
 
     async def close(self) -> None:
         """Close the connections."""

@@ -8,12 +8,12 @@ from types import TracebackType
 
 from modelregistry.v1 import artifact_service_pb2
 
-from modelreg import _methods
 from modelreg._async import runtime
 from modelreg._async.connection import Connection, failure_of_stream
 from modelreg._async.transfers import Remote, pieces_of, remote_artifact, remote_file
 from modelreg._checksums import Checksum, Crc32, Sha256
-from modelreg._retries import Retries
+from modelreg._wire import methods
+from modelreg._wire.retries import Retries
 from modelreg.errors import IntegrityError
 from modelreg.models import Model
 
@@ -174,7 +174,7 @@ async def open_file(connection: Connection, model: Model, path: str) -> RemoteFi
     while True:
         token = await connection.token()
         try:
-            async with await connection.responses(_methods.DOWNLOAD_ARTIFACT_FILE, request) as stream:
+            async with await connection.responses(methods.DOWNLOAD_ARTIFACT_FILE, request) as stream:
                 async for message in stream:
                     if message.HasField("file"):
                         file = message.file
@@ -187,4 +187,4 @@ async def open_file(connection: Connection, model: Model, path: str) -> RemoteFi
             if await connection.may_sign_in_again(failure, token, refused):
                 refused = token
                 continue
-            await connection.pause_or_raise(failure, retries, _methods.DOWNLOAD_ARTIFACT_FILE)
+            await connection.pause_or_raise(failure, retries, methods.DOWNLOAD_ARTIFACT_FILE)

@@ -13,9 +13,9 @@ import grpc
 import grpc.aio
 from google.protobuf.message import Message
 
-from modelreg._chunks import MAX_QUEUED, serialized
-from modelreg._methods import Method, Request, Response
-from modelreg._options import Options
+from modelreg._wire.chunks import MAX_QUEUED, serialized
+from modelreg._wire.methods import Method, Request, Response
+from modelreg._wire.options import Options
 
 Value = TypeVar("Value")
 RpcError = grpc.aio.AioRpcError

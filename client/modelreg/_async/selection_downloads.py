@@ -12,15 +12,15 @@ from modelreg._async.artifact_files import list_files
 from modelreg._async.connection import Connection
 from modelreg._async.downloads import Download
 from modelreg._async.transfers import remote_file
-from modelreg._cache_entries import Record, Slot, link_or_copy
 from modelreg._checksums import Checksum, Crc32, Sha256, parse_checksum
-from modelreg._disk import existing_file_has, flush, replace_by_copy
 from modelreg._files import replace
-from modelreg._local_names import checked_paths, checked_sha256, folder_name
-from modelreg._patterns import Patterns
-from modelreg._removal import remove_path, removed_unless
-from modelreg._resolutions import Resolution
-from modelreg._unpacking_task import UnpackingTask
+from modelreg._folders.unpacking_task import UnpackingTask
+from modelreg._pulls.cache_entries import Record, Slot, link_or_copy
+from modelreg._pulls.disk import existing_file_has, flush, replace_by_copy
+from modelreg._pulls.local_names import checked_paths, checked_sha256, folder_name
+from modelreg._pulls.patterns import Patterns
+from modelreg._pulls.removal import remove_path, removed_unless
+from modelreg._pulls.resolutions import Resolution
 from modelreg.cache import Cache
 from modelreg.errors import IntegrityError, PreconditionFailed
 from modelreg.progress import Progress

@@ -10,14 +10,14 @@ from typing import Any
 import grpc
 from modelregistry.v1 import artifact_service_pb2
 
-from modelreg import _methods
 from modelreg._async import runtime
 from modelreg._async.connection import Connection, failure_of_stream
 from modelreg._logging import logger
-from modelreg._methods import Method
-from modelreg._receiver import Receiver
-from modelreg._retries import Retries
-from modelreg._rpc_errors import Failure
+from modelreg._pulls.receiver import Receiver
+from modelreg._wire import methods
+from modelreg._wire.methods import Method
+from modelreg._wire.retries import Retries
+from modelreg._wire.rpc_errors import Failure
 from modelreg.errors import IntegrityError
 
 # Until there was no progress for `stall_timeout`: a restart of the registry must not end a long transfer.
@@ -53,7 +53,7 @@ def remote_artifact(label: str, model_id: str, size: int, sha256: str) -> Remote
                 f"described the artifact as {size} bytes with the SHA-256 {sha256}."
             )
 
-    return Remote(label, _methods.DOWNLOAD_ARTIFACT, request, check, size)
+    return Remote(label, methods.DOWNLOAD_ARTIFACT, request, check, size)
 
 
 def remote_file(label: str, model_id: str, path: str, size: int, crc32: int) -> Remote:
@@ -72,7 +72,7 @@ def remote_file(label: str, model_id: str, path: str, size: int, crc32: int) -> 
                 f"described the file as {size} bytes with the CRC-32 {crc32:08x}."
             )
 
-    return Remote(label, _methods.DOWNLOAD_ARTIFACT_FILE, request, check, size)
+    return Remote(label, methods.DOWNLOAD_ARTIFACT_FILE, request, check, size)
 
 
 async def pieces_of(connection: Connection, remote: Remote, start: int, end: int) -> AsyncGenerator[bytes, None]:

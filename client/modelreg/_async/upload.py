@@ -13,15 +13,15 @@ import grpc
 from google.protobuf.message import Message
 from modelregistry.v1 import model_service_pb2, upload_pb2, upload_service_pb2
 
-from modelreg import _messages, _methods
 from modelreg._async import runtime
 from modelreg._async.connection import STALLED, Connection, failure_of_stream, new_idempotency_key
-from modelreg._chunks import chunk_message
-from modelreg._content import Content
-from modelreg._methods import Method, Response
-from modelreg._retries import MAX_ATTEMPTS, Retries
-from modelreg._rpc_errors import Failure
-from modelreg._upload_records import SavedUpload, UploadRecord, open_record
+from modelreg._pushes.content import Content
+from modelreg._pushes.upload_records import SavedUpload, UploadRecord, open_record
+from modelreg._wire import convert, methods
+from modelreg._wire.chunks import chunk_message
+from modelreg._wire.methods import Method, Response
+from modelreg._wire.retries import MAX_ATTEMPTS, Retries
+from modelreg._wire.rpc_errors import Failure
 from modelreg.errors import (
     AlreadyExists,
     IntegrityError,
@@ -103,7 +103,7 @@ class PushOperation:
             raise error
         request = model_service_pb2.GetModelRequest(model_id=model_id)
         try:
-            found = _messages.model(await self._connection.unary(_methods.GET_MODEL, request), created=False)
+            found = convert.model(await self._connection.unary(methods.GET_MODEL, request), created=False)
         except NotFound:
             # Deleted meanwhile, or of a project that the caller may not read.
             raise error from None
@@ -140,12 +140,12 @@ class PushOperation:
                 if not await stream.send(message):
                     return
 
-        calls = _Stream(self._connection, _methods.REGISTER_MODEL, MAX_ATTEMPTS)
+        calls = _Stream(self._connection, methods.REGISTER_MODEL, MAX_ATTEMPTS)
         while True:
             response = await calls.attempt(write)
             if response is not None:
                 self._progress.update(size, size)
-                return _messages.model(response.model)
+                return convert.model(response.model)
 
     # ---- an upload -------------------------------------------------------------
 
@@ -206,20 +206,20 @@ class PushOperation:
 
     async def _create(self, key: str) -> upload_pb2.Upload:
         request = upload_service_pb2.CreateUploadRequest(upload=upload_pb2.Upload(spec=self._spec), idempotency_key=key)
-        return await self._connection.unary(_methods.CREATE_UPLOAD, request)
+        return await self._connection.unary(methods.CREATE_UPLOAD, request)
 
     async def _find(self, upload_id: str) -> upload_pb2.Upload | None:
         """Return an upload, or None if it is gone."""
         request = upload_service_pb2.GetUploadRequest(upload_id=upload_id)
         try:
-            return await self._connection.unary(_methods.GET_UPLOAD, request)
+            return await self._connection.unary(methods.GET_UPLOAD, request)
         except NotFound:
             return None
 
     async def _send(self, upload: upload_pb2.Upload) -> None:
         """Send the content from where the registry has it, until it has all of it."""
         content = self._content
-        calls = _Stream(self._connection, _methods.WRITE_UPLOAD, max_attempts=None)
+        calls = _Stream(self._connection, methods.WRITE_UPLOAD, max_attempts=None)
         while upload.state == upload_pb2.Upload.STATE_ACTIVE:
             if upload.committed_size > self._committed:
                 calls.note_progress()
@@ -240,7 +240,7 @@ class PushOperation:
         """Return the upload as it is after a failed attempt."""
         options = self._connection.options
         return await self._connection.unary(
-            _methods.GET_UPLOAD,
+            methods.GET_UPLOAD,
             upload_service_pb2.GetUploadRequest(upload_id=self._upload_id),
             retries=Retries(options.stall_timeout, max_attempts=None),
             # The server or the network may be silent rather than gone.
@@ -273,8 +273,8 @@ class PushOperation:
             max_attempts=None,
             failing_seconds=self._connection.options.stall_timeout,
         )
-        response = await self._connection.unary(_methods.COMPLETE_UPLOAD, request, retries=retries)
-        model = _messages.model(response.model)
+        response = await self._connection.unary(methods.COMPLETE_UPLOAD, request, retries=retries)
+        model = convert.model(response.model)
         if model.artifact.sha256 != sha256:
             # Completed earlier, with the bytes that the source had then.
             raise SourceChanged(
@@ -290,7 +290,7 @@ class PushOperation:
             return
         request = upload_service_pb2.CancelUploadRequest(upload_id=upload_id)
         with suppress(RegistryError):
-            await self._connection.unary(_methods.CANCEL_UPLOAD, request, retries=Retries(_CANCEL_SECONDS, 1))
+            await self._connection.unary(methods.CANCEL_UPLOAD, request, retries=Retries(_CANCEL_SECONDS, 1))
 
 
 class _Stream(Generic[Response]):

@@ -10,14 +10,14 @@ from typing import cast
 import grpc
 from modelregistry.v1 import audit_service_pb2, system_service_pb2
 
-from modelreg import _messages, _methods
 from modelreg._async import runtime
 from modelreg._async.connection import Connection, failure_of_stream
 from modelreg._logging import logger
 from modelreg._resume_files import ResumeFile
-from modelreg._retries import MAX_ATTEMPTS, Retries
-from modelreg._rpc_errors import Failure, failure_of_status
-from modelreg._values import duration_of
+from modelreg._wire import convert, methods
+from modelreg._wire.retries import MAX_ATTEMPTS, Retries
+from modelreg._wire.rpc_errors import Failure, failure_of_status
+from modelreg._wire.values import duration_of
 from modelreg.audit import Event
 from modelreg.errors import RegistryError, Unavailable
 
@@ -64,7 +64,7 @@ class Watch:
             async with aclosing(self._messages()) as messages:
                 async for message in messages:
                     if message.HasField("event"):
-                        yield _messages.event(message.event, resume_token=message.resume_token)
+                        yield convert.event(message.event, resume_token=message.resume_token)
                     await self._advance(message.resume_token)
         finally:
             if self._file is not None:
@@ -92,7 +92,7 @@ class Watch:
                 token = await self._connection.token()
                 seconds = await self._stall_seconds()
                 stream = await self._connection.responses(
-                    _methods.WATCH_AUDIT_EVENTS, self._request, stall_timeout=seconds
+                    methods.WATCH_AUDIT_EVENTS, self._request, stall_timeout=seconds
                 )
                 async with stream:
                     async for message in stream:
@@ -159,7 +159,7 @@ class Watch:
             request = system_service_pb2.GetServerInfoRequest()
             self._heartbeat_seconds = _DEFAULT_HEARTBEAT_SECONDS
             try:
-                info = await self._connection.attempt(_methods.GET_SERVER_INFO, request)
+                info = await self._connection.attempt(methods.GET_SERVER_INFO, request)
             except runtime.RpcError as error:
                 if cast(grpc.Call, error).code() != grpc.StatusCode.UNIMPLEMENTED:
                     self._heartbeat_seconds = None

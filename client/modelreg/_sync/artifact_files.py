@@ -7,10 +7,10 @@ from collections.abc import Callable
 
 from modelregistry.v1 import artifact_service_pb2
 
-from modelreg import _messages, _methods
+from modelreg._folders.unpacking import MAX_ENTRIES
 from modelreg._sync.connection import Connection
 from modelreg._sync.listing import Listing, Page
-from modelreg._unpacking import MAX_ENTRIES
+from modelreg._wire import convert, methods
 from modelreg.errors import IntegrityError
 from modelreg.server import ArtifactFile
 
@@ -31,11 +31,11 @@ def artifact_files(connection: Connection, find_model: Callable[[], str]) -> Lis
         request = artifact_service_pb2.ListArtifactFilesRequest(
             model_id=model_id, page_size=page_size, page_token=token
         )
-        response = connection.unary(_methods.LIST_ARTIFACT_FILES, request)
+        response = connection.unary(methods.LIST_ARTIFACT_FILES, request)
         found = [file for file in response.artifact_files if not file.path.endswith("/")]
         return found, response.next_page_token
 
-    return Listing(fetch, _messages.artifact_file)
+    return Listing(fetch, convert.artifact_file)
 
 
 def list_files(connection: Connection, model_id: str) -> list[ArtifactFile]:

@@ -6,17 +6,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from modelreg._cache_entries import Slot
 from modelreg._checksums import Crc32, Sha256, parse_checksum
-from modelreg._disk import copy_file, flush
-from modelreg._local_names import folder_name
-from modelreg._removal import remove_path, removed_unless
+from modelreg._folders.unpacking import UnpackedFile
+from modelreg._folders.unpacking_task import UnpackingTask
+from modelreg._pulls.cache_entries import Slot
+from modelreg._pulls.disk import copy_file, flush
+from modelreg._pulls.local_names import folder_name
+from modelreg._pulls.removal import remove_path, removed_unless
+from modelreg._pulls.target_folders import TargetFolder
 from modelreg._sync import runtime
 from modelreg._sync.artifact_files import list_files
 from modelreg._sync.downloads import Download
-from modelreg._target_folders import TargetFolder
-from modelreg._unpacking import UnpackedFile
-from modelreg._unpacking_task import UnpackingTask
 from modelreg.errors import IntegrityError
 
 

@@ -9,9 +9,9 @@ from typing import Literal
 from google.protobuf.field_mask_pb2 import FieldMask
 from modelregistry.v1 import model_group_pb2, model_group_service_pb2
 
-from modelreg import _messages, _methods
 from modelreg._sync.connection import Connection, new_idempotency_key
 from modelreg._sync.listing import Listing, Page
+from modelreg._wire import convert, methods
 from modelreg.errors import Ambiguous, InvalidArgument, NotFound
 from modelreg.metadata import set_entries, set_field
 from modelreg.models import ModelGroup
@@ -49,7 +49,7 @@ class ModelGroupCalls:
         found = _in_project(listed, reference.project)
         if not found and reference.model_id is not None:
             request = model_group_service_pb2.GetModelGroupRequest(model_group_id=reference.model_id)
-            return _messages.model_group(self._connection.unary(_methods.GET_MODEL_GROUP, request))
+            return convert.model_group(self._connection.unary(methods.GET_MODEL_GROUP, request))
         if not found:
             raise NotFound(f"There is no model group {name}. Check its name, its project, and your permissions.")
         if len(found) > 1:
@@ -77,10 +77,10 @@ class ModelGroupCalls:
             request = model_group_service_pb2.ListModelGroupsRequest(
                 filter=filter, order_by=order_by, show_empty=show_empty, page_size=size, page_token=token
             )
-            response = self._connection.unary(_methods.LIST_MODEL_GROUPS, request)
+            response = self._connection.unary(methods.LIST_MODEL_GROUPS, request)
             return response.model_groups, response.next_page_token
 
-        return Listing(fetch, _messages.model_group)
+        return Listing(fetch, convert.model_group)
 
     def update_group(
         self,
@@ -119,7 +119,7 @@ class ModelGroupCalls:
                 paths.append(name)
         paths += set_entries(message, "tags", tags or {})
         goals = {
-            key: None if goal is None else _messages.metric_goal(goal, f"metric_goals.{key}")
+            key: None if goal is None else convert.metric_goal(goal, f"metric_goals.{key}")
             for key, goal in (metric_goals or {}).items()
         }
         paths += set_entries(message, "metric_goals", goals)
@@ -128,7 +128,7 @@ class ModelGroupCalls:
         request = model_group_service_pb2.UpdateModelGroupRequest(
             model_group=message, update_mask=FieldMask(paths=paths), idempotency_key=new_idempotency_key()
         )
-        return _messages.model_group(self._connection.unary(_methods.UPDATE_MODEL_GROUP, request))
+        return convert.model_group(self._connection.unary(methods.UPDATE_MODEL_GROUP, request))
 
     def delete_group(self, group: ModelGroup | str, *, missing_ok: bool = False) -> None:
         """Delete a model group that has no models, with its aliases and their history.
@@ -154,7 +154,7 @@ class ModelGroupCalls:
             allow_missing=missing_ok,
             idempotency_key=new_idempotency_key(),
         )
-        self._connection.unary(_methods.DELETE_MODEL_GROUP, request)
+        self._connection.unary(methods.DELETE_MODEL_GROUP, request)
 
 
 def _quoted(text: str) -> str:

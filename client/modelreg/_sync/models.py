@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any
 from google.protobuf.field_mask_pb2 import FieldMask
 from modelregistry.v1 import lineage_pb2, model_pb2, model_service_pb2
 
-from modelreg import _messages, _methods
-from modelreg._comparison_messages import comparison_of
 from modelreg._sync.connection import Connection, new_idempotency_key
 from modelreg._sync.groups import ModelGroupCalls
 from modelreg._sync.listing import MAX_PAGE_SIZE, Listing, Page
-from modelreg._values import document, timestamp
+from modelreg._wire import convert, methods
+from modelreg._wire.convert_comparisons import comparison_of
+from modelreg._wire.values import document, timestamp
 from modelreg.comparisons import Comparison
 from modelreg.errors import NotFound
 from modelreg.lineage import Lineage
@@ -56,7 +56,7 @@ class ModelCalls(ModelGroupCalls):
             precisions=_texts(precision),
             at_time=None if at is None else timestamp(at, "at"),
         )
-        return _messages.model((self._connection.unary(_methods.RESOLVE_MODEL, request)).model)
+        return convert.model((self._connection.unary(methods.RESOLVE_MODEL, request)).model)
 
     def models(self, filter: str = "", *, order_by: str = "", page_size: int = MAX_PAGE_SIZE) -> Listing[Model]:  # noqa: A002
         """Return the models that a filter matches, as a list that fetches its pages itself.
@@ -79,10 +79,10 @@ class ModelCalls(ModelGroupCalls):
             request = model_service_pb2.ListModelsRequest(
                 filter=filter, order_by=order_by, page_size=size, page_token=token
             )
-            response = self._connection.unary(_methods.LIST_MODELS, request)
+            response = self._connection.unary(methods.LIST_MODELS, request)
             return response.models, response.next_page_token
 
-        return Listing(fetch, _messages.model, page_size=page_size)
+        return Listing(fetch, convert.model, page_size=page_size)
 
     def versions(self, name: str) -> Listing[Model]:
         """Return all versions of a model group, the latest first.
@@ -106,10 +106,10 @@ class ModelCalls(ModelGroupCalls):
             request = model_service_pb2.ListModelsRequest(
                 filter=f'model_group_id = "{group_id}"', order_by="version desc", page_size=size, page_token=token
             )
-            response = self._connection.unary(_methods.LIST_MODELS, request)
+            response = self._connection.unary(methods.LIST_MODELS, request)
             return response.models, response.next_page_token
 
-        return Listing(fetch, _messages.model)
+        return Listing(fetch, convert.model)
 
     def update(
         self, model: Model | str, *, provenance: Provenance | None = None, **metadata: Unpack[NewMetadata]
@@ -145,7 +145,7 @@ class ModelCalls(ModelGroupCalls):
         request = model_service_pb2.UpdateModelRequest(
             model=message, update_mask=FieldMask(paths=paths), idempotency_key=new_idempotency_key()
         )
-        return _messages.model(self._connection.unary(_methods.UPDATE_MODEL, request))
+        return convert.model(self._connection.unary(methods.UPDATE_MODEL, request))
 
     def delete(self, model: Model | str, *, force: bool = False, missing_ok: bool = False) -> None:
         """Delete a model and its artifact.
@@ -176,7 +176,7 @@ class ModelCalls(ModelGroupCalls):
             force=force,
             idempotency_key=new_idempotency_key(),
         )
-        self._connection.unary(_methods.DELETE_MODEL, request)
+        self._connection.unary(methods.DELETE_MODEL, request)
 
     def compare(self, *models: Model | str, diff_only: bool = True, hash_files: bool = False) -> Comparison:
         """Return how models differ from the first of them.
@@ -192,7 +192,7 @@ class ModelCalls(ModelGroupCalls):
         """
         ids = [self._model_id(model) for model in models]
         request = model_service_pb2.CompareModelsRequest(model_ids=ids, diff_only=diff_only, hash_files=hash_files)
-        return comparison_of(self._connection.unary(_methods.COMPARE_MODELS, request))
+        return comparison_of(self._connection.unary(methods.COMPARE_MODELS, request))
 
     def lineage(self, model: Model | str, *, descendants: bool = False, max_depth: int = 0) -> Lineage:
         """Return the ancestors of a model: what it was made from, and what that was made from.
@@ -217,14 +217,14 @@ class ModelCalls(ModelGroupCalls):
         nodes: list[lineage_pb2.LineageNode] = []
         edges: list[lineage_pb2.LineageEdge] = []
         while True:
-            response = self._connection.unary(_methods.GET_LINEAGE, request)
+            response = self._connection.unary(methods.GET_LINEAGE, request)
             nodes += response.nodes
             edges += response.edges
             request.page_token = response.next_page_token
             if not request.page_token:
                 return Lineage(
-                    nodes=tuple(_messages.lineage_node(node) for node in nodes),
-                    edges=tuple(_messages.lineage_edge(edge) for edge in edges),
+                    nodes=tuple(convert.lineage_node(node) for node in nodes),
+                    edges=tuple(convert.lineage_edge(edge) for edge in edges),
                     truncated=response.truncated,
                 )
 
@@ -239,7 +239,7 @@ class ModelCalls(ModelGroupCalls):
         '6.2.3'
         """
         request = model_service_pb2.GetModelManifestRequest(model_id=self._model_id(model))
-        response = self._connection.unary(_methods.GET_MODEL_MANIFEST, request)
+        response = self._connection.unary(methods.GET_MODEL_MANIFEST, request)
         return document(response)
 
     def _model_id(self, model: Model | str) -> str:
@@ -248,7 +248,7 @@ class ModelCalls(ModelGroupCalls):
 
     def _provenance_message(self, provenance: Provenance) -> model_pb2.Provenance:
         """Return a provenance as a message, with the ids of the parents that its references name."""
-        message = _messages.provenance_message(provenance)
+        message = convert.provenance_message(provenance)
         del message.parent_model_ids[:]
         message.parent_model_ids.extend([self._model_id(parent) for parent in provenance.parents])
         return message

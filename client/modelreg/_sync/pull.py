@@ -11,11 +11,8 @@ from pathlib import Path
 import grpc
 from modelregistry.v1 import artifact_service_pb2
 
-from modelreg import _messages, _methods
-from modelreg._patterns import Patterns
-from modelreg._resolutions import Question, Resolution, Resolutions
-from modelreg._retries import Retries
-from modelreg._rpc_errors import Failure
+from modelreg._pulls.patterns import Patterns
+from modelreg._pulls.resolutions import Question, Resolution, Resolutions
 from modelreg._sync import runtime
 from modelreg._sync.artifact_files import artifact_files
 from modelreg._sync.connection import failure_of_stream
@@ -25,6 +22,9 @@ from modelreg._sync.listing import Listing
 from modelreg._sync.models import ModelCalls
 from modelreg._sync.remote_file import open_artifact, open_file
 from modelreg._sync.selection_downloads import SelectionDownload
+from modelreg._wire import convert, methods
+from modelreg._wire.retries import Retries
+from modelreg._wire.rpc_errors import Failure
 from modelreg.cache import Cache
 from modelreg.errors import NotCached
 from modelreg.models import Model
@@ -190,10 +190,10 @@ class ArtifactCalls(ModelCalls):
             while True:
                 token = connection.token()
                 try:
-                    with connection.responses(_methods.VERIFY_ARTIFACT, request) as stream:
+                    with connection.responses(methods.VERIFY_ARTIFACT, request) as stream:
                         for message in stream:
                             if message.HasField("result"):
-                                return _messages.verification(message.result)
+                                return convert.verification(message.result)
                             # After an error, the stream ends with its status.
                             if message.HasField("progress"):
                                 bar.update(message.progress.verified_bytes)
@@ -203,7 +203,7 @@ class ArtifactCalls(ModelCalls):
                     if connection.may_sign_in_again(failure, token, refused):
                         refused = token
                         continue
-                connection.pause_or_raise(failure, retries, _methods.VERIFY_ARTIFACT)
+                connection.pause_or_raise(failure, retries, methods.VERIFY_ARTIFACT)
 
     def _pulled(
         self,

@@ -8,13 +8,13 @@ from typing import Any
 
 from modelregistry.v1 import system_service_pb2
 
-from modelreg import _messages, _methods
-from modelreg._configuration import Configuration
+from modelreg._access.configuration import Configuration
 from modelreg._sync.aliases import AliasCalls
 from modelreg._sync.audit import AuditCalls
 from modelreg._sync.connection import Connection
 from modelreg._sync.pull import ArtifactCalls
 from modelreg._sync.push import UploadCalls
+from modelreg._wire import convert, methods
 from modelreg.server import Identity, ServerInfo
 
 
@@ -81,11 +81,11 @@ class Registry(AliasCalls, ArtifactCalls, AuditCalls, UploadCalls):
     def server_info(self) -> ServerInfo:
         """Return version, limits and features of the server, and how to sign in. No token is needed, or sent."""
         request = system_service_pb2.GetServerInfoRequest()
-        return _messages.server_info(self._connection.unary(_methods.GET_SERVER_INFO, request, signs_in=False))
+        return convert.server_info(self._connection.unary(methods.GET_SERVER_INFO, request, signs_in=False))
 
     def whoami(self) -> Identity:
         """Return who the caller is, and what the caller may do."""
-        return _messages.identity(self._connection.unary(_methods.WHO_AM_I, system_service_pb2.WhoAmIRequest()))
+        return convert.identity(self._connection.unary(methods.WHO_AM_I, system_service_pb2.WhoAmIRequest()))
 
     def close(self) -> None:
         """Close the connections."""

@@ -9,12 +9,12 @@ from types import TracebackType
 
 from modelregistry.v1 import artifact_service_pb2
 
-from modelreg import _methods
 from modelreg._checksums import Checksum, Crc32, Sha256
-from modelreg._retries import Retries
 from modelreg._sync import runtime
 from modelreg._sync.connection import Connection, failure_of_stream
 from modelreg._sync.transfers import Remote, pieces_of, remote_artifact, remote_file
+from modelreg._wire import methods
+from modelreg._wire.retries import Retries
 from modelreg.errors import IntegrityError
 from modelreg.models import Model
 
@@ -175,7 +175,7 @@ def open_file(connection: Connection, model: Model, path: str) -> RemoteFile:
     while True:
         token = connection.token()
         try:
-            with connection.responses(_methods.DOWNLOAD_ARTIFACT_FILE, request) as stream:
+            with connection.responses(methods.DOWNLOAD_ARTIFACT_FILE, request) as stream:
                 for message in stream:
                     if message.HasField("file"):
                         file = message.file
@@ -188,4 +188,4 @@ def open_file(connection: Connection, model: Model, path: str) -> RemoteFile:
             if connection.may_sign_in_again(failure, token, refused):
                 refused = token
                 continue
-            connection.pause_or_raise(failure, retries, _methods.DOWNLOAD_ARTIFACT_FILE)
+            connection.pause_or_raise(failure, retries, methods.DOWNLOAD_ARTIFACT_FILE)

@@ -14,10 +14,10 @@ from typing import Any, Generic, Protocol, TypeVar
 import grpc
 from google.protobuf.message import Message
 
-from modelreg._chunks import MAX_QUEUED, serialized
-from modelreg._methods import Method, Request, Response
-from modelreg._options import Options
 from modelreg._results import SHOWN_ITEMS, html_table
+from modelreg._wire.chunks import MAX_QUEUED, serialized
+from modelreg._wire.methods import Method, Request, Response
+from modelreg._wire.options import Options
 
 Value = TypeVar("Value")
 RpcError = grpc.RpcError

@@ -207,7 +207,7 @@ def document_of(result: Result | dict[str, Any]) -> dict[str, Any]:
     if isinstance(result, dict):
         return result
     from modelreg._results import message_of  # noqa: PLC0415
-    from modelreg._values import document  # noqa: PLC0415 - imports the stubs
+    from modelreg._wire.values import document  # noqa: PLC0415 - imports the stubs
 
     return document(message_of(result))
 

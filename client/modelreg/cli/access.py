@@ -16,8 +16,8 @@ from modelreg.cli._text import is_terminal, local, printable, styled
 from modelreg.cli.profiles import document_of_profile
 
 if TYPE_CHECKING:
-    from modelreg._sign_in import Target
-    from modelreg._token_store import Grant, StoredToken
+    from modelreg._access.sign_in import Target
+    from modelreg._access.token_store import Grant, StoredToken
     from modelreg.cli._session import Session
     from modelreg.profiles import Profile, SignIn
     from modelreg.server import Authentication, Identity
@@ -68,7 +68,7 @@ def login_command(
     audience: str | None,
 ) -> None:
     """See the help."""
-    from modelreg._sign_in import find_target, grant_of  # noqa: PLC0415 - as all of the library, not before it is used
+    from modelreg._access.sign_in import find_target, grant_of  # noqa: PLC0415 - as all of the library, not before it is used
 
     url = session.options.get("url") or registry_url
     if registry_url is not None and url != registry_url:
@@ -115,7 +115,7 @@ def _is_offered(authentication: Authentication) -> bool:
 
 
 def _check_encryption(target: Target) -> None:
-    from modelreg._credentials import check_token_may_be_sent  # noqa: PLC0415 - as all of the library
+    from modelreg._access.credentials import check_token_may_be_sent  # noqa: PLC0415 - as all of the library
 
     check_token_may_be_sent(target.options)
 
@@ -140,8 +140,8 @@ def _ask_for_token(target: Target) -> str:
 
 
 def _fixed_token(target: Target, text: str) -> StoredToken:
-    from modelreg._token_store import StoredToken  # noqa: PLC0415 - as all of the library
-    from modelreg._tokens import checked_token  # noqa: PLC0415
+    from modelreg._access.token_store import StoredToken  # noqa: PLC0415 - as all of the library
+    from modelreg._access.tokens import checked_token  # noqa: PLC0415
 
     return StoredToken(url=target.url, access_token=checked_token(text, "token"))
 
@@ -180,7 +180,7 @@ def _confirm(target: Target, grant: Grant, *, is_named: bool) -> None:
 
 
 def _issued_token(target: Target, grant: Grant) -> StoredToken:
-    from modelreg._oidc import Issuer  # noqa: PLC0415 - as all of the library
+    from modelreg._access.oidc import Issuer  # noqa: PLC0415 - as all of the library
 
     issuer = Issuer(grant.issuer, target.options.ca_file)
     if grant.client_secret is not None:
@@ -197,7 +197,7 @@ def _issued_token(target: Target, grant: Grant) -> StoredToken:
 
 def _identity(target: Target, token: StoredToken) -> Identity:
     """Check the token before it is saved."""
-    from modelreg._sign_in import refused  # noqa: PLC0415 - as all of the library
+    from modelreg._access.sign_in import refused  # noqa: PLC0415 - as all of the library
     from modelreg.errors import Unauthenticated  # noqa: PLC0415
 
     try:
@@ -237,7 +237,7 @@ def logout_command(session: Session, of_all: bool) -> None:
     A token of an OpenID provider is revoked, too. The profile itself stays: `mreg profile rm` removes it. Default: the
     profile of --profile or --url, else MODELREG_PROFILE, else the active one.
     """
-    from modelreg._sign_in import sign_out  # noqa: PLC0415 - as all of the library
+    from modelreg._access.sign_in import sign_out  # noqa: PLC0415 - as all of the library
     from modelreg.profiles import Profiles  # noqa: PLC0415
 
     profiles = Profiles()

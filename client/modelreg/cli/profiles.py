@@ -79,7 +79,7 @@ def use_profile(session: Session, name: str) -> None:
 @with_session
 def remove_profiles(session: Session, names: tuple[str, ...]) -> None:
     """Remove profiles, and sign out of them."""
-    from modelreg._sign_in import sign_out  # noqa: PLC0415 - as all of the library
+    from modelreg._access.sign_in import sign_out  # noqa: PLC0415 - as all of the library
     from modelreg.profiles import Profiles  # noqa: PLC0415
 
     profiles = Profiles()

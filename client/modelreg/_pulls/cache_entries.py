@@ -17,8 +17,8 @@ from typing import Any, Literal
 
 from modelreg._checksums import has_checksum, parse_checksum
 from modelreg._files import replace as replace_file
-from modelreg._path_locks import PathLock
-from modelreg._removal import move_away, remove_path
+from modelreg._pulls.path_locks import PathLock
+from modelreg._pulls.removal import move_away, remove_path
 
 Area = Literal["artifacts", "folders", "selections"]
 

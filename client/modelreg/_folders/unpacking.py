@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-from modelreg import _portable_names
+from modelreg._folders import portable_names
 from modelreg.errors import IntegrityError
 
 _CHUNK_BYTES = 1 << 20
@@ -166,7 +166,7 @@ def _checked(archive: zipfile.ZipFile) -> tuple[list[zipfile.ZipInfo], list[str]
     entries = archive.infolist()
     if len(entries) > MAX_ENTRIES:
         raise _unsafe(f"it has more than {MAX_ENTRIES} members")
-    paths = _portable_names.PathSet()
+    paths = portable_names.PathSet()
     files: list[zipfile.ZipInfo] = []
     folders: list[str] = []
     for entry in entries:
@@ -190,7 +190,7 @@ def _problem(entry: zipfile.ZipInfo, path: str) -> str | None:
     # zipfile ends a name at a NUL, and on Windows replaces backslashes.
     if "\0" in entry.orig_filename or "\\" in entry.orig_filename:
         return "has a NUL or a backslash"
-    return _portable_names.problem_of_path(path) or _problem_of_type(entry) or _problem_of_content(entry)
+    return portable_names.problem_of_path(path) or _problem_of_type(entry) or _problem_of_content(entry)
 
 
 def _problem_of_type(entry: zipfile.ZipInfo) -> str | None:

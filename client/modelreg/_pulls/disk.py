@@ -12,7 +12,7 @@ from pathlib import Path
 
 from modelreg._checksums import Checksum, has_checksum
 from modelreg._files import replace
-from modelreg._removal import remove_path
+from modelreg._pulls.removal import remove_path
 from modelreg._sizes import format_size
 
 _PIECE_BYTES = 1 << 20

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import hashlib
 
-from modelreg._chunks import CHUNK_BYTES
-from modelreg._sources import Source
+from modelreg._pushes.sources import Source
+from modelreg._wire.chunks import CHUNK_BYTES
 
 
 class Content:

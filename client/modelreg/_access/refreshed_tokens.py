@@ -8,9 +8,9 @@ import time
 import weakref
 from collections.abc import Callable
 
+from modelreg._access.oidc import Issuer
+from modelreg._access.token_store import Grant, StoredToken, TokenStore
 from modelreg._logging import logger
-from modelreg._oidc import Issuer
-from modelreg._token_store import Grant, StoredToken, TokenStore
 from modelreg.errors import InvalidArgument, Unauthenticated, Unavailable
 
 REFRESH_SECONDS = 60.0

@@ -6,7 +6,7 @@ import os
 import re
 from collections.abc import Iterable
 
-from modelreg._portable_names import PathSet, problem_of_path
+from modelreg._folders.portable_names import PathSet, problem_of_path
 from modelreg.errors import IntegrityError
 
 _CONTROLS = re.compile(r"[\x00-\x1f\x7f]")

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Protocol
 
-from modelreg._options import Options
-from modelreg._tokens import checked_token
+from modelreg._access.tokens import checked_token
+from modelreg._wire.options import Options
 from modelreg.errors import InvalidArgument
 
 _MAX_TOKEN_BYTES = 64 * 1024

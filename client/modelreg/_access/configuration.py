@@ -27,8 +27,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from modelreg import directories
-from modelreg._credentials import Credentials, FixedToken, NoToken, TokenFile
-from modelreg._options import Options
+from modelreg._access.credentials import Credentials, FixedToken, NoToken, TokenFile
+from modelreg._wire.options import Options
 from modelreg.errors import InvalidArgument
 from modelreg.urls import DEFAULT_URL, Endpoint, parse_url
 
@@ -153,7 +153,7 @@ class _Resolution:
         if self._uses_environment:
             return self._environment_credentials(endpoint, ca_file)
         if profile is not None and self._profiles is not None and profile.sign_in != "none":
-            from modelreg._refreshed_tokens import ProfileToken  # noqa: PLC0415 - only with a profile
+            from modelreg._access.refreshed_tokens import ProfileToken  # noqa: PLC0415 - only with a profile
 
             return ProfileToken(self._profiles.tokens, profile.name, profile.url, ca_file)
         return NoToken(self._note)
@@ -236,8 +236,8 @@ class _Resolution:
         if len(client) < len(_CLIENT_VARIABLES):
             missing = " and ".join(name for name in _CLIENT_VARIABLES if not values[name])
             raise InvalidArgument(f"{client[0]} is set without {missing}.")
-        from modelreg._refreshed_tokens import ClientCredentials  # noqa: PLC0415 - few clients sign in like this
-        from modelreg._token_store import Grant  # noqa: PLC0415
+        from modelreg._access.refreshed_tokens import ClientCredentials  # noqa: PLC0415 - few clients sign in like this
+        from modelreg._access.token_store import Grant  # noqa: PLC0415
 
         grant = Grant(
             issuer=values["MODELREG_ISSUER"],

@@ -7,7 +7,7 @@ from typing import cast
 from modelregistry.v1 import comparison_pb2, model_service_pb2
 
 from modelreg._results import keeps_message
-from modelreg._values import enum_name, json_of, time_of
+from modelreg._wire.values import enum_name, json_of, time_of
 from modelreg.comparisons import (
     ArtifactComparison,
     Change,

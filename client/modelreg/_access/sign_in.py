@@ -9,11 +9,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from modelreg._configuration import Configuration
-from modelreg._credentials import check_token_may_be_sent
-from modelreg._oidc import Issuer
-from modelreg._options import DEFAULT_STALL_TIMEOUT, DEFAULT_TIMEOUT, Options
-from modelreg._token_store import Grant, StoredToken
+from modelreg._access.configuration import Configuration
+from modelreg._access.credentials import check_token_may_be_sent
+from modelreg._access.oidc import Issuer
+from modelreg._access.token_store import Grant, StoredToken
+from modelreg._wire.options import DEFAULT_STALL_TIMEOUT, DEFAULT_TIMEOUT, Options
 from modelreg.errors import InvalidArgument, RegistryError, Unauthenticated, Unsupported
 from modelreg.profiles import Profile, Profiles, SignIn, check_name
 from modelreg.server import Authentication, Identity

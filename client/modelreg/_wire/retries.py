@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import time
 
-from modelreg._rpc_errors import Failure
+from modelreg._wire.rpc_errors import Failure
 
 MAX_ATTEMPTS = 5
 _FIRST_SECONDS = 0.5

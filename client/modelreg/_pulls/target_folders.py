@@ -12,7 +12,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from modelreg._checksums import has_checksum, parse_checksum
-from modelreg._removal import remove_path
+from modelreg._pulls.removal import remove_path
 from modelreg.errors import InvalidArgument
 
 _PREFIX = ".modelreg-"

@@ -18,9 +18,9 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import quote_plus, urlencode, urlsplit
 
+from modelreg._access.token_store import Grant, StoredToken
+from modelreg._access.tokens import checked_token
 from modelreg._logging import logger
-from modelreg._token_store import Grant, StoredToken
-from modelreg._tokens import checked_token
 from modelreg._version import __version__
 from modelreg.errors import ConnectionFailed, InvalidArgument, PermissionDenied, Unauthenticated, Unsupported
 from modelreg.urls import is_loopback

@@ -7,8 +7,8 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from modelreg._disk import touch
-from modelreg._unpacking import UnpackedFile, unpack_folder
+from modelreg._folders.unpacking import UnpackedFile, unpack_folder
+from modelreg._pulls.disk import touch
 
 _HEARTBEAT_SECONDS = 1.0
 

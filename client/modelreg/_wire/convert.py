@@ -20,7 +20,7 @@ from modelregistry.v1 import (
 )
 
 from modelreg._results import keeps_message
-from modelreg._values import (
+from modelreg._wire.values import (
     duration_of,
     enum_name,
     json_of,

@@ -6,7 +6,7 @@ import socket
 import ssl
 from dataclasses import dataclass
 
-from modelreg._options import Options
+from modelreg._wire.options import Options
 
 _SECONDS = 3.0
 

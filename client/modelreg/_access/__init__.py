@@ -1,0 +1,1 @@
+"""Which registry is called, and with which credentials."""

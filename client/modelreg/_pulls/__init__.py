@@ -1,0 +1,1 @@
+"""What a pull writes: the cache, and the folders of the caller."""

@@ -1,0 +1,1 @@
+"""What a push reads, and what it keeps of its upload."""

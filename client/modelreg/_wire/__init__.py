@@ -1,0 +1,1 @@
+"""The API on the wire: methods, messages, errors, and when calls are repeated."""
