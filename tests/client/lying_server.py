@@ -52,16 +52,10 @@ class LyingServer(grpc.GenericRpcHandler):
         self.port = self._server.add_insecure_port("127.0.0.1:0")
         self.url = f"grpc://127.0.0.1:{self.port}"
         self._server.start()
-        self.is_running = True
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.stop()
-
-    def stop(self) -> None:
-        """End all calls, and accept no more."""
         self._server.stop(None).wait()
-        self.is_running = False
 
     def service(self, handler_call_details: grpc.HandlerCallDetails) -> Any:
         unary, streams = grpc.unary_unary_rpc_method_handler, grpc.unary_stream_rpc_method_handler

@@ -24,6 +24,7 @@ from tests.client.test_pull_folders import make, tree
 from tests.cutting_proxy import CuttingProxy
 from tests.hanging_proxy import HangingProxy
 from tests.polling import eventually
+from tests.ports import free_port
 from tests.registry import RunningRegistry
 
 MIB = 1 << 20
@@ -128,25 +129,27 @@ def test_a_connection_that_stalls_is_replaced(server: RunningRegistry, name: str
 
 
 def test_a_registry_that_stays_away_raises_and_the_download_is_continued(tmp_path: Path) -> None:
-    with ExitStack() as stack:
-        first, second = LyingServer(DATA), stack.enter_context(LyingServer(DATA))
-        stack.enter_context(first)
-        proxy = stack.enter_context(CuttingProxy(first.port))
-        registry = stack.enter_context(Registry(f"grpc://127.0.0.1:{proxy.port}", stall_timeout=1))
+    # More than all the buffers on the way hold.
+    data = DATA * 24
+    with (
+        LyingServer(data) as server,
+        CuttingProxy(server.port) as proxy,
+        Registry(f"grpc://127.0.0.1:{proxy.port}", stall_timeout=1) as registry,
+    ):
         model = registry.model("m")
 
-        def stop(done: int, _: int | None) -> None:
-            if done > MIB and first.is_running:
-                first.stop()
+        def cut(done: int, _: int | None) -> None:
+            if done > MIB and proxy.upstream == server.port:
+                proxy.upstream = free_port()
+                proxy.cut_now()
 
         with pytest.raises(ConnectionFailed):
-            registry.pull(model, progress=stop)
+            registry.pull(model, progress=cut)
         assert remaining(tmp_path)
-        proxy.upstream = second.port
-        assert registry.pull(model).read_bytes() == DATA
+        proxy.upstream = server.port
 
-    assert not first.is_running
-    assert second.downloads[0] > 0
+        assert registry.pull(model).read_bytes() == data
+        assert server.downloads[-1] > 0
 
 
 # ---- the local disk ------------------------------------------------------------
