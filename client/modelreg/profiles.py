@@ -90,7 +90,10 @@ class Profiles:
         profiles = self._read().profiles
         if name not in profiles:
             known = ", ".join(profiles) or "none"
-            raise NotFound(f"There is no profile {name!r}. Known: {known}. `mreg login` makes one.")
+            raise NotFound(
+                f"There is no profile {name!r}. Known: {known}.",
+                hint="`mreg profile ls` lists the profiles, and `mreg login` makes one.",
+            )
         return profiles[name]
 
     def active(self) -> Profile | None:

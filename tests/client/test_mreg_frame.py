@@ -1,5 +1,7 @@
 """What all commands of `mreg` have in common: help, global options, exit codes, errors."""
 
+import contextlib
+import io
 import signal
 import subprocess
 import sys
@@ -87,6 +89,22 @@ def test_the_first_line_of_help_is_short(name: str, command: click.Command) -> N
     assert not command.get_short_help_str(limit=75).endswith("...")
 
 
+def test_help_is_a_command_too(mreg: Mreg) -> None:
+    assert mreg.process("help").out == mreg.process("--help").out
+    assert mreg.process("help", "alias", "ls").out == mreg.process("alias", "ls", "--help").out
+
+
+def test_a_letter_has_one_meaning_in_all_commands() -> None:
+    meanings: dict[str, set[str]] = {}
+    for _, command in COMMANDS:
+        for parameter in command.params:
+            for short in (text for text in parameter.opts if len(text) == 2):
+                meanings.setdefault(short, set()).update(text for text in parameter.opts if len(text) > 2)
+
+    assert {short: len(names) for short, names in meanings.items()} == dict.fromkeys(meanings, 1)
+    assert meanings["-n"] == {"--limit"}
+
+
 def test_the_version_is_that_of_the_package(mreg: Mreg) -> None:
     assert mreg.process("--version").out == f"mreg {modelreg.__version__}\n"
 
@@ -113,6 +131,8 @@ def test_a_wrong_command_line_is_a_usage_error(mreg: Mreg) -> None:
         (["lss"], "Did you mean ls?"),
         (["show"], "`mreg show --help` shows what is right."),
         (["ls", "--limit", "no"], "'no' is not a valid integer"),
+        (["ls", "--frmat", "json"], "--format"),
+        (["help", "lss"], "Did you mean ls?"),
         (["ls", "--format", "xml"], "'human', 'json', 'jsonl', 'quiet'"),
     ]:
         ended = mreg(*arguments)
@@ -198,8 +218,38 @@ def test_a_registry_that_does_not_answer_is_a_temporary_error() -> None:
 
     assert ended.code == 75
     assert ended.err.startswith("mreg: No connection to grpc://127.0.0.1:1")
+    assert "is kept" not in Mreg("grpc://127.0.0.1:1").process("push", __file__, "vad:1", "--timeout", "0.2").err
+    assert "is kept" not in Mreg("grpc://127.0.0.1:1").process("pull", "vad:1", "--timeout", "0.2").err
     assert "Check that the registry runs" in ended.err
     assert "Traceback" not in ended.err
+
+
+def test_what_to_do_without_a_registry_is_said_where_none_is_named(capsys: pytest.CaptureFixture[str]) -> None:
+    error = errors.ConnectionFailed("No connection to grpc://127.0.0.1:50051: refused.", hint="Check it.")
+    report(error, Remarks(is_default_url=True))
+    report(error, Remarks())
+
+    unnamed, named = capsys.readouterr().err.splitlines()[1::2]
+    assert "`model-registry up`" in unnamed
+    assert "`mreg login URL`" in unnamed
+    assert named == "Check it."
+
+
+def test_errors_speak_of_options_and_not_of_requests(mreg: Mreg, tmp_path: Path) -> None:
+    late = errors.DeadlineExceeded("Deadline Exceeded.")
+    (tmp_path / "m.onnx").write_bytes(b"weights")
+    refused = mreg("push", str(tmp_path / "m.onnx"), "vad:1", "--metric", "f1=nan")
+
+    assert _reported(late, Remarks(timeout=0.001)).startswith("mreg: The registry did not answer within 0.001 s.\n")
+    assert refused.code == 2
+    assert refused.err.startswith("mreg: metrics.f1: ")
+    assert "`mreg push --help` shows what is right." in refused.err
+
+
+def _reported(error: Exception, remarks: Remarks) -> str:
+    with contextlib.redirect_stderr(io.StringIO()) as shown:
+        report(error, remarks)
+    return shown.getvalue()
 
 
 def test_a_connection_that_can_never_succeed_is_no_temporary_error() -> None:

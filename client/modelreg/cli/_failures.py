@@ -6,9 +6,11 @@ import contextlib
 import errno
 import os
 import re
+import shlex
 import sys
 import traceback
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 
 import click
 
@@ -81,15 +83,24 @@ _MAX_POINTED = 100
 _ARGUMENTS = re.compile(
     r"\b(ca_file|client_certificate|client_key|max_bytes|(?:insecure|force|offline|overwrite|missing_ok)(?==True))(?:=True)?\b"
 )
+# Where the fields of a model are in the requests that create and change it.
+_IN_REQUEST = re.compile(r"(upload\.)?(spec\.)?((model|model_group|artifact)\.)?")
 
 # What to do next on the command line, where the library's hint speaks Python.
 _HINTS_BY_REASON = {
-    "MODEL_ALREADY_EXISTS": "Choose another version. `mreg push --if-exists return` accepts the same bytes.",
+    "MODEL_ALREADY_EXISTS": "Choose another name or version.",
     "MODEL_IN_USE": "Move or delete the aliases first, or pass `--force`.",
-    "NO_PREVIOUS_TARGET": "Name the target with `--to`.",
+    "MODEL_HAS_ALIASES": "Move or delete the aliases first: `mreg promote`, `mreg alias rm`.",
+    "MODEL_NOT_IN_GROUP": "An alias points to versions of its own model only.",
+    "NO_PREVIOUS_TARGET": "Name the target with `--to`, or point the alias to any version with `mreg promote`.",
+    "NEVER_A_TARGET": "`mreg promote` points the alias to it.",
+    "TARGET_GONE": "`mreg alias history` lists the earlier targets.",
+    "PRECISION_MISMATCH": "Name the precisions of the model with `--precision`, or leave the option out.",
     "REQUIREMENTS_NOT_MET": "Choose another model, or require less.",
+    "INVALID_REFERENCE": "Write NAME, NAME:VERSION or NAME@ALIAS, each also after PROJECT/, or the id of a model.",
     "INVALID_FILTER": "Example of a filter: 'format = onnx AND metrics.f1 > 0.9'.",
     "ALIAS_NOT_FOUND": "`mreg alias ls` lists the aliases.",
+    "MODEL_GROUP_NOT_FOUND": "`mreg groups` lists the model groups that you may see.",
     "UPLOAD_NOT_FOUND": "`mreg uploads ls` lists the uploads.",
     "ARTIFACT_FILE_NOT_FOUND": "`mreg show` lists the files of an artifact.",
     "NOT_AN_ARCHIVE": "Leave the file out to get the artifact itself.",
@@ -97,8 +108,13 @@ _HINTS_BY_REASON = {
     "ALIAS_CHANGED": "Another client moved the alias at the same time. Look at it with `mreg alias history`, then try "
     "again.",
 }
+_AMBIGUOUS_WITH_PRECISION = "Name one of them, by its id or its project, or with `--precision`."
+_NOTHING_HERE = (
+    "Start a registry on this machine with `model-registry up`, or with `make run` in a checkout. Or name another one "
+    "with `mreg login URL`, MODELREG_URL or --url."
+)
 _HINTS_BY_CLASS: tuple[tuple[type[BaseException], str], ...] = (
-    (errors.Ambiguous, "Name one of them, by its id or its project, or with `--precision`."),
+    (errors.Ambiguous, "Name one of them, by its id or its project."),
     (errors.NotFound, "`mreg ls` lists the models that you may see."),
     (errors.Unauthenticated, "Sign in with `mreg login`, or set MODELREG_TOKEN."),
     (errors.Quarantined, "Ask the operator of the registry why it is quarantined."),
@@ -118,12 +134,22 @@ _HINTS_BY_CLASS: tuple[tuple[type[BaseException], str], ...] = (
 class Remarks:
     """What a command knows of its errors."""
 
-    when_interrupted: str = ""
-    """What to tell the user if the command is interrupted now, or fails for a time."""
+    when_interrupted: Callable[[], str] = str
+    """Returns what to tell the user if the command is interrupted now, or fails for a time. Empty: nothing."""
     done: str = ""
     """What to tell the user if the command does not end well from now on: what it has done."""
     filter_text: str = ""
     """The filter of the command, which errors point into."""
+    hints: dict[str, str] = field(default_factory=dict)
+    """What to do next, by the reason of an error, where this command has another answer than most. Empty: nothing."""
+    takes_precision: bool = False
+    """Whether `--precision` of the command chooses one of several models."""
+    is_default_url: bool = False
+    """Whether the registry is the one of this machine that is used where none is named."""
+    command: str = "mreg"
+    """The command, for example `mreg alias ls`."""
+    timeout: float = 30
+    """Seconds that a call may take."""
     debug: bool = False
     """Whether tracebacks are shown."""
 
@@ -132,16 +158,16 @@ def report(error: BaseException, remarks: Remarks) -> int:
     """Print an error to stderr: what is wrong, what to do next, the request id. Return the exit code."""
     if remarks.debug:
         click.echo("".join(traceback.format_exception(type(error), error, error.__traceback__)), err=True, nl=False)
-    message, hint = _texts(error)
+    message, hint = _texts(error, remarks)
     code = exit_code(error)
-    hints = [hint, remarks.done, remarks.when_interrupted if code in _UNFINISHED else ""]
+    hints = [hint, remarks.done, remarks.when_interrupted() if code in _UNFINISHED else ""]
     if isinstance(error, Interrupted) and is_terminal(sys.stderr):
         _line("")  # After the ^C.
     _line(f"{styled('mreg:', fg='red', bold=True, err=True)} {printable(message)}")
-    for field, description in _details(error):
+    for name, description in _details(error):
         # The message often has the first of them, and more of it.
         if description[:80] not in message:
-            _line(f"  {printable(f'{field}: {description}' if field else description)}")
+            _line(f"  {printable(f'{_short(name)}: {description}' if name else description)}")
     for text in _pointer(error, remarks.filter_text):
         _line(f"  {text}")
     for text in hints:
@@ -168,13 +194,12 @@ def _line(text: str) -> None:
         click.echo(text, err=True)
 
 
-def _texts(error: BaseException) -> tuple[str, str]:
+def _texts(error: BaseException, remarks: Remarks) -> tuple[str, str]:
     """Return what is wrong, and what to do next."""
     if isinstance(error, errors.RegistryError):
-        hint = _HINTS_BY_REASON.get(error.reason) or error.hint
-        hint = hint or next((text for kind, text in _HINTS_BY_CLASS if isinstance(error, kind)), "")
+        message, hint = _message(error, remarks), _hint(error, remarks)
         # What the server says is not about arguments of the library.
-        return error.message if error.request_id else _with_options(error.message), _with_options(hint)
+        return message if error.request_id else _with_options(message), _with_options(hint)
     if isinstance(error, click.UsageError):
         command = error.ctx.command_path if error.ctx else "mreg"
         return error.format_message(), f"`{command} --help` shows what is right."
@@ -184,6 +209,57 @@ def _texts(error: BaseException) -> tuple[str, str]:
         f"internal error: {type(error).__name__}: {error}",
         "Run the command again with `--debug`, and report what it shows.",
     )
+
+
+def _message(error: errors.RegistryError, remarks: Remarks) -> str:
+    """Return what is wrong, in words of the command line where the server speaks of its requests."""
+    text = error.message
+    if isinstance(error, errors.DeadlineExceeded) and not error.request_id:
+        return f"The registry did not answer within {remarks.timeout:g} s."
+    if error.reason == "TARGET_GONE":
+        return text.replace("in to_model_id", "with `--to`")
+    if isinstance(error, errors.InvalidArgument):
+        for found in error.violations:
+            text = text.replace(f"{found.field}: ", f"{_short(found.field)}: ")
+    return text
+
+
+def _short(name: str) -> str:
+    """Return the path of a field without where it is in a request: `metrics.f1` of `upload.spec.model.metrics.f1`."""
+    return _IN_REQUEST.sub("", name, count=1) or name
+
+
+def _hint(error: errors.RegistryError, remarks: Remarks) -> str:
+    """Return what to do next on the command line."""
+    if error.reason and error.reason in remarks.hints:
+        return remarks.hints[error.reason]
+    if error.reason in ("REFERENCE_NOT_FOUND", "ALIAS_NOT_FOUND") and (hint := _hint_about_reference(error.metadata)):
+        return hint
+    if isinstance(error, errors.ConnectionFailed) and not error.is_permanent and remarks.is_default_url:
+        return _NOTHING_HERE
+    if isinstance(error, errors.Ambiguous) and remarks.takes_precision:
+        return _AMBIGUOUS_WITH_PRECISION
+    hint = _HINTS_BY_REASON.get(error.reason) or error.hint
+    if not hint and isinstance(error, errors.InvalidArgument) and error.request_id:
+        hint = f"`{remarks.command} --help` shows what is right."
+    return hint or next((text for kind, text in _HINTS_BY_CLASS if isinstance(error, kind)), "")
+
+
+def _hint_about_reference(metadata: Mapping[str, str]) -> str:
+    """Return which command lists what the part of a reference could be that names nothing."""
+    from modelreg.references import Reference, format_reference, parse_reference  # noqa: PLC0415 - as all of the library
+
+    part = metadata.get("part", "alias")
+    try:
+        parsed = Reference(name=metadata["name"]) if "name" in metadata else parse_reference(metadata["reference"])
+    except (errors.InvalidArgument, KeyError):
+        return ""
+    name = shlex.quote(format_reference(parsed.name, project=parsed.project))
+    return {
+        "version": f"`mreg versions {name}` lists the versions.",
+        "precisions": f"`mreg versions {name}` lists the versions with their precisions.",
+        "alias": f"`mreg alias ls {name}` lists the aliases.",
+    }.get(part, "")
 
 
 def _with_options(text: str) -> str:
@@ -201,7 +277,7 @@ def _plain_message(error: BaseException) -> str:
         return "terminated"
     if isinstance(error, OSError):
         text = f"{error.filename}: {error.strerror}" if error.filename and error.strerror else str(error)
-        return _with_options(text)
+        return _with_options(text if text.endswith(".") else f"{text}.")
     return ""
 
 

@@ -126,6 +126,8 @@ class Command(_TakesGlobalOptions):
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command, and name it in the errors of its usage."""
+        if session := ctx.find_object(Session):
+            session.remarks.command = ctx.command_path
         try:
             return super().invoke(ctx)
         except click.UsageError as error:
@@ -189,6 +191,12 @@ class MainGroup(Group):
         options = _options(ctx)
         _write_options(ctx, formatter, "Options", [found for found in options if not is_global(found)])
         _write_options(ctx, formatter, "Global options, also after the command", [o for o in options if is_global(o)])
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Parse the arguments. `mreg help ls` is `mreg ls --help`."""
+        if args[:1] == ["help"] and not ctx.resilient_parsing:
+            args = [*args[1:], "--help"]
+        return super().parse_args(ctx, args)
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Return the names of the commands, in the order of the help."""

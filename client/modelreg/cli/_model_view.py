@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from modelreg.cli._output import Column, Output, print_blocks
@@ -49,54 +50,61 @@ def show_model(output: Output, model: Model, parents: Mapping[str, str], files: 
     """
     aliases = f"  {styled(f'@{printable(_aliases(model))}', fg='green')}" if model.aliases else ""
     output.line(styled(printable(model.reference), bold=True, fg="cyan") + aliases)
-    print_blocks(output, _blocks(model, parents, files))
+    print_blocks(output, _blocks(model, parents, files, _when if output.is_terminal else utc))
     if model.description:
         output.line()
         output.line(styled("Description", bold=True))
         for text in model.description.splitlines():
             output.line(f"  {printable(text, lines=True)}")
-    for warning in (*model.warnings, *(model.signature.problems if model.signature else ())):
+    # The problems of the signature are among them.
+    for warning in model.warnings:
         output.line()
         output.line(f"{styled('Warning:', fg='yellow', bold=True)} {printable(warning)}")
 
 
-def _facts(model: Model) -> Iterator[tuple[str, str]]:
+def _when(time: datetime | None) -> str:
+    """Return a time for people, with how long ago it was."""
+    return "" if time is None else f"{local(time)} ({age(time)})"
+
+
+def _facts(model: Model, when: Callable[[datetime | None], str]) -> Iterator[tuple[str, str]]:
     yield "id", printable(model.id)
     yield "project", " ".join(printable(text) for text in (model.project_name, model.project_id) if text)
-    created = f"{local(model.create_time)} ({age(model.create_time)})"
-    yield "created", f"{created}{f' by {printable(model.creator)}' if model.creator else ''}"
+    yield "created", f"{when(model.create_time)}{f' by {printable(model.creator)}' if model.creator else ''}"
     if model.revision > 1:
-        yield "updated", f"{local(model.update_time)} ({age(model.update_time)}), revision {model.revision}"
+        yield "updated", f"{when(model.update_time)}, revision {model.revision}"
     yield "format", printable(model.format or "")
     yield "precisions", printable(", ".join(model.precisions))
     device = " ".join(text for text in (model.target_device_type, model.target_device) if text)
     yield "target device", printable(device)
     for name in ("architecture", "category", "origin"):
         yield name, printable(getattr(model, name) or "")
-    yield "score", "" if model.score is None else number(model.score)
+    # Without a score, the registry says 0.
+    yield "score", "" if not model.score else number(model.score)
     yield "labels", _labels(model.labels)
     yield "overview", _json(model.overview)
     yield "optimization", _json(model.optimization_capabilities)
 
 
 def _blocks(
-    model: Model, parents: Mapping[str, str], files: Sequence[ArtifactFile]
+    model: Model,
+    parents: Mapping[str, str],
+    files: Sequence[ArtifactFile],
+    when: Callable[[datetime | None], str],
 ) -> Iterator[tuple[str, Iterable[tuple[str, str]]]]:
-    yield "", _facts(model)
-    yield "Artifact", _artifact(model.artifact)
+    yield "", _facts(model, when)
+    yield "Artifact", _artifact(model.artifact, when)
     yield "Files", _files(files)
     metrics = sorted(model.metrics.items())
     yield "Metrics", zip([name for name, _ in metrics], aligned(value for _, value in metrics), strict=True)
     yield "Tags", [(name, printable(value)) for name, value in sorted(model.tags.items())]
     if signature := model.signature:
+        opsets = sorted(signature.opsets.items())
         facts = [
             ("producer", printable(signature.producer)),
             ("precisions", printable(", ".join(signature.precisions))),
             ("file", printable(signature.path)),
-            (
-                "opsets",
-                printable(", ".join(f"{name or 'ai.onnx'} {found}" for name, found in signature.opsets.items())),
-            ),
+            ("opsets", printable(", ".join(f"{name or 'ai.onnx'} {found}" for name, found in opsets))),
             ("weights", str(signature.weight_count) if signature.weight_count else ""),
         ]
         yield f"Signature: {printable(signature.format)}", facts
@@ -105,14 +113,14 @@ def _blocks(
     yield "Provenance", _provenance(model.provenance, parents)
 
 
-def _artifact(artifact: Artifact) -> Iterator[tuple[str, str]]:
+def _artifact(artifact: Artifact, when: Callable[[datetime | None], str]) -> Iterator[tuple[str, str]]:
     yield "file" if artifact.kind == "file" else "folder", printable(artifact.file_name)
     exact = "" if artifact.size_bytes < 1000 else f" ({artifact.size_bytes:,} bytes)"
     yield "size", f"{size(artifact.size_bytes)}{exact}"
     yield "sha256", printable(artifact.sha256)
     yield "media type", printable(artifact.media_type)
     if artifact.verify_time is not None:
-        yield "verified", f"{local(artifact.verify_time)} ({age(artifact.verify_time)})"
+        yield "verified", when(artifact.verify_time)
 
 
 def _files(files: Sequence[ArtifactFile]) -> Iterator[tuple[str, str]]:
@@ -165,9 +173,9 @@ def _provenance(provenance: Provenance, parents: Mapping[str, str]) -> Iterator[
         yield "dataset", printable(" ".join(text for text in (dataset.name, dataset.uri, dataset.digest) if text))
     yield "framework", printable(f"{provenance.framework} {provenance.framework_version}".strip())
     yield "seed", "" if provenance.seed is None else str(provenance.seed)
-    for name, value in provenance.hyperparameters.items():
-        yield f"hyperparameter {name}", _json(value)
-    environment = dict(provenance.environment)
+    for name, value in sorted(provenance.hyperparameters.items()):
+        yield f"hyperparameter {name}", printable(value) if isinstance(value, str) else _json(value)
+    environment = dict(sorted(provenance.environment.items()))
     for name, value in list(environment.items())[:10]:
         yield f"environment {name}", printable(value)
     if len(environment) > 10:

@@ -10,6 +10,7 @@ import click
 
 from modelreg.cli._output import note
 from modelreg.cli._param_types import Time
+from modelreg.cli._session import Session
 from modelreg.cli._text import is_terminal
 
 if TYPE_CHECKING:
@@ -18,15 +19,24 @@ if TYPE_CHECKING:
 Item = TypeVar("Item")
 
 
+def _remember_precision(context: click.Context, parameter: click.Parameter, value: tuple[str, ...]) -> tuple[str, ...]:
+    """Let an error about several models that fit name the option."""
+    del parameter
+    if session := context.find_object(Session):
+        session.remarks.takes_precision = True
+    return value
+
+
 precision_option = click.option(
     "--precision",
     multiple=True,
+    callback=_remember_precision,
     metavar="PRECISION",
     help="Only a model with exactly these precisions, for example int8. Repeatable.",
 )
 at_option = click.option("--at", type=Time(), help="The alias as it was at a time (ISO 8601).")
 reason_option = click.option("--reason", metavar="TEXT", default="", help="Why, for the history and the audit log.")
-dry_run_option = click.option("-n", "--dry-run", is_flag=True, help="Show what would happen, and change nothing.")
+dry_run_option = click.option("--dry-run", is_flag=True, help="Show what would happen, and change nothing.")
 
 
 def limited(items: Listing[Item], limit: int | None) -> Iterable[Item]:

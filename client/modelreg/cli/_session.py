@@ -38,6 +38,7 @@ class Session:
         # In here, because the imports take most of the time in which commands start.
         from modelreg import Registry  # noqa: PLC0415
         from modelreg._results import MESSAGES_ARE_KEPT  # noqa: PLC0415
+        from modelreg.urls import DEFAULT_URL  # noqa: PLC0415
 
         if self.options.get("debug"):
             _log_to_stderr()
@@ -46,7 +47,10 @@ class Session:
         if self.output.is_json:
             token = MESSAGES_ARE_KEPT.set(True)
             self._cleanup.callback(MESSAGES_ARE_KEPT.reset, token)
-        return self._cleanup.enter_context(Registry(**self.registry_arguments))
+        registry = self._cleanup.enter_context(Registry(**self.registry_arguments))
+        self.remarks.is_default_url = registry.url == DEFAULT_URL
+        self.remarks.timeout = self.options.get("timeout", self.remarks.timeout)
+        return registry
 
     @cached_property
     def output(self) -> Output:

@@ -127,8 +127,12 @@ def age(time: datetime | None, now: datetime | None = None) -> str:
 
 
 def local(time: datetime | None) -> str:
-    """Return a time in the zone of this machine: `2026-11-30 14:43:34`."""
-    return "" if time is None else f"{time.astimezone():%Y-%m-%d %H:%M:%S}"
+    """Return a time in the zone of this machine: `2026-11-30 14:43:34 +01:00`, or with `UTC`."""
+    if time is None:
+        return ""
+    found = time.astimezone()
+    zone = f"{found:%z}"
+    return f"{found:%Y-%m-%d %H:%M:%S} {'UTC' if not found.utcoffset() else f'{zone[:3]}:{zone[3:5]}'}"
 
 
 def utc(time: datetime | None) -> str:

@@ -72,9 +72,11 @@ def edit_command(
     provenance = provenance_of(options, before.provenance) if has_provenance else None
     # As it was read: a change by another client in between is refused.
     model = session.registry.update(before, provenance=provenance, **changes)
-    session.output.result(
-        model, human=lambda: note(f"Changed {model.reference} to revision {model.revision}."), quiet=model.id
-    )
+    if model.revision == before.revision:
+        said = f"Nothing changed in {model.reference}."
+    else:
+        said = f"Changed {model.reference} to revision {model.revision}."
+    session.output.result(model, human=lambda: note(said), quiet=model.id)
 
 
 def _unset(changes: dict[str, Any], field: str) -> None:

@@ -93,16 +93,25 @@ def versions_command(session: Session, name: str, limit: int | None) -> None:
 
 @click.command("rm", cls=Command)
 @click.argument("references", metavar="REF...", nargs=-1, required=True, shell_complete=complete_name)
+@precision_option
 @click.option("--force", is_flag=True, help="Delete the aliases that point to the model, too.")
 @click.option("--missing-ok", is_flag=True, help="Let models that do not exist count as deleted.")
 @click.option("-y", "--yes", is_flag=True, help="Do not ask. Required where stdin is no terminal.")
 @with_session
-def rm_command(session: Session, references: tuple[str, ...], force: bool, missing_ok: bool, yes: bool) -> None:
+def rm_command(
+    session: Session,
+    *,
+    references: tuple[str, ...],
+    precision: tuple[str, ...],
+    force: bool,
+    missing_ok: bool,
+    yes: bool,
+) -> None:
     """Delete models and their artifacts.
 
     A reference without a version means the latest version only.
     """
-    models = _found(session, references, missing_ok)
+    models = _found(session, references, precision, missing_ok)
     if models and not yes:
         ask_before([f"{model.reference}  {size(model.artifact.size_bytes)}  {model.id}" for model in models])
     session.output.done(_deleted(session, models, force=force, missing_ok=missing_ok))
@@ -115,13 +124,13 @@ def _deleted(session: Session, models: list[Model], *, force: bool, missing_ok: 
         yield model.id, f"Deleted {model.reference}."
 
 
-def _found(session: Session, references: tuple[str, ...], missing_ok: bool) -> list[Model]:
+def _found(session: Session, references: tuple[str, ...], precision: tuple[str, ...], missing_ok: bool) -> list[Model]:
     from modelreg.errors import NotFound  # noqa: PLC0415 - as all of the library, not before it is used
 
     models = []
     for reference in references:
         try:
-            models.append(session.registry.model(reference))
+            models.append(session.registry.model(reference, precision=precision))
         except NotFound:
             if not missing_ok:
                 raise
