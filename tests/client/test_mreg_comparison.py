@@ -79,6 +79,35 @@ def test_the_exit_code_of_diff_tells_of_differences_if_asked(
     assert mreg("diff", pair[0], f"{name}:9").code == 3
 
 
+def test_diff_compares_three_and_names_what_a_model_was_made_from(
+    mreg: Mreg, server: RunningRegistry, name: str, pair: tuple[str, str]
+) -> None:
+    dataset = model_pb2.Dataset(name="speech", uri="s3://data/speech", digest="sha256:0")
+    server.client.register(
+        zip_of({"labels.txt": b"cat", "last.txt": b"x"}),
+        name=name,
+        version="1.2",
+        provenance=model_pb2.Provenance(datasets=[dataset]),
+        artifact={"file_name": "model.zip"},
+    )
+
+    cells = {(row[0], row[1]): row[2:] for row in mreg("diff", *pair, f"{name}:1.2").rows[1:]}
+
+    assert cells["field", "provenance.parent_model_ids"] == ["", pair[0], ""]
+    assert cells["field", "provenance.datasets.speech"] == ["", "", "s3://data/speech sha256:0"]
+    assert cells["files", "last.txt"][:2] == ["", ""]
+    assert cells["files", "last.txt"][2].startswith("+ 1 B")
+    twice = mreg("diff", *pair, pair[0])
+    assert (twice.code, f"{pair[0]} and {pair[0]} are the same model." in twice.err) == (2, True)
+
+
+def test_filters_of_events_have_an_example_of_events(mreg: Mreg) -> None:
+    for command in ("log", "watch"):
+        ended = mreg(command, "name = = x")
+        assert ended.code == 2
+        assert "Example of a filter: 'name = vad AND action = ACTION_ALIAS_*'." in ended.err
+
+
 def test_diff_in_json_is_the_response_of_the_api(mreg: Mreg, pair: tuple[str, str]) -> None:
     comparison = mreg("diff", *pair, "--format", "json").json
 
@@ -114,11 +143,11 @@ def test_lineage_is_a_tree_of_ancestors_or_descendants(mreg: Mreg, server: Runni
 
 def test_the_log_tells_what_happened(mreg: Mreg, name: str, pair: tuple[str, str]) -> None:
     mreg("promote", pair[0], "production", "--reason", "gate 42")
-    mreg("edit", pair[0], "--score", "0.5")
+    changed = mreg("edit", pair[0], "--score", "0.5", "--format", "quiet").out.strip()
 
     rows = mreg("log", f"name = {name}").rows
     assert [row[2:5] for row in rows] == [
-        ["model_updated", name, "score"],
+        ["model_updated", f"{name} {changed}", "score"],
         ["alias_set", f"{name}@production", "nothing → 1.0"],
         ["model_registered", f"{name}:1.1", ""],
         ["model_registered", f"{name}:1.0", ""],

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import textwrap
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import zip_longest
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +21,8 @@ Styled = tuple[str, str]
 Row = tuple[str, list[Styled]]
 """The name of a row, and a cell for each model."""
 
+PARENTS = "provenance.parent_model_ids"
+_OBJECTS = ("provenance.datasets.", "signature.inputs.", "signature.outputs.", "signature.weights.")
 _IDENTITY = ("name", "version")
 """Fields that name the models. They are the titles of the columns, and no difference."""
 _MARKS = {"added": ("+", "green"), "removed": ("-", "red"), "changed": ("~", "yellow"), "unknown": ("?", "yellow")}
@@ -37,10 +39,16 @@ def differs(comparison: Comparison) -> bool:
     )
 
 
-def show_comparison(output: Output, comparison: Comparison) -> None:
-    """Print how models differ: side by side on a terminal, else a line per value with tabs between its cells."""
+def show_comparison(output: Output, comparison: Comparison, parents: Mapping[str, str]) -> None:
+    """Print how models differ: side by side on a terminal, else a line per value with tabs between its cells.
+
+    Args:
+        output: Where.
+        comparison: The comparison.
+        parents: References of parents, by id, as far as they are known.
+    """
     names = _names(comparison)
-    fields = _field_rows(comparison)
+    fields = _field_rows(comparison, parents)
     others = [
         ("Metrics", [(metric.name, _metric_cells(metric)) for metric in comparison.metrics]),
         ("Labels", _label_rows(comparison)),
@@ -106,12 +114,31 @@ def _value(value: Any) -> str:
     return printable(value if isinstance(value, str) else json.dumps(value, ensure_ascii=False))
 
 
-def _field_rows(comparison: Comparison) -> list[Row]:
+def _field_rows(comparison: Comparison, parents: Mapping[str, str]) -> list[Row]:
     return [
-        (field.path, [(_value(value), _color(value, field.values[0])) for value in field.values])
+        (field.path, [(_field(field.path, value, parents), _color(value, field.values[0])) for value in field.values])
         for field in comparison.fields
         if field.path not in _IDENTITY
     ]
+
+
+def _field(path: str, value: Any, parents: Mapping[str, str]) -> str:
+    """Return the value of a field. Datasets and tensors are objects by name; several of one name are a list."""
+    if path == PARENTS and isinstance(value, list):
+        return _value([parents.get(model_id, model_id) for model_id in value])
+    if path.startswith(_OBJECTS) and value is not None:
+        return printable("; ".join(map(_object, value if isinstance(value, list) else [value])))
+    return _value(value)
+
+
+def _object(value: Any) -> str:
+    """Return a dataset as its URI and digest, and a tensor as its type and shape."""
+    if isinstance(value, dict) and "element_type" in value:
+        shape = value.get("shape")
+        return f"{value['element_type']}{'' if shape is None else f' [{_value(list(map(str, shape)))}]'}"
+    if isinstance(value, dict) and "uri" in value:
+        return " ".join(text for text in (value["uri"], value.get("digest")) if text) or str(value.get("name", ""))
+    return _value(value)
 
 
 def _color(value: Any, first: Any) -> str:
@@ -128,7 +155,7 @@ def _metric_cells(metric: MetricComparison) -> list[Styled]:
         if value is None:
             cells.append(("", ""))
         elif index == 0 or not delta:
-            cells.append((number(value), ""))
+            cells.append((number(value), _color(value, first)))
         else:
             relative = f", {delta / abs(first):+.1%}" if first else ""
             # Whether more is better is not known here.
@@ -170,7 +197,12 @@ def _file_rows(comparison: Comparison) -> list[Row]:
 
 
 def _file_cells(file: FileComparison) -> list[Styled]:
-    return [_file_cell(version, index) for index, version in enumerate(file.versions)]
+    first = file.versions[0]
+    return [
+        # What neither has is no difference between the two.
+        ("", "") if not (version.present or first.present) else _file_cell(version, index)
+        for index, version in enumerate(file.versions)
+    ]
 
 
 def _file_cell(version: FileVersion, index: int) -> Styled:

@@ -11,8 +11,8 @@ import click
 from modelreg.cli._failures import INTEGRITY
 from modelreg.cli._frame import Command, with_session
 from modelreg.cli._options import limited
-from modelreg.cli._output import Column
-from modelreg.cli._text import age, local, printable, styled, utc
+from modelreg.cli._output import Column, note
+from modelreg.cli._text import age, is_terminal, local, printable, styled, utc
 
 if TYPE_CHECKING:
     from modelreg import Event
@@ -23,13 +23,13 @@ _ALWAYS_CHANGED = {"revision", "update_time"}
 
 
 def _subject(event: Event) -> str:
-    """Return what changed: `vad@production`, or `vad:6.2.3`."""
+    """Return what changed: `vad@production`, `vad:6.2.3`, or `vad` and the model's id if the event has no version."""
     if not event.name:
         return ""
     if event.alias:
         return f"{event.name}@{event.alias}"
     version = _version(event.after) or _version(event.before)
-    return f"{event.name}:{version}" if version else event.name
+    return f"{event.name}:{version}" if version else f"{event.name} {event.model_id}".rstrip()
 
 
 def _version(state: Any) -> str:
@@ -71,7 +71,7 @@ def log_command(session: Session, *, filter_text: str, limit: int | None, verify
 
     FILTER chooses events, for example 'name = vad AND action = ACTION_ALIAS_*'. Default: all.
     """
-    session.remarks.filter_text = filter_text
+    _remember_filter(session, filter_text)
     if verify:
         return _verify(session, filter_text)
     session.output.items(
@@ -81,6 +81,11 @@ def log_command(session: Session, *, filter_text: str, limit: int | None, verify
         quiet=lambda event: str(event.sequence),
     )
     return 0
+
+
+def _remember_filter(session: Session, filter_text: str) -> None:
+    session.remarks.filter_text = filter_text
+    session.remarks.hints["INVALID_FILTER"] = "Example of a filter: 'name = vad AND action = ACTION_ALIAS_*'."
 
 
 def _verify(session: Session, filter_text: str) -> int:
@@ -116,8 +121,10 @@ def watch_command(session: Session, *, filter_text: str, resume_file: str | None
     Until Ctrl-C, across restarts of the registry. FILTER chooses events, for example 'name = vad AND action =
     ACTION_ALIAS_*'. Default: all. The formats json and jsonl print a line per event.
     """
-    session.remarks.filter_text = filter_text
+    _remember_filter(session, filter_text)
     output = session.output
+    if output.is_human and is_terminal(sys.stderr):
+        note(f"Watching {session.registry.url}. Ctrl-C stops.")
     for event in session.registry.watch(filter_text, resume_file=resume_file, from_beginning=from_beginning):
         if output.is_json:
             output.json_line(event)

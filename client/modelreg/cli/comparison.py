@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from modelreg.cli._comparison_view import differs, show_comparison
+from modelreg.cli._comparison_view import PARENTS, differs, show_comparison
 from modelreg.cli._frame import Command, with_session
 from modelreg.cli._lineage_view import show_lineage
 from modelreg.cli._name_completion import complete_name
 
 if TYPE_CHECKING:
-    from modelreg import Lineage
+    from modelreg import Comparison, Lineage
     from modelreg.cli._session import Session
 
 _DIFFERENT = 1
+_MAX_PARENTS = 20
 
 
 @click.command("diff", cls=Command)
@@ -33,9 +35,28 @@ def diff_command(
     """
     if len(references) < 2:
         raise click.UsageError("Name at least two models, for example vad:6.2.2 vad:6.2.3.")
-    comparison = session.registry.compare(*references, diff_only=not everything, hash_files=hash_files)
-    session.output.result(comparison, human=lambda: show_comparison(session.output, comparison))
+    models = [session.registry.model(reference) for reference in references]
+    for index, model in enumerate(models):
+        first = next(position for position, found in enumerate(models) if found.id == model.id)
+        if first != index:
+            raise click.UsageError(f"{references[first]} and {references[index]} are the same model.")
+    comparison = session.registry.compare(*models, diff_only=not everything, hash_files=hash_files)
+    session.output.result(
+        comparison, human=lambda: show_comparison(session.output, comparison, _parents(session, comparison))
+    )
     return _DIFFERENT if exit_code and differs(comparison) else 0
+
+
+def _parents(session: Session, comparison: Comparison) -> dict[str, str]:
+    """Return the references of the first parents that differ, by id, as far as the caller may read them."""
+    from modelreg.errors import RegistryError  # noqa: PLC0415 - as all of the library, not before it is used
+
+    lists = [value or () for field in comparison.fields if field.path == PARENTS for value in field.values]
+    references = {}
+    for model_id in list(dict.fromkeys(model_id for found in lists for model_id in found))[:_MAX_PARENTS]:
+        with contextlib.suppress(RegistryError):
+            references[model_id] = session.registry.model(model_id).reference
+    return references
 
 
 @click.command("lineage", cls=Command)
