@@ -53,7 +53,7 @@ def test_unmet_requirements_change_nothing(mreg: Mreg, name: str, ids: list[str]
 def test_a_dry_run_says_what_would_move(mreg: Mreg, name: str, ids: list[str]) -> None:
     mreg("promote", f"{name}:1.0", "production")
 
-    assert mreg("promote", f"{name}:1.1", "production", "-n").out == f"Would move {name}@production  1.0 → 1.1\n"
+    assert mreg("promote", f"{name}:1.1", "production", "--dry-run").out == f"Would move {name}@production  1.0 → 1.1\n"
     assert mreg("show", f"{name}@production", "--format", "quiet").out == f"{ids[0]}\n"
 
 
@@ -62,6 +62,12 @@ def test_an_unexpected_target_is_a_conflict(mreg: Mreg, name: str, ids: list[str
     ended = mreg("promote", f"{name}:1.2", "production", "--expect", f"{name}:1.1")
 
     assert ended.code == 5
+    assert ended.err.splitlines()[:2] == [
+        f"mreg: {name}@production points to {name}:1.0, not to {name}:1.1.",
+        f"Look at `mreg alias history {name}@production`, then decide whether to promote all the same.",
+    ]
+    unexpected = mreg("promote", f"{name}:1.2", "production", "--expect", "")
+    assert f"{name}@production points to {name}:1.0, not to no model." in unexpected.err
     assert mreg("promote", f"{name}:1.2", "production", "--expect", f"{name}:1.0").code == 0
 
 
@@ -91,3 +97,30 @@ def test_a_reference_without_an_alias_is_refused(mreg: Mreg, name: str, ids: lis
         ended = mreg(*arguments)
         assert ended.code == 2
         assert "names no alias" in ended.err
+
+
+def test_a_new_alias_is_told_beside_the_others(mreg: Mreg, name: str, ids: list[str]) -> None:
+    first = mreg("promote", f"{name}:1.0", "production")
+    planned = mreg("promote", f"{name}:1.1", "Production", "--dry-run")
+    slip = mreg("promote", f"{name}:1.1", "Production")
+    moved = mreg("promote", f"{name}:1.1", "production")
+
+    assert first.err == "Created the alias production.\n"
+    assert planned.err == f"Would create the alias Production; {name} also has production.\n"
+    assert slip.err == f"Created the alias Production; {name} also has production.\n"
+    assert moved.err == ""
+    assert mreg("promote", f"{name}:1.1", "canary", "--format", "json").err == ""
+
+
+def test_hints_name_the_command_that_lists_what_there_is(mreg: Mreg, name: str, ids: list[str]) -> None:
+    mreg("promote", f"{name}:1.0", "production")
+    for arguments, code, hint in [
+        (("show", f"{name}:9"), 3, f"`mreg versions {name}` lists the versions."),
+        (("show", f"{name}:1.0", "--precision", "int4"), 3, f"`mreg versions {name}` lists the versions with their"),
+        (("show", f"{name}@nosuch"), 3, f"`mreg alias ls {name}` lists the aliases."),
+        (("rollback", f"{name}@production"), 5, "Name the target with `--to`"),
+        (("rollback", f"{name}@production", "--to", f"{name}:1.2"), 5, "`mreg promote` points the alias to it."),
+        (("edit", f"{name}:1.0", "--name", f"{name}-other"), 5, "Move or delete the aliases first"),
+    ]:
+        ended = mreg(*arguments)
+        assert (ended.code, hint in ended.err) == (code, True), ended.err

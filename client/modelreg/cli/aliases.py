@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterable, Sequence
 from datetime import timedelta
 from typing import TYPE_CHECKING
@@ -12,13 +13,15 @@ from modelreg.cli._failures import CONFLICT
 from modelreg.cli._frame import Command, Group, with_session
 from modelreg.cli._name_completion import complete_name
 from modelreg.cli._options import ask_before, dry_run_option, reason_option
-from modelreg.cli._output import Column
+from modelreg.cli._output import Column, note
 from modelreg.cli._param_types import Duration, NumberAssignment
 from modelreg.cli._text import age, printable, styled, utc
 
 if TYPE_CHECKING:
-    from modelreg import Alias, AliasMove, AliasTarget, Promotion
+    from modelreg import Alias, AliasMove, AliasTarget, Conflict, Model, Promotion
     from modelreg.cli._session import Session
+
+_MAX_OTHER_ALIASES = 10
 
 
 @click.command("promote", cls=Command)
@@ -63,6 +66,7 @@ def promote_command(
     requirements.
     """
     from modelreg.aliases import Bound, Requirements  # noqa: PLC0415 - as all of the library, not before it is used
+    from modelreg.errors import Conflict  # noqa: PLC0415
 
     lowest, highest = dict(min_metric), dict(max_metric)
     requirements = Requirements(
@@ -74,16 +78,67 @@ def promote_command(
         same_labels=same_labels,
     )
     model = session.registry.model(reference)
-    promotion = session.registry.promote(
-        alias,
-        model,
-        reason=reason,
-        expect=expect,
-        require=None if requirements == Requirements() else requirements,
-        validate_only=dry_run,
-    )
     name = model.reference.rpartition(":")[0]
-    return _print_promotion(session, promotion, name, dry_run=dry_run)
+    expected = session.registry.model(expect) if expect else expect
+    try:
+        promotion = session.registry.promote(
+            alias,
+            model,
+            reason=reason,
+            expect=expected,
+            require=None if requirements == Requirements() else requirements,
+            validate_only=dry_run,
+        )
+    except Conflict as error:
+        if error.reason != "ALIAS_CHANGED" or expected is None:
+            raise
+        raise _unexpected(session, error, f"{name}@{alias.rpartition('@')[2]}", expected) from error
+    code = _print_promotion(session, promotion, name, dry_run=dry_run)
+    if session.output.is_human and promotion.before is None and promotion.changed:
+        _note_new_alias(session, promotion, name, dry_run=dry_run)
+    return code
+
+
+def _unexpected(session: Session, error: Conflict, alias: str, expected: Model | str) -> Conflict:
+    """Return an error that says in references where an alias points instead of where `--expect` says."""
+    now = _reference(session, error.metadata.get("model_id", ""))
+    wanted = expected if isinstance(expected, str) else expected.reference
+    if now == wanted and not isinstance(expected, str):
+        # They differ in their precisions.
+        now, wanted = f"{now} {error.metadata['model_id']}", f"{wanted} {expected.id}"
+    session.remarks.hints[error.reason] = (
+        f"Look at `mreg alias history {shlex.quote(alias)}`, then decide whether to promote all the same."
+    )
+    return type(error)(
+        f"{alias} points to {now}, not to {wanted or 'no model'}.",
+        reason=error.reason,
+        request_id=error.request_id,
+        metadata=error.metadata,
+    )
+
+
+def _reference(session: Session, model_id: str) -> str:
+    """Return the reference of a model, or its id where it cannot be read."""
+    from modelreg.errors import RegistryError  # noqa: PLC0415 - as all of the library, not before it is used
+
+    try:
+        return session.registry.model(model_id).reference if model_id else "no model"
+    except RegistryError:
+        return f"the model {model_id}"
+
+
+def _note_new_alias(session: Session, promotion: Promotion, name: str, *, dry_run: bool) -> None:
+    """Tell that an alias is new, and which others there are: its name may be a slip."""
+    from modelreg.errors import RegistryError  # noqa: PLC0415 - as all of the library, not before it is used
+
+    word = promotion.alias.alias
+    try:
+        aliases = session.registry.aliases(promotion.alias.model_group_id).to_list(_MAX_OTHER_ALIASES + 1)
+    except RegistryError:
+        aliases = []  # It is done, and must not look like a failure.
+    others = [found.alias for found in aliases if found.alias != word][:_MAX_OTHER_ALIASES]
+    text = f"{'Would create' if dry_run else 'Created'} the alias {word}"
+    note(f"{text}; {name} also has {', '.join(others)}." if others else f"{text}.")
 
 
 @click.command("rollback", cls=Command)
