@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import IO
 
 import pytest
+from modelreg import PermissionDenied, Registry
 from modelreg.cli._output import Output
 from modelreg.cli._progress import INTERVAL_SECONDS, ProgressLines, progress_for
 from modelreg.folders import plan_folder
@@ -78,13 +79,33 @@ def test_push_records_the_commit_of_the_working_directory(
     assert provenance["environment"] == {"git_dirty": "false"}
 
 
-def test_a_push_whose_alias_fails_says_that_the_model_is_registered(mreg: Mreg, name: str, tmp_path: Path) -> None:
+def test_a_push_with_a_wrong_alias_registers_nothing(mreg: Mreg, name: str, tmp_path: Path) -> None:
     file = tmp_path / "vad.onnx"
     file.write_bytes(b"weights")
 
-    ended = mreg("push", str(file), f"{name}:1", "--alias", "no alias")
+    for word, message in [
+        ("no alias", "must be 1 to 128 characters"),
+        ("latest", "no alias can have this name"),
+        ("other@production", "Write --alias production."),
+    ]:
+        ended = mreg("push", str(file), f"{name}:1", "--alias", "canary", "--alias", word)
+        assert (ended.code, message in ended.err) == (2, True)
+    assert mreg("show", name).code == 3
 
-    assert ended.code == 2
+
+def test_a_push_whose_alias_fails_says_that_the_model_is_registered(
+    mreg: Mreg, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "vad.onnx"
+    file.write_bytes(b"weights")
+
+    def refuse(*_: object, **__: object) -> None:
+        raise PermissionDenied("You may not set aliases.")
+
+    monkeypatch.setattr(Registry, "promote", refuse)
+    ended = mreg("push", str(file), f"{name}:1", "--alias", "production")
+
+    assert ended.code == 4
     model = mreg("show", f"{name}:1", "--format", "json").json
     assert f"The model is registered: {name}:1, {model['id']}\n" in ended.err
 
@@ -105,12 +126,28 @@ def test_push_of_what_exists_is_a_conflict_or_returns_it(mreg: Mreg, name: str, 
     assert (again.code, "--if-exists return" in again.err) == (5, True)
     assert mreg("push", str(file), f"{name}:1", "--if-exists", "return", "--format", "quiet").out == first
     file.write_bytes(b"others")
-    assert mreg("push", str(file), f"{name}:1", "--if-exists", "return").code == 5
+    others = mreg("push", str(file), f"{name}:1", "--if-exists", "return")
+    assert (others.code, "exists with other bytes" in others.err, "--if-exists" in others.err) == (5, True, False)
+
+
+def test_push_tells_that_the_metadata_of_what_exists_stays(mreg: Mreg, name: str, tmp_path: Path) -> None:
+    file = tmp_path / "vad.bin"
+    file.write_bytes(b"weights")
+    command = ("push", str(file), f"{name}:1", "--if-exists", "return", "--metric", "f1=0.5", "--seed", "7")
+
+    assert mreg(*command).err == ""
+    assert mreg(*command).err == ""
+    other = mreg(*command, "--metric", "auc=0.9", "--tag", "team=audio", "--score", "0.1", "--seed", "8")
+    assert other.err == (
+        "The model keeps its metadata, which differs in score, metrics.auc, tags.team, provenance.seed. "
+        "`mreg edit` changes it.\n"
+    )
+    assert mreg("show", name, "--format", "json").json["metrics"] == {"f1": 0.5}
 
 
 def test_a_dry_run_of_a_folder_shows_what_would_be_pushed_and_why_not(mreg: Mreg, name: str, folder: Path) -> None:
     planned = mreg("push", str(folder), f"{name}:1", "--dry-run")
-    document = mreg("push", str(folder), f"{name}:1", "-n", "--format", "json").json
+    document = mreg("push", str(folder), f"{name}:1", "--dry-run", "--format", "json").json
     pushed = mreg("push", str(folder), f"{name}:1", "--format", "json").json
 
     lines = [" ".join(line.split()) for line in planned.out.splitlines()]
@@ -137,7 +174,7 @@ def test_a_dry_run_needs_no_registry(name: str, folder: Path) -> None:
 
 def test_push_says_what_is_wrong_with_its_arguments(mreg: Mreg, name: str, tmp_path: Path) -> None:
     for arguments, code, message in [
-        ([str(tmp_path / "none"), f"{name}:1"], 1, "No such file or directory"),
+        ([str(tmp_path / "none"), f"{name}:1"], 2, "does not exist"),
         ([__file__, name], 2, "names no version"),
         ([__file__, f"{name}@production"], 2, "names no version"),
         (["-", f"{name}:1", "--dry-run"], 2, "stdin can be read only once"),
@@ -223,7 +260,15 @@ def test_some_files_of_a_folder_are_pulled(mreg: Mreg, name: str, folder: Path, 
     assert sorted(path.name for path in whole.rglob("*") if path.is_file()) == ["model.bin", "model.xml"]
     assert [path.relative_to(tmp_path / "to") for path in (tmp_path / "to").rglob("*.*")] == [Path("weights/model.bin")]
     assert none.code == 3
-    assert (refused.code, "--overwrite would delete" in refused.err) == (1, True)
+    assert "It has 'model.xml', 'weights/model.bin'." in none.err
+    assert "mreg " not in none.err.partition("\n")[2]
+    assert refused.code == 1
+    assert refused.err == (
+        f"mreg: {tmp_path / 'used'}: has files, and is not this model. Name a new folder. --overwrite would delete "
+        "what the model does not have.\n"
+    )
+    assert mreg("pull", name, "--to", str(tmp_path / "whole")).code == 0
+    assert mreg("pull", name, "--to", str(tmp_path / "whole")).code == 0
     assert replaced.code == 0
     assert not (tmp_path / "used" / "file").exists()
     assert mreg("show", name).out.count("weights/model.bin") == 1

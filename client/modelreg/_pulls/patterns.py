@@ -117,4 +117,7 @@ def _no_match(text: str, paths: Sequence[str], label: str) -> NotFound:
     shown = ", ".join(repr(path[:200]) for path in paths[:_SHOWN_PATHS])
     more = f" and {len(paths) - _SHOWN_PATHS} more" if len(paths) > _SHOWN_PATHS else ""
     hint = " * stops at /: write ** to look into folders, too." if "*" in text and "**" not in text else ""
-    return NotFound(f"files: {text!r} matches no file of {label}.{hint} It has {shown or 'no files'}{more}.")
+    return NotFound(
+        f"files: {text!r} matches no file of {label}.{hint} It has {shown or 'no files'}{more}.",
+        reason="ARTIFACT_FILE_NOT_FOUND",
+    )

@@ -60,7 +60,8 @@ class TargetFolder:
         if not self._overwrite and self.has_files():
             raise FileExistsError(
                 errno.EEXIST,
-                "The folder must be new or empty. overwrite=True would delete what the model does not have",
+                "has files, and is not this model. Name a new folder. overwrite=True would delete what the model does "
+                "not have",
                 str(self._path),
             )
 

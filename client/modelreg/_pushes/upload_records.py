@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import time
 from collections.abc import Mapping
 from contextlib import suppress
@@ -116,6 +117,18 @@ def open_record(url: str, model: Mapping[str, Any], source: Mapping[str, Any] | 
         logger.info("this push cannot be continued after an interruption: %s", error)
         return UploadRecord(Path(), None)
     return UploadRecord(path, lock)
+
+
+def is_upload_kept(path: str) -> bool:
+    """Tell whether a push of a file or a folder has begun an upload that the same push can continue."""
+    wanted = os.path.abspath(path)  # noqa: PTH100 - as the source has it
+    with suppress(OSError, InvalidArgument):
+        for found in _directory().glob("*.json"):
+            with suppress(OSError, ValueError, AttributeError, KeyError, TypeError):
+                saved = json.loads(found.read_bytes())
+                if saved["upload_id"] and saved["source"]["path"] == wanted:
+                    return True
+    return False
 
 
 def forget_upload(upload_id: str) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable
+from types import TracebackType
 
 from modelreg.cli._output import Output, note
 from modelreg.cli._text import is_terminal, size
@@ -17,6 +18,35 @@ def progress_for(output: Output, description: str) -> bool | Callable[[int, int 
     if output.kind == "quiet":
         return False
     return True if is_terminal(sys.stderr) else ProgressLines(description)
+
+
+class TransferProgress:
+    """Shows the progress of one transfer, and knows whether any bytes have moved. Use it as a context manager.
+
+    Args:
+        output: Where results are printed.
+        description: What is transferred.
+    """
+
+    def __init__(self, output: Output, description: str) -> None:
+        from modelreg.progress import Progress  # noqa: PLC0415 - as all of the library, not before it is used
+
+        self._shown = Progress(progress_for(output, description), description=description, total=None)
+        self.has_begun = False
+        """Whether bytes were transferred, by this process or by one whose transfer it continues."""
+
+    def __call__(self, done: int, total: int | None) -> None:
+        self.has_begun = self.has_begun or done > 0
+        self._shown.update(done, total)
+
+    def __enter__(self) -> TransferProgress:
+        self._shown.__enter__()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._shown.__exit__(kind, error, traceback)
 
 
 class ProgressLines:

@@ -14,7 +14,7 @@ from modelreg.cli._failures import INTEGRITY
 from modelreg.cli._frame import Command, with_session
 from modelreg.cli._name_completion import complete_name
 from modelreg.cli._options import at_option, precision_option
-from modelreg.cli._progress import progress_for
+from modelreg.cli._progress import TransferProgress, progress_for
 from modelreg.cli._text import is_terminal, printable, size, styled
 
 if TYPE_CHECKING:
@@ -61,18 +61,23 @@ def pull_command(
     Prints the path. What the cache has is not downloaded again. A pull that was interrupted continues when it is
     repeated.
     """
-    session.remarks.when_interrupted = "Repeat the command to continue: what arrived is kept."
-    path = session.registry.pull(
-        reference,
-        to=to,
-        files=files or None,
-        precision=precision,
-        at=at,
-        offline=offline,
-        verify=verify,
-        overwrite=overwrite,
-        progress=progress_for(session.output, reference),
-    )
+    # The error about a pattern lists the files.
+    session.remarks.hints["ARTIFACT_FILE_NOT_FOUND"] = ""
+    with TransferProgress(session.output, reference) as progress:
+        session.remarks.when_interrupted = lambda: (
+            "Repeat the command to continue: what arrived is kept." if progress.has_begun else ""
+        )
+        path = session.registry.pull(
+            reference,
+            to=to,
+            files=files or None,
+            precision=precision,
+            at=at,
+            offline=offline,
+            verify=verify,
+            overwrite=overwrite,
+            progress=progress,
+        )
     output, text = session.output, os.fspath(path)
     output.result(
         {"path": text},

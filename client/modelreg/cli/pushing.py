@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import os
 import sys
@@ -25,10 +26,10 @@ _READ_BYTES = 1 << 20
 
 
 @click.command("push", cls=Command)
-@click.argument("path", metavar="PATH", type=click.Path())
+@click.argument("path", metavar="PATH", type=click.Path(exists=True, allow_dash=True))
 @click.argument("reference", metavar="NAME:VERSION")
 @click.option("--alias", metavar="WORD", multiple=True, help="Point an alias to the model afterwards. Repeatable.")
-@click.option("-n", "--dry-run", is_flag=True, help="Show what would be pushed, and its SHA-256. Asks no registry.")
+@click.option("--dry-run", is_flag=True, help="Show what would be pushed, and its SHA-256. Asks no registry.")
 @click.option(
     "--if-exists",
     type=click.Choice(["error", "return"]),
@@ -64,11 +65,16 @@ def push_command(
     if project_id:
         metadata["project_id"] = project_id
     provenance = provenance_of(options, _checkout() if git else None)
+    _check_aliases(alias, name)
     if dry_run:
         _show_plan(session.output, path, f"{name}:{version}", file_name)
         return
-    if path != "-":
-        session.remarks.when_interrupted = "Repeat the command to continue: what was sent is kept."
+    session.remarks.when_interrupted = lambda: _kept(path)
+    session.remarks.hints["MODEL_ALREADY_EXISTS"] = (
+        "Choose another version."
+        if if_exists == "return"
+        else "Choose another version. `--if-exists return` accepts a model that has the same bytes."
+    )
     model = session.registry.push(
         sys.stdin.buffer if path == "-" else path,
         name=name,
@@ -81,8 +87,10 @@ def push_command(
         **metadata,
     )
     # Whatever comes now, this is done.
-    session.remarks.when_interrupted = ""
+    session.remarks.when_interrupted = str
     session.remarks.done = f"The model is registered: {model.reference}, {model.id}"
+    if not model.created and (fields := _differing(session, model, metadata, provenance)):
+        note(f"The model keeps its metadata, which differs in {', '.join(fields)}. `mreg edit` changes it.")
     for word in alias:
         session.registry.promote(word, model)
     session.output.result(model, human=lambda: _show_pushed(session.output, model, alias), quiet=model.id)
@@ -96,6 +104,63 @@ def _identity(reference: str) -> tuple[str, str, str | None]:
     if parsed.version is None:
         raise click.UsageError(f"{reference!r} names no version: write NAME:VERSION, for example vad:6.2.3.")
     return parsed.name, parsed.version, parsed.project
+
+
+def _check_aliases(words: tuple[str, ...], name: str) -> None:
+    """Check aliases before anything is sent.
+
+    Raises:
+        UsageError: A text is no alias, or is one of another model.
+    """
+    from modelreg.errors import InvalidArgument  # noqa: PLC0415 - as all of the library, not before it is used
+    from modelreg.references import parse_reference  # noqa: PLC0415
+
+    for word in words:
+        try:
+            parsed = parse_reference(word if "@" in word else f"_@{word}")
+        except InvalidArgument:
+            parsed = None
+        if parsed is None or (parsed.alias is None and parsed.version is not None):
+            raise click.UsageError(
+                f"--alias {word!r}: must be 1 to 128 characters of A-Z a-z 0-9 . _ -, the first a letter or a digit."
+            )
+        if parsed.alias is None:
+            raise click.UsageError(
+                "--alias latest: no alias can have this name, which always means the latest version."
+            )
+        if "@" in word and parsed.name != name:
+            raise click.UsageError(f"--alias {word!r}: is an alias of another model. Write --alias {parsed.alias}.")
+
+
+def _kept(path: str) -> str:
+    """Return what to tell the user if the push ends early: whether it can be continued."""
+    from modelreg._pushes.upload_records import is_upload_kept  # noqa: PLC0415 - as all of the library
+
+    return "Repeat the command to continue: what was sent is kept." if path != "-" and is_upload_kept(path) else ""
+
+
+def _differing(session: Session, model: Model, metadata: dict[str, Any], provenance: Provenance | None) -> list[str]:
+    """Return the fields that the command gives other values than an existing model has."""
+    fields = []
+    for name, value in metadata.items():
+        if name in ("metrics", "tags"):
+            before = getattr(model, name)
+            fields += [f"{name}.{key}" for key, entry in value.items() if before.get(key) != entry]
+        elif name == "labels":
+            fields += [name] if list(value) != list(model.labels) else []
+        # What identifies the model is the same.
+        elif name not in ("precision", "project_id") and value != getattr(model, name):
+            fields.append(name)
+    if provenance is not None:
+        given = dataclasses.replace(
+            provenance, parents=tuple(session.registry.model(parent).id for parent in provenance.parents)
+        )
+        fields += [
+            f"provenance.{field.name}"
+            for field in dataclasses.fields(given)
+            if (value := getattr(given, field.name)) and value != getattr(model.provenance, field.name)
+        ]
+    return fields
 
 
 def _checkout() -> Provenance:
