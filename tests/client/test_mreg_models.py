@@ -9,6 +9,7 @@ from modelregistry.v1 import model_pb2
 from tests.client.mreg import Mreg
 from tests.model_files import onnx_model
 from tests.registry import RunningRegistry
+from tests.stub_client import zip_of
 
 
 @pytest.fixture
@@ -228,3 +229,70 @@ def test_rm_keeps_what_an_alias_points_to(mreg: Mreg, name: str, versions: list[
     assert refused.code == 5
     assert "pass `--force`" in refused.err
     assert mreg("rm", f"{name}:1.0", "--yes", "--force").code == 0
+
+
+def test_rm_chooses_by_precision(mreg: Mreg, server: RunningRegistry, name: str) -> None:
+    for precision in ("int8", "fp16"):
+        server.client.register(name=name, version="1", precisions=[precision])
+
+    ambiguous = mreg("rm", f"{name}:1", "--yes")
+    assert (ambiguous.code, "or with `--precision`." in ambiguous.err) == (2, True)
+    assert "--precision" not in mreg("lineage", f"{name}:1").err
+    assert mreg("rm", f"{name}:1", "--precision", "int8", "--yes").code == 0
+    assert mreg("show", name, "--format", "json").json["precisions"] == ["fp16"]
+
+
+def test_edit_says_whether_anything_changed(mreg: Mreg, name: str, versions: list[model_pb2.Model]) -> None:
+    changed = mreg("edit", f"{name}:1.0", "--metric", "f1=0.5")
+    same = mreg("edit", f"{name}:1.0", "--metric", "f1=0.5", "--unset", "metrics.nosuch")
+
+    assert changed.err == f"Changed {name}:1.0 to revision 2.\n"
+    assert same.err == f"Nothing changed in {name}:1.0.\n"
+    taken = mreg("edit", f"{name}:1.0", "--version", "1.1")
+    assert (taken.code, "Choose another name or version." in taken.err) == (5, True)
+    assert "--if-exists" not in taken.err
+
+
+def test_show_says_each_thing_once_and_nothing_that_nobody_gave(mreg: Mreg, server: RunningRegistry, name: str) -> None:
+    server.client.register(
+        zip_of({"a.txt": b"1", "A.txt": b"2"}),
+        name=name,
+        artifact={"file_name": "vad.zip"},
+    )
+    shown = mreg("show", name).out
+    model = mreg("show", name, "--format", "json").json
+    warnings = [line for line in shown.splitlines() if line.startswith("Warning: ")]
+
+    assert len(warnings) == len(set(warnings)) == len(model["warnings"]) > 0
+    assert "score" not in shown
+    assert f"  {model['create_time'][:19]}Z" in shown
+
+
+def test_model_groups_are_listed_and_changed(mreg: Mreg, name: str, versions: list[model_pb2.Model]) -> None:
+    changed = mreg(
+        "group", "edit", name, "--owner", "audio", "--metric-goal", "f1=maximize", "--metric-goal", "loss=minimize",
+        "--description", "Voice", "--tag", "team=audio",
+    )  # fmt: skip
+    (row,) = mreg("groups", f"name = {name}").rows
+    document = mreg("groups", f"name = {name}", "--format", "json").json
+
+    assert (changed.code, changed.err) == (0, f"Changed {name}.\n")
+    assert (row[:3], row[4:6]) == ([name, "1.2", "3"], ["audio", "f1 maximize, loss minimize"])
+    assert document["model_groups"][0]["description"] == "Voice"
+    assert mreg("group", "edit", name, "--owner", "audio").err == f"Nothing changed in {name}.\n"
+    unset = mreg("group", "edit", name, "--unset", "metric_goals.loss", "--unset", "tags.team", "--format", "json").json
+    assert (unset["metric_goals"], unset["tags"]) == ({"f1": "METRIC_GOAL_MAXIMIZE"}, {})
+
+
+def test_a_model_group_is_not_changed_to_nonsense(mreg: Mreg, name: str, versions: list[model_pb2.Model]) -> None:
+    for arguments, message in [
+        ((), "Nothing to change"),
+        (("--metric-goal", "f1=more"), "must be f1=maximize or f1=minimize"),
+        (("--unset", "owner"), "must be metric_goals.NAME or tags.NAME"),
+        (("--tag", "a=b", "--unset", "tags.a"), "it is set, too"),
+    ]:
+        ended = mreg("group", "edit", name, *arguments)
+        assert (ended.code, message in ended.err) == (2, True)
+    assert mreg("group", "edit", f"{name}-none", "--owner", "audio").code == 3
+    assert mreg("groups", "owner = = x").code == 2
+    assert mreg("groups", f"name = {name}-none").err == "No model groups match the filter.\n"

@@ -104,7 +104,7 @@ def metadata_of(options: Mapping[str, Any]) -> dict[str, Any]:
         metadata["labels"] = list(given["label"])
     if "description_file" in given:
         _once(metadata, "description", "--description and --description-file")
-        metadata["description"] = _text(given["description_file"])
+        metadata["description"] = text_of(given["description_file"])
     return metadata
 
 
@@ -140,7 +140,8 @@ def _once(metadata: Mapping[str, Any], name: str, options: str) -> None:
         raise click.UsageError(f"{options} give the same field: pass one of them.")
 
 
-def _text(file: IO[str]) -> str:
+def text_of(file: IO[str]) -> str:
+    """Return the text of a file. Raises UsageError if it is not UTF-8."""
     try:
         return file.read()
     except UnicodeDecodeError:
