@@ -25,7 +25,8 @@ def show_lineage(output: Output, model: Model, lineage: Lineage, *, descendants:
     else:
         _show_tree(output, model, lineage, descendants=descendants)
     if not lineage.nodes:
-        note("No model was made from it." if descendants else "It names no models that it was made from.")
+        relation = "descendants" if descendants else "ancestors"
+        note(f"{printable(model.reference)} has no {relation}.")
     elif lineage.truncated:
         note("The lineage is larger than what is shown.")
 
