@@ -312,10 +312,14 @@ class Load:
         """Download an artifact, and resume where its replica failed."""
         data, size = b"", None
         while size is None or len(data) < size:
-            # Before the first byte, the gateway itself retries the request.
             with http.stream(
                 "GET", f"/v1/models/{model_id}/artifact", headers={"range": f"bytes={len(data)}-"}
             ) as answer:
+                # The gateway retries a request only until the response begins. A replica that is killed between its
+                # response headers and the first byte leaves the retry to the client.
+                if answer.status_code == 503 and "retry-after" in answer.headers:
+                    self.broken["downloads"] += 1
+                    continue
                 assert answer.status_code == 206, answer.read()
                 size = len(data) + int(answer.headers["content-length"])
                 try:
