@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import Literal
+from typing import ClassVar, Literal
 
 from modelreg._results import Result
 
@@ -28,6 +28,11 @@ class Alias(Result):
     actor: str = ""
     reason: str = ""
 
+    _columns: ClassVar = ("alias", "version", "reason", "actor", "update_time", "model_id")
+
+    def _summary(self) -> str:
+        return f"{self.alias} is {self.version}"
+
 
 @dataclass(frozen=True, kw_only=True)
 class AliasTarget(Result):
@@ -36,6 +41,9 @@ class AliasTarget(Result):
     model_id: str
     version: str
     sha256: str
+
+    def _summary(self) -> str:
+        return self.version
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,6 +63,8 @@ class AliasMove(Result):
     reason: str = ""
     request_id: str = ""
 
+    _columns: ClassVar = ("alias", "revision", "kind", "before", "after", "reason", "actor", "move_time")
+
 
 @dataclass(frozen=True, kw_only=True)
 class Bound(Result):
@@ -62,6 +72,10 @@ class Bound(Result):
 
     min: float | None = None
     max: float | None = None
+
+    def _summary(self) -> str:
+        bounds = (("at least", self.min), ("at most", self.max))
+        return " and ".join(f"{word} {bound}" for word, bound in bounds if bound is not None)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,6 +106,9 @@ class RequirementCheck(Result):
     passed: bool
     description: str = ""
     """What the registry found, for people."""
+
+    def _summary(self) -> str:
+        return f"{self.requirement}: {'met' if self.passed else f'not met ({self.description})'}"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any
+from typing import Any, ClassVar
 
 from modelreg._results import Result
 
@@ -43,6 +43,8 @@ class Event(Result):
     """Whether the model moved to a project that the caller may not read."""
     resume_token: str = field(default="", compare=False, repr=False)
     """Of `Registry.watch`: continues after this event. Empty in the events of `Registry.log`."""
+
+    _columns: ClassVar = ("sequence", "event_time", "action", "name", "alias", "reason", "actor")
 
 
 @dataclass(frozen=True, kw_only=True)

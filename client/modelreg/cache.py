@@ -26,8 +26,8 @@ from typing import Literal
 from modelreg._pulls.cache_entries import Area, Slot
 from modelreg._pulls.path_locks import PathLock
 from modelreg._pulls.removal import move_away, remove_path
-from modelreg._results import Result
-from modelreg._sizes import parse_size
+from modelreg._results import Result, html_table
+from modelreg._sizes import format_size, parse_size
 from modelreg.directories import cache_directory
 from modelreg.errors import InvalidArgument
 
@@ -74,6 +74,10 @@ class CacheUsage(Result):
     """The limit. None: no limit."""
     entries: tuple[CacheEntry, ...]
     """The least recently used first."""
+
+    def _repr_html_(self) -> str:
+        limit = "without a limit" if self.max_bytes is None else f"of {format_size(self.max_bytes)}"
+        return html_table(self.entries, f"{self.directory}, {format_size(self.size_bytes)} {limit}")
 
 
 class Cache:

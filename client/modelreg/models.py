@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, Literal, TypeAlias
+from typing import Any, ClassVar, Literal, TypeAlias
 
 from modelreg._results import Result
+from modelreg._sizes import format_size
 from modelreg.provenance import Provenance
 from modelreg.references import format_reference
 
@@ -33,6 +34,9 @@ class Artifact(Result):
     verify_time: datetime | None = None
     """When the registry last found its stored bytes intact. None: never, or damaged since."""
 
+    def _summary(self) -> str:
+        return f"{self.file_name}, {format_size(self.size_bytes)}{', folder' if self.kind == 'folder' else ''}"
+
 
 @dataclass(frozen=True, kw_only=True)
 class Tensor(Result):
@@ -43,6 +47,10 @@ class Tensor(Result):
     """The type of its elements as the format calls it: `f32`, `FLOAT`, `BF16`."""
     shape: tuple[int | str, ...] | None = None
     """One entry per dimension: a number, or a text for a dynamic dimension. Empty for a scalar, None if unknown."""
+
+    def _summary(self) -> str:
+        shape = "" if self.shape is None else f"[{', '.join(map(str, self.shape))}]"
+        return f"{self.name} {self.element_type}{shape}".strip()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,6 +77,8 @@ class Signature(Result):
     problems: tuple[str, ...] = ()
     """Problems of the file, for people."""
 
+    _columns: ClassVar = ("format", "path", "inputs", "outputs", "problems")
+
 
 @dataclass(frozen=True, kw_only=True)
 class Model(Result):
@@ -89,16 +99,16 @@ class Model(Result):
     origin: str | None = None
     category: str | None = None
     architecture: str | None = None
-    description: str = ""
+    description: str = field(default="", repr=False)
     """Markdown."""
     score: float | None = None
-    overview: Json = None
-    optimization_capabilities: Json = None
+    overview: Json = field(default=None, repr=False)
+    optimization_capabilities: Json = field(default=None, repr=False)
     labels: tuple[Json, ...] = ()
     metrics: Mapping[str, float] = field(default_factory=dict)
     tags: Mapping[str, str] = field(default_factory=dict)
-    provenance: Provenance = field(default_factory=Provenance)
-    signature: Signature | None = None
+    provenance: Provenance = field(default_factory=Provenance, repr=False)
+    signature: Signature | None = field(default=None, repr=False)
     """None if the format is unknown, and in lists (`Registry.models`)."""
     warnings: tuple[str, ...] = ()
     """Where the declared format or precisions contradict the file. Warnings never block an operation."""
@@ -106,19 +116,32 @@ class Model(Result):
     """The aliases that point to the model when it was read."""
     creator: str = ""
     create_time: datetime | None = None
-    update_time: datetime | None = None
+    update_time: datetime | None = field(default=None, repr=False)
     revision: int = 0
     """1 at registration, incremented by every change."""
-    etag: str = ""
+    etag: str = field(default="", repr=False)
     """Fingerprint of this state. `Registry.update` refuses to overwrite a later state."""
-    model_group_id: str = ""
+    model_group_id: str = field(default="", repr=False)
     created: bool = True
     """Of `Registry.push` with `if_exists="return"`: False if the model was there already. Otherwise True."""
+
+    _columns: ClassVar = (
+        "reference",
+        "precisions",
+        "metrics",
+        "tags",
+        "aliases",
+        "artifact",
+        "create_time",
+    )
 
     @property
     def reference(self) -> str:
         """A reference that names the version: `[project/]name:version`."""
         return format_reference(self.name, version=self.version, project=self.project_id or self.project_name)
+
+    def _summary(self) -> str:
+        return self.reference
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -140,3 +163,15 @@ class ModelGroup(Result):
     create_time: datetime | None = None
     update_time: datetime | None = None
     etag: str = ""
+
+    _columns: ClassVar = (
+        "name",
+        "project_id",
+        "project_name",
+        "latest_version",
+        "version_count",
+        "owner",
+        "tags",
+        "metric_goals",
+        "create_time",
+    )

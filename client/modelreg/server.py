@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import Literal
+from typing import ClassVar, Literal
 
 from modelreg._results import Result
 from modelreg.models import Artifact
@@ -60,6 +60,9 @@ class Grant(Result):
     """None: all projects, and models without a project."""
     permissions: Sequence[str] = ()
 
+    def _summary(self) -> str:
+        return f"{self.role} in {'all projects' if self.project_id is None else f'the project {self.project_id}'}"
+
 
 @dataclass(frozen=True, kw_only=True)
 class Identity(Result):
@@ -90,6 +93,8 @@ class Upload(Result):
     model_id: str = ""
     creator: str = ""
 
+    _columns: ClassVar = ("id", "name", "version", "file_name", "state", "committed_size", "size_bytes", "expire_time")
+
 
 @dataclass(frozen=True, kw_only=True)
 class ArtifactFile(Result):
@@ -102,6 +107,8 @@ class ArtifactFile(Result):
     crc32: int = 0
     modify_time: datetime | None = None
     sha256: str | None = None
+
+    _columns: ClassVar = ("path", "size_bytes", "modify_time", "sha256")
 
 
 @dataclass(frozen=True, kw_only=True)
