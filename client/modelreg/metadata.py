@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import dataclasses
+import difflib
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, TypedDict
 
 from google.protobuf.message import Message
 from modelregistry.v1 import model_pb2
 
+from modelreg import _arguments
 from modelreg._wire.values import list_of, value_of
 from modelreg.errors import InvalidArgument
 from modelreg.models import Json
+from modelreg.provenance import Provenance
 
 
 class Metadata(TypedDict, total=False):
@@ -44,7 +48,7 @@ class NewMetadata(Metadata, total=False):
     version: str
 
 
-_TEXTS_AND_NUMBERS = (
+_TEXTS = (
     "name",
     "version",
     "project_id",
@@ -56,36 +60,49 @@ _TEXTS_AND_NUMBERS = (
     "category",
     "architecture",
     "description",
-    "score",
 )
 _NAMES = frozenset(NewMetadata.__annotations__) | frozenset(Metadata.__annotations__)
+_OF_PROVENANCE = frozenset(field.name for field in dataclasses.fields(Provenance))
+_EXAMPLES = {
+    "tags": 'Write tags={"team": "audio"}.',
+    "metrics": 'Write metrics={"f1": 0.91}.',
+    "metric_goals": 'Write metric_goals={"f1": "maximize"}.',
+}
 
 
-def fill(message: model_pb2.Model, metadata: Mapping[str, Any]) -> list[str]:
+def fill(message: model_pb2.Model, metadata: Mapping[str, Any], *, others: Iterable[str] = ()) -> list[str]:
     """Set the fields of a message, and return their paths for a field mask.
 
     Args:
         message: The message.
         metadata: The fields of `NewMetadata`. None removes a field, or the key of a map.
+        others: The other arguments of the call, for the error.
 
     Raises:
         InvalidArgument: A field is unknown, or its value has the wrong type.
     """
     if unknown := sorted(set(metadata) - _NAMES):
-        raise InvalidArgument(f"Unknown field {unknown[0]}. The fields are {', '.join(sorted(_NAMES))}.")
+        raise InvalidArgument(_unknown(unknown[0], sorted(_NAMES.union(others))))
     return [path for name, value in metadata.items() for path in _fill_field(message, name, value)]
 
 
+def _unknown(name: str, known: Sequence[str]) -> str:
+    """Return what is wrong with a field that there is not, and which one may be meant."""
+    message = f"Unknown field {name}."
+    if name in _OF_PROVENANCE:
+        return f"{message} It belongs in a Provenance: provenance=Provenance({name}=…)."
+    if near := difflib.get_close_matches(name, known, n=1):
+        message += f" Did you mean {near[0]}?"
+    return f"{message} The fields are {', '.join(known)}."
+
+
 def set_field(message: Message, name: str, value: Any) -> None:
-    """Set a scalar field of a message.
+    """Set a field of a message that is a text.
 
     Raises:
-        InvalidArgument: The value has the wrong type.
+        InvalidArgument: The value is no text.
     """
-    try:
-        setattr(message, name, value)
-    except (TypeError, ValueError) as error:
-        raise _wrong_type(name, value, error) from None
+    setattr(message, name, _arguments.text(value, name))
 
 
 def set_entries(message: Message, name: str, entries: Mapping[str, Any]) -> list[str]:
@@ -94,40 +111,33 @@ def set_entries(message: Message, name: str, entries: Mapping[str, Any]) -> list
     Raises:
         InvalidArgument: A key or a value has the wrong type, or the key cannot be written in a field mask.
     """
+    check: Callable[[Any, str], Any] = _arguments.text if name == "tags" else _arguments.number
     target = getattr(message, name)
-    try:
-        for key, entry in entries.items():
-            if entry is not None:
-                target[key] = entry
-    except (TypeError, ValueError, AttributeError) as error:
-        raise _wrong_type(name, entries, error) from None
+    for key, entry in _arguments.mapping(entries, name, advice=_EXAMPLES[name]).items():
+        if entry is not None:
+            checked = check(entry, f"{name}.{key}")
+            target[key] = int(checked) if name == "metric_goals" else checked
     return [f"{name}.{_quoted(key)}" for key in entries]
 
 
 def _fill_field(message: model_pb2.Model, name: str, value: Any) -> list[str]:
-    if name in _TEXTS_AND_NUMBERS:
+    if name in _TEXTS:
         if value is not None:
             set_field(message, name, value)
-        return [name]
-    if name in ("metrics", "tags"):
+    elif name == "score":
+        if value is not None:
+            message.score = _arguments.number(value, name)
+    elif name in ("metrics", "tags"):
         return set_entries(message, name, value)
-    try:
-        if name == "precision":
-            message.precisions.extend([value] if isinstance(value, str) else value)
-            return ["precisions"]
-        if name == "labels":
-            message.labels.CopyFrom(list_of(value, name))
-            return [name]
-    except (TypeError, ValueError) as error:
-        if isinstance(error, InvalidArgument):
-            raise
-        raise _wrong_type(name, value, error) from None
-    getattr(message, name).CopyFrom(value_of({} if value is None else value, name))
+    elif name == "precision":
+        message.precisions.extend([] if value is None else _arguments.texts(value, name))
+        return ["precisions"]
+    elif name == "labels":
+        labels = [] if value is None else _arguments.items(value, name, advice='Write labels=["cat", "dog"].')
+        message.labels.CopyFrom(list_of(labels, name))
+    else:
+        getattr(message, name).CopyFrom(value_of({} if value is None else value, name))
     return [name]
-
-
-def _wrong_type(name: str, value: Any, error: Exception) -> InvalidArgument:
-    return InvalidArgument(f"{name}: {value!r:.200} has the wrong type: {error}")
 
 
 def _quoted(key: str) -> str:

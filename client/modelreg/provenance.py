@@ -21,6 +21,9 @@ class Dataset(Result):
     digest: str = ""
     """Digest of the content as `<algorithm>:<hexadecimal digits>`."""
 
+    def _summary(self) -> str:
+        return self.name or self.uri
+
 
 @dataclass(frozen=True, kw_only=True)
 class Provenance(Result):
@@ -36,13 +39,19 @@ class Provenance(Result):
     """Identifier or URL of the training run."""
     datasets: Sequence[Dataset] = ()
     parents: Sequence[str] = ()
-    """The models that this one was made from: model ids, or references that `push` and `update` resolve to ids."""
+    """The models that this one was made from: model ids, or references that `push` and `update` resolve to ids. One
+    text is one parent."""
     framework: str = ""
     framework_version: str = ""
     hyperparameters: Mapping[str, Any] = field(default_factory=dict)
     environment: Mapping[str, str] = field(default_factory=dict)
     """Environment of the training, for example `{"python": "3.12.4"}`."""
     seed: int | None = None
+
+    def __post_init__(self) -> None:
+        # A text is a sequence of texts, too: its letters.
+        if isinstance(self.parents, str):
+            object.__setattr__(self, "parents", (self.parents,))
 
     @classmethod
     def here(cls, **more: Unpack[_Fields]) -> Provenance:

@@ -13,6 +13,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
+from modelreg import _arguments
 from modelreg.errors import InvalidArgument
 
 LATEST = "latest"
@@ -20,6 +21,7 @@ MAX_CHARACTERS = 65_536
 
 _MODEL_ID = re.compile(r"[A-Za-z0-9_-]{16,256}")
 _ALIAS = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
+_ALIAS_RULE = "An alias has 1 to 128 characters of A-Z a-z 0-9 . _ - and begins with a letter or a digit"
 _ESCAPE = re.compile(r"%[0-9A-Fa-f]{2}")
 _RESERVED = "/:@"
 _UNSAFE = re.compile(r"[\x00-\x20%/:@\x7f]")
@@ -49,6 +51,7 @@ def parse_reference(text: str) -> Reference:
     >>> parse_reference("acme/vad@production")
     Reference(project='acme', name='vad', version=None, alias='production', model_id=None)
     """
+    text = _arguments.text(text, "reference")
     if len(text) > MAX_CHARACTERS:
         raise _invalid(f"A reference has at most {MAX_CHARACTERS} characters", MAX_CHARACTERS)
     head, slash, tail = text.partition("/")
@@ -72,11 +75,40 @@ def parse_reference(text: str) -> Reference:
         return Reference(project=decoded_project, name=name, version=decoded)
     if decoded == LATEST:
         return Reference(project=decoded_project, name=name)
-    if decoded.lower() == LATEST or not _ALIAS.fullmatch(decoded):
-        raise _invalid(
-            "An alias has 1 to 128 characters of A-Z a-z 0-9 . _ - and begins with a letter or a digit", selector_start
-        )
+    if decoded.lower() == LATEST:
+        raise _invalid(f"The word for the latest version is {LATEST}, in lower case, not {decoded}", selector_start)
+    if not _ALIAS.fullmatch(decoded):
+        raise _invalid(_ALIAS_RULE, selector_start)
     return Reference(project=decoded_project, name=name, alias=decoded)
+
+
+def parse_alias(text: str, *, needs_name: bool = True) -> Reference:
+    """Parse `[project/]name@alias`, the name of an alias.
+
+    Args:
+        text: The text.
+        needs_name: Whether the word of the alias alone is refused. If it is not, its reference has an empty name.
+
+    Raises:
+        InvalidArgument: The text names no alias.
+
+    >>> parse_alias("acme/vad@production").alias
+    'production'
+    """
+    text = _arguments.text(text, "alias", advice="Write name@alias, for example vad@production.")
+    _, separator, word = text.rpartition("@")
+    if word.lower() == LATEST:
+        raise _latest(text)
+    if separator:
+        parsed = parse_reference(text)
+        if parsed.alias is None:  # The word has escapes.
+            raise _latest(text)
+        return parsed
+    if needs_name:
+        raise InvalidArgument(f"{text!r} names no alias. Write name@alias, for example vad@production.")
+    if not _ALIAS.fullmatch(text):
+        raise InvalidArgument(f"alias: {text!r:.200} is no alias. {_ALIAS_RULE}.")
+    return Reference(name="", alias=text)
 
 
 def format_reference(
@@ -91,6 +123,13 @@ def format_reference(
     if version is not None:
         return f"{prefix}{_encoded(name)}:{_encoded(version)}"
     return f"{prefix}{_encoded(name)}{'' if alias is None else f'@{alias}'}"
+
+
+def _latest(text: str) -> InvalidArgument:
+    return InvalidArgument(
+        f"alias: {text} cannot be set or moved: {LATEST} always means the latest version. Choose another alias, for "
+        f"example {text.rpartition('@')[0] + '@' if '@' in text else ''}production."
+    )
 
 
 def _invalid(message: str, index: int) -> InvalidArgument:

@@ -1,5 +1,7 @@
 """Promoting models and rolling back with the client."""
 
+from typing import Any
+
 import pytest
 from modelreg import Bound, Conflict, InvalidArgument, NotFound, PreconditionFailed, Registry, Requirements
 
@@ -68,6 +70,50 @@ def test_an_alias_belongs_to_the_group_of_its_model(registry: Registry, name: st
         registry.promote("other@production", versions[0])
     with pytest.raises(InvalidArgument, match="names no alias"):
         registry.rollback(name)
+    with pytest.raises(InvalidArgument, match="names a version"):
+        registry.history(f"{name}:0")
+
+
+def test_nothing_can_be_called_latest(registry: Registry, name: str, versions: list[str]) -> None:
+    for word in ("latest", "Latest", f"{name}@latest", f"{name}@LATEST"):
+        with pytest.raises(InvalidArgument, match=f"^alias: {word} cannot be set or moved: latest always means"):
+            registry.promote(word, versions[0])
+    for call in (registry.rollback, registry.alias, registry.history, registry.delete_alias):
+        with pytest.raises(InvalidArgument, match="cannot be set or moved: latest always means the latest version"):
+            call(f"{name}@latest")
+
+
+def test_a_promotion_with_its_arguments_swapped_says_so(registry: Registry, name: str, versions: list[str]) -> None:
+    for word in ("production", f"{name}@production"):
+        for model in (versions[0], registry.model(versions[0])):
+            with pytest.raises(InvalidArgument) as caught:
+                registry.promote(model, word)  # type: ignore[arg-type]
+            assert caught.value.hint.endswith(f'promote("{word}", "{versions[0]}").')
+
+
+@pytest.mark.parametrize("word", ["", "two words", "-a", "a/b", "a" * 129])
+def test_a_word_that_can_be_no_alias_is_refused_with_the_rule(
+    registry: Registry, versions: list[str], word: str
+) -> None:
+    with pytest.raises(InvalidArgument, match=r"is no alias\. An alias has 1 to 128 characters"):
+        registry.promote(word, versions[0])
+
+
+@pytest.mark.parametrize(
+    ("require", "message"),
+    [
+        ({"verified": True}, r"require: must be a Requirements, not dict\. Write Requirements\(verified=True\)"),
+        (Requirements(metrics={"auc": 0.9}), r"require\.metrics\.auc: must be a Bound, not float\. Write Bound\("),  # type: ignore[dict-item]
+        (Requirements(metrics={"auc": Bound(min="0.9")}), r"require\.metrics\.auc\.min: must be a number"),  # type: ignore[arg-type]
+        (Requirements(max_verification_age=60), r"require\.max_verification_age: must be a timedelta"),  # type: ignore[arg-type]
+    ],
+)
+def test_requirements_of_another_type_are_refused(
+    registry: Registry, name: str, versions: list[str], require: Any, message: str
+) -> None:
+    with pytest.raises(InvalidArgument, match=message):
+        registry.promote("production", versions[0], require=require)
+    assert list(registry.aliases(name)) == []
 
 
 def test_aliases_are_listed_and_deleted(registry: Registry, name: str, versions: list[str]) -> None:

@@ -5,7 +5,7 @@ import math
 import pickle
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta, timezone
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from google.api import field_behavior_pb2
@@ -16,7 +16,7 @@ from google.protobuf.struct_pb2 import ListValue, Struct, Value
 from google.protobuf.timestamp_pb2 import Timestamp
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from modelreg import Bound, InvalidArgument, Provenance, Requirements
+from modelreg import Artifact, Bound, InvalidArgument, Model, Provenance, Requirements
 from modelreg._results import html_table
 from modelreg._wire import convert, convert_comparisons, values
 from modelreg.metadata import NewMetadata, fill
@@ -239,6 +239,22 @@ def scalar(field: Any) -> Any:
     return texts_and_numbers.get(field.cpp_type, 1)
 
 
+class TestRepr:
+    def test_it_has_what_is_set_and_nothing_else(self) -> None:
+        artifact = Artifact(file_name="vad.bin", media_type="application/octet-stream", size_bytes=5, sha256="00")
+        assert repr(Model(id="0123", name="vad", version="", artifact=artifact, tags={"team": "audio"})) == (
+            "Model(id='0123', name='vad', version='', artifact=Artifact(file_name='vad.bin', "
+            "media_type='application/octet-stream', size_bytes=5, sha256='00'), tags={'team': 'audio'})"
+        )
+        assert repr(Requirements(metrics={"f1": Bound(min=0.0)})) == "Requirements(metrics={'f1': Bound(min=0.0)})"
+        assert eval(repr(Bound(max=5))) == Bound(max=5)
+
+    def test_it_stays_short(self) -> None:
+        model = convert.model(cast(Any, some(model_pb2.Model.DESCRIPTOR)))
+        model = dataclasses.replace(model, tags={f"{key}": "x" * 10_000 for key in range(100)})
+        assert len(repr(model)) < 2000
+
+
 class TestHostileMessages:
     @pytest.mark.parametrize("conversion", CONVERSIONS, ids=IDS)
     def test_no_message_breaks_the_conversion(self, conversion: Conversion) -> None:
@@ -316,6 +332,40 @@ class TestValues:
         assert [type(entry) for entry in shape] == [str, int, float]
         assert isinstance(values.json_of(Value(number_value=1e300)), float)
         assert math.isnan(values.json_of(Value(number_value=math.nan)))
+
+    def test_maps_are_sorted_by_key(self) -> None:
+        # protobuf has its entries in another order in each process.
+        keys = [f"{letter}{number}" for letter in "zya" for number in range(10)]
+        nested = {key: dict.fromkeys(keys, 1) for key in keys}
+        message = model_pb2.Model(metrics=dict.fromkeys(keys, 0.5), tags=dict.fromkeys(keys, "x"))
+        message.provenance.CopyFrom(
+            convert.provenance_message(
+                Provenance(hyperparameters=nested, environment=dict.fromkeys(keys, "x"), datasets=(Dataset(uri="b"),))
+            )
+        )
+        message.overview.CopyFrom(values.value_of([nested], "overview"))
+        model = convert.model(message)
+        data = values.document(message)
+        assert next(iter(data)) == "id"
+        for found in (
+            *(model.metrics, model.tags, model.provenance.hyperparameters, model.provenance.hyperparameters["a0"]),
+            *(model.provenance.environment, model.overview[0], model.overview[0]["a0"]),  # type: ignore[index]
+            *(data["metrics"], data["tags"], data["provenance"]["hyperparameters"]["a0"], data["overview"][0]["a0"]),
+            *(data["provenance"]["environment"], data["overview"][0], data["provenance"]["hyperparameters"]),
+        ):
+            assert list(found) == sorted(keys)
+
+    def test_documents_have_whole_numbers_as_the_gateway_prints_them(self) -> None:
+        event = audit_pb2.AuditEvent(after=values.struct_of({"revision": 5, "score": 0.5, "large": 1e300}, "after"))
+        after = values.document(event)["after"]
+        assert [(key, repr(value)) for key, value in after.items()] == [
+            ("large", "1e+300"),
+            ("revision", "5"),
+            ("score", "0.5"),
+        ]
+        model = model_pb2.Model(score=0.0, metrics={"f1": 1.0, "wer": 0.25})
+        assert repr(values.document(model)["score"]) == "0"
+        assert repr(values.document(model)["metrics"]) == "{'f1': 1, 'wer': 0.25}"
 
     def test_tuples_and_the_scalars_of_numpy_are_json(self) -> None:
         class Scalar:

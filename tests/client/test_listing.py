@@ -3,6 +3,7 @@
 import asyncio
 import gc
 import itertools
+import re
 import sys
 import threading
 import types
@@ -87,6 +88,26 @@ class TestPages:
     def test_a_negative_limit_is_refused(self, registry: Registry) -> None:
         with pytest.raises(InvalidArgument, match="limit: -1 is negative"):
             registry.models().to_list(-1)
+
+    def test_a_list_is_no_sequence_and_says_what_to_use(self, fake: FakeServer, registry: Registry) -> None:
+        models: Any = registry.models("name = vad", order_by="version")
+        for use, advice in (
+            (lambda: bool(models), r"Use `listing\.first\(\) is not None`"),
+            (lambda: len(models), r"Use `len\(listing\.to_list\(\)\)`"),
+            (lambda: models[0], r"Use `listing\.first\(\)`, or `listing\.to_list\(limit\)`"),
+            (lambda: models[:2], r"`listing\.to_list\(limit\)`"),
+            (lambda: modelreg.aio.Registry(fake.url).models()[0], r"`await listing\.first\(\)`"),
+        ):
+            with pytest.raises(TypeError, match=advice):
+                use()
+        fake.answer(LIST_MODELS, page(0, 2))
+        assert [model.name for model in list(models)] == ["model-0", "model-1"]
+
+    def test_a_list_shows_what_it_is_of(self, fake: FakeServer, registry: Registry) -> None:
+        for one in (registry, modelreg.aio.Registry(fake.url)):
+            assert repr(one.models("name = vad")) == "<Listing of models, filter 'name = vad'>"
+            assert repr(one.aliases()) == "<Listing of aliases>"
+            assert repr(one.history("vad@production")) == "<Listing of moves, alias 'vad@production'>"
 
     def test_a_list_on_asyncio(self, fake: FakeServer) -> None:
         fake.answer(LIST_MODELS, page(0, 4, "a"), page(4, 1))
@@ -190,9 +211,24 @@ class TestTables:
         fake.answer(LIST_MODELS, page(0, 11, "a"))
         html = registry.models()._repr_html_()
         assert "The first 10 items" in html
-        assert "<td>model-9</td>" in html
+        assert "<td>model-9:1</td>" in html
         assert "model-10" not in html
         assert sizes(fake) == [11]
+
+    def test_models_have_the_columns_that_people_look_for(self, fake: FakeServer, registry: Registry) -> None:
+        model = model_pb2.Model(id="0123", name="vad", version="1", metrics={"f1": 0.5}, aliases=["production"])
+        model.artifact.file_name, model.artifact.size_bytes = "vad.bin", 5_000_000
+        model.create_time.seconds = 1_796_055_000
+        fake.answer(LIST_MODELS, model_service_pb2.ListModelsResponse(models=[model]))
+        head, row = registry.models()._repr_html_().split("</tr>")[:2]
+        assert re.findall("<th>(.*?)</th>", head) == ["reference", "metrics", "aliases", "artifact", "create_time"]
+        assert re.findall("<td>(.*?)</td>", row) == [
+            "vad:1",
+            "f1=0.5",
+            "production",
+            "vad.bin, 5.0 MB",
+            "2026-11-30 16:10:00Z",
+        ]
 
     def test_what_the_server_sends_is_escaped(self, fake: FakeServer, registry: Registry) -> None:
         hostile = model_pb2.Model(id="x", name="<script>alert(1)</script>", version="1")

@@ -1,11 +1,13 @@
 """Finding, changing, comparing and deleting models with the client."""
 
 import asyncio
+from collections.abc import Callable
 from datetime import UTC, datetime
+from typing import Any
 
 import modelreg
 import pytest
-from modelreg import Ambiguous, Conflict, InvalidArgument, NotFound, PreconditionFailed, Registry
+from modelreg import Ambiguous, Conflict, InvalidArgument, NotFound, PreconditionFailed, Provenance, Registry
 
 from tests.registry import RunningRegistry
 
@@ -103,15 +105,53 @@ def test_an_update_merges_maps_and_keeps_the_rest(server: RunningRegistry, regis
     assert registry.update(name, score=1.0).score == 1.0
 
 
+WRONG_METADATA: list[tuple[dict[str, Any], str]] = [
+    ({"metric": {"f1": 1}}, r"Unknown field metric\. Did you mean metrics\?"),
+    ({"precisions": "int8"}, r"Unknown field precisions\. Did you mean precision\?"),
+    ({"parents": ["vad:1"]}, r"Unknown field parents\. .* provenance=Provenance\(parents=…\)"),
+    ({"score": "high"}, "score: must be a number, not str"),
+    ({"tags": {"a": 1}}, r"tags\.a: must be a text, not int"),
+    ({"tags": ["a"]}, r"tags: must be a mapping, not list\. Write tags="),
+    ({"metrics": {"f1": "0.9"}}, r"metrics\.f1: must be a number, not str"),
+    ({"labels": "cat"}, r"labels: must be a list, not str\. Write labels="),
+    ({"precision": 8}, "precision: must be a text or a list of texts, not int"),
+    ({"description": "\ud800"}, "description: .* lone surrogates"),
+    ({"provenance": {"seed": 1}}, r"provenance: must be a Provenance, not dict\. Write Provenance\("),
+    ({"provenance": Provenance(seed="one")}, r"provenance\.seed: must be a whole number, not str"),  # type: ignore[arg-type]
+    ({"provenance": Provenance(seed=2**64)}, r"provenance\.seed: .* 64 bits"),
+    ({"provenance": Provenance(datasets=["a.tar"])}, r"provenance\.datasets\[0\]: must be a Dataset, not str"),  # type: ignore[list-item]
+    ({"provenance": Provenance(parents=[1])}, r"provenance\.parents\[0\]: must be a text, not int"),  # type: ignore[list-item]
+    ({"provenance": Provenance(environment={"a": 1})}, r"provenance\.environment\.a: must be a text"),  # type: ignore[dict-item]
+]
+WRONG_CALLS: list[tuple[Callable[[Any], object], str]] = [
+    (lambda reg: reg.push("model.onnx", name="vad", version=3), "version: must be a text, not int"),
+    (lambda reg: reg.push("model.onnx", name=None, version="3"), "name: must be a text, not None"),
+    (
+        lambda reg: reg.push("model.onnx", name="vad", version="3", if_exist="return"),
+        r"Unknown field if_exist\. Did you mean if_exists\?",
+    ),
+    (lambda reg: reg.model(3), "reference: must be a text, not int"),
+    (lambda reg: reg.pull(3), r"model: must be a text, not int\. Pass a Model or a reference"),
+    (lambda reg: reg.group(3), "reference: must be a text, not int"),
+    (lambda reg: reg.versions(3), "name: must be a text, not int"),
+    (lambda reg: reg.models(3), "filter: must be a text, not int"),
+    (lambda reg: reg.models(page_size="3"), "page_size: must be a whole number, not str"),
+    (lambda reg: reg.log({}), "filter: must be a text, not dict"),
+    (lambda reg: reg.update_group("vad", metric_goals=["f1"]), "metric_goals: must be a mapping, not list"),
+]
+
+
 def test_what_is_no_field_or_no_value_is_refused_before_the_call(
     server: RunningRegistry, registry: Registry, name: str
 ) -> None:
     server.client.register(name=name)
 
-    with pytest.raises(InvalidArgument, match=r"Unknown field metric\b"):
-        registry.update(name, metric={"f1": 1})  # type: ignore[call-arg]
-    with pytest.raises(InvalidArgument, match="score: 'high' has the wrong type"):
-        registry.update(name, score="high")  # type: ignore[arg-type]
+    for wrong, message in WRONG_METADATA:
+        with pytest.raises(InvalidArgument, match=message):
+            registry.update(name, **wrong)
+    for call, message in WRONG_CALLS:
+        with pytest.raises(InvalidArgument, match=message):
+            call(registry)
 
 
 def test_a_deleted_model_is_gone_and_may_be_missing(server: RunningRegistry, registry: Registry, name: str) -> None:
@@ -142,10 +182,15 @@ def test_a_comparison_shows_what_differs(server: RunningRegistry, registry: Regi
 def test_lineage_and_manifest_follow_the_parents(server: RunningRegistry, registry: Registry, name: str) -> None:
     parent = server.client.register(name=name, version="1")
     child = server.client.register(name=name, version="2", provenance={"parent_model_ids": [parent.id]})
+    other = server.client.register(name=name, version="3").id
 
-    assert [node.model_id for node in registry.lineage(child.id).nodes] == [parent.id]
+    lineage = registry.lineage(child.id)
+    assert [node.model_id for node in lineage.nodes] == [parent.id]
+    assert f"<td>{name}:1</td>" in lineage._repr_html_()
     assert [node.model_id for node in registry.lineage(f"{name}:1", descendants=True).nodes] == [child.id]
     assert registry.manifest(child.id)["model"]["provenance"]["parent_model_ids"] == [parent.id]
+    # One text is one parent.
+    assert registry.update(f"{name}:1", provenance=Provenance(parents=other)).provenance.parents == (other,)
 
 
 def test_model_groups_are_listed(server: RunningRegistry, registry: Registry, name: str) -> None:

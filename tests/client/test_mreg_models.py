@@ -190,7 +190,7 @@ def test_edit_says_what_is_wrong_with_its_options(mreg: Mreg, name: str, version
         assert message in ended.err
         assert "`mreg edit --help` shows what is right." in ended.err
     ended = mreg("edit", f"{name}:1.0", "--labels", '{"a": 1}')
-    assert (ended.code, "labels: not a JSON value" in ended.err) == (2, True)
+    assert (ended.code, "labels: must be a list, not dict" in ended.err) == (2, True)
     assert mreg("show", f"{name}:1.0", "--format", "json").json["revision"] == "1"
 
 

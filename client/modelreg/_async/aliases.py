@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from modelregistry.v1 import alias_service_pb2, model_pb2, model_service_pb2
 
+from modelreg import _arguments
 from modelreg._async.connection import Connection, new_idempotency_key
-from modelreg._async.listing import Listing, Page
+from modelreg._async.listing import Listing, Page, listed
 from modelreg._async.models import ModelCalls
 from modelreg._wire import convert, methods
 from modelreg.aliases import Alias, AliasMove, Promotion, Requirements
 from modelreg.errors import InvalidArgument, NotFound
 from modelreg.models import Model
-from modelreg.references import Reference, format_reference, parse_reference
+from modelreg.references import Reference, format_reference, parse_alias, parse_reference
 
 
 class AliasCalls(ModelCalls):
@@ -51,8 +54,10 @@ class AliasCalls(ModelCalls):
         >>> promotion.before.version, promotion.alias.version
         ('6.2.2', '6.2.3')
         """
+        parsed = _alias_of_promotion(alias, model)
+        requirements = None if require is None else convert.requirements_message(require)
+        reason = _arguments.text(reason, "reason")
         target = model if isinstance(model, Model) else await self.model(model)
-        parsed = _alias_reference(alias)
         if parsed.name and parsed.name != target.name:
             raise InvalidArgument(
                 f"{alias} is an alias of {parsed.name}, but the model is {target.reference}. An alias points to a "
@@ -64,7 +69,7 @@ class AliasCalls(ModelCalls):
             model_id=target.id,
             expected_model_id=None if expect is None else await self._model_id(expect) if expect else "",
             reason=reason,
-            requirements=None if require is None else convert.requirements_message(require),
+            requirements=requirements,
             validate_only=validate_only,
             idempotency_key=new_idempotency_key(),
         )
@@ -91,6 +96,7 @@ class AliasCalls(ModelCalls):
         >>> (await reg.rollback("vad@production", reason="latency")).alias.version
         '6.2.2'
         """
+        reason = _arguments.text(reason, "reason")
         response = await self._resolved_alias(alias)
         request = alias_service_pb2.RollbackAliasRequest(
             model_group_id=response.model.model_group_id,
@@ -143,7 +149,7 @@ class AliasCalls(ModelCalls):
             response = await self._connection.unary(methods.LIST_ALIASES, request)
             return response.aliases, response.next_page_token
 
-        return Listing(fetch, convert.alias)
+        return Listing(fetch, convert.alias, of=listed("aliases", name=name))
 
     def history(self, alias: str) -> Listing[AliasMove]:
         """Return the moves of an alias, the newest first. A deleted alias keeps its history.
@@ -160,7 +166,12 @@ class AliasCalls(ModelCalls):
         >>> move.kind, move.before, move.after.version
         ('set', None, '6.2.2')
         """
-        parsed = parse_reference(alias)
+        parsed = parse_alias(alias) if "@" in _arguments.text(alias, "alias") else parse_reference(alias)
+        if parsed.version is not None:
+            raise InvalidArgument(
+                f"alias: {alias} names a version. Write name@alias for the history of an alias, or the name alone for "
+                "that of all its aliases."
+            )
         group_id = ""
 
         async def fetch(token: str, size: int) -> Page:
@@ -173,7 +184,7 @@ class AliasCalls(ModelCalls):
             response = await self._connection.unary(methods.LIST_ALIAS_MOVES, request)
             return response.alias_moves, response.next_page_token
 
-        return Listing(fetch, convert.alias_move)
+        return Listing(fetch, convert.alias_move, of=listed("moves", alias=alias))
 
     async def delete_alias(self, alias: str, *, reason: str = "", missing_ok: bool = False) -> None:
         """Delete an alias. Its history stays, and continues if the alias is set again.
@@ -182,6 +193,7 @@ class AliasCalls(ModelCalls):
             NotFound: There is no such alias, and `missing_ok` is not set.
             Conflict: The alias was moved at the same time.
         """
+        reason = _arguments.text(reason, "reason")
         try:
             found = await self.alias(alias)
         except NotFound:
@@ -199,18 +211,18 @@ class AliasCalls(ModelCalls):
         await self._connection.unary(methods.DELETE_ALIAS, request)
 
     async def _resolved_alias(self, alias: str) -> model_service_pb2.ResolveModelResponse:
-        if parse_reference(alias).alias is None:
-            raise InvalidArgument(f"{alias!r} names no alias. Write name@alias, for example vad@production.")
+        parse_alias(alias)
         request = model_service_pb2.ResolveModelRequest(reference=alias, view=model_pb2.MODEL_VIEW_BASIC)
         return await self._connection.unary(methods.RESOLVE_MODEL, request)
 
 
-def _alias_reference(text: str) -> Reference:
-    """Parse `name@alias`, or the word of an alias alone, for which the name is empty."""
-    if "@" not in text:
-        parsed = parse_reference(f"_@{text}")
-        return Reference(name="", alias=parsed.alias)
-    parsed = parse_reference(text)
-    if parsed.alias is None:
-        raise InvalidArgument("No alias can be called latest: it always means the latest version.")
-    return parsed
+def _alias_of_promotion(alias: Any, model: Any) -> Reference:
+    """Parse `name@alias`, or the word of an alias alone, and find out whether the arguments are swapped."""
+    if isinstance(alias, Model) or (isinstance(alias, str) and ":" in alias and "@" not in alias):
+        shown = alias.reference if isinstance(alias, Model) else alias
+        word = model if isinstance(model, str) and not set(model) & set(":/") else "name@production"
+        raise InvalidArgument(
+            f"alias: {shown} names a version, not an alias.",
+            hint=f'The alias comes first, then the model: promote("{word}", "{shown}").',
+        )
+    return parse_alias(alias, needs_name=False)

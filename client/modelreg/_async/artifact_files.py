@@ -35,7 +35,7 @@ def artifact_files(connection: Connection, find_model: Callable[[], Coroutine[An
         found = [file for file in response.artifact_files if not file.path.endswith("/")]
         return found, response.next_page_token
 
-    return Listing(fetch, convert.artifact_file)
+    return Listing(fetch, convert.artifact_file, of="files")
 
 
 async def list_files(connection: Connection, model_id: str) -> list[ArtifactFile]:

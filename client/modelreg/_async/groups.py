@@ -8,8 +8,9 @@ from typing import Literal
 from google.protobuf.field_mask_pb2 import FieldMask
 from modelregistry.v1 import model_group_pb2, model_group_service_pb2
 
+from modelreg import _arguments
 from modelreg._async.connection import Connection, new_idempotency_key
-from modelreg._async.listing import Listing, Page
+from modelreg._async.listing import Listing, Page, listed
 from modelreg._wire import convert, methods
 from modelreg.errors import Ambiguous, InvalidArgument, NotFound
 from modelreg.metadata import set_entries, set_field
@@ -71,15 +72,16 @@ class ModelGroupCalls:
         >>> [group.name async for group in reg.groups("name = v*")]
         ['vad']
         """
+        filter_text, order = _arguments.text(filter, "filter"), _arguments.text(order_by, "order_by")
 
         async def fetch(token: str, size: int) -> Page:
             request = model_group_service_pb2.ListModelGroupsRequest(
-                filter=filter, order_by=order_by, show_empty=show_empty, page_size=size, page_token=token
+                filter=filter_text, order_by=order, show_empty=show_empty, page_size=size, page_token=token
             )
             response = await self._connection.unary(methods.LIST_MODEL_GROUPS, request)
             return response.model_groups, response.next_page_token
 
-        return Listing(fetch, convert.model_group)
+        return Listing(fetch, convert.model_group, of=listed("model groups", filter=filter_text, order_by=order))
 
     async def update_group(
         self,
@@ -109,19 +111,21 @@ class ModelGroupCalls:
         >>> group.owner, group.metric_goals["f1"]
         ('audio', 'maximize')
         """
-        before = group if isinstance(group, ModelGroup) else await self.group(group)
-        message = model_group_pb2.ModelGroup(id=before.id, etag=before.etag if isinstance(group, ModelGroup) else "")
+        message = model_group_pb2.ModelGroup()
         paths = []
         for name, text in (("description", description), ("owner", owner)):
             if text is not None:
                 set_field(message, name, text)
                 paths.append(name)
         paths += set_entries(message, "tags", tags or {})
+        given = _arguments.mapping(metric_goals or {}, "metric_goals", advice='Write metric_goals={"f1": "maximize"}.')
         goals = {
             key: None if goal is None else convert.metric_goal(goal, f"metric_goals.{key}")
-            for key, goal in (metric_goals or {}).items()
+            for key, goal in given.items()
         }
         paths += set_entries(message, "metric_goals", goals)
+        before = group if isinstance(group, ModelGroup) else await self.group(group)
+        message.id, message.etag = before.id, before.etag if isinstance(group, ModelGroup) else ""
         if not paths:
             return before
         request = model_group_service_pb2.UpdateModelGroupRequest(

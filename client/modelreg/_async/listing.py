@@ -5,8 +5,9 @@ from __future__ import annotations
 import dataclasses
 import itertools
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, NoReturn, TypeVar
 
+from modelreg import _arguments
 from modelreg._async import runtime
 from modelreg.errors import InvalidArgument, Unsupported
 
@@ -26,9 +27,12 @@ class Listing(Generic[Item], runtime.Shown):
 
     Each iteration begins anew, with what the registry has then. While one page is consumed, the next one is fetched.
 
+    It has no length and no positions, because it may be longer than the memory, and differs from one time to the next.
+
     Args:
         fetch: Fetches the page of a token, with at most as many items as the second argument says.
         convert: Makes an item of a message.
+        of: What it lists, for its `repr`.
         page_size: The maximum number of items of a page.
     """
 
@@ -37,11 +41,31 @@ class Listing(Generic[Item], runtime.Shown):
         fetch: Callable[[str, int], Coroutine[Any, Any, Page]],
         convert: Callable[[Any], Item],
         *,
+        of: str,
         page_size: int = MAX_PAGE_SIZE,
     ) -> None:
         self._fetch = fetch
         self._convert = convert
-        self._page_size = page_size
+        self._of = of
+        self._page_size = _arguments.whole_number(page_size, "page_size")
+
+    def __repr__(self) -> str:
+        return f"<Listing of {self._of}>"
+
+    def __bool__(self) -> NoReturn:
+        raise TypeError(
+            "A Listing is neither true nor false before it is read. Use `await listing.first() is not None`, or "
+            "`await listing.to_list()`."
+        )
+
+    def __len__(self) -> NoReturn:
+        raise TypeError("A Listing has no length before it is read. Use `len(await listing.to_list())`.")
+
+    def __getitem__(self, index: object) -> NoReturn:
+        raise TypeError(
+            "A Listing has no positions. Use `await listing.first()`, or `await listing.to_list(limit)` for the first "
+            "items as a list."
+        )
 
     def __aiter__(self) -> AsyncIterator[Item]:
         return self._iterate(None)
@@ -60,7 +84,7 @@ class Listing(Generic[Item], runtime.Shown):
         Raises:
             InvalidArgument: The limit is negative.
         """
-        if limit is not None and limit < 0:
+        if limit is not None and _arguments.whole_number(limit, "limit") < 0:
             raise InvalidArgument(f"limit: {limit} is negative. Pass None for all items.")
         return [] if limit == 0 else [item async for item in self._iterate(limit)]
 
@@ -100,6 +124,12 @@ class Listing(Generic[Item], runtime.Shown):
         except ImportError as error:
             raise Unsupported("to_pandas needs pandas: pip install pandas") from error
         return pd.DataFrame([_row(item) for item in await self.to_list()])
+
+
+def listed(items: str, **arguments: str) -> str:
+    """Return what a list is of, with the arguments that are not empty: `models, filter 'name = vad'`."""
+    given = [f"{name} {text!r:.200}" for name, text in arguments.items() if text]
+    return ", ".join([items, *given])
 
 
 def _row(item: Any) -> dict[str, Any]:

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any
 from google.protobuf.field_mask_pb2 import FieldMask
 from modelregistry.v1 import lineage_pb2, model_pb2, model_service_pb2
 
+from modelreg import _arguments
 from modelreg._async.connection import Connection, new_idempotency_key
 from modelreg._async.groups import ModelGroupCalls
-from modelreg._async.listing import MAX_PAGE_SIZE, Listing, Page
+from modelreg._async.listing import MAX_PAGE_SIZE, Listing, Page, listed
 from modelreg._wire import convert, methods
 from modelreg._wire.convert_comparisons import comparison_of
 from modelreg._wire.values import document, timestamp
@@ -51,8 +52,8 @@ class ModelCalls(ModelGroupCalls):
         '6.2.2'
         """
         request = model_service_pb2.ResolveModelRequest(
-            reference=reference,
-            precisions=_texts(precision),
+            reference=_arguments.text(reference, "reference", advice="Write name:version or name@alias."),
+            precisions=_arguments.texts(precision, "precision"),
             at_time=None if at is None else timestamp(at, "at"),
         )
         return convert.model((await self._connection.unary(methods.RESOLVE_MODEL, request)).model)
@@ -73,15 +74,17 @@ class ModelCalls(ModelGroupCalls):
         >>> [model.version async for model in reg.models("tags.team = audio", order_by="metrics.f1")]
         ['6.2.2', '6.2.3']
         """
+        filter_text, order = _arguments.text(filter, "filter"), _arguments.text(order_by, "order_by")
 
         async def fetch(token: str, size: int) -> Page:
             request = model_service_pb2.ListModelsRequest(
-                filter=filter, order_by=order_by, page_size=size, page_token=token
+                filter=filter_text, order_by=order, page_size=size, page_token=token
             )
             response = await self._connection.unary(methods.LIST_MODELS, request)
             return response.models, response.next_page_token
 
-        return Listing(fetch, convert.model, page_size=page_size)
+        of = listed("models", filter=filter_text, order_by=order)
+        return Listing(fetch, convert.model, of=of, page_size=page_size)
 
     def versions(self, name: str) -> Listing[Model]:
         """Return all versions of a model group, the latest first.
@@ -108,7 +111,7 @@ class ModelCalls(ModelGroupCalls):
             response = await self._connection.unary(methods.LIST_MODELS, request)
             return response.models, response.next_page_token
 
-        return Listing(fetch, convert.model)
+        return Listing(fetch, convert.model, of=listed("versions", name=_arguments.text(name, "name")))
 
     async def update(
         self, model: Model | str, *, provenance: Provenance | None = None, **metadata: Unpack[NewMetadata]
@@ -133,12 +136,13 @@ class ModelCalls(ModelGroupCalls):
         >>> model.tags, model.revision
         ({'stage': 'candidate'}, 2)
         """
-        before = model if isinstance(model, Model) else await self.model(model)
-        message = model_pb2.Model(id=before.id, etag=before.etag if isinstance(model, Model) else "")
-        paths = fill(message, metadata)
+        message = model_pb2.Model()
+        paths = fill(message, metadata, others=("provenance",))
         if provenance is not None:
             paths.append("provenance")
             message.provenance.CopyFrom(await self._provenance_message(provenance))
+        before = model if isinstance(model, Model) else await self.model(model)
+        message.id, message.etag = before.id, before.etag if isinstance(model, Model) else ""
         if not paths:
             return before
         request = model_service_pb2.UpdateModelRequest(
@@ -210,7 +214,7 @@ class ModelCalls(ModelGroupCalls):
         request = directions(
             model_id=await self._model_id(model),
             direction=directions.DIRECTION_DESCENDANTS if descendants else directions.DIRECTION_ANCESTORS,
-            max_depth=max_depth,
+            max_depth=_arguments.whole_number(max_depth, "max_depth"),
             page_size=MAX_PAGE_SIZE,
         )
         nodes: list[lineage_pb2.LineageNode] = []
@@ -248,10 +252,6 @@ class ModelCalls(ModelGroupCalls):
     async def _provenance_message(self, provenance: Provenance) -> model_pb2.Provenance:
         """Return a provenance as a message, with the ids of the parents that its references name."""
         message = convert.provenance_message(provenance)
-        del message.parent_model_ids[:]
-        message.parent_model_ids.extend([await self._model_id(parent) for parent in provenance.parents])
+        parents = [await self._model_id(parent) for parent in message.parent_model_ids]
+        message.parent_model_ids[:] = parents
         return message
-
-
-def _texts(value: str | Sequence[str]) -> Sequence[str]:
-    return [value] if isinstance(value, str) else value

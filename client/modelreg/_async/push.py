@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Literal
 
 from modelregistry.v1 import model_pb2, model_service_pb2, upload_service_pb2
 
+from modelreg import _arguments
 from modelreg._async import runtime
 from modelreg._async.connection import new_idempotency_key
 from modelreg._async.listing import Listing, Page
@@ -24,6 +25,9 @@ from modelreg.server import Upload
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
+
+_KEYWORDS = ("provenance", "if_exists", "progress", "file_name", "media_type")
+"""The arguments of `push` that are no metadata."""
 
 
 class UploadCalls(ModelCalls):
@@ -82,8 +86,10 @@ class UploadCalls(ModelCalls):
         """
         if if_exists not in ("error", "return"):
             raise InvalidArgument(f'if_exists: must be "error" or "return", not {if_exists!r}.')
-        model = model_pb2.Model(name=name, version=version)
-        fill(model, {key: value for key, value in metadata.items() if value is not None})
+        model = model_pb2.Model(name=_arguments.text(name, "name"), version=_arguments.text(version, "version"))
+        fill(model, {key: value for key, value in metadata.items() if value is not None}, others=_KEYWORDS)
+        file_name = None if file_name is None else _arguments.text(file_name, "file_name")
+        media_type = None if media_type is None else _arguments.text(media_type, "media_type")
         if provenance is not None:
             model.provenance.CopyFrom(await self._provenance_message(provenance))
         content = Content(await runtime.run_blocking(open_source, source))
@@ -113,7 +119,7 @@ class UploadCalls(ModelCalls):
             response = await self._connection.unary(methods.LIST_UPLOADS, request)
             return response.uploads, response.next_page_token
 
-        return Listing(fetch, convert.upload)
+        return Listing(fetch, convert.upload, of="uploads")
 
     async def cancel_upload(self, upload: Upload | str) -> None:
         """Delete an upload and its bytes.
@@ -125,7 +131,7 @@ class UploadCalls(ModelCalls):
             NotFound: There is no such upload.
             PreconditionFailed: The upload is completed.
         """
-        upload_id = upload.id if isinstance(upload, Upload) else upload
+        upload_id = upload.id if isinstance(upload, Upload) else _arguments.text(upload, "upload")
         request = upload_service_pb2.CancelUploadRequest(upload_id=upload_id, idempotency_key=new_idempotency_key())
         await self._connection.unary(methods.CANCEL_UPLOAD, request)
         await runtime.run_blocking(forget_upload, upload_id)

@@ -87,10 +87,14 @@ class Registry(AliasCalls, ArtifactCalls, AuditCalls, UploadCalls):
         return convert.identity(await self._connection.unary(methods.WHO_AM_I, system_service_pb2.WhoAmIRequest()))
 
     async def close(self) -> None:
-        """Close the connections."""
+        """Close the connections, and end the calls that run. Later calls raise RegistryError.
+
+        Another `async with` block opens the registry again.
+        """
         await self._connection.close()
 
     async def __aenter__(self) -> Registry:
+        self._connection.open()
         return self
 
     async def __aexit__(

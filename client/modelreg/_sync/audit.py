@@ -9,9 +9,10 @@ from pathlib import Path
 
 from modelregistry.v1 import audit_pb2, audit_service_pb2
 
+from modelreg import _arguments
 from modelreg._resume_files import ResumeFile
 from modelreg._sync.connection import Connection
-from modelreg._sync.listing import Listing, Page
+from modelreg._sync.listing import Listing, Page, listed
 from modelreg._sync.watches import Watch
 from modelreg._wire import convert, methods
 from modelreg.audit import Event, LogPosition, LogVerification
@@ -36,13 +37,14 @@ class AuditCalls:
         >>> event.action, event.alias, event.after["version"]
         ('alias_set', 'production', '6.2.2')
         """
+        filter_text = _arguments.text(filter, "filter")
 
         def fetch(token: str, size: int) -> Page:
-            request = audit_service_pb2.ListAuditEventsRequest(filter=filter, page_size=size, page_token=token)
+            request = audit_service_pb2.ListAuditEventsRequest(filter=filter_text, page_size=size, page_token=token)
             response = self._connection.unary(methods.LIST_AUDIT_EVENTS, request)
             return response.audit_events, response.next_page_token
 
-        return Listing(fetch, convert.event)
+        return Listing(fetch, convert.event, of=listed("events", filter=filter_text))
 
     def watch(
         self,
@@ -87,7 +89,9 @@ class AuditCalls:
         if resume_token is not None and (resume_file is not None or from_beginning):
             raise InvalidArgument("resume_token: Pass either a token, or a file and from_beginning.")
         request = audit_service_pb2.WatchAuditEventsRequest(
-            filter=filter, resume_token=resume_token, from_beginning=from_beginning
+            filter=_arguments.text(filter, "filter"),
+            resume_token=None if resume_token is None else _arguments.text(resume_token, "resume_token"),
+            from_beginning=from_beginning,
         )
         file = None if resume_file is None else ResumeFile(Path(resume_file), filter)
         return Watch(self._connection, request, file).events()
@@ -109,6 +113,9 @@ class AuditCalls:
         >>> (reg.verify_log(anchor=result.head)).valid
         True
         """
-        position = None if anchor is None else audit_pb2.AuditLogPosition(sequence=anchor.sequence, hash=anchor.hash)
+        position = None
+        if anchor is not None:
+            _arguments.instance(anchor, LogPosition, "anchor", advice="Pass `head` of an earlier verification.")
+            position = audit_pb2.AuditLogPosition(sequence=anchor.sequence, hash=anchor.hash)
         request = audit_service_pb2.VerifyAuditLogRequest(anchor=position)
         return convert.log_verification(self._connection.unary(methods.VERIFY_AUDIT_LOG, request))

@@ -33,9 +33,15 @@ class Connection:
         self._channels: dict[Hashable, runtime.Channel] = {}
         self._replaced: list[tuple[Hashable, runtime.Channel]] = []
         self._diagnosis: Diagnosis | None = None
+        self._is_closed = False
+
+    def open(self) -> None:
+        """Allow calls again after `close`."""
+        self._is_closed = False
 
     def close(self) -> None:
-        """Close the channels. The next call would open another one."""
+        """Close the channels, and refuse calls from now on."""
+        self._is_closed = True
         channels = [*self._channels.items(), *self._replaced]
         self._channels, self._replaced = {}, []
         for key, channel in channels:
@@ -178,7 +184,16 @@ class Connection:
         )
 
     def channel(self) -> runtime.Channel:
-        """Return the channel of this process and event loop."""
+        """Return the channel of this process and event loop.
+
+        Raises:
+            RegistryError: The registry is closed.
+        """
+        if self._is_closed:
+            raise RegistryError(
+                "The registry is closed.",
+                hint="Make the calls inside its `with` block, or open it again with another one.",
+            )
         key = runtime.channel_key()
         channel = self._channels.get(key)
         if channel is None:

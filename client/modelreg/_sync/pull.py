@@ -11,6 +11,7 @@ from pathlib import Path
 import grpc
 from modelregistry.v1 import artifact_service_pb2
 
+from modelreg import _arguments
 from modelreg._pulls.patterns import Patterns
 from modelreg._pulls.resolutions import Question, Resolution, Resolutions
 from modelreg._sync import runtime
@@ -101,14 +102,17 @@ class ArtifactCalls(ModelCalls):
         >>> (reg.pull("vad@production", offline=True)) == path
         True
         """
-        precisions = (precision,) if isinstance(precision, str) else tuple(precision)
+        precisions = tuple(_arguments.texts(precision, "precision"))
         questions: list[Question] = []
         resolutions = Resolutions(self.cache.directory)
         if isinstance(model, Model):
             found = Resolution.of(model)
         else:
             question = Question(
-                url=self._connection.options.endpoint.url, reference=model, precisions=precisions, at=at
+                url=self._connection.options.endpoint.url,
+                reference=_arguments.text(model, "model", advice="Pass a Model or a reference."),
+                precisions=precisions,
+                at=at,
             )
             questions.append(question)
             found = self._resolved(question, resolutions, offline=offline)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Literal
 
 from modelregistry.v1 import model_pb2, model_service_pb2, upload_service_pb2
 
+from modelreg import _arguments
 from modelreg._pushes.content import Content
 from modelreg._pushes.sources import Pushable, open_source
 from modelreg._pushes.upload_records import forget_upload
@@ -25,6 +26,9 @@ from modelreg.server import Upload
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
+
+_KEYWORDS = ("provenance", "if_exists", "progress", "file_name", "media_type")
+"""The arguments of `push` that are no metadata."""
 
 
 class UploadCalls(ModelCalls):
@@ -83,8 +87,10 @@ class UploadCalls(ModelCalls):
         """
         if if_exists not in ("error", "return"):
             raise InvalidArgument(f'if_exists: must be "error" or "return", not {if_exists!r}.')
-        model = model_pb2.Model(name=name, version=version)
-        fill(model, {key: value for key, value in metadata.items() if value is not None})
+        model = model_pb2.Model(name=_arguments.text(name, "name"), version=_arguments.text(version, "version"))
+        fill(model, {key: value for key, value in metadata.items() if value is not None}, others=_KEYWORDS)
+        file_name = None if file_name is None else _arguments.text(file_name, "file_name")
+        media_type = None if media_type is None else _arguments.text(media_type, "media_type")
         if provenance is not None:
             model.provenance.CopyFrom(self._provenance_message(provenance))
         content = Content(runtime.run_blocking(open_source, source))
@@ -114,7 +120,7 @@ class UploadCalls(ModelCalls):
             response = self._connection.unary(methods.LIST_UPLOADS, request)
             return response.uploads, response.next_page_token
 
-        return Listing(fetch, convert.upload)
+        return Listing(fetch, convert.upload, of="uploads")
 
     def cancel_upload(self, upload: Upload | str) -> None:
         """Delete an upload and its bytes.
@@ -126,7 +132,7 @@ class UploadCalls(ModelCalls):
             NotFound: There is no such upload.
             PreconditionFailed: The upload is completed.
         """
-        upload_id = upload.id if isinstance(upload, Upload) else upload
+        upload_id = upload.id if isinstance(upload, Upload) else _arguments.text(upload, "upload")
         request = upload_service_pb2.CancelUploadRequest(upload_id=upload_id, idempotency_key=new_idempotency_key())
         self._connection.unary(methods.CANCEL_UPLOAD, request)
         runtime.run_blocking(forget_upload, upload_id)

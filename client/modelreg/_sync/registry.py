@@ -88,10 +88,14 @@ class Registry(AliasCalls, ArtifactCalls, AuditCalls, UploadCalls):
         return convert.identity(self._connection.unary(methods.WHO_AM_I, system_service_pb2.WhoAmIRequest()))
 
     def close(self) -> None:
-        """Close the connections."""
+        """Close the connections, and end the calls that run. Later calls raise RegistryError.
+
+        Another `with` block opens the registry again.
+        """
         self._connection.close()
 
     def __enter__(self) -> Registry:
+        self._connection.open()
         return self
 
     def __exit__(

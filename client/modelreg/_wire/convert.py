@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import Any, Literal, cast
 
 from google.protobuf.duration_pb2 import Duration
@@ -19,6 +20,7 @@ from modelregistry.v1 import (
     upload_pb2,
 )
 
+from modelreg import _arguments
 from modelreg._results import keeps_message
 from modelreg._wire.values import (
     duration_of,
@@ -26,10 +28,11 @@ from modelreg._wire.values import (
     json_of,
     json_of_list,
     json_of_struct,
+    sorted_map,
     struct_of,
     time_of,
 )
-from modelreg.aliases import Alias, AliasMove, AliasTarget, MoveKind, Promotion, RequirementCheck, Requirements
+from modelreg.aliases import Alias, AliasMove, AliasTarget, Bound, MoveKind, Promotion, RequirementCheck, Requirements
 from modelreg.audit import Event, LogPosition, LogVerification
 from modelreg.errors import InvalidArgument
 from modelreg.lineage import LineageEdge, LineageNode
@@ -48,6 +51,7 @@ from modelreg.server import (
 )
 
 _NO_PROVENANCE = Provenance()
+_A_DATASET = 'Write Dataset(uri="s3://bucket/voices.tar")'
 
 
 # ---- models --------------------------------------------------------------------
@@ -78,8 +82,8 @@ def model(message: model_pb2.Model, *, created: bool = True) -> Model:
             json_of(message.optimization_capabilities) if has("optimization_capabilities") else None
         ),
         labels=tuple(json_of_list(message.labels)) if has("labels") else (),
-        metrics=dict(message.metrics),
-        tags=dict(message.tags),
+        metrics=sorted_map(message.metrics),
+        tags=sorted_map(message.tags),
         provenance=_provenance(message.provenance) if has("provenance") else _NO_PROVENANCE,
         signature=_signature(message.signature) if has("signature") else None,
         warnings=tuple(message.warnings),
@@ -122,8 +126,8 @@ def _signature(message: model_pb2.ModelSignature) -> Signature:
         weight_count=message.weight_count,
         precisions=tuple(message.precisions),
         producer=message.producer,
-        opsets=dict(message.opsets),
-        metadata=dict(message.metadata),
+        opsets=sorted_map(message.opsets),
+        metadata=sorted_map(message.metadata),
         problems=tuple(message.problems),
     )
 
@@ -138,7 +142,7 @@ def _provenance(message: model_pb2.Provenance) -> Provenance:
         framework=message.framework,
         framework_version=message.framework_version,
         hyperparameters=json_of_struct(message.hyperparameters),
-        environment=dict(message.environment),
+        environment=sorted_map(message.environment),
         seed=message.seed if message.HasField("seed") else None,
     )
 
@@ -147,21 +151,49 @@ def provenance_message(provenance: Provenance) -> model_pb2.Provenance:
     """Return a provenance as a message. Its parents must be ids.
 
     Raises:
-        InvalidArgument: The hyperparameters are not JSON.
+        InvalidArgument: A value has the wrong type.
     """
-    return model_pb2.Provenance(
-        source_repository=provenance.source_repository,
-        source_commit=provenance.source_commit,
-        training_run=provenance.training_run,
-        datasets=[
-            model_pb2.Dataset(name=found.name, uri=found.uri, digest=found.digest) for found in provenance.datasets
-        ],
-        parent_model_ids=provenance.parents,
-        framework=provenance.framework,
-        framework_version=provenance.framework_version,
-        hyperparameters=struct_of(provenance.hyperparameters, "provenance.hyperparameters"),
-        environment=provenance.environment,
-        seed=provenance.seed,
+    found = _arguments.instance(
+        provenance, Provenance, "provenance", advice='Write Provenance(parents=["vad:6.2.2"], seed=42).'
+    )
+
+    def text(name: str) -> str:
+        return _arguments.text(getattr(found, name), f"provenance.{name}")
+
+    datasets = _arguments.items(found.datasets, "provenance.datasets", advice=f"{_A_DATASET}, in a list.")
+    hyperparameters = _arguments.mapping(
+        found.hyperparameters, "provenance.hyperparameters", advice='Write {"learning_rate": 0.001}.'
+    )
+    environment = _arguments.mapping(found.environment, "provenance.environment", advice='Write {"python": "3.12.4"}.')
+    message = model_pb2.Provenance(
+        source_repository=text("source_repository"),
+        source_commit=text("source_commit"),
+        training_run=text("training_run"),
+        datasets=[_dataset_message(dataset, f"provenance.datasets[{index}]") for index, dataset in enumerate(datasets)],
+        parent_model_ids=_arguments.texts(found.parents, "provenance.parents"),
+        framework=text("framework"),
+        framework_version=text("framework_version"),
+        hyperparameters=struct_of(hyperparameters, "provenance.hyperparameters"),
+        environment={
+            key: _arguments.text(value, f"provenance.environment.{key}") for key, value in environment.items()
+        },
+    )
+    if found.seed is not None:
+        try:
+            message.seed = _arguments.whole_number(found.seed, "provenance.seed")
+        except (ValueError, OverflowError) as error:
+            if isinstance(error, InvalidArgument):
+                raise
+            raise InvalidArgument(f"provenance.seed: {found.seed} does not fit into 64 bits.") from None
+    return message
+
+
+def _dataset_message(dataset: Dataset, name: str) -> model_pb2.Dataset:
+    found = _arguments.instance(dataset, Dataset, name, advice=f"{_A_DATASET}.")
+    return model_pb2.Dataset(
+        name=_arguments.text(found.name, f"{name}.name"),
+        uri=_arguments.text(found.uri, f"{name}.uri"),
+        digest=_arguments.text(found.digest, f"{name}.digest"),
     )
 
 
@@ -170,7 +202,7 @@ def model_group(message: model_group_pb2.ModelGroup) -> ModelGroup:
     """Return a model group."""
     goals = {
         key: cast(Literal["maximize", "minimize"], enum_name(model_group_pb2.MetricGoal, goal, "METRIC_GOAL_"))
-        for key, goal in message.metric_goals.items()
+        for key, goal in sorted_map(message.metric_goals).items()
     }
     return ModelGroup(
         id=message.id,
@@ -179,7 +211,7 @@ def model_group(message: model_group_pb2.ModelGroup) -> ModelGroup:
         project_name=message.project_name if message.HasField("project_name") else None,
         description=message.description,
         owner=message.owner,
-        tags=dict(message.tags),
+        tags=sorted_map(message.tags),
         metric_goals=goals,
         version_count=message.version_count,
         latest_version=message.latest_version,
@@ -310,20 +342,37 @@ def promotion(
 
 
 def requirements_message(requirements: Requirements) -> alias_pb2.PromotionRequirements:
-    """Return requirements as a message."""
+    """Return requirements as a message.
+
+    Raises:
+        InvalidArgument: A value has the wrong type.
+    """
+    requirements = _arguments.instance(
+        requirements, Requirements, "require", advice="Write Requirements(verified=True)."
+    )
+    bounds = _arguments.mapping(requirements.metrics, "require.metrics", advice='Write metrics={"f1": Bound(min=0.9)}.')
     age = requirements.max_verification_age
+    if age is not None:
+        _arguments.instance(age, timedelta, "require.max_verification_age", advice="Write timedelta(days=1).")
     return alias_pb2.PromotionRequirements(
         verified=requirements.verified,
         max_verification_age=None
         if age is None
         else Duration(seconds=int(age.total_seconds()), nanos=age.microseconds * 1000),
-        metrics=[
-            alias_pb2.MetricBound(metric=name, min=bound.min, max=bound.max)
-            for name, bound in requirements.metrics.items()
-        ],
+        metrics=[_bound_message(bound, name) for name, bound in bounds.items()],
         same_inputs=requirements.same_inputs,
         same_outputs=requirements.same_outputs,
         same_labels=requirements.same_labels,
+    )
+
+
+def _bound_message(bound: Bound, metric: str) -> alias_pb2.MetricBound:
+    name = f"require.metrics.{metric}"
+    found = _arguments.instance(bound, Bound, name, advice="Write Bound(min=0.9), Bound(max=0.1), or both.")
+    return alias_pb2.MetricBound(
+        metric=metric,
+        min=None if found.min is None else _arguments.number(found.min, f"{name}.min"),
+        max=None if found.max is None else _arguments.number(found.max, f"{name}.max"),
     )
 
 

@@ -16,6 +16,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from modelreg.errors import InvalidArgument
 
 Parsed = TypeVar("Parsed", bound=Message)
+Entry = TypeVar("Entry")
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
 _MAX_EXACT = 2.0**53
@@ -64,8 +65,7 @@ def json_of(value: struct_pb2.Value) -> Any:
     if kind == "string_value":
         return value.string_value
     if kind == "number_value":
-        number = value.number_value
-        return int(number) if number.is_integer() and -_MAX_EXACT <= number <= _MAX_EXACT else number
+        return _number(value.number_value)
     if kind == "bool_value":
         return value.bool_value
     if kind == "struct_value":
@@ -77,7 +77,7 @@ def json_of(value: struct_pb2.Value) -> Any:
 
 def json_of_struct(value: struct_pb2.Struct) -> dict[str, Any]:
     """Return the JSON object of a Struct."""
-    return {key: json_of(item) for key, item in value.fields.items()}
+    return {key: json_of(item) for key, item in sorted_map(value.fields).items()}
 
 
 def json_of_list(value: struct_pb2.ListValue) -> list[Any]:
@@ -104,11 +104,45 @@ def struct_of(data: Mapping[str, Any], name: str) -> struct_pb2.Struct:
     return _parsed(data, struct_pb2.Struct(), name)
 
 
+def sorted_map(entries: Mapping[str, Entry]) -> dict[str, Entry]:
+    """Return a map by key: protobuf has its entries in another order in each process, also of equal messages."""
+    return {key: entries[key] for key in sorted(entries)}
+
+
 def document(message: Message) -> dict[str, Any]:
-    """Return a message as the JSON of the API under `/v1`."""
-    return json_format.MessageToDict(
+    """Return a message as the JSON of the API under `/v1`. The entries of maps and Structs are sorted by key."""
+    data = json_format.MessageToDict(
         message, preserving_proto_field_name=True, always_print_fields_with_no_presence=True
     )
+    tidied: dict[str, Any] = _tidied(data, message.DESCRIPTOR)
+    return tidied
+
+
+def _tidied(data: Any, kind: Any) -> Any:
+    """Return JSON with its fields in order, sorted maps, and whole numbers as the gateway prints them: `5`, not `5.0`.
+
+    Args:
+        data: The JSON of a message, or of a part of one.
+        kind: The descriptor of the message. None: a scalar.
+    """
+    if isinstance(data, float):
+        return _number(data)
+    if isinstance(data, list):
+        return [_tidied(item, kind) for item in data]
+    if not isinstance(data, dict):
+        return data
+    if kind is None or kind.file.package == "google.protobuf":  # A Struct, or inside of one.
+        return {key: _tidied(data[key], None) for key in sorted(data)}
+    if kind.GetOptions().map_entry:
+        value_kind = kind.fields_by_name["value"].message_type
+        return {key: _tidied(data[key], value_kind) for key in sorted(data)}
+    # Also those that are not set in their place: json_format has them at the end.
+    return {field.name: _tidied(data[field.name], field.message_type) for field in kind.fields if field.name in data}
+
+
+def _number(number: float) -> float:
+    """Return a whole number as an int, as far as doubles are exact."""
+    return int(number) if number.is_integer() and -_MAX_EXACT <= number <= _MAX_EXACT else number
 
 
 @lru_cache(maxsize=1024)
