@@ -14,8 +14,8 @@ _HEAD = """<!-- Generated from the commands by `make generate`. Edit client/mode
 
 # The command mreg
 
-`mreg` is the command line of the [Python client](../clients/python.md): `pip install modelreg` installs it, and
-`uvx modelreg` runs it without an installation.
+`mreg` is the command line of the [Python client](../clients/python.md). `pip install ./client` in the folder of the
+repository installs both: the client is not on PyPI before its first release. `make run` puts `mreg` into `.venv/bin`.
 
 - **[References](references.md)** name models: `NAME` is the latest version, `NAME:VERSION` one version, `NAME@ALIAS`
   what an alias points to, each also after `PROJECT/`. The id of a model works, too.

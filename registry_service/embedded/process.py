@@ -46,7 +46,8 @@ def find_package(name: str) -> Path:
     spec = importlib.util.find_spec(name)
     if spec is None or spec.origin is None:
         raise NotInstalledError(
-            f"the package {name!r} is missing; install it with: pip install 'model-registry[embedded]'"
+            f"the package {name!r} is missing; install it in the folder of the repository with:"
+            " pip install -e '.[embedded]'"
         )
     return Path(spec.origin).resolve().parent
 

@@ -162,7 +162,7 @@ def open_telemetry(*, metrics: bool, tracing: TracingOptions | None) -> Iterator
             except ImportError as error:
                 raise NotInstalledError(
                     f"OTEL_*: packages for traces are missing ({error.name});"
-                    " install them with: pip install 'model-registry[otel]'"
+                    " install them in the folder of the repository with: pip install -e '.[otel]'"
                 ) from error
             traces = optional.Tracing(tracing.protocol, tracing.service_name)
             stack.callback(traces.close)

