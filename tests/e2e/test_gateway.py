@@ -83,7 +83,7 @@ def test_an_answer_is_json_with_the_field_names_of_the_protos(gateway: Gateway) 
 @pytest.mark.parametrize(
     ("path", "error"),
     [
-        *((path, (None, "Not Found", None)) for path in ("/", "/nope", "//v1/models", "/v1/models/../../etc/passwd")),
+        *((path, (None, "Not Found", None)) for path in ("/nope", "//v1/models", "/v1/models/../../etc/passwd")),
         *(
             (path, (5, "Not Found", "GATEWAY_PATH_NOT_FOUND"))
             for path in ("/v1", "/v1?a=b", "/v1/models/a/b/c", "/x/../v1/y")
@@ -117,6 +117,14 @@ def test_another_method_is_405_with_the_allowed_ones(gateway: Gateway, method: s
     is_v1 = path.startswith("/v1/")
     error = (12, "Method Not Allowed", "GATEWAY_METHOD_NOT_ALLOWED") if is_v1 else (None, "Method Not Allowed", None)
     assert method == "HEAD" or own_error(answer.content) == error
+
+
+def test_the_root_redirects_to_the_page_of_the_api(gateway: Gateway) -> None:
+    answer = gateway.get("/")
+    assert (answer.status_code, answer.headers["location"], answer.content) == (307, "/docs", b"")
+    assert gateway.get("/docs").headers["content-type"] == "text/html; charset=utf-8"
+    with gateway.client() as client:
+        assert client.post("/").status_code == 404
 
 
 @pytest.mark.parametrize("path", ["/health", "/v1/models", "/v1/models/abc", "/v1/uploads/abc:complete"])
