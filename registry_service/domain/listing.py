@@ -141,7 +141,12 @@ def _order_field(path: str, start: int) -> tuple[str, str]:
         if len(keys) == 1 and keys[0] and "\0" not in keys[0]:
             return METRICS, keys[0]
         raise _order_error(f'{METRICS} requires one key, for example {METRICS}.mAP50 or {METRICS}."a.b"', start)
-    nearest = difflib.get_close_matches(path[:100], [*SORTABLE_FIELDS, f"{METRICS}.KEY"], n=1, cutoff=0.5)
+    if path[0] == "-" and (path[1:] in SORTABLE_FIELDS or path.startswith(f"-{METRICS}.")):
+        raise _order_error(f"write {path[1:100]} desc instead of {path[:100]}", start)
+    known = [*SORTABLE_FIELDS, f"{METRICS}.KEY"]
+    nearest = difflib.get_close_matches(path[:100], known, n=1, cutoff=0.5)
+    if path.isidentifier() and not difflib.get_close_matches(path[:100], known, n=1, cutoff=0.75):
+        nearest = [f"{METRICS}.{path[:100]}"]
     hint = f"did you mean {nearest[0]}?" if nearest else f"expected a scalar field of Model or {METRICS}.KEY"
     raise _order_error(f"unknown field {path[:100]}; {hint}", start)
 

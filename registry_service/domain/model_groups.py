@@ -195,6 +195,8 @@ def parse_group_order(text: str) -> tuple[OrderField, ...]:
         if not words:
             raise _order_error("missing name of a field", start)
         name = words[0]
+        if name[0] == "-" and name[1:] in SORTABLE_FIELDS:
+            raise _order_error(f"write {name[1:]} desc instead of {name}", position)
         if name not in SORTABLE_FIELDS:
             nearest = difflib.get_close_matches(name[:100], SORTABLE_FIELDS, n=1, cutoff=0.5)
             hint = f"did you mean {nearest[0]}?" if nearest else f"the fields are {', '.join(SORTABLE_FIELDS)}"

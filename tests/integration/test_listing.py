@@ -285,6 +285,10 @@ class TestOrders:
         [
             ("scoer", "order_by: unknown field scoer; did you mean score? (position 1)."),
             ("name, metric.mAP50", "unknown field metric.mAP50; did you mean metrics.KEY? (position 7)."),
+            ("-metrics.auc", "order_by: write metrics.auc desc instead of -metrics.auc (position 1)."),
+            ("name, -score", "order_by: write score desc instead of -score (position 7)."),
+            ("auc desc", "order_by: unknown field auc; did you mean metrics.auc? (position 1)."),
+            ("-nosuch", "order_by: unknown field -nosuch; expected a scalar field of Model or metrics.KEY"),
             ("artifact.size", "did you mean artifact.size_bytes? (position 1)."),
             ("name DESC", "order_by: expected asc, desc or a comma after name (position 6)."),
             ("name desc, name", "order_by: name appears twice (position 12)."),

@@ -1,11 +1,12 @@
 """The fields that a filter can name."""
 
 import difflib
+import re
 from collections.abc import Mapping, Sequence
 from enum import Enum
 
 from registry_service.domain.errors import InvalidFilterError
-from registry_service.domain.filter.lexer import Token, error, shown
+from registry_service.domain.filter.lexer import Lexeme, Token, error, shown
 from registry_service.domain.filter.nodes import MAX_DEPTH, Field, Kind
 from registry_service.domain.models import FIELD_KINDS, FieldKind
 
@@ -71,16 +72,19 @@ _KINDS: Mapping[str, Kind] = {
     "signature.metadata": Kind.MAP,
     "signature.problems": Kind.LIST,
 }
-# Names that a model had in earlier versions of the API, or has in the Intel-compatible one.
+# Names that a model had in earlier versions of the API or has in the Intel-compatible one, and short ones of times.
 _RENAMED: Mapping[str, str] = {
     "precision": "precisions",
     "schema": "signature",
     "size": "artifact.size_bytes",
+    "created": "create_time",
     "created_date": "create_time",
     "last_updated_date": "update_time",
+    "updated": "update_time",
 }
 # Maps with numbers as values.
 _NUMBER_MAPS = {("metrics",), ("signature", "opsets")}
+_PLAIN_NUMBER = re.compile(r"-?[0-9]*\.?[0-9]+(?:[eE][+-]?[0-9]+)?")
 _ARTIFACT_KINDS: Mapping[str, Kind] = {
     "file_name": Kind.TEXT,
     "media_type": Kind.TEXT,
@@ -133,8 +137,14 @@ FIELDS: Mapping[Subject, Fields] = {
 }
 
 
-def field_of(path: Sequence[Token], fields: Fields) -> Field:
-    """Return the field that a path names, with the key inside the field."""
+def field_of(path: Sequence[Token], fields: Fields, argument: Token) -> Field:
+    """Return the field that a path names, with the key inside the field.
+
+    Args:
+        path: The names.
+        fields: The fields of the resource.
+        argument: What the field is compared with, which tells a misspelt metric from other fields.
+    """
     if len(path) > MAX_DEPTH:
         raise error(f"the path has more than {MAX_DEPTH} names", path[MAX_DEPTH].start)
     names = tuple(_name_of(token) for token in path)
@@ -146,7 +156,9 @@ def field_of(path: Sequence[Token], fields: Fields) -> Field:
             known[length - 1] for known in fields if len(known) >= length and known[: length - 1] == names[: length - 1]
         }
         if names[length - 1] not in siblings:
-            raise unknown_field(path[length - 1], siblings, owner=".".join(names[: length - 1]))
+            owner = ".".join(names[: length - 1])
+            elsewhere = _elsewhere(path[0], fields, argument) if len(path) == 1 else ""
+            raise unknown_field(path[length - 1], siblings, owner=owner, elsewhere=elsewhere)
     if field := fields.get(names):
         return field
     inner = ", ".join(".".join(known) for known in fields if known[: len(names)] == names)
@@ -167,12 +179,25 @@ def key_field(declared: Field, keys: tuple[str, ...], path: Sequence[Token]) -> 
     return Field(declared.path + keys, Kind.NUMBER if declared.path in _NUMBER_MAPS else Kind.TEXT, is_key=True)
 
 
-def unknown_field(token: Token, siblings: set[str], *, owner: str) -> InvalidFilterError:
-    """Return the error of an unknown name, with the nearest of the known ones."""
+def _elsewhere(name: Token, fields: Fields, argument: Token) -> str:
+    """Return the field inside another one that an unknown name probably means; empty if there is none."""
+    inner = [".".join(known) for known in fields if len(known) > 1 and known[-1] == name.text]
+    if inner:
+        return inner[0]
+    is_number = argument.kind is Lexeme.TEXT and _PLAIN_NUMBER.fullmatch(argument.text)
+    if is_number and name.kind is Lexeme.TEXT and ("metrics",) in fields:
+        return f"metrics.{shown(name.text)}"
+    return ""
+
+
+def unknown_field(token: Token, siblings: set[str], *, owner: str, elsewhere: str = "") -> InvalidFilterError:
+    """Return the error of an unknown name, with the nearest of the known ones, or the field `elsewhere`."""
     name = shown(token.text)
     nearest = difflib.get_close_matches(name, sorted(siblings), n=1, cutoff=0.5)
     if not owner and "precisions" in siblings and name in _RENAMED:
         nearest = [_RENAMED[name]]
+    elif elsewhere and not difflib.get_close_matches(name, sorted(siblings), n=1, cutoff=0.75):
+        nearest = [elsewhere]
     if not siblings:
         return error(f"{owner} has no fields, so {name} is unknown", token.start)
     hint = f"; did you mean {nearest[0]}?" if nearest else f"; the fields are {', '.join(sorted(siblings))}"

@@ -92,7 +92,8 @@ class Parser:
             raise error(f"the filter has more than {MAX_RESTRICTIONS} restrictions", path[0].start)
         if self._peek().kind is Lexeme.COMPARATOR:
             operator = self._take()
-            return restriction(field_of(path, self._fields), operator, self._argument(operator), self._fields)
+            field = field_of(path, self._fields, self._peek())
+            return restriction(field, operator, self._argument(operator), self._fields)
         self._refuse_mistaken(path)
         searched = _joined([token.pattern for token in path])
         return Restriction(_NAME, Comparator.CONTAINS, searched)
