@@ -66,7 +66,11 @@ def checked_model_id(text: str, name: str = "model_id") -> str:
         InvalidArgumentError: No model can have this id; `name` is the field.
     """
     if not is_model_id(text):
-        raise InvalidArgumentError.of(name, "must be 16 to 256 characters of A-Z, a-z, 0-9, _ and -.")
+        raise InvalidArgumentError.of(
+            name,
+            "must be 16 to 256 characters of A-Z, a-z, 0-9, _ and -. ResolveModel returns the model of a reference such"
+            " as name:version (GET /v1/models:resolve?reference=name:version).",
+        )
     return text
 
 

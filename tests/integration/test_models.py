@@ -129,6 +129,7 @@ class TestUpdating:
         with refused(ABORTED, "ETAG_MISMATCH") as refusal:
             client.update(first.id, ["format"], format="openvino", etag=first.etag)
         assert refusal.metadata == {"model_id": first.id}
+        assert refusal.message == f"The model {first.name}:{first.version} has changed since its etag was read."
         assert client.get(first.id) == second
         with refused(ABORTED, "ETAG_MISMATCH"):
             client.update(first.id, ["format"], format="openvino", etag="made up")
@@ -314,6 +315,7 @@ class TestGetting:
         with refused(INVALID) as refusal:
             client.get(hostile)
         assert refusal.fields == ["model_id"]
+        assert "GET /v1/models:resolve?reference=" in refusal.message
         assert len(refusal.message) < 300
 
     def test_a_missing_model_is_not_found(self, client: Client) -> None:
