@@ -21,6 +21,7 @@ from registry_service.domain.access import Projects
 from registry_service.domain.aliases import checked_alias
 from registry_service.domain.errors import InvalidArgumentError, InvalidReferenceError
 from registry_service.domain.model_groups import GroupHandle
+from registry_service.domain.models import GroupKey, ModelFields
 from registry_service.domain.validation import is_model_id
 
 LATEST = "latest"
@@ -32,6 +33,7 @@ MAX_CHARACTERS = 65_536
 _ESCAPE = re.compile(r"%[0-9A-Fa-f]{2}")
 _RESERVED = "/:@"
 _UNSAFE = re.compile(r"[\x00-\x20%/:@\x7f]")
+_SHOWN_CHARACTERS = 300
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -140,6 +142,17 @@ def format_reference(
     if version is not None:
         return f"{prefix}{_encoded(name)}:{_encoded(version)}"
     return f"{prefix}{_encoded(name)}{'' if alias is None else f'@{alias}'}"
+
+
+def shown_version(key: GroupKey, version: str) -> str:
+    """Return the reference to a version of a group for an error message, cut if it is long."""
+    reference = format_reference(key.name, project=key.project_id or key.project_name, version=version)
+    return reference if len(reference) <= _SHOWN_CHARACTERS else f"{reference[: _SHOWN_CHARACTERS - 1]}…"
+
+
+def shown_model(model: ModelFields) -> str:
+    """Return the reference to a model for an error message, cut if it is long."""
+    return shown_version(GroupKey.of(model), model.version)
 
 
 def _encoded(part: str) -> str:

@@ -34,6 +34,7 @@ from registry_service.domain.model_groups import GroupHandle
 from registry_service.domain.models import GroupKey, Model
 from registry_service.domain.ports import Database, Transaction
 from registry_service.domain.promotion import Check, Requirements, checks_of
+from registry_service.domain.references import shown_model, shown_version
 from registry_service.services.artifacts import ArtifactService, Verification
 
 
@@ -59,7 +60,7 @@ class Expectation:
         etag = "" if state.current is None else state.current.etag
         is_lacking = self.must_exist and not model_id
         if is_lacking or self.model_id not in {None, model_id} or self.etag not in {"", etag}:
-            raise AliasChangedError(state.alias, model_id)
+            raise _changed(state)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -115,7 +116,7 @@ class AliasService:
             )
             failed = [FieldViolation(check.requirement, check.description) for check in checks if not check.passed]
             if failed and not validate_only:
-                raise RequirementsNotMetError(model_id, failed)
+                raise RequirementsNotMetError(model_id, shown_model(model), failed)
             if state.current is not None and state.current.target.model_id == model_id:
                 same = Moved(alias=state.current, before=state.target, changed=False, checks=checks)
                 return _kept(transaction, state, same)
@@ -179,7 +180,7 @@ class AliasService:
                 # After the model, because models are locked first. A concurrent move may have changed the restored.
                 locked = transaction.aliases.lock(group, alias)
                 if locked.head is None or locked.head.revision != current.revision:
-                    raise AliasChangedError(alias, "" if locked.target is None else locked.target.model_id)
+                    raise _changed(locked)
             moved = _moved(
                 transaction,
                 state,
@@ -318,7 +319,7 @@ def _group_of(transaction: Transaction, group_id: str, model: Model) -> GroupHan
     """Return the id and the key of a group, or raise ModelNotInGroupError if the model is in another one."""
     group = transaction.groups.get(group_id)
     if group.key != GroupKey.of(model):
-        raise ModelNotInGroupError(model.id, group_id)
+        raise ModelNotInGroupError(model.id, shown_model(model), group_id)
     return group.handle
 
 
@@ -357,7 +358,7 @@ def _current_model(transaction: Transaction, state: AliasState) -> Model | None:
     try:
         return transaction.models.get(state.target.model_id)
     except ModelNotFoundError as error:
-        raise AliasChangedError(state.alias, "") from error
+        raise AliasChangedError(state.alias, "", "") from error
 
 
 def _restored_move(transaction: Transaction, state: AliasState, to_model_id: str) -> AliasMove:
@@ -365,7 +366,7 @@ def _restored_move(transaction: Transaction, state: AliasState, to_model_id: str
     if to_model_id:
         named = transaction.aliases.newest_move_to(state, to_model_id)
         if named is None:
-            raise NeverTargetError(state.alias, to_model_id)
+            raise NeverTargetError(state.alias, to_model_id, _shown(transaction, to_model_id))
         return named
     if state.head is None or state.head.previous is None:
         raise NoPreviousTargetError(state.alias)
@@ -382,10 +383,31 @@ def _target_now(transaction: Transaction, state: AliasState, target: AliasTarget
     try:
         model = models.lock_for_share(target.model_id) if lock else models.get(target.model_id)
     except ModelNotFoundError as error:
-        raise TargetGoneError(state.alias, target.model_id, target.version) from error
+        raise _gone(state, target) from error
     if GroupKey.of(model) != state.group.key or model.artifact.sha256 != target.sha256:
-        raise TargetGoneError(state.alias, target.model_id, target.version)
+        raise _gone(state, target)
     return AliasTarget.of(model)
+
+
+def _changed(state: AliasState) -> AliasChangedError:
+    target = state.target
+    if target is None:
+        return AliasChangedError(state.alias, "", "")
+    return AliasChangedError(state.alias, target.model_id, shown_version(state.group.key, target.version))
+
+
+def _gone(state: AliasState, target: AliasTarget) -> TargetGoneError:
+    reference = shown_version(state.group.key, target.version)
+    return TargetGoneError(state.alias, target.model_id, reference, target.version)
+
+
+def _shown(transaction: Transaction, model_id: str) -> str:
+    """Return how an error names a model that a client named by its id: by its version if the caller may read it."""
+    try:
+        model = transaction.models.get(model_id)
+    except ModelNotFoundError:
+        return repr(model_id)
+    return shown_model(model)
 
 
 def _moved(

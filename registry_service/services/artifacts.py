@@ -21,6 +21,7 @@ from registry_service.domain.errors import (
 from registry_service.domain.listing import MAX_PAGE_SIZE, decode_page_token, encode_page_token, page_size
 from registry_service.domain.models import Model
 from registry_service.domain.ports import Database
+from registry_service.domain.references import shown_model
 from registry_service.services.archives import Archive, ArchiveMember, open_archive
 from registry_service.services.policy import Policy
 
@@ -206,7 +207,7 @@ class ArtifactService:
         with self._opened(model) as archive:
             member = archive.member(path)
             if member is None:
-                raise ArtifactFileNotFoundError(model_id, path)
+                raise ArtifactFileNotFoundError(model_id, shown_model(model), path)
             if archive.count(path) > 1:
                 # Programs differ in which of the members they read.
                 raise NotAnArchiveError(
@@ -246,7 +247,7 @@ class ArtifactService:
                 # An earlier verification must not count any more.
                 with suppress(RegistryError), self.database.transaction() as transaction:
                     transaction.models.keep_verification(model, time=transaction.now, is_intact=False)
-                raise ArtifactDamagedError(model.id)
+                raise ArtifactDamagedError(model.id, shown_model(model))
             return piece
 
         # Not a loop, as in `pieces`.

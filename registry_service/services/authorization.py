@@ -217,7 +217,7 @@ class _Models(ModelRepository):
             first, *between, last = error.cycle
             seen = self.projects(between)
             raise ProvenanceCycleError(
-                [first, *(model_id for model_id in between if model_id in seen), last]
+                [first, *(model_id for model_id in between if model_id in seen), last], error.references
             ) from error
 
 

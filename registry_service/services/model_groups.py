@@ -124,4 +124,4 @@ class ModelGroupService:
 
 def _check_etag(group: ModelGroup, etag: str) -> None:
     if etag and etag != group.etag:
-        raise ModelGroupEtagMismatchError(group.id)
+        raise ModelGroupEtagMismatchError(group.id, group.key.name)

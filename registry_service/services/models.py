@@ -38,6 +38,7 @@ from registry_service.domain.models import (
     is_same,
 )
 from registry_service.domain.ports import Database, Transaction
+from registry_service.domain.references import shown_model
 from registry_service.domain.validation import check_compat_fields, check_new_names, checked_fields, checked_spec
 from registry_service.services.artifact_staging import ArtifactStaging, StagedArtifact
 from registry_service.services.object_deletion import ObjectDeletion
@@ -349,20 +350,20 @@ def check_group(transaction: Transaction, old: Model, new: Model) -> Model:
     if GroupKey.of(new) != GroupKey.of(old):
         aliases = transaction.aliases.of_models([old.id]).get(old.id, ())
         if aliases:
-            raise ModelHasAliasesError(old.id, aliases)
+            raise ModelHasAliasesError(old.id, shown_model(old), aliases)
     return new
 
 
 def _check_etag(model: Model, etag: str) -> None:
     if etag and etag != model.etag:
-        raise EtagMismatchError(model.id)
+        raise EtagMismatchError(model.id, shown_model(model))
 
 
 def _delete_aliases(transaction: Transaction, model: Model, *, force: bool) -> None:
     """Delete the aliases that point to a locked model, or raise ModelInUseError unless `force`."""
     aliases = transaction.aliases.lock_all_of(model.id)
     if aliases and not force:
-        raise ModelInUseError(model.id, [state.alias for state in aliases])
+        raise ModelInUseError(model.id, shown_model(model), [state.alias for state in aliases])
     remark = Remark(reason="The model was deleted.")
     for state in aliases:
         transaction.aliases.move(state, kind=MoveKind.DELETED, target=None, previous=None, remark=remark)

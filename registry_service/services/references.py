@@ -23,6 +23,7 @@ from registry_service.domain.references import (
     Reference,
     format_reference,
     parse_reference,
+    shown_model,
 )
 from registry_service.domain.validation import checked_precisions
 
@@ -136,7 +137,7 @@ class _Resolution:
 
     def _with_precisions(self, model: Model) -> Model:
         if self.precisions and set(self.precisions) != set(model.precisions):
-            raise PrecisionMismatchError(model.id, model.precisions, self.precisions)
+            raise PrecisionMismatchError(model.id, shown_model(model), model.precisions, self.precisions)
         return model
 
     def _no_group(self, transaction: Transaction) -> ReferenceNotFoundError:

@@ -45,7 +45,8 @@ def test_an_imported_intel_deployment_answers_like_the_original(
     )
     answer = run("import-intel", *options, **settings)
     assert answer.returncode == 1, answer.stderr
-    assert f"failed {TWIN} The model 'put-other-000000002' already has this project" in answer.stdout
+    assert f"failed {TWIN} The model " in answer.stdout
+    assert "is already registered. Its id is 'put-other-000000002'." in answer.stdout
     again = run("adopt", *options, "--json", **settings)  # the command's alias
     lines = [json.loads(line) for line in again.stdout.splitlines()]
     assert {line["outcome"] for line in lines[:-1]} == {"unchanged", "failed"}

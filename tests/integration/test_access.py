@@ -603,6 +603,8 @@ class TestProjects:
         with refused(grpc.StatusCode.INVALID_ARGUMENT, "PROVENANCE_CYCLE") as refusal:
             writer.update(own.id, ["provenance"], provenance={"parent_model_ids": [middle.id]})
         assert refusal.metadata["model_ids"] == f"{own.id},{middle.id},{own.id}"
+        assert "hidden" not in refusal.message
+        assert f"own/own:{own.version} from own/middle:{middle.version} from own/own:{own.version}." in refusal.message
 
     def test_aliases_of_another_project_are_not_found(self, people: People, root: Client) -> None:
         own, other = (root.register(name="yolo", project_id=project) for project in ("own", "other"))

@@ -73,6 +73,10 @@ class TestRollback:
         with refused(PRECONDITION, "NEVER_A_TARGET") as refusal:
             rollback(client, to_model_id=five.id)
         assert refusal.metadata == {"alias": "production", "model_id": five.id}
+        assert refusal.message == "The alias 'production' never pointed to the model yolo:5."
+        with refused(PRECONDITION, "NEVER_A_TARGET") as refusal:
+            rollback(client, to_model_id="no-such-model-0000")
+        assert refusal.message == "The alias 'production' never pointed to the model 'no-such-model-0000'."
 
     def test_a_rollback_to_the_present_target_changes_nothing(
         self, client: Client, models: list[model_pb2.Model]
@@ -92,6 +96,7 @@ class TestRollback:
             with refused(PRECONDITION, "TARGET_GONE") as refusal:
                 step_back(client, **fields)
             assert refusal.metadata == {"alias": "production", "model_id": two.id, "version": "2"}
+            assert "cannot roll back to the model yolo:2" in refusal.message
             assert "Name another" in refusal.message
         assert rollback(client, to_model_id=one.id).alias.model_id == one.id
 

@@ -46,6 +46,7 @@ class TestRequirements:
             ("REQUIREMENT", "metrics.latency", "is 12.5; must be at most 12."),
             ("REQUIREMENT", "metrics.recall", "the model has no such metric; must be at least 0."),
         ]
+        assert refusal.message.startswith("The model yolo:1 does not meet the promotion requirements. metrics.mAP50: ")
         with refused(NOT_FOUND, "ALIAS_NOT_FOUND"):
             get_alias(client, "best")
 

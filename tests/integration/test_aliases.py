@@ -77,7 +77,7 @@ class TestSet:
             with refused(PRECONDITION, "MODEL_NOT_IN_GROUP") as refusal:
                 set_alias(client, other.id, model_group_id=one.model_group_id, **fields)
             assert refusal.metadata == {"model_id": other.id, "model_group_id": one.model_group_id}
-            assert "model_id" in refusal.message
+            assert refusal.message.startswith("The model p/yolo:1 (model_id) is not in the model group ")
         assert all_aliases(client) == []
 
     def test_an_alias_of_a_missing_group_is_not_found(self, registry: RunningRegistry) -> None:
@@ -127,6 +127,7 @@ class TestSet:
         with refused(ABORTED, "ALIAS_CHANGED") as refusal:
             set_alias(client, two.id, expected_model_id=expected)
         assert refusal.metadata == {"alias": "production", "model_id": one.id}
+        assert refusal.message == "The alias 'production' is not as expected: it points to the model yolo:1."
         assert get_alias(client).model_id == one.id
 
     def test_an_etag_of_an_earlier_state_is_refused(self, client: Client, models: list[model_pb2.Model]) -> None:
@@ -409,6 +410,7 @@ class TestModelsInUse:
         with refused(PRECONDITION, "MODEL_IN_USE") as refusal:
             client.delete(model.id)
         assert refusal.metadata == {"model_id": model.id, "aliases": "best, production"}
+        assert "The model yolo:1 cannot be deleted while aliases point to it: best, production." in refusal.message
         assert client.download(model.id) == b"1"
         delete_alias(client)
         delete_alias(client, "best")
@@ -449,6 +451,7 @@ class TestModelsInUse:
         with refused(PRECONDITION, "MODEL_HAS_ALIASES") as refusal:
             client.update(model.id, [field], **{field: "another"})
         assert refusal.metadata == {"model_id": model.id, "aliases": "production"}
+        assert "The model yolo:1 cannot move to another model group" in refusal.message
         updated = client.update(model.id, ["name", "version", "score"], name="yolo", version="2", score=0.5)
         assert (updated.version, updated.score) == ("2", 0.5)
         delete_alias(client)

@@ -120,6 +120,7 @@ class TestArchives:
         with refused(NOT_FOUND, "ARTIFACT_FILE_NOT_FOUND") as refusal:
             client.download_file(model.id, name)
         assert refusal.metadata["model_id"] == model.id
+        assert refusal.message.startswith(f"The artifact of the model {model.name}:{model.version} has no file ")
 
     @pytest.mark.parametrize("compression", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])
     def test_a_range_of_a_member_is_downloaded(self, client: Client, compression: int) -> None:

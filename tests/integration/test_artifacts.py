@@ -106,6 +106,7 @@ class TestDownloading:
                 ):
                     received += answer.chunk
             assert refusal.metadata == {"model_id": model.id}
+            assert f"The stored bytes of the model {model.name}:{model.version} differ" in refusal.message
             assert len(received) == max(size - 1, 0) // MIB * MIB
             assert tampered.startswith(received)
         assert [record.__dict__["model_id"] for record in caplog.records if record.levelname == "ERROR"] == [

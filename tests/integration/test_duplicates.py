@@ -49,6 +49,10 @@ class TestDuplicates:
             client.register(**identity, architecture="another", tags={"a": "b"})
         assert refusal.metadata == {"model_id": first.id, "conflict": "identity"}
         assert first.id in refusal.message
+        project = identity.get("project_id") or identity.get("project_name")
+        reference = f"{f'{project}/' if project else ''}{first.name}:{first.version}"
+        assert f"The model {reference[:200]}" in refusal.message
+        assert len(refusal.message) < 500
         with refused(EXISTS) as refusal:
             client.create_upload(**identity)
         assert refusal.metadata["model_id"] == first.id

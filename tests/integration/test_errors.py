@@ -59,6 +59,7 @@ VALUES: dict[str, Any] = {
     # Both are HTTP headers, too.
     "size": 10**30,
     "etag": "x" * 64,
+    "references": {LONG: LONG},
     "violations": [FieldViolation(LONG, LONG)] * 100,
     # The longest id.
     "candidates": [Candidate(kind="model_group", id="x" * 256, description=LONG)] * 100,

@@ -101,7 +101,10 @@ def test_every_model_is_imported_except_duplicates(target: Target, intel: IntelD
     found = target.import_models()
     assert sorted(found) == IDS
     assert outcomes(found) == {Outcome.IMPORTED: 15, Outcome.FAILED: 1}
-    reason = "The model 'put-other-000000002' already has this project, name, version, and precisions."
+    reason = (
+        "The model proj-1/Other%20model:7 with the precisions fp16 is already registered."
+        " Its id is 'put-other-000000002'."
+    )
     assert (found[TWIN].outcome, found[TWIN].reason) == (Outcome.FAILED, reason)
     assert target.ids() == [model_id for model_id in IDS if model_id != TWIN]
     assert intel.state() == before

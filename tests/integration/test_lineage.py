@@ -251,6 +251,9 @@ class TestCycles:
             relink(client, "a", "c")
         assert refusal.fields == [f"model.{PARENTS}"]
         assert refusal.metadata["model_ids"] == ",".join(map(id_of, "acba"))
+        shown = {letter: client.get(id_of(letter)) for letter in "abc"}
+        path = " from ".join(f"{shown[letter].name}:{shown[letter].version}" for letter in "acba")
+        assert f"would close a cycle: {path}." in refusal.message
         assert client.get(id_of("a")).revision == 1
 
     def test_a_registration_closes_no_cycle(self, registry: RunningRegistry) -> None:

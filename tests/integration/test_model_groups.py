@@ -272,6 +272,7 @@ class TestUpdating:
         with refused(ABORTED, "ETAG_MISMATCH") as refusal:
             client.update_group(group.id, owner="bob", etag=group.etag)
         assert refusal.metadata == {"model_group_id": group.id}
+        assert refusal.message == f"The model group {group.name!r} has changed since its etag was read."
         assert client.group(group.id).owner == "ada"
 
     def test_one_of_the_concurrent_updates_with_the_same_etag_succeeds(self, client: Client) -> None:
@@ -326,6 +327,7 @@ class TestDeleting:
             with refused(PRECONDITION, "MODEL_GROUP_NOT_EMPTY") as refusal:
                 client.delete_group(model.model_group_id, **fields)
             assert refusal.metadata == {"model_group_id": model.model_group_id}
+            assert f"The model group {model.name!r} has models" in refusal.message
         assert group_of(client, model).version_count == 1
 
     def test_allow_missing_accepts_a_missing_group(self, client: Client) -> None:
@@ -480,6 +482,7 @@ class TestListing:
         [
             ("name,  nmae desc", "unknown field nmae; did you mean name? (position 8)."),
             ("xyzzy", "unknown field xyzzy; the fields are id, name, project_id, project_name, owner, version_count, "),
+            ("id, -name", "write name desc instead of -name (position 5)."),
             ("name down", "expected asc, desc or a comma after name (position 5)."),
             ("owner, id,owner desc", "owner appears twice (position 11)."),
             ("name,,id", "missing name of a field (position 6)."),

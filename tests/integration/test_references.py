@@ -392,6 +392,7 @@ class TestPrecisions:
                 "precisions": "fp16,int8",
                 "requested_precisions": "int8",
             }
+            assert refusal.message == "The model vad:2 has the precisions fp16,int8, not int8."
 
 
 class TestAliases:

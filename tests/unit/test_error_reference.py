@@ -52,6 +52,8 @@ def example(error: type[RegistryError]) -> RegistryError:
         value: object = "text"
         if "FieldViolation" in annotation:
             value = [FieldViolation("field", "is wrong.")]
+        elif "Mapping" in annotation:
+            value = {"one": "two"}
         elif "Sequence" in annotation:
             value = ["one", "two"]
         elif "int" in annotation or "float" in annotation:

@@ -67,8 +67,8 @@ def test_the_table_knows_every_error_that_a_request_can_meet() -> None:
     [
         (ModelNotFoundError("x"), 404),
         (AlreadyExistsError("x", model_id="other", conflict="id"), 409),
-        (ModelInUseError("x", ["production"]), 409),
-        (ModelHasAliasesError("x", ["production"]), 409),
+        (ModelInUseError("x", "vad:1", ["production"]), 409),
+        (ModelHasAliasesError("x", "vad:1", ["production"]), 409),
         (InvalidArgumentError.of("artifact", "must not be empty."), 422),
         (ArtifactTooLargeError(5), 413),
         (ArtifactLostError(), 404),

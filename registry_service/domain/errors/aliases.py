@@ -22,9 +22,9 @@ class ModelNotInGroupError(FailedPreconditionError):
 
     reason = "MODEL_NOT_IN_GROUP"
 
-    def __init__(self, model_id: str, model_group_id: str) -> None:
+    def __init__(self, model_id: str, reference: str, model_group_id: str) -> None:
         super().__init__(
-            f"The model {model_id!r} (model_id) is not in the model group {model_group_id!r}.",
+            f"The model {reference} (model_id) is not in the model group {model_group_id!r}.",
             model_id=model_id,
             model_group_id=model_group_id,
         )
@@ -44,10 +44,8 @@ class NeverTargetError(FailedPreconditionError):
 
     reason = "NEVER_A_TARGET"
 
-    def __init__(self, alias: str, model_id: str) -> None:
-        super().__init__(
-            f"The alias {alias!r} never pointed to the model {model_id!r}.", alias=alias, model_id=model_id
-        )
+    def __init__(self, alias: str, model_id: str, reference: str) -> None:
+        super().__init__(f"The alias {alias!r} never pointed to the model {reference}.", alias=alias, model_id=model_id)
 
 
 class TargetGoneError(FailedPreconditionError):
@@ -55,10 +53,10 @@ class TargetGoneError(FailedPreconditionError):
 
     reason = "TARGET_GONE"
 
-    def __init__(self, alias: str, model_id: str, version: str) -> None:
+    def __init__(self, alias: str, model_id: str, reference: str, version: str) -> None:
         super().__init__(
-            f"The alias {alias!r} cannot roll back to the model {model_id!r} (version {version!r}) because that model"
-            " was deleted or replaced. Name another target in to_model_id.",
+            f"The alias {alias!r} cannot roll back to the model {reference} because that model was deleted or replaced."
+            " Name another target in to_model_id.",
             alias=alias,
             model_id=model_id,
             version=version,
@@ -70,9 +68,9 @@ class RequirementsNotMetError(FailedPreconditionError):
 
     reason = "REQUIREMENTS_NOT_MET"
 
-    def __init__(self, model_id: str, violations: Sequence[FieldViolation]) -> None:
+    def __init__(self, model_id: str, reference: str, violations: Sequence[FieldViolation]) -> None:
         super().__init__(
-            f"The model {model_id!r} does not meet the promotion requirements. "
+            f"The model {reference} does not meet the promotion requirements. "
             + " ".join(f"{v.field}: {v.description}" for v in violations),
             model_id=model_id,
         )
@@ -86,6 +84,6 @@ class AliasChangedError(AbortedError):
     reason = "ALIAS_CHANGED"
     retry_seconds = None
 
-    def __init__(self, alias: str, model_id: str) -> None:
-        now = f"it points to the model {model_id!r}" if model_id else "it has no target"
+    def __init__(self, alias: str, model_id: str, reference: str) -> None:
+        now = f"it points to the model {reference}" if model_id else "it has no target"
         super().__init__(f"The alias {alias!r} is not as expected: {now}.", alias=alias, model_id=model_id)

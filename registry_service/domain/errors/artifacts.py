@@ -17,8 +17,8 @@ class ArtifactFileNotFoundError(NotFoundError):
 
     reason = "ARTIFACT_FILE_NOT_FOUND"
 
-    def __init__(self, model_id: str, name: str) -> None:
-        super().__init__(f"The artifact of the model {model_id!r} has no file {name!r}.", model_id=model_id, path=name)
+    def __init__(self, model_id: str, reference: str, name: str) -> None:
+        super().__init__(f"The artifact of the model {reference} has no file {name!r}.", model_id=model_id, path=name)
 
 
 class ArtifactMismatchError(InvalidArgumentError):
@@ -122,7 +122,7 @@ class ArtifactDamagedError(DataLossError):
 
     reason = "ARTIFACT_DAMAGED"
 
-    def __init__(self, model_id: str) -> None:
+    def __init__(self, model_id: str, reference: str) -> None:
         super().__init__(
-            f"The stored bytes of the model {model_id!r} differ from those that were registered.", model_id=model_id
+            f"The stored bytes of the model {reference} differ from those that were registered.", model_id=model_id
         )

@@ -26,7 +26,7 @@ class RegistryError(Exception):
         super().__init__(message)
         self.message = message
         self.metadata = metadata
-        """Every variable part of the message."""
+        """Every variable part of the message. A model that the message names by its version is named by its id here."""
 
 
 class NotFoundError(RegistryError):

@@ -1,6 +1,6 @@
 """Errors of models and model groups."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from registry_service.domain.errors.base import (
     AbortedError,
@@ -58,10 +58,10 @@ class ModelInUseError(FailedPreconditionError):
 
     reason = "MODEL_IN_USE"
 
-    def __init__(self, model_id: str, aliases: Sequence[str]) -> None:
+    def __init__(self, model_id: str, reference: str, aliases: Sequence[str]) -> None:
         names = ", ".join(aliases)
         super().__init__(
-            f"The model {model_id!r} cannot be deleted while aliases point to it: {names}.",
+            f"The model {reference} cannot be deleted while aliases point to it: {names}.",
             model_id=model_id,
             aliases=names,
         )
@@ -72,10 +72,10 @@ class ModelHasAliasesError(FailedPreconditionError):
 
     reason = "MODEL_HAS_ALIASES"
 
-    def __init__(self, model_id: str, aliases: Sequence[str]) -> None:
+    def __init__(self, model_id: str, reference: str, aliases: Sequence[str]) -> None:
         names = ", ".join(aliases)
         super().__init__(
-            f"The model {model_id!r} cannot move to another model group while aliases point to it: {names}.",
+            f"The model {reference} cannot move to another model group while aliases point to it: {names}.",
             model_id=model_id,
             aliases=names,
         )
@@ -86,9 +86,9 @@ class ModelGroupNotEmptyError(FailedPreconditionError):
 
     reason = "MODEL_GROUP_NOT_EMPTY"
 
-    def __init__(self, model_group_id: str) -> None:
+    def __init__(self, model_group_id: str, name: str) -> None:
         super().__init__(
-            f"The model group {model_group_id!r} has models; only an empty group can be deleted.",
+            f"The model group {name!r} has models; only an empty group can be deleted.",
             model_group_id=model_group_id,
         )
 
@@ -98,8 +98,10 @@ class ProvenanceCycleError(InvalidArgumentError):
 
     reason = "PROVENANCE_CYCLE"
 
-    def __init__(self, cycle: Sequence[str]) -> None:
-        path = " from ".join(cycle)
+    def __init__(self, cycle: Sequence[str], references: Mapping[str, str] | None = None) -> None:
+        self.references = references or {}
+        """References to the models by their ids, as far as they are known."""
+        path = " from ".join(self.references.get(model_id, model_id) for model_id in cycle)
         super().__init__([FieldViolation("provenance.parent_model_ids", f"would close a cycle: {path}.")])
         self.metadata["model_ids"] = ",".join(cycle)
         self.cycle = tuple(cycle)
@@ -128,16 +130,16 @@ class EtagMismatchError(AbortedError):
     reason = "ETAG_MISMATCH"
     retry_seconds = None
 
-    def __init__(self, model_id: str) -> None:
-        super().__init__(f"The model {model_id!r} has changed since its etag was read.", model_id=model_id)
+    def __init__(self, model_id: str, reference: str) -> None:
+        super().__init__(f"The model {reference} has changed since its etag was read.", model_id=model_id)
 
 
 class ModelGroupEtagMismatchError(EtagMismatchError):
     """The model group has changed since the client read it."""
 
-    def __init__(self, model_group_id: str) -> None:
+    def __init__(self, model_group_id: str, name: str) -> None:
         AbortedError.__init__(
             self,
-            f"The model group {model_group_id!r} has changed since its etag was read.",
+            f"The model group {name!r} has changed since its etag was read.",
             model_group_id=model_group_id,
         )

@@ -58,10 +58,10 @@ class PrecisionMismatchError(FailedPreconditionError):
 
     reason = "PRECISION_MISMATCH"
 
-    def __init__(self, model_id: str, precisions: Sequence[str], wanted: Sequence[str]) -> None:
+    def __init__(self, model_id: str, shown: str, precisions: Sequence[str], wanted: Sequence[str]) -> None:
         has, asked = ",".join(precisions), ",".join(wanted)
         super().__init__(
-            f"The model {model_id!r} has the precisions {has}, not {asked}.",
+            f"The model {shown} has the precisions {has}, not {asked}.",
             model_id=model_id,
             precisions=has,
             requested_precisions=asked,

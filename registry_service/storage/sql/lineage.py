@@ -1,6 +1,6 @@
 """Parents, children and ancestors of models."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
 from sqlalchemy import (
@@ -18,10 +18,13 @@ from registry_service.domain.errors import (
     ProvenanceCycleError,
 )
 from registry_service.domain.lineage import MAX_ANCESTRY_EDGES, LineageEdge, cycle_through
+from registry_service.domain.models import GroupKey
+from registry_service.domain.references import shown_version
 from registry_service.storage.sql import tables
 
 _models = cast("Table", tables.models)
 
+_SHOWN_MODELS = 20
 _EDGES_LOCK = 0x6D6F_6465_6C73  # "models"
 _PARENTS = select(_models.c.id, _models.c.provenance["parent_model_ids"].label("parents"))
 # OFFSET 0 makes Postgres look into ix_models_parents once for each id. Without it, Postgres overestimates the number of
@@ -95,9 +98,20 @@ def check_ancestry(connection: Connection, model_id: str, parents: Sequence[str]
         edges.setdefault(child, []).append(parent)
     cycle = cycle_through(model_id, edges)
     if cycle:
-        raise ProvenanceCycleError(cycle)
+        raise ProvenanceCycleError(cycle, _references(connection, cycle[:_SHOWN_MODELS]))
     if len(found) > MAX_ANCESTRY_EDGES:
         raise AncestryTooLargeError(MAX_ANCESTRY_EDGES)
+
+
+def _references(connection: Connection, ids: Sequence[str]) -> Mapping[str, str]:
+    key = (_models.c.name, _models.c.project_id, _models.c.project_name)
+    found = connection.execute(select(_models.c.id, _models.c.version, *key).where(_models.c.id.in_(ids)))
+    return {
+        row.id: shown_version(
+            GroupKey(name=row.name, project_id=row.project_id, project_name=row.project_name), row.version
+        )
+        for row in found
+    }
 
 
 def _edges(found: CursorResult[Any]) -> Sequence[LineageEdge]:

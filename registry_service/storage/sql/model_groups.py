@@ -181,7 +181,7 @@ class SqlModelGroupRepository(ModelGroupRepository):
         group = self.get(group_id)
         check(group)
         if self.connection.execute(_HAS_MODELS, {"group_id": group_id}).scalar_one():
-            raise ModelGroupNotEmptyError(group_id)
+            raise ModelGroupNotEmptyError(group_id, group.key.name)
         if validate_only:
             return group
         for statement in (_DELETE_MOVES, _DELETE_ALIASES):

@@ -39,6 +39,7 @@ from registry_service.domain.lineage import LineageEdge
 from registry_service.domain.listing import ListQuery, Page
 from registry_service.domain.models import GroupKey, Model, ModelFields, ModelSpec, is_same
 from registry_service.domain.ports import ModelRepository
+from registry_service.domain.references import shown_model
 from registry_service.domain.vocabulary import Action
 from registry_service.storage.sql import lineage, model_pages, rows, tables
 from registry_service.storage.sql.event_log import SqlEventLog
@@ -248,7 +249,8 @@ class SqlModelRepository(ModelRepository):
                 f"A model with the id {model_id!r} already exists.", model_id=model_id, conflict="id"
             )
         return AlreadyExistsError(
-            f"The model {found.id!r} already has this project, name, version, and precisions.",
+            f"The model {shown_model(fields)} with the precisions"
+            f" {','.join(fields.precisions)} is already registered. Its id is {found.id!r}.",
             model_id=found.id,
             conflict="identity",
         )
