@@ -308,6 +308,7 @@ def test_ctrl_c_on_a_terminal_leaves_the_prompt_on_a_line_of_its_own(
         ended = terminal.ended()
 
     assert ended.code == 130
+    assert ended.out.startswith(f"Watching {mreg.url}. Ctrl-C stops.\n")
     assert ended.out.endswith("^C\nmreg: interrupted\n")
 
 

@@ -177,6 +177,7 @@ def test_push_says_what_is_wrong_with_its_arguments(mreg: Mreg, name: str, tmp_p
         ([str(tmp_path / "none"), f"{name}:1"], 2, "does not exist"),
         ([__file__, name], 2, "names no version"),
         ([__file__, f"{name}@production"], 2, "names no version"),
+        ([os.devnull, f"{name}:1"], 2, "PATH: "),
         (["-", f"{name}:1", "--dry-run"], 2, "stdin can be read only once"),
     ]:
         ended = mreg("push", *arguments)
@@ -260,6 +261,7 @@ def test_some_files_of_a_folder_are_pulled(mreg: Mreg, name: str, folder: Path, 
     assert sorted(path.name for path in whole.rglob("*") if path.is_file()) == ["model.bin", "model.xml"]
     assert [path.relative_to(tmp_path / "to") for path in (tmp_path / "to").rglob("*.*")] == [Path("weights/model.bin")]
     assert none.code == 3
+    assert none.err.startswith("mreg: --file: '*.txt' matches no file of ")
     assert "It has 'model.xml', 'weights/model.bin'." in none.err
     assert "mreg " not in none.err.partition("\n")[2]
     assert refused.code == 1
@@ -287,7 +289,7 @@ def test_cat_writes_the_bytes_of_a_file(mreg: Mreg, server: RunningRegistry, nam
     binary = mreg.terminal("cat", name, "data.bin")
     assert (binary.code, "Redirect stdout to a file" in binary.out) == (2, True)
     missing = mreg("cat", name, "none.txt")
-    assert (missing.code, "`mreg show` lists the files" in missing.err) == (3, True)
+    assert (missing.code, f"`mreg show {name}` lists the files." in missing.err) == (3, True)
 
 
 def test_verify_tells_damage_by_its_exit_code(mreg: Mreg, server: RunningRegistry, name: str) -> None:

@@ -82,7 +82,10 @@ _UNFINISHED = (TEMPORARY, INTERRUPTED, TERMINATED)
 _MAX_POINTED = 100
 _ARGUMENTS = re.compile(
     r"\b(ca_file|client_certificate|client_key|max_bytes|(?:insecure|force|offline|overwrite|missing_ok)(?==True))(?:=True)?\b"
-)
+)  # Arguments of the library that begin its messages, as they are called here.
+_SUBJECTS = {"source": "PATH", "files": "--file", "to": "--to"}
+_SUBJECT = re.compile(rf"^({'|'.join(_SUBJECTS)})(?=: )")
+
 # Where the fields of a model are in the requests that create and change it.
 _IN_REQUEST = re.compile(r"(upload\.)?(spec\.)?((model|model_group|artifact)\.)?")
 
@@ -101,6 +104,7 @@ _HINTS_BY_REASON = {
     "INVALID_FILTER": "Example of a filter: 'format = onnx AND metrics.f1 > 0.9'.",
     "ALIAS_NOT_FOUND": "`mreg alias ls` lists the aliases.",
     "MODEL_GROUP_NOT_FOUND": "`mreg groups` lists the model groups that you may see.",
+    "PROVENANCE_CYCLE": "Leave out the parents that were made from this model. `mreg lineage` shows them.",
     "UPLOAD_NOT_FOUND": "`mreg uploads ls` lists the uploads.",
     "ARTIFACT_FILE_NOT_FOUND": "`mreg show` lists the files of an artifact.",
     "NOT_AN_ARCHIVE": "Leave the file out to get the artifact itself.",
@@ -264,6 +268,7 @@ def _hint_about_reference(metadata: Mapping[str, str]) -> str:
 
 def _with_options(text: str) -> str:
     """Return a text of the library, which names arguments of Python, with the options of the command line."""
+    text = _SUBJECT.sub(lambda found: _SUBJECTS[found[1]], text)
     return _ARGUMENTS.sub(lambda found: f"--{found[1].replace('_', '-')}", text)
 
 

@@ -12,7 +12,7 @@ import click
 
 from modelreg.cli._frame import Command, with_session
 from modelreg.cli._output import Column, note
-from modelreg.cli._text import is_terminal, local, printable, styled
+from modelreg.cli._text import is_terminal, local, printable, styled, utc
 from modelreg.cli.profiles import document_of_profile
 
 if TYPE_CHECKING:
@@ -289,7 +289,7 @@ def whoami_command(session: Session) -> None:
         subject = printable(identity.subject) or "an unnamed caller"
         output.line(f"{styled(subject, bold=True)} at {session.registry.url}")
         if identity.expire_time is not None:
-            output.line(f"until {local(identity.expire_time)}")
+            output.line(f"until {(local if output.is_terminal else utc)(identity.expire_time)}")
         if identity.grants:
             if output.is_terminal:
                 output.line()

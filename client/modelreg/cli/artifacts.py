@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import shutil
 import sys
 from datetime import datetime
@@ -100,6 +101,7 @@ def cat_command(
     Nothing else of the artifact is downloaded. FILE is the path of a file inside the artifact, for example
     labels.txt. Default: the artifact itself.
     """
+    session.remarks.hints["ARTIFACT_FILE_NOT_FOUND"] = f"`mreg show {shlex.quote(reference)}` lists the files."
     with session.registry.open(reference, file=file, precision=precision, at=at) as source:
         if is_terminal(sys.stdout):
             _copy_to_terminal(source, file or reference)
