@@ -49,7 +49,9 @@ def number(value: Any, name: str) -> float:
     try:
         if not isinstance(value, (str, bytes)):
             return float(value)
-    except (TypeError, ValueError, OverflowError):
+    except OverflowError:
+        raise InvalidArgument(f"{name}: must be at most 1.8e308, the largest number of 64 bits.") from None
+    except (TypeError, ValueError):
         pass
     raise wrong_type(name, "a number", value)
 

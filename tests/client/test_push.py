@@ -15,6 +15,7 @@ import modelreg
 import pytest
 from modelreg import AlreadyExists, InvalidArgument, Provenance, Registry, SourceChanged
 from modelreg._async.upload import SINGLE_CALL_BYTES
+from modelreg._pushes.sources import open_source
 
 from tests.registry import RunningRegistry
 
@@ -222,6 +223,56 @@ def test_a_wrong_option_or_field_is_refused_before_a_byte_is_sent(registry: Regi
     for arguments in wrong:
         with pytest.raises(InvalidArgument):
             registry.push(file, **{"name": name, "version": "1.0", **arguments})
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ({"provenance": Provenance(seed=2**63)}, "seed: "),
+        ({"metrics": {"a": 10**400}}, "metrics.a: must be at most"),
+        ({"score": 10**400}, "score: must be at most"),
+        ({"provenance": Provenance(training_run="\ud800")}, r"training_run: '\\ud800' has lone surrogates"),
+        ({"provenance": Provenance(environment={"a": "\ud800"})}, r"'\\ud800' has lone surrogates"),
+        ({"name": "\ud800"}, r"name: '\\ud800' has lone surrogates"),
+        ({"version": "\ud800"}, r"version: '\\ud800' has lone surrogates"),
+        ({"file_name": "\ud800"}, r"file_name: '\\ud800' has lone surrogates"),
+        ({"media_type": "\ud800"}, r"media_type: '\\ud800' has lone surrogates"),
+    ],
+)
+def test_a_value_that_no_message_can_hold_is_named(
+    registry: Registry, name: str, arguments: dict[str, Any], said: str
+) -> None:
+    with pytest.raises(InvalidArgument, match=said):
+        registry.push(io.BytesIO(b"1"), **{"name": name, "version": "1", "file_name": "x", **arguments})
+
+
+def test_a_cancelled_push_leaves_no_file_open(
+    url: str, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "vad.onnx"
+    path.write_bytes(b"weights")
+    may_open, sources = threading.Event(), []
+
+    def open_late(pushable: Any) -> Any:
+        may_open.wait(30)
+        sources.append(open_source(pushable))
+        return sources[0]
+
+    monkeypatch.setattr("modelreg._pushes.sources.open_source", open_late)
+
+    async def use() -> None:
+        async with modelreg.aio.Registry(url) as aio:
+            task = asyncio.create_task(aio.push(path, name=name, version="1"))
+            await asyncio.sleep(0)  # begins the push, and waits in a thread
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+            may_open.set()
+
+    # The end of the loop waits for its threads.
+    asyncio.run(use())
+    with pytest.raises(ValueError, match="closed file"):
+        sources[0].read(1)
 
 
 class Broken(io.RawIOBase):

@@ -80,10 +80,6 @@ class Content:
         self.source.check()
         return self._digest.hexdigest()
 
-    def close(self) -> None:
-        """Close the source."""
-        self.source.close()
-
     def _move(self, offset: int) -> None:
         self.source.seek(offset)
         self._position = offset

@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 import os
 import stat
+import threading
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Mapping
@@ -87,6 +88,40 @@ def open_source(pushable: Any) -> Source:
     if start is None:
         return PipeSource(pushable, file_name)
     return FileObjectSource(pushable, file_name, *start)
+
+
+class Opening:
+    """Opens a source in a thread, and closes it in any case.
+
+    A task that is cancelled while the thread opens it never gets the source.
+
+    Args:
+        pushable: What to open.
+    """
+
+    def __init__(self, pushable: Any) -> None:
+        self._pushable = pushable
+        self._lock = threading.Lock()
+        self._source: Source | None = None
+        self._is_closed = False
+
+    def open(self) -> Source:
+        """Open the source. Raises as `open_source`."""
+        source = open_source(self._pushable)
+        with self._lock:
+            self._source = source
+            is_closed = self._is_closed
+        if is_closed:
+            source.close()
+        return source
+
+    def close(self) -> None:
+        """Close the source, if need be as soon as it is open."""
+        with self._lock:
+            self._is_closed = True
+            source = self._source
+        if source is not None:
+            source.close()
 
 
 def _open_path(path: Path, shown: str) -> Source:

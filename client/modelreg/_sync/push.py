@@ -9,7 +9,7 @@ from modelregistry.v1 import model_pb2, model_service_pb2, upload_service_pb2
 
 from modelreg import _arguments
 from modelreg._pushes.content import Content
-from modelreg._pushes.sources import Pushable, open_source
+from modelreg._pushes.sources import Opening, Pushable
 from modelreg._pushes.upload_records import forget_upload
 from modelreg._sync import runtime
 from modelreg._sync.connection import new_idempotency_key
@@ -93,10 +93,11 @@ class UploadCalls(ModelCalls):
         media_type = None if media_type is None else _arguments.text(media_type, "media_type")
         if provenance is not None:
             model.provenance.CopyFrom(self._provenance_message(provenance))
-        content = Content(runtime.run_blocking(open_source, source))
+        opening = Opening(source)
         try:
+            content = Content(runtime.run_blocking(opening.open))
             artifact = model_service_pb2.ArtifactSpec(
-                file_name=content.source.file_name if file_name is None else file_name,
+                file_name=_arguments.text(content.source.file_name, "file_name") if file_name is None else file_name,
                 media_type=media_type or "",
                 size_bytes=content.size_bytes,
             )
@@ -107,7 +108,7 @@ class UploadCalls(ModelCalls):
                 operation = PushOperation(self._connection, content, spec, shown, may_return=if_exists == "return")
                 return operation.run()
         finally:
-            runtime.run_blocking(content.close)
+            runtime.run_blocking(opening.close)
 
     def uploads(self) -> Listing[Upload]:
         """Return the uploads that the caller began and did not complete, the newest first.
