@@ -368,6 +368,36 @@ for number in range(30):
 print([os.waitpid(child, 0)[1] for child in children].count(0))
 print(registry.server_info().version)
 """
+AIO_FORK = """
+import asyncio, os, sys, modelreg, signal
+
+async def call(registry):
+    return (await registry.server_info()).version
+
+async def call_and_close():
+    async with modelreg.aio.Registry(sys.argv[1]) as registry:
+        return await call(registry)
+
+def in_child(function):
+    sys.stdout.flush()
+    child = os.fork()
+    if child == 0:
+        signal.setitimer(signal.ITIMER_REAL, 30)
+        try:
+            print(function(), flush=True)
+        except modelreg.RegistryError as error:
+            print(error.message, flush=True)
+        os._exit(0)
+    print(os.waitpid(child, 0)[1])
+
+print(asyncio.run(call_and_close()))
+in_child(lambda: asyncio.run(call_and_close()))
+registry = modelreg.aio.Registry(sys.argv[1])
+print(asyncio.run(call(registry)))
+in_child(lambda: asyncio.run(call(registry)))
+in_child(lambda: asyncio.run(call_and_close()))
+in_child(lambda: modelreg.Registry(sys.argv[1]).server_info().version)
+"""
 WORKERS = """
 import asyncio, multiprocessing, sys, modelreg
 
@@ -403,6 +433,15 @@ class TestProcesses:
         result = run(FORKS, fake.url)
         assert result.stdout.splitlines() == ["30", "1.0"], result.stderr
         assert len({call.peer for call in fake.calls}) == 1 + 30
+
+    def test_a_fork_that_grpc_aio_does_not_survive_is_said(self, fake: FakeServer) -> None:
+        result = run(AIO_FORK, fake.url)
+        lines = result.stdout.splitlines()
+        assert lines[:4] == ["1.0", "1.0", "0", "1.0"], result.stderr
+        for line in (lines[4], lines[6]):
+            assert line.startswith("This process was forked while a modelreg.aio.Registry was open")
+            assert "spawn" in line
+        assert [lines[5], *lines[7:]] == ["0", "0", "1.0", "0"]
 
     def test_workers_get_registries_and_return_results_and_errors(self, fake: FakeServer, tmp_path: Any) -> None:
         fake.answer(rpc.RESOLVE_MODEL, model_service_pb2.ResolveModelResponse(model=MODEL))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import weakref
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Coroutine, Hashable
 from types import TracebackType
@@ -16,6 +17,7 @@ from google.protobuf.message import Message
 from modelreg._wire.chunks import MAX_QUEUED, serialized
 from modelreg._wire.methods import Method, Request, Response
 from modelreg._wire.options import Options
+from modelreg.errors import RegistryError
 
 Value = TypeVar("Value")
 RpcError = grpc.aio.AioRpcError
@@ -24,6 +26,22 @@ Lock = asyncio.Lock
 Metadata = tuple[tuple[str, str], ...]
 
 sleep = asyncio.sleep
+
+
+_open_channels: weakref.WeakSet[Channel] = weakref.WeakSet()
+_channels_of_parent: list[Channel] = []
+"""Channels that were open when this process was forked. What grpc.aio polls with does not survive that.
+
+They are kept, because their deallocation would wait for ever, too.
+"""
+
+
+def _note_fork() -> None:
+    _channels_of_parent.extend(_open_channels)
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_note_fork)
 
 
 async def run_blocking(function: Callable[..., Value], *arguments: Any) -> Value:
@@ -43,18 +61,32 @@ def is_alive(key: Hashable) -> bool:
 
 
 def open_channel(options: Options) -> Channel:
-    """Open a channel. The first call connects."""
+    """Open a channel. The first call connects.
+
+    Raises:
+        RegistryError: This process was forked while a channel was open. Calls would wait for ever.
+    """
+    if _channels_of_parent:
+        raise RegistryError(
+            "This process was forked while a modelreg.aio.Registry was open, which grpc.aio does not survive. Close "
+            'the Registry before the fork, start processes with multiprocessing.get_context("spawn"), or use '
+            "modelreg.Registry here."
+        )
     endpoint, channel_options = options.endpoint, options.channel_options()
-    if not endpoint.is_encrypted:
-        return grpc.aio.insecure_channel(endpoint.target, options=channel_options)
-    ca, key, certificate = options.tls_files()
-    credentials = grpc.ssl_channel_credentials(ca, key, certificate)
-    return grpc.aio.secure_channel(endpoint.target, credentials, options=channel_options)
+    if endpoint.is_encrypted:
+        ca, key, certificate = options.tls_files()
+        credentials = grpc.ssl_channel_credentials(ca, key, certificate)
+        channel = grpc.aio.secure_channel(endpoint.target, credentials, options=channel_options)
+    else:
+        channel = grpc.aio.insecure_channel(endpoint.target, options=channel_options)
+    _open_channels.add(channel)
+    return channel
 
 
 async def close_channel(channel: Channel) -> None:
     """Close a channel, and end its calls."""
     await channel.close()
+    _open_channels.discard(channel)
 
 
 async def call_unary(
