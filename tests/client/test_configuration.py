@@ -118,6 +118,8 @@ def test_a_token_of_a_profile_goes_only_to_its_url(
         ({"url": "grpc://prod.lan", "ca_file": "ca.pem"}, {}, "uses no TLS"),
         ({"timeout": 0}, {}, "timeout: must be more than 0"),
         ({"stall_timeout": float("nan")}, {}, "stall_timeout: must be more than 0"),
+        ({"timeout": None}, {}, "timeout: must be a number of seconds, not None"),
+        ({"stall_timeout": "5"}, {}, "stall_timeout: must be a number of seconds, not '5'"),
     ],
 )
 def test_what_is_unclear_is_refused(arguments: dict[str, Any], environment: dict[str, str], said: str) -> None:

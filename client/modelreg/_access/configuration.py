@@ -35,6 +35,8 @@ from modelreg.urls import DEFAULT_URL, Endpoint, parse_url
 if TYPE_CHECKING:
     from modelreg.profiles import Profile, Profiles
 
+_MAX_SECONDS = 365 * 86_400.0
+"""Longer than any call. grpc takes much larger numbers, and infinity, for no time at all."""
 _CLIENT_VARIABLES = ("MODELREG_ISSUER", "MODELREG_CLIENT_ID", "MODELREG_CLIENT_SECRET")
 _TOKEN_VARIABLES = ("MODELREG_TOKEN", "MODELREG_TOKEN_FILE", *_CLIENT_VARIABLES)
 
@@ -262,9 +264,11 @@ def _first_pair(*pairs: tuple[str | None, str | None]) -> tuple[str | None, str 
 
 
 def _positive(name: str, value: float) -> float:
+    if not isinstance(value, (int, float)):
+        raise InvalidArgument(f"{name}: must be a number of seconds, not {value!r:.100}.")
     if not value > 0:
         raise InvalidArgument(f"{name}: must be more than 0 seconds, not {value!r}.")
-    return value
+    return float(min(value, _MAX_SECONDS))
 
 
 def _flag(name: str, environment: Mapping[str, str]) -> bool:
