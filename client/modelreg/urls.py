@@ -58,6 +58,10 @@ def parse_url(text: str) -> Endpoint:
     >>> parse_url("registry.lan").url
     'grpcs://registry.lan:50051'
     """
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise InvalidArgument(f"{text!r} is not the URL of a registry: it is not valid Unicode.") from None
     # Before anything else, because the other messages show the text.
     if "@" in text:
         raise InvalidArgument("The URL must not contain credentials. Pass the token as `token` or in MODELREG_TOKEN.")

@@ -2,6 +2,8 @@
 
 import contextlib
 import io
+import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -10,6 +12,7 @@ from pathlib import Path
 import click
 import modelreg
 import pytest
+from click.testing import CliRunner
 from modelreg import errors
 from modelreg.cli import main
 from modelreg.cli._failures import Remarks, Terminated, exit_code, report
@@ -279,6 +282,79 @@ def test_a_closed_pipe_is_no_error(mreg: Mreg, server: RunningRegistry, name: st
 
         assert process.stderr.read() == b""
         assert process.wait(30) == 0
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["--version"], ["ls", "--help"], []])
+def test_help_into_a_closed_pipe_is_no_error(mreg: Mreg, arguments: list[str]) -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    with os.fdopen(writer, "wb") as stdout, mreg.started(*arguments, stdout=stdout) as process:
+        assert process.stderr is not None
+        assert process.stderr.read() == b""
+        assert process.wait(30) == 0
+
+
+def test_a_closed_stdin_is_an_empty_one(mreg: Mreg, name: str) -> None:
+    command = shlex.join([*COMMAND, "push", "-", f"{name}:1", "--file-name", "x"])
+    ended = subprocess.run(
+        ["sh", "-c", f"{command} <&-"], env=mreg.environment(), capture_output=True, text=True, check=False, timeout=60
+    )
+
+    assert (ended.returncode, ended.stdout) == (2, "")
+    assert ended.stderr.startswith("mreg: source: is empty.")
+
+
+NOT_UTF8 = "a\udcff"
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["show", NOT_UTF8],
+        ["ls", NOT_UTF8],
+        ["versions", NOT_UTF8],
+        ["pull", NOT_UTF8],
+        ["log", NOT_UTF8],
+        ["watch", NOT_UTF8],
+        ["cat", NOT_UTF8],
+        ["rm", NOT_UTF8, "--yes"],
+        ["diff", NOT_UTF8, "b"],
+        ["ls", "--url", NOT_UTF8],
+        ["push", __file__, f"x{NOT_UTF8}:1"],
+        ["push", __file__, "x:1", "--training-run", NOT_UTF8],
+        ["push", __file__, "x:1", "--dataset", f"a={NOT_UTF8}"],
+        ["push", __file__, "x:1", "--tag", f"a={NOT_UTF8}"],
+        ["push", __file__, "x:1", "--file-name", NOT_UTF8],
+    ],
+)
+def test_text_that_is_not_utf8_is_a_usage_error(arguments: list[str], mreg: Mreg) -> None:
+    url = () if "--url" in arguments else ("--url", mreg.url)
+    ended = CliRunner().invoke(main, [*arguments, *url], prog_name="mreg")
+
+    assert ended.exit_code == 2, ended.stderr
+    assert "udcff" in ended.stderr or "not UTF-8" in ended.stderr
+    assert "internal error" not in ended.stderr
+
+
+def test_a_signal_counts_whatever_it_made_fail(mreg: Mreg, monkeypatch: pytest.MonkeyPatch) -> None:
+    @click.command()
+    @click.argument("number", type=int)
+    def command(number: int) -> None:
+        try:
+            signal.raise_signal(number)
+        except BaseException as error:
+            # As Python 3.11 does where it makes a class.
+            raise RuntimeError("Error calling __set_name__") from error
+
+    monkeypatch.setattr("modelreg.cli._frame.Entry.load", lambda _: command)
+    ends = [mreg_without_url(str(int(number))) for number in (signal.SIGTERM, signal.SIGINT)]
+
+    assert ends == [(143, "mreg: terminated\n"), (130, "mreg: interrupted\n")]
+
+
+def mreg_without_url(*arguments: str) -> tuple[int, str]:
+    result = CliRunner().invoke(main, ["ls", *arguments], prog_name="mreg")
+    return result.exit_code, result.stderr
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from types import TracebackType
 from typing import Any, Concatenate, NoReturn, ParamSpec, TypeVar
 
 import click
@@ -217,18 +218,18 @@ class MainGroup(Group):
             with formatter.section(title):
                 formatter.write_dl([(entry.name.ljust(width), entry.short_help) for entry in entries])
 
+    def make_context(
+        self, info_name: str | None, args: list[str], parent: click.Context | None = None, **extra: Any
+    ) -> click.Context:
+        """Parse the command line, which prints the help and the version."""
+        with _kept_from_click():
+            return super().make_context(info_name, args, parent, **extra)
+
     def invoke(self, ctx: click.Context) -> Any:
-        """Run a command, and keep from click the exceptions that it treats in its own way."""
-        try:
+        """Run a command."""
+        with _kept_from_click():
             result = super().invoke(ctx)
             sys.stdout.flush()
-        except KeyboardInterrupt:
-            raise Interrupted from None
-        except OSError as error:
-            if closed_pipe(error):
-                raise ReaderGone from None
-            raise
-        else:
             return result
 
     def main(  # type: ignore[override]
@@ -247,12 +248,14 @@ class MainGroup(Group):
         os.environ.setdefault("GRPC_VERBOSITY", "NONE")
         arguments = list(sys.argv[1:] if args is None else args)
         extra.pop("standalone_mode", None)
+        signals = _Signals()
         try:
-            with _termination_as_exception(), session:
+            with signals, session:
                 code = super().main(arguments, prog_name, standalone_mode=False, obj=session, **extra)
         except (SystemExit, GeneratorExit):
             raise
-        except BaseException as error:  # noqa: BLE001 - every error becomes a message and an exit code
+        except BaseException as raised:  # noqa: BLE001 - every error becomes a message and an exit code
+            error = signals.cause_of(raised)
             session.remarks.debug = bool(session.options.get("debug")) or "--debug" in arguments
             code = exit_code(error) if isinstance(error, ReaderGone) else report(error, session.remarks)
         try:
@@ -263,29 +266,63 @@ class MainGroup(Group):
 
 
 def _open_closed_streams() -> None:
-    """Discard what is written to a stream that was closed before the program began (`>&-`)."""
-    for name in ("stdout", "stderr"):
+    """Let a stream that was closed before the program began (`<&-`, `>&-`) be empty, or discard what is written."""
+    # In this order, each gets the number of the stream that it stands for.
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         if getattr(sys, name) is None:
-            setattr(sys, name, Path(os.devnull).open("w", encoding="utf-8"))  # noqa: SIM115 - to the end of the process
+            setattr(sys, name, Path(os.devnull).open(mode, encoding="utf-8"))  # noqa: SIM115 - to the end of the process
 
 
 @contextmanager
-def _termination_as_exception() -> Iterator[None]:
-    """Let SIGTERM end the program as Ctrl-C does: what runs is cleaned up, and can be resumed."""
+def _kept_from_click() -> Iterator[None]:
+    """Keep from click the exceptions that it treats in its own way."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        raise Interrupted from None
+    except OSError as error:
+        if closed_pipe(error):
+            raise ReaderGone from None
+        raise
 
-    def terminate(number: int, frame: object) -> NoReturn:
+
+class _Signals:
+    """Lets SIGTERM end the program as Ctrl-C does: what runs is cleaned up, and can be resumed."""
+
+    def __init__(self) -> None:
+        self._noted: type[BaseException] | None = None
+        self._before: dict[int, Any] = {}
+
+    def cause_of(self, error: BaseException) -> BaseException:
+        """Return why the program ends. Some code, for example Python's own that makes classes, wraps every error."""
+        if self._noted is None or isinstance(error, (self._noted, Interrupted, ReaderGone)):
+            return error
+        return self._noted().with_traceback(error.__traceback__)
+
+    def __enter__(self) -> None:
+        try:
+            self._before[signal.SIGTERM] = signal.signal(signal.SIGTERM, self._terminate)
+            # Something else may be there: a shell that starts programs in the background ignores it for them.
+            if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+                self._before[signal.SIGINT] = signal.signal(signal.SIGINT, self._interrupt)
+        except ValueError:  # Not the main thread: a test.
+            return
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _terminate(self, number: int, frame: object) -> NoReturn:
         del number, frame
+        self._noted = Terminated
         raise Terminated
 
-    try:
-        before = signal.signal(signal.SIGTERM, terminate)
-    except ValueError:  # Not the main thread: a test.
-        yield
-        return
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
+    def _interrupt(self, number: int, frame: object) -> NoReturn:
+        del number, frame
+        self._noted = Interrupted
+        raise KeyboardInterrupt
 
 
 def _version_option() -> click.Option:
