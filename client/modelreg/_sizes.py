@@ -29,7 +29,7 @@ def parse_size(value: int | str, name: str) -> int:
         if value < 0:
             raise InvalidArgument(f"{name}: {value} is negative. Write a number of bytes, or a size such as 50GB.")
         return value
-    match = _SIZE.fullmatch(value.strip())
+    match = _SIZE.fullmatch(str(value).strip())
     unit = None if match is None else _UNITS.get(match[2].lower())
     if match is None or unit is None:
         raise InvalidArgument(

@@ -9,6 +9,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from modelreg import Cache, InvalidArgument, Model, NotCached, Registry
@@ -181,6 +182,12 @@ def test_a_cache_without_a_limit(monkeypatch: pytest.MonkeyPatch) -> None:
 )
 def test_sizes_are_read_as_people_write_them(text: int | str, size: int) -> None:
     assert parse_size(text, "limit") == size
+
+
+@pytest.mark.parametrize("size", [float("nan"), float("inf"), b"1"])
+def test_what_is_no_size_is_refused(size: Any) -> None:
+    with pytest.raises(InvalidArgument, match=r"max_bytes: .* is no size"):
+        Cache(max_bytes=0).prune(max_bytes=size)
 
 
 def test_sizes_are_written_for_people() -> None:

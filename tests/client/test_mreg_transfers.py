@@ -179,6 +179,8 @@ def test_push_says_what_is_wrong_with_its_arguments(mreg: Mreg, name: str, tmp_p
         ([__file__, f"{name}@production"], 2, "names no version"),
         ([os.devnull, f"{name}:1"], 2, "PATH: "),
         (["-", f"{name}:1", "--dry-run"], 2, "stdin can be read only once"),
+        ([__file__, f"{name}:1", "--hyperparameter", "a=" + "[" * 100_000], 2, "nested too deeply"),
+        ([__file__, f"{name}:1", "--seed", "9" * 30], 2, "seed: "),
     ]:
         ended = mreg("push", *arguments)
         assert ended.code == code

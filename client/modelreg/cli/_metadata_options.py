@@ -153,3 +153,5 @@ def _json_or_text(text: str) -> Any:
         return json.loads(text)
     except ValueError:
         return text
+    except RecursionError:
+        raise click.UsageError("--hyperparameter: the JSON is nested too deeply.") from None
