@@ -77,17 +77,22 @@ def write_private_file(path: Path, content: bytes) -> None:
         OSError: The file cannot be written. Nothing is changed.
     """
     target = Path(os.path.realpath(path))
-    # Has mode 0600 from its first moment on. On Windows, the directory inherits the access of the user's profile.
-    descriptor, name = tempfile.mkstemp(prefix=f".{target.name}.", suffix=".tmp", dir=target.parent)
+    name = None
     try:
+        # Has mode 0600 from its first moment on. On Windows, the directory inherits the access of the user's profile.
+        descriptor, name = tempfile.mkstemp(prefix=".modelreg-", suffix=".tmp", dir=target.parent)
         with os.fdopen(descriptor, "wb") as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
         replace(Path(name), target)
-    except BaseException:
-        with suppress(OSError):
-            os.unlink(name)  # noqa: PTH108
+    except BaseException as error:
+        if name is not None:
+            with suppress(OSError):
+                os.unlink(name)  # noqa: PTH108
+        if isinstance(error, OSError):
+            # A full disk names no file, and the temporary name tells nobody anything.
+            error.filename = str(target)
         raise
 
 

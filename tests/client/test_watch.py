@@ -1,6 +1,7 @@
 """Watching: every event, across interruptions and restarts."""
 
 import asyncio
+import errno
 import itertools
 import json
 import logging
@@ -97,7 +98,7 @@ class TestOfARealServer:
             assert token_in(file) != first.resume_token
             next(events)
             assert token_in(file) == first.resume_token
-        assert list(tmp_path.glob(".token*")) == []
+        assert list(tmp_path.glob(".modelreg-*")) == []
 
     def test_a_token_continues_after_its_event(self, server: RunningRegistry, registry: Registry, name: str) -> None:
         for number in range(2):
@@ -106,6 +107,27 @@ class TestOfARealServer:
             first, second = itertools.islice(events, 2)
         with closing(registry.watch(f"name = {name}", resume_token=first.resume_token)) as events:
             assert next(events) == second
+
+    def test_a_full_disk_is_said_of_the_file(
+        self,
+        server: RunningRegistry,
+        registry: Registry,
+        name: str,
+        tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        server.client.register(name=name)
+        file = tmp_path / "token"
+
+        def fail(descriptor: int) -> None:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+        with closing(registry.watch(f"name = {name}", resume_file=file, from_beginning=True)) as events:
+            next(events)
+            monkeypatch.setattr("os.fsync", fail)
+            with pytest.raises(OSError, match=f"No space left on device: '{file}'"):
+                next(events)
+        assert list(tmp_path.glob(".modelreg-*")) == []
 
     def test_two_watches_do_not_share_a_file(
         self, server: RunningRegistry, registry: Registry, name: str, tmp_path: Path
