@@ -1,14 +1,19 @@
 """Reading artifacts, and files inside them, where they are."""
 
 import asyncio
+import hashlib
 import io
 import random
 import zipfile
 
+import grpc
 import modelreg
 import pytest
 from modelreg import NotFound, PreconditionFailed, Registry
+from modelreg._wire import methods as rpc
+from modelregistry.v1 import artifact_service_pb2, model_pb2, model_service_pb2
 
+from tests.client.fake_server import FakeServer, refusal
 from tests.registry import RunningRegistry
 
 MIB = 1 << 20
@@ -66,6 +71,23 @@ def test_what_is_open_stays_the_model_that_the_reference_named(
         server.client.set_alias(second.id, model_group_id=first.model_group_id)
         file.seek(2 * MIB)
         assert file.read() == data[2 * MIB :]
+
+
+def test_reads_go_on_after_an_outage(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("modelreg._wire.retries._FIRST_SECONDS", 0.01)
+    monkeypatch.setattr("modelreg._wire.retries._MAX_SECONDS", 0.01)
+    data = noise(1000)
+    artifact = model_pb2.Artifact(size_bytes=len(data), sha256=hashlib.sha256(data).hexdigest())
+    found = model_service_pb2.ResolveModelResponse(model=model_pb2.Model(name="vad", version="1", artifact=artifact))
+    with FakeServer() as fake, Registry(fake.url) as registry:
+        fake.answer(rpc.RESOLVE_MODEL, found)
+        head = artifact_service_pb2.DownloadArtifactResponse(artifact=artifact)
+        away = refusal(grpc.StatusCode.UNAVAILABLE, "SHUTTING_DOWN")
+        whole = [head, artifact_service_pb2.DownloadArtifactResponse(chunk=data)]
+        fake.answer(rpc.DOWNLOAD_ARTIFACT, *[away] * 20, whole, stream=True)
+
+        with registry.open("vad") as file:
+            assert file.read() == data
 
 
 def test_a_missing_file_is_not_found_when_it_is_opened(server: RunningRegistry, registry: Registry, name: str) -> None:

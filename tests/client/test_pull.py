@@ -138,6 +138,20 @@ def test_a_file_lands_in_a_new_folder_and_replaces_an_old_one(
     assert not (registry.cache.directory / "artifacts").exists()
 
 
+@pytest.mark.parametrize("file_name", ["\u6a21" * 85, "\U0001f600" * 63, "\xe9" * 127, "a" * 255])
+def test_a_file_with_the_longest_name_lands_in_a_folder(
+    server: RunningRegistry, registry: Registry, name: str, tmp_path: Path, file_name: str
+) -> None:
+    server.client.register(b"one", name=name, version="1.0", artifact={"file_name": file_name})
+
+    downloaded = registry.pull(name, to=tmp_path / "downloaded")
+    cached = registry.pull(name)
+    copied = registry.pull(name, to=tmp_path / "copied", offline=True)
+
+    assert [path.name for path in (downloaded, cached, copied)] == [file_name] * 3
+    assert [path.read_bytes() for path in (downloaded, cached, copied)] == [b"one"] * 3
+
+
 def test_a_file_in_the_cache_is_copied_to_the_folder(
     server: RunningRegistry, registry: Registry, name: str, tmp_path: Path
 ) -> None:

@@ -76,6 +76,45 @@ def test_a_file_that_is_missing_in_a_cached_folder_is_made_again(registry: Regis
     assert tree(registry.pull(pushed)) == FILES
 
 
+@pytest.mark.parametrize("offline", [False, True])
+def test_files_that_are_not_of_the_model_do_not_stay_in_a_cached_folder(
+    registry: Registry, pushed: modelreg.Model, tmp_path: Path, caplog: pytest.LogCaptureFixture, offline: bool
+) -> None:
+    path = registry.pull(pushed)
+    before = (path / "model.bin").stat().st_ino
+    make(path, {"evil.py": b"import os", "labels/new/fr.txt": b"chat"})
+    (path / "link").symlink_to(make(tmp_path / "other", {"mine.txt": b"mine"}))
+
+    assert registry.pull(pushed, offline=offline) == path
+
+    assert tree(path) == FILES
+    assert not (path / "link").is_symlink()
+    assert tree(tmp_path / "other") == {"mine.txt": b"mine"}
+    # Nothing was downloaded or copied for that.
+    assert (path / "model.bin").stat().st_ino == before
+    assert "3 files that are not in the model" in caplog.text
+
+
+def test_a_cached_folder_with_foreign_files_that_stay_is_made_again(
+    registry: Registry, pushed: modelreg.Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make(registry.pull(pushed), {"evil.py": b"import os"})
+    monkeypatch.setattr("modelreg._pulls.cache_entries.remove_path", lambda _: False)
+
+    assert tree(registry.pull(pushed)) == FILES
+
+
+def test_nothing_is_pulled_into_the_cache_itself(registry: Registry, pushed: modelreg.Model) -> None:
+    path = registry.pull(pushed)
+
+    for inside in (path / "sub", registry.cache.directory, path.parent / "other/../sub"):
+        for more in ({}, {"files": "*.xml"}, {"overwrite": True}):
+            with pytest.raises(InvalidArgument, match=r"to: .* is in the cache"):
+                registry.pull(pushed, to=inside, **more)
+
+    assert tree(registry.pull(pushed)) == FILES
+
+
 def test_verify_finds_damage_in_a_cached_folder(registry: Registry, pushed: modelreg.Model) -> None:
     path = registry.pull(pushed) / "labels/en.txt"
     times = path.stat()
@@ -207,6 +246,31 @@ def test_some_files_land_beside_others(registry: Registry, pushed: modelreg.Mode
     assert tree(target) == {"mine.txt": b"mine", **expected}
 
 
+@pytest.mark.parametrize("kind", ["folder", "zip"])
+def test_some_files_of_what_is_cached_land_without_a_write_to_the_cache(
+    server: RunningRegistry, registry: Registry, pushed: modelreg.Model, name: str, target: Path, kind: str
+) -> None:
+    if kind == "zip":
+        server.client.register(zipped(FILES), name=name, version="2.0")
+    reference = pushed.reference if kind == "folder" else f"{name}:2.0"
+    registry.pull(reference)
+    registry.pull(reference, to=target / "first", files="labels/*")  # makes the folder of the locks
+    before = sorted(registry.cache.directory.rglob("*"))
+    make(target, {"mine.txt": b"mine"})
+
+    assert registry.pull(reference, files=["labels/*", "*.xml"], to=target, offline=True) == target
+
+    labels = {"labels/de.txt": FILES["labels/de.txt"], "labels/en.txt": FILES["labels/en.txt"]}
+    first = {f"first/{path}": data for path, data in labels.items()}
+    assert tree(target) == {"mine.txt": b"mine", "model.xml": FILES["model.xml"], **labels, **first}
+    assert sorted(registry.cache.directory.rglob("*")) == before
+    # They belong to the caller: a change of them must not change the cache.
+    (target / "model.xml").write_bytes(b"changed")
+    assert registry.pull(reference, verify=True, offline=True).exists()
+    with pytest.raises(NotFound, match="matches no file"):
+        registry.pull(reference, files="*.txt", to=target, offline=True)
+
+
 @pytest.mark.parametrize("to", [False, True])
 def test_a_pattern_without_a_match_raises_and_leaves_nothing(
     registry: Registry, pushed: modelreg.Model, target: Path, to: bool
@@ -216,6 +280,27 @@ def test_a_pattern_without_a_match_raises_and_leaves_nothing(
 
     assert not target.exists() or not tree(target)
     assert not (registry.cache.directory / "selections").exists()
+
+
+def test_a_folder_with_the_longest_name_is_filled(registry: Registry, pushed: modelreg.Model, tmp_path: Path) -> None:
+    for folder in (tmp_path / ("\u6a21" * 85), tmp_path / ("\U0001f600" * 63)):
+        assert tree(registry.pull(pushed, to=folder)) == FILES
+
+
+def test_a_file_in_place_of_the_target_is_named(
+    server: RunningRegistry, registry: Registry, pushed: modelreg.Model, name: str, target: Path
+) -> None:
+    file = server.client.register(b"one", name=name, version="2.0")
+    make(target.parent, {target.name: b"mine"})
+
+    for cached in (False, True):
+        if cached:
+            registry.pull(pushed)
+            registry.pull(f"{name}:2.0")
+        for model, files in ((pushed.reference, None), (pushed.reference, "*.xml"), (file.id, None)):
+            with pytest.raises(NotADirectoryError, match=target.name):
+                registry.pull(model, to=target, files=files)
+    assert target.read_bytes() == b"mine"
 
 
 def test_the_same_works_with_asyncio(registry: Registry, pushed: modelreg.Model, url: str, target: Path) -> None:

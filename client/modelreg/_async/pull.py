@@ -22,6 +22,7 @@ from modelreg._async.remote_file import open_artifact, open_file
 from modelreg._async.selection_downloads import SelectionDownload
 from modelreg._pulls.patterns import Patterns
 from modelreg._pulls.resolutions import Question, Resolution, Resolutions
+from modelreg._pulls.target_folders import refuse_inside
 from modelreg._wire import convert, methods
 from modelreg._wire.retries import Retries
 from modelreg._wire.rpc_errors import Failure
@@ -88,8 +89,10 @@ class ArtifactCalls(ModelCalls):
 
         Raises:
             NotFound: There is no such model, or a pattern of `files` matches nothing.
+            InvalidArgument: `to` is inside the cache, or `overwrite` would delete what nobody means to delete.
             IntegrityError: The bytes are not the registered ones, or not safe to store. Nothing remains.
             NotCached: `offline` is set, and the cache does not have the model.
+            NotADirectoryError: `to` is a file.
             FileExistsError: `to` is not empty, and `overwrite` is not set.
             OSError: The local disk: no space, no permission.
 
@@ -101,6 +104,8 @@ class ArtifactCalls(ModelCalls):
         >>> (await reg.pull("vad@production", offline=True)) == path
         True
         """
+        if to is not None:
+            await runtime.run_blocking(refuse_inside, self.cache.directory, to)
         precisions = tuple(_arguments.texts(precision, "precision"))
         questions: list[Question] = []
         resolutions = Resolutions(self.cache.directory)

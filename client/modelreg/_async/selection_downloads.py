@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from modelreg._async import runtime
@@ -16,7 +16,7 @@ from modelreg._checksums import Checksum, Crc32, Sha256, parse_checksum
 from modelreg._files import replace
 from modelreg._folders.unpacking_task import UnpackingTask
 from modelreg._pulls.cache_entries import Record, Slot, link_or_copy
-from modelreg._pulls.disk import existing_file_has, flush, replace_by_copy
+from modelreg._pulls.disk import existing_file_has, flush, make_folder, replace_by_copy
 from modelreg._pulls.local_names import checked_paths, checked_sha256, folder_name
 from modelreg._pulls.patterns import Patterns
 from modelreg._pulls.removal import remove_path, removed_unless
@@ -89,11 +89,15 @@ class SelectionDownload(Download):
     async def into(self, to: Path) -> Path:
         """Put the files into a folder of the caller, from the cache or the registry."""
         slot, name = self.slot(), folder_name(self.file_name)
-        cached = await self.cached(slot, name)
-        if cached is None and (self.offline or await self._whole() is not None):
-            cached = await self.into_cache()
-        await runtime.run_blocking(_make_folder, to)
+        cached, whole = await self.cached(slot, name), None
+        if cached is None:
+            whole = await self._whole()
+            if whole is None and self.offline:
+                raise self.not_cached()
+        await runtime.run_blocking(make_folder, to)
         if cached is not None and await runtime.run_blocking(_copy, slot, cached, to):
+            return to
+        if whole is not None and await self._put_from(whole, to):
             return to
         if self.offline:
             raise self.damaged()
@@ -110,6 +114,28 @@ class SelectionDownload(Download):
                 # All of them are complete, and each gets its name at once.
                 await runtime.run_blocking(_move, ready, to)
         return to
+
+    async def _put_from(self, whole: Path, to: Path) -> bool:
+        """Put the files into a folder of the caller, out of the whole artifact in the cache.
+
+        Nothing is written to the cache, which may be read-only. Returns False if the registry has to be asked.
+        """
+        if self.resolution.artifact.kind == "folder":
+            slot = self.cache.slot("folders", self.sha256)
+            is_put = await runtime.run_blocking(_copy, slot, whole, to, self._chosen)
+        else:
+            ready = to / f".modelreg-{self.own_suffix}.folder"
+            with removed_unless(False, ready):
+                is_put = await self._select_from(whole, ready) is not None
+                if is_put:
+                    await runtime.run_blocking(flush, ready)
+                    await runtime.run_blocking(_move, ready, to)
+        if is_put:
+            self.progress.update(self.size)
+        return is_put
+
+    def _chosen(self, paths: Sequence[str]) -> Sequence[str]:
+        return self.patterns.select(paths, self.resolution.label)
 
     async def _whole(self) -> Path | None:
         """Return the whole artifact in the cache, or None."""
@@ -186,14 +212,14 @@ class SelectionDownload(Download):
         if self._is_whole_cheaper(files) and await self._receive_whole(files, part, ready):
             return
         done = self.size - sum(file.size_bytes for file in files)
-        await runtime.run_blocking(_make_folder, ready)
+        await runtime.run_blocking(make_folder, ready)
         for file in files:
             target = ready / file.path
             if not await runtime.run_blocking(_has, target, file):
                 label = f"{file.path} of {self.resolution.label}"
                 remote = remote_file(label, self.resolution.model_id, file.path, file.size_bytes, file.crc32)
                 await self.receive(remote, part, _checksum(file), done=done)
-                await runtime.run_blocking(_make_folder, target.parent)
+                await runtime.run_blocking(make_folder, target.parent)
                 await runtime.run_blocking(replace, part, target)
             done += file.size_bytes
             self.progress.update(done)
@@ -234,18 +260,16 @@ def _has(path: Path, file: ArtifactFile) -> bool:
     return existing_file_has(path, file.size_bytes, _checksum(file))
 
 
-def _make_folder(folder: Path) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
-
-
-def _copy(slot: Slot, cached: Path, to: Path) -> bool:
-    """Copy the files of a selection. Return False if one is damaged, or was deleted meanwhile."""
+def _copy(slot: Slot, cached: Path, to: Path, choose: Callable[[Sequence[str]], Sequence[str]] = tuple) -> bool:
+    """Copy files of a folder in the cache. Return False if one is damaged, or was deleted meanwhile."""
     record = slot.record()
     if record is None:
         return False
     prefix = f"{cached.name}/"
-    for path, file in record.files.items():
-        target = to / path.removeprefix(prefix)
+    paths = [path.removeprefix(prefix) for path in record.files if path.startswith(prefix)]
+    for inside in choose(paths):
+        path = prefix + inside
+        file, target = record.files[path], to / inside
         checksum = parse_checksum(file.checksum)
         target.parent.mkdir(parents=True, exist_ok=True)
         try:

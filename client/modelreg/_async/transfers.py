@@ -16,7 +16,7 @@ from modelreg._logging import logger
 from modelreg._pulls.receiver import Receiver
 from modelreg._wire import methods
 from modelreg._wire.methods import Method
-from modelreg._wire.retries import Retries
+from modelreg._wire.retries import MAX_ATTEMPTS, Retries
 from modelreg._wire.rpc_errors import Failure
 from modelreg.errors import IntegrityError
 
@@ -61,7 +61,10 @@ def remote_file(label: str, model_id: str, path: str, size: int, crc32: int) -> 
 
     def request(offset: int, limit: int) -> artifact_service_pb2.DownloadArtifactFileRequest:
         return artifact_service_pb2.DownloadArtifactFileRequest(
-            model_id=model_id, path=path, read_offset=offset, read_limit=limit
+            model_id=model_id,
+            path=path,
+            read_offset=offset,
+            read_limit=limit,
         )
 
     def check(message: artifact_service_pb2.DownloadArtifactFileResponse) -> None:
@@ -75,7 +78,9 @@ def remote_file(label: str, model_id: str, path: str, size: int, crc32: int) -> 
     return Remote(label, methods.DOWNLOAD_ARTIFACT_FILE, request, check, size)
 
 
-async def pieces_of(connection: Connection, remote: Remote, start: int, end: int) -> AsyncGenerator[bytes, None]:
+async def pieces_of(
+    connection: Connection, remote: Remote, start: int, end: int, *, is_begun: bool
+) -> AsyncGenerator[bytes, None]:
     """Return the bytes of a range in pieces. Connects anew, where it was, as often as that makes progress.
 
     Args:
@@ -83,13 +88,15 @@ async def pieces_of(connection: Connection, remote: Remote, start: int, end: int
         remote: The bytes.
         start: The offset of the first byte.
         end: The offset after the last byte.
+        is_begun: Whether the registry has sent something of the whole transfer before. If so, it is tried again for
+            `stall_timeout` from the beginning; else an unreachable registry is reported soon.
 
     Raises:
         RegistryError: The registry refused, or did not respond until the retries ended.
         IntegrityError: The registry sent something else.
     """
     offset = start
-    retries = Retries(connection.options.stall_timeout)
+    retries = Retries(connection.options.stall_timeout, _MANY_ATTEMPTS if is_begun else MAX_ATTEMPTS)
     refused: str | None = None
     while offset < end:
         before = offset
@@ -135,7 +142,9 @@ async def _attempt(connection: Connection, remote: Remote, start: int, end: int)
             yield piece
 
 
-async def receive(connection: Connection, remote: Remote, receiver: Receiver, report: Callable[[int], None]) -> None:
+async def receive(
+    connection: Connection, remote: Remote, receiver: Receiver, report: Callable[[int], None], *, is_begun: bool
+) -> None:
     """Complete a file with bytes of the registry.
 
     Args:
@@ -143,6 +152,7 @@ async def receive(connection: Connection, remote: Remote, receiver: Receiver, re
         remote: All bytes of the file.
         receiver: The file. What it has already is kept, unless the checksum shows that it is damaged.
         report: Called with the number of bytes that the file has.
+        is_begun: As of `pieces_of`.
 
     Raises:
         RegistryError: The registry refused, or did not respond until the retries ended.
@@ -153,11 +163,12 @@ async def receive(connection: Connection, remote: Remote, receiver: Receiver, re
         while await runtime.run_blocking(receiver.prepare):
             report(receiver.offset)
         report(receiver.offset)
-        async with aclosing(pieces_of(connection, remote, receiver.offset, receiver.size)) as pieces:
+        async with aclosing(pieces_of(connection, remote, receiver.offset, receiver.size, is_begun=is_begun)) as pieces:
             async for piece in pieces:
                 if not receiver.offer(piece):
                     await runtime.run_blocking(receiver.put, piece)
                 report(receiver.offset)
+        is_begun = True
         if await runtime.run_blocking(receiver.finish):
             return
         if not receiver.is_continued:

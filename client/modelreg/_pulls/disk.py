@@ -35,9 +35,23 @@ def require_space(path: Path, size: int) -> None:
     if usage.total and size > usage.free:
         raise OSError(
             errno.ENOSPC,
-            f"Not enough space: {format_size(size)} are needed, and {format_size(usage.free)} are free",
+            f"Not enough space: {format_size(size)} are needed, and {format_size(usage.free)} are free. "
+            "`mreg cache prune` deletes what was pulled earlier",
             str(path.parent),
         )
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder, with its parents, unless it is there.
+
+    Raises:
+        NotADirectoryError: A file has the name.
+        OSError: The folder cannot be made.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except FileExistsError:
+        raise NotADirectoryError(errno.ENOTDIR, "A file has the name of the folder", str(folder)) from None
 
 
 def existing_file_has(path: Path, size: int, checksum: Checksum) -> bool:
@@ -82,7 +96,8 @@ def copy_file(source: Path, target: Path, checksum: Checksum) -> bool:
 
 def replace_by_copy(source: Path, target: Path, checksum: Checksum) -> bool:
     """Copy a file, and give the copy its name at the end, as `copy_file`. A file of the name is replaced."""
-    temporary = target.with_name(f".{target.name[:200]}.{uuid.uuid4().hex[:16]}.part")
+    # Not with the name of the file, which may be as long as the file system allows.
+    temporary = target.with_name(f".modelreg-{uuid.uuid4().hex}.part")
     try:
         is_intact = copy_file(source, temporary, checksum)
         if is_intact:

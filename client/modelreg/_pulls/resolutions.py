@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from modelreg._files import replace
+from modelreg._pulls.removal import remove_path
 from modelreg.models import Artifact, Model
 from modelreg.references import format_reference, parse_reference
 
@@ -117,8 +118,12 @@ class Resolutions:
                 folder.mkdir(parents=True, exist_ok=True)
             # Where it is deleted if this process does not come to give it its name.
             temporary = self._downloads / f"private-{uuid.uuid4().hex}.json"
-            temporary.write_bytes(content)
-            replace(temporary, path)
+            try:
+                temporary.write_bytes(content)
+                replace(temporary, path)
+            except BaseException:
+                remove_path(temporary)
+                raise
 
     def _path(self, key: dict[str, Any]) -> Path:
         registry = hashlib.sha256(key["url"].encode()).hexdigest()[:16]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import os
 import shutil
 import tempfile
@@ -101,7 +102,9 @@ class TargetFolder:
 
     def path_in_workspace(self, workspace: Path, key: str, suffix: str) -> Path:
         """Return the path of something that is not complete."""
-        return workspace / f"{_PREFIX}{self._path.name[:100]}-{key[:16]}.{suffix}"
+        # Not with the name of the folder, which may be as long as the file system allows.
+        digest = hashlib.sha256(f"{key}/{self._path.name}".encode(errors="surrogatepass")).hexdigest()
+        return workspace / f"{_PREFIX}{digest[:32]}.{suffix}"
 
     def land(self, ready: Path) -> None:
         """Give the files of a folder in the workspace their place.
@@ -161,6 +164,20 @@ class TargetFolder:
                 f"to: {self._path} would lose everything that the model does not have, because overwrite is set. Name "
                 "a folder for the model alone."
             )
+
+
+def refuse_inside(cache: Path, path: str | os.PathLike[str]) -> None:
+    """Check that a folder of the caller is not in the cache, whose content is that of models alone.
+
+    Raises:
+        InvalidArgument: It is.
+    """
+    directory, folder = Path(os.path.realpath(cache)), Path(os.path.realpath(path))
+    if folder == directory or directory in folder.parents:
+        raise InvalidArgument(
+            f"to: {folder} is in the cache {directory}, which only pulls without `to` write to. Name a folder of your "
+            "own."
+        )
 
 
 def _is_writable(folder: Path) -> bool:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import time
 import uuid
 from collections.abc import Callable, Iterator
@@ -14,7 +15,15 @@ from modelreg._checksums import Checksum, Sha256
 from modelreg._files import replace
 from modelreg._logging import logger
 from modelreg._pulls.cache_entries import Slot
-from modelreg._pulls.disk import existing_file_has, flush, progress_mark, replace_by_copy, require_space, touch
+from modelreg._pulls.disk import (
+    existing_file_has,
+    flush,
+    make_folder,
+    progress_mark,
+    replace_by_copy,
+    require_space,
+    touch,
+)
 from modelreg._pulls.local_names import checked_sha256, local_file_name
 from modelreg._pulls.path_locks import PathLock
 from modelreg._pulls.receiver import Receiver
@@ -66,6 +75,7 @@ class Download:
         self.offline = offline
         self.own_suffix = uuid.uuid4().hex
         """For the names of what no other process may touch."""
+        self._is_begun = False
 
     def artifact(self) -> Remote:
         """Return the bytes of the whole artifact."""
@@ -162,7 +172,8 @@ class Download:
         report = self.reporter(part, done)
         try:
             try:
-                receive(self.connection, remote, receiver, report)
+                receive(self.connection, remote, receiver, report, is_begun=self._is_begun)
+                self._is_begun = True
             finally:
                 receiver.close()
         except IntegrityError:
@@ -216,13 +227,15 @@ class FileDownload(Download):
         cached = self.cached(self.cache.slot("artifacts", self.sha256), self.file_name)
         if cached is None and self.offline:
             raise self.not_cached()
-        runtime.run_blocking(_make_folder, folder)
+        runtime.run_blocking(make_folder, folder)
         if cached is not None and runtime.run_blocking(replace_by_copy, cached, target, checksum):
             self.progress.update(self.size)
             return target
         if self.offline:
             raise self.damaged()
-        part = folder / f".{self.file_name[:200]}.{self.sha256[:16]}.part"
+        # Not with the name of the file, which may be as long as the file system allows.
+        digest = hashlib.sha256(f"{self.sha256}/{self.file_name}".encode()).hexdigest()
+        part = folder / f".modelreg-{digest[:32]}.part"
         lock = self.cache.target_lock(target)
         with self.holding(lock, part) as is_shared:
             own_part = part if is_shared else part.with_name(f"{part.name}.{self.own_suffix}")
@@ -231,7 +244,3 @@ class FileDownload(Download):
                 runtime.run_blocking(flush, own_part)
                 runtime.run_blocking(replace, own_part, target)
         return target
-
-
-def _make_folder(folder: Path) -> None:
-    folder.mkdir(parents=True, exist_ok=True)

@@ -14,6 +14,7 @@ from modelregistry.v1 import artifact_service_pb2
 from modelreg import _arguments
 from modelreg._pulls.patterns import Patterns
 from modelreg._pulls.resolutions import Question, Resolution, Resolutions
+from modelreg._pulls.target_folders import refuse_inside
 from modelreg._sync import runtime
 from modelreg._sync.artifact_files import artifact_files
 from modelreg._sync.connection import failure_of_stream
@@ -89,8 +90,10 @@ class ArtifactCalls(ModelCalls):
 
         Raises:
             NotFound: There is no such model, or a pattern of `files` matches nothing.
+            InvalidArgument: `to` is inside the cache, or `overwrite` would delete what nobody means to delete.
             IntegrityError: The bytes are not the registered ones, or not safe to store. Nothing remains.
             NotCached: `offline` is set, and the cache does not have the model.
+            NotADirectoryError: `to` is a file.
             FileExistsError: `to` is not empty, and `overwrite` is not set.
             OSError: The local disk: no space, no permission.
 
@@ -102,6 +105,8 @@ class ArtifactCalls(ModelCalls):
         >>> (reg.pull("vad@production", offline=True)) == path
         True
         """
+        if to is not None:
+            runtime.run_blocking(refuse_inside, self.cache.directory, to)
         precisions = tuple(_arguments.texts(precision, "precision"))
         questions: list[Question] = []
         resolutions = Resolutions(self.cache.directory)

@@ -9,6 +9,7 @@ from types import TracebackType
 
 from modelregistry.v1 import artifact_service_pb2
 
+from modelreg import _arguments
 from modelreg._checksums import Checksum, Crc32, Sha256
 from modelreg._sync import runtime
 from modelreg._sync.connection import Connection, failure_of_stream
@@ -138,7 +139,8 @@ class RemoteFile:
         window = max(self._window, size)
         self._window_end = self.size if window > _MAX_WINDOW else min(start + window, self.size)
         self._piece, self._piece_end = memoryview(b""), start
-        self._pieces = pieces_of(self._connection, self._remote, start, self._window_end)
+        # It was opened with the registry, which may be away only for a while.
+        self._pieces = pieces_of(self._connection, self._remote, start, self._window_end, is_begun=True)
         return self._pieces
 
     def _end_stream(self) -> None:
@@ -170,7 +172,9 @@ def open_file(connection: Connection, model: Model, path: str) -> RemoteFile:
         NotFound: There is no such file.
         PreconditionFailed: The artifact has no files that the registry can read.
     """
-    request = artifact_service_pb2.DownloadArtifactFileRequest(model_id=model.id, path=path, read_limit=1)
+    request = artifact_service_pb2.DownloadArtifactFileRequest(
+        model_id=model.id, path=_arguments.text(path, "file"), read_limit=1
+    )
     retries, refused = Retries(connection.options.timeout), None
     while True:
         token = connection.token()

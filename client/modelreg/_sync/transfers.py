@@ -17,7 +17,7 @@ from modelreg._sync import runtime
 from modelreg._sync.connection import Connection, failure_of_stream
 from modelreg._wire import methods
 from modelreg._wire.methods import Method
-from modelreg._wire.retries import Retries
+from modelreg._wire.retries import MAX_ATTEMPTS, Retries
 from modelreg._wire.rpc_errors import Failure
 from modelreg.errors import IntegrityError
 
@@ -62,7 +62,10 @@ def remote_file(label: str, model_id: str, path: str, size: int, crc32: int) -> 
 
     def request(offset: int, limit: int) -> artifact_service_pb2.DownloadArtifactFileRequest:
         return artifact_service_pb2.DownloadArtifactFileRequest(
-            model_id=model_id, path=path, read_offset=offset, read_limit=limit
+            model_id=model_id,
+            path=path,
+            read_offset=offset,
+            read_limit=limit,
         )
 
     def check(message: artifact_service_pb2.DownloadArtifactFileResponse) -> None:
@@ -76,7 +79,9 @@ def remote_file(label: str, model_id: str, path: str, size: int, crc32: int) -> 
     return Remote(label, methods.DOWNLOAD_ARTIFACT_FILE, request, check, size)
 
 
-def pieces_of(connection: Connection, remote: Remote, start: int, end: int) -> Generator[bytes, None, None]:
+def pieces_of(
+    connection: Connection, remote: Remote, start: int, end: int, *, is_begun: bool
+) -> Generator[bytes, None, None]:
     """Return the bytes of a range in pieces. Connects anew, where it was, as often as that makes progress.
 
     Args:
@@ -84,13 +89,15 @@ def pieces_of(connection: Connection, remote: Remote, start: int, end: int) -> G
         remote: The bytes.
         start: The offset of the first byte.
         end: The offset after the last byte.
+        is_begun: Whether the registry has sent something of the whole transfer before. If so, it is tried again for
+            `stall_timeout` from the beginning; else an unreachable registry is reported soon.
 
     Raises:
         RegistryError: The registry refused, or did not respond until the retries ended.
         IntegrityError: The registry sent something else.
     """
     offset = start
-    retries = Retries(connection.options.stall_timeout)
+    retries = Retries(connection.options.stall_timeout, _MANY_ATTEMPTS if is_begun else MAX_ATTEMPTS)
     refused: str | None = None
     while offset < end:
         before = offset
@@ -136,7 +143,9 @@ def _attempt(connection: Connection, remote: Remote, start: int, end: int) -> Ge
             yield piece
 
 
-def receive(connection: Connection, remote: Remote, receiver: Receiver, report: Callable[[int], None]) -> None:
+def receive(
+    connection: Connection, remote: Remote, receiver: Receiver, report: Callable[[int], None], *, is_begun: bool
+) -> None:
     """Complete a file with bytes of the registry.
 
     Args:
@@ -144,6 +153,7 @@ def receive(connection: Connection, remote: Remote, receiver: Receiver, report: 
         remote: All bytes of the file.
         receiver: The file. What it has already is kept, unless the checksum shows that it is damaged.
         report: Called with the number of bytes that the file has.
+        is_begun: As of `pieces_of`.
 
     Raises:
         RegistryError: The registry refused, or did not respond until the retries ended.
@@ -154,11 +164,12 @@ def receive(connection: Connection, remote: Remote, receiver: Receiver, report: 
         while runtime.run_blocking(receiver.prepare):
             report(receiver.offset)
         report(receiver.offset)
-        with closing(pieces_of(connection, remote, receiver.offset, receiver.size)) as pieces:
+        with closing(pieces_of(connection, remote, receiver.offset, receiver.size, is_begun=is_begun)) as pieces:
             for piece in pieces:
                 if not receiver.offer(piece):
                     runtime.run_blocking(receiver.put, piece)
                 report(receiver.offset)
+        is_begun = True
         if runtime.run_blocking(receiver.finish):
             return
         if not receiver.is_continued:
