@@ -67,7 +67,7 @@ def test_an_unexpected_target_is_a_conflict(mreg: Mreg, name: str, ids: list[str
         f"Look at `mreg alias history {name}@production`, then decide whether to promote all the same.",
     ]
     unexpected = mreg("promote", f"{name}:1.2", "production", "--expect", "")
-    assert f"{name}@production points to {name}:1.0, not to no model." in unexpected.err
+    assert f"{name}@production exists, and points to {name}:1.0." in unexpected.err
     assert mreg("promote", f"{name}:1.2", "production", "--expect", f"{name}:1.0").code == 0
 
 

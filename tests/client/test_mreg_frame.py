@@ -238,6 +238,12 @@ def test_what_to_do_without_a_registry_is_said_where_none_is_named(capsys: pytes
     assert named == "Check it."
 
 
+def test_a_conflict_on_this_machine_is_not_blamed_on_others() -> None:
+    local = errors.Conflict("Another watch uses the file. Name another file for each watch.")
+
+    assert _reported(local, Remarks()) == f"mreg: {local.message}\n"
+
+
 def test_errors_speak_of_options_and_not_of_requests(mreg: Mreg, tmp_path: Path) -> None:
     late = errors.DeadlineExceeded("Deadline Exceeded.")
     (tmp_path / "m.onnx").write_bytes(b"weights")

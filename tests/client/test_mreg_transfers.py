@@ -231,6 +231,8 @@ def test_pull_prints_the_path_of_a_verified_file(
 ) -> None:
     server.client.register(b"weights", name=name, version="1", artifact={"file_name": "vad.onnx"})
 
+    whole = mreg("pull", name, "--file", "*.onnx")
+    assert (whole.code, "Leave `--file` out" in whole.err) == (5, True)
     cached, quiet = mreg("pull", name).out, mreg("pull", name, "--format", "quiet").out
     copied = mreg("pull", f"{name}:1", "--to", str(tmp_path / "to"), "--format", "json").json
 

@@ -246,6 +246,8 @@ def _hint(error: errors.RegistryError, remarks: Remarks) -> str:
     hint = _HINTS_BY_REASON.get(error.reason) or error.hint
     if not hint and isinstance(error, errors.InvalidArgument) and error.request_id:
         hint = f"`{remarks.command} --help` shows what is right."
+    if not hint and isinstance(error, errors.Conflict) and not error.request_id:
+        return ""  # Something on this machine, of which the message says all.
     return hint or next((text for kind, text in _HINTS_BY_CLASS if isinstance(error, kind)), "")
 
 

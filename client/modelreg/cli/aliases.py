@@ -110,7 +110,7 @@ def _unexpected(session: Session, error: Conflict, alias: str, expected: Model |
         f"Look at `mreg alias history {shlex.quote(alias)}`, then decide whether to promote all the same."
     )
     return type(error)(
-        f"{alias} points to {now}, not to {wanted or 'no model'}.",
+        f"{alias} points to {now}, not to {wanted}." if wanted else f"{alias} exists, and points to {now}.",
         reason=error.reason,
         request_id=error.request_id,
         metadata=error.metadata,

@@ -64,6 +64,7 @@ def pull_command(
     """
     # The error about a pattern lists the files.
     session.remarks.hints["ARTIFACT_FILE_NOT_FOUND"] = ""
+    session.remarks.hints["NOT_AN_ARCHIVE"] = "Leave `--file` out to get the artifact itself."
     with TransferProgress(session.output, reference) as progress:
         session.remarks.when_interrupted = lambda: (
             "Repeat the command to continue: what arrived is kept." if progress.has_begun else ""
