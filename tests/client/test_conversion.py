@@ -5,6 +5,7 @@ import math
 import pickle
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta, timezone
+from pathlib import Path
 from typing import Any, cast
 
 import pytest
@@ -16,11 +17,25 @@ from google.protobuf.struct_pb2 import ListValue, Struct, Value
 from google.protobuf.timestamp_pb2 import Timestamp
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from modelreg import Artifact, Bound, InvalidArgument, Model, Provenance, Requirements
+from modelreg import (
+    Alias,
+    Artifact,
+    Bound,
+    CacheEntry,
+    CacheUsage,
+    Identity,
+    InvalidArgument,
+    Model,
+    Promotion,
+    Provenance,
+    RequirementCheck,
+    Requirements,
+)
 from modelreg._results import html_table
 from modelreg._wire import convert, convert_comparisons, values
 from modelreg.metadata import NewMetadata, fill
 from modelreg.provenance import Dataset
+from modelreg.server import Grant
 from modelregistry.v1 import (
     alias_pb2,
     alias_service_pb2,
@@ -280,6 +295,26 @@ class TestHostileMessages:
         artifact = model_pb2.Artifact()
         artifact.kind = 99  # type: ignore[assignment]
         assert convert.artifact(artifact).kind == "file"
+
+    def test_nested_results_are_readable_in_tables(self) -> None:
+        target = Alias(alias="production", model_group_id="g", model_id="m", version="2", sha256="00")
+        checks = (
+            RequirementCheck(requirement="verified", passed=True),
+            RequirementCheck(requirement="metrics.f1", passed=False, description="0.8 is less than 0.9"),
+        )
+        entry = CacheEntry(kind="file", path=Path("/c/vad.bin"), size_bytes=5_000_000, use_time=datetime.now(UTC))
+        for result, texts in (
+            (Promotion(alias=target, checks=checks), ["production is 2", "metrics.f1: not met (0.8 is less than 0.9)"]),
+            (Identity(subject="ann", grants=(Grant(role="admin"),)), ["ann", "admin in all projects"]),
+            (
+                CacheUsage(directory=Path("/c"), size_bytes=5_000_000, max_bytes=10**10, entries=(entry,)),
+                [f"{Path('/c')}, 5.0 MB of 10.0 GB: 1 item", "<td>5.0 MB</td>"],
+            ),
+        ):
+            for text in texts:
+                assert text in result._repr_html_()
+            assert "datetime" not in result._repr_html_()
+            assert f"{type(result).__name__}(" not in result._repr_html_()
 
     def test_markup_of_the_server_is_escaped(self) -> None:
         model = convert.model(model_pb2.Model(id="x", name="<script>", tags={"<b>": "<i>"}))
