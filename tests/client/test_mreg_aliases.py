@@ -124,3 +124,12 @@ def test_hints_name_the_command_that_lists_what_there_is(mreg: Mreg, name: str, 
     ]:
         ended = mreg(*arguments)
         assert (ended.code, hint in ended.err) == (code, True), ended.err
+
+
+def test_a_promotion_with_its_arguments_swapped_says_so(mreg: Mreg, name: str, ids: list[str]) -> None:
+    for word in ("staging", f"{name}@staging"):
+        ended = mreg("promote", word, f"{name}:1.0")
+        assert ended.code == 2
+        assert f"The model comes first, then the alias: mreg promote {name}:1.0 {word}" in ended.err
+    ended = mreg("promote", f"{name}:1.0", "latest")
+    assert (ended.code, "latest always means the latest version" in ended.err) == (2, True)

@@ -68,6 +68,11 @@ def promote_command(
     from modelreg.aliases import Bound, Requirements  # noqa: PLC0415 - as all of the library, not before it is used
     from modelreg.errors import Conflict  # noqa: PLC0415
 
+    if ":" in alias and "@" not in alias:
+        word = "production" if set(reference) & set(":/") else reference
+        raise click.UsageError(
+            f"ALIAS: {alias} names a version. The model comes first, then the alias: mreg promote {alias} {word}"
+        )
     lowest, highest = dict(min_metric), dict(max_metric)
     requirements = Requirements(
         verified=require_verified or max_verification_age is not None,
