@@ -34,7 +34,7 @@ PAGES = sorted(
 TUTORIAL = "docs/tutorial.md"
 SHARED = (TUTORIAL, "docs/clients/go.md", "docs/clients/java.md", "docs/clients/typescript.md")
 """Pages that run on the products that other tests use: embedded, and on an S3. Others run on a product of their own."""
-REPEATABLE = ("README.md",)
+REPEATABLE = ("README.md", "docs/clients/python.md")
 """Pages that a reader may paste again."""
 SECONDS = 240
 DATA_DIR = "~/.local/share/model-registry"
