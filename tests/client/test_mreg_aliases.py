@@ -117,6 +117,7 @@ def test_hints_name_the_command_that_lists_what_there_is(mreg: Mreg, name: str, 
     for arguments, code, hint in [
         (("show", f"{name}:9"), 3, f"`mreg versions {name}` lists the versions."),
         (("show", f"{name}:1.0", "--precision", "int4"), 3, f"`mreg versions {name}` lists the versions with their"),
+        (("show", f"{name}@production", "--at", "2020-01-01"), 3, f"`mreg alias history {name}` shows when"),
         (("show", f"{name}@nosuch"), 3, f"`mreg alias ls {name}` lists the aliases."),
         (("rollback", f"{name}@production"), 5, "Name the target with `--to`"),
         (("rollback", f"{name}@production", "--to", f"{name}:1.2"), 5, "`mreg promote` points the alias to it."),

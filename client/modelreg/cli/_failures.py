@@ -148,6 +148,8 @@ class Remarks:
     """What to do next, by the reason of an error, where this command has another answer than most. Empty: nothing."""
     takes_precision: bool = False
     """Whether `--precision` of the command chooses one of several models."""
+    asks_for_past: bool = False
+    """Whether the command asks for an alias as it was, with `--at`."""
     is_default_url: bool = False
     """Whether the registry is the one of this machine that is used where none is named."""
     command: str = "mreg"
@@ -237,7 +239,9 @@ def _hint(error: errors.RegistryError, remarks: Remarks) -> str:
     """Return what to do next on the command line."""
     if error.reason and error.reason in remarks.hints:
         return remarks.hints[error.reason]
-    if error.reason in ("REFERENCE_NOT_FOUND", "ALIAS_NOT_FOUND") and (hint := _hint_about_reference(error.metadata)):
+    if error.reason in ("REFERENCE_NOT_FOUND", "ALIAS_NOT_FOUND") and (
+        hint := _hint_about_reference(error.metadata, remarks)
+    ):
         return hint
     if isinstance(error, errors.ConnectionFailed) and not error.is_permanent and remarks.is_default_url:
         return _NOTHING_HERE
@@ -251,7 +255,7 @@ def _hint(error: errors.RegistryError, remarks: Remarks) -> str:
     return hint or next((text for kind, text in _HINTS_BY_CLASS if isinstance(error, kind)), "")
 
 
-def _hint_about_reference(metadata: Mapping[str, str]) -> str:
+def _hint_about_reference(metadata: Mapping[str, str], remarks: Remarks) -> str:
     """Return which command lists what the part of a reference could be that names nothing."""
     from modelreg.references import Reference, format_reference, parse_reference  # noqa: PLC0415 - as all of the library
 
@@ -261,6 +265,8 @@ def _hint_about_reference(metadata: Mapping[str, str]) -> str:
     except (errors.InvalidArgument, KeyError):
         return ""
     name = shlex.quote(format_reference(parsed.name, project=parsed.project))
+    if part == "alias" and remarks.asks_for_past:
+        return f"`mreg alias history {name}` shows when the aliases pointed where."
     return {
         "version": f"`mreg versions {name}` lists the versions.",
         "precisions": f"`mreg versions {name}` lists the versions with their precisions.",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable
+from datetime import datetime
 from typing import TYPE_CHECKING, TypeVar
 
 import click
@@ -34,7 +35,17 @@ precision_option = click.option(
     metavar="PRECISION",
     help="Only a model with exactly these precisions, for example int8. Repeatable.",
 )
-at_option = click.option("--at", type=Time(), help="The alias as it was at a time (ISO 8601).")
+
+
+def _remember_time(context: click.Context, parameter: click.Parameter, value: datetime | None) -> datetime | None:
+    """Let an error about an alias that pointed to nothing name its history."""
+    del parameter
+    if value is not None and (session := context.find_object(Session)):
+        session.remarks.asks_for_past = True
+    return value
+
+
+at_option = click.option("--at", type=Time(), callback=_remember_time, help="The alias as it was at a time (ISO 8601).")
 reason_option = click.option("--reason", metavar="TEXT", default="", help="Why, for the history and the audit log.")
 dry_run_option = click.option("--dry-run", is_flag=True, help="Show what would happen, and change nothing.")
 
