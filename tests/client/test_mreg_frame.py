@@ -300,14 +300,22 @@ def test_help_into_a_closed_pipe_is_no_error(mreg: Mreg, arguments: list[str]) -
         assert process.wait(30) == 0
 
 
-def test_a_closed_stdin_is_an_empty_one(mreg: Mreg, name: str) -> None:
-    command = shlex.join([*COMMAND, "push", "-", f"{name}:1", "--file-name", "x"])
+@pytest.mark.parametrize(
+    ("arguments", "code", "said"),
+    [
+        (["push", "-", "closed:1", "--file-name", "x"], 2, "is empty. A model needs"),
+        (["login", "--token-stdin"], 2, "stdin"),
+        (["edit", "closed:1", "--description-file", "-"], 3, "There is no model"),
+    ],
+)
+def test_a_closed_stdin_is_an_empty_one(mreg: Mreg, arguments: list[str], code: int, said: str) -> None:
+    command = shlex.join([*COMMAND, *arguments])
     ended = subprocess.run(
         ["sh", "-c", f"{command} <&-"], env=mreg.environment(), capture_output=True, text=True, check=False, timeout=60
     )
 
-    assert (ended.returncode, ended.stdout) == (2, "")
-    assert ended.stderr.startswith("mreg: source: is empty.")
+    assert (ended.returncode, ended.stdout) == (code, ""), ended.stderr
+    assert said in ended.stderr
 
 
 NOT_UTF8 = "a\udcff"

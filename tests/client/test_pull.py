@@ -1,5 +1,6 @@
 """Pulling artifacts that are files."""
 
+import errno
 import hashlib
 import os
 import random
@@ -7,6 +8,7 @@ import stat
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from modelreg import IntegrityError, NotCached, NotFound, Registry
@@ -236,3 +238,23 @@ def test_a_pull_from_the_cache_imports_no_bar(server: RunningRegistry, registry:
     ]
 
     assert found == ["True", "False"]
+
+
+def test_what_does_not_fit_on_the_disk_leaves_nothing(
+    server: RunningRegistry, registry: Registry, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server.client.register(b"one", name=name, version="1.0")
+
+    def fail(source: Path, target: Path) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("modelreg._pulls.resolutions.replace", fail)
+    registry.pull(name)
+    assert not list((registry.cache.directory / "downloads").iterdir())
+    registry.cache.prune(max_bytes=0)
+
+    monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(total=10, used=9, free=1))
+    for to in (None, tmp_path / "to"):
+        with pytest.raises(OSError, match=r"Not enough space: 3 B are needed, and 1 B are free. `mreg cache prune`"):
+            registry.pull(name, to=to)
+    assert not list((tmp_path / "to").iterdir())
