@@ -348,6 +348,12 @@ class TestThreadsAndLoops:
         assert [asyncio.run(call()) for _ in range(5)] == ["1.0"] * 5
 
 
+@pytest.mark.parametrize("seconds", [float("inf"), 1e12, 1e300, 10**400])
+def test_a_timeout_may_be_as_long_as_anyone_likes(fake: FakeServer, seconds: float) -> None:
+    with Registry(fake.url, timeout=seconds, stall_timeout=seconds) as registry:
+        assert registry.server_info().version == "1.0"
+
+
 FORKS = """
 import os, signal, sys, modelreg
 

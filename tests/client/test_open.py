@@ -9,7 +9,7 @@ import zipfile
 import grpc
 import modelreg
 import pytest
-from modelreg import NotFound, PreconditionFailed, Registry
+from modelreg import InvalidArgument, NotFound, PreconditionFailed, Registry
 from modelreg._wire import methods as rpc
 from modelregistry.v1 import artifact_service_pb2, model_pb2, model_service_pb2
 
@@ -95,6 +95,13 @@ def test_a_missing_file_is_not_found_when_it_is_opened(server: RunningRegistry, 
 
     with pytest.raises(NotFound):
         registry.open(name, file="labels")
+
+
+def test_a_path_that_cannot_be_sent_is_named(server: RunningRegistry, registry: Registry, name: str) -> None:
+    server.client.register(packed(a=b"1"), name=name)
+
+    with pytest.raises(InvalidArgument, match=r"file: .* has lone surrogates"):
+        registry.open(name, file="\ud800")
 
 
 def test_a_zip_is_read_with_zipfile_where_it_is(server: RunningRegistry, registry: Registry, name: str) -> None:

@@ -246,6 +246,17 @@ def test_a_value_that_no_message_can_hold_is_named(
         registry.push(io.BytesIO(b"1"), **{"name": name, "version": "1", "file_name": "x", **arguments})
 
 
+def test_a_file_name_that_cannot_be_sent_is_replaced_by_the_caller(
+    registry: Registry, name: str, tmp_path: Path
+) -> None:
+    path = tmp_path / os.fsdecode(b"n\xff.bin")
+    path.write_bytes(b"weights")
+
+    with pytest.raises(InvalidArgument, match=r"file_name: .* has lone surrogates"):
+        registry.push(path, name=name, version="1")
+    assert registry.push(path, name=name, version="1", file_name="n.bin").artifact.file_name == "n.bin"
+
+
 def test_a_cancelled_push_leaves_no_file_open(
     url: str, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
