@@ -67,8 +67,9 @@ class ArtifactCalls(ModelCalls):
         """Return the file or folder of a model, complete and verified.
 
         The model is resolved once, so an alias that moves meanwhile changes nothing. Without `to`, the result is in
-        the cache and read-only: a file of mode 0444, or the unpacked folder. What the cache has is not downloaded
-        again. An interrupted download is continued, also by a later process.
+        the cache and read-only: a file of mode 0444, or the unpacked folder, from which later pulls delete what is not
+        of the model. What the cache has is not downloaded again. An interrupted download is continued, also by a later
+        process.
 
         Args:
             model: A model or a reference.
