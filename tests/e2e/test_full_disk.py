@@ -100,9 +100,8 @@ def test_a_start_on_a_full_disk_names_the_cause(small_disk: Path) -> None:
 
 def test_up_warns_at_its_start_that_the_disk_is_full() -> None:
     with accessible_folder() as folder, running_up(folder, disk_reserve_bytes=NEVER) as product:
-        said = product.server.output()
-    assert "so every write is refused: " in said
-    assert "DISK_RESERVE_BYTES reserves" in said
+        eventually(lambda: "so every write is refused: " in product.server.output())
+        assert "DISK_RESERVE_BYTES reserves" in product.server.output()
 
 
 def test_a_write_into_the_reserve_is_refused_and_leaves_nothing(start_registry: StartRegistry) -> None:

@@ -302,7 +302,7 @@ HOSTILE = {
     "raw bytes in the path": request("/v1/models/\xff\xfe"),
     "encoded slashes": request("/v1/models/..%2f..%2fetc%2fpasswd"),
     "encoded dots": request("/v1/models/%2e%2e%2f%2e%2e"),
-    "backslashes": request("/v1\\models\\..\\.."),
+    "backslashes": request("/v1\\models\\..\\..\\nope"),
     "fragment": request("/v1/models#x"),
     "absolute address": request("http://evil.invalid/nope"),
     "asterisk": request("*", method="OPTIONS"),

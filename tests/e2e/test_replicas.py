@@ -312,9 +312,9 @@ class Load:
         """Download an artifact, and resume where its replica failed."""
         data, size = b"", None
         while size is None or len(data) < size:
-            with http.stream(
-                "GET", f"/v1/models/{model_id}/artifact", headers={"range": f"bytes={len(data)}-"}
-            ) as answer:
+            # The gateway resets a connection whose replica is killed after the last byte, so it is not used again.
+            headers = {"range": f"bytes={len(data)}-", "connection": "close"}
+            with http.stream("GET", f"/v1/models/{model_id}/artifact", headers=headers) as answer:
                 # The gateway retries a request only until the response begins. A replica that is killed between its
                 # response headers and the first byte leaves the retry to the client.
                 if answer.status_code == 503 and "retry-after" in answer.headers:
