@@ -219,18 +219,26 @@ def test_a_server_that_requires_a_client_certificate_is_explained(
         version(f"grpcs://localhost:{servers.mutual}", **options)
 
 
+def test_a_file_of_authorities_may_have_comments_in_any_language(servers: Servers, tmp_path: Path) -> None:
+    commented = tmp_path / "ca.pem"
+    commented.write_bytes("# Főtanúsítvány\n".encode() + servers.own.ca.read_bytes())
+    assert version(f"grpcs://localhost:{servers.tls}", ca_file=str(commented)) == "1.2.3"
+
+
 def test_files_that_are_no_certificates_are_named(
     servers: Servers, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     url, ca = f"grpcs://localhost:{servers.tls}", str(servers.own.ca)
     certificate, key = str(servers.client.cert), str(servers.client.key)
-    text, encrypted = tmp_path / "text.pem", tmp_path / "encrypted.pem"
+    text, binary, encrypted = tmp_path / "text.pem", tmp_path / "binary.pem", tmp_path / "encrypted.pem"
     text.write_text("nothing")
+    binary.write_bytes(bytes(range(256)))
     command = ["openssl", "pkey", "-in", key, "-aes256", "-passout", "pass:abcd", "-out", str(encrypted)]
     subprocess.run(command, check=True, capture_output=True)
     wrong: list[tuple[dict[str, str], str]] = [
         ({"ca_file": str(tmp_path / "none")}, "ca_file: .* cannot be read: No such file"),
         ({"ca_file": str(text)}, "ca_file: .* is not a PEM file with certificates"),
+        ({"ca_file": str(binary)}, "ca_file: .* is not a PEM file with certificates"),
         ({"client_certificate": certificate}, "needs both client_certificate and client_key"),
         ({"client_certificate": certificate, "client_key": str(tmp_path / "none")}, "client_key: .* cannot be read"),
         ({"client_certificate": certificate, "client_key": str(servers.other.key)}, "are not a certificate chain and"),

@@ -136,7 +136,8 @@ def _check_authorities(name: str, pem: bytes) -> None:
     import ssl  # noqa: PLC0415 - only with TLS
 
     try:
-        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(cadata=pem.decode("utf-8", "replace"))
+        # ssl takes ASCII only. What else may stand in a PEM file is a comment.
+        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(cadata=pem.decode("ascii", "ignore"))
     except (ssl.SSLError, ValueError):
         raise InvalidArgument(f"{name} is not a PEM file with certificates.") from None
 
