@@ -7,6 +7,7 @@ shows it, and False never. A function is called with the number of bytes done an
 from __future__ import annotations
 
 import sys
+import warnings
 from collections.abc import Callable
 from contextlib import suppress
 from types import TracebackType
@@ -90,14 +91,17 @@ def _is_watched() -> bool:
 
 def _bar(description: str, total: int | None) -> Any:
     # Imported when it is shown: it takes as long as everything else together.
-    from tqdm.auto import tqdm  # noqa: PLC0415
+    with warnings.catch_warnings():
+        # In a notebook without ipywidgets, tqdm warns, and shows the bar of terminals.
+        warnings.simplefilter("ignore")
+        from tqdm.auto import tqdm  # noqa: PLC0415
 
     return tqdm(
         desc=description,
         total=total,
         unit="B",
         unit_scale=True,
-        unit_divisor=1024,
+        unit_divisor=1000,
         delay=_BAR_DELAY_SECONDS,
         dynamic_ncols=True,
     )

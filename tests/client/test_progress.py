@@ -3,6 +3,7 @@
 import io
 import sys
 import types
+import warnings
 from typing import Any
 
 import pytest
@@ -35,9 +36,9 @@ def _bar_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
 def shown(monkeypatch: pytest.MonkeyPatch, stream: Any, option: Any) -> str:
     """Return what a transfer shows."""
     monkeypatch.setattr(sys, "stderr", stream)
-    with Progress(option, description="vad:1.0", total=4 << 20) as progress:
-        progress.update(2 << 20)
-        progress.update(4 << 20)
+    with Progress(option, description="vad:1.0", total=4_000_000) as progress:
+        progress.update(2_000_000)
+        progress.update(4_000_000)
     return stream.getvalue() if isinstance(stream, io.StringIO) else ""
 
 
@@ -53,7 +54,7 @@ def test_a_bar_appears_without_a_total(monkeypatch: pytest.MonkeyPatch) -> None:
     terminal = Terminal()
     monkeypatch.setattr(sys, "stderr", terminal)
     with Progress(None, description="vad:1.0", total=None) as progress:
-        for done in (0, 1 << 20, 2 << 20):
+        for done in (0, 1_000_000, 2_000_000):
             progress.update(done)
 
     assert "2.00M" in terminal.getvalue()
@@ -83,6 +84,21 @@ def test_a_bar_appears_in_a_notebook(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "IPython", types.SimpleNamespace(get_ipython=lambda: shell))
 
     assert "vad:1.0" in shown(monkeypatch, io.StringIO(), None)
+
+
+def test_a_notebook_without_widgets_gets_a_bar_and_no_warning(
+    monkeypatch: pytest.MonkeyPatch, recwarn: pytest.WarningsRecorder
+) -> None:
+    shell = type("ZMQInteractiveShell", (), {})()
+    monkeypatch.setitem(sys.modules, "IPython", types.SimpleNamespace(get_ipython=lambda: shell))
+    monkeypatch.setitem(sys.modules, "ipykernel.zmqshell", types.ModuleType("ipykernel.zmqshell"))
+    monkeypatch.setitem(sys.modules, "ipywidgets", None)
+    for name in ("tqdm.auto", "tqdm.autonotebook", "tqdm.notebook"):
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    warnings.simplefilter("always")
+
+    assert "vad:1.0" in shown(monkeypatch, io.StringIO(), None)
+    assert [str(found.message) for found in recwarn] == []
 
 
 def test_a_terminal_that_is_gone_ends_no_transfer(monkeypatch: pytest.MonkeyPatch) -> None:
