@@ -13,6 +13,8 @@ _HEADER = "# Generated from modelreg/_async by `make generate`. Do not edit.\n"
 _REPLACEMENTS = [
     (r"\[(\w+) async for \1 in ([^\n]+)\]", r"list(\2)"),
     (r"\basync (def|for|with)\b", r"\1"),
+    # The parentheses around what is awaited, where its arguments have at most one level of their own.
+    (r"(?<![\w\])])\(await ([\w.]+\((?:[^()]|\([^()]*\))*\))\)", r"\1"),
     (r"\bawait ", ""),
     (r"\bAsyncIterator\b", "Iterator"),
     (r"\bAsyncIterable\b", "Iterable"),

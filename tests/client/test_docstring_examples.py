@@ -67,6 +67,12 @@ def test_the_example_of_a_docstring_prints_what_it_shows(
     assert runner.summarize(verbose=False).failed == 0, printed.getvalue()
 
 
+def test_the_synchronous_examples_have_no_parentheses_left_of_await() -> None:
+    sources = {part.source for found in EXAMPLES for part in found.examples}
+    assert not {source for source in sources if source.startswith("(reg.")}
+    assert 'reg.model("vad@production").version\n' in sources
+
+
 def test_there_are_examples_of_what_users_do_most() -> None:
     names = {found.name.rpartition(".")[2] for found in EXAMPLES}
     assert {"push", "pull", "open", "model", "models", "promote", "rollback", "update", "watch"} <= names

@@ -21,8 +21,7 @@ class Registry(AliasCalls, ArtifactCalls, AuditCalls, UploadCalls):
     """A model registry.
 
     Nothing is sent before the first call. One object serves any number of threads, and forked children. Fork while no
-    other thread is in a call: grpc does not support more. Of a `modelreg.aio.Registry` that is open during a fork, the
-    child gets an error.
+    other thread is in a call, and while no registry of asyncio is open: grpc does not support more.
 
     Args:
         url: `grpc://host:port`, `grpcs://…` (TLS), or `http://…`, `https://…` (the gateway). Default: `MODELREG_URL`,

@@ -94,7 +94,7 @@ class AliasCalls(ModelCalls):
             Conflict: The alias was moved at the same time.
 
         >>> promotion = reg.promote("vad@production", "vad:6.2.3")
-        >>> (reg.rollback("vad@production", reason="latency")).alias.version
+        >>> reg.rollback("vad@production", reason="latency").alias.version
         '6.2.2'
         """
         reason = _arguments.text(reason, "reason")
@@ -120,7 +120,7 @@ class AliasCalls(ModelCalls):
         Raises:
             NotFound: The alias points to no model.
 
-        >>> (reg.alias("vad@production")).version
+        >>> reg.alias("vad@production").version
         '6.2.2'
         """
         response = self._resolved_alias(alias)
@@ -145,7 +145,7 @@ class AliasCalls(ModelCalls):
         def fetch(token: str, size: int) -> Page:
             nonlocal group_id
             if name and not token:
-                group_id = (self.group(name)).id
+                group_id = self.group(name).id
             request = alias_service_pb2.ListAliasesRequest(model_group_id=group_id, page_size=size, page_token=token)
             response = self._connection.unary(methods.LIST_ALIASES, request)
             return response.aliases, response.next_page_token
@@ -178,7 +178,7 @@ class AliasCalls(ModelCalls):
         def fetch(token: str, size: int) -> Page:
             nonlocal group_id
             if not token:
-                group_id = (self.group(format_reference(parsed.name, project=parsed.project))).id
+                group_id = self.group(format_reference(parsed.name, project=parsed.project)).id
             request = alias_service_pb2.ListAliasMovesRequest(
                 model_group_id=group_id, alias=parsed.alias or "-", page_size=size, page_token=token
             )

@@ -110,7 +110,7 @@ class AuditCalls:
         >>> result = reg.verify_log()
         >>> result.valid, result.broken_sequence
         (True, None)
-        >>> (reg.verify_log(anchor=result.head)).valid
+        >>> reg.verify_log(anchor=result.head).valid
         True
         """
         position = None

@@ -47,9 +47,9 @@ class ModelCalls(ModelGroupCalls):
             Ambiguous: Several models fit; `candidates` names them. Name a project or `precision`.
             InvalidArgument: The text is not a reference, or the time has no time zone.
 
-        >>> (reg.model("vad")).version
+        >>> reg.model("vad").version
         '6.2.3'
-        >>> (reg.model("vad@production")).version
+        >>> reg.model("vad@production").version
         '6.2.2'
         """
         request = model_service_pb2.ResolveModelRequest(
@@ -57,7 +57,7 @@ class ModelCalls(ModelGroupCalls):
             precisions=_arguments.texts(precision, "precision"),
             at_time=None if at is None else timestamp(at, "at"),
         )
-        return convert.model((self._connection.unary(methods.RESOLVE_MODEL, request)).model)
+        return convert.model(self._connection.unary(methods.RESOLVE_MODEL, request).model)
 
     def models(self, filter: str = "", *, order_by: str = "", page_size: int = MAX_PAGE_SIZE) -> Listing[Model]:  # noqa: A002
         """Return the models that a filter matches, as a list that fetches its pages itself.
@@ -105,7 +105,7 @@ class ModelCalls(ModelGroupCalls):
         def fetch(token: str, size: int) -> Page:
             nonlocal group_id
             if not token:
-                group_id = (self.group(name)).id
+                group_id = self.group(name).id
             request = model_service_pb2.ListModelsRequest(
                 filter=f'model_group_id = "{group_id}"', order_by="version desc", page_size=size, page_token=token
             )
@@ -248,7 +248,7 @@ class ModelCalls(ModelGroupCalls):
 
     def _model_id(self, model: Model | str) -> str:
         """Return the id of a model or of what a reference names."""
-        return model.id if isinstance(model, Model) else (self.model(model)).id
+        return model.id if isinstance(model, Model) else self.model(model).id
 
     def _provenance_message(self, provenance: Provenance) -> model_pb2.Provenance:
         """Return a provenance as a message, with the ids of the parents that its references name."""

@@ -101,9 +101,9 @@ class ArtifactCalls(ModelCalls):
         >>> path = reg.pull("vad@production")
         >>> path.name, path.read_text()
         ('vad.onnx', '1')
-        >>> (reg.pull("vad:6.2.3", to="models")).as_posix()
+        >>> reg.pull("vad:6.2.3", to="models").as_posix()
         'models/next.onnx'
-        >>> (reg.pull("vad@production", offline=True)) == path
+        >>> reg.pull("vad@production", offline=True) == path
         True
         """
         if to is not None:

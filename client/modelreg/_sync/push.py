@@ -82,7 +82,7 @@ class UploadCalls(ModelCalls):
         >>> folder = reg.push("detector", name="detector", version="1", progress=False)
         >>> folder.artifact.kind
         'folder'
-        >>> (reg.push("next.onnx", name="vad", version="7.0", if_exists="return")).created
+        >>> reg.push("next.onnx", name="vad", version="7.0", if_exists="return").created
         False
         """
         if if_exists not in ("error", "return"):
