@@ -95,7 +95,9 @@ def _engine(address: PostgresAddress, name: str) -> Iterator[Engine]:
 
 
 def create_database(address: PostgresAddress, name: str, template: str) -> None:
-    _execute(address, sql.SQL("CREATE DATABASE {} TEMPLATE {}").format(sql.Identifier(name), sql.Identifier(template)))
+    # With the default, WAL_LOG, a database costs Postgres three times the CPU time.
+    statement = sql.SQL("CREATE DATABASE {} TEMPLATE {} STRATEGY FILE_COPY")
+    _execute(address, statement.format(sql.Identifier(name), sql.Identifier(template)))
 
 
 def drop_database(address: PostgresAddress, name: str) -> None:
