@@ -4,7 +4,6 @@ import logging
 from typing import Annotated, Self
 
 from pydantic import Field, StringConstraints, field_validator, model_validator
-from pydantic_settings import NoDecode
 
 from registry_service.settings.addresses import is_loopback
 from registry_service.settings.base import OptionalFile, OptionalText, SharedSettings, is_http_url
@@ -35,7 +34,7 @@ class AuthSettings(SharedSettings):
     oidc_ca_cert: OptionalFile = Field(
         None, description="PEM file of the CA for the provider's certificate. If unset, the default CAs apply."
     )
-    oidc_algorithms: Annotated[tuple[str, ...], NoDecode] = Field(
+    oidc_algorithms: tuple[str, ...] = Field(
         _DEFAULT_ALGORITHMS,
         description="Accepted signature algorithms, comma-separated: `RS*`, `PS*`, `ES*`, `EdDSA`.",
     )
@@ -50,7 +49,7 @@ class AuthSettings(SharedSettings):
         None,
         description="Public client with which command-line clients sign in at the provider. GetServerInfo returns it.",
     )
-    oidc_scopes: Annotated[tuple[str, ...], NoDecode] = Field(
+    oidc_scopes: tuple[str, ...] = Field(
         _DEFAULT_SCOPES, description="Scopes that command-line clients request from the provider, comma-separated."
     )
 

@@ -4,7 +4,6 @@ import re
 from typing import Annotated, Self
 
 from pydantic import Field, field_validator, model_validator
-from pydantic_settings import NoDecode
 
 from registry_service.settings.base import MIB, Port, Positive, SharedSettings, ShutdownSettings
 from registry_service.settings.telemetry import TelemetrySettings
@@ -19,10 +18,10 @@ class GatewaySettings(TelemetrySettings, TlsSettings, ShutdownSettings, SharedSe
         description="IP address on which the REST gateway listens. Set `0.0.0.0` to accept requests from other hosts.",
     )
     server_port: Port = Field(32002, description="Port on which the REST gateway listens.")
-    grpc_upstreams: Annotated[tuple[str, ...], NoDecode] = Field(
+    grpc_upstreams: tuple[str, ...] = Field(
         ("127.0.0.1:50051",), description="gRPC servers behind the gateway, as comma-separated `host:port`."
     )
-    allowed_hosts: Annotated[tuple[str, ...] | None, NoDecode] = Field(
+    allowed_hosts: tuple[str, ...] | None = Field(
         None,
         description="Names that the `Host` header may have in addition to localhost and IP addresses, as "
         "comma-separated `host` or `*.domain`. If unset: names without a dot with AUTH_MODE=none, else all names.",
