@@ -1,6 +1,8 @@
 import os
 import sys
+from functools import cache
 
+from httpx._transports import default as httpx_transports
 from hypothesis import HealthCheck, settings
 
 # A busy machine, and a fixture that all inputs of a test share, are no failures.
@@ -13,6 +15,9 @@ settings.load_profile("tests")
 # pytest's workers would rewrite the assertions of all tests again.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 sys.dont_write_bytecode = False
+
+# Each `httpx.get` and each client would load all public CAs again: 30 ms of CPU time.
+httpx_transports.create_ssl_context = cache(httpx_transports.create_ssl_context)  # type: ignore[attr-defined]
 
 # In the order of their imports, so that pytest can rewrite the assertions of each.
 pytest_plugins = [
