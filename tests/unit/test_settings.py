@@ -27,5 +27,5 @@ def test_lists_are_separated_by_commas(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_an_invalid_setting_is_named_as_in_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("server_port", "0")
-    with pytest.raises(SettingsError, match="^SERVER_PORT: Input should be greater than or equal to 1$"):
+    with pytest.raises(SettingsError, match=r"^SERVER_PORT: Input should be greater than or equal to 1$"):
         load(GatewaySettings)
