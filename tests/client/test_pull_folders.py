@@ -3,6 +3,7 @@
 import asyncio
 import io
 import os
+import stat
 import zipfile
 from pathlib import Path
 
@@ -312,3 +313,39 @@ def test_the_same_works_with_asyncio(registry: Registry, pushed: modelreg.Model,
 
     asyncio.run(use())
     assert tree(registry.pull(pushed.reference, offline=True)) == FILES
+
+
+@pytest.mark.parametrize("other", ["fifo", "device"])
+def test_what_is_no_file_is_not_taken_for_an_empty_one(
+    registry: Registry, name: str, tmp_path: Path, other: str
+) -> None:
+    target = make(tmp_path / "to", {"full": b"full"})
+    source = make(tmp_path / "source", {"empty": b"", "full": b"full"})
+    pushed = registry.push(source, name=name, version="1.0")
+    if other == "fifo":
+        os.mkfifo(target / "empty")
+    else:
+        (target / "empty").symlink_to(os.devnull)
+
+    with pytest.raises(FileExistsError):
+        registry.pull(pushed, to=target)
+    registry.pull(pushed, to=target, files="*")
+
+    assert (target / "empty").lstat().st_size == 0
+    assert stat.S_ISREG((target / "empty").lstat().st_mode)
+
+
+def test_many_files_that_are_there_are_not_compared_with_one_another(
+    registry: Registry, pushed: modelreg.Model, target: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    registry.pull(pushed, files="**", to=target)
+
+    def compare(*_: object) -> bool:
+        raise AssertionError("for each file with each other one")
+
+    monkeypatch.setattr(modelreg.ArtifactFile, "__eq__", compare)
+    registry.pull(pushed, files="**", to=target)
+    (target / "model.xml").unlink()
+    registry.pull(pushed, files="**", to=target)
+
+    assert tree(target) == FILES

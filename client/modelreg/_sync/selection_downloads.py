@@ -109,8 +109,8 @@ class SelectionDownload(Download):
                 part = part.with_name(f"{part.name}.{self.own_suffix}")
             ready = part.with_name(f"{part.name}.folder")
             with removed_unless(is_shared, part, ready):
-                there = [file for file in files if runtime.run_blocking(_has, to / file.path, file)]
-                self._receive_all([file for file in files if file not in there], part, ready)
+                missing = runtime.run_blocking(_missing, files, to)
+                self._receive_all(missing, part, ready)
                 runtime.run_blocking(flush, ready)
                 # All of them are complete, and each gets its name at once.
                 runtime.run_blocking(_move, ready, to)
@@ -259,6 +259,11 @@ def _checksum(file: ArtifactFile) -> Checksum:
 
 def _has(path: Path, file: ArtifactFile) -> bool:
     return existing_file_has(path, file.size_bytes, _checksum(file))
+
+
+def _missing(files: Sequence[ArtifactFile], folder: Path) -> Sequence[ArtifactFile]:
+    """Return the files that a folder does not have."""
+    return [file for file in files if not _has(folder / file.path, file)]
 
 
 def _copy(slot: Slot, cached: Path, to: Path, choose: Callable[[Sequence[str]], Sequence[str]] = tuple) -> bool:
