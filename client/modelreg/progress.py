@@ -97,7 +97,8 @@ def _bar(description: str, total: int | None) -> Any:
         from tqdm.auto import tqdm  # noqa: PLC0415
 
     return tqdm(
-        desc=description,
+        # Names come from other people, and the bar is on a terminal.
+        desc="".join(character if character.isprintable() else "�" for character in description),
         total=total,
         unit="B",
         unit_scale=True,

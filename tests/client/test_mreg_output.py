@@ -6,12 +6,13 @@ import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
+import grpc
 import pytest
 from modelreg._wire import methods
 from modelreg.cli import main
 from modelregistry.v1 import model_pb2, model_service_pb2
 
-from tests.client.fake_server import FakeServer
+from tests.client.fake_server import FakeServer, refusal
 from tests.client.mreg import COMMAND, Mreg
 from tests.registry import RunningRegistry
 
@@ -43,6 +44,8 @@ def hostile() -> Iterator[Mreg]:
     with FakeServer() as server:
         server.answer(methods.LIST_MODELS, model_service_pb2.ListModelsResponse(models=[model]))
         server.answer(methods.RESOLVE_MODEL, model_service_pb2.ResolveModelResponse(model=model))
+        away = refusal(grpc.StatusCode.UNAVAILABLE, HOSTILE, HOSTILE, retry_seconds=0)
+        server.answer(methods.WHO_AM_I, away, refusal(grpc.StatusCode.INVALID_ARGUMENT, HOSTILE, HOSTILE))
         yield Mreg(server.url)
 
 
@@ -58,6 +61,16 @@ def test_names_of_a_hostile_server_do_not_reach_the_terminal(hostile: Mreg, argu
     assert "\x1b[31m" not in shown.out
     if kind != "quiet":
         assert "u202egnp.exe" in plain
+
+
+def test_tracebacks_and_logs_of_a_hostile_server_do_not_reach_the_terminal(hostile: Mreg) -> None:
+    shown = hostile.terminal("whoami", "--debug", columns=2000)
+
+    assert shown.code == 2
+    assert "trying again" in shown.out
+    assert "Traceback" in shown.out
+    plain = re.sub(r"\x1b\[[0-9;]*m", "", shown.out)
+    assert not re.search("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]", plain)
 
 
 def test_json_keeps_what_it_escapes(hostile: Mreg) -> None:

@@ -50,6 +50,15 @@ def test_a_bar_appears_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "4.00M" in output
 
 
+def test_a_name_in_a_bar_cannot_take_over_the_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stderr", terminal)
+    with Progress(None, description="vad\x1b[2J\n\u202e:1.0", total=4) as progress:
+        progress.update(2)
+
+    assert "vad�[2J��:1.0" in terminal.getvalue()
+
+
 def test_a_bar_appears_without_a_total(monkeypatch: pytest.MonkeyPatch) -> None:
     terminal = Terminal()
     monkeypatch.setattr(sys, "stderr", terminal)

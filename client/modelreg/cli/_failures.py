@@ -163,7 +163,7 @@ class Remarks:
 def report(error: BaseException, remarks: Remarks) -> int:
     """Print an error to stderr: what is wrong, what to do next, the request id. Return the exit code."""
     if remarks.debug:
-        click.echo("".join(traceback.format_exception(type(error), error, error.__traceback__)), err=True, nl=False)
+        _line(printable("".join(traceback.format_exception(error)).rstrip("\n"), lines=True))
     message, hint = _texts(error, remarks)
     code = exit_code(error)
     hints = [hint, remarks.done, remarks.when_interrupted() if code in _UNFINISHED else ""]

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from modelreg.cli._failures import Remarks
 from modelreg.cli._output import Output, note
+from modelreg.cli._text import printable
 
 if TYPE_CHECKING:
     from modelreg import Registry
@@ -69,7 +70,13 @@ class Session:
 def _log_to_stderr() -> None:
     import logging  # noqa: PLC0415 - slow to import
 
-    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(name)s: %(message)s")
+    class Formatter(logging.Formatter):
+        def format(self, record: logging.LogRecord) -> str:
+            return printable(super().format(record), lines=True)
+
+    handler = logging.StreamHandler()
+    handler.setFormatter(Formatter("%(asctime)s %(name)s: %(message)s"))
+    logging.basicConfig(level=logging.WARNING, handlers=[handler])
     logging.getLogger("modelreg").setLevel(logging.DEBUG)
 
 
