@@ -13,7 +13,7 @@ from typing import Any
 import grpc
 import modelreg
 import pytest
-from modelreg import InvalidArgument, Registry, Unavailable, Unsupported
+from modelreg import InternalError, InvalidArgument, Registry, Unavailable, Unsupported
 from modelreg._wire.methods import LIST_MODELS
 from modelregistry.v1 import model_pb2, model_service_pb2
 
@@ -158,6 +158,13 @@ class TestPrefetching:
                 break
         eventually(lambda: not prefetching(), seconds=2)
         assert len(tokens(fake)) == 2
+
+    def test_a_registry_that_repeats_a_page_is_noticed(self, fake: FakeServer, registry: Registry) -> None:
+        fake.answer(LIST_MODELS, page(0, 1, "a"), page(1, 0, "b"))
+
+        with pytest.raises(InternalError, match="the same page"):
+            registry.models().to_list()
+        assert tokens(fake) == ["", "a", "b"]
 
     def test_an_error_of_a_page_arrives_after_the_items_before_it(self, fake: FakeServer, registry: Registry) -> None:
         fake.answer(LIST_MODELS, page(0, 4, "a"), AWAY)

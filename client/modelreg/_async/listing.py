@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Generic, NoReturn, TypeVar
 
 from modelreg import _arguments
 from modelreg._async import runtime
-from modelreg.errors import InvalidArgument, Unsupported
+from modelreg.errors import InternalError, InvalidArgument, Unsupported
 
 if TYPE_CHECKING:
     import pandas
@@ -105,7 +105,10 @@ class Listing(Generic[Item], runtime.Shown):
                     yield self._convert(message)
                 if ahead is None:
                     return
+                asked = token
                 messages, token = await ahead.result()
+                if token == asked:
+                    raise InternalError(f"The registry returns the same page of the {self._of} again and again.")
             finally:
                 if ahead is not None:
                     ahead.cancel()

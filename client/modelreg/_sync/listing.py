@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Generic, NoReturn, TypeVar
 
 from modelreg import _arguments
 from modelreg._sync import runtime
-from modelreg.errors import InvalidArgument, Unsupported
+from modelreg.errors import InternalError, InvalidArgument, Unsupported
 
 if TYPE_CHECKING:
     import pandas
@@ -106,7 +106,10 @@ class Listing(Generic[Item], runtime.Shown):
                     yield self._convert(message)
                 if ahead is None:
                     return
+                asked = token
                 messages, token = ahead.result()
+                if token == asked:
+                    raise InternalError(f"The registry returns the same page of the {self._of} again and again.")
             finally:
                 if ahead is not None:
                     ahead.cancel()

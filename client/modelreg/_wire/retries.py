@@ -11,6 +11,8 @@ MAX_ATTEMPTS = 5
 _FIRST_SECONDS = 0.5
 _MAX_SECONDS = 8.0
 _MAX_DOUBLINGS = 10
+_MAX_ASKED_SECONDS = 60.0
+"""How long a call without a timeout waits at most, whatever the server asks for."""
 
 
 class Retries:
@@ -64,8 +66,10 @@ class Retries:
         pause = random.uniform(0, longest)  # noqa: S311
         if failure.retry_seconds is not None:
             pause = failure.retry_seconds + pause / 4
-        self._attempt_begin = time.monotonic() + pause
         remaining = self.remaining_seconds
+        if remaining is None:
+            pause = min(pause, _MAX_ASKED_SECONDS)
+        self._attempt_begin = time.monotonic() + pause
         return None if remaining is not None and pause >= remaining else pause
 
     def _fails_too_long(self, failure: Failure) -> bool:
