@@ -1,6 +1,7 @@
 """How calls are made: repeated, bounded, from threads, processes and event loops."""
 
 import asyncio
+import io
 import pickle
 import signal
 import subprocess
@@ -15,9 +16,11 @@ import grpc
 import modelreg
 import pytest
 from modelreg import (
+    Artifact,
     ConnectionFailed,
     DeadlineExceeded,
     InvalidArgument,
+    Model,
     RateLimited,
     Registry,
     RegistryError,
@@ -38,12 +41,14 @@ from modelregistry.v1 import (
 )
 
 from tests.client.fake_server import FakeServer, refusal
+from tests.polling import eventually
 from tests.registry import RunningRegistry
 
 UNAVAILABLE = grpc.StatusCode.UNAVAILABLE
 EXHAUSTED = grpc.StatusCode.RESOURCE_EXHAUSTED
 AWAY = refusal(UNAVAILABLE, "DATABASE_UNAVAILABLE", "Postgres does not respond.")
 INFO = system_service_pb2.ServerInfo(version="1.0")
+ARTIFACT = Artifact(file_name="vad.onnx", media_type="", size_bytes=1, sha256="0" * 64)
 
 
 @pytest.fixture
@@ -51,6 +56,33 @@ def fake() -> Iterator[FakeServer]:
     with FakeServer() as fake:
         fake.answer(rpc.GET_SERVER_INFO, INFO)
         yield fake
+
+
+RunningCall = Callable[[Any], Any]
+RUNNING_CALLS = [
+    pytest.param(lambda registry: registry.server_info(), id="unary"),
+    pytest.param(lambda registry: registry.push(io.BytesIO(b"x"), name="vad", version="1"), id="stream of requests"),
+    pytest.param(
+        lambda registry: registry.verify(Model(id="m", name="vad", version="1", artifact=ARTIFACT)),
+        id="stream of responses",
+    ),
+]
+
+
+@pytest.fixture
+def waiting(fake: FakeServer) -> Iterator[FakeServer]:
+    """A server that answers no call of `RUNNING_CALLS` before the end of the test."""
+    ended = threading.Event()
+
+    def wait(_request: object, _context: object) -> Any:
+        ended.wait(60)
+        return INFO
+
+    fake.answer(rpc.GET_SERVER_INFO, wait)
+    fake.answer(rpc.REGISTER_MODEL, wait)
+    fake.answer(rpc.VERIFY_ARTIFACT, wait, stream=True)
+    yield fake
+    ended.set()
 
 
 @pytest.fixture
@@ -73,6 +105,17 @@ def run(program: str, *arguments: str, **options: Any) -> subprocess.CompletedPr
 
 
 class TestRetries:
+    @pytest.mark.parametrize("seconds", [1_000, 9e12])
+    def test_a_call_without_a_timeout_does_not_wait_for_as_long_as_the_server_likes(
+        self, fake: FakeServer, pauses: list[float], seconds: float
+    ) -> None:
+        fake.answer(rpc.VERIFY_ARTIFACT, refusal(UNAVAILABLE, "BUSY", retry_seconds=seconds), stream=True)
+
+        with Registry(fake.url) as registry, pytest.raises(Unavailable):
+            registry.verify(Model(id="m", name="vad", version="1", artifact=ARTIFACT))
+
+        assert pauses == [60] * 4
+
     def test_a_call_is_repeated_until_it_succeeds(self, fake: FakeServer, pauses: list[float]) -> None:
         fake.answer(rpc.GET_SERVER_INFO, *[AWAY] * 4, INFO)
         with Registry(fake.url) as registry:
@@ -232,23 +275,41 @@ class TestLifetime:
             registry.server_info()
         assert len({call.peer for call in fake.calls}) == len(fake.calls) == 3
 
-    def test_closing_ends_the_calls_of_other_threads(self, fake: FakeServer) -> None:
-        arrived, ended = threading.Event(), threading.Event()
-
-        def wait(_request: object, _context: object) -> Any:
-            arrived.set()
-            ended.wait(60)
-            return INFO
-
-        fake.answer(rpc.GET_SERVER_INFO, wait)
-        registry = Registry(fake.url)
+    @pytest.mark.parametrize("call", RUNNING_CALLS)
+    def test_closing_ends_the_calls_of_other_threads(self, waiting: FakeServer, call: RunningCall) -> None:
+        registry = Registry(waiting.url)
         with ThreadPoolExecutor(1) as pool:
-            running = pool.submit(registry.server_info)
-            assert arrived.wait(30)
+            running = pool.submit(call, registry)
+            assert eventually(lambda: len(waiting.calls) == 1)
             registry.close()
-            with pytest.raises(Unavailable):
+            with pytest.raises(RegistryError, match="The registry is closed"):
                 running.result(30)
-        ended.set()
+
+    @pytest.mark.parametrize("call", RUNNING_CALLS)
+    def test_closing_ends_the_calls_of_other_tasks_and_cancels_none(
+        self, waiting: FakeServer, call: RunningCall
+    ) -> None:
+        async def close_while_it_runs() -> None:
+            registry = modelreg.aio.Registry(waiting.url)
+            task = asyncio.ensure_future(call(registry))
+            await asyncio.to_thread(eventually, lambda: len(waiting.calls) == 1)
+            await registry.close()
+            with pytest.raises(RegistryError, match="The registry is closed"):
+                await task
+
+        asyncio.run(close_while_it_runs())
+
+    @pytest.mark.parametrize("call", RUNNING_CALLS)
+    def test_a_task_that_is_cancelled_stays_so(self, waiting: FakeServer, call: RunningCall) -> None:
+        async def cancel_while_it_runs() -> None:
+            async with modelreg.aio.Registry(waiting.url) as registry:
+                task = asyncio.ensure_future(call(registry))
+                await asyncio.to_thread(eventually, lambda: len(waiting.calls) == 1)
+                task.cancel("enough")
+                with pytest.raises(asyncio.CancelledError):
+                    await task
+
+        asyncio.run(cancel_while_it_runs())
 
     def test_a_call_ends_with_ctrl_c(self, fake: FakeServer) -> None:
         cancelled = threading.Event()

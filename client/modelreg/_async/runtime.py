@@ -17,6 +17,7 @@ from google.protobuf.message import Message
 from modelreg._wire.chunks import MAX_QUEUED, serialized
 from modelreg._wire.methods import Method, Request, Response
 from modelreg._wire.options import Options
+from modelreg._wire.rpc_errors import registry_closed
 from modelreg.errors import RegistryError
 
 Value = TypeVar("Value")
@@ -29,6 +30,7 @@ sleep = asyncio.sleep
 
 
 _open_channels: weakref.WeakSet[Channel] = weakref.WeakSet()
+_closed_channels: weakref.WeakSet[Channel] = weakref.WeakSet()
 _channels_of_parent: list[Channel] = []
 """Channels that were open when this process was forked. What grpc.aio polls with does not survive that.
 
@@ -85,8 +87,20 @@ def open_channel(options: Options) -> Channel:
 
 async def close_channel(channel: Channel) -> None:
     """Close a channel, and end its calls."""
+    _closed_channels.add(channel)
     await channel.close()
     _open_channels.discard(channel)
+
+
+def _closed(channel: Channel) -> RegistryError | None:
+    """Return the error of a call that ended because its channel was closed. None: its task was cancelled.
+
+    grpc.aio raises CancelledError for both. In a task that nobody cancelled, that would pass for an end without fault.
+    """
+    task = asyncio.current_task()
+    # Python 3.10 does not tell.
+    is_cancelled = task is not None and hasattr(task, "cancelling") and task.cancelling() > 0
+    return registry_closed() if channel in _closed_channels and not is_cancelled else None
 
 
 async def call_unary(
@@ -98,7 +112,12 @@ async def call_unary(
         request_serializer=method.request.SerializeToString,
         response_deserializer=method.response.FromString,
     )
-    response: Response = await multicallable(request, timeout=timeout, metadata=metadata)
+    try:
+        response: Response = await multicallable(request, timeout=timeout, metadata=metadata)
+    except asyncio.CancelledError:
+        if error := _closed(channel):
+            raise error from None
+        raise
     return response
 
 
@@ -127,6 +146,7 @@ class ResponseStream(AsyncIterator[Response]):
             request_serializer=method.request.SerializeToString,
             response_deserializer=method.response.FromString,
         )
+        self._channel = channel
         self._call = multicallable(request, metadata=metadata)
         self._iterator = self._call.__aiter__()
         self._guard = StallGuard(self._call.cancel, stall_timeout)
@@ -138,6 +158,8 @@ class ResponseStream(AsyncIterator[Response]):
         except asyncio.CancelledError:
             if self._guard.is_stalled:
                 raise StalledError from None
+            if error := _closed(self._channel):
+                raise error from None
             raise
         finally:
             # The time that the consumer takes is no stall.
@@ -187,6 +209,7 @@ class RequestStream(Generic[Response]):
             request_serializer=serialized,
             response_deserializer=method.response.FromString,
         )
+        self._channel = channel
         self._call = multicallable(self._requests(), metadata=metadata)
         self._call.add_done_callback(lambda _: self._close())
 
@@ -220,6 +243,8 @@ class RequestStream(Generic[Response]):
         except asyncio.CancelledError:
             if self._guard.is_stalled:
                 raise StalledError from None
+            if error := _closed(self._channel):
+                raise error from None
             raise
         except RpcError:
             if self._guard.is_stalled:

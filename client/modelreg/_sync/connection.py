@@ -16,7 +16,7 @@ from modelreg._wire.diagnosis import Diagnosis, diagnose
 from modelreg._wire.methods import Method, Request, Response
 from modelreg._wire.options import Options
 from modelreg._wire.retries import Retries
-from modelreg._wire.rpc_errors import FailedCall, Failure, failure_of, registry_error
+from modelreg._wire.rpc_errors import FailedCall, Failure, failure_of, registry_closed, registry_error
 from modelreg.errors import ConnectionFailed, RegistryError
 
 _MAX_IDLE_SECONDS = 20.0
@@ -146,9 +146,8 @@ class Connection:
 
     def attempt(self, method: Method[Request, Response], request: Request) -> Response:
         """Make one attempt of a unary call. Raises RpcError."""
-        return runtime.call_unary(
-            self.channel(), method, request, timeout=self.options.timeout, metadata=_metadata(self.token())
-        )
+        metadata = _metadata(self.token())
+        return runtime.call_unary(self.channel(), method, request, timeout=self.options.timeout, metadata=metadata)
 
     def responses(
         self, method: Method[Request, Response], request: Request, *, stall_timeout: float | None = None
@@ -160,11 +159,12 @@ class Connection:
             request: The request.
             stall_timeout: Seconds without a message after which the stream ends. Default: that of the options.
         """
+        metadata = _metadata(self.token())
         return runtime.ResponseStream(
             self.channel(),
             method,
             request,
-            metadata=_metadata(self.token()),
+            metadata=metadata,
             stall_timeout=self.options.stall_timeout if stall_timeout is None else stall_timeout,
         )
 
@@ -190,10 +190,7 @@ class Connection:
             RegistryError: The registry is closed.
         """
         if self._is_closed:
-            raise RegistryError(
-                "The registry is closed.",
-                hint="Make the calls inside its `with` block, or open it again with another one.",
-            )
+            raise registry_closed()
         key = runtime.channel_key()
         channel = self._channels.get(key)
         if channel is None:

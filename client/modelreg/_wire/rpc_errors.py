@@ -77,7 +77,6 @@ _CUT = re.compile(
     r"RST_STREAM|GOAWAY|[Ss]tream removed|[Ss]ocket closed|[Cc]onnection (reset|closed)|[Tt]ransport|"
     r"Internal error from Core"
 )
-# The caller closed the registry while the call ran.
 _CLOSED = "channel closed"
 _CUT_CODES = {grpc.StatusCode.INTERNAL, grpc.StatusCode.UNKNOWN, grpc.StatusCode.CANCELLED}
 
@@ -141,9 +140,14 @@ class Failure:
             return False
         if self.code == grpc.StatusCode.UNAVAILABLE or self.retry_seconds is not None:
             return True
-        if self.reason or _CLOSED in self.message.lower():
+        if self.reason or self.is_closed_here:
             return False
         return self.code in _CUT_CODES and bool(_CUT.search(self.message))
+
+    @property
+    def is_closed_here(self) -> bool:
+        """Whether the caller closed the registry while the call ran."""
+        return self.code == grpc.StatusCode.CANCELLED and not self.details and _CLOSED in self.message.lower()
 
     @property
     def is_closed_connection(self) -> bool:
@@ -209,6 +213,8 @@ def registry_error(failure: Failure, endpoint: Endpoint, note: str = "") -> Regi
         endpoint: The registry.
         note: What is known besides: why the server closes connections, or why it got no token.
     """
+    if failure.is_closed_here:
+        return registry_closed()
     info = failure.find(error_details_pb2.ErrorInfo)
     request = failure.find(error_details_pb2.RequestInfo)
     reason = "" if info is None else info.reason
@@ -233,6 +239,14 @@ def registry_error(failure: Failure, endpoint: Endpoint, note: str = "") -> Regi
     )
     _add_details(error, failure)
     return error
+
+
+def registry_closed() -> RegistryError:
+    """Return the error of a call on a registry that the caller closed."""
+    return RegistryError(
+        "The registry is closed.",
+        hint="Make the calls inside its `with` block, or open it again with another one.",
+    )
 
 
 def _connection_message(failure: Failure, endpoint: Endpoint, diagnosis: str) -> tuple[str, str]:
