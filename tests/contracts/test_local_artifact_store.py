@@ -5,7 +5,7 @@ import subprocess
 import sys
 import threading
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -87,6 +87,23 @@ class TestLocalArtifactStore(ArtifactStoreContract):
         assert visible_files(root) == ["artifacts/parts", "uploads/some-upload-0001/tail"]
         assert (root / "artifacts/parts").read_bytes() == data
         assert (root / "uploads/some-upload-0001/tail").read_bytes() == b"tail"
+
+    def test_small_pieces_are_written_together(
+        self, store: ArtifactStore, key: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        data = some_bytes(200_000)
+        written: list[int] = []
+
+        def pwritev(file: int, buffers: Sequence[memoryview], offset: int) -> int:
+            written.append(sum(map(len, buffers)))
+            return os_pwritev(file, buffers, offset)
+
+        os_pwritev = os.pwritev
+        monkeypatch.setattr(os, "pwritev", pwritev)
+        store.write(key, [data[start : start + 100] for start in range(0, len(data), 100)])
+        assert len(written) <= 4
+        assert sum(written) == len(data)
+        assert read(store, key) == data
 
     def test_a_new_process_finds_everything(self, store: ArtifactStore, root: Path, key: str) -> None:
         done = new_object_key()

@@ -57,6 +57,9 @@ _SYNC_BYTES = 8 * 1024 * 1024
 # Buffers per system call (IOV_MAX).
 _MAX_BUFFERS = 1024
 
+# Smaller pieces are written together: each write costs a look at the free space and a system call.
+_WRITE_BYTES = 64 * 1024
+
 # How often `_publish` repeats when another thread removes the folder between mkdir and rename.
 _PUBLISH_ATTEMPTS = 100
 
@@ -99,10 +102,10 @@ class LocalArtifactStore(ListableArtifactStore):
             with _translated("write", key):
                 file = os.open(source, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
             with closing(_GrowingFile(file)) as growing:
-                for piece in pieces:
-                    self._disk.check(len(piece))
+                for gathered in _gathered(pieces):
+                    self._disk.check(sum(map(len, gathered)))
                     with _translated("write", key):
-                        growing.append(piece)
+                        growing.append(gathered)
                 with _translated("write", key):
                     growing.sync()
             with _translated("write", key):
@@ -364,9 +367,9 @@ class _GrowingFile:
         self._syncer: ThreadPoolExecutor | None = None
         self._syncing: Future[None] | None = None
 
-    def append(self, data: bytes) -> None:
-        _write(self._file, [data], self._size)
-        self._size += len(data)
+    def append(self, pieces: Pieces) -> None:
+        _write(self._file, pieces, self._size)
+        self._size += sum(map(len, pieces))
         if self._size - self._synced >= _SYNC_BYTES and (self._syncing is None or self._syncing.done()):
             if self._syncing is not None:
                 self._syncing.result()
@@ -399,6 +402,20 @@ def _receipt(pieces: Pieces) -> bytes:
     for piece in pieces:
         digest.update(piece)
     return digest.digest()
+
+
+def _gathered(pieces: Iterable[bytes]) -> Iterator[Pieces]:
+    """Gather small pieces to writes of at least _WRITE_BYTES, and of at most _MAX_BUFFERS pieces."""
+    held: Pieces = []
+    size = 0
+    for piece in pieces:
+        held.append(piece)
+        size += len(piece)
+        if size >= _WRITE_BYTES or len(held) == _MAX_BUFFERS:
+            yield held
+            held, size = [], 0
+    if held:
+        yield held
 
 
 def _write(file: int, pieces: Pieces, offset: int) -> None:
