@@ -11,6 +11,10 @@ import traceback
 from collections.abc import Callable
 from pathlib import Path
 
+# Imported here, and not in each of the children: half of the CPU time of a pull.
+import filelock  # noqa: F401
+import grpc._channel  # noqa: F401
+import modelreg.profiles  # noqa: F401
 from modelreg import Cache, Registry
 
 _CHANGES = {"os.rename", "os.remove", "os.rmdir", "os.mkdir", "os.chmod", "os.utime", "os.link", "os.truncate", "open"}
