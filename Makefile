@@ -83,8 +83,9 @@ run: install ## Install everything and run the whole product with embedded defau
 # Files, folders and ids of tests, or an expression for pytest's -k: T=tests/unit, T="upload and not s3".
 T ?= $(TESTS)
 SELECTED = $(if $(wildcard $(firstword $(subst ::, ,$(T)))),$(T),$(if $(T),-k "$(T)"))
-# Several workers, over which tests/parallel.py distributes the tests.
-PYTEST = $(BIN)/pytest -n auto --dist loadgroup --no-loadscope-reorder
+# Several workers, over which tests/parallel.py distributes the tests. Without `env`, each would rewrite the assertions of
+# its plugins again where the variable is set: they are loaded before conftest.py.
+PYTEST = env -u PYTHONDONTWRITEBYTECODE $(BIN)/pytest -n auto --dist loadgroup --no-loadscope-reorder
 
 .PHONY: test
 test: install-dev ## Install everything and run the tests (T=... selects some: a path, or an expression)
