@@ -8,7 +8,7 @@ import subprocess
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import grpc
@@ -108,9 +108,10 @@ class Product:
     kind: str
     grpc_port: int
     rest_port: int
+    """0 without a gateway."""
     server: Command
     gateway: Command | None
-    """None if the server's process also runs the gateway (`up`)."""
+    """None if the server's process also runs the gateway (`up`), and without a gateway."""
     client: Client = field(init=False)
 
     def __post_init__(self) -> None:
@@ -125,14 +126,15 @@ class Product:
         return f"http://127.0.0.1:{self.rest_port}"
 
     def wait_until_ready(self) -> None:
-        """Wait until gRPC's health service says SERVING and the gateway's /ready responds with 200."""
+        """Wait until gRPC's health service says SERVING and the gateway's /ready, if any, responds with 200."""
 
         def ready() -> bool:
             process = self.server.process
             if process is not None and process.poll() is not None:
                 pytest.fail(f"the server ended with {process.returncode}:\n{self.server.output()[-4000:]}")
             # In this order: until the server starts, a request costs less CPU time than a channel.
-            return httpx.get(f"{self.rest_url}/ready").status_code == 200 and self.is_serving()
+            has_gateway = self.rest_port != 0
+            return (not has_gateway or httpx.get(f"{self.rest_url}/ready").status_code == 200) and self.is_serving()
 
         eventually(ready, READY_SECONDS, "readiness")
 
@@ -193,6 +195,36 @@ def s3_settings(postgres: PostgresAddress, database: str, s3: S3Server, bucket: 
 
 
 @contextmanager
+def running_server(folder: Path, settings: Mapping[str, object], arguments: tuple[str, ...] = ()) -> Iterator[Product]:
+    """Run `model-registry serve` without a gateway, whose start takes half as much CPU time as the server's."""
+    grpc_port = free_port()
+    server = Command(["serve", *arguments], environment(**settings, grpc_port=grpc_port), folder / "serve.log")
+    product = Product("s3", grpc_port, 0, server, None)
+    try:
+        server.start()
+        product.wait_until_ready()
+        yield product
+    finally:
+        product.close()
+
+
+@contextmanager
+def running_gateway(server: Product, folder: Path, settings: Mapping[str, object] | None = None) -> Iterator[Product]:
+    """Run `model-registry gateway`, and return it with its server."""
+    rest_port = free_port()
+    env = environment(grpc_upstreams=server.grpc_address, server_port=rest_port, **(settings or {}))
+    gateway = Command(["gateway"], env, folder / "gateway.log")
+    product = replace(server, rest_port=rest_port, gateway=gateway)
+    try:
+        gateway.start()
+        product.wait_until_ready()
+        yield product
+    finally:
+        product.client.close()
+        gateway.close()
+
+
+@contextmanager
 def running_serve(
     folder: Path,
     settings: Mapping[str, object],
@@ -200,26 +232,8 @@ def running_serve(
     gateway: Mapping[str, object] | None = None,
 ) -> Iterator[Product]:
     """Run `model-registry serve` and `model-registry gateway`, each with its own settings."""
-    grpc_port, rest_port = free_port(), free_port()
-    product = Product(
-        "s3",
-        grpc_port,
-        rest_port,
-        Command(["serve", *arguments], environment(**settings, grpc_port=grpc_port), folder / "serve.log"),
-        Command(
-            ["gateway"],
-            environment(grpc_upstreams=f"127.0.0.1:{grpc_port}", server_port=rest_port, **(gateway or {})),
-            folder / "gateway.log",
-        ),
-    )
-    try:
-        product.server.start()
-        assert product.gateway is not None
-        product.gateway.start()
-        product.wait_until_ready()
+    with running_server(folder, settings, arguments) as server, running_gateway(server, folder, gateway) as product:
         yield product
-    finally:
-        product.close()
 
 
 @pytest.fixture(scope="session", params=["embedded", "s3"])

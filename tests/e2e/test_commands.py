@@ -21,10 +21,9 @@ from sqlalchemy import Engine, text
 
 from registry_service.embedded.envoy import envoy_path
 from registry_service.embedded.postgres import PostgresAddress
-from registry_service.storage.sql.schema import migrate
 from tests.polling import eventually
 from tests.ports import free_port
-from tests.products import COMMAND, Command, Product, environment, running_serve, s3_settings
+from tests.products import COMMAND, Command, Product, environment, running_gateway, running_server, s3_settings
 from tests.s3_server import S3Server, make_certificates, new_bucket_name
 from tests.stub_client import Client, refused
 
@@ -47,16 +46,34 @@ def mistakes(answer: subprocess.CompletedProcess[str]) -> str:
 
 
 @pytest.fixture
-def settings(postgres: PostgresAddress, empty_database: Engine, tmp_path: Path) -> dict[str, object]:
-    """Settings of an empty database and an artifact folder."""
+def settings(postgres: PostgresAddress, database_name: str, tmp_path: Path) -> dict[str, object]:
+    """Settings of a database without rows and an artifact folder."""
+    return settings_of(postgres, database_name, tmp_path)
+
+
+def settings_of(postgres: PostgresAddress, database: str, folder: Path) -> dict[str, object]:
     return {
         "psql_hostname": postgres.socket_dir,
         "psql_port": postgres.port,
-        "psql_database": empty_database.url.database,
+        "psql_database": database,
         "mr_user_name": postgres.user,
         "artifact_store": "local",
-        "artifact_dir": tmp_path / "artifacts",
+        "artifact_dir": folder / "artifacts",
     }
+
+
+@pytest.fixture(scope="module")
+def shared_settings(
+    postgres: PostgresAddress, module_database_name: str, tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, object]:
+    """Settings of a database and an artifact folder that several tests share."""
+    return settings_of(postgres, module_database_name, tmp_path_factory.mktemp("shared"))
+
+
+@pytest.fixture
+def first_start(settings: dict[str, object], empty_database: Engine) -> dict[str, object]:
+    """Settings of a database without tables."""
+    return settings | {"psql_database": empty_database.url.database}
 
 
 # ---- settings ----
@@ -121,19 +138,18 @@ def test_config_prints_the_effective_settings_and_masks_secrets(settings: dict[s
 # ---- migrate, gc, check ----
 
 
-def test_migrate_prints_the_revision_every_time(settings: dict[str, object]) -> None:
-    first, second = run("migrate", **settings), run("migrate", **settings)
+def test_migrate_prints_the_revision_every_time(first_start: dict[str, object]) -> None:
+    first, second = run("migrate", **first_start), run("migrate", **first_start)
     assert first.returncode == second.returncode == 0
     assert first.stdout == second.stdout
     assert first.stdout.startswith("The database is at revision ")
 
 
-def test_gc_reports_with_dry_run_and_removes_without(settings: dict[str, object], empty_database: Engine) -> None:
-    migrate(empty_database)
+def test_gc_reports_with_dry_run_and_removes_without(settings: dict[str, object], engine: Engine) -> None:
     objects = Path(str(settings["artifact_dir"]))
     (objects / "ab").mkdir(parents=True)
     (objects / "ab" / "left-over").write_bytes(b"bytes")
-    with empty_database.begin() as connection:
+    with engine.begin() as connection:
         connection.execute(text("INSERT INTO unreferenced_objects VALUES ('ab/left-over', now())"))
         connection.execute(text("INSERT INTO unreferenced_objects VALUES ('ab/leased', now() + interval '1 hour')"))
 
@@ -146,13 +162,13 @@ def test_gc_reports_with_dry_run_and_removes_without(settings: dict[str, object]
     assert answer.returncode == 0
     assert answer.stdout == "object ab/left-over\n0 expired uploads and 1 objects removed.\n"
     assert not (objects / "ab" / "left-over").exists()
-    with empty_database.connect() as connection:
+    with engine.connect() as connection:
         left = connection.execute(text("SELECT object_key FROM unreferenced_objects")).scalars().all()
     assert left == ["ab/leased"]
 
 
 def test_gc_removes_expired_uploads(settings: dict[str, object], tmp_path: Path) -> None:
-    with running_serve(tmp_path, settings | {"upload_ttl_seconds": 1, "gc_interval_seconds": 3600}) as product:
+    with running_server(tmp_path, settings | {"upload_ttl_seconds": 1, "gc_interval_seconds": 3600}) as product:
         upload = product.client.create_upload(name="expires")
         product.client.write_upload(upload.id, 0, bytes(9 * 1024 * 1024))
         listing = f"upload {upload.id}\n"
@@ -165,7 +181,7 @@ def test_gc_removes_expired_uploads(settings: dict[str, object], tmp_path: Path)
 
 
 def test_the_exit_code_of_check_is_the_health_of_the_server(settings: dict[str, object], tmp_path: Path) -> None:
-    with running_serve(tmp_path, settings | {"health_interval_seconds": 0.1}) as product:
+    with running_server(tmp_path, settings | {"health_interval_seconds": 0.1}) as product:
         answer = run("check", grpc_port=product.grpc_port)
         assert (answer.returncode, answer.stdout) == (0, "SERVING\n")
         artifacts = tmp_path / "artifacts"
@@ -190,24 +206,34 @@ def test_a_port_in_use_is_named(settings: dict[str, object]) -> None:
 
 
 def test_servers_that_start_concurrently_on_an_empty_database_all_become_ready(
-    settings: dict[str, object], tmp_path: Path
+    first_start: dict[str, object], tmp_path: Path
 ) -> None:
     with ExitStack() as stack, ThreadPoolExecutor(3) as pool:
         folders = [tmp_path / name for name in ("one", "two", "three")]
         for folder in folders:
             folder.mkdir()
-        products = list(pool.map(lambda folder: stack.enter_context(running_serve(folder, settings)), folders))
+        products = list(pool.map(lambda folder: stack.enter_context(running_server(folder, first_start)), folders))
         model = products[0].client.register(b"shared", name="shared")
         for product in products:
             assert product.client.download(model.id) == b"shared"
 
 
-@pytest.fixture
-def workers(settings: dict[str, object], tmp_path: Path) -> Iterator[Product]:
-    """A server with two workers on one port."""
-    with running_serve(tmp_path, settings | {"shutdown_grace_seconds": 5}, ("--workers=2",)) as product:
-        eventually(lambda: len(pids_that_serve(product)) == 2, what="both workers")
+@pytest.fixture(scope="module")
+def shared_workers(shared_settings: dict[str, object], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Product]:
+    """A server with two workers on one port, which a test may stop."""
+    settings = shared_settings | {"shutdown_grace_seconds": 5}
+    with running_server(tmp_path_factory.mktemp("workers"), settings, ("--workers=2",)) as product:
         yield product
+
+
+@pytest.fixture
+def workers(shared_workers: Product) -> Product:
+    """A server with two workers, both of which serve."""
+    if shared_workers.server.process is None:
+        shared_workers.server.start()
+        shared_workers.wait_until_ready()
+    eventually(lambda: len(pids_that_serve(shared_workers)) == 2, what="both workers")
+    return shared_workers
 
 
 def pids_of_workers(product: Product) -> set[int]:
@@ -269,8 +295,6 @@ def test_workers_do_not_outlive_their_parent(workers: Product) -> None:
 def test_workers_do_not_outlive_a_parent_that_is_killed_while_they_start(
     settings: dict[str, object], tmp_path: Path
 ) -> None:
-    migrated = run("migrate", **settings)
-    assert migrated.returncode == 0
     for _ in range(3):
         port = free_port()
         server = Command(["serve", "--workers=2"], environment(**settings, grpc_port=port), tmp_path / "serve.log")
@@ -288,7 +312,7 @@ def test_workers_do_not_outlive_a_parent_that_is_killed_while_they_start(
 def test_workers_start_at_once_where_a_server_has_closed_connections(
     settings: dict[str, object], tmp_path: Path
 ) -> None:
-    with running_serve(tmp_path, settings) as product:
+    with running_server(tmp_path, settings) as product:
         product.client.register(name="connected")
         # The server closes first, so that its end of the connection stays in TIME_WAIT.
         product.server.stop()
@@ -318,7 +342,7 @@ def test_the_log_has_a_json_line_for_each_call_and_no_secrets(
     secrets = {"psql_password": "password-marker"}
     s3 = s3_settings(postgres, str(settings["psql_database"]), s3_server, new_bucket_name())
     everything = s3 | secrets | {"min_log_level": level, "gc_interval_seconds": 0.2}
-    with running_serve(tmp_path, everything) as product:
+    with running_server(tmp_path, everything) as product:
         client = product.client
         model = client.register(
             b"artifact-marker" + bytes(9 * 1024 * 1024),
@@ -398,10 +422,26 @@ def test_the_gateway_stops_on_sigterm_and_fails_if_its_port_is_in_use(tmp_path: 
 # ---- stopping the gateway ----
 
 
+@pytest.fixture(scope="module")
+def shared_server(shared_settings: dict[str, object], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Product]:
+    """A server behind the gateways of several tests, which a test may stop."""
+    with running_server(tmp_path_factory.mktemp("server"), shared_settings) as product:
+        yield product
+
+
 @pytest.fixture
-def served(settings: dict[str, object], tmp_path: Path) -> Iterator[Product]:
+def server(shared_server: Product) -> Product:
+    """A running server."""
+    if shared_server.server.process is None:
+        shared_server.server.start()
+        shared_server.wait_until_ready()
+    return shared_server
+
+
+@pytest.fixture
+def served(server: Product, tmp_path: Path) -> Iterator[Product]:
     """A server, and a gateway with a long grace period."""
-    with running_serve(tmp_path, settings, gateway={"shutdown_grace_seconds": GRACE_SECONDS}) as product:
+    with running_gateway(server, tmp_path, {"shutdown_grace_seconds": GRACE_SECONDS}) as product:
         yield product
 
 
@@ -447,9 +487,9 @@ def test_an_idle_gateway_stops_at_once_even_with_open_connections(served: Produc
 
 
 def test_a_client_that_stops_reading_delays_the_gateways_end_by_the_grace_period_at_most(
-    settings: dict[str, object], tmp_path: Path
+    server: Product, tmp_path: Path
 ) -> None:
-    with running_serve(tmp_path, settings, gateway={"shutdown_grace_seconds": 1}) as product:
+    with running_gateway(server, tmp_path, {"shutdown_grace_seconds": 1}) as product:
         model = product.client.register(bytes(24 * MIB), name="stalled")
         with begin_download(product, model.id):
             assert terminate(product).wait(GRACE_SECONDS) == 0

@@ -22,7 +22,7 @@ from sqlalchemy import Engine, text
 
 from registry_service.embedded.postgres import PostgresAddress
 from tests.polling import eventually
-from tests.products import COMMAND, Product, running_serve, s3_settings
+from tests.products import COMMAND, Product, running_server, s3_settings
 from tests.s3_server import S3Server, new_bucket_name
 from tests.streams import expect
 from tests.stub_client import Client, pieces, refused, registration, sha256, spec, writes
@@ -177,7 +177,7 @@ def instance(
         store = Folder(tmp_path / "artifacts")
     else:
         store = Bucket(settings, request.getfixturevalue("s3_server"), str(settings["minio_bucket_name"]))
-    with running_serve(tmp_path, settings) as product:
+    with running_server(tmp_path, settings) as product:
         yield Instance(product, store, engine, settings)
 
 

@@ -19,7 +19,7 @@ import pytest
 from registry_service.embedded.postgres import PostgresAddress
 from tests.polling import eventually
 from tests.ports import free_port
-from tests.products import COMMAND, Command, Product, environment, running_serve, running_up
+from tests.products import COMMAND, Command, Product, environment, running_server, running_up
 from tests.stub_client import Client
 from tests.temporary_folders import accessible_folder
 
@@ -233,7 +233,7 @@ def test_the_gateway_is_live_without_a_server_while_its_watchdog_runs(folder: Pa
 def test_a_hanging_worker_is_replaced_and_the_others_continue(
     settings: dict[str, object], folder: Path, hang: Callable[[psutil.Process], None]
 ) -> None:
-    with running_serve(folder, settings, ("--workers=2",)) as product:
+    with running_server(folder, settings, ("--workers=2",)) as product:
         eventually(lambda: len(servers(product)) == 2, what="both workers")
         hung, other = servers(product)
         # Before its first heartbeat, a hanging worker counts as starting.
@@ -257,7 +257,7 @@ def test_a_hanging_worker_is_replaced_and_the_others_continue(
 
 
 def test_checks_of_a_hanging_server_fail_in_time(settings: dict[str, object], folder: Path) -> None:
-    with running_serve(folder, settings) as product:
+    with running_server(folder, settings) as product:
         assert check(product.grpc_port) == check(product.grpc_port, "--live") == (0, "SERVING")
         assert product.server.process is not None
         product.server.process.send_signal(signal.SIGSTOP)

@@ -21,7 +21,7 @@ from sqlalchemy import Engine
 from registry_service.embedded.postgres import PostgresAddress
 from tests.polling import eventually
 from tests.ports import free_port
-from tests.products import COMMAND, Product, environment, running_serve, running_up
+from tests.products import COMMAND, Product, environment, running_server, running_up
 from tests.stub_client import Client, refused
 from tests.temporary_folders import accessible_folder
 
@@ -222,19 +222,19 @@ def test_the_rest_of_envoys_admin_interface_is_unreachable(
 
 
 @pytest.fixture
-def workers(postgres: PostgresAddress, empty_database: Engine, tmp_path: Path) -> Iterator[tuple[Product, int]]:
+def workers(postgres: PostgresAddress, database_name: str, tmp_path: Path) -> Iterator[tuple[Product, int]]:
     """A server with two workers, whose metrics are on one port."""
     port = free_port()
     settings = {
         "psql_hostname": postgres.socket_dir,
         "psql_port": postgres.port,
-        "psql_database": empty_database.url.database,
+        "psql_database": database_name,
         "mr_user_name": postgres.user,
         "artifact_store": "local",
         "artifact_dir": tmp_path / "artifacts",
         "metrics_port": port,
     }
-    with running_serve(tmp_path, settings, ("--workers=2",)) as product:
+    with running_server(tmp_path, settings, ("--workers=2",)) as product:
         eventually(lambda: Scrape(port).value("model_registry_streams_limit", kind="stream") == 64, what="both")
         yield product, port
 

@@ -8,7 +8,7 @@ import pytest
 from sqlalchemy import Engine
 
 from registry_service.embedded.postgres import PostgresAddress
-from tests.products import COMMAND, environment, running_serve, s3_settings
+from tests.products import COMMAND, environment, running_server, s3_settings
 from tests.s3_server import Certificates, S3Server, make_certificates, new_bucket_name, running_s3
 from tests.temporary_folders import accessible_folder
 from tests.tls_postgres import TlsFront, own_tls_postgres, tls_front
@@ -79,7 +79,7 @@ def test_all_connections_to_postgres_use_verified_tls(
 ) -> None:
     settings |= {"psql_port": front.port, "psql_sslmode": "verify-full", "psql_ca_cert": certificates.ca}
     # A migration, the pool, and the connection for notifications.
-    with running_serve(tmp_path, settings | {"startup_timeout_seconds": 30}) as product:
+    with running_server(tmp_path, settings | {"startup_timeout_seconds": 30}) as product:
         with Watch(product.client) as watch:
             watch.message()  # the watch has begun
             model = product.client.register(b"over TLS", name="secure")
@@ -162,7 +162,7 @@ def test_artifacts_are_stored_over_verified_tls(
     settings: dict[str, object], postgres: PostgresAddress, tls_s3: S3Server, certificates: Certificates, tmp_path: Path
 ) -> None:
     s3 = s3_settings(postgres, str(settings["psql_database"]), tls_s3, new_bucket_name())
-    with running_serve(tmp_path, s3 | {"minio_secure": True, "minio_ca_cert": certificates.ca}) as product:
+    with running_server(tmp_path, s3 | {"minio_secure": True, "minio_ca_cert": certificates.ca}) as product:
         data = bytes(range(256)) * (9 * MIB // 256)
         model = product.client.register(data, name="secure")
         assert product.client.download(model.id) == data

@@ -12,7 +12,7 @@ from modelregistry.v1 import audit_service_pb2
 
 from registry_service.embedded.postgres import PostgresAddress
 from tests.postgres_server import create_database, drop_database
-from tests.products import Product, running_serve, s3_settings
+from tests.products import Product, running_server, s3_settings
 from tests.s3_server import S3Server, new_bucket_name
 from tests.stub_client import refused, zip_of
 from tests.watch_client import Watch, sequences
@@ -119,7 +119,7 @@ class TestServers:
         folders = [tmp_path / "one", tmp_path / "other"]
         for folder in folders:
             folder.mkdir()
-        with running_serve(folders[0], settings) as one, running_serve(folders[1], settings) as other:
+        with running_server(folders[0], settings) as one, running_server(folders[1], settings) as other:
             with Watch(one.client) as watch:
                 watch.message()
                 for number in range(20):
@@ -135,7 +135,7 @@ class TestServers:
         self, settings: dict[str, object], tmp_path: Path
     ) -> None:
         seen: list[str] = []
-        with running_serve(tmp_path, settings) as product:
+        with running_server(tmp_path, settings) as product:
             with Watch(product.client) as watch:
                 token = watch.message().resume_token
             for round_number in range(4):
