@@ -120,7 +120,10 @@ def plan_folder(path: str | os.PathLike[str], *, ignore: Iterable[str] = ()) -> 
         raise NotADirectoryError(f"{os.fspath(path)} is not a folder.")
     root = os.path.realpath(path)
     walk = _Walk(root, list(ignore))
-    walk.folder("", root, (root,), ())
+    try:
+        walk.folder("", root, (root,), ())
+    except RecursionError:
+        raise InvalidArgument(f"The folder {root} has too many folders in one another.") from None
     problems = walk.problems
     if not problems and not walk.files:
         problems = [("", "has no files to push")]

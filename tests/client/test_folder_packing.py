@@ -166,6 +166,11 @@ class TestRefused:
                 plan_folder(folder)
         assert [violation.field for violation in raised.value.violations] == ["pipe", "socket"]
 
+    def test_are_folders_that_are_too_deep_to_walk(self, tmp_path: Path) -> None:
+        folder = write_tree(tmp_path / "m", {"/".join("d" * 490) + "/f": b"x"})
+        with pytest.raises(InvalidArgument, match="too many folders in one another"):
+            plan_folder(folder)
+
     def test_are_folders_without_files(self, tmp_path: Path) -> None:
         with pytest.raises(InvalidArgument, match="has no files to push"):
             plan_folder(write_tree(tmp_path / "m", {"sub/": b""}))
