@@ -270,10 +270,10 @@ def test_a_connection_that_can_never_succeed_is_no_temporary_error() -> None:
 
 
 def test_hints_name_options_instead_of_arguments(capsys: pytest.CaptureFixture[str]) -> None:
-    hint = "Pass ca_file, client_certificate and client_key, or insecure=True."
+    hint = "Pass ca_file, client_certificate and client_key, or insecure=True, --insecure or MODELREG_INSECURE=1."
     report(errors.ConnectionFailed("No connection.", hint=hint), Remarks())
 
-    expected = "Pass --ca-file, --client-certificate and --client-key, or --insecure."
+    expected = "Pass --ca-file, --client-certificate and --client-key, or --insecure or MODELREG_INSECURE=1."
     assert capsys.readouterr().err == f"mreg: No connection.\n{expected}\n"
 
 

@@ -94,6 +94,16 @@ def test_programs_get_utf_8_in_every_locale(
     assert f"{name}-日本:é\t" in ended.out
 
 
+def test_a_file_name_that_the_locale_cannot_write_is_explained(mreg: Mreg, server: RunningRegistry, name: str) -> None:
+    server.client.register(b"weights", name=name, artifact={"file_name": "日本.onnx"})
+
+    ended = mreg.process("pull", name, variables={"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"})
+
+    assert ended.code == 1
+    assert "日本.onnx: this name cannot be written in the encoding ascii" in ended.err
+    assert "LC_ALL=C.UTF-8" in ended.err
+
+
 def test_a_terminal_without_unicode_gets_escapes(mreg: Mreg, server: RunningRegistry, name: str) -> None:
     server.client.register(name=f"{name}-日本", version="1")
     variables = {"PYTHONIOENCODING": "latin-1", "NO_COLOR": "1"}

@@ -277,7 +277,9 @@ def _hint_about_reference(metadata: Mapping[str, str], remarks: Remarks) -> str:
 def _with_options(text: str) -> str:
     """Return a text of the library, which names arguments of Python, with the options of the command line."""
     text = _SUBJECT.sub(lambda found: _SUBJECTS[found[1]], text)
-    return _ARGUMENTS.sub(lambda found: f"--{found[1].replace('_', '-')}", text)
+    text = _ARGUMENTS.sub(lambda found: f"--{found[1].replace('_', '-')}", text)
+    # Of a message that names both.
+    return re.sub(r"(--[a-z-]+), \1\b", r"\1", text)
 
 
 def _plain_message(error: BaseException) -> str:
@@ -288,6 +290,11 @@ def _plain_message(error: BaseException) -> str:
         return "interrupted"
     if isinstance(error, Terminated):
         return "terminated"
+    if isinstance(error, UnicodeEncodeError) and error.encoding.lower() != "utf-8":
+        return (
+            f"{error.object}: this name cannot be written in the encoding {error.encoding} of the locale. Set "
+            "LC_ALL=C.UTF-8, or another locale with UTF-8."
+        )
     if isinstance(error, OSError):
         text = f"{error.filename}: {error.strerror}" if error.filename and error.strerror else str(error)
         return _with_options(text if text.endswith(".") else f"{text}.")
