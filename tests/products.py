@@ -1,5 +1,6 @@
 """The product as its users run it: `model-registry` in processes of its own."""
 
+import atexit
 import json
 import os
 import shutil
@@ -9,7 +10,9 @@ import sys
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
+from functools import cache
 from pathlib import Path
+from typing import Literal
 
 import grpc
 import httpx
@@ -17,10 +20,11 @@ import psutil
 import pytest
 from grpc_health.v1 import health_pb2
 
-from registry_service.embedded.postgres import PostgresAddress
+from registry_service.embedded.postgres import EmbeddedPostgres, PostgresAddress
+from registry_service.storage.sql.schema import migrate
 from tests.polling import eventually
 from tests.ports import free_port
-from tests.postgres_server import create_database
+from tests.postgres_server import create_database, engine_of
 from tests.s3_server import S3Server
 from tests.stub_client import Client
 from tests.temporary_folders import accessible_folder
@@ -164,9 +168,34 @@ class Product:
                 command.close()
 
 
+@cache
+def _migrated_cluster() -> Path:
+    """Return a stopped Postgres cluster with a migrated database, which this process keeps until its end."""
+    folders = ExitStack()
+    atexit.register(folders.close)
+    folder = folders.enter_context(accessible_folder())
+    with EmbeddedPostgres(folder, durable=False) as address:
+        engine = engine_of(address, address.database)
+        migrate(engine)
+        engine.dispose()
+    return folder / "postgres"
+
+
 @contextmanager
-def running_up(folder: Path, **settings: object) -> Iterator[Product]:
-    """Run `model-registry up`: everything embedded."""
+def running_up(folder: Path, start: Literal["first", "later"] = "later", /, **settings: object) -> Iterator[Product]:
+    """Run `model-registry up`: everything embedded.
+
+    Args:
+        folder: Folder in which `up` keeps its data, below `data`.
+        start: At the first start, `up` creates its cluster. At a later one, it finds a copy of a migrated cluster,
+            which saves half a second of CPU time.
+        settings: Settings in the environment of `up`.
+    """
+    cluster = folder / "data" / "postgres"
+    if start == "later" and not cluster.exists():
+        cluster.parent.mkdir(mode=0o700, exist_ok=True)
+        # Not shutil.copytree, which does not keep the owner.
+        subprocess.run(["cp", "-a", _migrated_cluster(), cluster], check=True)
     grpc_port, rest_port = free_port(), free_port()
     arguments = ["up", f"--data-dir={folder / 'data'}", f"--rest-port={rest_port}", f"--grpc-port={grpc_port}"]
     server = Command(arguments, environment(**settings), folder / "up.log")

@@ -12,10 +12,12 @@ from typing import Any, cast
 import grpc
 import httpx
 import pytest
+from click.testing import CliRunner, Result
 from google.protobuf.message import Message
 from grpc_status import rpc_status
 from modelregistry.v1 import model_service_pb2, upload_service_pb2
 
+from registry_service.cli import main
 from registry_service.embedded.postgres import PostgresAddress
 from tests.identity_provider import AUDIENCE, IdentityProvider
 from tests.integration.test_access import Bearer
@@ -38,10 +40,14 @@ class Guarded:
     def token(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         return token_command(*arguments, f"--data-dir={self.data_dir}")
 
+    def token_here(self, *arguments: str) -> Result:
+        """Run the command in this process, as each start of Python takes a second of CPU time."""
+        return CliRunner().invoke(main, ["token", *arguments, f"--data-dir={self.data_dir}"])
+
     def secret(self, *arguments: str) -> str:
         """Create a token, and return its secret: the last word of the output."""
-        made = self.token("create", *arguments)
-        assert made.returncode == 0, made.stderr
+        made = self.token_here("create", *arguments)
+        assert made.exit_code == 0, made.stderr
         return made.stdout.split()[-1]
 
     def request(self, method: str, path: str, secret: str = "", **options: object) -> httpx.Response:
@@ -189,12 +195,13 @@ class TestTokens:
             (("create", "--role", "reader", "--project", ""), "project: must not be empty."),
             (("create", "--role", "reader", "--expires", "soon"), "expires: must be a span"),
             (("create", "--role", "reader", "--expires", "2001-01-01"), "expires: must be in the future."),
-            (("revoke", "nobody"), "No token has the id or name 'nobody'."),
         ):
-            answer = guarded.token(*arguments)
-            assert (answer.returncode, answer.stdout) == (1, "")
+            answer = guarded.token_here(*arguments)
+            assert (answer.exit_code, answer.stdout) == (1, "")
             assert expected in answer.stderr
-            assert "Traceback" not in answer.stderr
+        ended = guarded.token("revoke", "nobody")
+        assert (ended.returncode, ended.stdout) == (1, "")
+        assert ended.stderr == "Error: No token has the id or name 'nobody'.\n"
 
     def test_tokens_are_created_in_an_external_postgres(self, postgres: PostgresAddress) -> None:
         create_database(postgres, "of_tokens", "template1")

@@ -94,7 +94,7 @@ def test_up_serves_reads_on_a_full_disk_and_recovers_by_itself(small_disk: Path)
 
 def test_a_start_on_a_full_disk_names_the_cause(small_disk: Path) -> None:
     fill(small_disk, MIB)
-    with pytest.raises(pytest.fail.Exception, match=r"(?i)no space"), running_up(small_disk):
+    with pytest.raises(pytest.fail.Exception, match=r"(?i)no space"), running_up(small_disk, "first"):
         pass
 
 

@@ -73,7 +73,7 @@ def refused_up(folder: Path, *arguments: str, **settings: object) -> str:
 
 def test_up_is_ready_soon_and_prints_its_addresses(folder: Path) -> None:
     started = time.monotonic()
-    with running_up(folder) as product:
+    with running_up(folder, "first") as product:
         seconds = time.monotonic() - started
         print(f"first start, initdb included: {seconds:.1f} s")  # noqa: T201 (prints a measurement)
         assert seconds < START_SECONDS
@@ -106,7 +106,7 @@ def test_its_files_are_readable_by_its_user_only(folder: Path) -> None:
     data.mkdir()
     # An earlier version created it like this.
     (data / "registry.log").touch(0o644)
-    with running_up(folder) as product:
+    with running_up(folder, "first") as product:
         assert {path.name for path in data.iterdir() if path.stat().st_mode & 0o077} == set()
         # PostgreSQL may run as another user, which needs to traverse these folders.
         assert data.stat().st_mode & 0o066 == 0 or os.geteuid() == 0
