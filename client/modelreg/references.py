@@ -11,6 +11,7 @@ Without a version and an alias, a reference means the latest version; `@latest` 
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from modelreg import _arguments
@@ -123,6 +124,15 @@ def format_reference(
     if version is not None:
         return f"{prefix}{_encoded(name)}:{_encoded(version)}"
     return f"{prefix}{_encoded(name)}{'' if alias is None else f'@{alias}'}"
+
+
+def group_reference(metadata: Mapping[str, str]) -> str:
+    """Return the reference of the model group that an error is about, from its metadata. Empty if they do not say."""
+    try:
+        parsed = Reference(name=metadata["name"]) if "name" in metadata else parse_reference(metadata["reference"])
+    except (InvalidArgument, KeyError):
+        return ""
+    return format_reference(parsed.name, project=parsed.project)
 
 
 def _latest(text: str) -> InvalidArgument:

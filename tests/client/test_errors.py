@@ -181,6 +181,21 @@ def test_an_error_says_what_to_do_next(reason: str) -> None:
     assert _HINTS[reason] in str(error_of(refusal(code, reason, "What is wrong")))
 
 
+@pytest.mark.parametrize(
+    ("metadata", "hint"),
+    [
+        ({"reference": "acme/vad:9", "part": "version"}, "`versions('acme/vad')` of the registry lists the versions."),
+        ({"reference": "vad@prod", "part": "alias"}, "`aliases('vad')` of the registry lists the aliases, "),
+        ({"reference": "vda", "part": "name"}, "`groups()` of the registry lists the names that you may see."),
+        ({"part": "name"}, ""),
+    ],
+)
+def test_a_reference_that_names_nothing_says_what_lists_the_names(metadata: dict[str, str], hint: str) -> None:
+    error = error_of(refusal(grpc.StatusCode.NOT_FOUND, "REFERENCE_NOT_FOUND", metadata=metadata))
+    assert error.hint.startswith(hint)
+    assert bool(error.hint) == bool(hint)
+
+
 def test_no_server_is_a_connection_that_failed() -> None:
     status: Any = refusal(grpc.StatusCode.UNAVAILABLE, message="failed to connect to all addresses")
     error = error_of(status)

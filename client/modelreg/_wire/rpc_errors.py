@@ -33,6 +33,7 @@ from modelreg.errors import (
     Unavailable,
     Unsupported,
 )
+from modelreg.references import group_reference
 from modelreg.urls import Endpoint
 
 _DETAILS_KEY = "grpc-status-details-bin"
@@ -62,6 +63,7 @@ _KINDS_BY_REASON: dict[str, type[RegistryError]] = {
     "GATEWAY_BODY_TOO_LARGE": InvalidArgument,
     "MODEL_QUARANTINED": Quarantined,
 }
+_WHOAMI = "`whoami` of the registry shows what you may do."
 _HINTS: dict[str, str] = {
     "UNAUTHENTICATED": "Sign in with `mreg login`, or set MODELREG_TOKEN.",
     "INVALID_CREDENTIALS": "Sign in again with `mreg login`, or set MODELREG_TOKEN.",
@@ -70,7 +72,16 @@ _HINTS: dict[str, str] = {
     "MODEL_ALREADY_EXISTS": 'Choose another version, or pass if_exists="return" if the bytes are the same.',
     "MODEL_IN_USE": "Move or delete the aliases first, or pass force=True.",
     "NO_PREVIOUS_TARGET": "Name the target with `to`.",
+    "AMBIGUOUS_REFERENCE": "Name one of `candidates`, by its id or its project, or with `precision`.",
+    "ARTIFACT_FILE_NOT_FOUND": "`files` of the registry lists the files of an artifact.",
+    "NOT_AN_ARCHIVE": "Only the artifact itself can be read: leave the file out.",
+    "TARGET_GONE": "`history` of the registry lists the earlier targets.",
+    "NEVER_A_TARGET": "`promote` points the alias to it.",
+    "ACCESS_DENIED": _WHOAMI,
+    "ROLE_MISSING": _WHOAMI,
+    "PROJECT_DENIED": _WHOAMI,
 }
+_NOT_FOUND = ("REFERENCE_NOT_FOUND", "ALIAS_NOT_FOUND")
 # How the transport says that a stream was cut, with the codes below, by which it does not mean a fault of the server.
 # "Internal error from Core": grpc.aio, when it writes to a stream that has just ended.
 _CUT = re.compile(
@@ -225,7 +236,7 @@ def registry_error(failure: Failure, endpoint: Endpoint, note: str = "") -> Regi
         unreachable.is_permanent = failure.is_hopeless
         return unreachable
     message = failure.message or failure.code.name
-    hint = _HINTS.get(reason, "")
+    hint = _HINTS.get(reason, "") or (_lister(dict(info.metadata)) if info and reason in _NOT_FOUND else "")
     if kind is Unauthenticated and note:
         hint = note
     if kind is Unsupported:
@@ -247,6 +258,18 @@ def registry_closed() -> RegistryError:
         "The registry is closed.",
         hint="Make the calls inside its `with` block, or open it again with another one.",
     )
+
+
+def _lister(metadata: Mapping[str, str]) -> str:
+    """Return which call lists what the part of a reference could be that names nothing."""
+    part = metadata.get("part", "alias")
+    if not (name := group_reference(metadata)):
+        return ""
+    return {
+        "version": f"`versions({name!r})` of the registry lists the versions.",
+        "precisions": f"`versions({name!r})` of the registry lists the versions with their precisions.",
+        "alias": f"`aliases({name!r})` of the registry lists the aliases, and `history({name!r})` the earlier ones.",
+    }.get(part, "`groups()` of the registry lists the names that you may see.")
 
 
 def _connection_message(failure: Failure, endpoint: Endpoint, diagnosis: str) -> tuple[str, str]:

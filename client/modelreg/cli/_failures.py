@@ -89,6 +89,7 @@ _SUBJECT = re.compile(rf"^({'|'.join(_SUBJECTS)})(?=: )")
 # Where the fields of a model are in the requests that create and change it.
 _IN_REQUEST = re.compile(r"(upload\.)?(spec\.)?((model|model_group|artifact)\.)?")
 
+_WHOAMI = "`mreg whoami` shows what you may do."
 # What to do next on the command line, where the library's hint speaks Python.
 _HINTS_BY_REASON = {
     "MODEL_ALREADY_EXISTS": "Choose another name or version.",
@@ -102,6 +103,11 @@ _HINTS_BY_REASON = {
     "REQUIREMENTS_NOT_MET": "Choose another model, or require less.",
     "INVALID_REFERENCE": "Write NAME, NAME:VERSION or NAME@ALIAS, each also after PROJECT/, or the id of a model.",
     "INVALID_FILTER": "Example of a filter: 'format = onnx AND metrics.f1 > 0.9'.",
+    "REFERENCE_NOT_FOUND": "`mreg ls` lists the models that you may see.",
+    "AMBIGUOUS_REFERENCE": "Name one of them, by its id or its project.",
+    "ACCESS_DENIED": _WHOAMI,
+    "ROLE_MISSING": _WHOAMI,
+    "PROJECT_DENIED": _WHOAMI,
     "ALIAS_NOT_FOUND": "`mreg alias ls` lists the aliases.",
     "MODEL_GROUP_NOT_FOUND": "`mreg groups` lists the model groups that you may see.",
     "PROVENANCE_CYCLE": "Leave out the parents that were made from this model. `mreg lineage` shows them.",
@@ -118,11 +124,10 @@ _NOTHING_HERE = (
     "with `mreg login URL`, MODELREG_URL or --url."
 )
 _HINTS_BY_CLASS: tuple[tuple[type[BaseException], str], ...] = (
-    (errors.Ambiguous, "Name one of them, by its id or its project."),
     (errors.NotFound, "`mreg ls` lists the models that you may see."),
     (errors.Unauthenticated, "Sign in with `mreg login`, or set MODELREG_TOKEN."),
     (errors.Quarantined, "Ask the operator of the registry why it is quarantined."),
-    (errors.PermissionDenied, "`mreg whoami` shows what you may do."),
+    (errors.PermissionDenied, _WHOAMI),
     (errors.AlreadyExists, "Choose another name or version."),
     (errors.Conflict, "Another client was first. Look at the present state, then try again."),
     (errors.SourceChanged, "Push it again once nothing writes to it."),
@@ -257,14 +262,12 @@ def _hint(error: errors.RegistryError, remarks: Remarks) -> str:
 
 def _hint_about_reference(metadata: Mapping[str, str], remarks: Remarks) -> str:
     """Return which command lists what the part of a reference could be that names nothing."""
-    from modelreg.references import Reference, format_reference, parse_reference  # noqa: PLC0415 - as all of the library
+    from modelreg.references import group_reference  # noqa: PLC0415 - as all of the library
 
     part = metadata.get("part", "alias")
-    try:
-        parsed = Reference(name=metadata["name"]) if "name" in metadata else parse_reference(metadata["reference"])
-    except (errors.InvalidArgument, KeyError):
+    if not (group := group_reference(metadata)):
         return ""
-    name = shlex.quote(format_reference(parsed.name, project=parsed.project))
+    name = shlex.quote(group)
     if part == "alias" and remarks.asks_for_past:
         return f"`mreg alias history {name}` shows when the aliases pointed where."
     return {
