@@ -132,6 +132,9 @@ def test_a_global_option_may_stand_anywhere(
 def test_a_wrong_command_line_is_a_usage_error(mreg: Mreg) -> None:
     for arguments, hint in [
         (["lss"], "Did you mean ls?"),
+        (["delete"], "Did you mean rm?"),
+        (["get"], "Did you mean pull or show?"),
+        (["alias", "delete"], "Did you mean rm?"),
         (["show"], "`mreg show --help` shows what is right."),
         (["ls", "--limit", "no"], "'no' is not a valid integer"),
         (["ls", "--frmat", "json"], "--format"),

@@ -136,6 +136,26 @@ class Command(_TakesGlobalOptions):
             raise
 
 
+# What other tools call the commands.
+_SYNONYMS: dict[str, tuple[str, ...]] = {
+    "compare": ("diff",),
+    "delete": ("rm",),
+    "describe": ("show",),
+    "download": ("pull",),
+    "find": ("ls",),
+    "get": ("pull", "show"),
+    "info": ("show",),
+    "list": ("ls",),
+    "register": ("push",),
+    "remove": ("rm",),
+    "search": ("ls",),
+    "set": ("edit", "promote"),
+    "tag": ("edit", "promote"),
+    "update": ("edit",),
+    "upload": ("push",),
+}
+
+
 class Group(_TakesGlobalOptions, click.Group):
     """A group of commands of `mreg`, which its help lists first."""
 
@@ -157,8 +177,10 @@ class Group(_TakesGlobalOptions, click.Group):
     ) -> tuple[str | None, click.Command | None, list[str]]:
         """Find a command, and name similar ones if there is none."""
         if not ctx.resilient_parsing and args and not args[0].startswith("-") and not self.get_command(ctx, args[0]):
-            similar = difflib.get_close_matches(args[0], self.list_commands(ctx), n=1)
-            hint = f" Did you mean {similar[0]}?" if similar else ""
+            names = self.list_commands(ctx)
+            similar = [name for name in _SYNONYMS.get(args[0], ()) if name in names]
+            similar = similar or difflib.get_close_matches(args[0], names, n=1)
+            hint = f" Did you mean {' or '.join(similar)}?" if similar else ""
             raise click.UsageError(f"No such command {args[0]!r}.{hint}", ctx)
         return super().resolve_command(ctx, args)
 
