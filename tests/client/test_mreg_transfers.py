@@ -270,8 +270,8 @@ def test_some_files_of_a_folder_are_pulled(mreg: Mreg, name: str, folder: Path, 
     assert "mreg " not in none.err.partition("\n")[2]
     assert refused.code == 1
     assert refused.err == (
-        f"mreg: {tmp_path / 'used'}: has files, and is not this model. Name a new folder. --overwrite would delete "
-        "what the model does not have.\n"
+        f"mreg: {tmp_path / 'used'}: The folder has files, and is not this model. Name a new folder. --overwrite would "
+        "delete what the model does not have.\n"
     )
     assert mreg("pull", name, "--to", str(tmp_path / "whole")).code == 0
     assert mreg("pull", name, "--to", str(tmp_path / "whole")).code == 0

@@ -299,8 +299,9 @@ def test_a_file_in_place_of_the_target_is_named(
             registry.pull(pushed)
             registry.pull(f"{name}:2.0")
         for model, files in ((pushed.reference, None), (pushed.reference, "*.xml"), (file.id, None)):
-            with pytest.raises(NotADirectoryError, match=target.name):
+            with pytest.raises(NotADirectoryError, match="A file has the name of the folder") as raised:
                 registry.pull(model, to=target, files=files)
+            assert raised.value.filename == str(target)
     assert target.read_bytes() == b"mine"
 
 

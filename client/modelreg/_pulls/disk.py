@@ -65,7 +65,8 @@ def existing_file_has(path: Path, size: int, checksum: Checksum) -> bool:
         if stat.S_ISDIR(found.st_mode):
             raise IsADirectoryError(errno.EISDIR, "A folder has the name of the file", str(path))
         return found.st_size == size and has_checksum(path, checksum)
-    except (FileNotFoundError, PermissionError):
+    # A file that has the name of the folder is reported where the folder is made.
+    except (FileNotFoundError, NotADirectoryError, PermissionError):
         return False
 
 

@@ -50,6 +50,8 @@ class TargetFolder:
             return bool(self._names())
         except FileNotFoundError:
             return False
+        except NotADirectoryError:
+            raise NotADirectoryError(errno.ENOTDIR, "A file has the name of the folder", str(self._path)) from None
 
     def require_room(self) -> None:
         """Check that the folder may be filled.
@@ -61,8 +63,8 @@ class TargetFolder:
         if not self._overwrite and self.has_files():
             raise FileExistsError(
                 errno.EEXIST,
-                "has files, and is not this model. Name a new folder. overwrite=True would delete what the model does "
-                "not have",
+                "The folder has files, and is not this model. Name a new folder. overwrite=True would delete what the "
+                "model does not have",
                 str(self._path),
             )
 
