@@ -82,6 +82,10 @@ class Result:
         """Return a short text for a cell of a table."""
         return ", ".join(self._row().values())
 
+    def _named_summary(self) -> str:
+        """Return a short text with the names of the fields, where the values alone say little."""
+        return ", ".join(f"{name}={text}" for name, text in self._row().items())
+
 
 def html_table(items: Sequence[Result], caption: str = "") -> str:
     """Return the first results of a list as a table, with the columns that any of them has.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, TypedDict
+from typing import TYPE_CHECKING, Any, ClassVar, TypedDict
 
 from modelreg._results import Result
 
@@ -32,6 +32,20 @@ class Provenance(Result):
     `Provenance.here()` fills in what the working directory and the interpreter tell.
     """
 
+    _columns: ClassVar = (
+        "source_repository",
+        "source_commit",
+        "training_run",
+        "datasets",
+        "parents",
+        "framework",
+        "framework_version",
+        "hyperparameters",
+        "seed",
+        # Long: of what does not fit, a table shows nothing.
+        "environment",
+    )
+
     source_repository: str = ""
     """URL of the source repository."""
     source_commit: str = ""
@@ -52,6 +66,9 @@ class Provenance(Result):
         # A text is a sequence of texts, too: its letters.
         if isinstance(self.parents, str):
             object.__setattr__(self, "parents", (self.parents,))
+
+    def _summary(self) -> str:
+        return self._named_summary()
 
     @classmethod
     def here(cls, **more: Unpack[_Fields]) -> Provenance:

@@ -29,6 +29,9 @@ class ServerLimits(Result):
     watch_heartbeat_interval: timedelta | None = None
     idempotency_key_ttl: timedelta | None = None
 
+    def _summary(self) -> str:
+        return self._named_summary()
+
 
 @dataclass(frozen=True, kw_only=True)
 class Authentication(Result):

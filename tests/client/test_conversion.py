@@ -30,12 +30,13 @@ from modelreg import (
     Provenance,
     RequirementCheck,
     Requirements,
+    ServerInfo,
 )
 from modelreg._results import html_table
 from modelreg._wire import convert, convert_comparisons, values
 from modelreg.metadata import NewMetadata, fill
 from modelreg.provenance import Dataset
-from modelreg.server import Grant
+from modelreg.server import Grant, ServerLimits
 from modelregistry.v1 import (
     alias_pb2,
     alias_service_pb2,
@@ -302,9 +303,17 @@ class TestHostileMessages:
             RequirementCheck(requirement="verified", passed=True),
             RequirementCheck(requirement="metrics.f1", passed=False, description="0.8 is less than 0.9"),
         )
+        artifact = Artifact(file_name="vad.bin", media_type="", size_bytes=1, sha256="00")
+        environment = {f"packages.{number}": "1" for number in range(99)}
+        provenance = Provenance(environment=environment, seed=3, parents=["vad:1"])
         entry = CacheEntry(kind="file", path=Path("/c/vad.bin"), size_bytes=5_000_000, use_time=datetime.now(UTC))
         for result, texts in (
             (Promotion(alias=target, checks=checks), ["production is 2", "metrics.f1: not met (0.8 is less than 0.9)"]),
+            (ServerInfo(version="1.2.3", limits=ServerLimits(max_page_size=7)), ["max_page_size=7"]),
+            (
+                Model(id="m", name="vad", version="2", artifact=artifact, provenance=provenance),
+                ["parents=vad:1, seed=3, environment=packages.0=1, "],
+            ),
             (Identity(subject="ann", grants=(Grant(role="admin"),)), ["ann", "admin in all projects"]),
             (
                 CacheUsage(directory=Path("/c"), size_bytes=5_000_000, max_bytes=10**10, entries=(entry,)),
