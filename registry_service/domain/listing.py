@@ -144,10 +144,12 @@ def _order_field(path: str, start: int) -> tuple[str, str]:
     if path[0] == "-" and (path[1:] in SORTABLE_FIELDS or path.startswith(f"-{METRICS}.")):
         raise _order_error(f"write {path[1:100]} desc instead of {path[:100]}", start)
     known = [*SORTABLE_FIELDS, f"{METRICS}.KEY"]
-    nearest = difflib.get_close_matches(path[:100], known, n=1, cutoff=0.5)
+    nearest = difflib.get_close_matches(path[:100], known, n=2, cutoff=0.5)
     if path.isidentifier() and not difflib.get_close_matches(path[:100], known, n=1, cutoff=0.75):
-        nearest = [f"{METRICS}.{path[:100]}"]
-    hint = f"did you mean {nearest[0]}?" if nearest else f"expected a scalar field of Model or {METRICS}.KEY"
+        nearest.append(f"{METRICS}.{path[:100]}")
+    else:
+        del nearest[1:]
+    hint = f"did you mean {' or '.join(nearest)}?" if nearest else f"expected a scalar field of Model or {METRICS}.KEY"
     raise _order_error(f"unknown field {path[:100]}; {hint}", start)
 
 

@@ -287,6 +287,10 @@ class TestOrders:
             ("name, metric.mAP50", "unknown field metric.mAP50; did you mean metrics.KEY? (position 7)."),
             ("-metrics.auc", "order_by: write metrics.auc desc instead of -metrics.auc (position 1)."),
             ("name, -score", "order_by: write score desc instead of -score (position 7)."),
+            (
+                "created desc",
+                "did you mean creator or create_time or metrics.created? (position 1).",
+            ),
             ("auc desc", "order_by: unknown field auc; did you mean metrics.auc? (position 1)."),
             ("-nosuch", "order_by: unknown field -nosuch; expected a scalar field of Model or metrics.KEY"),
             ("artifact.size", "did you mean artifact.size_bytes? (position 1)."),
