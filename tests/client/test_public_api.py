@@ -7,6 +7,7 @@ from typing import Any
 
 import modelreg
 import pytest
+from modelreg.metadata import Metadata
 
 from tests.client import public_api
 
@@ -30,6 +31,11 @@ def test_every_public_name_can_be_imported_and_is_documented() -> None:
         found = getattr(modelreg, name)
         assert name == "__version__" or found.__doc__, name
     assert set(modelreg.__all__) <= set(dir(modelreg))
+
+
+def test_push_names_every_field_of_the_metadata_that_it_takes() -> None:
+    described = modelreg.Registry.push.__doc__ or ""
+    assert [name for name in Metadata.__annotations__ if f"`{name}`" not in described] == []
 
 
 @pytest.mark.parametrize("name", modelreg.aio.__all__)

@@ -122,8 +122,8 @@ class ModelCalls(ModelGroupCalls):
             model: The model. Its `etag` makes the call fail if the model was changed since it was read. A reference
                 changes whatever state the model is in.
             provenance: Replaces the provenance. Its parents may be references.
-            metadata: The fields to change (`NewMetadata`), for example `score=0.9`. None removes a field. `metrics` and
-                `tags` are merged by key, and None removes a key.
+            metadata: The fields to change, for example `score=0.9`: those that `push` takes, with `name` and `version`.
+                None removes a field. `metrics` and `tags` are merged by key, and None removes a key.
 
         Raises:
             Conflict: The model was changed since it was read (`ETAG_MISMATCH`).

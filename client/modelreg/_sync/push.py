@@ -67,7 +67,10 @@ class UploadCalls(ModelCalls):
                 with the bytes done, and the total or None.
             file_name: File name of the artifact. Default: that of the source.
             media_type: Media type of the artifact. Default: by the file name.
-            metadata: More fields of the model (`Metadata`), for example `precision="int8"`.
+            metadata: More fields, which `Model` describes: `metrics`, `tags`, `precision` (one or several, for example
+                `"int8"`), `format`, `description`, `labels`, `score`, `architecture`, `category`, `origin`,
+                `target_device`, `target_device_type`, `project_id`, `project_name`, `overview`,
+                `optimization_capabilities`.
 
         Raises:
             AlreadyExists: The registry has such a model, or one with other bytes. Nothing was sent.
