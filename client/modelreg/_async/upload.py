@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from typing import Any, Generic
 
 import grpc
@@ -18,7 +19,7 @@ from modelreg._async.connection import STALLED, Connection, failure_of_stream, n
 from modelreg._pushes.content import Content
 from modelreg._pushes.upload_records import SavedUpload, UploadRecord, open_record
 from modelreg._wire import convert, methods
-from modelreg._wire.chunks import chunk_message
+from modelreg._wire.chunks import ChunkMessages, chunk_message
 from modelreg._wire.methods import Method, Response
 from modelreg._wire.retries import MAX_ATTEMPTS, Retries
 from modelreg._wire.rpc_errors import Failure
@@ -220,6 +221,7 @@ class PushOperation:
         """Send the content from where the registry has it, until it has all of it."""
         content = self._content
         calls = _Stream(self._connection, methods.WRITE_UPLOAD, max_attempts=None)
+        write = partial(self._write, ChunkMessages(_DATA_FIELD))
         while upload.state == upload_pb2.Upload.STATE_ACTIVE:
             if upload.committed_size > self._committed:
                 calls.note_progress()
@@ -233,7 +235,7 @@ class PushOperation:
                     )
                 return
             await runtime.run_blocking(content.seek, self._committed)
-            response = await calls.attempt(self._write)
+            response = await calls.attempt(write)
             upload = response.upload if response is not None else await self._current()
 
     async def _current(self) -> upload_pb2.Upload:
@@ -247,7 +249,9 @@ class PushOperation:
             attempt_timeout=min(options.timeout, options.stall_timeout / 2),
         )
 
-    async def _write(self, stream: runtime.RequestStream[upload_service_pb2.WriteUploadResponse]) -> None:
+    async def _write(
+        self, messages: ChunkMessages, stream: runtime.RequestStream[upload_service_pb2.WriteUploadResponse]
+    ) -> None:
         """Send chunks until the content, the segment or the call ends."""
         content, segment = self._content, self._content.source.segment_bytes
         start = content.position
@@ -255,8 +259,8 @@ class PushOperation:
         first = upload_service_pb2.WriteUploadRequest(upload_id=self._upload_id, write_offset=start)
         if not await stream.send(first):
             return
-        while chunk := await runtime.run_blocking(content.chunk):
-            if not await stream.send(chunk_message(_DATA_FIELD, chunk)):
+        while message := await runtime.run_blocking(content.message, messages):
+            if not await stream.send(message):
                 return
             self._progress.update(content.position)
             if segment is not None and content.position - start >= segment:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 
 from modelreg._pushes.sources import Source
-from modelreg._wire.chunks import CHUNK_BYTES
+from modelreg._wire.chunks import CHUNK_BYTES, ChunkMessages
 
 
 class Content:
@@ -47,9 +47,9 @@ class Content:
             if not self._read(min(CHUNK_BYTES, offset - self._position)):
                 break
 
-    def chunk(self) -> bytes:
-        """Return the next chunk, of at most 1 MiB. Empty at the end."""
-        return self._read(CHUNK_BYTES)
+    def message(self, messages: ChunkMessages) -> bytes:
+        """Return the message of the next chunk, of at most 1 MiB. Empty at the end."""
+        return messages.read(self._read_into)
 
     def beginning(self, limit: int) -> list[bytes] | None:
         """Return the chunks of the whole content, or None if it is larger than a limit, and go back to the start."""
@@ -86,10 +86,19 @@ class Content:
 
     def _read(self, size: int) -> bytes:
         data = self.source.read(size)
+        self._note(memoryview(data))
+        return data
+
+    def _read_into(self, buffer: memoryview) -> int:
+        size = self.source.read_into(buffer)
+        self._note(buffer[:size])
+        return size
+
+    def _note(self, data: memoryview) -> None:
+        """Hash what was read, as far as it was not read before."""
         start, self._position = self._position, self._position + len(data)
         if self._position > self._hashed:
-            self._digest.update(memoryview(data)[self._hashed - start :])
+            self._digest.update(data[self._hashed - start :])
             self._hashed = self._position
         elif not data:
             self._is_at_end = True
-        return data

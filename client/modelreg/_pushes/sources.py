@@ -43,6 +43,12 @@ class Source(ABC):
     def read(self, size: int) -> bytes:
         """Return 1 to `size` bytes from the position on, or none at the end."""
 
+    def read_into(self, buffer: memoryview) -> int:
+        """Read as `read` does, into a buffer, and return the number of bytes."""
+        data = self.read(len(buffer))
+        buffer[: len(data)] = data
+        return len(data)
+
     @abstractmethod
     def seek(self, offset: int) -> None:
         """Move the position."""
@@ -179,10 +185,18 @@ class FileSource(Source):
 
     def read(self, size: int) -> bytes:
         data = self._file.read(min(size, self.size_bytes - self._position))
-        if not data and self._position < self.size_bytes:
-            raise SourceChanged(f"{self._shown} became shorter while it was pushed. Push it again.")
-        self._position += len(data)
+        self._advance(len(data))
         return data
+
+    def read_into(self, buffer: memoryview) -> int:
+        count = self._file.readinto(buffer[: self.size_bytes - self._position])
+        self._advance(count)
+        return count
+
+    def _advance(self, count: int) -> None:
+        if not count and self._position < self.size_bytes:
+            raise SourceChanged(f"{self._shown} became shorter while it was pushed. Push it again.")
+        self._position += count
 
     def seek(self, offset: int) -> None:
         # Before bytes are read a second time, which must be the same as the first time.
@@ -218,6 +232,9 @@ class FolderSource(Source):
     def read(self, size: int) -> bytes:
         data: bytes = self._reader.read(size)
         return data
+
+    def read_into(self, buffer: memoryview) -> int:
+        return self._reader.readinto(buffer)
 
     def seek(self, offset: int) -> None:
         self._reader.seek(offset)

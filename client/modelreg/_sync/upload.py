@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from typing import Any, Generic
 
 import grpc
@@ -19,7 +20,7 @@ from modelreg._pushes.upload_records import SavedUpload, UploadRecord, open_reco
 from modelreg._sync import runtime
 from modelreg._sync.connection import STALLED, Connection, failure_of_stream, new_idempotency_key
 from modelreg._wire import convert, methods
-from modelreg._wire.chunks import chunk_message
+from modelreg._wire.chunks import ChunkMessages, chunk_message
 from modelreg._wire.methods import Method, Response
 from modelreg._wire.retries import MAX_ATTEMPTS, Retries
 from modelreg._wire.rpc_errors import Failure
@@ -221,6 +222,7 @@ class PushOperation:
         """Send the content from where the registry has it, until it has all of it."""
         content = self._content
         calls = _Stream(self._connection, methods.WRITE_UPLOAD, max_attempts=None)
+        write = partial(self._write, ChunkMessages(_DATA_FIELD))
         while upload.state == upload_pb2.Upload.STATE_ACTIVE:
             if upload.committed_size > self._committed:
                 calls.note_progress()
@@ -234,7 +236,7 @@ class PushOperation:
                     )
                 return
             runtime.run_blocking(content.seek, self._committed)
-            response = calls.attempt(self._write)
+            response = calls.attempt(write)
             upload = response.upload if response is not None else self._current()
 
     def _current(self) -> upload_pb2.Upload:
@@ -248,7 +250,9 @@ class PushOperation:
             attempt_timeout=min(options.timeout, options.stall_timeout / 2),
         )
 
-    def _write(self, stream: runtime.RequestStream[upload_service_pb2.WriteUploadResponse]) -> None:
+    def _write(
+        self, messages: ChunkMessages, stream: runtime.RequestStream[upload_service_pb2.WriteUploadResponse]
+    ) -> None:
         """Send chunks until the content, the segment or the call ends."""
         content, segment = self._content, self._content.source.segment_bytes
         start = content.position
@@ -256,8 +260,8 @@ class PushOperation:
         first = upload_service_pb2.WriteUploadRequest(upload_id=self._upload_id, write_offset=start)
         if not stream.send(first):
             return
-        while chunk := runtime.run_blocking(content.chunk):
-            if not stream.send(chunk_message(_DATA_FIELD, chunk)):
+        while message := runtime.run_blocking(content.message, messages):
+            if not stream.send(message):
                 return
             self._progress.update(content.position)
             if segment is not None and content.position - start >= segment:
