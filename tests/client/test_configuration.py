@@ -1,6 +1,8 @@
 """Which registry is called, and with which token: arguments, environment, profiles."""
 
+import asyncio
 import pickle
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +12,8 @@ from modelreg import InvalidArgument, NotFound, Registry
 from modelreg._access.configuration import Configuration
 from modelreg._access.credentials import Credentials
 from modelreg._access.token_store import StoredToken
+from modelreg._async import runtime as async_runtime
+from modelreg._async.connection import Connection
 from modelreg._wire.options import Options
 from modelreg.profiles import Profile, Profiles
 
@@ -151,6 +155,34 @@ def test_a_token_file_is_read_for_each_call(tmp_path: Path) -> None:
     path.unlink()
     with pytest.raises(InvalidArgument, match=r"MODELREG_TOKEN_FILE: .* cannot be read"):
         credentials.token()
+
+
+@pytest.mark.parametrize(
+    ("environment", "threads"),
+    [
+        ({"MODELREG_URL": "ci.lan"}, 0),
+        (CI, 0),
+        ({"MODELREG_URL": "ci.lan", "MODELREG_TOKEN_FILE": "token"}, 1),
+        ({"MODELREG_PROFILE": "test"}, 1),
+    ],
+    ids=["none", "fixed", "file", "profile"],
+)
+@pytest.mark.usefixtures("profiles")
+def test_only_a_token_that_is_read_or_refreshed_needs_a_thread(
+    environment: dict[str, str], threads: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("token").write_text("one")
+    used: list[Any] = []
+
+    async def run_blocking(function: Callable[[], str]) -> str:
+        used.append(function)
+        return function()
+
+    monkeypatch.setattr(async_runtime, "run_blocking", run_blocking)
+    options, credentials = resolve({}, environment)
+    assert asyncio.run(Connection(options, credentials).token()) == credentials.token()
+    assert len(used) == threads
 
 
 def test_a_profile_whose_url_was_changed_does_not_send_its_token(profiles: Profiles) -> None:

@@ -288,6 +288,7 @@ class ReplacedToken:
     """Credentials that have another token when the first is refused."""
 
     note = ""
+    may_block = False
 
     def __init__(self, first: str, second: str) -> None:
         self._tokens = [first, second]

@@ -15,8 +15,12 @@ _MAX_TOKEN_BYTES = 64 * 1024
 class Credentials(Protocol):
     """Where the token of each call comes from."""
 
+    @property
+    def may_block(self) -> bool:
+        """Whether `token` may read files or use the network."""
+
     def token(self) -> str | None:
-        """Return the token to send; None for none. May read files and refresh the token over the network.
+        """Return the token to send; None for none.
 
         Raises:
             Unauthenticated: The token expired and could not be refreshed.
@@ -36,6 +40,8 @@ class NoToken:
     Args:
         note: See `Credentials`.
     """
+
+    may_block = False
 
     def __init__(self, note: str = "") -> None:
         self.note = note
@@ -76,6 +82,7 @@ class TokenFile:
     """
 
     note = ""
+    may_block = True
 
     def __init__(self, path: str, name: str) -> None:
         self._path = Path(path)

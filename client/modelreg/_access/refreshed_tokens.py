@@ -27,6 +27,7 @@ class RefreshedToken:
     """
 
     note = ""
+    may_block = True
 
     def __init__(self, ca_file: str | None) -> None:
         self._ca_file = ca_file

@@ -138,7 +138,8 @@ class Connection:
 
     async def token(self) -> str | None:
         """Return the token of the next call."""
-        token = await runtime.run_blocking(self._credentials.token)
+        credentials = self._credentials
+        token = await runtime.run_blocking(credentials.token) if credentials.may_block else credentials.token()
         if token is not None:
             check_token_may_be_sent(self.options)
         return token
