@@ -9,6 +9,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
 
 from modelreg._checksums import Checksum, Sha256
@@ -40,39 +41,28 @@ _WAIT_SECONDS = 0.1
 _HEARTBEAT_SECONDS = 1.0
 
 
+@dataclass(eq=False)
 class Download:
-    """What the pulls of files, folders and selections have in common.
+    """What the pulls of files, folders and selections have in common."""
 
-    Args:
-        connection: The connection.
-        cache: The cache.
-        resolution: The model.
-        progress: Where to report how much is done.
-        offline: Whether nothing may be asked of the registry.
-        deep: Whether to compare the checksums of what the cache has.
-    """
+    connection: Connection
+    cache: Cache
+    resolution: Resolution
+    """The model."""
+    progress: Progress
+    """Where to report how much is done."""
+    _: KW_ONLY
+    offline: bool
+    """Whether nothing may be asked of the registry."""
+    deep: bool
+    """Whether to compare the checksums of what the cache has."""
 
-    def __init__(
-        self,
-        connection: Connection,
-        cache: Cache,
-        resolution: Resolution,
-        progress: Progress,
-        *,
-        offline: bool,
-        deep: bool,
-    ) -> None:
-        artifact = resolution.artifact
-        self.connection = connection
-        self.cache = cache
-        self.resolution = resolution
+    def __post_init__(self) -> None:
+        artifact = self.resolution.artifact
         self.sha256 = checked_sha256(artifact.sha256)
         self.file_name = local_file_name(artifact.file_name)
         self.size = artifact.size_bytes
         """The bytes to get: those of the artifact, or of the chosen files."""
-        self.progress = progress
-        self.deep = deep
-        self.offline = offline
         self.own_suffix = uuid.uuid4().hex
         """For the names of what no other process may touch."""
         self._is_begun = False

@@ -6,6 +6,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from modelreg._checksums import Checksum, Crc32, Sha256, parse_checksum
@@ -16,15 +17,11 @@ from modelreg._pulls.disk import existing_file_has, flush, make_folder, replace_
 from modelreg._pulls.local_names import checked_paths, checked_sha256, folder_name
 from modelreg._pulls.patterns import Patterns
 from modelreg._pulls.removal import remove_path, removed_unless
-from modelreg._pulls.resolutions import Resolution
 from modelreg._sync import runtime
 from modelreg._sync.artifact_files import list_files
-from modelreg._sync.connection import Connection
 from modelreg._sync.downloads import Download
 from modelreg._sync.transfers import remote_file
-from modelreg.cache import Cache
 from modelreg.errors import IntegrityError, PreconditionFailed
-from modelreg.progress import Progress
 from modelreg.server import ArtifactFile
 
 _MANY_FILES = 16
@@ -32,32 +29,12 @@ _REQUEST_BYTES = 256 * 1024
 """Bytes that arrive in about the time that the registry takes to find one file in a large ZIP."""
 
 
+@dataclass(kw_only=True, eq=False)
 class SelectionDownload(Download):
-    """The pull of some files inside an artifact. Only these are downloaded.
+    """The pull of some files inside an artifact. Only these are downloaded."""
 
-    Args:
-        connection: The connection.
-        cache: The cache.
-        resolution: The model.
-        progress: Where to report how much is done.
-        patterns: Which files.
-        offline: Whether nothing may be asked of the registry.
-        deep: Whether to compare the checksums of what the cache has.
-    """
-
-    def __init__(
-        self,
-        connection: Connection,
-        cache: Cache,
-        resolution: Resolution,
-        progress: Progress,
-        *,
-        patterns: Patterns,
-        offline: bool,
-        deep: bool,
-    ) -> None:
-        super().__init__(connection, cache, resolution, progress, offline=offline, deep=deep)
-        self.patterns = patterns
+    patterns: Patterns
+    """Which files."""
 
     def slot(self) -> Slot:
         """Return the place of the selection in the cache."""
