@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 from modelreg import Registry
 from modelreg._access.token_store import Grant
+from modelreg._async import runtime as async_runtime
+from modelreg._sync import runtime
 
 from registry_service.embedded.postgres import PostgresAddress
 from tests.authorization_server import CLIENT, PUBLIC_CLIENT, SECRET, AuthorizationServer
@@ -18,13 +20,34 @@ from tests.registry import RunningRegistry, running_registry
 
 
 @pytest.fixture(scope="module")
+def settings() -> dict[str, str]:
+    """The settings of `server`, for modules to override."""
+    return {}
+
+
+@pytest.fixture(scope="module")
+def oidc_settings(shared_provider: IdentityProvider) -> dict[str, str]:
+    """The settings of a server that takes tokens of the provider, and its own."""
+    return {
+        "auth_mode": "oidc",
+        "oidc_issuer": shared_provider.issuer,
+        "oidc_audience": AUDIENCE,
+        "oidc_client_id": PUBLIC_CLIENT,
+        "oidc_scopes": "openid,models",
+    }
+
+
+@pytest.fixture(scope="module")
 def server(
-    postgres: PostgresAddress, module_database_name: str, tmp_path_factory: pytest.TempPathFactory
+    postgres: PostgresAddress,
+    module_database_name: str,
+    tmp_path_factory: pytest.TempPathFactory,
+    settings: dict[str, str],
 ) -> Iterator[RunningRegistry]:
     """A server, with `server.client` for its raw stubs and `server.address`."""
     engine = engine_of(postgres, module_database_name)
     folder = tmp_path_factory.mktemp("artifacts")
-    with running_registry(postgres, module_database_name, engine, folder) as running:
+    with running_registry(postgres, module_database_name, engine, folder, **settings) as running:
         yield running
     engine.dispose()
 
@@ -55,6 +78,19 @@ def _own_directories(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv(variable)
     for variable in ("XDG_CACHE_HOME", "XDG_CONFIG_HOME", "XDG_STATE_HOME"):
         monkeypatch.setenv(variable, str(tmp_path / variable))
+
+
+@pytest.fixture
+def pauses(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """The pauses between attempts, which take no time."""
+    pauses: list[float] = []
+
+    async def sleep(seconds: float) -> None:
+        pauses.append(seconds)
+
+    monkeypatch.setattr(runtime, "sleep", pauses.append)
+    monkeypatch.setattr(async_runtime, "sleep", sleep)
+    return pauses
 
 
 @pytest.fixture

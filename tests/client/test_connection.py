@@ -27,8 +27,6 @@ from modelreg import (
     Unavailable,
     Unsupported,
 )
-from modelreg._async import runtime as async_runtime
-from modelreg._sync import runtime
 from modelreg._wire import methods as rpc
 from modelregistry.v1 import (
     alias_pb2,
@@ -83,19 +81,6 @@ def waiting(fake: FakeServer) -> Iterator[FakeServer]:
     fake.answer(rpc.VERIFY_ARTIFACT, wait, stream=True)
     yield fake
     ended.set()
-
-
-@pytest.fixture
-def pauses(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """The pauses between attempts, which take no time."""
-    pauses: list[float] = []
-
-    async def sleep(seconds: float) -> None:
-        pauses.append(seconds)
-
-    monkeypatch.setattr(runtime, "sleep", pauses.append)
-    monkeypatch.setattr(async_runtime, "sleep", sleep)
-    return pauses
 
 
 def run(program: str, *arguments: str, **options: Any) -> subprocess.CompletedProcess[str]:

@@ -21,7 +21,6 @@ from registry_service.storage.sql.database import SqlDatabase
 from tests.authorization_server import CLIENT, PUBLIC_CLIENT, SECRET, AuthorizationServer, Device
 from tests.client.mreg import Ended, Mreg
 from tests.identity_provider import AUDIENCE, IdentityProvider
-from tests.postgres_server import engine_of
 from tests.registry import RunningRegistry, running_registry
 
 
@@ -36,25 +35,8 @@ def _users(provider: IdentityProvider) -> None:
 
 
 @pytest.fixture(scope="module")
-def server(
-    postgres: PostgresAddress,
-    module_database_name: str,
-    tmp_path_factory: pytest.TempPathFactory,
-    shared_provider: IdentityProvider,
-) -> Iterator[RunningRegistry]:
-    """A registry that takes tokens of the provider, and its own."""
-    engine = engine_of(postgres, module_database_name)
-    settings = {
-        "auth_mode": "oidc",
-        "oidc_issuer": shared_provider.issuer,
-        "oidc_audience": AUDIENCE,
-        "oidc_client_id": PUBLIC_CLIENT,
-        "oidc_scopes": "openid,models",
-    }
-    folder = tmp_path_factory.mktemp("artifacts")
-    with running_registry(postgres, module_database_name, engine, folder, **settings) as running:
-        yield running
-    engine.dispose()
+def settings(oidc_settings: dict[str, str]) -> dict[str, str]:
+    return oidc_settings
 
 
 @pytest.fixture(scope="module")

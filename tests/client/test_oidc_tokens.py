@@ -5,7 +5,6 @@ import io
 import logging
 import threading
 import time
-from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import replace
 from typing import Any
@@ -18,34 +17,14 @@ from modelreg._access.refreshed_tokens import ProfileToken
 from modelreg._access.token_store import Grant, StoredToken
 from modelreg.profiles import Profile, Profiles
 
-from registry_service.embedded.postgres import PostgresAddress
 from tests.authorization_server import CLIENT, PUBLIC_CLIENT, SECRET
 from tests.client.processes import run_together
 from tests.identity_provider import AUDIENCE, IdentityProvider
-from tests.postgres_server import engine_of
-from tests.registry import RunningRegistry, running_registry
 
 
 @pytest.fixture(scope="module")
-def server(
-    postgres: PostgresAddress,
-    module_database_name: str,
-    tmp_path_factory: pytest.TempPathFactory,
-    shared_provider: IdentityProvider,
-) -> Iterator[RunningRegistry]:
-    """A registry that takes tokens of the provider."""
-    engine = engine_of(postgres, module_database_name)
-    settings = {
-        "auth_mode": "oidc",
-        "oidc_issuer": shared_provider.issuer,
-        "oidc_audience": AUDIENCE,
-        "oidc_client_id": PUBLIC_CLIENT,
-        "oidc_scopes": "openid",
-    }
-    folder = tmp_path_factory.mktemp("artifacts")
-    with running_registry(postgres, module_database_name, engine, folder, **settings) as running:
-        yield running
-    engine.dispose()
+def settings(oidc_settings: dict[str, str]) -> dict[str, str]:
+    return oidc_settings
 
 
 def sign_in(provider: IdentityProvider, url: str, seconds: float, **claims: Any) -> Profiles:

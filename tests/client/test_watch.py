@@ -20,8 +20,6 @@ import modelreg
 import pytest
 from google.rpc.status_pb2 import Status
 from modelreg import Conflict, ConnectionFailed, Event, InvalidArgument, Registry, Unsupported
-from modelreg._async import runtime as async_runtime
-from modelreg._sync import runtime
 from modelreg._wire.methods import GET_SERVER_INFO, WATCH_AUDIT_EVENTS
 from modelregistry.v1 import audit_pb2, system_service_pb2
 from modelregistry.v1.audit_service_pb2 import WatchAuditEventsResponse
@@ -245,19 +243,6 @@ def fake() -> Iterator[FakeServer]:
     with FakeServer() as fake:
         fake.answer(GET_SERVER_INFO, system_service_pb2.ServerInfo())
         yield fake
-
-
-@pytest.fixture
-def pauses(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """The pauses between attempts, which take no time."""
-    pauses: list[float] = []
-
-    async def sleep(seconds: float) -> None:
-        pauses.append(seconds)
-
-    monkeypatch.setattr(runtime, "sleep", pauses.append)
-    monkeypatch.setattr(async_runtime, "sleep", sleep)
-    return pauses
 
 
 class TestOutages:
