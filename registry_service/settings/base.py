@@ -109,7 +109,7 @@ def load(kind: type[SettingsT], **overrides: object) -> SettingsT:
     Raises:
         SettingsError: A setting is missing or invalid.
     """
-    # Not with pydantic-settings, which takes as long to import as psycopg, and 12 ms to read the settings of a server.
+    # Not with pydantic-settings: its import takes 60 ms of CPU time, and reading the settings of a server 3 ms.
     values: dict[str, object] = {name.lower(): value for name, value in os.environ.items() if value}
     try:
         return kind.model_validate(values | overrides)
