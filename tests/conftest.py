@@ -1,7 +1,10 @@
+import gc
 import os
 import sys
+from collections.abc import Generator
 from functools import cache
 
+import pytest
 from httpx._transports import default as httpx_transports
 from hypothesis import HealthCheck, settings
 
@@ -32,3 +35,14 @@ pytest_plugins = [
     "tests.intel_deployment",
     "tests.identity_provider",
 ]
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Generator[None, object, object]:
+    """Keep the thousands of collected tests, which live to the end, out of the garbage collector."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.freeze()
+        gc.enable()
