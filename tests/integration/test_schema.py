@@ -90,6 +90,14 @@ class TestMigrations:
         assert migrate(empty_database) == first
         assert catalog(empty_database) == before
 
+    def test_a_new_database_has_no_statistics_of_its_empty_tables(self, empty_database: Engine) -> None:
+        migrate(empty_database)
+        with empty_database.connect() as connection:
+            analyzed = connection.execute(
+                text("SELECT relname FROM pg_class WHERE relname IN ('models', 'model_groups') AND reltuples >= 0")
+            )
+            assert analyzed.scalars().all() == []
+
     def test_concurrent_migrations_run_once(self, empty_database: Engine) -> None:
         barrier = Barrier(4)
 

@@ -5,6 +5,8 @@ Revision: 0010.
 
 from alembic import op
 
+from registry_service.storage.sql.migrations import analyze
+
 revision = "0010"
 down_revision = "0009"
 branch_labels = None
@@ -150,7 +152,7 @@ _STATEMENTS = (
     )
     """,
     # Without statistics of its expression, Postgres takes a group for half a percent of all models.
-    "ANALYZE models",
+    analyze("models"),
 )
 
 

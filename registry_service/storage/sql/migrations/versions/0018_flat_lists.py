@@ -5,6 +5,8 @@ Revision: 0018.
 
 from alembic import op
 
+from registry_service.storage.sql.migrations import analyze
+
 revision = "0018"
 down_revision = "0017"
 branch_labels = None
@@ -47,8 +49,8 @@ _STATEMENTS = (
         )
     ),
     # Without statistics of the expressions, Postgres takes a project for half a percent of all groups.
-    "ANALYZE model_groups",
-    "ANALYZE models",
+    analyze("model_groups"),
+    analyze("models"),
 )
 
 
