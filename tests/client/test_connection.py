@@ -113,6 +113,8 @@ class TestRetries:
         with Registry(fake.url) as registry, pytest.raises(Unavailable, match="Postgres does not respond") as raised:
             registry.server_info()
         assert (len(fake.calls), len(pauses)) == (5, 4)
+        # Longer than the channel waits before it connects again.
+        assert sum(pauses) >= 3.75
         assert raised.value.request_id == "request-1"
 
     @pytest.mark.parametrize("code", [UNAVAILABLE, EXHAUSTED, grpc.StatusCode.ABORTED])

@@ -257,7 +257,7 @@ class TestOutages:
         with Registry(fake.url) as registry, closing(registry.watch()) as events:
             assert names(events, 2) == ["a", "b"]
         assert {request.resume_token for request in fake.requests(WATCH_AUDIT_EVENTS)} == {"", "after a"}
-        # Full jitter up to 8 s: more than an hour.
+        # Nearly all of 4 to 8 s.
         assert sum(pauses) > 3_600
         assert max(pauses) <= 8
         assert [record.levelname for record in caplog.records] == ["WARNING", "INFO"]

@@ -16,7 +16,7 @@ _MAX_ASKED_SECONDS = 60.0
 
 
 class Retries:
-    """The attempts of one operation: exponential backoff with full jitter, unless the server says how long to wait.
+    """The attempts of one operation: exponential backoff with jitter, unless the server says how long to wait.
 
     Args:
         timeout: Seconds from now within which the last attempt must begin. None: no limit.
@@ -61,9 +61,10 @@ class Retries:
         is_last = is_last or self._fails_too_long(failure)
         if is_last or not (failure.is_transient if is_transient is None else is_transient):
             return None
-        # The jitter keeps clients that failed together from coming back together; it does not call for security.
+        # The jitter keeps clients that failed together from coming back together; it does not call for security. It
+        # leaves at least half, so that the attempts do not all end while the channel still waits to connect again.
         longest = min(_FIRST_SECONDS * 2 ** min(self._failed - 1, _MAX_DOUBLINGS), _MAX_SECONDS)
-        pause = random.uniform(0, longest)  # noqa: S311
+        pause = random.uniform(longest / 2, longest)  # noqa: S311
         if failure.retry_seconds is not None:
             pause = failure.retry_seconds + pause / 4
         remaining = self.remaining_seconds
