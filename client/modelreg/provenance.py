@@ -11,6 +11,8 @@ from modelreg._results import Result
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
+    from modelreg.models import Model
+
 
 @dataclass(frozen=True, kw_only=True)
 class Dataset(Result):
@@ -53,8 +55,8 @@ class Provenance(Result):
     """Identifier or URL of the training run."""
     datasets: Sequence[Dataset] = ()
     parents: Sequence[str] = ()
-    """The models that this one was made from: model ids, or references that `push` and `update` resolve to ids. One
-    text is one parent."""
+    """The models that this one was made from: model ids, or references that `push` and `update` resolve to ids. A
+    `Model` becomes its id. One text or `Model` is one parent."""
     framework: str = ""
     framework_version: str = ""
     hyperparameters: Mapping[str, Any] = field(default_factory=dict)
@@ -62,10 +64,18 @@ class Provenance(Result):
     """Environment of the training, for example `{"python": "3.12.4"}`."""
     seed: int | None = None
 
+    if TYPE_CHECKING:
+        # Takes models, too, while the attribute `parents` has texts only.
+        def __init__(self, **fields: Unpack[_Fields]) -> None: ...
+
     def __post_init__(self) -> None:
+        parents: Any = self.parents
         # A text is a sequence of texts, too: its letters.
-        if isinstance(self.parents, str):
-            object.__setattr__(self, "parents", (self.parents,))
+        if isinstance(parents, (str, Result)):
+            parents = (parents,)
+        if isinstance(parents, Sequence) and any(isinstance(parent, Result) for parent in parents):
+            parents = tuple(map(_parent, parents))
+        object.__setattr__(self, "parents", parents)
 
     def _summary(self) -> str:
         return self._named_summary()
@@ -109,6 +119,13 @@ class Provenance(Result):
         return cls(**(fields | dict(more)))
 
 
+def _parent(parent: Any) -> Any:
+    """Return the id of a model, or anything else as it is."""
+    from modelreg.models import Model  # noqa: PLC0415 - which imports this module
+
+    return parent.id if isinstance(parent, Model) else parent
+
+
 class _Fields(TypedDict, total=False):
     """The fields of `Provenance`."""
 
@@ -116,7 +133,7 @@ class _Fields(TypedDict, total=False):
     source_commit: str
     training_run: str
     datasets: Sequence[Dataset]
-    parents: Sequence[str]
+    parents: Sequence[Model | str] | Model
     framework: str
     framework_version: str
     hyperparameters: Mapping[str, Any]

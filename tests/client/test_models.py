@@ -7,7 +7,7 @@ from typing import Any
 
 import modelreg
 import pytest
-from modelreg import Ambiguous, Conflict, InvalidArgument, NotFound, PreconditionFailed, Provenance, Registry
+from modelreg import Ambiguous, Conflict, Dataset, InvalidArgument, NotFound, PreconditionFailed, Provenance, Registry
 
 from tests.registry import RunningRegistry
 
@@ -120,6 +120,10 @@ WRONG_METADATA: list[tuple[dict[str, Any], str]] = [
     ({"provenance": Provenance(seed="one")}, r"provenance\.seed: must be a whole number, not str"),  # type: ignore[arg-type]
     ({"provenance": Provenance(seed=2**64)}, r"provenance\.seed: .* 64 bits"),
     ({"provenance": Provenance(datasets=["a.tar"])}, r"provenance\.datasets\[0\]: must be a Dataset, not str"),  # type: ignore[list-item]
+    (
+        {"provenance": Provenance(parents=Dataset(name="coco"))},  # type: ignore[arg-type]
+        r"provenance\.parents\[0\]: must be a text, not Dataset",
+    ),
     ({"provenance": Provenance(parents=[1])}, r"provenance\.parents\[0\]: must be a text, not int"),  # type: ignore[list-item]
     ({"provenance": Provenance(environment={"a": 1})}, r"provenance\.environment\.a: must be a text"),  # type: ignore[dict-item]
 ]
@@ -189,7 +193,11 @@ def test_lineage_and_manifest_follow_the_parents(server: RunningRegistry, regist
     assert f"<td>{name}:1</td>" in lineage._repr_html_()
     assert [node.model_id for node in registry.lineage(f"{name}:1", descendants=True).nodes] == [child.id]
     assert registry.manifest(child.id)["model"]["provenance"]["parent_model_ids"] == [parent.id]
-    # One text is one parent.
+    # A model is its id, and one text or model is one parent.
+    model = registry.model(f"{name}:1")
+    both = Provenance(parents=[model, f"{name}:3"])
+    assert registry.update(child.id, provenance=both).provenance.parents == (parent.id, other)
+    assert Provenance.here(parents=model).parents == (parent.id,)
     assert registry.update(f"{name}:1", provenance=Provenance(parents=other)).provenance.parents == (other,)
 
 

@@ -121,7 +121,7 @@ class ModelCalls(ModelGroupCalls):
         Args:
             model: The model. Its `etag` makes the call fail if the model was changed since it was read. A reference
                 changes whatever state the model is in.
-            provenance: Replaces the provenance. Its parents may be references.
+            provenance: Replaces the provenance. Its parents may be models and references.
             metadata: The fields to change, for example `score=0.9`: those that `push` takes, with `name` and `version`.
                 None removes a field. `metrics` and `tags` are merged by key, and None removes a key.
 

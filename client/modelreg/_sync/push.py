@@ -60,7 +60,7 @@ class UploadCalls(ModelCalls):
                 its end and left open. A folder is packed as a ZIP while it is sent.
             name: Name of the model.
             version: Version of the model.
-            provenance: Where the model came from. Its parents may be references.
+            provenance: Where the model came from. Its parents may be models and references.
             if_exists: What to do if the registry has a model of this project, name, version and precisions. `error`
                 raises AlreadyExists. `return` returns that model, with `created=False`, if its bytes are the same.
             progress: None shows a bar on a terminal and in a notebook; True and False decide it. A function is called
