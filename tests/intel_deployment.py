@@ -1,9 +1,11 @@
 """An Intel deployment, from a dump of a real one: its database and its bucket."""
 
+import hashlib
 import io
+import uuid
 from collections.abc import Iterator
-from contextlib import closing
-from dataclasses import dataclass
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -94,17 +96,46 @@ class IntelDeployment:
             "source_minio_secret_key": self.endpoint.secret_key,
         }
 
+    def keep_models(self, *model_ids: str) -> None:
+        """Delete all other models from the database."""
+        self.execute("DELETE FROM registered_model_tags WHERE name <> ALL (%s)", list(model_ids))
+        self.execute("DELETE FROM registered_models WHERE name <> ALL (%s)", list(model_ids))
 
-@pytest.fixture
-def intel(postgres: PostgresAddress, s3_server: S3Server) -> Iterator[IntelDeployment]:
-    """A deployment with the content of the dump."""
-    bucket = new_bucket_name()
-    deployment = IntelDeployment(postgres, f"intel_{bucket[-12:]}", s3_server.endpoint, bucket)
+    def restore_objects(self) -> None:
+        """Make the bucket contain exactly the objects of the dump."""
+        s3 = self.s3
+        etags = {found.object_name: found.etag for found in s3.list_objects(self.bucket, recursive=True)}
+        for key in etags.keys() - OBJECTS.keys():
+            s3.remove_object(self.bucket, str(key))
+        for key, path in OBJECTS.items():
+            data = path.read_bytes()
+            if etags.get(key) != hashlib.md5(data, usedforsecurity=False).hexdigest():
+                s3.put_object(self.bucket, key, io.BytesIO(data), len(data))
+
+
+@pytest.fixture(scope="session")
+def intel_template(postgres: PostgresAddress, s3_server: S3Server) -> IntelDeployment:
+    """A deployment whose database tests copy, and whose bucket they share. Otherwise each test would fill its own."""
+    deployment = IntelDeployment(postgres, "intel", s3_server.endpoint, new_bucket_name())
     create_database(postgres, deployment.database, "template0")
     deployment.execute((FOLDER / "database.sql").read_text(encoding="utf-8"))
-    deployment.s3.make_bucket(bucket)
-    for key, path in OBJECTS.items():
-        data = path.read_bytes()
-        deployment.s3.put_object(bucket, key, io.BytesIO(data), len(data))
+    deployment.s3.make_bucket(deployment.bucket)
+    deployment.restore_objects()
+    return deployment
+
+
+@contextmanager
+def copied(template: IntelDeployment) -> Iterator[IntelDeployment]:
+    """Copy the database of a deployment. In the end, drop the copy and restore the bucket."""
+    deployment = replace(template, database=f"{template.database}_{uuid.uuid4().hex[:12]}")
+    create_database(deployment.address, deployment.database, template.database)
     yield deployment
-    drop_database(postgres, deployment.database)
+    drop_database(deployment.address, deployment.database)
+    deployment.restore_objects()
+
+
+@pytest.fixture
+def intel(intel_template: IntelDeployment) -> Iterator[IntelDeployment]:
+    """A deployment with the content of the dump."""
+    with copied(intel_template) as deployment:
+        yield deployment

@@ -2,8 +2,8 @@
 
 import io
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,6 @@ from registry_service.compat.documents import document
 from registry_service.domain.errors import ArtifactStoreUnavailableError, ModelNotFoundError
 from registry_service.domain.models import Model, ModelFields, ModelSpec
 from registry_service.domain.source_error import SourceError
-from registry_service.embedded.postgres import PostgresAddress
 from registry_service.intel_migration.imports import ACTOR, ModelImportResult, Outcome
 from registry_service.settings import IntelSourceSettings, Settings, load
 from registry_service.wiring import Registry, open_intel_import, open_registry
@@ -22,7 +21,7 @@ from tests.intel_deployment import IDS, OBJECTS, TWIN, IntelDeployment
 from tests.s3_server import S3Server, new_bucket_name
 
 BASE = "put-base-0000000001"
-Import = Callable[..., Mapping[str, ModelImportResult]]
+OTHER = "put-other-000000002"
 
 
 class Target:
@@ -53,35 +52,44 @@ class Target:
         return list(self.registry.services.audit.list(filter="", size=1000, token="")[0])
 
 
-@pytest.fixture
-def open_target(
-    postgres: PostgresAddress, database_name: str, s3_server: S3Server, intel: IntelDeployment
-) -> Iterator[Callable[..., Target]]:
+@contextmanager
+def running_target(intel: IntelDeployment, database_name: str, **settings: object) -> Iterator[Target]:
     """Open a registry, by default on the bucket of the Intel deployment."""
-    with ExitStack() as stack:
-
-        def start(**settings: object) -> Target:
-            values: dict[str, object] = {
-                "psql_hostname": str(postgres.socket_dir),
-                "psql_port": postgres.port,
-                "psql_database": database_name,
-                "mr_user_name": postgres.user,
-                "minio_hostname": s3_server.endpoint.host,
-                "minio_server_port": s3_server.endpoint.port,
-                "minio_access_key": s3_server.endpoint.access_key,
-                "minio_secret_key": s3_server.endpoint.secret_key,
-                "minio_bucket_name": intel.bucket,
-            }
-            loaded = load(Settings, **(values | settings))
-            return Target(loaded, stack.enter_context(open_registry(loaded)), intel)
-
-        yield start
+    values: dict[str, object] = {
+        "psql_hostname": str(intel.address.socket_dir),
+        "psql_port": intel.address.port,
+        "psql_database": database_name,
+        "mr_user_name": intel.address.user,
+        "minio_hostname": intel.endpoint.host,
+        "minio_server_port": intel.endpoint.port,
+        "minio_access_key": intel.endpoint.access_key,
+        "minio_secret_key": intel.endpoint.secret_key,
+        "minio_bucket_name": intel.bucket,
+    }
+    loaded = load(Settings, **(values | settings))
+    with open_registry(loaded) as registry:
+        yield Target(loaded, registry, intel)
 
 
 @pytest.fixture
-def target(open_target: Callable[..., Target]) -> Target:
+def target(intel: IntelDeployment, database_name: str) -> Iterator[Target]:
     """A registry on the bucket of the Intel deployment."""
-    return open_target()
+    with running_target(intel, database_name) as target:
+        yield target
+
+
+@pytest.fixture(scope="module")
+def imported(intel_template: IntelDeployment, module_database_name: str) -> Iterator[Target]:
+    """A registry that has imported the deployment, which several tests only read."""
+    with running_target(intel_template, module_database_name) as target:
+        target.import_models()
+        yield target
+
+
+@pytest.fixture
+def few_models(intel: IntelDeployment) -> None:
+    """Leave three models in the Intel deployment, of which two are duplicates."""
+    intel.keep_models(BASE, OTHER, TWIN)
 
 
 def outcomes(results: Mapping[str, ModelImportResult]) -> Counter[Outcome]:
@@ -101,6 +109,7 @@ def test_every_model_is_imported_except_duplicates(target: Target, intel: IntelD
     found = target.import_models()
     assert sorted(found) == IDS
     assert outcomes(found) == {Outcome.IMPORTED: 15, Outcome.FAILED: 1}
+    assert not any(result.copied for result in found.values())
     reason = (
         "The model proj-1/Other%20model:7 with the precisions fp16 is already registered."
         " Its id is 'put-other-000000002'."
@@ -110,21 +119,19 @@ def test_every_model_is_imported_except_duplicates(target: Target, intel: IntelD
     assert intel.state() == before
 
 
-def test_artifacts_stay_in_their_place_and_are_hashed(target: Target) -> None:
-    assert not any(result.copied for result in target.import_models().values())
+def test_artifacts_stay_in_their_place_and_are_hashed(imported: Target) -> None:
     for key, path in OBJECTS.items():
         model_id = key.partition("/")[0]
         if model_id == TWIN:
             continue
-        assert target.get(model_id).artifact.object_key == key
-        assert target.get(model_id).artifact.file_url == f"minio://model-registry/{key}"
-        assert target.download(model_id) == path.read_bytes()
-        assert target.registry.services.artifacts.verify(model_id).intact
+        assert imported.get(model_id).artifact.object_key == key
+        assert imported.get(model_id).artifact.file_url == f"minio://model-registry/{key}"
+        assert imported.download(model_id) == path.read_bytes()
+        assert imported.registry.services.artifacts.verify(model_id).intact
 
 
-def test_a_changed_model_is_shown_as_in_the_intel_deployment(target: Target) -> None:
-    target.import_models()
-    assert document(target.get(BASE)) == {
+def test_a_changed_model_is_shown_as_in_the_intel_deployment(imported: Target) -> None:
+    assert document(imported.get(BASE)) == {
         "id": BASE,
         "name": "Changed before the failure",
         "target_device": "NPU",
@@ -146,12 +153,11 @@ def test_a_changed_model_is_shown_as_in_the_intel_deployment(target: Target) -> 
         "labels": ["x", "y"],
         "architecture": "ﬁ",
     }
-    assert target.get(BASE).artifact.size == 1295
+    assert imported.get(BASE).artifact.size == 1295
 
 
-def test_a_model_from_geti_is_shown_as_in_the_intel_deployment(target: Target) -> None:
-    target.import_models()
-    assert document(target.get("66c10000000000000000a111")) == {
+def test_a_model_from_geti_is_shown_as_in_the_intel_deployment(imported: Target) -> None:
+    assert document(imported.get("66c10000000000000000a111")) == {
         "id": "66c10000000000000000a111",
         "name": "YOLOX-S OpenVINO FP16",
         "target_device": "CPU",
@@ -178,42 +184,39 @@ def test_a_model_from_geti_is_shown_as_in_the_intel_deployment(target: Target) -
     }
 
 
-def test_a_model_that_breaks_the_lists_of_the_intel_deployment_is_imported(target: Target) -> None:
-    target.import_models()
-    assert shown(target, "legacy-poison-0001", "name", "overview") == {
+def test_a_model_that_breaks_the_lists_of_the_intel_deployment_is_imported(imported: Target) -> None:
+    assert shown(imported, "legacy-poison-0001", "name", "overview") == {
         "name": "Poisoned",
         "overview": {"reviewed": True},
     }
 
 
-def test_unusual_texts_and_unset_fields_stay_unchanged(target: Target) -> None:
-    target.import_models()
-    assert shown(target, "00-filter-000000007", "name", "version", "project_id", "project_name") == {
+def test_unusual_texts_and_unset_fields_stay_unchanged(imported: Target) -> None:
+    assert shown(imported, "00-filter-000000007", "name", "version", "project_id", "project_name") == {
         "name": "模型 É",
         "version": "\uff11",
         "project_id": None,
         "project_name": "None",
     }
-    assert shown(target, "Zz-filter-000000008", "version", "created_date", "last_updated_date", "overview") == {
+    assert shown(imported, "Zz-filter-000000008", "version", "created_date", "last_updated_date", "overview") == {
         "version": "1 ",
         "created_date": "2026-11-23 05:27:18.773000 UTC",
         "last_updated_date": "2026-11-23 05:27:18.773000 UTC",
         "overview": {},
     }
-    assert shown(target, "a-filter-0000000009", "labels", "format", "precision") == {
+    assert shown(imported, "a-filter-0000000009", "labels", "format", "precision") == {
         "labels": [],
         "format": None,
         "precision": ["fp32"],
     }
 
 
-def test_imported_models_have_events_of_their_registration(target: Target) -> None:
-    target.import_models()
-    events = target.events()
+def test_imported_models_have_events_of_their_registration(imported: Target) -> None:
+    events = imported.events()
     assert {(event.action, event.actor) for event in events} == {("model.registered", ACTOR)}
     assert len(events) == 15
-    assert {target.get(model_id).creator for model_id in target.ids()} == {ACTOR}
-    assert target.registry.services.audit.verify(None, lambda: None).broken is None
+    assert {imported.get(model_id).creator for model_id in imported.ids()} == {ACTOR}
+    assert imported.registry.services.audit.verify(None, lambda: None).broken is None
 
 
 def test_a_dry_run_reports_the_same_and_changes_nothing(target: Target) -> None:
@@ -233,6 +236,7 @@ def test_a_second_run_changes_nothing(target: Target, intel: IntelDeployment) ->
     assert ([target.get(model_id) for model_id in target.ids()], target.events(), intel.state()) == before
 
 
+@pytest.mark.usefixtures("few_models")
 def test_a_later_change_in_the_source_is_imported(target: Target, intel: IntelDeployment) -> None:
     target.import_models()
     intel.set_tag(BASE, "score", "0.5")
@@ -249,6 +253,7 @@ def test_a_later_change_in_the_source_is_imported(target: Target, intel: IntelDe
     assert target.import_models()[BASE].outcome is Outcome.UNCHANGED
 
 
+@pytest.mark.usefixtures("few_models")
 def test_a_model_registered_anew_in_the_source_is_hashed_again(target: Target, intel: IntelDeployment) -> None:
     target.import_models()
     intel.s3.put_object(intel.bucket, f"{BASE}/model.zip", io.BytesIO(b"another"), 7)
@@ -270,6 +275,7 @@ def test_changes_and_deletions_in_the_target_are_kept(target: Target, intel: Int
         target.get("put-twin-a-00000001")
 
 
+@pytest.mark.usefixtures("few_models")
 def test_a_model_deleted_in_the_source_is_reported_and_kept(target: Target, intel: IntelDeployment) -> None:
     target.import_models()
     intel.execute("DELETE FROM registered_model_tags WHERE name = %s", BASE)
@@ -279,6 +285,7 @@ def test_a_model_deleted_in_the_source_is_reported_and_kept(target: Target, inte
     assert target.get(BASE).id == BASE
 
 
+@pytest.mark.usefixtures("few_models")
 def test_a_duplicate_is_imported_after_the_other_model_is_renamed(target: Target) -> None:
     target.import_models()
     target.registry.services.models.update("put-other-000000002", {"version": "7-fp16"})
@@ -323,6 +330,7 @@ def test_deleting_a_model_imported_in_place_deletes_only_its_object(target: Targ
     assert left == set(OBJECTS) - {f"{BASE}/model.zip"}
 
 
+@pytest.mark.usefixtures("few_models")
 def test_a_due_object_is_kept_once_a_model_refers_to_it(target: Target, engine: Engine) -> None:
     key = f"{BASE}/model.zip"
     with engine.begin() as connection:
@@ -332,6 +340,7 @@ def test_a_due_object_is_kept_once_a_model_refers_to_it(target: Target, engine: 
     assert target.download(BASE) == OBJECTS[key].read_bytes()
 
 
+@pytest.mark.usefixtures("few_models")
 def test_an_object_with_an_unusable_key_is_copied(target: Target, intel: IntelDeployment) -> None:
     key = f"{BASE}/modèle n° 1.zip"
     intel.s3.put_object(intel.bucket, key, io.BytesIO(b"zip"), 3)
@@ -345,24 +354,25 @@ def test_an_object_with_an_unusable_key_is_copied(target: Target, intel: IntelDe
 
 @pytest.mark.parametrize("to", ["a folder", "another bucket"])
 def test_artifacts_are_copied_to_another_store(
-    to: str, open_target: Callable[..., Target], intel: IntelDeployment, tmp_path: Path
+    to: str, intel: IntelDeployment, database_name: str, tmp_path: Path
 ) -> None:
     elsewhere: dict[str, object] = {"minio_bucket_name": new_bucket_name()}
     if to == "a folder":
         elsewhere = {"artifact_store": "local", "artifact_dir": tmp_path / "artifacts"}
-    target = open_target(**elsewhere)
     before = intel.state()
-    assert outcomes(target.import_models()) == {Outcome.IMPORTED: 15, Outcome.FAILED: 1}
-    for model_id in target.ids():
-        model = target.get(model_id)
-        assert target.download(model_id) == OBJECTS[f"{model_id}/{model.artifact.file_name}"].read_bytes()
-    assert outcomes(target.import_models()) == {Outcome.UNCHANGED: 15, Outcome.FAILED: 1}
-    assert intel.state() == before
+    with running_target(intel, database_name, **elsewhere) as target:
+        assert outcomes(target.import_models()) == {Outcome.IMPORTED: 15, Outcome.FAILED: 1}
+        for model_id in target.ids():
+            model = target.get(model_id)
+            assert target.download(model_id) == OBJECTS[f"{model_id}/{model.artifact.file_name}"].read_bytes()
+        assert outcomes(target.import_models()) == {Outcome.UNCHANGED: 15, Outcome.FAILED: 1}
+        assert intel.state() == before
 
 
 # ---- broken sources ----
 
 
+@pytest.mark.usefixtures("few_models")
 @pytest.mark.parametrize(
     ("key", "value", "reason"),
     [
@@ -399,9 +409,11 @@ def test_a_model_that_cannot_be_imported_is_reported_and_does_not_stop_the_run(
         else:
             assert found[BASE].outcome is Outcome.FAILED
             assert reason in found[BASE].reason
-    assert len(target.ids()) == (15 if reason is None else 14)
+        assert (found[OTHER].outcome, found[TWIN].outcome) == (Outcome.IMPORTED, Outcome.FAILED)
+    assert target.ids() == ([BASE, OTHER] if reason is None else [OTHER])
 
 
+@pytest.mark.usefixtures("few_models")
 def test_a_missing_object_is_reported_and_imported_once_it_is_back(target: Target, intel: IntelDeployment) -> None:
     key = f"{BASE}/model.zip"
     intel.s3.remove_object(intel.bucket, key)
@@ -410,6 +422,7 @@ def test_a_missing_object_is_reported_and_imported_once_it_is_back(target: Targe
     assert target.import_models()[BASE].outcome is Outcome.IMPORTED
 
 
+@pytest.mark.usefixtures("few_models")
 def test_a_model_of_another_origin_is_not_touched(target: Target) -> None:
     spec = ModelSpec(fields=ModelFields(name="mine", version="1"), id=BASE)
     target.registry.services.models.register(spec, [b"mine"], lambda: None)
@@ -419,6 +432,7 @@ def test_a_model_of_another_origin_is_not_touched(target: Target) -> None:
     assert target.download(BASE) == b"mine"
 
 
+@pytest.mark.usefixtures("few_models")
 def test_invalid_ids_are_reported(target: Target, intel: IntelDeployment) -> None:
     intel.execute("INSERT INTO registered_models VALUES ('short', 1, 1, NULL), ('../../../etc/passwd', 1, 1, NULL)")
     found = target.import_models()
@@ -426,6 +440,7 @@ def test_invalid_ids_are_reported(target: Target, intel: IntelDeployment) -> Non
     assert "id: must be 16 to 256 characters" in found["short"].reason
 
 
+@pytest.mark.usefixtures("few_models")
 def test_duplicates_in_a_source_without_constraints_are_reported(target: Target, intel: IntelDeployment) -> None:
     intel.execute("ALTER TABLE registered_models DROP CONSTRAINT registered_model_pk CASCADE")
     intel.execute("INSERT INTO registered_models SELECT * FROM registered_models WHERE name = %s", BASE)
