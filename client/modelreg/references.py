@@ -126,6 +126,27 @@ def format_reference(
     return f"{prefix}{_encoded(name)}{'' if alias is None else f'@{alias}'}"
 
 
+def confusion(name: str, version: str) -> str:
+    """Return a warning of a name of a new model that people take for a reference; empty if it is none.
+
+    Such a name is valid, and other clients register it, so it is not refused.
+    """
+    try:
+        parsed = parse_reference(name)
+    except InvalidArgument:
+        return ""
+    if parsed.project is None and parsed.version is None and parsed.alias is None:
+        return ""
+    meant = {"name": parsed.name, "version": parsed.version or version, "project_id": parsed.project}
+    arguments = ", ".join(f"{key}={value!r}" for key, value in meant.items() if value)
+    target = format_reference(parsed.name, project=parsed.project, version=meant["version"])
+    alias = "" if parsed.alias is None else f" Then promote it to {parsed.alias}."
+    return (
+        f"The name {name!r} is not a reference: the model will be {format_reference(name, version=version)}. For the "
+        f"model {target}, pass {arguments}.{alias}"
+    )
+
+
 def group_reference(metadata: Mapping[str, str]) -> str:
     """Return the reference of the model group that an error is about, from its metadata. Empty if they do not say."""
     try:

@@ -117,6 +117,12 @@ def test_push_reads_stdin(mreg: Mreg, name: str) -> None:
     assert mreg.process("cat", f"{name}:1").out == "weights"
 
 
+def test_push_warns_of_a_name_that_looks_like_a_reference(mreg: Mreg, name: str) -> None:
+    pushed = mreg.process("push", "-", f"{name}%3A3:1", "--format", "quiet", given=b"weights")
+
+    assert (pushed.code, f"Warning: The name '{name}:3' is not a reference" in pushed.err) == (0, True)
+
+
 def test_push_of_what_exists_is_a_conflict_or_returns_it(mreg: Mreg, name: str, tmp_path: Path) -> None:
     file = tmp_path / "vad.onnx"
     file.write_bytes(b"weights")

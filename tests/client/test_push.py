@@ -76,6 +76,22 @@ def test_a_file_becomes_a_model_with_its_metadata(
     assert state_files(tmp_path) == []
 
 
+def test_a_name_that_looks_like_a_reference_is_kept_with_a_warning(
+    registry: Registry, name: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "vad.onnx"
+    path.write_bytes(b"weights")
+
+    registry.push(path, name=name, version="1:0")
+    assert caplog.messages == []
+    model = registry.push(path, name=f"{name}:3", version="1")
+
+    assert (model.name, model.reference) == (f"{name}:3", f"{name}%3A3:1")
+    (warning,) = caplog.messages
+    assert warning.startswith(f"The name '{name}:3' is not a reference: the model will be {name}%3A3:1.")
+    assert warning.endswith(f" For the model {name}:3, pass name='{name}', version='3'.")
+
+
 def test_the_file_name_and_the_media_type_can_be_chosen(registry: Registry, name: str, file: Path) -> None:
     model = registry.push(str(file), name=name, version="1.0", file_name="m.bin", media_type="application/x-vad")
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from modelreg import InvalidArgument
-from modelreg.references import MAX_CHARACTERS, Reference, format_reference, parse_reference
+from modelreg.references import MAX_CHARACTERS, Reference, confusion, format_reference, parse_reference
 
 VECTORS: dict[str, Any] = json.loads((Path(__file__).parents[1] / "vectors/references.json").read_text())
 
@@ -30,6 +30,27 @@ def test_a_wrong_reference_names_the_position(vector: dict[str, Any]) -> None:
 def test_a_long_reference_is_refused() -> None:
     with pytest.raises(InvalidArgument, match=f"at most {MAX_CHARACTERS} characters"):
         parse_reference("a" * (MAX_CHARACTERS + 1))
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("vad:3", "the model will be vad%3A3:1. For the model vad:3, pass name='vad', version='3'."),
+        (
+            "acme/vad",
+            "will be acme%2Fvad:1. For the model acme/vad:1, pass name='vad', version='1', project_id='acme'.",
+        ),
+        ("vad@production", "For the model vad:1, pass name='vad', version='1'. Then promote it to production."),
+    ],
+)
+def test_a_name_that_looks_like_a_reference_is_told(name: str, meant: str) -> None:
+    assert confusion(name, "1").startswith(f"The name {name!r} is not a reference: ")
+    assert confusion(name, "1").endswith(meant)
+
+
+@pytest.mark.parametrize("name", ["vad", "vad 3: large", "50%", "vad:", "a:b:c", "model-0123456789abcdef"])
+def test_a_name_that_is_no_reference_with_a_version_is_clear(name: str) -> None:
+    assert confusion(name, "1:0") == ""
 
 
 texts = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), min_size=1, max_size=20)

@@ -12,6 +12,7 @@ from modelreg._async.connection import new_idempotency_key
 from modelreg._async.listing import Listing, Page
 from modelreg._async.models import ModelCalls
 from modelreg._async.upload import PushOperation
+from modelreg._logging import logger
 from modelreg._pushes.content import Content
 from modelreg._pushes.sources import Opening, Pushable
 from modelreg._pushes.upload_records import forget_upload
@@ -21,6 +22,7 @@ from modelreg.metadata import Metadata, fill
 from modelreg.models import Model
 from modelreg.progress import Progress, ProgressOption
 from modelreg.provenance import Provenance
+from modelreg.references import confusion
 from modelreg.server import Upload
 
 if TYPE_CHECKING:
@@ -57,7 +59,7 @@ class UploadCalls(ModelCalls):
         Args:
             source: The path of a file or a folder; or a file object in binary mode, which is read from its position to
                 its end and left open. A folder is packed as a ZIP while it is sent.
-            name: Name of the model.
+            name: Name of the model: any text, and no reference. The logger `modelreg` warns of one like `vad:3`.
             version: Version of the model.
             provenance: Where the model came from. Its parents may be models and references.
             if_exists: What to do if the registry has a model of this project, name, version and precisions. `error`
@@ -95,6 +97,8 @@ class UploadCalls(ModelCalls):
         media_type = None if media_type is None else _arguments.text(media_type, "media_type")
         if provenance is not None:
             model.provenance.CopyFrom(await self._provenance_message(provenance))
+        if warning := confusion(name, version):
+            logger.warning(warning)
         opening = Opening(source)
         try:
             content = Content(await runtime.run_blocking(opening.open))
