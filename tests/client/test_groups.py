@@ -56,8 +56,9 @@ def test_a_name_in_several_projects_is_ambiguous(registry: Registry, server: Run
     # The id of a project precedes the name of another one, as on the server.
     assert registry.group("acme/twice").id == registry.model("acme/twice").model_group_id == made[0].model_group_id
     assert registry.group("/twice").id == made[2].model_group_id
-    with pytest.raises(NotFound):
+    with pytest.raises(NotFound) as missing:
         registry.group("other/twice")
+    assert missing.value.reason == "MODEL_GROUP_NOT_FOUND"
 
 
 @pytest.mark.parametrize("text", ["vad:1", "vad@production"])

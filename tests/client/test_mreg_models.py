@@ -284,6 +284,48 @@ def test_model_groups_are_listed_and_changed(mreg: Mreg, name: str, versions: li
     assert (unset["metric_goals"], unset["tags"]) == ({"f1": "METRIC_GOAL_MAXIMIZE"}, {})
 
 
+def test_a_model_group_is_shown(mreg: Mreg, name: str, versions: list[model_pb2.Model]) -> None:
+    mreg(
+        "group", "edit", name, "--owner", "audio", "--metric-goal", "f1=maximize", "--tag", "team=speech",
+        "--description", "Finds voices.",
+    )  # fmt: skip
+    shown = mreg("group", "show", name).out
+    document = mreg("group", "show", name, "--format", "json").json
+
+    lines = [line.split() for line in shown.splitlines()]
+    for line in (
+        [name], ["id", versions[0].model_group_id], ["owner", "audio"], ["versions", "3"], ["latest", "1.2"],
+        ["created", f"{document['create_time'][:19]}Z"], ["f1", "maximize"], ["team", "speech"], ["Finds", "voices."],
+    ):  # fmt: skip
+        assert line in lines
+    assert (document["id"], document["version_count"]) == (versions[0].model_group_id, "3")
+    assert mreg("group", "show", document["id"], "--format", "quiet").out == f"{document['id']}\n"
+    for missing in ("nosuch", f"{name}-none"):
+        ended = mreg("group", "show", missing)
+        assert (ended.code, "`mreg groups` lists" in ended.err) == (3, True)
+    assert mreg("group", "show", f"{name}:1.0").code == 2
+
+
+def test_a_model_group_without_models_is_deleted_after_a_question(
+    mreg: Mreg, name: str, versions: list[model_pb2.Model]
+) -> None:
+    full = mreg("group", "rm", name, "--yes")
+    assert (full.code, "Delete its models first" in full.err) == (5, True)
+    mreg("rm", *(model.id for model in versions), "--yes")
+
+    refused = mreg("group", "rm", name)
+    assert (refused.code, "pass --yes" in refused.err) == (2, True)
+    declined = mreg.terminal("group", "rm", name, typed="n\n")
+    assert (declined.code, f"{name}  0 versions  {versions[0].model_group_id}" in declined.out) == (1, True)
+    assert mreg("group", "show", name, "--format", "json").json["version_count"] == "0"
+    accepted = mreg.terminal("group", "rm", name, typed="y\n")
+    assert (accepted.code, f"Deleted the model group {name}." in accepted.out) == (0, True)
+
+    assert mreg("group", "show", name).code == 3
+    assert mreg("group", "rm", name, "--yes").code == 3
+    assert mreg("group", "rm", name, "--yes", "--missing-ok", "--format", "json").json == {}
+
+
 def test_a_model_group_is_not_changed_to_nonsense(mreg: Mreg, name: str, versions: list[model_pb2.Model]) -> None:
     for arguments, message in [
         ((), "Nothing to change"),

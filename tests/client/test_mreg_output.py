@@ -199,6 +199,9 @@ def test_bash_completes_names_of_models(mreg: Mreg, server: RunningRegistry, nam
     assert _completed(tmp_path, f"mreg show {name}-", mreg.url) == {f"{name}-a", f"{name}-b"}
     assert _completed(tmp_path, f"mreg promote --url {mreg.url} {name}-b", "grpc://127.0.0.1:1") == {f"{name}-b"}
     assert _completed(tmp_path, f"mreg show {name}%", mreg.url) == set()
+    mreg("rm", f"{name}-a", "--yes")
+    assert _completed(tmp_path, f"mreg show {name}-", mreg.url) == {f"{name}-b"}
+    assert _completed(tmp_path, f"mreg group rm {name}-", mreg.url) == {f"{name}-a", f"{name}-b"}
 
 
 def test_the_root_completes_every_command() -> None:

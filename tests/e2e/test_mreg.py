@@ -76,6 +76,7 @@ def test_the_json_of_mreg_is_that_of_the_api(
     for arguments, expected in [
         (["show", f"{reference}:2"], get(f"models/{child.id}")),
         (["show", parent.id], get(f"models/{parent.id}")),
+        (["group", "show", reference], get(group)),
         (["ls", only], get("models", filter=only)),
         (["versions", reference], get("models", filter=only, order_by="version desc")),
         (["alias", "ls", reference], get(f"{group}/aliases")),

@@ -51,7 +51,10 @@ class ModelGroupCalls:
             request = model_group_service_pb2.GetModelGroupRequest(model_group_id=reference.model_id)
             return convert.model_group(await self._connection.unary(methods.GET_MODEL_GROUP, request))
         if not found:
-            raise NotFound(f"There is no model group {name}. Check its name, its project, and your permissions.")
+            raise NotFound(
+                f"There is no model group {name}. Check its name, its project, and your permissions.",
+                reason="MODEL_GROUP_NOT_FOUND",
+            )
         if len(found) > 1:
             error = Ambiguous(f"Several model groups fit {name}. Use one of their references, which `candidates` has.")
             error.candidates = tuple(_reference_to(group, listed) for group in found[:_MAX_CANDIDATES])

@@ -18,7 +18,7 @@ _SECTIONS = {
         Entry("show", "modelreg.cli.models", "Show a model."),
         Entry("versions", "modelreg.cli.models", "List the versions of a model, the latest first."),
         Entry("groups", "modelreg.cli.groups", "List model groups: the names, each with its latest version."),
-        Entry("group", "modelreg.cli.groups", "Change what all versions of a model have in common."),
+        Entry("group", "modelreg.cli.groups", "Show, change and delete what all versions of a model have in common."),
         Entry("edit", "modelreg.cli.editing", "Change the metadata of a model."),
         Entry("rm", "modelreg.cli.models", "Delete models and their artifacts."),
         Entry("cat", "modelreg.cli.artifacts", "Write a file of an artifact to stdout."),

@@ -110,6 +110,7 @@ _HINTS_BY_REASON = {
     "PROJECT_DENIED": _WHOAMI,
     "ALIAS_NOT_FOUND": "`mreg alias ls` lists the aliases.",
     "MODEL_GROUP_NOT_FOUND": "`mreg groups` lists the model groups that you may see.",
+    "MODEL_GROUP_NOT_EMPTY": "Delete its models first. `mreg versions` lists them, `mreg rm` deletes them.",
     "PROVENANCE_CYCLE": "Leave out the parents that were made from this model. `mreg lineage` shows them.",
     "UPLOAD_NOT_FOUND": "`mreg uploads ls` lists the uploads.",
     "ARTIFACT_FILE_NOT_FOUND": "`mreg show` lists the files of an artifact.",

@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from modelreg.cli._output import Column, Output, print_blocks
-from modelreg.cli._text import age, aligned, local, number, printable, size, styled, utc
+from modelreg.cli._text import age, aligned, number, printable, size, styled, utc, when
 
 if TYPE_CHECKING:
     from modelreg import Artifact, ArtifactFile, Model, Provenance, Tensor
@@ -50,21 +50,21 @@ def show_model(output: Output, model: Model, parents: Mapping[str, str], files: 
     """
     aliases = f"  {styled(f'@{printable(_aliases(model))}', fg='green')}" if model.aliases else ""
     output.line(styled(printable(model.reference), bold=True, fg="cyan") + aliases)
-    print_blocks(output, _blocks(model, parents, files, _when if output.is_terminal else utc))
-    if model.description:
-        output.line()
-        output.line(styled("Description", bold=True))
-        for text in model.description.splitlines():
-            output.line(f"  {printable(text, lines=True)}")
+    print_blocks(output, _blocks(model, parents, files, when if output.is_terminal else utc))
+    print_description(output, model.description)
     # The problems of the signature are among them.
     for warning in model.warnings:
         output.line()
         output.line(f"{styled('Warning:', fg='yellow', bold=True)} {printable(warning)}")
 
 
-def _when(time: datetime | None) -> str:
-    """Return a time for people, with how long ago it was."""
-    return "" if time is None else f"{local(time)} ({age(time)})"
+def print_description(output: Output, description: str) -> None:
+    """Print a description, if there is one, below the blocks of facts."""
+    if description:
+        output.line()
+        output.line(styled("Description", bold=True))
+        for text in description.splitlines():
+            output.line(f"  {printable(text, lines=True)}")
 
 
 def _facts(model: Model, when: Callable[[datetime | None], str]) -> Iterator[tuple[str, str]]:

@@ -20,6 +20,16 @@ def complete_name(context: click.Context, parameter: click.Parameter, incomplete
     Not versions and aliases: bash takes `:` and `@` for the ends of words.
     """
     del parameter
+    return _names(context, incomplete, show_empty=False)
+
+
+def complete_group(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[str]:
+    """Return the names that begin with a text, as `complete_name`, also those of model groups without models."""
+    del parameter
+    return _names(context, incomplete, show_empty=True)
+
+
+def _names(context: click.Context, incomplete: str, *, show_empty: bool) -> list[str]:
     session = context.find_object(Session)
     if session is None or not _PLAIN.fullmatch(incomplete):
         return []
@@ -28,7 +38,7 @@ def complete_name(context: click.Context, parameter: click.Parameter, incomplete
 
     try:
         with Registry(**{**session.registry_arguments, "timeout": _SECONDS}) as registry:
-            groups = registry.groups(f'name = "{incomplete}*"').to_list(_MAX_NAMES)
+            groups = registry.groups(f'name = "{incomplete}*"', show_empty=show_empty).to_list(_MAX_NAMES)
     except RegistryError:
         return []
     # A shell may not escape what it inserts.

@@ -135,6 +135,11 @@ def local(time: datetime | None) -> str:
     return f"{found:%Y-%m-%d %H:%M:%S} {'UTC' if not found.utcoffset() else f'{zone[:3]}:{zone[3:5]}'}"
 
 
+def when(time: datetime | None) -> str:
+    """Return a time for people, with how long ago it was."""
+    return "" if time is None else f"{local(time)} ({age(time)})"
+
+
 def utc(time: datetime | None) -> str:
     """Return a time for programs: `2026-11-30T14:43:34Z`."""
     return "" if time is None else f"{time.astimezone(timezone.utc):%Y-%m-%dT%H:%M:%SZ}"

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import IO, TYPE_CHECKING, Literal, cast
 
 import click
 
 from modelreg.cli._frame import Command, Group, with_session
 from modelreg.cli._metadata_options import text_of
-from modelreg.cli._name_completion import complete_name
-from modelreg.cli._options import limited
-from modelreg.cli._output import Column, note
+from modelreg.cli._model_view import print_description
+from modelreg.cli._name_completion import complete_group
+from modelreg.cli._options import ask_before, limited
+from modelreg.cli._output import Column, Output, note, print_blocks
 from modelreg.cli._param_types import Assignment
-from modelreg.cli._text import age, utc
+from modelreg.cli._text import age, printable, styled, utc, when
 
 if TYPE_CHECKING:
     from modelreg import ModelGroup
@@ -69,11 +70,76 @@ def groups_command(session: Session, *, filter_text: str, order_by: str, limit: 
 
 @click.group("group", cls=Group)
 def group_command() -> None:
-    """Change what all versions of a model have in common."""
+    """Show, change and delete what all versions of a model have in common."""
+
+
+@group_command.command("show")
+@click.argument("name", metavar="NAME", shell_complete=complete_group)
+@with_session
+def show_group(session: Session, name: str) -> None:
+    """Show a model group.
+
+    NAME is the name of a model, also after PROJECT/, or the id of the group. `mreg versions` lists its models.
+    """
+    group = session.registry.group(name)
+    session.output.result(group, human=lambda: _show(session.output, group), quiet=group.id)
+
+
+def _show(output: Output, group: ModelGroup) -> None:
+    time = when if output.is_terminal else utc
+    output.line(styled(printable(_name(group)), bold=True, fg="cyan"))
+    facts = [
+        ("id", printable(group.id)),
+        ("project", " ".join(printable(text) for text in (group.project_name, group.project_id) if text)),
+        ("owner", printable(group.owner)),
+        ("versions", str(group.version_count)),
+        ("latest", printable(group.latest_version)),
+        ("created", time(group.create_time)),
+        ("updated", time(group.update_time)),
+    ]
+    tags = [(name, printable(value)) for name, value in group.tags.items()]
+    print_blocks(output, [("", facts), ("Metric goals", group.metric_goals.items()), ("Tags", tags)])
+    print_description(output, group.description)
+
+
+@group_command.command("rm")
+@click.argument("names", metavar="NAME...", nargs=-1, required=True, shell_complete=complete_group)
+@click.option("--missing-ok", is_flag=True, help="Let model groups that do not exist count as deleted.")
+@click.option("-y", "--yes", is_flag=True, help="Do not ask. Required where stdin is no terminal.")
+@with_session
+def delete_groups(session: Session, *, names: tuple[str, ...], missing_ok: bool, yes: bool) -> None:
+    """Delete model groups that have no models.
+
+    Deletes their aliases and the history of them, too. `mreg groups --all` lists the groups without models.
+    """
+    groups = _found(session, names, missing_ok)
+    if groups and not yes:
+        ask_before([f"{_name(group)}  {group.version_count} versions  {group.id}" for group in groups])
+    session.output.done(_deleted(session, groups, missing_ok=missing_ok))
+
+
+def _deleted(session: Session, groups: list[ModelGroup], *, missing_ok: bool) -> Iterator[tuple[str, str]]:
+    for group in groups:
+        # As the group was when it was shown: its etag refuses a later state.
+        session.registry.delete_group(group, missing_ok=missing_ok)
+        yield group.id, f"Deleted the model group {_name(group)}."
+
+
+def _found(session: Session, names: tuple[str, ...], missing_ok: bool) -> list[ModelGroup]:
+    from modelreg.errors import NotFound  # noqa: PLC0415 - as all of the library, not before it is used
+
+    groups = []
+    for name in names:
+        try:
+            groups.append(session.registry.group(name))
+        except NotFound:
+            if not missing_ok:
+                raise
+    return groups
 
 
 @group_command.command("edit")
-@click.argument("name", metavar="NAME", shell_complete=complete_name)
+@click.argument("name", metavar="NAME", shell_complete=complete_group)
 @click.option("--description", metavar="TEXT", help="A description in Markdown.")
 @click.option(
     "--description-file", type=click.File(encoding="utf-8"), metavar="FILE", help="The same from a file; - is stdin."
