@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import operator
-from collections.abc import Iterable, Mapping, Sequence
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
-from modelreg.errors import InvalidArgument
+from modelreg.errors import FieldViolation, InvalidArgument
 
 Expected = TypeVar("Expected")
 
@@ -102,6 +104,21 @@ def instance(value: Any, kind: type[Expected], name: str, *, advice: str) -> Exp
         article = "an" if kind.__name__[0].lower() in "aeiou" else "a"
         raise wrong_type(name, f"{article} {kind.__name__}", value, advice)
     return value
+
+
+@contextlib.contextmanager
+def renamed(field: str, argument: str) -> Iterator[None]:
+    """Let the errors of calls name an argument instead of the field of the request that has its value."""
+    pattern = re.compile(rf"\b{field}\b")
+    try:
+        yield
+    except InvalidArgument as error:
+        error.message = pattern.sub(argument, error.message)
+        error.args = tuple(pattern.sub(argument, text) for text in error.args)
+        error.violations = tuple(
+            FieldViolation(pattern.sub(argument, found.field), found.description) for found in error.violations
+        )
+        raise
 
 
 def wrong_type(name: str, expected: str, value: Any, advice: str = "") -> InvalidArgument:

@@ -292,8 +292,17 @@ def _last_held_back(pieces: Iterator[bytes]) -> Iterator[bytes]:
 
 
 @contextmanager
-def open_archive(store: ArtifactStore, key: str, size: int, *, directory_max_bytes: int) -> Iterator[Archive]:
+def open_archive(
+    store: ArtifactStore, key: str, size: int, *, directory_max_bytes: int, subject: str = "The artifact"
+) -> Iterator[Archive]:
     """Open a stored ZIP and read its directory.
+
+    Args:
+        store: Where it is.
+        key: The key of its object.
+        size: Its size in bytes.
+        directory_max_bytes: The maximum size of its directory.
+        subject: What it is, for the error.
 
     Raises:
         NotAnArchiveError: The object is not a ZIP, or its directory is damaged or too large.
@@ -304,7 +313,7 @@ def open_archive(store: ArtifactStore, key: str, size: int, *, directory_max_byt
         try:
             file = zipfile.ZipFile(reader)
         except _DAMAGE as error:
-            raise NotAnArchiveError("The artifact has no readable ZIP directory.") from error
+            raise NotAnArchiveError(f"{subject} has no readable ZIP directory.") from error
         with file:
             if any(info.file_size > _MAX_SIZE or info.compress_size > _MAX_SIZE for info in file.infolist()):
                 raise NotAnArchiveError("The directory of the ZIP has an impossible size.")

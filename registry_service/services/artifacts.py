@@ -222,7 +222,13 @@ class ArtifactService:
         limit = self.policy.zip_directory_max_bytes
         with (
             _unless_deleted(self.database, model),
-            open_archive(self.store, artifact.object_key, artifact.size, directory_max_bytes=limit) as archive,
+            open_archive(
+                self.store,
+                artifact.object_key,
+                artifact.size,
+                directory_max_bytes=limit,
+                subject=f"The artifact of the model {shown_model(model)}",
+            ) as archive,
         ):
             yield archive
 

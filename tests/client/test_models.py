@@ -158,6 +158,29 @@ def test_what_is_no_field_or_no_value_is_refused_before_the_call(
             call(registry)
 
 
+def test_the_errors_of_the_server_name_the_arguments(server: RunningRegistry, registry: Registry, name: str) -> None:
+    model = server.client.register(name=name, version="1")
+
+    for call, field, message in (
+        (lambda: registry.compare(f"{name}:1"), "models", "models: must have 2 to 10 entries, not 1."),
+        (lambda: registry.compare(model.id, model.id), "models[1]", "models[1]: is listed twice."),
+        (lambda: registry.model(name, at=datetime.now(UTC)), "at", "at: requires a reference with an alias"),
+        (lambda: registry.pull(name, at=datetime.now(UTC)), "at", "at: requires a reference with an alias"),
+    ):
+        with pytest.raises(InvalidArgument) as refused:
+            call()
+        assert refused.value.message.startswith(message)
+        assert str(refused.value).startswith(message)
+        assert [violation.field for violation in refused.value.violations] == [field]
+
+
+def test_a_file_of_no_archive_names_the_model(server: RunningRegistry, registry: Registry, name: str) -> None:
+    server.client.register(name=name, version="1")
+
+    with pytest.raises(PreconditionFailed, match=f"The artifact of the model {name}:1 has no readable ZIP directory"):
+        registry.files(f"{name}:1").to_list()
+
+
 def test_a_deleted_model_is_gone_and_may_be_missing(server: RunningRegistry, registry: Registry, name: str) -> None:
     model = server.client.register(name=name)
     server.client.set_alias(model.id, model_group_id=model.model_group_id)

@@ -479,3 +479,11 @@ def test_the_module_runs_as_the_command(tmp_path: Path) -> None:
     ended = subprocess.run([*COMMAND, "--help"], cwd=tmp_path, capture_output=True, text=True, check=True)
 
     assert ended.stdout.startswith("Usage: mreg ")
+
+
+@pytest.mark.parametrize("command", ["ls", "groups", "log", "watch"])
+def test_a_filter_without_quotes_is_told(mreg: Mreg, command: str) -> None:
+    ended = mreg(command, "name", "=", "foo*")
+
+    assert (ended.code, f"Quote it: mreg {command} 'name = foo*'" in ended.err) == (2, True)
+    assert "unexpected extra argument" in mreg("whoami", "name").err

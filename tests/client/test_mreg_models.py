@@ -131,6 +131,7 @@ def test_show_takes_an_alias_as_it_was(mreg: Mreg, name: str, versions: list[mod
 
     assert mreg("show", f"{name}@production", "--format", "json").json["version"] == "1.1"
     assert mreg("show", f"{name}@production", "--at", moved, "--format", "json").json["version"] == "1.0"
+    assert "mreg: --at: requires a reference with an alias" in mreg("show", name, "--at", moved).err
     assert "is not a time" in mreg("show", name, "--at", "yesterday").err
 
 

@@ -57,7 +57,8 @@ class ModelCalls(ModelGroupCalls):
             precisions=_arguments.texts(precision, "precision"),
             at_time=None if at is None else timestamp(at, "at"),
         )
-        return convert.model(self._connection.unary(methods.RESOLVE_MODEL, request).model)
+        with _arguments.renamed("at_time", "at"):
+            return convert.model(self._connection.unary(methods.RESOLVE_MODEL, request).model)
 
     def models(self, filter: str = "", *, order_by: str = "", page_size: int = MAX_PAGE_SIZE) -> Listing[Model]:  # noqa: A002
         """Return the models that a filter matches, as a list that fetches its pages itself.
@@ -196,7 +197,8 @@ class ModelCalls(ModelGroupCalls):
         """
         ids = [self._model_id(model) for model in models]
         request = model_service_pb2.CompareModelsRequest(model_ids=ids, diff_only=diff_only, hash_files=hash_files)
-        return comparison_of(self._connection.unary(methods.COMPARE_MODELS, request))
+        with _arguments.renamed("model_ids", "models"):
+            return comparison_of(self._connection.unary(methods.COMPARE_MODELS, request))
 
     def lineage(self, model: Model | str, *, descendants: bool = False, max_depth: int = 0) -> Lineage:
         """Return the ancestors of a model: what it was made from, and what that was made from.

@@ -83,7 +83,7 @@ _MAX_POINTED = 100
 _ARGUMENTS = re.compile(
     r"\b(ca_file|client_certificate|client_key|max_bytes|(?:insecure|force|offline|overwrite|missing_ok)(?==True))(?:=True)?\b"
 )  # Arguments of the library that begin its messages, as they are called here.
-_SUBJECTS = {"source": "PATH", "files": "--file", "to": "--to"}
+_SUBJECTS = {"source": "PATH", "files": "--file", "to": "--to", "at": "--at"}
 _SUBJECT = re.compile(rf"^({'|'.join(_SUBJECTS)})(?=: )")
 
 # Where the fields of a model are in the requests that create and change it.
@@ -238,7 +238,7 @@ def _message(error: errors.RegistryError, remarks: Remarks) -> str:
 
 def _short(name: str) -> str:
     """Return the path of a field without where it is in a request: `metrics.f1` of `upload.spec.model.metrics.f1`."""
-    return _IN_REQUEST.sub("", name, count=1) or name
+    return "--at" if name == "at" else _IN_REQUEST.sub("", name, count=1) or name
 
 
 def _hint(error: errors.RegistryError, remarks: Remarks) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import importlib
 import os
+import shlex
 import signal
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -124,6 +125,15 @@ def _write_options(
 
 class Command(_TakesGlobalOptions):
     """A command of `mreg`. It may return an exit code."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Parse the arguments. Of a filter without quotes, the shell makes several."""
+        ctx.allow_extra_args = any(found.name == "filter_text" for found in self.params)
+        extra = super().parse_args(ctx, args)
+        if extra and not ctx.resilient_parsing:
+            text = shlex.quote(" ".join([ctx.params["filter_text"], *extra]))
+            ctx.fail(f"A filter is one argument. Quote it: {ctx.command_path} {text}")
+        return extra
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command, and name it in the errors of its usage."""
