@@ -34,6 +34,8 @@ from tests.stub_client import CHUNK, Client, pieces, refused, sha256, writes, zi
 MIB = 1024 * 1024
 PART = 8 * MIB
 TIMEOUT_SECONDS = 120
+PAUSE_SECONDS = 0.2
+"""Between two steps of a client of `Load`. Without a pause, clients take the CPU time of a replica that starts."""
 ALIAS = "production"
 HEALTHY = "envoy_cluster_membership_healthy"
 
@@ -73,6 +75,14 @@ class Fleet:
     def kill(self, replica: Product) -> None:
         replica.server.kill()
         self.watch_keys()
+
+    def close(self) -> None:
+        """Kill what still runs: SIGTERM takes a replica `shutdown_delay_seconds`."""
+        for replica in self.replicas:
+            if replica.server.process is not None:
+                replica.server.kill()
+            replica.close()
+        self.gateway.close()
 
     def watch_keys(self) -> None:
         """Record the present object keys, for a later search for unfinished uploads."""
@@ -129,10 +139,8 @@ def fleet(
         for port in ports
     )
     found = Fleet((one, other), gateway, rest_port, metrics_port, engine, Bucket(settings, s3_server, name))
-    with ExitStack() as stack:
-        stack.callback(gateway.close)
+    with closing(found):
         for replica in found.replicas:
-            stack.callback(replica.close)
             replica.server.start()
         gateway.start()
         for replica in found.replicas:
@@ -310,7 +318,7 @@ class Load:
 
     def download(self, http: httpx.Client, model_id: str) -> bytes:
         """Download an artifact, and resume where its replica failed."""
-        data, size = b"", None
+        data, size = bytearray(), None
         while size is None or len(data) < size:
             # The gateway resets a connection whose replica is killed after the last byte, so it is not used again.
             headers = {"range": f"bytes={len(data)}-", "connection": "close"}
@@ -327,7 +335,7 @@ class Load:
                         data += piece
                 except httpx.RemoteProtocolError:
                     self.broken["downloads"] += 1
-        return data
+        return bytes(data)
 
     def upload(self, client: Client, numbers: random.Random) -> None:
         """Upload a model, and resume where its replica failed."""
@@ -415,7 +423,7 @@ class Load:
 
             def run(seed: int, step: Any, *arguments: Any) -> None:
                 numbers = random.Random(seed)
-                while not self.stopped.is_set():
+                while not self.stopped.wait(PAUSE_SECONDS):
                     step(*arguments, numbers)
 
             def client() -> Client:
