@@ -1,5 +1,6 @@
 """The command `model-registry`."""
 
+import gc
 from importlib import import_module
 
 import click
@@ -37,7 +38,14 @@ class _Commands(click.Group):
         if cmd_name not in _COMMANDS:
             return None
         module, _, variable = _COMMANDS[cmd_name].partition(":")
-        command = getattr(import_module(f"{__name__}.{module}"), variable)
+        # Imports create objects that stay: a garbage collector that ignores them saves a quarter of the CPU time of a
+        # server's start.
+        gc.disable()
+        try:
+            command = getattr(import_module(f"{__name__}.{module}"), variable)
+        finally:
+            gc.freeze()
+            gc.enable()
         if not isinstance(command, click.Command):
             raise TypeError(f"{cmd_name} is not a command")
         return command

@@ -32,3 +32,13 @@ def test_processes_without_a_database_do_not_import_the_server(command: str) -> 
     )
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert SERVER_ONLY.isdisjoint(run.stdout.split())
+
+
+def test_imported_objects_are_kept_out_of_garbage_collections() -> None:
+    code = (
+        "import click, gc; from registry_service.cli import main\n"
+        "main.get_command(click.Context(main), 'config')\n"
+        "print(gc.isenabled(), len(gc.get_objects()) < gc.get_freeze_count() / 10)"
+    )
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert run.stdout.split() == ["True", "True"]
