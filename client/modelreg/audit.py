@@ -46,6 +46,10 @@ class Event(Result):
 
     _columns: ClassVar = ("sequence", "event_time", "action", "name", "alias", "reason", "actor")
 
+    def __hash__(self) -> int:
+        # Not of all fields, as Python would: mappings have no hash. Equal events have both of these.
+        return hash((self.sequence, self.hash))
+
 
 @dataclass(frozen=True, kw_only=True)
 class LogPosition(Result):

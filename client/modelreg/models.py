@@ -135,6 +135,10 @@ class Model(Result):
         "create_time",
     )
 
+    def __hash__(self) -> int:
+        # Not of all fields, as Python would: mappings have no hash. Equal models have both of these.
+        return hash((self.id, self.etag))
+
     @property
     def reference(self) -> str:
         """A reference that names the version: `[project/]name:version`."""
@@ -175,3 +179,7 @@ class ModelGroup(Result):
         "metric_goals",
         "create_time",
     )
+
+    def __hash__(self) -> int:
+        # Not of all fields, as Python would: mappings have no hash. Equal groups have both of these.
+        return hash((self.id, self.etag))

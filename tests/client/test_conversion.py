@@ -23,6 +23,7 @@ from modelreg import (
     Bound,
     CacheEntry,
     CacheUsage,
+    Event,
     Identity,
     InvalidArgument,
     Model,
@@ -253,6 +254,23 @@ def scalar(field: Any) -> Any:
         return field.enum_type.values[-1].number
     texts_and_numbers = {FieldDescriptor.CPPTYPE_STRING: "x", FieldDescriptor.CPPTYPE_DOUBLE: 0.5}
     return texts_and_numbers.get(field.cpp_type, 1)
+
+
+class TestHash:
+    @pytest.mark.parametrize(
+        "result",
+        [
+            convert.model(model_pb2.Model(id="m", etag="a", tags={"team": "audio"})),
+            convert.model_group(model_group_pb2.ModelGroup(id="g", etag="a", tags={"team": "audio"})),
+            convert.event(audit_pb2.AuditEvent(sequence=1, hash="a", after={"tags": {}})),
+        ],
+        ids=lambda result: type(result).__name__,
+    )
+    def test_what_the_registry_identifies_can_be_in_a_set(self, result: Any) -> None:
+        state = "hash" if isinstance(result, Event) else "etag"
+        later = dataclasses.replace(result, **{state: "b"})
+        assert {result, dataclasses.replace(result), later} == {result, later}
+        assert len({result, dataclasses.replace(result), later}) == 2
 
 
 class TestRepr:

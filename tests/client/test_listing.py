@@ -256,6 +256,7 @@ class TestTables:
         model.artifact.sha256 = "00"
         fake.answer(LIST_MODELS, model_service_pb2.ListModelsResponse(models=[model]))
         (row,) = registry.models().to_pandas()
+        assert next(iter(row.items())) == ("reference", "vad:1")
         assert (row["name"], row["metrics.f1"], row["tags.team"], row["artifact.sha256"]) == ("vad", 0.5, "audio", "00")
         assert "provenance" not in row
 

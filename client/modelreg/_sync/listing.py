@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Generic, NoReturn, TypeVar
 from modelreg import _arguments
 from modelreg._sync import runtime
 from modelreg.errors import InternalError, InvalidArgument, Unsupported
+from modelreg.models import Model
 
 if TYPE_CHECKING:
     import pandas
@@ -118,7 +119,9 @@ class Listing(Generic[Item], runtime.Shown):
         return self._page_size if limit is None else min(self._page_size, limit)
 
     def to_pandas(self) -> pandas.DataFrame:
-        """Return the items as a data frame, a column per field, and one per metric (`metrics.f1`) and tag.
+        """Return the items as a data frame: a column per field, per metric (`metrics.f1`) and per tag.
+
+        Models have their reference in the first column.
 
         Raises:
             Unsupported: pandas is not installed.
@@ -138,7 +141,7 @@ def listed(items: str, **arguments: str) -> str:
 
 def _row(item: Any) -> dict[str, Any]:
     """Return the cells of an item, with the entries of its maps as cells of their own."""
-    row: dict[str, Any] = {}
+    row: dict[str, Any] = {"reference": item.reference} if isinstance(item, Model) else {}
     for field in dataclasses.fields(item):
         value = getattr(item, field.name)
         if field.name in ("metrics", "tags"):
