@@ -32,6 +32,7 @@ from modelreg import (
     Unsupported,
 )
 from modelreg._wire.rpc_errors import _HINTS, _KINDS_BY_REASON, failure_of_status, registry_error
+from modelreg.cli._failures import _HINTS_BY_REASON
 from modelreg.urls import parse_url
 from modelregistry.v1 import error_reason_pb2
 
@@ -179,6 +180,12 @@ def test_unmet_requirements_are_named(server: RunningRegistry, registry: Registr
 def test_an_error_says_what_to_do_next(reason: str) -> None:
     code = grpc.StatusCode[STATUS_OF[reason]]
     assert _HINTS[reason] in str(error_of(refusal(code, reason, "What is wrong")))
+
+
+@pytest.mark.parametrize("reason", sorted(_HINTS_BY_REASON.keys() - _HINTS.keys()))
+def test_mreg_and_the_library_have_hints_for_the_same_reasons(reason: str) -> None:
+    code = grpc.StatusCode[STATUS_OF[reason]]
+    assert error_of(refusal(code, reason, metadata={"reference": "vda", "part": "name"})).hint
 
 
 @pytest.mark.parametrize(
