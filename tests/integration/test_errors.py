@@ -8,6 +8,7 @@ import inspect
 import json
 import logging
 import socket
+import threading
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
@@ -90,11 +91,18 @@ def made(kind: type[RegistryError]) -> RegistryError:
 
 
 class FailingModels(model_service_pb2_grpc.ModelServiceServicer):
+    begun = threading.Event()
+    """Set when the call of `abandoned` runs."""
+
     def GetModel(self, request: model_service_pb2.GetModelRequest, context: Any) -> model_pb2.Model:
         if request.model_id in BY_NAME:
             raise made(BY_NAME[request.model_id])
         if request.model_id == "unexpected":
             raise RuntimeError(f"{SECRET} from the driver")
+        if request.model_id == "abandoned":
+            self.begun.set()
+            eventually(lambda: not context.is_active())
+            raise RuntimeError("The form broke off.")
         return model_pb2.Model()
 
     def RegisterModel(
@@ -409,3 +417,15 @@ class TestLog:
             return call_lines(lines)
 
         assert eventually(leave)[0]["code"] in {"CANCELLED", "NOT_FOUND"}
+
+    def test_an_error_of_an_abandoned_call_is_not_logged(
+        self, grpc_stub: model_service_pb2_grpc.ModelServiceStub, lines: list[str]
+    ) -> None:
+        call = grpc_stub.GetModel.future(model_service_pb2.GetModelRequest(model_id="abandoned"))
+        assert FailingModels.begun.wait(10)
+        call.cancel()
+        [line] = eventually(lambda: call_lines(lines))
+        assert line["code"] == "CANCELLED"
+        # grpcio logs in the same thread.
+        grpc_stub.GetModel(model_service_pb2.GetModelRequest(model_id="any"))
+        assert not [line for line in lines if "Traceback" in line]

@@ -59,9 +59,9 @@ def _abort(call: Call, error: Exception) -> NoReturn:
         located = with_request_paths(error, call.method.path)
         status = call_status(located, call.request_id, http_metadata_of(error, context))
     elif is_cancelled(context):
-        # The client has gone, which broke its stream off.
+        # The client has gone, and what it sent broke off. grpcio would log any error but its own.
         call.code = grpc.StatusCode.CANCELLED
-        raise error
+        context.abort(call.code, "")
     else:
         logger.error("unexpected error", exc_info=error, extra={"method": call.method.path})
         status = call_status(_internal(call), call.request_id)
